@@ -1,0 +1,61 @@
+//! `Deadline`: made once from a timeout at the door, asked for what remains.
+
+use std::time::{Duration, Instant};
+
+/// A point in time that a blocking operation must not pass.
+///
+/// Every public call takes a `Duration`, turns it into a deadline once, and passes that inward, so
+/// that several waits in a row share one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+/// Far enough to mean 'never' and near enough not to overflow on any platform.
+const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
+impl Deadline {
+    /// The deadline that lies `timeout` from now. Anything over a year is a year.
+    pub fn after(timeout: Duration) -> Self {
+        Self(Instant::now() + timeout.min(FAR))
+    }
+
+    /// The deadline at this instant.
+    pub const fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
+    /// The point in time.
+    pub const fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// What is left until the deadline; zero when it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the deadline has passed.
+    pub fn has_passed(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// The nearer of two deadlines.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_huge_timeout_does_not_overflow() {
+        assert!(Deadline::after(Duration::MAX).remaining() > Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn zero_has_passed_at_once() {
+        assert!(Deadline::after(Duration::ZERO).has_passed());
+    }
+}

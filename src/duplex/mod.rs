@@ -1,0 +1,227 @@
+//! A duplex: one connection to a peer, carrying whole text messages both ways.
+//!
+//! What lives here: the traits that sessions use, and the transports behind them: [`websocket`],
+//! [`stdio`] and [`memory`]. What does not: the meaning of the messages, request ids, waiting for
+//! answers (all in `session`).
+//!
+//! A duplex splits into three parts, each used by another thread: a reader that one thread owns
+//! and blocks in, a writer that any number of threads share, and an interrupt that wakes the
+//! reader from elsewhere. **The reading thread never writes**: what it must answer it posts, and a
+//! writer thread, made when it is needed, sends it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::error::{Disconnect, Result};
+use crate::thread::Threads;
+
+pub mod memory;
+mod outgoing;
+pub mod stdio;
+pub mod websocket;
+
+/// A connection that has not been taken into use. Embedders may implement it for transports of
+/// their own.
+pub trait Duplex: Send + 'static {
+    /// Splits the connection into its parts and starts using it.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when the system refuses what the transport needs, such as a
+    /// wake descriptor.
+    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves>;
+}
+
+/// What a connection needs to know of the one who uses it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DuplexSettings {
+    /// Names the writer thread, and the connection in log lines.
+    pub name: String,
+    /// Where writer threads come from.
+    pub threads: Threads,
+    /// Largest message that is read, in bytes; a larger one ends the connection. Default 4 MiB.
+    pub read_limit: usize,
+    /// Bytes that may wait to be written before [`DuplexWriter::send`] makes its caller wait.
+    /// A single message may be larger. Default 8 MiB.
+    pub outgoing_limit: usize,
+    /// The connection is given up after this long without one byte of progress in writing.
+    /// Default 10 s.
+    pub write_stall_timeout: Duration,
+}
+
+impl DuplexSettings {
+    /// Default settings, with threads from this budget.
+    pub fn new(name: impl Into<String>, threads: Threads) -> Self {
+        Self {
+            name: name.into(),
+            threads,
+            read_limit: 4 * 1024 * 1024,
+            outgoing_limit: 8 * 1024 * 1024,
+            write_stall_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The parts of a connection in use.
+pub struct Halves {
+    /// For the one reading thread.
+    pub reader: Box<dyn DuplexReader>,
+    /// For everybody who sends.
+    pub writer: Arc<dyn DuplexWriter>,
+    /// Wakes the reader.
+    pub interrupt: Arc<dyn Interrupt>,
+}
+
+impl fmt::Debug for Halves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Halves").finish_non_exhaustive()
+    }
+}
+
+/// The reading half.
+pub trait DuplexReader: Send {
+    /// The next thing from the peer. Blocks without limit; the interrupt wakes it.
+    ///
+    /// # Errors
+    /// The connection ended, and why. Calling again gives an error again. Where the transport has
+    /// a way to tell the peer why (a close frame), that has been posted.
+    fn receive(&mut self) -> std::result::Result<Received, Disconnect>;
+
+    /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other
+    /// output logs it as such; others ignore it. Gives whether it was taken care of.
+    fn not_a_message(&mut self, message: &Message) -> bool {
+        let _ = message;
+        false
+    }
+}
+
+/// Something from the peer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Received {
+    /// A whole text message.
+    Message(Message),
+    /// A sign of life that carries nothing, such as a pong.
+    Alive,
+}
+
+/// The writing half, shared by all who send. Whole messages, never mixed.
+pub trait DuplexWriter: Send + Sync {
+    /// Sends one message: writes it, or hands it to the thread that is writing already.
+    ///
+    /// Blocks until then, at most until the deadline. The deadline ends only this caller's wait
+    /// and never harms the connection: a message not yet begun is withdrawn, a begun one is
+    /// finished by others.
+    ///
+    /// # Errors
+    /// - [`SendError::Timeout`]: the deadline passed.
+    /// - [`SendError::Closed`]: the connection has ended.
+    fn send(&self, message: &str, deadline: Deadline) -> std::result::Result<Ticket, SendError>;
+
+    /// Takes a message back that was handed over and is not yet begun. Gives whether that was
+    /// still possible: then the peer sees nothing of it.
+    fn withdraw(&self, ticket: Ticket) -> bool {
+        let _ = ticket;
+        false
+    }
+
+    /// Queues one message without ever blocking; for the reading thread. The queue is small: a
+    /// peer that makes it overflow (it asks and does not read) loses its connection.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`]: the connection has ended, or ended just now for overflow.
+    fn post(&self, message: &str) -> std::result::Result<(), SendError>;
+
+    /// Queues a transport-level ping without blocking, if the transport has one; the answer shows
+    /// as [`Received::Alive`]. Gives false where there is no such thing.
+    fn ping(&self) -> bool {
+        false
+    }
+
+    /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline
+    /// if the peer reads), and then the reader is made to end with [`Disconnect::ByHost`], also if
+    /// the peer never answers. Later sends fail. Idempotent; the first close counts. Blocks at
+    /// most until the deadline.
+    fn close(&self, code: u16, reason: &str, deadline: Deadline);
+}
+
+/// Wakes the reader of a connection for good: its current and every later
+/// [`receive`](DuplexReader::receive) fails.
+pub trait Interrupt: Send + Sync {
+    /// Never blocks; may be called often and from any thread.
+    fn interrupt(&self);
+}
+
+/// A message on its way, for [`DuplexWriter::withdraw`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// Why a message was not sent.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The deadline passed first.
+    #[error("writing timed out")]
+    Timeout {
+        /// Whether the message was withdrawn whole, so that the peer sees nothing of it. If not,
+        /// it had been begun and will arrive if the peer reads on.
+        withdrawn: bool,
+    },
+    /// The connection has ended.
+    #[error("not connected: {0}")]
+    Closed(Arc<Disconnect>),
+}
+
+/// A whole text message.
+#[derive(Clone)]
+pub struct Message(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Owned(Arc<str>),
+    Frame(tungstenite::Utf8Bytes),
+}
+
+impl Message {
+    fn from_frame(text: tungstenite::Utf8Bytes) -> Self {
+        Self(Repr::Frame(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Repr::Owned(text) => text,
+            Repr::Frame(text) => text.as_str(),
+        }
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self(Repr::Owned(text.into()))
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self(Repr::Owned(text.into()))
+    }
+}
+
+impl Deref for Message {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Payloads are never shown: they may hold secrets.
+        write!(f, "Message({} bytes)", self.as_str().len())
+    }
+}

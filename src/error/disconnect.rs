@@ -1,0 +1,88 @@
+//! Why a connection ended.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why there is no connection, or why it ended. The first cause wins and is given to every call
+/// that was waiting.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Disconnect {
+    /// There has been no connection yet since the plugin was last started.
+    #[error("the plugin has not connected")]
+    NotYet,
+    /// The peer closed it in an orderly way.
+    #[error("closed by the plugin{}", close_text(*.code, .reason))]
+    ByPeer {
+        /// Close code, where the transport has one and the peer sent it.
+        code: Option<u16>,
+        /// The reason the peer gave, may be empty.
+        reason: String,
+    },
+    /// The stream ended without a close.
+    #[error("connection lost")]
+    Lost,
+    /// The system reported an error.
+    #[error("connection failed: {0}")]
+    Io(Arc<io::Error>),
+    /// Nothing could be written for the write stall timeout.
+    #[error("the plugin read nothing for {limit:?}")]
+    Stalled {
+        /// The write stall timeout.
+        limit: Duration,
+    },
+    /// The peer answered no ping in time.
+    #[error("unresponsive: no sign of life for {limit:?}")]
+    Unresponsive {
+        /// The time given to it.
+        limit: Duration,
+    },
+    /// The peer sent a message over the limit.
+    #[error("the plugin sent a message over the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// The peer sent text that is not UTF-8.
+    #[error("the plugin sent text that is not UTF-8")]
+    NotUtf8,
+    /// The peer broke the transport's protocol.
+    #[error("the plugin broke the protocol: {0}")]
+    Violation(Arc<str>),
+    /// The peer makes us answer more than it reads.
+    #[error("the plugin does not read the answers it asks for")]
+    ControlOverflow,
+    /// We closed it.
+    #[error("closed by the host: {reason}")]
+    ByHost {
+        /// Close code that was sent.
+        code: u16,
+        /// The reason that was sent.
+        reason: Arc<str>,
+    },
+    /// The plugin's process ended.
+    #[error("the plugin's process ended: {0}")]
+    ProcessEnded(Arc<str>),
+}
+
+fn close_text(code: Option<u16>, reason: &str) -> String {
+    match (code, reason) {
+        (None, "") => String::new(),
+        (None, reason) => format!(" ({reason})"),
+        (Some(code), "") => format!(" (code {code})"),
+        (Some(code), reason) => format!(" (code {code}, {reason})"),
+    }
+}
+
+impl From<io::Error> for Disconnect {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::Lost,
+            _ => Self::Io(Arc::new(error)),
+        }
+    }
+}

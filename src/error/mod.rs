@@ -1,0 +1,257 @@
+//! The one error type of the crate, and the typed sub-enums it is made of.
+//!
+//! `Error` tells apart who failed: the caller's input, the plugin (it said no, or broke the
+//! protocol), the transport, or the clock. Sub-enums live one to a file beside this one.
+
+mod disconnect;
+mod id;
+mod manifest;
+mod package;
+mod phase;
+mod rpc;
+mod start;
+mod token;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use disconnect::Disconnect;
+pub use id::{IdError, UnknownName};
+pub use manifest::{ManifestError, ManifestProblem};
+pub use package::PackageError;
+pub use phase::Phase;
+pub use rpc::RpcError;
+pub use start::{SpawnError, StartError};
+pub use token::TokenError;
+
+use crate::id::InstallationId;
+use crate::state::ReportedState;
+
+/// The result of almost everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong.
+///
+/// Cheap to move (see the size test) and `Clone`, because one cause often ends many waits.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Text that should be an id is not one.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// A name outside its fixed set, such as an unknown runtime provider.
+    #[error(transparent)]
+    UnknownName(#[from] UnknownName),
+    /// A manifest that cannot be used.
+    #[error(transparent)]
+    Manifest(Arc<ManifestError>),
+    /// A token, secret or connection URL that cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// An archive that cannot be used.
+    #[error(transparent)]
+    Package(Arc<PackageError>),
+    /// The plugin could not be started, for a reason that starting again would not mend.
+    #[error(transparent)]
+    Start(Arc<StartError>),
+
+    /// Time ran out; `phase` says what was being waited for.
+    #[error("{phase} timed out after {limit:?}")]
+    Timeout {
+        /// What was being waited for.
+        phase: Phase,
+        /// The time that was given.
+        limit: Duration,
+    },
+    /// There is no connection, or it ended while the call was in flight. Whether the plugin acted
+    /// on a call in flight is unknown; nothing is sent again.
+    #[error("not connected: {0}")]
+    Disconnected(Arc<Disconnect>),
+    /// The plugin answered with a JSON-RPC error: it said no.
+    #[error("the plugin answered with an error: {0}")]
+    Rpc(Arc<RpcError>),
+    /// The plugin answered, but not with what the method's result looks like.
+    #[error("the plugin's answer to {method} cannot be read: {source}")]
+    InvalidReply {
+        /// The method that was called.
+        method: Arc<str>,
+        /// What the decoder says.
+        source: Arc<serde_json::Error>,
+    },
+    /// What should be sent cannot be written as JSON, or is not a JSON object.
+    #[error("cannot encode {what}: {source}")]
+    Encode {
+        /// What should have been encoded.
+        what: &'static str,
+        /// What the encoder says.
+        source: Arc<serde_json::Error>,
+    },
+    /// The message is larger than this peer accepts; nothing was sent.
+    #[error("message of {size} bytes is over the limit of {limit} bytes for this plugin")]
+    MessageTooLarge {
+        /// Bytes of the message.
+        size: usize,
+        /// The limit for this peer.
+        limit: usize,
+    },
+    /// So many calls to this plugin are waiting for an answer that no more are taken.
+    #[error("{limit} calls to this plugin are already waiting for an answer")]
+    TooManyPending {
+        /// The cap.
+        limit: usize,
+    },
+    /// The host's thread budget is used up.
+    #[error("all {limit} threads of the host's budget are in use, none is left for {name}")]
+    ThreadLimit {
+        /// The budget.
+        limit: usize,
+        /// The thread that was wanted.
+        name: Arc<str>,
+    },
+    /// The plugin is in a state in which the operation is not possible.
+    #[error("the plugin is {state}{}", .message.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
+    State {
+        /// The state it is in.
+        state: ReportedState,
+        /// Why, where there is a reason.
+        message: Option<Arc<str>>,
+    },
+    /// No plugin with this id is loaded.
+    #[error("no plugin {0} is loaded")]
+    NotLoaded(InstallationId),
+    /// The plugin already has a connection, and keeps it.
+    #[error("plugin {0} is already connected")]
+    AlreadyConnected(InstallationId),
+    /// Supervised plugins are switched off by the runtime provider `none`.
+    #[error("supervised plugins are disabled: the runtime provider is 'none'")]
+    Disabled,
+    /// The operation is not possible with this kind of plugin, or is not built in.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// A setting has a value that cannot work.
+    #[error("setting {name}: {problem}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: Arc<str>,
+    },
+    /// The host is shutting down, or has.
+    #[error("the host is shut down")]
+    ShutDown,
+    /// The operating system refused.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done, and to what.
+        context: Arc<str>,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(context: impl Into<Arc<str>>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            context: context.into(),
+            source: Arc::new(source.into()),
+        }
+    }
+
+    pub(crate) fn encode(what: &'static str, source: serde_json::Error) -> Self {
+        Self::Encode {
+            what,
+            source: Arc::new(source),
+        }
+    }
+
+    pub(crate) const fn timeout(phase: Phase, limit: Duration) -> Self {
+        Self::Timeout { phase, limit }
+    }
+
+    /// Whether time ran out.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout { .. })
+    }
+
+    /// Whether there is no connection to the plugin, or it ended meanwhile.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, Self::Disconnected(_))
+    }
+
+    /// Whether the same operation may succeed later without anybody changing anything.
+    ///
+    /// This says nothing about whether the plugin already acted: after a timeout or a lost
+    /// connection it may have.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Timeout { .. }
+            | Self::Disconnected(_)
+            | Self::TooManyPending { .. }
+            | Self::ThreadLimit { .. }
+            | Self::AlreadyConnected(_) => true,
+            Self::State { state, .. } => matches!(
+                state,
+                ReportedState::Starting | ReportedState::Connecting | ReportedState::Restarting
+            ),
+            _ => false,
+        }
+    }
+}
+
+impl From<ManifestError> for Error {
+    fn from(error: ManifestError) -> Self {
+        Self::Manifest(Arc::new(error))
+    }
+}
+
+impl From<PackageError> for Error {
+    fn from(error: PackageError) -> Self {
+        Self::Package(Arc::new(error))
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        Self::Start(Arc::new(error))
+    }
+}
+
+impl From<RpcError> for Error {
+    fn from(error: RpcError) -> Self {
+        Self::Rpc(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn errors_are_small() {
+        assert!(size_of::<Error>() <= 40, "{} bytes", size_of::<Error>());
+    }
+
+    #[test]
+    fn errors_cross_threads() {
+        fn check<T: Send + Sync + Clone + 'static>() {}
+        check::<Error>();
+    }
+
+    #[test]
+    fn predicates_and_sources() {
+        let timeout = Error::timeout(Phase::Reply, Duration::from_secs(30));
+        assert!(timeout.is_timeout() && timeout.is_retryable() && !timeout.is_disconnected());
+        assert_eq!(
+            timeout.to_string(),
+            "waiting for the reply timed out after 30s"
+        );
+
+        let io = Error::io("open log", io::ErrorKind::PermissionDenied);
+        assert!(io.source().is_some());
+        assert!(!io.is_retryable());
+        assert!(Error::Disconnected(Arc::new(Disconnect::Lost)).is_disconnected());
+    }
+}

@@ -1,0 +1,46 @@
+//! What a wait was for, when its time ran out.
+
+use std::fmt;
+
+/// The phase of an operation in which the time ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Spawning the plugin's process.
+    Spawn,
+    /// The WebSocket handshake.
+    Handshake,
+    /// The plugin connecting (or, over stdio, answering its first ping).
+    Connect,
+    /// Handing the message to the transport. It was withdrawn, or none of it will be repeated.
+    Write,
+    /// The plugin answering.
+    Reply,
+    /// The plugin reaching a state.
+    State,
+    /// The plugin's processes ending.
+    Stop,
+    /// Calls in flight finishing.
+    Drain,
+    /// The host's threads ending.
+    Shutdown,
+    /// The next line of a log.
+    Log,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Spawn => "spawning the process",
+            Self::Handshake => "the handshake",
+            Self::Connect => "waiting for the plugin to connect",
+            Self::Write => "writing to the plugin",
+            Self::Reply => "waiting for the reply",
+            Self::State => "waiting for the state",
+            Self::Stop => "stopping the plugin",
+            Self::Drain => "waiting for calls in flight",
+            Self::Shutdown => "shutting down",
+            Self::Log => "waiting for a log line",
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! The error member of a JSON-RPC response.
+
+use serde::{Deserialize, Serialize};
+
+/// An error response (protocol file, section 8.3). Both members are optional for the decoders in
+/// the field, so both are tolerated missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct RpcError {
+    /// The code; 0 when the plugin sent none.
+    #[serde(default)]
+    pub code: i64,
+    /// The text; empty when the plugin sent none.
+    #[serde(default)]
+    pub message: String,
+}
+
+impl RpcError {
+    /// A handler failed.
+    pub const HANDLER_FAILED: i64 = -32000;
+    /// The request is not valid.
+    pub const INVALID_REQUEST: i64 = -32600;
+    /// The method is not known.
+    pub const METHOD_NOT_FOUND: i64 = -32601;
+    /// The params are not valid.
+    pub const INVALID_PARAMS: i64 = -32602;
+    /// Something failed inside the one who was asked.
+    pub const INTERNAL: i64 = -32603;
+
+    /// An error with this code and text.
+    pub fn new(code: i64, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}

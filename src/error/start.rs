@@ -1,0 +1,69 @@
+//! Why a plugin could not be started.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Error, PackageError};
+
+/// Why no process came to be. What can only fail the same way again is permanent: the plugin goes
+/// to `errored` without retries.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The archive cannot be unpacked.
+    #[error("could not unpack: {0}")]
+    Unpack(#[source] Arc<PackageError>),
+    /// The process cannot be spawned.
+    #[error("could not start {}: {source}", .command.display())]
+    Spawn {
+        /// The command, resolved as far as it could be.
+        command: PathBuf,
+        /// Why.
+        source: SpawnError,
+    },
+    /// The manifest of a supervised plugin names no command.
+    #[error("the manifest names no command")]
+    NoCommand,
+    /// A websocket plugin has nowhere to connect to.
+    #[error("no address for the plugin to connect to: start a listener or set rpc_base_url")]
+    NoAddress,
+    /// Anything else while preparing.
+    #[error("could not prepare: {0}")]
+    Prepare(#[source] Box<Error>),
+    /// It was asked to stop meanwhile.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Why the system did not spawn a process.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// There is no such file (or, for a bare name, none on `PATH`).
+    #[error("not found")]
+    NotFound,
+    /// The file is not marked executable, or is not a file.
+    #[error("not executable")]
+    NotExecutable,
+    /// The system cannot run this kind of file.
+    #[error("not a program for this system (exec format error)")]
+    WrongFormat,
+    /// The system does not allow it.
+    #[error("permission denied")]
+    PermissionDenied,
+    /// Anything else, such as too many processes; worth trying again.
+    #[error("{0}")]
+    Io(Arc<io::Error>),
+}
+
+impl StartError {
+    /// Whether starting again can only fail the same way.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Unpack(_) | Self::NoCommand | Self::NoAddress => true,
+            Self::Spawn { source, .. } => !matches!(source, SpawnError::Io(_)),
+            Self::Prepare(_) | Self::Cancelled => false,
+        }
+    }
+}

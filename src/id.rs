@@ -1,0 +1,278 @@
+//! Identifiers: xids, and the newtypes that say what an xid names.
+//!
+//! Ids that *plugins* send are not here: they are opaque and need not be xids at all
+//! (see [`crate::protocol::jsonrpc`]). No I/O, no threads; one process-wide atomic counter.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::IdError;
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+const TEXT_LENGTH: usize = 20;
+
+/// An xid: 12 bytes, shown as 20 characters of `0-9a-v` (protocol file, section 2).
+///
+/// The bytes are seconds since 1970, a machine value, the process id and a counter, so ids sort by
+/// the time they were made and two hosts do not make the same one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Xid([u8; 12]);
+
+impl Xid {
+    /// Makes a new id, different from every other that this process made or will make.
+    pub fn generate() -> Self {
+        struct Origin {
+            machine: [u8; 3],
+            counter: AtomicU32,
+        }
+        static ORIGIN: OnceLock<Origin> = OnceLock::new();
+        let origin = ORIGIN.get_or_init(|| {
+            let mut random = [0_u8; 6];
+            if getrandom::fill(&mut random).is_err() {
+                // Ids need to be distinct, not secret: the clock will do where there is no
+                // random source at all.
+                random.copy_from_slice(&nanoseconds().to_be_bytes()[2..]);
+            }
+            Origin {
+                machine: [random[0], random[1], random[2]],
+                counter: AtomicU32::new(u32::from_be_bytes([0, random[3], random[4], random[5]])),
+            }
+        });
+        let seconds = u32::try_from(nanoseconds() / 1_000_000_000).unwrap_or(u32::MAX);
+        let counter = origin.counter.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let process = std::process::id().to_be_bytes();
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+        bytes[4..7].copy_from_slice(&origin.machine);
+        bytes[7..9].copy_from_slice(&process[2..]);
+        bytes[9..].copy_from_slice(&counter[1..]);
+        Self(bytes)
+    }
+
+    /// The id with these 12 bytes.
+    pub const fn from_bytes(bytes: [u8; 12]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 12 bytes of the id.
+    pub const fn as_bytes(&self) -> &[u8; 12] {
+        &self.0
+    }
+
+    /// Whether this is the all-zero id, which Go's library calls nil and writes as `null`.
+    pub fn is_nil(&self) -> bool {
+        self.0 == [0; 12]
+    }
+
+    fn text(&self) -> [u8; TEXT_LENGTH] {
+        let mut value = [0_u8; 16];
+        value[..12].copy_from_slice(&self.0);
+        let bits = u128::from_be_bytes(value);
+        std::array::from_fn(|position| {
+            let shift = 123 - 5 * position;
+            ALPHABET[((bits >> shift) & 31) as usize]
+        })
+    }
+}
+
+fn nanoseconds() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl FromStr for Xid {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.len() != TEXT_LENGTH {
+            return Err(IdError::Length { found: text.len() });
+        }
+        let mut bits = 0_u128;
+        for (position, byte) in text.bytes().enumerate() {
+            let value = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'v' => byte - b'a' + 10,
+                _ => return Err(IdError::Character { position }),
+            };
+            if position == TEXT_LENGTH - 1 && value & 0b1111 != 0 {
+                return Err(IdError::LastCharacter);
+            }
+            bits = bits << 5 | u128::from(value);
+        }
+        // 20 characters carry 100 bits; the last four are padding.
+        let bytes = (bits >> 4).to_be_bytes();
+        let mut id = [0; 12];
+        id.copy_from_slice(&bytes[4..]);
+        Ok(Self(id))
+    }
+}
+
+impl fmt::Display for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.text() {
+            fmt::Write::write_char(f, char::from(byte))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Xid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Xid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+macro_rules! xid_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Xid);
+
+        impl $name {
+            /// Makes a new id, different from every other that this process made or will make.
+            pub fn generate() -> Self {
+                Self(Xid::generate())
+            }
+
+            /// The id as a plain xid.
+            pub const fn as_xid(&self) -> &Xid {
+                &self.0
+            }
+        }
+
+        impl From<Xid> for $name {
+            fn from(id: Xid) -> Self {
+                Self(id)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+    };
+}
+
+xid_newtype! {
+    /// The host's id of one installed plugin. The manifest's `id` is another thing: the author's
+    /// name for the plugin, of which there may be several installations.
+    InstallationId
+}
+
+xid_newtype! {
+    /// The id of a request that we send. Always a valid xid: the Go SDK drops a request with any
+    /// other id without answering (protocol file, section 2).
+    RequestId
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_protocol_files_vector_round_trips() {
+        let bytes = [
+            0x4d, 0x88, 0xe1, 0x5b, 0x60, 0xf4, 0x86, 0xe4, 0x28, 0x41, 0x2d, 0xc9,
+        ];
+        let id = Xid::from_bytes(bytes);
+        assert_eq!(id.to_string(), "9m4e2mr0ui3e8a215n4g");
+        assert_eq!(
+            "9m4e2mr0ui3e8a215n4g".parse::<Xid>().unwrap().as_bytes(),
+            &bytes
+        );
+    }
+
+    #[test]
+    fn extremes_round_trip() {
+        for bytes in [[0; 12], [0xff; 12]] {
+            let id = Xid::from_bytes(bytes);
+            assert_eq!(id.to_string().parse::<Xid>().unwrap(), id);
+        }
+        assert!(Xid::from_bytes([0; 12]).is_nil());
+    }
+
+    #[test]
+    fn parsing_says_what_is_wrong() {
+        let parse = |text: &str| text.parse::<InstallationId>().unwrap_err().to_string();
+        assert_eq!(
+            parse("9m4e2mr0ui3e8a215n4"),
+            "id has 19 bytes, expected 20 characters of 0-9 and a-v"
+        );
+        assert_eq!(
+            parse(""),
+            "id has 0 bytes, expected 20 characters of 0-9 and a-v"
+        );
+        assert_eq!(
+            parse("9M4e2mr0ui3e8a215n4g"),
+            "id has a character outside 0-9 and a-v at position 1"
+        );
+        assert_eq!(
+            parse("9m4e2mr0ui3e8a215n4w"),
+            "id has a character outside 0-9 and a-v at position 19"
+        );
+        // An id as the Python SDK makes them.
+        assert_eq!(
+            parse("0o6a205tdo4tj2nt466b"),
+            "id does not end in 0 or g, so it is not an xid"
+        );
+    }
+
+    #[test]
+    fn generated_ids_are_valid_and_distinct() {
+        let ids: HashSet<String> = (0..10_000)
+            .map(|_| RequestId::generate().to_string())
+            .collect();
+        assert_eq!(ids.len(), 10_000);
+        for id in &ids {
+            assert!(id.parse::<RequestId>().is_ok(), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_are_strings_in_json() {
+        let id: InstallationId = serde_json::from_str("\"9m4e2mr0ui3e8a215n4g\"").unwrap();
+        assert_eq!(
+            serde_json::to_string(&id).unwrap(),
+            "\"9m4e2mr0ui3e8a215n4g\""
+        );
+        assert!(serde_json::from_str::<InstallationId>("\"nope\"").is_err());
+    }
+}

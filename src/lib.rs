@@ -1,0 +1,16 @@
+//! A plugin host for blocking Rust servers.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod deadline;
+pub mod duplex;
+pub mod error;
+mod id;
+mod state;
+mod thread;
+
+pub use deadline::Deadline;
+pub use error::{Error, Result};
+pub use id::{InstallationId, RequestId, Xid};
+pub use state::{ActiveState, PluginMode, ReportedState};
+pub use thread::Threads;

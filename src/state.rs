@@ -1,0 +1,115 @@
+//! The states a plugin is wanted in and reported in, with the protocol's exact strings
+//! (protocol file, section 13.1). The cell that holds a session's state is in `session`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::UnknownName;
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// The protocol's exact string.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownName;
+
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(UnknownName::new($what, text)),
+                }
+            }
+        }
+    };
+}
+
+names! {
+    /// Who runs the plugin.
+    PluginMode, "plugin mode" {
+        /// The host: from a package, as a child process.
+        Supervised = "supervised",
+        /// Somebody else: it connects in with its token.
+        External = "external",
+    }
+}
+
+names! {
+    /// What the administrator wants; stored in the record.
+    ActiveState, "active state" {
+        /// Wanted running and connected.
+        Active = "active",
+        /// Wanted stopped.
+        Inactive = "inactive",
+    }
+}
+
+names! {
+    /// What is, right now; never stored.
+    ReportedState, "reported state" {
+        /// Not running, not wanted.
+        Inactive = "inactive",
+        /// The process is being prepared and spawned.
+        Starting = "starting",
+        /// The process runs (or, for an external plugin, is wanted) and is not connected.
+        Connecting = "connecting",
+        /// Connected; calls are possible.
+        Active = "active",
+        /// A stop was asked for and something is still running.
+        Stopping = "stopping",
+        /// Given up, with a reason; left by an explicit start.
+        Errored = "errored",
+        /// Waiting out the back-off before the next start.
+        Restarting = "restarting",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_the_protocols() {
+        for text in [
+            "inactive",
+            "starting",
+            "connecting",
+            "active",
+            "stopping",
+            "errored",
+            "restarting",
+        ] {
+            let state: ReportedState = text.parse().unwrap();
+            assert_eq!(state.to_string(), text);
+            assert_eq!(
+                serde_json::to_string(&state).unwrap(),
+                format!("\"{text}\"")
+            );
+        }
+        assert_eq!("supervised".parse(), Ok(PluginMode::Supervised));
+        assert_eq!("external".parse(), Ok(PluginMode::External));
+        assert_eq!("active".parse(), Ok(ActiveState::Active));
+        assert_eq!(
+            "error".parse::<ReportedState>().unwrap_err().to_string(),
+            "unknown reported state: \"error\""
+        );
+    }
+}

@@ -1,0 +1,274 @@
+//! Threads: the one place that starts them.
+//!
+//! Every thread has a name and comes from a host-wide budget, because each costs four memory maps
+//! and running out of maps aborts the process from inside the standard library. Threads are
+//! registered while they live, so the owner can wait for all of them to end. No thread here runs
+//! a loop of its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+
+/// A budget of threads, and the threads that were started from it. Cloning gives another handle to
+/// the same budget.
+#[derive(Clone)]
+pub struct Threads {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    limit: usize,
+    live: Mutex<Live>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Live {
+    next: u64,
+    /// Threads that run or are about to; counted from before the spawn.
+    count: usize,
+    handles: HashMap<u64, JoinHandle<()>>,
+    /// Ended before their handle could be stored.
+    ended_early: Vec<u64>,
+    /// Ended; joining them waits for the last few instructions at most.
+    finished: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// A budget of `limit` threads.
+    pub fn with_limit(limit: usize) -> Self {
+        let shared = Shared {
+            limit,
+            live: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The default number of threads: an eighth of what the system's memory maps would carry, or
+    /// half of what its limits on processes allow, whichever is least.
+    pub fn default_limit() -> usize {
+        let read = |path: &str| -> Option<usize> {
+            std::fs::read_to_string(path).ok()?.trim().parse().ok()
+        };
+        let maps = read("/proc/sys/vm/max_map_count").unwrap_or(65_530) / 8;
+        let control_group = read("/sys/fs/cgroup/pids.max").unwrap_or(usize::MAX) / 2;
+        let system = read("/proc/sys/kernel/threads-max").unwrap_or(usize::MAX) / 2;
+        let user = rustix::process::getrlimit(rustix::process::Resource::Nproc)
+            .current
+            .and_then(|limit| usize::try_from(limit).ok())
+            .unwrap_or(usize::MAX)
+            / 2;
+        maps.min(control_group).min(system).min(user).max(16)
+    }
+
+    /// How many threads may live at once.
+    pub fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
+    /// How many threads live now.
+    pub fn count(&self) -> usize {
+        self.shared.live.lock().count
+    }
+
+    /// Starts a thread. `name` is cut to 15 bytes by Linux; `stack` is in bytes.
+    ///
+    /// A panic of `body` ends that thread alone and is logged.
+    ///
+    /// # Errors
+    /// - [`Error::ThreadLimit`] when the budget is used up.
+    /// - [`Error::Io`] when the system starts no thread.
+    pub(crate) fn spawn(
+        &self,
+        name: &str,
+        stack: usize,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        let (id, finished) = {
+            let mut live = self.shared.live.lock();
+            if live.count >= self.shared.limit {
+                return Err(Error::ThreadLimit {
+                    limit: self.shared.limit,
+                    name: name.into(),
+                });
+            }
+            live.count += 1;
+            live.next += 1;
+            (live.next, std::mem::take(&mut live.finished))
+        };
+        join_finished(finished);
+        let end = End {
+            threads: self.clone(),
+            id,
+        };
+        let started = thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(stack)
+            .spawn(move || {
+                let _end = end;
+                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(body)) {
+                    let name = thread::current().name().unwrap_or("?").to_owned();
+                    log::error!("thread {name} panicked: {}", panic_text(&*panic));
+                }
+            });
+        match started {
+            Ok(handle) => {
+                let mut live = self.shared.live.lock();
+                if let Some(position) = live.ended_early.iter().position(|ended| *ended == id) {
+                    live.ended_early.swap_remove(position);
+                    live.finished.push(handle);
+                } else {
+                    live.handles.insert(id, handle);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // The closure was dropped, and `end` with it; only its mark is left.
+                self.shared
+                    .live
+                    .lock()
+                    .ended_early
+                    .retain(|ended| *ended != id);
+                Err(Error::io(format!("start thread {name}"), error))
+            }
+        }
+    }
+
+    /// Waits until every thread has ended, but for the calling one; gives how many still live at
+    /// the deadline.
+    pub(crate) fn join_all(&self, deadline: Deadline) -> usize {
+        let mut live = self.shared.live.lock();
+        let own = usize::from(
+            live.handles
+                .values()
+                .any(|handle| handle.thread().id() == thread::current().id()),
+        );
+        while live.count > own {
+            if self
+                .shared
+                .changed
+                .wait_until(&mut live, deadline.instant())
+                .timed_out()
+            {
+                break;
+            }
+        }
+        let left = live.count.saturating_sub(own);
+        let finished = std::mem::take(&mut live.finished);
+        drop(live);
+        join_finished(finished);
+        left
+    }
+
+    /// The names of the threads that live now, for reports.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let live = self.shared.live.lock();
+        live.handles
+            .values()
+            .filter_map(|handle| handle.thread().name().map(str::to_owned))
+            .collect()
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads")
+            .field("limit", &self.shared.limit)
+            .field("count", &self.count())
+            .finish()
+    }
+}
+
+/// What a panic said, for a log line or an error.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+fn join_finished(finished: Vec<JoinHandle<()>>) {
+    for handle in finished {
+        // The last finished thread may be the one that asks.
+        if handle.thread().id() != thread::current().id() {
+            // Its panic was caught and logged inside.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// Dropped as a thread's last act.
+struct End {
+    threads: Threads,
+    id: u64,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let shared = &self.threads.shared;
+        let mut live = shared.live.lock();
+        live.count -= 1;
+        match live.handles.remove(&self.id) {
+            Some(handle) => live.finished.push(handle),
+            None => live.ended_early.push(self.id),
+        }
+        drop(live);
+        shared.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_budget_is_kept_and_given_back() {
+        let threads = Threads::with_limit(1);
+        let (release, wait) = crossbeam_channel::bounded::<()>(0);
+        threads
+            .spawn("one", 64 * 1024, move || {
+                let _ = wait.recv();
+            })
+            .unwrap();
+        let refused = threads.spawn("two", 64 * 1024, || ()).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "all 1 threads of the host's budget are in use, none is left for two"
+        );
+        drop(release);
+        assert_eq!(
+            threads.join_all(Deadline::after(Duration::from_secs(30))),
+            0
+        );
+        threads.spawn("three", 64 * 1024, || ()).unwrap();
+        assert_eq!(
+            threads.join_all(Deadline::after(Duration::from_secs(30))),
+            0
+        );
+    }
+
+    #[test]
+    fn a_panic_ends_only_its_thread() {
+        let threads = Threads::with_limit(2);
+        threads
+            .spawn("panics", 64 * 1024, || panic!("on purpose"))
+            .unwrap();
+        assert_eq!(
+            threads.join_all(Deadline::after(Duration::from_secs(30))),
+            0
+        );
+    }
+}
