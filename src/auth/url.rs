@@ -1,0 +1,341 @@
+//! Connection URLs: building the one that a plugin is given, and reading it on the plugin's side.
+
+use std::fmt;
+
+use form_urlencoded::Serializer;
+use http::Uri;
+
+use super::RPC_PATH;
+use super::redact::{REDACTED, redact};
+use super::request::ConnectionRequest;
+use super::token::Token;
+use crate::error::{IdError, TokenError};
+use crate::id::InstallationId;
+
+/// Builds the URL that a plugin connects to (protocol file, section 5.1).
+///
+/// From the base come scheme (`https` and `wss` give `wss`, anything else `ws`), host, port and
+/// query; its path is replaced by `/rpc`. `plugin_id` and `token` are set, replacing what the base
+/// has of them, and all parameters are sorted by name. User info in the base is left out: it would
+/// be one more secret in the URL. For an external plugin pass no installation: its token suffices.
+///
+/// The result holds the token: show it only through [`redact`](super::redact).
+///
+/// # Errors
+/// - [`TokenError::Url`]: the base is not a URL with a host.
+/// - [`TokenError::NoInstallation`]: a sealed token without its installation.
+pub fn connection_url(
+    base: &str,
+    installation: Option<InstallationId>,
+    token: &Token,
+) -> Result<String, TokenError> {
+    let (uri, authority) = parse(base)?;
+    let scheme = match uri.scheme_str() {
+        // The seed turns `wss` into `ws`; that would send the token in the clear.
+        Some(scheme)
+            if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") =>
+        {
+            "wss"
+        }
+        _ => "ws",
+    };
+    if installation.is_none() && !token.is_external() {
+        return Err(TokenError::NoInstallation);
+    }
+    let mut parameters: Vec<(String, String)> =
+        form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+            .into_owned()
+            .filter(|(key, _)| key != "plugin_id" && key != "token")
+            .collect();
+    if let Some(installation) = installation {
+        parameters.push(("plugin_id".to_owned(), installation.to_string()));
+    }
+    parameters.push(("token".to_owned(), token.expose()));
+    // Stable, so that several values of one name stay in order.
+    parameters.sort_by(|one, other| one.0.cmp(&other.0));
+    let query = Serializer::new(String::new())
+        .extend_pairs(parameters)
+        .finish();
+    Ok(format!("{scheme}://{authority}{RPC_PATH}?{query}"))
+}
+
+/// A connection URL as a plugin gets it, for the plugin's own side. `Display` and `Debug` leave
+/// the token out.
+#[derive(Clone)]
+pub struct ConnectionUrl {
+    text: String,
+    secure: bool,
+    host: String,
+    port: u16,
+    authority: String,
+    target: String,
+    token: Token,
+    request: ConnectionRequest,
+}
+
+impl ConnectionUrl {
+    /// Reads a connection URL, such as the value of `STORYDEN_RPC_URL`.
+    ///
+    /// # Errors
+    /// - [`TokenError::Url`]: empty, not a URL, another scheme than `ws` and `wss`, or no host.
+    /// - [`TokenError::Missing`]: it has no token.
+    pub fn parse(text: &str) -> Result<Self, TokenError> {
+        if text.is_empty() {
+            return Err(problem("it is empty"));
+        }
+        let (uri, authority) = parse(text)?;
+        let secure = match uri.scheme_str() {
+            Some(scheme) if scheme.eq_ignore_ascii_case("ws") => false,
+            Some(scheme) if scheme.eq_ignore_ascii_case("wss") => true,
+            _ => return Err(problem("its scheme is neither ws nor wss")),
+        };
+        let target = uri
+            .path_and_query()
+            .map_or_else(|| "/".to_owned(), ToString::to_string);
+        let request = ConnectionRequest::parse(&target);
+        let token = request.token().cloned().ok_or(TokenError::Missing)?;
+        let host = uri.host().unwrap_or_default();
+        Ok(Self {
+            text: text.to_owned(),
+            secure,
+            host: host
+                .strip_prefix('[')
+                .and_then(|host| host.strip_suffix(']'))
+                .unwrap_or(host)
+                .to_owned(),
+            port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            authority,
+            target,
+            token,
+            request,
+        })
+    }
+
+    /// Whether it asks for TLS (`wss`).
+    pub const fn secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The host to connect to: a name or an address, an IPv6 address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port to connect to; where the URL names none, 80, or 443 for `wss`.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Host and port as the URL has them, for the `Host` header.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Path and query, for the request line. It holds the token.
+    pub fn request_target(&self) -> &str {
+        &self.target
+    }
+
+    /// The token.
+    pub const fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Whether the token is an external plugin's, which decides whether a plugin tries again when
+    /// it is refused (protocol file, section 7).
+    pub const fn is_external(&self) -> bool {
+        self.token.is_external()
+    }
+
+    /// The installation that the URL names; `None` when it names none.
+    ///
+    /// # Errors
+    /// [`IdError`]: what it names is not an xid.
+    pub fn installation(&self) -> Result<Option<InstallationId>, IdError> {
+        self.request.installation()
+    }
+
+    /// The whole URL, token included. It belongs in no log and no message.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for ConnectionUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        write!(f, "{scheme}://{}{path}", self.authority)?;
+        for (index, parameter) in query.split('&').enumerate() {
+            f.write_str(if index == 0 { "?" } else { "&" })?;
+            // Decoded, because a key spelled in escapes is the same key.
+            let is_token = form_urlencoded::parse(parameter.as_bytes())
+                .any(|(key, _)| key.eq_ignore_ascii_case("token"));
+            if is_token {
+                write!(f, "token={REDACTED}")?;
+            } else {
+                f.write_str(&redact(parameter))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ConnectionUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectionUrl({self})")
+    }
+}
+
+/// The URL, and its host and port.
+fn parse(text: &str) -> Result<(Uri, String), TokenError> {
+    let uri: Uri = text.parse().map_err(|_| problem("it is not a URL"))?;
+    let host = uri.host().filter(|host| !host.is_empty());
+    let host = host.ok_or_else(|| problem("it has no host"))?;
+    let port = uri
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let authority = format!("{host}{port}");
+    Ok((uri, authority))
+}
+
+const fn problem(problem: &'static str) -> TokenError {
+    TokenError::Url { problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{ExternalToken, SealedToken, Secret};
+
+    const EXTERNAL: &str = "sdprt_Storyden0Plugin1Secret2Vector3ab";
+
+    fn id() -> InstallationId {
+        "9m4e2mr0ui3e8a215n4g".parse().unwrap()
+    }
+
+    fn sealed() -> Token {
+        SealedToken::from_text("AA-_9").into()
+    }
+
+    fn external() -> Token {
+        ExternalToken::parse(EXTERNAL).unwrap().into()
+    }
+
+    #[test]
+    fn the_protocol_files_examples() {
+        assert_eq!(
+            connection_url("http://localhost:8000", Some(id()), &sealed()).unwrap(),
+            "ws://localhost:8000/rpc?plugin_id=9m4e2mr0ui3e8a215n4g&token=AA-_9"
+        );
+        assert_eq!(
+            connection_url("https://forum.example/", None, &external()).unwrap(),
+            format!("wss://forum.example/rpc?token={EXTERNAL}")
+        );
+    }
+
+    #[test]
+    fn scheme_path_query_and_order() {
+        let build = |base: &str| connection_url(base, Some(id()), &sealed()).unwrap();
+        let tail = "plugin_id=9m4e2mr0ui3e8a215n4g&token=AA-_9";
+        assert_eq!(
+            build("HTTPS://[::1]:8443/api/v1"),
+            format!("wss://[::1]:8443/rpc?{tail}")
+        );
+        assert_eq!(build("ftp://h"), format!("ws://h/rpc?{tail}"));
+        assert_eq!(build("wss://h"), format!("wss://h/rpc?{tail}"));
+        assert_eq!(
+            build("127.0.0.1:80"),
+            format!("ws://127.0.0.1:80/rpc?{tail}")
+        );
+        assert_eq!(
+            build("http://user:password@h"),
+            format!("ws://h/rpc?{tail}")
+        );
+        assert_eq!(
+            build("http://h/x?z=1&token=old&a=b%20c&z=0&plugin_id=old&plugin_id=older&q=%26"),
+            "ws://h/rpc?a=b+c&plugin_id=9m4e2mr0ui3e8a215n4g&q=%26&token=AA-_9&z=1&z=0"
+        );
+    }
+
+    #[test]
+    fn bases_that_are_none() {
+        for base in ["", "/rpc", "http://", "not a url", "http://h h"] {
+            assert!(
+                matches!(
+                    connection_url(base, Some(id()), &sealed()),
+                    Err(TokenError::Url { .. })
+                ),
+                "{base:?}"
+            );
+        }
+        assert_eq!(
+            connection_url("http://h", None, &sealed()),
+            Err(TokenError::NoInstallation)
+        );
+    }
+
+    #[test]
+    fn what_was_built_is_read_again() {
+        let secret = Secret::generate().unwrap();
+        let token = SealedToken::seal(&secret, id()).unwrap();
+        let text = connection_url("http://127.0.0.1:4711", Some(id()), &token.into()).unwrap();
+        let url = ConnectionUrl::parse(&text).unwrap();
+        assert!(!url.secure());
+        assert_eq!((url.host(), url.port()), ("127.0.0.1", 4711));
+        assert_eq!(url.authority(), "127.0.0.1:4711");
+        assert!(!url.is_external());
+        assert_eq!(url.installation().unwrap(), Some(id()));
+        assert!(url.request_target().starts_with("/rpc?plugin_id="));
+        assert_eq!(url.expose(), text);
+        let request = ConnectionRequest::parse(url.request_target());
+        let Some(Token::Sealed(token)) = request.token() else {
+            panic!("{request:?}");
+        };
+        assert_eq!(token.open(&secret), Ok(id()));
+    }
+
+    #[test]
+    fn ports_and_addresses() {
+        let read = |base: &str| {
+            let text = format!("{base}/rpc?token={EXTERNAL}");
+            let url = ConnectionUrl::parse(&text).unwrap();
+            assert!(url.is_external());
+            (url.secure(), url.host().to_owned(), url.port())
+        };
+        assert_eq!(read("ws://h"), (false, "h".to_owned(), 80));
+        assert_eq!(read("wss://h"), (true, "h".to_owned(), 443));
+        assert_eq!(read("WSS://h:1"), (true, "h".to_owned(), 1));
+        assert_eq!(read("ws://[::1]:9"), (false, "::1".to_owned(), 9));
+    }
+
+    #[test]
+    fn urls_that_are_none() {
+        for text in ["", "nonsense text", "http://h/rpc?token=x", "/rpc?token=x"] {
+            assert!(
+                matches!(ConnectionUrl::parse(text), Err(TokenError::Url { .. })),
+                "{text:?}"
+            );
+        }
+        for text in ["ws://h/rpc", "ws://h", "ws://h/rpc?token="] {
+            assert_eq!(
+                ConnectionUrl::parse(text).unwrap_err(),
+                TokenError::Missing,
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn neither_display_nor_debug_shows_the_token() {
+        let url = ConnectionUrl::parse(&format!("wss://h/rpc?token={EXTERNAL}&x=1")).unwrap();
+        assert_eq!(url.to_string(), "wss://h/rpc?token=…&x=1");
+        assert_eq!(format!("{url:?}"), "ConnectionUrl(wss://h/rpc?token=…&x=1)");
+        // A key spelled in escapes is a token all the same.
+        let url = ConnectionUrl::parse("wss://h/rpc?%74oken=hidden").unwrap();
+        assert_eq!(url.to_string(), "wss://h/rpc?token=…");
+        let url = ConnectionUrl::parse("ws://user:hidden@h/rpc?token=hidden").unwrap();
+        assert_eq!(url.to_string(), "ws://h/rpc?token=…");
+    }
+}
