@@ -7,6 +7,7 @@ mod deadline;
 pub mod duplex;
 pub mod error;
 mod id;
+pub mod package;
 mod state;
 mod thread;
 

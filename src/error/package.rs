@@ -1,6 +1,261 @@
 //! Errors of archives.
 
+use std::io;
+use std::path::PathBuf;
+
 /// Why an archive cannot be used.
+///
+/// Entry names come from the archive and may hold anything, so messages show them quoted and
+/// escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PackageError {}
+pub enum PackageError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It was asked to stop meanwhile. Nothing is left behind.
+    #[error("unpacking was cancelled")]
+    Cancelled,
+
+    /// The archive is over its limit.
+    #[error("the archive is over the limit of {limit} bytes")]
+    ArchiveTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// Not a zip archive at all.
+    #[error("not a zip archive: {problem}")]
+    NotAnArchive {
+        /// What is missing.
+        problem: &'static str,
+    },
+    /// A zip archive, but a damaged or misleading one.
+    #[error("the archive is malformed: {problem}")]
+    Malformed {
+        /// What is wrong.
+        problem: String,
+    },
+    /// There is nothing in it.
+    #[error("the archive is empty")]
+    Empty,
+    /// More entries, files and folders together, than the limits on both allow.
+    #[error("the archive has {found} entries, over the limit of {limit}")]
+    TooManyEntries {
+        /// Entries found.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// More files than the limit.
+    #[error("the archive has {found} files, over the limit of {limit}")]
+    TooManyFiles {
+        /// Files found.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// More folders than the limit, counting those that only the paths of files imply.
+    #[error("the archive needs more than the limit of {limit} folders")]
+    TooManyFolders {
+        /// The limit.
+        limit: usize,
+    },
+
+    /// The name is not UTF-8.
+    #[error(
+        "archive entry {entry:?} has a name that is not UTF-8; make the archive with UTF-8 names"
+    )]
+    NotUtf8 {
+        /// The entry, with replacement characters.
+        entry: String,
+    },
+    /// The path starts at the root of the file system.
+    #[error("archive entry {entry:?} is an absolute path; make it relative")]
+    AbsolutePath {
+        /// The entry.
+        entry: String,
+    },
+    /// The path goes upward.
+    #[error("archive entry {entry:?} goes to a parent folder")]
+    ParentPath {
+        /// The entry.
+        entry: String,
+    },
+    /// The path has a backslash.
+    #[error("archive entry {entry:?} has a backslash; separate folders with /")]
+    Backslash {
+        /// The entry.
+        entry: String,
+    },
+    /// The path has a drive letter.
+    #[error("archive entry {entry:?} has a drive letter; make it relative")]
+    DriveLetter {
+        /// The entry.
+        entry: String,
+    },
+    /// The name is one that no file can have.
+    #[error("archive entry {entry:?} has an invalid name: {problem}")]
+    InvalidName {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The name, or one part of its path, is too long. Long names are shown cut.
+    #[error("archive entry {entry:?} has a name over {limit} bytes")]
+    NameTooLong {
+        /// The start of the entry's name.
+        entry: String,
+        /// The limit: 255 for one part, 1,024 for the whole path.
+        limit: usize,
+    },
+    /// The name is kept for the host's own use.
+    #[error("archive entry {entry:?} has a reserved name; rename it")]
+    Reserved {
+        /// The entry.
+        entry: String,
+    },
+    /// Two entries with the same path.
+    #[error("archive entry {entry:?} is there twice")]
+    Duplicate {
+        /// The entry.
+        entry: String,
+    },
+    /// Two paths that are one on a file system that ignores case.
+    #[error("archive entries {entry:?} and {other:?} differ only in case")]
+    CaseCollision {
+        /// The later entry.
+        entry: String,
+        /// The earlier one.
+        other: String,
+    },
+    /// A path that has to be both a file and a folder.
+    #[error(
+        "archive entry {entry:?} cannot be next to {other:?}: one path is both file and folder"
+    )]
+    FileIsFolder {
+        /// The later entry.
+        entry: String,
+        /// The earlier one.
+        other: String,
+    },
+
+    /// A symbolic link.
+    #[error("archive entry {entry:?} is a link; put the file itself into the archive")]
+    Link {
+        /// The entry.
+        entry: String,
+    },
+    /// A device, pipe or socket.
+    #[error("archive entry {entry:?} is a {kind}; only files and folders are allowed")]
+    SpecialFile {
+        /// The entry.
+        entry: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// An encrypted entry.
+    #[error("archive entry {entry:?} is encrypted; make the archive without a password")]
+    Encrypted {
+        /// The entry.
+        entry: String,
+    },
+    /// A compression method other than stored and deflate.
+    #[error("archive entry {entry:?} uses compression method {method}; use deflate or none")]
+    UnsupportedMethod {
+        /// The entry.
+        entry: String,
+        /// The method's number in the zip format.
+        method: u16,
+    },
+    /// A folder that has content.
+    #[error("archive entry {entry:?} is a folder with content")]
+    FolderWithContent {
+        /// The entry.
+        entry: String,
+    },
+    /// Headers of one entry that contradict each other or point outside the archive.
+    #[error("archive entry {entry:?} is malformed: {problem}")]
+    BadEntry {
+        /// The entry.
+        entry: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Two entries that share bytes of the archive.
+    #[error("archive entries {entry:?} and {other:?} overlap")]
+    Overlap {
+        /// The one that starts later.
+        entry: String,
+        /// The one that starts earlier.
+        other: String,
+    },
+
+    /// One file is over its limit, unpacked.
+    #[error("archive entry {entry:?} has {size} bytes, over the limit of {limit} for one file")]
+    FileTooLarge {
+        /// The entry.
+        entry: String,
+        /// Its size, unpacked.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// All files together are over their limit, unpacked.
+    #[error("with archive entry {entry:?} the files have {size} bytes, over the limit of {limit}")]
+    TotalTooLarge {
+        /// The entry with which the limit is passed.
+        entry: String,
+        /// The size so far, that entry included.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// An entry unpacks to fewer bytes than its header says.
+    #[error("archive entry {entry:?} has {found} bytes, its header says {declared}")]
+    SizeMismatch {
+        /// The entry.
+        entry: String,
+        /// The size in its header.
+        declared: u64,
+        /// The size found.
+        found: u64,
+    },
+    /// An entry does not unpack: it is damaged, or larger than its header says.
+    #[error("archive entry {entry:?} cannot be unpacked: {source}")]
+    Content {
+        /// The entry.
+        entry: String,
+        /// What the decoder says.
+        source: io::Error,
+    },
+
+    /// No file is called `manifest.json`.
+    #[error("the archive has no manifest.json")]
+    NoManifest,
+    /// The manifest is over its limit.
+    #[error("the manifest {entry:?} has {size} bytes, over the limit of {limit}")]
+    ManifestTooLarge {
+        /// The entry.
+        entry: String,
+        /// Its size, unpacked, as far as it was read.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+impl PackageError {
+    /// Whether the same operation on the same archive can only fail the same way again. Not so
+    /// when the system refused (a full disk may be emptied) and when it was cancelled.
+    pub const fn is_permanent(&self) -> bool {
+        !matches!(self, Self::Io { .. } | Self::Cancelled)
+    }
+}

@@ -1,0 +1,641 @@
+use super::super::testing::{Builder, Folder, Item, REGULAR, checksum, end};
+use super::*;
+
+fn open(builder: &Builder) -> Result<Archive, PackageError> {
+    Archive::from_bytes(builder.bytes(), &PackageLimits::default())
+}
+
+/// Opens an archive with a manifest and this item, and gives why it is refused.
+fn refusal(item: Item) -> PackageError {
+    open(&Builder::plugin([item])).unwrap_err()
+}
+
+fn check_problems(builder: &Builder, limits: &PackageLimits) -> Vec<PackageError> {
+    check(builder.bytes().into(), limits)
+        .err()
+        .unwrap_or_default()
+}
+
+macro_rules! assert_refused {
+    ($error:expr, $pattern:pat, $($text:literal),+) => {
+        let error = $error;
+        assert!(matches!(error, $pattern), "{error:?}");
+        let message = error.to_string();
+        $(assert!(message.contains($text), "{message}");)+
+    };
+}
+
+#[test]
+fn a_good_archive_gives_its_content() {
+    let builder = Builder::new([
+        Item::stored("manifest.json", b"{\"id\":\"x\"}"),
+        Item::folder("bin/"),
+        Item::deflated("bin/main", &vec![7; 100_000]).unix(REGULAR | 0o6755),
+        Item::stored("./lib/empty", b""),
+        Item::stored("windows", b"x").with(|item| (item.system, item.attributes) = (0, 0x20)),
+        Item::folder("./"),
+    ]);
+    let archive = open(&builder).unwrap();
+    assert_eq!(archive.manifest_bytes(), b"{\"id\":\"x\"}");
+    assert_eq!(archive.manifest_path(), "manifest.json");
+    assert_eq!(&archive.bytes()[..], builder.bytes());
+    let entries: Vec<_> = archive
+        .entries()
+        .iter()
+        .map(|entry| (entry.path(), entry.is_folder(), entry.size(), entry.mode()))
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            ("manifest.json", false, 10, 0o644),
+            ("bin", true, 0, 0o755),
+            ("bin/main", false, 100_000, 0o755),
+            ("lib/empty", false, 0, 0o644),
+            ("windows", false, 1, 0o644),
+        ]
+    );
+    assert_eq!(archive.folders(), ["bin", "lib"]);
+    assert!(check_problems(&builder, &PackageLimits::default()).is_empty());
+}
+
+#[test]
+fn the_hash_is_that_of_the_file() {
+    let builder = Builder {
+        comment: b"abc".to_vec(),
+        ..Builder::plugin([])
+    };
+    let folder = Folder::new();
+    let path = folder.path().join("x.sdx");
+    std::fs::write(&path, builder.bytes()).unwrap();
+    let archive = Archive::open(&path, &PackageLimits::default()).unwrap();
+    assert_eq!(
+        archive.sha256(),
+        "a2740f8aa8b8f6712b04fc926af1b19d4500ecfe5fab957339051e7da1da8a33"
+    );
+    assert!(Archive::problems(&path, &PackageLimits::default()).is_empty());
+}
+
+#[test]
+fn archives_of_the_zip_library_are_good() {
+    use std::io::Write as _;
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    writer.add_directory("bin", options).unwrap();
+    for name in ["manifest.json", "bin/main", "ü"] {
+        writer
+            .start_file(name, options.unix_permissions(0o600))
+            .unwrap();
+        writer.write_all(name.as_bytes()).unwrap();
+    }
+    let bytes = writer.finish().unwrap().into_inner();
+    let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
+    assert_eq!(archive.manifest_bytes(), b"manifest.json");
+    assert_eq!(archive.entries().len(), 4);
+}
+
+#[test]
+fn an_entry_whose_sizes_come_after_its_content_is_good() {
+    // As Go's and streaming writers do: flag 3, and zeros in the local header.
+    let mut bytes = Builder::plugin([]).bytes();
+    let directory = bytes.len() - 22 - (46 + 13);
+    for flags in [6, directory + 8] {
+        bytes[flags] |= 1 << 3;
+    }
+    bytes[14..26].fill(0);
+    let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
+    assert_eq!(archive.manifest_bytes(), b"{}");
+}
+
+// What is not an archive.
+
+#[test]
+fn what_is_no_zip_archive_is_refused() {
+    for bytes in [
+        b"".to_vec(),
+        b"PK".to_vec(),
+        b"#!/bin/sh\n".repeat(100),
+        Builder::plugin([]).bytes()[..60].to_vec(),
+        Builder {
+            after: b"garbage".to_vec(),
+            ..Builder::plugin([])
+        }
+        .bytes(),
+    ] {
+        let error = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap_err();
+        assert_refused!(
+            error,
+            PackageError::NotAnArchive { .. },
+            "not a zip archive"
+        );
+    }
+}
+
+#[test]
+fn an_archive_without_entries_is_refused() {
+    assert_refused!(
+        open(&Builder::default()).unwrap_err(),
+        PackageError::Empty,
+        "empty"
+    );
+}
+
+#[test]
+fn a_wrong_count_of_records_is_refused() {
+    for count in [0, 1, 3] {
+        let builder = Builder {
+            count: Some(count),
+            ..Builder::plugin([Item::stored("a", b"a")])
+        };
+        assert_refused!(
+            open(&builder).unwrap_err(),
+            PackageError::Malformed { .. },
+            "records than it counts"
+        );
+    }
+}
+
+#[test]
+fn something_before_the_archive_or_after_its_directory_is_refused() {
+    let mut moved = b"#!/bin/sh\n".to_vec();
+    moved.extend(Builder::plugin([]).bytes());
+    let error = Archive::from_bytes(moved, &PackageLimits::default()).unwrap_err();
+    assert_refused!(error, PackageError::Malformed { .. }, "central directory");
+
+    let gap = Builder {
+        between: b"gap".to_vec(),
+        ..Builder::plugin([])
+    };
+    assert_refused!(
+        open(&gap).unwrap_err(),
+        PackageError::Malformed { .. },
+        "not where it should be"
+    );
+}
+
+#[test]
+fn a_second_archive_in_the_comment_is_refused() {
+    // Readers that search from the back for any end record find the one in the comment, although
+    // its own comment does not reach to the end of the file.
+    let first = Builder::plugin([Item::stored("harmless", b"x")]);
+    let length = first.bytes().len();
+    let hidden = Builder {
+        prefix: vec![0; length],
+        items: vec![
+            Item::stored("manifest.json", b"{\"other\":1}"),
+            Item::stored("other", b"y"),
+        ],
+        ..Builder::default()
+    };
+    let mut comment = hidden.bytes()[length..].to_vec();
+    comment.extend(b"tail");
+    let outer = Builder { comment, ..first };
+    let library = zip::ZipArchive::new(std::io::Cursor::new(outer.bytes())).unwrap();
+    assert_eq!(library.index_for_name("other"), Some(1));
+    assert_refused!(
+        open(&outer).unwrap_err(),
+        PackageError::Malformed { .. },
+        "two central directories"
+    );
+}
+
+#[test]
+fn zip64_and_several_parts_are_refused() {
+    let plugin = Builder::plugin([]).bytes();
+    let split = plugin.len() - 22;
+    let mut zip64 = plugin[..split].to_vec();
+    zip64.extend(end(1, 0xffff_ffff, 0xffff_ffff, 0));
+    let error = Archive::from_bytes(zip64, &PackageLimits::default()).unwrap_err();
+    assert_refused!(error, PackageError::Malformed { .. }, "zip64");
+
+    let mut parts = plugin;
+    parts[split + 4] = 1;
+    let error = Archive::from_bytes(parts, &PackageLimits::default()).unwrap_err();
+    assert_refused!(error, PackageError::Malformed { .. }, "several parts");
+}
+
+#[test]
+fn damage_anywhere_never_panics() {
+    let bytes = Builder::plugin([
+        Item::deflated("a/b", &[1; 300]),
+        Item::folder("c/"),
+        Item::stored("d", b"d"),
+    ])
+    .bytes();
+    for position in 0..bytes.len() {
+        for value in [0, 1, 0x50, 0x7f, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[position] = value;
+            let _ = Archive::from_bytes(damaged, &PackageLimits::default());
+        }
+        let cut = bytes[..position].to_vec();
+        assert!(Archive::from_bytes(cut, &PackageLimits::default()).is_err());
+    }
+}
+
+// Names.
+
+#[test]
+fn bad_names_are_refused() {
+    for name in ["../x", "/x", "a\\b", "C:/x", "a//b", "a\0b", ".complete"] {
+        let message = refusal(Item::stored(name, b"")).to_string();
+        assert!(message.contains(&format!("{name:?}")), "{message}");
+    }
+    let cp437 = Item::stored("x", b"").with(|item| item.name = b"caf\x82".to_vec());
+    assert_refused!(refusal(cp437), PackageError::NotUtf8 { .. }, "caf");
+}
+
+#[test]
+fn duplicates_are_refused() {
+    for items in [
+        [Item::stored("a", b"1"), Item::stored("a", b"2")],
+        [Item::stored("a", b"1"), Item::stored("./a", b"2")],
+        [Item::folder("a/"), Item::folder("a/")],
+    ] {
+        assert_refused!(
+            open(&Builder::plugin(items)).unwrap_err(),
+            PackageError::Duplicate { .. },
+            "\"a",
+            "twice"
+        );
+    }
+    // Even if the records are the same in every byte.
+    let twice = Builder::new([
+        Item::stored("manifest.json", b"{}"),
+        Item::stored("manifest.json", b"{}").with(|item| item.header = Some(0)),
+    ]);
+    assert_refused!(
+        open(&twice).unwrap_err(),
+        PackageError::Duplicate { .. },
+        "\"manifest.json\""
+    );
+}
+
+#[test]
+fn paths_that_collide_are_refused() {
+    let items = [Item::stored("Main", b"1"), Item::stored("main", b"2")];
+    assert_refused!(
+        open(&Builder::plugin(items)).unwrap_err(),
+        PackageError::CaseCollision { .. },
+        "\"main\"",
+        "\"Main\""
+    );
+    let items = [Item::stored("a", b"1"), Item::stored("a/b", b"2")];
+    assert_refused!(
+        open(&Builder::plugin(items)).unwrap_err(),
+        PackageError::FileIsFolder { .. },
+        "\"a\"",
+        "\"a/b\""
+    );
+}
+
+#[test]
+fn a_second_name_in_the_local_header_is_refused() {
+    let item = Item::stored("good", b"x").with(|item| item.local_name = Some(b"evil".to_vec()));
+    assert_refused!(
+        refusal(item),
+        PackageError::BadEntry { .. },
+        "\"good\"",
+        "different names"
+    );
+}
+
+#[test]
+fn a_second_name_in_a_unicode_path_field_is_refused() {
+    let item = Item::stored("good", b"x").with(|item| {
+        item.extra = [0x75, 0x70, 9, 0, 1].to_vec();
+        item.extra.extend(checksum(b"good").to_le_bytes());
+        item.extra.extend(b"evil");
+    });
+    assert_refused!(
+        refusal(item),
+        PackageError::BadEntry { .. },
+        "\"good\"",
+        "two names"
+    );
+}
+
+// Kinds.
+
+#[test]
+fn links_are_refused_whatever_system_they_claim() {
+    for system in [0, 3, 10, 19] {
+        let link = Item::stored("link", b"/etc/passwd")
+            .unix(0o120_777)
+            .with(|item| item.system = system);
+        assert_refused!(refusal(link), PackageError::Link { .. }, "\"link\"");
+    }
+}
+
+#[test]
+fn devices_pipes_and_sockets_are_refused() {
+    for (kind, name) in [
+        (0o060_000, "block device"),
+        (0o020_000, "character device"),
+        (0o010_000, "named pipe"),
+        (0o140_000, "socket"),
+        (0o110_000, "unknown type"),
+    ] {
+        let error = refusal(Item::stored("special", b"").unix(kind | 0o644));
+        assert!(
+            matches!(error, PackageError::SpecialFile { .. }),
+            "{error:?}"
+        );
+        let message = error.to_string();
+        assert!(
+            message.contains("\"special\"") && message.contains(name),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn folders_with_content_are_refused() {
+    for item in [
+        Item::stored("a/", b"x"),
+        Item::stored("a", b"x").unix(0o040_755),
+        Item::stored("a", b"x").with(|item| (item.system, item.attributes) = (0, 0x10)),
+    ] {
+        assert_refused!(refusal(item), PackageError::FolderWithContent { .. }, "\"a");
+    }
+}
+
+#[test]
+fn encrypted_entries_are_refused() {
+    for bit in [0, 6, 13] {
+        let item = Item::stored("secret", b"x").with(|item| item.flags = 1 << bit);
+        assert_refused!(refusal(item), PackageError::Encrypted { .. }, "\"secret\"");
+    }
+}
+
+#[test]
+fn unsupported_methods_are_refused() {
+    for method in [1, 9, 12, 14, 93, 99] {
+        let item = Item::stored("odd", b"x").with(|item| item.method = method);
+        assert_refused!(
+            refusal(item),
+            PackageError::UnsupportedMethod { .. },
+            "\"odd\""
+        );
+    }
+    let item = Item::stored("odd", b"x").with(|item| item.local_method = Some(8));
+    assert_refused!(refusal(item), PackageError::BadEntry { .. }, "\"odd\"");
+}
+
+// Sizes and places.
+
+#[test]
+fn content_outside_the_archive_is_refused() {
+    for change in [
+        (|item| item.header = Some(100_000)) as fn(&mut Item),
+        |item| item.header = Some(1),
+        |item| item.header = Some(u32::MAX - 1),
+        |item| item.packed_size = 1_000_000,
+    ] {
+        let item = Item::deflated("far", b"x").with(change);
+        assert_refused!(
+            refusal(item),
+            PackageError::BadEntry { .. },
+            "\"far\"",
+            "not in the archive"
+        );
+    }
+}
+
+#[test]
+fn overlapping_entries_are_refused() {
+    // One compressed block that many entries use, each in a local header that lies inside the
+    // content of the one before: a small archive that unpacks to any size.
+    let inner = Builder::new([Item::stored("inner", b"kernel")]).bytes();
+    let inner = &inner[..inner.len() - 22 - 46 - 5];
+    let outer = Item::stored("outer", inner);
+    // Manifest, then the header of the outer entry.
+    let header = u32::try_from((30 + 13 + 2) + (30 + 5)).unwrap();
+    let items = [
+        outer,
+        Item::stored("inner", b"kernel").with(|item| item.header = Some(header)),
+    ];
+    assert_refused!(
+        open(&Builder::plugin(items)).unwrap_err(),
+        PackageError::Overlap { .. },
+        "\"inner\"",
+        "\"outer\""
+    );
+}
+
+#[test]
+fn declared_sizes_over_the_limits_are_refused() {
+    let mut limits = PackageLimits::default();
+    let open = |builder: &Builder, limits: &PackageLimits| {
+        Archive::from_bytes(builder.bytes(), limits).unwrap_err()
+    };
+    let large = Item::deflated("large", b"x").with(|item| item.size = 52_428_801);
+    assert_refused!(
+        open(&Builder::plugin([large]), &limits),
+        PackageError::FileTooLarge {
+            size: 52_428_801,
+            limit: 52_428_800,
+            ..
+        },
+        "\"large\""
+    );
+
+    let files = (0..5).map(|number| {
+        Item::deflated(&format!("file{number}"), b"x").with(|item| item.size = 50_000_000)
+    });
+    assert_refused!(
+        open(&Builder::plugin(files), &limits),
+        PackageError::TotalTooLarge {
+            size: 250_000_002,
+            limit: 209_715_200,
+            ..
+        },
+        "\"file4\""
+    );
+
+    let manifest = Item::deflated("manifest.json", b"x").with(|item| item.size = 1_048_577);
+    assert_refused!(
+        open(&Builder::new([manifest]), &limits),
+        PackageError::ManifestTooLarge {
+            size: 1_048_577,
+            limit: 1_048_576,
+            ..
+        },
+        "\"manifest.json\""
+    );
+
+    let plugin = Builder::plugin([]);
+    limits.archive_size = plugin.bytes().len() as u64;
+    assert!(Archive::from_bytes(plugin.bytes(), &limits).is_ok());
+    limits.archive_size -= 1;
+    assert!(matches!(
+        open(&plugin, &limits),
+        PackageError::ArchiveTooLarge { .. }
+    ));
+}
+
+#[test]
+fn a_file_over_the_limit_is_refused_before_it_is_read() {
+    let folder = Folder::new();
+    let path = folder.path().join("large");
+    let file = File::create(&path).unwrap();
+    // All holes: reading it would take longer than the test may.
+    file.set_len(1 << 40).unwrap();
+    assert!(matches!(
+        Archive::open(&path, &PackageLimits::default()),
+        Err(PackageError::ArchiveTooLarge { limit: 52_428_800 })
+    ));
+}
+
+#[test]
+fn too_many_entries_files_or_folders_are_refused() {
+    let mut limits = PackageLimits::default();
+    (limits.files, limits.folders) = (3, 2);
+    let open = |builder: &Builder| Archive::from_bytes(builder.bytes(), &limits);
+    let file = |name: &str| Item::stored(name, b"");
+
+    assert!(open(&Builder::plugin([file("a"), file("x/y/b")])).is_ok());
+    assert!(matches!(
+        open(&Builder::plugin([file("a"), file("b"), file("c")])),
+        Err(PackageError::TooManyFiles { found: 4, limit: 3 })
+    ));
+    assert!(matches!(
+        open(&Builder::plugin([file("x/y/z/b")])),
+        Err(PackageError::TooManyFolders { limit: 2 })
+    ));
+    // Judged by the count alone: there are not even that many records.
+    let builder = Builder {
+        count: Some(6),
+        ..Builder::plugin([])
+    };
+    assert!(matches!(
+        open(&builder),
+        Err(PackageError::TooManyEntries { found: 6, limit: 5 })
+    ));
+}
+
+#[test]
+fn a_stored_entry_with_two_sizes_is_refused() {
+    let item = Item::stored("file", b"four").with(|item| item.size = 5);
+    assert_refused!(
+        refusal(item),
+        PackageError::SizeMismatch {
+            declared: 5,
+            found: 4,
+            ..
+        },
+        "\"file\""
+    );
+}
+
+// The manifest.
+
+#[test]
+fn the_manifest_nearest_the_root_counts_and_then_the_first() {
+    let path = |names: &[&str]| {
+        let items = names.iter().map(|name| Item::stored(name, name.as_bytes()));
+        let archive = open(&Builder::new(items)).unwrap();
+        assert_eq!(archive.manifest_bytes(), archive.manifest_path().as_bytes());
+        archive.manifest_path().to_owned()
+    };
+    assert_eq!(
+        path(&["a/b/manifest.json", "a/manifest.json"]),
+        "a/manifest.json"
+    );
+    assert_eq!(path(&["a/manifest.json", "manifest.json"]), "manifest.json");
+    assert_eq!(
+        path(&["z/manifest.json", "a/manifest.json"]),
+        "z/manifest.json"
+    );
+}
+
+#[test]
+fn a_missing_manifest_is_refused() {
+    for item in [
+        Item::stored("Manifest.json", b"{}"),
+        Item::stored("xmanifest.json", b"{}"),
+        Item::stored("manifest.json/x", b"{}"),
+        Item::folder("manifest.json/"),
+    ] {
+        assert_refused!(
+            open(&Builder::new([item])).unwrap_err(),
+            PackageError::NoManifest,
+            "manifest.json"
+        );
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_what_its_header_says_is_refused() {
+    let longer =
+        Item::deflated("manifest.json", &vec![b' '; 2_000_000]).with(|item| item.size = 100);
+    let error = open(&Builder::new([longer])).unwrap_err();
+    assert_refused!(error, PackageError::Content { .. }, "\"manifest.json\"");
+
+    let shorter = Item::deflated("manifest.json", b"{}").with(|item| item.size = 100);
+    let error = open(&Builder::new([shorter])).unwrap_err();
+    assert_refused!(
+        error,
+        PackageError::SizeMismatch {
+            declared: 100,
+            found: 2,
+            ..
+        },
+        "\"manifest.json\""
+    );
+
+    let damaged = Item::stored("manifest.json", b"{}").with(|item| item.checksum ^= 1);
+    let error = open(&Builder::new([damaged])).unwrap_err();
+    assert_refused!(error, PackageError::Content { .. }, "\"manifest.json\"");
+}
+
+// All at once.
+
+#[test]
+fn all_problems_are_given_in_order_and_open_gives_the_first() {
+    let builder = Builder::new([
+        Item::stored("../up", b""),
+        Item::stored("link", b"x").unix(0o120_777),
+        Item::stored("good", b"x"),
+        Item::stored("good", b"x"),
+        Item::stored("locked", b"x").with(|item| item.flags = 1),
+    ]);
+    let folder = Folder::new();
+    let path = folder.path().join("bad.zip");
+    std::fs::write(&path, builder.bytes()).unwrap();
+    let limits = PackageLimits::default();
+    let problems = Archive::problems(&path, &limits);
+    assert!(
+        matches!(
+            &problems[..],
+            [
+                PackageError::ParentPath { .. },
+                PackageError::Link { .. },
+                PackageError::Duplicate { .. },
+                PackageError::Encrypted { .. },
+                PackageError::NoManifest,
+            ]
+        ),
+        "{problems:?}"
+    );
+    assert!(matches!(
+        Archive::open(&path, &limits),
+        Err(PackageError::ParentPath { .. })
+    ));
+}
+
+#[test]
+fn errors_of_the_system_name_the_path() {
+    let folder = Folder::new();
+    let limits = PackageLimits::default();
+    let missing = folder.path().join("missing.zip");
+    assert_refused!(
+        Archive::open(&missing, &limits).unwrap_err(),
+        PackageError::Io { .. },
+        "missing.zip"
+    );
+    assert_refused!(
+        Archive::open(folder.path(), &limits).unwrap_err(),
+        PackageError::Io { .. },
+        "not a regular file"
+    );
+}

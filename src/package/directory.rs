@@ -1,0 +1,259 @@
+//! The central directory of a zip archive, read by ourselves before the zip library sees it.
+//!
+//! The library keeps its entries in a map by name, so that of two entries with one name only the
+//! last is seen; it also searches for a directory in lenient ways. Here the directory is walked
+//! strictly, without building anything that the archive sizes, and the two readings are compared
+//! in `archive`.
+
+use std::collections::HashSet;
+use std::io::{Cursor, Read as _};
+use std::sync::Arc;
+
+use zip::ZipArchive;
+use zip::read::{ArchiveOffset, Config};
+
+use super::path::shown;
+use crate::error::PackageError;
+
+const END_SIGNATURE: &[u8; 4] = b"PK\x05\x06";
+const END_LENGTH: usize = 22;
+const ZIP64_END_SIGNATURE: &[u8; 4] = b"PK\x06\x06";
+const RECORD_SIGNATURE: &[u8; 4] = b"PK\x01\x02";
+const RECORD_LENGTH: usize = 46;
+const LOCAL_SIGNATURE: &[u8; 4] = b"PK\x03\x04";
+const LOCAL_LENGTH: usize = 30;
+/// Encryption: traditional, strong, and masked headers.
+const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
+
+pub(super) type Zip = ZipArchive<Cursor<Arc<[u8]>>>;
+
+/// The central directory: where it stands, and its records in order.
+pub(super) struct Directory<'a> {
+    pub(super) start: usize,
+    pub(super) records: Vec<Record<'a>>,
+}
+
+/// One record of the central directory; what both readings need to agree on, and what the library
+/// does not give.
+pub(super) struct Record<'a> {
+    /// Where it stands in the archive.
+    pub(super) offset: usize,
+    /// The number of the system that the entry was made on.
+    pub(super) system: u8,
+    pub(super) flags: u16,
+    pub(super) method: u16,
+    pub(super) external_attributes: u32,
+    pub(super) name: &'a [u8],
+}
+
+impl<'a> Directory<'a> {
+    /// Walks the directory of a whole archive.
+    ///
+    /// # Errors
+    /// [`PackageError::NotAnArchive`], [`PackageError::Empty`], [`PackageError::TooManyEntries`]
+    /// and [`PackageError::Malformed`].
+    pub(super) fn read(bytes: &'a [u8], entry_limit: usize) -> Result<Self, PackageError> {
+        let end = find_end(bytes).ok_or(PackageError::NotAnArchive {
+            problem: "it has no end of central directory, so it is something else or cut off",
+        })?;
+        let mut fields = Fields(&bytes[end + END_SIGNATURE.len()..]);
+        let (disk, directory_disk) = (fields.u16(), fields.u16());
+        let (on_disk, count) = (fields.u16(), fields.u16());
+        let (length, start) = (fields.u32(), fields.u32());
+        if (disk, directory_disk) != (Some(0), Some(0)) || on_disk != count {
+            return Err(malformed("it is a part of an archive in several parts"));
+        }
+        let count = usize::from(count.unwrap_or_default());
+        if count > entry_limit {
+            return Err(PackageError::TooManyEntries {
+                found: count,
+                limit: entry_limit,
+            });
+        }
+        let (Some(length), Some(start)) = (index(length), index(start)) else {
+            return Err(malformed(
+                "it uses zip64, which nothing of its size needs; make it without",
+            ));
+        };
+        // Between directory and end there is nothing, or the records of zip64.
+        let directory_end = start.checked_add(length).filter(|directory_end| {
+            bytes
+                .get(*directory_end..end)
+                .is_some_and(|gap| gap.is_empty() || gap.starts_with(ZIP64_END_SIGNATURE))
+        });
+        let Some(directory_end) = directory_end else {
+            return Err(malformed("its central directory is not where it should be"));
+        };
+        if count == 0 {
+            return if length == 0 {
+                Err(PackageError::Empty)
+            } else {
+                Err(malformed(
+                    "its central directory has more records than it counts",
+                ))
+            };
+        }
+        let mut records = Vec::with_capacity(count);
+        let mut offset = start;
+        for _ in 0..count {
+            let (record, next) =
+                Record::read(&bytes[..directory_end], offset).ok_or_else(|| {
+                    malformed("its central directory has fewer records than it counts")
+                })?;
+            records.push(record);
+            offset = next;
+        }
+        if offset != directory_end {
+            return Err(malformed(
+                "its central directory has more records than it counts",
+            ));
+        }
+        Ok(Self { start, records })
+    }
+
+    /// Lets the zip library read the same archive, and makes sure that it reads the same thing.
+    ///
+    /// # Errors
+    /// [`PackageError::Malformed`].
+    pub(super) fn open(&self, bytes: Arc<[u8]>) -> Result<Zip, PackageError> {
+        let config = Config {
+            archive_offset: ArchiveOffset::Known(0),
+        };
+        let zip = ZipArchive::with_config(config, Cursor::new(bytes)).map_err(|error| {
+            PackageError::Malformed {
+                problem: error.to_string(),
+            }
+        })?;
+        let names: HashSet<&[u8]> = self.records.iter().map(|record| record.name).collect();
+        if index_u64(zip.central_directory_start()) != Some(self.start) || zip.len() != names.len()
+        {
+            return Err(malformed("it has two central directories, or hidden names"));
+        }
+        Ok(zip)
+    }
+}
+
+impl<'a> Record<'a> {
+    fn read(bytes: &'a [u8], offset: usize) -> Option<(Self, usize)> {
+        let rest = bytes.get(offset..)?.strip_prefix(RECORD_SIGNATURE)?;
+        let mut fields = Fields(rest);
+        let made_by = fields.u16()?;
+        let _needs = fields.u16()?;
+        let flags = fields.u16()?;
+        let method = fields.u16()?;
+        // Time, date, checksum and both sizes: the library gives those.
+        fields.skip(2 + 2 + 4 + 4 + 4)?;
+        let name_length = usize::from(fields.u16()?);
+        let extra_length = usize::from(fields.u16()?);
+        let comment_length = usize::from(fields.u16()?);
+        // Disk and internal attributes.
+        fields.skip(2 + 2)?;
+        let external_attributes = fields.u32()?;
+        let name_start = offset + RECORD_LENGTH;
+        let name = bytes.get(name_start..name_start + name_length)?;
+        let next = name_start + name_length + extra_length + comment_length;
+        if next > bytes.len() {
+            return None;
+        }
+        let [_, system] = made_by.to_le_bytes();
+        let record = Self {
+            offset,
+            system,
+            flags,
+            method,
+            external_attributes,
+            name,
+        };
+        Some((record, next))
+    }
+
+    pub(super) const fn is_encrypted(&self) -> bool {
+        self.flags & ENCRYPTED != 0
+    }
+
+    /// Compares the entry's local header with this record, and gives where its content starts.
+    ///
+    /// # Errors
+    /// [`PackageError::BadEntry`].
+    pub(super) fn content_start(&self, bytes: &[u8], header: u64) -> Result<usize, PackageError> {
+        let bad = |problem| PackageError::BadEntry {
+            entry: shown(self.name),
+            problem,
+        };
+        let outside = || bad("its content is not in the archive");
+        let header = index_u64(header).ok_or_else(outside)?;
+        let local = bytes
+            .get(header..)
+            .and_then(|rest| rest.strip_prefix(LOCAL_SIGNATURE))
+            .ok_or_else(outside)?;
+        let mut fields = Fields(local);
+        let mut read = || {
+            let _needs = fields.u16()?;
+            let (flags, method) = (fields.u16()?, fields.u16()?);
+            fields.skip(2 + 2 + 4 + 4 + 4)?;
+            let (name, extra) = (usize::from(fields.u16()?), usize::from(fields.u16()?));
+            Some((flags, method, name, extra))
+        };
+        let (flags, method, name_length, extra_length) = read().ok_or_else(outside)?;
+        let name_start = header + LOCAL_LENGTH;
+        let name = bytes
+            .get(name_start..name_start + name_length)
+            .ok_or_else(outside)?;
+        if name != self.name {
+            return Err(bad("its two headers have different names"));
+        }
+        if method != self.method || (flags ^ self.flags) & ENCRYPTED != 0 {
+            return Err(bad("its two headers have different methods"));
+        }
+        Ok(name_start + name_length + extra_length)
+    }
+}
+
+/// Reads little-endian numbers one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn u16(&mut self) -> Option<u16> {
+        let mut bytes = [0; 2];
+        self.0.read_exact(&mut bytes).ok()?;
+        Some(u16::from_le_bytes(bytes))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let mut bytes = [0; 4];
+        self.0.read_exact(&mut bytes).ok()?;
+        Some(u32::from_le_bytes(bytes))
+    }
+
+    fn skip(&mut self, count: usize) -> Option<()> {
+        self.0 = self.0.get(count..)?;
+        Some(())
+    }
+}
+
+/// The end record: the last one whose comment ends where the archive ends. A comment is at most
+/// 65,535 bytes long, so that is how far back it can be.
+fn find_end(bytes: &[u8]) -> Option<usize> {
+    let last = bytes.len().checked_sub(END_LENGTH)?;
+    let first = last.saturating_sub(usize::from(u16::MAX));
+    (first..=last).rev().find(|start| {
+        let end = &bytes[*start..];
+        let comment = u16::from_le_bytes([end[END_LENGTH - 2], end[END_LENGTH - 1]]);
+        end.starts_with(END_SIGNATURE) && usize::from(comment) == last - start
+    })
+}
+
+/// A 32-bit field as an index; `None` also for the value that refers to zip64.
+fn index(field: Option<u32>) -> Option<usize> {
+    usize::try_from(field.filter(|field| *field != u32::MAX)?).ok()
+}
+
+fn index_u64(field: u64) -> Option<usize> {
+    usize::try_from(field).ok()
+}
+
+fn malformed(problem: &str) -> PackageError {
+    PackageError::Malformed {
+        problem: problem.to_owned(),
+    }
+}

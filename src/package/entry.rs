@@ -1,0 +1,96 @@
+//! `Entry`: one file or folder of a checked archive.
+
+use super::directory::Record;
+
+const TYPE_BITS: u32 = 0o170_000;
+const FOLDER_BITS: u32 = 0o040_000;
+const LINK_BITS: u32 = 0o120_000;
+const REGULAR_BITS: u32 = 0o100_000;
+const PERMISSION_BITS: u32 = 0o777;
+const DEFAULT_MODE: u32 = 0o644;
+const DOS_FOLDER: u32 = 0x10;
+
+/// One file or folder of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub(super) path: String,
+    pub(super) folder: bool,
+    pub(super) size: u64,
+    pub(super) mode: u32,
+    /// Its number in the zip library's reading.
+    pub(super) index: usize,
+}
+
+impl Entry {
+    /// Its path below the release folder: parts separated by `/`, never going upward.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it is a folder; otherwise it is a regular file.
+    pub const fn is_folder(&self) -> bool {
+        self.folder
+    }
+
+    /// Its size in bytes, unpacked, as its header says; unpacking fails if that is not true.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The permissions that the file gets, without setuid, setgid and sticky bits. The file that
+    /// the plugin's `command` names is made executable besides.
+    pub const fn mode(&self) -> u32 {
+        self.mode
+    }
+}
+
+/// What an entry's headers say it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Folder,
+    Link,
+    Special(&'static str),
+}
+
+impl Kind {
+    /// Judges the file type bits whatever system the entry claims to be made on, because tools
+    /// that unpack differ in when they look at them. `by_name`: the name ends with a slash.
+    pub(super) fn of(record: &Record<'_>, by_name: bool) -> Self {
+        let dos = matches!(record.system, system::DOS | system::NTFS | system::VFAT);
+        match record.external_attributes >> 16 & TYPE_BITS {
+            LINK_BITS => Self::Link,
+            0o060_000 => Self::Special("block device"),
+            0o020_000 => Self::Special("character device"),
+            0o010_000 => Self::Special("named pipe"),
+            0o140_000 => Self::Special("socket"),
+            FOLDER_BITS => Self::Folder,
+            0 | REGULAR_BITS => {
+                if by_name || dos && record.external_attributes & DOS_FOLDER != 0 {
+                    Self::Folder
+                } else {
+                    Self::File
+                }
+            }
+            _ => Self::Special("file of an unknown type"),
+        }
+    }
+}
+
+/// The numbers of systems in the zip format.
+mod system {
+    pub(super) const DOS: u8 = 0;
+    pub(super) const UNIX: u8 = 3;
+    pub(super) const NTFS: u8 = 10;
+    pub(super) const VFAT: u8 = 14;
+    pub(super) const DARWIN: u8 = 19;
+}
+
+/// The permissions of a file: the archive's, where it was made on Unix and says any; else 0644.
+pub(super) fn mode(record: &Record<'_>) -> u32 {
+    let unix = matches!(record.system, system::UNIX | system::DARWIN);
+    match record.external_attributes >> 16 & PERMISSION_BITS {
+        mode if unix && mode != 0 => mode,
+        _ => DEFAULT_MODE,
+    }
+}

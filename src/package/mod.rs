@@ -1,0 +1,34 @@
+//! Packages: zip archives that plugins come in (protocol file, section 4).
+//!
+//! What lives here: reading and checking an archive ([`Archive`]). What does not: the meaning of the manifest, and where records and archives
+//! are stored. No threads and no locks of ours; unpacking holds a file lock on its own staging
+//! folder, so that nobody takes that for the leftover of a crash.
+//!
+//! An archive is trusted in nothing. It is read into memory whole, so that what was checked and
+//! hashed is what is unpacked, and refused for whatever can be seen without unpacking; the rest
+//! is refused while unpacking, before anything of it is in place.
+//!
+//! On disk, below `<root>`, the folder of one installation:
+//!
+//! | path | content |
+//! | --- | --- |
+//! | `releases/<sha256>/` | one unpacked archive |
+//! | `releases/<sha256>/.complete` | the list of its files, written last |
+//! | `staging/<unique>/` | an archive being unpacked |
+//! | `staging/<unique>.lock` | locked while somebody works there |
+//! | `data/` | the plugin's own files |
+
+mod archive;
+mod directory;
+mod entry;
+mod folder;
+mod limits;
+mod path;
+#[cfg(test)]
+mod testing;
+mod tree;
+
+pub use archive::Archive;
+pub use entry::Entry;
+pub use folder::{data_folder, release_folder};
+pub use limits::PackageLimits;

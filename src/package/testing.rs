@@ -1,0 +1,221 @@
+//! For tests: zip archives that may lie in every header, and temporary folders.
+
+use std::fs;
+use std::io::{Cursor, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::archive::Archive;
+use super::limits::PackageLimits;
+
+pub(super) const REGULAR: u32 = 0o100_000;
+
+/// One entry, with everything that its two headers say.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub(super) name: Vec<u8>,
+    /// The name in the local header, where it differs.
+    pub(super) local_name: Option<Vec<u8>>,
+    pub(super) system: u8,
+    pub(super) flags: u16,
+    pub(super) method: u16,
+    pub(super) local_method: Option<u16>,
+    pub(super) attributes: u32,
+    /// As it stands in the archive.
+    pub(super) packed: Vec<u8>,
+    pub(super) packed_size: u32,
+    pub(super) size: u32,
+    pub(super) checksum: u32,
+    /// Extra field of the central record.
+    pub(super) extra: Vec<u8>,
+    /// Where the record says the local header stands, where that is not true. No local header is
+    /// written then.
+    pub(super) header: Option<u32>,
+}
+
+impl Item {
+    pub(super) fn stored(name: &str, content: &[u8]) -> Self {
+        let size = u32::try_from(content.len()).unwrap();
+        Self {
+            name: name.as_bytes().to_vec(),
+            local_name: None,
+            system: 3,
+            flags: 0,
+            method: 0,
+            local_method: None,
+            attributes: (REGULAR | 0o644) << 16,
+            packed: content.to_vec(),
+            packed_size: size,
+            size,
+            checksum: checksum(content),
+            extra: Vec::new(),
+            header: None,
+        }
+    }
+
+    pub(super) fn deflated(name: &str, content: &[u8]) -> Self {
+        let packed = deflate(content);
+        Self {
+            method: 8,
+            packed_size: u32::try_from(packed.len()).unwrap(),
+            packed,
+            ..Self::stored(name, content)
+        }
+    }
+
+    pub(super) fn folder(name: &str) -> Self {
+        Self::stored(name, b"").unix(0o040_755)
+    }
+
+    /// Type and permissions as Unix has them.
+    pub(super) fn unix(mut self, mode: u32) -> Self {
+        self.attributes = mode << 16;
+        self
+    }
+
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+}
+
+/// A whole archive.
+#[derive(Default)]
+pub(super) struct Builder {
+    pub(super) prefix: Vec<u8>,
+    pub(super) items: Vec<Item>,
+    pub(super) count: Option<u16>,
+    pub(super) between: Vec<u8>,
+    pub(super) comment: Vec<u8>,
+    pub(super) after: Vec<u8>,
+}
+
+impl Builder {
+    pub(super) fn new(items: impl IntoIterator<Item = Item>) -> Self {
+        Self {
+            items: items.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The items after a manifest.
+    pub(super) fn plugin(items: impl IntoIterator<Item = Item>) -> Self {
+        let manifest = Item::stored("manifest.json", b"{}");
+        Self::new(std::iter::once(manifest).chain(items))
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.prefix.clone();
+        let mut directory = Vec::new();
+        for item in &self.items {
+            let header = item
+                .header
+                .unwrap_or_else(|| u32::try_from(bytes.len()).unwrap());
+            if item.header.is_none() {
+                let name = item.local_name.as_ref().unwrap_or(&item.name);
+                bytes.extend(b"PK\x03\x04\x14\0");
+                item.common(item.local_method.unwrap_or(item.method), &mut bytes);
+                bytes.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
+                bytes.extend([0, 0]);
+                bytes.extend(name);
+                bytes.extend(&item.packed);
+            }
+            directory.extend(b"PK\x01\x02\x14");
+            directory.push(item.system);
+            directory.extend([20, 0]);
+            item.common(item.method, &mut directory);
+            directory.extend(u16::try_from(item.name.len()).unwrap().to_le_bytes());
+            directory.extend(u16::try_from(item.extra.len()).unwrap().to_le_bytes());
+            directory.extend([0; 6]);
+            directory.extend(item.attributes.to_le_bytes());
+            directory.extend(header.to_le_bytes());
+            directory.extend(&item.name);
+            directory.extend(&item.extra);
+        }
+        let count = self
+            .count
+            .unwrap_or_else(|| u16::try_from(self.items.len()).unwrap());
+        let start = bytes.len();
+        bytes.extend(&directory);
+        bytes.extend(&self.between);
+        bytes.extend(end(count, directory.len(), start, self.comment.len()));
+        bytes.extend(&self.comment);
+        bytes.extend(&self.after);
+        bytes
+    }
+
+    pub(super) fn archive(&self) -> Archive {
+        Archive::from_bytes(self.bytes(), &PackageLimits::default()).unwrap()
+    }
+}
+
+impl Item {
+    /// What both headers have in common, from the flags to the sizes.
+    fn common(&self, method: u16, bytes: &mut Vec<u8>) {
+        bytes.extend(self.flags.to_le_bytes());
+        bytes.extend(method.to_le_bytes());
+        bytes.extend([0, 0, 0x21, 0]);
+        bytes.extend(self.checksum.to_le_bytes());
+        bytes.extend(self.packed_size.to_le_bytes());
+        bytes.extend(self.size.to_le_bytes());
+    }
+}
+
+/// The end of central directory.
+pub(super) fn end(count: u16, length: usize, start: usize, comment: usize) -> Vec<u8> {
+    let mut bytes = b"PK\x05\x06\0\0\0\0".to_vec();
+    bytes.extend(count.to_le_bytes());
+    bytes.extend(count.to_le_bytes());
+    bytes.extend(u32::try_from(length).unwrap().to_le_bytes());
+    bytes.extend(u32::try_from(start).unwrap().to_le_bytes());
+    bytes.extend(u16::try_from(comment).unwrap().to_le_bytes());
+    bytes
+}
+
+pub(super) fn checksum(content: &[u8]) -> u32 {
+    !content.iter().fold(!0_u32, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            sum >> 1 ^ (0xedb8_8320 & (sum & 1).wrapping_neg())
+        })
+    })
+}
+
+fn deflate(content: &[u8]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated);
+    writer.start_file("x", options).unwrap();
+    writer.write_all(content).unwrap();
+    let mut archive = zip::ZipArchive::new(writer.finish().unwrap()).unwrap();
+    let mut packed = Vec::new();
+    archive
+        .by_index_raw(0)
+        .unwrap()
+        .read_to_end(&mut packed)
+        .unwrap();
+    packed
+}
+
+/// A temporary folder, removed when dropped.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("plugin-runner-package-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
