@@ -61,7 +61,8 @@ impl StartError {
     /// Whether starting again can only fail the same way.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Unpack(_) | Self::NoCommand | Self::NoAddress => true,
+            Self::Unpack(error) => error.is_permanent(),
+            Self::NoCommand | Self::NoAddress => true,
             Self::Spawn { source, .. } => !matches!(source, SpawnError::Io(_)),
             Self::Prepare(_) | Self::Cancelled => false,
         }

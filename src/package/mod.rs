@@ -1,6 +1,7 @@
 //! Packages: zip archives that plugins come in (protocol file, section 4).
 //!
-//! What lives here: reading and checking an archive ([`Archive`]). What does not: the meaning of the manifest, and where records and archives
+//! What lives here: reading and checking an archive ([`Archive`]), and unpacking it into a release
+//! folder ([`unpack`]). What does not: the meaning of the manifest, and where records and archives
 //! are stored. No threads and no locks of ours; unpacking holds a file lock on its own staging
 //! folder, so that nobody takes that for the leftover of a crash.
 //!
@@ -23,12 +24,17 @@ mod directory;
 mod entry;
 mod folder;
 mod limits;
+mod listing;
 mod path;
+mod staging;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod unpack;
 
 pub use archive::Archive;
 pub use entry::Entry;
 pub use folder::{data_folder, release_folder};
 pub use limits::PackageLimits;
+pub use listing::{ListedFile, Listing};
+pub use unpack::unpack;
