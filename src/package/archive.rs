@@ -1,27 +1,22 @@
 //! `Archive`: a zip archive that was read and found good. Putting it on disk is in `unpack`.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use super::directory::{Directory, Record, Zip};
-use super::entry::{Entry, Kind, mode};
+use super::check::Checker;
+use super::directory::{Directory, Zip};
+use super::entry::Entry;
 use super::folder::io;
 use super::limits::PackageLimits;
-use super::path::{EntryPath, shown};
-use super::tree::Tree;
 use crate::error::PackageError;
 
 const MANIFEST: &str = "manifest.json";
-const STORED: u16 = 0;
-const DEFLATED: u16 = 8;
 
 /// A package: a zip archive that has been checked, with its manifest at hand.
 ///
@@ -263,187 +258,6 @@ fn read_manifest(
         }
     })?;
     Ok(content)
-}
-
-/// Goes through the entries and collects what is wrong with them.
-struct Checker<'a> {
-    bytes: &'a [u8],
-    directory_start: usize,
-    zip: &'a Zip,
-    limits: &'a PackageLimits,
-    /// The library's number for each record, by where the record stands.
-    numbers: HashMap<u64, usize>,
-    problems: Vec<PackageError>,
-    entries: Vec<Entry>,
-    tree: Tree,
-    ranges: Vec<(Range<usize>, String)>,
-    files: usize,
-    total: u64,
-}
-
-impl<'a> Checker<'a> {
-    fn new(
-        bytes: &'a [u8],
-        directory: &Directory<'_>,
-        zip: &'a Zip,
-        limits: &'a PackageLimits,
-    ) -> Self {
-        let numbers = (0..zip.len())
-            .filter_map(|index| {
-                Some((zip.by_index_data(index).ok()?.central_header_start(), index))
-            })
-            .collect();
-        Self {
-            bytes,
-            directory_start: directory.start,
-            zip,
-            limits,
-            numbers,
-            problems: Vec::new(),
-            entries: Vec::new(),
-            tree: Tree::default(),
-            ranges: Vec::new(),
-            files: 0,
-            total: 0,
-        }
-    }
-
-    fn entry(&mut self, record: &Record<'_>) {
-        if let Err(error) = self.check(record) {
-            self.problems.push(error);
-        }
-    }
-
-    /// Checks one entry up to the first thing that is wrong with it.
-    fn check(&mut self, record: &Record<'_>) -> Result<(), PackageError> {
-        let path = EntryPath::parse(record.name)?;
-        let entry = || shown(record.name);
-        let folder = match Kind::of(record, path.folder) {
-            Kind::File => false,
-            Kind::Folder => true,
-            Kind::Link => return Err(PackageError::Link { entry: entry() }),
-            Kind::Special(kind) => {
-                return Err(PackageError::SpecialFile {
-                    entry: entry(),
-                    kind,
-                });
-            }
-        };
-        if record.is_encrypted() {
-            return Err(PackageError::Encrypted { entry: entry() });
-        }
-        if !matches!(record.method, STORED | DEFLATED) {
-            return Err(PackageError::UnsupportedMethod {
-                entry: entry(),
-                method: record.method,
-            });
-        }
-        // The library knows a record by its name, so it has lost all but the last of each name.
-        let Some(&index) = self.numbers.get(&(record.offset as u64)) else {
-            return Err(PackageError::Duplicate { entry: entry() });
-        };
-        let bad = |problem| PackageError::BadEntry {
-            entry: entry(),
-            problem,
-        };
-        let data = self
-            .zip
-            .by_index_data(index)
-            .map_err(|_| bad("it cannot be read"))?;
-        if data.name_raw() != record.name {
-            return Err(bad("it has two names; make the archive with UTF-8 names"));
-        }
-        let (size, packed) = (data.size(), data.compressed_size());
-
-        let start = record.content_start(self.bytes, data.header_start())?;
-        let end = usize::try_from(packed)
-            .ok()
-            .and_then(|packed| start.checked_add(packed))
-            .filter(|end| *end <= self.directory_start)
-            .ok_or_else(|| bad("its content is not in the archive"))?;
-        if let Ok(header) = usize::try_from(data.header_start()) {
-            self.ranges.push((header..end, entry()));
-        }
-
-        if folder {
-            if size > 0 {
-                return Err(PackageError::FolderWithContent { entry: entry() });
-            }
-            if path.path.is_empty() {
-                return Ok(());
-            }
-        } else {
-            self.size(&path.path, size)?;
-            if record.method == STORED && packed != size {
-                return Err(PackageError::SizeMismatch {
-                    entry: entry(),
-                    declared: size,
-                    found: packed,
-                });
-            }
-        }
-        self.tree.add(&path.path, folder, self.limits.folders)?;
-        self.entries.push(Entry {
-            path: path.path,
-            folder,
-            size,
-            mode: if folder { 0o755 } else { mode(record) },
-            index,
-        });
-        Ok(())
-    }
-
-    fn size(&mut self, path: &str, size: u64) -> Result<(), PackageError> {
-        let entry = || path.to_owned();
-        self.files += 1;
-        let limit = self.limits.file_size;
-        if size > limit {
-            return Err(PackageError::FileTooLarge {
-                entry: entry(),
-                size,
-                limit,
-            });
-        }
-        let before = self.total;
-        self.total = before.saturating_add(size);
-        let limit = self.limits.total_size;
-        // Once is enough.
-        if before <= limit && self.total > limit {
-            return Err(PackageError::TotalTooLarge {
-                entry: entry(),
-                size: self.total,
-                limit,
-            });
-        }
-        Ok(())
-    }
-
-    fn totals(&mut self) {
-        let (found, limit) = (self.files, self.limits.files);
-        if found > limit {
-            self.problems
-                .push(PackageError::TooManyFiles { found, limit });
-        }
-    }
-
-    /// Finds entries that share bytes: with those, a small archive unpacks to a huge one.
-    fn overlaps(&mut self) {
-        self.ranges.sort_by_key(|(range, _)| range.start);
-        let mut furthest: Option<&(Range<usize>, String)> = None;
-        for this in &self.ranges {
-            if let Some(earlier) = furthest
-                && earlier.0.end > this.0.start
-            {
-                self.problems.push(PackageError::Overlap {
-                    entry: this.1.clone(),
-                    other: earlier.1.clone(),
-                });
-            }
-            if furthest.is_none_or(|earlier| earlier.0.end < this.0.end) {
-                furthest = Some(this);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

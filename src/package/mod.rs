@@ -20,6 +20,7 @@
 //! | `data/` | the plugin's own files |
 
 mod archive;
+mod check;
 mod directory;
 mod entry;
 mod folder;

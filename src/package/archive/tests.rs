@@ -1,3 +1,5 @@
+//! What archives are refused for, and what good ones give.
+
 use super::super::testing::{Builder, Folder, Item, REGULAR, checksum, end};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! What unpacking leaves on disk: when it succeeds, fails, is cancelled, or crashed before.
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
