@@ -8,6 +8,7 @@ pub mod duplex;
 pub mod error;
 mod id;
 pub mod package;
+pub mod plugin_log;
 mod state;
 mod thread;
 

@@ -1,0 +1,27 @@
+//! Per-plugin logs: what a plugin's processes print, in a file of bounded size, and following it.
+//!
+//! What lives here: [`PluginLog`] (the rotating file, the last lines in memory, the live tap),
+//! [`Follower`] (reads such a log from its start and waits for more, across rotation), and the body
+//! of the thread that drains a child's output. What does not: starting that thread (`runtime`),
+//! what the host itself has to say (the `log` crate).
+//!
+//! On disk (protocol file, section 16): a folder with `output.log`, mode 0600, standard output and
+//! standard error mixed, the bytes as they were printed and no time stamps. Over its size the file
+//! is renamed to `output-2026-02-21T11-50-22.965.log` (UTC) and a new one begun; the newest few
+//! old files are kept. Unlike the seed, a process end does not rotate, and age deletes nothing.
+//!
+//! Nothing here starts a thread. Two locks per log: the writer's, held while writing to the disk,
+//! and inside it the view's, held for a few instructions and never across I/O; readers of the tail
+//! and followers take only the view's, so a stuck disk does not hold them up. The tap is called
+//! under neither.
+
+mod file;
+mod line;
+mod rotate;
+#[cfg(test)]
+mod scratch;
+mod settings;
+mod stamp;
+
+pub use line::{CONTINUES, LogLine, LogStream, LogTap};
+pub use settings::LogSettings;
