@@ -16,12 +16,18 @@
 //! under neither.
 
 mod file;
+mod follow;
+mod handle;
 mod line;
 mod rotate;
 #[cfg(test)]
 mod scratch;
 mod settings;
 mod stamp;
+mod tail;
+mod trail;
 
+pub use follow::{Followed, Follower, Gap};
+pub use handle::PluginLog;
 pub use line::{CONTINUES, LogLine, LogStream, LogTap};
 pub use settings::LogSettings;

@@ -1,0 +1,274 @@
+//! The order in which a follower reads the files of a log, and how it learns that one is at its
+//! end. Two ways: told by the writer in the same process, or by looking at the folder. What is in
+//! the files is `follow`'s business.
+//!
+//! No line is lost across rotation because a follower never lets go of a file before it has read
+//! it to an end that it saw *after* it knew that nothing more comes. It knows the next file not by
+//! its time but by its place: the writer's sequence numbers, or the names right after the one that
+//! the file read so far turned out to have.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::{self, CURRENT, LogFile};
+use super::handle::Shared;
+use super::stamp::Stamp;
+use crate::deadline::Deadline;
+
+/// How often the folder is looked at when there is no writer to wake us.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A file to read next, and whether any are missing before it.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) file: Arc<LogFile>,
+    pub(super) missing: Missing,
+}
+
+/// Files that were deleted before they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    None,
+    Files(u64),
+    /// Perhaps some; it cannot be told how many.
+    Unknown,
+}
+
+/// Told by the writer.
+pub(super) struct LiveTrail {
+    shared: Arc<Shared>,
+    directory: PathBuf,
+    /// The sequence number of the file that is being read, or before the first.
+    sequence: u64,
+    /// Files found deleted since.
+    missing: u64,
+    /// The generation at the last look.
+    generation: u64,
+}
+
+impl LiveTrail {
+    pub(super) fn new(shared: Arc<Shared>, directory: PathBuf) -> Self {
+        let sequence = shared.view(|view| view.files.before_first());
+        Self {
+            shared,
+            directory,
+            sequence,
+            missing: 0,
+            generation: 0,
+        }
+    }
+
+    /// Whether nothing more is appended to the file that is being read. Ask before reading: then
+    /// the end that is read is the end.
+    pub(super) fn look(&mut self) -> bool {
+        self.shared.view(|view| {
+            self.generation = view.generation;
+            let current = view.files.current.as_ref();
+            current.is_none_or(|(sequence, _)| *sequence != self.sequence)
+        })
+    }
+
+    /// Goes on to the next file, if there is one already.
+    pub(super) fn advance(&mut self) -> io::Result<Option<Next>> {
+        loop {
+            let known = self.sequence + self.missing;
+            let next = self.shared.view(|view| {
+                let files = &view.files;
+                let old = files.old.iter().find(|(sequence, _)| *sequence > known);
+                match (old, &files.current) {
+                    (Some((sequence, stamp)), _) => Some((*sequence, Ok(*stamp))),
+                    (None, Some((sequence, file))) if *sequence > known => {
+                        Some((*sequence, Err(Arc::clone(file))))
+                    }
+                    _ => None,
+                }
+            });
+            let (sequence, file) = match next {
+                None => return Ok(None),
+                Some((sequence, Err(current))) => (sequence, Some(current)),
+                Some((sequence, Ok(stamp))) => {
+                    let path = self.directory.join(stamp.file_name());
+                    (sequence, LogFile::read_from(&path)?.map(Arc::new))
+                }
+            };
+            let missing = sequence - self.sequence - 1;
+            let Some(file) = file else {
+                self.missing = missing + 1;
+                continue;
+            };
+            self.sequence = sequence;
+            self.missing = 0;
+            let missing = match missing {
+                0 => Missing::None,
+                count => Missing::Files(count),
+            };
+            return Ok(Some(Next { file, missing }));
+        }
+    }
+
+    /// Waits until there may be more than at the last look; gives false at the deadline.
+    pub(super) fn wait(&self, deadline: Deadline) -> bool {
+        self.shared.wait_for_change(self.generation, deadline)
+    }
+
+    /// Once the writer is gone and all it wrote has been looked at: how to go on without it.
+    pub(super) fn without_writer(&self) -> Option<DirectoryTrail> {
+        self.shared.view(|view| {
+            if !view.closed || view.generation != self.generation {
+                return None;
+            }
+            let old = &view.files.old;
+            let own = old
+                .iter()
+                .find(|(sequence, _)| *sequence == self.sequence)
+                .map(|(_, stamp)| *stamp);
+            Some(DirectoryTrail {
+                name: own,
+                after: own.or_else(|| old.back().map(|(_, stamp)| *stamp)),
+                ..DirectoryTrail::new(self.directory.clone())
+            })
+        })
+    }
+}
+
+/// Found out by looking at the folder.
+pub(super) struct DirectoryTrail {
+    directory: PathBuf,
+    /// The file that is being read has been rotated away, and has this name now.
+    name: Option<Stamp>,
+    /// Every old file up to this one was read before, or is the one that is being read.
+    after: Option<Stamp>,
+    /// The files right after the one that is being read, in order.
+    ahead: VecDeque<Ahead>,
+    /// Nothing more is appended to the file that is being read.
+    ended: bool,
+    /// Files found deleted since.
+    missing: u64,
+    /// The file that is being read was deleted before the next was known.
+    lost_the_trail: bool,
+}
+
+enum Ahead {
+    Old(Stamp),
+    Current(LogFile),
+}
+
+impl DirectoryTrail {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            name: None,
+            after: None,
+            ahead: VecDeque::new(),
+            ended: false,
+            missing: 0,
+            lost_the_trail: false,
+        }
+    }
+
+    /// Whether nothing more is appended to the file that is being read. Ask before reading: then
+    /// the end that is read is the end.
+    pub(super) fn look(&mut self, reading: Option<&LogFile>) -> io::Result<bool> {
+        if self.ahead.is_empty() {
+            self.look_ahead(reading)?;
+        }
+        Ok(self.ended)
+    }
+
+    /// The order of steps matters: a file that is the current one when it is opened here comes
+    /// right after the newest name in a list that is made later, or is in that list itself.
+    fn look_ahead(&mut self, reading: Option<&LogFile>) -> io::Result<()> {
+        let current = LogFile::read_from(&self.directory.join(CURRENT))?;
+        let is_read =
+            |file: &LogFile| reading.is_some_and(|read| read.identity() == file.identity());
+        if current.as_ref().is_some_and(is_read) {
+            return Ok(());
+        }
+        let old = file::old_logs(&self.directory)?;
+        if reading.is_some() {
+            self.ended = true;
+            if self.name.is_none() {
+                self.name = self.find_name(&old, is_read)?;
+                self.after = self.name.or(self.after);
+            }
+            self.lost_the_trail |= self
+                .name
+                .is_none_or(|name| old.binary_search(&name).is_err());
+        }
+        let newer = old
+            .into_iter()
+            .filter(|stamp| self.after.is_none_or(|after| *stamp > after));
+        self.ahead.extend(newer.map(Ahead::Old));
+        if self.ahead.is_empty() {
+            self.ahead.extend(current.map(Ahead::Current));
+        }
+        Ok(())
+    }
+
+    fn find_name(
+        &self,
+        old: &[Stamp],
+        is_read: impl Fn(&LogFile) -> bool,
+    ) -> io::Result<Option<Stamp>> {
+        for stamp in old {
+            if self.after.is_none_or(|after| *stamp > after)
+                && let Some(file) = LogFile::read_from(&self.directory.join(stamp.file_name()))?
+                && is_read(&file)
+            {
+                return Ok(Some(*stamp));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes on to the next file, if it is known and still there.
+    pub(super) fn advance(&mut self) -> io::Result<Option<Next>> {
+        while let Some(ahead) = self.ahead.pop_front() {
+            let (name, file) = match ahead {
+                Ahead::Current(file) => (None, file),
+                Ahead::Old(stamp) => {
+                    let path = self.directory.join(stamp.file_name());
+                    let file = match LogFile::read_from(&path) {
+                        Ok(file) => file,
+                        Err(error) => {
+                            self.ahead.push_front(Ahead::Old(stamp));
+                            return Err(error);
+                        }
+                    };
+                    self.after = Some(stamp);
+                    let Some(file) = file else {
+                        self.missing += 1;
+                        continue;
+                    };
+                    (Some(stamp), file)
+                }
+            };
+            let missing = match (self.lost_the_trail, self.missing) {
+                (true, _) => Missing::Unknown,
+                (false, 0) => Missing::None,
+                (false, count) => Missing::Files(count),
+            };
+            self.name = name;
+            self.ended = name.is_some();
+            self.missing = 0;
+            self.lost_the_trail = false;
+            let file = Arc::new(file);
+            return Ok(Some(Next { file, missing }));
+        }
+        Ok(None)
+    }
+
+    /// Waits before the next look; gives false at the deadline.
+    pub(super) fn wait(deadline: Deadline) -> bool {
+        let remaining = deadline.remaining();
+        if remaining.is_zero() {
+            return false;
+        }
+        // There is nobody to wake us: the writer is another process.
+        let _ = crossbeam_channel::never::<()>().recv_timeout(remaining.min(LOOK_EVERY));
+        true
+    }
+}
