@@ -19,6 +19,7 @@ mod file;
 mod follow;
 mod handle;
 mod line;
+pub(crate) mod pump;
 mod rotate;
 #[cfg(test)]
 mod scratch;

@@ -1,0 +1,343 @@
+//! `pump`: the body of the thread that drains a child's output into its log. The thread itself is
+//! made by the one who spawned the child.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use super::handle::PluginLog;
+use super::line::{Batch, LineSplitter, LogStream};
+
+/// Bytes read at once from a pipe; what a pipe holds on Linux.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Bytes of each pipe that are still read once the pump was asked to stop. Whoever holds the pipe
+/// may write faster than we read.
+const DRAIN_LIMIT: usize = 1024 * 1024;
+
+/// Logs what comes out of two pipes, line by line, until both have ended, or until `stop` can be
+/// read or has lost its other end: descendants of the child may hold its pipes open for ever. After
+/// the stop, what is in the pipes already is still logged, up to 1 MiB of each.
+///
+/// A last line without end is logged when its pipe ends. Everything that one round reads goes to
+/// the log in one write.
+///
+/// Blocks in `poll` and in the log, in nothing else. The pipes are set to non-blocking, which the
+/// writing ends do not notice.
+pub(crate) fn pump(
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    log: &PluginLog,
+    stop: OwnedFd,
+) {
+    let outputs = [(LogStream::Stdout, stdout), (LogStream::Stderr, stderr)];
+    let mut pipes: Vec<Pipe> = outputs
+        .into_iter()
+        .filter_map(|(stream, descriptor)| Some(Pipe::new(stream, descriptor?, log)))
+        .collect();
+    let mut buffer = vec![0; READ_SIZE];
+    let mut batch = Batch::default();
+    while !pipes.is_empty() {
+        let Some(ready) = wait(&pipes, &stop) else {
+            break;
+        };
+        for (pipe, ready) in pipes.iter_mut().zip(ready) {
+            if ready {
+                pipe.read(&mut buffer, &mut batch);
+            }
+        }
+        pipes.retain(|pipe| !pipe.ended);
+        log.write(&batch);
+        batch.clear();
+    }
+    for mut pipe in pipes {
+        let mut drained = 0;
+        while drained < DRAIN_LIMIT {
+            let count = pipe.read(&mut buffer, &mut batch);
+            if count == 0 {
+                break;
+            }
+            drained += count;
+            log.write(&batch);
+            batch.clear();
+        }
+        pipe.end(&mut batch);
+        log.write(&batch);
+        batch.clear();
+    }
+}
+
+/// Waits until something can be read, and tells which; none to stop.
+fn wait(pipes: &[Pipe], stop: &OwnedFd) -> Option<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> = pipes
+        .iter()
+        .map(|pipe| &pipe.descriptor)
+        .chain([stop])
+        .map(|descriptor| PollFd::new(descriptor, PollFlags::IN))
+        .collect();
+    loop {
+        match poll(&mut polled, None) {
+            Err(Errno::INTR) => {}
+            Err(error) => {
+                // Out of memory, in practice. Stopping here beats spinning.
+                log::error!("cannot wait for a plugin's output: {error}");
+                return None;
+            }
+            Ok(_) => break,
+        }
+    }
+    // Hang-ups and errors count as readable: reading tells which it is.
+    let mut ready: Vec<bool> = polled
+        .iter()
+        .map(|polled| !polled.revents().is_empty())
+        .collect();
+    let stopped = ready.pop().unwrap_or(true);
+    (!stopped).then_some(ready)
+}
+
+/// The reading end of one of the child's outputs.
+struct Pipe {
+    stream: LogStream,
+    descriptor: OwnedFd,
+    splitter: LineSplitter,
+    ended: bool,
+}
+
+impl Pipe {
+    fn new(stream: LogStream, descriptor: OwnedFd, log: &PluginLog) -> Self {
+        // A child can reopen its pipe for reading and take away what `poll` promised us.
+        let set = fcntl_getfl(&descriptor)
+            .and_then(|flags| fcntl_setfl(&descriptor, flags | OFlags::NONBLOCK));
+        if let Err(error) = set {
+            log::warn!("cannot set a plugin's output to non-blocking: {error}");
+        }
+        Self {
+            stream,
+            descriptor,
+            splitter: LineSplitter::new(log.settings().max_line),
+            ended: false,
+        }
+    }
+
+    /// Reads once what there is, into lines. Gives the number of bytes: 0 if there is nothing now,
+    /// or ever again.
+    fn read(&mut self, buffer: &mut [u8], batch: &mut Batch) -> usize {
+        let stream = self.stream;
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.descriptor, &mut *buffer)) {
+            Ok(0) => {
+                self.end(batch);
+                0
+            }
+            Ok(count) => {
+                self.splitter
+                    .push(&buffer[..count], |line| batch.push(stream, line));
+                count
+            }
+            Err(Errno::AGAIN) => 0,
+            Err(error) => {
+                log::warn!("cannot read a plugin's output: {error}");
+                self.end(batch);
+                0
+            }
+        }
+    }
+
+    fn end(&mut self, batch: &mut Batch) {
+        self.ended = true;
+        self.splitter.finish(|line| batch.push(self.stream, line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{self, PipeWriter, Write};
+    use std::process::{Child, Command, Stdio};
+    use std::sync::Arc;
+    use std::thread::{self, JoinHandle};
+    use std::time::Duration;
+
+    use crossbeam_channel::Receiver;
+
+    use super::super::scratch::Scratch;
+    use super::super::{LogSettings, LogTap};
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A pump that runs, and the lines that it logged.
+    struct Running {
+        lines: Receiver<(LogStream, String)>,
+        stop: Option<PipeWriter>,
+        thread: JoinHandle<()>,
+    }
+
+    impl Running {
+        fn start(scratch: &Scratch, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> Self {
+            let (sender, lines) = crossbeam_channel::unbounded();
+            let tap: LogTap = Arc::new(move |line| {
+                let _ = sender.send((line.stream, line.text.to_string()));
+            });
+            let settings = LogSettings::default().with_max_line(100);
+            let log = PluginLog::open(scratch.logs(), settings, Some(tap)).unwrap();
+            let (stopped, stop) = io::pipe().unwrap();
+            let thread = thread::spawn(move || pump(stdout, stderr, &log, stopped.into()));
+            Self {
+                lines,
+                stop: Some(stop),
+                thread,
+            }
+        }
+
+        fn of_child(scratch: &Scratch, script: &str) -> (Self, Child) {
+            let mut child = Command::new("sh")
+                .args(["-c", script])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let stdout = child.stdout.take().map(OwnedFd::from);
+            let stderr = child.stderr.take().map(OwnedFd::from);
+            (Self::start(scratch, stdout, stderr), child)
+        }
+
+        #[track_caller]
+        fn line(&self) -> (LogStream, String) {
+            self.lines.recv_timeout(LONG).unwrap()
+        }
+
+        /// Waits until the pump has ended; gives the lines that were not taken.
+        fn ended(self) -> Vec<(LogStream, String)> {
+            // The pump's end drops the log, and the tap with it.
+            let mut lines = Vec::new();
+            loop {
+                match self.lines.recv_timeout(LONG) {
+                    Ok(line) => lines.push(line),
+                    Err(error) => {
+                        assert!(error.is_disconnected(), "the pump did not end");
+                        self.thread.join().unwrap();
+                        return lines;
+                    }
+                }
+            }
+        }
+    }
+
+    fn texts(lines: &[(LogStream, String)], stream: LogStream) -> Vec<&str> {
+        lines
+            .iter()
+            .filter(|line| line.0 == stream)
+            .map(|line| line.1.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn both_outputs_of_a_child_are_logged_to_their_ends() {
+        let scratch = Scratch::new("outputs");
+        let (running, mut child) = Running::of_child(
+            &scratch,
+            "echo out 1; echo err 1 >&2; printf 'no \\377 text\\n'; printf 'no end'; printf end >&2",
+        );
+        let lines = running.ended();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(
+            texts(&lines, LogStream::Stdout),
+            ["out 1", "no \u{fffd} text", "no end"]
+        );
+        assert_eq!(texts(&lines, LogStream::Stderr), ["err 1", "end"]);
+        let file = fs::read(scratch.logs().join("output.log")).unwrap();
+        assert!(file.windows(5).any(|bytes| bytes == b"no \xff "));
+        assert_eq!(file.last(), Some(&b'\n'));
+    }
+
+    #[test]
+    fn one_output_may_end_long_before_the_other() {
+        let scratch = Scratch::new("one-ends");
+        let (running, mut child) = Running::of_child(
+            &scratch,
+            "exec 2>&-; i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); done",
+        );
+        let lines = running.ended();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(texts(&lines, LogStream::Stdout).len(), 1000);
+        assert_eq!(lines[999].1, "999");
+    }
+
+    #[test]
+    fn a_flood_is_logged_whole_and_does_not_stop_the_child() {
+        let scratch = Scratch::new("flood");
+        let (running, mut child) = Running::of_child(
+            &scratch,
+            "(head -c 3000000 /dev/zero | tr '\\0' x) >&2; yes | head -n 500000",
+        );
+        let lines = running.ended();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(texts(&lines, LogStream::Stdout).len(), 500_000);
+        // Without one line end: cut, and nothing missing.
+        let length: usize = texts(&lines, LogStream::Stderr)
+            .iter()
+            .map(|line| line.bytes().filter(|byte| *byte == b'x').count())
+            .sum();
+        assert_eq!(length, 3_000_000);
+    }
+
+    #[test]
+    fn it_stops_though_a_grandchild_holds_the_pipes() {
+        let scratch = Scratch::new("grandchild");
+        let (mut running, mut child) =
+            Running::of_child(&scratch, "sleep 1000 & echo $!; printf 'no end'");
+        let grandchild: i32 = running.line().1.parse().unwrap();
+        assert!(child.wait().unwrap().success());
+        // Written before the child ended, so it is in the pipe if it was not read already.
+        drop(running.stop.take());
+        assert_eq!(running.ended(), [(LogStream::Stdout, "no end".to_owned())]);
+        let grandchild = rustix::process::Pid::from_raw(grandchild).unwrap();
+        rustix::process::kill_process(grandchild, rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn it_stops_though_somebody_never_ceases_to_write() {
+        let scratch = Scratch::new("ceaseless");
+        let (mut running, mut child) = Running::of_child(&scratch, "exec yes");
+        assert_eq!(running.line().1, "y");
+        drop(running.stop.take());
+        running.ended();
+        // Its pipe is gone, so it dies of that.
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn after_the_stop_what_is_in_the_pipes_is_still_logged() {
+        let scratch = Scratch::new("drained");
+        let (stdout, mut out) = io::pipe().unwrap();
+        let (stderr, mut err) = io::pipe().unwrap();
+        out.write_all(b"1\n2\n").unwrap();
+        err.write_all(b"3\n4").unwrap();
+        // Stopped before it starts, and both pipes stay open.
+        let (stopped, stop) = io::pipe().unwrap();
+        drop(stop);
+        let log = PluginLog::open(scratch.logs(), LogSettings::default(), None).unwrap();
+        pump(
+            Some(stdout.into()),
+            Some(stderr.into()),
+            &log,
+            stopped.into(),
+        );
+        assert_eq!(log.tail(), ["1", "2", "3", "4"]);
+        drop((out, err));
+    }
+
+    #[test]
+    fn a_byte_stops_it_as_well_and_without_pipes_there_is_nothing_to_do() {
+        let scratch = Scratch::new("byte");
+        let (stdout, out) = io::pipe().unwrap();
+        let mut running = Running::start(&scratch, Some(stdout.into()), None);
+        running.stop.as_mut().unwrap().write_all(b".").unwrap();
+        assert!(running.ended().is_empty());
+        drop(out);
+        assert!(Running::start(&scratch, None, None).ended().is_empty());
+    }
+}
