@@ -1,1 +1,436 @@
-//! To be written.
+//! The in-memory transport: two ends in one process, for tests and for plugins that are threads.
+//!
+//! No threads and no descriptors: each direction is a bounded channel. Messages that were handed
+//! over before the connection ended are still received, unless the receiving end itself ended it.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use parking_lot::Mutex;
+
+use super::{
+    Duplex, DuplexReader, DuplexSettings, DuplexWriter, Halves, Interrupt, Message, Received,
+    SendError, Ticket,
+};
+use crate::deadline::Deadline;
+use crate::error::{Disconnect, Result};
+
+/// Posts that may wait; one more ends the connection.
+const POSTS: usize = 64;
+
+/// Close codes, as a WebSocket would use them.
+const POLICY_VIOLATION: u16 = 1008;
+const TOO_LARGE: u16 = 1009;
+const ABNORMAL: u16 = 1006;
+
+/// Makes a connection; what is sent at one end is received at the other.
+///
+/// `capacity` is the number of messages that may wait in each direction before
+/// [`DuplexWriter::send`] makes its caller wait; at least 1.
+pub fn pair(capacity: usize) -> (Memory, Memory) {
+    let (stop, stopped) = crossbeam_channel::bounded(0);
+    let link = Arc::new(Link {
+        stop: Mutex::new(Some(stop)),
+        stopped,
+        causes: [OnceLock::new(), OnceLock::new()],
+    });
+    let (one, from_one) = Lane::pair(capacity);
+    let (other, from_other) = Lane::pair(capacity);
+    let end = |side, outgoing, incoming| Memory {
+        side: Side {
+            link: Arc::clone(&link),
+            side,
+        },
+        outgoing,
+        incoming,
+    };
+    (end(0, one, from_other), end(1, other, from_one))
+}
+
+/// One end of an in-memory connection.
+pub struct Memory {
+    side: Side,
+    outgoing: Lane<Sender<Message>>,
+    incoming: Lane<Receiver<Message>>,
+}
+
+impl Duplex for Memory {
+    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
+        let Self {
+            side,
+            outgoing,
+            incoming,
+        } = *self;
+        Ok(Halves {
+            reader: Box::new(Reader {
+                side: side.clone(),
+                incoming,
+                limit: settings.read_limit,
+            }),
+            writer: Arc::new(Writer {
+                side: side.clone(),
+                outgoing,
+            }),
+            interrupt: Arc::new(side),
+        })
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+/// One direction: messages, and the posts that go beside them.
+struct Lane<C> {
+    messages: C,
+    posts: C,
+}
+
+impl Lane<()> {
+    fn pair(capacity: usize) -> (Lane<Sender<Message>>, Lane<Receiver<Message>>) {
+        let (messages, from_messages) = crossbeam_channel::bounded(capacity.max(1));
+        let (posts, from_posts) = crossbeam_channel::bounded(POSTS);
+        (
+            Lane { messages, posts },
+            Lane {
+                messages: from_messages,
+                posts: from_posts,
+            },
+        )
+    }
+}
+
+/// What both ends share.
+struct Link {
+    /// Dropped when the connection ends, which wakes everybody at `stopped`.
+    stop: Mutex<Option<Sender<()>>>,
+    stopped: Receiver<()>,
+    /// Why it ended, as each end sees it. Set for both at once, by whoever was first.
+    causes: [OnceLock<Arc<Disconnect>>; 2],
+}
+
+#[derive(Clone)]
+struct Side {
+    link: Arc<Link>,
+    side: usize,
+}
+
+impl Side {
+    /// Ends the connection for both; the first cause wins.
+    fn end(&self, own: Disconnect, peer: Disconnect) {
+        let mut stop = self.link.stop.lock();
+        if stop.take().is_some() {
+            // Cannot fail: whoever took the sender sets both.
+            let _ = self.link.causes[self.side].set(Arc::new(own));
+            let _ = self.link.causes[1 - self.side].set(Arc::new(peer));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(
+            self.link.stopped.try_recv(),
+            Err(TryRecvError::Disconnected)
+        )
+    }
+
+    fn cause(&self) -> Arc<Disconnect> {
+        // The lock is held while the causes are being set.
+        let _stop = self.link.stop.lock();
+        self.link.causes[self.side]
+            .get()
+            .cloned()
+            .unwrap_or_else(|| Arc::new(Disconnect::Lost))
+    }
+
+    fn closed(&self) -> SendError {
+        SendError::Closed(self.cause())
+    }
+}
+
+impl Interrupt for Side {
+    fn interrupt(&self) {
+        let reason = "interrupted".into();
+        let code = ABNORMAL;
+        self.end(Disconnect::ByHost { code, reason }, Disconnect::Lost);
+    }
+}
+
+struct Reader {
+    side: Side,
+    incoming: Lane<Receiver<Message>>,
+    limit: usize,
+}
+
+impl Reader {
+    fn checked(&self, message: Message) -> Result<Received, Disconnect> {
+        if message.len() > self.limit {
+            let own = Disconnect::TooLarge { limit: self.limit };
+            let peer = Disconnect::ByPeer {
+                code: Some(TOO_LARGE),
+                reason: own.to_string(),
+            };
+            self.side.end(own, peer);
+            return Err(Disconnect::clone(&self.side.cause()));
+        }
+        Ok(Received::Message(message))
+    }
+}
+
+impl DuplexReader for Reader {
+    fn receive(&mut self) -> Result<Received, Disconnect> {
+        if !self.side.is_over() {
+            crossbeam_channel::select_biased! {
+                recv(self.side.link.stopped) -> _ => {}
+                recv(self.incoming.posts) -> message => if let Ok(message) = message {
+                    return self.checked(message);
+                },
+                recv(self.incoming.messages) -> message => if let Ok(message) = message {
+                    return self.checked(message);
+                },
+            }
+        }
+        if !self.side.is_over() {
+            // The other end is gone without a word.
+            self.side.end(Disconnect::Lost, Disconnect::Lost);
+        }
+        let cause = self.side.cause();
+        if matches!(*cause, Disconnect::ByPeer { .. } | Disconnect::Lost) {
+            let left = self.incoming.posts.try_recv();
+            let left = left.or_else(|_| self.incoming.messages.try_recv());
+            if let Some(message) = left.ok().filter(|message| message.len() <= self.limit) {
+                return Ok(Received::Message(message));
+            }
+        }
+        Err(Disconnect::clone(&cause))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.side.end(Disconnect::Lost, Disconnect::Lost);
+    }
+}
+
+struct Writer {
+    side: Side,
+    outgoing: Lane<Sender<Message>>,
+}
+
+impl DuplexWriter for Writer {
+    fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+        if self.side.is_over() {
+            return Err(self.side.closed());
+        }
+        // The common case, without setting up a wait for two channels.
+        let message = match self.outgoing.messages.try_send(Message::from(message)) {
+            Ok(()) => return Ok(Ticket(0)),
+            Err(TrySendError::Disconnected(_)) => return Err(self.side.closed()),
+            Err(TrySendError::Full(message)) => message,
+        };
+        let mut select = crossbeam_channel::Select::new();
+        let stopped = select.recv(&self.side.link.stopped);
+        select.send(&self.outgoing.messages);
+        match select.select_deadline(deadline.instant()) {
+            Err(_) => Err(SendError::Timeout { withdrawn: true }),
+            Ok(ready) if ready.index() == stopped => {
+                let _ = ready.recv(&self.side.link.stopped);
+                Err(self.side.closed())
+            }
+            Ok(ready) => match ready.send(&self.outgoing.messages, message) {
+                Ok(()) => Ok(Ticket(0)),
+                Err(_) => Err(self.side.closed()),
+            },
+        }
+    }
+
+    fn post(&self, message: &str) -> Result<(), SendError> {
+        if self.side.is_over() {
+            return Err(self.side.closed());
+        }
+        match self.outgoing.posts.try_send(Message::from(message)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(self.side.closed()),
+            Err(TrySendError::Full(_)) => {
+                let own = Disconnect::ControlOverflow;
+                let peer = Disconnect::ByPeer {
+                    code: Some(POLICY_VIOLATION),
+                    reason: own.to_string(),
+                };
+                self.side.end(own, peer);
+                Err(self.side.closed())
+            }
+        }
+    }
+
+    fn close(&self, code: u16, reason: &str, _deadline: Deadline) {
+        let own = Disconnect::ByHost {
+            code,
+            reason: reason.into(),
+        };
+        let peer = Disconnect::ByPeer {
+            code: Some(code),
+            reason: reason.to_owned(),
+        };
+        self.side.end(own, peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::thread::Threads;
+
+    fn long() -> Deadline {
+        Deadline::after(Duration::from_secs(30))
+    }
+
+    fn split(memory: Memory) -> Halves {
+        let settings = DuplexSettings::new("test", Threads::with_limit(0));
+        Box::new(memory).split(&settings).unwrap()
+    }
+
+    fn halves(capacity: usize) -> (Halves, Halves) {
+        let (one, other) = pair(capacity);
+        (split(one), split(other))
+    }
+
+    fn text(halves: &mut Halves) -> String {
+        match halves.reader.receive() {
+            Ok(Received::Message(message)) => message.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_go_both_ways_in_order() {
+        let (mut one, mut other) = halves(4);
+        for number in 0..4 {
+            one.writer.send(&number.to_string(), long()).unwrap();
+        }
+        other.writer.send("back", long()).unwrap();
+        for number in 0..4 {
+            assert_eq!(text(&mut other), number.to_string());
+        }
+        assert_eq!(text(&mut one), "back");
+    }
+
+    #[test]
+    fn a_full_channel_makes_the_caller_wait_until_its_deadline() {
+        let (one, mut other) = halves(1);
+        one.writer.send("first", long()).unwrap();
+        let late = one
+            .writer
+            .send("late", Deadline::after(Duration::from_millis(20)));
+        assert!(matches!(late, Err(SendError::Timeout { withdrawn: true })));
+        let waiting = thread::spawn({
+            let writer = Arc::clone(&one.writer);
+            move || writer.send("second", long())
+        });
+        assert_eq!(text(&mut other), "first");
+        assert_eq!(text(&mut other), "second");
+        waiting.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_close_tells_both_ends_after_what_was_sent() {
+        let (mut one, mut other) = halves(4);
+        one.writer.send("before", long()).unwrap();
+        one.writer.close(1000, "closed", long());
+        one.writer.close(1012, "again", long());
+        assert_eq!(text(&mut other), "before");
+        assert_eq!(
+            other.reader.receive().unwrap_err().to_string(),
+            "closed by the plugin (code 1000, closed)"
+        );
+        assert_eq!(
+            one.reader.receive().unwrap_err().to_string(),
+            "closed by the host: closed"
+        );
+        assert!(matches!(
+            other.writer.send("late", long()),
+            Err(SendError::Closed(_))
+        ));
+    }
+
+    #[test]
+    fn an_interrupt_wakes_the_reader_and_a_waiting_sender() {
+        let (one, mut other) = halves(1);
+        one.writer.send("fills it", long()).unwrap();
+        let Halves {
+            mut reader,
+            writer,
+            interrupt,
+        } = one;
+        let reading = thread::spawn(move || reader.receive().unwrap_err());
+        let sending = thread::spawn(move || writer.send("waits", long()).unwrap_err());
+        interrupt.interrupt();
+        assert!(matches!(reading.join().unwrap(), Disconnect::ByHost { .. }));
+        assert!(matches!(sending.join().unwrap(), SendError::Closed(_)));
+        assert_eq!(text(&mut other), "fills it");
+        assert!(matches!(other.reader.receive(), Err(Disconnect::Lost)));
+    }
+
+    #[test]
+    fn an_end_that_is_dropped_is_lost_to_the_other() {
+        let (one, other) = pair(1);
+        let mut one = split(one);
+        drop(other);
+        assert!(matches!(one.reader.receive(), Err(Disconnect::Lost)));
+        let (mut one, other) = halves(1);
+        drop(other.reader);
+        assert!(matches!(one.reader.receive(), Err(Disconnect::Lost)));
+    }
+
+    #[test]
+    fn posts_never_wait_and_overflow_ends_the_connection() {
+        let (mut one, mut other) = halves(1);
+        let refused = (0..1000).find_map(|_| one.writer.post("answer").err());
+        assert!(matches!(
+            refused,
+            Some(SendError::Closed(cause)) if matches!(*cause, Disconnect::ControlOverflow)
+        ));
+        assert!(matches!(
+            one.reader.receive(),
+            Err(Disconnect::ControlOverflow)
+        ));
+        for _ in 0..POSTS {
+            assert_eq!(text(&mut other), "answer");
+        }
+        assert!(matches!(
+            other.reader.receive(),
+            Err(Disconnect::ByPeer {
+                code: Some(1008),
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn the_read_limit_is_exact() {
+        let (one, other) = pair(2);
+        let mut one = split(one);
+        let mut settings = DuplexSettings::new("test", Threads::with_limit(0));
+        settings.read_limit = 10;
+        let mut other = Box::new(other).split(&settings).unwrap();
+        one.writer.send("0123456789", long()).unwrap();
+        one.writer.send("0123456789x", long()).unwrap();
+        assert_eq!(text(&mut other), "0123456789");
+        assert!(matches!(
+            other.reader.receive(),
+            Err(Disconnect::TooLarge { limit: 10 })
+        ));
+        assert!(matches!(
+            one.reader.receive(),
+            Err(Disconnect::ByPeer {
+                code: Some(1009),
+                ..
+            })
+        ));
+    }
+}
