@@ -20,6 +20,7 @@ use crate::thread::Threads;
 
 pub mod memory;
 mod outgoing;
+mod poll;
 pub mod stdio;
 pub mod websocket;
 

@@ -1,0 +1,229 @@
+//! How a connection ends, seen from the writing side. The first cause wins.
+//!
+//! **A close must reach the peer, and nobody may wait for it without limit.** A socket that is
+//! closed while bytes from the peer lie unread in it is reset by the kernel, and a reset can
+//! overtake the close frame. So nothing is closed right after the frame is written: the
+//! writing direction alone is ended ([`Sink::finish`]), and the reader reads on, throwing away
+//! what comes, until the peer ends its direction too. That takes one round trip with a peer that
+//! behaves. With one that does not, [`cut`](Shared::end_locked) shuts both directions; somebody
+//! who is awake anyway does it when the time is over, so no timer is needed:
+//!
+//! - the host closes: the closing thread waits for the reader to end, and cuts. The reader may be
+//!   blocked in a plain read all the while, the cut wakes it;
+//! - the peer closes, or breaks the rules: the reader itself waits, in a `poll` with a limit, and
+//!   a writer thread writes the frame.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+
+use super::{Outgoing, Shared, Sink, State};
+use crate::deadline::Deadline;
+use crate::error::Disconnect;
+
+/// How long the peer has to end its direction after the close was written; and, when the reader
+/// closes, how long it all may take.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A close on its way.
+pub(super) struct Closing {
+    /// The close frame, until it is begun.
+    frame: Option<Vec<u8>>,
+    written: bool,
+    /// When the reader stops waiting for the peer.
+    cut_at: Deadline,
+}
+
+impl State {
+    pub(super) fn has_close(&self) -> bool {
+        self.closing
+            .as_ref()
+            .is_some_and(|closing| closing.frame.is_some())
+    }
+
+    pub(super) fn take_close(&mut self) -> Option<Vec<u8>> {
+        self.closing.as_mut()?.frame.take()
+    }
+
+    pub(super) fn close_written(&mut self) {
+        if let Some(closing) = &mut self.closing {
+            closing.written = true;
+        }
+    }
+
+    /// Whether no more is to be expected of the close frame: it is written, or cannot be.
+    fn close_settled(&self) -> bool {
+        self.failed.is_some() || self.closing.as_ref().is_none_or(|closing| closing.written)
+    }
+
+    fn drop_waiting(&mut self) {
+        self.queue.clear();
+        self.control.clear();
+    }
+}
+
+impl<S: Sink> Outgoing<S> {
+    /// Closes for the host; blocks at most until the deadline. `frame` is written after what has
+    /// been begun. With `waits`, the peer then has a second to end its side, as far as the
+    /// deadline allows.
+    pub(in crate::duplex) fn close(
+        &self,
+        cause: Disconnect,
+        frame: Vec<u8>,
+        waits: bool,
+        deadline: Deadline,
+    ) {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        if !shared.begin(&mut state, cause, frame, deadline) {
+            // Somebody else is at it, and will end it in time.
+            while !shared.is_cut() {
+                if shared
+                    .changed
+                    .wait_until(&mut state, deadline.instant())
+                    .timed_out()
+                {
+                    return;
+                }
+            }
+            return;
+        }
+        while !state.close_settled() && !shared.is_cut() {
+            if !state.writing {
+                shared.write_until(&mut state, deadline);
+                if deadline.has_passed() {
+                    break;
+                }
+            } else if shared
+                .changed
+                .wait_until(&mut state, deadline.instant())
+                .timed_out()
+            {
+                break;
+            }
+        }
+        let until = deadline.min(Deadline::after(if waits { GRACE } else { Duration::ZERO }));
+        while !state.reader_gone && !shared.is_cut() {
+            if shared
+                .changed
+                .wait_until(&mut state, until.instant())
+                .timed_out()
+            {
+                break;
+            }
+        }
+        shared.cut(&mut state);
+    }
+
+    /// Closes for the reading thread, which does not write: a writer thread sends the frame. Gives
+    /// false when the connection was ending already.
+    pub(in crate::duplex) fn close_from_reader(&self, cause: Disconnect, frame: Vec<u8>) -> bool {
+        let mut state = self.shared.state.lock();
+        let cut_at = Deadline::after(GRACE);
+        let begun = self.shared.begin(&mut state, cause, frame, cut_at);
+        if begun {
+            self.shared.ensure_writer(&mut state);
+        }
+        begun
+    }
+
+    /// Until when the reader waits for the peer's end of the stream.
+    pub(in crate::duplex) fn cut_at(&self) -> Deadline {
+        let state = self.shared.state.lock();
+        state
+            .closing
+            .as_ref()
+            .map_or_else(|| Deadline::after(Duration::ZERO), |closing| closing.cut_at)
+    }
+
+    /// Waits until the close frame is written or cannot be, at most until the reader's time is
+    /// over; for the reader, when the peer's stream has ended before that.
+    pub(in crate::duplex) fn await_close(&self) {
+        let cut_at = self.cut_at();
+        let mut state = self.shared.state.lock();
+        while !state.close_settled() && !self.is_cut() {
+            if self
+                .shared
+                .changed
+                .wait_until(&mut state, cut_at.instant())
+                .timed_out()
+            {
+                break;
+            }
+        }
+    }
+
+    /// Ends the connection at once: senders fail, both directions are shut. Gives the cause that
+    /// counts, which is an earlier one if there is one.
+    pub(in crate::duplex) fn end(&self, cause: Disconnect) -> Disconnect {
+        let mut state = self.shared.state.lock();
+        self.shared.end_locked(&mut state, cause);
+        drop(state);
+        self.shared
+            .cause
+            .get()
+            .map_or(Disconnect::Lost, |cause| Disconnect::clone(cause))
+    }
+
+    /// The reader's last word: like [`end`](Self::end), and whoever waits for the reader goes on.
+    pub(in crate::duplex) fn end_from_reader(&self, cause: Disconnect) -> Disconnect {
+        self.shared.state.lock().reader_gone = true;
+        self.end(cause)
+    }
+}
+
+impl<S: Sink> Shared<S> {
+    /// Sets the cause, drops what has not been begun, and makes `frame` the last to be written.
+    /// False when there is a cause already.
+    fn begin(
+        &self,
+        state: &mut State,
+        cause: Disconnect,
+        frame: Vec<u8>,
+        cut_at: Deadline,
+    ) -> bool {
+        if self.cause.set(Arc::new(cause)).is_err() {
+            return false;
+        }
+        state.drop_waiting();
+        state.closing = Some(Closing {
+            frame: Some(frame),
+            written: false,
+            cut_at,
+        });
+        self.changed.notify_all();
+        self.wake.notify_all();
+        true
+    }
+
+    /// Sets the cause if there is none, and shuts both directions.
+    pub(super) fn end_locked(&self, state: &mut MutexGuard<'_, State>, cause: Disconnect) {
+        // First cause wins.
+        let _ = self.cause.set(Arc::new(cause));
+        self.cut(state);
+    }
+
+    fn cut(&self, state: &mut MutexGuard<'_, State>) {
+        state.drop_waiting();
+        if !self.cut.swap(true, Ordering::AcqRel) {
+            MutexGuard::unlocked(state, || self.sink.shut());
+        }
+        self.changed.notify_all();
+        self.wake.notify_all();
+    }
+
+    /// A write failed. Senders fail from now on. The true cause is left to the reader, who may
+    /// still find the peer's close among what has arrived.
+    pub(super) fn fail(&self, state: &mut MutexGuard<'_, State>, error: io::Error) {
+        let cause = Disconnect::from(error);
+        log::debug!("{}: {cause}", self.thread_name);
+        state.failed = Some(Arc::new(cause));
+        state.drop_waiting();
+        MutexGuard::unlocked(state, || self.sink.shut());
+        self.changed.notify_all();
+        self.wake.notify_all();
+    }
+}

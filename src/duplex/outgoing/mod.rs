@@ -1,0 +1,320 @@
+//! The shared writer of the stream transports: any number of threads send through it, one at a
+//! time writes.
+//!
+//! There is no writer thread that waits for work. A caller encodes its frame on its own thread,
+//! puts it into the queue, and if nobody is writing becomes the writer itself ([`writer`]): it
+//! writes what is queued, its own frame and those of others that arrive meanwhile. Who finds a
+//! writer at work leaves its frame there and goes. When the writer wants to leave and bytes
+//! remain, a thread made for it goes on. How a connection ends is in [`closing`].
+//!
+//! One mutex guards the queue and the role of the writer. It is never held during I/O: whoever has
+//! the role takes the batch out, unlocks, and writes.
+//!
+//! What does not live here: how messages become frames, and how the medium takes bytes ([`Sink`]).
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use self::batch::Batch;
+use self::closing::Closing;
+use self::queue::{Control, Queue};
+use self::writer::{Stop, Turn};
+use super::{DuplexSettings, Interrupt, SendError, Ticket};
+use crate::deadline::Deadline;
+use crate::error::Disconnect;
+use crate::thread::Threads;
+
+mod batch;
+mod closing;
+mod queue;
+mod writer;
+
+/// What takes the bytes. At most one thread at a time writes; the other methods may be called from
+/// any thread.
+pub(super) trait Sink: Send + Sync + 'static {
+    /// Writes what the medium takes right now; `WouldBlock` when it takes nothing.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Waits until [`try_write`](Self::try_write) is worth trying, at most until the deadline; false
+    /// when that passed. [`shut`](Self::shut) ends the wait.
+    fn wait_writable(&self, deadline: Deadline) -> io::Result<bool>;
+
+    /// Ends the writing direction in an orderly way, after the last byte: the peer reads to the
+    /// end of the stream.
+    fn finish(&self);
+
+    /// Ends both directions and wakes whoever waits in either. What the peer has sent before may
+    /// still be read.
+    fn shut(&self);
+}
+
+/// A handle to the shared writer of one connection. The transport's reader holds one too, to post
+/// its answers and to say how the connection ended.
+pub(super) struct Outgoing<S> {
+    shared: Arc<Shared<S>>,
+}
+
+impl<S> Clone for Outgoing<S> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+struct Shared<S> {
+    sink: S,
+    threads: Threads,
+    thread_name: String,
+    outgoing_limit: usize,
+    write_stall_timeout: Duration,
+    state: Mutex<State>,
+    /// There is room in the queue, the role of the writer is free, the close was written, the
+    /// reader has gone, or the connection has ended.
+    changed: Condvar,
+    /// The waiting writer thread has been given the role, or the connection has ended.
+    wake: Condvar,
+    /// Why the connection ended or is ending. Set under the lock, read without.
+    cause: OnceLock<Arc<Disconnect>>,
+    /// Both directions are shut: nobody reads or writes any more, whatever is left.
+    cut: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Queue,
+    control: Control,
+    /// Somebody has the role of the writer, or is being started for it.
+    writing: bool,
+    /// A writer thread without the role waits on `wake`.
+    lingering: bool,
+    /// Somebody left a frame with the writer of the last turn, so others may come again.
+    crowded: bool,
+    /// Begun bytes. Taken out by the writer while it writes; left here when nobody can write on.
+    batch: Batch,
+    closing: Option<Closing>,
+    /// A write failed. Stands in for the cause until the reader has found out more: it may still
+    /// read the peer's close.
+    failed: Option<Arc<Disconnect>>,
+    reader_gone: bool,
+}
+
+/// A post that was not queued.
+#[derive(Debug)]
+pub(super) enum PostError {
+    /// The queue for posts is full.
+    Full,
+    /// The connection has ended.
+    Closed(Arc<Disconnect>),
+}
+
+impl<S: Sink> Outgoing<S> {
+    pub(super) fn new(sink: S, settings: &DuplexSettings) -> Self {
+        let shared = Shared {
+            sink,
+            threads: settings.threads.clone(),
+            thread_name: thread_name(&settings.name),
+            outgoing_limit: settings.outgoing_limit,
+            write_stall_timeout: settings.write_stall_timeout.min(LONGEST_STALL),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            wake: Condvar::new(),
+            cause: OnceLock::new(),
+            cut: AtomicBool::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(super) fn sink(&self) -> &S {
+        &self.shared.sink
+    }
+
+    /// See [`DuplexWriter::send`](super::DuplexWriter::send); `frame` is the encoded message.
+    pub(super) fn send(&self, frame: Vec<u8>, deadline: Deadline) -> Result<Ticket, SendError> {
+        if deadline.has_passed() {
+            return Err(SendError::Timeout { withdrawn: true });
+        }
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        let mut place = None;
+        loop {
+            if let Some(cause) = shared.closed(&state) {
+                // The line no longer matters.
+                return Err(SendError::Closed(cause));
+            }
+            if state
+                .queue
+                .admits(frame.len(), shared.outgoing_limit, place)
+            {
+                break;
+            }
+            let place = *place.get_or_insert_with(|| state.queue.join_line());
+            let late = if state.writing || !state.has_work() {
+                // Woken when there is room, or when those ahead in the line have gone.
+                shared
+                    .changed
+                    .wait_until(&mut state, deadline.instant())
+                    .timed_out()
+            } else {
+                // Full, and nobody writes: there was no thread to be had. Make room.
+                shared.write_until(&mut state, deadline);
+                deadline.has_passed()
+            };
+            if late {
+                state.queue.leave_line(place);
+                shared.changed.notify_all();
+                return Err(SendError::Timeout { withdrawn: true });
+            }
+        }
+        if let Some(place) = place {
+            state.queue.leave_line(place);
+            // There may be room for the next in line as well.
+            shared.changed.notify_all();
+        }
+        let ticket = state.queue.push(frame);
+        if state.writing {
+            state.crowded = true;
+            return Ok(ticket);
+        }
+        shared.write_own(&mut state, ticket, deadline)
+    }
+
+    /// See [`DuplexWriter::withdraw`](super::DuplexWriter::withdraw).
+    pub(super) fn withdraw(&self, ticket: Ticket) -> bool {
+        let removed = self.shared.state.lock().queue.remove(ticket);
+        if removed {
+            self.shared.changed.notify_all();
+        }
+        removed
+    }
+
+    /// Queues an answer of the reading thread. Never blocks, never writes.
+    pub(super) fn post(&self, frame: Vec<u8>) -> Result<(), PostError> {
+        let mut state = self.shared.state.lock();
+        if let Some(cause) = self.shared.closed(&state) {
+            return Err(PostError::Closed(cause));
+        }
+        if !state.control.post(frame) {
+            return Err(PostError::Full);
+        }
+        self.shared.ensure_writer(&mut state);
+        Ok(())
+    }
+
+    /// Queues a pong in place of an older one. Never blocks, never writes.
+    pub(super) fn pong(&self, frame: Vec<u8>) {
+        self.control(|control| control.set_pong(frame));
+    }
+
+    /// Queues a ping in place of an older one. Never blocks, never writes.
+    pub(super) fn ping(&self, frame: Vec<u8>) {
+        self.control(|control| control.set_ping(frame));
+    }
+
+    fn control(&self, queue: impl FnOnce(&mut Control)) {
+        let mut state = self.shared.state.lock();
+        if self.shared.closed(&state).is_none() {
+            queue(&mut state.control);
+            self.shared.ensure_writer(&mut state);
+        }
+    }
+
+    /// Whether the connection has ended or is ending: what the peer sends counts no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.cause.get().is_some()
+    }
+
+    /// Whether a write has failed. The reader may go on for a while, to find out why.
+    pub(super) fn has_failed(&self) -> bool {
+        self.shared.state.lock().failed.is_some()
+    }
+
+    /// Whether both directions are shut.
+    pub(super) fn is_cut(&self) -> bool {
+        self.shared.is_cut()
+    }
+}
+
+impl<S: Sink> Shared<S> {
+    /// Why nothing more may be sent, if that is so.
+    fn closed(&self, state: &State) -> Option<Arc<Disconnect>> {
+        self.cause.get().or(state.failed.as_ref()).cloned()
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    /// Writes the caller's own frame, just queued, and what comes after it. The role is free.
+    fn write_own(
+        self: &Arc<Self>,
+        state: &mut MutexGuard<'_, State>,
+        ticket: Ticket,
+        deadline: Deadline,
+    ) -> Result<Ticket, SendError> {
+        let mut turn = Turn::for_frame(ticket, deadline);
+        writer::take_role(state);
+        loop {
+            match self.write(state, &mut turn) {
+                Stop::Empty | Stop::Ended => break,
+                Stop::Enough => {
+                    if self.hand_over(state) {
+                        break;
+                    }
+                    // Better late than left lying: go on as long as the caller has time.
+                    turn.stay();
+                }
+                Stop::Late => {
+                    // Taken back before the role is passed on, or the next would begin it.
+                    let withdrawn = state.queue.remove(ticket);
+                    let closed = self.closed(state);
+                    if !self.hand_over(state) {
+                        self.leave_role(state);
+                    }
+                    return match closed {
+                        _ if turn.own_done() => Ok(ticket),
+                        Some(cause) => Err(SendError::Closed(cause)),
+                        None => Err(SendError::Timeout { withdrawn }),
+                    };
+                }
+            }
+        }
+        match self.closed(state) {
+            // A close dropped the frame from the queue, or the write failed before its end.
+            Some(cause) if !turn.own_done() => Err(SendError::Closed(cause)),
+            _ => Ok(ticket),
+        }
+    }
+}
+
+impl<S: Sink> Interrupt for Outgoing<S> {
+    fn interrupt(&self) {
+        self.end(Disconnect::ByHost {
+            code: ABNORMAL,
+            reason: Arc::from("interrupted"),
+        });
+    }
+}
+
+/// The code that is never on the wire: no close was sent.
+const ABNORMAL: u16 = 1006;
+
+/// Keeps sums of times from overflowing.
+const LONGEST_STALL: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
+/// `write-<name>`, cut to what Linux shows.
+fn thread_name(name: &str) -> String {
+    let mut text = format!("write-{name}");
+    let mut length = text.len().min(15);
+    while !text.is_char_boundary(length) {
+        length -= 1;
+    }
+    text.truncate(length);
+    text
+}

@@ -1,0 +1,306 @@
+//! The role of the writer: one thread at a time has it, and takes batches out of the queue until
+//! nothing is left or it has reason to pass the role on.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+
+use super::batch::Batch;
+use super::queue::Frame;
+use super::{Shared, Sink, State};
+use crate::deadline::Deadline;
+use crate::duplex::Ticket;
+use crate::error::Disconnect;
+
+/// Frames are taken into a batch up to this size, a larger frame alone. Enough for one system call
+/// to be worth it; and what has not been taken can still be withdrawn.
+const BATCH_TARGET: usize = 256 * 1024;
+
+/// Batches that a caller writes, beyond its own, before it passes the role on.
+const MOST_BATCHES: u32 = 16;
+
+/// How long a writer thread stays after its last batch: under a stream of pings it is not made
+/// anew for each.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// Stack of a writer thread, in bytes: room for a logger, no more.
+const STACK: usize = 256 * 1024;
+
+/// One thread's time as the writer.
+pub(super) struct Turn {
+    /// When the writer wants to go; none for the writer thread.
+    deadline: Option<Deadline>,
+    /// The writer's own frame.
+    own: Option<Ticket>,
+    /// Where it ends in the batch that is being written.
+    own_end: Option<usize>,
+    own_done: bool,
+    batches: u32,
+    /// There is nobody to pass the role to.
+    stays: bool,
+}
+
+/// Why a turn ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Nothing is left. The role is free.
+    Empty,
+    /// The connection has ended. The role is free.
+    Ended,
+    /// The writer's deadline has passed and bytes remain. The role is still the caller's.
+    Late,
+    /// The writer's own frame is written and it has done enough for others. The role is still the
+    /// caller's.
+    Enough,
+}
+
+impl Turn {
+    /// The turn of a caller that has a frame in the queue.
+    pub(super) fn for_frame(ticket: Ticket, deadline: Deadline) -> Self {
+        Self {
+            deadline: Some(deadline),
+            own: Some(ticket),
+            own_end: None,
+            own_done: false,
+            batches: 0,
+            stays: false,
+        }
+    }
+
+    /// The turn of one who writes what there is, until the deadline or the end.
+    fn until(deadline: Option<Deadline>) -> Self {
+        Self {
+            deadline,
+            own: None,
+            own_end: None,
+            own_done: false,
+            batches: 0,
+            stays: true,
+        }
+    }
+
+    /// Whether the writer's own frame is written.
+    pub(super) fn own_done(&self) -> bool {
+        self.own_done
+    }
+
+    /// Makes the writer go on for others until its deadline.
+    pub(super) fn stay(&mut self) {
+        self.stays = true;
+    }
+
+    fn written(&mut self, position: usize) {
+        if self.own_end.is_some_and(|end| position >= end) {
+            self.own_done = true;
+        }
+    }
+
+    fn may_go(&self) -> bool {
+        self.own_done && !self.stays
+    }
+}
+
+/// Takes the free role. If others left frames with the last writer, lets them run first, so that
+/// their frames go out with this one in one write.
+pub(super) fn take_role(state: &mut MutexGuard<'_, State>) {
+    state.writing = true;
+    if std::mem::take(&mut state.crowded) {
+        MutexGuard::unlocked(state, thread::yield_now);
+    }
+}
+
+/// How far one batch got.
+enum Progress {
+    Done,
+    Late,
+    Enough,
+    Stalled,
+    Failed(io::Error),
+}
+
+impl<S: Sink> Shared<S> {
+    /// Gives the role up with bytes left over, for the next who comes.
+    pub(super) fn leave_role(&self, state: &mut State) {
+        state.writing = false;
+        self.changed.notify_all();
+    }
+
+    /// Passes the caller's role on to the writer thread, which is started if there is none. False
+    /// if no thread could be had: then the role is still the caller's.
+    pub(super) fn hand_over(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) -> bool {
+        if state.lingering {
+            state.lingering = false;
+            self.wake.notify_one();
+            return true;
+        }
+        let shared = Arc::clone(self);
+        // The role stays taken meanwhile, so nobody starts a second thread.
+        let started = MutexGuard::unlocked(state, || {
+            self.threads
+                .spawn(&self.thread_name, STACK, move || shared.run_thread())
+        });
+        if let Err(error) = &started {
+            log::debug!("{}: no writer thread: {error}", self.thread_name);
+        }
+        started.is_ok()
+    }
+
+    /// Makes sure that somebody writes what was just queued, without writing here. If no thread
+    /// can be had, the next who sends does.
+    pub(super) fn ensure_writer(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) {
+        if state.writing || self.is_cut() || state.failed.is_some() {
+            return;
+        }
+        state.writing = true;
+        if !self.hand_over(state) {
+            self.leave_role(state);
+        }
+    }
+
+    /// Takes the free role and writes what there is, at most until the deadline.
+    pub(super) fn write_until(&self, state: &mut MutexGuard<'_, State>, deadline: Deadline) {
+        state.writing = true;
+        match self.write(state, &mut Turn::until(Some(deadline))) {
+            Stop::Empty | Stop::Ended => {}
+            Stop::Late | Stop::Enough => self.leave_role(state),
+        }
+    }
+
+    /// Writes batch after batch. The caller has the role, and keeps it or not as [`Stop`] says.
+    pub(super) fn write(&self, state: &mut MutexGuard<'_, State>, turn: &mut Turn) -> Stop {
+        let mut frames = Vec::new();
+        loop {
+            if self.is_cut() || state.failed.is_some() {
+                self.leave_role(state);
+                return Stop::Ended;
+            }
+            let mut last = false;
+            if state.batch.is_done() {
+                if !state.has_frames() {
+                    state.batch.shrink();
+                    self.leave_role(state);
+                    return Stop::Empty;
+                }
+                if turn.may_go() && turn.batches > MOST_BATCHES {
+                    return Stop::Enough;
+                }
+                turn.batches += 1;
+                last = state.take_frames(&mut frames);
+                self.changed.notify_all();
+            }
+            let mut batch = std::mem::take(&mut state.batch);
+            let progress = MutexGuard::unlocked(state, || {
+                if !frames.is_empty() {
+                    turn.own_end = batch.fill(&mut frames, turn.own, last);
+                }
+                let progress = self.write_batch(&mut batch, turn);
+                if matches!(progress, Progress::Done) && batch.last {
+                    self.sink.finish();
+                }
+                progress
+            });
+            state.batch = batch;
+            match progress {
+                Progress::Done => {
+                    turn.own_end = None;
+                    if state.batch.last {
+                        state.close_written();
+                        self.changed.notify_all();
+                    }
+                }
+                Progress::Late => return Stop::Late,
+                Progress::Enough => return Stop::Enough,
+                Progress::Stalled => {
+                    self.end_locked(
+                        state,
+                        Disconnect::Stalled {
+                            limit: self.write_stall_timeout,
+                        },
+                    );
+                }
+                Progress::Failed(error) => self.fail(state, error),
+            }
+        }
+    }
+
+    /// Writes one batch. Not under the lock.
+    fn write_batch(&self, batch: &mut Batch, turn: &mut Turn) -> Progress {
+        while !batch.is_done() {
+            match self.sink.try_write(batch.rest()) {
+                Ok(0) => return Progress::Failed(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    batch.advance(count);
+                    turn.written(batch.position());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let since = *batch.blocked_since.get_or_insert_with(Instant::now);
+                    let stall = Deadline::at(since + self.write_stall_timeout);
+                    // Only after a try: a kernel buffer may take bytes long before `poll` says so,
+                    // and nobody may have tried for a while.
+                    if stall.has_passed() {
+                        return Progress::Stalled;
+                    }
+                    if turn.may_go() {
+                        return Progress::Enough;
+                    }
+                    if turn.deadline.is_some_and(Deadline::has_passed) {
+                        return Progress::Late;
+                    }
+                    let until = turn.deadline.map_or(stall, |deadline| deadline.min(stall));
+                    if let Err(error) = self.sink.wait_writable(until) {
+                        return Progress::Failed(error);
+                    }
+                }
+                Err(error) => return Progress::Failed(error),
+            }
+        }
+        Progress::Done
+    }
+
+    /// The writer thread. It has been given the role.
+    fn run_thread(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        loop {
+            self.write(&mut state, &mut Turn::until(None));
+            state.lingering = true;
+            let until = Instant::now() + LINGER;
+            while state.lingering && self.closed(&state).is_none() {
+                if self.wake.wait_until(&mut state, until).timed_out() {
+                    break;
+                }
+            }
+            if std::mem::take(&mut state.lingering) {
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether there are bytes that somebody should write.
+    pub(super) fn has_work(&self) -> bool {
+        !self.batch.is_done() || self.has_frames()
+    }
+
+    fn has_frames(&self) -> bool {
+        !self.control.is_empty() || !self.queue.is_empty() || self.has_close()
+    }
+
+    /// Takes the next frames; gives whether they are the last.
+    fn take_frames(&mut self, frames: &mut Vec<Frame>) -> bool {
+        self.control.take(frames);
+        self.queue.take(frames, BATCH_TARGET);
+        // Closing emptied both queues, so the close is alone.
+        let close = self.take_close();
+        let last = close.is_some();
+        frames.extend(close.map(|bytes| Frame {
+            ticket: Ticket(0),
+            bytes,
+        }));
+        last
+    }
+}
