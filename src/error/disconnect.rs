@@ -12,6 +12,12 @@ pub enum Disconnect {
     /// There has been no connection yet since the plugin was last started.
     #[error("the plugin has not connected")]
     NotYet,
+    /// The server refused the handshake of a connection that we made.
+    #[error("the handshake was refused with HTTP status {status}")]
+    Refused {
+        /// The HTTP status it answered with.
+        status: u16,
+    },
     /// The peer closed it in an orderly way.
     #[error("closed by the plugin{}", close_text(*.code, .reason))]
     ByPeer {

@@ -1,0 +1,180 @@
+//! The reading half of a WebSocket.
+//!
+//! tungstenite decodes; it sees the socket through an [`Inlet`], which reads and never writes.
+
+use std::io::{self, Read, Write};
+
+use tungstenite::Message as Frame;
+use tungstenite::error::{Error, ProtocolError};
+use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
+
+use super::{Role, Socket, frame};
+use crate::duplex::outgoing::Outgoing;
+use crate::duplex::{DuplexReader, DuplexSettings, Message, Received};
+use crate::error::Disconnect;
+
+/// Bytes read from the socket at a time. Each connection owns such a buffer for as long as it
+/// lives; longer messages grow it while they are read.
+const READ_BUFFER: usize = 8 * 1024;
+
+/// Close codes (RFC 6455, section 7.4.1).
+const PROTOCOL_ERROR: u16 = 1002;
+const NOT_UTF8: u16 = 1007;
+const TOO_LARGE: u16 = 1009;
+
+pub(super) struct Reader {
+    frames: WebSocket<Inlet>,
+    outgoing: Outgoing<Socket>,
+    role: Role,
+    limit: usize,
+}
+
+impl Reader {
+    pub(super) fn new(
+        outgoing: Outgoing<Socket>,
+        role: Role,
+        already_read: Vec<u8>,
+        settings: &DuplexSettings,
+    ) -> Self {
+        let configuration = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(settings.read_limit))
+            .max_frame_size(Some(settings.read_limit));
+        let side = match role {
+            Role::Server => Side::Server,
+            Role::Client => Side::Client,
+        };
+        let inlet = Inlet(outgoing.clone());
+        let frames = WebSocket::from_partially_read(inlet, already_read, side, Some(configuration));
+        Self {
+            frames,
+            outgoing,
+            role,
+            limit: settings.read_limit,
+        }
+    }
+
+    /// Turns the end of the frames into the cause, and tells the peer if that was its fault.
+    fn ended(&self, error: Error) -> Disconnect {
+        let (cause, code) = match error {
+            Error::Capacity(_) => {
+                let limit = self.limit;
+                (Disconnect::TooLarge { limit }, TOO_LARGE)
+            }
+            Error::Utf8(_) => (Disconnect::NotUtf8, NOT_UTF8),
+            Error::ConnectionClosed
+            | Error::AlreadyClosed
+            | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                return self.finished(Disconnect::Lost);
+            }
+            Error::Io(error) => return self.finished(error.into()),
+            other => {
+                let text = other.to_string();
+                (Disconnect::Violation(text.into()), PROTOCOL_ERROR)
+            }
+        };
+        let close = frame::close(self.role, Some(code), &cause.to_string());
+        self.outgoing.close_from_reader(cause.clone(), close);
+        self.see_out(cause)
+    }
+
+    /// The stream has ended, or can be read no further. If that is because the connection is
+    /// closing, the close frame has its chance first.
+    fn finished(&self, cause: Disconnect) -> Disconnect {
+        if self.outgoing.is_over() {
+            return self.see_out(cause);
+        }
+        self.outgoing.end_from_reader(cause)
+    }
+
+    /// Throws away what the peer still sends, until its stream ends or its time is over; a reset
+    /// that unread bytes provoke could overtake our close frame.
+    fn see_out(&self, cause: Disconnect) -> Disconnect {
+        let until = self.outgoing.cut_at();
+        let mut buffer = [0; 4096];
+        while !self.outgoing.is_cut() {
+            match self.outgoing.sink().wait_readable(until) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => break,
+            }
+            match self.outgoing.sink().read(&mut buffer) {
+                Ok(0) | Err(_) => {
+                    self.outgoing.await_close();
+                    break;
+                }
+                // A peer that floods is always readable.
+                Ok(_) if until.has_passed() => break,
+                Ok(_) => {}
+            }
+        }
+        self.outgoing.end_from_reader(cause)
+    }
+}
+
+impl DuplexReader for Reader {
+    fn receive(&mut self) -> Result<Received, Disconnect> {
+        let frame = self.frames.read();
+        if self.outgoing.is_over() {
+            return Err(self.see_out(Disconnect::Lost));
+        }
+        match frame {
+            Ok(Frame::Text(text)) => Ok(Received::Message(Message::from_frame(text))),
+            Ok(Frame::Ping(payload)) => {
+                self.outgoing.pong(frame::pong(self.role, &payload));
+                Ok(Received::Alive)
+            }
+            Ok(Frame::Binary(payload)) => {
+                // As the seed does (protocol file, section 6).
+                log::debug!("skipped a binary message of {} bytes", payload.len());
+                Ok(Received::Alive)
+            }
+            Ok(Frame::Close(close)) => {
+                let code = close.as_ref().map(|close| u16::from(close.code));
+                let reason = close.map(|close| close.reason.to_string());
+                let reason = reason.unwrap_or_default();
+                // The answer repeats the code (RFC 6455, section 5.5.1).
+                let answer = frame::close(self.role, code, &reason);
+                let cause = Disconnect::ByPeer { code, reason };
+                self.outgoing.close_from_reader(cause.clone(), answer);
+                Err(self.see_out(cause))
+            }
+            Ok(Frame::Pong(_) | Frame::Frame(_)) => Ok(Received::Alive),
+            Err(error) => Err(self.ended(error)),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Nobody reads any more: the connection is of no use to those who write.
+        self.outgoing.end_from_reader(Disconnect::Lost);
+    }
+}
+
+/// The socket as tungstenite sees it.
+///
+/// tungstenite answers pings and closes from inside `read`, by writing. The reading thread must
+/// not write, so those bytes go nowhere: the same frames come up as messages too, and the reader
+/// above posts the answers.
+struct Inlet(Outgoing<Socket>);
+
+impl Read for Inlet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.0.is_over() {
+            // What is left is for `see_out`, which has a limit.
+            return Ok(0);
+        }
+        self.0.sink().read(buffer)
+    }
+}
+
+impl Write for Inlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! The socket under a WebSocket: one descriptor, read by one thread and written by others.
+//!
+//! It stays in blocking mode for the reader. Writes are non-blocking by their flag, so a timeout
+//! on one side never touches the other.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::SendFlags;
+
+use crate::deadline::Deadline;
+use crate::duplex::outgoing::Sink;
+use crate::duplex::poll;
+
+/// A connected stream socket, TCP or Unix.
+pub struct Socket(Kind);
+
+enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self(Kind::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self(Kind::Unix(stream))
+    }
+}
+
+impl Socket {
+    /// Undoes what a handshake may have set, and switches Nagle's algorithm off: frames are
+    /// gathered here already.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        match &self.0 {
+            Kind::Tcp(stream) => {
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(None)?;
+                stream.set_write_timeout(None)?;
+                stream.set_nodelay(true)
+            }
+            Kind::Unix(stream) => {
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(None)?;
+                stream.set_write_timeout(None)
+            }
+        }
+    }
+
+    /// Reads once; blocks until there is something.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let result = match &self.0 {
+                Kind::Tcp(stream) => (&mut &*stream).read(buffer),
+                Kind::Unix(stream) => (&mut &*stream).read(buffer),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits until there is something to read; false at the deadline.
+    pub(super) fn wait_readable(&self, deadline: Deadline) -> io::Result<bool> {
+        poll::readable(self.as_fd(), deadline)
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        let result = match &self.0 {
+            Kind::Tcp(stream) => stream.shutdown(how),
+            Kind::Unix(stream) => stream.shutdown(how),
+        };
+        if let Err(error) = result {
+            // The peer was faster.
+            log::trace!("shutdown: {error}");
+        }
+    }
+}
+
+impl Sink for Socket {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // The standard library has switched the signal off for the whole socket there.
+        #[cfg(target_vendor = "apple")]
+        let flags = SendFlags::DONTWAIT;
+        Ok(rustix::net::send(self, bytes, flags)?)
+    }
+
+    fn wait_writable(&self, deadline: Deadline) -> io::Result<bool> {
+        poll::writable(self.as_fd(), deadline)
+    }
+
+    fn finish(&self) {
+        self.shutdown(Shutdown::Write);
+    }
+
+    fn shut(&self) {
+        self.shutdown(Shutdown::Both);
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.as_fd(),
+            Kind::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.fmt(f),
+            Kind::Unix(stream) => stream.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The writing half of a WebSocket: encodes on the caller's thread, then hands the frame to the
+//! shared writer.
+
+use super::{Role, Socket, frame};
+use crate::deadline::Deadline;
+use crate::duplex::outgoing::{Outgoing, PostError};
+use crate::duplex::{DuplexWriter, SendError, Ticket};
+use crate::error::Disconnect;
+use std::sync::Arc;
+
+/// Sent when a peer asks more than it reads the answers of (RFC 6455, section 7.4.1).
+const POLICY_VIOLATION: u16 = 1008;
+
+pub(super) struct Writer {
+    outgoing: Outgoing<Socket>,
+    role: Role,
+}
+
+impl Writer {
+    pub(super) fn new(outgoing: Outgoing<Socket>, role: Role) -> Self {
+        Self { outgoing, role }
+    }
+}
+
+impl DuplexWriter for Writer {
+    fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+        self.outgoing
+            .send(frame::text(self.role, message), deadline)
+    }
+
+    fn withdraw(&self, ticket: Ticket) -> bool {
+        self.outgoing.withdraw(ticket)
+    }
+
+    fn post(&self, message: &str) -> Result<(), SendError> {
+        match self.outgoing.post(frame::text(self.role, message)) {
+            Ok(()) => Ok(()),
+            Err(PostError::Closed(cause)) => Err(SendError::Closed(cause)),
+            Err(PostError::Full) => {
+                let cause = Disconnect::ControlOverflow;
+                let close = frame::close(self.role, Some(POLICY_VIOLATION), &cause.to_string());
+                self.outgoing.close_from_reader(cause.clone(), close);
+                Err(SendError::Closed(Arc::new(cause)))
+            }
+        }
+    }
+
+    fn ping(&self) -> bool {
+        self.outgoing.ping(frame::ping(self.role, b"plugin-runner"));
+        true
+    }
+
+    fn close(&self, code: u16, reason: &str, deadline: Deadline) {
+        let cause = Disconnect::ByHost {
+            code,
+            reason: Arc::from(reason),
+        };
+        let close = frame::close(self.role, Some(code), reason);
+        self.outgoing.close(cause, close, true, deadline);
+    }
+}
