@@ -1,0 +1,158 @@
+//! The stdio transport: one JSON message per line, over the pipes of a child process or, on the
+//! plugin's side, over its own stdin and stdout.
+//!
+//! What lives here: the connection type and its writing half. Beside it: the pipes as a medium,
+//! and the reading half. Programs print other things to stdout too, so a line that is no
+//! JSON object is never an error: it goes to the output hook.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use self::pipe::{Pipe, Wake};
+use super::outgoing::{Outgoing, PostError};
+use super::{Duplex, DuplexSettings, DuplexWriter, Halves, SendError, Ticket};
+use crate::deadline::Deadline;
+use crate::error::{Disconnect, Error, Result};
+
+mod pipe;
+mod reader;
+
+#[cfg(test)]
+mod tests;
+
+/// Takes a line that is not a message: its bytes without the line feed, not necessarily UTF-8.
+/// Called on the reading thread, so it must be quick.
+pub type OutputHook = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// A pair of pipes, not yet in use.
+pub struct Stdio {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    shared_writer: bool,
+    output: Option<OutputHook>,
+}
+
+impl Stdio {
+    /// A connection over the stdout (`reader`) and stdin (`writer`) of a child process. Any other
+    /// pipe or stream socket will do.
+    ///
+    /// `writer` is switched to non-blocking mode when the connection is taken into use; with a
+    /// pipe this does not touch the child's end. A program that has given SIGPIPE its default
+    /// action back (Rust programs start with it ignored) is ended by a child that closes its stdin.
+    pub fn new(reader: impl Into<OwnedFd>, writer: impl Into<OwnedFd>) -> Self {
+        Self {
+            reader: reader.into(),
+            writer: writer.into(),
+            shared_writer: false,
+            output: None,
+        }
+    }
+
+    /// A connection over this process's own stdin and stdout, for a plugin. Nothing else should
+    /// read stdin; what else is printed to stdout reaches the host as output, in whole lines.
+    ///
+    /// They may be shared with other processes, a terminal for example, so they stay in blocking
+    /// mode: what is written goes in pieces that a pipe takes without blocking once it says it is
+    /// ready. Closing the connection does not close the process's own descriptors; the host sees
+    /// the end when the process ends.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: stdin or stdout is closed.
+    pub fn own() -> Result<Self> {
+        let reader = io::stdin().as_fd().try_clone_to_owned();
+        let writer = io::stdout().as_fd().try_clone_to_owned();
+        Ok(Self {
+            reader: reader.map_err(|error| Error::io("duplicate stdin", error))?,
+            writer: writer.map_err(|error| Error::io("duplicate stdout", error))?,
+            shared_writer: true,
+            output: None,
+        })
+    }
+
+    /// Gives every line that is not a message to `output`. Without it such lines are dropped.
+    #[must_use]
+    pub fn with_output(mut self, output: OutputHook) -> Self {
+        self.output = Some(output);
+        self
+    }
+}
+
+impl Duplex for Stdio {
+    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
+        let wake = Wake::new().map_err(|error| Error::io("make a wake pipe", error))?;
+        let pipe = Pipe::new(self.writer, self.shared_writer, wake)
+            .map_err(|error| Error::io("prepare the pipe to the plugin", error))?;
+        let outgoing = Outgoing::new(pipe, settings);
+        let reader = reader::Reader::new(
+            self.reader,
+            outgoing.clone(),
+            self.output,
+            settings.read_limit,
+        );
+        Ok(Halves {
+            reader: Box::new(reader),
+            writer: Arc::new(Writer(outgoing.clone())),
+            interrupt: Arc::new(outgoing),
+        })
+    }
+}
+
+impl fmt::Debug for Stdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdio")
+            .field("reader", &self.reader)
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Writer(Outgoing<Pipe>);
+
+impl DuplexWriter for Writer {
+    fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+        self.0.send(line(message), deadline)
+    }
+
+    fn withdraw(&self, ticket: Ticket) -> bool {
+        self.0.withdraw(ticket)
+    }
+
+    fn post(&self, message: &str) -> Result<(), SendError> {
+        match self.0.post(line(message)) {
+            Ok(()) => Ok(()),
+            Err(PostError::Closed(cause)) => Err(SendError::Closed(cause)),
+            Err(PostError::Full) => {
+                let cause = self.0.end(Disconnect::ControlOverflow);
+                Err(SendError::Closed(Arc::new(cause)))
+            }
+        }
+    }
+
+    /// Finishes the message that has been begun and closes the pipe, so that the plugin reads to
+    /// the end of its stdin. Code and reason have no form here but in the cause.
+    fn close(&self, code: u16, reason: &str, deadline: Deadline) {
+        let cause = Disconnect::ByHost {
+            code,
+            reason: reason.into(),
+        };
+        self.0.close(cause, Vec::new(), false, deadline);
+    }
+}
+
+/// The message as one line.
+///
+/// Encoders put no line breaks into JSON on their own, but hand-written JSON may have them. Between
+/// tokens they mean nothing, and inside strings JSON does not allow them, so a space does as well.
+fn line(message: &str) -> Vec<u8> {
+    let mut line = Vec::with_capacity(message.len() + 1);
+    line.extend_from_slice(message.as_bytes());
+    for byte in &mut line {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,109 @@
+//! The writing pipe as a medium for the shared writer, and the wake pipe that ends every wait of
+//! the connection.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags};
+
+use crate::deadline::Deadline;
+use crate::duplex::outgoing::Sink;
+use crate::duplex::poll;
+
+/// A descriptor that becomes ready, for good, when it is told to.
+pub(super) struct Wake {
+    waiting: PipeReader,
+    /// Dropped to wake: the end of a stream is seen by any number of waiters, any number of times.
+    held: Mutex<Option<PipeWriter>>,
+}
+
+impl Wake {
+    pub(super) fn new() -> io::Result<Self> {
+        let (waiting, held) = io::pipe()?;
+        Ok(Self {
+            waiting,
+            held: Mutex::new(Some(held)),
+        })
+    }
+
+    fn wake(&self) {
+        let held = self.held.lock().take();
+        drop(held);
+    }
+
+    /// For `poll`: ready means woken.
+    fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.waiting, PollFlags::IN)
+    }
+}
+
+/// The pipe that is written to.
+pub(super) struct Pipe {
+    /// None after the end. The writer holds the descriptor while it uses it, so it is never closed
+    /// under its hands.
+    writer: Mutex<Option<Arc<OwnedFd>>>,
+    /// The descriptor's modes are not ours to change.
+    shared: bool,
+    wake: Wake,
+}
+
+impl Pipe {
+    pub(super) fn new(writer: OwnedFd, shared: bool, wake: Wake) -> io::Result<Self> {
+        if !shared {
+            rustix::io::ioctl_fionbio(&writer, true)?;
+        }
+        Ok(Self {
+            writer: Mutex::new(Some(Arc::new(writer))),
+            shared,
+            wake,
+        })
+    }
+
+    fn descriptor(&self) -> io::Result<Arc<OwnedFd>> {
+        let writer = self.writer.lock().clone();
+        writer.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Waits until `descriptor` is ready or the connection was woken. Gives whether it is ready.
+    pub(super) fn wait_readable(&self, descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+        let mut descriptors = [
+            PollFd::from_borrowed_fd(descriptor, PollFlags::IN),
+            self.wake.poll_fd(),
+        ];
+        poll::wait(&mut descriptors, None)?;
+        Ok(!descriptors[0].revents().is_empty())
+    }
+}
+
+impl Sink for Pipe {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let writer = self.descriptor()?;
+        if !self.shared {
+            return Ok(rustix::io::write(&*writer, bytes)?);
+        }
+        if !poll::writable(writer.as_fd(), Deadline::after(std::time::Duration::ZERO))? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // A pipe that is ready takes this much without blocking.
+        let piece = bytes.get(..rustix::pipe::PIPE_BUF).unwrap_or(bytes);
+        Ok(rustix::io::write(&*writer, piece)?)
+    }
+
+    fn wait_writable(&self, deadline: Deadline) -> io::Result<bool> {
+        let writer = self.descriptor()?;
+        let mut descriptors = [PollFd::new(&*writer, PollFlags::OUT), self.wake.poll_fd()];
+        poll::wait(&mut descriptors, Some(deadline))
+    }
+
+    fn finish(&self) {
+        let writer = self.writer.lock().take();
+        drop(writer);
+    }
+
+    fn shut(&self) {
+        self.finish();
+        self.wake.wake();
+    }
+}
