@@ -9,6 +9,7 @@ pub mod error;
 mod id;
 pub mod package;
 pub mod plugin_log;
+pub mod protocol;
 mod state;
 mod thread;
 

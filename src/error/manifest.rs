@@ -1,10 +1,187 @@
-//! Errors of manifests.
+//! Errors of manifests: what keeps one from being read, and what is wrong inside one that was.
+
+use std::fmt;
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ManifestError {}
+pub enum ManifestError {
+    /// The text is not one JSON value. Anything after the value lands here too.
+    #[error("the manifest is not valid JSON: {0}")]
+    Json(#[source] serde_json::Error),
+    /// The text is JSON, but not an object.
+    #[error("the manifest is not a JSON object but {found}")]
+    NotAnObject {
+        /// What it is instead, such as `an array`.
+        found: &'static str,
+    },
+    /// The object is no usable manifest. The text has one problem per line.
+    #[error("{}", lines(.problems))]
+    Invalid {
+        /// Everything that is wrong, never empty, at most [`ManifestProblem::LIMIT`].
+        problems: Vec<ManifestProblem>,
+    },
+}
+
+impl ManifestError {
+    /// The single problems, where the manifest could be read that far; empty otherwise.
+    pub fn problems(&self) -> &[ManifestProblem] {
+        match self {
+            Self::Invalid { problems } => problems,
+            Self::Json(_) | Self::NotAnObject { .. } => &[],
+        }
+    }
+}
 
 /// One thing wrong with a manifest.
-#[derive(Debug)]
-pub struct ManifestProblem;
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("field `{field}` {kind}")]
+#[non_exhaustive]
+pub struct ManifestProblem {
+    /// Where, as a path from the top of the manifest: `capabilities[0].tools[2].id`.
+    pub field: String,
+    /// What.
+    pub kind: ManifestProblemKind,
+}
+
+impl ManifestProblem {
+    /// How many problems of one manifest are reported at most.
+    pub const LIMIT: usize = 100;
+
+    pub(crate) fn new(field: impl Into<String>, kind: ManifestProblemKind) -> Self {
+        Self {
+            field: field.into(),
+            kind,
+        }
+    }
+}
+
+/// What is wrong with a field of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestProblemKind {
+    /// It has another JSON type than it should.
+    #[error("must be {expected}, found {found}")]
+    Type {
+        /// What it should be, such as `a string`.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// It must be there and have something in it.
+    #[error("is missing or empty")]
+    Empty,
+    /// It is too long.
+    #[error("must have at most {limit} bytes, found {found}")]
+    TooLong {
+        /// The limit, in bytes of UTF-8.
+        limit: usize,
+        /// Its length.
+        found: usize,
+    },
+    /// It has characters that are not allowed there.
+    #[error("must {allowed}, found {found}")]
+    Characters {
+        /// What is allowed: `begin and end with a letter or digit …`.
+        allowed: &'static str,
+        /// What was found.
+        found: Quoted,
+    },
+    /// It names something outside a fixed set.
+    #[error("must be one of {known}, found {found}")]
+    UnknownName {
+        /// The names there are.
+        known: &'static str,
+        /// What was found.
+        found: Quoted,
+    },
+    /// It has been used before.
+    #[error("has {found} a second time")]
+    Duplicate {
+        /// The value.
+        found: Quoted,
+    },
+    /// A toolset names a tool that its provider does not have.
+    #[error("names the tool {found}, which this provider does not have")]
+    UnknownTool {
+        /// The tool's id.
+        found: Quoted,
+    },
+    /// A schema for a tool's input or output is not one for an object.
+    #[error("must be a JSON Schema whose top-level `type` is \"object\"")]
+    NotAnObjectSchema,
+}
+
+/// A piece of a manifest for showing: quoted, with what could disturb a terminal or log escaped,
+/// and cut to a hundred characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Quoted(String);
+
+impl Quoted {
+    const LIMIT: usize = 100;
+
+    pub(crate) fn new(text: &str) -> Self {
+        Self(match text.char_indices().nth(Self::LIMIT) {
+            None => text.to_owned(),
+            Some((end, _)) => format!("{}…", &text[..end]),
+        })
+    }
+
+    /// The text, cut.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Quoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl fmt::Debug for Quoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+fn lines(problems: &[ManifestProblem]) -> String {
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_has_a_line() {
+        let error = ManifestError::Invalid {
+            problems: vec![
+                ManifestProblem::new("id", ManifestProblemKind::Empty),
+                ManifestProblem::new(
+                    "args[1]",
+                    ManifestProblemKind::Type {
+                        expected: "a string",
+                        found: "a number",
+                    },
+                ),
+            ],
+        };
+        assert_eq!(
+            error.to_string(),
+            "field `id` is missing or empty\nfield `args[1]` must be a string, found a number"
+        );
+        assert_eq!(error.problems().len(), 2);
+    }
+
+    #[test]
+    fn what_is_shown_of_a_manifest_is_short_and_on_one_line() {
+        let shown = Quoted::new(&"ä\n".repeat(1_000)).to_string();
+        assert!(shown.len() < 300, "{}", shown.len());
+        assert!(!shown.contains('\n'));
+    }
+}

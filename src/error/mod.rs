@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use disconnect::Disconnect;
 pub use id::{IdError, UnknownName};
-pub use manifest::{ManifestError, ManifestProblem};
+pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind, Quoted};
 pub use package::PackageError;
 pub use phase::Phase;
 pub use rpc::RpcError;

@@ -1,0 +1,228 @@
+//! What of a plugin can be configured, and checking a proposed configuration against it
+//! (protocol file, sections 3.3 and 12). Sending and storing configurations is not here.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::{Map, Number, Value};
+
+use super::kind_of;
+use super::manifest::Object;
+use crate::error::Quoted;
+
+const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
+
+/// A configuration: an object of whatever members the plugin understands.
+pub type Configuration = Map<String, Value>;
+
+/// The manifest's `configuration_schema`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ConfigurationSchema {
+    /// The fields, in the author's order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<ConfigurationField>,
+}
+
+/// One field of a configuration.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConfigurationField {
+    /// Its type, with the default.
+    #[serde(flatten)]
+    pub kind: ConfigurationFieldKind,
+    /// The name of the member in the configuration; white space around it does not count.
+    pub id: String,
+    /// What people see; may be empty.
+    pub label: String,
+    /// For people; may be empty.
+    pub description: String,
+}
+
+/// The type of a field, with the value that an admin page shows until there is one. **The host
+/// never applies defaults**: a plugin has its own.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ConfigurationFieldKind {
+    /// Text.
+    String {
+        /// Shown until there is a value.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        default: Option<String>,
+    },
+    /// Any number.
+    Number {
+        /// Shown until there is a value.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        default: Option<Number>,
+    },
+    /// Yes or no.
+    Boolean {
+        /// Shown until there is a value.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        default: Option<bool>,
+    },
+}
+
+/// A member of a proposed configuration that does not have its field's type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("field {field} must be {expected}, found {found}")]
+#[non_exhaustive]
+pub struct ConfigurationProblem {
+    /// The field.
+    pub field: Quoted,
+    /// What it should be, such as `a number`.
+    pub expected: &'static str,
+    /// What it is.
+    pub found: &'static str,
+}
+
+impl ConfigurationSchema {
+    /// What is wrong with a proposed configuration; empty when it can be sent to the plugin.
+    ///
+    /// Only the types of members that a field names are checked. Other members are allowed, none
+    /// is required, and `null` is no value of any type.
+    pub fn problems(&self, proposal: &Configuration) -> Vec<ConfigurationProblem> {
+        // Two fields with one id: the last counts.
+        let fields: HashMap<&str, &ConfigurationField> = self
+            .fields
+            .iter()
+            .map(|field| (field.id.trim(), field))
+            .filter(|(id, _)| !id.is_empty())
+            .collect();
+        proposal
+            .iter()
+            .filter_map(|(name, value)| {
+                let kind = &fields.get(name.as_str())?.kind;
+                (!kind.accepts(value)).then(|| ConfigurationProblem {
+                    field: Quoted::new(name),
+                    expected: kind.expected(),
+                    found: kind_of(value),
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn decode(object: &mut Object<'_>) -> Self {
+        Self {
+            fields: object.objects("fields", ConfigurationField::decode),
+        }
+    }
+}
+
+impl ConfigurationField {
+    fn decode(object: &mut Object<'_>) -> Option<Self> {
+        let name = object.type_name()?;
+        let kind = match name.as_str() {
+            "string" => ConfigurationFieldKind::String {
+                default: object.optional_string("default"),
+            },
+            "number" => ConfigurationFieldKind::Number {
+                default: object.optional_number("default"),
+            },
+            "boolean" => ConfigurationFieldKind::Boolean {
+                default: object.optional_boolean("default"),
+            },
+            _ => {
+                object.unknown("type", &name, KNOWN_TYPES);
+                return None;
+            }
+        };
+        Some(Self {
+            kind,
+            id: object.string("id"),
+            label: object.string("label"),
+            description: object.string("description"),
+        })
+    }
+}
+
+impl ConfigurationFieldKind {
+    fn accepts(&self, value: &Value) -> bool {
+        match self {
+            Self::String { .. } => value.is_string(),
+            Self::Number { .. } => value.is_number(),
+            Self::Boolean { .. } => value.is_boolean(),
+        }
+    }
+
+    const fn expected(&self) -> &'static str {
+        match self {
+            Self::String { .. } => "a string",
+            Self::Number { .. } => "a number",
+            Self::Boolean { .. } => "a boolean",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn field(id: &str, kind: ConfigurationFieldKind) -> ConfigurationField {
+        ConfigurationField {
+            kind,
+            id: id.to_owned(),
+            label: String::new(),
+            description: String::new(),
+        }
+    }
+
+    fn schema() -> ConfigurationSchema {
+        ConfigurationSchema {
+            fields: vec![
+                field("channel", ConfigurationFieldKind::String { default: None }),
+                field(" limit ", ConfigurationFieldKind::Number { default: None }),
+                field("loud", ConfigurationFieldKind::Boolean { default: None }),
+            ],
+        }
+    }
+
+    fn problems(schema: &ConfigurationSchema, proposal: Value) -> Vec<String> {
+        let Value::Object(proposal) = proposal else {
+            panic!("{proposal} is no configuration");
+        };
+        schema
+            .problems(&proposal)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn types_of_named_members_are_checked_all_at_once() {
+        let good = json!({"channel": "general", "limit": 2.5, "loud": false});
+        assert!(problems(&schema(), good).is_empty());
+        let bad = json!({"channel": 1, "limit": "25", "loud": null, "other": null});
+        assert_eq!(
+            problems(&schema(), bad),
+            [
+                "field \"channel\" must be a string, found a number",
+                "field \"limit\" must be a number, found a string",
+                "field \"loud\" must be a boolean, found null",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_required_and_unknown_members_are_allowed() {
+        assert!(problems(&schema(), json!({})).is_empty());
+        assert!(problems(&schema(), json!({"more": [1, 2]})).is_empty());
+        assert!(problems(&ConfigurationSchema::default(), json!({"limit": "x"})).is_empty());
+    }
+
+    #[test]
+    fn the_last_field_of_an_id_counts_and_an_empty_id_names_nothing() {
+        let mut schema = schema();
+        schema.fields.push(field(
+            "limit",
+            ConfigurationFieldKind::String { default: None },
+        ));
+        schema.fields.push(field(
+            "  ",
+            ConfigurationFieldKind::Boolean { default: None },
+        ));
+        assert!(problems(&schema, json!({"limit": "25", "": 1, "  ": 1})).is_empty());
+    }
+}

@@ -1,0 +1,319 @@
+//! The manifest's capabilities: what a plugin offers to Robots (protocol file, section 3.4), and
+//! the rules for them. Calling what is offered is in [`crate::protocol::method`].
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::decode::{Object, Problems};
+use crate::error::{ManifestProblemKind, Quoted};
+
+const KNOWN_TYPES: &str = "\"robot.llm_provider\", \"robot.tool_provider\"";
+
+/// Something that a plugin offers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type")]
+#[non_exhaustive]
+pub enum Capability {
+    /// Language models.
+    #[serde(rename = "robot.llm_provider")]
+    RobotLlmProvider(RobotLlmProvider),
+    /// Tools that Robots may call.
+    #[serde(rename = "robot.tool_provider")]
+    RobotToolProvider(RobotToolProvider),
+}
+
+/// A provider of language models.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RobotLlmProvider {
+    /// The provider part of model references such as `provider/model`: a letter or digit, then
+    /// letters, digits, `.`, `_` and `-`.
+    pub id: String,
+    /// Never empty; `v1` in practice.
+    pub version: String,
+    /// Display name; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// May be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+/// A provider of tools.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RobotToolProvider {
+    /// A letter or digit, then letters, digits and `_`.
+    pub id: String,
+    /// Never empty; `v1` in practice.
+    pub version: String,
+    /// Display name; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// May be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The tools.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<RobotTool>,
+    /// Groups of the tools.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub toolsets: Vec<RobotToolset>,
+}
+
+/// A tool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RobotTool {
+    /// A letter or digit, then letters, digits and `_`; unique within the provider.
+    pub id: String,
+    /// Name for the model.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON Schema of the arguments; its top-level `type` is `object`.
+    pub input_schema: Map<String, Value>,
+    /// JSON Schema of the output; its top-level `type` is `object`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<Map<String, Value>>,
+    /// Name for people; falls back to `name`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// Whether a person must agree to each call.
+    #[serde(skip_serializing_if = "is_false")]
+    pub requires_confirmation: bool,
+    /// Whether it only works within a workspace.
+    #[serde(skip_serializing_if = "is_false")]
+    pub requires_workspace: bool,
+    /// Hints about what a call does.
+    #[serde(skip_serializing_if = "ToolAnnotations::is_empty")]
+    pub annotations: ToolAnnotations,
+}
+
+/// What the author says about a tool's effects. Hints, not promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolAnnotations {
+    /// It changes nothing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub read_only_hint: bool,
+    /// It may destroy something.
+    #[serde(skip_serializing_if = "is_false")]
+    pub destructive_hint: bool,
+    /// Calling it twice has the effect of calling it once.
+    #[serde(skip_serializing_if = "is_false")]
+    pub idempotent_hint: bool,
+    /// It reaches beyond the plugin and its host.
+    #[serde(skip_serializing_if = "is_false")]
+    pub open_world_hint: bool,
+}
+
+/// A group of tools that are handed out together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RobotToolset {
+    /// Unique within the provider.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// What the group is for.
+    pub description: String,
+    /// Added to a model's instructions with the tools; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instruction: String,
+    /// Whether it only works within a workspace.
+    #[serde(skip_serializing_if = "is_false")]
+    pub requires_workspace: bool,
+    /// Ids of tools of the same provider.
+    pub tools: Vec<String>,
+}
+
+impl Capability {
+    /// The id of the provider.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::RobotLlmProvider(provider) => &provider.id,
+            Self::RobotToolProvider(provider) => &provider.id,
+        }
+    }
+
+    pub(super) fn decode(object: &mut Object<'_>) -> Option<Self> {
+        let kind = object.type_name()?;
+        match kind.as_str() {
+            "robot.llm_provider" => Some(Self::RobotLlmProvider(RobotLlmProvider {
+                id: object.string("id"),
+                version: object.string("version"),
+                name: object.string("name"),
+                description: object.string("description"),
+            })),
+            "robot.tool_provider" => Some(Self::RobotToolProvider(RobotToolProvider {
+                id: object.string("id"),
+                version: object.string("version"),
+                name: object.string("name"),
+                description: object.string("description"),
+                tools: object.objects("tools", |tool| Some(RobotTool::decode(tool))),
+                toolsets: object.objects("toolsets", |toolset| Some(RobotToolset::decode(toolset))),
+            })),
+            _ => {
+                object.unknown("type", &kind, KNOWN_TYPES);
+                None
+            }
+        }
+    }
+
+    pub(super) fn check(&self, path: &str, problems: &mut Problems) {
+        let (id, version) = match self {
+            Self::RobotLlmProvider(provider) => (&provider.id, &provider.version),
+            Self::RobotToolProvider(provider) => (&provider.id, &provider.version),
+        };
+        let id_path = format!("{path}.id");
+        match self {
+            Self::RobotLlmProvider(_) => problems.check_characters(
+                id_path,
+                id,
+                is_llm_provider_id,
+                "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
+            ),
+            Self::RobotToolProvider(_) => check_tool_id(id_path, id, problems),
+        }
+        if version.is_empty() {
+            problems.add(format!("{path}.version"), ManifestProblemKind::Empty);
+        }
+        if let Self::RobotToolProvider(provider) = self {
+            provider.check_tools(path, problems);
+        }
+    }
+}
+
+impl RobotToolProvider {
+    fn check_tools(&self, path: &str, problems: &mut Problems) {
+        let mut tools = HashSet::new();
+        for (index, tool) in self.tools.iter().enumerate() {
+            let path = format!("{path}.tools[{index}]");
+            check_tool_id(format!("{path}.id"), &tool.id, problems);
+            if !tools.insert(tool.id.as_str()) {
+                duplicate(format!("{path}.id"), &tool.id, problems);
+            }
+            if !describes_object(&tool.input_schema) {
+                problems.add(
+                    format!("{path}.input_schema"),
+                    ManifestProblemKind::NotAnObjectSchema,
+                );
+            }
+            if tool
+                .output_schema
+                .as_ref()
+                .is_some_and(|schema| !describes_object(schema))
+            {
+                problems.add(
+                    format!("{path}.output_schema"),
+                    ManifestProblemKind::NotAnObjectSchema,
+                );
+            }
+        }
+        let mut toolsets = HashSet::new();
+        for (index, toolset) in self.toolsets.iter().enumerate() {
+            let path = format!("{path}.toolsets[{index}]");
+            if !toolsets.insert(toolset.id.as_str()) {
+                duplicate(format!("{path}.id"), &toolset.id, problems);
+            }
+            for (index, tool) in toolset.tools.iter().enumerate() {
+                if !tools.contains(tool.as_str()) {
+                    problems.add(
+                        format!("{path}.tools[{index}]"),
+                        ManifestProblemKind::UnknownTool {
+                            found: Quoted::new(tool),
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl RobotTool {
+    fn decode(object: &mut Object<'_>) -> Self {
+        Self {
+            id: object.string("id"),
+            name: object.string("name"),
+            description: object.string("description"),
+            input_schema: object.map("input_schema").unwrap_or_default(),
+            output_schema: object.map("output_schema"),
+            title: object.string("title"),
+            requires_confirmation: object.boolean("requires_confirmation"),
+            requires_workspace: object.boolean("requires_workspace"),
+            annotations: object
+                .object("annotations", ToolAnnotations::decode)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl ToolAnnotations {
+    // The signature is serde's.
+    #[expect(clippy::trivially_copy_pass_by_ref)]
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn decode(object: &mut Object<'_>) -> Self {
+        Self {
+            read_only_hint: object.boolean("readOnlyHint"),
+            destructive_hint: object.boolean("destructiveHint"),
+            idempotent_hint: object.boolean("idempotentHint"),
+            open_world_hint: object.boolean("openWorldHint"),
+        }
+    }
+}
+
+impl RobotToolset {
+    fn decode(object: &mut Object<'_>) -> Self {
+        Self {
+            id: object.string("id"),
+            name: object.string("name"),
+            description: object.string("description"),
+            instruction: object.string("instruction"),
+            requires_workspace: object.boolean("requires_workspace"),
+            tools: object.strings("tools"),
+        }
+    }
+}
+
+fn check_tool_id(field: String, id: &str, problems: &mut Problems) {
+    problems.check_characters(
+        field,
+        id,
+        |id| first_and_rest(id, |byte| byte == b'_'),
+        "begin with a letter or digit and go on with letters, digits and '_'",
+    );
+}
+
+fn is_llm_provider_id(id: &str) -> bool {
+    first_and_rest(id, |byte| matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// A letter or digit, then those and what else is allowed.
+fn first_and_rest(id: &str, also: fn(u8) -> bool) -> bool {
+    id.bytes()
+        .next()
+        .is_some_and(|first| first.is_ascii_alphanumeric())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || also(byte))
+}
+
+fn duplicate(field: String, value: &str, problems: &mut Problems) {
+    // That an id is empty has been said already.
+    if !value.is_empty() {
+        let found = Quoted::new(value);
+        problems.add(field, ManifestProblemKind::Duplicate { found });
+    }
+}
+
+fn describes_object(schema: &Map<String, Value>) -> bool {
+    schema.get("type").and_then(Value::as_str) == Some("object")
+}
+
+// The signature is serde's.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !*value
+}

@@ -1,0 +1,235 @@
+//! Reads the members of a JSON object one by one, and notes everything that has the wrong type
+//! instead of stopping at the first. What a manifest's members mean is not here.
+//!
+//! The rules are those of the decoder that plugins were written against (protocol file,
+//! section 3.1): names match ignoring case, `null` is the same as leaving the member out, and a
+//! missing member is empty.
+
+use serde_json::{Map, Number, Value};
+
+use crate::error::{ManifestProblem, ManifestProblemKind, Quoted};
+use crate::protocol::kind_of;
+
+/// Where problems are collected, up to [`ManifestProblem::LIMIT`].
+#[derive(Default)]
+pub(super) struct Problems(Vec<ManifestProblem>);
+
+impl Problems {
+    pub(super) fn add(&mut self, field: impl Into<String>, kind: ManifestProblemKind) {
+        if self.0.len() < ManifestProblem::LIMIT {
+            self.0.push(ManifestProblem::new(field, kind));
+        }
+    }
+
+    /// Notes an id that is empty, or that does not match the pattern that `allowed` describes.
+    pub(super) fn check_characters(
+        &mut self,
+        field: impl Into<String>,
+        id: &str,
+        matches: fn(&str) -> bool,
+        allowed: &'static str,
+    ) {
+        if id.is_empty() {
+            self.add(field, ManifestProblemKind::Empty);
+        } else if !matches(id) {
+            let found = Quoted::new(id);
+            self.add(field, ManifestProblemKind::Characters { allowed, found });
+        }
+    }
+
+    pub(super) fn into_vec(self) -> Vec<ManifestProblem> {
+        self.0
+    }
+}
+
+/// An object that is being taken apart.
+pub(crate) struct Object<'p> {
+    path: String,
+    members: Map<String, Value>,
+    problems: &'p mut Problems,
+}
+
+impl<'p> Object<'p> {
+    pub(super) fn new(members: Map<String, Value>, problems: &'p mut Problems) -> Self {
+        Self {
+            path: String::new(),
+            members,
+            problems,
+        }
+    }
+
+    /// What has not been taken.
+    pub(super) fn rest(self) -> Map<String, Value> {
+        self.members
+    }
+
+    /// The member `type`, which tells the objects of a list apart. Nothing, and a problem noted,
+    /// when it is missing.
+    pub(crate) fn type_name(&mut self) -> Option<String> {
+        match self.take("type") {
+            Some(Value::String(name)) => Some(name),
+            Some(other) => self.wrong("type", "a string", &other),
+            None => {
+                self.problem("type", ManifestProblemKind::Empty);
+                None
+            }
+        }
+    }
+
+    /// Notes that the member `name` has a value outside its fixed set.
+    pub(crate) fn unknown(&mut self, name: &str, found: &str, known: &'static str) {
+        let found = Quoted::new(found);
+        self.problem(name, ManifestProblemKind::UnknownName { known, found });
+    }
+
+    /// Text; empty when missing.
+    pub(crate) fn string(&mut self, name: &str) -> String {
+        self.optional_string(name).unwrap_or_default()
+    }
+
+    /// Text, where being there makes a difference.
+    pub(crate) fn optional_string(&mut self, name: &str) -> Option<String> {
+        match self.take(name)? {
+            Value::String(text) => Some(text),
+            other => self.wrong(name, "a string", &other),
+        }
+    }
+
+    /// A boolean, where being there makes a difference.
+    pub(crate) fn optional_boolean(&mut self, name: &str) -> Option<bool> {
+        match self.take(name)? {
+            Value::Bool(value) => Some(value),
+            other => self.wrong(name, "a boolean", &other),
+        }
+    }
+
+    /// A boolean; false when missing.
+    pub(crate) fn boolean(&mut self, name: &str) -> bool {
+        self.optional_boolean(name).unwrap_or_default()
+    }
+
+    /// A number, where being there makes a difference.
+    pub(crate) fn optional_number(&mut self, name: &str) -> Option<Number> {
+        match self.take(name)? {
+            Value::Number(value) => Some(value),
+            other => self.wrong(name, "a number", &other),
+        }
+    }
+
+    /// An object of any content.
+    pub(crate) fn map(&mut self, name: &str) -> Option<Map<String, Value>> {
+        match self.take(name)? {
+            Value::Object(members) => Some(members),
+            other => self.wrong(name, "an object", &other),
+        }
+    }
+
+    /// A list of texts; empty when missing.
+    pub(crate) fn strings(&mut self, name: &str) -> Vec<String> {
+        let path = self.path_to(name);
+        self.list(name)
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, element)| match element {
+                Value::String(text) => Some(text),
+                other => {
+                    self.problems
+                        .add(format!("{path}[{index}]"), wrong_type("a string", &other));
+                    None
+                }
+            })
+            .collect()
+    }
+
+    /// An object of known content.
+    pub(crate) fn object<T>(
+        &mut self,
+        name: &str,
+        decode: impl FnOnce(&mut Object<'_>) -> T,
+    ) -> Option<T> {
+        let members = self.map(name)?;
+        Some(decode(&mut Object {
+            path: self.path_to(name),
+            members,
+            problems: self.problems,
+        }))
+    }
+
+    /// A list of objects; empty when missing. An element that is no object, or for which `decode`
+    /// gives nothing, is left out.
+    pub(crate) fn objects<T>(
+        &mut self,
+        name: &str,
+        mut decode: impl FnMut(&mut Object<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let path = self.path_to(name);
+        let mut decoded = Vec::new();
+        for (index, element) in self.list(name).into_iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            match element {
+                Value::Object(members) => decoded.extend(decode(&mut Object {
+                    path,
+                    members,
+                    problems: self.problems,
+                })),
+                other => self.problems.add(path, wrong_type("an object", &other)),
+            }
+        }
+        decoded
+    }
+
+    /// Either text or an object, as it stands; nothing for other types, which are noted.
+    pub(crate) fn text_or_object(&mut self, name: &str) -> Option<Value> {
+        match self.take(name)? {
+            value @ (Value::String(_) | Value::Object(_)) => Some(value),
+            other => self.wrong(name, "a string or an object", &other),
+        }
+    }
+
+    fn list(&mut self, name: &str) -> Vec<Value> {
+        match self.take(name) {
+            None => Vec::new(),
+            Some(Value::Array(elements)) => elements,
+            Some(other) => self.wrong(name, "an array", &other).unwrap_or_default(),
+        }
+    }
+
+    /// Takes a member out, in whatever spelling; the exact one wins. `null` is nothing.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        let exact = self.members.remove(name);
+        let mut other_spelling = None;
+        self.members.retain(|key, value| {
+            let same = key.eq_ignore_ascii_case(name);
+            if same {
+                other_spelling = Some(value.take());
+            }
+            !same
+        });
+        exact.or(other_spelling).filter(|value| !value.is_null())
+    }
+
+    fn problem(&mut self, name: &str, kind: ManifestProblemKind) {
+        let field = self.path_to(name);
+        self.problems.add(field, kind);
+    }
+
+    fn wrong<T>(&mut self, name: &str, expected: &'static str, found: &Value) -> Option<T> {
+        self.problem(name, wrong_type(expected, found));
+        None
+    }
+
+    fn path_to(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+}
+
+fn wrong_type(expected: &'static str, found: &Value) -> ManifestProblemKind {
+    ManifestProblemKind::Type {
+        expected,
+        found: kind_of(found),
+    }
+}

@@ -1,0 +1,302 @@
+//! The manifest: what an author says about a plugin, and the rules for it
+//! (protocol file, section 3).
+//!
+//! What lives here: the types, decoding, checking and encoding. What does not: finding the
+//! manifest in an archive (`package`), and acting on it.
+
+mod access;
+mod capability;
+mod decode;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+pub use access::{AccessLink, AccessRequest, LinkUrl};
+pub use capability::{
+    Capability, RobotLlmProvider, RobotTool, RobotToolProvider, RobotToolset, ToolAnnotations,
+};
+pub(crate) use decode::Object;
+use decode::Problems;
+
+use super::configuration::ConfigurationSchema;
+use super::event::is_storyden_event;
+use super::kind_of;
+use crate::error::{ManifestError, ManifestProblem, ManifestProblemKind};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const NAME_LIMIT: usize = 100;
+const KNOWN_TRANSPORTS: &str = "\"websocket\", \"stdio\"";
+
+/// What an author says about a plugin.
+///
+/// The fields are open: a manifest made or changed in code is checked with
+/// [`problems`](Self::problems). Decoding with serde checks types alone, so that records stay
+/// readable when rules change; [`parse`](Self::parse) checks everything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Manifest {
+    /// The author's name for the plugin: letters, digits and hyphens, with a letter or digit at
+    /// both ends. Several installations may share it.
+    pub id: String,
+    /// Who wrote it; the same characters as `id`.
+    pub author: String,
+    /// Display name, 1 to 100 bytes.
+    pub name: String,
+    /// For people; may be empty.
+    pub description: String,
+    /// For people; may be empty.
+    pub version: String,
+    /// The program of a supervised plugin: with a slash in it a path, relative to the folder of
+    /// the package; without, a name to look up on `PATH`. May be empty for an external plugin.
+    pub command: String,
+    /// Arguments of the program.
+    pub args: Vec<String>,
+    /// Names of the events that the plugin wants, as written, so perhaps with repetitions;
+    /// [`events`](Self::events) leaves those out.
+    pub events_consumed: Vec<String>,
+    /// Whether, and as whom, the plugin wants to call the host's HTTP API.
+    pub access: Option<AccessRequest>,
+    /// What can be configured.
+    pub configuration_schema: Option<ConfigurationSchema>,
+    /// What the plugin offers.
+    pub capabilities: Vec<Capability>,
+    /// How a supervised plugin talks to the host. An extension: Storyden's host ignores it.
+    pub transport: Transport,
+    /// Top-level members that are not known here, kept for those who do know them.
+    pub extra: Map<String, Value>,
+}
+
+/// How a supervised plugin talks to the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// It connects to the URL in `STORYDEN_RPC_URL`.
+    #[default]
+    WebSocket,
+    /// Over its standard input and output, one message to a line.
+    Stdio,
+}
+
+impl Transport {
+    /// The manifest's exact string.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Stdio => "stdio",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Manifest {
+    /// Decodes and checks a manifest.
+    ///
+    /// More is tolerated than the schema allows, as plugins in the field need it: a byte order
+    /// mark, unknown members, member names in another case, repeated members (the last counts),
+    /// `null` for a missing member, and a missing description, version or command. Event names are
+    /// not compared with a list, because the set is open; see
+    /// [`unknown_events`](Self::unknown_events).
+    ///
+    /// # Errors
+    /// - [`ManifestError::Json`], [`ManifestError::NotAnObject`]: this is no manifest at all.
+    /// - [`ManifestError::Invalid`]: with all that is wrong, not only the first. Rules for a
+    ///   member are only looked at when everything in it has the right type.
+    pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
+        let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+        let (manifest, mut problems) = match serde_json::from_slice(json) {
+            Ok(Value::Object(members)) => Self::decode(members),
+            Ok(other) => {
+                let found = kind_of(&other);
+                return Err(ManifestError::NotAnObject { found });
+            }
+            Err(error) => return Err(ManifestError::Json(error)),
+        };
+        let undecoded: HashSet<String> = problems
+            .iter()
+            .map(|problem| top_level(&problem.field).to_owned())
+            .collect();
+        problems.extend(
+            manifest
+                .problems()
+                .into_iter()
+                .filter(|problem| !undecoded.contains(top_level(&problem.field))),
+        );
+        problems.truncate(ManifestProblem::LIMIT);
+        if problems.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(ManifestError::Invalid { problems })
+        }
+    }
+
+    /// What is wrong with this manifest; empty when it can be used. At most
+    /// [`ManifestProblem::LIMIT`] are listed.
+    pub fn problems(&self) -> Vec<ManifestProblem> {
+        let mut problems = Problems::default();
+        for (field, value) in [("id", &self.id), ("author", &self.author)] {
+            problems.check_characters(
+                field,
+                value,
+                is_slug,
+                "begin and end with a letter or digit and hold only those and hyphens",
+            );
+        }
+        let found = self.name.len();
+        if found == 0 {
+            problems.add("name", ManifestProblemKind::Empty);
+        } else if found > NAME_LIMIT {
+            let limit = NAME_LIMIT;
+            problems.add("name", ManifestProblemKind::TooLong { limit, found });
+        }
+        for (index, event) in self.events_consumed.iter().enumerate() {
+            if event.is_empty() {
+                problems.add(
+                    format!("events_consumed[{index}]"),
+                    ManifestProblemKind::Empty,
+                );
+            }
+        }
+        for (index, capability) in self.capabilities.iter().enumerate() {
+            capability.check(&format!("capabilities[{index}]"), &mut problems);
+        }
+        problems.into_vec()
+    }
+
+    /// The events that the plugin wants, each once, in the author's order.
+    pub fn events(&self) -> impl Iterator<Item = &str> {
+        let mut seen = HashSet::new();
+        self.events_consumed
+            .iter()
+            .map(String::as_str)
+            .filter(move |event| seen.insert(*event))
+    }
+
+    /// Whether the plugin wants this event.
+    pub fn consumes(&self, event: &str) -> bool {
+        self.events_consumed.iter().any(|name| name == event)
+    }
+
+    /// The events that the plugin wants and that are not Storyden's, each once. In a host without
+    /// events of its own they are misspelled, and will never come.
+    pub fn unknown_events(&self) -> impl Iterator<Item = &str> {
+        self.events().filter(|event| !is_storyden_event(event))
+    }
+
+    fn decode(members: Map<String, Value>) -> (Self, Vec<ManifestProblem>) {
+        let mut problems = Problems::default();
+        let mut object = Object::new(members, &mut problems);
+        let manifest = Self {
+            id: object.string("id"),
+            author: object.string("author"),
+            name: object.string("name"),
+            description: object.string("description"),
+            version: object.string("version"),
+            command: object.string("command"),
+            args: object.strings("args"),
+            events_consumed: object.strings("events_consumed"),
+            access: object.object("access", AccessRequest::decode),
+            configuration_schema: object
+                .object("configuration_schema", ConfigurationSchema::decode),
+            capabilities: object.objects("capabilities", Capability::decode),
+            transport: match object.optional_string("transport").as_deref() {
+                None | Some("websocket") => Transport::WebSocket,
+                Some("stdio") => Transport::Stdio,
+                Some(other) => {
+                    object.unknown("transport", other, KNOWN_TRANSPORTS);
+                    Transport::default()
+                }
+            },
+            extra: object.rest(),
+        };
+        (manifest, problems.into_vec())
+    }
+}
+
+/// `capabilities` of `capabilities[0].id`.
+fn top_level(field: &str) -> &str {
+    field.split(['.', '[']).next().unwrap_or(field)
+}
+
+fn is_slug(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Required members always, optional ones unless empty, and what is not known here.
+impl Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("author", &self.author)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("description", &self.description)?;
+        map.serialize_entry("version", &self.version)?;
+        map.serialize_entry("command", &self.command)?;
+        if !self.args.is_empty() {
+            map.serialize_entry("args", &self.args)?;
+        }
+        if !self.events_consumed.is_empty() {
+            map.serialize_entry("events_consumed", &self.events_consumed)?;
+        }
+        if let Some(access) = &self.access {
+            map.serialize_entry("access", access)?;
+        }
+        if let Some(schema) = &self.configuration_schema {
+            map.serialize_entry("configuration_schema", schema)?;
+        }
+        if !self.capabilities.is_empty() {
+            map.serialize_entry("capabilities", &self.capabilities)?;
+        }
+        if self.transport != Transport::default() {
+            map.serialize_entry("transport", self.transport.as_str())?;
+        }
+        for (name, value) in &self.extra {
+            if !MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// The names that `extra` may not hide behind.
+const MEMBERS: [&str; 12] = [
+    "id",
+    "author",
+    "name",
+    "description",
+    "version",
+    "command",
+    "args",
+    "events_consumed",
+    "access",
+    "configuration_schema",
+    "capabilities",
+    "transport",
+];
+
+/// Checks types alone; see [`Manifest`].
+impl<'de> Deserialize<'de> for Manifest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (manifest, problems) = Self::decode(Map::deserialize(deserializer)?);
+        if problems.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(serde::de::Error::custom(ManifestError::Invalid {
+                problems,
+            }))
+        }
+    }
+}
