@@ -7,13 +7,21 @@
 //!
 //! Facts come from the protocol file; comments name its sections.
 
+pub mod access;
 mod base_url;
 pub mod configuration;
 pub mod event;
+pub mod jsonrpc;
 pub mod manifest;
+pub mod method;
+pub mod peer;
 
+pub use access::{AccessGrant, AccessShape};
 pub use configuration::ConfigurationSchema;
+pub use jsonrpc::{PeerId, ResultObject};
 pub use manifest::{Capability, Manifest, Transport};
+pub use method::Method;
+pub use peer::PeerKind;
 
 /// What kind of JSON value this is, with its article, for error texts.
 fn kind_of(value: &serde_json::Value) -> &'static str {
@@ -25,5 +33,19 @@ fn kind_of(value: &serde_json::Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+/// The same for JSON that has not been decoded: its first byte tells. Only for text that begins
+/// with a JSON value.
+fn kind_of_text(json: &str) -> &'static str {
+    match json.bytes().find(|byte| !byte.is_ascii_whitespace()) {
+        None => "nothing",
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'"') => "a string",
+        Some(b'[') => "an array",
+        Some(b'{') => "an object",
+        Some(_) => "a number",
     }
 }

@@ -1,0 +1,13 @@
+//! The JSON-RPC envelope (protocol file, section 8): telling requests from responses without
+//! copying what they carry, and writing both. What params and results mean is in
+//! [`method`](super::method); matching responses to calls is in `session`.
+
+mod encode;
+mod envelope;
+mod peer_id;
+mod result_object;
+
+pub use encode::{encode_error, encode_request, encode_result};
+pub use envelope::{Envelope, EnvelopeError, Incoming, ResultSpan};
+pub use peer_id::PeerId;
+pub use result_object::ResultObject;

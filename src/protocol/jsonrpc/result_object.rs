@@ -1,0 +1,62 @@
+//! `ResultObject`: what a request is answered with.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::protocol::kind_of;
+
+/// The result of a request: always a JSON object, because without a member `method` in it the Go
+/// SDK cannot decode a response and its caller hangs (protocol file, section 1). That member is
+/// added when the result is written; the others are the handler's.
+#[derive(Clone, Default, PartialEq)]
+pub struct ResultObject(Map<String, Value>);
+
+impl ResultObject {
+    /// An empty result.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The result that this value encodes to.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] when it does not encode to a JSON object: nothing else can be expressed.
+    pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
+        let value = serde_json::to_value(value).map_err(|error| Error::encode("result", error))?;
+        match value {
+            Value::Object(members) => Ok(Self(members)),
+            other => Err(not_an_object("result", kind_of(&other))),
+        }
+    }
+
+    /// The members, without `method` unless the handler put one in.
+    pub fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The members, without `method` unless the handler put one in.
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+}
+
+impl From<Map<String, Value>> for ResultObject {
+    fn from(members: Map<String, Value>) -> Self {
+        Self(members)
+    }
+}
+
+impl fmt::Debug for ResultObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Payloads are never shown: they may hold secrets.
+        write!(f, "ResultObject({} members)", self.0.len())
+    }
+}
+
+pub(super) fn not_an_object(what: &'static str, found: &'static str) -> Error {
+    let problem = format_args!("must be a JSON object, found {found}");
+    Error::encode(what, serde::ser::Error::custom(problem))
+}

@@ -1,0 +1,128 @@
+//! The nine methods, each with the types of its params and reply (protocol file, sections 9
+//! and 10). An embedder adds methods of its own by implementing [`Method`].
+//!
+//! Decoding is lenient where the SDKs differ: unknown members are ignored, and `null` stands for
+//! an empty list or object, because that is how Go writes one. Encoding is strict, because the
+//! Python SDK is: optional members that are empty are left out, and nothing is ever `null`.
+//!
+//! Unlike the envelope, params and replies are decoded by recursion, up to 127 levels deep; deeper
+//! ones are refused. A thread that does it needs a stack of half a mebibyte (a debug build uses
+//! close to 256 KiB of it, a release build less than 64).
+
+mod host_to_plugin;
+mod plugin_to_host;
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+pub use host_to_plugin::{
+    Configure, ConfigureReply, Event, EventParams, EventReply, FinishReason, GenerateMessage,
+    GenerateParams, GenerateReply, GenerateRole, GenerateTool, GenerateToolCall, ListModelsParams,
+    ListModelsReply, Model, Ping, PingReply, RobotModelProviderGenerate,
+    RobotModelProviderListModels, RobotToolCall, ToolCallParams, ToolCallReply,
+};
+pub use plugin_to_host::{
+    AccessGet, GetConfig, GetConfigParams, GetConfigReply, RobotRun, RobotRunAttention,
+    RobotRunOutput, RobotRunParams, RobotRunReason, RobotRunReply, RobotRunStatus,
+    RobotRunWorkspace,
+};
+
+use super::kind_of_text;
+use crate::error::{Error, Result, RpcError};
+
+/// A method: its name, and what goes there and comes back.
+///
+/// Params and reply must encode to JSON objects. The reply needs no member `method`: it is added
+/// when the reply is sent and ignored when one is read.
+///
+/// ```
+/// use plugin_runner::protocol::Method;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Greeting {
+///     text: String,
+/// }
+///
+/// struct Greet;
+///
+/// impl Method for Greet {
+///     const NAME: &'static str = "greet";
+///     type Params = Greeting;
+///     type Reply = Greeting;
+/// }
+/// ```
+pub trait Method {
+    /// The name on the wire.
+    const NAME: &'static str;
+    /// What is asked.
+    type Params: Serialize + DeserializeOwned;
+    /// What is answered.
+    type Reply: Serialize + DeserializeOwned;
+}
+
+/// No params, or a reply that says nothing but that it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// Decodes the params of a request. Missing ones are an empty object.
+///
+/// # Errors
+/// An error response to send: -32602, saying what is wrong with the params.
+pub fn decode_params<M: Method>(params: Option<&RawValue>) -> Result<M::Params, RpcError> {
+    object_from_text(params.map_or("{}", RawValue::get)).map_err(|error| {
+        RpcError::new(
+            RpcError::INVALID_PARAMS,
+            format!("invalid params of {}: {error}", M::NAME),
+        )
+    })
+}
+
+/// Decodes the result of a response, given as JSON.
+///
+/// # Errors
+/// [`Error::InvalidReply`] when it is no object, lacks something that is required, or has
+/// something of the wrong type.
+pub fn decode_reply<M: Method>(result: &str) -> Result<M::Reply> {
+    object_from_text(result).map_err(|error| Error::InvalidReply {
+        method: M::NAME.into(),
+        source: Arc::new(error),
+    })
+}
+
+/// Derived decoders would take an array for an object, by position.
+fn object_from_text<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+    match kind_of_text(json) {
+        "an object" => serde_json::from_str(json),
+        found => Err(serde::de::Error::custom(format_args!(
+            "expected an object, found {found}"
+        ))),
+    }
+}
+
+/// For members that Go writes as `null` when they are empty.
+fn null_is_empty<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// For optional text, where empty and missing mean the same.
+// The signature is serde's.
+#[expect(clippy::ref_option)]
+fn is_blank(text: &Option<String>) -> bool {
+    text.as_deref().is_none_or(str::is_empty)
+}
+
+/// An `error` member of a result: nothing, unless it says something.
+fn failure(error: Option<&str>) -> Option<&str> {
+    error.filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,536 @@
+//! Every worked example of the protocol file goes through the types and comes out the same; and
+//! the traps that concern params and replies.
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::protocol::access::{self, AccessGrant, AccessShape};
+use crate::protocol::jsonrpc::{
+    Envelope, Incoming, PeerId, ResultObject, ResultSpan, encode_error, encode_request,
+    encode_result,
+};
+
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        other => panic!("{other} is no object"),
+    }
+}
+
+/// Reads a request into its type and writes it again.
+#[track_caller]
+fn request<M: Method>(text: &str) -> M::Params {
+    let Incoming::Request { id, method, params } = Envelope::parse(text).unwrap() else {
+        panic!("{text} is no request");
+    };
+    assert_eq!(method, M::NAME);
+    let decoded = decode_params::<M>(params).unwrap();
+    let mut again = String::new();
+    let id = serde_json::from_str(id.as_json()).unwrap();
+    encode_request(&mut again, id, &method, &decoded).unwrap();
+    let mut expected = value(text);
+    // We always send params.
+    if params.is_none() {
+        expected["params"] = json!({});
+    }
+    assert_eq!(value(&again), expected);
+    decoded
+}
+
+/// Reads a response into its type and writes it again.
+#[track_caller]
+fn response<M: Method>(text: &str) -> M::Reply {
+    let Incoming::Response { id, outcome } = Envelope::parse(text).unwrap() else {
+        panic!("{text} is no response");
+    };
+    let span = ResultSpan::locate(text, outcome.unwrap());
+    let decoded = decode_reply::<M>(span.of(text)).unwrap();
+    let mut again = String::new();
+    let result = ResultObject::from_serialize(&decoded).unwrap();
+    encode_result(&mut again, &id.unwrap().into(), M::NAME, &result);
+    assert_eq!(value(&again), value(text));
+    decoded
+}
+
+#[test]
+fn event_example() {
+    let params = request::<Event>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","method":"event",
+ "params":{"event":"EventPostReacted","post_id":"d5k2jq45o2dtjn9ct5rg","root_post_id":"d5k2jps5o2dtjn9ct5r0"}}"#,
+    );
+    assert_eq!(params.event, "EventPostReacted");
+    assert_eq!(params.payload["post_id"], "d5k2jq45o2dtjn9ct5rg");
+    assert_eq!(params.payload.len(), 2);
+    let reply = response::<Event>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","result":{"method":"event","ok":true}}"#,
+    );
+    assert!(reply.ok);
+}
+
+#[test]
+fn configure_example() {
+    let params = request::<Configure>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","method":"configure","params":{"channel":"general","limit":25,"loud":false}}"#,
+    );
+    assert_eq!(params["limit"], 25);
+    let reply = response::<Configure>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","result":{"method":"configure","ok":true}}"#,
+    );
+    assert!(reply.ok);
+}
+
+#[test]
+fn ping_example() {
+    request::<Ping>(r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","method":"ping","params":{}}"#);
+    let reply = response::<Ping>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","result":{"method":"ping","pong":true,"status":"healthy","uptime_seconds":4.72}}"#,
+    );
+    assert!(reply.pong);
+    assert_eq!(reply.uptime_seconds, Some(4.72));
+    assert_eq!(reply.status.as_deref(), Some("healthy"));
+}
+
+#[test]
+fn list_models_example() {
+    let params = request::<RobotModelProviderListModels>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","method":"robot_model_provider_list_models","params":{"provider":"acme"}}"#,
+    );
+    assert_eq!(params.provider, "acme");
+    let reply = response::<RobotModelProviderListModels>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","result":{"method":"robot_model_provider_list_models",
+ "models":[{"name":"acme/small-1","display_name":"Small 1","context_window":32768,"max_output_tokens":4096,"released_at":"2026-03-01T00:00:00Z"}]}}"#,
+    );
+    assert_eq!(reply.models[0].context_window, Some(32768));
+}
+
+#[test]
+fn generate_example() {
+    let params = request::<RobotModelProviderGenerate>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","method":"robot_model_provider_generate",
+ "params":{"provider":"acme","model":"small-1","system":"Be brief.","messages":[{"role":"user","content":"Which threads are new?"}],
+ "tools":[{"name":"thread_list","description":"Lists threads.","parameters":{"type":"object","properties":{"page":{"type":"integer"}}}}]}}"#,
+    );
+    assert_eq!(params.messages[0].role, GenerateRole::User);
+    let reply = response::<RobotModelProviderGenerate>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","result":{"method":"robot_model_provider_generate","finish_reason":"tool_calls",
+ "tool_calls":[{"id":"call_1","name":"thread_list","arguments":{"page":1}}]}}"#,
+    );
+    assert_eq!(reply.finish(), FinishReason::Stop);
+    assert_eq!(reply.failure(), None);
+    assert_eq!(reply.tool_calls[0].arguments["page"], 1);
+}
+
+#[test]
+fn tool_call_example() {
+    let params = request::<RobotToolCall>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","method":"robot_tool_call",
+ "params":{"provider_id":"weather","tool_id":"forecast","call_id":"call_9","session_id":"d5k2k9c5o2dtjn9ct5v0",
+ "account_id":"d5k1vcs5o2dtjn9ct49g","arguments":{"city":"Oslo","days":2}}}"#,
+    );
+    assert_eq!(params.arguments["city"], "Oslo");
+    let reply = response::<RobotToolCall>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","output":{"summary":"rain, then sun"}}}"#,
+    );
+    assert_eq!(reply.failure(), None);
+    let reply = response::<RobotToolCall>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","error":"unknown city"}}"#,
+    );
+    assert_eq!(reply.failure(), Some("unknown city"));
+}
+
+#[test]
+fn access_get_examples() {
+    request::<AccessGet>(r#"{"id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0","method":"access_get"}"#);
+    let go = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
+ "result":{"access_key":"sdbak_3vK0exampleonly","api_base_url":{"Scheme":"https","Host":"forum.example"}}}}"#;
+    let refused = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
+ "error":{"code":-32601,"message":"this plugin's manifest asks for no access"},"result":{"access_key":"","api_base_url":{}}}}"#;
+    let python = r#"{"jsonrpc":"2.0","id":"0o6a205tdo4tj2nt466b","result":{"method":"access_get","result":{"access_key":"sdbak_3vK0exampleonly","apibase_url":"https://forum.example"}}}"#;
+    let grant = AccessGrant::new("sdbak_3vK0exampleonly", "https://forum.example").unwrap();
+    let error = RpcError::new(-32601, "this plugin's manifest asks for no access");
+    let go_agent = AccessShape::for_user_agent("Go-http-client/1.1");
+    let python_agent = AccessShape::for_user_agent("Python/3.11 websockets/15.0.1");
+
+    for (text, shape, expected) in [
+        (go, go_agent, Ok(grant.clone())),
+        (refused, go_agent, Err(error)),
+        (python, python_agent, Ok(grant)),
+    ] {
+        let message = value(text);
+        let decoded = decode_reply::<AccessGet>(&message["result"].to_string()).unwrap();
+        assert_eq!(decoded.0, expected);
+        let id = RawValue::from_string(message["id"].to_string()).unwrap();
+        let id = PeerId::from_json(&id).unwrap();
+        let result = match &decoded.0 {
+            Ok(grant) => access::reply(shape, grant, &id),
+            Err(error) => access::refusal(shape, error, &id),
+        };
+        let mut again = String::new();
+        encode_result(&mut again, &id, AccessGet::NAME, &result);
+        assert_eq!(value(&again), message);
+    }
+}
+
+#[test]
+fn get_config_example() {
+    let params = request::<GetConfig>(
+        r#"{"id":"d5k2m8k5o2dtjn9ct6e0","jsonrpc":"2.0","method":"get_config","params":{"keys":["channel","limit"]}}"#,
+    );
+    assert_eq!(params.keys, ["channel", "limit"]);
+    let reply = response::<GetConfig>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m8k5o2dtjn9ct6e0","result":{"method":"get_config","config":{"channel":"general","limit":25}}}"#,
+    );
+    assert_eq!(reply.config.len(), 2);
+}
+
+#[test]
+fn robot_run_example() {
+    let params = request::<RobotRun>(
+        r#"{"id":"d5k2m9s5o2dtjn9ct6eg","jsonrpc":"2.0","method":"robot_run","params":{"message":"Summarise today's replies.","robot_id":"d5k1vg45o2dtjn9ct4a0"}}"#,
+    );
+    assert_eq!(params.session_id, None);
+    let reply = response::<RobotRun>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m9s5o2dtjn9ct6eg","result":{"method":"robot_run","session_id":"d5k2m9s5o2dtjn9ct6f0",
+ "output":{"status":"blocked","summary":"A page must be chosen.","attention":{"reason":"missing_input","message":"Choose a library page first."}}}}"#,
+    );
+    assert_eq!(reply.output.unwrap().status, RobotRunStatus::Blocked);
+}
+
+#[test]
+fn error_example() {
+    let text =
+        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","error":{"code":-32000,"message":"..."}}"#;
+    let Incoming::Response { id, outcome } = Envelope::parse(text).unwrap() else {
+        panic!("{text} is no response");
+    };
+    let mut again = String::new();
+    encode_error(&mut again, &id.unwrap().into(), &outcome.unwrap_err());
+    assert_eq!(value(&again), value(text));
+}
+
+#[test]
+fn null_from_go_is_an_empty_list_or_object() {
+    let models = decode_reply::<RobotModelProviderListModels>(r#"{"models":null}"#).unwrap();
+    assert!(models.models.is_empty());
+    let reply = decode_reply::<RobotModelProviderListModels>(
+        r#"{"models":[{"name":"a","display_name":null,"context_window":null,"raw":null}]}"#,
+    );
+    assert!(reply.unwrap().models[0].raw.is_empty());
+    let reply = decode_reply::<RobotModelProviderGenerate>(
+        r#"{"content":null,"tool_calls":null,"finish_reason":null,"error":null}"#,
+    );
+    assert_eq!(reply.unwrap(), GenerateReply::default());
+    let reply = decode_reply::<RobotModelProviderGenerate>(
+        r#"{"tool_calls":[{"name":"x","arguments":null}]}"#,
+    );
+    assert!(reply.unwrap().tool_calls[0].arguments.is_empty());
+    let reply = decode_reply::<RobotToolCall>(r#"{"output":null,"error":null}"#).unwrap();
+    assert_eq!(reply, ToolCallReply::default());
+    assert_eq!(reply.failure(), None);
+    let reply = decode_reply::<RobotToolCall>(r#"{"output":null,"error":""}"#).unwrap();
+    assert_eq!(reply.failure(), None);
+    let reply = decode_reply::<GetConfig>(r#"{"config":null}"#).unwrap();
+    assert!(reply.config.is_empty());
+
+    let params = RawValue::from_string(r#"{"keys":null}"#.to_owned()).unwrap();
+    let params = decode_params::<GetConfig>(Some(&params)).unwrap();
+    assert!(params.keys.is_empty());
+    let text = r#"{"message":"m","robot_id":"r","session_id":null,
+        "workspace":{"workspace_id":null,"workspace_instance_id":null}}"#;
+    let params = RawValue::from_string(text.to_owned()).unwrap();
+    let params = decode_params::<RobotRun>(Some(&params)).unwrap();
+    assert_eq!(params.session_id, None);
+    assert_eq!(params.workspace, Some(RobotRunWorkspace::default()));
+}
+
+/// Every member anywhere in a value, as `name` or `outer.name`, with lists left out of the path.
+fn members(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let path = format!("{path}{name}");
+                found.push(path.clone());
+                members(value, &format!("{path}."), found);
+            }
+        }
+        Value::Array(elements) => {
+            for element in elements {
+                members(element, path, found);
+            }
+        }
+        Value::Null => panic!("{path} is null"),
+        _ => {}
+    }
+}
+
+#[track_caller]
+fn sends<M: Method>(params: &M::Params, expected: &[&str]) {
+    let mut buffer = String::new();
+    let id = crate::id::RequestId::generate();
+    encode_request(&mut buffer, id, M::NAME, params).unwrap();
+    let message = value(&buffer);
+    let mut found: Vec<_> = map(message.clone()).keys().cloned().collect();
+    found.sort();
+    assert_eq!(found, ["id", "jsonrpc", "method", "params"]);
+    let mut found = Vec::new();
+    members(&message["params"], "", &mut found);
+    found.sort();
+    let mut expected = expected.to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn nothing_unknown_empty_or_null_is_ever_sent() {
+    let some = |text: &str| Some(text.to_owned());
+    let object = map(json!({"x": 1}));
+
+    sends::<Ping>(&Empty {}, &[]);
+    sends::<Configure>(&Map::new(), &[]);
+    sends::<Event>(&EventParams::default(), &["event"]);
+    sends::<RobotModelProviderListModels>(&ListModelsParams::default(), &["provider"]);
+    sends::<RobotToolCall>(
+        &ToolCallParams {
+            robot_id: some(""),
+            ..ToolCallParams::default()
+        },
+        &[
+            "provider_id",
+            "tool_id",
+            "call_id",
+            "session_id",
+            "account_id",
+            "arguments",
+        ],
+    );
+    sends::<RobotToolCall>(
+        &ToolCallParams {
+            robot_id: some("r"),
+            arguments: object.clone(),
+            ..ToolCallParams::default()
+        },
+        &[
+            "provider_id",
+            "tool_id",
+            "call_id",
+            "session_id",
+            "account_id",
+            "robot_id",
+            "arguments",
+            "arguments.x",
+        ],
+    );
+    sends::<RobotModelProviderGenerate>(
+        &GenerateParams {
+            system: some(""),
+            ..GenerateParams::default()
+        },
+        &["provider", "model", "messages"],
+    );
+    let message = GenerateMessage {
+        role: GenerateRole::Tool,
+        content: None,
+        name: some(""),
+        tool_call_id: None,
+    };
+    sends::<RobotModelProviderGenerate>(
+        &GenerateParams {
+            messages: vec![message],
+            tools: vec![GenerateTool::default()],
+            ..GenerateParams::default()
+        },
+        &[
+            "provider",
+            "model",
+            "messages",
+            "messages.role",
+            "tools",
+            "tools.name",
+        ],
+    );
+    let message = GenerateMessage {
+        role: GenerateRole::Tool,
+        content: some("c"),
+        name: some("n"),
+        tool_call_id: some("t"),
+    };
+    let tool = GenerateTool {
+        name: "n".to_owned(),
+        description: some("d"),
+        parameters: object,
+    };
+    sends::<RobotModelProviderGenerate>(
+        &GenerateParams {
+            provider: "p".to_owned(),
+            model: "m".to_owned(),
+            messages: vec![message],
+            system: some("s"),
+            tools: vec![tool],
+        },
+        &[
+            "provider",
+            "model",
+            "system",
+            "messages",
+            "messages.role",
+            "messages.content",
+            "messages.name",
+            "messages.tool_call_id",
+            "tools",
+            "tools.name",
+            "tools.description",
+            "tools.parameters",
+            "tools.parameters.x",
+        ],
+    );
+}
+
+#[test]
+fn empty_optional_members_of_replies_are_left_out() {
+    #[track_caller]
+    fn encodes<T: Serialize>(reply: &T, expected: Value) {
+        let result = ResultObject::from_serialize(reply).unwrap();
+        assert_eq!(Value::Object(result.into_map()), expected);
+    }
+    let pong = PingReply {
+        pong: true,
+        ..PingReply::default()
+    };
+    encodes(&pong, json!({"pong": true}));
+    encodes(&GenerateReply::default(), json!({}));
+    encodes(&ToolCallReply::default(), json!({}));
+    encodes(&RobotRunReply::default(), json!({}));
+    encodes(&ListModelsReply::default(), json!({"models": []}));
+    encodes(&GetConfigReply::default(), json!({"config": {}}));
+}
+
+#[test]
+fn the_member_event_is_always_the_name() {
+    let payload = json!({"event": "EventAccountCreated", "id": "d5k2jq45o2dtjn9ct5rg"});
+    let params = EventParams::new("EventThreadPublished", &payload).unwrap();
+    assert_eq!(
+        serde_json::to_string(&params).unwrap(),
+        r#"{"event":"EventThreadPublished","id":"d5k2jq45o2dtjn9ct5rg"}"#
+    );
+    assert_eq!(
+        EventParams::new("EventX", &[1]).unwrap_err().to_string(),
+        "cannot encode event: must be a JSON object, found an array"
+    );
+    let error = |text: &str| {
+        let params = RawValue::from_string(text.to_owned()).unwrap();
+        decode_params::<Event>(Some(&params)).unwrap_err().message
+    };
+    assert!(error("{}").contains("missing field `event`"));
+    assert!(error(r#"{"event":1}"#).contains("event must be a string"));
+}
+
+#[test]
+fn a_reply_without_what_is_required_is_an_error() {
+    let error = decode_reply::<Ping>(r#"{"method":"ping"}"#).unwrap_err();
+    assert!(matches!(&error, Error::InvalidReply { method, .. } if &**method == "ping"));
+    assert!(
+        error.to_string().contains("missing field `pong`"),
+        "{error}"
+    );
+    assert!(decode_reply::<Event>("{}").is_err());
+    assert!(decode_reply::<Configure>(r#"{"ok":null}"#).is_err());
+    assert!(decode_reply::<Configure>(r#"{"ok":"true"}"#).is_err());
+    assert!(decode_reply::<RobotModelProviderListModels>("{}").is_err());
+    assert!(decode_reply::<GetConfig>("{}").is_err());
+    // By position an array would do, and a missing result is null.
+    assert!(decode_reply::<Event>("[true]").is_err());
+    assert!(decode_reply::<RobotToolCall>("null").is_err());
+}
+
+#[test]
+fn replies_ignore_the_method_and_what_they_do_not_know() {
+    let reply = decode_reply::<Event>(r#"{"method":"ping","ok":true,"more":[null]}"#);
+    assert!(reply.unwrap().ok);
+}
+
+#[test]
+fn bad_params_are_answered_with_the_code_for_it() {
+    let error = |text: &str| {
+        let params = RawValue::from_string(text.to_owned()).unwrap();
+        decode_params::<GetConfig>(Some(&params)).unwrap_err()
+    };
+    let refused = error(r#"{"keys":"channel"}"#);
+    assert_eq!(refused.code, -32602);
+    assert!(
+        refused
+            .message
+            .starts_with("invalid params of get_config: "),
+        "{refused}"
+    );
+    assert_eq!(error(r#"[["channel"]]"#).code, -32602);
+    let both = r#"{"message":"m","robot_id":"r","workspace":
+        {"workspace_id":"d5k1vg45o2dtjn9ct4a0","workspace_instance_id":"d5k1vg45o2dtjn9ct4a0"}}"#;
+    let params = RawValue::from_string(both.to_owned()).unwrap();
+    let refused = decode_params::<RobotRun>(Some(&params)).unwrap_err();
+    assert!(refused.message.contains("not both"), "{refused}");
+}
+
+#[test]
+fn deep_params_are_refused_rather_than_followed() {
+    let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let params = RawValue::from_string(deep.clone()).unwrap();
+    let body = move || {
+        assert!(decode_params::<Configure>(Some(&params)).is_err());
+        assert!(decode_reply::<GetConfig>(&format!("{{\"config\":{deep}}}")).is_err());
+        // Where it is not looked at, it does no harm.
+        assert!(decode_params::<Ping>(Some(&params)).is_ok());
+    };
+    std::thread::spawn(body).join().unwrap();
+}
+
+#[test]
+fn asking_for_keys_gives_those_that_exist() {
+    let stored = map(json!({"channel": "general", "limit": 25}));
+    let select = |keys: &[&str]| {
+        let keys = keys.iter().map(ToString::to_string).collect();
+        Value::Object(GetConfigParams { keys }.select(&stored))
+    };
+    assert_eq!(select(&["limit", "missing"]), json!({"limit": 25}));
+    assert_eq!(select(&["missing"]), json!({}));
+    assert_eq!(select(&[]), json!({"channel": "general", "limit": 25}));
+}
+
+#[test]
+fn finish_reasons_are_read_as_the_seed_does() {
+    let finish = |reason: Option<&str>| {
+        GenerateReply {
+            finish_reason: reason.map(str::to_owned),
+            ..GenerateReply::default()
+        }
+        .finish()
+    };
+    assert_eq!(finish(Some("length")), FinishReason::Length);
+    assert_eq!(finish(Some("content_filter")), FinishReason::ContentFilter);
+    assert_eq!(finish(Some("error")), FinishReason::Error);
+    assert_eq!(finish(Some("tool_calls")), FinishReason::Stop);
+    assert_eq!(finish(None), FinishReason::Stop);
+}
+
+#[test]
+fn the_deepest_payload_that_is_followed_needs_half_a_mebibyte_of_stack() {
+    // 127 levels in all; with one more it is refused.
+    let config = |inner| {
+        let (open, close) = ("[".repeat(inner), "]".repeat(inner));
+        format!("{{\"config\":{{\"x\":{open}{close}}}}}")
+    };
+    let body = move || {
+        let reply = decode_reply::<GetConfig>(&config(125)).unwrap();
+        let id = PeerId::from(crate::id::RequestId::generate());
+        let result = ResultObject::from_serialize(&reply).unwrap();
+        let mut buffer = String::new();
+        encode_result(&mut buffer, &id, GetConfig::NAME, &result);
+        assert!(buffer.contains(&"[".repeat(125)));
+        assert!(decode_reply::<GetConfig>(&config(126)).is_err());
+    };
+    let small = std::thread::Builder::new().stack_size(512 * 1024);
+    small.spawn(body).unwrap().join().unwrap();
+}
