@@ -3,18 +3,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod auth;
+mod config;
 mod deadline;
 pub mod duplex;
 pub mod error;
 mod id;
 pub mod package;
 pub mod plugin_log;
+mod process;
 pub mod protocol;
 mod state;
 mod thread;
-
+pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
 pub use id::{InstallationId, RequestId, Xid};
+pub use process::ExitReason;
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

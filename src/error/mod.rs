@@ -117,12 +117,23 @@ pub enum Error {
         /// Why, where there is a reason.
         message: Option<Arc<str>>,
     },
+    /// The store has no record with this id.
+    #[error("no plugin {0} is installed")]
+    NotInstalled(InstallationId),
     /// No plugin with this id is loaded.
     #[error("no plugin {0} is loaded")]
     NotLoaded(InstallationId),
     /// The plugin already has a connection, and keeps it.
     #[error("plugin {0} is already connected")]
     AlreadyConnected(InstallationId),
+    /// A connection was refused at its handshake.
+    #[error("connection refused with status {status}: {reason}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What the answer said.
+        reason: &'static str,
+    },
     /// Supervised plugins are switched off by the runtime provider `none`.
     #[error("supervised plugins are disabled: the runtime provider is 'none'")]
     Disabled,

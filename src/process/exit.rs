@@ -1,0 +1,189 @@
+//! How a process ended, and noticing that it did.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use crate::error::{Error, Result};
+use crate::thread::Threads;
+
+/// How a process ended. Shown in the protocol's words: `exit status 3`, `signal: killed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// It exited with this status.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It ended, and the system kept no status (the embedder ignores SIGCHLD).
+    Unknown,
+}
+
+impl ExitReason {
+    /// The exit code as the protocol shows it: -1 when a signal ended the process
+    /// (protocol file, section 13.2).
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(_) | Self::Unknown => -1,
+        }
+    }
+
+    /// Whether it exited by itself with status 0.
+    pub fn is_clean(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl From<ExitStatus> for ExitReason {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(0) => f.write_str("process exited cleanly"),
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => match signal_name(signal) {
+                Some(name) => write!(f, "signal: {name}"),
+                None => write!(f, "signal: signal {signal}"),
+            },
+            Self::Unknown => f.write_str("exit status unknown"),
+        }
+    }
+}
+
+/// The names that the seed shows, which are those of its standard library.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    use rustix::process::Signal;
+    let names = [
+        (Signal::HUP, "hangup"),
+        (Signal::INT, "interrupt"),
+        (Signal::QUIT, "quit"),
+        (Signal::ILL, "illegal instruction"),
+        (Signal::TRAP, "trace/breakpoint trap"),
+        (Signal::ABORT, "aborted"),
+        (Signal::BUS, "bus error"),
+        (Signal::FPE, "floating point exception"),
+        (Signal::KILL, "killed"),
+        (Signal::USR1, "user defined signal 1"),
+        (Signal::SEGV, "segmentation fault"),
+        (Signal::USR2, "user defined signal 2"),
+        (Signal::PIPE, "broken pipe"),
+        (Signal::ALARM, "alarm clock"),
+        (Signal::TERM, "terminated"),
+        (Signal::XCPU, "CPU time limit exceeded"),
+        (Signal::XFSZ, "file size limit exceeded"),
+    ];
+    names
+        .iter()
+        .find(|(known, _)| known.as_raw() == signal)
+        .map(|(_, name)| *name)
+}
+
+/// A descriptor that becomes readable when a process has ended. Poll it; read nothing from it.
+///
+/// A pidfd on Linux. Elsewhere, and where the system gives none, the reading end of a pipe whose
+/// writing end is held by a thread that waits for the process without reaping it.
+#[derive(Debug)]
+pub(crate) struct ExitWatch(OwnedFd);
+
+impl ExitWatch {
+    pub(crate) fn new(pid: Pid, threads: &Threads) -> Result<Self> {
+        #[cfg(target_os = "linux")]
+        match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            Ok(descriptor) => return Ok(Self(descriptor)),
+            Err(error) => log::debug!("no pidfd, waiting on a thread instead: {error}"),
+        }
+        Self::on_thread(pid, threads)
+    }
+
+    fn on_thread(pid: Pid, threads: &Threads) -> Result<Self> {
+        let (reader, writer) = io::pipe().map_err(|error| Error::io("create a pipe", error))?;
+        threads.spawn("wait-child", 64 * 1024, move || {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while matches!(
+                waitid(WaitId::Pid(pid), options),
+                Err(rustix::io::Errno::INTR)
+            ) {}
+            drop(writer);
+        })?;
+        Ok(Self(reader.into()))
+    }
+
+    /// Whether the process has ended.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut descriptors = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // A poll that is interrupted or refused is asked again in the next round.
+        matches!(poll(&mut descriptors, Some(&now)), Ok(ready) if ready > 0)
+    }
+}
+
+impl AsFd for ExitWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether this child has ended and is not reaped.
+pub(crate) fn is_zombie(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    loop {
+        match waitid(WaitId::Pid(pid), options) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return matches!(result, Ok(Some(_))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::deadline::Deadline;
+
+    #[test]
+    fn reasons_read_as_in_the_protocol() {
+        assert_eq!(ExitReason::Code(3).to_string(), "exit status 3");
+        assert_eq!(ExitReason::Code(0).to_string(), "process exited cleanly");
+        assert_eq!(ExitReason::Signal(9).to_string(), "signal: killed");
+        assert_eq!(ExitReason::Signal(9).code(), -1);
+        assert_eq!(ExitReason::Signal(63).to_string(), "signal: signal 63");
+    }
+
+    /// The way that systems without pidfd go, exercised here on every system.
+    #[test]
+    fn the_waiter_thread_notices_an_exit_and_leaves_the_zombie() {
+        let threads = Threads::with_limit(4);
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let watch = ExitWatch::on_thread(pid, &threads).unwrap();
+        assert!(!watch.is_ready());
+        assert!(!is_zombie(pid));
+        drop(child.stdin.take());
+        assert_eq!(
+            threads.join_all(Deadline::after(Duration::from_secs(30))),
+            0
+        );
+        assert!(watch.is_ready());
+        assert!(is_zombie(pid));
+        assert!(child.wait().unwrap().success());
+    }
+}

@@ -1,0 +1,148 @@
+//! One child process: resolving its command, spawning it in a process group of its own, noticing
+//! its end, signalling the group, reaping.
+//!
+//! What does not live here: when any of that happens (`reaper`), what the environment is made of
+//! (`environment`), who reads the pipes (`plugin_log`, `duplex::stdio`). Everything here runs on
+//! the reaper's thread but for the waiter thread of [`ExitWatch`], where the system has no pidfd.
+
+mod command;
+mod environment;
+mod exit;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal};
+
+pub(crate) use command::{resolve, spawn_error};
+pub(crate) use environment::Environment;
+pub use exit::ExitReason;
+pub(crate) use exit::ExitWatch;
+
+use crate::error::StartError;
+use crate::thread::Threads;
+
+/// Everything that is needed to spawn a process.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessCommand {
+    /// Resolved: absolute, and known to be an executable file.
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) working_directory: PathBuf,
+    /// The whole environment; nothing is inherited.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Whether stdin is a pipe of ours; else it is null.
+    pub(crate) stdin: bool,
+}
+
+/// The host's ends of a child's pipes.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: Option<ChildStdout>,
+    pub(crate) stderr: Option<ChildStderr>,
+}
+
+/// A child that has not been reaped. Its process group has the id of its pid.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    pid: Pid,
+    watch: ExitWatch,
+}
+
+impl Process {
+    /// Spawns the process with the standard library's fast path: a `pre_exec` hook would force a
+    /// fork, which in a large host costs a hundred times as much.
+    pub(crate) fn spawn(
+        command: &ProcessCommand,
+        threads: &Threads,
+    ) -> Result<(Self, Pipes), StartError> {
+        let stdin = if command.stdin {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        let mut child = Command::new(&command.program)
+            .args(&command.args)
+            .current_dir(&command.working_directory)
+            .env_clear()
+            .envs(
+                command
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| spawn_error(&command.program, error))?;
+        let pipes = Pipes {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+        };
+        let pid = Pid::from_child(&child);
+        match ExitWatch::new(pid, threads) {
+            Ok(watch) => Ok((Self { child, pid, watch }, pipes)),
+            Err(error) => {
+                // Without a way to notice its end it cannot be supervised.
+                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+                let _ = child.wait();
+                Err(StartError::Prepare(Box::new(error)))
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Readable once the process has ended.
+    pub(crate) fn watch(&self) -> &ExitWatch {
+        &self.watch
+    }
+
+    /// Signals the whole group. Only possible while the process is not reaped, which this type
+    /// guarantees, so the id cannot belong to anybody else.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        match rustix::process::kill_process_group(self.pid, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => log::warn!("cannot send {signal:?} to group {}: {error}", self.pid()),
+        }
+    }
+
+    /// Whether the process has ended, without reaping it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.watch.is_ready()
+    }
+
+    /// Kills what is left of the group and reaps the process, which must have ended.
+    pub(crate) fn finish(mut self) -> ExitReason {
+        // A zombie leader still holds the id of its group. Where the embedder ignores SIGCHLD
+        // the system has reaped it already and the id may be anybody's: leave it alone then.
+        if exit::is_zombie(self.pid) {
+            self.signal_group(Signal::KILL);
+        }
+        match self.child.wait() {
+            Ok(status) => ExitReason::from(status),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
+                ExitReason::Unknown
+            }
+            Err(error) => {
+                log::warn!("cannot wait for process {}: {error}", self.pid());
+                ExitReason::Unknown
+            }
+        }
+    }
+}
+
+/// A pipe whose writing end, when dropped, wakes whoever polls the reading end.
+pub(crate) fn wake_pipe() -> io::Result<(io::PipeReader, io::PipeWriter)> {
+    io::pipe()
+}
