@@ -1,0 +1,298 @@
+//! Restart and back-off, as pure functions of history and what just happened. No clock, no
+//! threads: the reaper feeds it durations.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// When a supervised plugin that ended is started again (names and defaults of the protocol file,
+/// section 14).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestartPolicy {
+    /// Restarts in a row before giving up. Default 3: the fourth end is `errored`.
+    pub max_restart_attempts: u32,
+    /// Cap of the back-off of 1, 2, 4, 8 … seconds; may be below a second. Default 60 s.
+    pub max_backoff: Duration,
+    /// A run that was active for at least this long was a good one: it starts the counting over.
+    /// Default 30 s.
+    pub crash_threshold: Duration,
+    /// The wait after the crash of such a run. Default 5 s.
+    pub crash_backoff: Duration,
+    /// The wait after an exit by which the plugin asks to be started again. Default 250 ms.
+    pub requested_restart_delay: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            max_restart_attempts: 3,
+            max_backoff: Duration::from_secs(60),
+            crash_threshold: Duration::from_secs(30),
+            crash_backoff: Duration::from_secs(5),
+            requested_restart_delay: Duration::from_millis(250),
+        }
+    }
+}
+
+impl RestartPolicy {
+    /// Sets [`max_restart_attempts`](Self::max_restart_attempts), default 3; 0 never restarts.
+    #[must_use]
+    pub fn with_max_restart_attempts(mut self, attempts: u32) -> Self {
+        self.max_restart_attempts = attempts;
+        self
+    }
+
+    /// Sets [`max_backoff`](Self::max_backoff), default 60 s.
+    #[must_use]
+    pub fn with_max_backoff(mut self, limit: Duration) -> Self {
+        self.max_backoff = limit;
+        self
+    }
+
+    /// Sets [`crash_threshold`](Self::crash_threshold), default 30 s.
+    #[must_use]
+    pub fn with_crash_threshold(mut self, threshold: Duration) -> Self {
+        self.crash_threshold = threshold;
+        self
+    }
+
+    /// Sets [`crash_backoff`](Self::crash_backoff), default 5 s.
+    #[must_use]
+    pub fn with_crash_backoff(mut self, wait: Duration) -> Self {
+        self.crash_backoff = wait;
+        self
+    }
+
+    /// Sets [`requested_restart_delay`](Self::requested_restart_delay), default 250 ms.
+    #[must_use]
+    pub fn with_requested_restart_delay(mut self, wait: Duration) -> Self {
+        self.requested_restart_delay = wait;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let waits = [
+            ("max_backoff", self.max_backoff),
+            ("crash_backoff", self.crash_backoff),
+            ("requested_restart_delay", self.requested_restart_delay),
+        ];
+        for (name, wait) in waits {
+            if wait > Duration::from_secs(24 * 60 * 60) {
+                return Err(Error::Setting {
+                    name,
+                    problem: "is longer than a day".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The wait before restart number `restarts + 1` in a row.
+    fn backoff(&self, restarts: u32) -> Duration {
+        let seconds = 1_u64.checked_shl(restarts).unwrap_or(u64::MAX);
+        Duration::from_secs(seconds).min(self.max_backoff)
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It asked to be started again: exit status 0, by itself, after having been active.
+    Requested,
+    /// Anything else that nobody asked for.
+    Crash,
+}
+
+/// What to do after a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Start again after this wait.
+    Restart(Duration),
+    /// Give up.
+    GiveUp,
+}
+
+/// What came before: all that the policy remembers of earlier runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct History {
+    /// Counted restarts in a row.
+    restarts: u32,
+    /// The run before asked to be started again, and was short.
+    requested_before: bool,
+}
+
+impl History {
+    /// Restarts in a row that counted.
+    pub(crate) fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Decides what follows a run that ended thus and was active for so long (`None`: never).
+    pub(crate) fn decide(
+        &mut self,
+        policy: &RestartPolicy,
+        end: End,
+        active_for: Option<Duration>,
+    ) -> Decision {
+        // A run that never became active resets nothing, however long it took.
+        if active_for.is_some_and(|active_for| active_for >= policy.crash_threshold) {
+            *self = Self::default();
+            return Decision::Restart(match end {
+                End::Requested => policy.requested_restart_delay,
+                End::Crash => policy.crash_backoff,
+            });
+        }
+        if self.restarts >= policy.max_restart_attempts {
+            return Decision::GiveUp;
+        }
+        let wait = match end {
+            End::Requested if !self.requested_before => policy.requested_restart_delay,
+            End::Requested | End::Crash => policy.backoff(self.restarts),
+        };
+        self.restarts += 1;
+        self.requested_before = end == End::Requested;
+        Decision::Restart(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Option<Duration> = Some(Duration::from_secs(29));
+    const LONG: Option<Duration> = Some(Duration::from_secs(30));
+
+    fn restart(seconds: f64) -> Decision {
+        Decision::Restart(Duration::from_secs_f64(seconds))
+    }
+
+    #[track_caller]
+    fn check(policy: &RestartPolicy, runs: &[(End, Option<Duration>, Decision)]) {
+        let mut history = History::default();
+        for (number, (end, active_for, expected)) in runs.iter().enumerate() {
+            assert_eq!(
+                history.decide(policy, *end, *active_for),
+                *expected,
+                "run {number}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_crash_loop_backs_off_and_ends_at_the_fourth_end() {
+        check(
+            &RestartPolicy::default(),
+            &[
+                (End::Crash, None, restart(1.0)),
+                (End::Crash, SHORT, restart(2.0)),
+                (End::Crash, None, restart(4.0)),
+                (End::Crash, None, Decision::GiveUp),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_backoff_is_capped_also_below_a_second_and_never_overflows() {
+        let policy = RestartPolicy::default()
+            .with_max_restart_attempts(u32::MAX)
+            .with_max_backoff(Duration::from_millis(50));
+        check(
+            &policy,
+            &[
+                (End::Crash, None, restart(0.05)),
+                (End::Crash, None, restart(0.05)),
+            ],
+        );
+        let mut history = History {
+            restarts: 200,
+            requested_before: false,
+        };
+        assert_eq!(
+            history.decide(
+                &policy.with_max_backoff(Duration::from_secs(60)),
+                End::Crash,
+                None
+            ),
+            restart(60.0)
+        );
+    }
+
+    #[test]
+    fn a_good_run_resets_and_its_restart_does_not_count() {
+        check(
+            &RestartPolicy::default(),
+            &[
+                (End::Crash, None, restart(1.0)),
+                (End::Crash, None, restart(2.0)),
+                (End::Crash, LONG, restart(5.0)),
+                (End::Crash, None, restart(1.0)),
+                (End::Crash, None, restart(2.0)),
+                (End::Crash, None, restart(4.0)),
+                (End::Crash, None, Decision::GiveUp),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_run_that_never_became_active_resets_nothing() {
+        let policy = RestartPolicy::default()
+            .with_crash_threshold(Duration::ZERO)
+            .with_max_restart_attempts(1);
+        check(
+            &policy,
+            &[
+                (End::Crash, None, restart(1.0)),
+                (End::Crash, None, Decision::GiveUp),
+            ],
+        );
+    }
+
+    #[test]
+    fn asking_for_a_restart_is_quick_once_then_backs_off_and_counts() {
+        check(
+            &RestartPolicy::default(),
+            &[
+                (End::Requested, SHORT, restart(0.25)),
+                (End::Requested, SHORT, restart(2.0)),
+                (End::Requested, SHORT, restart(4.0)),
+                (End::Requested, SHORT, Decision::GiveUp),
+            ],
+        );
+    }
+
+    #[test]
+    fn asking_after_a_long_run_never_counts() {
+        check(
+            &RestartPolicy::default(),
+            &[
+                (End::Requested, LONG, restart(0.25)),
+                (End::Requested, LONG, restart(0.25)),
+                (End::Requested, LONG, restart(0.25)),
+                (End::Requested, LONG, restart(0.25)),
+                (End::Requested, LONG, restart(0.25)),
+            ],
+        );
+    }
+
+    #[test]
+    fn asking_between_crashes_is_still_quick() {
+        check(
+            &RestartPolicy::default(),
+            &[
+                (End::Crash, None, restart(1.0)),
+                (End::Requested, SHORT, restart(0.25)),
+                (End::Crash, SHORT, restart(4.0)),
+                (End::Requested, SHORT, Decision::GiveUp),
+            ],
+        );
+    }
+
+    #[test]
+    fn zero_attempts_never_restart_a_crash() {
+        check(
+            &RestartPolicy::default().with_max_restart_attempts(0),
+            &[(End::Crash, None, Decision::GiveUp)],
+        );
+    }
+}
