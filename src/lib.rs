@@ -14,6 +14,7 @@ mod process;
 pub mod protocol;
 mod reaper;
 mod runtime;
+mod session;
 mod state;
 pub mod store;
 mod thread;
@@ -25,5 +26,9 @@ pub use process::ExitReason;
 pub use reaper::StopReport;
 pub use reaper::policy::RestartPolicy;
 pub use runtime::RuntimeProvider;
+pub use session::{
+    Counters, InboundCall, NoServices, Params, Peer, PendingCall, PendingReply, Reply, Services,
+    Session, StateChange, Supervised,
+};
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

@@ -1,0 +1,374 @@
+//! How a connection becomes a session's: who may connect now, the reservation that keeps a second
+//! one out, spending the token, and the hand-over to the session's thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+
+use super::Session;
+use super::connection::Connection;
+use super::counters::LiveCounters;
+use super::pending::Outcome;
+use super::run::Reading;
+use super::shared::Shared;
+use super::state::State;
+use crate::auth::{ExternalToken, SealedToken};
+use crate::deadline::Deadline;
+use crate::duplex::{Duplex, DuplexSettings};
+use crate::error::{Disconnect, Error, Result, RpcError};
+use crate::protocol::method::{Empty, Method, Ping};
+use crate::protocol::peer::PeerKind;
+use crate::reaper::Run;
+use crate::state::{ActiveState, PluginMode, ReportedState};
+use crate::store::PluginKind;
+
+/// Close codes (protocol file, sections 6 and 7; design, refusing and closing).
+pub(crate) mod close_code {
+    /// Ends a Go plugin for good.
+    pub(crate) const NORMAL: u16 = 1000;
+    /// 'Go away and come back'.
+    pub(crate) const RESTART: u16 = 1012;
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its `User-Agent`; decides the shape of `access_get` and the size of what it is sent. Empty
+    /// when unknown.
+    pub user_agent: String,
+    /// Its address, for log lines. Empty when unknown.
+    pub address: String,
+}
+
+impl Peer {
+    /// A peer with this user agent.
+    pub fn new(user_agent: impl Into<String>) -> Self {
+        Self {
+            user_agent: user_agent.into(),
+            address: String::new(),
+        }
+    }
+
+    /// Sets the address.
+    #[must_use]
+    pub fn with_address(mut self, address: impl Into<String>) -> Self {
+        self.address = address.into();
+        self
+    }
+}
+
+/// What a newcomer shows to be let in.
+pub(crate) enum Credential<'a> {
+    /// The token of a supervised plugin's current run.
+    Sealed(&'a SealedToken),
+    /// An external plugin's token, found to be the right one, or the embedder's word.
+    Vouched,
+}
+
+/// Why a newcomer is not let in.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Its token is not, or no longer, good.
+    BadToken,
+    /// There is a connection already, or one is being made.
+    AlreadyConnected,
+    /// The plugin is not wanted, not started, or going away.
+    NotWanted(ReportedState),
+}
+
+/// The right to attach one connection. Dropping it lets others try.
+pub(crate) struct Reservation {
+    shared: Arc<Shared>,
+    run: Run,
+    used: bool,
+}
+
+impl Shared {
+    /// Whether a sealed token is that of the current run. Spends nothing.
+    pub(crate) fn knows_token(&self, token: &SealedToken) -> bool {
+        self.state.lock().knows_token(self, token)
+    }
+
+    /// Lets a newcomer in or not; on success its token is spent, in the same moment.
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        credential: &Credential<'_>,
+    ) -> std::result::Result<Reservation, Refused> {
+        let mut state = self.state.lock();
+        if let Credential::Sealed(token) = credential
+            && !state.knows_token(self, token)
+        {
+            return Err(Refused::BadToken);
+        }
+        if state.connection.is_some() || state.reserved {
+            return Err(Refused::AlreadyConnected);
+        }
+        let ready = match self.mode {
+            // The plugin may be quicker than the reaper in saying that it was spawned.
+            PluginMode::Supervised => matches!(
+                state.reported,
+                ReportedState::Starting | ReportedState::Connecting
+            ),
+            PluginMode::External => state.reported == ReportedState::Connecting,
+        };
+        if !ready
+            || state.wanted == ActiveState::Inactive
+            || state.unloading
+            || self.context.is_shut_down()
+        {
+            return Err(Refused::NotWanted(state.reported));
+        }
+        // Last, after every other check: a refusal must not cost the plugin its only token.
+        if matches!(credential, Credential::Sealed(_)) {
+            state.secret = None;
+        }
+        state.reserved = true;
+        Ok(Reservation {
+            shared: self.clone(),
+            run: state.run,
+            used: false,
+        })
+    }
+
+    /// Whether this is the token of this external plugin; compared in constant time.
+    pub(crate) fn is_external(&self, token: &ExternalToken) -> bool {
+        matches!(&self.record.read().kind, PluginKind::External(known) if known == token)
+    }
+
+    /// The right to look whether the connection is alive, unless somebody is at it already.
+    pub(crate) fn begin_challenge(self: &Arc<Self>) -> Option<Challenge> {
+        let begun = self.challenging.swap(true, Ordering::AcqRel);
+        (!begun).then(|| Challenge(self.clone()))
+    }
+}
+
+/// A look at a connection that stands in a newcomer's way.
+pub(crate) struct Challenge(Arc<Shared>);
+
+impl Challenge {
+    /// Ends the connection if it shows no sign of life in time, so that a half-open one does not
+    /// lock its plugin out. Blocks for as long as that takes.
+    pub(crate) fn run(self) {
+        let shared = &self.0;
+        let Some(connection) = shared.state.lock().connection.clone() else {
+            return;
+        };
+        let limit = shared.context.timeouts.incumbent;
+        if !connection.is_alive(Deadline::after(limit)) {
+            log::warn!(
+                "plugin {}: its connection is dead, making room for a new one",
+                shared.name
+            );
+            connection.abort(Disconnect::Unresponsive { limit });
+        }
+    }
+}
+
+impl Drop for Challenge {
+    fn drop(&mut self) {
+        self.0.challenging.store(false, Ordering::Release);
+    }
+}
+
+impl State {
+    fn knows_token(&self, shared: &Shared, token: &SealedToken) -> bool {
+        self.secret
+            .as_ref()
+            .is_some_and(|secret| token.open(secret).is_ok_and(|id| id == shared.id))
+    }
+}
+
+impl Reservation {
+    /// Attaches the connection and reports the plugin active, but for stdio plugins, which must
+    /// answer a ping first.
+    ///
+    /// # Errors
+    /// - [`Error::Io`] when the connection cannot be taken into use.
+    /// - [`Error::State`] when the plugin was stopped or ended meanwhile.
+    pub(crate) fn attach(
+        mut self,
+        duplex: Box<dyn Duplex>,
+        peer: &Peer,
+        first_ping: bool,
+    ) -> Result<()> {
+        let shared = self.shared.clone();
+        let context = &shared.context;
+        let record = shared.record();
+        let mut settings = DuplexSettings::new(shared.name.to_string(), context.threads.clone());
+        settings.read_limit = context.limits.read_message;
+        settings.outgoing_limit = context.limits.outgoing;
+        settings.write_stall_timeout = context.timeouts.write_stall;
+        let halves = duplex.split(&settings)?;
+        let kind = PeerKind::from_user_agent(&peer.user_agent);
+        let outgoing_limit = record
+            .overrides
+            .outgoing_message
+            .unwrap_or_else(|| kind.outgoing_limit());
+        let shape = record
+            .overrides
+            .access_shape
+            .unwrap_or_else(|| kind.access_shape());
+        let (connection, reader) = Connection::new(
+            halves,
+            context.limits.pending_calls,
+            outgoing_limit,
+            shared.counters.clone(),
+        );
+        let reading = Reading {
+            connection: connection.clone(),
+            reader,
+            shape,
+            run: self.run,
+        };
+
+        {
+            let mut state = shared.state.lock();
+            self.release(&mut state);
+            let ready = matches!(
+                state.reported,
+                ReportedState::Starting | ReportedState::Connecting
+            );
+            if !ready
+                || state.run != self.run
+                || state.wanted == ActiveState::Inactive
+                || state.unloading
+            {
+                let error = Error::State {
+                    state: state.reported,
+                    message: state.message.clone(),
+                };
+                drop(state);
+                connection.close(
+                    close_code::NORMAL,
+                    "closed",
+                    Deadline::after(context.timeouts.stop),
+                );
+                return Err(error);
+            }
+            let readers = shared.readers.lock();
+            // There is at most one connection; a session thread that is still busy with the end of
+            // the one before takes it next.
+            let handed_over = readers
+                .as_ref()
+                .is_some_and(|readers| readers.try_send(reading).is_ok());
+            drop(readers);
+            if !handed_over {
+                connection.abort(Disconnect::NotYet);
+                return Err(Error::NotLoaded(shared.id));
+            }
+            state.connection = Some(connection.clone());
+            LiveCounters::add(&shared.counters.connections, 1);
+            log::info!(
+                "plugin {}: connected, {} {}",
+                shared.name,
+                peer.address,
+                peer.user_agent
+            );
+            if !first_ping {
+                self.activate(&mut state);
+            }
+        }
+        if first_ping {
+            self.ping_first(&connection)?;
+        } else if shared.mode == PluginMode::Supervised {
+            context.reaper.connected(shared.id, self.run);
+        }
+        Ok(())
+    }
+
+    fn activate(&self, state: &mut MutexGuard<'_, State>) {
+        if state.reported == ReportedState::Starting {
+            self.shared.enter(state, ReportedState::Connecting, None);
+        }
+        self.shared.enter(state, ReportedState::Active, None);
+    }
+
+    /// A stdio plugin is active when it has answered a first ping; that it does not know the method
+    /// is an answer too. Without one the connect timeout ends it.
+    fn ping_first(&self, connection: &Arc<Connection>) -> Result<()> {
+        let (shared, run) = (self.shared.clone(), self.run);
+        let pinged = connection.clone();
+        let on_outcome = Box::new(move |outcome| {
+            let answered = match outcome {
+                Outcome::Reply(..) => true,
+                Outcome::Refused(error) => error.code == RpcError::METHOD_NOT_FOUND,
+                Outcome::Ended(_) => false,
+            };
+            let mut state = shared.state.lock();
+            let current = state
+                .connection
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &pinged));
+            if answered && current && state.reported == ReportedState::Connecting {
+                shared.enter(&mut state, ReportedState::Active, None);
+                drop(state);
+                shared.context.reaper.connected(shared.id, run);
+            }
+        });
+        connection.post_call(Ping::NAME, &Empty {}, on_outcome)
+    }
+
+    fn release(&mut self, state: &mut State) {
+        state.reserved = false;
+        self.used = true;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.used {
+            self.shared.state.lock().reserved = false;
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation")
+            .field("plugin", &self.shared.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Attaches a connection that the embedder made and vouches for, such as one end of
+    /// [`memory::pair`](crate::duplex::memory::pair) or one that came through its own server.
+    ///
+    /// For an external plugin that is wanted active, or a supervised one whose process is waited
+    /// for. Does not block.
+    ///
+    /// # Errors
+    /// - [`Error::AlreadyConnected`]: the plugin has a connection, which it keeps.
+    /// - [`Error::State`]: it is not waiting for one. [`Error::NotLoaded`], [`Error::ShutDown`]
+    ///   likewise.
+    /// - [`Error::Io`]: the connection cannot be taken into use.
+    pub fn connect(&self, duplex: impl Duplex, peer: &Peer) -> Result<()> {
+        let shared = self.shared();
+        let reservation = shared
+            .reserve(&Credential::Vouched)
+            .map_err(|refused| shared.refusal(&refused))?;
+        reservation.attach(Box::new(duplex), peer, false)
+    }
+}
+
+impl Shared {
+    fn refusal(&self, refused: &Refused) -> Error {
+        let state = self.state.lock();
+        match refused {
+            Refused::AlreadyConnected => Error::AlreadyConnected(self.id),
+            _ if self.context.is_shut_down() => Error::ShutDown,
+            _ if state.unloaded => Error::NotLoaded(self.id),
+            Refused::NotWanted(reported) => Error::State {
+                state: *reported,
+                message: state.message.clone(),
+            },
+            Refused::BadToken => Error::State {
+                state: state.reported,
+                message: None,
+            },
+        }
+    }
+}

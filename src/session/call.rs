@@ -1,0 +1,241 @@
+//! Calls to a plugin as its session offers them: typed or raw, waited for at once or later, and
+//! counted while they are in flight.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Session;
+use super::connection::{Reply, Waiting};
+use super::shared::Shared;
+use crate::error::{Error, Result};
+use crate::id::RequestId;
+use crate::protocol::method::Method;
+
+impl Session {
+    /// Calls a method of the plugin and waits for its answer.
+    ///
+    /// # Blocking
+    /// At most `timeout`, for the write and the answer together. The answer, the end of the
+    /// connection and the timeout wake it.
+    ///
+    /// # Errors
+    /// - [`Error::State`] when the plugin is not active, [`Error::NotLoaded`] when it is unloaded,
+    ///   [`Error::ShutDown`] when the host is draining or shut down.
+    /// - [`Error::TooManyPending`] over the cap on pending calls; nothing was sent.
+    /// - [`Error::Encode`] or [`Error::MessageTooLarge`] when the params cannot be sent; nothing was.
+    /// - [`Error::Timeout`] with the phase that ran out. After the phase of the reply, the plugin
+    ///   may have acted.
+    /// - [`Error::Disconnected`] when the connection ended first. The plugin may have acted.
+    /// - [`Error::Rpc`] when the plugin answered with an error.
+    /// - [`Error::InvalidReply`] when its answer cannot be read.
+    pub fn call<M: Method>(&self, params: &M::Params, timeout: Duration) -> Result<M::Reply> {
+        self.start_call::<M>(params, timeout)?.wait()
+    }
+
+    /// Calls a method by name: a host's own, or one of the protocol's in raw form. `params` must
+    /// encode to a JSON object.
+    ///
+    /// # Blocking
+    /// As [`call`](Self::call).
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), but for the reading of the reply, which is [`Reply::read`]'s.
+    pub fn call_raw(
+        &self,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Reply> {
+        self.start_call_raw(method, params, timeout)?.wait()
+    }
+
+    /// Calls a method under an id of the caller's choice; otherwise as [`call`](Self::call).
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn send<M: Method>(
+        &self,
+        id: RequestId,
+        params: &M::Params,
+        timeout: Duration,
+    ) -> Result<M::Reply> {
+        let raw = self.shared().start_call(id, M::NAME, params, timeout)?;
+        PendingCall::<M> {
+            raw,
+            method: PhantomData,
+        }
+        .wait()
+    }
+
+    /// Sends a call and returns as soon as it is on its way, so that one thread can have many in
+    /// flight. `timeout` runs from now on and bounds the answer too.
+    ///
+    /// # Blocking
+    /// For the write alone.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), but for what only the answer can bring.
+    pub fn start_call<M: Method>(
+        &self,
+        params: &M::Params,
+        timeout: Duration,
+    ) -> Result<PendingCall<M>> {
+        let raw = self.start_call_raw(M::NAME, params, timeout)?;
+        Ok(PendingCall {
+            raw,
+            method: PhantomData,
+        })
+    }
+
+    /// [`start_call`](Self::start_call) for a method by name.
+    ///
+    /// # Errors
+    /// As [`start_call`](Self::start_call).
+    pub fn start_call_raw(
+        &self,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<PendingReply> {
+        self.shared()
+            .start_call(RequestId::generate(), method, params, timeout)
+    }
+}
+
+impl Shared {
+    pub(super) fn start_call(
+        self: &Arc<Self>,
+        id: RequestId,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<PendingReply> {
+        let begun = self.active_connection().and_then(|connection| {
+            let in_flight = InFlight::begin(self)?;
+            let waiting = connection.start(id, method, params, timeout)?;
+            Ok(PendingReply { waiting, in_flight })
+        });
+        if let Err(error) = &begun {
+            self.counters.count_failure(error);
+        }
+        begun
+    }
+}
+
+/// A call on its way. Dropping it gives the call up; a late answer is then dropped too.
+#[must_use = "dropping it gives the call up"]
+pub struct PendingCall<M> {
+    raw: PendingReply,
+    method: PhantomData<fn() -> M>,
+}
+
+impl<M: Method> PendingCall<M> {
+    /// Waits for the answer, at most until the timeout that the call was started with.
+    ///
+    /// # Errors
+    /// As [`Session::call`].
+    pub fn wait(self) -> Result<M::Reply> {
+        let counters = self.raw.in_flight.shared.counters.clone();
+        let result = self.raw.wait()?.read();
+        if let Err(error) = &result {
+            counters.count_failure(error);
+        }
+        result
+    }
+
+    /// The answer if it is there, or the error if the time is over; never blocks.
+    ///
+    /// # Errors
+    /// As [`Session::call`].
+    pub fn try_wait(&mut self) -> Option<Result<M::Reply>> {
+        let reply = self.raw.try_wait()?;
+        Some(reply.and_then(|reply| reply.read()))
+    }
+}
+
+impl<M: Method> std::fmt::Debug for PendingCall<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PendingCall({})", M::NAME)
+    }
+}
+
+/// A call by name on its way; see [`PendingCall`].
+#[must_use = "dropping it gives the call up"]
+pub struct PendingReply {
+    waiting: Waiting,
+    in_flight: InFlight,
+}
+
+impl PendingReply {
+    /// Waits for the answer, at most until the timeout that the call was started with.
+    ///
+    /// # Errors
+    /// As [`Session::call_raw`].
+    pub fn wait(self) -> Result<Reply> {
+        let result = self.waiting.wait();
+        self.in_flight.shared.count_outcome(&result);
+        result
+    }
+
+    /// The answer if it is there, or the error if the time is over; never blocks.
+    ///
+    /// # Errors
+    /// As [`Session::call_raw`].
+    pub fn try_wait(&mut self) -> Option<Result<Reply>> {
+        let result = self.waiting.try_wait()?;
+        self.in_flight.shared.count_outcome(&result);
+        Some(result)
+    }
+}
+
+impl std::fmt::Debug for PendingReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingReply").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn count_outcome(&self, result: &Result<Reply>) {
+        match result {
+            Ok(_) => drop(self.counters.replies.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => self.counters.count_failure(error),
+        }
+    }
+}
+
+/// Counts a call to a plugin for as long as it lives, so that draining can wait for it.
+pub(super) struct InFlight {
+    shared: Arc<Shared>,
+}
+
+impl InFlight {
+    fn begin(shared: &Arc<Shared>) -> Result<Self> {
+        // Counted first and looked at second; draining does it the other way round, so one of
+        // the two sees the other.
+        shared
+            .counters
+            .calls_in_flight
+            .fetch_add(1, Ordering::SeqCst);
+        let in_flight = Self {
+            shared: shared.clone(),
+        };
+        if shared.context.drain.is_draining() {
+            return Err(Error::ShutDown);
+        }
+        Ok(in_flight)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.shared
+            .counters
+            .calls_in_flight
+            .fetch_sub(1, Ordering::SeqCst);
+        self.shared.context.drain.call_ended();
+    }
+}

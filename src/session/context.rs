@@ -1,0 +1,98 @@
+//! What all sessions of a host share: its settings and its organs. Made by `host`, which owns
+//! their ends; nothing here acts by itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::feed::Feed;
+use super::services::{Methods, Services};
+use crate::config::{Limits, Timeouts};
+use crate::deadline::Deadline;
+use crate::plugin_log::{LogLine, LogSettings};
+use crate::reaper::Reaper;
+use crate::reaper::policy::RestartPolicy;
+use crate::runtime::{Runtime, RuntimeProvider};
+use crate::store::Store;
+use crate::thread::Threads;
+
+/// Hears every line of output of every plugin, with the manifest's id. Runs on the log pumps'
+/// threads and must not block.
+pub(crate) type OutputTap = Arc<dyn Fn(crate::InstallationId, &str, &LogLine<'_>) + Send + Sync>;
+
+pub(crate) struct HostContext {
+    pub(crate) data: PathBuf,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) policy: RestartPolicy,
+    pub(crate) log_settings: LogSettings,
+    pub(crate) output_tap: Option<OutputTap>,
+    pub(crate) threads: Threads,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) reaper: Reaper,
+    pub(crate) feed: Feed,
+    pub(crate) services: Arc<dyn Services>,
+    pub(crate) methods: Methods,
+    pub(crate) provider: RuntimeProvider,
+    /// `None` where supervised plugins cannot run.
+    pub(crate) runtime: Option<Arc<dyn Runtime>>,
+    /// What plugins connect to; `None` until a listener is bound or the builder named one.
+    pub(crate) rpc_base_url: RwLock<Option<String>>,
+    pub(crate) drain: Drain,
+    /// Set once, when shutdown begins.
+    pub(crate) shut_down: AtomicBool,
+}
+
+impl HostContext {
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::Acquire)
+    }
+}
+
+/// Refuses new calls and waits for those in flight.
+#[derive(Default)]
+pub(crate) struct Drain {
+    draining: AtomicBool,
+    lock: Mutex<()>,
+    ended: Condvar,
+}
+
+impl Drain {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn begin(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// A call is over; wakes who waits for that.
+    pub(crate) fn call_ended(&self) {
+        if self.is_draining() {
+            // Taken so that the waiter is either before its look at the count or in its wait.
+            drop(self.lock.lock());
+            self.ended.notify_all();
+        }
+    }
+
+    /// Waits until `in_flight` gives zero; gives what it is at the deadline.
+    pub(crate) fn wait(&self, deadline: Deadline, in_flight: impl Fn() -> u64) -> u64 {
+        let mut guard = self.lock.lock();
+        loop {
+            let left = in_flight();
+            if left == 0 || deadline.has_passed() {
+                return left;
+            }
+            self.ended.wait_until(&mut guard, deadline.instant());
+        }
+    }
+}
+
+/// The part of `timeout` that a plugin may take to end by itself before it is killed: a quarter
+/// of a second at least is kept for the kill.
+pub(crate) fn grace_within(grace: Duration, timeout: Duration) -> Duration {
+    grace.min(timeout.saturating_sub(Duration::from_millis(250)))
+}

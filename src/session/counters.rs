@@ -1,0 +1,85 @@
+//! What a session counts. Plain atomics; reading gives a snapshot that may be off by what happens
+//! meanwhile.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Error;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Counts of one session since it was loaded.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct LiveCounters {
+            $(pub(crate) $name: AtomicU64,)+
+        }
+
+        impl LiveCounters {
+            pub(crate) fn snapshot(&self) -> Counters {
+                Counters { $($name: self.$name.load(Ordering::Relaxed),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    connections,
+    /// Calls to the plugin that were begun.
+    calls,
+    /// Calls to the plugin that wait for an answer now.
+    calls_in_flight,
+    /// Calls that the plugin answered with a result.
+    replies,
+    /// Calls that the plugin answered with an error.
+    refusals,
+    /// Calls whose time ran out.
+    timeouts,
+    /// Calls that failed because the connection ended or was not there.
+    disconnects,
+    /// Calls that failed in any other way, such as an answer that cannot be read.
+    other_errors,
+    /// Answers that nobody waited for any more, or ever did.
+    stray_replies,
+    /// Calls from the plugin.
+    inbound_calls,
+    /// Calls from the plugin that are queued or being handled now.
+    inbound_in_flight,
+    /// Calls from the plugin that were refused because too many were in progress.
+    inbound_refused,
+    /// Messages from the plugin that ask without an id, and so get no answer.
+    notifications,
+    /// Messages from the plugin that are no JSON-RPC.
+    unreadable,
+    /// Bytes of messages sent.
+    bytes_sent,
+    /// Bytes of messages received.
+    bytes_received,
+    /// Events delivered and answered.
+    events_delivered,
+    /// Events whose delivery failed.
+    events_failed,
+    /// Events dropped because the queue was full or the plugin went away.
+    events_dropped,
+}
+
+impl LiveCounters {
+    pub(crate) fn add(counter: &AtomicU64, amount: usize) {
+        counter.fetch_add(amount as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_failure(&self, error: &Error) {
+        let counter = match error {
+            Error::Timeout { .. } => &self.timeouts,
+            Error::Disconnected(_) | Error::State { .. } => &self.disconnects,
+            Error::Rpc(_) => &self.refusals,
+            _ => &self.other_errors,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

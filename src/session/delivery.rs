@@ -1,0 +1,136 @@
+//! Events for one plugin: a bounded queue, and the worker that delivers them one after the other.
+//! Who gets which event is the bus's business.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::value::RawValue;
+
+use super::counters::LiveCounters;
+use super::shared::Shared;
+use crate::deadline::Deadline;
+use crate::id::RequestId;
+use crate::protocol::method::{Event, EventReply, Method};
+use crate::state::ReportedState;
+
+#[derive(Default)]
+pub(crate) struct EventQueue {
+    inner: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Arc<RawValue>>,
+    bytes: usize,
+    /// A worker is there to take events.
+    delivering: bool,
+    closed: bool,
+}
+
+impl EventQueue {
+    /// Drops what waits; gives how many that were.
+    pub(super) fn clear(&self) -> usize {
+        let mut queue = self.inner.lock();
+        queue.bytes = 0;
+        std::mem::take(&mut queue.events).len()
+    }
+
+    /// Ends the worker, and drops what waits.
+    pub(super) fn close(&self) {
+        let mut queue = self.inner.lock();
+        queue.closed = true;
+        queue.events.clear();
+        drop(queue);
+        self.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Queues an event if the plugin is active and consumes it. `None` when it is not for this
+    /// plugin, else whether there was room. Never blocks.
+    pub(crate) fn enqueue_event(
+        self: &Arc<Self>,
+        name: &str,
+        params: &Arc<RawValue>,
+    ) -> Option<bool> {
+        if !self.record.read().manifest.consumes(name)
+            || self.state.lock().reported != ReportedState::Active
+        {
+            return None;
+        }
+        let limits = &self.context.limits;
+        let size = params.get().len();
+        {
+            let mut queue = self.events.inner.lock();
+            let full = queue.events.len() >= limits.queued_events
+                || queue.bytes + size > limits.queued_event_bytes;
+            if full || queue.closed {
+                drop(queue);
+                LiveCounters::add(&self.counters.events_dropped, 1);
+                return Some(false);
+            }
+            queue.events.push_back(params.clone());
+            queue.bytes += size;
+            if std::mem::replace(&mut queue.delivering, true) {
+                drop(queue);
+                self.events.changed.notify_one();
+                return Some(true);
+            }
+        }
+        let shared = self.clone();
+        let name = format!("event-{}", self.name);
+        let started = self
+            .context
+            .threads
+            .spawn(&name, limits.handler_stack, move || deliver(&shared));
+        if let Err(error) = started {
+            log::warn!("plugin {}: event not delivered: {error}", self.name);
+            self.events.inner.lock().delivering = false;
+            LiveCounters::add(&self.counters.events_dropped, self.events.clear());
+            return Some(false);
+        }
+        Some(true)
+    }
+}
+
+/// The worker's body: one event at a time, in order, until there has been none for a while.
+fn deliver(shared: &Arc<Shared>) {
+    let timeouts = &shared.context.timeouts;
+    loop {
+        let params = {
+            let mut queue = shared.events.inner.lock();
+            let until = Deadline::after(timeouts.worker_idle);
+            let mut timed_out = false;
+            while queue.events.is_empty() && !queue.closed && !timed_out {
+                timed_out = shared
+                    .events
+                    .changed
+                    .wait_until(&mut queue, until.instant())
+                    .timed_out();
+            }
+            let Some(params) = queue.events.pop_front() else {
+                queue.delivering = false;
+                return;
+            };
+            queue.bytes -= params.get().len();
+            params
+        };
+        let answer = shared
+            .start_call(RequestId::generate(), Event::NAME, &*params, timeouts.call)
+            .and_then(super::PendingReply::wait)
+            .and_then(|reply| reply.read::<EventReply>());
+        match answer {
+            Ok(EventReply { ok: true }) => LiveCounters::add(&shared.counters.events_delivered, 1),
+            Ok(EventReply { ok: false }) => {
+                LiveCounters::add(&shared.counters.events_failed, 1);
+                log::warn!("plugin {}: did not accept an event", shared.name);
+            }
+            Err(error) => {
+                LiveCounters::add(&shared.counters.events_failed, 1);
+                log::warn!("plugin {}: event not delivered: {error}", shared.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Telling subscribers of state changes. One lock, taken under a session's state lock and holding
+//! nothing but non-blocking sends, so that the order of delivery is that of the changes.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+
+use crate::id::InstallationId;
+use crate::state::ReportedState;
+
+/// A plugin went from one state to another.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StateChange {
+    /// Numbers the changes of the whole host, from 1, without gaps.
+    pub sequence: u64,
+    /// The installation.
+    pub plugin: InstallationId,
+    /// The manifest's id.
+    pub name: Arc<str>,
+    /// The state it left.
+    pub from: ReportedState,
+    /// The state it is in.
+    pub to: ReportedState,
+    /// What is wrong, while something is.
+    pub message: Option<Arc<str>>,
+    /// What is known about it; empty when nothing is wrong.
+    pub details: Arc<Map<String, Value>>,
+    /// When.
+    pub at: SystemTime,
+    /// Changes that this subscriber missed right before this one, because it was full.
+    pub missed: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last: u64,
+    subscribers: Vec<Subscriber>,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    sender: Sender<StateChange>,
+    missed: u64,
+}
+
+impl Feed {
+    /// A receiver of all changes from now on. When `capacity` of them wait, the newest are dropped
+    /// and counted.
+    pub(crate) fn subscribe(&self, capacity: usize) -> Receiver<StateChange> {
+        let (sender, receiver) = bounded(capacity);
+        self.inner
+            .lock()
+            .subscribers
+            .push(Subscriber { sender, missed: 0 });
+        receiver
+    }
+
+    /// Numbers the change and hands it to everybody who listens. Never blocks.
+    pub(crate) fn publish(&self, mut change: StateChange) {
+        let mut inner = self.inner.lock();
+        inner.last += 1;
+        change.sequence = inner.last;
+        inner.subscribers.retain_mut(|subscriber| {
+            let change = StateChange {
+                missed: subscriber.missed,
+                ..change.clone()
+            };
+            match subscriber.sender.try_send(change) {
+                Ok(()) => {
+                    subscriber.missed = 0;
+                    true
+                }
+                Err(TrySendError::Full(_)) => {
+                    subscriber.missed += 1;
+                    true
+                }
+                Err(TrySendError::Disconnected(_)) => false,
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change() -> StateChange {
+        StateChange {
+            sequence: 0,
+            plugin: InstallationId::generate(),
+            name: "p".into(),
+            from: ReportedState::Inactive,
+            to: ReportedState::Starting,
+            message: None,
+            details: Arc::default(),
+            at: SystemTime::now(),
+            missed: 0,
+        }
+    }
+
+    #[test]
+    fn a_full_subscriber_misses_the_newest_and_hears_how_many() {
+        let feed = Feed::default();
+        let (slow, quick) = (feed.subscribe(1), feed.subscribe(10));
+        for _ in 0..3 {
+            feed.publish(change());
+        }
+        assert_eq!(slow.try_recv().unwrap().sequence, 1);
+        feed.publish(change());
+        let next = slow.try_recv().unwrap();
+        assert_eq!((next.sequence, next.missed), (4, 2));
+        let numbers: Vec<_> = quick
+            .try_iter()
+            .map(|change| (change.sequence, change.missed))
+            .collect();
+        assert_eq!(numbers, [(1, 0), (2, 0), (3, 0), (4, 0)]);
+    }
+
+    #[test]
+    fn a_subscriber_that_left_is_forgotten() {
+        let feed = Feed::default();
+        drop(feed.subscribe(1));
+        feed.publish(change());
+        assert!(feed.inner.lock().subscribers.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! Calls from a plugin: from the reading thread to a worker, to the embedder's services, and back
+//! as an answer. The reading thread only hands over; over the caps it refuses, without writing.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::connection::{Connection, InboundRequest, Params};
+use super::counters::LiveCounters;
+use super::services::InboundCall;
+use super::shared::Shared;
+use crate::deadline::Deadline;
+use crate::error::RpcError;
+use crate::protocol::access::{self, AccessShape};
+use crate::protocol::jsonrpc::{PeerId, ResultObject};
+use crate::protocol::method::{AccessGet, GetConfig, GetConfigParams, Method, RobotRun};
+use crate::thread::panic_text;
+
+type Answer = Result<ResultObject, RpcError>;
+
+/// Hands a call to a worker, or refuses it. On the reading thread.
+pub(super) fn dispatch(
+    shared: &Arc<Shared>,
+    connection: &Arc<Connection>,
+    shape: AccessShape,
+    request: InboundRequest,
+) {
+    LiveCounters::add(&shared.counters.inbound_calls, 1);
+    let InboundRequest { id, method, params } = request;
+    let in_flight = InFlight::begin(shared);
+    let job = {
+        let (shared, connection, id) = (shared.clone(), connection.clone(), id.clone());
+        Box::new(move || {
+            let answer = handle(&shared, shape, &id, &method, &params);
+            let deadline = Deadline::after(shared.context.timeouts.call);
+            connection.answer(&id, &method, answer.as_ref(), deadline);
+            drop(in_flight);
+        })
+    };
+    if shared.workers.submit(job).is_err() {
+        LiveCounters::add(&shared.counters.inbound_refused, 1);
+        let text = "too many calls from this plugin are in progress; try again later";
+        connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
+    }
+}
+
+/// Runs the handler. A panic becomes an error for the caller.
+fn handle(
+    shared: &Arc<Shared>,
+    shape: AccessShape,
+    id: &PeerId,
+    method: &str,
+    params: &Params,
+) -> Answer {
+    let guarded = AssertUnwindSafe(|| answer(shared, shape, id, method, params));
+    panic::catch_unwind(guarded).unwrap_or_else(|panic| {
+        log::error!(
+            "plugin {}: handler of {method} panicked: {}",
+            shared.name,
+            panic_text(&*panic)
+        );
+        Err(RpcError::new(
+            RpcError::INTERNAL,
+            "the handler failed unexpectedly",
+        ))
+    })
+}
+
+fn answer(
+    shared: &Arc<Shared>,
+    shape: AccessShape,
+    id: &PeerId,
+    method: &str,
+    params: &Params,
+) -> Answer {
+    let context = &shared.context;
+    // The stored record, not the one from the start: its configuration may have changed since.
+    let record = match context.store.get(shared.id) {
+        Ok(Some(record)) => Arc::new(record),
+        Ok(None) => shared.record(),
+        Err(error) => {
+            log::error!("plugin {}: cannot read its record: {error}", shared.name);
+            return Err(RpcError::new(
+                RpcError::INTERNAL,
+                "the host cannot read the plugin's record",
+            ));
+        }
+    };
+    let call = InboundCall::new(shared.session(), record, method.to_owned());
+    match method {
+        GetConfig::NAME => {
+            let params: GetConfigParams = params.read()?;
+            let config = context.services.get_config(&call, &params.keys)?;
+            let mut result = serde_json::Map::new();
+            result.insert("config".to_owned(), config.into());
+            Ok(ResultObject::from(result))
+        }
+        AccessGet::NAME => {
+            if call.manifest().access.is_none() {
+                return Err(RpcError::new(
+                    RpcError::METHOD_NOT_FOUND,
+                    "this plugin's manifest asks for no access",
+                ));
+            }
+            let grant = context.services.access_get(&call)?;
+            Ok(access::reply(shape, &grant, id))
+        }
+        RobotRun::NAME => {
+            let reply = context.services.robot_run(&call, params.read()?)?;
+            ResultObject::from_serialize(&reply)
+                .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))
+        }
+        _ => match context.methods.get(method) {
+            Some(handler) => handler(&call, params),
+            None => context.services.call(&call, params).unwrap_or_else(|| {
+                Err(RpcError::new(
+                    RpcError::METHOD_NOT_FOUND,
+                    format!("unknown method {method:?}"),
+                ))
+            }),
+        },
+    }
+}
+
+/// Counts a call from the plugin until it is answered.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared
+            .counters
+            .inbound_in_flight
+            .fetch_add(1, Ordering::SeqCst);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0
+            .counters
+            .inbound_in_flight
+            .fetch_sub(1, Ordering::SeqCst);
+        self.0.context.drain.call_ended();
+    }
+}

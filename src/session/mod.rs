@@ -1,0 +1,403 @@
+//! Sessions: one per loaded plugin, connected or not.
+//!
+//! What lives here: the handle ([`Session`], [`Supervised`]), the state cell, calls both ways, the
+//! thread that reads, and what the reaper reports turned into states. What does not: processes
+//! (`process`, `reaper`), transports (`duplex`), who may connect from outside (`listener`).
+//!
+//! Locks, outermost first: a session's state; then, one at a time and never around anything that
+//! blocks, its readers, its log, its events, the feed of state changes. A connection's own locks
+//! (pending table, writer) are taken with none of these held, but for `post`, which never blocks.
+
+mod attach;
+mod call;
+pub(crate) mod connection;
+pub(crate) mod context;
+pub(crate) mod counters;
+mod delivery;
+mod feed;
+mod inbound;
+mod pending;
+mod run;
+pub(crate) mod services;
+mod shared;
+mod state;
+mod supervision;
+pub(crate) mod workers;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::bounded;
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Map, Value};
+
+pub use attach::Peer;
+pub(crate) use attach::{Credential, Refused, Reservation, close_code};
+pub use call::{PendingCall, PendingReply};
+pub use connection::{Params, Reply};
+pub use counters::Counters;
+pub(crate) use feed::Feed;
+pub use feed::StateChange;
+pub use services::{InboundCall, NoServices, Services};
+
+use crate::deadline::Deadline;
+use crate::error::{Disconnect, Error, Phase, Result};
+use crate::id::InstallationId;
+use crate::plugin_log::Follower;
+use crate::protocol::manifest::Manifest;
+use crate::reaper::StopReport;
+use crate::runtime;
+use crate::state::{ActiveState, PluginMode, ReportedState};
+use crate::store::Record;
+use context::{HostContext, grace_within};
+use delivery::EventQueue;
+use shared::Shared;
+use state::StateCell;
+use supervision::SupervisedCharge;
+use workers::{WorkerSettings, Workers};
+
+/// A loaded plugin. Cloning gives another handle to the same one; handles may be used from any
+/// thread, and outlive the plugin's unloading (then they say [`Error::NotLoaded`]).
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+impl Session {
+    /// Makes the session and starts its thread.
+    pub(crate) fn load(context: Arc<HostContext>, record: Record) -> Result<Self> {
+        let (id, mode, name) = (record.id, record.mode(), record.manifest.id.as_str().into());
+        let workers = Workers::new(WorkerSettings {
+            name: format!("call-{name}"),
+            threads: context.threads.clone(),
+            stack: context.limits.handler_stack,
+            cap: context.limits.inbound_workers,
+            queue: context.limits.inbound_queue,
+            idle: context.timeouts.worker_idle,
+        });
+        // More than one waits only while the thread deals with the end of the connection before.
+        let (sender, readings) = bounded(8);
+        let shared = Arc::new(Shared {
+            id,
+            mode,
+            name,
+            record: RwLock::new(Arc::new(record)),
+            state: StateCell::new(),
+            counters: Arc::default(),
+            workers,
+            events: EventQueue::default(),
+            readers: Mutex::new(Some(sender)),
+            challenging: false.into(),
+            log: Mutex::new(None),
+            context: context.clone(),
+        });
+        let body = shared.clone();
+        let name = format!("sess-{}", shared.name);
+        context
+            .threads
+            .spawn(&name, context.limits.session_stack, move || {
+                run::run(&body, &readings)
+            })?;
+        Ok(Self { shared })
+    }
+
+    fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The installation's id.
+    pub fn id(&self) -> InstallationId {
+        self.shared.id
+    }
+
+    /// Who runs the plugin.
+    pub fn mode(&self) -> PluginMode {
+        self.shared.mode
+    }
+
+    /// The plugin's manifest, as it was at the last start.
+    pub fn manifest(&self) -> Manifest {
+        self.shared.record.read().manifest.clone()
+    }
+
+    /// Starting and stopping; `None` for an external plugin.
+    pub fn supervised(&self) -> Option<Supervised> {
+        (self.shared.mode == PluginMode::Supervised).then(|| Supervised {
+            session: self.clone(),
+        })
+    }
+
+    /// When the plugin last became active; `None` if it never did.
+    pub fn started_at(&self) -> Option<SystemTime> {
+        self.shared.state.lock().started_at
+    }
+
+    /// What the plugin is in right now.
+    pub fn reported_state(&self) -> ReportedState {
+        self.shared.state.lock().reported
+    }
+
+    /// What is wrong, or went wrong last, until the plugin is active or stopped.
+    pub fn error_message(&self) -> Option<String> {
+        self.shared
+            .state
+            .lock()
+            .message
+            .as_deref()
+            .map(str::to_owned)
+    }
+
+    /// What is known about [`error_message`](Self::error_message): `runtime_provider`, `stage`,
+    /// `error`, `exit_code` (protocol file, section 13.2) and besides `cause`, `exit_status`,
+    /// `attempts`, `restarts`, `pid`, `uptime_seconds` and `output`, the last lines of its log.
+    pub fn error_details(&self) -> Map<String, Value> {
+        self.shared.state.lock().details.as_ref().clone()
+    }
+
+    /// Counts since the plugin was loaded.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters.snapshot()
+    }
+
+    /// Waits until the plugin is in a state, or has been in it since the call began.
+    ///
+    /// # Blocking
+    /// At most `timeout`. State changes wake it.
+    ///
+    /// # Errors
+    /// - [`Error::State`], at once, when the state cannot come any more without somebody asking for
+    ///   it: the plugin has errored or is stopped.
+    /// - [`Error::NotLoaded`] when it is unloaded.
+    /// - [`Error::Timeout`].
+    pub fn wait_for(&self, state: ReportedState, timeout: Duration) -> Result<()> {
+        self.shared.state.wait_for(self.shared.id, state, timeout)
+    }
+
+    /// Starts or stops the plugin, and stores nothing.
+    ///
+    /// # Blocking
+    /// Starting does not wait for anything. Stopping takes as long as [`Supervised::stop`] with the
+    /// host's stop timeout.
+    ///
+    /// # Errors
+    /// As [`Supervised::start`] and [`Supervised::stop`].
+    pub fn set_active_state(&self, state: ActiveState) -> Result<()> {
+        match state {
+            ActiveState::Active => self.start(),
+            ActiveState::Inactive => self.stop(self.shared.context.timeouts.stop).map(drop),
+        }
+    }
+
+    /// Follows the plugin's output from the oldest line that is kept.
+    ///
+    /// # Errors
+    /// - [`Error::Unsupported`] for an external plugin, whose output the host does not see.
+    /// - [`Error::Io`] when the log cannot be opened.
+    pub fn follow_log(&self) -> Result<Follower> {
+        if self.shared.mode == PluginMode::External {
+            return Err(Error::Unsupported("an external plugin has no log here"));
+        }
+        Ok(self.shared.open_log()?.follow())
+    }
+
+    fn start(&self) -> Result<()> {
+        let shared = &self.shared;
+        let context = &shared.context;
+        if context.is_shut_down() {
+            return Err(Error::ShutDown);
+        }
+        if shared.mode == PluginMode::Supervised && context.runtime.is_none() {
+            return Err(runtime::unavailable(context.provider));
+        }
+        let mut state = shared.state.lock();
+        if state.unloading {
+            return Err(Error::NotLoaded(shared.id));
+        }
+        state.wanted = ActiveState::Active;
+        let at_rest = matches!(
+            state.reported,
+            ReportedState::Inactive | ReportedState::Errored
+        );
+        match shared.mode {
+            PluginMode::Supervised => {
+                // Already here, so that whoever waits from now on does not see an old error.
+                if at_rest {
+                    shared.enter(&mut state, ReportedState::Starting, None);
+                }
+                // Under the lock, so that the reaper hears requests in the order of `wanted`.
+                context
+                    .reaper
+                    .request_start(Arc::new(SupervisedCharge(shared.clone())));
+            }
+            PluginMode::External => {
+                if at_rest {
+                    shared.enter(&mut state, ReportedState::Connecting, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&self, timeout: Duration) -> Result<StopReport> {
+        self.stop_with(timeout, close_code::NORMAL, "closed")
+    }
+
+    pub(crate) fn stop_with(
+        &self,
+        timeout: Duration,
+        code: u16,
+        reason: &str,
+    ) -> Result<StopReport> {
+        let deadline = Deadline::after(timeout);
+        match self.request_stop(timeout)? {
+            Stopping::Process(report) => report
+                .recv_deadline(deadline.instant())
+                .map_err(|_| Error::timeout(Phase::Stop, timeout)),
+            Stopping::Connection(connection) => {
+                let began = std::time::Instant::now();
+                if let Some(connection) = connection {
+                    connection.close(code, reason, deadline);
+                }
+                Ok(StopReport {
+                    exit: None,
+                    killed: false,
+                    took: began.elapsed(),
+                })
+            }
+        }
+    }
+
+    /// Asks for the stop without waiting for it.
+    pub(crate) fn request_stop(&self, timeout: Duration) -> Result<Stopping> {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        if state.unloaded {
+            return Err(Error::NotLoaded(shared.id));
+        }
+        state.wanted = ActiveState::Inactive;
+        match shared.mode {
+            PluginMode::Supervised => {
+                let (done, report) = bounded(1);
+                let grace = grace_within(shared.context.timeouts.stop_grace, timeout);
+                shared
+                    .context
+                    .reaper
+                    .request_stop(shared.id, grace, Some(done));
+                Ok(Stopping::Process(report))
+            }
+            PluginMode::External => {
+                let connection = state.connection.take();
+                if connection.is_some() {
+                    shared.drop_events();
+                }
+                if state.reported != ReportedState::Inactive {
+                    shared.enter(&mut state, ReportedState::Inactive, None);
+                }
+                Ok(Stopping::Connection(connection))
+            }
+        }
+    }
+
+    /// Stops the plugin and ends its thread.
+    pub(crate) fn unload(&self, timeout: Duration, code: u16, reason: &str) -> Result<StopReport> {
+        let shared = &self.shared;
+        {
+            let mut state = shared.state.lock();
+            if state.unloaded {
+                return Err(Error::NotLoaded(shared.id));
+            }
+            // No start can come in between the stop and the end.
+            state.unloading = true;
+        }
+        let report = match self.stop_with(timeout, code, reason) {
+            Ok(report) => report,
+            Err(error) => {
+                shared.state.lock().unloading = false;
+                return Err(error);
+            }
+        };
+        self.discard();
+        Ok(report)
+    }
+
+    /// Ends the session's thread and everybody's waits, without stopping the plugin.
+    pub(crate) fn discard(&self) {
+        let shared = &self.shared;
+        let connection = {
+            let mut state = shared.state.lock();
+            state.unloading = true;
+            state.unloaded = true;
+            state.connection.take()
+        };
+        shared.state.notify();
+        if let Some(connection) = connection {
+            connection.abort(Disconnect::ByHost {
+                code: close_code::NORMAL,
+                reason: "closed".into(),
+            });
+        }
+        shared.events.close();
+        // The session's thread ends when it has no more to read.
+        drop(shared.readers.lock().take());
+        if shared.mode == PluginMode::Supervised {
+            shared.context.reaper.forget(shared.id);
+        }
+    }
+
+    /// Calls in flight, both ways.
+    pub(crate) fn in_flight(&self) -> u64 {
+        use std::sync::atomic::Ordering::SeqCst;
+        let counters = &self.shared.counters;
+        counters.calls_in_flight.load(SeqCst) + counters.inbound_in_flight.load(SeqCst)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+/// What a requested stop has to wait for.
+pub(crate) enum Stopping {
+    Process(crossbeam_channel::Receiver<StopReport>),
+    Connection(Option<Arc<connection::Connection>>),
+}
+
+/// Starting and stopping of a plugin that the host runs.
+#[derive(Clone, Debug)]
+pub struct Supervised {
+    session: Session,
+}
+
+impl Supervised {
+    /// Asks for the plugin to run. Returns when the request is accepted; use
+    /// [`Session::wait_for`] to wait for the outcome. Running already is fine; of a start and a stop
+    /// the last wins. Leaves [`ReportedState::Errored`] and starts the counting of restarts over.
+    ///
+    /// # Errors
+    /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
+    /// - [`Error::NotLoaded`], [`Error::ShutDown`].
+    pub fn start(&self) -> Result<()> {
+        self.session.start()
+    }
+
+    /// Stops the plugin: SIGINT to its process group, SIGTERM after half of the stop grace, SIGKILL
+    /// after all of it. Stopped already is fine.
+    ///
+    /// # Blocking
+    /// Until nothing of it is left, at most `timeout`; a timeout shorter than the stop grace
+    /// shortens the grace. The end of the process wakes it.
+    ///
+    /// # Errors
+    /// - [`Error::Timeout`] when something is left; the plugin stays `stopping`.
+    /// - [`Error::NotLoaded`].
+    pub fn stop(&self, timeout: Duration) -> Result<StopReport> {
+        self.session.stop(timeout)
+    }
+}

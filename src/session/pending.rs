@@ -1,0 +1,142 @@
+//! The table of calls that wait for an answer on one connection. No I/O.
+//!
+//! Registering checks 'ended' under the same lock that ending uses to empty the table, so no call
+//! can slip in and wait for ever.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::duplex::Message;
+use crate::error::{Disconnect, Error, Result, RpcError};
+use crate::id::RequestId;
+use crate::protocol::jsonrpc::ResultSpan;
+
+/// What becomes of a call.
+pub(crate) enum Outcome {
+    /// The plugin answered; the span is that of the `result` in the message.
+    Reply(Message, ResultSpan),
+    /// The plugin said no.
+    Refused(RpcError),
+    /// The connection ended first.
+    Ended(Arc<Disconnect>),
+}
+
+/// Told of a call's outcome on the thread that learns of it. Must not block.
+pub(crate) type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
+
+pub(crate) struct PendingTable {
+    limit: usize,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    ended: Option<Arc<Disconnect>>,
+    waiting: HashMap<RequestId, OnOutcome>,
+}
+
+impl PendingTable {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            entries: Mutex::default(),
+        }
+    }
+
+    /// Enters a call.
+    ///
+    /// # Errors
+    /// - [`Error::Disconnected`] once the connection has ended.
+    /// - [`Error::TooManyPending`] over the cap.
+    pub(crate) fn register(&self, id: RequestId, on_outcome: OnOutcome) -> Result<()> {
+        let mut entries = self.entries.lock();
+        if let Some(cause) = &entries.ended {
+            return Err(Error::Disconnected(cause.clone()));
+        }
+        if entries.waiting.len() >= self.limit {
+            return Err(Error::TooManyPending { limit: self.limit });
+        }
+        entries.waiting.insert(id, on_outcome);
+        Ok(())
+    }
+
+    /// Takes a call out, answered or given up; `None` for an unknown, late or duplicate id.
+    pub(crate) fn take(&self, id: RequestId) -> Option<OnOutcome> {
+        self.entries.lock().waiting.remove(&id)
+    }
+
+    /// Fails every waiting call, and every later one, with this cause. The first cause stays.
+    pub(crate) fn end(&self, cause: &Arc<Disconnect>) {
+        let waiting = {
+            let mut entries = self.entries.lock();
+            entries.ended.get_or_insert_with(|| cause.clone());
+            std::mem::take(&mut entries.waiting)
+        };
+        for on_outcome in waiting.into_values() {
+            on_outcome(Outcome::Ended(cause.clone()));
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.lock().waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+
+    fn register(table: &PendingTable) -> (RequestId, Result<Receiver<Outcome>>) {
+        let (sender, receiver) = bounded(1);
+        let id = RequestId::generate();
+        let on_outcome = Box::new(move |outcome| drop(sender.send(outcome)));
+        (id, table.register(id, on_outcome).map(|()| receiver))
+    }
+
+    #[test]
+    fn the_end_fails_all_that_wait_and_all_that_come_later() {
+        let table = PendingTable::new(10);
+        let (_, first) = register(&table);
+        let (_, second) = register(&table);
+        table.end(&Arc::new(Disconnect::Lost));
+        for receiver in [first.unwrap(), second.unwrap()] {
+            let outcome = receiver.try_recv().unwrap();
+            assert!(matches!(outcome, Outcome::Ended(cause) if matches!(*cause, Disconnect::Lost)));
+        }
+        table.end(&Arc::new(Disconnect::NotYet));
+        let refused = register(&table).1.unwrap_err();
+        assert_eq!(refused.to_string(), "not connected: connection lost");
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn an_answer_counts_once() {
+        let table = PendingTable::new(10);
+        let (id, receiver) = register(&table);
+        table.take(id).unwrap()(Outcome::Refused(RpcError::new(1, "no")));
+        assert!(matches!(
+            receiver.unwrap().try_recv(),
+            Ok(Outcome::Refused(_))
+        ));
+        assert!(table.take(id).is_none());
+        assert!(table.take(RequestId::generate()).is_none());
+    }
+
+    #[test]
+    fn the_cap_has_its_own_error_and_is_freed_by_answers() {
+        let table = PendingTable::new(1);
+        let (id, _receiver) = register(&table);
+        let refused = register(&table).1.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "1 calls to this plugin are already waiting for an answer"
+        );
+        assert!(refused.is_retryable());
+        drop(table.take(id));
+        assert!(register(&table).1.is_ok());
+    }
+}

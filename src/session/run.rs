@@ -1,0 +1,76 @@
+//! The session's thread: it owns the reading half of the connection and waits for one when there is
+//! none. It only reads; whatever must be written or run goes to others.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use super::connection::Connection;
+use super::counters::LiveCounters;
+use super::inbound;
+use super::shared::Shared;
+use crate::duplex::DuplexReader;
+use crate::error::Disconnect;
+use crate::protocol::access::AccessShape;
+use crate::reaper::Run;
+use crate::state::{ActiveState, PluginMode, ReportedState};
+
+/// A connection to be read from.
+pub(crate) struct Reading {
+    pub(super) connection: Arc<Connection>,
+    pub(super) reader: Box<dyn DuplexReader>,
+    pub(super) shape: AccessShape,
+    pub(super) run: Run,
+}
+
+/// The body of the thread; ends when the session lets go of the sender.
+pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
+    for reading in readings {
+        let Reading {
+            connection,
+            reader,
+            shape,
+            run,
+        } = reading;
+        let cause = connection.read_until_end(reader, &mut |request| {
+            inbound::dispatch(shared, &connection, shape, request);
+        });
+        disconnected(shared, &connection, run, cause);
+    }
+}
+
+/// What the end of a connection means for the session. Calls in flight have failed already.
+fn disconnected(
+    shared: &Arc<Shared>,
+    connection: &Arc<Connection>,
+    run: Run,
+    cause: Arc<Disconnect>,
+) {
+    log::info!("plugin {}: {cause}", shared.name);
+    {
+        let mut state = shared.state.lock();
+        let is_current = state
+            .connection
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, connection));
+        if is_current {
+            state.connection = None;
+            if state.reported == ReportedState::Active && state.wanted == ActiveState::Active {
+                let problem = (cause.to_string().into(), serde_json::Map::new());
+                shared.enter(&mut state, ReportedState::Connecting, Some(problem));
+            }
+            shared.drop_events();
+        }
+    }
+    if shared.mode == PluginMode::Supervised {
+        shared.context.reaper.disconnected(shared.id, run, cause);
+    }
+}
+
+impl Shared {
+    /// Drops the events that wait: those published while a plugin is away are lost to it
+    /// (protocol file, section 15).
+    pub(super) fn drop_events(&self) {
+        LiveCounters::add(&self.counters.events_dropped, self.events.clear());
+    }
+}

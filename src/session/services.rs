@@ -1,0 +1,148 @@
+//! What a host offers its plugins: the trait that an embedder implements, the methods it registers
+//! beside it, and what they get to know of a call. Running them is `inbound`'s.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::Session;
+use super::connection::Params;
+use crate::error::RpcError;
+use crate::id::Xid;
+use crate::protocol::access::AccessGrant;
+use crate::protocol::jsonrpc::ResultObject;
+use crate::protocol::manifest::Manifest;
+use crate::protocol::method::{RobotRunParams, RobotRunReply};
+use crate::store::Record;
+
+/// A call from a plugin, as a handler sees it.
+#[derive(Debug)]
+pub struct InboundCall {
+    session: Session,
+    record: Arc<Record>,
+    method: String,
+}
+
+impl InboundCall {
+    pub(super) fn new(session: Session, record: Arc<Record>, method: String) -> Self {
+        Self {
+            session,
+            record,
+            method,
+        }
+    }
+
+    /// The plugin that calls. A handler may call it back.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The plugin's record, as it was when the call came in.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The plugin's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.record.manifest
+    }
+
+    /// The method that was called.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+}
+
+/// What the protocol's calls from plugins mean on this host. Every method has a default that
+/// answers as the protocol says when the service is not there (protocol file, section 10).
+///
+/// Handlers run on worker threads of the calling plugin's session, several at once, never on a
+/// reading thread: they may block and may call plugins. The plugin waits for as long as they take.
+/// A handler that panics answers its caller with error -32603.
+pub trait Services: Send + Sync {
+    /// The stored configuration: all of it, or those of `keys` that exist.
+    ///
+    /// # Errors
+    /// An error that becomes the answer.
+    fn get_config(
+        &self,
+        call: &InboundCall,
+        keys: &[String],
+    ) -> Result<Map<String, Value>, RpcError> {
+        let stored = &call.record().configuration;
+        if keys.is_empty() {
+            return Ok(stored.clone());
+        }
+        let chosen = keys
+            .iter()
+            .filter_map(|key| Some((key.clone(), stored.get(key)?.clone())));
+        Ok(chosen.collect())
+    }
+
+    /// Credentials for the host's API. Only asked when the manifest has an `access` block.
+    ///
+    /// # Errors
+    /// An error that becomes the answer.
+    fn access_get(&self, call: &InboundCall) -> Result<AccessGrant, RpcError> {
+        let _ = call;
+        Err(RpcError::new(
+            RpcError::INTERNAL,
+            "this host gives no API access",
+        ))
+    }
+
+    /// One unattended Robot run. May take minutes.
+    ///
+    /// # Errors
+    /// An error that becomes the answer; a run that fails is a reply with `error` instead.
+    fn robot_run(
+        &self,
+        call: &InboundCall,
+        params: RobotRunParams,
+    ) -> Result<RobotRunReply, RpcError> {
+        let _ = (call, params);
+        Ok(RobotRunReply {
+            session_id: Some(Xid::generate()),
+            output: None,
+            error: Some("this host runs no Robots".to_owned()),
+        })
+    }
+
+    /// Any other method; `None` when there is no such thing, which is answered with -32601.
+    fn call(&self, call: &InboundCall, params: &Params) -> Option<Result<ResultObject, RpcError>> {
+        let _ = (call, params);
+        None
+    }
+}
+
+/// The services of a host that has none of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoServices;
+
+impl Services for NoServices {}
+
+/// A handler of one method of the embedder's.
+pub(crate) type MethodHandler =
+    Arc<dyn Fn(&InboundCall, &Params) -> Result<ResultObject, RpcError> + Send + Sync>;
+
+/// Methods that the embedder registered by name.
+#[derive(Clone, Default)]
+pub(crate) struct Methods(HashMap<String, MethodHandler>);
+
+impl Methods {
+    pub(crate) fn insert(&mut self, name: String, handler: MethodHandler) {
+        self.0.insert(name, handler);
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&MethodHandler> {
+        self.0.get(name)
+    }
+}
+
+impl fmt::Debug for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

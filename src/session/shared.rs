@@ -1,0 +1,105 @@
+//! What the parts of one session share: its record, its state cell, its connection, its counts.
+//! The handle (`Session`), the session thread and the reaper's charge all stand on it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+use crossbeam_channel::Sender;
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Map, Value};
+
+use super::Session;
+use super::connection::Connection;
+use super::context::HostContext;
+use super::counters::LiveCounters;
+use super::delivery::EventQueue;
+use super::feed::StateChange;
+use super::run::Reading;
+use super::state::{State, StateCell};
+use super::workers::Workers;
+use crate::error::{Disconnect, Error, Result};
+use crate::id::InstallationId;
+use crate::plugin_log::PluginLog;
+use crate::state::{PluginMode, ReportedState};
+use crate::store::Record;
+
+pub(crate) struct Shared {
+    pub(super) id: InstallationId,
+    pub(super) mode: PluginMode,
+    /// The manifest's id, for log lines and state changes.
+    pub(super) name: Arc<str>,
+    pub(super) context: Arc<HostContext>,
+    pub(super) record: RwLock<Arc<Record>>,
+    pub(super) state: StateCell,
+    pub(super) counters: Arc<LiveCounters>,
+    pub(super) workers: Workers,
+    pub(super) events: EventQueue,
+    /// Where the session thread gets the reading halves of connections; `None` once unloaded.
+    pub(super) readers: Mutex<Option<Sender<Reading>>>,
+    /// Somebody looks whether the connection is alive.
+    pub(super) challenging: AtomicBool,
+    /// Opened at the first start of a supervised plugin.
+    pub(super) log: Mutex<Option<Arc<PluginLog>>>,
+}
+
+impl Shared {
+    pub(super) fn record(&self) -> Arc<Record> {
+        self.record.read().clone()
+    }
+
+    pub(super) fn session(self: &Arc<Self>) -> Session {
+        Session::from_shared(self.clone())
+    }
+
+    /// Goes to another state and tells everybody. Under the state lock, so that the order in which
+    /// subscribers hear is the order in which it happened; telling them never blocks.
+    pub(super) fn enter(
+        &self,
+        state: &mut State,
+        to: ReportedState,
+        problem: Option<(Arc<str>, Map<String, Value>)>,
+    ) {
+        let from = state.enter(to, problem);
+        self.state.notify();
+        log::debug!("plugin {} ({}): {from} -> {to}", self.id, self.name);
+        self.context.feed.publish(StateChange {
+            sequence: 0,
+            plugin: self.id,
+            name: self.name.clone(),
+            from,
+            to,
+            message: state.message.clone(),
+            details: state.details.clone(),
+            at: SystemTime::now(),
+            missed: 0,
+        });
+    }
+
+    /// The connection to call on.
+    pub(super) fn active_connection(&self) -> Result<Arc<Connection>> {
+        let state = self.state.lock();
+        if state.unloaded {
+            return Err(Error::NotLoaded(self.id));
+        }
+        if state.reported != ReportedState::Active {
+            return Err(Error::State {
+                state: state.reported,
+                message: state.message.clone(),
+            });
+        }
+        state
+            .connection
+            .clone()
+            .ok_or_else(|| Error::Disconnected(Arc::new(Disconnect::NotYet)))
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

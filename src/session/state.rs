@@ -1,0 +1,152 @@
+//! The state cell of a session: what it is in, since when and why, which connection it has, and
+//! waiting for a state. Transitions are decided elsewhere (`supervision`, `attach`); this only keeps
+//! them consistent and wakes waiters.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use serde_json::{Map, Value};
+
+use super::connection::Connection;
+use crate::auth::Secret;
+use crate::deadline::Deadline;
+use crate::error::{Error, Phase, Result};
+use crate::id::InstallationId;
+use crate::reaper::Run;
+use crate::state::{ActiveState, ReportedState};
+
+pub(crate) struct StateCell {
+    inner: Mutex<State>,
+    changed: Condvar,
+}
+
+pub(crate) struct State {
+    pub(super) reported: ReportedState,
+    pub(super) wanted: ActiveState,
+    pub(super) started_at: Option<SystemTime>,
+    pub(super) message: Option<Arc<str>>,
+    pub(super) details: Arc<Map<String, Value>>,
+    /// The run whose process may connect; 0 before the first.
+    pub(super) run: Run,
+    /// The secret with which the current run's token is sealed, until it is spent.
+    pub(super) secret: Option<Secret>,
+    pub(super) connection: Option<Arc<Connection>>,
+    /// Somebody is about to attach a connection.
+    pub(super) reserved: bool,
+    /// It is being unloaded: no new starts and no new connections.
+    pub(super) unloading: bool,
+    pub(super) unloaded: bool,
+    /// Counts transitions; `entered` holds the count at which each state was last entered, so
+    /// that a waiter sees also a state that has passed already.
+    transitions: u64,
+    entered: [u64; 7],
+}
+
+impl State {
+    /// Goes to a state, with what is wrong if anything is. Gives the state it left.
+    pub(super) fn enter(
+        &mut self,
+        to: ReportedState,
+        problem: Option<(Arc<str>, Map<String, Value>)>,
+    ) -> ReportedState {
+        let from = self.reported;
+        self.reported = to;
+        self.transitions += 1;
+        self.entered[to as usize] = self.transitions;
+        if to == ReportedState::Active {
+            self.started_at = Some(SystemTime::now());
+        }
+        match problem {
+            Some((message, details)) => {
+                self.message = Some(message);
+                self.details = Arc::new(details);
+            }
+            // What went wrong last stays readable until it is mended.
+            None if matches!(to, ReportedState::Active | ReportedState::Inactive) => {
+                self.message = None;
+                self.details = Arc::default();
+            }
+            None => {}
+        }
+        from
+    }
+
+    /// Whether nothing is under way that could change the state by itself.
+    fn is_settled(&self) -> bool {
+        match self.reported {
+            ReportedState::Errored => true,
+            ReportedState::Inactive => self.wanted == ActiveState::Inactive,
+            _ => false,
+        }
+    }
+}
+
+impl StateCell {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            reported: ReportedState::Inactive,
+            wanted: ActiveState::Inactive,
+            started_at: None,
+            message: None,
+            details: Arc::default(),
+            run: 0,
+            secret: None,
+            connection: None,
+            reserved: false,
+            unloading: false,
+            unloaded: false,
+            transitions: 0,
+            entered: [0; 7],
+        };
+        Self {
+            inner: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.lock()
+    }
+
+    /// Wakes all waiters; call after changing what they look at.
+    pub(super) fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait_for(
+        &self,
+        id: InstallationId,
+        target: ReportedState,
+        timeout: Duration,
+    ) -> Result<()> {
+        let deadline = Deadline::after(timeout);
+        let mut state = self.inner.lock();
+        let begun_at = state.transitions;
+        loop {
+            if state.reported == target || state.entered[target as usize] > begun_at {
+                return Ok(());
+            }
+            if state.unloaded {
+                return Err(Error::NotLoaded(id));
+            }
+            if state.is_settled() {
+                return Err(Error::State {
+                    state: state.reported,
+                    message: state.message.clone(),
+                });
+            }
+            if self
+                .changed
+                .wait_until(&mut state, deadline.instant())
+                .timed_out()
+            {
+                return if state.reported == target {
+                    Ok(())
+                } else {
+                    Err(Error::timeout(Phase::State, timeout))
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! A supervised plugin as the reaper's charge: getting a run ready, taking over the process's
+//! pipes, and turning what the reaper reports into states, messages and details.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::attach::{Credential, Peer};
+use super::shared::Shared;
+use crate::auth::{self, SealedToken, Secret, Token};
+use crate::duplex::stdio::Stdio;
+use crate::error::{Disconnect, Error, Result, StartError, TokenError};
+use crate::id::InstallationId;
+use crate::plugin_log::pump::pump;
+use crate::plugin_log::{LogStream, LogTap, PluginLog};
+use crate::process::{ExitReason, Pipes, ProcessCommand};
+use crate::protocol::manifest::Transport;
+use crate::reaper::{Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Run, Transition};
+use crate::runtime::{self, Preparation};
+use crate::state::{ActiveState, ReportedState};
+
+/// The stack of a log pump's thread.
+const PUMP_STACK: usize = 256 * 1024;
+
+/// What the reaper gets to hold.
+pub(super) struct SupervisedCharge(pub(super) Arc<Shared>);
+
+impl Charge for SupervisedCharge {
+    fn id(&self) -> InstallationId {
+        self.0.id
+    }
+
+    fn settings(&self) -> ChargeSettings {
+        let context = &self.0.context;
+        ChargeSettings {
+            policy: context.policy.clone(),
+            connect_timeout: context.timeouts.connect,
+            disconnect_grace: context.timeouts.disconnect_grace,
+        }
+    }
+
+    fn prepare(&self, run: Run, cancel: &Cancel) -> Result<ProcessCommand, StartError> {
+        let shared = &self.0;
+        let context = &shared.context;
+        let prepare = |error: Error| StartError::Prepare(Box::new(error));
+        // The store's, since an update may have come in; the one from loading if it is gone.
+        let record = match context.store.get(shared.id).map_err(prepare)? {
+            Some(record) => {
+                let record = Arc::new(record);
+                *shared.record.write() = record.clone();
+                record
+            }
+            None => shared.record(),
+        };
+        let runtime = context
+            .runtime
+            .as_ref()
+            .ok_or_else(|| prepare(runtime::unavailable(context.provider)))?;
+        let url = match record.manifest.transport {
+            Transport::Stdio => None,
+            Transport::WebSocket => Some(self.seal_url(run)?),
+        };
+        runtime.prepare(&Preparation {
+            record: &record,
+            connection_url: url.as_deref(),
+            cancel,
+        })
+    }
+
+    fn spawned(&self, run: Run, pipes: Pipes) -> Result<OutputGuard> {
+        let shared = &self.0;
+        let context = &shared.context;
+        let log = shared.open_log()?;
+        // Error details show what this run printed, not the one before.
+        log.clear_tail();
+        let (stop, guard) = crate::process::wake_pipe()
+            .map_err(|error| Error::io("create the log pump's stop pipe", error))?;
+        let Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } = pipes;
+        let (pumped_stdout, own_stdout) = match stdin {
+            None => (stdout, None),
+            Some(_) => (None, stdout),
+        };
+        let (reaper, id, pump_log) = (context.reaper.clone(), shared.id, log.clone());
+        context
+            .threads
+            .spawn(&format!("log-{}", shared.name), PUMP_STACK, move || {
+                pump(
+                    pumped_stdout.map(Into::into),
+                    stderr.map(Into::into),
+                    &pump_log,
+                    stop.into(),
+                );
+                reaper.drained(id, run);
+            })?;
+        if let (Some(stdin), Some(stdout)) = (stdin, own_stdout) {
+            let duplex = Stdio::new(stdout, stdin).with_output(Arc::new(move |line: &[u8]| {
+                log.write_line(LogStream::Stdout, line);
+            }));
+            let refused = |state| Error::State {
+                state,
+                message: None,
+            };
+            let reservation = shared
+                .reserve(&Credential::Vouched)
+                .map_err(|_| refused(self.0.state.lock().reported))?;
+            reservation.attach(Box::new(duplex), &Peer::default(), true)?;
+        }
+        Ok(OutputGuard(guard))
+    }
+
+    fn ended(&self, run: Run, exit: ExitReason) {
+        let connection = {
+            let mut state = self.0.state.lock();
+            if state.run != run {
+                return;
+            }
+            state.secret = None;
+            // Taken here, so that the next run's connection is not refused for this one.
+            let connection = state.connection.take();
+            if connection.is_some() {
+                self.0.drop_events();
+            }
+            connection
+        };
+        if let Some(connection) = connection {
+            // A descendant that got away may hold the socket open.
+            connection.abort(Disconnect::ProcessEnded(exit.to_string().into()));
+        }
+    }
+
+    fn transition(&self, transition: Transition) {
+        let shared = &self.0;
+        let mut state = shared.state.lock();
+        match transition {
+            Transition::Starting { run } => {
+                state.run = run;
+                state.secret = None;
+                // A request to start has put it there already.
+                if state.reported != ReportedState::Starting {
+                    shared.enter(&mut state, ReportedState::Starting, None);
+                }
+            }
+            Transition::Connecting { run, pid } => {
+                log::info!("plugin {}: started, process {pid}", shared.name);
+                // It may be connected already.
+                if state.run == run && state.reported == ReportedState::Starting {
+                    shared.enter(&mut state, ReportedState::Connecting, None);
+                }
+            }
+            Transition::Stopping => shared.enter(&mut state, ReportedState::Stopping, None),
+            Transition::Inactive => {
+                state.secret = None;
+                if state.reported != ReportedState::Inactive {
+                    shared.enter(&mut state, ReportedState::Inactive, None);
+                }
+            }
+            Transition::Restarting { failure, after } => {
+                drop(state);
+                let problem = self.problem(&failure, Some(after));
+                log::warn!(
+                    "plugin {}: {failure}; starting again in {after:?}",
+                    shared.name
+                );
+                let mut state = shared.state.lock();
+                shared.enter(&mut state, ReportedState::Restarting, Some(problem));
+            }
+            Transition::Errored { failure } => {
+                drop(state);
+                let problem = self.problem(&failure, None);
+                log::error!("plugin {}: {failure}; giving up", shared.name);
+                let mut state = shared.state.lock();
+                if state.wanted == ActiveState::Inactive {
+                    // A stop came in meanwhile and is on its way to the reaper.
+                    state.message = Some(problem.0);
+                    state.details = Arc::new(problem.1);
+                } else {
+                    shared.enter(&mut state, ReportedState::Errored, Some(problem));
+                }
+            }
+        }
+    }
+}
+
+impl SupervisedCharge {
+    /// The URL with a token for this run, sealed with a new secret.
+    fn seal_url(&self, run: Run) -> Result<String, StartError> {
+        let shared = &self.0;
+        let base = shared
+            .context
+            .rpc_base_url
+            .read()
+            .clone()
+            .ok_or(StartError::NoAddress)?;
+        let prepare = |error: Error| StartError::Prepare(Box::new(error));
+        let token_failed = |error: TokenError| prepare(error.into());
+        let secret = Secret::generate().map_err(token_failed)?;
+        let token = Token::Sealed(SealedToken::seal(&secret, shared.id).map_err(token_failed)?);
+        let url = auth::connection_url(&base, Some(shared.id), &token).map_err(token_failed)?;
+        let mut state = shared.state.lock();
+        if state.run == run {
+            state.secret = Some(secret);
+        }
+        Ok(url)
+    }
+
+    /// The message and the details of a failure, with the keys of the protocol file's section 13.2
+    /// and what else helps to understand it.
+    fn problem(
+        &self,
+        failure: &Failure,
+        restarting_after: Option<Duration>,
+    ) -> (Arc<str>, Map<String, Value>) {
+        let message = failure.to_string();
+        let mut details = Map::new();
+        let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
+        put("runtime_provider", self.0.context.provider.as_str().into());
+        let stage = if failure.exit.is_some() {
+            "exit"
+        } else {
+            "start"
+        };
+        put("stage", stage.into());
+        put("error", message.as_str().into());
+        if let Some(exit) = failure.exit {
+            put("exit_status", exit.to_string().into());
+            if !exit.is_clean() {
+                put("exit_code", exit.code().into());
+            }
+        }
+        put("cause", cause_word(&failure.cause).into());
+        put("restarts", failure.restarts.into());
+        // The first start is an attempt too.
+        put("attempts", (failure.restarts + 1).into());
+        if let Some(after) = restarting_after {
+            put("restarting_after_seconds", after.as_secs_f64().into());
+        }
+        if let Some(pid) = failure.pid {
+            put("pid", pid.into());
+        }
+        if let Some(uptime) = failure.uptime {
+            put("uptime_seconds", uptime.as_secs_f64().into());
+        }
+        let output = self.0.log.lock().as_ref().map(|log| log.tail());
+        if failure.exit.is_some() {
+            put("output", json!(output.unwrap_or_default()));
+        }
+        (message.into(), details)
+    }
+}
+
+fn cause_word(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Start(StartError::Unpack(_)) => "could_not_unpack",
+        Cause::Start(StartError::Spawn { .. } | StartError::NoCommand) => "could_not_spawn",
+        Cause::Start(_) => "could_not_prepare",
+        Cause::Exited => "exited",
+        Cause::NeverConnected { .. } => "never_connected",
+        Cause::ConnectionLost { .. } => "connection_lost",
+        Cause::Misbehaved(_) => "misbehaved",
+    }
+}
+
+impl Shared {
+    /// The plugin's log, opened if need be.
+    pub(super) fn open_log(&self) -> Result<Arc<PluginLog>> {
+        let mut log = self.log.lock();
+        if let Some(log) = &*log {
+            return Ok(log.clone());
+        }
+        let context = &self.context;
+        let folder = runtime::local::installation_folder(&context.data, self.id)?.join("logs");
+        let tap = context.output_tap.clone().map(|tap| {
+            let (id, name) = (self.id, self.name.clone());
+            let tap: LogTap = Arc::new(move |line| tap(id, &name, line));
+            tap
+        });
+        let opened = Arc::new(PluginLog::open(&folder, context.log_settings.clone(), tap)?);
+        *log = Some(opened.clone());
+        Ok(opened)
+    }
+}
