@@ -3,11 +3,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod auth;
+mod bus;
 mod config;
 mod deadline;
 pub mod duplex;
 pub mod error;
+mod host;
 mod id;
+mod listener;
 pub mod package;
 pub mod plugin_log;
 mod process;
@@ -18,10 +21,14 @@ mod session;
 mod state;
 pub mod store;
 mod thread;
+
+pub use bus::PublishReport;
 pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
+pub use host::{Host, HostBuilder, ShutdownReport};
 pub use id::{InstallationId, RequestId, Xid};
+pub use listener::Listener;
 pub use process::ExitReason;
 pub use reaper::StopReport;
 pub use reaper::policy::RestartPolicy;

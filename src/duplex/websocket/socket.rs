@@ -54,8 +54,40 @@ impl Socket {
         }
     }
 
+    /// The address of the peer, for log lines; empty when there is none.
+    pub(crate) fn peer_address(&self) -> String {
+        match &self.0 {
+            Kind::Tcp(stream) => stream
+                .peer_addr()
+                .map_or_else(|_| String::new(), |address| address.to_string()),
+            Kind::Unix(_) => "unix socket".to_owned(),
+        }
+    }
+
+    /// Writes all of it by the deadline; for handshakes, before the connection is in use.
+    pub(crate) fn write_within(&self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.try_write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.wait_writable(deadline)? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the writing direction: the peer reads to the end of the stream.
+    pub(crate) fn end_writing(&self) {
+        self.shutdown(Shutdown::Write);
+    }
+
     /// Reads once; blocks until there is something.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let result = match &self.0 {
                 Kind::Tcp(stream) => (&mut &*stream).read(buffer),
@@ -100,7 +132,7 @@ impl Sink for Socket {
     }
 
     fn finish(&self) {
-        self.shutdown(Shutdown::Write);
+        self.end_writing();
     }
 
     fn shut(&self) {

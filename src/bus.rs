@@ -1,0 +1,67 @@
+//! Publishing events: finding who consumes one, and putting it into each one's queue. Delivery is
+//! each session's own.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+
+/// What became of a published event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublishReport {
+    /// Plugins in whose queue it was put.
+    pub queued: usize,
+    /// Plugins that would have got it, but whose queue was full.
+    pub dropped: usize,
+}
+
+impl Host {
+    /// Publishes an event: every active plugin whose manifest lists `name` gets it once, in the
+    /// order of publishing, one at a time. `payload` must encode to a JSON object; its member
+    /// `event` is set to the name (protocol file, section 11).
+    ///
+    /// Plugins that are not connected do not get it, and nothing is sent again.
+    ///
+    /// # Blocking
+    /// Does not wait for any plugin: events are queued, and delivered by workers.
+    ///
+    /// # Errors
+    /// - [`Error::Encode`] when the payload is not a JSON object.
+    /// - [`Error::ShutDown`] when the host is draining or shut down.
+    pub fn publish(&self, name: &str, payload: &impl Serialize) -> Result<PublishReport> {
+        let shared = self.shared();
+        if shared.context.drain.is_draining() {
+            return Err(Error::ShutDown);
+        }
+        let params = encode(name, payload)
+            .map_err(|error| Error::encode("the payload of the event", error))?;
+        let mut report = PublishReport::default();
+        for session in shared.all_sessions() {
+            match session.shared().enqueue_event(name, &params) {
+                None => {}
+                Some(true) => report.queued += 1,
+                Some(false) => report.dropped += 1,
+            }
+        }
+        if report.dropped > 0 {
+            log::warn!(
+                "event {name}: the queues of {} plugins are full",
+                report.dropped
+            );
+        }
+        Ok(report)
+    }
+}
+
+fn encode(name: &str, payload: &impl Serialize) -> serde_json::Result<Arc<RawValue>> {
+    let Value::Object(mut params) = serde_json::to_value(payload)? else {
+        return Err(serde::ser::Error::custom("not a JSON object"));
+    };
+    params.insert("event".to_owned(), name.into());
+    Ok(Arc::from(serde_json::value::to_raw_value(&params)?))
+}

@@ -1,0 +1,233 @@
+//! Settings of a host, checked when it is built.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{Host, HostShared, Owner};
+use crate::auth::{Token, connection_url};
+use crate::config::{Limits, Timeouts};
+use crate::error::{Error, Result, RpcError};
+use crate::id::InstallationId;
+use crate::package::PackageLimits;
+use crate::plugin_log::{LogLine, LogSettings};
+use crate::protocol::jsonrpc::ResultObject;
+use crate::reaper::Reaper;
+use crate::reaper::policy::RestartPolicy;
+use crate::runtime::local::LocalRuntime;
+use crate::runtime::{Runtime, RuntimeProvider};
+use crate::session::context::{Drain, HostContext, OutputTap};
+use crate::session::services::Methods;
+use crate::session::{Feed, InboundCall, NoServices, Params, Services};
+use crate::store::{MemoryStore, Store};
+use crate::thread::Threads;
+
+/// Builds a [`Host`]. Every setting has a default that works.
+#[must_use = "a builder does nothing until `build`"]
+pub struct HostBuilder {
+    data: PathBuf,
+    provider: RuntimeProvider,
+    limits: Limits,
+    timeouts: Timeouts,
+    policy: RestartPolicy,
+    package_limits: PackageLimits,
+    log_settings: LogSettings,
+    output_tap: Option<OutputTap>,
+    passed_variables: Vec<String>,
+    rpc_base_url: Option<String>,
+    services: Arc<dyn Services>,
+    methods: Methods,
+    store: Arc<dyn Store>,
+    thread_limit: Option<usize>,
+}
+
+impl Default for HostBuilder {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("./data/plugins"),
+            provider: RuntimeProvider::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            policy: RestartPolicy::default(),
+            package_limits: PackageLimits::default(),
+            log_settings: LogSettings::default(),
+            output_tap: None,
+            passed_variables: Vec::new(),
+            rpc_base_url: None,
+            services: Arc::new(NoServices),
+            methods: Methods::default(),
+            store: Arc::new(MemoryStore::default()),
+            thread_limit: None,
+        }
+    }
+}
+
+impl HostBuilder {
+    /// Where packages are unpacked and logs and plugin data are kept. Default `./data/plugins`.
+    pub fn data_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = folder.into();
+        self
+    }
+
+    /// Where supervised plugins run. Default [`RuntimeProvider::Local`].
+    pub fn runtime_provider(mut self, provider: RuntimeProvider) -> Self {
+        self.provider = provider;
+        self
+    }
+
+    /// Every bound; see [`Limits`] for the defaults.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Every wait; see [`Timeouts`] for the defaults.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// When plugins that ended are started again; see [`RestartPolicy`] for the defaults.
+    pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Limits of archives; see [`PackageLimits`] for the defaults.
+    pub fn package_limits(mut self, limits: PackageLimits) -> Self {
+        self.package_limits = limits;
+        self
+    }
+
+    /// Sizes of plugin logs; see [`LogSettings`] for the defaults.
+    pub fn log_settings(mut self, settings: LogSettings) -> Self {
+        self.log_settings = settings;
+        self
+    }
+
+    /// Hears every line of output of every supervised plugin, with the installation and the
+    /// manifest's id. Runs on the threads that drain the output: it must not block.
+    pub fn on_output(
+        mut self,
+        tap: impl Fn(InstallationId, &str, &LogLine<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.output_tap = Some(Arc::new(tap));
+        self
+    }
+
+    /// Passes this variable of the host's environment on to plugins, beyond the allowlist: `PATH`,
+    /// `HOME`, `USER`, `LOGNAME`, `SHELL`, `TMPDIR`, `LANG`, `LC_*`, `TZ`, `SSL_CERT_FILE`,
+    /// `SSL_CERT_DIR`, `XDG_*` and the proxy variables.
+    pub fn pass_variable(mut self, name: impl Into<String>) -> Self {
+        self.passed_variables.push(name.into());
+        self
+    }
+
+    /// What plugins connect to, for an embedder that listens itself, such as
+    /// `http://127.0.0.1:8000`. Default: the first [`Host::listen`].
+    pub fn rpc_base_url(mut self, url: impl Into<String>) -> Self {
+        self.rpc_base_url = Some(url.into());
+        self
+    }
+
+    /// What the protocol's calls from plugins mean here. Default [`NoServices`].
+    pub fn services(mut self, services: impl Services + 'static) -> Self {
+        self.services = Arc::new(services);
+        self
+    }
+
+    /// Registers a method of the embedder's own that plugins may call. Handlers follow the rules of
+    /// [`Services`]; a registered name is found before [`Services::call`], and the protocol's own
+    /// three methods before both.
+    pub fn method(
+        mut self,
+        name: impl Into<String>,
+        handler: impl Fn(&InboundCall, &Params) -> Result<ResultObject, RpcError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.methods.insert(name.into(), Arc::new(handler));
+        self
+    }
+
+    /// Where records are. Default: in memory.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// How many threads the host may have at once. Default: derived from the system's limits.
+    pub fn thread_limit(mut self, limit: usize) -> Self {
+        self.thread_limit = Some(limit);
+        self
+    }
+
+    /// Checks the settings and starts the host's reaper thread.
+    ///
+    /// # Errors
+    /// - [`Error::Setting`] names the setting that cannot work.
+    /// - [`Error::ThreadLimit`] or [`Error::Io`] when the thread cannot be started.
+    pub fn build(self) -> Result<Host> {
+        self.limits.validate()?;
+        self.timeouts.validate()?;
+        self.policy.validate()?;
+        self.log_settings.validate()?;
+        if let Some(url) = &self.rpc_base_url {
+            let token = Token::classify("");
+            connection_url(url, None, &token).map_err(|error| Error::Setting {
+                name: "rpc_base_url",
+                problem: error.to_string().into(),
+            })?;
+        }
+        let threads = Threads::with_limit(self.thread_limit.unwrap_or_else(Threads::default_limit));
+        let runtime: Option<Arc<dyn Runtime>> = match self.provider {
+            RuntimeProvider::Local => Some(Arc::new(LocalRuntime::new(
+                self.data.clone(),
+                self.package_limits,
+                self.passed_variables,
+            ))),
+            RuntimeProvider::None | RuntimeProvider::Sprites => None,
+        };
+        let context = HostContext {
+            data: self.data,
+            limits: self.limits,
+            timeouts: self.timeouts,
+            policy: self.policy,
+            log_settings: self.log_settings,
+            output_tap: self.output_tap,
+            reaper: Reaper::start(&threads)?,
+            threads,
+            store: self.store,
+            feed: Feed::default(),
+            services: self.services,
+            methods: self.methods,
+            provider: self.provider,
+            runtime,
+            rpc_base_url: RwLock::new(self.rpc_base_url),
+            drain: Drain::default(),
+            shut_down: false.into(),
+        };
+        let shared = Arc::new(HostShared {
+            context: Arc::new(context),
+            sessions: RwLock::new(HashMap::new()),
+            listeners: Mutex::default(),
+            ended: Mutex::new(None),
+        });
+        Ok(Host {
+            owner: Arc::new(Owner { shared }),
+        })
+    }
+}
+
+impl fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBuilder")
+            .field("data", &self.data)
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
+}

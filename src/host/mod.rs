@@ -1,0 +1,247 @@
+//! The host: the registry of sessions, loading and unloading, draining, ordered shutdown. It owns
+//! every thread through its [`Threads`] budget. Settings are made in `builder`; accepting
+//! connections is `listener`'s, events are `bus`'s.
+
+mod builder;
+mod shutdown;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use parking_lot::{Mutex, RwLock};
+
+pub use builder::HostBuilder;
+pub use shutdown::ShutdownReport;
+
+use crate::deadline::Deadline;
+use crate::duplex::Duplex;
+use crate::error::{Error, Phase, Result};
+use crate::id::InstallationId;
+use crate::listener::ListenerStop;
+use crate::runtime::{self, RuntimeProvider};
+use crate::session::context::HostContext;
+use crate::session::{Peer, Session, StateChange, close_code};
+use crate::state::{ActiveState, PluginMode};
+use crate::store::Store;
+use crate::thread::Threads;
+
+/// A plugin host. Cloning gives another handle to the same one.
+///
+/// When the last handle is dropped, everything that the host started is stopped, within the stop
+/// timeout; [`Host::shutdown`] does the same and reports.
+#[derive(Clone)]
+pub struct Host {
+    owner: Arc<Owner>,
+}
+
+/// Shuts the host down when the last handle goes. Threads of the host hold what is inside, never
+/// the owner itself.
+struct Owner {
+    shared: Arc<HostShared>,
+}
+
+pub(crate) struct HostShared {
+    pub(crate) context: Arc<HostContext>,
+    pub(crate) sessions: RwLock<HashMap<InstallationId, Session>>,
+    pub(crate) listeners: Mutex<Vec<ListenerStop>>,
+    /// The report of the shutdown, once there was one.
+    ended: Mutex<Option<ShutdownReport>>,
+}
+
+impl Host {
+    /// A builder with the default settings.
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<HostShared> {
+        &self.owner.shared
+    }
+
+    fn context(&self) -> &Arc<HostContext> {
+        &self.shared().context
+    }
+
+    /// Where the host's records are.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.context().store
+    }
+
+    /// Where supervised plugins run.
+    pub fn runtime_provider(&self) -> RuntimeProvider {
+        self.context().provider
+    }
+
+    /// The thread budget.
+    pub fn threads(&self) -> &Threads {
+        &self.context().threads
+    }
+
+    /// Loads the plugin of this record, and asks for its start if the record says active. Loading a
+    /// loaded plugin gives its session and changes nothing.
+    ///
+    /// # Blocking
+    /// For the store alone; it never waits for the plugin.
+    ///
+    /// # Errors
+    /// - [`Error::NotInstalled`] when the store has no such record, or the store's own error.
+    /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
+    /// - [`Error::ThreadLimit`] when no thread is left for it.
+    /// - [`Error::ShutDown`].
+    pub fn load(&self, id: InstallationId) -> Result<Session> {
+        let shared = self.shared();
+        if let Some(session) = self.session(id) {
+            return Ok(session);
+        }
+        let context = &shared.context;
+        let record = context.store.get(id)?.ok_or(Error::NotInstalled(id))?;
+        if record.mode() == PluginMode::Supervised && context.runtime.is_none() {
+            return Err(runtime::unavailable(context.provider));
+        }
+        let wanted = record.active_state;
+        let session = Session::load(context.clone(), record)?;
+        {
+            let mut sessions = shared.sessions.write();
+            // Looked at under the lock: shutdown sets it first and takes the lock second.
+            let refused = if context.is_shut_down() {
+                Some(Err(Error::ShutDown))
+            } else {
+                sessions.get(&id).cloned().map(Ok)
+            };
+            if let Some(result) = refused {
+                drop(sessions);
+                session.discard();
+                return result;
+            }
+            sessions.insert(id, session.clone());
+        }
+        if wanted == ActiveState::Active {
+            session.set_active_state(ActiveState::Active)?;
+        }
+        Ok(session)
+    }
+
+    /// Stops a plugin and forgets its session; handles to it say [`Error::NotLoaded`] from then on.
+    /// Unloading an unknown plugin does nothing.
+    ///
+    /// # Blocking
+    /// Until nothing of the plugin is left, at most the host's stop timeout.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
+    pub fn unload(&self, id: InstallationId) -> Result<()> {
+        let Some(session) = self.session(id) else {
+            return Ok(());
+        };
+        let timeout = self.context().timeouts.stop;
+        match session.unload(timeout, close_code::NORMAL, "closed") {
+            Ok(_) => {}
+            // Another thread was quicker.
+            Err(Error::NotLoaded(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let mut sessions = self.shared().sessions.write();
+        // It may have been loaded again meanwhile.
+        if sessions
+            .get(&id)
+            .is_some_and(|current| Arc::ptr_eq(current.shared(), session.shared()))
+        {
+            sessions.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// The session of a loaded plugin.
+    pub fn session(&self, id: InstallationId) -> Option<Session> {
+        self.shared().sessions.read().get(&id).cloned()
+    }
+
+    /// The sessions of all loaded plugins, ordered by id.
+    pub fn sessions(&self) -> Vec<Session> {
+        self.shared().all_sessions()
+    }
+
+    /// Attaches a connection to a loaded plugin; see [`Session::connect`].
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`], and those of [`Session::connect`].
+    pub fn connect(&self, id: InstallationId, duplex: impl Duplex, peer: &Peer) -> Result<()> {
+        self.session(id)
+            .ok_or(Error::NotLoaded(id))?
+            .connect(duplex, peer)
+    }
+
+    /// A receiver of every state change from now on. It holds so many as the limits say (1,024); when
+    /// it is full the newest are dropped, and the next one it gets says how many were.
+    pub fn subscribe(&self) -> Receiver<StateChange> {
+        let context = self.context();
+        context.feed.subscribe(context.limits.queued_state_changes)
+    }
+
+    /// Refuses new calls to plugins, for good, and waits for those in flight, both ways. Plugins go
+    /// on running; [`shutdown`](Self::shutdown) usually comes next.
+    ///
+    /// # Blocking
+    /// At most `timeout`. The end of the last call wakes it.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when calls are still in flight.
+    pub fn drain(&self, timeout: Duration) -> Result<()> {
+        let shared = self.shared();
+        shared.context.drain.begin();
+        let in_flight = || {
+            shared
+                .sessions
+                .read()
+                .values()
+                .map(Session::in_flight)
+                .sum()
+        };
+        match shared
+            .context
+            .drain
+            .wait(Deadline::after(timeout), in_flight)
+        {
+            0 => Ok(()),
+            _ => Err(Error::timeout(Phase::Drain, timeout)),
+        }
+    }
+
+    /// Stops everything, in order: no new loads, calls or connections; listeners; all plugins at
+    /// once (external ones are told to come back later, close code 1012); threads. A second call
+    /// gives the report of the first.
+    ///
+    /// # Blocking
+    /// At most `timeout` and a moment; a timeout shorter than the stop grace shortens the grace.
+    pub fn shutdown(&self, timeout: Duration) -> ShutdownReport {
+        self.shared().shut_down(timeout)
+    }
+}
+
+impl HostShared {
+    pub(crate) fn all_sessions(&self) -> Vec<Session> {
+        let mut sessions: Vec<_> = self.sessions.read().values().cloned().collect();
+        sessions.sort_by_key(Session::id);
+        sessions
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let report = self.shared.shut_down(self.shared.context.timeouts.stop);
+        if !report.is_complete() {
+            log::warn!("host dropped, but not everything ended: {report:?}");
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("sessions", &self.shared().sessions.read().len())
+            .finish_non_exhaustive()
+    }
+}

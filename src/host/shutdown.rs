@@ -1,0 +1,99 @@
+//! Ending a host, in order, within a deadline, with a report.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::HostShared;
+use crate::deadline::Deadline;
+use crate::id::InstallationId;
+use crate::session::{Session, Stopping, close_code};
+
+/// How long the close of one connection may hold up the others.
+const CLOSE_LIMIT: Duration = Duration::from_millis(100);
+/// Kept at the end of a shutdown for threads to end in, beyond the deadline if need be.
+const THREADS_GRACE: Duration = Duration::from_millis(250);
+
+/// What a shutdown came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Plugins that had to be killed, because they did not end within the grace.
+    pub killed: Vec<InstallationId>,
+    /// Plugins of which something is left.
+    pub unfinished: Vec<InstallationId>,
+    /// Threads that had not ended, by name: a handler of the embedder's that goes on, say.
+    pub threads: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl ShutdownReport {
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.unfinished.is_empty() && self.threads.is_empty()
+    }
+}
+
+impl HostShared {
+    pub(super) fn shut_down(&self, timeout: Duration) -> ShutdownReport {
+        let began = Instant::now();
+        let deadline = Deadline::after(timeout);
+        let Some(mut ended) = self.ended.try_lock_until(deadline.instant()) else {
+            // Another thread is at it with more patience.
+            let unfinished = self.all_sessions().iter().map(Session::id).collect();
+            return ShutdownReport {
+                unfinished,
+                took: began.elapsed(),
+                ..ShutdownReport::default()
+            };
+        };
+        if let Some(report) = &*ended {
+            return report.clone();
+        }
+        self.context.shut_down.store(true, Ordering::Release);
+        self.context.drain.begin();
+        for listener in self.listeners.lock().drain(..) {
+            listener.stop();
+        }
+        let mut report = ShutdownReport::default();
+        self.stop_all(timeout, deadline, &mut report);
+        self.context.reaper.shut_down();
+        let threads = &self.context.threads;
+        let patience = deadline.instant().max(Instant::now() + THREADS_GRACE);
+        if threads.join_all(Deadline::at(patience)) > 0 {
+            report.threads = threads.names();
+        }
+        report.took = began.elapsed();
+        *ended = Some(report.clone());
+        report
+    }
+
+    /// Stops all plugins at once and ends their sessions.
+    fn stop_all(&self, timeout: Duration, deadline: Deadline, report: &mut ShutdownReport) {
+        let sessions: Vec<Session> = std::mem::take(&mut *self.sessions.write())
+            .into_values()
+            .collect();
+        let mut waits = Vec::new();
+        for session in &sessions {
+            match session.request_stop(timeout) {
+                Ok(Stopping::Process(stopped)) => waits.push((session.id(), stopped)),
+                Ok(Stopping::Connection(Some(connection))) => {
+                    let limit = deadline.min(Deadline::after(CLOSE_LIMIT));
+                    connection.close(close_code::RESTART, "host is shutting down", limit);
+                }
+                // Unloaded meanwhile, or not connected.
+                Ok(Stopping::Connection(None)) | Err(_) => {}
+            }
+        }
+        for (id, stopped) in waits {
+            match stopped.recv_deadline(deadline.instant()) {
+                Ok(stopped) if stopped.killed => report.killed.push(id),
+                Ok(_) => {}
+                Err(_) => report.unfinished.push(id),
+            }
+        }
+        for session in sessions {
+            session.discard();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Who is let in: the protocol's decision table (protocol file, section 5.3) with this host's
+//! answers. Everything is looked at before the token is spent, and refused before the 101.
+
+use std::sync::Arc;
+
+use super::head::Head;
+use super::refusal::Refusal;
+use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, is_rpc_path};
+use crate::host::HostShared;
+use crate::id::InstallationId;
+use crate::session::{Credential, Refused, Reservation, Session};
+
+/// A newcomer that is let in, its token spent.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) reservation: Reservation,
+    pub(super) session: Session,
+    /// `Sec-WebSocket-Accept` of the answer.
+    pub(super) accept: String,
+}
+
+/// Why a newcomer is not let in.
+#[derive(Debug)]
+pub(super) struct Denied {
+    pub(super) refusal: Refusal,
+    /// Its plugin has a connection, whose life should be looked at.
+    pub(super) incumbent: Option<Session>,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            incumbent: None,
+        }
+    }
+}
+
+/// Decides. May block for the store's own I/O.
+pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, Denied> {
+    let request = ConnectionRequest::parse(&head.target);
+    if !is_rpc_path(&head.target) {
+        return Err(Refusal::NO_SUCH_PATH.into());
+    }
+    let claimed = request
+        .installation()
+        .map_err(|_| Refusal::INVALID_PARAMETERS)?;
+    let token = request.token().ok_or(Refusal::INVALID_PARAMETERS)?;
+    let admission = match token {
+        Token::External(token) => find_external(host, token, claimed)?,
+        Token::Sealed(token) => {
+            let id = claimed.ok_or(Refusal::INVALID_PARAMETERS)?;
+            // An unknown plugin and a bad token look the same from outside.
+            let session = host
+                .sessions
+                .read()
+                .get(&id)
+                .cloned()
+                .ok_or(Refusal::UNAUTHENTICATED)?;
+            if !session.shared().knows_token(token) {
+                return Err(Refusal::UNAUTHENTICATED.into());
+            }
+            Admission {
+                session,
+                sealed: Some(token.clone()),
+            }
+        }
+    };
+    let accept = check_upgrade(head)?;
+    if host.context.is_shut_down() {
+        return Err(Refusal::SHUTTING_DOWN.into());
+    }
+    let Admission { session, sealed } = admission;
+    let credential = sealed
+        .as_ref()
+        .map_or(Credential::Vouched, Credential::Sealed);
+    match session.shared().reserve(&credential) {
+        Ok(reservation) => Ok(Admitted {
+            reservation,
+            session,
+            accept,
+        }),
+        Err(Refused::BadToken) => Err(Refusal::UNAUTHENTICATED.into()),
+        Err(Refused::NotWanted(_)) => Err(Refusal::NOT_WANTED.into()),
+        Err(Refused::AlreadyConnected) => Err(Denied {
+            refusal: Refusal::ALREADY_CONNECTED,
+            incumbent: Some(session),
+        }),
+    }
+}
+
+struct Admission {
+    session: Session,
+    sealed: Option<SealedToken>,
+}
+
+fn find_external(
+    host: &HostShared,
+    token: &ExternalToken,
+    claimed: Option<InstallationId>,
+) -> Result<Admission, Refusal> {
+    let loaded = {
+        let sessions = host.sessions.read();
+        // All of them are looked at, so that the time taken says nothing about which it was.
+        sessions.values().fold(None, |found, session| {
+            if session.shared().is_external(token) {
+                Some(session.clone())
+            } else {
+                found
+            }
+        })
+    };
+    let id = match &loaded {
+        Some(session) => session.id(),
+        None => match host.context.store.find_external(token) {
+            Ok(Some(id)) => id,
+            Ok(None) => return Err(Refusal::UNAUTHENTICATED),
+            Err(error) => {
+                log::error!("cannot look up an external token: {error}");
+                return Err(Refusal::INTERNAL);
+            }
+        },
+    };
+    if claimed.is_some_and(|claimed| claimed != id) {
+        return Err(Refusal::UNAUTHENTICATED);
+    }
+    match loaded {
+        Some(session) => Ok(Admission {
+            session,
+            sealed: None,
+        }),
+        None => Err(Refusal::NOT_WANTED),
+    }
+}
+
+/// The WebSocket part of the handshake; gives the `Sec-WebSocket-Accept`.
+fn check_upgrade(head: &Head) -> Result<String, Refusal> {
+    let lists = |values: &[String], wanted: &str| values.iter().any(|value| value == wanted);
+    if !head.is_current || !lists(&head.connection, "upgrade") || !lists(&head.upgrade, "websocket")
+    {
+        return Err(Refusal::UPGRADE_REQUIRED);
+    }
+    if head.method != "GET" {
+        return Err(Refusal::METHOD_NOT_ALLOWED);
+    }
+    let [key] = head.keys.as_slice() else {
+        return Err(Refusal::BAD_HANDSHAKE);
+    };
+    let key_length = data_encoding::BASE64
+        .decode(key.as_bytes())
+        .map(|bytes| bytes.len());
+    if head.versions != ["13"] || key_length != Ok(16) {
+        return Err(Refusal::BAD_HANDSHAKE);
+    }
+    if let Some(origin) = &head.origin {
+        let authority = origin
+            .split_once("://")
+            .map_or(origin.as_str(), |(_, authority)| authority);
+        if !head
+            .host
+            .as_deref()
+            .is_some_and(|host| host.eq_ignore_ascii_case(authority))
+        {
+            return Err(Refusal::FOREIGN_ORIGIN);
+        }
+    }
+    Ok(tungstenite::handshake::derive_accept_key(key.as_bytes()))
+}

@@ -1,0 +1,166 @@
+//! The head of a handshake request: reading it under a deadline, and taking it apart.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::refusal::Refusal;
+use crate::deadline::Deadline;
+use crate::duplex::websocket::Socket;
+
+/// Largest head that is read, in bytes.
+pub(super) const HEAD_LIMIT: usize = 8 * 1024;
+/// Most header lines in a head.
+const HEADERS: usize = 64;
+
+/// Bytes up to the end of a head, and whatever came right behind it.
+#[derive(Debug)]
+pub(super) struct RawHead {
+    pub(super) head: Vec<u8>,
+    pub(super) rest: Vec<u8>,
+}
+
+/// Why there is no head to answer.
+#[derive(Debug)]
+pub(super) enum HeadError {
+    /// Worth an answer.
+    Refused(Refusal),
+    /// The peer went away, or the listener stops.
+    Gone,
+    /// The deadline passed.
+    Timeout,
+}
+
+/// Reads until the end of the head. Blocks at most until the deadline; the end of `stop`'s other
+/// end wakes it.
+pub(super) fn read_head(
+    socket: &Socket,
+    already_read: Vec<u8>,
+    deadline: Deadline,
+    stop: Option<&io::PipeReader>,
+) -> Result<RawHead, HeadError> {
+    let mut bytes = already_read;
+    let mut searched = 0;
+    loop {
+        if let Some(end) = end_of_head(&bytes, searched) {
+            let rest = bytes.split_off(end);
+            return Ok(RawHead { head: bytes, rest });
+        }
+        if bytes.len() >= HEAD_LIMIT {
+            return Err(HeadError::Refused(Refusal::HEAD_TOO_LARGE));
+        }
+        searched = bytes.len().saturating_sub(3);
+        wait_readable(socket, deadline, stop)?;
+        let mut chunk = [0; 1024];
+        let room = chunk.len().min(HEAD_LIMIT - bytes.len());
+        match socket.read(&mut chunk[..room]) {
+            Ok(0) => return Err(HeadError::Gone),
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) => {}
+            Err(_) => return Err(HeadError::Gone),
+        }
+    }
+}
+
+fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    let found = bytes[from..]
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")?;
+    Some(from + found + 4)
+}
+
+fn wait_readable(
+    socket: &Socket,
+    deadline: Deadline,
+    stop: Option<&io::PipeReader>,
+) -> Result<(), HeadError> {
+    loop {
+        let left = deadline.remaining();
+        if left.is_zero() {
+            return Err(HeadError::Timeout);
+        }
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut descriptors = vec![PollFd::new(socket, PollFlags::IN)];
+        if let Some(stop) = stop {
+            descriptors.push(PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(0) => return Err(HeadError::Timeout),
+            Ok(_)
+                if descriptors
+                    .get(1)
+                    .is_some_and(|stop| !stop.revents().is_empty()) =>
+            {
+                return Err(HeadError::Gone);
+            }
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return Err(HeadError::Gone),
+        }
+    }
+}
+
+/// What matters of a head.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) method: String,
+    /// Path and query as they came.
+    pub(super) target: String,
+    /// HTTP/1.1, and not older.
+    pub(super) is_current: bool,
+    pub(super) user_agent: String,
+    pub(super) host: Option<String>,
+    pub(super) origin: Option<String>,
+    pub(super) connection: Vec<String>,
+    pub(super) upgrade: Vec<String>,
+    pub(super) versions: Vec<String>,
+    pub(super) keys: Vec<String>,
+}
+
+impl Head {
+    /// Takes a whole head apart.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(bytes) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Err(Refusal::BAD_REQUEST),
+            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HEAD_TOO_LARGE),
+            Err(_) => return Err(Refusal::BAD_REQUEST),
+        }
+        let mut head = Self {
+            method: request.method.unwrap_or_default().to_owned(),
+            target: request.path.unwrap_or_default().to_owned(),
+            is_current: request.version == Some(1),
+            ..Self::default()
+        };
+        for header in request.headers.iter() {
+            // Only the user agent may carry anything but ASCII, and is only looked at.
+            let value = String::from_utf8_lossy(header.value).trim().to_owned();
+            let list = || {
+                value
+                    .split(',')
+                    .map(|item| item.trim().to_ascii_lowercase())
+            };
+            match header.name.to_ascii_lowercase().as_str() {
+                "user-agent" => head.user_agent = value,
+                "host" => head.host = Some(value),
+                "origin" => head.origin = Some(value),
+                "connection" => head.connection.extend(list()),
+                "upgrade" => head.upgrade.extend(list()),
+                "sec-websocket-version" => head.versions.push(value),
+                "sec-websocket-key" => head.keys.push(value),
+                _ => {}
+            }
+        }
+        Ok(head)
+    }
+}

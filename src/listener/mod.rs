@@ -1,0 +1,340 @@
+//! Accepting plugins that connect in: a listener of our own, and the same handshake for streams
+//! that the embedder accepted.
+//!
+//! What lives here: reading the request head, the decision ([`decision`]), the 101 or the refusal.
+//! What does not: what a connection is used for (`session`), and the frames on it (`duplex`).
+//!
+//! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
+//! silent clients hold up nobody.
+
+mod decision;
+mod head;
+mod refusal;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::deadline::Deadline;
+use crate::duplex::websocket::{Role, Socket, WebSocket};
+use crate::error::{Error, Phase, Result};
+use crate::host::{Host, HostShared};
+use crate::session::{Peer, Session};
+use decision::{Admitted, Denied, decide};
+use head::{Head, HeadError, RawHead, read_head};
+use refusal::Refusal;
+
+/// The stack of a handshake's thread, in bytes.
+const HANDSHAKE_STACK: usize = 128 * 1024;
+
+/// A bound address on which plugins connect to `/rpc`. Dropping it stops accepting; connections
+/// that were accepted live on.
+#[derive(Debug)]
+pub struct Listener {
+    address: SocketAddr,
+    stop: ListenerStop,
+}
+
+impl Listener {
+    /// The address it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base of the URLs that plugins on this machine connect with, such as
+    /// `http://127.0.0.1:8000`.
+    pub fn base_url(&self) -> String {
+        base_url(self.address)
+    }
+
+    /// Stops accepting. Does not block; handshakes in progress are given up.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.stop();
+    }
+}
+
+/// Ends a listener's threads: they poll the other end of this pipe.
+#[derive(Clone)]
+pub(crate) struct ListenerStop(Arc<Mutex<Option<io::PipeWriter>>>);
+
+impl ListenerStop {
+    pub(crate) fn stop(&self) {
+        drop(self.0.lock().take());
+    }
+}
+
+impl fmt::Debug for ListenerStop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerStop").finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Binds an address and accepts plugins on it. Unless the builder named an `rpc_base_url`, the
+    /// first listener is what supervised plugins are told to connect to.
+    ///
+    /// # Blocking
+    /// For the resolution of a host name, if `address` is one.
+    ///
+    /// # Errors
+    /// - [`Error::Io`] when the address cannot be bound.
+    /// - [`Error::ThreadLimit`] when no thread is left. [`Error::ShutDown`].
+    pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener> {
+        let shared = self.shared();
+        if shared.context.is_shut_down() {
+            return Err(Error::ShutDown);
+        }
+        let failed = |error: io::Error| Error::io("bind the listener", error);
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        // A peer that is gone again between poll and accept must not hold up the others.
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (stopped, writer) = io::pipe().map_err(failed)?;
+        let stop = ListenerStop(Arc::new(Mutex::new(Some(writer))));
+        shared
+            .context
+            .rpc_base_url
+            .write()
+            .get_or_insert_with(|| base_url(address));
+        let acceptor = Acceptor {
+            host: shared.clone(),
+            listener,
+            stopped: Arc::new(stopped),
+            in_progress: Arc::default(),
+        };
+        shared
+            .context
+            .threads
+            .spawn("host-accept", HANDSHAKE_STACK, move || acceptor.run())?;
+        shared.listeners.lock().push(stop.clone());
+        if shared.context.is_shut_down() {
+            stop.stop();
+        }
+        Ok(Listener { address, stop })
+    }
+
+    /// Does the handshake on a stream that the embedder accepted, and attaches the connection to its
+    /// session.
+    ///
+    /// # Blocking
+    /// At most the handshake timeout.
+    ///
+    /// # Errors
+    /// - [`Error::Refused`] with the status that the peer was answered.
+    /// - [`Error::Timeout`] when the peer was too slow.
+    /// - [`Error::Io`] when it went away.
+    pub fn accept(&self, socket: impl Into<Socket>) -> Result<Session> {
+        self.accept_with_head(socket, Vec::new())
+    }
+
+    /// [`accept`](Self::accept) for a stream of which the embedder has read something already:
+    /// `already_read` is all of it, usually the whole request head.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_with_head(
+        &self,
+        socket: impl Into<Socket>,
+        already_read: Vec<u8>,
+    ) -> Result<Session> {
+        let socket = socket.into();
+        let result = handshake(self.shared(), socket, already_read, None);
+        if let Err(error) = &result {
+            log::info!("connection refused: {error}");
+        }
+        result
+    }
+}
+
+fn base_url(address: SocketAddr) -> String {
+    // A literal address: names may resolve to another family than the one that is bound.
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+struct Acceptor {
+    host: Arc<HostShared>,
+    listener: TcpListener,
+    stopped: Arc<io::PipeReader>,
+    in_progress: Arc<AtomicUsize>,
+}
+
+impl Acceptor {
+    fn run(self) {
+        while self.wait(None) {
+            match self.listener.accept() {
+                Ok((stream, address)) => self.accepted(Socket::from(stream), address),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock
+                            | io::ErrorKind::Interrupted
+                            | io::ErrorKind::ConnectionAborted
+                    ) => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: the connection stays in the queue, and
+                    // asking again at once would only burn time.
+                    log::error!("cannot accept a connection: {error}");
+                    if !self.wait(Some(Duration::from_millis(100))) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a connection, or for the pause if there is one; gives false when it is to stop.
+    fn wait(&self, pause: Option<Duration>) -> bool {
+        let timeout = pause.map(|pause| Timespec {
+            tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: pause.subsec_nanos().into(),
+        });
+        let mut descriptors = vec![PollFd::from_borrowed_fd(
+            self.stopped.as_fd(),
+            PollFlags::IN,
+        )];
+        if pause.is_none() {
+            descriptors.push(PollFd::from_borrowed_fd(
+                self.listener.as_fd(),
+                PollFlags::IN,
+            ));
+        }
+        match poll(&mut descriptors, timeout.as_ref()) {
+            Ok(_) => descriptors[0].revents().is_empty(),
+            Err(rustix::io::Errno::INTR) => true,
+            Err(error) => {
+                log::error!("cannot wait for connections: {error}");
+                false
+            }
+        }
+    }
+
+    fn accepted(&self, socket: Socket, address: SocketAddr) {
+        let context = &self.host.context;
+        let slot = Slot::take(&self.in_progress, context.limits.handshakes);
+        let Some(slot) = slot else {
+            log::warn!(
+                "connection from {address} refused: {}",
+                Refusal::BUSY.text()
+            );
+            refuse(&socket, Refusal::BUSY, Deadline::after(Duration::ZERO));
+            return;
+        };
+        let (host, stopped) = (self.host.clone(), self.stopped.clone());
+        let started = context
+            .threads
+            .spawn("handshake", HANDSHAKE_STACK, move || {
+                if let Err(error) = handshake(&host, socket, Vec::new(), Some(&stopped)) {
+                    log::info!("connection from {address} refused: {error}");
+                }
+                drop(slot);
+            });
+        if let Err(error) = started {
+            log::warn!("connection from {address} dropped: {error}");
+        }
+    }
+}
+
+/// A place among the handshakes in progress.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(in_progress: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let taken = in_progress.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+            (count < limit).then_some(count + 1)
+        });
+        taken.ok().map(|_| Self(in_progress.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The whole handshake, from the first byte to the attached connection.
+fn handshake(
+    host: &Arc<HostShared>,
+    socket: Socket,
+    already_read: Vec<u8>,
+    stopped: Option<&io::PipeReader>,
+) -> Result<Session> {
+    let limit = host.context.timeouts.handshake;
+    let deadline = Deadline::after(limit);
+    let gone = || Error::io("handshake", io::ErrorKind::ConnectionAborted);
+    let RawHead { head, rest } = match read_head(&socket, already_read, deadline, stopped) {
+        Ok(raw) => raw,
+        Err(HeadError::Refused(refusal)) => return Err(refuse(&socket, refusal, deadline)),
+        Err(HeadError::Gone) => return Err(gone()),
+        Err(HeadError::Timeout) => {
+            refuse(&socket, Refusal::TIMEOUT, Deadline::after(Duration::ZERO));
+            return Err(Error::timeout(Phase::Handshake, limit));
+        }
+    };
+    let head = Head::parse(&head).map_err(|refusal| refuse(&socket, refusal, deadline))?;
+    let Admitted {
+        reservation,
+        session,
+        accept,
+    } = decide(host, &head).map_err(|denied| {
+        let Denied { refusal, incumbent } = denied;
+        let error = refuse(&socket, refusal, deadline);
+        if let Some(session) = incumbent {
+            look_at_incumbent(host, session);
+        }
+        error
+    })?;
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    socket
+        .write_within(answer.as_bytes(), deadline)
+        .map_err(|error| Error::io("handshake", error))?;
+    let peer = Peer::new(head.user_agent).with_address(socket.peer_address());
+    let duplex = WebSocket::from_upgraded(socket, Role::Server, rest);
+    reservation.attach(Box::new(duplex), &peer, false)?;
+    Ok(session)
+}
+
+/// Answers with a refusal, as far as the peer takes it; gives the error that says so.
+fn refuse(socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
+    // A peer that does not take its refusal learns of it from the end of the connection.
+    let _ = socket.write_within(&refusal.to_bytes(), deadline);
+    socket.end_writing();
+    Error::Refused {
+        status: refusal.status,
+        reason: refusal.text(),
+    }
+}
+
+/// Checks on a thread of its own whether the connection that a newcomer was refused for is alive.
+fn look_at_incumbent(host: &HostShared, session: Session) {
+    let Some(check) = session.shared().begin_challenge() else {
+        return;
+    };
+    let started = host
+        .context
+        .threads
+        .spawn("check-peer", HANDSHAKE_STACK, move || check.run());
+    if let Err(error) = started {
+        log::warn!("cannot check a connection: {error}");
+    }
+}
