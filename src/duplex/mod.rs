@@ -88,7 +88,9 @@ pub trait DuplexReader: Send {
     ///
     /// # Errors
     /// The connection ended, and why. Calling again gives an error again. Where the transport has
-    /// a way to tell the peer why (a close frame), that has been posted.
+    /// a way to tell the peer why (a close frame), that has been sent if the peer reads; waiting
+    /// for it to arrive takes a second at most. After an [`Interrupt`] without an earlier cause it
+    /// is [`Disconnect::ByHost`] with the code 1006, which is never on a wire.
     fn receive(&mut self) -> std::result::Result<Received, Disconnect>;
 
     /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other
@@ -145,7 +147,9 @@ pub trait DuplexWriter: Send + Sync {
     /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline
     /// if the peer reads), and then the reader is made to end with [`Disconnect::ByHost`], also if
     /// the peer never answers. Later sends fail. Idempotent; the first close counts. Blocks at
-    /// most until the deadline.
+    /// most until the deadline: until the close is written, and then up to a second for the peer
+    /// to end its side and the reader to notice. Not for the reading thread, which would wait for
+    /// itself.
     fn close(&self, code: u16, reason: &str, deadline: Deadline);
 }
 

@@ -225,6 +225,11 @@ impl<S: Sink> Outgoing<S> {
         }
     }
 
+    /// Why the connection ended or is ending, if it is.
+    pub(super) fn cause(&self) -> Option<Arc<Disconnect>> {
+        self.shared.cause.get().cloned()
+    }
+
     /// Whether the connection has ended or is ending: what the peer sends counts no more.
     pub(super) fn is_over(&self) -> bool {
         self.shared.cause.get().is_some()

@@ -1,18 +1,16 @@
 //! The client's side of the handshake: resolve, connect and upgrade under one deadline.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::USER_AGENT;
-use http::{HeaderValue, Uri};
-use tungstenite::client::IntoClientRequest;
-use tungstenite::error::{Error as TungsteniteError, ProtocolError};
-use tungstenite::handshake::client::{ClientHandshake, Request};
-use tungstenite::handshake::{HandshakeError, MidHandshake};
+use http::Uri;
+use http::uri::{InvalidUri, PathAndQuery};
+use tungstenite::handshake::client::generate_key;
+use tungstenite::handshake::derive_accept_key;
 
 use super::{Role, Socket, WebSocket};
 use crate::deadline::Deadline;
@@ -23,8 +21,12 @@ use crate::thread::Threads;
 /// What we call ourselves in the handshake.
 const AGENT: &str = concat!("plugin-runner/", env!("CARGO_PKG_VERSION"));
 
-/// Bytes read at a time during the handshake.
-const HEAD_BUFFER: usize = 2048;
+/// Longest head of an answer that is read, in bytes and in headers.
+const LONGEST_HEAD: usize = 8 * 1024;
+const MOST_HEADERS: usize = 64;
+
+/// What a head ends with.
+const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl WebSocket {
     /// Connects to a `ws://` URL and does the client's handshake.
@@ -39,21 +41,20 @@ impl WebSocket {
     ///   up ([`Disconnect::Lost`]).
     /// - [`Error::Unsupported`]: a `wss://` URL; TLS is not built in.
     /// - [`Error::Setting`]: not a WebSocket URL.
-    /// - [`Error::Io`]: the name is not known, or nobody listens.
-    /// - [`Error::ThreadLimit`] is never returned: the thread that looks the name up is not part
-    ///   of any host's budget.
+    /// - [`Error::Io`]: the name is not known, nobody listens, or the system starts no thread for
+    ///   looking the name up.
     pub fn connect(url: &str, timeout: Duration) -> Result<Self> {
         let deadline = Deadline::after(timeout);
-        let request = request(url)?;
-        let (host, port) = address(request.uri())?;
+        let target = Target::parse(url)?;
+        let Target { host, port, .. } = &target;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in resolve(&host, port, deadline, timeout)? {
+        for address in resolve(host, *port, deadline, timeout)? {
             let remaining = deadline.remaining();
             if remaining.is_zero() {
                 return Err(Error::timeout(Phase::Handshake, timeout));
             }
             match TcpStream::connect_timeout(&address, remaining) {
-                Ok(stream) => return handshake(stream.into(), request, deadline, timeout),
+                Ok(stream) => return handshake(stream.into(), &target, deadline, timeout),
                 Err(error) => last = error,
             }
         }
@@ -72,55 +73,69 @@ impl WebSocket {
     /// As [`connect`](Self::connect).
     pub fn connect_unix(path: &Path, url: &str, timeout: Duration) -> Result<Self> {
         let deadline = Deadline::after(timeout);
-        let request = request(url)?;
+        let target = Target::parse(url)?;
         let stream = connect_unix(path, deadline).map_err(|error| match error.kind() {
             // A full queue of the listener, for as long as the time limit on the socket.
             io::ErrorKind::WouldBlock => Error::timeout(Phase::Handshake, timeout),
             _ => Error::io(format!("connect to {}", path.display()), error),
         })?;
-        handshake(stream.into(), request, deadline, timeout)
+        handshake(stream.into(), &target, deadline, timeout)
     }
 }
 
-fn request(url: &str) -> Result<Request> {
-    // The URL is not repeated in errors: it holds a token.
-    let mut request = url.into_client_request().map_err(|error| Error::Setting {
-        name: "url",
-        problem: error.to_string().into(),
-    })?;
-    match request.uri().scheme_str() {
-        Some("ws") => {}
-        Some("wss") => {
-            return Err(Error::Unsupported(
-                "wss:// needs TLS, which is not built in: use ws://, or a proxy that adds TLS",
-            ));
-        }
-        _ => {
-            return Err(Error::Setting {
-                name: "url",
-                problem: "not a ws:// URL".into(),
-            });
-        }
-    }
-    request
-        .headers_mut()
-        .insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    Ok(request)
+/// Where a URL points to.
+struct Target {
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    /// For the `Host` header.
+    authority: String,
+    /// Path and query.
+    path: String,
 }
 
-fn address(uri: &Uri) -> Result<(String, u16)> {
-    let host = uri.host().unwrap_or_default();
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    if host.is_empty() {
-        return Err(Error::Setting {
+impl Target {
+    /// Errors do not repeat the URL: it holds a token.
+    fn parse(url: &str) -> Result<Self> {
+        let problem = |text: &str| Error::Setting {
             name: "url",
-            problem: "it names no host".into(),
-        });
+            problem: text.into(),
+        };
+        let uri: Uri = url
+            .parse()
+            .map_err(|error: InvalidUri| problem(&error.to_string()))?;
+        match uri.scheme_str() {
+            Some("ws") => {}
+            Some("wss") => {
+                return Err(Error::Unsupported(
+                    "wss:// needs TLS, which is not built in: use ws://, or a proxy that adds TLS",
+                ));
+            }
+            _ => return Err(problem("not a ws:// URL")),
+        }
+        let authority = uri.authority().ok_or_else(|| problem("it names no host"))?;
+        let host = authority.host();
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        if host.is_empty() {
+            return Err(problem("it names no host"));
+        }
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        Ok(Self {
+            host: bare.unwrap_or(host).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            // Without the user's name and password, which are not for the header.
+            authority: match authority.port_u16() {
+                Some(port) => format!("{host}:{port}"),
+                None => host.to_owned(),
+            },
+            path: match path.strip_prefix('?') {
+                Some(query) => format!("/?{query}"),
+                None => path.to_owned(),
+            },
+        })
     }
-    Ok((host.to_owned(), uri.port_u16().unwrap_or(80)))
 }
 
 /// Looks a name up. The system's function has no time limit, so it runs on a thread of its own,
@@ -176,116 +191,132 @@ fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
+/// Asks for the upgrade and reads the answer.
+///
+/// Not tungstenite's own handshake: that one logs the request, and the request holds a token; and
+/// it keeps to itself what it has read too far.
 fn handshake(
     socket: Socket,
-    request: Request,
+    target: &Target,
     deadline: Deadline,
     timeout: Duration,
 ) -> Result<WebSocket> {
-    socket
+    let key = generate_key();
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nUser-Agent: {AGENT}\r\n\r\n",
+        target.path, target.authority,
+    );
+    let answered = socket
         .prepare()
-        .map_err(|error| Error::io("prepare the socket", error))?;
-    let mut conversation = Conversation {
-        socket,
-        deadline,
-        buffer: Vec::new(),
-        given: 0,
-        matched: 0,
-    };
-    let started = ClientHandshake::start(&mut conversation, request, None);
-    match started.map(MidHandshake::handshake) {
-        Ok(Ok(_)) => {
-            let already_read = conversation.buffer.split_off(conversation.given);
-            let socket = conversation.socket;
-            Ok(WebSocket::from_upgraded(socket, Role::Client, already_read))
-        }
-        Ok(Err(HandshakeError::Failure(error))) | Err(error) => Err(refusal(error, timeout)),
-        // The conversation waits instead of reporting that it would block.
-        Ok(Err(HandshakeError::Interrupted(_))) => Err(Error::timeout(Phase::Handshake, timeout)),
-    }
-}
-
-fn refusal(error: TungsteniteError, timeout: Duration) -> Error {
-    let cause = match error {
-        TungsteniteError::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+        .and_then(|()| write_all(&socket, request.as_bytes(), deadline))
+        .and_then(|()| read_head(&socket, deadline));
+    let (mut head, length) = answered.map_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut {
             return Error::timeout(Phase::Handshake, timeout);
         }
-        TungsteniteError::Io(error) => Disconnect::from(error),
-        TungsteniteError::Http(response) => Disconnect::Refused {
-            status: response.status().as_u16(),
-        },
-        TungsteniteError::Protocol(ProtocolError::HandshakeIncomplete) => Disconnect::Lost,
-        other => Disconnect::Violation(other.to_string().into()),
-    };
-    Error::Disconnected(Arc::new(cause))
+        Error::Disconnected(Arc::new(Disconnect::from(error)))
+    })?;
+    check(&head[..length], &key).map_err(|cause| Error::Disconnected(Arc::new(cause)))?;
+    let already_read = head.split_off(length);
+    Ok(WebSocket::from_upgraded(socket, Role::Client, already_read))
 }
 
-/// The end of an HTTP head.
-const HEAD_END: &[u8] = b"\r\n\r\n";
-
-/// The socket during the handshake: every read and write is under the deadline. Nothing beyond
-/// the end of the response's head is given to the handshake, so nothing is lost in its buffers.
-struct Conversation {
-    socket: Socket,
-    deadline: Deadline,
-    buffer: Vec<u8>,
-    /// How much of the buffer has been given out.
-    given: usize,
-    /// How much of the end of the head has been seen; all of it when it is over.
-    matched: usize,
-}
-
-impl Read for &mut Conversation {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.matched == HEAD_END.len() {
-            return Ok(0);
-        }
-        if self.given == self.buffer.len() {
-            if !self.socket.wait_readable(self.deadline)? {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.buffer.resize(HEAD_BUFFER, 0);
-            self.given = 0;
-            let count = self.socket.read(&mut self.buffer);
-            self.buffer.truncate(*count.as_ref().unwrap_or(&0));
-            count?;
-        }
-        let mut count = 0;
-        while let Some((byte, place)) = self.buffer.get(self.given).zip(into.get_mut(count)) {
-            *place = *byte;
-            count += 1;
-            self.matched = match (byte, self.matched) {
-                (b'\r', 2) => 3,
-                (b'\r', _) => 1,
-                (b'\n', 1) => 2,
-                (b'\n', 3) => 4,
-                _ => 0,
-            };
-            self.given += 1;
-            if self.matched == HEAD_END.len() {
-                break;
-            }
-        }
-        Ok(count)
-    }
-}
-
-impl Write for &mut Conversation {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.socket.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.socket.wait_writable(self.deadline)? {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
+fn write_all(socket: &Socket, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !socket.wait_writable(deadline)? {
+                    return Err(io::ErrorKind::TimedOut.into());
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+/// Reads to the end of the answer's head; gives what was read and where the head ends.
+fn read_head(socket: &Socket, deadline: Deadline) -> io::Result<(Vec<u8>, usize)> {
+    let mut bytes = Vec::new();
+    loop {
+        if !socket.wait_readable(deadline)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let read = bytes.len();
+        bytes.resize(read + 1024, 0);
+        let count = socket.read(&mut bytes[read..])?;
+        bytes.truncate(read + count);
+        // The end may lie across two reads.
+        let from = read.saturating_sub(HEAD_END.len() - 1);
+        let end = bytes[from..]
+            .windows(HEAD_END.len())
+            .position(|window| window == HEAD_END);
+        if let Some(end) = end {
+            return Ok((bytes, from + end + HEAD_END.len()));
+        }
+        if count == 0 || bytes.len() > LONGEST_HEAD {
+            // Not HTTP, or nothing at all: let the check say which.
+            let length = bytes.len();
+            return Ok((bytes, length));
+        }
+    }
+}
+
+/// Checks the server's answer (RFC 6455, section 4.1).
+fn check(head: &[u8], key: &str) -> std::result::Result<(), Disconnect> {
+    let violation = |text: &str| Disconnect::Violation(text.into());
+    if head.is_empty() {
+        return Err(Disconnect::Lost);
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(violation("its answer has no end")),
+        Err(error) => {
+            let text = format!("its answer is not HTTP: {error}");
+            return Err(violation(&text));
+        }
+    }
+    match response.code {
+        Some(101) => {}
+        Some(status) => return Err(Disconnect::Refused { status }),
+        None => return Err(violation("its answer has no status")),
+    }
+    let has = |name: &str, value: &str| {
+        response
+            .headers
+            .iter()
+            .filter(|header| header.name.eq_ignore_ascii_case(name))
+            .filter_map(|header| std::str::from_utf8(header.value).ok())
+            .flat_map(|list| list.split(','))
+            .any(|item| item.trim().eq_ignore_ascii_case(value))
+    };
+    if !has("Upgrade", "websocket") || !has("Connection", "Upgrade") {
+        return Err(violation("it upgrades to something else than WebSocket"));
+    }
+    let accept = derive_accept_key(key.as_bytes());
+    // Exactly, for letters differ here by their case.
+    let accepted = response.headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("Sec-WebSocket-Accept")
+            && header.value.trim_ascii() == accept.as_bytes()
+    });
+    if !accepted {
+        return Err(violation("it did not read our handshake"));
+    }
+    let unasked = |header: &&httparse::Header<'_>| {
+        ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"]
+            .iter()
+            .any(|name| header.name.eq_ignore_ascii_case(name))
+    };
+    match response.headers.iter().find(unasked) {
+        Some(header) => {
+            let text = format!("it answers with {}, which was not asked for", header.name);
+            Err(violation(&text))
+        }
+        None => Ok(()),
     }
 }

@@ -1,12 +1,13 @@
 //! The writing half of a WebSocket: encodes on the caller's thread, then hands the frame to the
 //! shared writer.
 
+use std::sync::Arc;
+
 use super::{Role, Socket, frame};
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::{Outgoing, PostError};
 use crate::duplex::{DuplexWriter, SendError, Ticket};
 use crate::error::Disconnect;
-use std::sync::Arc;
 
 /// Sent when a peer asks more than it reads the answers of (RFC 6455, section 7.4.1).
 const POLICY_VIOLATION: u16 = 1008;
@@ -40,7 +41,9 @@ impl DuplexWriter for Writer {
                 let cause = Disconnect::ControlOverflow;
                 let close = frame::close(self.role, Some(POLICY_VIOLATION), &cause.to_string());
                 self.outgoing.close_from_reader(cause.clone(), close);
-                Err(SendError::Closed(Arc::new(cause)))
+                // Which may be an earlier one.
+                let cause = self.outgoing.cause().unwrap_or_else(|| Arc::new(cause));
+                Err(SendError::Closed(cause))
             }
         }
     }
