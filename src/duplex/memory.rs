@@ -2,6 +2,7 @@
 //!
 //! No threads and no descriptors: each direction is a bounded channel. Messages that were handed
 //! over before the connection ended are still received, unless the receiving end itself ended it.
+use std::time::Duration;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -244,6 +245,10 @@ impl DuplexWriter for Writer {
                 Err(_) => Err(self.side.closed()),
             },
         }
+    }
+
+    fn try_send(&self, message: &str) -> Result<Ticket, SendError> {
+        self.send(message, Deadline::after(Duration::ZERO))
     }
 
     fn post(&self, message: &str) -> Result<(), SendError> {

@@ -124,6 +124,14 @@ pub trait DuplexWriter: Send + Sync {
     /// - [`SendError::Closed`]: the connection has ended.
     fn send(&self, message: &str, deadline: Deadline) -> std::result::Result<Ticket, SendError>;
 
+    /// Sends one message without waiting: writes it as far as the transport takes it right now, or
+    /// hands it over. Never blocks.
+    ///
+    /// # Errors
+    /// - [`SendError::Timeout`]: there is no room for it now; the peer sees nothing of it.
+    /// - [`SendError::Closed`]: the connection has ended.
+    fn try_send(&self, message: &str) -> std::result::Result<Ticket, SendError>;
+
     /// Takes a message back that was handed over and is not yet begun. Gives whether that was
     /// still possible: then the peer sees nothing of it.
     fn withdraw(&self, ticket: Ticket) -> bool {

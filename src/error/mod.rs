@@ -196,8 +196,11 @@ impl Error {
     /// connection it may have.
     pub fn is_retryable(&self) -> bool {
         match self {
+            // A server that refuses with a 4xx means it (protocol file, section 7).
+            Self::Disconnected(cause) => {
+                !matches!(**cause, Disconnect::Refused { status } if status < 500)
+            }
             Self::Timeout { .. }
-            | Self::Disconnected(_)
             | Self::TooManyPending { .. }
             | Self::ThreadLimit { .. }
             | Self::AlreadyConnected(_) => true,

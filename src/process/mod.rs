@@ -117,11 +117,6 @@ impl Process {
         }
     }
 
-    /// Whether the process has ended, without reaping it.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.watch.is_ready()
-    }
-
     /// Kills what is left of the group and reaps the process, which must have ended.
     pub(crate) fn finish(mut self) -> ExitReason {
         // A zombie leader still holds the id of its group. Where the embedder ignores SIGCHLD

@@ -176,7 +176,7 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         loop {
-            self.sleep();
+            let ended = self.sleep();
             while let Ok(command) = self.inbox.try_recv() {
                 self.obey(command);
             }
@@ -184,6 +184,11 @@ impl Thread {
                 reaper: &self.reaper,
                 threads: &self.threads,
             };
+            for id in ended {
+                if let Some(ward) = self.wards.get_mut(&id) {
+                    ward.exited();
+                }
+            }
             let now = Instant::now();
             for ward in self.wards.values_mut() {
                 ward.attend(&context, now);
@@ -195,8 +200,8 @@ impl Thread {
         }
     }
 
-    /// Sleeps until a command, an exit or a timer.
-    fn sleep(&mut self) {
+    /// Sleeps until a command, an exit or a timer; gives the plugins whose process has ended.
+    fn sleep(&mut self) -> Vec<InstallationId> {
         let due = self.wards.values().filter_map(Ward::due).min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
@@ -207,20 +212,34 @@ impl Thread {
                 tv_nsec: left.subsec_nanos().into(),
             }
         });
+        let watched = |(id, ward): (&InstallationId, _)| Some((*id, Ward::watch(ward)?));
+        let watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
         descriptors.extend(
-            self.wards
-                .values()
-                .filter_map(Ward::watch)
-                .map(|watch| PollFd::new(watch, PollFlags::IN)),
+            watches
+                .iter()
+                .map(|(_, watch)| PollFd::new(*watch, PollFlags::IN)),
         );
         match poll(&mut descriptors, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // Out of memory, say. Each ward is asked again by the caller.
-            Err(error) => log::error!("reaper cannot poll: {error}"),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Vec::new(),
+            Err(error) => {
+                // Out of memory, say.
+                log::error!("reaper cannot poll: {error}");
+                return Vec::new();
+            }
         }
+        let ready = descriptors[1..]
+            .iter()
+            .map(|descriptor| !descriptor.revents().is_empty());
+        let ended = watches
+            .iter()
+            .zip(ready)
+            .filter_map(|((id, _), ready)| ready.then_some(*id))
+            .collect();
         let mut drain = [0; 64];
         while matches!((&self.wake).read(&mut drain), Ok(read) if read == drain.len()) {}
+        ended
     }
 
     fn obey(&mut self, command: Command) {

@@ -282,7 +282,7 @@ impl Ward {
         }
     }
 
-    /// Looks at the process and the clock.
+    /// Looks at the clock.
     pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
         match &mut self.phase {
             Phase::Idle | Phase::Preparing { .. } => {}
@@ -301,10 +301,6 @@ impl Ward {
                 }
             }
             Phase::Running(running) => {
-                if running.process.has_ended() {
-                    self.exited(now);
-                    return;
-                }
                 if let Some((_, cause)) = running.patience.take_if(|(until, _)| *until <= now) {
                     running.cause.get_or_insert(cause);
                     running.process.signal_group(Signal::KILL);
@@ -323,9 +319,14 @@ impl Ward {
     }
 
     /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
-    fn exited(&mut self, now: Instant) {
-        let Phase::Running(running) = std::mem::replace(&mut self.phase, Phase::Idle) else {
-            return;
+    pub(super) fn exited(&mut self) {
+        let now = Instant::now();
+        let running = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Running(running) => running,
+            other => {
+                self.phase = other;
+                return;
+            }
         };
         let pid = running.process.pid();
         let exit = running.process.finish();

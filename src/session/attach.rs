@@ -241,11 +241,8 @@ impl Reservation {
                     message: state.message.clone(),
                 };
                 drop(state);
-                connection.close(
-                    close_code::NORMAL,
-                    "closed",
-                    Deadline::after(context.timeouts.stop),
-                );
+                // Not closed with a word: this may be the reaper's thread, which must not wait.
+                connection.abort(Disconnect::NotYet);
                 return Err(error);
             }
             let readers = shared.readers.lock();
@@ -261,16 +258,16 @@ impl Reservation {
             }
             state.connection = Some(connection.clone());
             LiveCounters::add(&shared.counters.connections, 1);
-            log::info!(
-                "plugin {}: connected, {} {}",
-                shared.name,
-                peer.address,
-                peer.user_agent
-            );
             if !first_ping {
                 self.activate(&mut state);
             }
         }
+        log::info!(
+            "plugin {}: connected, {} {}",
+            shared.name,
+            peer.address,
+            peer.user_agent
+        );
         if first_ping {
             self.ping_first(&connection)?;
         } else if shared.mode == PluginMode::Supervised {

@@ -152,16 +152,42 @@ impl Connection {
             .wait()
     }
 
-    /// Sends a request; the answer is waited for with [`Waiting::wait`].
+    /// Sends a request; the answer is waited for with [`Waiting::wait`], until `timeout` from now.
     ///
-    /// Blocks for the write alone, at most until the timeout. With a timeout of zero it does not
-    /// block.
+    /// Blocks for the write alone, at most until the timeout.
     pub(crate) fn start(
         self: &Arc<Self>,
         id: RequestId,
         method: &str,
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
+    ) -> Result<Waiting> {
+        self.start_with(id, method, params, timeout, |message, deadline| {
+            self.writer.send(message, deadline)
+        })
+    }
+
+    /// [`start`](Self::start) without waiting for the write: what the transport has no room for is
+    /// refused.
+    pub(crate) fn try_start(
+        self: &Arc<Self>,
+        id: RequestId,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Waiting> {
+        self.start_with(id, method, params, timeout, |message, _| {
+            self.writer.try_send(message)
+        })
+    }
+
+    fn start_with(
+        self: &Arc<Self>,
+        id: RequestId,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+        send: impl FnOnce(&str, Deadline) -> std::result::Result<Ticket, SendError>,
     ) -> Result<Waiting> {
         let deadline = Deadline::after(timeout);
         let (sender, outcome) = bounded(1);
@@ -178,17 +204,14 @@ impl Connection {
         with_buffer(|buffer| {
             self.encode(buffer, id, method, params)?;
             // The receiver may be gone: its caller ran out of time.
-            self.pending
-                .register(id, Box::new(move |outcome| drop(sender.send(outcome))))?;
+            let on_outcome = Box::new(move |outcome| drop(sender.send(outcome)));
+            self.pending.register(id, on_outcome)?;
             waiting.registered = true;
             LiveCounters::add(&self.counters.calls, 1);
-            let ticket = self
-                .writer
-                .send(buffer, deadline)
-                .map_err(|error| match error {
-                    SendError::Timeout { .. } => Error::timeout(Phase::Write, timeout),
-                    SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
-                })?;
+            let ticket = send(buffer, deadline).map_err(|error| match error {
+                SendError::Timeout { .. } => Error::timeout(Phase::Write, timeout),
+                SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
+            })?;
             waiting.ticket = Some(ticket);
             LiveCounters::add(&self.counters.bytes_sent, buffer.len());
             Ok::<(), Error>(())

@@ -342,6 +342,7 @@ impl Session {
             });
         }
         shared.events.close();
+        shared.workers.close();
         // The session's thread ends when it has no more to read.
         drop(shared.readers.lock().take());
         if shared.mode == PluginMode::Supervised {

@@ -62,7 +62,6 @@ impl Shared {
     ) {
         let from = state.enter(to, problem);
         self.state.notify();
-        log::debug!("plugin {} ({}): {from} -> {to}", self.id, self.name);
         self.context.feed.publish(StateChange {
             sequence: 0,
             plugin: self.id,

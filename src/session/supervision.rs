@@ -135,6 +135,9 @@ impl Charge for SupervisedCharge {
 
     fn transition(&self, transition: Transition) {
         let shared = &self.0;
+        if let Transition::Connecting { pid, .. } = transition {
+            log::info!("plugin {}: started, process {pid}", shared.name);
+        }
         let mut state = shared.state.lock();
         match transition {
             Transition::Starting { run } => {
@@ -145,8 +148,7 @@ impl Charge for SupervisedCharge {
                     shared.enter(&mut state, ReportedState::Starting, None);
                 }
             }
-            Transition::Connecting { run, pid } => {
-                log::info!("plugin {}: started, process {pid}", shared.name);
+            Transition::Connecting { run, .. } => {
                 // It may be connected already.
                 if state.run == run && state.reported == ReportedState::Starting {
                     shared.enter(&mut state, ReportedState::Connecting, None);

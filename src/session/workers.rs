@@ -65,7 +65,8 @@ impl Workers {
     pub(crate) fn submit(&self, job: Job) -> Result<(), Busy> {
         {
             let mut state = self.shared.state.lock();
-            if state.running + state.queue.len() >= self.settings.cap + self.settings.queue {
+            let room = self.settings.cap + self.settings.queue;
+            if state.closed || state.running + state.queue.len() >= room {
                 return Err(Busy);
             }
             state.queue.push_back(job);
@@ -96,12 +97,17 @@ impl Workers {
         }
         Ok(())
     }
+
+    /// Takes no more jobs; those queued are still run, and then the threads end.
+    pub(crate) fn close(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.work.notify_all();
+    }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.state.lock().closed = true;
-        self.shared.work.notify_all();
+        self.close();
     }
 }
 

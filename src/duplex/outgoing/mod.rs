@@ -103,6 +103,15 @@ struct State {
     reader_gone: bool,
 }
 
+/// What becomes of a caller's own frame when its deadline passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// It is taken back if it has not been begun.
+    Withdraw,
+    /// Others write it.
+    HandOver,
+}
+
 /// A post that was not queued.
 #[derive(Debug)]
 pub(super) enum PostError {
@@ -140,6 +149,21 @@ impl<S: Sink> Outgoing<S> {
         if deadline.has_passed() {
             return Err(SendError::Timeout { withdrawn: true });
         }
+        self.enqueue(frame, deadline, Late::Withdraw)
+    }
+
+    /// See [`DuplexWriter::try_send`](super::DuplexWriter::try_send); `frame` is the encoded
+    /// message.
+    pub(super) fn try_send(&self, frame: Vec<u8>) -> Result<Ticket, SendError> {
+        self.enqueue(frame, Deadline::after(Duration::ZERO), Late::HandOver)
+    }
+
+    fn enqueue(
+        &self,
+        frame: Vec<u8>,
+        deadline: Deadline,
+        on_late: Late,
+    ) -> Result<Ticket, SendError> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         let mut place = None;
@@ -182,7 +206,7 @@ impl<S: Sink> Outgoing<S> {
             state.crowded = true;
             return Ok(ticket);
         }
-        shared.write_own(&mut state, ticket, deadline)
+        shared.write_own(&mut state, ticket, deadline, on_late)
     }
 
     /// See [`DuplexWriter::withdraw`](super::DuplexWriter::withdraw).
@@ -262,6 +286,7 @@ impl<S: Sink> Shared<S> {
         state: &mut MutexGuard<'_, State>,
         ticket: Ticket,
         deadline: Deadline,
+        late: Late,
     ) -> Result<Ticket, SendError> {
         let mut turn = Turn::for_frame(ticket, deadline);
         writer::take_role(state);
@@ -275,6 +300,7 @@ impl<S: Sink> Shared<S> {
                     // Better late than left lying: go on as long as the caller has time.
                     turn.stay();
                 }
+                Stop::Late if late == Late::HandOver && self.hand_over(state) => return Ok(ticket),
                 Stop::Late => {
                     // Taken back before the role is passed on, or the next would begin it.
                     let withdrawn = state.queue.remove(ticket);

@@ -115,6 +115,10 @@ impl DuplexWriter for Writer {
         self.0.send(line(message), deadline)
     }
 
+    fn try_send(&self, message: &str) -> Result<Ticket, SendError> {
+        self.0.try_send(line(message))
+    }
+
     fn withdraw(&self, ticket: Ticket) -> bool {
         self.0.withdraw(ticket)
     }

@@ -29,6 +29,10 @@ impl DuplexWriter for Writer {
             .send(frame::text(self.role, message), deadline)
     }
 
+    fn try_send(&self, message: &str) -> Result<Ticket, SendError> {
+        self.outgoing.try_send(frame::text(self.role, message))
+    }
+
     fn withdraw(&self, ticket: Ticket) -> bool {
         self.outgoing.withdraw(ticket)
     }
