@@ -19,7 +19,7 @@ use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
 use crate::runtime::local::LocalRuntime;
 use crate::runtime::{Runtime, RuntimeProvider};
-use crate::session::context::{Drain, HostContext, OutputTap};
+use crate::session::context::{Addresses, Drain, HostContext, OutputTap};
 use crate::session::services::Methods;
 use crate::session::{Feed, InboundCall, NoServices, Params, Services};
 use crate::store::{MemoryStore, Store};
@@ -127,7 +127,7 @@ impl HostBuilder {
     }
 
     /// What plugins connect to, for an embedder that listens itself, such as
-    /// `http://127.0.0.1:8000`. Default: the first [`Host::listen`].
+    /// `http://127.0.0.1:8000`. Default: the oldest listener that is bound.
     pub fn rpc_base_url(mut self, url: impl Into<String>) -> Self {
         self.rpc_base_url = Some(url.into());
         self
@@ -207,7 +207,7 @@ impl HostBuilder {
             methods: self.methods,
             provider: self.provider,
             runtime,
-            rpc_base_url: RwLock::new(self.rpc_base_url),
+            addresses: Addresses::new(self.rpc_base_url),
             drain: Drain::default(),
             shut_down: false.into(),
         };

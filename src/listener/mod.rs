@@ -26,6 +26,7 @@ use crate::deadline::Deadline;
 use crate::duplex::websocket::{Role, Socket, WebSocket};
 use crate::error::{Error, Phase, Result};
 use crate::host::{Host, HostShared};
+use crate::session::context::HostContext;
 use crate::session::{Peer, Session};
 use decision::{Admitted, Denied, decide};
 use head::{Head, HeadError, RawHead, read_head};
@@ -66,13 +67,20 @@ impl Drop for Listener {
     }
 }
 
-/// Ends a listener's threads: they poll the other end of this pipe.
+/// Ends a listener's threads.
 #[derive(Clone)]
-pub(crate) struct ListenerStop(Arc<Mutex<Option<io::PipeWriter>>>);
+pub(crate) struct ListenerStop {
+    context: Arc<HostContext>,
+    base_url: Arc<str>,
+    /// They poll the other end of this pipe.
+    pipe: Arc<Mutex<Option<io::PipeWriter>>>,
+}
 
 impl ListenerStop {
     pub(crate) fn stop(&self) {
-        drop(self.0.lock().take());
+        if self.pipe.lock().take().is_some() {
+            self.context.addresses.remove(&self.base_url);
+        }
     }
 }
 
@@ -84,7 +92,7 @@ impl fmt::Debug for ListenerStop {
 
 impl Host {
     /// Binds an address and accepts plugins on it. Unless the builder named an `rpc_base_url`, the
-    /// first listener is what supervised plugins are told to connect to.
+    /// oldest listener that is bound is what supervised plugins are told to connect to.
     ///
     /// # Blocking
     /// For the resolution of a host name, if `address` is one.
@@ -103,12 +111,12 @@ impl Host {
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stopped, writer) = io::pipe().map_err(failed)?;
-        let stop = ListenerStop(Arc::new(Mutex::new(Some(writer))));
-        shared
-            .context
-            .rpc_base_url
-            .write()
-            .get_or_insert_with(|| base_url(address));
+        let base = base_url(address);
+        let stop = ListenerStop {
+            context: shared.context.clone(),
+            base_url: base.as_str().into(),
+            pipe: Arc::new(Mutex::new(Some(writer))),
+        };
         let acceptor = Acceptor {
             host: shared.clone(),
             listener,
@@ -119,7 +127,11 @@ impl Host {
             .context
             .threads
             .spawn("host-accept", HANDSHAKE_STACK, move || acceptor.run())?;
-        shared.listeners.lock().push(stop.clone());
+        shared.context.addresses.add(base);
+        let mut listeners = shared.listeners.lock();
+        listeners.retain(|listener| listener.pipe.lock().is_some());
+        listeners.push(stop.clone());
+        drop(listeners);
         if shared.context.is_shut_down() {
             stop.stop();
         }

@@ -39,8 +39,7 @@ pub(crate) struct HostContext {
     pub(crate) provider: RuntimeProvider,
     /// `None` where supervised plugins cannot run.
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
-    /// What plugins connect to; `None` until a listener is bound or the builder named one.
-    pub(crate) rpc_base_url: RwLock<Option<String>>,
+    pub(crate) addresses: Addresses,
     pub(crate) drain: Drain,
     /// Set once, when shutdown begins.
     pub(crate) shut_down: AtomicBool,
@@ -49,6 +48,39 @@ pub(crate) struct HostContext {
 impl HostContext {
     pub(crate) fn is_shut_down(&self) -> bool {
         self.shut_down.load(Ordering::Acquire)
+    }
+}
+
+/// What plugins on this machine connect to.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses {
+    /// What the builder was told; counts before any listener.
+    fixed: Option<String>,
+    /// The bases of the listeners that are bound, oldest first.
+    listening: RwLock<Vec<String>>,
+}
+
+impl Addresses {
+    pub(crate) fn new(fixed: Option<String>) -> Self {
+        Self {
+            fixed,
+            listening: RwLock::default(),
+        }
+    }
+
+    /// The base of the URL to connect to, if there is any.
+    pub(crate) fn base_url(&self) -> Option<String> {
+        self.fixed
+            .clone()
+            .or_else(|| self.listening.read().first().cloned())
+    }
+
+    pub(crate) fn add(&self, base: String) {
+        self.listening.write().push(base);
+    }
+
+    pub(crate) fn remove(&self, base: &str) {
+        self.listening.write().retain(|known| known != base);
     }
 }
 

@@ -227,6 +227,8 @@ impl Session {
             PluginMode::Supervised => {
                 // Already here, so that whoever waits from now on does not see an old error.
                 if at_rest {
+                    state.message = None;
+                    state.details = Arc::default();
                     shared.enter(&mut state, ReportedState::Starting, None);
                 }
                 // Under the lock, so that the reaper hears requests in the order of `wanted`.

@@ -194,9 +194,8 @@ impl SupervisedCharge {
         let shared = &self.0;
         let base = shared
             .context
-            .rpc_base_url
-            .read()
-            .clone()
+            .addresses
+            .base_url()
             .ok_or(StartError::NoAddress)?;
         let prepare = |error: Error| StartError::Prepare(Box::new(error));
         let token_failed = |error: TokenError| prepare(error.into());
