@@ -132,9 +132,8 @@ impl Head {
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(bytes) {
             Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Err(Refusal::BAD_REQUEST),
             Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HEAD_TOO_LARGE),
-            Err(_) => return Err(Refusal::BAD_REQUEST),
+            Ok(httparse::Status::Partial) | Err(_) => return Err(Refusal::BAD_REQUEST),
         }
         let mut head = Self {
             method: request.method.unwrap_or_default().to_owned(),

@@ -124,7 +124,7 @@ pub(crate) struct History {
 
 impl History {
     /// Restarts in a row that counted.
-    pub(crate) fn restarts(&self) -> u32 {
+    pub(crate) fn restarts(self) -> u32 {
         self.restarts
     }
 

@@ -97,7 +97,7 @@ impl Session {
         context
             .threads
             .spawn(&name, context.limits.session_stack, move || {
-                run::run(&body, &readings)
+                run::run(&body, &readings);
             })?;
         Ok(Self { shared })
     }
