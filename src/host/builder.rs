@@ -177,8 +177,9 @@ impl HostBuilder {
         self.policy.validate()?;
         self.log_settings.validate()?;
         if let Some(url) = &self.rpc_base_url {
-            let token = Token::classify("");
-            connection_url(url, None, &token).map_err(|error| Error::Setting {
+            // Any id and token will do: it is the base that is being checked.
+            let (id, token) = (InstallationId::generate(), Token::classify(""));
+            connection_url(url, Some(id), &token).map_err(|error| Error::Setting {
                 name: "rpc_base_url",
                 problem: error.to_string().into(),
             })?;
