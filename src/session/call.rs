@@ -9,11 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Session;
-use super::connection::{Connection, Reply, Waiting};
+use super::connection::{Reply, Waiting};
+use super::counters::LiveCounters;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
-use crate::protocol::method::Method;
+use crate::protocol::method::{Method, decode_reply};
 
 impl Session {
     /// Calls a method of the plugin and waits for its answer.
@@ -91,27 +92,6 @@ impl Session {
         })
     }
 
-    /// [`start_call`](Self::start_call) without waiting for anything: a call for which the transport
-    /// has no room right now is refused.
-    ///
-    /// # Errors
-    /// As [`start_call`](Self::start_call); [`Error::Timeout`] with the phase of the write when there
-    /// is no room. Then nothing was sent.
-    pub fn try_start_call<M: Method>(
-        &self,
-        params: &M::Params,
-        timeout: Duration,
-    ) -> Result<PendingCall<M>> {
-        let id = RequestId::generate();
-        let raw = self
-            .shared()
-            .begin_call(|connection| connection.try_start(id, M::NAME, params, timeout))?;
-        Ok(PendingCall {
-            raw,
-            method: PhantomData,
-        })
-    }
-
     /// [`start_call`](Self::start_call) for a method by name.
     ///
     /// # Errors
@@ -135,16 +115,9 @@ impl Shared {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<PendingReply> {
-        self.begin_call(|connection| connection.start(id, method, params, timeout))
-    }
-
-    fn begin_call(
-        self: &Arc<Self>,
-        start: impl FnOnce(&Arc<Connection>) -> Result<Waiting>,
-    ) -> Result<PendingReply> {
         let begun = self.active_connection().and_then(|connection| {
             let in_flight = InFlight::begin(self)?;
-            let waiting = start(&connection)?;
+            let waiting = connection.start(id, method, params, timeout)?;
             Ok(PendingReply { waiting, in_flight })
         });
         if let Err(error) = &begun {
@@ -168,11 +141,7 @@ impl<M: Method> PendingCall<M> {
     /// As [`Session::call`].
     pub fn wait(self) -> Result<M::Reply> {
         let counters = self.raw.in_flight.shared.counters.clone();
-        let result = self.raw.wait()?.read();
-        if let Err(error) = &result {
-            counters.count_failure(error);
-        }
-        result
+        Self::read(&self.raw.wait()?, &counters)
     }
 
     /// The answer if it is there, or the error if the time is over; never blocks.
@@ -181,7 +150,16 @@ impl<M: Method> PendingCall<M> {
     /// As [`Session::call`].
     pub fn try_wait(&mut self) -> Option<Result<M::Reply>> {
         let reply = self.raw.try_wait()?;
-        Some(reply.and_then(|reply| reply.read()))
+        let counters = &self.raw.in_flight.shared.counters;
+        Some(reply.and_then(|reply| Self::read(&reply, counters)))
+    }
+
+    fn read(reply: &Reply, counters: &LiveCounters) -> Result<M::Reply> {
+        let result = decode_reply::<M>(reply.as_json());
+        if let Err(error) = &result {
+            counters.count_failure(error);
+        }
+        result
     }
 }
 

@@ -22,6 +22,7 @@ use crate::duplex::{
 use crate::error::{Disconnect, Error, Phase, Result, RpcError};
 use crate::id::RequestId;
 use crate::protocol::jsonrpc::{self, Envelope, Incoming, PeerId, ResultObject, ResultSpan};
+use crate::protocol::method::object_from_text;
 
 pub(crate) struct Connection {
     writer: Arc<dyn DuplexWriter>,
@@ -59,12 +60,12 @@ impl Params {
             .map_or("{}", |span| span.of(&self.message))
     }
 
-    /// Reads the params.
+    /// Reads the params, which must be an object.
     ///
     /// # Errors
     /// An [`RpcError`] that says what is wrong with them, fit to be the answer.
     pub fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, RpcError> {
-        serde_json::from_str(self.as_json()).map_err(|error| {
+        object_from_text(self.as_json()).map_err(|error| {
             RpcError::new(RpcError::INVALID_PARAMS, format!("invalid params: {error}"))
         })
     }

@@ -94,7 +94,7 @@ pub fn decode_reply<M: Method>(result: &str) -> Result<M::Reply> {
 }
 
 /// Derived decoders would take an array for an object, by position.
-fn object_from_text<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+pub(crate) fn object_from_text<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     match kind_of_text(json) {
         "an object" => serde_json::from_str(json),
         found => Err(serde::de::Error::custom(format_args!(
