@@ -25,7 +25,7 @@ pub use rpc::RpcError;
 pub use start::{SpawnError, StartError};
 pub use token::TokenError;
 
-use crate::id::InstallationId;
+use crate::id::{InstallationId, RequestId};
 use crate::state::ReportedState;
 
 /// The result of almost everything here.
@@ -101,6 +101,9 @@ pub enum Error {
         /// The cap.
         limit: usize,
     },
+    /// A call with this id is in flight to the same plugin; nothing was sent.
+    #[error("a call with the id {0} is waiting for its answer already")]
+    IdInUse(RequestId),
     /// The host's thread budget is used up.
     #[error("all {limit} threads of the host's budget are in use, none is left for {name}")]
     ThreadLimit {

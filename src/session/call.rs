@@ -57,7 +57,8 @@ impl Session {
     /// Calls a method under an id of the caller's choice; otherwise as [`call`](Self::call).
     ///
     /// # Errors
-    /// As [`call`](Self::call).
+    /// - [`Error::IdInUse`] when a call with this id is in flight; nothing was sent.
+    /// - And those of [`call`](Self::call).
     pub fn send<M: Method>(
         &self,
         id: RequestId,

@@ -4,6 +4,7 @@
 //! can slip in and wait for ever.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -50,6 +51,7 @@ impl PendingTable {
     /// # Errors
     /// - [`Error::Disconnected`] once the connection has ended.
     /// - [`Error::TooManyPending`] over the cap.
+    /// - [`Error::IdInUse`] when a call with this id waits already.
     pub(crate) fn register(&self, id: RequestId, on_outcome: OnOutcome) -> Result<()> {
         let mut entries = self.entries.lock();
         if let Some(cause) = &entries.ended {
@@ -58,8 +60,14 @@ impl PendingTable {
         if entries.waiting.len() >= self.limit {
             return Err(Error::TooManyPending { limit: self.limit });
         }
-        entries.waiting.insert(id, on_outcome);
-        Ok(())
+        match entries.waiting.entry(id) {
+            Entry::Vacant(place) => {
+                place.insert(on_outcome);
+                Ok(())
+            }
+            // The answer could be meant for either.
+            Entry::Occupied(_) => Err(Error::IdInUse(id)),
+        }
     }
 
     /// Takes a call out, answered or given up; `None` for an unknown, late or duplicate id.
@@ -124,6 +132,23 @@ mod tests {
         ));
         assert!(table.take(id).is_none());
         assert!(table.take(RequestId::generate()).is_none());
+    }
+
+    #[test]
+    fn an_id_is_used_by_one_call_at_a_time() {
+        let table = PendingTable::new(10);
+        let (id, receiver) = register(&table);
+        let refused = table.register(id, Box::new(|_| ())).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("a call with the id {id} is waiting for its answer already")
+        );
+        table.take(id).unwrap()(Outcome::Refused(RpcError::new(1, "no")));
+        assert!(
+            receiver.unwrap().try_recv().is_ok(),
+            "the first call lost its answer"
+        );
+        assert!(table.register(id, Box::new(|_| ())).is_ok());
     }
 
     #[test]
