@@ -13,7 +13,7 @@ use crate::thread::{Threads, panic_text};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A capped pool of threads for one owner. Dropping it lets queued jobs run and ends the threads.
+/// A capped pool of threads for one owner. Dropping it closes it.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
     settings: WorkerSettings,
@@ -49,7 +49,7 @@ struct State {
     closed: bool,
 }
 
-/// No worker was free and no more may wait.
+/// No worker was free and no more may wait, or the pool is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Busy;
 
@@ -65,8 +65,8 @@ impl Workers {
     pub(crate) fn submit(&self, job: Job) -> Result<(), Busy> {
         {
             let mut state = self.shared.state.lock();
-            let room = self.settings.cap + self.settings.queue;
-            if state.closed || state.running + state.queue.len() >= room {
+            let full = state.running + state.queue.len() >= self.settings.cap + self.settings.queue;
+            if full || state.closed {
                 return Err(Busy);
             }
             state.queue.push_back(job);
@@ -98,10 +98,16 @@ impl Workers {
         Ok(())
     }
 
-    /// Takes no more jobs; those queued are still run, and then the threads end.
+    /// Ends idle threads at once and busy ones after their job; jobs that wait are dropped.
     pub(crate) fn close(&self) {
-        self.shared.state.lock().closed = true;
+        let waiting = {
+            let mut state = self.shared.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.queue)
+        };
         self.shared.work.notify_all();
+        // Not under the lock: jobs own what they work for.
+        drop(waiting);
     }
 }
 
@@ -207,6 +213,30 @@ mod tests {
                 "the idle thread has not ended"
             );
         }
+    }
+
+    #[test]
+    fn closing_ends_idle_threads_and_drops_what_waits() {
+        let threads = Threads::with_limit(10);
+        let mut settings = workers(&threads, 1, 8).settings.clone();
+        settings.idle = LONG * 100;
+        let workers = Workers::new(settings);
+        let (started, has_started) = bounded(1);
+        let (release, gate) = bounded::<()>(0);
+        let blocked = Box::new(move || {
+            started.send(()).unwrap();
+            let _ = gate.recv();
+        });
+        workers.submit(blocked).unwrap();
+        let (kept, dropped) = bounded::<()>(0);
+        workers.submit(Box::new(move || drop(kept))).unwrap();
+        has_started.recv_timeout(LONG).unwrap();
+        workers.close();
+        // The job is gone already, while the one before it still runs.
+        assert!(dropped.try_recv().unwrap_err().is_disconnected());
+        assert_eq!(workers.submit(Box::new(|| ())), Err(Busy));
+        drop(release);
+        assert_eq!(threads.join_all(Deadline::after(LONG)), 0);
     }
 
     #[test]
