@@ -78,6 +78,9 @@ impl Shared {
     /// The connection to call on.
     pub(super) fn active_connection(&self) -> Result<Arc<Connection>> {
         let state = self.state.lock();
+        if self.context.is_shut_down() {
+            return Err(Error::ShutDown);
+        }
         if state.unloaded {
             return Err(Error::NotLoaded(self.id));
         }
