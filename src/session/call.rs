@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Session;
-use super::connection::{Reply, Waiting};
+use super::connection::{Connection, Reply, Waiting};
 use super::counters::LiveCounters;
 use super::shared::Shared;
 use crate::error::{Error, Result};
@@ -93,6 +93,27 @@ impl Session {
         })
     }
 
+    /// [`start_call`](Self::start_call) without waiting for anything: a call for which the transport
+    /// has no room right now is refused.
+    ///
+    /// # Errors
+    /// As [`start_call`](Self::start_call); [`Error::Timeout`] with the phase of the write when there
+    /// is no room. Then nothing was sent.
+    pub fn try_start_call<M: Method>(
+        &self,
+        params: &M::Params,
+        timeout: Duration,
+    ) -> Result<PendingCall<M>> {
+        let id = RequestId::generate();
+        let raw = self
+            .shared()
+            .begin_call(|connection| connection.try_start(id, M::NAME, params, timeout))?;
+        Ok(PendingCall {
+            raw,
+            method: PhantomData,
+        })
+    }
+
     /// [`start_call`](Self::start_call) for a method by name.
     ///
     /// # Errors
@@ -116,9 +137,16 @@ impl Shared {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<PendingReply> {
+        self.begin_call(|connection| connection.start(id, method, params, timeout))
+    }
+
+    fn begin_call(
+        self: &Arc<Self>,
+        start: impl FnOnce(&Arc<Connection>) -> Result<Waiting>,
+    ) -> Result<PendingReply> {
         let begun = self.active_connection().and_then(|connection| {
             let in_flight = InFlight::begin(self)?;
-            let waiting = connection.start(id, method, params, timeout)?;
+            let waiting = start(&connection)?;
             Ok(PendingReply { waiting, in_flight })
         });
         if let Err(error) = &begun {
