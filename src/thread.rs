@@ -54,13 +54,14 @@ impl Threads {
         }
     }
 
-    /// The default number of threads: an eighth of what the system's memory maps would carry, or
-    /// half of what its limits on processes allow, whichever is least.
+    /// The default number of threads: a fifth of the memory maps that the system gives a process (a
+    /// thread takes four, so a fifth of the maps is left for the rest of it), or half of what its
+    /// limits on processes and threads allow, whichever is least.
     pub fn default_limit() -> usize {
         let read = |path: &str| -> Option<usize> {
             std::fs::read_to_string(path).ok()?.trim().parse().ok()
         };
-        let maps = read("/proc/sys/vm/max_map_count").unwrap_or(65_530) / 8;
+        let maps = read("/proc/sys/vm/max_map_count").unwrap_or(65_530) / 5;
         let control_group = read("/sys/fs/cgroup/pids.max").unwrap_or(usize::MAX) / 2;
         let system = read("/proc/sys/kernel/threads-max").unwrap_or(usize::MAX) / 2;
         let user = rustix::process::getrlimit(rustix::process::Resource::Nproc)
