@@ -105,7 +105,8 @@ impl LogFile {
     }
 }
 
-/// The old logs in a folder, oldest first; none if there is no such folder.
+/// The old logs in a folder, oldest first; none if there is no such folder. Of those that come to be
+/// meanwhile it may have any.
 pub(super) fn old_logs(directory: &Path) -> io::Result<Vec<Stamp>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -120,6 +120,11 @@ impl Follower {
     /// Reads on in the file, or goes on to the next. Gives false when there is nothing more yet.
     fn read_more(&mut self) -> io::Result<bool> {
         let ended = self.trail.look(self.reading.as_ref())?;
+        self.read(ended)
+    }
+
+    /// `ended` was found out before: an end that is read now is the end for good if it is set.
+    fn read(&mut self, ended: bool) -> io::Result<bool> {
         if let Some(reading) = &mut self.reading {
             let count = self.lines.read_from(&reading.file, reading.position)?;
             reading.position += count as u64;
@@ -349,11 +354,48 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_rotation_right_after_looking_loses_nothing() {
+        let scratch = Scratch::new("between");
+        for of_process in [true, false] {
+            let log = PluginLog::open(scratch.logs(), settings(4, 10), None).unwrap();
+            let mut follower = if of_process {
+                log.follow()
+            } else {
+                Follower::open(log.directory())
+            };
+            write(&log, 1);
+            while line(&mut follower) != "1" {}
+            nothing(&mut follower);
+            let look = |follower: &mut Follower| {
+                let ended = follower.trail.look(follower.reading.as_ref()).unwrap();
+                assert!(!ended);
+            };
+            // Before reading: the line is found at once, and the rotation at the next look.
+            look(&mut follower);
+            write(&log, 2);
+            write(&log, 3);
+            assert!(follower.read(false).unwrap());
+            // After reading: the end that was read is not the end.
+            assert_eq!(line(&mut follower), "2");
+            assert_eq!(line(&mut follower), "3");
+            look(&mut follower);
+            assert!(!follower.read(false).unwrap());
+            write(&log, 4);
+            write(&log, 5);
+            assert_eq!(line(&mut follower), "4");
+            assert_eq!(line(&mut follower), "5");
+            nothing(&mut follower);
+            drop(log);
+            fs::remove_dir_all(scratch.logs()).unwrap();
+        }
+    }
+
     /// Two threads write while it is followed; lines of each come all and in order.
     fn nothing_is_lost(name: &str, follow: impl FnOnce(&PluginLog) -> Follower) {
         const EACH: u32 = 50_000;
         let scratch = Scratch::new(name);
-        let log = PluginLog::open(scratch.logs(), settings(16 * 1024, 10_000), None).unwrap();
+        let log = PluginLog::open(scratch.logs(), settings(512, 10_000), None).unwrap();
         let mut follower = follow(&log);
         thread::scope(|scope| {
             for stream in [LogStream::Stdout, LogStream::Stderr] {

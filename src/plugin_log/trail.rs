@@ -178,16 +178,25 @@ impl DirectoryTrail {
         Ok(self.ended)
     }
 
-    /// The order of steps matters: a file that is the current one when it is opened here comes
-    /// right after the newest name in a list that is made later, or is in that list itself.
     fn look_ahead(&mut self, reading: Option<&LogFile>) -> io::Result<()> {
         let current = LogFile::read_from(&self.directory.join(CURRENT))?;
+        self.look_behind(reading, current)
+    }
+
+    /// Looks at the old files, after the current one was opened. The order matters: a file that was
+    /// the current one then comes right after the newest name in a list that is made later, or is
+    /// in that list itself.
+    fn look_behind(
+        &mut self,
+        reading: Option<&LogFile>,
+        current: Option<LogFile>,
+    ) -> io::Result<()> {
         let is_read =
             |file: &LogFile| reading.is_some_and(|read| read.identity() == file.identity());
         if current.as_ref().is_some_and(is_read) {
             return Ok(());
         }
-        let old = file::old_logs(&self.directory)?;
+        let old = self.old_logs()?;
         if reading.is_some() {
             self.ended = true;
             if self.name.is_none() {
@@ -206,6 +215,16 @@ impl DirectoryTrail {
             self.ahead.extend(current.map(Ahead::Current));
         }
         Ok(())
+    }
+
+    /// The old logs without holes: a list that is made while the writer rotates may have a file that
+    /// came meanwhile and lack the one that came before it. What a second list has up to the
+    /// newest of the first was all there before the second was begun.
+    fn old_logs(&self) -> io::Result<Vec<Stamp>> {
+        let newest = file::old_logs(&self.directory)?.last().copied();
+        let mut old = file::old_logs(&self.directory)?;
+        old.retain(|stamp| Some(*stamp) <= newest);
+        Ok(old)
     }
 
     fn find_name(
@@ -270,5 +289,85 @@ impl DirectoryTrail {
         // There is nobody to wake us: the writer is another process.
         let _ = crossbeam_channel::never::<()>().recv_timeout(remaining.min(LOOK_EVERY));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::line::LogStream;
+    use super::super::scratch::Scratch;
+    use super::super::{LogSettings, PluginLog};
+    use super::*;
+
+    /// A log with one line to a file.
+    fn log(scratch: &Scratch) -> PluginLog {
+        let settings = LogSettings::default().with_max_file_size(1).with_keep(10);
+        PluginLog::open(scratch.logs(), settings, None).unwrap()
+    }
+
+    fn write(log: &PluginLog, numbers: std::ops::RangeInclusive<u32>) {
+        for number in numbers {
+            log.write_line(LogStream::Stdout, number.to_string().as_bytes());
+        }
+    }
+
+    /// What is in the files from the next on, each read when it comes.
+    fn rest(trail: &mut DirectoryTrail, mut reading: Option<Arc<LogFile>>) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            while let Some(next) = trail.advance().unwrap() {
+                assert_eq!(next.missing, Missing::None);
+                let mut buffer = [0; 100];
+                let count = next.file.read_at(&mut buffer, 0).unwrap();
+                let text = String::from_utf8_lossy(&buffer[..count]);
+                lines.push(text.trim_end().to_owned());
+                reading = Some(next.file);
+            }
+            trail.look(reading.as_deref()).unwrap();
+            if trail.ahead.is_empty() {
+                return lines;
+            }
+        }
+    }
+
+    #[test]
+    fn rotations_between_the_steps_of_the_first_look_lose_nothing() {
+        let scratch = Scratch::new("first-look");
+        let log = log(&scratch);
+        write(&log, 1..=2);
+        let mut trail = DirectoryTrail::new(scratch.logs());
+        let current = LogFile::read_from(&scratch.logs().join(CURRENT)).unwrap();
+        write(&log, 3..=4);
+        trail.look_behind(None, current).unwrap();
+        assert_eq!(rest(&mut trail, None), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn rotations_between_the_steps_of_a_later_look_lose_nothing() {
+        let scratch = Scratch::new("later-look");
+        let log = log(&scratch);
+        write(&log, 1..=1);
+        let mut trail = DirectoryTrail::new(scratch.logs());
+        trail.look(None).unwrap();
+        let reading = trail.advance().unwrap().unwrap().file;
+        write(&log, 2..=2);
+        // File 2 is what comes next; it is rotated away before the names are listed.
+        let current = LogFile::read_from(&scratch.logs().join(CURRENT)).unwrap();
+        write(&log, 3..=4);
+        trail.look_behind(Some(&reading), current).unwrap();
+        assert!(trail.ended);
+        assert_eq!(rest(&mut trail, Some(reading)), ["2", "3", "4"]);
+    }
+
+    #[test]
+    fn rotations_after_the_look_lose_nothing() {
+        let scratch = Scratch::new("after-look");
+        let log = log(&scratch);
+        write(&log, 1..=1);
+        let mut trail = DirectoryTrail::new(scratch.logs());
+        trail.look(None).unwrap();
+        // File 1 is known as the current one, and is open; here it becomes the third last.
+        write(&log, 2..=3);
+        assert_eq!(rest(&mut trail, None), ["1", "2", "3"]);
     }
 }
