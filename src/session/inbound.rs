@@ -1,12 +1,12 @@
 //! Calls from a plugin: from the reading thread to a worker, to the embedder's services, and back
 //! as an answer. The reading thread only hands over; over the caps it refuses, without writing.
 
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::connection::{Connection, InboundRequest, Params};
 use super::counters::LiveCounters;
+use super::handling::{Answer, guarded};
 use super::services::InboundCall;
 use super::shared::Shared;
 use crate::deadline::Deadline;
@@ -14,9 +14,6 @@ use crate::error::RpcError;
 use crate::protocol::access::{self, AccessShape};
 use crate::protocol::jsonrpc::{PeerId, ResultObject};
 use crate::protocol::method::{AccessGet, GetConfig, GetConfigParams, Method, RobotRun};
-use crate::thread::panic_text;
-
-type Answer = Result<ResultObject, RpcError>;
 
 /// Hands a call to a worker, or refuses it. On the reading thread.
 pub(super) fn dispatch(
@@ -31,7 +28,10 @@ pub(super) fn dispatch(
     let job = {
         let (shared, connection, id) = (shared.clone(), connection.clone(), id.clone());
         Box::new(move || {
-            let answer = handle(&shared, shape, &id, &method, &params);
+            let plugin = format!("plugin {}", shared.name);
+            let answer = guarded(&plugin, &method, || {
+                answer(&shared, shape, &id, &method, &params)
+            });
             let deadline = Deadline::after(shared.context.timeouts.call);
             connection.answer(&id, &method, answer.as_ref(), deadline);
             drop(in_flight);
@@ -42,28 +42,6 @@ pub(super) fn dispatch(
         let text = "too many calls from this plugin are in progress; try again later";
         connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
     }
-}
-
-/// Runs the handler. A panic becomes an error for the caller.
-fn handle(
-    shared: &Arc<Shared>,
-    shape: AccessShape,
-    id: &PeerId,
-    method: &str,
-    params: &Params,
-) -> Answer {
-    let guarded = AssertUnwindSafe(|| answer(shared, shape, id, method, params));
-    panic::catch_unwind(guarded).unwrap_or_else(|panic| {
-        log::error!(
-            "plugin {}: handler of {method} panicked: {}",
-            shared.name,
-            panic_text(&*panic)
-        );
-        Err(RpcError::new(
-            RpcError::INTERNAL,
-            "the handler failed unexpectedly",
-        ))
-    })
 }
 
 fn answer(

@@ -15,6 +15,7 @@ pub(crate) mod context;
 pub(crate) mod counters;
 mod delivery;
 mod feed;
+pub(crate) mod handling;
 mod inbound;
 mod pending;
 mod run;
