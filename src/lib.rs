@@ -17,6 +17,7 @@ mod process;
 pub mod protocol;
 mod reaper;
 mod runtime;
+pub mod sdk;
 mod session;
 mod state;
 pub mod store;

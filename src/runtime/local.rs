@@ -16,9 +16,9 @@ use crate::store::{PluginKind, Source};
 /// Where the plugin's own files go, surviving updates.
 const DATA_VARIABLE: &str = "PLUGIN_DATA_DIR";
 /// What the plugin connects to (protocol file, section 5.1).
-const URL_VARIABLE: &str = "STORYDEN_RPC_URL";
+pub(crate) const URL_VARIABLE: &str = "STORYDEN_RPC_URL";
 /// Says that the plugin talks over its standard input and output.
-const TRANSPORT_VARIABLE: &str = "PLUGIN_RUNNER_TRANSPORT";
+pub(crate) const TRANSPORT_VARIABLE: &str = "PLUGIN_RUNNER_TRANSPORT";
 
 #[derive(Debug)]
 pub(crate) struct LocalRuntime {

@@ -1,0 +1,186 @@
+//! The plugin's handlers, and the answer to a call: theirs, or a built-in one. What runs them and
+//! carries the answer is `plugin`'s.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::handler_error::HandlerError;
+use super::host::HostHandle;
+use crate::error::RpcError;
+use crate::protocol::configuration::Configuration;
+use crate::protocol::jsonrpc::ResultObject;
+use crate::protocol::method::{
+    Configure, ConfigureReply, Event, EventReply, Method, Ping, PingReply, decode_params,
+};
+use crate::session::Params;
+use crate::session::handling::{Answer, guarded};
+
+type MethodHandler =
+    Box<dyn Fn(&HostHandle, &Params) -> Result<ResultObject, HandlerError> + Send + Sync>;
+type EventHandler =
+    Box<dyn Fn(&HostHandle, &Map<String, Value>) -> Result<(), HandlerError> + Send + Sync>;
+type ConnectHandler = Box<dyn Fn(&HostHandle) -> Result<(), HandlerError> + Send + Sync>;
+
+/// What a plugin does when it is called.
+#[derive(Default)]
+pub(super) struct Handlers {
+    methods: HashMap<String, MethodHandler>,
+    events: HashMap<String, EventHandler>,
+    connected: Option<ConnectHandler>,
+}
+
+impl Handlers {
+    pub(super) fn set_method(
+        &mut self,
+        name: String,
+        handler: impl Fn(&HostHandle, &Params) -> Result<ResultObject, HandlerError>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.methods.insert(name, Box::new(handler));
+    }
+
+    pub(super) fn set_typed<M: Method>(
+        &mut self,
+        handler: impl Fn(&HostHandle, M::Params) -> Result<M::Reply, HandlerError>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.set_method(M::NAME.to_owned(), move |host, params| {
+            encode(&handler(host, read::<M>(params)?)?)
+        });
+    }
+
+    pub(super) fn set_event(
+        &mut self,
+        name: String,
+        handler: impl Fn(&HostHandle, &Map<String, Value>) -> Result<(), HandlerError>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.events.insert(name, Box::new(handler));
+    }
+
+    pub(super) fn set_configure(
+        &mut self,
+        handler: impl Fn(&HostHandle, &Configuration) -> Result<bool, HandlerError>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.set_typed::<Configure>(move |host, configuration| {
+            let ok = handler(host, &configuration)?;
+            Ok(ConfigureReply { ok })
+        });
+    }
+
+    pub(super) fn set_connected(
+        &mut self,
+        handler: impl Fn(&HostHandle) -> Result<(), HandlerError> + Send + Sync + 'static,
+    ) {
+        self.connected = Some(Box::new(handler));
+    }
+
+    pub(super) fn wants_connected(&self) -> bool {
+        self.connected.is_some()
+    }
+
+    /// A connection has been made.
+    pub(super) fn connected(&self, host: &HostHandle) {
+        if let Some(handler) = &self.connected
+            && let Err(error) = handler(host)
+        {
+            log::error!("handler of the connection failed: {error}");
+        }
+    }
+
+    /// The answer to a call, whatever the handler does.
+    pub(super) fn answer(&self, host: &HostHandle, method: &str, params: &Params) -> Answer {
+        let answer = guarded("plugin", method, || {
+            self.handle(host, method, params)
+                .map_err(HandlerError::into_rpc)
+        });
+        match answer {
+            // Never an error: 'no' is the answer of a plugin that cannot (protocol file, 8.3).
+            Err(error) if method == Configure::NAME => {
+                log::error!("configuration refused: {error}");
+                Ok(refused())
+            }
+            Err(error) => {
+                log::warn!("{method} answered with an error: {error}");
+                Err(error)
+            }
+            answer => answer,
+        }
+    }
+
+    fn handle(
+        &self,
+        host: &HostHandle,
+        method: &str,
+        params: &Params,
+    ) -> Result<ResultObject, HandlerError> {
+        if let Some(handler) = self.methods.get(method) {
+            return handler(host, params);
+        }
+        match method {
+            Event::NAME => self.event(host, params),
+            Ping::NAME => encode(&PingReply {
+                pong: true,
+                uptime_seconds: Some(host.link().uptime().as_secs_f64()),
+                status: Some("healthy".to_owned()),
+            }),
+            // A plugin without a handler asks for its configuration when it needs it.
+            Configure::NAME => encode(&ConfigureReply { ok: true }),
+            _ => Err(HandlerError::new(
+                RpcError::METHOD_NOT_FOUND,
+                format!("this plugin has no method {method:?}"),
+            )),
+        }
+    }
+
+    /// One without a handler is fine (protocol file, section 8.5).
+    fn event(&self, host: &HostHandle, params: &Params) -> Result<ResultObject, HandlerError> {
+        let event = read::<Event>(params)?;
+        if let Some(handler) = self.events.get(&event.event) {
+            handler(host, &event.payload).map_err(|error| {
+                HandlerError::new(error.code(), format!("handler error: {error}"))
+            })?;
+        } else {
+            log::debug!("no handler for event {}", event.event);
+        }
+        encode(&EventReply { ok: true })
+    }
+}
+
+fn read<M: Method>(params: &Params) -> Result<M::Params, RpcError> {
+    // The envelope was parsed whole, so this is JSON.
+    let raw: Option<&RawValue> = serde_json::from_str(params.as_json()).ok();
+    decode_params::<M>(raw)
+}
+
+fn encode<T: serde::Serialize>(reply: &T) -> Result<ResultObject, HandlerError> {
+    ResultObject::from_serialize(reply)
+        .map_err(|error| HandlerError::new(RpcError::INTERNAL, error.to_string()))
+}
+
+fn refused() -> ResultObject {
+    let mut members = Map::new();
+    members.insert("ok".to_owned(), false.into());
+    members.into()
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handlers")
+            .field("methods", &self.methods.keys())
+            .field("events", &self.events.keys())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,61 @@
+//! The plugin's side: write a plugin in Rust, synchronously.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use plugin_runner::protocol::ResultObject;
+//! use plugin_runner::protocol::method::{RobotToolCall, ToolCallReply};
+//! use plugin_runner::sdk::Plugin;
+//! use serde_json::json;
+//!
+//! fn main() -> plugin_runner::Result<()> {
+//!     Plugin::from_env()?
+//!         .on_event("EventThreadPublished", |host, payload| {
+//!             let configuration = host.get_config(&["channel"], Duration::from_secs(10))?;
+//!             eprintln!("{}: {payload:?}", configuration["channel"]);
+//!             Ok(())
+//!         })
+//!         .on_configure(|_host, configuration| Ok(configuration.contains_key("channel")))
+//!         .on::<RobotToolCall>(|_host, call| {
+//!             let mut reply = ToolCallReply::default();
+//!             reply.output.insert("echo".to_owned(), call.arguments.into());
+//!             Ok(reply)
+//!         })
+//!         .on_raw("greet", |_host, _params| {
+//!             Ok(ResultObject::from_serialize(&json!({"greeting": "hello"}))?)
+//!         })
+//!         .run()
+//! }
+//! ```
+//!
+//! # Transports
+//!
+//! A host says how to reach it in the environment: a URL in `STORYDEN_RPC_URL`, or
+//! `PLUGIN_RUNNER_TRANSPORT=stdio` for the program's own standard input and output.
+//! [`Plugin::from_env`] follows that. **Over stdio, stdout belongs to the protocol**: print nothing
+//! there and log to stderr, on every transport, to be on the safe side; hosts keep stderr as the
+//! plugin's log. This module itself only uses the `log` crate.
+//!
+//! # Threads
+//!
+//! [`Plugin::run`] reads on the thread that calls it, and nothing else happens there. Handlers run on
+//! worker threads, made when they are needed and capped, so a slow handler delays no other and a
+//! handler may call the host. A writer thread exists while the host is slow to read. No signal
+//! handler is installed: SIGINT and SIGTERM end the process, as hosts expect.
+//!
+//! What does not live here: the wire ([`protocol`](crate::protocol)), the transports
+//! ([`duplex`](crate::duplex)), and anything a host does.
+
+mod endpoint;
+mod handler_error;
+mod handlers;
+mod host;
+mod plugin;
+mod retry;
+
+#[cfg(test)]
+mod tests;
+
+pub use handler_error::HandlerError;
+pub use host::HostHandle;
+pub use plugin::Plugin;
