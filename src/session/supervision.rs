@@ -16,7 +16,9 @@ use crate::plugin_log::pump::pump;
 use crate::plugin_log::{LogStream, LogTap, PluginLog};
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
-use crate::reaper::{Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Run, Transition};
+use crate::reaper::{
+    Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition,
+};
 use crate::runtime::{self, Preparation};
 use crate::state::{ActiveState, ReportedState};
 
@@ -25,6 +27,20 @@ const PUMP_STACK: usize = 256 * 1024;
 
 /// What the reaper gets to hold.
 pub(super) struct SupervisedCharge(pub(super) Arc<Shared>);
+
+/// Held by everybody who reads a run's output: the log pump, and over stdio the connection too.
+/// When the last lets go, the reaper hears that all of it has been taken.
+struct Drained {
+    reaper: Reaper,
+    id: InstallationId,
+    run: Run,
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        self.reaper.drained(self.id, self.run);
+    }
+}
 
 impl Charge for SupervisedCharge {
     fn id(&self) -> InstallationId {
@@ -85,7 +101,12 @@ impl Charge for SupervisedCharge {
             None => (stdout, None),
             Some(_) => (None, stdout),
         };
-        let (reaper, id, pump_log) = (context.reaper.clone(), shared.id, log.clone());
+        let drained = Arc::new(Drained {
+            reaper: context.reaper.clone(),
+            id: shared.id,
+            run,
+        });
+        let (pump_drained, pump_log) = (drained.clone(), log.clone());
         context
             .threads
             .spawn(&format!("log-{}", shared.name), PUMP_STACK, move || {
@@ -95,10 +116,12 @@ impl Charge for SupervisedCharge {
                     &pump_log,
                     stop.into(),
                 );
-                reaper.drained(id, run);
+                drop(pump_drained);
             })?;
         if let (Some(stdin), Some(stdout)) = (stdin, own_stdout) {
             let duplex = Stdio::new(stdout, stdin).with_output(Arc::new(move |line: &[u8]| {
+                // Goes when the connection has been read to its end.
+                let _held = &drained;
                 log.write_line(LogStream::Stdout, line);
             }));
             let refused = |state| Error::State {
