@@ -1,0 +1,80 @@
+//! `Failure`: why the program ends with another exit code than 0, in one sentence.
+
+use std::fmt;
+
+use plugin_runner::Error;
+
+/// A sentence for standard error, and an exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// Something failed: exit code 1.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            message: message.into(),
+        }
+    }
+
+    /// The arguments cannot work: exit code 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 2,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) const fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Says first what was being done, or to what.
+    pub(crate) fn about(self, what: impl fmt::Display) -> Self {
+        Self {
+            message: format!("{what}: {self}"),
+            ..self
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            // The arguments were not checked against what the host can work with.
+            Error::Setting { .. } => Self::usage(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+/// One line, whatever the cause has to say.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.message.lines().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            f.write_str(line.trim())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line() {
+        let failure = Failure::failed("field `id` is empty\nfield `name` is empty").about("p.json");
+        assert_eq!(
+            failure.to_string(),
+            "p.json: field `id` is empty; field `name` is empty"
+        );
+        assert_eq!(failure.code(), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! The data folder of one run: a temporary one that is removed at its end, or one that was named
+//! and is kept, which one run at a time may use.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use plugin_runner::Xid;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::failure::Failure;
+
+const LOCK: &str = ".plugin-runner.lock";
+
+/// A folder for packages, logs and plugin data.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    path: PathBuf,
+    /// Locked for as long as it is open; `None` for a temporary folder.
+    lock: Option<File>,
+}
+
+impl DataFolder {
+    /// A new folder for this process alone, removed when dropped.
+    pub(crate) fn temporary() -> Result<Self, Failure> {
+        let name = format!("plugin-runner-{}-{}", std::process::id(), Xid::generate());
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| cannot("make the temporary folder", &path, &error))?;
+        Ok(Self { path, lock: None })
+    }
+
+    /// The named folder, made if need be.
+    pub(crate) fn named(path: &Path) -> Result<Self, Failure> {
+        fs::create_dir_all(path).map_err(|error| cannot("make the data folder", path, &error))?;
+        let lock = File::create(path.join(LOCK))
+            .map_err(|error| cannot("write into the data folder", path, &error))?;
+        // Two hosts would write into the same logs and run two processes of one plugin.
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Failure::failed(format!(
+                    "another plugin-runner is using the data folder {}; name another with --data",
+                    path.display()
+                )));
+            }
+            // Some network file systems have no locks; better to run than not.
+            Err(error) => log::warn!("cannot lock {}: {error}", path.display()),
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            lock: Some(lock),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it outlives the run, and what plugins keep in it with it.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.lock.is_some()
+    }
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        if self.lock.is_none()
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            log::warn!(
+                "cannot remove the temporary folder {}: {error}",
+                self.path.display()
+            );
+        }
+    }
+}
+
+fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot {action} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_folder_is_removed_with_all_that_is_in_it() {
+        let folder = DataFolder::temporary().unwrap();
+        let path = folder.path().to_owned();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::write(path.join("a/b/c"), "x").unwrap();
+        assert!(!folder.is_kept());
+        drop(folder);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_named_folder_is_kept_and_used_by_one_at_a_time() {
+        let parent = DataFolder::temporary().unwrap();
+        let path = parent.path().join("data");
+        let first = DataFolder::named(&path).unwrap();
+        let refused = DataFolder::named(&path).unwrap_err().to_string();
+        assert!(refused.contains("another plugin-runner"), "{refused}");
+        drop(first);
+        assert!(path.exists());
+        assert!(DataFolder::named(&path).unwrap().is_kept());
+    }
+}

@@ -1,0 +1,164 @@
+//! Lines of plugins' output on their way to the terminal.
+//!
+//! The threads that drain plugins' output put them in and must never wait, whatever standard output
+//! does. So each plugin has a share of its own, beyond which its lines are left out and counted; a
+//! plugin that floods takes nothing from the others. The plugins' log files hold every line.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use plugin_runner::InstallationId;
+use plugin_runner::plugin_log::LogStream;
+
+/// Lines of one plugin that may wait.
+const LINE_LIMIT: usize = 8 * 1024;
+/// Bytes of one plugin that may wait.
+const BYTE_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The end where lines are put in.
+#[derive(Debug)]
+pub(crate) struct LineSender {
+    /// Unbounded in itself; what is in it is bounded by the shares.
+    sender: Sender<Line>,
+    shares: Arc<HashMap<InstallationId, Share>>,
+}
+
+/// The end where lines are taken out.
+#[derive(Debug)]
+pub(crate) struct LineReceiver {
+    receiver: Receiver<Line>,
+    shares: Arc<HashMap<InstallationId, Share>>,
+}
+
+/// One line of output.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) plugin: InstallationId,
+    pub(crate) stream: LogStream,
+    pub(crate) text: String,
+    pub(crate) at: SystemTime,
+    /// Lines of this plugin that were left out right before this one.
+    pub(crate) lost: u64,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    lines: AtomicUsize,
+    bytes: AtomicUsize,
+    lost: AtomicU64,
+}
+
+/// A queue for the output of these plugins.
+pub(crate) fn queue(
+    plugins: impl IntoIterator<Item = InstallationId>,
+) -> (LineSender, LineReceiver) {
+    let (sender, receiver) = unbounded();
+    let shares: HashMap<_, _> = plugins
+        .into_iter()
+        .map(|id| (id, Share::default()))
+        .collect();
+    let shares = Arc::new(shares);
+    let sender = LineSender {
+        sender,
+        shares: shares.clone(),
+    };
+    (sender, LineReceiver { receiver, shares })
+}
+
+impl LineSender {
+    /// Puts a line in, or counts it as left out. Never blocks.
+    pub(crate) fn push(&self, plugin: InstallationId, stream: LogStream, text: &str) {
+        let Some(share) = self.shares.get(&plugin) else {
+            return;
+        };
+        let length = text.len();
+        // Two threads of one plugin may pass both looks at once; a line over the limit is no harm.
+        if share.lines.load(Ordering::Relaxed) >= LINE_LIMIT
+            || share.bytes.load(Ordering::Relaxed) + length > BYTE_LIMIT
+        {
+            share.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        share.lines.fetch_add(1, Ordering::Relaxed);
+        share.bytes.fetch_add(length, Ordering::Relaxed);
+        let line = Line {
+            plugin,
+            stream,
+            text: text.to_owned(),
+            at: SystemTime::now(),
+            lost: share.lost.swap(0, Ordering::Relaxed),
+        };
+        // Nobody prints any more when the program is about to end.
+        let _ = self.sender.send(line);
+    }
+}
+
+impl LineReceiver {
+    /// The channel, to wait on; a line received from it goes through [`taken`](Self::taken).
+    pub(crate) const fn channel(&self) -> &Receiver<Line> {
+        &self.receiver
+    }
+
+    /// A line if there is one.
+    pub(crate) fn try_take(&self) -> Option<Line> {
+        self.receiver.try_recv().ok().map(|line| self.taken(line))
+    }
+
+    /// Gives the room of a received line back.
+    pub(crate) fn taken(&self, line: Line) -> Line {
+        if let Some(share) = self.shares.get(&line.plugin) {
+            share.lines.fetch_sub(1, Ordering::Relaxed);
+            share.bytes.fetch_sub(line.text.len(), Ordering::Relaxed);
+        }
+        line
+    }
+
+    /// Plugins of which lines were left out that no later line has told of, and how many.
+    pub(crate) fn lost(&self) -> Vec<(InstallationId, u64)> {
+        self.shares
+            .iter()
+            .map(|(id, share)| (*id, share.lost.swap(0, Ordering::Relaxed)))
+            .filter(|(_, lost)| *lost > 0)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted_and_takes_nothing_from_others() {
+        let (loud, quiet) = (InstallationId::generate(), InstallationId::generate());
+        let (sender, receiver) = queue([loud, quiet]);
+        for _ in 0..LINE_LIMIT + 5 {
+            sender.push(loud, LogStream::Stdout, "x");
+        }
+        sender.push(quiet, LogStream::Stderr, "still here");
+        let taken: Vec<Line> = std::iter::from_fn(|| receiver.try_take()).collect();
+        assert_eq!(taken.len(), LINE_LIMIT + 1);
+        let last = taken.last().unwrap();
+        assert_eq!((last.plugin, last.lost), (quiet, 0));
+
+        // There is room again, and the next line tells.
+        sender.push(loud, LogStream::Stdout, "y");
+        let next = receiver.try_take().unwrap();
+        assert_eq!((next.text.as_str(), next.lost), ("y", 5));
+        assert!(receiver.lost().is_empty());
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let plugin = InstallationId::generate();
+        let (sender, receiver) = queue([plugin]);
+        let line = "x".repeat(BYTE_LIMIT / 2);
+        for _ in 0..3 {
+            sender.push(plugin, LogStream::Stdout, &line);
+        }
+        assert_eq!(std::iter::from_fn(|| receiver.try_take()).count(), 2);
+        assert_eq!(receiver.lost(), [(plugin, 1)]);
+    }
+}

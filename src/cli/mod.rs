@@ -1,0 +1,295 @@
+//! The program's arguments, its logs and its exit codes. What the commands do is in `run` and
+//! `validate`.
+//!
+//! Nothing here is used by the library, which knows neither arguments nor signals nor terminals.
+
+mod duration;
+mod failure;
+mod folder;
+mod lines;
+mod output;
+mod pings;
+mod printer;
+mod run;
+mod sample;
+mod signals;
+mod source;
+mod validate;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode};
+
+use failure::Failure;
+use output::Paint;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ended on request (SIGINT, SIGTERM, SIGHUP, or nobody reads the output any more), or valid
+  1  something failed: a plugin could not be loaded, every plugin has errored, something could
+     not be ended in time, or a second signal ended everything at once; for validate: problems
+  2  the arguments cannot work";
+
+const OUTPUT: &str = "\
+Output, after the plugin's name:
+  *  a state: inactive, starting, connecting, active, stopping, restarting, errored
+  |  a line of its standard output
+  !  a line of its standard error
+  >  anything else, such as where an external plugin connects to
+Colours are used on a terminal, unless NO_COLOR is set. Durations are written 500ms, 3s, 2m or 1h.";
+
+/// Hosts plugins: supervised child processes and authenticated WebSockets.
+#[derive(Debug, Parser)]
+#[command(name = "plugin-runner", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Host plugins in the foreground until Ctrl-C or SIGTERM, then stop them in order.
+    ///
+    /// Ctrl-C, SIGTERM and SIGHUP stop all plugins in order; a second one kills them. Without PATH
+    /// and --external a built-in sample plugin runs, and is pinged every second.
+    #[command(after_long_help = format!("{OUTPUT}\n\n{EXIT_CODES}"))]
+    Run(Box<RunArguments>),
+    /// Check a plugin's folder or archive and print every problem, not only the first.
+    Validate {
+        /// A folder with manifest.json, or a zip archive.
+        path: PathBuf,
+    },
+    /// The built-in sample plugin; started by `run`.
+    #[command(hide = true)]
+    SamplePlugin,
+}
+
+/// What `run` is told.
+#[derive(Args, Debug)]
+struct RunArguments {
+    /// Folders with manifest.json, run in place, and zip archives, unpacked below the data folder.
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Folder for packages, logs and plugin data, used by one run at a time; kept, and found again
+    /// by a later run of the same paths [default: a temporary folder, removed at the end].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address on which plugins connect; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
+    listen: String,
+    /// Manifest file of an external plugin: prints the URL that it must connect with. Repeatable.
+    #[arg(long, value_name = "MANIFEST")]
+    external: Vec<PathBuf>,
+    /// Print one JSON object per line, for programs.
+    #[arg(long)]
+    json: bool,
+    /// Environment variable for the plugins, this program's own or with a value. Repeatable.
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
+    env: Vec<Variable>,
+    /// Restarts in a row before a plugin is given up.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    max_restart_attempts: u32,
+    /// Longest wait before a restart; the waits are 1s, 2s, 4s and so on.
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse)]
+    max_backoff: Duration,
+    /// A plugin that was active for so long starts over with counting restarts.
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration::parse)]
+    crash_threshold: Duration,
+    /// Wait before the restart of such a plugin.
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse)]
+    crash_backoff: Duration,
+    /// Time between asking a plugin to end and killing it.
+    #[arg(long, value_name = "D", default_value = "3s", value_parser = duration::parse)]
+    stop_grace: Duration,
+    /// Time for a started plugin to connect.
+    #[arg(long, value_name = "D", default_value = "5m", value_parser = duration::parse_positive)]
+    connect_timeout: Duration,
+    /// Log what the host does to standard error; twice for more.
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// A variable for plugins; without a value it is passed on from this program's environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Variable {
+    name: String,
+    value: Option<String>,
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let outcome = match arguments.command {
+        Command::Run(arguments) => {
+            log_to_standard_error(arguments.verbose);
+            run::run(&arguments)
+        }
+        Command::Validate { path } => {
+            log_to_standard_error(0);
+            validate::validate(&path)
+        }
+        Command::SamplePlugin => {
+            log_to_standard_error(0);
+            sample::run().map_err(Failure::from)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Without standard error there is only the code to tell.
+            let _ = writeln!(io::stderr(), "plugin-runner: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Shows help, or says in one sentence what is wrong with the arguments.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Nobody reading is no failure.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+        _ => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            // After the first paragraph come usage and advice, which --help has at full length.
+            let sentence = text.split("\n\n").next().unwrap_or(text);
+            let sentence: Vec<_> = sentence.split_whitespace().collect();
+            let failure = Failure::usage(sentence.join(" "));
+            let _ = writeln!(
+                io::stderr(),
+                "plugin-runner: {failure}; --help tells what there is"
+            );
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// What the library logs. Warnings and errors at least, but for those about a plugin's end: its
+/// states tell of that already.
+fn log_to_standard_error(verbosity: u8) {
+    let level = match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    };
+    let mut config = ConfigBuilder::new();
+    config.set_location_level(LevelFilter::Off);
+    if verbosity == 0 {
+        config
+            .set_time_level(LevelFilter::Off)
+            .set_target_level(LevelFilter::Off)
+            .set_thread_level(LevelFilter::Off)
+            .add_filter_ignore_str("plugin_runner::session::supervision");
+    }
+    let colour = if Paint::for_stream(&io::stderr()).is_coloured() {
+        ColorChoice::Always
+    } else {
+        ColorChoice::Never
+    };
+    // Fails only if there is a logger already.
+    let _ = TermLogger::init(level, config.build(), TerminalMode::Stderr, colour);
+}
+
+/// Checks the form of an address; whether it can be bound shows later.
+fn address(text: &str) -> Result<String, String> {
+    let port = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write an address and a port, such as 127.0.0.1:8000".to_owned()),
+    }
+}
+
+fn variable(text: &str) -> Result<Variable, String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text, None),
+    };
+    if name.is_empty() {
+        return Err("write NAME or NAME=VALUE".to_owned());
+    }
+    let name = name.to_owned();
+    Ok(Variable { name, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use plugin_runner::{RestartPolicy, Timeouts};
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<RunArguments, clap::Error> {
+        let arguments = ["plugin-runner", "run"].iter().chain(arguments);
+        match Arguments::try_parse_from(arguments)?.command {
+            Command::Run(arguments) => Ok(*arguments),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_librarys() {
+        let arguments = parse(&[]).unwrap();
+        let (policy, timeouts) = (RestartPolicy::default(), Timeouts::default());
+        assert_eq!(arguments.max_restart_attempts, policy.max_restart_attempts);
+        assert_eq!(arguments.max_backoff, policy.max_backoff);
+        assert_eq!(arguments.crash_threshold, policy.crash_threshold);
+        assert_eq!(arguments.crash_backoff, policy.crash_backoff);
+        assert_eq!(arguments.stop_grace, timeouts.stop_grace);
+        assert_eq!(arguments.connect_timeout, timeouts.connect);
+    }
+
+    #[test]
+    fn variables_have_a_value_or_are_passed_on() {
+        let arguments = parse(&["--env", "A", "--env", "B=", "--env", "C=d=e"]).unwrap();
+        let variables: Vec<_> = arguments
+            .env
+            .iter()
+            .map(|variable| (variable.name.as_str(), variable.value.as_deref()))
+            .collect();
+        assert_eq!(
+            variables,
+            [("A", None), ("B", Some("")), ("C", Some("d=e"))]
+        );
+        assert!(parse(&["--env", "=x"]).is_err());
+    }
+
+    #[test]
+    fn addresses_have_a_port() {
+        for good in ["127.0.0.1:0", "[::1]:8000", "localhost:80", "0.0.0.0:65535"] {
+            assert_eq!(address(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "8000",
+            ":8000",
+            "localhost",
+            "localhost:",
+            "a:65536",
+            "a:b",
+        ] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the program prints on standard output, as text. Pure: when it is printed, and whether that
+//! succeeds, is `printer`'s.
+
+mod human;
+mod json;
+mod paint;
+
+use std::time::Duration;
+
+use plugin_runner::{InstallationId, StateChange};
+
+pub(crate) use human::Human;
+pub(crate) use json::Json;
+pub(crate) use paint::Paint;
+
+use super::lines::Line;
+
+/// A way of printing.
+#[derive(Debug)]
+pub(crate) enum Format {
+    /// For people: a line each, the plugin's name first.
+    Human(Human),
+    /// For programs: a JSON object each.
+    Json(Json),
+}
+
+/// Something else than states and output.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// Where an external plugin connects to.
+    External {
+        plugin: InstallationId,
+        /// With its token.
+        url: String,
+    },
+    /// A ping was answered after so long, or was not.
+    Ping {
+        plugin: InstallationId,
+        outcome: Result<Duration, String>,
+    },
+}
+
+impl Format {
+    /// Appends what is printed for a state change.
+    pub(crate) fn state(&self, change: &StateChange, to: &mut String) {
+        match self {
+            Self::Human(human) => human.state(change, to),
+            Self::Json(json) => json.state(change, to),
+        }
+    }
+
+    /// Appends what is printed for a line of output.
+    pub(crate) fn line(&self, line: &Line, to: &mut String) {
+        if line.lost > 0 {
+            self.lost(line.plugin, line.lost, to);
+        }
+        match self {
+            Self::Human(human) => human.line(line, to),
+            Self::Json(json) => json.line(line, to),
+        }
+    }
+
+    /// Appends what is printed for a notice.
+    pub(crate) fn notice(&self, notice: &Notice, to: &mut String) {
+        match self {
+            Self::Human(human) => human.notice(notice, to),
+            Self::Json(json) => json.notice(notice, to),
+        }
+    }
+    /// Appends what is printed when lines of output were left out.
+    pub(crate) fn lost(&self, plugin: InstallationId, lost: u64, to: &mut String) {
+        match self {
+            Self::Human(human) => human.lost(plugin, lost, to),
+            Self::Json(_) => log::warn!(
+                "plugin {plugin}: {lost} lines of output left out, because they are not read fast \
+                 enough; the plugin's log has them"
+            ),
+        }
+    }
+}

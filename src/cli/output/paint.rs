@@ -1,0 +1,124 @@
+//! Colours, and keeping what plugins print from doing anything else to the terminal.
+
+use std::borrow::Cow;
+use std::io::IsTerminal;
+
+use plugin_runner::ReportedState;
+
+/// The colours of names, one plugin after the other.
+const NAME_COLOURS: [&str; 5] = ["36", "35", "34", "33", "32"];
+
+/// Puts text in colour, or leaves it as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    coloured: bool,
+}
+
+impl Paint {
+    pub(crate) const fn new(coloured: bool) -> Self {
+        Self { coloured }
+    }
+
+    /// Colours if this is a terminal that has them and `NO_COLOR` is not set.
+    pub(crate) fn for_stream(stream: &impl IsTerminal) -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self::new(stream.is_terminal() && !set("NO_COLOR") && !dumb)
+    }
+
+    pub(crate) const fn is_coloured(self) -> bool {
+        self.coloured
+    }
+
+    /// A plugin's name, padded, in the colour of its place.
+    pub(super) fn name(self, name: &str, place: usize, width: usize) -> String {
+        let code = NAME_COLOURS[place % NAME_COLOURS.len()];
+        self.with(code, &format!("{name:width$}"))
+    }
+
+    pub(super) fn state(self, state: ReportedState) -> String {
+        let code = match state {
+            ReportedState::Active => "1;32",
+            ReportedState::Errored => "1;31",
+            ReportedState::Restarting | ReportedState::Stopping => "33",
+            ReportedState::Inactive | ReportedState::Starting | ReportedState::Connecting => "1",
+        };
+        self.with(code, state.as_str())
+    }
+
+    /// What is less important than the rest.
+    pub(super) fn faint(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    pub(super) fn warning(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.coloured {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Makes text from a plugin fit to show: its colours are dropped, and any other control character
+/// but the tab is shown escaped, since a terminal would obey it.
+pub(super) fn harmless(text: &str) -> Cow<'_, str> {
+    let disturbs = |character: char| character.is_control() && character != '\t';
+    if !text.contains(disturbs) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        if let Some(after) = after_colour(rest) {
+            rest = after;
+            continue;
+        }
+        if disturbs(character) {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+        rest = &rest[character.len_utf8()..];
+    }
+    Cow::Owned(clean)
+}
+
+/// What comes after a colour sequence (`ESC [ 1 ; 31 m`), if the text begins with one.
+fn after_colour(text: &str) -> Option<&str> {
+    text.strip_prefix("\u{1b}[")?
+        .trim_start_matches(|character: char| character.is_ascii_digit() || character == ';')
+        .strip_prefix('m')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_plugins_print_cannot_steer_the_terminal() {
+        for (text, shown) in [
+            ("plain äöü\ttab", "plain äöü\ttab"),
+            ("\u{1b}[1;31mred\u{1b}[0m", "red"),
+            ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
+            ("a\rb\u{7}", "a\\rb\\u{7}"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{1b}", "\\u{1b}"),
+        ] {
+            assert_eq!(harmless(text), shown);
+        }
+    }
+
+    #[test]
+    fn without_colours_there_is_no_escape() {
+        let plain = Paint::new(false);
+        assert_eq!(plain.name("a", 7, 3), "a  ");
+        assert_eq!(plain.state(ReportedState::Active), "active");
+        let coloured = Paint::new(true).state(ReportedState::Active);
+        assert_eq!(coloured, "\u{1b}[1;32mactive\u{1b}[0m");
+    }
+}

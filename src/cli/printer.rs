@@ -1,0 +1,188 @@
+//! The thread that writes to standard output. It alone does, so that whoever reads it slowly, or
+//! not at all, holds up neither plugins nor signals.
+
+use std::io::{self, Write as _};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use plugin_runner::StateChange;
+
+use super::failure::Failure;
+use super::lines::{Line, LineReceiver};
+use super::output::{Format, Notice};
+
+/// Notices that may wait; over it the newest are left out. Those of external plugins come first.
+const NOTICES: usize = 1024;
+
+/// A handle to the thread.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    notices: Sender<Notice>,
+    finish: Sender<()>,
+    /// Gets how it ended: at the end, or when standard output failed.
+    done: Receiver<io::Result<()>>,
+}
+
+impl Printer {
+    /// Starts printing all that comes through these channels.
+    pub(crate) fn start(
+        format: Format,
+        changes: Receiver<StateChange>,
+        lines: LineReceiver,
+    ) -> Result<Self, Failure> {
+        let (notices, received_notices) = bounded(NOTICES);
+        let (finish, finished) = bounded(1);
+        let (sender, done) = bounded(1);
+        let body = Body {
+            format,
+            changes,
+            lines,
+            notices: received_notices,
+            finished,
+        };
+        thread::Builder::new()
+            .name("printer".to_owned())
+            .spawn(move || {
+                // Whoever would read it may have left.
+                let _ = sender.send(body.run());
+            })
+            .map_err(|error| Failure::failed(format!("cannot start the printer: {error}")))?;
+        Ok(Self {
+            notices,
+            finish,
+            done,
+        })
+    }
+
+    /// Where notices go in. Putting one in with [`notify`] does not block.
+    pub(crate) const fn notices(&self) -> &Sender<Notice> {
+        &self.notices
+    }
+
+    /// Gives a message when standard output can be written to no more.
+    pub(crate) const fn done(&self) -> &Receiver<io::Result<()>> {
+        &self.done
+    }
+
+    /// Prints what is there, for so long at most. A thread that is stuck in a write is left behind;
+    /// the end of the process ends it.
+    pub(crate) fn finish(self, patience: Duration) {
+        let _ = self.finish.try_send(());
+        let _ = self.done.recv_timeout(patience);
+    }
+}
+
+/// Puts a notice in; if there are far too many already, it is left out.
+pub(crate) fn notify(notices: &Sender<Notice>, notice: Notice) {
+    if let Err(TrySendError::Full(_)) = notices.try_send(notice) {
+        log::debug!("a notice is not shown, because the output is not read fast enough");
+    }
+}
+
+struct Body {
+    format: Format,
+    changes: Receiver<StateChange>,
+    lines: LineReceiver,
+    notices: Receiver<Notice>,
+    finished: Receiver<()>,
+}
+
+/// What was received and is not printed yet.
+#[derive(Default)]
+struct Pending {
+    notice: Option<Notice>,
+    change: Option<StateChange>,
+    line: Option<Line>,
+    finishing: bool,
+}
+
+impl Body {
+    fn run(self) -> io::Result<()> {
+        let mut pending = Pending::default();
+        let mut text = String::new();
+        loop {
+            self.fill(&mut pending);
+            self.format_next(&mut pending, &mut text);
+            if text.is_empty() {
+                if pending.finishing {
+                    break;
+                }
+                self.wait(&mut pending);
+                continue;
+            }
+            write(&text)?;
+            text.clear();
+        }
+        for (plugin, lost) in self.lines.lost() {
+            self.format.lost(plugin, lost, &mut text);
+        }
+        write(&text)
+    }
+
+    /// Takes what is there, without waiting.
+    fn fill(&self, pending: &mut Pending) {
+        if pending.notice.is_none() {
+            pending.notice = self.notices.try_recv().ok();
+        }
+        if pending.change.is_none() {
+            pending.change = self.changes.try_recv().ok();
+        }
+        if pending.line.is_none() {
+            pending.line = self.lines.try_take();
+        }
+    }
+
+    /// Appends the next thing to print, if there is any.
+    fn format_next(&self, pending: &mut Pending, text: &mut String) {
+        if let Some(notice) = pending.notice.take() {
+            self.format.notice(&notice, text);
+            return;
+        }
+        // What happened first comes first, though it comes through two channels.
+        let line_first = match (&pending.change, &pending.line) {
+            (Some(change), Some(line)) => line.at <= change.at,
+            (_, line) => line.is_some(),
+        };
+        if line_first {
+            if let Some(line) = pending.line.take() {
+                self.format.line(&line, text);
+            }
+        } else if let Some(change) = pending.change.take() {
+            if change.missed > 0 {
+                let missed = change.missed;
+                log::warn!(
+                    "{missed} state changes left out, because the output is not read fast enough"
+                );
+            }
+            self.format.state(&change, text);
+        }
+    }
+
+    /// Waits for something to print, or for the end.
+    fn wait(&self, pending: &mut Pending) {
+        // A channel whose other end is gone means that the host is, so that nothing more comes.
+        select! {
+            recv(self.changes) -> change => match change {
+                Ok(change) => pending.change = Some(change),
+                Err(_) => pending.finishing = true,
+            },
+            recv(self.lines.channel()) -> line => match line {
+                Ok(line) => pending.line = Some(self.lines.taken(line)),
+                Err(_) => pending.finishing = true,
+            },
+            recv(self.notices) -> notice => match notice {
+                Ok(notice) => pending.notice = Some(notice),
+                Err(_) => pending.finishing = true,
+            },
+            recv(self.finished) -> _ => pending.finishing = true,
+        }
+    }
+}
+
+/// One write to a line, so that lines of several programs on one terminal do not mix.
+fn write(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}

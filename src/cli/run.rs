@@ -1,0 +1,324 @@
+//! `plugin-runner run`: hosting plugins in the foreground until somebody asks for the end.
+//!
+//! The calling thread waits for signals and for the end of everything; `printer` writes; all other
+//! threads are the host's, but for those of `signals` and `pings`.
+
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, select};
+use plugin_runner::auth::{Token, connection_url};
+use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
+use plugin_runner::{
+    ActiveState, Host, InstallationId, Listener, PluginMode, ReportedState, RestartPolicy, Session,
+    ShutdownReport, StateChange, Timeouts,
+};
+
+use super::failure::Failure;
+use super::folder::DataFolder;
+use super::lines::{self, LineSender};
+use super::output::{Format, Human, Json, Notice, Paint};
+use super::pings::Pings;
+use super::printer::{Printer, notify};
+use super::signals::Signals;
+use super::source::{self, Plugin};
+use super::{RunArguments, Variable, sample};
+
+/// Kept for what comes after the stop grace: the kill, and taking the output that is left.
+const AFTER_GRACE: Duration = Duration::from_secs(2);
+/// How long whoever reads standard output may take for the rest.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why a run ends.
+enum Ending {
+    /// A signal.
+    Asked,
+    /// Nobody reads standard output any more, or it cannot be written.
+    Output(io::Result<()>),
+    /// There is nothing left that could run.
+    AllErrored,
+}
+
+/// Hosts the plugins until the end.
+///
+/// # Errors
+/// [`Failure`] when a plugin cannot be loaded, when all have errored, or when something could not
+/// be ended.
+pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    // First of all, so that from here on a signal ends the run in order.
+    let signals = Signals::listen()
+        .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let data = match &arguments.data {
+        Some(path) => DataFolder::named(path)?,
+        None => DataFolder::temporary()?,
+    };
+    let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
+    let plugins = if sampling {
+        say("no plugin given, so this runs the built-in sample; Ctrl-C ends it");
+        source::named(vec![sample_record(&data)?])
+    } else {
+        plugins(arguments, &data)?
+    };
+
+    let (line_sender, line_receiver) = lines::queue(plugins.iter().map(|plugin| plugin.record.id));
+    let host = host(arguments, &data, &plugins, line_sender)?;
+    let listener = host
+        .listen(arguments.listen.as_str())
+        .map_err(|error| Failure::from(error).about(format!("--listen {}", arguments.listen)))?;
+    let format = if arguments.json {
+        Format::Json(Json::new(&plugins))
+    } else {
+        Format::Human(Human::new(&plugins, Paint::for_stream(&io::stdout())))
+    };
+    let printer = Printer::start(format, host.subscribe(), line_receiver)?;
+    let changes = host.subscribe();
+
+    let loaded = load(&host, &listener, &plugins, &printer);
+    let pings = match loaded.as_deref() {
+        Ok([session]) if sampling => Pings::start(session.clone(), printer.notices().clone()).ok(),
+        _ => None,
+    };
+    let outcome = loaded.and_then(|sessions| {
+        let ending = wait(&signals, &changes, &sessions, &printer);
+        judge(ending, &plugins)
+    });
+    let ended = shut_down(&host, arguments.stop_grace, &signals, &plugins);
+    drop(pings);
+    printer.finish(LAST_WORDS);
+    // What failed first is what is told.
+    outcome.and(ended)
+}
+
+/// The plugins that the arguments name.
+fn plugins(arguments: &RunArguments, data: &DataFolder) -> Result<Vec<Plugin>, Failure> {
+    let mut occurrences: HashMap<PathBuf, usize> = HashMap::new();
+    let mut finish = |mut record: Record, path: &PathBuf| {
+        if data.is_kept() {
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let occurrence = occurrences.entry(path.clone()).or_default();
+            record.id = source::lasting_id(&record, &path, *occurrence);
+            *occurrence += 1;
+        }
+        record
+    };
+    let mut records = Vec::new();
+    for path in &arguments.paths {
+        records.push(finish(source::supervised(path)?, path));
+    }
+    for path in &arguments.external {
+        records.push(finish(source::external(path)?, path));
+    }
+    Ok(source::named(records))
+}
+
+/// The sample: this very program, in a folder of its own.
+fn sample_record(data: &DataFolder) -> Result<Record, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("cannot find this program's file: {error}")))?;
+    let folder = data.path().join("sample");
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        Failure::failed(format!(
+            "cannot make the folder {}: {error}",
+            folder.display()
+        ))
+    })?;
+    Ok(Record::supervised(
+        sample::manifest(&program),
+        Source::Folder(folder),
+    ))
+}
+
+fn host(
+    arguments: &RunArguments,
+    data: &DataFolder,
+    plugins: &[Plugin],
+    lines: LineSender,
+) -> Result<Host, Failure> {
+    let store = MemoryStore::default();
+    for plugin in plugins {
+        let mut record = plugin.record.clone();
+        if record.mode() == PluginMode::Supervised {
+            record = record.with_active_state(ActiveState::Active);
+        }
+        for variable in &arguments.env {
+            if let Some(value) = &variable.value {
+                record = record.with_variable(&variable.name, value);
+            }
+        }
+        store.put(record)?;
+    }
+    let mut timeouts = Timeouts::default();
+    timeouts.connect = arguments.connect_timeout;
+    timeouts.stop_grace = arguments.stop_grace;
+    timeouts.stop = stop_timeout(arguments.stop_grace);
+    let policy = RestartPolicy::default()
+        .with_max_restart_attempts(arguments.max_restart_attempts)
+        .with_max_backoff(arguments.max_backoff)
+        .with_crash_threshold(arguments.crash_threshold)
+        .with_crash_backoff(arguments.crash_backoff);
+    let mut builder = Host::builder()
+        .data_folder(data.path())
+        .store(Arc::new(store))
+        .timeouts(timeouts)
+        .restart_policy(policy)
+        .on_output(move |id, _, line| lines.push(id, line.stream, &line.text));
+    for Variable { name, value } in &arguments.env {
+        if value.is_none() {
+            builder = builder.pass_variable(name);
+        }
+    }
+    Ok(builder.build()?)
+}
+
+fn stop_timeout(grace: Duration) -> Duration {
+    grace.saturating_add(AFTER_GRACE)
+}
+
+/// Loads all plugins, which starts them.
+fn load(
+    host: &Host,
+    listener: &Listener,
+    plugins: &[Plugin],
+    printer: &Printer,
+) -> Result<Vec<Session>, Failure> {
+    let mut sessions = Vec::new();
+    for plugin in plugins {
+        let record = &plugin.record;
+        let about = |failure: Failure| failure.about(format!("plugin {}", plugin.name));
+        if let PluginKind::External(token) = &record.kind {
+            let url = connection_url(&listener.base_url(), None, &Token::External(token.clone()))
+                .map_err(|error| about(Failure::failed(error.to_string())))?;
+            let plugin = record.id;
+            notify(printer.notices(), Notice::External { plugin, url });
+        }
+        let session = host.load(record.id).map_err(|error| about(error.into()))?;
+        sessions.push(session);
+    }
+    Ok(sessions)
+}
+
+/// Waits for a reason to end.
+fn wait(
+    signals: &Signals,
+    changes: &Receiver<StateChange>,
+    sessions: &[Session],
+    printer: &Printer,
+) -> Ending {
+    loop {
+        select! {
+            recv(signals.received()) -> _ => return Ending::Asked,
+            recv(printer.done()) -> result => return Ending::Output(result.unwrap_or(Ok(()))),
+            recv(changes) -> _ => {
+                // Asked rather than followed: changes may have been missed.
+                let errored = |session: &Session| {
+                    session.reported_state() == ReportedState::Errored
+                };
+                if sessions.iter().all(errored) {
+                    return Ending::AllErrored;
+                }
+            }
+        }
+    }
+}
+
+fn judge(ending: Ending, plugins: &[Plugin]) -> Result<(), Failure> {
+    match ending {
+        Ending::Asked | Ending::Output(Ok(())) => Ok(()),
+        // Whoever read it had enough, as `head` has.
+        Ending::Output(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Ending::Output(Err(error)) => Err(Failure::failed(format!(
+            "cannot write to standard output: {error}"
+        ))),
+        Ending::AllErrored => Err(Failure::failed(match plugins {
+            [plugin] => format!(
+                "plugin {} has errored, so nothing runs any more",
+                plugin.name
+            ),
+            _ => format!(
+                "all {} plugins have errored, so nothing runs any more",
+                plugins.len()
+            ),
+        })),
+    }
+}
+
+/// Stops everything in order; a signal meanwhile kills what is left.
+fn shut_down(
+    host: &Host,
+    grace: Duration,
+    signals: &Signals,
+    plugins: &[Plugin],
+) -> Result<(), Failure> {
+    // A shutdown takes the sessions out of the host.
+    let sessions = host.sessions();
+    let timeout = stop_timeout(grace);
+    let mut impatient = false;
+    let report = thread::scope(|scope| {
+        let (sender, done) = bounded(1);
+        let body = move || drop(sender.send(host.shutdown(timeout)));
+        if thread::Builder::new()
+            .name("shutdown".to_owned())
+            .spawn_scoped(scope, body)
+            .is_err()
+        {
+            return host.shutdown(timeout);
+        }
+        loop {
+            select! {
+                recv(done) -> report => return report.unwrap_or_default(),
+                recv(signals.received()) -> _ => {
+                    impatient = true;
+                    for supervised in sessions.iter().filter_map(Session::supervised) {
+                        // Only asks: the shutdown under way waits for the end.
+                        let _ = supervised.stop(Duration::ZERO);
+                    }
+                }
+            }
+        }
+    });
+    tell(&report, impatient, grace, plugins)
+}
+
+fn tell(
+    report: &ShutdownReport,
+    impatient: bool,
+    grace: Duration,
+    plugins: &[Plugin],
+) -> Result<(), Failure> {
+    let names = |ids: &[InstallationId]| {
+        let names = plugins
+            .iter()
+            .filter(|plugin| ids.contains(&plugin.record.id))
+            .map(|plugin| &*plugin.name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    if !report.unfinished.is_empty() {
+        return Err(Failure::failed(format!(
+            "could not end in time: {}",
+            names(&report.unfinished)
+        )));
+    }
+    if impatient {
+        return Err(Failure::failed("ended at once on a second signal"));
+    }
+    if !report.killed.is_empty() {
+        let killed = names(&report.killed);
+        say(&format!(
+            "killed, because it had not ended in {grace:?}: {killed}"
+        ));
+    }
+    if !report.threads.is_empty() {
+        log::warn!("threads that did not end: {}", report.threads.join(", "));
+    }
+    Ok(())
+}
+
+/// Tells people something that is no output.
+fn say(text: &str) {
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "plugin-runner: {text}");
+}

@@ -1,0 +1,188 @@
+//! From what was named on the command line to what the host runs: a folder, an archive, or the
+//! manifest of an external plugin.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use plugin_runner::error::ManifestError;
+use plugin_runner::package::{Archive, PackageLimits};
+use plugin_runner::protocol::Manifest;
+use plugin_runner::store::{Record, Source};
+use plugin_runner::{InstallationId, PluginMode, Xid};
+use sha2::{Digest as _, Sha256};
+
+use super::failure::Failure;
+
+/// The manifest's name in a folder.
+pub(crate) const MANIFEST: &str = "manifest.json";
+
+/// A plugin of this run.
+#[derive(Debug)]
+pub(crate) struct Plugin {
+    pub(crate) record: Record,
+    /// The manifest's id, with a number where several plugins share it.
+    pub(crate) name: Arc<str>,
+}
+
+/// Gives each plugin a name of its own for showing.
+pub(crate) fn named(records: Vec<Record>) -> Vec<Plugin> {
+    let mut totals: HashMap<String, u32> = HashMap::new();
+    for record in &records {
+        *totals.entry(record.manifest.id.clone()).or_default() += 1;
+    }
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    records
+        .into_iter()
+        .map(|record| {
+            let id = &record.manifest.id;
+            let number = numbers.entry(id.clone()).or_default();
+            *number += 1;
+            let name = if totals.get(id) == Some(&1) {
+                id.as_str().into()
+            } else {
+                format!("{id}#{number}").into()
+            };
+            Plugin { record, name }
+        })
+        .collect()
+}
+
+/// The plugin in a folder or an archive.
+pub(crate) fn supervised(path: &Path) -> Result<Record, Failure> {
+    let about = |failure: Failure| failure.about(path.display());
+    let (manifest, source) = read(path).map_err(about)?;
+    if manifest.command.is_empty() {
+        return Err(about(Failure::failed(
+            "the manifest names no command, so there is nothing to run; give the manifest to \
+             --external if the plugin connects by itself",
+        )));
+    }
+    Ok(Record::supervised(manifest, source))
+}
+
+/// An external plugin with the manifest in this file, and a new token.
+pub(crate) fn external(path: &Path) -> Result<Record, Failure> {
+    let about = |failure: Failure| failure.about(path.display());
+    let json = read_manifest(path).map_err(about)?;
+    let manifest = Manifest::parse(&json).map_err(|error| about(unusable(&error)))?;
+    Ok(Record::external(manifest)?)
+}
+
+/// An id that is the same in every run with these files, so that what a plugin keeps in a data
+/// folder is found again; `occurrence` tells apart the same files named twice.
+pub(crate) fn lasting_id(record: &Record, path: &Path, occurrence: usize) -> InstallationId {
+    let mode = match record.mode() {
+        PluginMode::Supervised => "supervised",
+        PluginMode::External => "external",
+    };
+    let digest = Sha256::new()
+        .chain_update(mode)
+        .chain_update([0])
+        .chain_update(path.as_os_str().as_encoded_bytes())
+        .chain_update([0])
+        .chain_update(occurrence.to_be_bytes())
+        .finalize();
+    let mut bytes = [0; 12];
+    bytes.copy_from_slice(&digest[..12]);
+    Xid::from_bytes(bytes).into()
+}
+
+/// A manifest's bytes, under the limit that archives have too.
+pub(crate) fn read_manifest(path: &Path) -> Result<Vec<u8>, Failure> {
+    let limit = PackageLimits::default().manifest_size;
+    let failed = |error: std::io::Error| Failure::failed(format!("cannot read it: {error}"));
+    let file = File::open(path).map_err(failed)?;
+    let mut json = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut json)
+        .map_err(failed)?;
+    if json.len() as u64 > limit {
+        return Err(Failure::failed(format!(
+            "a manifest has at most {limit} bytes"
+        )));
+    }
+    Ok(json)
+}
+
+fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
+    let metadata =
+        fs::metadata(path).map_err(|error| Failure::failed(format!("cannot open it: {error}")))?;
+    // Absolute, since the plugin is started again long after.
+    let absolute = path
+        .canonicalize()
+        .map_err(|error| Failure::failed(format!("cannot open it: {error}")))?;
+    if metadata.is_dir() {
+        let file = path.join(MANIFEST);
+        if !file.exists() {
+            return Err(Failure::failed(no_manifest(path)));
+        }
+        let json = read_manifest(&file).map_err(|failure| failure.about(MANIFEST))?;
+        let manifest = Manifest::parse(&json).map_err(|error| unusable(&error))?;
+        return Ok((manifest, Source::Folder(absolute)));
+    }
+    if path.file_name().is_some_and(|name| name == MANIFEST) {
+        return Err(Failure::failed(
+            "this is the manifest; give the folder that it is in, or --external for a plugin that \
+             connects by itself",
+        ));
+    }
+    let archive = Archive::open(&absolute, &PackageLimits::default())
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let manifest = Manifest::parse(archive.manifest_bytes()).map_err(|error| unusable(&error))?;
+    Ok((manifest, Source::Archive(absolute)))
+}
+
+/// What to say of a folder that has no manifest.
+pub(crate) fn no_manifest(folder: &Path) -> String {
+    let yaml = ["manifest.yaml", "manifest.yml"]
+        .into_iter()
+        .find(|name| folder.join(name).exists());
+    match yaml {
+        Some(yaml) => format!("no {MANIFEST} in this folder; convert its {yaml} to JSON"),
+        None => format!("no {MANIFEST} in this folder, so it is not a plugin's"),
+    }
+}
+
+fn unusable(error: &ManifestError) -> Failure {
+    match error {
+        ManifestError::Invalid { .. } => {
+            Failure::failed(format!("the manifest cannot be used: {error}"))
+        }
+        _ => Failure::failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        let manifest = Manifest {
+            id: id.to_owned(),
+            ..Manifest::default()
+        };
+        Record::supervised(manifest, Source::Folder("/x".into()))
+    }
+
+    #[test]
+    fn plugins_with_one_id_are_told_apart() {
+        let names: Vec<_> = named(vec![record("a"), record("b"), record("a")])
+            .into_iter()
+            .map(|plugin| plugin.name.to_string())
+            .collect();
+        assert_eq!(names, ["a#1", "b", "a#2"]);
+    }
+
+    #[test]
+    fn ids_last_and_are_distinct() {
+        let id = |path: &str, occurrence| lasting_id(&record("a"), Path::new(path), occurrence);
+        assert_eq!(id("/x", 0), id("/x", 0));
+        assert_ne!(id("/x", 0), id("/x", 1));
+        assert_ne!(id("/x", 0), id("/y", 0));
+        // A valid xid, or plugins could not use it.
+        assert!(id("/x", 0).to_string().parse::<InstallationId>().is_ok());
+    }
+}
