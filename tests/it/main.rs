@@ -1,0 +1,13 @@
+//! Tests with real parts: real child processes, real sockets, real folders.
+//!
+//! One binary, so that it is linked once. What all of them share is in `support`; each other module
+//! is named after what a user would look for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+// Who may connect, and what everybody else is told.
+mod handshake;
+// Handshakes that are slow, silent or too many.
+mod handshake_load;

@@ -1,0 +1,65 @@
+//! State changes as a subscriber hears them.
+
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use plugin_runner::{Host, InstallationId, ReportedState, StateChange};
+
+use super::PATIENCE;
+
+/// Hears every state change from its making on, and loses none.
+#[derive(Debug)]
+pub(crate) struct Events {
+    receiver: Receiver<StateChange>,
+    last: Option<u64>,
+}
+
+impl Events {
+    pub(crate) fn of(host: &Host) -> Self {
+        Self {
+            receiver: host.subscribe(),
+            last: None,
+        }
+    }
+
+    /// The next change of this plugin; those of others are passed over.
+    #[track_caller]
+    pub(crate) fn next(&mut self, plugin: InstallationId) -> StateChange {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let change = self
+                .receiver
+                .recv_deadline(deadline)
+                .expect("no state change in time");
+            assert_eq!(change.missed, 0, "{change:?}");
+            if let Some(last) = self.last.replace(change.sequence) {
+                assert_eq!(change.sequence, last + 1, "a gap before {change:?}");
+            }
+            if change.plugin == plugin {
+                return change;
+            }
+        }
+    }
+
+    /// The plugin's next changes must be these, in this order and without others in between. Gives
+    /// the last one.
+    #[track_caller]
+    pub(crate) fn expect(
+        &mut self,
+        plugin: InstallationId,
+        states: &[ReportedState],
+    ) -> StateChange {
+        let mut seen = Vec::new();
+        let mut last = None;
+        for _ in states {
+            let change = self.next(plugin);
+            seen.push(change.to);
+            assert!(
+                states.starts_with(&seen),
+                "expected {states:?}, saw {seen:?}: {change:?}"
+            );
+            last = Some(change);
+        }
+        last.expect("states to expect")
+    }
+}

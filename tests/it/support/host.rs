@@ -1,0 +1,206 @@
+//! A host for one test: listening, with a folder of its own, and gone without a trace at the end.
+
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plugin_runner::store::Record;
+use plugin_runner::{
+    Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Threads, Timeouts,
+};
+
+use super::PATIENCE;
+use super::events::Events;
+use super::folder::TestFolder;
+use super::lifeline::Lifelines;
+use super::output::Output;
+
+/// Settings of a [`TestHost`]: patient where a test waits for success, quick where it waits for a
+/// timer.
+pub(crate) struct Setup {
+    test: &'static str,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) limits: Limits,
+    pub(crate) policy: RestartPolicy,
+    listening: bool,
+    configure: Box<dyn FnOnce(HostBuilder) -> HostBuilder>,
+}
+
+impl Setup {
+    pub(crate) fn new(test: &'static str) -> Self {
+        let mut timeouts = Timeouts::default();
+        timeouts.connect = PATIENCE;
+        timeouts.handshake = PATIENCE;
+        timeouts.disconnect_grace = PATIENCE;
+        // Nobody who behaves takes so long, and nobody who does not holds up a test for much.
+        timeouts.stop_grace = Duration::from_secs(5);
+        timeouts.stop = PATIENCE;
+        Self {
+            test,
+            timeouts,
+            limits: Limits::default(),
+            policy: RestartPolicy::default()
+                .with_max_backoff(Duration::from_millis(20))
+                .with_crash_backoff(Duration::from_millis(20))
+                .with_requested_restart_delay(Duration::from_millis(20)),
+            listening: true,
+            configure: Box::new(|builder| builder),
+        }
+    }
+
+    pub(crate) fn timeouts(mut self, change: impl FnOnce(&mut Timeouts)) -> Self {
+        change(&mut self.timeouts);
+        self
+    }
+
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    pub(crate) fn policy(mut self, change: impl FnOnce(RestartPolicy) -> RestartPolicy) -> Self {
+        self.policy = change(self.policy);
+        self
+    }
+
+    /// A host without a listener.
+    pub(crate) fn deaf(mut self) -> Self {
+        self.listening = false;
+        self
+    }
+
+    pub(crate) fn configure(
+        mut self,
+        change: impl FnOnce(HostBuilder) -> HostBuilder + 'static,
+    ) -> Self {
+        self.configure = Box::new(change);
+        self
+    }
+
+    pub(crate) fn start(self) -> TestHost {
+        let folder = TestFolder::new(self.test);
+        let output = Output::default();
+        let builder = Host::builder()
+            .data_folder(folder.path().join("data"))
+            .timeouts(self.timeouts)
+            .limits(self.limits)
+            .restart_policy(self.policy)
+            .on_output(output.tap());
+        let host = (self.configure)(builder).build().unwrap();
+        let listener = self.listening.then(|| host.listen("127.0.0.1:0").unwrap());
+        TestHost {
+            threads: host.threads().clone(),
+            host: Some(host),
+            listener,
+            output,
+            lifelines: Lifelines::new(),
+            folder,
+        }
+    }
+}
+
+/// A host under test. Dropping it shuts it down and asserts that nothing is left of it: no thread,
+/// no process, no folder.
+pub(crate) struct TestHost {
+    host: Option<Host>,
+    threads: Threads,
+    listener: Option<Listener>,
+    pub(crate) output: Output,
+    pub(crate) lifelines: Lifelines,
+    folder: TestFolder,
+}
+
+impl Deref for TestHost {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        self.host.as_ref().unwrap()
+    }
+}
+
+impl TestHost {
+    /// With the usual settings.
+    pub(crate) fn new(test: &'static str) -> Self {
+        Setup::new(test).start()
+    }
+
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.listener.as_ref().unwrap().address()
+    }
+
+    /// A folder for the test's own files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `<data>/<installation id>`.
+    pub(crate) fn installation_folder(&self, session: &Session) -> PathBuf {
+        self.folder
+            .path()
+            .join("data")
+            .join(session.id().to_string())
+    }
+
+    pub(crate) fn events(&self) -> Events {
+        Events::of(self)
+    }
+
+    /// Stores and loads.
+    pub(crate) fn install(&self, record: Record) -> Session {
+        let id = record.id;
+        self.store().put(record).unwrap();
+        self.load(id).unwrap()
+    }
+
+    /// Stores, loads, starts, and waits until active.
+    #[track_caller]
+    pub(crate) fn run(&self, record: Record) -> Session {
+        let session = self.install(record);
+        session.supervised().unwrap().start().unwrap();
+        active(&session);
+        session
+    }
+
+    /// Takes the host out, so that its last handle can be dropped by the test.
+    pub(crate) fn take(&mut self) -> Host {
+        self.listener = None;
+        self.host.take().unwrap()
+    }
+
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.threads
+    }
+}
+
+/// Waits until the plugin is active.
+#[track_caller]
+pub(crate) fn active(session: &Session) {
+    if let Err(error) = session.wait_for(ReportedState::Active, PATIENCE) {
+        panic!(
+            "not active: {error}; details {:#?}",
+            session.error_details()
+        );
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        let report = self.host.take().map(|host| host.shutdown(PATIENCE));
+        if std::thread::panicking() {
+            return;
+        }
+        if let Some(report) = report {
+            assert!(report.is_complete(), "{report:?}");
+        }
+        assert_eq!(self.threads.count(), 0, "threads are left");
+        self.lifelines.expect_all_dead();
+        let staging = fs::read_dir(self.folder.path().join("data"))
+            .into_iter()
+            .flatten()
+            .flat_map(|entry| fs::read_dir(entry.unwrap().path().join("staging")))
+            .flatten()
+            .count();
+        assert_eq!(staging, 0, "files are left in a staging folder");
+    }
+}

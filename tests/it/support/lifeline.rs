@@ -1,0 +1,159 @@
+//! Lifelines: a fixture connects here when it starts, says its process id, and keeps the socket
+//! until it dies. The end of the socket is the proof of its death, whoever its parent was.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, unbounded};
+use parking_lot::Mutex;
+
+use super::PATIENCE;
+
+/// Accepts lifelines.
+#[derive(Debug)]
+pub(crate) struct Lifelines {
+    address: SocketAddr,
+    arrived: Receiver<Lifeline>,
+    all: Arc<Mutex<Vec<Lifeline>>>,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The life of one process.
+#[derive(Debug)]
+pub(crate) struct Lifeline {
+    pub(crate) pid: u32,
+    stream: TcpStream,
+}
+
+impl Lifelines {
+    pub(crate) fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, arrived) = unbounded();
+        let (all, ending) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (registry, over) = (all.clone(), ending.clone());
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Some(lifeline) = Lifeline::begin(stream.unwrap()) else {
+                    continue;
+                };
+                registry.lock().push(lifeline.another_handle());
+                let _ = sender.send(lifeline);
+            }
+        });
+        Self {
+            address,
+            arrived,
+            all,
+            ending,
+            thread: Some(thread),
+        }
+    }
+
+    /// The value of `FIXTURE_LIFELINE`.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The next process that has come up.
+    #[track_caller]
+    pub(crate) fn next(&self) -> Lifeline {
+        self.arrived
+            .recv_timeout(PATIENCE)
+            .expect("no process came up in time")
+    }
+
+    /// Whether no further process has come up.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.arrived.is_empty()
+    }
+
+    /// Every process that ever came up must be dead by now or soon.
+    #[track_caller]
+    pub(crate) fn expect_all_dead(&self) {
+        for lifeline in self.all.lock().iter() {
+            lifeline.expect_end();
+        }
+    }
+}
+
+impl Drop for Lifelines {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::SeqCst);
+        // Wakes the thread.
+        drop(TcpStream::connect(self.address));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Lifeline {
+    /// `None` for a process that died before it said anything.
+    fn begin(stream: TcpStream) -> Option<Self> {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut line = String::new();
+        // One line is all that ever comes, so nothing is lost in the buffer.
+        BufReader::new(&stream).read_line(&mut line).ok()?;
+        let pid = line.trim().parse().ok()?;
+        Some(Self { pid, stream })
+    }
+
+    fn another_handle(&self) -> Self {
+        Self {
+            pid: self.pid,
+            stream: self.stream.try_clone().unwrap(),
+        }
+    }
+
+    /// Lets a step that waits for it go on.
+    pub(crate) fn open_gate(&self) {
+        (&self.stream).write_all(b"g").unwrap();
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub(crate) fn expect_end(&self) {
+        let mut byte = [0];
+        match (&self.stream).read(&mut byte) {
+            Ok(0) => {}
+            // It died with a gate unread.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("process {} did not end in time: {other:?}", self.pid),
+        }
+    }
+
+    /// Whether the process still holds its lifeline, as far as can be told without waiting.
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut byte = [0];
+        self.stream.set_nonblocking(true).unwrap();
+        let read = (&self.stream).read(&mut byte);
+        self.stream.set_nonblocking(false).unwrap();
+        matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Nothing waits for this one any more; a fixture ends when its lifeline does.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What the tests share. Everything here waits on conditions, with a deadline that only a true hang
+//! reaches; nothing sleeps.
+
+pub(crate) mod events;
+pub(crate) mod folder;
+pub(crate) mod host;
+pub(crate) mod http;
+pub(crate) mod lifeline;
+pub(crate) mod output;
+pub(crate) mod peer;
+pub(crate) mod plugin;
+
+use std::time::Duration;
+
+/// How long anything may take. Long enough for a machine that is busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,100 @@
+//! Records and packages of the plugins that tests run.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use plugin_runner::Session;
+use plugin_runner::protocol::{Manifest, Transport};
+use plugin_runner::store::{Record, Source};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use super::host::TestHost;
+
+/// A manifest that is complete but for what the plugin runs.
+pub(crate) fn manifest(id: &str) -> Manifest {
+    Manifest {
+        id: id.to_owned(),
+        author: "tests".to_owned(),
+        name: format!("Test plugin {id}"),
+        description: "for tests".to_owned(),
+        version: "1".to_owned(),
+        ..Manifest::default()
+    }
+}
+
+/// Runs this command, in an empty folder, as a plugin.
+pub(crate) fn command(host: &TestHost, id: &str, command: &str, args: &[&str]) -> Record {
+    let folder = host.folder().join(format!("plugin-{id}"));
+    fs::create_dir_all(&folder).unwrap();
+    let manifest = Manifest {
+        command: command.to_owned(),
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        ..manifest(id)
+    };
+    Record::supervised(manifest, Source::Folder(folder))
+}
+
+/// Runs this shell script as a plugin.
+pub(crate) fn shell(host: &TestHost, id: &str, script: &str) -> Record {
+    command(host, id, "/bin/sh", &["-c", script])
+}
+
+/// A plugin that prints its connection URL and never uses it.
+pub(crate) fn url_printer(host: &TestHost, id: &str) -> Record {
+    shell(host, id, r#"echo "url $STORYDEN_RPC_URL"; exec sleep 1000"#)
+}
+
+/// The URL that a [`url_printer`] has printed at its start number `start`, counted from 0.
+#[track_caller]
+pub(crate) fn printed_url(host: &TestHost, session: &Session, start: usize) -> String {
+    let id = session.id();
+    host.output.wait_for_nth("with the URL", start, |line| {
+        (line.plugin == id)
+            .then(|| line.text.strip_prefix("url ").map(str::to_owned))
+            .flatten()
+    })
+}
+
+/// The path and query of a URL.
+pub(crate) fn target(url: &str) -> String {
+    let (_, rest) = url.split_once("://").unwrap();
+    rest[rest.find('/').unwrap()..].to_owned()
+}
+
+/// Writes a package: `manifest.json` and these files, each with its mode.
+pub(crate) fn package(
+    folder: &Path,
+    name: &str,
+    manifest: &Manifest,
+    files: &[(&str, &[u8], u32)],
+) -> PathBuf {
+    let path = folder.join(name);
+    let mut zip = ZipWriter::new(File::create(&path).unwrap());
+    let options = SimpleFileOptions::default();
+    zip.start_file("manifest.json", options.unix_permissions(0o644))
+        .unwrap();
+    zip.write_all(&serde_json::to_vec(manifest).unwrap())
+        .unwrap();
+    for (name, content, mode) in files {
+        zip.start_file(*name, options.unix_permissions(*mode))
+            .unwrap();
+        zip.write_all(content).unwrap();
+    }
+    zip.finish().unwrap();
+    path
+}
+
+/// Writes an executable file.
+pub(crate) fn executable(path: &Path, content: &[u8]) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The same manifest over stdio.
+pub(crate) fn over_stdio(mut record: Record) -> Record {
+    record.manifest.transport = Transport::Stdio;
+    record
+}
