@@ -254,8 +254,13 @@ pub enum PackageError {
 
 impl PackageError {
     /// Whether the same operation on the same archive can only fail the same way again. Not so
-    /// when the system refused (a full disk may be emptied) and when it was cancelled.
-    pub const fn is_permanent(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Cancelled)
+    /// when the system refused (a full disk may be emptied) and when it was cancelled; but an
+    /// archive that is not there stays away.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Cancelled => false,
+            _ => true,
+        }
     }
 }

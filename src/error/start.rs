@@ -63,8 +63,16 @@ impl StartError {
         match self {
             Self::Unpack(error) => error.is_permanent(),
             Self::NoCommand | Self::NoAddress => true,
-            Self::Spawn { source, .. } => !matches!(source, SpawnError::Io(_)),
-            Self::Prepare(_) | Self::Cancelled => false,
+            Self::Spawn { source, .. } => match source {
+                // An interpreter that is not there.
+                SpawnError::Io(error) => error.kind() == io::ErrorKind::NotFound,
+                _ => true,
+            },
+            // A folder that is not there.
+            Self::Prepare(error) => {
+                matches!(&**error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+            }
+            Self::Cancelled => false,
         }
     }
 }
