@@ -11,3 +11,9 @@ mod support;
 mod handshake;
 // Handshakes that are slow, silent or too many.
 mod handshake_load;
+// A plugin in Python over stdio.
+mod python_stdio;
+// External plugins, and embedders that accept connections themselves.
+mod external;
+// What cannot be started, and what never connects.
+mod start_failures;

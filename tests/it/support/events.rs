@@ -62,4 +62,15 @@ impl Events {
         }
         last.expect("states to expect")
     }
+
+    /// The plugin's next change to this state, passing over others.
+    #[track_caller]
+    pub(crate) fn until(&mut self, plugin: InstallationId, state: ReportedState) -> StateChange {
+        loop {
+            let change = self.next(plugin);
+            if change.to == state {
+                return change;
+            }
+        }
+    }
 }

@@ -1,0 +1,99 @@
+//! A plugin in Python over its standard input and output, with the standard library alone.
+
+use plugin_runner::plugin_log::LogStream;
+use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::store::Record;
+use plugin_runner::{Error, ReportedState, Session};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+use crate::support::host::{TestHost, active};
+use crate::support::plugin::{command, over_stdio};
+
+const PLUGIN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/fixtures/stdio_plugin.py"
+);
+
+fn python(host: &TestHost) -> Record {
+    let record = command(host, "python", "python3", &["-u", PLUGIN]);
+    over_stdio(record).with_variable("FIXTURE_LIFELINE", host.lifelines.address())
+}
+
+fn call(session: &Session, method: &str, params: &Value) -> plugin_runner::Result<Value> {
+    session.call_raw(method, params, PATIENCE)?.read()
+}
+
+#[test]
+fn python_answers_and_asks_over_stdio() {
+    let host = TestHost::new("python");
+    let mut configuration = serde_json::Map::new();
+    configuration.insert("greeting".to_owned(), "grüß dich".into());
+    let mut events = host.events();
+    let session = host.run(python(&host).with_configuration(configuration));
+    events.expect(
+        session.id(),
+        &[
+            ReportedState::Starting,
+            ReportedState::Connecting,
+            ReportedState::Active,
+        ],
+    );
+    assert!(session.started_at().is_some());
+
+    let pong = session.call::<Ping>(&Empty {}, PATIENCE).unwrap();
+    assert_eq!(pong.status.as_deref(), Some("healthy"));
+    let params = json!({"text": "a\nb\u{2028}ü\"", "list": [1, 2.5, null]});
+    let answer = call(&session, "echo", &params).unwrap();
+    assert_eq!(answer["echo"], params);
+    let answer = call(&session, "call_back", &json!({})).unwrap();
+    assert_eq!(answer["config"], json!({"greeting": "grüß dich"}));
+    let refused = call(&session, "dance", &json!({})).unwrap_err();
+    assert!(
+        matches!(&refused, Error::Rpc(error) if error.code == -32601),
+        "{refused}"
+    );
+    assert_eq!(session.reported_state(), ReportedState::Active);
+}
+
+#[test]
+fn what_is_no_json_rpc_on_stdout_is_logged_and_harms_nothing() {
+    let host = TestHost::new("python-noise");
+    let session = host.run(python(&host));
+    call(&session, "noise", &json!({})).unwrap();
+    let find = |stream, text: &'static str| {
+        host.output.wait_for(text, |line| {
+            (line.stream == stream && line.text == text).then_some(())
+        });
+    };
+    find(LogStream::Stdout, "this is no JSON");
+    find(LogStream::Stdout, r#"{"neither": "is this JSON-RPC"}"#);
+    find(LogStream::Stderr, "nor this");
+    call(&session, "echo", &json!({})).unwrap();
+    let log = host.installation_folder(&session).join("logs/output.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("this is no JSON\n"), "{log}");
+    // Messages are no output.
+    assert!(!log.contains("pong"), "{log}");
+}
+
+#[test]
+fn python_that_is_killed_comes_back() {
+    let host = TestHost::new("python-killed");
+    let session = host.run(python(&host));
+    let first = host.lifelines.next();
+    let mut events = host.events();
+    first.signal(Signal::KILL);
+    first.expect_end();
+    let change = events.until(session.id(), ReportedState::Restarting);
+    assert_eq!(change.message.as_deref(), Some("signal: killed"));
+    assert_eq!(change.details["exit_code"], -1);
+    let second = host.lifelines.next();
+    assert_ne!(first.pid, second.pid);
+    active(&session);
+    call(&session, "echo", &json!({})).unwrap();
+    let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+    assert!(!report.killed, "{report:?}");
+    second.expect_end();
+}

@@ -1,0 +1,274 @@
+//! Plugins that cannot be started, or never come to connect: what is said, and whether it is tried
+//! again.
+
+use std::fs;
+use std::time::Duration;
+
+use plugin_runner::protocol::Manifest;
+use plugin_runner::store::{Record, Source};
+use plugin_runner::{ReportedState, RestartPolicy, Session};
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost};
+use crate::support::peer::Peer;
+use crate::support::plugin::{
+    command, executable, manifest, package, printed_url, shell, target, url_printer,
+};
+
+fn start(session: &Session) {
+    session.supervised().unwrap().start().unwrap();
+}
+
+/// Starts it; it must go to errored at once and without another try. Gives the message.
+#[track_caller]
+fn errored_at_once(host: &TestHost, record: Record) -> String {
+    let session = host.install(record);
+    let mut events = host.events();
+    start(&session);
+    let change = events.expect(
+        session.id(),
+        &[ReportedState::Starting, ReportedState::Errored],
+    );
+    assert_eq!(change.details["stage"], "start");
+    assert_eq!(change.details["runtime_provider"], "local");
+    assert_eq!(change.details["attempts"], 1);
+    assert_eq!(change.details.get("exit_code"), None);
+    let message = session.error_message().unwrap();
+    assert_eq!(change.message.as_deref(), Some(message.as_str()));
+    assert_eq!(change.details["error"], message.as_str());
+    let error = session
+        .wait_for(ReportedState::Active, PATIENCE)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error, format!("the plugin is errored: {message}"));
+    message
+}
+
+#[test]
+fn a_missing_command_is_errored_at_once() {
+    let host = TestHost::new("missing-command");
+    let message = errored_at_once(&host, command(&host, "relative", "./nope", &[]));
+    assert!(message.starts_with("could not start /"), "{message}");
+    assert!(message.ends_with("/nope: not found"), "{message}");
+    let message = errored_at_once(&host, command(&host, "bare", "no-such-program-here", &[]));
+    assert_eq!(message, "could not start no-such-program-here: not found");
+    let message = errored_at_once(&host, command(&host, "empty", "", &[]));
+    assert_eq!(message, "the manifest names no command");
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_errored_at_once() {
+    let host = TestHost::new("not-executable");
+    let record = command(&host, "mode", "./tool", &[]);
+    fs::write(host.folder().join("plugin-mode/tool"), "#!/bin/sh\n").unwrap();
+    let message = errored_at_once(&host, record);
+    assert!(message.ends_with("/tool: not executable"), "{message}");
+
+    let record = command(&host, "folder", "./tool", &[]);
+    fs::create_dir(host.folder().join("plugin-folder/tool")).unwrap();
+    let message = errored_at_once(&host, record);
+    assert!(message.ends_with("/tool: not executable"), "{message}");
+
+    let record = command(&host, "interpreter", "./tool", &[]);
+    let tool = host.folder().join("plugin-interpreter/tool");
+    executable(&tool, b"#!/no/such/interpreter\n");
+    let message = errored_at_once(&host, record);
+    let expected = "/tool: the interpreter that its first line names is not found";
+    assert!(message.ends_with(expected), "{message}");
+
+    let record = command(&host, "format", "./tool", &[]);
+    let tool = host.folder().join("plugin-format/tool");
+    executable(&tool, b"\x7fELF but for another machine");
+    let message = errored_at_once(&host, record);
+    let expected = "/tool: not a program for this system (exec format error)";
+    assert!(message.ends_with(expected), "{message}");
+}
+
+#[test]
+fn a_missing_folder_is_errored_at_once() {
+    let host = TestHost::new("missing-folder");
+    let record = command(&host, "gone", "./tool", &[]);
+    fs::remove_dir(host.folder().join("plugin-gone")).unwrap();
+    let message = errored_at_once(&host, record);
+    assert!(
+        message.starts_with("could not prepare: open plugin folder /"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_archive_that_does_not_unpack_is_errored_at_once() {
+    let host = TestHost::new("bad-archive");
+    let from = |id: &str, path| Record::supervised(manifest(id), Source::Archive(path));
+    let commanded = |id: &str| Manifest {
+        command: "./tool".to_owned(),
+        ..manifest(id)
+    };
+
+    let missing = host.folder().join("missing.zip");
+    let mut record = from("missing", missing.clone());
+    record.manifest = commanded("missing");
+    let message = errored_at_once(&host, record);
+    assert!(message.starts_with("could not unpack: "), "{message}");
+    assert!(message.contains(&*missing.to_string_lossy()), "{message}");
+
+    let garbage = host.folder().join("garbage.zip");
+    fs::write(&garbage, "this is no archive").unwrap();
+    let mut record = from("garbage", garbage);
+    record.manifest = commanded("garbage");
+    let message = errored_at_once(&host, record);
+    assert!(message.starts_with("could not unpack: "), "{message}");
+
+    let escaping: (&str, &[u8], u32) = ("../../../escaped", b"evil", 0o644);
+    let path = package(
+        host.folder(),
+        "escaping.zip",
+        &commanded("escaping"),
+        &[escaping],
+    );
+    let mut record = from("escaping", path);
+    record.manifest = commanded("escaping");
+    let message = errored_at_once(&host, record);
+    assert!(message.contains("../../../escaped"), "{message}");
+    assert!(!host.folder().join("escaped").exists());
+}
+
+#[test]
+fn without_an_address_a_websocket_plugin_is_errored_before_it_is_spawned() {
+    let host = Setup::new("no-address").deaf().start();
+    let record = shell(&host, "lonely", r#"touch "$PLUGIN_DATA_DIR/spawned""#);
+    let id = record.id;
+    let message = errored_at_once(&host, record);
+    assert_eq!(
+        message,
+        "no address for the plugin to connect to: start a listener or set rpc_base_url"
+    );
+    let data = host.folder().join("data").join(id.to_string()).join("data");
+    assert!(!data.join("spawned").exists());
+    // Once there is an address it starts.
+    let _listener = host.listen("127.0.0.1:0").unwrap();
+    let session = host.session(id).unwrap();
+    start(&session);
+    session
+        .wait_for(ReportedState::Connecting, PATIENCE)
+        .unwrap();
+}
+
+#[test]
+fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
+    let host = Setup::new("exit-42")
+        .policy(|policy| policy.with_max_restart_attempts(2))
+        .start();
+    let script = r#"echo start >> "$PLUGIN_DATA_DIR/starts"; echo hello; echo boom >&2; exit 42"#;
+    let session = host.install(shell(&host, "crasher", script));
+    let starts = host.installation_folder(&session).join("data/starts");
+    let mut events = host.events();
+    // Leaving errored by a start begins the counting anew, so both rounds look the same.
+    for round in 1..=2 {
+        start(&session);
+        for restarts in 0..2 {
+            let change = events.expect(
+                session.id(),
+                &[
+                    ReportedState::Starting,
+                    ReportedState::Connecting,
+                    ReportedState::Restarting,
+                ],
+            );
+            assert_eq!(change.message.as_deref(), Some("exit status 42"));
+            assert_eq!(change.details["restarts"], restarts);
+            assert_eq!(change.details["restarting_after_seconds"], 0.02);
+        }
+        let change = events.expect(
+            session.id(),
+            &[
+                ReportedState::Starting,
+                ReportedState::Connecting,
+                ReportedState::Errored,
+            ],
+        );
+        assert_eq!(change.message.as_deref(), Some("exit status 42"));
+        let details = session.error_details();
+        assert_eq!(details, *change.details);
+        let known = |key: &str| details[key].clone();
+        assert_eq!(known("runtime_provider"), "local");
+        assert_eq!(known("stage"), "exit");
+        assert_eq!(known("error"), "exit status 42");
+        assert_eq!(known("exit_status"), "exit status 42");
+        assert_eq!(known("exit_code"), 42);
+        assert_eq!(known("cause"), "exited");
+        assert_eq!(known("attempts"), 3);
+        let mut output = known("output").as_array().unwrap().clone();
+        // Two pipes: the order between them is not known.
+        output.sort_by_key(Value::to_string);
+        assert_eq!(Value::from(output), json!(["boom", "hello"]));
+        let lines = fs::read_to_string(&starts).unwrap().lines().count();
+        assert_eq!(lines, 3 * round);
+    }
+}
+
+#[test]
+fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
+    let host = Setup::new("exit-0")
+        .policy(|policy| policy.with_max_restart_attempts(0))
+        .start();
+    let session = host.install(shell(&host, "quitter", "exit 0"));
+    let mut events = host.events();
+    start(&session);
+    let change = events.expect(
+        session.id(),
+        &[
+            ReportedState::Starting,
+            ReportedState::Connecting,
+            ReportedState::Errored,
+        ],
+    );
+    assert_eq!(change.message.as_deref(), Some("process exited cleanly"));
+    assert_eq!(change.details["exit_status"], "process exited cleanly");
+    assert_eq!(change.details.get("exit_code"), None);
+}
+
+#[test]
+fn a_plugin_that_never_connects_is_killed_for_that() {
+    let host = Setup::new("never-connects")
+        .timeouts(|timeouts| timeouts.connect = Duration::from_millis(200))
+        .policy(|policy| policy.with_max_restart_attempts(1))
+        .start();
+    let session = host.install(shell(&host, "idler", "echo idling; exec sleep 1000"));
+    let mut events = host.events();
+    start(&session);
+    let text = "did not connect within 200ms and was killed";
+    let change = events.until(session.id(), ReportedState::Restarting);
+    assert_eq!(change.message.as_deref(), Some(text));
+    let change = events.until(session.id(), ReportedState::Errored);
+    assert_eq!(change.message.as_deref(), Some(text));
+    assert_eq!(change.details["cause"], "never_connected");
+    assert_eq!(change.details["exit_code"], -1);
+    assert_eq!(change.details["exit_status"], "signal: killed");
+    assert_eq!(change.details["output"], json!(["idling"]));
+}
+
+#[test]
+fn a_process_that_outlives_its_connection_is_killed_after_the_grace() {
+    let host = Setup::new("connection-lost")
+        .timeouts(|timeouts| timeouts.disconnect_grace = Duration::from_millis(200))
+        .policy(|policy: RestartPolicy| policy.with_max_restart_attempts(0))
+        .start();
+    let session = host.install(url_printer(&host, "survivor"));
+    let mut events = host.events();
+    start(&session);
+    let url = printed_url(&host, &session, 0);
+    let peer = Peer::connect(host.address(), &target(&url));
+    events.until(session.id(), ReportedState::Active);
+    drop(peer);
+    let change = events.expect(session.id(), &[ReportedState::Connecting]);
+    assert_eq!(change.message.as_deref(), Some("connection lost"));
+    let change = events.expect(session.id(), &[ReportedState::Errored]);
+    assert_eq!(
+        change.message.as_deref(),
+        Some("connection lost, but the process did not end within 200ms and was killed")
+    );
+    assert_eq!(change.details["cause"], "connection_lost");
+    assert_eq!(change.details["exit_status"], "signal: killed");
+}
