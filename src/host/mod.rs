@@ -97,6 +97,9 @@ impl Host {
             return Ok(session);
         }
         let context = &shared.context;
+        if context.is_shut_down() {
+            return Err(Error::ShutDown);
+        }
         let record = context.store.get(id)?.ok_or(Error::NotInstalled(id))?;
         if record.mode() == PluginMode::Supervised && context.runtime.is_none() {
             return Err(runtime::unavailable(context.provider));
