@@ -245,9 +245,19 @@ impl Ward {
     }
 
     pub(super) fn connected(&mut self, run: Run) {
-        if let (true, Phase::Running(running)) = (run == self.run, &mut self.phase) {
-            running.active_since.get_or_insert_with(Instant::now);
-            running.patience = None;
+        if run != self.run {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Running(running) => {
+                running.active_since.get_or_insert_with(Instant::now);
+                running.patience = None;
+            }
+            // It was active, for so short a time that its end was seen in the same round.
+            Phase::Ending(ended, _) => {
+                ended.active_for.get_or_insert(Duration::ZERO);
+            }
+            _ => {}
         }
     }
 

@@ -259,6 +259,11 @@ impl Reservation {
             state.connection = Some(connection.clone());
             LiveCounters::add(&shared.counters.connections, 1);
             if !first_ping {
+                if shared.mode == PluginMode::Supervised {
+                    // Before anybody can see it active and make it exit: the reaper must not hear
+                    // of the exit first.
+                    context.reaper.connected(shared.id, self.run);
+                }
                 self.activate(&mut state);
             }
         }
@@ -270,8 +275,6 @@ impl Reservation {
         );
         if first_ping {
             self.ping_first(&connection)?;
-        } else if shared.mode == PluginMode::Supervised {
-            context.reaper.connected(shared.id, self.run);
         }
         Ok(())
     }
@@ -300,9 +303,9 @@ impl Reservation {
                 .as_ref()
                 .is_some_and(|current| Arc::ptr_eq(current, &pinged));
             if answered && current && state.reported == ReportedState::Connecting {
-                shared.enter(&mut state, ReportedState::Active, None);
-                drop(state);
+                // In this order for the same reason as above.
                 shared.context.reaper.connected(shared.id, run);
+                shared.enter(&mut state, ReportedState::Active, None);
             }
         });
         connection.post_call(Ping::NAME, &Empty {}, on_outcome)
