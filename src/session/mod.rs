@@ -25,6 +25,9 @@ mod state;
 mod supervision;
 pub(crate) mod workers;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
