@@ -1,1 +1,374 @@
-//! todo
+//! Calls to plugins that are answered: typed and raw, one and many at once.
+
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::support::{
+    Bench, LONG, Plugin, SHORT, connect, object, ping, start_ping, start_raw, until,
+};
+use crate::error::{Error, RpcError};
+use crate::id::RequestId;
+use crate::protocol::method::{
+    Configure, Empty, Event, ListModelsParams, Method, Ping, RobotModelProviderGenerate,
+    RobotModelProviderListModels, RobotToolCall,
+};
+
+/// Sends the worked example of a method (protocol file, section 9) and answers it with the worked
+/// answer; both must arrive as they are written there.
+#[track_caller]
+fn example<M: Method>(request: &str, response: &str) -> M::Reply
+where
+    M::Params: Sync,
+    M::Reply: Send,
+{
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let expected: Value = serde_json::from_str(request).unwrap();
+    let id: RequestId = expected["id"].as_str().unwrap().parse().unwrap();
+    let params = serde_json::from_value(expected["params"].clone()).unwrap();
+    let reply = thread::scope(|scope| {
+        let call = scope.spawn(|| bench.session.send::<M>(id, &params, LONG).unwrap());
+        assert_eq!(plugin.expect(M::NAME).message, expected);
+        plugin.send(response);
+        call.join().unwrap()
+    });
+    let mut answered: Value = serde_json::from_str(response).unwrap();
+    let mut answered = object(answered["result"].take());
+    assert_eq!(answered.remove("method").unwrap(), M::NAME);
+    assert_eq!(object(serde_json::to_value(&reply).unwrap()), answered);
+    let counters = bench.session.counters();
+    assert_eq!((counters.calls, counters.replies), (1, 1));
+    assert_eq!(counters.calls_in_flight, 0);
+    reply
+}
+
+#[test]
+fn the_event_example_goes_there_and_back() {
+    let reply = example::<Event>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","method":"event",
+            "params":{"event":"EventPostReacted","post_id":"d5k2jq45o2dtjn9ct5rg","root_post_id":"d5k2jps5o2dtjn9ct5r0"}}"#,
+        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","result":{"method":"event","ok":true}}"#,
+    );
+    assert!(reply.ok);
+}
+
+#[test]
+fn the_configure_example_goes_there_and_back() {
+    let reply = example::<Configure>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","method":"configure","params":{"channel":"general","limit":25,"loud":false}}"#,
+        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","result":{"method":"configure","ok":true}}"#,
+    );
+    assert!(reply.ok);
+}
+
+#[test]
+fn the_ping_example_goes_there_and_back() {
+    let reply = example::<Ping>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","method":"ping","params":{}}"#,
+        r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","result":{"method":"ping","pong":true,"status":"healthy","uptime_seconds":4.72}}"#,
+    );
+    assert_eq!(reply.status.as_deref(), Some("healthy"));
+}
+
+#[test]
+fn the_list_models_example_goes_there_and_back() {
+    let reply = example::<RobotModelProviderListModels>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","method":"robot_model_provider_list_models","params":{"provider":"acme"}}"#,
+        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","result":{"method":"robot_model_provider_list_models",
+            "models":[{"name":"acme/small-1","display_name":"Small 1","context_window":32768,"max_output_tokens":4096,"released_at":"2026-03-01T00:00:00Z"}]}}"#,
+    );
+    assert_eq!(reply.models[0].context_window, Some(32768));
+}
+
+#[test]
+fn the_generate_example_goes_there_and_back() {
+    let reply = example::<RobotModelProviderGenerate>(
+        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","method":"robot_model_provider_generate",
+            "params":{"provider":"acme","model":"small-1","system":"Be brief.","messages":[{"role":"user","content":"Which threads are new?"}],
+            "tools":[{"name":"thread_list","description":"Lists threads.","parameters":{"type":"object","properties":{"page":{"type":"integer"}}}}]}}"#,
+        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","result":{"method":"robot_model_provider_generate","finish_reason":"tool_calls",
+            "tool_calls":[{"id":"call_1","name":"thread_list","arguments":{"page":1}}]}}"#,
+    );
+    assert_eq!(reply.tool_calls[0].name, "thread_list");
+    assert_eq!(reply.failure(), None);
+}
+
+#[test]
+fn the_tool_call_examples_go_there_and_back() {
+    let request = r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","method":"robot_tool_call",
+        "params":{"provider_id":"weather","tool_id":"forecast","call_id":"call_9","session_id":"d5k2k9c5o2dtjn9ct5v0",
+        "account_id":"d5k1vcs5o2dtjn9ct49g","arguments":{"city":"Oslo","days":2}}}"#;
+    let reply = example::<RobotToolCall>(
+        request,
+        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","output":{"summary":"rain, then sun"}}}"#,
+    );
+    assert_eq!(reply.output["summary"], "rain, then sun");
+    // The tool failed; the call did not.
+    let reply = example::<RobotToolCall>(
+        request,
+        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","error":"unknown city"}}"#,
+    );
+    assert_eq!(reply.failure(), Some("unknown city"));
+}
+
+#[test]
+fn null_for_empty_from_a_go_plugin_is_understood() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let params = ListModelsParams::default();
+    let call = bench
+        .session
+        .start_call::<RobotModelProviderListModels>(&params, LONG)
+        .unwrap();
+    let request = plugin.expect("robot_model_provider_list_models");
+    plugin.reply(&request, json!({"models": null}));
+    assert!(call.wait().unwrap().models.is_empty());
+}
+
+#[derive(Serialize, Deserialize, Debug, PartialEq)]
+struct Text {
+    text: String,
+}
+
+struct Shout;
+
+impl Method for Shout {
+    const NAME: &'static str = "acme.shout";
+    type Params = Text;
+    type Reply = Text;
+}
+
+#[test]
+fn methods_of_the_embedders_own_are_called_by_type_and_by_name() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2 {
+                let request = plugin.expect("acme.shout");
+                let text = request.params["text"].as_str().unwrap().to_uppercase();
+                plugin.reply(&request, json!({"text": text}));
+            }
+        });
+        let params = Text {
+            text: "hey".to_owned(),
+        };
+        let expected = Text {
+            text: "HEY".to_owned(),
+        };
+        assert_eq!(
+            bench.session.call::<Shout>(&params, LONG).unwrap(),
+            expected
+        );
+        let reply = bench.session.call_raw("acme.shout", &params, LONG).unwrap();
+        assert_eq!(reply.read::<Text>().unwrap(), expected);
+        assert!(
+            reply.as_json().contains(r#""text":"HEY""#),
+            "{}",
+            reply.as_json()
+        );
+    });
+}
+
+#[test]
+fn an_error_from_the_plugin_is_told_with_its_code() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    for (error, expected) in [
+        (
+            r#"{"code":-32000,"message":"handler error: no"}"#,
+            RpcError::new(-32000, "handler error: no"),
+        ),
+        (r#"{"message":"no code"}"#, RpcError::new(0, "no code")),
+        ("{}", RpcError::new(0, "")),
+    ] {
+        // The seed's kind of error responses carry a null result beside.
+        for beside in ["", r#","result":null"#] {
+            let call = start_ping(&bench.session);
+            let id = plugin.expect("ping").id;
+            plugin.send(&format!(
+                r#"{{"jsonrpc":"2.0","id":"{id}","error":{error}{beside}}}"#
+            ));
+            let refused = call.wait().unwrap_err();
+            assert!(
+                matches!(&refused, Error::Rpc(found) if **found == expected),
+                "{refused:?}"
+            );
+            assert!(!refused.is_retryable() && !refused.is_timeout());
+        }
+    }
+    let counters = bench.session.counters();
+    assert_eq!((counters.refusals, counters.replies), (6, 0));
+}
+
+/// A shuffle that is the same every time.
+fn shuffled<T>(items: Vec<T>) -> Vec<T> {
+    let mut numbered: Vec<_> = items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| (index * 7919 % 1009, item))
+        .collect();
+    numbered.sort_by_key(|(place, _)| *place);
+    numbered.into_iter().map(|(_, item)| item).collect()
+}
+
+#[test]
+fn one_thread_has_64_calls_in_flight_and_each_gets_its_own_answer() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let calls: Vec<_> = (0..64)
+        .map(|number| start_raw(&bench.session, "echo", json!({"number": number})))
+        .collect();
+    assert_eq!(bench.session.counters().calls_in_flight, 64);
+    let requests = (0..64).map(|_| plugin.expect("echo")).collect();
+    for request in shuffled(requests) {
+        let params = request.params.clone();
+        plugin.reply(&request, params);
+    }
+    for (number, call) in calls.into_iter().enumerate() {
+        let reply: Value = call.wait().unwrap().read().unwrap();
+        assert_eq!(reply["number"], number);
+    }
+    assert_eq!(bench.session.counters().calls_in_flight, 0);
+}
+
+fn two_hundred_callers(bench: &Bench, plugin: &Plugin) {
+    const CALLERS: usize = 200;
+    thread::scope(|scope| {
+        for number in 0..CALLERS {
+            scope.spawn(move || {
+                let params = json!({"number": number});
+                let reply = bench.session.call_raw("echo", &params, LONG).unwrap();
+                assert_eq!(reply.read::<Value>().unwrap()["number"], number);
+            });
+        }
+        let requests = (0..CALLERS).map(|_| plugin.expect("echo")).collect();
+        for request in shuffled(requests) {
+            let params = request.params.clone();
+            plugin.reply(&request, params);
+        }
+    });
+    let counters = bench.session.counters();
+    assert_eq!((counters.calls, counters.replies), (200, 200));
+    assert_eq!((counters.calls_in_flight, counters.stray_replies), (0, 0));
+}
+
+#[test]
+fn two_hundred_callers_in_memory_each_get_their_own_answer() {
+    let bench = Bench::new();
+    two_hundred_callers(&bench, &bench.connect());
+}
+
+#[test]
+fn two_hundred_callers_over_a_websocket_each_get_their_own_answer() {
+    let bench = Bench::new();
+    two_hundred_callers(&bench, &bench.connect_socket());
+}
+
+#[test]
+fn an_answer_can_be_asked_for_without_waiting() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let mut call = start_ping(&bench.session);
+    assert!(call.try_wait().is_none());
+    let request = plugin.expect("ping");
+    plugin.reply(&request, json!({"pong": true}));
+    let mut reply = None;
+    until("answer", || {
+        reply = call.try_wait();
+        reply.is_some()
+    });
+    assert!(reply.unwrap().unwrap().pong);
+    assert!(call.try_wait().is_none(), "the answer came twice");
+
+    // The raw form, and a time that runs out.
+    let mut call = bench
+        .session
+        .start_call_raw("never", &json!({}), SHORT)
+        .unwrap();
+    let mut reply = None;
+    until("timeout", || {
+        reply = call.try_wait();
+        reply.is_some()
+    });
+    assert!(reply.unwrap().unwrap_err().is_timeout());
+    assert_eq!(bench.session.counters().timeouts, 1);
+}
+
+#[test]
+fn an_id_of_the_callers_own_is_sent_and_can_be_used_again() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let id: RequestId = "d5k2m2c5o2dtjn9ct6bg".parse().unwrap();
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            let first = scope.spawn(|| bench.session.send::<Ping>(id, &Empty {}, LONG));
+            let request = plugin.expect("ping");
+            assert_eq!(request.id, "d5k2m2c5o2dtjn9ct6bg");
+            // Not while it is in flight; the first call is not disturbed.
+            let refused = bench.session.send::<Ping>(id, &Empty {}, LONG);
+            assert!(matches!(refused, Err(Error::IdInUse(found)) if found == id));
+            plugin.reply(&request, json!({"pong": true}));
+            assert!(first.join().unwrap().unwrap().pong);
+        });
+    }
+}
+
+#[test]
+fn answers_to_nobody_are_dropped_and_counted() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    // Late.
+    let late = bench.session.start_call::<Ping>(&Empty {}, SHORT);
+    let late_request = plugin.expect("ping");
+    assert!(late.unwrap().wait().unwrap_err().is_timeout());
+    plugin.reply(&late_request, json!({"pong": true}));
+    // Given up.
+    drop(start_ping(&bench.session));
+    let given_up = plugin.expect("ping");
+    plugin.refuse(&given_up, -32000, "no");
+    // Twice.
+    let call = start_ping(&bench.session);
+    let twice = plugin.expect("ping");
+    plugin.reply(&twice, json!({"pong": true}));
+    plugin.reply(&twice, json!({"pong": false}));
+    assert!(call.wait().unwrap().pong);
+    // Of an id that was never sent, or that nobody could have sent.
+    plugin.send(r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","result":{"method":"ping"}}"#);
+    plugin.send(r#"{"jsonrpc":"2.0","id":17,"result":{"method":"ping"}}"#);
+    plugin.send(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#);
+
+    bench.ping(&plugin);
+    let counters = bench.session.counters();
+    assert_eq!(counters.stray_replies, 6);
+    assert_eq!((counters.replies, counters.timeouts), (2, 1));
+    assert_eq!(counters.calls_in_flight, 0);
+}
+
+#[test]
+fn a_call_from_the_plugin_with_the_id_of_ours_is_no_answer() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let call = start_ping(&bench.session);
+    let request = plugin.expect("ping");
+    let answer = plugin.call(&format!("\"{}\"", request.id), "get_config", "{}");
+    assert_eq!(answer["result"]["config"], json!({}));
+    plugin.reply(&request, json!({"pong": true}));
+    assert!(call.wait().unwrap().pong);
+}
+
+#[test]
+fn two_plugins_of_a_host_do_not_get_each_others_answers() {
+    let bench = Bench::new();
+    let other = bench.load(|record| record);
+    let (plugin, other_plugin) = (bench.connect(), connect(&other, ""));
+    let call = start_ping(&bench.session);
+    let request = plugin.expect("ping");
+    other_plugin.reply(&request, json!({"pong": false}));
+    ping(&other, &other_plugin);
+    assert_eq!(other.counters().stray_replies, 1);
+    plugin.reply(&request, json!({"pong": true}));
+    assert!(call.wait().unwrap().pong);
+}

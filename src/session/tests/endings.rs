@@ -1,1 +1,210 @@
-//! todo
+//! When a connection ends, every call in flight fails at once and with the true cause; none is
+//! sent again.
+
+use serde_json::json;
+
+use super::support::{Bench, LONG, start_raw};
+use crate::config::Limits;
+use crate::error::{Disconnect, Error};
+use crate::session::PendingReply;
+use crate::state::{ActiveState, ReportedState};
+
+fn three_calls(bench: &Bench) -> [PendingReply; 3] {
+    [1, 2, 3].map(|number| start_raw(&bench.session, "work", json!({"number": number})))
+}
+
+/// All calls fail long before their own time is over, with a cause that is as expected.
+#[track_caller]
+fn assert_all_end(calls: [PendingReply; 3], expected: &str, is_it: fn(&Disconnect) -> bool) {
+    for call in calls {
+        match call.wait() {
+            Err(Error::Disconnected(cause)) => {
+                assert!(is_it(&cause), "{cause:?}");
+                assert_eq!(cause.to_string(), expected);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What a call says right after an end and from then on.
+#[track_caller]
+fn assert_not_callable(bench: &Bench, state: ReportedState) {
+    match bench.session.call_raw("work", &json!({}), LONG) {
+        Err(Error::Disconnected(_) | Error::State { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    bench.session.wait_for(state, LONG).unwrap();
+    match bench.session.call_raw("work", &json!({}), LONG) {
+        Err(Error::State { state: found, .. }) => assert_eq!(found, state),
+        other => panic!("{other:?}"),
+    }
+    let counters = bench.session.counters();
+    assert_eq!((counters.calls_in_flight, counters.disconnects), (0, 5));
+}
+
+#[test]
+fn calls_in_flight_fail_when_the_plugin_closes() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let calls = three_calls(&bench);
+    for _ in 0..3 {
+        plugin.expect("work");
+    }
+    plugin.close(1001, "going away");
+    assert_all_end(
+        calls,
+        "closed by the plugin (code 1001, going away)",
+        |cause| {
+            matches!(
+                cause,
+                Disconnect::ByPeer {
+                    code: Some(1001),
+                    ..
+                }
+            )
+        },
+    );
+    assert_not_callable(&bench, ReportedState::Connecting);
+}
+
+#[test]
+fn calls_in_flight_fail_when_the_plugin_closes_its_websocket() {
+    let bench = Bench::new();
+    let plugin = bench.connect_socket();
+    let calls = three_calls(&bench);
+    plugin.close(1000, "shutting down");
+    assert_all_end(
+        calls,
+        "closed by the plugin (code 1000, shutting down)",
+        |cause| {
+            matches!(
+                cause,
+                Disconnect::ByPeer {
+                    code: Some(1000),
+                    ..
+                }
+            )
+        },
+    );
+    assert_not_callable(&bench, ReportedState::Connecting);
+}
+
+#[test]
+fn calls_in_flight_fail_when_the_connection_is_lost() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let calls = three_calls(&bench);
+    drop(plugin);
+    assert_all_end(calls, "connection lost", |cause| {
+        matches!(cause, Disconnect::Lost)
+    });
+    assert_not_callable(&bench, ReportedState::Connecting);
+
+    let bench = Bench::new();
+    let socket = bench.connect_silent();
+    let calls = three_calls(&bench);
+    drop(socket);
+    assert_all_end(calls, "connection lost", |cause| {
+        matches!(cause, Disconnect::Lost)
+    });
+    assert_not_callable(&bench, ReportedState::Connecting);
+}
+
+#[test]
+fn calls_in_flight_fail_when_the_plugin_is_stopped() {
+    for over_socket in [false, true] {
+        let bench = Bench::new();
+        let _plugin = if over_socket {
+            bench.connect_socket()
+        } else {
+            bench.connect()
+        };
+        let calls = three_calls(&bench);
+        bench
+            .session
+            .set_active_state(ActiveState::Inactive)
+            .unwrap();
+        assert_all_end(calls, "closed by the host: closed", |cause| {
+            matches!(cause, Disconnect::ByHost { code: 1000, .. })
+        });
+        assert_not_callable(&bench, ReportedState::Inactive);
+    }
+}
+
+#[test]
+fn calls_in_flight_fail_when_the_host_shuts_down() {
+    for over_socket in [false, true] {
+        let bench = Bench::new();
+        let _plugin = if over_socket {
+            bench.connect_socket()
+        } else {
+            bench.connect()
+        };
+        let calls = three_calls(&bench);
+        let report = bench.host.shutdown(LONG);
+        assert!(report.is_complete(), "{report:?}");
+        assert_all_end(
+            calls,
+            "closed by the host: host is shutting down",
+            |cause| matches!(cause, Disconnect::ByHost { code: 1012, .. }),
+        );
+        let refused = bench.session.call_raw("work", &json!({}), LONG);
+        assert!(matches!(refused, Err(Error::ShutDown)), "{refused:?}");
+    }
+}
+
+#[test]
+fn calls_in_flight_fail_when_the_plugin_is_unloaded() {
+    let bench = Bench::new();
+    let _plugin = bench.connect();
+    let calls = three_calls(&bench);
+    bench.host.unload(bench.session.id()).unwrap();
+    assert_all_end(calls, "closed by the host: closed", |cause| {
+        matches!(cause, Disconnect::ByHost { code: 1000, .. })
+    });
+    let refused = bench.session.call_raw("work", &json!({}), LONG);
+    assert!(matches!(refused, Err(Error::NotLoaded(_))), "{refused:?}");
+}
+
+#[test]
+fn calls_in_flight_fail_when_the_plugin_sends_too_much() {
+    let bench = Bench::with_host(|builder| {
+        builder.limits(Limits {
+            read_message: 1000,
+            ..Limits::default()
+        })
+    });
+    let plugin = bench.connect_socket();
+    let calls = three_calls(&bench);
+    for _ in 0..3 {
+        plugin.expect("work");
+    }
+    plugin.send(&"x".repeat(1001));
+    assert_all_end(
+        calls,
+        "the plugin sent a message over the limit of 1000 bytes",
+        |cause| matches!(cause, Disconnect::TooLarge { limit: 1000 }),
+    );
+    assert_eq!(plugin.expect_close().0, 1009);
+    assert_not_callable(&bench, ReportedState::Connecting);
+}
+
+#[test]
+fn nothing_is_sent_again_on_the_next_connection() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    let calls = three_calls(&bench);
+    plugin.expect("work");
+    drop(plugin);
+    for call in calls {
+        assert!(call.wait().unwrap_err().is_disconnected());
+    }
+    bench
+        .session
+        .wait_for(ReportedState::Connecting, LONG)
+        .unwrap();
+    let plugin = bench.connect();
+    bench.ping(&plugin);
+    assert!(plugin.has_nothing_more());
+}
