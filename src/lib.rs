@@ -1,5 +1,4 @@
-//! A plugin host for blocking Rust servers.
-
+#![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod auth;
@@ -40,3 +39,13 @@ pub use session::{
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_readme_shows_the_example_as_it_is() {
+        let example = include_str!("../tests/examples/embed.rs");
+        let (_, code) = example.split_once("\n\n").unwrap();
+        assert!(include_str!("../README.md").contains(code));
+    }
+}
