@@ -1,0 +1,18 @@
+//! The program as people and other programs meet it: the real binary as a child process, with real
+//! plugins written in shell and Python.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+// Scratch folders, plugins, and the program with its output read line by line.
+mod support;
+
+// From the first state to the end on request, and what ends a run early.
+mod lives;
+// What is printed, and what happens when nobody reads it.
+mod output;
+// Arguments that set things: data, variables, external plugins.
+mod settings;
+// Arguments that cannot work.
+mod usage;
+// `validate`.
+mod validate;

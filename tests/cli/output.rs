@@ -1,0 +1,103 @@
+//! What is printed for people, and standard output that nobody reads.
+
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{
+    ANSWERING, FAILING, Program, Scratch, is_alive, manifest, pid, text, wait_for,
+};
+
+/// Prints more than any pipe or queue holds, says so in a file, and waits to be ended.
+const FLOODING: &str = r#"#!/usr/bin/env python3
+import os, signal, sys
+signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+print("pid", os.getpid(), flush=True)
+line = "x" * 1000 + "\n"
+for _ in range(40_000):
+    sys.stderr.write(line)
+sys.stderr.flush()
+open("flooded", "w").write(str(os.getpid()))
+signal.pause()
+"#;
+
+#[test]
+fn lines_begin_with_names_that_tell_plugins_apart() {
+    let scratch = Scratch::new();
+    let plugin = "#!/bin/sh\nprintf '\\033[31mred\\033[0m \\007\\n'\nexec cat >/dev/null\n";
+    scratch.plugin("one", &manifest("twin"), plugin);
+    scratch.plugin("two", &manifest("twin"), FAILING);
+    scratch.plugin("three", &manifest("longer-name"), ANSWERING);
+    let arguments = [
+        "run",
+        "one",
+        "two",
+        "three",
+        "--max-restart-attempts",
+        "1",
+        "--max-backoff",
+        "10ms",
+    ];
+    let mut program = Program::start(scratch.command(arguments));
+    let mut text = String::new();
+    let wanted = [
+        "twin#1       * starting\n",
+        "twin#1       * connecting\n",
+        // Colours of plugins are dropped, and what would ring the bell is shown.
+        "twin#1       | red \\u{7}\n",
+        "twin#2       ! and failed\n",
+        "twin#2       * restarting in 10ms: exit status 42\n",
+        "twin#2       * errored: exit status 42\n               ended with   exit status 42\n               \
+         attempts     2\n               last output  ",
+        "longer-name  * active\n",
+    ];
+    while !wanted.iter().all(|part| text.contains(part)) {
+        let line = program
+            .line()
+            .unwrap_or_else(|| panic!("ended after:\n{text}"));
+        text += &line;
+        text.push('\n');
+    }
+    assert!(!text.contains('\u{1b}'), "{text}");
+    program.signal(Signal::TERM);
+    assert_eq!(program.end().status.code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_run_in_order() {
+    let scratch = Scratch::new();
+    let chatty = "#!/bin/sh\ntrap 'exit 0' INT\necho pid $$\nwhile :; do echo chatter; done\n";
+    scratch.plugin("chatty", &manifest("chatty"), chatty);
+    let mut program = Program::start(scratch.command(["run", "chatty"]));
+    let pid = pid(&program.line_with("pid "));
+    program.stop_reading();
+    let output = program.end();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("panicked"));
+    assert!(!is_alive(pid));
+    scratch.assert_nothing_left();
+}
+
+#[test]
+fn a_reader_that_is_stuck_holds_up_neither_plugins_nor_signals() {
+    let scratch = Scratch::new();
+    let folder = scratch.plugin("flooding", &manifest("flooding"), FLOODING);
+    let mut child = scratch
+        .command(["run", "flooding"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Open, and never read.
+    let stdout = child.stdout.take().unwrap();
+    let flooded = wait_for("the plugin to get rid of its output", || {
+        let text = std::fs::read_to_string(folder.join("flooded")).ok()?;
+        Pid::from_raw(text.parse().ok()?)
+    });
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let status = wait_for("the end of the program", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert!(!is_alive(flooded));
+    scratch.assert_nothing_left();
+    drop(stdout);
+}

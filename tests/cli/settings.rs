@@ -1,0 +1,125 @@
+//! Arguments that set things.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{DEADLINE, Program, Scratch, manifest, text};
+
+/// Prints one line and waits for the end.
+fn saying(what: &str) -> String {
+    format!("#!/bin/sh\ntrap 'exit 0' INT\n{what}\ncat >/dev/null\n")
+}
+
+fn first_log(program: &mut Program) -> String {
+    let object = program.object_with("a line", |object| object["type"] == "log");
+    object["line"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_data_folder_is_kept_and_found_again() {
+    let scratch = Scratch::new();
+    let count = saying(
+        "echo x >>\"$PLUGIN_DATA_DIR/runs\"\necho \"run $(wc -l <\"$PLUGIN_DATA_DIR/runs\" | tr -d ' ')\"",
+    );
+    let json = manifest("counting").to_string();
+    scratch.zip(
+        "counting.zip",
+        &[("manifest.json", &json, 0o644), ("main", &count, 0o755)],
+    );
+    for run in ["run 1", "run 2"] {
+        let arguments = ["run", "counting.zip", "--json", "--data", "kept"];
+        let mut program = Program::start(scratch.command(arguments));
+        assert_eq!(first_log(&mut program), run);
+
+        let second = scratch.output(&["run", "counting.zip", "--data", "kept"]);
+        assert_eq!(second.status.code(), Some(1));
+        assert_eq!(
+            text(&second.stderr),
+            "plugin-runner: another plugin-runner is using the data folder kept; name another \
+             with --data\n"
+        );
+
+        program.signal(Signal::TERM);
+        assert_eq!(program.end().status.code(), Some(0));
+    }
+    assert!(scratch.path("kept").is_dir());
+    scratch.assert_nothing_left();
+}
+
+#[test]
+fn variables_are_given_and_passed_on_and_nothing_else_is() {
+    let scratch = Scratch::new();
+    let plugin = saying("echo \"$GIVEN,$PASSED,${SECRET-unset}\"");
+    scratch.plugin("hello", &manifest("hello"), &plugin);
+    let arguments = [
+        "run",
+        "hello",
+        "--json",
+        "--env",
+        "GIVEN=a=b",
+        "--env",
+        "PASSED",
+    ];
+    let mut command = scratch.command(arguments);
+    command.env("PASSED", "on").env("SECRET", "s");
+    let mut program = Program::start(command);
+    assert_eq!(first_log(&mut program), "a=b,on,unset");
+    program.signal(Signal::TERM);
+    assert_eq!(program.end().status.code(), Some(0));
+}
+
+#[test]
+fn an_external_plugin_connects_with_the_printed_url() {
+    let scratch = Scratch::new();
+    scratch.write("outside.json", manifest("outside").to_string());
+    let arguments = ["run", "--external", "outside.json", "--json"];
+    let mut program = Program::start(scratch.command(arguments));
+    let external = program.object_with("a URL", |object| object["type"] == "external");
+    assert_eq!(external["plugin"], "outside");
+    program.state("outside", "connecting");
+
+    let url = external["url"].as_str().unwrap();
+    let (authority, target) = url
+        .strip_prefix("ws://")
+        .and_then(|rest| rest.split_once('/'))
+        .unwrap();
+    let mut stream = TcpStream::connect(authority).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(
+        stream,
+        "GET /{target} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(text(&status), "HTTP/1.1 101");
+    program.state("outside", "active");
+
+    program.signal(Signal::TERM);
+    let inactive = program.state("outside", "inactive");
+    assert_eq!(
+        (&inactive["message"], &inactive["details"]),
+        (&Value::Null, &json!({}))
+    );
+    assert_eq!(program.end().status.code(), Some(0));
+}
+
+#[test]
+fn people_get_the_url_too() {
+    let scratch = Scratch::new();
+    scratch.write("outside.json", manifest("outside").to_string());
+    let mut program = Program::start(scratch.command(["run", "--external", "outside.json"]));
+    let line = program.line().unwrap();
+    assert!(
+        line.starts_with("outside  > connects to ws://127.0.0.1:")
+            && line.contains("/rpc?token=sdprt_"),
+        "{line}"
+    );
+    program.signal(Signal::TERM);
+    assert_eq!(program.end().status.code(), Some(0));
+}

@@ -1,0 +1,289 @@
+//! What the tests share. Waiting is for lines and conditions, with a deadline that a passing test
+//! never comes near.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A plugin over stdio that says who it is and answers every call. With `stubborn` among its
+/// arguments it ignores being asked to end.
+pub(crate) const ANSWERING: &str = r#"#!/usr/bin/env python3
+import json, os, signal, sys
+stubborn = "stubborn" in sys.argv
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN if stubborn else lambda *_: os._exit(0))
+print("pid", os.getpid(), flush=True)
+for line in sys.stdin:
+    call = json.loads(line)
+    answer = {"jsonrpc": "2.0", "id": call["id"], "result": {"method": call["method"]}}
+    print(json.dumps(answer), flush=True)
+while stubborn:
+    signal.pause()
+"#;
+
+/// A plugin that prints and fails.
+pub(crate) const FAILING: &str = "#!/bin/sh\necho tried\necho and failed >&2\nexit 42\n";
+
+/// A folder for one test, removed at its end.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "cli-{}-{}",
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(path.join("tmp")).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Where programs that the test runs put their temporary folders.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.path("tmp")
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A plugin's folder with this program as `./main`.
+    pub(crate) fn plugin(&self, folder: &str, manifest: &Value, program: &str) -> PathBuf {
+        self.write(&format!("{folder}/manifest.json"), manifest.to_string());
+        let main = self.write(&format!("{folder}/main"), program);
+        fs::set_permissions(main, fs::Permissions::from_mode(0o755)).unwrap();
+        self.path(folder)
+    }
+
+    /// A zip archive of these files, each with its Unix mode, not compressed.
+    pub(crate) fn zip(&self, name: &str, files: &[(&str, &str, u32)]) -> PathBuf {
+        let mut zip = zip::ZipWriter::new(fs::File::create(self.path(name)).unwrap());
+        for (path, content, mode) in files {
+            let options = zip::write::SimpleFileOptions::default()
+                .compression_method(zip::CompressionMethod::Stored)
+                .unix_permissions(*mode);
+            zip.start_file(*path, options).unwrap();
+            zip.write_all(content.as_bytes()).unwrap();
+        }
+        zip.finish().unwrap();
+        self.path(name)
+    }
+
+    /// The program, with its temporary folders in this one.
+    pub(crate) fn command<I: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plugin-runner"));
+        command
+            .args(arguments)
+            .env("TMPDIR", self.temporary())
+            .current_dir(&self.0)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn output(&self, arguments: &[&str]) -> Output {
+        Program::start(self.command(arguments)).end()
+    }
+
+    /// Asserts that no run left its temporary folder.
+    pub(crate) fn assert_nothing_left(&self) {
+        let left: Vec<_> = fs::read_dir(self.temporary()).unwrap().collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A manifest of a stdio plugin with `./main`.
+pub(crate) fn manifest(id: &str) -> Value {
+    json!({
+        "id": id, "author": "tests", "name": id, "description": "for tests", "version": "1.0.0",
+        "command": "./main", "transport": "stdio",
+    })
+}
+
+/// The program, running.
+pub(crate) struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Option<JoinHandle<String>>,
+    /// All lines so far, to show when something fails.
+    seen: Vec<String>,
+}
+
+impl Program {
+    /// Starts it, and reads its output.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = unbounded();
+        let output = child.stdout.take().unwrap();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines() {
+                if sender.send(line.unwrap()).is_err() {
+                    // Nobody wants to hear more: the pipe closes.
+                    return;
+                }
+            }
+        });
+        let mut errors = child.stderr.take().unwrap();
+        let errors = thread::spawn(move || {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self {
+            child,
+            lines,
+            errors: Some(errors),
+            seen: Vec::new(),
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// The next line of its standard output; `None` when it ended.
+    pub(crate) fn line(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => {
+                self.seen.push(line.clone());
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no line in time after {:#?}", self.seen),
+        }
+    }
+
+    /// The first line from here on that is wanted.
+    pub(crate) fn line_with(&mut self, part: &str) -> String {
+        while let Some(line) = self.line() {
+            if line.contains(part) {
+                return line;
+            }
+        }
+        panic!("ended without {part:?} after {:#?}", self.seen);
+    }
+
+    /// The next object; for a program with `--json`.
+    pub(crate) fn object(&mut self) -> Option<Value> {
+        let line = self.line()?;
+        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+    }
+
+    /// The first object from here on that is wanted.
+    pub(crate) fn object_with(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        while let Some(object) = self.object() {
+            if wanted(&object) {
+                return object;
+            }
+        }
+        panic!("ended without {what} after {:#?}", self.seen);
+    }
+
+    /// Waits until a plugin is in a state, and gives that state change.
+    pub(crate) fn state(&mut self, plugin: &str, to: &str) -> Value {
+        self.object_with(&format!("{plugin} {to}"), |object| {
+            object["type"] == "state" && object["plugin"] == plugin && object["to"] == to
+        })
+    }
+
+    /// Waits until a plugin says which process it is.
+    pub(crate) fn pid(&mut self, plugin: &str) -> Pid {
+        let object = self.object_with("a pid", |object| {
+            let line = object["line"].as_str().unwrap_or_default();
+            object["plugin"] == plugin && line.starts_with("pid ")
+        });
+        pid(object["line"].as_str().unwrap())
+    }
+
+    /// All objects until the end.
+    pub(crate) fn objects(&mut self) -> Vec<Value> {
+        std::iter::from_fn(|| self.object()).collect()
+    }
+
+    /// No more reading: whatever it writes from now on fails.
+    pub(crate) fn stop_reading(&mut self) {
+        self.lines = unbounded().1;
+    }
+
+    /// Waits for its end; gives its exit status and the rest of its output.
+    pub(crate) fn end(mut self) -> Output {
+        let mut stdout = String::new();
+        while let Some(line) = self.line() {
+            stdout += &line;
+            stdout.push('\n');
+        }
+        let status = wait_for("the end of the program", || self.child.try_wait().unwrap());
+        Output {
+            status,
+            stdout: stdout.into_bytes(),
+            stderr: self.errors.take().unwrap().join().unwrap().into_bytes(),
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The process that a line `pid 123` names.
+pub(crate) fn pid(line: &str) -> Pid {
+    let number = line.rsplit(' ').next().unwrap();
+    Pid::from_raw(number.parse().unwrap()).unwrap()
+}
+
+pub(crate) fn is_alive(pid: Pid) -> bool {
+    test_kill_process(pid).is_ok()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Waits for a condition that nothing announces.
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

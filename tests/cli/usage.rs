@@ -1,0 +1,133 @@
+//! Arguments that cannot work: one sentence, and the exit code that the help tells of.
+
+use std::net::TcpListener;
+
+use crate::support::{Scratch, manifest, text};
+
+#[test]
+fn mistakes_are_told_in_one_sentence() {
+    let scratch = Scratch::new();
+    scratch.plugin("fine", &manifest("fine"), "#!/bin/sh\n");
+    scratch.write("empty/readme", "");
+    scratch.write("yaml/manifest.yaml", "id: x");
+    scratch.write("text.zip", "this is no archive");
+    scratch.write("broken/manifest.json", "{\"id\": \"a b\"}");
+    let mut silent = manifest("silent");
+    silent["command"] = "".into();
+    scratch.plugin("silent", &silent, "");
+    for (arguments, code, part) in [
+        (
+            &["run", "nowhere"][..],
+            1,
+            "nowhere: cannot open it: No such file",
+        ),
+        (
+            &["run", "empty"],
+            1,
+            "empty: no manifest.json in this folder",
+        ),
+        (&["run", "yaml"], 1, "convert its manifest.yaml to JSON"),
+        (&["run", "text.zip"], 1, "text.zip: not a zip archive"),
+        (
+            &["run", "fine/manifest.json"],
+            1,
+            "give the folder that it is in",
+        ),
+        (
+            &["run", "broken"],
+            1,
+            "field `author` is missing or empty; field `name` is missing",
+        ),
+        (&["run", "silent"], 1, "the manifest names no command"),
+        (&["run", "fine", "nowhere"], 1, "nowhere: cannot open it"),
+        (
+            &["run", "--external", "nowhere.json"],
+            1,
+            "nowhere.json: cannot read it",
+        ),
+        (
+            &["run", "fine", "--stop-grace", "3"],
+            2,
+            "write 3ms, 3s or 3m",
+        ),
+        (
+            &["run", "fine", "--max-backoff", "soon"],
+            2,
+            "such as 500ms, 3s or 2m",
+        ),
+        (
+            &["run", "fine", "--connect-timeout", "0s"],
+            2,
+            "longer than zero",
+        ),
+        (
+            &["run", "fine", "--max-backoff", "25h"],
+            2,
+            "setting max_backoff: is longer than a day",
+        ),
+        (
+            &["run", "fine", "--max-restart-attempts", "-1"],
+            2,
+            "--help tells",
+        ),
+        (
+            &["run", "fine", "--listen", "here"],
+            2,
+            "such as 127.0.0.1:8000",
+        ),
+        (
+            &["run", "fine", "--env", "=x"],
+            2,
+            "write NAME or NAME=VALUE",
+        ),
+        (
+            &["run", "fine", "--data", "empty/readme"],
+            1,
+            "cannot make the data folder",
+        ),
+        (&["run", "--jsn"], 2, "unexpected argument '--jsn'"),
+        (&["walk"], 2, "unrecognized subcommand 'walk'"),
+        (&["validate"], 2, "<PATH>"),
+        (&["validate", "nowhere"], 1, "nowhere: cannot open it"),
+    ] {
+        let output = scratch.output(arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(part), "{arguments:?}: {said}");
+        assert!(said.starts_with("plugin-runner: "), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+    scratch.assert_nothing_left();
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let scratch = Scratch::new();
+    scratch.plugin("fine", &manifest("fine"), "#!/bin/sh\n");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = scratch.output(&["run", "fine", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with(&format!("plugin-runner: --listen {address}: ")),
+        "{said}"
+    );
+    assert!(said.contains("in use"), "{said}");
+    scratch.assert_nothing_left();
+}
+
+#[test]
+fn help_tells_the_exit_codes_and_hides_the_sample() {
+    let scratch = Scratch::new();
+    for arguments in [&["--help"][..], &["run", "--help"]] {
+        let output = scratch.output(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stdout).contains("Exit codes:"));
+        assert!(!text(&output.stdout).contains("sample-plugin"));
+    }
+    let output = scratch.output(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("Usage: plugin-runner <COMMAND>"));
+}

@@ -1,0 +1,178 @@
+//! `validate`: what is said of plugins that have something wrong, and of those that have not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+
+use crate::support::{Scratch, manifest, text};
+
+/// The exit code, and what is printed.
+fn validate(scratch: &Scratch, path: &str) -> (Option<i32>, String) {
+    let output = scratch.output(&["validate", path]);
+    scratch.assert_nothing_left();
+    let said = text(&output.stderr);
+    match output.status.code() {
+        Some(0) => assert_eq!(said, ""),
+        _ => assert!(
+            said.starts_with(&format!("plugin-runner: {path} has ")),
+            "{said}"
+        ),
+    }
+    (output.status.code(), text(&output.stdout).to_owned())
+}
+
+#[test]
+fn good_plugins_are_told_what_they_are() {
+    let scratch = Scratch::new();
+    scratch.plugin("fine", &manifest("fine"), "#!/bin/sh\n");
+    assert_eq!(
+        validate(&scratch, "fine"),
+        (
+            Some(0),
+            "ok: fine is plugin fine, version \"1.0.0\", over stdio\n".to_owned()
+        )
+    );
+    let json = manifest("zipped").to_string();
+    scratch.zip(
+        "fine.zip",
+        &[("manifest.json", &json, 0o644), ("main", "12345", 0o755)],
+    );
+    let size = json.len() + 5;
+    assert_eq!(
+        validate(&scratch, "fine.zip"),
+        (
+            Some(0),
+            format!(
+                "ok: fine.zip is plugin zipped, version \"1.0.0\", over stdio, 2 files of {size} bytes\n"
+            )
+        )
+    );
+}
+
+#[test]
+fn every_problem_is_told() {
+    let scratch = Scratch::new();
+    let bad = json!({"id": "a b", "author": "", "name": 3, "events_consumed": [""]});
+    scratch.write("bad/manifest.json", bad.to_string());
+    let (code, said) = validate(&scratch, "bad");
+    assert_eq!(code, Some(1));
+    for field in ["`id`", "`author`", "`name`", "`events_consumed[0]`"] {
+        let lines = said.lines().filter(|line| line.contains(field));
+        assert_eq!(lines.count(), 1, "{field}: {said}");
+    }
+    assert!(
+        said.lines().all(|line| line.starts_with("problem: ")),
+        "{said}"
+    );
+
+    // The same for what is wrong with an archive.
+    scratch.zip(
+        "bad.zip",
+        &[
+            ("manifest.json", "{}", 0o644),
+            ("../up", "", 0o644),
+            ("a\\b", "", 0o644),
+        ],
+    );
+    let (code, said) = validate(&scratch, "bad.zip");
+    assert_eq!(code, Some(1));
+    for part in ["goes to a parent folder", "has a backslash"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn the_command_must_be_there() {
+    let scratch = Scratch::new();
+    let folder = scratch.plugin("folder", &manifest("folder"), "#!/bin/sh\n");
+    fs::set_permissions(folder.join("main"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, said) = validate(&scratch, "folder");
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        said,
+        "problem: the command \"./main\" is not executable; chmod +x makes it so\n"
+    );
+    fs::remove_file(folder.join("main")).unwrap();
+    let (code, said) = validate(&scratch, "folder");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("\"./main\" cannot be found"), "{said}");
+
+    let json = manifest("zipped").to_string();
+    scratch.zip(
+        "without.zip",
+        &[("manifest.json", &json, 0o644), ("other", "", 0o644)],
+    );
+    let (code, said) = validate(&scratch, "without.zip");
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        said,
+        "problem: the command \"./main\" is not in the archive\n"
+    );
+    scratch.zip(
+        "nested.zip",
+        &[("sub/manifest.json", &json, 0o644), ("sub/main", "", 0o755)],
+    );
+    let (code, said) = validate(&scratch, "nested.zip");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("so write \"./sub/main\""), "{said}");
+
+    let mut empty = manifest("empty");
+    empty["command"] = "".into();
+    scratch.plugin("empty", &empty, "");
+    let (code, said) = validate(&scratch, "empty");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("`command` is missing or empty"), "{said}");
+}
+
+#[test]
+fn what_may_be_meant_otherwise_is_a_warning() {
+    let scratch = Scratch::new();
+    let mut odd = manifest("odd");
+    odd["events_consumed"] = json!(["EventThreadPublished", "EventThreadPublishd"]);
+    let json = odd.to_string();
+    scratch.zip(
+        "odd.zip",
+        &[("manifest.json", &json, 0o644), ("main", "", 0o644)],
+    );
+    let (code, said) = validate(&scratch, "odd.zip");
+    assert_eq!(code, Some(0));
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].starts_with("warning: ") && lines[0].contains("\"EventThreadPublishd\""));
+    assert!(lines[1].starts_with("warning: ") && lines[1].contains("made so when unpacked"));
+    assert!(lines[2].starts_with("ok: "));
+
+    odd["command"] = "no-such-program-anywhere".into();
+    scratch.plugin("bare", &odd, "");
+    let (code, said) = validate(&scratch, "bare");
+    assert_eq!(code, Some(0));
+    assert!(said.contains("is not on this machine's PATH"), "{said}");
+}
+
+#[test]
+fn damage_inside_an_archive_is_found() {
+    let scratch = Scratch::new();
+    let json = manifest("zipped").to_string();
+    let path = scratch.zip(
+        "damaged.zip",
+        &[
+            ("manifest.json", &json, 0o644),
+            ("main", "a unique content", 0o755),
+        ],
+    );
+    let mut bytes = fs::read(&path).unwrap();
+    let content = b"a unique content";
+    let at = bytes
+        .windows(content.len())
+        .position(|window| window == content)
+        .unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (code, said) = validate(&scratch, "damaged.zip");
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("\"main\" cannot be unpacked: Invalid checksum"),
+        "{said}"
+    );
+}
