@@ -10,6 +10,8 @@ mod support;
 mod lives;
 // What is printed, and what happens when nobody reads it.
 mod output;
+// The built-in sample.
+mod sample;
 // Arguments that set things: data, variables, external plugins.
 mod settings;
 // Arguments that cannot work.

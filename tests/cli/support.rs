@@ -189,10 +189,12 @@ impl Program {
 
     /// The first line from here on that is wanted.
     pub(crate) fn line_with(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
         while let Some(line) = self.line() {
             if line.contains(part) {
                 return line;
             }
+            assert!(Instant::now() < deadline, "no {part:?} in {:#?}", self.seen);
         }
         panic!("ended without {part:?} after {:#?}", self.seen);
     }
@@ -205,10 +207,12 @@ impl Program {
 
     /// The first object from here on that is wanted.
     pub(crate) fn object_with(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + DEADLINE;
         while let Some(object) = self.object() {
             if wanted(&object) {
                 return object;
             }
+            assert!(Instant::now() < deadline, "no {what} in {:#?}", self.seen);
         }
         panic!("ended without {what} after {:#?}", self.seen);
     }

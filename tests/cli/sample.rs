@@ -1,0 +1,33 @@
+//! The built-in sample plugin, which is what runs when nothing is named.
+
+use rustix::process::Signal;
+
+use crate::support::{Program, Scratch, text};
+
+#[test]
+fn without_a_path_the_sample_shows_a_whole_life() {
+    let scratch = Scratch::new();
+    let mut program = Program::start(scratch.command(["run", "--max-backoff", "10ms"]));
+    for part in [
+        "* starting",
+        "* connecting",
+        "* active",
+        "> ping answered in ",
+        "* restarting in 10ms: ",
+        "* starting",
+        "* connecting",
+        "* active",
+        "> ping answered in ",
+    ] {
+        program.line_with(part);
+    }
+    program.signal(Signal::INT);
+    program.line_with("* inactive");
+    let output = program.end();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        text(&output.stderr),
+        "plugin-runner: no plugin given, so this runs the built-in sample; Ctrl-C ends it\n"
+    );
+    scratch.assert_nothing_left();
+}
