@@ -334,7 +334,8 @@ impl Plugin {
         let beginning = format!(r#"{{"jsonrpc":"2.0","id":{id},"#);
         loop {
             let text = self.arrive(&format!("answer to {id}"));
-            if text.contains(r#""method":"#) && text.contains(r#""params":"#) {
+            let message: Value = serde_json::from_str(&text).unwrap();
+            if message.get("method").is_some() {
                 self.kept.lock().push_back(text);
                 continue;
             }
