@@ -105,9 +105,12 @@ impl Session {
         timeout: Duration,
     ) -> Result<PendingCall<M>> {
         let id = RequestId::generate();
-        let raw = self
-            .shared()
-            .begin_call(|connection| connection.try_start(id, M::NAME, params, timeout))?;
+        let shared = self.shared();
+        let connection = shared.active_connection();
+        let connection = connection.inspect_err(|error| shared.counters.count_failure(error))?;
+        let raw = shared.start_call_on(&connection, |connection| {
+            connection.try_start(id, M::NAME, params, timeout)
+        })?;
         Ok(PendingCall {
             raw,
             method: PhantomData,
@@ -137,22 +140,24 @@ impl Shared {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<PendingReply> {
-        self.begin_call(|connection| connection.start(id, method, params, timeout))
+        let connection = self.active_connection();
+        let connection = connection.inspect_err(|error| self.counters.count_failure(error))?;
+        self.start_call_on(&connection, |connection| {
+            connection.start(id, method, params, timeout)
+        })
     }
 
-    fn begin_call(
+    /// Starts a call on this connection and no other.
+    pub(super) fn start_call_on(
         self: &Arc<Self>,
+        connection: &Arc<Connection>,
         start: impl FnOnce(&Arc<Connection>) -> Result<Waiting>,
     ) -> Result<PendingReply> {
-        let begun = self.active_connection().and_then(|connection| {
-            let in_flight = InFlight::begin(self)?;
-            let waiting = start(&connection)?;
+        let begun = InFlight::begin(self).and_then(|in_flight| {
+            let waiting = start(connection)?;
             Ok(PendingReply { waiting, in_flight })
         });
-        if let Err(error) = &begun {
-            self.counters.count_failure(error);
-        }
-        begun
+        begun.inspect_err(|error| self.counters.count_failure(error))
     }
 }
 

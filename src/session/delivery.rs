@@ -2,16 +2,17 @@
 //! Who gets which event is the bus's business.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
 use serde_json::value::RawValue;
 
+use super::connection::Connection;
 use super::counters::LiveCounters;
 use super::shared::Shared;
 use crate::deadline::Deadline;
 use crate::id::RequestId;
-use crate::protocol::method::{Event, EventReply, Method};
+use crate::protocol::method::{Event, EventReply, Method, decode_reply};
 use crate::state::ReportedState;
 
 #[derive(Default)]
@@ -22,11 +23,18 @@ pub(crate) struct EventQueue {
 
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<Arc<RawValue>>,
+    events: VecDeque<Queued>,
     bytes: usize,
     /// A worker is there to take events.
     delivering: bool,
     closed: bool,
+}
+
+/// An event for whoever was connected when it was published. It must not reach the plugin on its
+/// next connection, however late the worker comes to it.
+struct Queued {
+    connection: Weak<Connection>,
+    params: Arc<RawValue>,
 }
 
 impl EventQueue {
@@ -55,11 +63,16 @@ impl Shared {
         name: &str,
         params: &Arc<RawValue>,
     ) -> Option<bool> {
-        if !self.record.read().manifest.consumes(name)
-            || self.state.lock().reported != ReportedState::Active
-        {
+        if !self.record.read().manifest.consumes(name) {
             return None;
         }
+        let connection = {
+            let state = self.state.lock();
+            if state.reported != ReportedState::Active {
+                return None;
+            }
+            Arc::downgrade(state.connection.as_ref()?)
+        };
         let limits = &self.context.limits;
         let size = params.get().len();
         {
@@ -71,7 +84,10 @@ impl Shared {
                 LiveCounters::add(&self.counters.events_dropped, 1);
                 return Some(false);
             }
-            queue.events.push_back(params.clone());
+            queue.events.push_back(Queued {
+                connection,
+                params: params.clone(),
+            });
             queue.bytes += size;
             if std::mem::replace(&mut queue.delivering, true) {
                 drop(queue);
@@ -99,7 +115,7 @@ impl Shared {
 fn deliver(shared: &Arc<Shared>) {
     let timeouts = &shared.context.timeouts;
     loop {
-        let params = {
+        let Queued { connection, params } = {
             let mut queue = shared.events.inner.lock();
             let until = Deadline::after(timeouts.worker_idle);
             let mut timed_out = false;
@@ -110,17 +126,24 @@ fn deliver(shared: &Arc<Shared>) {
                     .wait_until(&mut queue, until.instant())
                     .timed_out();
             }
-            let Some(params) = queue.events.pop_front() else {
+            let Some(event) = queue.events.pop_front() else {
                 queue.delivering = false;
                 return;
             };
-            queue.bytes -= params.get().len();
-            params
+            queue.bytes -= event.params.get().len();
+            event
         };
+        let Some(connection) = connection.upgrade() else {
+            LiveCounters::add(&shared.counters.events_dropped, 1);
+            continue;
+        };
+        let id = RequestId::generate();
         let answer = shared
-            .start_call(RequestId::generate(), Event::NAME, &*params, timeouts.call)
+            .start_call_on(&connection, |connection| {
+                connection.start(id, Event::NAME, &*params, timeouts.call)
+            })
             .and_then(super::PendingReply::wait)
-            .and_then(|reply| reply.read::<EventReply>());
+            .and_then(|reply| decode_reply::<Event>(reply.as_json()));
         match answer {
             Ok(EventReply { ok: true }) => LiveCounters::add(&shared.counters.events_delivered, 1),
             Ok(EventReply { ok: false }) => {
