@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::{Bench, LONG, Plugin, Request, connect, start_ping};
+use super::support::{Bench, LONG, Plugin, Request, connect, ping, start_ping};
 use crate::bus::PublishReport;
 use crate::config::{Limits, Timeouts};
 use crate::error::Error;
@@ -78,7 +78,7 @@ fn events_go_to_those_that_consume_them_and_once() {
         (&both, &second),
         (&none, &uninterested),
     ] {
-        super::support::ping(session, plugin);
+        ping(session, plugin);
         assert!(plugin.has_nothing_more());
     }
     assert_eq!(none.counters().events_delivered, 0);

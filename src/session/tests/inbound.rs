@@ -10,12 +10,16 @@ use serde_json::{Value, json};
 
 use super::support::{Bench, LONG, connect, object};
 use crate::config::Limits;
+use crate::deadline::Deadline;
+use crate::duplex::websocket::{Role, WebSocket};
+use crate::duplex::{Duplex, DuplexSettings, Received};
 use crate::error::RpcError;
 use crate::host::HostBuilder;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::{Empty, Ping};
 use crate::session::{InboundCall, Params, Services};
 use crate::state::ReportedState;
+use crate::thread::Threads;
 
 fn result(value: Value) -> Result<ResultObject, RpcError> {
     Ok(object(value).into())
@@ -67,18 +71,12 @@ fn a_slow_handler_delays_neither_replies_nor_other_handlers() {
 
 #[test]
 fn a_slow_handler_does_not_keep_websocket_pings_from_being_answered() {
-    use crate::duplex::websocket::{Role, WebSocket};
-    use crate::duplex::{Duplex, DuplexSettings, Received};
-
     let (bench, gate) = slow_bench(Limits::default());
     let socket = WebSocket::from_upgraded(bench.connect_silent(), Role::Client, Vec::new());
-    let settings = DuplexSettings::new("plugin", crate::thread::Threads::with_limit(2));
+    let settings = DuplexSettings::new("plugin", Threads::with_limit(2));
     let mut plugin = Box::new(socket).split(&settings).unwrap();
     let request = r#"{"jsonrpc":"2.0","id":1,"method":"slow"}"#;
-    plugin
-        .writer
-        .send(request, crate::deadline::Deadline::after(LONG))
-        .unwrap();
+    plugin.writer.send(request, Deadline::after(LONG)).unwrap();
     gate.begun.recv_timeout(LONG).expect("slow handler");
     assert!(plugin.writer.ping());
     assert!(matches!(plugin.reader.receive(), Ok(Received::Alive)));

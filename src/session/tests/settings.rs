@@ -1,1 +1,134 @@
-//! todo
+//! Settings that cannot work are refused when the host is built, and runtimes that are not there
+//! when they are needed.
+
+use std::time::Duration;
+
+use super::support::{Bench, folder, manifest};
+use crate::config::{Limits, Timeouts};
+use crate::error::Error;
+use crate::host::{Host, HostBuilder};
+use crate::reaper::policy::RestartPolicy;
+use crate::runtime::RuntimeProvider;
+use crate::state::ActiveState;
+use crate::store::{Record, Source};
+
+/// Loads a supervised plugin on a host with this provider, on which external ones work.
+fn load_supervised(provider: RuntimeProvider) -> Error {
+    let bench = Bench::with_host(|builder| builder.runtime_provider(provider));
+    assert_eq!(bench.host.runtime_provider(), provider);
+    bench.ping(&bench.connect());
+    let source = Source::Folder(folder());
+    let record = Record::supervised(manifest(), source).with_active_state(ActiveState::Active);
+    let id = record.id;
+    bench.host.store().put(record).unwrap();
+    let error = bench.host.load(id).unwrap_err();
+    assert!(bench.host.session(id).is_none());
+    error
+}
+
+#[test]
+fn without_a_runtime_supervised_plugins_are_disabled() {
+    let error = load_supervised(RuntimeProvider::None);
+    assert!(matches!(error, Error::Disabled), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "supervised plugins are disabled: the runtime provider is 'none'"
+    );
+}
+
+#[test]
+fn sprites_say_that_they_are_not_built_in_yet() {
+    let error = load_supervised(RuntimeProvider::Sprites);
+    assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "the runtime provider 'sprites' is not built in yet; use 'local'"
+    );
+}
+
+#[track_caller]
+fn assert_refused(setting: &str, change: impl FnOnce(HostBuilder) -> HostBuilder) {
+    let refused = change(Host::builder().data_folder(folder())).build();
+    let error = refused.expect_err(setting);
+    assert!(
+        matches!(error, Error::Setting { name, .. } if name == setting),
+        "{error:?}"
+    );
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("setting {setting}: ")), "{text}");
+}
+
+#[test]
+fn limits_of_nothing_are_refused_by_name() {
+    macro_rules! refused {
+        ($($limit:ident),+) => {$(
+            assert_refused(stringify!($limit), |builder| {
+                builder.limits(Limits { $limit: 0, ..Limits::default() })
+            });
+        )+};
+    }
+    refused!(
+        read_message,
+        outgoing,
+        pending_calls,
+        inbound_workers,
+        queued_events,
+        queued_event_bytes,
+        handshakes,
+        queued_state_changes,
+        session_stack,
+        handler_stack
+    );
+}
+
+#[test]
+fn times_of_nothing_are_refused_by_name() {
+    macro_rules! refused {
+        ($($time:ident),+) => {$(
+            assert_refused(stringify!($time), |builder| {
+                let zero = Duration::ZERO;
+                builder.timeouts(Timeouts { $time: zero, ..Timeouts::default() })
+            });
+        )+};
+    }
+    refused!(connect, call, handshake, stop, write_stall, incumbent);
+}
+
+#[test]
+fn a_stop_grace_that_leaves_no_time_for_the_kill_is_refused() {
+    assert_refused("stop_grace", |builder| {
+        builder.timeouts(Timeouts {
+            stop_grace: Duration::from_secs(5),
+            stop: Duration::from_secs(5),
+            ..Timeouts::default()
+        })
+    });
+}
+
+#[test]
+fn an_address_for_plugins_must_be_a_url() {
+    assert_refused("rpc_base_url", |builder| builder.rpc_base_url("no url"));
+    assert_refused("rpc_base_url", |builder| builder.rpc_base_url(""));
+    for url in [
+        "http://127.0.0.1:8000",
+        "https://forum.example/api?tenant=1",
+        "ws://[::1]:9000",
+    ] {
+        let host = Host::builder()
+            .data_folder(folder())
+            .rpc_base_url(url)
+            .build();
+        assert!(host.is_ok(), "{url}: {host:?}");
+    }
+}
+
+#[test]
+fn the_defaults_and_a_policy_without_restarts_work() {
+    let policy = RestartPolicy {
+        max_restart_attempts: 0,
+        ..RestartPolicy::default()
+    };
+    let bench = Bench::with_host(|builder| builder.restart_policy(policy));
+    assert_eq!(bench.host.runtime_provider(), RuntimeProvider::Local);
+    assert!(bench.host.threads().limit() >= 16);
+}

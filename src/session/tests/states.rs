@@ -1,7 +1,7 @@
 //! States of an external plugin, waiting for them, and hearing of them.
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::support::{Bench, LONG, SHORT, connect};
 use crate::config::Limits;
@@ -50,10 +50,10 @@ fn an_external_plugin_wanted_inactive_stays_so_until_it_is_started() {
 #[test]
 fn started_at_is_when_the_current_connection_became_active() {
     let bench = Bench::new();
-    let before = std::time::SystemTime::now();
+    let before = SystemTime::now();
     let _plugin = bench.connect();
     let started_at = bench.session.started_at().unwrap();
-    assert!(before <= started_at && started_at <= std::time::SystemTime::now());
+    assert!(before <= started_at && started_at <= SystemTime::now());
     bench
         .session
         .set_active_state(ActiveState::Inactive)
@@ -71,10 +71,7 @@ fn waiting_ends_when_the_state_comes() {
     });
     // The plugin is gone; being in the state already is enough, however short the time.
     bench.session.wait_for(Connecting, LONG).unwrap();
-    bench
-        .session
-        .wait_for(Connecting, std::time::Duration::ZERO)
-        .unwrap();
+    bench.session.wait_for(Connecting, Duration::ZERO).unwrap();
 }
 
 #[test]

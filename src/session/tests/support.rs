@@ -144,7 +144,8 @@ pub(super) fn manifest() -> Manifest {
     }
 }
 
-fn load(host: &Host, record: impl FnOnce(Record) -> Record) -> Session {
+/// Installs and loads an external plugin.
+pub(super) fn load(host: &Host, record: impl FnOnce(Record) -> Record) -> Session {
     let record = record(Record::external(manifest()).unwrap());
     let id = record.id;
     host.store().put(record).unwrap();
