@@ -31,6 +31,7 @@ use crate::thread::Threads;
 fn handles_go_to_any_thread() {
     fn any_thread<T: Send + Sync + 'static>() {}
     fn handle<T: Send + Sync + Clone + 'static>() {}
+    fn may_move<T: Send + 'static>() {}
     handle::<Host>();
     handle::<Session>();
     handle::<Supervised>();
@@ -47,7 +48,6 @@ fn handles_go_to_any_thread() {
     any_thread::<PendingReply>();
     any_thread::<InboundCall>();
     any_thread::<Arc<dyn Services>>();
-    fn may_move<T: Send + 'static>() {}
     may_move::<HostBuilder>();
     may_move::<memory::Memory>();
 }

@@ -373,7 +373,7 @@ impl Plugin {
         match self.incoming.recv_timeout(LONG) {
             Ok(Err(cause)) => cause,
             Ok(Ok(text)) => panic!("instead of the end: {text}"),
-            Err(_) => panic!("the connection has not ended within {LONG:?}"),
+            Err(error) => panic!("the connection has not ended within {LONG:?}: {error}"),
         }
     }
 
