@@ -12,7 +12,8 @@ use crate::error::{Disconnect, StartError};
 use crate::id::InstallationId;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 
-/// Numbers the runs of one plugin's process, from 1.
+/// Numbers the runs of all plugins of a host, from 1, so that what is late from one run is never
+/// taken for the next, also when its plugin was unloaded and loaded in between.
 pub(crate) type Run = u64;
 
 /// A plugin in the reaper's charge.

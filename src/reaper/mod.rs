@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -51,6 +52,8 @@ pub(crate) struct Reaper {
     /// Unbounded, because its senders must never wait; few and small messages.
     commands: Sender<Command>,
     wake: Arc<io::PipeWriter>,
+    /// The number of the last run begun.
+    last_run: Arc<AtomicU64>,
 }
 
 enum Command {
@@ -95,6 +98,7 @@ impl Reaper {
         let reaper = Self {
             commands,
             wake: Arc::new(writer),
+            last_run: Arc::default(),
         };
         let body = Thread {
             reaper: reaper.clone(),
@@ -114,6 +118,10 @@ impl Reaper {
             // A full pipe has woken the thread already.
             let _ = (&*self.wake).write(&[0]);
         }
+    }
+
+    fn next_run(&self) -> Run {
+        self.last_run.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Asks for a run. The last request wins, also against a stop under way.
@@ -253,11 +261,15 @@ impl Thread {
                     charge.transition(Transition::Inactive);
                     return;
                 }
-                let id = charge.id();
-                self.wards
-                    .entry(id)
-                    .or_insert_with(|| Ward::new(charge))
-                    .start(&context);
+                let ward = self
+                    .wards
+                    .entry(charge.id())
+                    .or_insert_with(|| Ward::new(charge.clone()));
+                if ward.is_forgotten() {
+                    // Unloaded and loaded again in one round: it reports to the new session.
+                    *ward = Ward::new(charge);
+                }
+                ward.start(&context);
             }
             Command::Stop { id, grace, done } => match self.wards.get_mut(&id) {
                 Some(ward) => ward.stop(grace, done),

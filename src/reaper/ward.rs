@@ -124,7 +124,6 @@ impl Ward {
     }
 
     pub(super) fn start(&mut self, context: &Context<'_>) {
-        self.forgotten = false;
         match self.phase {
             Phase::Idle => {
                 self.history = History::default();
@@ -175,7 +174,7 @@ impl Ward {
 
     /// Starts a run: prepares it on a thread of its own.
     fn begin(&mut self, context: &Context<'_>) {
-        self.run += 1;
+        self.run = context.reaper.next_run();
         let (id, run) = (self.charge.id(), self.run);
         self.charge.transition(Transition::Starting { run });
         let cancel = Cancel::default();

@@ -328,6 +328,9 @@ impl Session {
             }
         };
         self.discard();
+        if shared.mode == PluginMode::Supervised {
+            shared.context.reaper.forget(shared.id);
+        }
         Ok(report)
     }
 
@@ -351,9 +354,6 @@ impl Session {
         shared.workers.close();
         // The session's thread ends when it has no more to read.
         drop(shared.readers.lock().take());
-        if shared.mode == PluginMode::Supervised {
-            shared.context.reaper.forget(shared.id);
-        }
     }
 
     /// Calls in flight, both ways.
