@@ -17,3 +17,7 @@ mod python_stdio;
 mod external;
 // What cannot be started, and what never connects.
 mod start_failures;
+// Ending a host.
+mod shutdown;
+// Stopping, in every state.
+mod stop;

@@ -2,28 +2,13 @@
 
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::protocol::method::{Empty, Ping};
-use plugin_runner::store::Record;
-use plugin_runner::{Error, ReportedState, Session};
+use plugin_runner::{Error, ReportedState};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::PATIENCE;
 use crate::support::host::{TestHost, active};
-use crate::support::plugin::{command, over_stdio};
-
-const PLUGIN: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/fixtures/stdio_plugin.py"
-);
-
-fn python(host: &TestHost) -> Record {
-    let record = command(host, "python", "python3", &["-u", PLUGIN]);
-    over_stdio(record).with_variable("FIXTURE_LIFELINE", host.lifelines.address())
-}
-
-fn call(session: &Session, method: &str, params: &Value) -> plugin_runner::Result<Value> {
-    session.call_raw(method, params, PATIENCE)?.read()
-}
+use crate::support::plugin::{call, python};
 
 #[test]
 fn python_answers_and_asks_over_stdio() {
@@ -31,7 +16,7 @@ fn python_answers_and_asks_over_stdio() {
     let mut configuration = serde_json::Map::new();
     configuration.insert("greeting".to_owned(), "grüß dich".into());
     let mut events = host.events();
-    let session = host.run(python(&host).with_configuration(configuration));
+    let session = host.run(python(&host, "python").with_configuration(configuration));
     events.expect(
         session.id(),
         &[
@@ -60,7 +45,7 @@ fn python_answers_and_asks_over_stdio() {
 #[test]
 fn what_is_no_json_rpc_on_stdout_is_logged_and_harms_nothing() {
     let host = TestHost::new("python-noise");
-    let session = host.run(python(&host));
+    let session = host.run(python(&host, "python"));
     call(&session, "noise", &json!({})).unwrap();
     let find = |stream, text: &'static str| {
         host.output.wait_for(text, |line| {
@@ -81,7 +66,7 @@ fn what_is_no_json_rpc_on_stdout_is_logged_and_harms_nothing() {
 #[test]
 fn python_that_is_killed_comes_back() {
     let host = TestHost::new("python-killed");
-    let session = host.run(python(&host));
+    let session = host.run(python(&host, "python"));
     let first = host.lifelines.next();
     let mut events = host.events();
     first.signal(Signal::KILL);

@@ -5,12 +5,14 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use plugin_runner::Session;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
+use plugin_runner::{Result, Session};
+use serde_json::Value;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
+use super::PATIENCE;
 use super::host::TestHost;
 
 /// A manifest that is complete but for what the plugin runs.
@@ -97,4 +99,19 @@ pub(crate) fn executable(path: &Path, content: &[u8]) {
 pub(crate) fn over_stdio(mut record: Record) -> Record {
     record.manifest.transport = Transport::Stdio;
     record
+}
+
+/// A plugin in Python over stdio; see `tests/fixtures/stdio_plugin.py` for what it can do.
+pub(crate) fn python(host: &TestHost, id: &str) -> Record {
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/stdio_plugin.py"
+    );
+    over_stdio(command(host, id, "python3", &["-u", script]))
+        .with_variable("FIXTURE_LIFELINE", host.lifelines.address())
+}
+
+/// Calls a method and reads its result.
+pub(crate) fn call(session: &Session, method: &str, params: &Value) -> Result<Value> {
+    session.call_raw(method, params, PATIENCE)?.read()
 }

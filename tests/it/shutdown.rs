@@ -1,0 +1,131 @@
+//! Ending a host: in order, reported, and with nothing left.
+
+use std::time::Duration;
+
+use plugin_runner::store::Record;
+use plugin_runner::{ActiveState, Error, ReportedState};
+use serde_json::json;
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost, active};
+use crate::support::plugin::{call, manifest, printed_url, python, shell};
+
+#[test]
+fn shutdown_says_which_plugins_had_to_be_killed() {
+    let host = Setup::new("shutdown-killed")
+        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(300))
+        .start();
+    let deaf = host.install(shell(
+        &host,
+        "deaf",
+        r#"trap "" INT TERM; echo "url -"; exec sleep 1000"#,
+    ));
+    deaf.supervised().unwrap().start().unwrap();
+    printed_url(&host, &deaf, 0);
+    let behaved = host.run(python(&host, "behaved"));
+    let report = host.shutdown(PATIENCE);
+    assert_eq!(report.killed, [deaf.id()]);
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(host.threads().count(), 0);
+    assert_eq!(host.shutdown(PATIENCE), report, "once is enough");
+
+    for session in [&deaf, &behaved] {
+        assert_eq!(session.reported_state(), ReportedState::Inactive);
+        let error = session.call_raw("echo", &json!({}), PATIENCE).unwrap_err();
+        assert!(
+            matches!(error, Error::NotLoaded(_) | Error::ShutDown),
+            "{error}"
+        );
+        let error = session.supervised().unwrap().start().unwrap_err();
+        assert!(matches!(error, Error::ShutDown), "{error}");
+    }
+    assert!(matches!(host.load(deaf.id()), Err(Error::ShutDown)));
+    assert!(matches!(host.listen("127.0.0.1:0"), Err(Error::ShutDown)));
+}
+
+#[test]
+fn shutdown_ends_plugins_in_every_state() {
+    let host = Setup::new("shutdown-states")
+        .policy(|policy| {
+            policy
+                .with_crash_threshold(Duration::ZERO)
+                .with_crash_backoff(Duration::from_secs(3600))
+        })
+        .start();
+    let install = |record: Record| {
+        let session = host.install(record);
+        session.set_active_state(ActiveState::Active).unwrap();
+        session
+    };
+    let connecting = install(shell(&host, "connecting", "exec sleep 1000"));
+    connecting
+        .wait_for(ReportedState::Connecting, PATIENCE)
+        .unwrap();
+    let backing_off = host.run(python(&host, "backing-off"));
+    let mut events = host.events();
+    call(&backing_off, "exit", &json!({"code": 1})).unwrap_err();
+    events.until(backing_off.id(), ReportedState::Restarting);
+    let errored = install(shell(&host, "errored", ""));
+    host.unload(errored.id()).unwrap();
+    let inactive = host.install(shell(&host, "inactive", ""));
+    let outside = host.install(Record::external(manifest("outside")).unwrap());
+    let starting = install(shell(&host, "starting", "exec sleep 1000"));
+    let report = host.shutdown(PATIENCE);
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(report.killed, []);
+    for session in [connecting, backing_off, inactive, outside, starting] {
+        assert_eq!(
+            session.reported_state(),
+            ReportedState::Inactive,
+            "{session:?}"
+        );
+    }
+}
+
+#[test]
+fn dropping_the_last_handle_ends_everything() {
+    let mut host = TestHost::new("drop");
+    let session = host.run(python(&host, "child"));
+    let lifeline = host.lifelines.next();
+    let first = host.take();
+    let second = first.clone();
+    drop(first);
+    // Another handle is left.
+    call(&session, "echo", &json!({})).unwrap();
+    assert!(lifeline.is_alive());
+    drop(second);
+    lifeline.expect_end();
+    assert_eq!(host.threads().count(), 0);
+    assert_eq!(session.reported_state(), ReportedState::Inactive);
+}
+
+#[test]
+fn a_host_that_cannot_end_in_time_says_what_is_left() {
+    let host = Setup::new("shutdown-late").start();
+    let session = host.install(shell(
+        &host,
+        "deaf",
+        r#"trap "" INT TERM; echo "url -"; exec sleep 1000"#,
+    ));
+    session.supervised().unwrap().start().unwrap();
+    printed_url(&host, &session, 0);
+    let report = host.shutdown(Duration::from_millis(1));
+    // No time for grace: it is killed at once, whether or not that is seen in time.
+    assert!(
+        report.killed == [session.id()] || report.unfinished == [session.id()],
+        "{report:?}"
+    );
+}
+
+#[test]
+fn two_hosts_live_side_by_side() {
+    let one = TestHost::new("side-one");
+    let other = TestHost::new("side-other");
+    let first = one.run(python(&one, "child"));
+    let second = other.run(python(&other, "child"));
+    assert_ne!(one.address(), other.address());
+    drop(one);
+    assert_eq!(first.reported_state(), ReportedState::Inactive);
+    active(&second);
+    call(&second, "echo", &json!({})).unwrap();
+}

@@ -1,0 +1,389 @@
+//! Stopping works in every state, and gives way to whoever asks last.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use plugin_runner::protocol::Manifest;
+use plugin_runner::store::{Record, Source};
+use plugin_runner::{
+    ActiveState, Error, ExitReason, ReportedState, Session, StopReport, Supervised,
+};
+use serde_json::json;
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost, active};
+use crate::support::peer::Peer;
+use crate::support::plugin::{
+    call, manifest, package, printed_url, python, shell, target, url_printer,
+};
+
+const INTERRUPT: i32 = 2;
+const KILL: i32 = 9;
+const TERMINATE: i32 = 15;
+
+fn supervised(session: &Session) -> Supervised {
+    session.supervised().unwrap()
+}
+
+/// Stops it; nothing of it must be left to see.
+#[track_caller]
+fn stop(session: &Session) -> StopReport {
+    let report = supervised(session).stop(PATIENCE).unwrap();
+    assert_eq!(session.reported_state(), ReportedState::Inactive);
+    assert_eq!(session.error_message(), None);
+    report
+}
+
+#[test]
+fn stopping_what_is_not_running_is_fine() {
+    let host = TestHost::new("stop-idle");
+    let session = host.install(url_printer(&host, "idle"));
+    for _ in 0..2 {
+        let report = stop(&session);
+        assert_eq!(report.exit, None);
+        assert!(!report.killed);
+    }
+    supervised(&session).start().unwrap();
+    printed_url(&host, &session, 0);
+    assert_eq!(stop(&session).exit, Some(ExitReason::Signal(INTERRUPT)));
+    assert_eq!(stop(&session).exit, None);
+    session.set_active_state(ActiveState::Inactive).unwrap();
+}
+
+#[test]
+fn a_stop_while_connecting_ends_the_process() {
+    let host = TestHost::new("stop-connecting");
+    let session = host.install(url_printer(&host, "slow"));
+    supervised(&session).start().unwrap();
+    printed_url(&host, &session, 0);
+    let mut events = host.events();
+    let report = stop(&session);
+    assert_eq!(report.exit, Some(ExitReason::Signal(INTERRUPT)));
+    assert!(!report.killed, "{report:?}");
+    events.expect(
+        session.id(),
+        &[ReportedState::Stopping, ReportedState::Inactive],
+    );
+    let error = session
+        .wait_for(ReportedState::Active, PATIENCE)
+        .unwrap_err();
+    assert_eq!(error.to_string(), "the plugin is inactive");
+}
+
+#[test]
+fn a_stop_while_active_ends_calls_in_flight() {
+    let host = TestHost::new("stop-active");
+    let session = host.install(url_printer(&host, "busy"));
+    supervised(&session).start().unwrap();
+    let mut peer = Peer::connect(host.address(), &target(&printed_url(&host, &session, 0)));
+    active(&session);
+    let waiting = session
+        .start_call_raw("echo", &json!({}), PATIENCE)
+        .unwrap();
+    peer.receive();
+    stop(&session);
+    let error = waiting.wait().unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
+    assert_eq!(peer.read_to_close(), None);
+    let error = session.call_raw("echo", &json!({}), PATIENCE).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::State {
+                state: ReportedState::Inactive,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_stop_while_unpacking_leaves_nothing_behind() {
+    let host = TestHost::new("stop-unpacking");
+    let manifest = Manifest {
+        command: "/bin/sh".to_owned(),
+        args: vec!["-c".to_owned(), "exec sleep 1000".to_owned()],
+        ..manifest("large")
+    };
+    let names: Vec<String> = (0..1500).map(|number| format!("folder/{number}")).collect();
+    let files: Vec<(&str, &[u8], u32)> = names
+        .iter()
+        .map(|name| (name.as_str(), [7; 4096].as_slice(), 0o644))
+        .collect();
+    let archive = package(host.folder(), "large.zip", &manifest, &files);
+    let session = host.install(Record::supervised(manifest, Source::Archive(archive)));
+    let mut events = host.events();
+    supervised(&session).start().unwrap();
+    events.expect(session.id(), &[ReportedState::Starting]);
+    let report = stop(&session);
+    // Unpacking that many files takes longer than coming here.
+    assert_eq!(report.exit, None);
+    events.expect(
+        session.id(),
+        &[ReportedState::Stopping, ReportedState::Inactive],
+    );
+    // It unpacks from the beginning and runs; that no staging folder is left is asserted at the end.
+    supervised(&session).start().unwrap();
+    session
+        .wait_for(ReportedState::Connecting, PATIENCE)
+        .unwrap();
+}
+
+#[test]
+fn a_stop_while_backing_off_ends_the_waiting() {
+    let host = Setup::new("stop-backing-off")
+        .policy(|policy| {
+            policy
+                .with_crash_threshold(Duration::ZERO)
+                .with_crash_backoff(Duration::from_secs(3600))
+        })
+        .start();
+    let session = host.run(python(&host, "crasher"));
+    let mut events = host.events();
+    let error = call(&session, "exit", &json!({"code": 3})).unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
+    let change = events.until(session.id(), ReportedState::Restarting);
+    assert_eq!(change.message.as_deref(), Some("exit status 3"));
+    assert_eq!(change.details["restarting_after_seconds"], 3600.0);
+    let report = stop(&session);
+    assert_eq!(report.exit, None);
+    events.expect(session.id(), &[ReportedState::Inactive]);
+}
+
+#[test]
+fn a_start_while_backing_off_does_not_wait() {
+    let host = Setup::new("start-backing-off")
+        .policy(|policy| {
+            policy
+                .with_crash_threshold(Duration::ZERO)
+                .with_crash_backoff(Duration::from_secs(3600))
+        })
+        .start();
+    let session = host.run(python(&host, "crasher"));
+    let mut events = host.events();
+    call(&session, "exit", &json!({"code": 3})).unwrap_err();
+    events.until(session.id(), ReportedState::Restarting);
+    supervised(&session).start().unwrap();
+    events.expect(
+        session.id(),
+        &[
+            ReportedState::Starting,
+            ReportedState::Connecting,
+            ReportedState::Active,
+        ],
+    );
+}
+
+#[test]
+fn a_stop_of_what_has_errored_clears_the_error() {
+    let host = Setup::new("stop-errored")
+        .policy(|policy| policy.with_max_restart_attempts(0))
+        .start();
+    let session = host.install(shell(&host, "crasher", "exit 1"));
+    supervised(&session).start().unwrap();
+    let mut events = host.events();
+    events.until(session.id(), ReportedState::Errored);
+    assert_eq!(session.error_message().as_deref(), Some("exit status 1"));
+    assert_eq!(stop(&session).exit, None);
+    assert!(session.error_details().is_empty());
+}
+
+#[test]
+fn a_plugin_that_ignores_sigint_is_terminated_and_one_that_ignores_both_is_killed() {
+    let host = Setup::new("stop-ignored")
+        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(600))
+        .start();
+    let trapping = |id, signals| {
+        let script = format!(r#"trap "" {signals}; echo "url -"; exec sleep 1000"#);
+        let session = host.install(shell(&host, id, &script));
+        supervised(&session).start().unwrap();
+        printed_url(&host, &session, 0);
+        session
+    };
+    let report = stop(&trapping("stubborn", "INT"));
+    assert_eq!(report.exit, Some(ExitReason::Signal(TERMINATE)));
+    assert!(!report.killed, "{report:?}");
+    assert!(report.took >= Duration::from_millis(300), "{report:?}");
+
+    let report = stop(&trapping("deaf", "INT TERM"));
+    assert_eq!(report.exit, Some(ExitReason::Signal(KILL)));
+    assert!(report.killed, "{report:?}");
+    assert!(report.took >= Duration::from_millis(600), "{report:?}");
+    assert!(report.took < PATIENCE, "{report:?}");
+}
+
+#[test]
+fn a_frozen_plugin_is_killed() {
+    let host = Setup::new("stop-frozen")
+        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(200))
+        .start();
+    let session = host.run(python(&host, "frozen"));
+    let lifeline = host.lifelines.next();
+    let waiting = session
+        .start_call_raw("freeze", &json!({}), PATIENCE)
+        .unwrap();
+    let report = stop(&session);
+    lifeline.expect_end();
+    // Frozen in time or not, the call has failed and the process is gone.
+    assert!(waiting.wait().unwrap_err().is_disconnected());
+    assert!(report.exit.is_some(), "{report:?}");
+}
+
+#[test]
+fn a_short_stop_timeout_shortens_the_grace() {
+    let host = Setup::new("stop-short")
+        .timeouts(|timeouts| timeouts.stop_grace = PATIENCE - Duration::from_secs(1))
+        .start();
+    let script = r#"trap "" INT TERM; echo "url -"; exec sleep 1000"#;
+    let session = host.install(shell(&host, "deaf", script));
+    supervised(&session).start().unwrap();
+    printed_url(&host, &session, 0);
+    let began = Instant::now();
+    // Whether it hears of the kill in time depends on how busy the machine is.
+    if let Ok(report) = supervised(&session).stop(Duration::from_secs(2)) {
+        assert!(report.killed, "{report:?}");
+    }
+    session.wait_for(ReportedState::Inactive, PATIENCE).unwrap();
+    let took = began.elapsed();
+    assert!(
+        took < PATIENCE / 2,
+        "as if the grace were still 29 s: {took:?}"
+    );
+}
+
+#[test]
+fn a_stop_that_runs_out_of_time_says_so_and_goes_on() {
+    let host = Setup::new("stop-late")
+        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(500))
+        .start();
+    let script = r#"trap "" INT TERM; echo "url -"; exec sleep 1000"#;
+    let session = host.install(shell(&host, "deaf", script));
+    supervised(&session).start().unwrap();
+    printed_url(&host, &session, 0);
+    let mut events = host.events();
+    let error = supervised(&session).stop(Duration::ZERO).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    events.expect(
+        session.id(),
+        &[ReportedState::Stopping, ReportedState::Inactive],
+    );
+}
+
+#[test]
+fn a_start_right_after_a_stop_wins() {
+    let host = Setup::new("start-after-stop")
+        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(400))
+        .start();
+    let script = r#"trap "" INT; echo "url $STORYDEN_RPC_URL"; exec sleep 1000"#;
+    let session = host.install(shell(&host, "eager", script));
+    supervised(&session).start().unwrap();
+    printed_url(&host, &session, 0);
+    let mut events = host.events();
+    let report = std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| supervised(&session).stop(PATIENCE).unwrap());
+        events.expect(session.id(), &[ReportedState::Stopping]);
+        supervised(&session).start().unwrap();
+        stopping.join().unwrap()
+    });
+    // The stop is done to its end first: never two processes at once.
+    assert_eq!(report.exit, Some(ExitReason::Signal(TERMINATE)));
+    events.expect(
+        session.id(),
+        &[
+            ReportedState::Inactive,
+            ReportedState::Starting,
+            ReportedState::Connecting,
+        ],
+    );
+    let _peer = Peer::connect(host.address(), &target(&printed_url(&host, &session, 1)));
+    active(&session);
+}
+
+#[test]
+fn starts_and_stops_from_all_sides_end_with_the_last() {
+    let host = TestHost::new("start-stop-storm");
+    let session = host.install(python(&host, "tossed"));
+    for last in [ActiveState::Active, ActiveState::Inactive] {
+        let barrier = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for side in 0..4 {
+                let (session, barrier) = (&session, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for turn in 0..10 {
+                        if (side + turn) % 2 == 0 {
+                            supervised(session).start().unwrap();
+                        } else {
+                            supervised(session).stop(PATIENCE).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        session.set_active_state(last).unwrap();
+        match last {
+            ActiveState::Active => {
+                active(&session);
+                call(&session, "echo", &json!({})).unwrap();
+            }
+            _ => assert_eq!(session.reported_state(), ReportedState::Inactive),
+        }
+    }
+    host.lifelines.expect_all_dead();
+}
+
+#[test]
+fn everybody_who_asks_for_a_stop_gets_its_report() {
+    let host = TestHost::new("stop-together");
+    let session = host.run(python(&host, "popular"));
+    let reports: Vec<_> = std::thread::scope(|scope| {
+        let stops: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| supervised(&session).stop(PATIENCE).unwrap()))
+            .collect();
+        stops.into_iter().map(|stop| stop.join().unwrap()).collect()
+    });
+    let ended = |report: &&StopReport| report.exit == Some(ExitReason::Signal(INTERRUPT));
+    assert!(reports.iter().filter(ended).count() >= 1, "{reports:?}");
+    assert!(reports.iter().all(|report| !report.killed), "{reports:?}");
+}
+
+#[test]
+fn unloading_stops_and_forgets() {
+    let host = TestHost::new("unload");
+    let session = host.run(python(&host, "leaver"));
+    let lifeline = host.lifelines.next();
+    let threads = host.threads().count();
+    host.unload(session.id()).unwrap();
+    lifeline.expect_end();
+    assert!(host.session(session.id()).is_none());
+    let error = session.call_raw("echo", &json!({}), PATIENCE).unwrap_err();
+    assert!(
+        matches!(error, Error::NotLoaded(id) if id == session.id()),
+        "{error}"
+    );
+    let error = supervised(&session).start().unwrap_err();
+    assert!(matches!(error, Error::NotLoaded(_)), "{error}");
+    assert!(host.threads().count() < threads);
+    host.unload(session.id()).unwrap();
+    // It may come back, as a new session.
+    let again = host.load(session.id()).unwrap();
+    supervised(&again).start().unwrap();
+    active(&again);
+}
+
+#[test]
+fn a_plugin_that_is_unloaded_and_loaded_at_once_runs_again() {
+    let host = TestHost::new("reload");
+    let record = url_printer(&host, "returning");
+    let id = record.id;
+    host.store().put(record).unwrap();
+    for turn in 0..50 {
+        let session = host.load(id).unwrap();
+        supervised(&session).start().unwrap();
+        if let Err(error) = session.wait_for(ReportedState::Connecting, PATIENCE) {
+            panic!("turn {turn}: {error}");
+        }
+        host.unload(id).unwrap();
+    }
+}
