@@ -11,8 +11,12 @@ mod support;
 mod handshake;
 // Handshakes that are slow, silent or too many.
 mod handshake_load;
+// The output of plugins.
+mod logs;
 // A plugin in Python over stdio.
 mod python_stdio;
+// What a plugin finds when it starts.
+mod environment;
 // External plugins, and embedders that accept connections themselves.
 mod external;
 // What cannot be started, and what never connects.

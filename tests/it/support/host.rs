@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plugin_runner::store::Record;
 use plugin_runner::{
@@ -170,6 +170,20 @@ impl TestHost {
 
     pub(crate) fn threads(&self) -> &Threads {
         &self.threads
+    }
+
+    /// Waits until all of the host's threads have ended.
+    #[track_caller]
+    pub(crate) fn expect_no_threads(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.threads.count() > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{} threads are left",
+                self.threads.count()
+            );
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -1,0 +1,102 @@
+//! The output of plugins: in the file, at the followers, at the tap.
+
+use std::fs;
+
+use plugin_runner::plugin_log::{Followed, Follower, LogStream};
+use plugin_runner::store::Record;
+use plugin_runner::{Error, ReportedState};
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost};
+use crate::support::plugin::{manifest, shell};
+
+#[track_caller]
+fn next(follower: &mut Follower) -> String {
+    match follower.next(PATIENCE).unwrap() {
+        Followed::Line(line) => line,
+        other => panic!("not a line: {other:?}"),
+    }
+}
+
+#[test]
+fn both_streams_are_in_the_file_at_the_follower_and_at_the_tap() {
+    let host = TestHost::new("logs");
+    // One stream at a time: the order between two pipes is not known.
+    let script = "echo one; echo two; echo three >&2; printf 'no end'; exec sleep 1000";
+    let session = host.install(shell(&host, "talker", script));
+    session.supervised().unwrap().start().unwrap();
+    for (stream, text) in [
+        (LogStream::Stdout, "one"),
+        (LogStream::Stdout, "two"),
+        (LogStream::Stderr, "three"),
+    ] {
+        host.output.wait_for(text, |line| {
+            (line.name == "talker" && line.stream == stream && line.text == text).then_some(())
+        });
+    }
+    let mut follower = session.follow_log().unwrap();
+    let mut lines = [
+        next(&mut follower),
+        next(&mut follower),
+        next(&mut follower),
+    ];
+    lines.sort_unstable();
+    assert_eq!(lines, ["one", "three", "two"]);
+    // What had no end is a line once the process has ended.
+    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    assert_eq!(next(&mut follower), "no end");
+
+    let log = host.installation_folder(&session).join("logs/output.log");
+    let text = fs::read_to_string(&log).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["no end", "one", "three", "two"]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&log).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+}
+
+#[test]
+fn a_follower_hears_every_run_in_order() {
+    let host = Setup::new("logs-runs")
+        .policy(|policy| policy.with_max_restart_attempts(3))
+        .start();
+    let script = r#"
+        echo x >> "$PLUGIN_DATA_DIR/runs"
+        echo "run $(wc -l < "$PLUGIN_DATA_DIR/runs")"
+        echo bye
+        exit 1"#;
+    let session = host.install(shell(&host, "repeater", script));
+    session.supervised().unwrap().start().unwrap();
+    let mut events = host.events();
+    let mut follower = session.follow_log().unwrap();
+    events.until(session.id(), ReportedState::Errored);
+    for run in 1..=4 {
+        assert_eq!(next(&mut follower).trim(), format!("run {run}"));
+        assert_eq!(next(&mut follower), "bye");
+    }
+    let details = session.error_details();
+    assert_eq!(details["output"], serde_json::json!(["run 4", "bye"]));
+}
+
+#[test]
+fn no_line_of_a_flood_is_lost() {
+    let host = TestHost::new("logs-flood");
+    let session = host.install(shell(
+        &host,
+        "flooder",
+        "i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done; exec sleep 1000",
+    ));
+    session.supervised().unwrap().start().unwrap();
+    let mut follower = session.follow_log().unwrap();
+    for number in 0..20_000 {
+        assert_eq!(next(&mut follower), number.to_string());
+    }
+}
+
+#[test]
+fn an_external_plugin_has_no_log() {
+    let host = TestHost::new("logs-external");
+    let session = host.install(Record::external(manifest("outside")).unwrap());
+    let error = session.follow_log().unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+}
