@@ -11,6 +11,8 @@ mod support;
 mod handshake;
 // Handshakes that are slow, silent or too many.
 mod handshake_load;
+// The whole life of a plugin.
+mod life_cycle;
 // The output of plugins.
 mod logs;
 // A plugin in Python over stdio.
@@ -19,9 +21,15 @@ mod python_stdio;
 mod environment;
 // External plugins, and embedders that accept connections themselves.
 mod external;
+// Messages up to the limits and over them.
+mod sizes;
 // What cannot be started, and what never connects.
 mod start_failures;
+// Plugins that end by themselves, or are ended for their own good.
+mod restart;
 // Ending a host.
 mod shutdown;
 // Stopping, in every state.
 mod stop;
+// Many calls, calls within calls, floods.
+mod traffic;

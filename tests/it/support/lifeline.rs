@@ -4,11 +4,12 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, unbounded};
 use parking_lot::Mutex;
+use rustix::net::RecvFlags;
 
 use super::PATIENCE;
 
@@ -18,6 +19,7 @@ pub(crate) struct Lifelines {
     address: SocketAddr,
     arrived: Receiver<Lifeline>,
     all: Arc<Mutex<Vec<Lifeline>>>,
+    most_at_once: Arc<AtomicUsize>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,7 +40,8 @@ impl Lifelines {
             Arc::new(Mutex::new(Vec::new())),
             Arc::new(AtomicBool::new(false)),
         );
-        let (registry, over) = (all.clone(), ending.clone());
+        let most_at_once = Arc::new(AtomicUsize::new(0));
+        let (registry, most, over) = (all.clone(), most_at_once.clone(), ending.clone());
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if over.load(Ordering::SeqCst) {
@@ -47,7 +50,11 @@ impl Lifelines {
                 let Some(lifeline) = Lifeline::begin(stream.unwrap()) else {
                     continue;
                 };
-                registry.lock().push(lifeline.another_handle());
+                let mut all = registry.lock();
+                all.push(lifeline.another_handle());
+                let alive = all.iter().filter(|lifeline| lifeline.is_alive()).count();
+                most.fetch_max(alive, Ordering::SeqCst);
+                drop(all);
                 let _ = sender.send(lifeline);
             }
         });
@@ -55,6 +62,7 @@ impl Lifelines {
             address,
             arrived,
             all,
+            most_at_once,
             ending,
             thread: Some(thread),
         }
@@ -73,9 +81,9 @@ impl Lifelines {
             .expect("no process came up in time")
     }
 
-    /// Whether no further process has come up.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.arrived.is_empty()
+    /// How many processes ever lived at once.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
     }
 
     /// Every process that ever came up must be dead by now or soon.
@@ -121,6 +129,11 @@ impl Lifeline {
         (&self.stream).write_all(b"g").unwrap();
     }
 
+    /// Lets go of it: a fixture that nothing else ends does so now.
+    pub(crate) fn cut(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
     /// Sends the process a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
@@ -141,11 +154,9 @@ impl Lifeline {
 
     /// Whether the process still holds its lifeline, as far as can be told without waiting.
     pub(crate) fn is_alive(&self) -> bool {
-        let mut byte = [0];
-        self.stream.set_nonblocking(true).unwrap();
-        let read = (&self.stream).read(&mut byte);
-        self.stream.set_nonblocking(false).unwrap();
-        matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let received = rustix::net::recv(&self.stream, &mut [0_u8][..], flags);
+        matches!(received, Err(rustix::io::Errno::WOULDBLOCK))
     }
 }
 

@@ -75,7 +75,6 @@ impl<S: Read + Write> Peer<S> {
             match self.socket.read() {
                 Ok(Message::Close(frame)) => code = frame.map(|frame| frame.code.into()),
                 Ok(_) => {}
-                Err(Error::ConnectionClosed) => return code,
                 Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     panic!("the connection did not end in time")
                 }

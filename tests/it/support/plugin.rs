@@ -115,3 +115,16 @@ pub(crate) fn python(host: &TestHost, id: &str) -> Record {
 pub(crate) fn call(session: &Session, method: &str, params: &Value) -> Result<Value> {
     session.call_raw(method, params, PATIENCE)?.read()
 }
+
+/// Both ways for a plugin to talk to the host.
+pub(crate) const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Stdio];
+
+/// The scripted plugin in Rust; see `tests/fixtures/plugin` for what it can do.
+pub(crate) fn fixture(host: &TestHost, transport: Transport, args: &[&str]) -> Record {
+    let id = format!("fixture-{transport}");
+    let program = env!("CARGO_BIN_EXE_plugin-runner-fixture");
+    let mut record = command(host, &id, program, args)
+        .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+    record.manifest.transport = transport;
+    record
+}

@@ -1,0 +1,125 @@
+//! The whole life of a plugin, from its archive to its end, over both transports.
+
+use std::fs;
+
+use plugin_runner::protocol::Manifest;
+use plugin_runner::protocol::method::{Configure, Empty, Ping};
+use plugin_runner::store::{Record, Source};
+use plugin_runner::{ActiveState, ExitReason, ReportedState};
+use serde_json::{Map, Value, json};
+
+use crate::support::PATIENCE;
+use crate::support::host::{TestHost, active};
+use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, package};
+
+#[test]
+fn a_plugin_lives_from_its_archive_to_its_stop() {
+    for transport in TRANSPORTS {
+        let host = TestHost::new("life-cycle");
+        let manifest = Manifest {
+            command: "./run".to_owned(),
+            args: vec!["write-file".to_owned(), "starts".to_owned()],
+            transport,
+            ..manifest("alive")
+        };
+        let program = env!("CARGO_BIN_EXE_plugin-runner-fixture");
+        let script = format!("#!/bin/sh\nexec '{program}' \"$@\"\n");
+        let files: [(&str, &[u8], u32); 1] = [("run", script.as_bytes(), 0o755)];
+        let archive = package(host.folder(), "alive.zip", &manifest, &files);
+        let record = Record::supervised(manifest, Source::Archive(archive))
+            .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+
+        let mut events = host.events();
+        let session = host.install(record);
+        let id = session.id();
+        assert_eq!(session.reported_state(), ReportedState::Inactive);
+        assert_eq!(session.started_at(), None);
+        let starts = host.installation_folder(&session).join("data/starts");
+        for round in 1..=2 {
+            session.supervised().unwrap().start().unwrap();
+            active(&session);
+            events.expect(
+                id,
+                &[
+                    ReportedState::Starting,
+                    ReportedState::Connecting,
+                    ReportedState::Active,
+                ],
+            );
+            assert!(session.started_at().is_some());
+            assert_eq!(session.error_message(), None);
+            let lifeline = host.lifelines.next();
+
+            let pong = session.call::<Ping>(&Empty {}, PATIENCE).unwrap();
+            assert!(pong.pong);
+            let params = json!({"round": round, "text": "grüß \" \\ \n \u{2028}"});
+            assert_eq!(call(&session, "echo", &params).unwrap()["echo"], params);
+            let found = call(&session, "describe", &json!({})).unwrap();
+            assert_eq!(found["pid"], lifeline.pid);
+            let directory = found["directory"].as_str().unwrap();
+            let releases = host.installation_folder(&session).join("releases");
+            assert!(
+                directory.starts_with(&*releases.to_string_lossy()),
+                "{directory}"
+            );
+
+            let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+            assert!(!report.killed, "{report:?}");
+            assert!(
+                matches!(
+                    report.exit,
+                    Some(ExitReason::Signal(2) | ExitReason::Code(0))
+                ),
+                "{report:?}"
+            );
+            events.expect(id, &[ReportedState::Stopping, ReportedState::Inactive]);
+            lifeline.expect_end();
+            // Its data is still there, from both rounds.
+            let lines = fs::read_to_string(&starts).unwrap().lines().count();
+            assert_eq!(lines, round);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_wanted_active_starts_at_load() {
+    let host = TestHost::new("start-at-load");
+    for transport in TRANSPORTS {
+        let record = fixture(&host, transport, &["behave"]).with_active_state(ActiveState::Active);
+        let session = host.install(record);
+        active(&session);
+        assert_eq!(host.session(session.id()).unwrap().id(), session.id());
+    }
+    assert_eq!(host.sessions().len(), 2);
+}
+
+#[test]
+fn a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored() {
+    for transport in TRANSPORTS {
+        let host = TestHost::new("conversation");
+        let mut record = fixture(&host, transport, &["behave"]);
+        record.manifest.events_consumed = vec!["EventThreadPublished".to_owned()];
+        let mut stored = Map::new();
+        stored.insert("channel".to_owned(), "news".into());
+        let session = host.run(record.with_configuration(stored.clone()));
+        assert!(session.call::<Configure>(&stored, PATIENCE).unwrap().ok);
+        let asked = call(&session, "configuration", &json!({})).unwrap();
+        assert_eq!(asked["configuration"], Value::from(stored));
+        for number in 0..10 {
+            let payload = json!({"id": format!("{number}")});
+            host.publish("EventThreadPublished", &payload).unwrap();
+            host.publish("EventThreadDeleted", &payload).unwrap();
+        }
+        host.output.wait_for_nth("of the tenth event", 9, |line| {
+            (line.text == "event EventThreadPublished").then_some(())
+        });
+        let heard = call(&session, "events", &json!({})).unwrap();
+        let ids: Vec<&Value> = heard["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| &event["id"])
+            .collect();
+        assert_eq!(ids, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    }
+}
