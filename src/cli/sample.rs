@@ -1,68 +1,146 @@
-//! Stands in for the sample plugin until the one built on the SDK takes its place: answers every
-//! call, and crashes once after the second.
+//! The built-in sample plugin, built on the SDK: it says hello, answers, and crashes once, so that a
+//! first run of the program shows a plugin's whole life.
 
-use std::io::{self, Write as _};
-use std::net::TcpStream;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::exit;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use plugin_runner::Result;
-use plugin_runner::protocol::Manifest;
-use serde_json::{Value, json};
-use tungstenite::Message;
+use plugin_runner::protocol::method::{Ping, PingReply};
+use plugin_runner::protocol::{Manifest, Method};
+use plugin_runner::sdk::{HandlerError, Plugin};
+use plugin_runner::{Error, Result};
+use serde::{Deserialize, Serialize};
 
-/// Calls that are answered before the crash.
-const CALLS: u32 = 2;
+/// Where a plugin keeps its own files.
+const DATA_VARIABLE: &str = "PLUGIN_DATA_DIR";
+/// The file that says that the crash has happened.
+const CRASHED_ONCE: &str = "crashed-once";
+/// From being connected to the crash.
+const CRASH_AFTER: Duration = Duration::from_secs(2);
+/// An event of Storyden's, for hosts that publish it.
+const EVENT: &str = "EventThreadPublished";
 
-/// Lives until the connection ends.
-#[expect(clippy::unnecessary_wraps, reason = "the real one fails")]
-pub(crate) fn run() -> Result<()> {
-    let crashed = PathBuf::from(std::env::var_os("PLUGIN_DATA_DIR").unwrap_or_default())
-        .join("crashed-before");
-    let url = std::env::var("STORYDEN_RPC_URL").unwrap_or_default();
-    let address = url
-        .strip_prefix("ws://")
-        .and_then(|url| url.split('/').next());
-    let stream = TcpStream::connect(address.unwrap_or_default());
-    let Some((mut socket, _)) = stream
-        .ok()
-        .and_then(|stream| tungstenite::client(&url, stream).ok())
-    else {
-        std::process::exit(1);
-    };
-    say("connected");
-    let mut answered = 0;
-    while let Ok(message) = socket.read() {
-        let Message::Text(text) = message else {
-            continue;
-        };
-        let call: Value = serde_json::from_str(&text).unwrap_or_default();
-        let result = json!({"method": call["method"], "pong": true});
-        let answer = json!({"jsonrpc": "2.0", "id": call["id"], "result": result});
-        if socket.send(Message::text(answer.to_string())).is_err() {
-            break;
-        }
-        answered += 1;
-        if answered == CALLS && !crashed.exists() {
-            let _ = std::fs::write(&crashed, "");
-            say("crashing on purpose");
-            std::process::exit(3);
-        }
-    }
-    Ok(())
+/// A method that is the sample's own.
+struct Greet;
+
+impl Method for Greet {
+    const NAME: &'static str = "greet";
+    type Params = Greeted;
+    type Reply = Greeting;
 }
 
-/// The sample's manifest, with this program as its command.
+#[derive(Serialize, Deserialize)]
+struct Greeted {
+    #[serde(default)]
+    name: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Greeting {
+    greeting: String,
+}
+
+/// What to run the sample with.
 pub(crate) fn manifest(program: &Path) -> Manifest {
     Manifest {
         id: "sample".to_owned(),
         author: "plugin-runner".to_owned(),
         name: "Sample".to_owned(),
+        description: "Answers pings and greetings, and crashes once".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         command: program.display().to_string(),
         args: vec!["sample-plugin".to_owned()],
+        events_consumed: vec![EVENT.to_owned()],
         ..Manifest::default()
     }
 }
 
-fn say(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+/// Is the sample, until its connection ends.
+///
+/// # Errors
+/// As [`Plugin::from_env`] and [`Plugin::run`]: this is no program to be run by hand.
+pub(crate) fn run() -> Result<()> {
+    let folder = std::env::var_os(DATA_VARIABLE).map(PathBuf::from);
+    let folder = folder.ok_or(Error::Setting {
+        name: DATA_VARIABLE,
+        problem: "it is not set: the sample is started by `plugin-runner run`".into(),
+    })?;
+    let started = Instant::now();
+    Plugin::from_env()?
+        .on_connect(move |_| connected(&folder))
+        .on::<Ping>(move |_, _| {
+            say("answered a ping");
+            Ok(PingReply {
+                pong: true,
+                uptime_seconds: Some(started.elapsed().as_secs_f64()),
+                status: Some("healthy".to_owned()),
+            })
+        })
+        .on::<Greet>(|_, greeted| Ok(greet(&greeted)))
+        .on_event(EVENT, |_, _| {
+            say("heard that a thread was published");
+            Ok(())
+        })
+        .run()
+}
+
+fn connected(folder: &Path) -> Result<(), HandlerError> {
+    say("hello, I am connected");
+    if crashes_now(folder)? {
+        thread::sleep(CRASH_AFTER);
+        say("I crash now, once, to show that I am started again");
+        exit(1);
+    }
+    say("I crashed once already, so from now on I keep running");
+    Ok(())
+}
+
+/// Whether the one crash is still to come; from then on it is not.
+fn crashes_now(folder: &Path) -> io::Result<bool> {
+    match File::create_new(folder.join(CRASHED_ONCE)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn greet(greeted: &Greeted) -> Greeting {
+    let name = greeted.name.as_deref().unwrap_or("world");
+    say(&format!("greeted {name}"));
+    Greeting {
+        greeting: format!("hello, {name}"),
+    }
+}
+
+/// Prints a line. It is no reason to fail that nobody listens: then the connection ends as well.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_is_a_good_one() {
+        let manifest = manifest(Path::new("/bin/plugin-runner"));
+        assert_eq!(manifest.problems(), []);
+        assert_eq!(manifest.unknown_events().count(), 0);
+        assert_eq!(manifest.command, "/bin/plugin-runner");
+        assert_eq!(manifest.args, ["sample-plugin"]);
+    }
+
+    #[test]
+    fn it_crashes_once_per_folder() {
+        let folder =
+            std::env::temp_dir().join(format!("plugin-runner-sample-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        assert!(crashes_now(&folder).unwrap());
+        assert!(!crashes_now(&folder).unwrap());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(crashes_now(&folder).is_err());
+    }
 }
