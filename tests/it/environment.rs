@@ -41,9 +41,12 @@ const PRINT_ENVIRONMENT: &str = "/usr/bin/env; echo done; exec sleep 1000";
 
 #[test]
 fn the_environment_is_the_allowlist_and_what_is_added() {
-    // Set for every test by cargo, and none of a plugin's business.
+    // Stands for a secret: set for every test by cargo, and none of a plugin's business.
     let secret = "CARGO_MANIFEST_DIR";
-    assert!(std::env::var_os(secret).is_some());
+    assert!(
+        std::env::var_os(secret).is_some(),
+        "run this by cargo, which sets {secret}"
+    );
     let host = Setup::new("environment")
         .configure(|builder| builder.pass_variable("CARGO_PKG_NAME"))
         .start();

@@ -40,7 +40,7 @@ fn silent_connections_delay_nobody() {
 #[test]
 fn a_slow_handshake_is_cut_at_the_timeout() {
     let host = Setup::new("slow-handshake")
-        .timeouts(|timeouts| timeouts.handshake = Duration::from_millis(200))
+        .timeouts(|timeouts| timeouts.handshake = Duration::from_secs(1))
         .start();
     let (session, good) = external(&host);
     let mut streams: Vec<_> = (0..5).map(|_| connect(host.address())).collect();

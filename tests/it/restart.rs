@@ -318,7 +318,7 @@ fn who_left_the_process_group_holds_up_neither_restart_nor_stop() {
 fn a_plugin_that_ignores_signals_is_killed_and_the_report_says_so() {
     for transport in TRANSPORTS {
         let host = Setup::new("ignores-signals")
-            .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(400))
+            .timeouts(|timeouts| timeouts.stop_grace = Duration::from_secs(3))
             .start();
         let session = host.run(fixture(&host, transport, &["ignore-signals", "grandchild"]));
         let lifelines = [host.lifelines.next(), host.lifelines.next()];

@@ -13,7 +13,7 @@ use crate::support::plugin::{call, manifest, printed_url, python, shell};
 #[test]
 fn shutdown_says_which_plugins_had_to_be_killed() {
     let host = Setup::new("shutdown-killed")
-        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(300))
+        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_secs(3))
         .start();
     let deaf = host.install(shell(
         &host,

@@ -232,13 +232,13 @@ fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
 #[test]
 fn a_plugin_that_never_connects_is_killed_for_that() {
     let host = Setup::new("never-connects")
-        .timeouts(|timeouts| timeouts.connect = Duration::from_millis(200))
+        .timeouts(|timeouts| timeouts.connect = Duration::from_secs(1))
         .policy(|policy| policy.with_max_restart_attempts(1))
         .start();
     let session = host.install(shell(&host, "idler", "echo idling; exec sleep 1000"));
     let mut events = host.events();
     start(&session);
-    let text = "did not connect within 200ms and was killed";
+    let text = "did not connect within 1s and was killed";
     let change = events.until(session.id(), ReportedState::Restarting);
     assert_eq!(change.message.as_deref(), Some(text));
     let change = events.until(session.id(), ReportedState::Errored);
