@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::{Disconnect, Result};
 
 /// Posts that may wait; one more ends the connection.
-const POSTS: usize = 64;
+const POSTS: usize = 1024;
 
 /// Close codes, as a WebSocket would use them.
 const POLICY_VIOLATION: u16 = 1008;
@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn posts_never_wait_and_overflow_ends_the_connection() {
         let (mut one, mut other) = halves(1);
-        let refused = (0..1000).find_map(|_| one.writer.post("answer").err());
+        let refused = (0..=POSTS).find_map(|_| one.writer.post("answer").err());
         assert!(matches!(
             refused,
             Some(SendError::Closed(cause)) if matches!(*cause, Disconnect::ControlOverflow)

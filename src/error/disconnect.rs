@@ -57,7 +57,7 @@ pub enum Disconnect {
     #[error("the plugin broke the protocol: {0}")]
     Violation(Arc<str>),
     /// The peer makes us answer more than it reads.
-    #[error("the plugin does not read the answers it asks for")]
+    #[error("the plugin asks faster than it reads the answers")]
     ControlOverflow,
     /// We closed it.
     #[error("closed by the host: {reason}")]

@@ -310,6 +310,8 @@ impl<S: Sink> Shared<S> {
                     }
                     return match closed {
                         _ if turn.own_done() => Ok(ticket),
+                        // No thread to hand it to, but begun: the next who comes finishes it.
+                        None if late == Late::HandOver && !withdrawn => Ok(ticket),
                         Some(cause) => Err(SendError::Closed(cause)),
                         None => Err(SendError::Timeout { withdrawn }),
                     };

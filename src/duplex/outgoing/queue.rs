@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::duplex::Ticket;
 
 /// Posts that may wait, in frames and in bytes.
-const POSTS: usize = 64;
+const POSTS: usize = 8 * 1024;
 const POST_BYTES: usize = 1024 * 1024;
 
 /// Data frames, whole and not begun, in the order of their tickets.

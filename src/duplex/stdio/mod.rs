@@ -38,8 +38,8 @@ impl Stdio {
     /// A connection over the stdout (`reader`) and stdin (`writer`) of a child process. Any other
     /// pipe or stream socket will do.
     ///
-    /// `writer` is switched to non-blocking mode when the connection is taken into use; with a
-    /// pipe this does not touch the child's end. A program that has given SIGPIPE its default
+    /// Both are switched to non-blocking mode when the connection is taken into use; with a pipe
+    /// this does not touch the child's end. A program that has given SIGPIPE its default
     /// action back (Rust programs start with it ignored) is ended by a child that closes its stdin.
     pub fn new(reader: impl Into<OwnedFd>, writer: impl Into<OwnedFd>) -> Self {
         Self {
@@ -84,6 +84,11 @@ impl Duplex for Stdio {
         let wake = Wake::new().map_err(|error| Error::io("make a wake pipe", error))?;
         let pipe = Pipe::new(self.writer, self.shared_writer, wake)
             .map_err(|error| Error::io("prepare the pipe to the plugin", error))?;
+        if !self.shared_writer {
+            // The reading end is ours alone, and a read must never block: only polls are woken.
+            rustix::io::ioctl_fionbio(&self.reader, true)
+                .map_err(|error| Error::io("prepare the pipe from the plugin", error))?;
+        }
         let outgoing = Outgoing::new(pipe, settings);
         let reader = reader::Reader::new(
             self.reader,

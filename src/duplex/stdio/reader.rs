@@ -85,16 +85,17 @@ impl Reader {
         if self.buffer.is_empty() {
             self.buffer.shrink_to(READ_BUFFER);
         }
-        let ready = self.outgoing.sink().wait_readable(self.pipe.as_fd())?;
-        // A cut is at once. A failed write only wakes: what is in the pipe is read first.
-        if self.outgoing.is_over() || !ready {
-            return Err(Disconnect::Lost);
-        }
         let length = self.buffer.len();
-        self.buffer.resize(length + READ_BUFFER, 0);
         let count = loop {
+            let ready = self.outgoing.sink().wait_readable(self.pipe.as_fd())?;
+            // A cut is at once. A failed write only wakes: what is in the pipe is read first.
+            if self.outgoing.is_over() || !ready {
+                return Err(Disconnect::Lost);
+            }
+            self.buffer.resize(length + READ_BUFFER, 0);
             match rustix::io::read(&self.pipe, &mut self.buffer[length..]) {
-                Err(rustix::io::Errno::INTR) => {}
+                // A child that opened its own end for reading took what was promised.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 count => break count.map_err(io::Error::from),
             }
         };
