@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use crate::error::{Error, Result};
 use crate::thread::Threads;
@@ -128,13 +128,18 @@ impl AsFd for ExitWatch {
     }
 }
 
-/// Whether this child has ended and is not reaped.
-pub(crate) fn is_zombie(pid: Pid) -> bool {
+/// Whether this child runs, or has ended and is not reaped.
+pub(crate) fn is_ours(pid: Pid) -> bool {
+    look(pid).is_ok()
+}
+
+/// Looks at a child without waiting for it and without reaping it.
+fn look(pid: Pid) -> rustix::io::Result<Option<WaitIdStatus>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     loop {
         match waitid(WaitId::Pid(pid), options) {
             Err(rustix::io::Errno::INTR) => {}
-            result => return matches!(result, Ok(Some(_))),
+            result => return result,
         }
     }
 }
@@ -175,14 +180,16 @@ mod tests {
         let pid = Pid::from_child(&child);
         let watch = ExitWatch::on_thread(pid, &threads).unwrap();
         assert!(!is_ready(&watch));
-        assert!(!is_zombie(pid));
+        assert!(look(pid).unwrap().is_none(), "it runs");
         drop(child.stdin.take());
         assert_eq!(
             threads.join_all(Deadline::after(Duration::from_secs(30))),
             0
         );
         assert!(is_ready(&watch));
-        assert!(is_zombie(pid));
+        assert!(look(pid).unwrap().is_some(), "it is a zombie");
+        assert!(is_ours(pid));
         assert!(child.wait().unwrap().success());
+        assert!(!is_ours(pid));
     }
 }

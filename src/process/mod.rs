@@ -46,12 +46,14 @@ pub(crate) struct Pipes {
     pub(crate) stderr: Option<ChildStderr>,
 }
 
-/// A child that has not been reaped. Its process group has the id of its pid.
+/// A child that has not been reaped. Its process group has the id of its pid. Dropping it kills the
+/// group and waits for the child: nothing may stay behind whose owner is gone.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     pid: Pid,
     watch: ExitWatch,
+    reaped: bool,
 }
 
 impl Process {
@@ -89,7 +91,18 @@ impl Process {
         };
         let pid = Pid::from_child(&child);
         match ExitWatch::new(pid, threads) {
-            Ok(watch) => Ok((Self { child, pid, watch }, pipes)),
+            Ok(watch) => {
+                let reaped = false;
+                Ok((
+                    Self {
+                        child,
+                        pid,
+                        watch,
+                        reaped,
+                    },
+                    pipes,
+                ))
+            }
             Err(error) => {
                 // Without a way to notice its end it cannot be supervised.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
@@ -108,9 +121,13 @@ impl Process {
         &self.watch
     }
 
-    /// Signals the whole group. Only possible while the process is not reaped, which this type
-    /// guarantees, so the id cannot belong to anybody else.
+    /// Signals the whole group, while its leader is ours to reap: then the id cannot belong to
+    /// anybody else. Where the embedder ignores SIGCHLD the system reaps by itself, and once it has,
+    /// the group is left alone.
     pub(crate) fn signal_group(&self, signal: Signal) {
+        if !exit::is_ours(self.pid) {
+            return;
+        }
         match rustix::process::kill_process_group(self.pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => log::warn!("cannot send {signal:?} to group {}: {error}", self.pid()),
@@ -119,11 +136,13 @@ impl Process {
 
     /// Kills what is left of the group and reaps the process, which must have ended.
     pub(crate) fn finish(mut self) -> ExitReason {
-        // A zombie leader still holds the id of its group. Where the embedder ignores SIGCHLD
-        // the system has reaped it already and the id may be anybody's: leave it alone then.
-        if exit::is_zombie(self.pid) {
-            self.signal_group(Signal::KILL);
-        }
+        self.reap()
+    }
+
+    fn reap(&mut self) -> ExitReason {
+        self.reaped = true;
+        // A zombie leader still holds the id of its group.
+        self.signal_group(Signal::KILL);
         match self.child.wait() {
             Ok(status) => ExitReason::from(status),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
@@ -133,6 +152,14 @@ impl Process {
                 log::warn!("cannot wait for process {}: {error}", self.pid());
                 ExitReason::Unknown
             }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.reap();
         }
     }
 }
