@@ -26,7 +26,7 @@ pub use bus::PublishReport;
 pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
-pub use host::{Host, HostBuilder, ShutdownReport};
+pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 pub use listener::Listener;
 pub use process::ExitReason;

@@ -216,6 +216,7 @@ impl HostBuilder {
             context: Arc::new(context),
             sessions: RwLock::new(HashMap::new()),
             listeners: Mutex::default(),
+            stopping: Mutex::default(),
             ended: Mutex::new(None),
         });
         Ok(Host {

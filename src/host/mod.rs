@@ -7,7 +7,7 @@ mod shutdown;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -37,6 +37,22 @@ pub struct Host {
     owner: Arc<Owner>,
 }
 
+/// A handle that does not keep the host from being dropped, for handlers and services that belong to
+/// it: with a [`Host`] in them it would keep itself alive.
+#[derive(Clone, Debug)]
+pub struct WeakHost {
+    owner: Weak<Owner>,
+}
+
+impl WeakHost {
+    /// The host, unless its last handle has been dropped.
+    pub fn upgrade(&self) -> Option<Host> {
+        Some(Host {
+            owner: self.owner.upgrade()?,
+        })
+    }
+}
+
 /// Shuts the host down when the last handle goes. Threads of the host hold what is inside, never
 /// the owner itself.
 struct Owner {
@@ -47,6 +63,8 @@ pub(crate) struct HostShared {
     pub(crate) context: Arc<HostContext>,
     pub(crate) sessions: RwLock<HashMap<InstallationId, Session>>,
     pub(crate) listeners: Mutex<Vec<ListenerStop>>,
+    /// Plugins that a shutdown under way has not seen end.
+    stopping: Mutex<Vec<InstallationId>>,
     /// The report of the shutdown, once there was one.
     ended: Mutex<Option<ShutdownReport>>,
 }
@@ -63,6 +81,13 @@ impl Host {
 
     fn context(&self) -> &Arc<HostContext> {
         &self.shared().context
+    }
+
+    /// A handle that does not keep the host alive.
+    pub fn downgrade(&self) -> WeakHost {
+        WeakHost {
+            owner: Arc::downgrade(&self.owner),
+        }
     }
 
     /// Where the host's records are.
@@ -112,7 +137,8 @@ impl Host {
             let refused = if context.is_shut_down() {
                 Some(Err(Error::ShutDown))
             } else {
-                sessions.get(&id).cloned().map(Ok)
+                let loaded = sessions.get(&id).cloned();
+                loaded.filter(|loaded| !loaded.is_unloaded()).map(Ok)
             };
             if let Some(result) = refused {
                 drop(sessions);
@@ -159,7 +185,7 @@ impl Host {
 
     /// The session of a loaded plugin.
     pub fn session(&self, id: InstallationId) -> Option<Session> {
-        self.shared().sessions.read().get(&id).cloned()
+        self.shared().session(id)
     }
 
     /// The sessions of all loaded plugins, ordered by id.
@@ -185,7 +211,8 @@ impl Host {
     }
 
     /// Refuses new calls to plugins, for good, and waits for those in flight, both ways. Plugins go
-    /// on running; [`shutdown`](Self::shutdown) usually comes next.
+    /// on running, and what they call meanwhile is answered, but not waited for.
+    /// [`shutdown`](Self::shutdown) usually comes next.
     ///
     /// # Blocking
     /// At most `timeout`. The end of the last call wakes it.
@@ -225,6 +252,12 @@ impl Host {
 }
 
 impl HostShared {
+    pub(crate) fn session(&self, id: InstallationId) -> Option<Session> {
+        let session = self.sessions.read().get(&id).cloned();
+        // One that is unloaded stays in the registry for a moment.
+        session.filter(|session| !session.is_unloaded())
+    }
+
     pub(crate) fn all_sessions(&self) -> Vec<Session> {
         let mut sessions: Vec<_> = self.sessions.read().values().cloned().collect();
         sessions.sort_by_key(Session::id);
@@ -246,5 +279,11 @@ impl fmt::Debug for Host {
         f.debug_struct("Host")
             .field("sessions", &self.shared().sessions.read().len())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner").finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@ use super::HostShared;
 use crate::deadline::Deadline;
 use crate::id::InstallationId;
 use crate::session::{Session, Stopping, close_code};
+use crate::state::PluginMode;
 
 /// How long the close of one connection may hold up the others.
 const CLOSE_LIMIT: Duration = Duration::from_millis(100);
@@ -40,9 +41,9 @@ impl HostShared {
         let deadline = Deadline::after(timeout);
         let Some(mut ended) = self.ended.try_lock_until(deadline.instant()) else {
             // Another thread is at it with more patience.
-            let unfinished = self.all_sessions().iter().map(Session::id).collect();
             return ShutdownReport {
-                unfinished,
+                unfinished: self.stopping.lock().clone(),
+                threads: self.context.threads.names(),
                 took: began.elapsed(),
                 ..ShutdownReport::default()
             };
@@ -73,8 +74,12 @@ impl HostShared {
         let sessions: Vec<Session> = std::mem::take(&mut *self.sessions.write())
             .into_values()
             .collect();
+        *self.stopping.lock() = sessions.iter().map(Session::id).collect();
+        // All processes are told to end before anything is waited for.
+        let is_supervised = |session: &&Session| session.mode() == PluginMode::Supervised;
+        let (supervised, external): (Vec<_>, Vec<_>) = sessions.iter().partition(is_supervised);
         let mut waits = Vec::new();
-        for session in &sessions {
+        for session in supervised.into_iter().chain(external) {
             match session.request_stop(timeout) {
                 Ok(Stopping::Process(stopped)) => waits.push((session.id(), stopped)),
                 Ok(Stopping::Connection(Some(connection))) => {
@@ -92,6 +97,7 @@ impl HostShared {
                 Err(_) => report.unfinished.push(id),
             }
         }
+        self.stopping.lock().clone_from(&report.unfinished);
         for session in sessions {
             session.discard();
         }

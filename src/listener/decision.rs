@@ -51,12 +51,7 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
         Token::Sealed(token) => {
             let id = claimed.ok_or(Refusal::INVALID_PARAMETERS)?;
             // An unknown plugin and a bad token look the same from outside.
-            let session = host
-                .sessions
-                .read()
-                .get(&id)
-                .cloned()
-                .ok_or(Refusal::UNAUTHENTICATED)?;
+            let session = host.session(id).ok_or(Refusal::UNAUTHENTICATED)?;
             if !session.shared().knows_token(token) {
                 return Err(Refusal::UNAUTHENTICATED.into());
             }
@@ -99,38 +94,23 @@ fn find_external(
     token: &ExternalToken,
     claimed: Option<InstallationId>,
 ) -> Result<Admission, Refusal> {
-    let loaded = {
-        let sessions = host.sessions.read();
-        // All of them are looked at, so that the time taken says nothing about which it was.
-        sessions.values().fold(None, |found, session| {
-            if session.shared().is_external(token) {
-                Some(session.clone())
-            } else {
-                found
-            }
-        })
-    };
-    let id = match &loaded {
-        Some(session) => session.id(),
-        None => match host.context.store.find_external(token) {
-            Ok(Some(id)) => id,
-            Ok(None) => return Err(Refusal::UNAUTHENTICATED),
-            Err(error) => {
-                log::error!("cannot look up an external token: {error}");
-                return Err(Refusal::INTERNAL);
-            }
-        },
+    // The store decides, so that a token counts no more from the moment it is replaced.
+    let id = match host.context.store.find_external(token) {
+        Ok(Some(id)) => id,
+        Ok(None) => return Err(Refusal::UNAUTHENTICATED),
+        Err(error) => {
+            log::error!("cannot look up an external token: {error}");
+            return Err(Refusal::INTERNAL);
+        }
     };
     if claimed.is_some_and(|claimed| claimed != id) {
         return Err(Refusal::UNAUTHENTICATED);
     }
-    match loaded {
-        Some(session) => Ok(Admission {
-            session,
-            sealed: None,
-        }),
-        None => Err(Refusal::NOT_WANTED),
-    }
+    let session = host.session(id).ok_or(Refusal::NOT_WANTED)?;
+    Ok(Admission {
+        session,
+        sealed: None,
+    })
 }
 
 /// The WebSocket part of the handshake; gives the `Sec-WebSocket-Accept`.

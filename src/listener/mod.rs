@@ -296,10 +296,8 @@ fn handshake(
         Ok(raw) => raw,
         Err(HeadError::Refused(refusal)) => return Err(refuse(&socket, refusal, deadline)),
         Err(HeadError::Gone) => return Err(gone()),
-        Err(HeadError::Timeout) => {
-            refuse(&socket, Refusal::TIMEOUT, Deadline::after(Duration::ZERO));
-            return Err(Error::timeout(Phase::Handshake, limit));
-        }
+        // No answer: a 4xx would make an SDK that was merely slow give up for good.
+        Err(HeadError::Timeout) => return Err(Error::timeout(Phase::Handshake, limit)),
     };
     let head = Head::parse(&head).map_err(|refusal| refuse(&socket, refusal, deadline))?;
     let Admitted {

@@ -57,12 +57,6 @@ impl Refusal {
         body: "only GET",
         header: Some(("Allow", "GET")),
     };
-    pub(super) const TIMEOUT: Self = Self {
-        status: 408,
-        reason: "Request Timeout",
-        body: "the handshake took too long",
-        header: None,
-    };
     pub(super) const UPGRADE_REQUIRED: Self = Self {
         status: 426,
         reason: "Upgrade Required",

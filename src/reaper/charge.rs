@@ -16,11 +16,23 @@ use crate::process::{ExitReason, Pipes, ProcessCommand};
 /// taken for the next, also when its plugin was unloaded and loaded in between.
 pub(crate) type Run = u64;
 
+/// Names one session's place with the reaper. Not the installation: that may be unloaded and loaded
+/// again, and what is late from the session before must not be taken for the next one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WardId(pub(super) u64);
+
 /// A plugin in the reaper's charge.
 ///
 /// All but `prepare` are called on the reaper's thread, which serves every plugin: none may block.
 pub(crate) trait Charge: Send + Sync {
+    /// The session's own place with the reaper.
+    fn ward(&self) -> WardId;
+
+    /// For log lines.
     fn id(&self) -> InstallationId;
+
+    /// The reaper has acted on a request to start.
+    fn start_obeyed(&self);
 
     fn settings(&self) -> ChargeSettings;
 

@@ -16,6 +16,7 @@ mod ward;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,13 +26,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 pub(crate) use charge::{
-    Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Run, Transition,
+    Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Run, Transition, WardId,
 };
 
 use crate::error::{Disconnect, Error, Result, StartError};
-use crate::id::InstallationId;
 use crate::process::{ExitReason, ProcessCommand};
-use crate::thread::Threads;
+use crate::thread::{Threads, panic_text};
 use ward::Ward;
 
 /// What is left to say about a plugin that was stopped.
@@ -54,35 +54,36 @@ pub(crate) struct Reaper {
     wake: Arc<io::PipeWriter>,
     /// The number of the last run begun.
     last_run: Arc<AtomicU64>,
+    last_ward: Arc<AtomicU64>,
 }
 
 enum Command {
     Start(Arc<dyn Charge>),
+    /// Something for a plugin that has a ward, if it has one.
+    For(WardId, Order),
+    ShutDown,
+}
+
+enum Order {
     Stop {
-        id: InstallationId,
         grace: Duration,
         done: Option<Sender<StopReport>>,
     },
-    Forget(InstallationId),
+    Forget,
     Prepared {
-        id: InstallationId,
         run: Run,
         result: Result<ProcessCommand, StartError>,
     },
     Connected {
-        id: InstallationId,
         run: Run,
     },
     Disconnected {
-        id: InstallationId,
         run: Run,
         cause: Arc<Disconnect>,
     },
     Drained {
-        id: InstallationId,
         run: Run,
     },
-    ShutDown,
 }
 
 impl Reaper {
@@ -99,6 +100,7 @@ impl Reaper {
             commands,
             wake: Arc::new(writer),
             last_run: Arc::default(),
+            last_ward: Arc::default(),
         };
         let body = Thread {
             reaper: reaper.clone(),
@@ -124,6 +126,11 @@ impl Reaper {
         self.last_run.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// A place for a new session.
+    pub(crate) fn new_ward(&self) -> WardId {
+        WardId(self.last_ward.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     /// Asks for a run. The last request wins, also against a stop under way.
     pub(crate) fn request_start(&self, charge: Arc<dyn Charge>) {
         self.send(Command::Start(charge));
@@ -133,34 +140,38 @@ impl Reaper {
     /// `done` hears when nothing is left.
     pub(crate) fn request_stop(
         &self,
-        id: InstallationId,
+        ward: WardId,
         grace: Duration,
         done: Option<Sender<StopReport>>,
     ) {
-        self.send(Command::Stop { id, grace, done });
+        self.send(Command::For(ward, Order::Stop { grace, done }));
     }
 
-    /// Lets go of a stopped plugin.
-    pub(crate) fn forget(&self, id: InstallationId) {
-        self.send(Command::Forget(id));
+    /// Lets go of a session that is gone, and of all that may be left of its plugin.
+    pub(crate) fn forget(&self, ward: WardId) {
+        self.send(Command::For(ward, Order::Forget));
+    }
+
+    fn prepared(&self, ward: WardId, run: Run, result: Result<ProcessCommand, StartError>) {
+        self.send(Command::For(ward, Order::Prepared { run, result }));
     }
 
     /// The plugin of this run is connected.
-    pub(crate) fn connected(&self, id: InstallationId, run: Run) {
-        self.send(Command::Connected { id, run });
+    pub(crate) fn connected(&self, ward: WardId, run: Run) {
+        self.send(Command::For(ward, Order::Connected { run }));
     }
 
-    /// The connection of this run ended.
-    pub(crate) fn disconnected(&self, id: InstallationId, run: Run, cause: Arc<Disconnect>) {
-        self.send(Command::Disconnected { id, run, cause });
+    /// The connection of this run has ended, and all that came over it has been read.
+    pub(crate) fn disconnected(&self, ward: WardId, run: Run, cause: Arc<Disconnect>) {
+        self.send(Command::For(ward, Order::Disconnected { run, cause }));
     }
 
     /// All output of this run has been taken.
-    pub(crate) fn drained(&self, id: InstallationId, run: Run) {
-        self.send(Command::Drained { id, run });
+    pub(crate) fn drained(&self, ward: WardId, run: Run) {
+        self.send(Command::For(ward, Order::Drained { run }));
     }
 
-    /// Ends the thread, after the last child. Stop everything first.
+    /// Kills what still runs, starts nothing more, and ends the thread after the last child.
     pub(crate) fn shut_down(&self) {
         self.send(Command::ShutDown);
     }
@@ -170,6 +181,8 @@ impl Reaper {
 pub(super) struct Context<'a> {
     pub(super) reaper: &'a Reaper,
     pub(super) threads: &'a Threads,
+    /// Nothing is started any more.
+    pub(super) shutting_down: bool,
 }
 
 struct Thread {
@@ -177,7 +190,7 @@ struct Thread {
     inbox: Receiver<Command>,
     wake: io::PipeReader,
     threads: Threads,
-    wards: HashMap<InstallationId, Ward>,
+    wards: HashMap<WardId, Ward>,
     shutting_down: bool,
 }
 
@@ -188,28 +201,46 @@ impl Thread {
             while let Ok(command) = self.inbox.try_recv() {
                 self.obey(command);
             }
-            let context = Context {
-                reaper: &self.reaper,
-                threads: &self.threads,
-            };
-            for id in ended {
-                if let Some(ward) = self.wards.get_mut(&id) {
-                    ward.exited();
-                }
+            for ward in ended {
+                self.with(ward, Ward::exited);
             }
             let now = Instant::now();
-            for ward in self.wards.values_mut() {
-                ward.attend(&context, now);
+            let due: Vec<WardId> = self
+                .wards
+                .iter()
+                .filter_map(|(id, ward)| (ward.due()? <= now).then_some(*id))
+                .collect();
+            for ward in due {
+                self.with(ward, |ward, context| ward.attend(context, now));
             }
-            self.wards.retain(|_, ward| !ward.is_forgotten());
+            self.wards.retain(|_, ward| !ward.is_over());
             if self.shutting_down && self.wards.values().all(Ward::is_idle) {
                 return;
             }
         }
     }
 
-    /// Sleeps until a command, an exit or a timer; gives the plugins whose process has ended.
-    fn sleep(&mut self) -> Vec<InstallationId> {
+    /// Does something with a ward, if it is there. A panic in it, the embedder's logger's say, costs
+    /// that plugin and no other.
+    fn with(&mut self, ward: WardId, act: impl FnOnce(&mut Ward, &Context<'_>)) {
+        let Some(ward) = self.wards.get_mut(&ward) else {
+            return;
+        };
+        let context = Context {
+            reaper: &self.reaper,
+            threads: &self.threads,
+            shutting_down: self.shutting_down,
+        };
+        let guarded = AssertUnwindSafe(|| act(ward, &context));
+        if let Err(panic) = panic::catch_unwind(guarded) {
+            let text = panic_text(&*panic).to_owned();
+            // Its second panic is swallowed: there is nothing more to be done.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(&text)));
+        }
+    }
+
+    /// Sleeps until a command, an exit or a timer; gives those whose process has ended.
+    fn sleep(&mut self) -> Vec<WardId> {
         let due = self.wards.values().filter_map(Ward::due).min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
@@ -220,7 +251,7 @@ impl Thread {
                 tv_nsec: left.subsec_nanos().into(),
             }
         });
-        let watched = |(id, ward): (&InstallationId, _)| Some((*id, Ward::watch(ward)?));
+        let watched = |(id, ward): (&WardId, _)| Some((*id, Ward::watch(ward)?));
         let watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
         descriptors.extend(
@@ -251,65 +282,46 @@ impl Thread {
     }
 
     fn obey(&mut self, command: Command) {
-        let context = Context {
-            reaper: &self.reaper,
-            threads: &self.threads,
-        };
         match command {
             Command::Start(charge) => {
-                if self.shutting_down {
-                    charge.transition(Transition::Inactive);
-                    return;
-                }
-                let ward = self
-                    .wards
-                    .entry(charge.id())
+                let id = charge.ward();
+                self.wards
+                    .entry(id)
                     .or_insert_with(|| Ward::new(charge.clone()));
-                if ward.is_forgotten() {
-                    // Unloaded and loaded again in one round: it reports to the new session.
-                    *ward = Ward::new(charge);
-                }
-                ward.start(&context);
+                self.with(id, Ward::start);
+                charge.start_obeyed();
             }
-            Command::Stop { id, grace, done } => match self.wards.get_mut(&id) {
-                Some(ward) => ward.stop(grace, done),
-                None => {
+            Command::For(ward, order) => {
+                if !self.wards.contains_key(&ward) {
                     // Never started: there is nothing to wait for.
-                    if let Some(done) = done {
-                        let _ = done.send(StopReport {
+                    if let Order::Stop {
+                        done: Some(done), ..
+                    } = order
+                    {
+                        let _ = done.try_send(StopReport {
                             exit: None,
                             killed: false,
                             took: Duration::ZERO,
                         });
                     }
+                    return;
                 }
-            },
-            Command::Forget(id) => {
-                if let Some(ward) = self.wards.get_mut(&id) {
-                    ward.forget();
+                self.with(ward, |ward, context| match order {
+                    Order::Stop { grace, done } => ward.stop(grace, done),
+                    Order::Forget => ward.forget(),
+                    Order::Prepared { run, result } => ward.prepared(context, run, result),
+                    Order::Connected { run } => ward.connected(run),
+                    Order::Disconnected { run, cause } => ward.disconnected(context, run, cause),
+                    Order::Drained { run } => ward.drained(context, run),
+                });
+            }
+            Command::ShutDown => {
+                self.shutting_down = true;
+                let wards: Vec<WardId> = self.wards.keys().copied().collect();
+                for ward in wards {
+                    self.with(ward, |ward, _| ward.end());
                 }
             }
-            Command::Prepared { id, run, result } => {
-                if let Some(ward) = self.wards.get_mut(&id) {
-                    ward.prepared(&context, run, result);
-                }
-            }
-            Command::Connected { id, run } => {
-                if let Some(ward) = self.wards.get_mut(&id) {
-                    ward.connected(run);
-                }
-            }
-            Command::Disconnected { id, run, cause } => {
-                if let Some(ward) = self.wards.get_mut(&id) {
-                    ward.disconnected(run, cause);
-                }
-            }
-            Command::Drained { id, run } => {
-                if let Some(ward) = self.wards.get_mut(&id) {
-                    ward.drained(&context, run);
-                }
-            }
-            Command::ShutDown => self.shutting_down = true,
         }
     }
 }

@@ -10,13 +10,15 @@ use rustix::process::Signal;
 
 use super::charge::{Cancel, Cause, Charge, Failure, OutputGuard, Run, Transition};
 use super::policy::{Decision, End, History};
-use super::{Command, Context, StopReport};
+use super::{Context, StopReport};
 use crate::error::{Disconnect, StartError};
 use crate::process::{ExitReason, ExitWatch, Process, ProcessCommand};
 
-/// How long the output of an ended process may take to arrive in the log before its end is acted
-/// upon all the same.
-const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+/// How long the output and the messages of an ended process may take to arrive before its end is
+/// acted upon all the same.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The same when somebody waits for the plugin to be stopped.
+const LAST_WORDS_AT_STOP: Duration = Duration::from_millis(150);
 
 pub(super) struct Ward {
     charge: Arc<dyn Charge>,
@@ -25,8 +27,9 @@ pub(super) struct Ward {
     phase: Phase,
     /// A stop under way, whatever the phase.
     stop: Option<Stop>,
-    /// A start was asked for after that stop.
+    /// A start was asked for that has to wait for the end of what there is.
     start_again: bool,
+    /// The session is gone: nothing is started any more.
     forgotten: bool,
 }
 
@@ -36,7 +39,7 @@ enum Phase {
         cancel: Cancel,
     },
     Running(Running),
-    /// The process is gone; its last output is on its way into the log.
+    /// The process is gone; its last output and messages are on their way.
     Ending(Ended, Instant),
     BackingOff {
         until: Instant,
@@ -54,9 +57,15 @@ struct Running {
     cause: Option<Cause>,
     /// Held until its end; `None` once all of its output is in the log.
     output: Option<OutputGuard>,
+    /// It has a connection.
+    connected: bool,
 }
 
+/// A process that is gone, and what of it is still on its way.
 struct Ended {
+    output_pending: bool,
+    /// What it sent last is still being read.
+    connection_pending: bool,
     exit: ExitReason,
     pid: u32,
     uptime: Duration,
@@ -90,12 +99,22 @@ impl Ward {
         matches!(self.phase, Phase::Idle)
     }
 
-    pub(super) fn is_forgotten(&self) -> bool {
+    /// Whether it can be let go of.
+    pub(super) fn is_over(&self) -> bool {
         self.forgotten && self.is_idle()
     }
 
+    /// The session is gone. Whatever is left of the plugin goes too.
     pub(super) fn forget(&mut self) {
         self.forgotten = true;
+        self.end();
+    }
+
+    /// Kills what runs, without any grace.
+    pub(super) fn end(&mut self) {
+        if !self.is_idle() {
+            self.stop(Duration::ZERO, None);
+        }
     }
 
     /// When [`attend`](Self::attend) has something to do though nothing happened.
@@ -124,15 +143,16 @@ impl Ward {
     }
 
     pub(super) fn start(&mut self, context: &Context<'_>) {
-        match self.phase {
-            Phase::Idle => {
-                self.history = History::default();
-                self.begin(context);
-            }
+        match &self.phase {
+            Phase::Idle => self.begin_anew(context),
             // Somebody does not want to wait; the counting goes on.
             Phase::BackingOff { .. } => self.begin(context),
+            // What is there lives and is wanted.
+            Phase::Preparing { .. } if self.stop.is_none() => {}
+            Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
+            // It is ending, or about to.
             Phase::Preparing { .. } | Phase::Running(_) | Phase::Ending(..) => {
-                self.start_again = self.stop.is_some();
+                self.start_again = true;
             }
         }
     }
@@ -143,8 +163,8 @@ impl Ward {
         let first = self.stop.is_none();
         let stop = self.stop.get_or_insert_with(|| Stop {
             since: now,
-            terminate_at: Some(now + grace / 2),
-            kill_at: Some(now + grace),
+            terminate_at: Some(after(now, grace / 2)),
+            kill_at: Some(after(now, grace)),
             killed: false,
             waiters: Vec::new(),
             exit: None,
@@ -153,7 +173,7 @@ impl Ward {
         if !first {
             // A second stop may be in more of a hurry than the first.
             if let Some(kill_at) = &mut stop.kill_at {
-                *kill_at = (*kill_at).min(now + grace);
+                *kill_at = (*kill_at).min(after(now, grace));
             }
             return;
         }
@@ -168,14 +188,29 @@ impl Ward {
                 running.process.signal_group(Signal::INT);
                 self.charge.transition(Transition::Stopping);
             }
-            Phase::Ending(..) => self.charge.transition(Transition::Stopping),
+            Phase::Ending(_, until) => {
+                *until = (*until).min(now + LAST_WORDS_AT_STOP);
+                self.charge.transition(Transition::Stopping);
+            }
         }
+    }
+
+    /// Starts a run after a stop, an explicit start or giving up: the counting begins anew.
+    fn begin_anew(&mut self, context: &Context<'_>) {
+        self.start_again = false;
+        self.history = History::default();
+        self.begin(context);
     }
 
     /// Starts a run: prepares it on a thread of its own.
     fn begin(&mut self, context: &Context<'_>) {
+        if context.shutting_down || self.forgotten {
+            self.phase = Phase::Idle;
+            self.charge.transition(Transition::Inactive);
+            return;
+        }
         self.run = context.reaper.next_run();
-        let (id, run) = (self.charge.id(), self.run);
+        let (ward, run) = (self.charge.ward(), self.run);
         self.charge.transition(Transition::Starting { run });
         let cancel = Cancel::default();
         self.phase = Phase::Preparing {
@@ -192,7 +227,7 @@ impl Ward {
                     "prepare", error,
                 ))))
             });
-            reaper.send(Command::Prepared { id, run, result });
+            reaper.prepared(ward, run, result);
         });
         if let Err(error) = started {
             self.could_not_start(StartError::Prepare(Box::new(error)));
@@ -211,7 +246,7 @@ impl Ward {
         if self.stop.is_some() {
             self.stopped();
             if self.start_again {
-                self.begin_again(context);
+                self.begin_anew(context);
             }
             return;
         }
@@ -224,9 +259,10 @@ impl Ward {
                     process,
                     spawned_at: now,
                     active_since: None,
-                    patience: Some((now + limit, Cause::NeverConnected { limit })),
+                    patience: Some((after(now, limit), Cause::NeverConnected { limit })),
                     cause: None,
                     output: None,
+                    connected: false,
                 };
                 self.charge.transition(Transition::Connecting { run, pid });
                 match self.charge.spawned(run, pipes) {
@@ -251,6 +287,7 @@ impl Ward {
             Phase::Running(running) => {
                 running.active_since.get_or_insert_with(Instant::now);
                 running.patience = None;
+                running.connected = true;
             }
             // It was active, for so short a time that its end was seen in the same round.
             Phase::Ending(ended, _) => {
@@ -260,21 +297,28 @@ impl Ward {
         }
     }
 
-    pub(super) fn disconnected(&mut self, run: Run, cause: Arc<Disconnect>) {
-        if run != self.run || self.stop.is_some() {
+    /// The connection of this run has ended, and all that came over it has been read.
+    pub(super) fn disconnected(&mut self, context: &Context<'_>, run: Run, cause: Arc<Disconnect>) {
+        if run != self.run {
             return;
         }
         let grace = self.charge.settings().disconnect_grace;
-        if let Phase::Running(running) = &mut self.phase {
-            if is_plugins_fault(&cause) {
-                running
-                    .cause
-                    .get_or_insert(Cause::Misbehaved(cause.clone()));
+        let blamed = || is_plugins_fault(&cause).then(|| Cause::Misbehaved(cause.clone()));
+        match &mut self.phase {
+            Phase::Running(running) => {
+                running.connected = false;
+                running.cause = running.cause.take().or_else(blamed);
+                if self.stop.is_none() {
+                    let until = after(Instant::now(), grace);
+                    running.patience = Some((until, Cause::ConnectionLost { cause, grace }));
+                }
             }
-            running.patience = Some((
-                Instant::now() + grace,
-                Cause::ConnectionLost { cause, grace },
-            ));
+            Phase::Ending(ended, _) => {
+                ended.connection_pending = false;
+                ended.cause = ended.cause.take().or_else(blamed);
+                self.end_if_complete(context);
+            }
+            _ => {}
         }
     }
 
@@ -284,10 +328,20 @@ impl Ward {
             return;
         }
         match &mut self.phase {
-            Phase::Ending(..) => self.ended(context),
+            Phase::Ending(ended, _) => {
+                ended.output_pending = false;
+                self.end_if_complete(context);
+            }
             // It closed its output and lives on: at its end there will be nothing to wait for.
             Phase::Running(running) => running.output = None,
             _ => {}
+        }
+    }
+
+    fn end_if_complete(&mut self, context: &Context<'_>) {
+        if matches!(&self.phase, Phase::Ending(ended, _) if !ended.output_pending && !ended.connection_pending)
+        {
+            self.ended(context);
         }
     }
 
@@ -328,7 +382,7 @@ impl Ward {
     }
 
     /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
-    pub(super) fn exited(&mut self) {
+    pub(super) fn exited(&mut self, context: &Context<'_>) {
         let now = Instant::now();
         let running = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Running(running) => running,
@@ -339,14 +393,14 @@ impl Ward {
         };
         let pid = running.process.pid();
         let exit = running.process.finish();
-        // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
-        let until = if running.output.is_some() {
-            now + OUTPUT_GRACE
+        let patience = if self.stop.is_some() {
+            LAST_WORDS_AT_STOP
         } else {
-            now
+            LAST_WORDS
         };
-        drop(running.output);
         let ended = Ended {
+            output_pending: running.output.is_some(),
+            connection_pending: running.connected,
             exit,
             pid,
             uptime: now.saturating_duration_since(running.spawned_at),
@@ -355,10 +409,13 @@ impl Ward {
                 .map(|since| now.saturating_duration_since(since)),
             cause: running.cause,
         };
+        // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
+        drop(running.output);
         if let Some(stop) = &mut self.stop {
             stop.exit = Some(exit);
         }
-        self.phase = Phase::Ending(ended, until);
+        self.phase = Phase::Ending(ended, now + patience);
+        self.end_if_complete(context);
     }
 
     /// Everything of the run is over: decides what follows.
@@ -370,8 +427,12 @@ impl Ward {
         if self.stop.is_some() {
             self.stopped();
             if self.start_again {
-                self.begin_again(context);
+                self.begin_anew(context);
             }
+            return;
+        }
+        if self.start_again {
+            self.begin_anew(context);
             return;
         }
         let requested =
@@ -413,12 +474,14 @@ impl Ward {
             .history
             .decide(&self.charge.settings().policy, end, active_for)
         {
-            Decision::Restart(after) => {
+            Decision::Restart(wait) => {
                 self.phase = Phase::BackingOff {
-                    until: Instant::now() + after,
+                    until: after(Instant::now(), wait),
                 };
-                self.charge
-                    .transition(Transition::Restarting { failure, after });
+                self.charge.transition(Transition::Restarting {
+                    failure,
+                    after: wait,
+                });
             }
             Decision::GiveUp => {
                 self.phase = Phase::Idle;
@@ -444,11 +507,33 @@ impl Ward {
         }
     }
 
-    fn begin_again(&mut self, context: &Context<'_>) {
+    /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
+    pub(super) fn give_up(&mut self, panic: &str) {
+        // Dropping a process that has not been reaped kills its group and reaps it.
+        self.phase = Phase::Idle;
         self.start_again = false;
-        self.history = History::default();
-        self.begin(context);
+        let error = std::io::Error::other(format!("supervision panicked: {panic}"));
+        let failure = Failure {
+            cause: Cause::Start(StartError::Prepare(Box::new(crate::Error::io(
+                "supervise",
+                error,
+            )))),
+            exit: None,
+            pid: None,
+            uptime: None,
+            restarts: self.history.restarts(),
+        };
+        if self.stop.is_some() {
+            self.stopped();
+        } else {
+            self.charge.transition(Transition::Errored { failure });
+        }
     }
+}
+
+/// `now` and so much later; anything over a year is a year, so that no setting can overflow.
+fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
 /// Whether a connection ended because of what the plugin did on it, so that its exit, whatever

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
@@ -14,7 +15,7 @@ use super::pending::Outcome;
 use super::run::Reading;
 use super::shared::Shared;
 use super::state::State;
-use crate::auth::{ExternalToken, SealedToken};
+use crate::auth::SealedToken;
 use crate::deadline::Deadline;
 use crate::duplex::{Duplex, DuplexSettings};
 use crate::error::{Disconnect, Error, Result, RpcError};
@@ -22,7 +23,6 @@ use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
 use crate::reaper::Run;
 use crate::state::{ActiveState, PluginMode, ReportedState};
-use crate::store::PluginKind;
 
 /// Close codes (protocol file, sections 6 and 7; design, refusing and closing).
 pub(crate) mod close_code {
@@ -103,20 +103,21 @@ impl Shared {
         {
             return Err(Refused::BadToken);
         }
-        if state.connection.is_some() || state.reserved {
+        if state.connection.is_some() || state.reserved == Some(state.run) {
             return Err(Refused::AlreadyConnected);
         }
         let ready = match self.mode {
-            // The plugin may be quicker than the reaper in saying that it was spawned.
-            PluginMode::Supervised => matches!(
+            // A plugin that shows its token may be quicker than the reaper in saying that it was
+            // spawned. Nobody else can know of a process that is not there yet.
+            PluginMode::Supervised if matches!(credential, Credential::Sealed(_)) => matches!(
                 state.reported,
                 ReportedState::Starting | ReportedState::Connecting
             ),
-            PluginMode::External => state.reported == ReportedState::Connecting,
+            _ => state.reported == ReportedState::Connecting,
         };
         if !ready
             || state.wanted == ActiveState::Inactive
-            || state.unloading
+            || state.unloading > 0
             || self.context.is_shut_down()
         {
             return Err(Refused::NotWanted(state.reported));
@@ -125,17 +126,12 @@ impl Shared {
         if matches!(credential, Credential::Sealed(_)) {
             state.secret = None;
         }
-        state.reserved = true;
+        state.reserved = Some(state.run);
         Ok(Reservation {
             shared: self.clone(),
             run: state.run,
             used: false,
         })
-    }
-
-    /// Whether this is the token of this external plugin; compared in constant time.
-    pub(crate) fn is_external(&self, token: &ExternalToken) -> bool {
-        matches!(&self.record.read().kind, PluginKind::External(known) if known == token)
     }
 
     /// The right to look whether the connection is alive, unless somebody is at it already.
@@ -162,10 +158,16 @@ impl Challenge {
                 "plugin {}: its connection is dead, making room for a new one",
                 shared.name
             );
-            connection.abort(Disconnect::Unresponsive { limit });
+            let cause = Disconnect::Unresponsive { limit };
+            let reason = cause.to_string();
+            let deadline = Deadline::after(FAREWELL);
+            connection.close_with(cause, close_code::RESTART, &reason, deadline);
         }
     }
 }
+
+/// How long a close of a connection that seems dead may take.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 impl Drop for Challenge {
     fn drop(&mut self) {
@@ -196,7 +198,13 @@ impl Reservation {
     ) -> Result<()> {
         let shared = self.shared.clone();
         let context = &shared.context;
-        let record = shared.record();
+        let record = match shared.mode {
+            // Its token or manifest may have been replaced in the store.
+            PluginMode::External => shared.refreshed_record()?,
+            // Was refreshed when the run was prepared; and this may be the reaper's thread, which
+            // must not wait for a store.
+            PluginMode::Supervised => shared.record(),
+        };
         let mut settings = DuplexSettings::new(shared.name.to_string(), context.threads.clone());
         settings.read_limit = context.limits.read_message;
         settings.outgoing_limit = context.limits.outgoing;
@@ -224,48 +232,32 @@ impl Reservation {
             run: self.run,
         };
 
-        {
+        let refused = {
             let mut state = shared.state.lock();
             self.release(&mut state);
             let ready = matches!(
                 state.reported,
                 ReportedState::Starting | ReportedState::Connecting
             );
-            if !ready
-                || state.run != self.run
-                || state.wanted == ActiveState::Inactive
-                || state.unloading
+            if ready
+                && state.run == self.run
+                && state.wanted == ActiveState::Active
+                && state.unloading == 0
             {
+                self.hand_over(&mut state, reading, first_ping)
+            } else {
                 let error = Error::State {
                     state: state.reported,
                     message: state.message.clone(),
                 };
-                drop(state);
-                // Not closed with a word: this may be the reaper's thread, which must not wait.
-                connection.abort(Disconnect::NotYet);
-                return Err(error);
+                Some((error, reading))
             }
-            let readers = shared.readers.lock();
-            // There is at most one connection; a session thread that is still busy with the end of
-            // the one before takes it next.
-            let handed_over = readers
-                .as_ref()
-                .is_some_and(|readers| readers.try_send(reading).is_ok());
-            drop(readers);
-            if !handed_over {
-                connection.abort(Disconnect::NotYet);
-                return Err(Error::NotLoaded(shared.id));
-            }
-            state.connection = Some(connection.clone());
-            LiveCounters::add(&shared.counters.connections, 1);
-            if !first_ping {
-                if shared.mode == PluginMode::Supervised {
-                    // Before anybody can see it active and make it exit: the reaper must not hear
-                    // of the exit first.
-                    context.reaper.connected(shared.id, self.run);
-                }
-                self.activate(&mut state);
-            }
+        };
+        if let Some((error, reading)) = refused {
+            // Not closed with a word: this may be the reaper's thread, which must not wait.
+            connection.abort(Disconnect::NotYet);
+            drop(reading);
+            return Err(error);
         }
         log::info!(
             "plugin {}: connected, {} {}",
@@ -277,6 +269,38 @@ impl Reservation {
             self.ping_first(&connection)?;
         }
         Ok(())
+    }
+
+    /// Gives the reading half to the session's thread, and makes the connection the session's.
+    fn hand_over(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        reading: Reading,
+        first_ping: bool,
+    ) -> Option<(Error, Reading)> {
+        let shared = &self.shared;
+        let connection = reading.connection.clone();
+        let readers = shared.readers.lock();
+        let Some(sender) = readers.as_ref() else {
+            return Some((Error::NotLoaded(shared.id), reading));
+        };
+        // There is at most one connection; a session thread that is still busy with the end of the
+        // one before takes it next.
+        if let Err(refused) = sender.try_send(reading) {
+            return Some((Error::NotLoaded(shared.id), refused.into_inner()));
+        }
+        drop(readers);
+        state.connection = Some(connection);
+        LiveCounters::add(&shared.counters.connections, 1);
+        if !first_ping {
+            if shared.mode == PluginMode::Supervised {
+                // Before anybody can see it active and make it exit: the reaper must not hear of
+                // the exit first.
+                shared.context.reaper.connected(shared.ward, self.run);
+            }
+            self.activate(state);
+        }
+        None
     }
 
     fn activate(&self, state: &mut MutexGuard<'_, State>) {
@@ -304,7 +328,7 @@ impl Reservation {
                 .is_some_and(|current| Arc::ptr_eq(current, &pinged));
             if answered && current && state.reported == ReportedState::Connecting {
                 // In this order for the same reason as above.
-                shared.context.reaper.connected(shared.id, run);
+                shared.context.reaper.connected(shared.ward, run);
                 shared.enter(&mut state, ReportedState::Active, None);
             }
         });
@@ -312,7 +336,9 @@ impl Reservation {
     }
 
     fn release(&mut self, state: &mut State) {
-        state.reserved = false;
+        if state.reserved == Some(self.run) {
+            state.reserved = None;
+        }
         self.used = true;
     }
 }
@@ -320,7 +346,8 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.used {
-            self.shared.state.lock().reserved = false;
+            let shared = self.shared.clone();
+            self.release(&mut shared.state.lock());
         }
     }
 }

@@ -31,8 +31,10 @@ pub(crate) struct Connection {
     counters: Arc<LiveCounters>,
     /// Largest message this peer accepts, in bytes.
     outgoing_limit: usize,
-    /// Why the host ended it, set before the reader is woken.
+    /// Why the host ends it, set before anybody can see the end.
     verdict: Mutex<Option<Arc<Disconnect>>>,
+    /// Nothing more is read.
+    ended: AtomicBool,
     /// Somebody waits for a sign of life.
     challenged: AtomicBool,
     challenge: Mutex<Option<Sender<()>>>,
@@ -136,6 +138,7 @@ impl Connection {
             counters,
             outgoing_limit,
             verdict: Mutex::new(None),
+            ended: AtomicBool::new(false),
             challenged: AtomicBool::new(false),
             challenge: Mutex::new(None),
         };
@@ -210,7 +213,9 @@ impl Connection {
             waiting.registered = true;
             LiveCounters::add(&self.counters.calls, 1);
             let ticket = send(buffer, deadline).map_err(|error| match error {
-                SendError::Timeout { .. } => Error::timeout(Phase::Write, timeout),
+                SendError::Timeout { withdrawn: true } => Error::timeout(Phase::Write, timeout),
+                // Begun, so others finish it and the peer acts on it.
+                SendError::Timeout { withdrawn: false } => Error::timeout(Phase::Reply, timeout),
                 SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
             })?;
             waiting.ticket = Some(ticket);
@@ -318,24 +323,30 @@ impl Connection {
         reason: &str,
         deadline: Deadline,
     ) {
-        let cause = self
-            .verdict
-            .lock()
-            .get_or_insert_with(|| Arc::new(cause))
-            .clone();
+        let cause = self.blame(cause);
         self.pending.end(&cause);
         self.writer.close(code, reason, deadline);
     }
 
-    /// Ends the connection at once, without a word to the peer.
-    pub(crate) fn abort(&self, cause: Disconnect) {
-        let cause = self
-            .verdict
-            .lock()
-            .get_or_insert_with(|| Arc::new(cause))
-            .clone();
+    /// Ends the connection at once, without a word to the peer; gives the cause that counts.
+    pub(crate) fn abort(&self, cause: Disconnect) -> Arc<Disconnect> {
+        let cause = self.blame(cause);
+        self.ended.store(true, Ordering::Release);
         self.pending.end(&cause);
         self.interrupt.interrupt();
+        cause
+    }
+
+    /// Says why the connection is about to end, whatever its end will look like; gives the cause that
+    /// counts, which is the first.
+    pub(crate) fn blame(&self, cause: Disconnect) -> Arc<Disconnect> {
+        let mut verdict = self.verdict.lock();
+        verdict.get_or_insert_with(|| Arc::new(cause)).clone()
+    }
+
+    /// Whether the peer's messages have been read to the end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Asks the peer for a sign of life, with a transport-level ping. Anything that arrives is
@@ -380,6 +391,7 @@ impl Connection {
                 Err(cause) => break Arc::new(cause),
             }
         };
+        self.ended.store(true, Ordering::Release);
         self.challenge.lock().take();
         let cause = self.verdict.lock().get_or_insert(seen).clone();
         self.pending.end(&cause);

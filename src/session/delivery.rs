@@ -114,6 +114,7 @@ impl Shared {
 /// The worker's body: one event at a time, in order, until there has been none for a while.
 fn deliver(shared: &Arc<Shared>) {
     let timeouts = &shared.context.timeouts;
+    let unwinding = Unwinding(&shared.events);
     loop {
         let Queued { connection, params } = {
             let mut queue = shared.events.inner.lock();
@@ -127,13 +128,18 @@ fn deliver(shared: &Arc<Shared>) {
                     .timed_out();
             }
             let Some(event) = queue.events.pop_front() else {
+                // Under the lock that those who publish take, so that none is left lying.
                 queue.delivering = false;
+                std::mem::forget(unwinding);
                 return;
             };
             queue.bytes -= event.params.get().len();
             event
         };
-        let Some(connection) = connection.upgrade() else {
+        let connection = connection
+            .upgrade()
+            .filter(|connection| !connection.has_ended());
+        let Some(connection) = connection else {
             LiveCounters::add(&shared.counters.events_dropped, 1);
             continue;
         };
@@ -155,5 +161,14 @@ fn deliver(shared: &Arc<Shared>) {
                 log::warn!("plugin {}: event not delivered: {error}", shared.name);
             }
         }
+    }
+}
+
+/// Lets a next worker be made when this one panics, in the embedder's logger say.
+struct Unwinding<'a>(&'a EventQueue);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.0.inner.lock().delivering = false;
     }
 }

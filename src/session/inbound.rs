@@ -28,6 +28,10 @@ pub(super) fn dispatch(
     let job = {
         let (shared, connection, id) = (shared.clone(), connection.clone(), id.clone());
         Box::new(move || {
+            if connection.has_ended() {
+                // Nobody is left to be answered, so nothing may happen in its name either.
+                return;
+            }
             let plugin = format!("plugin {}", shared.name);
             let answer = guarded(&plugin, &method, || {
                 answer(&shared, shape, &id, &method, &params)
@@ -100,8 +104,10 @@ fn answer(
     }
 }
 
-/// Counts a call from the plugin until it is answered.
-struct InFlight(Arc<Shared>);
+/// Counts a call from the plugin until it is answered. One that comes in while the host is draining
+/// is answered too, since a call in flight may need it, but not counted: draining would never end
+/// beside a plugin that calls and calls.
+struct InFlight(Option<Arc<Shared>>);
 
 impl InFlight {
     fn begin(shared: &Arc<Shared>) -> Self {
@@ -109,16 +115,26 @@ impl InFlight {
             .counters
             .inbound_in_flight
             .fetch_add(1, Ordering::SeqCst);
-        Self(shared.clone())
+        let mut counted = Self(Some(shared.clone()));
+        if shared.context.drain.is_draining() {
+            counted.end();
+        }
+        counted
+    }
+
+    fn end(&mut self) {
+        if let Some(shared) = self.0.take() {
+            shared
+                .counters
+                .inbound_in_flight
+                .fetch_sub(1, Ordering::SeqCst);
+            shared.context.drain.call_ended();
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0
-            .counters
-            .inbound_in_flight
-            .fetch_sub(1, Ordering::SeqCst);
-        self.0.context.drain.call_ended();
+        self.end();
     }
 }

@@ -32,7 +32,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
@@ -85,6 +85,7 @@ impl Session {
         let shared = Arc::new(Shared {
             id,
             mode,
+            ward: context.reaper.new_ward(),
             name,
             record: RwLock::new(Arc::new(record)),
             state: StateCell::new(),
@@ -94,6 +95,7 @@ impl Session {
             readers: Mutex::new(Some(sender)),
             challenging: false.into(),
             log: Mutex::new(None),
+            opening_log: Mutex::new(()),
             context: context.clone(),
         });
         let body = shared.clone();
@@ -202,9 +204,14 @@ impl Session {
     /// # Errors
     /// - [`Error::Unsupported`] for an external plugin, whose output the host does not see.
     /// - [`Error::Io`] when the log cannot be opened.
+    /// - [`Error::NotLoaded`] when the plugin is unloaded; its files can still be followed with
+    ///   [`Follower::open`].
     pub fn follow_log(&self) -> Result<Follower> {
         if self.shared.mode == PluginMode::External {
             return Err(Error::Unsupported("an external plugin has no log here"));
+        }
+        if self.is_unloaded() {
+            return Err(Error::NotLoaded(self.shared.id));
         }
         Ok(self.shared.open_log()?.follow())
     }
@@ -212,14 +219,15 @@ impl Session {
     fn start(&self) -> Result<()> {
         let shared = &self.shared;
         let context = &shared.context;
-        if context.is_shut_down() {
-            return Err(Error::ShutDown);
-        }
         if shared.mode == PluginMode::Supervised && context.runtime.is_none() {
             return Err(runtime::unavailable(context.provider));
         }
         let mut state = shared.state.lock();
-        if state.unloading {
+        // Looked at under the lock: shutdown sets it first and stops everything second.
+        if context.is_shut_down() {
+            return Err(Error::ShutDown);
+        }
+        if state.unloading > 0 {
             return Err(Error::NotLoaded(shared.id));
         }
         state.wanted = ActiveState::Active;
@@ -236,6 +244,7 @@ impl Session {
                     shared.enter(&mut state, ReportedState::Starting, None);
                 }
                 // Under the lock, so that the reaper hears requests in the order of `wanted`.
+                state.starts_pending += 1;
                 context
                     .reaper
                     .request_start(Arc::new(SupervisedCharge(shared.clone())));
@@ -261,9 +270,15 @@ impl Session {
     ) -> Result<StopReport> {
         let deadline = Deadline::after(timeout);
         match self.request_stop(timeout)? {
-            Stopping::Process(report) => report
-                .recv_deadline(deadline.instant())
-                .map_err(|_| Error::timeout(Phase::Stop, timeout)),
+            Stopping::Process(report) => {
+                report
+                    .recv_deadline(deadline.instant())
+                    .map_err(|error| match error {
+                        RecvTimeoutError::Timeout => Error::timeout(Phase::Stop, timeout),
+                        // The reaper has ended, and before that everything in its charge.
+                        RecvTimeoutError::Disconnected => Error::ShutDown,
+                    })
+            }
             Stopping::Connection(connection) => {
                 let began = std::time::Instant::now();
                 if let Some(connection) = connection {
@@ -293,7 +308,7 @@ impl Session {
                 shared
                     .context
                     .reaper
-                    .request_stop(shared.id, grace, Some(done));
+                    .request_stop(shared.ward, grace, Some(done));
                 Ok(Stopping::Process(report))
             }
             PluginMode::External => {
@@ -318,19 +333,16 @@ impl Session {
                 return Err(Error::NotLoaded(shared.id));
             }
             // No start can come in between the stop and the end.
-            state.unloading = true;
+            state.unloading += 1;
         }
         let report = match self.stop_with(timeout, code, reason) {
             Ok(report) => report,
             Err(error) => {
-                shared.state.lock().unloading = false;
+                shared.state.lock().unloading -= 1;
                 return Err(error);
             }
         };
         self.discard();
-        if shared.mode == PluginMode::Supervised {
-            shared.context.reaper.forget(shared.id);
-        }
         Ok(report)
     }
 
@@ -339,7 +351,7 @@ impl Session {
         let shared = &self.shared;
         let connection = {
             let mut state = shared.state.lock();
-            state.unloading = true;
+            state.unloading += 1;
             state.unloaded = true;
             state.connection.take()
         };
@@ -354,6 +366,16 @@ impl Session {
         shared.workers.close();
         // The session's thread ends when it has no more to read.
         drop(shared.readers.lock().take());
+        // Followers go on with the files, should the plugin be loaded again.
+        drop(shared.log.lock().take());
+        if shared.mode == PluginMode::Supervised {
+            shared.context.reaper.forget(shared.ward);
+        }
+    }
+
+    /// Whether it has been unloaded.
+    pub(crate) fn is_unloaded(&self) -> bool {
+        self.shared.state.lock().unloaded
     }
 
     /// Calls in flight, both ways.

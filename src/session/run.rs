@@ -1,6 +1,7 @@
 //! The session's thread: it owns the reading half of the connection and waits for one when there is
 //! none. It only reads; whatever must be written or run goes to others.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -14,6 +15,7 @@ use crate::error::Disconnect;
 use crate::protocol::access::AccessShape;
 use crate::reaper::Run;
 use crate::state::{ActiveState, PluginMode, ReportedState};
+use crate::thread::panic_text;
 
 /// A connection to be read from.
 pub(crate) struct Reading {
@@ -32,8 +34,17 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
             shape,
             run,
         } = reading;
-        let cause = connection.read_until_end(reader, &mut |request| {
-            inbound::dispatch(shared, &connection, shape, request);
+        let read = AssertUnwindSafe(|| {
+            connection.read_until_end(reader, &mut |request| {
+                inbound::dispatch(shared, &connection, shape, request);
+            })
+        });
+        // An embedder's transport or logger may panic: that ends this connection, not the session.
+        let cause = panic::catch_unwind(read).unwrap_or_else(|panic| {
+            let text = panic_text(&*panic);
+            connection.abort(Disconnect::Violation(
+                format!("reading panicked: {text}").into(),
+            ))
         });
         disconnected(shared, &connection, run, cause);
     }
@@ -47,23 +58,22 @@ fn disconnected(
     cause: Arc<Disconnect>,
 ) {
     log::info!("plugin {}: {cause}", shared.name);
-    {
-        let mut state = shared.state.lock();
-        let is_current = state
-            .connection
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, connection));
-        if is_current {
-            state.connection = None;
-            if state.reported == ReportedState::Active && state.wanted == ActiveState::Active {
-                let problem = (cause.to_string().into(), serde_json::Map::new());
-                shared.enter(&mut state, ReportedState::Connecting, Some(problem));
-            }
-            shared.drop_events();
+    let mut state = shared.state.lock();
+    let is_current = state
+        .connection
+        .as_ref()
+        .is_some_and(|current| Arc::ptr_eq(current, connection));
+    if is_current {
+        state.connection = None;
+        if state.reported == ReportedState::Active && state.wanted == ActiveState::Active {
+            let problem = (cause.to_string().into(), serde_json::Map::new());
+            shared.enter(&mut state, ReportedState::Connecting, Some(problem));
         }
+        shared.drop_events();
     }
     if shared.mode == PluginMode::Supervised {
-        shared.context.reaper.disconnected(shared.id, run, cause);
+        // Under the lock, so that the reaper hears of it before it hears of a next connection.
+        shared.context.reaper.disconnected(shared.ward, run, cause);
     }
 }
 

@@ -21,12 +21,15 @@ use super::workers::Workers;
 use crate::error::{Disconnect, Error, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::PluginLog;
+use crate::reaper::WardId;
 use crate::state::{PluginMode, ReportedState};
 use crate::store::Record;
 
 pub(crate) struct Shared {
     pub(super) id: InstallationId,
     pub(super) mode: PluginMode,
+    /// Its place with the reaper.
+    pub(super) ward: WardId,
     /// The manifest's id, for log lines and state changes.
     pub(super) name: Arc<str>,
     pub(super) context: Arc<HostContext>,
@@ -39,13 +42,26 @@ pub(crate) struct Shared {
     pub(super) readers: Mutex<Option<Sender<Reading>>>,
     /// Somebody looks whether the connection is alive.
     pub(super) challenging: AtomicBool,
-    /// Opened at the first start of a supervised plugin.
+    /// Opened at the first start of a supervised plugin. Held for an instant only.
     pub(super) log: Mutex<Option<Arc<PluginLog>>>,
+    /// Held while the log is being opened, so that no two write to one folder.
+    pub(super) opening_log: Mutex<()>,
 }
 
 impl Shared {
     pub(super) fn record(&self) -> Arc<Record> {
         self.record.read().clone()
+    }
+
+    /// The record as it is stored now, which may have changed since the plugin was loaded; the one
+    /// known before if it is gone.
+    pub(super) fn refreshed_record(&self) -> Result<Arc<Record>> {
+        if let Some(record) = self.context.store.get(self.id)? {
+            let record = Arc::new(record);
+            *self.record.write() = record.clone();
+            return Ok(record);
+        }
+        Ok(self.record())
     }
 
     pub(super) fn session(self: &Arc<Self>) -> Session {

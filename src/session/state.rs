@@ -32,10 +32,12 @@ pub(crate) struct State {
     /// The secret with which the current run's token is sealed, until it is spent.
     pub(super) secret: Option<Secret>,
     pub(super) connection: Option<Arc<Connection>>,
-    /// Somebody is about to attach a connection.
-    pub(super) reserved: bool,
-    /// It is being unloaded: no new starts and no new connections.
-    pub(super) unloading: bool,
+    /// Somebody is about to attach a connection of this run.
+    pub(super) reserved: Option<Run>,
+    /// Requests to start that the reaper has not acted on yet.
+    pub(super) starts_pending: u64,
+    /// So many are unloading it: no new starts and no new connections.
+    pub(super) unloading: u64,
     pub(super) unloaded: bool,
     /// Counts transitions; `entered` holds the count at which each state was last entered, so
     /// that a waiter sees also a state that has passed already.
@@ -74,6 +76,9 @@ impl State {
 
     /// Whether nothing is under way that could change the state by itself.
     fn is_settled(&self) -> bool {
+        if self.starts_pending > 0 {
+            return false;
+        }
         match self.reported {
             ReportedState::Errored => true,
             ReportedState::Inactive => self.wanted == ActiveState::Inactive,
@@ -93,8 +98,9 @@ impl StateCell {
             run: 0,
             secret: None,
             connection: None,
-            reserved: false,
-            unloading: false,
+            reserved: None,
+            starts_pending: 0,
+            unloading: 0,
             unloaded: false,
             transitions: 0,
             entered: [0; 7],

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::attach::{Credential, Peer};
+use super::attach::{Credential, Peer, close_code};
 use super::shared::Shared;
 use crate::auth::{self, SealedToken, Secret, Token};
 use crate::duplex::stdio::Stdio;
@@ -17,7 +17,7 @@ use crate::plugin_log::{LogStream, LogTap, PluginLog};
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
-    Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition,
+    Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition, WardId,
 };
 use crate::runtime::{self, Preparation};
 use crate::state::{ActiveState, ReportedState};
@@ -32,19 +32,28 @@ pub(super) struct SupervisedCharge(pub(super) Arc<Shared>);
 /// When the last lets go, the reaper hears that all of it has been taken.
 struct Drained {
     reaper: Reaper,
-    id: InstallationId,
+    ward: WardId,
     run: Run,
 }
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        self.reaper.drained(self.id, self.run);
+        self.reaper.drained(self.ward, self.run);
     }
 }
 
 impl Charge for SupervisedCharge {
+    fn ward(&self) -> WardId {
+        self.0.ward
+    }
+
     fn id(&self) -> InstallationId {
         self.0.id
+    }
+
+    fn start_obeyed(&self) {
+        self.0.state.lock().starts_pending -= 1;
+        self.0.state.notify();
     }
 
     fn settings(&self) -> ChargeSettings {
@@ -60,15 +69,11 @@ impl Charge for SupervisedCharge {
         let shared = &self.0;
         let context = &shared.context;
         let prepare = |error: Error| StartError::Prepare(Box::new(error));
-        // The store's, since an update may have come in; the one from loading if it is gone.
-        let record = match context.store.get(shared.id).map_err(prepare)? {
-            Some(record) => {
-                let record = Arc::new(record);
-                *shared.record.write() = record.clone();
-                record
-            }
-            None => shared.record(),
-        };
+        // Here and not when the process is there: the reaper must not wait for the disk.
+        let log = shared.open_log().map_err(prepare)?;
+        // Error details show what this run printed, not the one before.
+        log.clear_tail();
+        let record = shared.refreshed_record().map_err(prepare)?;
         let runtime = context
             .runtime
             .as_ref()
@@ -87,9 +92,12 @@ impl Charge for SupervisedCharge {
     fn spawned(&self, run: Run, pipes: Pipes) -> Result<OutputGuard> {
         let shared = &self.0;
         let context = &shared.context;
-        let log = shared.open_log()?;
-        // Error details show what this run printed, not the one before.
-        log.clear_tail();
+        // Opened while the run was prepared; gone only if the plugin is being unloaded.
+        let log = shared
+            .log
+            .lock()
+            .clone()
+            .ok_or(Error::NotLoaded(shared.id))?;
         let (stop, guard) = crate::process::wake_pipe()
             .map_err(|error| Error::io("create the log pump's stop pipe", error))?;
         let Pipes {
@@ -103,7 +111,7 @@ impl Charge for SupervisedCharge {
         };
         let drained = Arc::new(Drained {
             reaper: context.reaper.clone(),
-            id: shared.id,
+            ward: shared.ward,
             run,
         });
         let (pump_drained, pump_log) = (drained.clone(), log.clone());
@@ -161,11 +169,14 @@ impl Charge for SupervisedCharge {
         if let Transition::Connecting { pid, .. } = transition {
             log::info!("plugin {}: started, process {pid}", shared.name);
         }
+        let mut stale = None;
         let mut state = shared.state.lock();
         match transition {
             Transition::Starting { run } => {
                 state.run = run;
                 state.secret = None;
+                // Whoever connected before is not this run's process.
+                stale = state.connection.take();
                 // A request to start has put it there already.
                 if state.reported != ReportedState::Starting {
                     shared.enter(&mut state, ReportedState::Starting, None);
@@ -177,7 +188,18 @@ impl Charge for SupervisedCharge {
                     shared.enter(&mut state, ReportedState::Connecting, None);
                 }
             }
-            Transition::Stopping => shared.enter(&mut state, ReportedState::Stopping, None),
+            Transition::Stopping => {
+                // What is in flight may still be answered. If not, this is why.
+                if let Some(connection) = &state.connection {
+                    let reason = "closed".into();
+                    connection.blame(Disconnect::ByHost {
+                        code: close_code::NORMAL,
+                        reason,
+                    });
+                }
+                shared.drop_events();
+                shared.enter(&mut state, ReportedState::Stopping, None);
+            }
             Transition::Inactive => {
                 state.secret = None;
                 if state.reported != ReportedState::Inactive {
@@ -207,6 +229,9 @@ impl Charge for SupervisedCharge {
                     shared.enter(&mut state, ReportedState::Errored, Some(problem));
                 }
             }
+        }
+        if let Some(connection) = stale {
+            connection.abort(Disconnect::NotYet);
         }
     }
 }
@@ -290,11 +315,11 @@ fn cause_word(cause: &Cause) -> &'static str {
 }
 
 impl Shared {
-    /// The plugin's log, opened if need be.
+    /// The plugin's log, opened if need be, which waits for the disk.
     pub(super) fn open_log(&self) -> Result<Arc<PluginLog>> {
-        let mut log = self.log.lock();
-        if let Some(log) = &*log {
-            return Ok(log.clone());
+        let _opening = self.opening_log.lock();
+        if let Some(log) = self.log.lock().clone() {
+            return Ok(log);
         }
         let context = &self.context;
         let folder = runtime::local::installation_folder(&context.data, self.id)?.join("logs");
@@ -304,7 +329,7 @@ impl Shared {
             tap
         });
         let opened = Arc::new(PluginLog::open(&folder, context.log_settings.clone(), tap)?);
-        *log = Some(opened.clone());
+        *self.log.lock() = Some(opened.clone());
         Ok(opened)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::RwLock;
 
 use super::{Record, Store};
+use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::id::InstallationId;
 
@@ -22,6 +23,18 @@ impl Store for MemoryStore {
 
     fn list(&self) -> Result<Vec<Record>> {
         Ok(self.records.read().values().cloned().collect())
+    }
+
+    fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
+        let records = self.records.read();
+        // All of them are looked at, so that the time taken says nothing about which it was.
+        Ok(records.values().fold(None, |found, record| {
+            if record.has_token(token) {
+                Some(record.id)
+            } else {
+                found
+            }
+        }))
     }
 
     fn put(&self, record: Record) -> Result<()> {

@@ -140,6 +140,12 @@ impl Record {
         self
     }
 
+    /// Whether it is the record of the external plugin with this token; compared in constant time.
+    pub fn has_token(&self, token: &ExternalToken) -> bool {
+        // Equality of tokens is in constant time.
+        matches!(&self.kind, PluginKind::External(known) if known == token)
+    }
+
     /// Who runs it.
     pub fn mode(&self) -> PluginMode {
         match self.kind {
@@ -183,10 +189,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
         let mut found = None;
         for record in self.list()? {
-            if let PluginKind::External(known) = &record.kind
-                // Equality of tokens is in constant time.
-                && known == token
-            {
+            if record.has_token(token) {
                 found = Some(record.id);
             }
         }

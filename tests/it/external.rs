@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
 use crate::support::host::{Setup, TestHost, active};
-use crate::support::http::{Answer, Request, connect};
+use crate::support::http::{Answer, Request, assert_ends_unanswered, connect};
 use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
 
@@ -211,5 +211,6 @@ fn a_silent_stream_is_given_back_after_the_handshake_timeout() {
     let silent = connect(listener.local_addr().unwrap());
     let error = host.accept(listener.accept().unwrap().0).unwrap_err();
     assert!(error.is_timeout(), "{error}");
-    assert_eq!(Answer::read(silent).status, 408);
+    // No answer: a 4xx would make a plugin that was merely slow give up for good.
+    assert_ends_unanswered(silent);
 }

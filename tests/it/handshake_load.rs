@@ -6,7 +6,7 @@ use std::time::Duration;
 use plugin_runner::store::{PluginKind, Record};
 
 use crate::support::host::{Setup, TestHost, active};
-use crate::support::http::{Answer, Request, connect, exchange};
+use crate::support::http::{Answer, Request, assert_ends_unanswered, connect, exchange};
 use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
 
@@ -48,8 +48,8 @@ fn a_slow_handshake_is_cut_at_the_timeout() {
         stream.write_all(b"GET /rpc HTTP/1.1\r\nHost:").unwrap();
     }
     for stream in streams {
-        let answer = Answer::read(stream);
-        assert_eq!(answer.status, 408);
+        // No answer: a 4xx would make a plugin that was merely slow give up for good.
+        assert_ends_unanswered(stream);
     }
     assert_eq!(session.counters().connections, 0);
     let _peer = Peer::connect(host.address(), &good);

@@ -33,3 +33,5 @@ mod shutdown;
 mod stop;
 // Many calls, calls within calls, floods.
 mod traffic;
+// Requests that meet each other.
+mod interleavings;

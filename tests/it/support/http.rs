@@ -87,6 +87,17 @@ pub(crate) fn exchange(stream: TcpStream, bytes: &[u8]) -> Answer {
     Answer::read(stream)
 }
 
+/// Asserts that the connection ends without a byte from the other side.
+#[track_caller]
+pub(crate) fn assert_ends_unanswered(mut stream: TcpStream) {
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => {}
+        // What was sent and not read makes the system reset the connection.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        other => panic!("expected the end of the connection, got {other:?}"),
+    }
+}
+
 /// An HTTP answer, and the connection after it.
 #[derive(Debug)]
 pub(crate) struct Answer<S = TcpStream> {

@@ -1,0 +1,201 @@
+//! Requests that meet: loads, unloads, starts, stops and shutdowns from several threads or in quick
+//! succession. Each of these once left a plugin, or a caller, hanging.
+
+use std::time::Duration;
+
+use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::{ActiveState, Error, Host, ReportedState};
+use serde_json::Map;
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost, active};
+use crate::support::peer::Peer;
+use crate::support::plugin::{manifest, over_stdio, shell};
+
+/// A stdio plugin in a few lines of shell: it knows no method, which is an answer too.
+const ANSWERING: &str = r#"while read -r line; do
+    id=${line#*\"id\":\"}; id=${id%%\"*}
+    printf '{"jsonrpc":"2.0","id":"%s","error":{"code":-32601,"message":"no"}}\n' "$id"
+done"#;
+
+fn answering(host: &TestHost, id: &str, before: &str) -> Record {
+    over_stdio(shell(host, id, &format!("{before}\n{ANSWERING}")))
+        .with_active_state(ActiveState::Active)
+}
+
+#[test]
+fn a_plugin_that_is_unloaded_and_loaded_at_once_starts_anew() {
+    let host = TestHost::new("unload-load");
+    let record = answering(&host, "again", "");
+    let id = record.id;
+    active(&host.install(record));
+    for _ in 0..40 {
+        host.unload(id).unwrap();
+        active(&host.load(id).unwrap());
+    }
+}
+
+#[test]
+fn a_load_meets_an_unload_and_one_of_them_wins() {
+    let host = TestHost::new("load-against-unload");
+    for round in 0..40 {
+        let record = answering(&host, &format!("met-{round}"), "");
+        let id = record.id;
+        host.store().put(record).unwrap();
+        let loaded = host.load(id).unwrap();
+        active(&loaded);
+        let session = std::thread::scope(|scope| {
+            scope.spawn(|| host.unload(id).unwrap());
+            loop {
+                let session = host.load(id).unwrap();
+                match session.supervised().unwrap().start() {
+                    Ok(()) => break session,
+                    // It was on its way out when it was found.
+                    Err(Error::NotLoaded(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        // Whichever it was: what was found is told the truth, and the plugin can be had again.
+        match session.wait_for(ReportedState::Active, PATIENCE) {
+            Ok(()) | Err(Error::NotLoaded(_) | Error::State { .. }) => {}
+            Err(error) => panic!("round {round}: {error}"),
+        }
+        active(&host.load(id).unwrap());
+        host.unload(id).unwrap();
+    }
+}
+
+#[test]
+fn many_loads_at_once_are_one_and_its_stop_is_real() {
+    let host = Setup::new("loads-at-once")
+        .policy(|policy| policy.with_max_restart_attempts(0))
+        .start();
+    for round in 0..20 {
+        let record = over_stdio(shell(&host, &format!("failing-{round}"), "exit 3"))
+            .with_active_state(ActiveState::Active);
+        let id = record.id;
+        host.store().put(record).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| host.load(id).unwrap());
+            }
+        });
+        let session = host.session(id).unwrap();
+        while session.reported_state() != ReportedState::Errored {
+            // Waiting fails at once when it has errored already.
+            let _ = session.wait_for(ReportedState::Errored, PATIENCE);
+        }
+        session.supervised().unwrap().stop(PATIENCE).unwrap();
+        assert_eq!(session.reported_state(), ReportedState::Inactive);
+    }
+}
+
+#[test]
+fn a_start_is_never_answered_with_the_error_before_it() {
+    let host = Setup::new("start-while-failing")
+        .policy(|policy| policy.with_max_restart_attempts(0))
+        .start();
+    let flag = host.folder().join("ok");
+    let before = format!("[ -e '{}' ] || exit 3", flag.display());
+    let session = host.install(answering(&host, "flaky", &before));
+    let supervised = session.supervised().unwrap();
+    for _ in 0..40 {
+        let _ = std::fs::remove_file(&flag);
+        supervised.start().unwrap();
+        // In any state on the way to the error, or in it.
+        std::fs::write(&flag, "").unwrap();
+        supervised.start().unwrap();
+        session
+            .wait_for(ReportedState::Active, PATIENCE)
+            .unwrap_or_else(|error| panic!("{error}; {:?}", session.error_details()));
+        supervised.stop(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_time_without_end_is_one_that_never_comes() {
+    let host = Setup::new("endless")
+        .timeouts(|timeouts| {
+            timeouts.connect = Duration::MAX;
+            timeouts.disconnect_grace = Duration::MAX;
+            timeouts.call = Duration::MAX;
+        })
+        .policy(|policy| policy.with_crash_threshold(Duration::MAX))
+        .start();
+    let session = host.install(answering(&host, "patient", ""));
+    session
+        .wait_for(ReportedState::Active, Duration::MAX)
+        .unwrap();
+    session.supervised().unwrap().stop(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_shutdown_that_loses_patience_with_another_does_not_call_it_complete() {
+    let mut host = Setup::new("two-shutdowns").start();
+    let record = answering(&host, "stubborn", r#"trap "" INT TERM"#);
+    let session = host.install(record);
+    active(&session);
+    let mut events = host.events();
+    let owned: Host = host.take();
+    let report = std::thread::scope(|scope| {
+        let first = scope.spawn(|| owned.shutdown(PATIENCE));
+        events.expect(session.id(), &[ReportedState::Stopping]);
+        let second = owned.shutdown(Duration::from_millis(1));
+        assert!(!second.is_complete(), "{second:?}");
+        assert_eq!(second.unfinished, [session.id()]);
+        first.join().unwrap()
+    });
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(report.killed, [session.id()]);
+}
+
+#[test]
+fn external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others() {
+    let mut host = Setup::new("dawdling").start();
+    let mut peers = Vec::new();
+    for number in 0..30 {
+        let record = Record::external(manifest(&format!("slow-{number}"))).unwrap();
+        let PluginKind::External(token) = &record.kind else {
+            unreachable!()
+        };
+        let target = format!("/rpc?token={}", token.expose());
+        let session = host.install(record);
+        // Connected, and never reading: it answers no close.
+        peers.push(Peer::connect(host.address(), &target));
+        active(&session);
+    }
+    let supervised = host.install(answering(&host, "quick", ""));
+    active(&supervised);
+    let report = host.take().shutdown(Duration::from_secs(2));
+    assert!(report.is_complete(), "{report:?}");
+    assert!(report.killed.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_burst_of_calls_is_answered_whole_by_a_host_that_refuses_some() {
+    let host = Setup::new("burst")
+        .configure(|builder| builder.method("quick", |_, _| Ok(Map::new().into())))
+        .start();
+    let record = Record::external(manifest("bursting")).unwrap();
+    let PluginKind::External(token) = &record.kind else {
+        unreachable!()
+    };
+    let target = format!("/rpc?token={}", token.expose());
+    let session = host.install(record);
+    let mut peer = Peer::connect(host.address(), &target);
+    active(&session);
+    for _ in 0..5 {
+        for number in 0..400 {
+            peer.send(format!(
+                r#"{{"jsonrpc":"2.0","id":{number},"method":"quick"}}"#
+            ));
+        }
+        let mut ids: Vec<_> = (0..400)
+            .map(|_| peer.receive()["id"].as_u64().unwrap())
+            .collect();
+        ids.sort_unstable();
+        assert!(ids.iter().copied().eq(0..400), "{ids:?}");
+    }
+    assert_eq!(session.counters().connections, 1);
+}
