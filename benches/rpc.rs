@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::protocol::Manifest;
 use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::sdk::Plugin;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{ActiveState, Host, ReportedState, Session};
+use plugin_runner::{ActiveState, Host, Peer, ReportedState, Session};
 use serde_json::json;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -48,6 +49,7 @@ fn main() {
     let pipes = two_pipes(&plan);
     let tungstenite = tungstenite_ping_pong(&plan);
     let (stdio, websocket) = host(&plan);
+    let memory = memory(&plan);
     let rows = [
         ("two pipes to cat", pipes, None),
         ("blocking tungstenite + serde_json", tungstenite, None),
@@ -57,6 +59,7 @@ fn main() {
             websocket,
             Some(("tungstenite", tungstenite)),
         ),
+        ("ping over memory, same process", memory, None),
     ];
     println!("{:<36}{:>10}{:>10}  ratio", "", "p50", "p99");
     for (name, figure, baseline) in rows {
@@ -184,6 +187,25 @@ fn host(plan: &Plan) -> (Figure, Figure) {
     assert!(host.shutdown(LONG).is_complete());
     std::fs::remove_dir_all(data).unwrap();
     figures.into()
+}
+
+fn memory(plan: &Plan) -> Figure {
+    let host = Host::builder().build().unwrap();
+    let manifest = Manifest::parse(br#"{"id":"bench","author":"bench","name":"bench"}"#).unwrap();
+    let record = Record::external(manifest).unwrap();
+    let id = record.id;
+    host.store().put(record).unwrap();
+    let session = host.load(id).unwrap();
+    let (ours, theirs) = plugin_runner::duplex::memory::pair(64);
+    let plugin = std::thread::spawn(|| Plugin::over(theirs).run().unwrap());
+    session.connect(ours, &Peer::default()).unwrap();
+    let figure = measure(plan, || {
+        let reply = session.call::<Ping>(&Empty {}, LONG).unwrap();
+        assert!(reply.pong);
+    });
+    assert!(host.shutdown(LONG).is_complete());
+    plugin.join().unwrap();
+    figure
 }
 
 fn load(host: &Host, transport: &str) -> Session {
