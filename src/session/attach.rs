@@ -83,6 +83,7 @@ pub(crate) enum Refused {
 pub(crate) struct Reservation {
     shared: Arc<Shared>,
     run: Run,
+    number: u64,
     used: bool,
 }
 
@@ -103,7 +104,7 @@ impl Shared {
         {
             return Err(Refused::BadToken);
         }
-        if state.connection.is_some() || state.reserved == Some(state.run) {
+        if state.connection.is_some() || state.reserved.is_some() {
             return Err(Refused::AlreadyConnected);
         }
         let ready = match self.mode {
@@ -126,10 +127,12 @@ impl Shared {
         if matches!(credential, Credential::Sealed(_)) {
             state.secret = None;
         }
-        state.reserved = Some(state.run);
+        state.reservations += 1;
+        state.reserved = Some(state.reservations);
         Ok(Reservation {
             shared: self.clone(),
             run: state.run,
+            number: state.reservations,
             used: false,
         })
     }
@@ -234,16 +237,14 @@ impl Reservation {
 
         let refused = {
             let mut state = shared.state.lock();
-            self.release(&mut state);
+            // Not valid any more if the process has ended or the plugin was stopped since, even if
+            // it has been started again.
+            let valid = self.release(&mut state);
             let ready = matches!(
                 state.reported,
                 ReportedState::Starting | ReportedState::Connecting
             );
-            if ready
-                && state.run == self.run
-                && state.wanted == ActiveState::Active
-                && state.unloading == 0
-            {
+            if ready && valid && state.wanted == ActiveState::Active && state.unloading == 0 {
                 self.hand_over(&mut state, reading, first_ping)
             } else {
                 let error = Error::State {
@@ -335,11 +336,14 @@ impl Reservation {
         connection.post_call(Ping::NAME, &Empty {}, on_outcome)
     }
 
-    fn release(&mut self, state: &mut State) {
-        if state.reserved == Some(self.run) {
+    /// Lets others try; gives whether the reservation was valid until now.
+    fn release(&mut self, state: &mut State) -> bool {
+        self.used = true;
+        let valid = state.reserved == Some(self.number);
+        if valid {
             state.reserved = None;
         }
-        self.used = true;
+        valid
     }
 }
 

@@ -312,6 +312,7 @@ impl Session {
                 Ok(Stopping::Process(report))
             }
             PluginMode::External => {
+                state.reserved = None;
                 let connection = state.connection.take();
                 if connection.is_some() {
                     shared.drop_events();

@@ -32,8 +32,11 @@ pub(crate) struct State {
     /// The secret with which the current run's token is sealed, until it is spent.
     pub(super) secret: Option<Secret>,
     pub(super) connection: Option<Arc<Connection>>,
-    /// Somebody is about to attach a connection of this run.
-    pub(super) reserved: Option<Run>,
+    /// The number of the reservation of somebody who is about to attach a connection. Taken out
+    /// when what it was made for is over, and then it is void.
+    pub(super) reserved: Option<u64>,
+    /// The number of the last reservation.
+    pub(super) reservations: u64,
     /// Requests to start that the reaper has not acted on yet.
     pub(super) starts_pending: u64,
     /// So many are unloading it: no new starts and no new connections.
@@ -99,6 +102,7 @@ impl StateCell {
             secret: None,
             connection: None,
             reserved: None,
+            reservations: 0,
             starts_pending: 0,
             unloading: 0,
             unloaded: false,

@@ -151,6 +151,7 @@ impl Charge for SupervisedCharge {
                 return;
             }
             state.secret = None;
+            state.reserved = None;
             // Taken here, so that the next run's connection is not refused for this one.
             let connection = state.connection.take();
             if connection.is_some() {
@@ -169,17 +170,22 @@ impl Charge for SupervisedCharge {
         if let Transition::Connecting { pid, .. } = transition {
             log::info!("plugin {}: started, process {pid}", shared.name);
         }
-        let mut stale = None;
         let mut state = shared.state.lock();
         match transition {
             Transition::Starting { run } => {
                 state.run = run;
                 state.secret = None;
+                state.reserved = None;
                 // Whoever connected before is not this run's process.
-                stale = state.connection.take();
+                let stale = state.connection.take();
                 // A request to start has put it there already.
                 if state.reported != ReportedState::Starting {
                     shared.enter(&mut state, ReportedState::Starting, None);
+                }
+                // Its first ping may be outstanding, and fails under the state lock.
+                drop(state);
+                if let Some(connection) = stale {
+                    connection.abort(Disconnect::NotYet);
                 }
             }
             Transition::Connecting { run, .. } => {
@@ -229,9 +235,6 @@ impl Charge for SupervisedCharge {
                     shared.enter(&mut state, ReportedState::Errored, Some(problem));
                 }
             }
-        }
-        if let Some(connection) = stale {
-            connection.abort(Disconnect::NotYet);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::support::{Bench, GO, LONG, Plugin, connect};
 use crate::duplex::memory;
 use crate::error::Error;
 use crate::id::InstallationId;
-use crate::session::Peer;
+use crate::session::{Credential, Peer};
 use crate::state::{ActiveState, ReportedState};
 
 #[test]
@@ -127,6 +127,31 @@ fn a_deactivated_plugin_sees_close_1000_and_may_not_connect() {
         bench.session.set_active_state(ActiveState::Active).unwrap();
         assert_eq!(bench.session.reported_state(), ReportedState::Connecting);
     }
+    bench.ping(&bench.connect());
+}
+
+#[test]
+fn a_handshake_that_a_stop_overtook_is_void_though_the_plugin_is_wanted_again() {
+    let bench = Bench::new();
+    let overtaken = bench.session.shared().reserve(&Credential::Vouched);
+    let overtaken = overtaken.unwrap();
+    for state in [ActiveState::Inactive, ActiveState::Active] {
+        bench.session.set_active_state(state).unwrap();
+    }
+    let (ours, theirs) = memory::pair(1);
+    let refused = overtaken.attach(Box::new(ours), &Peer::new(GO), false);
+    assert!(
+        matches!(
+            refused,
+            Err(Error::State {
+                state: ReportedState::Connecting,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    Plugin::over(theirs).expect_end();
+    // Nor does it stand in anybody's way.
     bench.ping(&bench.connect());
 }
 
