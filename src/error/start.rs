@@ -75,4 +75,14 @@ impl StartError {
             Self::Cancelled => false,
         }
     }
+
+    /// Whether the program's file was open for writing. While a package is unpacked, another
+    /// plugin's child may for a moment hold what is written open, until it has executed.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Self::Spawn { source: SpawnError::Io(error), .. }
+                if error.kind() == io::ErrorKind::ExecutableFileBusy
+        )
+    }
 }

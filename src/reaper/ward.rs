@@ -14,6 +14,10 @@ use super::{Context, StopReport};
 use crate::error::{Disconnect, StartError};
 use crate::process::{ExitReason, ExitWatch, Process, ProcessCommand};
 
+/// How long a program's file may be open for writing before that counts as a failed start.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// The wait before it is tried again.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
 /// How long the output and the messages of an ended process may take to arrive before its end is
 /// acted upon all the same.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -38,12 +42,20 @@ enum Phase {
     Preparing {
         cancel: Cancel,
     },
+    /// The program's file is open for writing; most likely in a child that is about to execute.
+    Busy(Busy),
     Running(Running),
     /// The process is gone; its last output and messages are on their way.
     Ending(Ended, Instant),
     BackingOff {
         until: Instant,
     },
+}
+
+struct Busy {
+    command: ProcessCommand,
+    next_try: Instant,
+    give_up_at: Instant,
 }
 
 struct Running {
@@ -121,6 +133,7 @@ impl Ward {
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Idle | Phase::Preparing { .. } => None,
+            Phase::Busy(busy) => Some(busy.next_try),
             Phase::Ending(_, until) | Phase::BackingOff { until } => Some(*until),
             Phase::Running(running) => {
                 let stop = self.stop.as_ref();
@@ -148,10 +161,10 @@ impl Ward {
             // Somebody does not want to wait; the counting goes on.
             Phase::BackingOff { .. } => self.begin(context),
             // What is there lives and is wanted.
-            Phase::Preparing { .. } if self.stop.is_none() => {}
+            Phase::Preparing { .. } | Phase::Busy(_) if self.stop.is_none() => {}
             Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
             // It is ending, or about to.
-            Phase::Preparing { .. } | Phase::Running(_) | Phase::Ending(..) => {
+            Phase::Preparing { .. } | Phase::Busy(_) | Phase::Running(_) | Phase::Ending(..) => {
                 self.start_again = true;
             }
         }
@@ -178,15 +191,16 @@ impl Ward {
             return;
         }
         match &mut self.phase {
-            Phase::Idle | Phase::BackingOff { .. } => self.stopped(),
+            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } => self.stopped(),
             Phase::Preparing { cancel } => {
                 cancel.cancel();
                 self.charge.transition(Transition::Stopping);
             }
             Phase::Running(running) => {
                 running.patience = None;
-                running.process.signal_group(Signal::INT);
+                // Told before the process is, whose last words come after it then.
                 self.charge.transition(Transition::Stopping);
+                running.process.signal_group(Signal::INT);
             }
             Phase::Ending(_, until) => {
                 *until = (*until).min(now + LAST_WORDS_AT_STOP);
@@ -250,7 +264,15 @@ impl Ward {
             }
             return;
         }
-        match result.and_then(|command| Process::spawn(&command, context.threads)) {
+        match result {
+            Ok(command) => self.spawn(context, command, after(Instant::now(), BUSY_LIMIT)),
+            Err(error) => self.could_not_start(error),
+        }
+    }
+
+    fn spawn(&mut self, context: &Context<'_>, command: ProcessCommand, give_up_at: Instant) {
+        let run = self.run;
+        match Process::spawn(&command, context.threads) {
             Ok((process, pipes)) => {
                 let pid = process.pid();
                 let now = Instant::now();
@@ -274,6 +296,13 @@ impl Ward {
                     }
                 }
                 self.phase = Phase::Running(running);
+            }
+            Err(error) if error.is_busy() && Instant::now() < give_up_at => {
+                self.phase = Phase::Busy(Busy {
+                    command,
+                    next_try: after(Instant::now(), BUSY_WAIT),
+                    give_up_at,
+                });
             }
             Err(error) => self.could_not_start(error),
         }
@@ -349,6 +378,13 @@ impl Ward {
     pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
         match &mut self.phase {
             Phase::Idle | Phase::Preparing { .. } => {}
+            Phase::Busy(busy) => {
+                if busy.next_try <= now
+                    && let Phase::Busy(busy) = std::mem::replace(&mut self.phase, Phase::Idle)
+                {
+                    self.spawn(context, busy.command, busy.give_up_at);
+                }
+            }
             Phase::BackingOff { until } => {
                 if *until <= now {
                     self.begin(context);

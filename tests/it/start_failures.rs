@@ -86,6 +86,62 @@ fn a_command_that_cannot_be_executed_is_errored_at_once() {
 }
 
 #[test]
+fn a_program_that_is_still_being_written_is_waited_for() {
+    let host = TestHost::new("busy-program");
+    let record = command(&host, "busy", "./tool", &[]);
+    let tool = host.folder().join("plugin-busy/tool");
+    executable(&tool, b"#!/bin/sh\nexec sleep 1000\n");
+    let writing = fs::File::options().append(true).open(&tool).unwrap();
+    let session = host.install(record);
+    let mut events = host.events();
+    start(&session);
+    let waited = session
+        .wait_for(ReportedState::Connecting, Duration::from_millis(50))
+        .unwrap_err();
+    assert!(waited.is_timeout(), "{waited}");
+    drop(writing);
+    events.expect(
+        session.id(),
+        &[ReportedState::Starting, ReportedState::Connecting],
+    );
+}
+
+#[test]
+fn a_program_that_is_waited_for_can_be_stopped() {
+    let host = TestHost::new("busy-stopped");
+    let record = command(&host, "busy", "./tool", &[]);
+    let tool = host.folder().join("plugin-busy/tool");
+    executable(&tool, b"#!/bin/sh\nexec sleep 1000\n");
+    let _writing = fs::File::options().append(true).open(&tool).unwrap();
+    let session = host.install(record);
+    let mut events = host.events();
+    start(&session);
+    session
+        .wait_for(ReportedState::Connecting, Duration::from_millis(50))
+        .unwrap_err();
+    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    events.until(session.id(), ReportedState::Inactive);
+    assert_eq!(session.error_message(), None);
+}
+
+#[test]
+fn a_program_that_stays_open_for_writing_is_tried_again_later() {
+    let host = TestHost::new("busy-for-long");
+    let record = command(&host, "busy", "./tool", &[]);
+    let tool = host.folder().join("plugin-busy/tool");
+    executable(&tool, b"#!/bin/sh\nexec sleep 1000\n");
+    let writing = fs::File::options().append(true).open(&tool).unwrap();
+    let session = host.install(record);
+    let mut events = host.events();
+    start(&session);
+    let change = events.until(session.id(), ReportedState::Restarting);
+    let message = change.message.unwrap_or_default();
+    assert!(message.contains("Text file busy"), "{message}");
+    drop(writing);
+    events.until(session.id(), ReportedState::Connecting);
+}
+
+#[test]
 fn a_missing_folder_is_errored_at_once() {
     let host = TestHost::new("missing-folder");
     let record = command(&host, "gone", "./tool", &[]);
