@@ -156,7 +156,8 @@ impl Challenge {
             return;
         };
         let limit = shared.context.timeouts.incumbent;
-        if !connection.is_alive(Deadline::after(limit)) {
+        // One that has ended by itself meanwhile has a cause of its own.
+        if !connection.is_alive(Deadline::after(limit)) && !connection.has_ended() {
             log::warn!(
                 "plugin {}: its connection is dead, making room for a new one",
                 shared.name
@@ -176,6 +177,18 @@ impl Drop for Challenge {
     fn drop(&mut self) {
         self.0.challenging.store(false, Ordering::Release);
     }
+}
+
+/// Where a peer is and what it says it is, for log lines; nothing for a pipe.
+fn described(peer: &Peer) -> String {
+    let mut text = String::new();
+    for part in [&*peer.address, &*peer.user_agent] {
+        if !part.is_empty() {
+            text.push_str(if text.is_empty() { ", " } else { " " });
+            text.push_str(part);
+        }
+    }
+    text
 }
 
 impl State {
@@ -260,12 +273,7 @@ impl Reservation {
             drop(reading);
             return Err(error);
         }
-        log::info!(
-            "plugin {}: connected, {} {}",
-            shared.name,
-            peer.address,
-            peer.user_agent
-        );
+        log::info!("plugin {}: connected{}", shared.name, described(peer));
         if first_ping {
             self.ping_first(&connection)?;
         }

@@ -130,6 +130,21 @@ fn an_incumbent_that_is_dead_makes_room() {
 }
 
 #[test]
+fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
+    let host = Setup::new("incumbent-ends")
+        .timeouts(|timeouts| timeouts.incumbent = PATIENCE)
+        .start();
+    let (session, target) = external(&host);
+    let incumbent = Peer::connect(host.address(), &target);
+    active(&session);
+    let mut events = host.events();
+    assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
+    drop(incumbent);
+    let change = events.expect(session.id(), &[ReportedState::Connecting]);
+    assert_eq!(change.message.as_deref(), Some("connection lost"));
+}
+
+#[test]
 fn an_embedder_may_accept_on_its_own_listener() {
     let host = Setup::new("own-listener").deaf().start();
     let (session, target) = external(&host);
