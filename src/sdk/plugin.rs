@@ -278,7 +278,13 @@ impl Runner {
         let settings = DuplexSettings::new("host", self.threads.clone());
         let halves = duplex.split(&settings)?;
         let limit = PeerKind::Other.outgoing_limit();
-        let (connection, reader) = Connection::new(halves, PENDING_CALLS, limit, Arc::default());
+        let (connection, reader) = Connection::new(
+            halves,
+            "host".to_owned(),
+            PENDING_CALLS,
+            limit,
+            Arc::default(),
+        );
         let link = self.host.link();
         if link.attach(&connection) {
             log::info!("connected");

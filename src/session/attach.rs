@@ -237,6 +237,7 @@ impl Reservation {
             .unwrap_or_else(|| kind.access_shape());
         let (connection, reader) = Connection::new(
             halves,
+            format!("plugin {}", shared.name),
             context.limits.pending_calls,
             outgoing_limit,
             shared.counters.clone(),

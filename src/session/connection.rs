@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     writer: Arc<dyn DuplexWriter>,
     interrupt: Arc<dyn Interrupt>,
     pending: PendingTable,
+    /// Who is at the other end, for log lines.
+    peer: String,
     counters: Arc<LiveCounters>,
     /// Largest message this peer accepts, in bytes.
     outgoing_limit: usize,
@@ -35,6 +37,8 @@ pub(crate) struct Connection {
     verdict: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
     ended: AtomicBool,
+    /// It was told that the peer sends what is no JSON-RPC; a flood of it must not flood the log.
+    unreadable_told: AtomicBool,
     /// Somebody waits for a sign of life.
     challenged: AtomicBool,
     challenge: Mutex<Option<Sender<()>>>,
@@ -122,6 +126,7 @@ fn with_buffer<T>(use_buffer: impl FnOnce(&mut String) -> T) -> T {
 impl Connection {
     pub(crate) fn new(
         halves: Halves,
+        peer: String,
         pending_limit: usize,
         outgoing_limit: usize,
         counters: Arc<LiveCounters>,
@@ -134,11 +139,13 @@ impl Connection {
         let connection = Self {
             writer,
             interrupt,
+            peer,
             pending: PendingTable::new(pending_limit),
             counters,
             outgoing_limit,
             verdict: Mutex::new(None),
             ended: AtomicBool::new(false),
+            unreadable_told: AtomicBool::new(false),
             challenged: AtomicBool::new(false),
             challenge: Mutex::new(None),
         };
@@ -436,8 +443,17 @@ impl Connection {
             }
             Err(error) => {
                 LiveCounters::add(&self.counters.unreadable, 1);
-                if !reader.not_a_message(&message) {
-                    log::warn!("ignored a message that is no JSON-RPC: {error}");
+                if reader.not_a_message(&message) {
+                    return;
+                }
+                let peer = &self.peer;
+                if self.unreadable_told.swap(true, Ordering::Relaxed) {
+                    log::debug!("{peer}: ignored a message that is no JSON-RPC: {error}");
+                } else {
+                    log::warn!(
+                        "{peer}: ignored a message that is no JSON-RPC: {error}; more of them on \
+                         this connection are only counted"
+                    );
                 }
             }
         }
