@@ -40,14 +40,20 @@ pub enum StartError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// There is no such file (or, for a bare name, none on `PATH`).
+    /// There is no such file.
     #[error("not found")]
     NotFound,
-    /// The file is not marked executable, or is not a file.
-    #[error("not executable")]
+    /// The command is a bare name, and no such file is on `PATH`.
+    #[error("not found on PATH; the plugin's own files are named with ./ in front")]
+    NotOnPath,
+    /// There is something else than a file, such as a folder.
+    #[error("not a file")]
+    NotAFile,
+    /// The file is not marked executable.
+    #[error("not executable; chmod +x makes it so")]
     NotExecutable,
     /// The system cannot run this kind of file.
-    #[error("not a program for this system (exec format error)")]
+    #[error("not a program for this system; a script needs a first line such as #!/bin/sh")]
     WrongFormat,
     /// The system does not allow it.
     #[error("permission denied")]

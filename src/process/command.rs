@@ -1,7 +1,7 @@
 //! From the manifest's `command` to a file that can be executed.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::error::{SpawnError, StartError};
 /// (protocol file, section 3.1).
 ///
 /// # Errors
-/// [`StartError::NoCommand`], or [`StartError::Spawn`] with `NotFound` or `NotExecutable`.
+/// [`StartError::NoCommand`], or [`StartError::Spawn`] that says what is wrong with the file.
 pub(crate) fn resolve(
     command: &str,
     working_directory: &Path,
@@ -25,13 +25,14 @@ pub(crate) fn resolve(
     }
     let failed = |command: PathBuf, source| StartError::Spawn { command, source };
     if command.contains('/') {
-        let program = working_directory.join(command);
+        // Without the dots in between, which only make messages and process lists harder to read.
+        let program: PathBuf = working_directory.join(command).components().collect();
         return match check(&program) {
             Ok(()) => Ok(program),
             Err(source) => Err(failed(program, source)),
         };
     }
-    let mut found = SpawnError::NotFound;
+    let mut found = SpawnError::NotOnPath;
     for folder in path.map(std::env::split_paths).into_iter().flatten() {
         // An empty or relative entry would run what lies in whatever folder we happen to be in.
         if !folder.is_absolute() {
@@ -40,7 +41,8 @@ pub(crate) fn resolve(
         let program = folder.join(command);
         match check(&program) {
             Ok(()) => return Ok(program),
-            Err(SpawnError::NotFound) => {}
+            // A folder of that name is passed over, as a shell does.
+            Err(SpawnError::NotFound | SpawnError::NotAFile) => {}
             Err(source) => found = source,
         }
     }
@@ -49,7 +51,7 @@ pub(crate) fn resolve(
 
 fn check(program: &Path) -> Result<(), SpawnError> {
     match std::fs::metadata(program) {
-        Ok(metadata) if !metadata.is_file() => return Err(SpawnError::NotExecutable),
+        Ok(metadata) if !metadata.is_file() => return Err(SpawnError::NotAFile),
         Ok(_) => {}
         Err(error) => return Err(classify(error)),
     }
@@ -75,16 +77,36 @@ fn classify(error: io::Error) -> SpawnError {
 pub(crate) fn spawn_error(program: &Path, error: io::Error) -> StartError {
     let mut source = classify(error);
     if matches!(source, SpawnError::NotFound) && program.exists() {
-        // The file is there, so it is the interpreter in its first line that is not.
-        source = SpawnError::Io(Arc::new(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the interpreter that its first line names is not found",
-        )));
+        // The file is there, so it is what the file needs that is not.
+        let missing = match interpreter(program) {
+            Some(name) => {
+                format!("the interpreter {name:?} that its first line names is not found")
+            }
+            None => "the loader that it was linked with is not found".to_owned(),
+        };
+        source = SpawnError::Io(Arc::new(io::Error::new(io::ErrorKind::NotFound, missing)));
     }
     StartError::Spawn {
         command: program.to_owned(),
         source,
     }
+}
+
+/// What the first line of a script names, with what is easily overlooked in it: a file written on
+/// Windows has a carriage return at its end.
+fn interpreter(program: &Path) -> Option<String> {
+    /// As much of a first line as Linux looks at.
+    const LOOKED_AT: u64 = 256;
+    let mut start = Vec::new();
+    let file = std::fs::File::open(program).ok()?;
+    file.take(LOOKED_AT).read_to_end(&mut start).ok()?;
+    let line = start
+        .strip_prefix(b"#!")?
+        .split(|&byte| byte == b'\n')
+        .next()?;
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim_start_matches([' ', '\t']);
+    Some(line.split([' ', '\t']).next()?.to_owned())
 }
 
 #[cfg(test)]
@@ -108,7 +130,8 @@ mod tests {
         assert_eq!(found, Path::new("/bin/sh"));
         assert_eq!(
             message("no-such-program", "/bin"),
-            "could not start no-such-program: not found"
+            "could not start no-such-program: not found on PATH; the plugin's own files are named \
+             with ./ in front"
         );
     }
 
@@ -116,11 +139,11 @@ mod tests {
     fn a_path_is_relative_to_the_working_directory() {
         assert_eq!(
             resolve("./sh", Path::new("/bin"), None).unwrap(),
-            Path::new("/bin/./sh")
+            Path::new("/bin/sh")
         );
         assert_eq!(
             message("./tool", "/bin"),
-            "could not start /nowhere/./tool: not found"
+            "could not start /nowhere/tool: not found"
         );
     }
 
@@ -128,16 +151,31 @@ mod tests {
     fn a_file_without_the_mode_is_not_executable() {
         assert_eq!(
             message("/etc/passwd", ""),
-            "could not start /etc/passwd: not executable"
+            "could not start /etc/passwd: not executable; chmod +x makes it so"
         );
-        assert_eq!(
-            message("/etc/", ""),
-            "could not start /etc/: not executable"
-        );
+        assert_eq!(message("/etc/", ""), "could not start /etc: not a file");
         assert_eq!(
             message("/etc/passwd/x", ""),
             "could not start /etc/passwd/x: not found"
         );
+    }
+
+    #[test]
+    fn a_missing_interpreter_is_named() {
+        let path =
+            std::env::temp_dir().join(format!("plugin-runner-script-{}", std::process::id()));
+        for (script, name) in [
+            ("#!/no/such -x\n", Some("/no/such")),
+            ("#! /bin/sh\r\necho\n", Some("/bin/sh\r")),
+            ("#!/no/end", Some("/no/end")),
+            ("\u{7f}ELF", None),
+        ] {
+            std::fs::write(&path, script).unwrap();
+            assert_eq!(interpreter(&path).as_deref(), name, "{script:?}");
+            let error = spawn_error(&path, io::ErrorKind::NotFound.into());
+            assert!(error.is_permanent(), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
@@ -147,6 +185,10 @@ mod tests {
 
     #[test]
     fn path_entries_that_are_not_absolute_are_passed_over() {
-        assert_eq!(message("sh", ":bin:."), "could not start sh: not found");
+        let message = message("sh", ":bin:.");
+        assert!(
+            message.starts_with("could not start sh: not found on PATH"),
+            "{message}"
+        );
     }
 }
