@@ -16,7 +16,8 @@ use crate::host::Host;
 pub struct PublishReport {
     /// Plugins in whose queue it was put.
     pub queued: usize,
-    /// Plugins that would have got it, but whose queue was full.
+    /// Plugins that would have got it, but whose queue was full, or for which no thread was left to
+    /// deliver it.
     pub dropped: usize,
 }
 
@@ -49,10 +50,7 @@ impl Host {
             }
         }
         if report.dropped > 0 {
-            log::warn!(
-                "event {name}: the queues of {} plugins are full",
-                report.dropped
-            );
+            log::warn!("event {name}: not queued for {} plugins", report.dropped);
         }
         Ok(report)
     }

@@ -109,7 +109,8 @@ impl HostBuilder {
     }
 
     /// Hears every line of output of every supervised plugin, with the installation and the
-    /// manifest's id. Runs on the threads that drain the output: it must not block.
+    /// manifest's id. Runs on the threads that drain the output: it must not block. If it panics,
+    /// that is logged, and it hears no more of that plugin.
     pub fn on_output(
         mut self,
         tap: impl Fn(InstallationId, &str, &LogLine<'_>) + Send + Sync + 'static,
@@ -171,6 +172,8 @@ impl HostBuilder {
     /// # Errors
     /// - [`Error::Setting`] names the setting that cannot work.
     /// - [`Error::ThreadLimit`] or [`Error::Io`] when the thread cannot be started.
+    ///
+    /// That the data folder can be written to is seen when a plugin is started, not here.
     pub fn build(self) -> Result<Host> {
         self.limits.validate()?;
         self.timeouts.validate()?;

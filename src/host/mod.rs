@@ -114,7 +114,8 @@ impl Host {
     /// # Errors
     /// - [`Error::NotInstalled`] when the store has no such record, or the store's own error.
     /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
-    /// - [`Error::ThreadLimit`] when no thread is left for it.
+    /// - [`Error::ThreadLimit`] or [`Error::Io`] when no thread can be had for it.
+    /// - [`Error::NotLoaded`] when another thread unloaded it meanwhile.
     /// - [`Error::ShutDown`].
     pub fn load(&self, id: InstallationId) -> Result<Session> {
         let shared = self.shared();
@@ -157,10 +158,12 @@ impl Host {
     /// Unloading an unknown plugin does nothing.
     ///
     /// # Blocking
-    /// Until nothing of the plugin is left, at most the host's stop timeout.
+    /// As [`Supervised::stop`](crate::Supervised::stop), with the host's stop timeout. A handler of
+    /// the embedder's that the plugin called is not waited for.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
+    /// - [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
+    /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn unload(&self, id: InstallationId) -> Result<()> {
         let Some(session) = self.session(id) else {
             return Ok(());
@@ -195,6 +198,9 @@ impl Host {
 
     /// Attaches a connection to a loaded plugin; see [`Session::connect`].
     ///
+    /// # Blocking
+    /// As [`Session::connect`].
+    ///
     /// # Errors
     /// [`Error::NotLoaded`], and those of [`Session::connect`].
     pub fn connect(&self, id: InstallationId, duplex: impl Duplex, peer: &Peer) -> Result<()> {
@@ -203,22 +209,26 @@ impl Host {
             .connect(duplex, peer)
     }
 
-    /// A receiver of every state change from now on. It holds so many as the limits say (1,024); when
-    /// it is full the newest are dropped, and the next one it gets says how many were.
+    /// A receiver of every state change from now on. It holds as many as
+    /// [`Limits::queued_state_changes`](crate::Limits::queued_state_changes) says (1,024); when it is
+    /// full the newest are dropped, and the next one it gets says how many were. It is disconnected
+    /// when the last handle to the host and to its sessions is gone.
     pub fn subscribe(&self) -> Receiver<StateChange> {
         let context = self.context();
         context.feed.subscribe(context.limits.queued_state_changes)
     }
 
-    /// Refuses new calls to plugins, for good, and waits for those in flight, both ways. Plugins go
-    /// on running, and what they call meanwhile is answered, but not waited for.
-    /// [`shutdown`](Self::shutdown) usually comes next.
+    /// Refuses new calls to plugins, for good, and waits for those in flight, both ways. Events are
+    /// calls: none is published any more, and those that are queued fail. Plugins go on running, and
+    /// what they call meanwhile is answered, but not waited for. [`shutdown`](Self::shutdown) usually
+    /// comes next.
     ///
     /// # Blocking
-    /// At most `timeout`. The end of the last call wakes it.
+    /// At most `timeout`. The end of the last call wakes it. In a handler it waits for the very call
+    /// that it handles, so in vain.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when calls are still in flight.
+    /// [`Error::Timeout`] with [`Phase::Drain`] when calls are still in flight.
     pub fn drain(&self, timeout: Duration) -> Result<()> {
         let shared = self.shared();
         shared.context.drain.begin();
@@ -241,11 +251,15 @@ impl Host {
     }
 
     /// Stops everything, in order: no new loads, calls or connections; listeners; all plugins at
-    /// once (external ones are told to come back later, close code 1012); threads. A second call
-    /// gives the report of the first.
+    /// once (external ones are told to come back later, close code 1012: protocol file, section 7);
+    /// threads. A second call gives the report of the first.
     ///
     /// # Blocking
-    /// At most `timeout` and a moment; a timeout shorter than the stop grace shortens the grace.
+    /// At most `timeout`, and a quarter of a second more if threads are still ending then. The end of
+    /// the last process and of the last thread wake it. The grace is shortened, if need be, to a
+    /// quarter of a second less than `timeout`. While another thread shuts the host down, waits for
+    /// that one, and reports what is left if that takes longer. May be called by a handler: its own
+    /// thread is not waited for.
     pub fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         self.shared().shut_down(timeout)
     }

@@ -95,10 +95,10 @@ impl Host {
     /// oldest listener that is bound is what supervised plugins are told to connect to.
     ///
     /// # Blocking
-    /// For the resolution of a host name, if `address` is one.
+    /// For looking up a host name, if `address` is one, which has no limit; so give an address.
     ///
     /// # Errors
-    /// - [`Error::Io`] when the address cannot be bound.
+    /// - [`Error::Io`] when the address cannot be bound, or no thread can be started.
     /// - [`Error::ThreadLimit`] when no thread is left. [`Error::ShutDown`].
     pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener> {
         let shared = self.shared();
@@ -139,21 +139,28 @@ impl Host {
     }
 
     /// Does the handshake on a stream that the embedder accepted, and attaches the connection to its
-    /// session.
+    /// session. [`Limits::handshakes`](crate::Limits::handshakes) does not count it: how many run at
+    /// once is the embedder's own affair.
     ///
     /// # Blocking
-    /// At most the handshake timeout.
+    /// At most the handshake timeout, and for the store's own I/O. What the peer sends wakes it; a
+    /// shutdown of the host does not.
     ///
     /// # Errors
     /// - [`Error::Refused`] with the status that the peer was answered.
-    /// - [`Error::Timeout`] when the peer was too slow.
-    /// - [`Error::Io`] when it went away.
+    /// - [`Error::Timeout`] with [`Phase::Handshake`] when the peer was too slow.
+    /// - [`Error::Io`] when it went away; or the store's own error.
+    /// - [`Error::State`], [`Error::NotLoaded`] when the plugin was stopped or unloaded in the very
+    ///   moment it was let in.
     pub fn accept(&self, socket: impl Into<Socket>) -> Result<Session> {
         self.accept_with_head(socket, Vec::new())
     }
 
     /// [`accept`](Self::accept) for a stream of which the embedder has read something already:
     /// `already_read` is all of it, usually the whole request head.
+    ///
+    /// # Blocking
+    /// As [`accept`](Self::accept).
     ///
     /// # Errors
     /// As [`accept`](Self::accept).

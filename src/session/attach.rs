@@ -378,13 +378,16 @@ impl Session {
     /// [`memory::pair`](crate::duplex::memory::pair) or one that came through its own server.
     ///
     /// For an external plugin that is wanted active, or a supervised one whose process is waited
-    /// for. Does not block.
+    /// for.
+    ///
+    /// # Blocking
+    /// For the store, which is asked for an external plugin's record as it is now; never for the peer.
     ///
     /// # Errors
     /// - [`Error::AlreadyConnected`]: the plugin has a connection, which it keeps.
     /// - [`Error::State`]: it is not waiting for one. [`Error::NotLoaded`], [`Error::ShutDown`]
     ///   likewise.
-    /// - [`Error::Io`]: the connection cannot be taken into use.
+    /// - [`Error::Io`]: the connection cannot be taken into use; or the store's own error.
     pub fn connect(&self, duplex: impl Duplex, peer: &Peer) -> Result<()> {
         let shared = self.shared();
         let reservation = shared

@@ -56,6 +56,9 @@ impl Session {
 
     /// Calls a method under an id of the caller's choice; otherwise as [`call`](Self::call).
     ///
+    /// # Blocking
+    /// As [`call`](Self::call).
+    ///
     /// # Errors
     /// - [`Error::IdInUse`] when a call with this id is in flight; nothing was sent.
     /// - And those of [`call`](Self::call).
@@ -77,7 +80,9 @@ impl Session {
     /// flight. `timeout` runs from now on and bounds the answer too.
     ///
     /// # Blocking
-    /// For the write alone.
+    /// For the write alone, at most `timeout`: while the plugin reads too slowly and
+    /// [`Limits::outgoing`](crate::Limits::outgoing) is used up. Room and the end of the connection
+    /// wake it.
     ///
     /// # Errors
     /// As [`call`](Self::call), but for what only the answer can bring.
@@ -118,6 +123,9 @@ impl Session {
     }
 
     /// [`start_call`](Self::start_call) for a method by name.
+    ///
+    /// # Blocking
+    /// As [`start_call`](Self::start_call).
     ///
     /// # Errors
     /// As [`start_call`](Self::start_call).
@@ -169,7 +177,11 @@ pub struct PendingCall<M> {
 }
 
 impl<M: Method> PendingCall<M> {
-    /// Waits for the answer, at most until the timeout that the call was started with.
+    /// Waits for the answer.
+    ///
+    /// # Blocking
+    /// At most until the end of the timeout that the call was started with. The answer and the end
+    /// of the connection wake it.
     ///
     /// # Errors
     /// As [`Session::call`].
@@ -178,7 +190,7 @@ impl<M: Method> PendingCall<M> {
         Self::read(&self.raw.wait()?, &counters)
     }
 
-    /// The answer if it is there, or the error if the time is over; never blocks.
+    /// The answer if it is there, or the error if the time is over; never blocks. Gives it once.
     ///
     /// # Errors
     /// As [`Session::call`].
@@ -211,7 +223,11 @@ pub struct PendingReply {
 }
 
 impl PendingReply {
-    /// Waits for the answer, at most until the timeout that the call was started with.
+    /// Waits for the answer.
+    ///
+    /// # Blocking
+    /// At most until the end of the timeout that the call was started with. The answer and the end
+    /// of the connection wake it.
     ///
     /// # Errors
     /// As [`Session::call_raw`].
@@ -221,7 +237,7 @@ impl PendingReply {
         result
     }
 
-    /// The answer if it is there, or the error if the time is over; never blocks.
+    /// The answer if it is there, or the error if the time is over; never blocks. Gives it once.
     ///
     /// # Errors
     /// As [`Session::call_raw`].

@@ -126,7 +126,8 @@ impl Session {
         self.shared.mode
     }
 
-    /// The plugin's manifest, as it was at the last start.
+    /// The plugin's manifest, as the store had it when the plugin was loaded, or since then when it
+    /// was last started (supervised) or last connected (external).
     pub fn manifest(&self) -> Manifest {
         self.shared.record.read().manifest.clone()
     }
@@ -160,7 +161,9 @@ impl Session {
 
     /// What is known about [`error_message`](Self::error_message): `runtime_provider`, `stage`,
     /// `error`, `exit_code` (protocol file, section 13.2) and besides `cause`, `exit_status`,
-    /// `attempts`, `restarts`, `pid`, `uptime_seconds` and `output`, the last lines of its log.
+    /// `attempts`, `restarts`, `restarting_after_seconds`, `pid`, `uptime_seconds` and `output`, the
+    /// last lines of its log. Each is there only if there is something to say; empty for a lost
+    /// connection whose process lives.
     pub fn error_details(&self) -> Map<String, Value> {
         self.shared.state.lock().details.as_ref().clone()
     }
@@ -179,7 +182,7 @@ impl Session {
     /// - [`Error::State`], at once, when the state cannot come any more without somebody asking for
     ///   it: the plugin has errored or is stopped.
     /// - [`Error::NotLoaded`] when it is unloaded.
-    /// - [`Error::Timeout`].
+    /// - [`Error::Timeout`] with [`Phase::State`].
     pub fn wait_for(&self, state: ReportedState, timeout: Duration) -> Result<()> {
         self.shared.state.wait_for(self.shared.id, state, timeout)
     }
@@ -188,7 +191,8 @@ impl Session {
     ///
     /// # Blocking
     /// Starting does not wait for anything. Stopping takes as long as [`Supervised::stop`] with the
-    /// host's stop timeout.
+    /// host's stop timeout; with an external plugin, until the close is written and the plugin has
+    /// ended its side, for which it is given a second.
     ///
     /// # Errors
     /// As [`Supervised::start`] and [`Supervised::stop`].
@@ -200,6 +204,10 @@ impl Session {
     }
 
     /// Follows the plugin's output from the oldest line that is kept.
+    ///
+    /// # Blocking
+    /// Before the first start, for making the log's folder and file; [`Follower::next`] is what
+    /// waits for lines.
     ///
     /// # Errors
     /// - [`Error::Unsupported`] for an external plugin, whose output the host does not see.
@@ -408,7 +416,8 @@ pub struct Supervised {
 impl Supervised {
     /// Asks for the plugin to run. Returns when the request is accepted; use
     /// [`Session::wait_for`] to wait for the outcome. Running already is fine; of a start and a stop
-    /// the last wins. Leaves [`ReportedState::Errored`] and starts the counting of restarts over.
+    /// the last wins. Leaves [`ReportedState::Errored`], and starts the counting of restarts over; but
+    /// a start in [`ReportedState::Restarting`] only ends the wait, and the counting goes on.
     ///
     /// # Errors
     /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
@@ -421,12 +430,14 @@ impl Supervised {
     /// after all of it. Stopped already is fine.
     ///
     /// # Blocking
-    /// Until nothing of it is left, at most `timeout`; a timeout shorter than the stop grace
-    /// shortens the grace. The end of the process wakes it.
+    /// Until nothing of it is left, at most `timeout`. The end of the process wakes it. The grace is
+    /// shortened, if need be, to a quarter of a second less than `timeout`.
     ///
     /// # Errors
-    /// - [`Error::Timeout`] when something is left; the plugin stays `stopping`.
+    /// - [`Error::Timeout`] with [`Phase::Stop`] when something is left; the plugin stays
+    ///   `stopping`, and goes on being stopped.
     /// - [`Error::NotLoaded`].
+    /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn stop(&self, timeout: Duration) -> Result<StopReport> {
         self.session.stop(timeout)
     }

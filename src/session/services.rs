@@ -39,7 +39,8 @@ impl InboundCall {
         &self.session
     }
 
-    /// The plugin's record, as it was when the call came in.
+    /// The plugin's record, as the store had it when the handler was begun; as it was known before, if
+    /// it is no longer there.
     pub fn record(&self) -> &Record {
         &self.record
     }
