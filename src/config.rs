@@ -12,7 +12,8 @@ pub struct Timeouts {
     /// From the spawn of a supervised plugin until it must be connected. Default 5 min, because
     /// real plugins compile themselves at their first start.
     pub connect: Duration,
-    /// For the answer to a call that the host makes itself, such as an event. Default 30 s.
+    /// For the answer to a call that the host makes itself, such as an event; and for writing the
+    /// answer to a plugin's call. Default 30 s.
     pub call: Duration,
     /// For a whole handshake of an incoming connection. Default 10 s.
     pub handshake: Duration,
@@ -74,14 +75,16 @@ impl Timeouts {
     }
 }
 
-/// Every bound of the host. Each has an error of its own.
+/// Every bound of the host. What goes over one is refused with an error that names it, or, where
+/// nobody waits for an answer, counted (see [`Counters`](crate::Counters)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// Largest message that is read from a plugin, in bytes; a larger one ends its connection.
     /// Default 4 MiB. What may be *sent* follows the peer.
     pub read_message: usize,
-    /// Bytes that may wait to be written to one plugin before callers wait. Default 8 MiB.
+    /// Bytes that may wait to be written to one plugin before callers wait for room, within their own
+    /// timeouts. Default 8 MiB.
     pub outgoing: usize,
     /// Calls to one plugin that may wait for an answer. Default 1,024.
     pub pending_calls: usize,
@@ -94,7 +97,8 @@ pub struct Limits {
     pub queued_events: usize,
     /// Bytes of events that may wait for one plugin. Default 4 MiB.
     pub queued_event_bytes: usize,
-    /// Handshakes that may be in progress at once. Default 64.
+    /// Handshakes that may be in progress at once on one listener; over it plugins are told to come
+    /// back later. Default 64.
     pub handshakes: usize,
     /// State changes that may wait for one subscriber. Default 1,024.
     pub queued_state_changes: usize,

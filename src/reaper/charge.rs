@@ -72,8 +72,7 @@ impl Cancel {
     }
 }
 
-/// Held while a process's output is wanted. The writing end of a pipe that the log pump polls;
-/// `None` when there is nobody to tell.
+/// Held while a process's output is wanted: the writing end of a pipe that the log pump polls.
 #[derive(Debug)]
 pub(crate) struct OutputGuard(
     #[expect(dead_code, reason = "held to be dropped")] pub(crate) io::PipeWriter,

@@ -34,11 +34,11 @@ use crate::process::{ExitReason, ProcessCommand};
 use crate::thread::{Threads, panic_text};
 use ward::Ward;
 
-/// What is left to say about a plugin that was stopped.
+/// How a plugin was stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// How the process ended; `None` when none was running.
+    /// How the process ended; `None` when none was running, and for an external plugin.
     pub exit: Option<ExitReason>,
     /// Whether it had to be killed, because it did not end within the grace.
     pub killed: bool,

@@ -36,7 +36,8 @@ impl Default for RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// Sets [`max_restart_attempts`](Self::max_restart_attempts), default 3; 0 never restarts.
+    /// Sets [`max_restart_attempts`](Self::max_restart_attempts), default 3. With 0 only a good run
+    /// ([`crash_threshold`](Self::crash_threshold)) is followed by another.
     #[must_use]
     pub fn with_max_restart_attempts(mut self, attempts: u32) -> Self {
         self.max_restart_attempts = attempts;

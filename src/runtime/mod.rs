@@ -19,7 +19,8 @@ pub enum RuntimeProvider {
     /// As child processes of the host.
     #[default]
     Local,
-    /// In remote sandboxes.
+    /// In remote sandboxes. Not built in yet: loading a supervised plugin then says
+    /// [`Error::Unsupported`].
     Sprites,
 }
 

@@ -83,7 +83,7 @@ impl Record {
     /// An external plugin, as it is after installation: wanted active, with a new id and token.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when the system gives no random bytes.
+    /// [`Error::Token`](crate::Error::Token) when the system gives no random bytes.
     pub fn external(manifest: Manifest) -> Result<Self> {
         let token = ExternalToken::generate()?;
         Ok(Self::new(
