@@ -1,8 +1,8 @@
 //! Who a connecting plugin is: secrets, the tokens made from them, and the URL that carries both
 //! (protocol file, section 5).
 //!
-//! What does not live here: when a secret is replaced and which installation it belongs to (the
-//! store and the listener), and the HTTP answers to a refused token. No I/O besides the system's
+//! What does not live here: when a secret is replaced and which installation it belongs to
+//! (`session` and `store`), and the HTTP answers to a refused token (`listener`). No I/O besides the system's
 //! random generator, no threads, no locks. Nothing here shows a secret in `Debug` or `Display`.
 
 mod redact;

@@ -2,10 +2,10 @@
 //!
 //! No threads and no descriptors: each direction is a bounded channel. Messages that were handed
 //! over before the connection ended are still received, unless the receiving end itself ended it.
-use std::time::Duration;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use parking_lot::Mutex;

@@ -2,8 +2,8 @@
 //!
 //! The library keeps its entries in a map by name, so that of two entries with one name only the
 //! last is seen; it also searches for a directory in lenient ways. Here the directory is walked
-//! strictly, without building anything that the archive sizes, and the two readings are compared
-//! in `archive`.
+//! strictly, without building anything that the archive sizes, and the two readings are compared:
+//! as a whole here, entry by entry in `check`.
 
 use std::collections::HashSet;
 use std::io::{Cursor, Read as _};

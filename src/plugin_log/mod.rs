@@ -2,7 +2,7 @@
 //!
 //! What lives here: [`PluginLog`] (the rotating file, the last lines in memory, the live tap),
 //! [`Follower`] (reads such a log from its start and waits for more, across rotation), and the body
-//! of the thread that drains a child's output. What does not: starting that thread (`runtime`),
+//! of the thread that drains a child's output. What does not: starting that thread (`session`),
 //! what the host itself has to say (the `log` crate).
 //!
 //! On disk (protocol file, section 16): a folder with `output.log`, mode 0600, standard output and

@@ -2,8 +2,9 @@
 //! its end, signalling the group, reaping.
 //!
 //! What does not live here: when any of that happens (`reaper`), what the environment is made of
-//! (`environment`), who reads the pipes (`plugin_log`, `duplex::stdio`). Everything here runs on
-//! the reaper's thread but for the waiter thread of [`ExitWatch`], where the system has no pidfd.
+//! (`runtime`), who reads the pipes (`plugin_log`, `duplex::stdio`). A [`Process`] belongs to the
+//! reaper's thread; commands are resolved on the short thread that prepares a run, and where the
+//! system has no pidfd each [`ExitWatch`] has a thread that waits.
 
 mod command;
 mod environment;
