@@ -4,46 +4,42 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::settings::settings;
 
-/// Every time that the host waits for something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timeouts {
-    /// From the spawn of a supervised plugin until it must be connected. Default 5 min, because
-    /// real plugins compile themselves at their first start.
-    pub connect: Duration,
-    /// For the answer to a call that the host makes itself, such as an event; and for writing the
-    /// answer to a plugin's call. Default 30 s.
-    pub call: Duration,
-    /// For a whole handshake of an incoming connection. Default 10 s.
-    pub handshake: Duration,
-    /// Between the end of a connection and that of its process. Default 5 s.
-    pub disconnect_grace: Duration,
-    /// Between the first signal of a stop and the kill. Default 3 s.
-    pub stop_grace: Duration,
-    /// For a whole stop that names no time of its own, and for dropping the host. Default 5 s.
-    pub stop: Duration,
-    /// A connection that takes not one byte for so long is given up. Default 10 s.
-    pub write_stall: Duration,
-    /// For a sign of life of a connection that a newcomer would take the place of. Default 5 s.
-    pub incumbent: Duration,
-    /// An inbound or delivery worker with nothing to do for so long ends. Default 1 s.
-    pub worker_idle: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(300),
-            call: Duration::from_secs(30),
-            handshake: Duration::from_secs(10),
-            disconnect_grace: Duration::from_secs(5),
-            stop_grace: Duration::from_secs(3),
-            stop: Duration::from_secs(5),
-            write_stall: Duration::from_secs(10),
-            incumbent: Duration::from_secs(5),
-            worker_idle: Duration::from_secs(1),
-        }
+settings! {
+    /// Every time that the host waits for something.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use plugin_runner::Timeouts;
+    ///
+    /// let timeouts = Timeouts::default()
+    ///     .with_connect(Duration::from_secs(60))
+    ///     .with_stop_grace(Duration::from_secs(1));
+    /// assert_eq!(timeouts.call, Duration::from_secs(30));
+    /// ```
+    pub struct Timeouts {
+        /// From the spawn of a supervised plugin until it must be connected. Default 5 min, because
+        /// real plugins compile themselves at their first start.
+        connect, with_connect: Duration = Duration::from_secs(300);
+        /// For the answer to a call that the host makes itself, such as an event; and for writing the
+        /// answer to a plugin's call. Default 30 s.
+        call, with_call: Duration = Duration::from_secs(30);
+        /// For a whole handshake of an incoming connection. Default 10 s.
+        handshake, with_handshake: Duration = Duration::from_secs(10);
+        /// Between the end of a connection and that of its process. Default 5 s.
+        disconnect_grace, with_disconnect_grace: Duration = Duration::from_secs(5);
+        /// Between the first signal of a stop and the kill. Default 3 s.
+        stop_grace, with_stop_grace: Duration = Duration::from_secs(3);
+        /// For a whole stop that names no time of its own, and for dropping the host. Default 5 s.
+        stop, with_stop: Duration = Duration::from_secs(5);
+        /// A connection that takes not one byte for so long is given up. Default 10 s.
+        write_stall, with_write_stall: Duration = Duration::from_secs(10);
+        /// For a sign of life of a connection that a newcomer would take the place of. Default 5 s.
+        incumbent, with_incumbent: Duration = Duration::from_secs(5);
+        /// An inbound or delivery worker with nothing to do for so long ends. Default 1 s.
+        worker_idle, with_worker_idle: Duration = Duration::from_secs(1);
     }
 }
 
@@ -75,54 +71,36 @@ impl Timeouts {
     }
 }
 
-/// Every bound of the host. What goes over one is refused with an error that names it, or, where
-/// nobody waits for an answer, counted (see [`Counters`](crate::Counters)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Largest message that is read from a plugin, in bytes; a larger one ends its connection.
-    /// Default 4 MiB. What may be *sent* follows the peer.
-    pub read_message: usize,
-    /// Bytes that may wait to be written to one plugin before callers wait for room, within their own
-    /// timeouts. Default 8 MiB.
-    pub outgoing: usize,
-    /// Calls to one plugin that may wait for an answer. Default 1,024.
-    pub pending_calls: usize,
-    /// Calls from one plugin that are handled at once. Default 8.
-    pub inbound_workers: usize,
-    /// Calls from one plugin that may wait for a worker; over it they are refused with an error.
-    /// Default 64.
-    pub inbound_queue: usize,
-    /// Events that may wait for one plugin. Default 1,024.
-    pub queued_events: usize,
-    /// Bytes of events that may wait for one plugin. Default 4 MiB.
-    pub queued_event_bytes: usize,
-    /// Handshakes that may be in progress at once on one listener; over it plugins are told to come
-    /// back later. Default 64.
-    pub handshakes: usize,
-    /// State changes that may wait for one subscriber. Default 1,024.
-    pub queued_state_changes: usize,
-    /// Stack of a session's thread, in bytes. Default 128 KiB.
-    pub session_stack: usize,
-    /// Stack of the threads that run handlers, in bytes. Default 1 MiB.
-    pub handler_stack: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            read_message: 4 * 1024 * 1024,
-            outgoing: 8 * 1024 * 1024,
-            pending_calls: 1024,
-            inbound_workers: 8,
-            inbound_queue: 64,
-            queued_events: 1024,
-            queued_event_bytes: 4 * 1024 * 1024,
-            handshakes: 64,
-            queued_state_changes: 1024,
-            session_stack: 128 * 1024,
-            handler_stack: 1024 * 1024,
-        }
+settings! {
+    /// Every bound of the host. What goes over one is refused with an error that names it, or, where
+    /// nobody waits for an answer, counted (see [`Counters`](crate::Counters)).
+    pub struct Limits {
+        /// Largest message that is read from a plugin, in bytes; a larger one ends its connection.
+        /// Default 4 MiB. What may be *sent* follows the peer.
+        read_message, with_read_message: usize = 4 * 1024 * 1024;
+        /// Bytes that may wait to be written to one plugin before callers wait for room, within their
+        /// own timeouts. Default 8 MiB.
+        outgoing, with_outgoing: usize = 8 * 1024 * 1024;
+        /// Calls to one plugin that may wait for an answer. Default 1,024.
+        pending_calls, with_pending_calls: usize = 1024;
+        /// Calls from one plugin that are handled at once. Default 8.
+        inbound_workers, with_inbound_workers: usize = 8;
+        /// Calls from one plugin that may wait for a worker; over it they are refused with an error.
+        /// Default 64.
+        inbound_queue, with_inbound_queue: usize = 64;
+        /// Events that may wait for one plugin. Default 1,024.
+        queued_events, with_queued_events: usize = 1024;
+        /// Bytes of events that may wait for one plugin. Default 4 MiB.
+        queued_event_bytes, with_queued_event_bytes: usize = 4 * 1024 * 1024;
+        /// Handshakes that may be in progress at once on one listener; over it plugins are told to
+        /// come back later. Default 64.
+        handshakes, with_handshakes: usize = 64;
+        /// State changes that may wait for one subscriber. Default 1,024.
+        queued_state_changes, with_queued_state_changes: usize = 1024;
+        /// Stack of a session's thread, in bytes. Default 128 KiB.
+        session_stack, with_session_stack: usize = 128 * 1024;
+        /// Stack of the threads that run handlers, in bytes. Default 1 MiB.
+        handler_stack, with_handler_stack: usize = 1024 * 1024;
     }
 }
 

@@ -18,6 +18,7 @@ mod reaper;
 mod runtime;
 pub mod sdk;
 mod session;
+mod settings;
 mod state;
 pub mod store;
 mod thread;

@@ -151,10 +151,10 @@ fn host(
         }
         store.put(record)?;
     }
-    let mut timeouts = Timeouts::default();
-    timeouts.connect = arguments.connect_timeout;
-    timeouts.stop_grace = arguments.stop_grace;
-    timeouts.stop = stop_timeout(arguments.stop_grace);
+    let timeouts = Timeouts::default()
+        .with_connect(arguments.connect_timeout)
+        .with_stop_grace(arguments.stop_grace)
+        .with_stop(stop_timeout(arguments.stop_grace));
     let policy = RestartPolicy::default()
         .with_max_restart_attempts(arguments.max_restart_attempts)
         .with_max_backoff(arguments.max_backoff)

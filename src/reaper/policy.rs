@@ -4,74 +4,28 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::settings::settings;
 
-/// When a supervised plugin that ended is started again (names and defaults of the protocol file,
-/// section 14).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RestartPolicy {
-    /// Restarts in a row before giving up. Default 3: the fourth end is `errored`.
-    pub max_restart_attempts: u32,
-    /// Cap of the back-off of 1, 2, 4, 8 … seconds; may be below a second. Default 60 s.
-    pub max_backoff: Duration,
-    /// A run that was active for at least this long was a good one: it starts the counting over.
-    /// Default 30 s.
-    pub crash_threshold: Duration,
-    /// The wait after the crash of such a run. Default 5 s.
-    pub crash_backoff: Duration,
-    /// The wait after an exit by which the plugin asks to be started again. Default 250 ms.
-    pub requested_restart_delay: Duration,
-}
-
-impl Default for RestartPolicy {
-    fn default() -> Self {
-        Self {
-            max_restart_attempts: 3,
-            max_backoff: Duration::from_secs(60),
-            crash_threshold: Duration::from_secs(30),
-            crash_backoff: Duration::from_secs(5),
-            requested_restart_delay: Duration::from_millis(250),
-        }
+settings! {
+    /// When a supervised plugin that ended is started again (names and defaults of the protocol file,
+    /// section 14).
+    pub struct RestartPolicy {
+        /// Restarts in a row before giving up. Default 3: the fourth end is `errored`. With 0 only a
+        /// good run is followed by another.
+        max_restart_attempts, with_max_restart_attempts: u32 = 3;
+        /// Cap of the back-off of 1, 2, 4, 8 … seconds; may be below a second. Default 60 s.
+        max_backoff, with_max_backoff: Duration = Duration::from_secs(60);
+        /// A run that was active for at least this long was a good one: it starts the counting over.
+        /// Default 30 s.
+        crash_threshold, with_crash_threshold: Duration = Duration::from_secs(30);
+        /// The wait after the crash of such a run. Default 5 s.
+        crash_backoff, with_crash_backoff: Duration = Duration::from_secs(5);
+        /// The wait after an exit by which the plugin asks to be started again. Default 250 ms.
+        requested_restart_delay, with_requested_restart_delay: Duration = Duration::from_millis(250);
     }
 }
 
 impl RestartPolicy {
-    /// Sets [`max_restart_attempts`](Self::max_restart_attempts), default 3. With 0 only a good run
-    /// ([`crash_threshold`](Self::crash_threshold)) is followed by another.
-    #[must_use]
-    pub fn with_max_restart_attempts(mut self, attempts: u32) -> Self {
-        self.max_restart_attempts = attempts;
-        self
-    }
-
-    /// Sets [`max_backoff`](Self::max_backoff), default 60 s.
-    #[must_use]
-    pub fn with_max_backoff(mut self, limit: Duration) -> Self {
-        self.max_backoff = limit;
-        self
-    }
-
-    /// Sets [`crash_threshold`](Self::crash_threshold), default 30 s.
-    #[must_use]
-    pub fn with_crash_threshold(mut self, threshold: Duration) -> Self {
-        self.crash_threshold = threshold;
-        self
-    }
-
-    /// Sets [`crash_backoff`](Self::crash_backoff), default 5 s.
-    #[must_use]
-    pub fn with_crash_backoff(mut self, wait: Duration) -> Self {
-        self.crash_backoff = wait;
-        self
-    }
-
-    /// Sets [`requested_restart_delay`](Self::requested_restart_delay), default 250 ms.
-    #[must_use]
-    pub fn with_requested_restart_delay(mut self, wait: Duration) -> Self {
-        self.requested_restart_delay = wait;
-        self
-    }
-
     pub(crate) fn validate(&self) -> Result<()> {
         let waits = [
             ("max_backoff", self.max_backoff),

@@ -1,0 +1,36 @@
+//! `settings!`: structs of plain settings, each made from one table of fields, setters and defaults.
+//! What the settings mean, and checking them, is where they are used.
+
+/// Makes a struct of plain settings with `Default` and a setter per field. `Default` and the setters
+/// are how embedders make one: the struct is non-exhaustive, so that settings can be added.
+macro_rules! settings {
+    ($(#[$doc:meta])* pub struct $name:ident {
+        $($(#[$field_doc:meta])* $field:ident, $setter:ident: $type:ty = $default:expr;)+
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        impl $name {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub const fn $setter(mut self, value: $type) -> Self {
+                    self.$field = value;
+                    self
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use settings;
