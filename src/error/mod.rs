@@ -165,7 +165,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(context: impl Into<Arc<str>>, source: impl Into<io::Error>) -> Self {
+    /// An [`Error::Io`]; for what an embedder's own store or transport reports. `context` says what
+    /// was being done, and to what.
+    pub fn io(context: impl Into<Arc<str>>, source: impl Into<io::Error>) -> Self {
         Self::Io {
             context: context.into(),
             source: Arc::new(source.into()),
