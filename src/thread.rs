@@ -82,14 +82,15 @@ impl Threads {
         self.shared.live.lock().count
     }
 
-    /// Starts a thread. `name` is cut to 15 bytes by Linux; `stack` is in bytes.
+    /// Starts a thread; for an embedder's own [`Duplex`](crate::duplex::Duplex), whose threads a
+    /// shutdown of the host then waits for. `name` is cut to 15 bytes by Linux; `stack` is in bytes.
     ///
-    /// A panic of `body` ends that thread alone and is logged.
+    /// Does not wait for the thread. A panic of `body` ends that thread alone and is logged.
     ///
     /// # Errors
     /// - [`Error::ThreadLimit`] when the budget is used up.
     /// - [`Error::Io`] when the system starts no thread.
-    pub(crate) fn spawn(
+    pub fn spawn(
         &self,
         name: &str,
         stack: usize,
