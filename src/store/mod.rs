@@ -73,11 +73,8 @@ pub struct Overrides {
 impl Record {
     /// A supervised plugin, as it is after installation: inactive, with a new id.
     pub fn supervised(manifest: Manifest, source: Source) -> Self {
-        Self::new(
-            manifest,
-            PluginKind::Supervised(source),
-            ActiveState::Inactive,
-        )
+        let id = InstallationId::generate();
+        Self::new(id, manifest, PluginKind::Supervised(source))
     }
 
     /// An external plugin, as it is after installation: wanted active, with a new id and token.
@@ -85,17 +82,20 @@ impl Record {
     /// # Errors
     /// [`Error::Token`](crate::Error::Token) when the system gives no random bytes.
     pub fn external(manifest: Manifest) -> Result<Self> {
-        let token = ExternalToken::generate()?;
-        Ok(Self::new(
-            manifest,
-            PluginKind::External(token),
-            ActiveState::Active,
-        ))
+        let id = InstallationId::generate();
+        let kind = PluginKind::External(ExternalToken::generate()?);
+        Ok(Self::new(id, manifest, kind))
     }
 
-    fn new(manifest: Manifest, kind: PluginKind, active_state: ActiveState) -> Self {
+    /// A record made of its parts, for a store that reads back what it kept: everything else is as
+    /// after installation (protocol file, section 13.1), and the fields are open.
+    pub fn new(id: InstallationId, manifest: Manifest, kind: PluginKind) -> Self {
+        let active_state = match kind {
+            PluginKind::Supervised(_) => ActiveState::Inactive,
+            PluginKind::External(_) => ActiveState::Active,
+        };
         Self {
-            id: InstallationId::generate(),
+            id,
             manifest,
             kind,
             active_state,
@@ -156,7 +156,11 @@ impl Record {
 }
 
 /// Keeps records. Implementations are shared by threads and must not lose a write that they
-/// acknowledged.
+/// acknowledged. The host asks whenever a plugin is loaded, started, connects or calls; what a method
+/// waits for, those wait for.
+///
+/// For errors of their own, implementations make an [`Error::Io`](crate::Error::Io) with
+/// [`Error::io`](crate::Error::io).
 pub trait Store: Send + Sync + fmt::Debug {
     /// The record with this id. May block for the store's own I/O.
     ///
@@ -182,7 +186,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// What the store reports; then nothing has changed.
     fn delete(&self, id: InstallationId) -> Result<()>;
 
-    /// The external plugin whose token this is. Tokens are compared in constant time.
+    /// The external plugin whose token this is. Tokens are compared in constant time. May block for
+    /// the store's own I/O. As it is, it goes through [`list`](Self::list).
     ///
     /// # Errors
     /// What the store reports.
