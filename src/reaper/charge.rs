@@ -11,6 +11,7 @@ use super::policy::RestartPolicy;
 use crate::error::{Disconnect, StartError};
 use crate::id::InstallationId;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
+use crate::protocol::Transport;
 
 /// Numbers the runs of all plugins of a host, from 1, so that what is late from one run is never
 /// taken for the next, also when its plugin was unloaded and loaded in between.
@@ -54,6 +55,7 @@ pub(crate) trait Charge: Send + Sync {
 #[derive(Clone, Debug)]
 pub(crate) struct ChargeSettings {
     pub(crate) policy: RestartPolicy,
+    pub(crate) transport: Transport,
     pub(crate) connect_timeout: Duration,
     pub(crate) disconnect_grace: Duration,
 }
@@ -110,8 +112,11 @@ pub(crate) enum Cause {
     Start(StartError),
     /// The process ended by itself.
     Exited,
-    /// It did not connect in time, and was killed.
-    NeverConnected { limit: Duration },
+    /// It did not connect, or over stdio answer the first ping, in time, and was killed.
+    NeverConnected {
+        limit: Duration,
+        transport: Transport,
+    },
     /// Its connection ended while it lived on, and it was killed.
     ConnectionLost {
         cause: Arc<Disconnect>,
@@ -128,8 +133,12 @@ impl fmt::Display for Failure {
             (Cause::Start(error), _) => write!(f, "{error}"),
             (Cause::Exited, Some(exit)) => write!(f, "{exit}"),
             (Cause::Exited, None) => f.write_str("ended"),
-            (Cause::NeverConnected { limit }, _) => {
-                write!(f, "did not connect within {limit:?} and was killed")
+            (Cause::NeverConnected { limit, transport }, _) => {
+                let missing = match transport {
+                    Transport::WebSocket => "connect",
+                    Transport::Stdio => "answer the first ping on its standard output",
+                };
+                write!(f, "did not {missing} within {limit:?} and was killed")
             }
             (Cause::ConnectionLost { cause, grace }, _) => write!(
                 f,

@@ -276,12 +276,16 @@ impl Ward {
             Ok((process, pipes)) => {
                 let pid = process.pid();
                 let now = Instant::now();
-                let limit = self.charge.settings().connect_timeout;
+                let settings = self.charge.settings();
+                let (limit, transport) = (settings.connect_timeout, settings.transport);
                 let mut running = Running {
                     process,
                     spawned_at: now,
                     active_since: None,
-                    patience: Some((after(now, limit), Cause::NeverConnected { limit })),
+                    patience: Some((
+                        after(now, limit),
+                        Cause::NeverConnected { limit, transport },
+                    )),
                     cause: None,
                     output: None,
                     connected: false,

@@ -60,6 +60,7 @@ impl Charge for SupervisedCharge {
         let context = &self.0.context;
         ChargeSettings {
             policy: context.policy.clone(),
+            transport: self.0.record().manifest.transport,
             connect_timeout: context.timeouts.connect,
             disconnect_grace: context.timeouts.disconnect_grace,
         }

@@ -194,6 +194,10 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
             .timeouts(|timeouts| timeouts.connect = Duration::from_millis(700))
             .policy(|policy| policy.with_max_restart_attempts(0))
             .start();
+        let missing = match transport {
+            Transport::Stdio => "answer the first ping on its standard output",
+            _ => "connect",
+        };
         let session = host.install(fixture(&host, transport, &["hang-at", point]));
         let mut events = host.events();
         session.supervised().unwrap().start().unwrap();
@@ -207,7 +211,7 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
         );
         assert_eq!(
             change.message.as_deref(),
-            Some("did not connect within 700ms and was killed")
+            Some(format!("did not {missing} within 700ms and was killed").as_str())
         );
         assert_eq!(change.details["cause"], "never_connected");
     }
