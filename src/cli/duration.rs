@@ -36,6 +36,15 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration in words, where zero is `0s`.
+pub(crate) fn shown(duration: Duration) -> String {
+    if duration.is_zero() {
+        "0s".to_owned()
+    } else {
+        format!("{duration:?}")
+    }
+}
+
 /// Reads a duration that cannot be zero.
 ///
 /// # Errors
@@ -50,6 +59,13 @@ pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_in_words() {
+        for (milliseconds, text) in [(0, "0s"), (200, "200ms"), (1_500, "1.5s")] {
+            assert_eq!(shown(Duration::from_millis(milliseconds)), text);
+        }
+    }
 
     #[test]
     fn numbers_with_units() {

@@ -25,17 +25,29 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     /// A new folder for this process alone, removed when dropped.
     pub(crate) fn temporary() -> Result<Self, Failure> {
+        let above = std::env::temp_dir();
         let name = format!("plugin-runner-{}-{}", std::process::id(), Xid::generate());
-        let path = std::env::temp_dir().join(name);
+        let path = above.join(name);
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
-            .map_err(|error| cannot("make the temporary folder", &path, &error))?;
+            .map_err(|error| {
+                Failure::failed(format!(
+                    "cannot make a temporary folder in {}: {error}; TMPDIR can name another place",
+                    above.display()
+                ))
+            })?;
         Ok(Self { path, lock: None })
     }
 
     /// The named folder, made if need be.
     pub(crate) fn named(path: &Path) -> Result<Self, Failure> {
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
+            return Err(Failure::failed(format!(
+                "--data {}: this is not a folder; name one, or what is to become one",
+                path.display()
+            )));
+        }
         fs::create_dir_all(path).map_err(|error| cannot("make the data folder", path, &error))?;
         let lock = File::create(path.join(LOCK))
             .map_err(|error| cannot("write into the data folder", path, &error))?;

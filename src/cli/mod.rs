@@ -17,11 +17,11 @@ mod source;
 mod validate;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode};
@@ -93,22 +93,22 @@ struct RunArguments {
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     env: Vec<Variable>,
     /// Restarts in a row before a plugin is given up.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = attempts)]
     max_restart_attempts: u32,
     /// Longest wait before a restart; the waits are 1s, 2s, 4s and so on.
-    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse)]
+    #[arg(long, value_name = "D", default_value = "60s", allow_hyphen_values = true, value_parser = duration::parse)]
     max_backoff: Duration,
     /// A plugin that was active for so long starts over with counting restarts.
-    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "D", default_value = "30s", allow_hyphen_values = true, value_parser = duration::parse)]
     crash_threshold: Duration,
     /// Wait before the restart of such a plugin.
-    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse)]
+    #[arg(long, value_name = "D", default_value = "5s", allow_hyphen_values = true, value_parser = duration::parse)]
     crash_backoff: Duration,
     /// Time between asking a plugin to end and killing it.
-    #[arg(long, value_name = "D", default_value = "3s", value_parser = duration::parse)]
+    #[arg(long, value_name = "D", default_value = "3s", allow_hyphen_values = true, value_parser = duration::parse)]
     stop_grace: Duration,
     /// Time for a started plugin to connect.
-    #[arg(long, value_name = "D", default_value = "5m", value_parser = duration::parse_positive)]
+    #[arg(long, value_name = "D", default_value = "5m", allow_hyphen_values = true, value_parser = duration::parse_positive)]
     connect_timeout: Duration,
     /// Log what the host does to standard error; twice for more.
     #[arg(long, short, action = clap::ArgAction::Count)]
@@ -169,13 +169,44 @@ fn refuse(error: &clap::Error) -> ExitCode {
             let sentence = text.split("\n\n").next().unwrap_or(text);
             let sentence: Vec<_> = sentence.split_whitespace().collect();
             let failure = Failure::usage(sentence.join(" "));
-            let _ = writeln!(
-                io::stderr(),
-                "plugin-runner: {failure}; --help tells what there is"
-            );
+            let way_out = way_out(error);
+            let _ = writeln!(io::stderr(), "plugin-runner: {failure}; {way_out}");
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// What to write instead, as far as it can be guessed.
+fn way_out(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        // The most similar comes last.
+        Some(ContextValue::Strings(texts)) => texts.last().map(String::as_str),
+        _ => None,
+    };
+    let similar = context(ContextKind::SuggestedArg).or(context(ContextKind::SuggestedSubcommand));
+    if let Some(similar) = similar {
+        return format!("did you mean {similar}?");
+    }
+    match context(ContextKind::InvalidSubcommand) {
+        Some(path) if is_like_a_path(path) => {
+            format!("to host that plugin write plugin-runner run {path}")
+        }
+        _ => "--help tells what there is".to_owned(),
+    }
+}
+
+/// Whether somebody who wrote this meant a plugin.
+fn is_like_a_path(text: &str) -> bool {
+    let path = Path::new(text);
+    let archive = ["zip", "sdx"];
+    text.contains('/')
+        || path.exists()
+        || path.extension().is_some_and(|end| {
+            archive
+                .iter()
+                .any(|archive| end.eq_ignore_ascii_case(archive))
+        })
 }
 
 /// What the library logs. Warnings and errors at least, but for those about a plugin's end: its
@@ -202,6 +233,13 @@ fn log_to_standard_error(verbosity: u8) {
     };
     // Fails only if there is a logger already.
     let _ = TermLogger::init(level, config.build(), TerminalMode::Stderr, colour);
+}
+
+fn attempts(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| {
+        let most = u32::MAX;
+        format!("write a whole number from 0, which means none, to {most}")
+    })
 }
 
 /// Checks the form of an address; whether it can be bound shows later.

@@ -54,6 +54,7 @@ fn run(session: &Session, notices: &Sender<Notice>, stopped: &Receiver<()>) {
             Ok(_) => Ok(began.elapsed()),
             // It ended meanwhile, which its state tells.
             Err(Error::State { .. } | Error::NotLoaded(_) | Error::ShutDown) => continue,
+            Err(error) if error.is_disconnected() => continue,
             Err(error) => Err(error.to_string()),
         };
         let plugin = session.id();

@@ -26,7 +26,7 @@ use super::pings::Pings;
 use super::printer::{Printer, notify};
 use super::signals::Signals;
 use super::source::{self, Plugin};
-use super::{RunArguments, Variable, sample};
+use super::{RunArguments, Variable, duration, sample};
 
 /// Kept for what comes after the stop grace: the kill, and taking the output that is left.
 const AFTER_GRACE: Duration = Duration::from_secs(2);
@@ -308,7 +308,8 @@ fn tell(
     if !report.killed.is_empty() {
         let killed = names(&report.killed);
         say(&format!(
-            "killed, because it had not ended in {grace:?}: {killed}"
+            "killed, because it had not ended in {}: {killed}",
+            duration::shown(grace)
         ));
     }
     if !report.threads.is_empty() {

@@ -19,6 +19,9 @@ use super::failure::Failure;
 /// The manifest's name in a folder.
 pub(crate) const MANIFEST: &str = "manifest.json";
 
+/// How a zip archive begins.
+const ARCHIVE_START: &[u8] = b"PK\x03\x04";
+
 /// A plugin of this run.
 #[derive(Debug)]
 pub(crate) struct Plugin {
@@ -66,7 +69,18 @@ pub(crate) fn supervised(path: &Path) -> Result<Record, Failure> {
 /// An external plugin with the manifest in this file, and a new token.
 pub(crate) fn external(path: &Path) -> Result<Record, Failure> {
     let about = |failure: Failure| failure.about(path.display());
+    if path.is_dir() {
+        return Err(about(Failure::failed(format!(
+            "this is a folder; --external takes the manifest itself, such as {}",
+            path.join(MANIFEST).display()
+        ))));
+    }
     let json = read_manifest(path).map_err(about)?;
+    if json.starts_with(ARCHIVE_START) {
+        return Err(about(Failure::failed(format!(
+            "this is an archive; --external takes the {MANIFEST} of a plugin that connects by itself"
+        ))));
+    }
     let manifest = Manifest::parse(&json).map_err(|error| about(unusable(&error)))?;
     Ok(Record::external(manifest)?)
 }
@@ -123,7 +137,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
         let manifest = Manifest::parse(&json).map_err(|error| unusable(&error))?;
         return Ok((manifest, Source::Folder(absolute)));
     }
-    if path.file_name().is_some_and(|name| name == MANIFEST) {
+    if is_manifest(path) {
         return Err(Failure::failed(
             "this is the manifest; give the folder that it is in, or --external for a plugin that \
              connects by itself",
@@ -133,6 +147,11 @@ fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
         .map_err(|error| Failure::failed(error.to_string()))?;
     let manifest = Manifest::parse(archive.manifest_bytes()).map_err(|error| unusable(&error))?;
     Ok((manifest, Source::Archive(absolute)))
+}
+
+/// Whether somebody named the manifest where its folder is meant.
+pub(crate) fn is_manifest(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == MANIFEST)
 }
 
 /// What to say of a folder that has no manifest.

@@ -13,7 +13,7 @@ use plugin_runner::protocol::Manifest;
 
 use super::failure::Failure;
 use super::folder::DataFolder;
-use super::source::{MANIFEST, no_manifest, read_manifest};
+use super::source::{MANIFEST, is_manifest, no_manifest, read_manifest};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -47,6 +47,11 @@ pub(crate) fn validate(path: &Path) -> Result<(), Failure> {
     })?;
     let findings = if metadata.is_dir() {
         folder(path)
+    } else if is_manifest(path) {
+        return Err(
+            Failure::failed("this is the manifest; give the folder that it is in")
+                .about(path.display()),
+        );
     } else {
         archive(path)?
     };
@@ -165,7 +170,8 @@ impl Findings {
         }
         if manifest.command.is_empty() {
             self.problems.push(format!(
-                "{MANIFEST}: field `command` is missing or empty, so a host cannot start it"
+                "{MANIFEST}: field `command` is missing or empty, so a host cannot start it; it can \
+                 only connect by itself, as with run --external"
             ));
         }
         self.manifest = Some(manifest);
@@ -272,12 +278,18 @@ impl Findings {
             }
             let _ = write!(what, ", over {}", manifest.transport);
             if let Some((files, bytes)) = self.size {
-                let _ = write!(what, ", {files} files of {bytes} bytes");
+                let files = counted(files as u64, "file");
+                let _ = write!(what, ", {files} of {}", counted(bytes, "byte"));
             }
             put("ok", &what);
         }
         text
     }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 impl Command {
@@ -303,6 +315,12 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(counted(1, "file"), "1 file");
+        assert_eq!(counted(0, "byte"), "0 bytes");
+    }
 
     #[test]
     fn where_commands_lead() {

@@ -12,6 +12,7 @@ fn mistakes_are_told_in_one_sentence() {
     scratch.write("yaml/manifest.yaml", "id: x");
     scratch.write("text.zip", "this is no archive");
     scratch.write("broken/manifest.json", "{\"id\": \"a b\"}");
+    scratch.zip("plugin.sdx", &[("manifest.json", "{}", 0o644)]);
     let mut silent = manifest("silent");
     silent["command"] = "".into();
     scratch.plugin("silent", &silent, "");
@@ -68,7 +69,12 @@ fn mistakes_are_told_in_one_sentence() {
         (
             &["run", "fine", "--max-restart-attempts", "-1"],
             2,
-            "--help tells",
+            "write a whole number from 0",
+        ),
+        (
+            &["run", "fine", "--stop-grace", "-1s"],
+            2,
+            "such as 500ms, 3s or 2m",
         ),
         (
             &["run", "fine", "--listen", "here"],
@@ -83,10 +89,29 @@ fn mistakes_are_told_in_one_sentence() {
         (
             &["run", "fine", "--data", "empty/readme"],
             1,
-            "cannot make the data folder",
+            "empty/readme: this is not a folder",
         ),
-        (&["run", "--jsn"], 2, "unexpected argument '--jsn'"),
-        (&["walk"], 2, "unrecognized subcommand 'walk'"),
+        (
+            &["run", "--external", "fine"],
+            1,
+            "takes the manifest itself, such as fine/manifest.json",
+        ),
+        (
+            &["run", "--external", "plugin.sdx"],
+            1,
+            "plugin.sdx: this is an archive",
+        ),
+        (&["run", "--jsn"], 2, "'--jsn' found; did you mean --json?"),
+        (&["walk"], 2, "unrecognized subcommand 'walk'; --help tells"),
+        (&["valid"], 2, "did you mean validate?"),
+        (&["fine"], 2, "write plugin-runner run fine"),
+        (&["typo.ZIP"], 2, "write plugin-runner run typo.ZIP"),
+        (&["./typo"], 2, "write plugin-runner run ./typo"),
+        (
+            &["validate", "fine/manifest.json"],
+            1,
+            "give the folder that it is in",
+        ),
         (&["validate"], 2, "<PATH>"),
         (&["validate", "nowhere"], 1, "nowhere: cannot open it"),
     ] {

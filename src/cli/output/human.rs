@@ -53,6 +53,7 @@ impl Human {
                 let after = change.details.get("restarting_after_seconds");
                 let after = after.and_then(Value::as_f64).and_then(seconds);
                 match after {
+                    Some(Duration::ZERO) => format!("{state} at once: {message}"),
                     Some(after) => format!("{state} in {after:?}: {message}"),
                     None => format!("{state}: {message}"),
                 }
