@@ -130,7 +130,7 @@ impl Human {
         let lines = if lost == 1 { "line" } else { "lines" };
         let text = format!(
             "{lost} {lines} left out here, because the output is not read fast enough; the \
-             plugin's log has them"
+             plugin's log, which --data keeps, has them"
         );
         self.put(plugin, ">", &self.paint.warning(&text), to);
     }
@@ -195,7 +195,7 @@ mod tests {
             "short#1      | out\n\
              much-longer  ! err\\r\n\
              short#2      > 2 lines left out here, because the output is not read fast enough; \
-             the plugin's log has them\n\
+             the plugin's log, which --data keeps, has them\n\
              short#2      | \n"
         );
     }

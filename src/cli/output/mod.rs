@@ -73,7 +73,7 @@ impl Format {
             Self::Human(human) => human.lost(plugin, lost, to),
             Self::Json(_) => log::warn!(
                 "plugin {plugin}: {lost} lines of output left out, because they are not read fast \
-                 enough; the plugin's log has them"
+                 enough; the plugin's log, which --data keeps, has them"
             ),
         }
     }
