@@ -319,12 +319,17 @@ impl Ward {
         match &mut self.phase {
             Phase::Running(running) => {
                 running.active_since.get_or_insert_with(Instant::now);
-                running.patience = None;
+                // In time, so what it did on the connection before is not what ends it.
+                if running.patience.take().is_some() {
+                    running.cause = None;
+                    self.start_again = false;
+                }
                 running.connected = true;
             }
             // It was active, for so short a time that its end was seen in the same round.
             Phase::Ending(ended, _) => {
                 ended.active_for.get_or_insert(Duration::ZERO);
+                ended.connection_pending = true;
             }
             _ => {}
         }
@@ -471,10 +476,6 @@ impl Ward {
             }
             return;
         }
-        if self.start_again {
-            self.begin_anew(context);
-            return;
-        }
         let requested =
             ended.cause.is_none() && ended.exit.is_clean() && ended.active_for.is_some();
         let end = if requested {
@@ -489,6 +490,15 @@ impl Ward {
             uptime: Some(ended.uptime),
             restarts: self.history.restarts(),
         };
+        if self.start_again {
+            // It is told as any other end, so that nobody wonders where the process went.
+            self.charge.transition(Transition::Restarting {
+                failure,
+                after: Duration::ZERO,
+            });
+            self.begin_anew(context);
+            return;
+        }
         self.decide(end, ended.active_for, failure);
     }
 
@@ -552,6 +562,7 @@ impl Ward {
         // Dropping a process that has not been reaped kills its group and reaps it.
         self.phase = Phase::Idle;
         self.start_again = false;
+        self.charge.ended(self.run, ExitReason::Unknown);
         let error = std::io::Error::other(format!("supervision panicked: {panic}"));
         let failure = Failure {
             cause: Cause::Start(StartError::Prepare(Box::new(crate::Error::io(

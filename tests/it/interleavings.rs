@@ -1,11 +1,13 @@
 //! Requests that meet: loads, unloads, starts, stops and shutdowns from several threads or in quick
 //! succession. Each of these once left a plugin, or a caller, hanging.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use plugin_runner::duplex::memory;
 use plugin_runner::store::{PluginKind, Record};
-use plugin_runner::{ActiveState, Error, Host, ReportedState};
-use serde_json::Map;
+use plugin_runner::{ActiveState, Error, Host, ReportedState, Session};
+use serde_json::{Map, json};
 
 use crate::support::PATIENCE;
 use crate::support::host::{Setup, TestHost, active};
@@ -111,6 +113,68 @@ fn a_start_is_never_answered_with_the_error_before_it() {
             .unwrap_or_else(|error| panic!("{error}; {:?}", session.error_details()));
         supervised.stop(PATIENCE).unwrap();
     }
+}
+
+/// A plugin that breaks the rules when it is called, and lives on until something is written into
+/// the gate.
+fn breaking(host: &TestHost, id: &str) -> (Session, PathBuf) {
+    let gate = host.folder().join(format!("gate-{id}"));
+    let script = format!(
+        r#"mkfifo '{0}' 2>/dev/null
+        while read -r line; do
+            id=${{line#*\"id\":\"}}; id=${{id%%\"*}}
+            case $line in *break*) printf '%09999d\n' 0 ;; esac
+            printf '{{"jsonrpc":"2.0","id":"%s","error":{{"code":-32601,"message":"no"}}}}\n' "$id"
+        done
+        read -r line < '{0}'"#,
+        gate.display()
+    );
+    let session = host.run(over_stdio(shell(host, id, &script)));
+    let broken = session.call_raw("break", &json!({}), PATIENCE).unwrap_err();
+    assert!(broken.is_disconnected(), "{broken}");
+    (session, gate)
+}
+
+#[test]
+fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
+    let host = Setup::new("start-of-doomed")
+        .limits(|limits| limits.read_message = 9_000)
+        .start();
+    let mut events = host.events();
+    let (session, gate) = breaking(&host, "doomed");
+    events.until(session.id(), ReportedState::Active);
+    events.expect(session.id(), &[ReportedState::Connecting]);
+    session.supervised().unwrap().start().unwrap();
+    std::fs::write(gate, "\n").unwrap();
+    let ended = events.expect(session.id(), &[ReportedState::Restarting]);
+    assert_eq!(ended.details["cause"], "misbehaved", "{ended:?}");
+    assert_eq!(ended.details["restarting_after_seconds"], 0.0);
+    events.expect(
+        session.id(),
+        &[
+            ReportedState::Starting,
+            ReportedState::Connecting,
+            ReportedState::Active,
+        ],
+    );
+}
+
+#[test]
+fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
+    let host = Setup::new("second-chance")
+        .limits(|limits| limits.read_message = 9_000)
+        .start();
+    let mut events = host.events();
+    let (session, gate) = breaking(&host, "pardoned");
+    events.until(session.id(), ReportedState::Active);
+    events.expect(session.id(), &[ReportedState::Connecting]);
+    let (ours, _theirs) = memory::pair(1);
+    session.connect(ours, &Default::default()).unwrap();
+    events.expect(session.id(), &[ReportedState::Active]);
+    std::fs::write(gate, "\n").unwrap();
+    let ended = events.until(session.id(), ReportedState::Restarting);
+    assert_eq!(ended.details["cause"], "exited", "{ended:?}");
+    active(&session);
 }
 
 #[test]
