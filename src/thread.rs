@@ -114,7 +114,9 @@ impl Threads {
             id,
         };
         let started = thread::Builder::new()
-            .name(name.to_owned())
+            // The standard library panics over a name with a NUL in it, and names come from
+            // manifests.
+            .name(name.replace('\0', "?"))
             .stack_size(stack)
             .spawn(move || {
                 let _end = end;
@@ -256,6 +258,21 @@ mod tests {
             0
         );
         threads.spawn("three", 64 * 1024, || ()).unwrap();
+        assert_eq!(
+            threads.join_all(Deadline::after(Duration::from_secs(30))),
+            0
+        );
+    }
+
+    #[test]
+    fn any_name_will_do() {
+        let threads = Threads::with_limit(1);
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let body = move || sender.send(thread::current().name().map(str::to_owned));
+        threads
+            .spawn("a\0b", 64 * 1024, move || drop(body()))
+            .unwrap();
+        assert_eq!(receiver.recv().unwrap().as_deref(), Some("a?b"));
         assert_eq!(
             threads.join_all(Deadline::after(Duration::from_secs(30))),
             0
