@@ -318,6 +318,10 @@ impl Runner {
         let job = {
             let (connection, id) = (connection.clone(), id.clone());
             Box::new(move || {
+                if connection.has_ended() {
+                    // Its caller has been told so, and may ask again on the next one.
+                    return;
+                }
                 let answer = handlers.answer(&host, &method, &params);
                 let deadline = Deadline::after(ANSWER_TIMEOUT);
                 connection.answer(&id, &method, answer.as_ref(), deadline);

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -530,6 +531,49 @@ fn an_external_plugin_comes_back_until_it_is_refused_for_good() {
         "not connected: the handshake was refused with HTTP status 401"
     );
     assert!(!host.is_connected());
+}
+
+#[test]
+fn calls_that_wait_when_the_connection_ends_are_not_carried_out_on_the_next() {
+    let real = RealHost::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (entered, has_entered) = bounded(1);
+    let (release, gate) = bounded::<()>(0);
+    let counted = AtomicU64::new(0);
+    let (host, plugin) = start(&real.url(&base), |plugin| {
+        plugin
+            .handlers_at_once(1)
+            .on_raw("hold", move |_, _| {
+                entered.send(()).unwrap();
+                let _ = gate.recv();
+                Ok(Map::new().into())
+            })
+            .on_raw("count", move |_, _| {
+                let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
+                Ok(ResultObject::from_serialize(&json!({"count": count}))?)
+            })
+    });
+    let connection = accept_next(&listener, &real);
+    real.wait_for(ReportedState::Active);
+    let call = |method| {
+        let call = real.session.start_call_raw(method, &json!({}), LONG);
+        call.unwrap()
+    };
+    let held = call("hold");
+    has_entered.recv_timeout(LONG).unwrap();
+    let waiting = call("count");
+    connection.shutdown(Shutdown::Both).unwrap();
+    assert!(held.wait().unwrap_err().is_disconnected());
+    assert!(waiting.wait().unwrap_err().is_disconnected());
+    let _connection = accept_next(&listener, &real);
+    real.wait_for(ReportedState::Active);
+    drop(release);
+    let counted: Value = call("count").wait().unwrap().read().unwrap();
+    assert_eq!(counted["count"], 1);
+    host.close();
+    plugin.join().unwrap().unwrap();
+    real.end();
 }
 
 #[test]
