@@ -211,7 +211,10 @@ fn wait(
     loop {
         select! {
             recv(signals.received()) -> _ => return Ending::Asked,
-            recv(printer.done()) -> result => return Ending::Output(result.unwrap_or(Ok(()))),
+            recv(printer.done()) -> result => {
+                let failed = |_| Err(io::Error::other("the thread that writes it ended"));
+                return Ending::Output(result.unwrap_or_else(failed));
+            }
             recv(changes) -> _ => {
                 // Asked rather than followed: changes may have been missed.
                 let errored = |session: &Session| {
