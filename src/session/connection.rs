@@ -362,6 +362,9 @@ impl Connection {
         let (sender, receiver) = bounded(1);
         *self.challenge.lock() = Some(sender);
         self.challenged.store(true, Ordering::Release);
+        if self.has_ended() {
+            return false;
+        }
         if !self.writer.ping() {
             return true;
         }

@@ -46,7 +46,10 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
                 format!("reading panicked: {text}").into(),
             ))
         });
-        disconnected(shared, &connection, run, cause);
+        disconnected(shared, &connection, run, cause.clone());
+        // Last, and guarded for the same reason.
+        let log = AssertUnwindSafe(|| log::info!("plugin {}: {cause}", shared.name));
+        let _ = panic::catch_unwind(log);
     }
 }
 
@@ -57,7 +60,6 @@ fn disconnected(
     run: Run,
     cause: Arc<Disconnect>,
 ) {
-    log::info!("plugin {}: {cause}", shared.name);
     let mut state = shared.state.lock();
     let is_current = state
         .connection

@@ -133,6 +133,7 @@ impl StateCell {
         let deadline = Deadline::after(timeout);
         let mut state = self.inner.lock();
         let begun_at = state.transitions;
+        let mut timed_out = false;
         loop {
             if state.reported == target || state.entered[target as usize] > begun_at {
                 return Ok(());
@@ -146,17 +147,14 @@ impl StateCell {
                     message: state.message.clone(),
                 });
             }
-            if self
+            if timed_out {
+                return Err(Error::timeout(Phase::State, timeout));
+            }
+            // Looked at once more after the time is over: it may have come and passed.
+            timed_out = self
                 .changed
                 .wait_until(&mut state, deadline.instant())
-                .timed_out()
-            {
-                return if state.reported == target {
-                    Ok(())
-                } else {
-                    Err(Error::timeout(Phase::State, timeout))
-                };
-            }
+                .timed_out();
         }
     }
 }
