@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 use super::base_url::{BaseUrl, go_url_text};
 use super::jsonrpc::{PeerId, ResultObject};
 use super::method::{AccessGet, Method};
-use super::peer::PeerKind;
 use crate::error::{Error, Result, RpcError};
 
 /// Credentials for the host's HTTP API. The key is left out of debug output.
@@ -78,13 +77,6 @@ impl fmt::Debug for AccessGrant {
         f.debug_struct("AccessGrant")
             .field("api_base_url", &self.api_base_url)
             .finish_non_exhaustive()
-    }
-}
-
-impl AccessShape {
-    /// The form that suits a peer with this `User-Agent`.
-    pub fn for_user_agent(user_agent: &str) -> Self {
-        PeerKind::from_user_agent(user_agent).access_shape()
     }
 }
 
@@ -195,6 +187,11 @@ impl<'de> Deserialize<'de> for AccessGetReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::PeerKind;
+
+    fn for_user_agent(user_agent: &str) -> AccessShape {
+        PeerKind::from_user_agent(user_agent).access_shape()
+    }
 
     fn grant(url: &str) -> AccessGrant {
         AccessGrant::new("sdbak_3vK0exampleonly", url).unwrap()
@@ -215,10 +212,7 @@ mod tests {
 
     #[test]
     fn access_get_answers_go_with_an_object() {
-        assert_eq!(
-            AccessShape::for_user_agent("Go-http-client/1.1"),
-            AccessShape::GoUrl
-        );
+        assert_eq!(for_user_agent("Go-http-client/1.1"), AccessShape::GoUrl);
         assert_eq!(
             inner(AccessShape::GoUrl, "http://localhost:8000"),
             json!({
@@ -231,7 +225,7 @@ mod tests {
     #[test]
     fn access_get_answers_python_with_its_own_two_members_and_no_other() {
         assert_eq!(
-            AccessShape::for_user_agent("Python/3.11 websockets/15.0.1"),
+            for_user_agent("Python/3.11 websockets/15.0.1"),
             AccessShape::Python
         );
         assert_eq!(
@@ -245,8 +239,8 @@ mod tests {
 
     #[test]
     fn access_get_answers_others_as_the_schema_says() {
-        assert_eq!(AccessShape::for_user_agent("curl/8"), AccessShape::Schema);
-        assert_eq!(AccessShape::for_user_agent(""), AccessShape::Schema);
+        assert_eq!(for_user_agent("curl/8"), AccessShape::Schema);
+        assert_eq!(for_user_agent(""), AccessShape::Schema);
         assert_eq!(
             inner(AccessShape::Schema, "https://forum.example"),
             json!({

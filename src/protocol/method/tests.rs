@@ -4,11 +4,12 @@
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::protocol::access::{self, AccessGrant, AccessShape};
+use crate::protocol::access::{self, AccessGrant};
 use crate::protocol::jsonrpc::{
     Envelope, Incoming, PeerId, ResultObject, ResultSpan, encode_error, encode_request,
     encode_result,
 };
+use crate::protocol::peer::PeerKind;
 
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -152,8 +153,8 @@ fn access_get_examples() {
     let python = r#"{"jsonrpc":"2.0","id":"0o6a205tdo4tj2nt466b","result":{"method":"access_get","result":{"access_key":"sdbak_3vK0exampleonly","apibase_url":"https://forum.example"}}}"#;
     let grant = AccessGrant::new("sdbak_3vK0exampleonly", "https://forum.example").unwrap();
     let error = RpcError::new(-32601, "this plugin's manifest asks for no access");
-    let go_agent = AccessShape::for_user_agent("Go-http-client/1.1");
-    let python_agent = AccessShape::for_user_agent("Python/3.11 websockets/15.0.1");
+    let go_agent = PeerKind::from_user_agent("Go-http-client/1.1").access_shape();
+    let python_agent = PeerKind::from_user_agent("Python/3.11 websockets/15.0.1").access_shape();
 
     for (text, shape, expected) in [
         (go, go_agent, Ok(grant.clone())),
