@@ -12,6 +12,7 @@ mod id;
 mod listener;
 pub mod package;
 pub mod plugin_log;
+mod poll;
 mod process;
 pub mod protocol;
 mod reaper;

@@ -12,18 +12,13 @@ use parking_lot::Mutex;
 
 use super::{
     Duplex, DuplexReader, DuplexSettings, DuplexWriter, Halves, Interrupt, Message, Received,
-    SendError, Ticket,
+    SendError, Ticket, close_code,
 };
 use crate::deadline::Deadline;
 use crate::error::{Disconnect, Result};
 
 /// Posts that may wait; one more ends the connection.
 const POSTS: usize = 1024;
-
-/// Close codes, as a WebSocket would use them.
-const POLICY_VIOLATION: u16 = 1008;
-const TOO_LARGE: u16 = 1009;
-const ABNORMAL: u16 = 1006;
 
 /// Makes a connection; what is sent at one end is received at the other.
 ///
@@ -154,7 +149,7 @@ impl Side {
 impl Interrupt for Side {
     fn interrupt(&self) {
         let reason = "interrupted".into();
-        let code = ABNORMAL;
+        let code = close_code::ABNORMAL;
         self.end(Disconnect::ByHost { code, reason }, Disconnect::Lost);
     }
 }
@@ -170,7 +165,7 @@ impl Reader {
         if message.len() > self.limit {
             let own = Disconnect::TooLarge { limit: self.limit };
             let peer = Disconnect::ByPeer {
-                code: Some(TOO_LARGE),
+                code: Some(close_code::TOO_LARGE),
                 reason: own.to_string(),
             };
             self.side.end(own, peer);
@@ -261,7 +256,7 @@ impl DuplexWriter for Writer {
             Err(TrySendError::Full(_)) => {
                 let own = Disconnect::ControlOverflow;
                 let peer = Disconnect::ByPeer {
-                    code: Some(POLICY_VIOLATION),
+                    code: Some(close_code::POLICY_VIOLATION),
                     reason: own.to_string(),
                 };
                 self.side.end(own, peer);

@@ -18,9 +18,9 @@ use crate::deadline::Deadline;
 use crate::error::{Disconnect, Result};
 use crate::thread::Threads;
 
+pub(crate) mod close_code;
 pub mod memory;
 mod outgoing;
-mod poll;
 pub mod stdio;
 pub mod websocket;
 

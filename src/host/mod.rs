@@ -17,13 +17,13 @@ pub use builder::HostBuilder;
 pub use shutdown::ShutdownReport;
 
 use crate::deadline::Deadline;
-use crate::duplex::Duplex;
+use crate::duplex::{Duplex, close_code};
 use crate::error::{Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::listener::ListenerStop;
 use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
-use crate::session::{Peer, Session, StateChange, close_code};
+use crate::session::{Peer, Session, StateChange};
 use crate::state::{ActiveState, PluginMode};
 use crate::store::Store;
 use crate::thread::Threads;

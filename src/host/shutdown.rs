@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::HostShared;
 use crate::deadline::Deadline;
+use crate::duplex::close_code;
 use crate::id::InstallationId;
-use crate::session::{Session, Stopping, close_code};
+use crate::session::{Session, Stopping};
 use crate::state::PluginMode;
 
 /// How long the close of one connection may hold up the others.

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use super::refusal::Refusal;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::Socket;
+use crate::poll;
 
 /// Largest head that is read, in bytes.
 pub(super) const HEAD_LIMIT: usize = 8 * 1024;
@@ -79,32 +80,21 @@ fn wait_readable(
     deadline: Deadline,
     stop: Option<&io::PipeReader>,
 ) -> Result<(), HeadError> {
-    loop {
-        let left = deadline.remaining();
-        if left.is_zero() {
-            return Err(HeadError::Timeout);
-        }
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let mut descriptors = vec![PollFd::new(socket, PollFlags::IN)];
-        if let Some(stop) = stop {
-            descriptors.push(PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN));
-        }
-        match poll(&mut descriptors, Some(&timeout)) {
-            Ok(0) => return Err(HeadError::Timeout),
-            Ok(_)
-                if descriptors
-                    .get(1)
-                    .is_some_and(|stop| !stop.revents().is_empty()) =>
-            {
-                return Err(HeadError::Gone);
-            }
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return Err(HeadError::Gone),
-        }
+    // Also for a peer whose bytes keep coming.
+    if deadline.has_passed() {
+        return Err(HeadError::Timeout);
+    }
+    let mut descriptors = vec![PollFd::new(socket, PollFlags::IN)];
+    if let Some(stop) = stop {
+        descriptors.push(PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN));
+    }
+    match poll::wait(&mut descriptors, Some(deadline)) {
+        Ok(false) => Err(HeadError::Timeout),
+        Ok(true) => match descriptors.get(1) {
+            Some(stop) if !stop.revents().is_empty() => Err(HeadError::Gone),
+            _ => Ok(()),
+        },
+        Err(_) => Err(HeadError::Gone),
     }
 }
 

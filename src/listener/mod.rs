@@ -20,12 +20,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::deadline::Deadline;
 use crate::duplex::websocket::{Role, Socket, WebSocket};
 use crate::error::{Error, Phase, Result};
 use crate::host::{Host, HostShared};
+use crate::poll;
 use crate::session::context::HostContext;
 use crate::session::{Peer, Session};
 use decision::{Admitted, Denied, decide};
@@ -221,10 +222,6 @@ impl Acceptor {
 
     /// Waits for a connection, or for the pause if there is one; gives false when it is to stop.
     fn wait(&self, pause: Option<Duration>) -> bool {
-        let timeout = pause.map(|pause| Timespec {
-            tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: pause.subsec_nanos().into(),
-        });
         let mut descriptors = vec![PollFd::from_borrowed_fd(
             self.stopped.as_fd(),
             PollFlags::IN,
@@ -235,9 +232,8 @@ impl Acceptor {
                 PollFlags::IN,
             ));
         }
-        match poll(&mut descriptors, timeout.as_ref()) {
+        match poll::wait(&mut descriptors, pause.map(Deadline::after)) {
             Ok(_) => descriptors[0].revents().is_empty(),
-            Err(rustix::io::Errno::INTR) => true,
             Err(error) => {
                 log::error!("cannot wait for connections: {error}");
                 false

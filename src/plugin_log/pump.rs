@@ -3,12 +3,13 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use super::handle::PluginLog;
 use super::line::{Batch, LineSplitter, LogStream};
+use crate::poll;
 
 /// Bytes read at once from a pipe; what a pipe holds on Linux.
 const READ_SIZE: usize = 64 * 1024;
@@ -77,16 +78,10 @@ fn wait(pipes: &[Pipe], stop: &OwnedFd) -> Option<Vec<bool>> {
         .chain([stop])
         .map(|descriptor| PollFd::new(descriptor, PollFlags::IN))
         .collect();
-    loop {
-        match poll(&mut polled, None) {
-            Err(Errno::INTR) => {}
-            Err(error) => {
-                // Out of memory, in practice. Stopping here beats spinning.
-                log::error!("cannot wait for a plugin's output: {error}");
-                return None;
-            }
-            Ok(_) => break,
-        }
+    if let Err(error) = poll::wait(&mut polled, None) {
+        // Out of memory, in practice. Stopping here beats spinning.
+        log::error!("cannot wait for a plugin's output: {error}");
+        return None;
     }
     // Hang-ups and errors count as readable: reading tells which it is.
     let mut ready: Vec<bool> = polled

@@ -11,7 +11,6 @@ mod environment;
 mod exit;
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
@@ -163,9 +162,4 @@ impl Drop for Process {
             self.reap();
         }
     }
-}
-
-/// A pipe whose writing end, when dropped, wakes whoever polls the reading end.
-pub(crate) fn wake_pipe() -> io::Result<(io::PipeReader, io::PipeWriter)> {
-    io::pipe()
 }

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use crate::deadline::Deadline;
+use crate::duplex::close_code;
 use crate::error::{Disconnect, Error, Result};
 use crate::protocol::access::AccessGrant;
 use crate::protocol::configuration::Configuration;
@@ -216,5 +217,9 @@ impl Link {
 
 /// Says goodbye, in the words of the SDKs in the field (protocol file, section 6).
 pub(super) fn close(connection: &Connection) {
-    connection.close(1000, "shutting down", Deadline::after(CLOSE_TIMEOUT));
+    connection.close(
+        close_code::NORMAL,
+        "shutting down",
+        Deadline::after(CLOSE_TIMEOUT),
+    );
 }

@@ -17,20 +17,12 @@ use super::shared::Shared;
 use super::state::State;
 use crate::auth::SealedToken;
 use crate::deadline::Deadline;
-use crate::duplex::{Duplex, DuplexSettings};
+use crate::duplex::{Duplex, DuplexSettings, close_code};
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
 use crate::reaper::Run;
 use crate::state::{ActiveState, PluginMode, ReportedState};
-
-/// Close codes (protocol file, sections 6 and 7; design, refusing and closing).
-pub(crate) mod close_code {
-    /// Ends a Go plugin for good.
-    pub(crate) const NORMAL: u16 = 1000;
-    /// 'Go away and come back'.
-    pub(crate) const RESTART: u16 = 1012;
-}
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -37,7 +37,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
 pub use attach::Peer;
-pub(crate) use attach::{Credential, Refused, Reservation, close_code};
+pub(crate) use attach::{Credential, Refused, Reservation};
 pub use call::{PendingCall, PendingReply};
 pub use connection::{Params, Reply};
 pub use counters::Counters;
@@ -46,6 +46,7 @@ pub use feed::StateChange;
 pub use services::{InboundCall, NoServices, Services};
 
 use crate::deadline::Deadline;
+use crate::duplex::close_code;
 use crate::error::{Disconnect, Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::Follower;

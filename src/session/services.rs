@@ -14,7 +14,7 @@ use crate::id::Xid;
 use crate::protocol::access::AccessGrant;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::manifest::Manifest;
-use crate::protocol::method::{RobotRunParams, RobotRunReply};
+use crate::protocol::method::{GetConfigParams, RobotRunParams, RobotRunReply};
 use crate::store::Record;
 
 /// A call from a plugin, as a handler sees it.
@@ -72,14 +72,8 @@ pub trait Services: Send + Sync {
         call: &InboundCall,
         keys: &[String],
     ) -> Result<Map<String, Value>, RpcError> {
-        let stored = &call.record().configuration;
-        if keys.is_empty() {
-            return Ok(stored.clone());
-        }
-        let chosen = keys
-            .iter()
-            .filter_map(|key| Some((key.clone(), stored.get(key)?.clone())));
-        Ok(chosen.collect())
+        let keys = keys.to_vec();
+        Ok(GetConfigParams { keys }.select(&call.record().configuration))
     }
 
     /// Credentials for the host's API. Only asked when the manifest has an `access` block.

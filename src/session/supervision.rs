@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::attach::{Credential, Peer, close_code};
+use super::attach::{Credential, Peer};
 use super::shared::Shared;
 use crate::auth::{self, SealedToken, Secret, Token};
+use crate::duplex::close_code;
 use crate::duplex::stdio::Stdio;
 use crate::error::{Disconnect, Error, Result, StartError, TokenError};
 use crate::id::InstallationId;
@@ -99,8 +100,8 @@ impl Charge for SupervisedCharge {
             .lock()
             .clone()
             .ok_or(Error::NotLoaded(shared.id))?;
-        let (stop, guard) = crate::process::wake_pipe()
-            .map_err(|error| Error::io("create the log pump's stop pipe", error))?;
+        let (stop, guard) =
+            std::io::pipe().map_err(|error| Error::io("create the log pump's stop pipe", error))?;
         let Pipes {
             stdin,
             stdout,

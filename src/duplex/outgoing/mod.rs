@@ -23,7 +23,7 @@ use self::batch::Batch;
 use self::closing::Closing;
 use self::queue::{Control, Queue};
 use self::writer::{Stop, Turn};
-use super::{DuplexSettings, Interrupt, SendError, Ticket};
+use super::{DuplexSettings, Interrupt, SendError, Ticket, close_code};
 use crate::deadline::Deadline;
 use crate::error::Disconnect;
 use crate::thread::Threads;
@@ -329,14 +329,11 @@ impl<S: Sink> Shared<S> {
 impl<S: Sink> Interrupt for Outgoing<S> {
     fn interrupt(&self) {
         self.end(Disconnect::ByHost {
-            code: ABNORMAL,
+            code: close_code::ABNORMAL,
             reason: Arc::from("interrupted"),
         });
     }
 }
-
-/// The code that is never on the wire: no close was sent.
-const ABNORMAL: u16 = 1006;
 
 /// Keeps sums of times from overflowing.
 const LONGEST_STALL: Duration = Duration::from_secs(60 * 60 * 24 * 365);

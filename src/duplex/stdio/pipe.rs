@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::Sink;
-use crate::duplex::poll;
+use crate::poll;
 
 /// A descriptor that becomes ready, for good, when it is told to.
 pub(super) struct Wake {

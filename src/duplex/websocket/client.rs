@@ -14,7 +14,6 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{Role, Socket, WebSocket};
 use crate::deadline::Deadline;
-use crate::duplex::outgoing::Sink;
 use crate::error::{Disconnect, Error, Phase, Result};
 use crate::thread::Threads;
 
@@ -209,7 +208,7 @@ fn handshake(
     );
     let answered = socket
         .prepare()
-        .and_then(|()| write_all(&socket, request.as_bytes(), deadline))
+        .and_then(|()| socket.write_within(request.as_bytes(), deadline))
         .and_then(|()| read_head(&socket, deadline));
     let (mut head, length) = answered.map_err(|error| {
         if error.kind() == io::ErrorKind::TimedOut {
@@ -220,22 +219,6 @@ fn handshake(
     check(&head[..length], &key).map_err(|cause| Error::Disconnected(Arc::new(cause)))?;
     let already_read = head.split_off(length);
     Ok(WebSocket::from_upgraded(socket, Role::Client, already_read))
-}
-
-fn write_all(socket: &Socket, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match socket.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !socket.wait_writable(deadline)? {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Reads to the end of the answer's head; gives what was read and where the head ends.

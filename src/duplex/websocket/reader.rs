@@ -10,17 +10,12 @@ use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 
 use super::{Role, Socket, frame};
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{DuplexReader, DuplexSettings, Message, Received};
+use crate::duplex::{DuplexReader, DuplexSettings, Message, Received, close_code};
 use crate::error::Disconnect;
 
 /// Bytes read from the socket at a time. Each connection owns such a buffer for as long as it
 /// lives; longer messages grow it while they are read.
 const READ_BUFFER: usize = 8 * 1024;
-
-/// Close codes (RFC 6455, section 7.4.1).
-const PROTOCOL_ERROR: u16 = 1002;
-const NOT_UTF8: u16 = 1007;
-const TOO_LARGE: u16 = 1009;
 
 pub(super) struct Reader {
     frames: WebSocket<Inlet>,
@@ -60,9 +55,9 @@ impl Reader {
         let (cause, code) = match error {
             Error::Capacity(_) => {
                 let limit = self.limit;
-                (Disconnect::TooLarge { limit }, TOO_LARGE)
+                (Disconnect::TooLarge { limit }, close_code::TOO_LARGE)
             }
-            Error::Utf8(_) => (Disconnect::NotUtf8, NOT_UTF8),
+            Error::Utf8(_) => (Disconnect::NotUtf8, close_code::NOT_UTF8),
             Error::ConnectionClosed
             | Error::AlreadyClosed
             | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
@@ -71,7 +66,10 @@ impl Reader {
             Error::Io(error) => return self.finished(error.into()),
             other => {
                 let text = other.to_string();
-                (Disconnect::Violation(text.into()), PROTOCOL_ERROR)
+                (
+                    Disconnect::Violation(text.into()),
+                    close_code::PROTOCOL_ERROR,
+                )
             }
         };
         let close = frame::close(self.role, Some(code), &cause.to_string());

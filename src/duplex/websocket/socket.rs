@@ -13,7 +13,7 @@ use rustix::net::SendFlags;
 
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::Sink;
-use crate::duplex::poll;
+use crate::poll;
 
 /// A connected stream socket, TCP or Unix.
 pub struct Socket(Kind);

@@ -6,11 +6,8 @@ use std::sync::Arc;
 use super::{Role, Socket, frame};
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::{Outgoing, PostError};
-use crate::duplex::{DuplexWriter, SendError, Ticket};
+use crate::duplex::{DuplexWriter, SendError, Ticket, close_code};
 use crate::error::Disconnect;
-
-/// Sent when a peer asks more than it reads the answers of (RFC 6455, section 7.4.1).
-const POLICY_VIOLATION: u16 = 1008;
 
 pub(super) struct Writer {
     outgoing: Outgoing<Socket>,
@@ -43,7 +40,11 @@ impl DuplexWriter for Writer {
             Err(PostError::Closed(cause)) => Err(SendError::Closed(cause)),
             Err(PostError::Full) => {
                 let cause = Disconnect::ControlOverflow;
-                let close = frame::close(self.role, Some(POLICY_VIOLATION), &cause.to_string());
+                let close = frame::close(
+                    self.role,
+                    Some(close_code::POLICY_VIOLATION),
+                    &cause.to_string(),
+                );
                 self.outgoing.close_from_reader(cause.clone(), close);
                 // Which may be an earlier one.
                 let cause = self.outgoing.cause().unwrap_or_else(|| Arc::new(cause));

@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 /// Waits until one of the descriptors is ready, or until the deadline; gives whether one is.
 ///
 /// A signal that interrupts the wait is not noticed by the caller.
-pub(super) fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Deadline>) -> io::Result<bool> {
+pub(crate) fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Deadline>) -> io::Result<bool> {
     loop {
         let timeout = deadline
             .map(|deadline| Timespec::try_from(deadline.remaining()))
@@ -26,13 +26,13 @@ pub(super) fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Deadline>) -
 }
 
 /// Waits until the descriptor can be read, has ended, or has an error to report.
-pub(super) fn readable(descriptor: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
+pub(crate) fn readable(descriptor: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
     let mut descriptors = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
     wait(&mut descriptors, Some(deadline))
 }
 
 /// Waits until the descriptor takes bytes, has been closed, or has an error to report.
-pub(super) fn writable(descriptor: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
+pub(crate) fn writable(descriptor: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
     let mut descriptors = [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)];
     wait(&mut descriptors, Some(deadline))
 }

@@ -1,0 +1,14 @@
+//! Close codes (RFC 6455, section 7.4.1). What they make the SDKs do is in the protocol file,
+//! sections 6 and 7; which transport sends which, and when, is with the transports and in `session`.
+
+/// Ends a Go plugin for good.
+pub(crate) const NORMAL: u16 = 1000;
+pub(crate) const PROTOCOL_ERROR: u16 = 1002;
+/// Never on a wire: the connection ended without a close.
+pub(crate) const ABNORMAL: u16 = 1006;
+pub(crate) const NOT_UTF8: u16 = 1007;
+/// Sent to a peer that asks more than it reads the answers of.
+pub(crate) const POLICY_VIOLATION: u16 = 1008;
+pub(crate) const TOO_LARGE: u16 = 1009;
+/// 'Go away and come back'.
+pub(crate) const RESTART: u16 = 1012;
