@@ -1,0 +1,319 @@
+//! Messages both ways, and what is no message.
+
+use super::*;
+
+#[test]
+fn messages_go_both_ways_over_both_kinds_of_socket() {
+    for make in [tcp, unix] {
+        let settings = settings();
+        let (mut halves, mut peer) = make(&settings);
+        for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
+            let text = "y".repeat(length);
+            peer.send(TEXT, text.as_bytes());
+            assert!(receive_text(&mut *halves.reader) == text);
+            let sent = thread::spawn({
+                let (writer, text) = (Arc::clone(&halves.writer), text.clone());
+                move || writer.send(&text, long()).unwrap()
+            });
+            peer.expect_text(&text);
+            sent.join().unwrap();
+        }
+        drop(peer);
+        assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
+        // And again, and for the writer too.
+        assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
+        let refused = halves.writer.send("late", long()).unwrap_err();
+        assert_eq!(refused.to_string(), "not connected: connection lost");
+        wait_for_threads(&settings);
+    }
+}
+
+#[test]
+fn what_was_read_with_the_handshake_comes_first() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let early = Peer::frame(TEXT, b"early");
+    let (part, rest) = early.split_at(4);
+    theirs.write_all(rest).unwrap();
+    let socket = WebSocket::from_upgraded(ours, Role::Server, part.to_vec());
+    let mut halves = Box::new(socket).split(&settings()).unwrap();
+    assert_eq!(receive_text(&mut *halves.reader), "early");
+}
+
+#[test]
+fn a_client_and_a_server_of_ours_understand_each_other() {
+    let settings = settings();
+    let (one, other) = UnixStream::pair().unwrap();
+    let split = |socket, role| {
+        Box::new(WebSocket::from_upgraded(socket, role, Vec::new()))
+            .split(&settings)
+            .unwrap()
+    };
+    let mut client = split(one, Role::Client);
+    let mut server = split(other, Role::Server);
+    client.writer.send("from the client", long()).unwrap();
+    assert_eq!(receive_text(&mut *server.reader), "from the client");
+    server.writer.send("from the server", long()).unwrap();
+    assert_eq!(receive_text(&mut *client.reader), "from the server");
+    assert!(client.writer.ping());
+    assert!(matches!(server.reader.receive(), Ok(Received::Alive)));
+    assert!(matches!(client.reader.receive(), Ok(Received::Alive)));
+
+    let client_end = read_out(client.reader);
+    let server_end = read_out(server.reader);
+    server.writer.close(1000, "closed", long());
+    let (seen, _) = client_end.join().unwrap();
+    assert_eq!(seen.to_string(), "closed by the plugin (code 1000, closed)");
+    let (seen, _) = server_end.join().unwrap();
+    assert_eq!(seen.to_string(), "closed by the host: closed");
+    wait_for_threads(&settings);
+}
+
+#[test]
+fn every_message_arrives_as_its_sender_was_told() {
+    const WRITERS: usize = 6;
+    for threads in [0, 4] {
+        let mut settings = settings();
+        settings.threads = Threads::with_limit(threads);
+        settings.outgoing_limit = 200_000;
+        let (halves, mut peer) = unix(&settings);
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let writer = Arc::clone(&halves.writer);
+                thread::spawn(move || {
+                    let mut expected = Vec::new();
+                    let mut random = number as u64 + 1;
+                    for message in 0..300 {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        let length = usize::try_from(random % 60_000).unwrap();
+                        let text = format!("{number} {message} {}", "r".repeat(length));
+                        let time = Duration::from_micros(random % 5_000);
+                        match writer.send(&text, Deadline::after(time)) {
+                            Ok(ticket) if random.is_multiple_of(5) && writer.withdraw(ticket) => {}
+                            Ok(_) | Err(SendError::Timeout { withdrawn: false }) => {
+                                expected.push(text);
+                            }
+                            Err(SendError::Timeout { withdrawn: true }) => {}
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                    expected
+                })
+            })
+            .collect();
+        let reading = thread::spawn(move || {
+            let mut arrived = vec![Vec::new(); WRITERS];
+            loop {
+                let text = String::from_utf8(peer.next().expect("a frame").1).unwrap();
+                if text == "end" {
+                    return arrived;
+                }
+                let writer: usize = text[..1].parse().unwrap();
+                arrived[writer].push(text);
+            }
+        });
+        let expected: Vec<_> = writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .collect();
+        halves.writer.send("end", long()).unwrap();
+        let arrived = reading.join().unwrap();
+        for (arrived, expected) in arrived.iter().zip(&expected) {
+            assert!(
+                arrived == expected,
+                "{} and {}",
+                arrived.len(),
+                expected.len()
+            );
+        }
+        drop(halves);
+        wait_for_threads(&settings);
+    }
+}
+
+#[test]
+fn many_writers_never_mix_and_keep_their_order() {
+    const WRITERS: usize = 8;
+    const MESSAGES: usize = 2000;
+    for make in [tcp, unix] {
+        let settings = settings();
+        let (halves, mut peer) = make(&settings);
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let writer = Arc::clone(&halves.writer);
+                thread::spawn(move || {
+                    for message in 0..MESSAGES {
+                        let length = match message % 97 {
+                            0 => 65_536,
+                            7 => 4_000,
+                            other => other * 3,
+                        };
+                        let filler = char::from(b'a' + u8::try_from(message % 26).unwrap());
+                        let filler = String::from(filler).repeat(length);
+                        let text = format!("{number} {message} {filler}");
+                        writer.send(&text, long()).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut next = [0; WRITERS];
+        for _ in 0..WRITERS * MESSAGES {
+            let (first, payload) = peer.next().expect("a frame");
+            assert_eq!(first, TEXT);
+            let text = String::from_utf8(payload).unwrap();
+            let mut parts = text.split(' ');
+            let writer: usize = parts.next().unwrap().parse().unwrap();
+            let message: usize = parts.next().unwrap().parse().unwrap();
+            assert_eq!(message, next[writer], "of writer {writer}");
+            next[writer] += 1;
+            let length = match message % 97 {
+                0 => 65_536,
+                7 => 4_000,
+                other => other * 3,
+            };
+            let filler = parts.next().unwrap();
+            assert_eq!(filler.len(), length);
+            let letter = b'a' + u8::try_from(message % 26).unwrap();
+            assert!(filler.bytes().all(|byte| byte == letter));
+        }
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        drop(halves);
+        wait_for_threads(&settings);
+    }
+}
+
+/// Sends frames that must end the connection; gives the cause and the code the peer saw.
+fn offend(settings: &DuplexSettings, bytes: &[u8]) -> (Disconnect, u16) {
+    let (mut halves, mut peer) = tcp(settings);
+    peer.0.write_all(bytes).unwrap();
+    let reading = thread::spawn(move || {
+        loop {
+            if let Err(cause) = halves.reader.receive() {
+                return cause;
+            }
+        }
+    });
+    let (code, _) = peer.expect_close();
+    drop(peer);
+    let cause = reading.join().unwrap();
+    wait_for_threads(settings);
+    (cause, code)
+}
+
+#[test]
+fn the_read_limit_is_exact() {
+    let mut settings = settings();
+    settings.read_limit = 1000;
+    let (mut halves, mut peer) = tcp(&settings);
+    peer.send(TEXT, &[b'a'; 1000]);
+    assert_eq!(receive_text(&mut *halves.reader).len(), 1000);
+    peer.send(0x01, &[b'a'; 600]);
+    peer.send(0x80, &[b'a'; 400]);
+    assert_eq!(receive_text(&mut *halves.reader).len(), 1000);
+
+    let one_over = Peer::frame(TEXT, &[b'a'; 1001]);
+    let mut in_fragments = Peer::frame(0x01, &[b'a'; 600]);
+    in_fragments.extend(Peer::frame(0x80, &[b'a'; 401]));
+    // The header alone is enough, and makes nobody reserve a terabyte.
+    let mut announced = Peer::header(TEXT, 0x80, 1 << 40);
+    announced.extend([0; 4]);
+    for bytes in [one_over, in_fragments, announced] {
+        let (cause, code) = offend(&settings, &bytes);
+        assert!(matches!(cause, Disconnect::TooLarge { limit: 1000 }));
+        assert_eq!(code, 1009);
+    }
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused() {
+    let whole = Peer::frame(TEXT, b"\xff\xfe");
+    let mut split = Peer::frame(0x01, b"\xe2\x82");
+    split.extend(Peer::frame(0x80, b"x"));
+    for bytes in [whole, split] {
+        let (cause, code) = offend(&settings(), &bytes);
+        assert!(matches!(cause, Disconnect::NotUtf8));
+        assert_eq!(code, 1007);
+    }
+}
+
+#[test]
+fn breaches_of_the_protocol_are_refused() {
+    let mut unmasked = Peer::header(TEXT, 0, 2);
+    unmasked.extend(b"hi");
+    let cases = [
+        ("unmasked", unmasked),
+        ("reserved bits", Peer::frame(0xc1, b"compressed")),
+        ("reserved opcode", Peer::frame(0x83, b"")),
+        ("stray continuation", Peer::frame(0x80, b"more")),
+        ("long ping", Peer::frame(PING, &[0; 126])),
+        ("half a close code", Peer::frame(CLOSE, b"x")),
+    ];
+    for (name, bytes) in cases {
+        let (cause, code) = offend(&settings(), &bytes);
+        assert!(matches!(cause, Disconnect::Violation(_)), "{name}: {cause}");
+        assert_eq!(code, 1002, "{name}");
+    }
+}
+
+#[test]
+fn an_offender_that_floods_and_never_reads_is_cut_off() {
+    let settings = settings();
+    let (halves, mut peer) = unix(&settings);
+    fill(&*halves.writer);
+    peer.send(TEXT, b"\xff");
+    let flood = thread::spawn(move || {
+        let frame = Peer::frame(TEXT, &[b'f'; 1000]);
+        while peer.0.write_all(&frame).is_ok() {}
+    });
+    let (cause, _reader) = read_out(halves.reader).join().unwrap();
+    assert!(matches!(cause, Disconnect::NotUtf8), "{cause}");
+    flood.join().unwrap();
+    wait_for_threads(&settings);
+}
+
+#[test]
+fn fragments_are_joined_and_binary_is_skipped() {
+    let settings = settings();
+    let (mut halves, mut peer) = tcp(&settings);
+    peer.send(0x82, b"binary");
+    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    peer.send(0x01, b"one ");
+    peer.send(PING, b"between");
+    peer.send(0x00, b"two ");
+    peer.send(0x80, b"three");
+    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    assert_eq!(receive_text(&mut *halves.reader), "one two three");
+    peer.send(PONG, b"unasked");
+    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_descriptor_is_the_only_one_and_is_closed_with_the_last_part() {
+    use std::os::fd::AsRawFd;
+
+    let (ours, theirs) = tcp_streams();
+    let link = |number: &std::path::Path| std::fs::read_link(number).ok();
+    let socket = link(format!("/proc/self/fd/{}", ours.as_raw_fd()).as_ref()).unwrap();
+    let open = || {
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+        descriptors
+            .filter(|entry| link(&entry.as_ref().unwrap().path()).as_ref() == Some(&socket))
+            .count()
+    };
+    let settings = settings();
+    let ours = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
+    let mut halves = Box::new(ours).split(&settings).unwrap();
+    halves.writer.send("bye", long()).unwrap();
+    let mut peer = Peer(Box::new(theirs));
+    peer.expect_text("bye");
+    peer.send(PING, b"");
+    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    assert_eq!(open(), 1);
+    drop(halves);
+    wait_for_threads(&settings);
+    assert_eq!(open(), 0);
+}
