@@ -25,9 +25,9 @@ pub struct StateChange {
     pub from: ReportedState,
     /// The state it is in.
     pub to: ReportedState,
-    /// What is wrong, while something is.
+    /// Why, when something went wrong: what this change is about, not what was wrong before.
     pub message: Option<Arc<str>>,
-    /// What is known about it; empty when nothing is wrong.
+    /// What is known about that; empty when there is nothing.
     pub details: Arc<Map<String, Value>>,
     /// When.
     pub at: SystemTime,

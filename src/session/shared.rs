@@ -76,16 +76,23 @@ impl Shared {
         to: ReportedState,
         problem: Option<(Arc<str>, Map<String, Value>)>,
     ) {
+        let is_problem = problem.is_some();
         let from = state.enter(to, problem);
         self.state.notify();
+        // A change carries its own reason alone. What went wrong before stays readable on the session.
+        let (message, details) = if is_problem {
+            (state.message.clone(), state.details.clone())
+        } else {
+            (None, Arc::default())
+        };
         self.context.feed.publish(StateChange {
             sequence: 0,
             plugin: self.id,
             name: self.name.clone(),
             from,
             to,
-            message: state.message.clone(),
-            details: state.details.clone(),
+            message,
+            details,
             at: SystemTime::now(),
             missed: 0,
         });
