@@ -17,6 +17,8 @@ mod life_cycle;
 mod logs;
 // A plugin in Python over stdio.
 mod python_stdio;
+// A plugin in Python over a WebSocket, as strict as the SDK.
+mod python_websocket;
 // What a plugin finds when it starts.
 mod environment;
 // External plugins, and embedders that accept connections themselves.
