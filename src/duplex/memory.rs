@@ -256,7 +256,7 @@ impl DuplexWriter for Writer {
             Err(TrySendError::Full(_)) => {
                 let own = Disconnect::ControlOverflow;
                 let peer = Disconnect::ByPeer {
-                    code: Some(close_code::POLICY_VIOLATION),
+                    code: Some(close_code::TRY_AGAIN_LATER),
                     reason: own.to_string(),
                 };
                 self.side.end(own, peer);
@@ -405,7 +405,7 @@ mod tests {
         assert!(matches!(
             other.reader.receive(),
             Err(Disconnect::ByPeer {
-                code: Some(1008),
+                code: Some(1013),
                 ..
             })
         ));

@@ -42,7 +42,7 @@ impl DuplexWriter for Writer {
                 let cause = Disconnect::ControlOverflow;
                 let close = frame::close(
                     self.role,
-                    Some(close_code::POLICY_VIOLATION),
+                    Some(close_code::TRY_AGAIN_LATER),
                     &cause.to_string(),
                 );
                 self.outgoing.close_from_reader(cause.clone(), close);

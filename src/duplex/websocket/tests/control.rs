@@ -80,7 +80,7 @@ fn a_peer_that_overflows_us_and_then_reads_learns_why() {
     fill(&*halves.writer);
     while halves.writer.post("answer").is_ok() {}
     let reading = read_out(halves.reader);
-    assert_eq!(peer.expect_close().0, 1008);
+    assert_eq!(peer.expect_close().0, 1013);
     drop(peer);
     let (cause, _) = reading.join().unwrap();
     assert!(matches!(cause, Disconnect::ControlOverflow), "{cause}");
