@@ -86,8 +86,11 @@ settings! {
         /// Calls from one plugin that are handled at once. Default 8.
         inbound_workers, with_inbound_workers: usize = 8;
         /// Calls from one plugin that may wait for a worker; over it they are refused with an error.
-        /// Default 64.
-        inbound_queue, with_inbound_queue: usize = 64;
+        /// Default 1,024.
+        inbound_queue, with_inbound_queue: usize = 1024;
+        /// Bytes that calls from one plugin may hold until they are answered; over it further ones are
+        /// refused with an error. A single call may be larger. Default 8 MiB.
+        inbound_bytes, with_inbound_bytes: usize = 8 * 1024 * 1024;
         /// Events that may wait for one plugin. Default 1,024.
         queued_events, with_queued_events: usize = 1024;
         /// Bytes of events that may wait for one plugin. Default 4 MiB.
@@ -111,6 +114,7 @@ impl Limits {
             ("outgoing", self.outgoing),
             ("pending_calls", self.pending_calls),
             ("inbound_workers", self.inbound_workers),
+            ("inbound_bytes", self.inbound_bytes),
             ("queued_events", self.queued_events),
             ("queued_event_bytes", self.queued_event_bytes),
             ("handshakes", self.handshakes),

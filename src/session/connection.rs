@@ -66,6 +66,11 @@ impl Params {
             .map_or("{}", |span| span.of(&self.message))
     }
 
+    /// Bytes that they keep in memory: those of the whole message.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.message.len()
+    }
+
     /// Reads the params, which must be an object.
     ///
     /// # Errors

@@ -11,9 +11,12 @@ use super::services::InboundCall;
 use super::shared::Shared;
 use crate::deadline::Deadline;
 use crate::error::RpcError;
+use crate::id::Xid;
 use crate::protocol::access::{self, AccessShape};
 use crate::protocol::jsonrpc::{PeerId, ResultObject};
-use crate::protocol::method::{AccessGet, GetConfig, GetConfigParams, Method, RobotRun};
+use crate::protocol::method::{
+    AccessGet, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
+};
 
 /// Hands a call to a worker, or refuses it. On the reading thread.
 pub(super) fn dispatch(
@@ -25,9 +28,19 @@ pub(super) fn dispatch(
     LiveCounters::add(&shared.counters.inbound_calls, 1);
     let InboundRequest { id, method, params } = request;
     let in_flight = InFlight::begin(shared);
+    let refuse = || {
+        LiveCounters::add(&shared.counters.inbound_refused, 1);
+        let text = "too many calls from this plugin are in progress; try again later";
+        connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
+    };
+    let Some(held) = Held::take(shared, params.held_bytes()) else {
+        return refuse();
+    };
     let job = {
         let (shared, connection, id) = (shared.clone(), connection.clone(), id.clone());
         Box::new(move || {
+            // Given back with the job, whatever becomes of it.
+            let _held = held;
             if connection.has_ended() {
                 // Nobody is left to be answered, so nothing may happen in its name either.
                 return;
@@ -42,9 +55,7 @@ pub(super) fn dispatch(
         })
     };
     if shared.workers.submit(job).is_err() {
-        LiveCounters::add(&shared.counters.inbound_refused, 1);
-        let text = "too many calls from this plugin are in progress; try again later";
-        connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
+        refuse();
     }
 }
 
@@ -88,7 +99,23 @@ fn answer(
             Ok(access::reply(shape, &grant, id))
         }
         RobotRun::NAME => {
-            let reply = context.services.robot_run(&call, params.read()?)?;
+            let params: RobotRunParams = params.read()?;
+            // Refusals of a run are results (protocol file, section 10.3).
+            let refusal = if call.manifest().access.is_none() {
+                Some("this plugin's manifest asks for no access")
+            } else if params.message.trim().is_empty() {
+                Some("the message of a Robot run cannot be blank")
+            } else {
+                None
+            };
+            let reply = match refusal {
+                Some(text) => RobotRunReply {
+                    session_id: Some(Xid::generate()),
+                    output: None,
+                    error: Some(text.to_owned()),
+                },
+                None => context.services.robot_run(&call, params)?,
+            };
             ResultObject::from_serialize(&reply)
                 .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))
         }
@@ -101,6 +128,35 @@ fn answer(
                 ))
             }),
         },
+    }
+}
+
+/// The memory that a call holds while it is queued or being handled.
+struct Held {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Held {
+    /// `None` when calls of this plugin hold too much already.
+    fn take(shared: &Arc<Shared>, bytes: usize) -> Option<Self> {
+        let limit = shared.context.limits.inbound_bytes;
+        let room = |held: usize| (held == 0 || held + bytes <= limit).then_some(held + bytes);
+        let taken = shared
+            .inbound_bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, room);
+        taken.ok().map(|_| Self {
+            shared: shared.clone(),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared
+            .inbound_bytes
+            .fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 

@@ -30,6 +30,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -92,6 +93,7 @@ impl Session {
             state: StateCell::new(),
             counters: Arc::default(),
             workers,
+            inbound_bytes: AtomicUsize::new(0),
             events: EventQueue::default(),
             readers: Mutex::new(Some(sender)),
             challenging: false.into(),

@@ -88,7 +88,8 @@ pub trait Services: Send + Sync {
         ))
     }
 
-    /// One unattended Robot run. May take minutes.
+    /// One unattended Robot run. May take minutes. Only asked when the manifest has an `access` block
+    /// and the message is not blank; anything else is refused as the protocol says.
     ///
     /// # Errors
     /// An error that becomes the answer; a run that fails is a reply with `error` instead.

@@ -2,7 +2,7 @@
 //! The handle (`Session`), the session thread and the reaper's charge all stand on it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::SystemTime;
 
 use crossbeam_channel::Sender;
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(super) state: StateCell,
     pub(super) counters: Arc<LiveCounters>,
     pub(super) workers: Workers,
+    /// Bytes held by calls from the plugin that are not answered yet.
+    pub(super) inbound_bytes: AtomicUsize,
     pub(super) events: EventQueue,
     /// Where the session thread gets the reading halves of connections; `None` once unloaded.
     pub(super) readers: Mutex<Option<Sender<Reading>>>,

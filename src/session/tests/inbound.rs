@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::support::{Bench, LONG, connect, object};
+use super::support::{Bench, LONG, connect, object, until};
 use crate::config::Limits;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::{Role, WebSocket};
@@ -155,6 +155,27 @@ fn an_error_of_a_handler_is_the_answer() {
         plugin.call("1", "fail", "{}"),
         json!({"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "no \"luck\""}})
     );
+}
+
+#[test]
+fn calls_that_hold_too_much_memory_are_refused_until_they_are_answered() {
+    let (bench, gate) = slow_bench(Limits {
+        inbound_bytes: 1000,
+        ..Limits::default()
+    });
+    let plugin = bench.connect();
+    let large = json!({"text": "x".repeat(600)}).to_string();
+    plugin.ask("1", "slow", &large);
+    gate.begun.recv_timeout(LONG).expect("slow handler");
+    let refused = plugin.call("2", "slow", &large);
+    assert_eq!(refused["error"]["code"], -32000);
+    assert!(plugin.call("3", "get_config", "{}")["result"].is_object());
+    drop(gate.release);
+    assert_eq!(plugin.answer("1")["result"]["done"], true);
+    // Its memory is given back a moment after its answer.
+    until("the memory of the first call", || {
+        plugin.call("4", "slow", &large)["result"].is_object()
+    });
 }
 
 #[test]

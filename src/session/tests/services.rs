@@ -165,7 +165,7 @@ fn get_config_gives_what_is_stored_now() {
 
 #[test]
 fn a_host_without_robots_answers_a_run_with_a_result_that_says_so() {
-    let bench = Bench::new();
+    let bench = Bench::with_record(asks_for_access);
     let plugin = bench.connect();
     let params = r#"{"message":"Summarise.","robot_id":"d5k1vg45o2dtjn9ct4a0"}"#;
     let answer = plugin.call("1", "robot_run", params);
@@ -183,8 +183,28 @@ fn a_host_without_robots_answers_a_run_with_a_result_that_says_so() {
 }
 
 #[test]
+fn a_robot_run_without_access_or_message_is_refused_with_a_result() {
+    let refused = |record: fn(Record) -> Record, message: &str| {
+        let bench = Bench::with(|builder| builder.services(Generous), record);
+        let plugin = bench.connect();
+        let params = json!({"message": message, "robot_id": "d5k1vg45o2dtjn9ct4a0"});
+        let answer = plugin.call("1", "robot_run", &params.to_string());
+        assert!(answer["result"].get("output").is_none(), "{answer}");
+        answer["result"]["error"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        refused(|record| record, "Summarise."),
+        "this plugin's manifest asks for no access"
+    );
+    assert_eq!(
+        refused(asks_for_access, " "),
+        "the message of a Robot run cannot be blank"
+    );
+}
+
+#[test]
 fn a_robot_run_is_answered_by_the_service() {
-    let bench = Bench::with_host(|builder| builder.services(Generous));
+    let bench = Bench::with(|builder| builder.services(Generous), asks_for_access);
     let plugin = bench.connect();
     let params = r#"{"message":"Summarise.","robot_id":"d5k1vg45o2dtjn9ct4a0"}"#;
     assert_eq!(
