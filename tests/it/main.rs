@@ -37,3 +37,5 @@ mod stop;
 mod traffic;
 // Requests that meet each other.
 mod interleavings;
+// The rules that always hold, and which tests hold them.
+mod rules;

@@ -1,0 +1,411 @@
+//! The rules that always hold, each with the tests that hold it, wherever they are; and the tests of
+//! rules that belong to nothing else. Rule 10 (records survive a crash) comes with a store on disk;
+//! that nothing outlives a host which is killed itself, a part of rule 4, is not promised yet.
+//!
+//! | rule | test |
+//! | --- | --- |
+//! | 1, no wait without a deadline | `a_plugin_that_does_not_answer_times_out_in_the_phase_of_the_reply` |
+//! | 1 | `a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write` |
+//! | 1 | `a_callers_deadline_harms_nobody` |
+//! | 1 | `a_slow_handshake_is_cut_at_the_timeout` |
+//! | 1 | `a_silent_stream_is_given_back_after_the_handshake_timeout` |
+//! | 1 | `a_handshake_that_takes_too_long_ends_in_time` |
+//! | 1 | `a_plugin_that_never_connects_is_killed_for_that` |
+//! | 1 | `a_close_ends_in_time_with_a_peer_that_neither_reads_nor_stops` |
+//! | 1 | `the_timeout_names_its_phase` |
+//! | 1 | `a_host_that_cannot_end_in_time_says_what_is_left` |
+//! | 1 | `a_time_without_end_is_one_that_never_comes` |
+//! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
+//! | 2 | `a_stop_while_connecting_ends_the_process` |
+//! | 2 | `a_stop_while_active_ends_calls_in_flight` |
+//! | 2 | `a_stop_while_unpacking_leaves_nothing_behind` |
+//! | 2 | `a_stop_while_backing_off_ends_the_waiting` |
+//! | 2 | `a_stop_of_what_has_errored_clears_the_error` |
+//! | 2 | `a_frozen_plugin_is_killed` |
+//! | 2 | `a_plugin_that_ignores_every_request_is_killed` |
+//! | 2 | `a_call_to_a_plugin_that_hangs_times_out_and_a_stop_gets_through` |
+//! | 2 | `a_plugin_that_floods_its_output_still_answers_and_stops` |
+//! | 2 | `shutdown_ends_plugins_in_every_state` |
+//! | 3, one live process per supervised plugin | `one_process_lives_at_a_time_through_every_kind_of_end` |
+//! | 3 | `a_killed_plugin_comes_back_and_its_callers_hear_at_once` |
+//! | 3 | `starts_and_stops_from_all_sides_end_with_the_last` |
+//! | 3 | `a_plugin_that_is_unloaded_and_loaded_at_once_starts_anew` |
+//! | 3 | `many_loads_at_once_are_one_and_its_stop_is_real` |
+//! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |
+//! | 4 | `unloading_leaves_no_thread` |
+//! | 4 | `a_grandchild_dies_with_a_stop_and_with_a_crash` |
+//! | 4 | `dropping_the_last_handle_ends_everything` |
+//! | 4 | `cancelling_at_any_moment_leaves_nothing` |
+//! | 4 | `what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not` |
+//! | 4 | `it_stops_though_a_grandchild_holds_the_pipes` |
+//! | 4 | `a_stopped_listener_gives_up_handshakes_in_progress` |
+//! | 5, handlers never run on a reading thread | `a_slow_handler_delays_neither_replies_nor_other_handlers` |
+//! | 5 | `a_slow_handler_does_not_keep_websocket_pings_from_being_answered` |
+//! | 5 | `a_handler_may_call_the_plugin_back` |
+//! | 5 | `all_workers_may_call_the_plugin_back_at_once` |
+//! | 5 | `a_handler_may_call_the_plugin_that_calls_it` |
+//! | 5 | `a_slow_handler_delays_no_reply` |
+//! | 5 | `a_handler_may_call_the_host` |
+//! | 6, a sick plugin hurts only itself | `a_plugin_that_floods_or_never_reads_hurts_only_itself` |
+//! | 6 | `one_plugins_slow_handlers_do_not_delay_another_plugin` |
+//! | 6 | `one_plugin_that_does_not_answer_does_not_keep_events_from_another` |
+//! | 6 | `a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout` |
+//! | 6 | `a_flood_of_pings_from_a_peer_that_does_not_read_stays_bounded` |
+//! | 6 | `silent_connections_delay_nobody` |
+//! | 6 | `external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others` |
+//! | 6 | `a_plugin_that_never_reads_does_not_hold_up_the_shutdown` |
+//! | 7, fail closed, and say which | `an_error_from_the_plugin_is_told_with_its_code` |
+//! | 7 | `an_answer_that_cannot_be_read_is_an_error_of_its_own` |
+//! | 7 | `params_that_cannot_be_sent_are_refused_and_nothing_is_written` |
+//! | 7 | `a_plugin_that_is_not_active_cannot_be_called` |
+//! | 7 | `calls_in_flight_fail_when_the_plugin_closes` |
+//! | 7 | `calls_in_flight_fail_when_the_connection_is_lost` |
+//! | 7 | `calls_in_flight_fail_when_the_plugin_is_stopped` |
+//! | 7 | `calls_in_flight_fail_when_the_host_shuts_down` |
+//! | 7 | `calls_in_flight_fail_when_the_plugin_sends_too_much` |
+//! | 7 | `nothing_is_sent_again_on_the_next_connection` |
+//! | 7 | `an_exit_at_any_point_is_told_with_its_status` |
+//! | 8, least given | `the_environment_is_the_allowlist_and_what_is_added` |
+//! | 8 | `secrets_of_the_host_are_not_passed_on` |
+//! | 8 | `no_descriptor_of_the_host_is_inherited` |
+//! | 8 | `bad_names_are_refused` |
+//! | 8 | `links_are_refused_whatever_system_they_claim` |
+//! | 8 | `devices_pipes_and_sockets_are_refused` |
+//! | 8 | `modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs` |
+//! | 8 | `a_supervised_token_works_once` |
+//! | 8 | `two_connections_with_one_token_at_once_make_one` |
+//! | 8 | `a_refused_handshake_does_not_spend_the_token` |
+//! | 8 | `equality_sees_every_character` |
+//! | 8 | `tokens_are_never_logged` |
+//! | 8 | `neither_display_nor_debug_shows_the_token` |
+//! | 9, bounded everything | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
+//! | 9 | `the_read_limit_is_exact` |
+//! | 9 | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
+//! | 9 | `over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room` |
+//! | 9 | `over_the_cap_a_call_is_refused_and_the_session_lives` |
+//! | 9 | `over_the_length_of_the_queue_events_are_dropped_counted_and_reported` |
+//! | 9 | `over_the_bytes_of_the_queue_events_are_dropped_too` |
+//! | 9 | `over_the_cap_on_handshakes_a_connection_is_told_to_come_back` |
+//! | 9 | `over_the_thread_budget_a_plugin_is_not_loaded_and_the_error_says_why` |
+//! | 9 | `a_subscriber_that_is_full_hears_how_many_it_missed` |
+//! | 9 | `posts_are_bounded_in_number_and_in_bytes` |
+//! | 9 | `a_head_that_is_too_large_is_431_and_one_that_fits_is_not` |
+//! | 9 | `other_request_ids_are_refused` |
+//! | 9 | `files_hold_whole_lines_and_stay_within_their_size` |
+//! | 9 | `exactly_the_newest_are_kept` |
+//! | 9 | `declared_sizes_over_the_limits_are_refused` |
+//! | 9 | `limits_count_what_is_written` |
+//! | 9 | `too_many_entries_files_or_folders_are_refused` |
+//! | 11, no panic crosses the API | `a_panicking_handler_is_answered_with_32603_and_the_session_lives` |
+//! | 11 | `a_transport_that_panics_costs_its_connection_and_no_more` |
+//! | 11 | `a_panicking_tap_is_not_called_again_and_nothing_else_suffers` |
+//! | 11 | `a_panicking_job_costs_nothing_but_itself` |
+//! | 11 | `a_panic_ends_only_its_thread` |
+//! | 11 | `unknown_methods_and_panics_are_answered_and_the_plugin_lives` |
+//! | 11 | `damage_anywhere_never_panics` |
+//! | 11 | `deep_nesting_needs_no_stack` |
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use plugin_runner::duplex::{
+    Duplex, DuplexReader, DuplexSettings, Halves, Received, memory, websocket::WebSocket,
+};
+use plugin_runner::error::Disconnect;
+use plugin_runner::protocol::Transport;
+use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::{Peer, ReportedState, Result, Session, Supervised};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost, active};
+use crate::support::http::Request;
+use crate::support::lifeline::Lifeline;
+use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
+
+#[test]
+fn every_rule_names_tests_that_exist() {
+    let mut tests = HashSet::new();
+    for folder in ["src", "tests"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        collect_tests(&folder, &mut tests);
+    }
+    let mut rules = BTreeSet::new();
+    for row in include_str!("rules.rs").lines() {
+        // A row begins with the rule's number; the first of each says it in words too.
+        let cells = row
+            .strip_prefix("//! | ")
+            .and_then(|row| row.split_once(" | `"));
+        let Some((rule, test)) = cells else {
+            continue;
+        };
+        let number: u32 = rule.split(',').next().unwrap().parse().unwrap();
+        let test = test.strip_suffix("` |").unwrap();
+        assert!(
+            tests.contains(test),
+            "rule {rule}: no test is called {test}"
+        );
+        rules.insert(number);
+    }
+    assert!(
+        rules.into_iter().eq((1..=9).chain([11])),
+        "a rule has no tests"
+    );
+}
+
+/// The names of all test functions below a folder.
+fn collect_tests(folder: &Path, tests: &mut HashSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect_tests(&path, tests);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let mut is_test = false;
+            for line in fs::read_to_string(&path).unwrap().lines() {
+                let line = line.trim();
+                let name = line
+                    .strip_prefix("fn ")
+                    .and_then(|rest| rest.split('(').next());
+                match name {
+                    Some(name) if is_test => drop(tests.insert(name.to_owned())),
+                    _ => {}
+                }
+                // Other attributes may stand between it and the function.
+                is_test = line == "#[test]" || is_test && line.starts_with("#[");
+            }
+        }
+    }
+}
+
+/// Ends the process and sees to it that another comes.
+type End = fn(&TestHost, &mut Session, &Lifeline);
+
+#[test]
+fn one_process_lives_at_a_time_through_every_kind_of_end() {
+    let ends: [(&str, End); 6] = [
+        ("a crash", |_, session, _| {
+            call(session, "exit", &json!({"code": 3})).unwrap_err();
+        }),
+        ("a wish to be started again", |_, session, _| {
+            call(session, "exit", &json!({"code": 0})).unwrap_err();
+        }),
+        ("a signal from elsewhere", |_, _, process| {
+            process.signal(Signal::KILL);
+        }),
+        ("the end of the connection", |_, session, _| {
+            // Answered or not: the connection may be gone first.
+            let _ = call(session, "close", &json!({}));
+        }),
+        ("a stop and a start", |_, session, _| {
+            supervised(session).stop(PATIENCE).unwrap();
+            supervised(session).start().unwrap();
+        }),
+        ("an unload and a load", |host, session, _| {
+            host.unload(session.id()).unwrap();
+            *session = host.load(session.id()).unwrap();
+            supervised(session).start().unwrap();
+        }),
+    ];
+    for transport in TRANSPORTS {
+        let host = Setup::new("one-process")
+            .policy(|policy| policy.with_crash_threshold(Duration::ZERO))
+            .start();
+        let mut session = host.run(fixture(&host, transport, &["behave"]));
+        let mut process = host.lifelines.next();
+        for (what, end) in ends {
+            end(&host, &mut session, &process);
+            let next = host.lifelines.next();
+            process.expect_end();
+            assert_ne!(process.pid, next.pid, "after {what}");
+            active(&session);
+            process = next;
+        }
+        assert_eq!(host.lifelines.most_at_once(), 1);
+    }
+}
+
+#[test]
+fn unloading_leaves_no_descriptor_no_thread_and_no_zombie() {
+    run_alone("rules::alone::nothing_is_left_of_an_unloaded_plugin");
+}
+
+#[test]
+fn tokens_are_never_logged() {
+    run_alone("rules::alone::no_log_line_has_a_token");
+}
+
+/// Tests that look at the whole process, so that they need one of their own.
+mod alone {
+    use super::*;
+
+    #[test]
+    #[ignore = "counts what the process has; run by another test, in a process of its own"]
+    fn nothing_is_left_of_an_unloaded_plugin() {
+        let host = TestHost::new("nothing-left");
+        let lives = || {
+            for transport in TRANSPORTS {
+                let mut record = fixture(&host, transport, &["behave"]);
+                // The test's own end of a lifeline would count.
+                record.overrides.environment.clear();
+                let session = host.run(record);
+                call(&session, "echo", &json!({})).unwrap();
+                host.unload(session.id()).unwrap();
+            }
+        };
+        let idle = host.threads().count();
+        let left = || {
+            let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+            (count("fd"), count("task"))
+        };
+        let settle = |what: &str, settled: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + PATIENCE;
+            while !settled() {
+                assert!(Instant::now() < deadline, "{what}: {:?}", left());
+                std::thread::yield_now();
+            }
+        };
+        // Once before counting, for what is made once and kept.
+        lives();
+        settle("threads", &|| host.threads().count() == idle);
+        let before = left();
+        for _ in 0..3 {
+            lives();
+            settle("descriptors and threads", &|| left() == before);
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let child = waitid(WaitId::All, options);
+        assert!(
+            matches!(child, Err(rustix::io::Errno::CHILD)),
+            "there is a child left: {child:?}"
+        );
+    }
+
+    #[test]
+    #[ignore = "takes the process's logger; run by another test, in a process of its own"]
+    fn no_log_line_has_a_token() {
+        static LINES: Lines = Lines(Mutex::new(Vec::new()));
+        log::set_logger(&LINES).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+
+        let host = TestHost::new("tokens");
+        let session = host.run(fixture(
+            &host,
+            Transport::WebSocket,
+            &["echo-env", "behave"],
+        ));
+        let sealed = host.output.wait_for("with the environment", |line| {
+            let said: Value = serde_json::from_str(&line.text).ok()?;
+            let url = said["environment"]["STORYDEN_RPC_URL"].as_str()?;
+            Some(url.split_once("token=")?.1.to_owned())
+        });
+        let record = Record::external(manifest("outside")).unwrap();
+        let PluginKind::External(token) = &record.kind else {
+            unreachable!("just made");
+        };
+        let token = token.expose();
+        let outside = host.install(record);
+        let target = format!("/rpc?token={token}");
+        let accepted = Request::upgrade(&target).send(host.address());
+        assert_eq!(accepted.status, 101);
+        active(&outside);
+        // Refused: taken, spent, and no handshake at all.
+        assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
+        let spent = format!("/rpc?plugin_id={}&token={sealed}", session.id());
+        assert_eq!(Request::upgrade(&spent).send(host.address()).status, 401);
+        let wrong = Request::upgrade(&target).without("Upgrade");
+        assert_eq!(wrong.send(host.address()).status, 426);
+        // Our own client, at a host that has no such path.
+        let elsewhere = format!("ws://{}/elsewhere?token={token}", host.address());
+        let refused = WebSocket::connect(&elsewhere, PATIENCE).unwrap_err();
+        log::info!("the test itself: {refused}");
+        host.unload(session.id()).unwrap();
+        host.unload(outside.id()).unwrap();
+
+        let lines = LINES.0.lock();
+        let line = |text: &str| lines.iter().find(|line| line.contains(text));
+        assert!(line("connected").is_some(), "nothing was logged");
+        for secret in [&sealed, &token, &token["sdprt_".len()..].to_owned()] {
+            assert_eq!(line(secret), None);
+        }
+    }
+
+    /// A logger that keeps every line.
+    struct Lines(Mutex<Vec<String>>);
+
+    impl log::Log for Lines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let line = format!("{} {}", record.target(), record.args());
+            self.0.lock().push(line);
+        }
+
+        fn flush(&self) {}
+    }
+}
+
+/// Runs one of this binary's ignored tests in a process of its own.
+#[track_caller]
+fn run_alone(test: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{test}: {}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_transport_that_panics_costs_its_connection_and_no_more() {
+    let host = TestHost::new("panicking-transport");
+    let session = host.install(Record::external(manifest("outside")).unwrap());
+    let (ours, _theirs) = memory::pair(1);
+    session
+        .connect(Panicking(ours), &Peer::new("tests"))
+        .unwrap();
+    session
+        .wait_for(ReportedState::Connecting, PATIENCE)
+        .unwrap();
+    let message = session.error_message().unwrap();
+    assert!(message.contains("on purpose"), "{message}");
+
+    let (ours, theirs) = memory::pair(1);
+    session.connect(ours, &Peer::new("tests")).unwrap();
+    active(&session);
+    drop(theirs);
+}
+
+/// A transport whose reader panics.
+struct Panicking(memory::Memory);
+
+impl Duplex for Panicking {
+    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
+        let mut halves = Box::new(self.0).split(settings)?;
+        halves.reader = Box::new(PanickingReader);
+        Ok(halves)
+    }
+}
+
+struct PanickingReader;
+
+impl DuplexReader for PanickingReader {
+    fn receive(&mut self) -> std::result::Result<Received, Disconnect> {
+        panic!("on purpose");
+    }
+}
+
+fn supervised(session: &Session) -> Supervised {
+    session.supervised().unwrap()
+}
