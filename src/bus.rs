@@ -28,6 +28,18 @@ impl Host {
     ///
     /// Plugins that are not connected do not get it, and nothing is sent again.
     ///
+    /// ```
+    /// use serde_json::json;
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// # let host = plugin_runner::Host::builder().build()?;
+    /// let thread = json!({"id": "d5k2jq45o2dtjn9ct5rg"});
+    /// let report = host.publish("EventThreadPublished", &thread)?;
+    /// println!("{} plugins hear of it, {} have no room", report.queued, report.dropped);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Blocking
     /// Does not wait for any plugin: events are queued, and delivered by workers.
     ///

@@ -2,6 +2,39 @@
 //!
 //! No threads and no descriptors: each direction is a bounded channel. Messages that were handed
 //! over before the connection ended are still received, unless the receiving end itself ended it.
+//!
+//! A plugin that is a thread of its host's process:
+//!
+//! ```
+//! use std::thread;
+//! use std::time::Duration;
+//!
+//! use plugin_runner::duplex::memory;
+//! use plugin_runner::protocol::Manifest;
+//! use plugin_runner::protocol::method::{Empty, Ping};
+//! use plugin_runner::sdk::Plugin;
+//! use plugin_runner::store::Record;
+//! use plugin_runner::{Host, Peer};
+//!
+//! # fn main() -> plugin_runner::Result<()> {
+//! let host = Host::builder().build()?;
+//! let manifest = Manifest::parse(br#"{"id": "inside", "author": "us", "name": "Inside"}"#)?;
+//! let record = Record::external(manifest)?;
+//! let id = record.id;
+//! host.store().put(record)?;
+//! let session = host.load(id)?;
+//!
+//! let (ours, theirs) = memory::pair(16);
+//! let plugin = thread::spawn(|| Plugin::over(theirs).run());
+//! session.connect(ours, &Peer::new("inside"))?;
+//! let pong = session.call::<Ping>(&Empty {}, Duration::from_secs(10))?;
+//! assert!(pong.pong);
+//!
+//! host.unload(id)?;
+//! plugin.join().unwrap()?;
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

@@ -2,6 +2,23 @@
 //!
 //! `Error` tells apart who failed: the caller's input, the plugin (it said no, or broke the
 //! protocol), the transport, or the clock. Sub-enums live one to a file beside this one.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use plugin_runner::protocol::method::{Empty, Ping};
+//! use plugin_runner::{Error, Session};
+//!
+//! fn is_well(session: &Session) -> Result<bool, Error> {
+//!     match session.call::<Ping>(&Empty {}, Duration::from_secs(10)) {
+//!         Ok(reply) => Ok(reply.pong),
+//!         // It lives, and has its reasons.
+//!         Err(Error::Rpc(_)) => Ok(true),
+//!         Err(error) if error.is_timeout() || error.is_disconnected() => Ok(false),
+//!         Err(error) => Err(error),
+//!     }
+//! }
+//! ```
 
 mod disconnect;
 mod id;

@@ -143,6 +143,30 @@ impl HostBuilder {
     /// Registers a method of the embedder's own that plugins may call. Handlers follow the rules of
     /// [`Services`]; a registered name is found before [`Services::call`], and the protocol's own
     /// three methods before both.
+    ///
+    /// ```
+    /// use plugin_runner::Host;
+    /// use plugin_runner::protocol::ResultObject;
+    /// use serde::Deserialize;
+    /// use serde_json::Map;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Greet {
+    ///     name: String,
+    /// }
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// let host = Host::builder()
+    ///     .method("greet", |call, params| {
+    ///         let Greet { name } = params.read()?;
+    ///         let text = format!("{} greets {name}", call.manifest().name);
+    ///         let result = Map::from_iter([("text".to_owned(), text.into())]);
+    ///         Ok(ResultObject::from(result))
+    ///     })
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn method(
         mut self,
         name: impl Into<String>,

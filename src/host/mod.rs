@@ -213,6 +213,19 @@ impl Host {
     /// [`Limits::queued_state_changes`](crate::Limits::queued_state_changes) says (1,024); when it is
     /// full the newest are dropped, and the next one it gets says how many were. It is disconnected
     /// when the last handle to the host and to its sessions is gone.
+    ///
+    /// ```no_run
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// # let host = plugin_runner::Host::builder().build()?;
+    /// let changes = host.subscribe();
+    /// std::thread::spawn(move || {
+    ///     for change in changes {
+    ///         println!("{}: {} -> {}", change.name, change.from, change.to);
+    ///     }
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn subscribe(&self) -> Receiver<StateChange> {
         let context = self.context();
         context.feed.subscribe(context.limits.queued_state_changes)

@@ -143,6 +143,23 @@ impl Host {
     /// session. [`Limits::handshakes`](crate::Limits::handshakes) does not count it: how many run at
     /// once is the embedder's own affair.
     ///
+    /// ```no_run
+    /// use std::net::TcpListener;
+    /// use std::thread;
+    ///
+    /// use plugin_runner::Host;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = TcpListener::bind("127.0.0.1:8000")?;
+    /// let host = Host::builder().rpc_base_url("http://127.0.0.1:8000").build()?;
+    /// for stream in listener.incoming() {
+    ///     let (stream, host) = (stream?, host.clone());
+    ///     thread::spawn(move || host.accept(stream));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Blocking
     /// At most the handshake timeout, and for the store's own I/O. What the peer sends wakes it; a
     /// shutdown of the host does not.

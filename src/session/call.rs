@@ -79,6 +79,26 @@ impl Session {
     /// Sends a call and returns as soon as it is on its way, so that one thread can have many in
     /// flight. `timeout` runs from now on and bounds the answer too.
     ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use plugin_runner::protocol::method::{Empty, Ping};
+    /// use plugin_runner::{Host, Result};
+    ///
+    /// # fn main() -> Result<()> {
+    /// # let host = Host::builder().build()?;
+    /// let calls: Vec<_> = host
+    ///     .sessions()
+    ///     .iter()
+    ///     .map(|session| session.start_call::<Ping>(&Empty {}, Duration::from_secs(10)))
+    ///     .collect::<Result<_>>()?;
+    /// for call in calls {
+    ///     println!("{:?}", call.wait()?.status);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Blocking
     /// For the write alone, at most `timeout`: while the plugin reads too slowly and
     /// [`Limits::outgoing`](crate::Limits::outgoing) is used up. Room and the end of the connection

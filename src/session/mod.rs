@@ -208,6 +208,26 @@ impl Session {
 
     /// Follows the plugin's output from the oldest line that is kept.
     ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use plugin_runner::plugin_log::Followed;
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// # let session = plugin_runner::Host::builder().build()?.sessions().remove(0);
+    /// let mut follower = session.follow_log()?;
+    /// loop {
+    ///     match follower.next(Duration::from_secs(60)) {
+    ///         Ok(Followed::Line(line)) => println!("{line}"),
+    ///         Ok(missed) => println!("{missed:?}"),
+    ///         Err(error) if error.is_timeout() => break,
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Blocking
     /// Before the first start, for making the log's folder and file; [`Follower::next`] is what
     /// waits for lines.

@@ -62,6 +62,30 @@ impl InboundCall {
 /// Handlers run on worker threads of the calling plugin's session, several at once, never on a
 /// reading thread: they may block and may call plugins. The plugin waits for as long as they take.
 /// A handler that panics answers its caller with error -32603.
+///
+/// ```
+/// use plugin_runner::error::RpcError;
+/// use plugin_runner::protocol::AccessGrant;
+/// use plugin_runner::{Host, InboundCall, Services};
+///
+/// struct Forum {
+///     access_key: String,
+/// }
+///
+/// impl Services for Forum {
+///     fn access_get(&self, call: &InboundCall) -> Result<AccessGrant, RpcError> {
+///         log::info!("{} asks for access", call.manifest().name);
+///         AccessGrant::new(&*self.access_key, "https://forum.example")
+///             .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))
+///     }
+/// }
+///
+/// # fn main() -> plugin_runner::Result<()> {
+/// let access_key = "sdbak_3vK0exampleonly".to_owned();
+/// let host = Host::builder().services(Forum { access_key }).build()?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait Services: Send + Sync {
     /// The stored configuration: all of it, or those of `keys` that exist.
     ///
