@@ -7,7 +7,7 @@ use plugin_runner::{ActiveState, Error, ReportedState};
 use serde_json::json;
 
 use crate::support::PATIENCE;
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::plugin::{call, manifest, printed_url, python, shell};
 
 #[test]
@@ -46,11 +46,7 @@ fn shutdown_says_which_plugins_had_to_be_killed() {
 #[test]
 fn shutdown_ends_plugins_in_every_state() {
     let host = Setup::new("shutdown-states")
-        .policy(|policy| {
-            policy
-                .with_crash_threshold(Duration::ZERO)
-                .with_crash_backoff(Duration::from_secs(3600))
-        })
+        .policy(wait_an_hour_after_a_crash)
         .start();
     let install = |record: Record| {
         let session = host.install(record);

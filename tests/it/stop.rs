@@ -11,7 +11,7 @@ use plugin_runner::{
 use serde_json::json;
 
 use crate::support::PATIENCE;
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
     call, manifest, package, printed_url, python, shell, target, url_printer,
@@ -130,11 +130,7 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
 #[test]
 fn a_stop_while_backing_off_ends_the_waiting() {
     let host = Setup::new("stop-backing-off")
-        .policy(|policy| {
-            policy
-                .with_crash_threshold(Duration::ZERO)
-                .with_crash_backoff(Duration::from_secs(3600))
-        })
+        .policy(wait_an_hour_after_a_crash)
         .start();
     let session = host.run(python(&host, "crasher"));
     let mut events = host.events();
@@ -151,11 +147,7 @@ fn a_stop_while_backing_off_ends_the_waiting() {
 #[test]
 fn a_start_while_backing_off_does_not_wait() {
     let host = Setup::new("start-backing-off")
-        .policy(|policy| {
-            policy
-                .with_crash_threshold(Duration::ZERO)
-                .with_crash_backoff(Duration::from_secs(3600))
-        })
+        .policy(wait_an_hour_after_a_crash)
         .start();
     let session = host.run(python(&host, "crasher"));
     let mut events = host.events();

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::support::{Bench, LONG, start_raw};
+use super::support::{Bench, LONG, Plugin, start_raw};
 use crate::config::Limits;
 use crate::error::{Disconnect, Error};
 use crate::session::PendingReply;
@@ -43,51 +43,33 @@ fn assert_not_callable(bench: &Bench, state: ReportedState) {
     assert_eq!((counters.calls_in_flight, counters.disconnects), (0, 5));
 }
 
-#[test]
-fn calls_in_flight_fail_when_the_plugin_closes() {
-    let bench = Bench::new();
-    let plugin = bench.connect();
-    let calls = three_calls(&bench);
-    for _ in 0..3 {
-        plugin.expect("work");
-    }
-    plugin.close(1001, "going away");
-    assert_all_end(
-        calls,
-        "closed by the plugin (code 1001, going away)",
-        |cause| {
-            matches!(
-                cause,
-                Disconnect::ByPeer {
-                    code: Some(1001),
-                    ..
-                }
-            )
-        },
-    );
-    assert_not_callable(&bench, ReportedState::Connecting);
+/// A plugin that is connected in memory, and one that is over a socket.
+fn both_transports() -> impl Iterator<Item = (Bench, Plugin)> {
+    [Bench::connect, Bench::connect_socket]
+        .into_iter()
+        .map(|connect| {
+            let bench = Bench::new();
+            let plugin = connect(&bench);
+            (bench, plugin)
+        })
 }
 
 #[test]
-fn calls_in_flight_fail_when_the_plugin_closes_its_websocket() {
-    let bench = Bench::new();
-    let plugin = bench.connect_socket();
-    let calls = three_calls(&bench);
-    plugin.close(1000, "shutting down");
-    assert_all_end(
-        calls,
-        "closed by the plugin (code 1000, shutting down)",
-        |cause| {
-            matches!(
-                cause,
-                Disconnect::ByPeer {
-                    code: Some(1000),
-                    ..
-                }
-            )
-        },
-    );
-    assert_not_callable(&bench, ReportedState::Connecting);
+fn calls_in_flight_fail_when_the_plugin_closes() {
+    for (bench, plugin) in both_transports() {
+        let calls = three_calls(&bench);
+        for _ in 0..3 {
+            plugin.expect("work");
+        }
+        plugin.close(1001, "going away");
+        let expected = "closed by the plugin (code 1001, going away)";
+        assert_all_end(
+            calls,
+            expected,
+            |cause| matches!(cause, Disconnect::ByPeer { code, .. } if *code == Some(1001)),
+        );
+        assert_not_callable(&bench, ReportedState::Connecting);
+    }
 }
 
 #[test]
@@ -113,13 +95,7 @@ fn calls_in_flight_fail_when_the_connection_is_lost() {
 
 #[test]
 fn calls_in_flight_fail_when_the_plugin_is_stopped() {
-    for over_socket in [false, true] {
-        let bench = Bench::new();
-        let _plugin = if over_socket {
-            bench.connect_socket()
-        } else {
-            bench.connect()
-        };
+    for (bench, _plugin) in both_transports() {
         let calls = three_calls(&bench);
         bench
             .session
@@ -134,13 +110,7 @@ fn calls_in_flight_fail_when_the_plugin_is_stopped() {
 
 #[test]
 fn calls_in_flight_fail_when_the_host_shuts_down() {
-    for over_socket in [false, true] {
-        let bench = Bench::new();
-        let _plugin = if over_socket {
-            bench.connect_socket()
-        } else {
-            bench.connect()
-        };
+    for (bench, _plugin) in both_transports() {
         let calls = three_calls(&bench);
         let report = bench.host.shutdown(LONG);
         assert!(report.is_complete(), "{report:?}");

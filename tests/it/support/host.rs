@@ -100,6 +100,14 @@ impl Setup {
     }
 }
 
+/// For [`Setup::policy`]: every run counts as a good one, and after its crash the plugin is not
+/// started again while the test lasts.
+pub(crate) fn wait_an_hour_after_a_crash(policy: RestartPolicy) -> RestartPolicy {
+    policy
+        .with_crash_threshold(Duration::ZERO)
+        .with_crash_backoff(Duration::from_secs(3600))
+}
+
 /// A host under test. Dropping it shuts it down and asserts that nothing is left of it: no thread,
 /// no process, no folder.
 pub(crate) struct TestHost {
