@@ -32,8 +32,8 @@ impl PeerKind {
     }
 
     /// The largest message to send to such a peer, in bytes: 1 MiB to Python, whose library closes
-    /// the connection over it, 4 MiB to the others.
-    pub const fn outgoing_limit(self) -> usize {
+    /// the connection over it, 4 MiB to the others (protocol file, section 6).
+    pub const fn message_limit(self) -> usize {
         match self {
             Self::Python => MEBIBYTE,
             Self::Go | Self::Other => 4 * MEBIBYTE,
@@ -67,8 +67,8 @@ mod tests {
 
     #[test]
     fn python_accepts_a_quarter_of_what_the_others_do() {
-        assert_eq!(PeerKind::Python.outgoing_limit(), 1_048_576);
-        assert_eq!(PeerKind::Go.outgoing_limit(), 4_194_304);
-        assert_eq!(PeerKind::Other.outgoing_limit(), 4_194_304);
+        assert_eq!(PeerKind::Python.message_limit(), 1_048_576);
+        assert_eq!(PeerKind::Go.message_limit(), 4_194_304);
+        assert_eq!(PeerKind::Other.message_limit(), 4_194_304);
     }
 }

@@ -277,7 +277,7 @@ impl Runner {
     fn serve(&self, duplex: Box<dyn Duplex>) -> Result<Arc<Disconnect>> {
         let settings = DuplexSettings::new("host", self.threads.clone());
         let halves = duplex.split(&settings)?;
-        let limit = PeerKind::Other.outgoing_limit();
+        let limit = PeerKind::Other.message_limit();
         let (connection, reader) = Connection::new(
             halves,
             "host".to_owned(),

@@ -219,10 +219,10 @@ impl Reservation {
         settings.write_stall_timeout = context.timeouts.write_stall;
         let halves = duplex.split(&settings)?;
         let kind = PeerKind::from_user_agent(&peer.user_agent);
-        let outgoing_limit = record
+        let message_limit = record
             .overrides
             .outgoing_message
-            .unwrap_or_else(|| kind.outgoing_limit());
+            .unwrap_or_else(|| kind.message_limit());
         let shape = record
             .overrides
             .access_shape
@@ -231,7 +231,7 @@ impl Reservation {
             halves,
             format!("plugin {}", shared.name),
             context.limits.pending_calls,
-            outgoing_limit,
+            message_limit,
             shared.counters.clone(),
         );
         let reading = Reading {

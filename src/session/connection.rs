@@ -32,7 +32,7 @@ pub(crate) struct Connection {
     peer: String,
     counters: Arc<LiveCounters>,
     /// Largest message this peer accepts, in bytes.
-    outgoing_limit: usize,
+    message_limit: usize,
     /// Why the host ends it, set before anybody can see the end.
     verdict: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
@@ -133,7 +133,7 @@ impl Connection {
         halves: Halves,
         peer: String,
         pending_limit: usize,
-        outgoing_limit: usize,
+        message_limit: usize,
         counters: Arc<LiveCounters>,
     ) -> (Arc<Self>, Box<dyn DuplexReader>) {
         let Halves {
@@ -147,7 +147,7 @@ impl Connection {
             peer,
             pending: PendingTable::new(pending_limit),
             counters,
-            outgoing_limit,
+            message_limit,
             verdict: Mutex::new(None),
             ended: AtomicBool::new(false),
             unreadable_told: AtomicBool::new(false),
@@ -267,10 +267,10 @@ impl Connection {
         params: &(impl Serialize + ?Sized),
     ) -> Result<()> {
         jsonrpc::encode_request(buffer, id, method, params)?;
-        if buffer.len() > self.outgoing_limit {
+        if buffer.len() > self.message_limit {
             return Err(Error::MessageTooLarge {
                 size: buffer.len(),
-                limit: self.outgoing_limit,
+                limit: self.message_limit,
             });
         }
         Ok(())
@@ -289,12 +289,12 @@ impl Connection {
             match answer {
                 Ok(result) => {
                     jsonrpc::encode_result(buffer, id, method, result);
-                    if buffer.len() > self.outgoing_limit {
+                    if buffer.len() > self.message_limit {
                         let size = buffer.len();
                         buffer.clear();
                         let text = format!(
                             "the result of {size} bytes is over the limit of {} bytes",
-                            self.outgoing_limit
+                            self.message_limit
                         );
                         jsonrpc::encode_error(buffer, id, &RpcError::new(RpcError::INTERNAL, text));
                     }

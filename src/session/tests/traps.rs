@@ -205,7 +205,7 @@ fn calls_have_only_members_that_the_plugin_knows() {
 
 /// Finds how much text brings a `configure` to exactly `limit` bytes, and tries that and one more.
 #[track_caller]
-fn check_outgoing_limit(bench: &Bench, user_agent: &str, limit: usize) {
+fn check_message_limit(bench: &Bench, user_agent: &str, limit: usize) {
     let plugin = bench.connect_as(user_agent);
     let params = |length: usize| object(json!({"text": "x".repeat(length)}));
     let call = |length| bench.session.start_call::<Configure>(&params(length), LONG);
@@ -242,21 +242,21 @@ fn check_outgoing_limit(bench: &Bench, user_agent: &str, limit: usize) {
 
 #[test]
 fn python_plugins_are_sent_no_more_than_one_mebibyte() {
-    check_outgoing_limit(&Bench::new(), PYTHON, MEBIBYTE);
+    check_message_limit(&Bench::new(), PYTHON, MEBIBYTE);
 }
 
 #[test]
 fn other_plugins_are_sent_up_to_four_mebibytes() {
-    check_outgoing_limit(&Bench::new(), GO, 4 * MEBIBYTE);
-    check_outgoing_limit(&Bench::new(), "", 4 * MEBIBYTE);
+    check_message_limit(&Bench::new(), GO, 4 * MEBIBYTE);
+    check_message_limit(&Bench::new(), "", 4 * MEBIBYTE);
 }
 
 #[test]
 fn a_record_overrides_the_size_that_the_user_agent_suggests() {
     let bench = Bench::with_record(|record| record.with_outgoing_message_limit(1000));
-    check_outgoing_limit(&bench, PYTHON, 1000);
+    check_message_limit(&bench, PYTHON, 1000);
     let bench = Bench::with_record(|record| record.with_outgoing_message_limit(2 * MEBIBYTE));
-    check_outgoing_limit(&bench, PYTHON, 2 * MEBIBYTE);
+    check_message_limit(&bench, PYTHON, 2 * MEBIBYTE);
 }
 
 #[test]
