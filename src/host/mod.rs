@@ -38,7 +38,34 @@ pub struct Host {
 }
 
 /// A handle that does not keep the host from being dropped, for handlers and services that belong to
-/// it: with a [`Host`] in them it would keep itself alive.
+/// it: with a [`Host`] in them it would keep itself alive. They are made before the host is, so they
+/// get it afterwards:
+///
+/// ```
+/// use std::sync::{Arc, OnceLock};
+///
+/// use plugin_runner::error::RpcError;
+/// use plugin_runner::protocol::ResultObject;
+/// use plugin_runner::{Host, WeakHost};
+/// use serde_json::{Map, Value};
+///
+/// # fn main() -> plugin_runner::Result<()> {
+/// let own_host = Arc::new(OnceLock::<WeakHost>::new());
+/// let in_handler = own_host.clone();
+/// let host = Host::builder()
+///     .method("announce", move |_call, params| {
+///         let payload: Map<String, Value> = params.read()?;
+///         if let Some(host) = in_handler.get().and_then(WeakHost::upgrade) {
+///             host.publish("Announced", &payload)
+///                 .map_err(|error| RpcError::new(RpcError::HANDLER_FAILED, error.to_string()))?;
+///         }
+///         Ok(ResultObject::new())
+///     })
+///     .build()?;
+/// own_host.set(host.downgrade()).unwrap();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct WeakHost {
     owner: Weak<Owner>,

@@ -39,6 +39,7 @@ const HANDSHAKE_STACK: usize = 128 * 1024;
 /// A bound address on which plugins connect to `/rpc`. Dropping it stops accepting; connections
 /// that were accepted live on.
 #[derive(Debug)]
+#[must_use = "dropping it stops accepting"]
 pub struct Listener {
     address: SocketAddr,
     stop: ListenerStop,
