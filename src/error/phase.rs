@@ -6,13 +6,13 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Spawning the plugin's process.
+    /// Preparing and spawning the plugin's process.
     Spawn,
     /// The WebSocket handshake.
     Handshake,
     /// The plugin connecting (or, over stdio, answering its first ping).
     Connect,
-    /// Handing the message to the transport. It was withdrawn, or none of it will be repeated.
+    /// Handing the message to the transport. It was withdrawn: the plugin sees nothing of it.
     Write,
     /// The plugin answering.
     Reply,
@@ -22,8 +22,6 @@ pub enum Phase {
     Stop,
     /// Calls in flight finishing.
     Drain,
-    /// The host's threads ending.
-    Shutdown,
     /// The next line of a log.
     Log,
 }
@@ -31,7 +29,7 @@ pub enum Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Spawn => "spawning the process",
+            Self::Spawn => "starting the process",
             Self::Handshake => "the handshake",
             Self::Connect => "waiting for the plugin to connect",
             Self::Write => "writing to the plugin",
@@ -39,7 +37,6 @@ impl fmt::Display for Phase {
             Self::State => "waiting for the state",
             Self::Stop => "stopping the plugin",
             Self::Drain => "waiting for calls in flight",
-            Self::Shutdown => "shutting down",
             Self::Log => "waiting for a log line",
         })
     }

@@ -13,7 +13,7 @@ mod refusal;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,13 +96,19 @@ impl Host {
     /// Binds an address and accepts plugins on it. Unless the builder named an `rpc_base_url`, the
     /// oldest listener that is bound is what supervised plugins are told to connect to.
     ///
-    /// # Blocking
-    /// For looking up a host name, if `address` is one, which has no limit; so give an address.
+    /// `address` is a literal such as `127.0.0.1:8000` or `[::1]:0`; port 0 takes a free one. Names are
+    /// not looked up, because that has no limit in time. Does not block.
     ///
     /// # Errors
+    /// - [`Error::Setting`] when `address` is no literal address.
     /// - [`Error::Io`] when the address cannot be bound, or no thread can be started.
     /// - [`Error::ThreadLimit`] when no thread is left. [`Error::ShutDown`].
-    pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener> {
+    pub fn listen(&self, address: &str) -> Result<Listener> {
+        let address: SocketAddr = address.parse().map_err(|_| Error::Setting {
+            name: "listen address",
+            problem: format!("{address:?} is not an address with a port, such as 127.0.0.1:8000")
+                .into(),
+        })?;
         let shared = self.shared();
         if shared.context.is_shut_down() {
             return Err(Error::ShutDown);

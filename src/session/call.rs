@@ -129,16 +129,29 @@ impl Session {
         params: &M::Params,
         timeout: Duration,
     ) -> Result<PendingCall<M>> {
+        let raw = self.try_start_call_raw(M::NAME, params, timeout)?;
+        Ok(PendingCall {
+            raw,
+            method: PhantomData,
+        })
+    }
+
+    /// [`try_start_call`](Self::try_start_call) for a method by name.
+    ///
+    /// # Errors
+    /// As [`try_start_call`](Self::try_start_call).
+    pub fn try_start_call_raw(
+        &self,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<PendingReply> {
         let id = RequestId::generate();
         let shared = self.shared();
         let connection = shared.active_connection();
         let connection = connection.inspect_err(|error| shared.counters.count_failure(error))?;
-        let raw = shared.start_call_on(&connection, |connection| {
-            connection.try_start(id, M::NAME, params, timeout)
-        })?;
-        Ok(PendingCall {
-            raw,
-            method: PhantomData,
+        shared.start_call_on(&connection, |connection| {
+            connection.try_start(id, method, params, timeout)
         })
     }
 

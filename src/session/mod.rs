@@ -185,7 +185,9 @@ impl Session {
     /// - [`Error::State`], at once, when the state cannot come any more without somebody asking for
     ///   it: the plugin has errored or is stopped.
     /// - [`Error::NotLoaded`] when it is unloaded.
-    /// - [`Error::Timeout`] with [`Phase::State`].
+    /// - [`Error::Start`], at once, when it has errored because no process came to be.
+    /// - [`Error::Timeout`] with what it was still at: [`Phase::Spawn`], [`Phase::Connect`] or
+    ///   [`Phase::State`].
     pub fn wait_for(&self, state: ReportedState, timeout: Duration) -> Result<()> {
         self.shared.state.wait_for(self.shared.id, state, timeout)
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::connection::Connection;
 use crate::auth::Secret;
 use crate::deadline::Deadline;
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, Phase, Result, StartError};
 use crate::id::InstallationId;
 use crate::reaper::Run;
 use crate::state::{ActiveState, ReportedState};
@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(super) started_at: Option<SystemTime>,
     pub(super) message: Option<Arc<str>>,
     pub(super) details: Arc<Map<String, Value>>,
+    /// Why no process came to be, if that is why it is errored.
+    pub(super) start_error: Option<Arc<StartError>>,
     /// The run whose process may connect; 0 before the first.
     pub(super) run: Run,
     /// The secret with which the current run's token is sealed, until it is spent.
@@ -77,6 +79,26 @@ impl State {
         from
     }
 
+    /// Why no state can come that is not there yet.
+    fn failure(&self) -> Error {
+        match &self.start_error {
+            Some(error) if self.reported == ReportedState::Errored => Error::Start(error.clone()),
+            _ => Error::State {
+                state: self.reported,
+                message: self.message.clone(),
+            },
+        }
+    }
+
+    /// What is still being waited for on the way to a state.
+    fn phase_before(&self, target: ReportedState) -> Phase {
+        match self.reported {
+            ReportedState::Starting => Phase::Spawn,
+            ReportedState::Connecting if target == ReportedState::Active => Phase::Connect,
+            _ => Phase::State,
+        }
+    }
+
     /// Whether nothing is under way that could change the state by itself.
     fn is_settled(&self) -> bool {
         if self.starts_pending > 0 {
@@ -98,6 +120,7 @@ impl StateCell {
             started_at: None,
             message: None,
             details: Arc::default(),
+            start_error: None,
             run: 0,
             secret: None,
             connection: None,
@@ -142,13 +165,10 @@ impl StateCell {
                 return Err(Error::NotLoaded(id));
             }
             if state.is_settled() {
-                return Err(Error::State {
-                    state: state.reported,
-                    message: state.message.clone(),
-                });
+                return Err(state.failure());
             }
             if timed_out {
-                return Err(Error::timeout(Phase::State, timeout));
+                return Err(Error::timeout(state.phase_before(target), timeout));
             }
             // Looked at once more after the time is over: it may have come and passed.
             timed_out = self

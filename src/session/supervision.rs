@@ -229,6 +229,10 @@ impl Charge for SupervisedCharge {
                 let problem = self.problem(&failure, None);
                 log::error!("plugin {}: {failure}; giving up", shared.name);
                 let mut state = shared.state.lock();
+                state.start_error = match failure.cause {
+                    Cause::Start(error) => Some(Arc::new(error)),
+                    _ => None,
+                };
                 if state.wanted == ActiveState::Inactive {
                     // A stop came in meanwhile and is on its way to the reaper.
                     state.message = Some(problem.0);

@@ -85,7 +85,7 @@ fn waiting_is_judged_from_the_call_on() {
         matches!(
             error,
             Error::Timeout {
-                phase: Phase::State,
+                phase: Phase::Connect,
                 limit: SHORT
             }
         ),
