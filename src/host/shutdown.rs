@@ -3,10 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
+
 use super::HostShared;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::id::InstallationId;
+use crate::reaper::StopReport;
 use crate::session::{Session, Stopping};
 use crate::state::PluginMode;
 
@@ -34,7 +37,18 @@ impl ShutdownReport {
     pub fn is_complete(&self) -> bool {
         self.unfinished.is_empty() && self.threads.is_empty()
     }
+
+    fn count(&mut self, id: InstallationId, stopped: Option<StopReport>) {
+        match stopped {
+            Some(stopped) if stopped.killed => self.killed.push(id),
+            Some(_) => {}
+            None => self.unfinished.push(id),
+        }
+    }
 }
+
+/// Plugins, and where the report of each one's end will come.
+type Waits = Vec<(InstallationId, Receiver<StopReport>)>;
 
 impl HostShared {
     pub(super) fn shut_down(&self, timeout: Duration) -> ShutdownReport {
@@ -58,20 +72,31 @@ impl HostShared {
             listener.stop();
         }
         let mut report = ShutdownReport::default();
-        self.stop_all(timeout, deadline, &mut report);
+        let late = self.stop_all(timeout, deadline, &mut report);
         self.context.reaper.shut_down();
         let threads = &self.context.threads;
         let patience = deadline.instant().max(Instant::now() + THREADS_GRACE);
         if threads.join_all(Deadline::at(patience)) > 0 {
             report.threads = threads.names();
         }
+        // Letting go of a session kills what is left of its plugin, for which there was time.
+        for (id, stopped) in late {
+            report.count(id, stopped.try_recv().ok());
+        }
+        self.stopping.lock().clone_from(&report.unfinished);
         report.took = began.elapsed();
         *ended = Some(report.clone());
         report
     }
 
-    /// Stops all plugins at once and ends their sessions.
-    fn stop_all(&self, timeout: Duration, deadline: Deadline, report: &mut ShutdownReport) {
+    /// Stops all plugins at once and ends their sessions. Gives those that had not ended by the
+    /// deadline.
+    fn stop_all(
+        &self,
+        timeout: Duration,
+        deadline: Deadline,
+        report: &mut ShutdownReport,
+    ) -> Waits {
         let sessions: Vec<Session> = std::mem::take(&mut *self.sessions.write())
             .into_values()
             .collect();
@@ -91,16 +116,17 @@ impl HostShared {
                 Ok(Stopping::Connection(None)) | Err(_) => {}
             }
         }
+        let mut late = Vec::new();
         for (id, stopped) in waits {
             match stopped.recv_deadline(deadline.instant()) {
-                Ok(stopped) if stopped.killed => report.killed.push(id),
-                Ok(_) => {}
-                Err(_) => report.unfinished.push(id),
+                Ok(stopped) => report.count(id, Some(stopped)),
+                Err(_) => late.push((id, stopped)),
             }
         }
-        self.stopping.lock().clone_from(&report.unfinished);
+        *self.stopping.lock() = late.iter().map(|(id, _)| *id).collect();
         for session in sessions {
             session.discard();
         }
+        late
     }
 }

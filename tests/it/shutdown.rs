@@ -96,7 +96,7 @@ fn dropping_the_last_handle_ends_everything() {
 }
 
 #[test]
-fn a_host_that_cannot_end_in_time_says_what_is_left() {
+fn a_host_without_time_to_end_kills_and_says_so() {
     let mut host = TestHost::new("shutdown-late");
     let session = host.install(shell(
         &host,
@@ -106,12 +106,12 @@ fn a_host_that_cannot_end_in_time_says_what_is_left() {
     session.supervised().unwrap().start().unwrap();
     printed_url(&host, &session, 0);
     let report = host.shutdown(Duration::from_millis(1));
-    // No time for grace: it is killed at once, whether or not that is seen in time.
-    assert!(
-        report.killed == [session.id()] || report.unfinished == [session.id()],
-        "{report:?}"
-    );
-    // All the same it goes on until nothing is left.
+    // No time for grace. That it is gone may be seen only after the deadline, and counts then too.
+    if report.threads.is_empty() {
+        assert_eq!(report.killed, [session.id()], "{report:?}");
+        assert!(report.is_complete(), "{report:?}");
+    }
+    // On a machine that is too busy for that it goes on all the same, until nothing is left.
     drop(host.take());
     host.expect_no_threads();
 }
