@@ -13,7 +13,7 @@
 //! | 1 | `a_plugin_that_never_connects_is_killed_for_that` |
 //! | 1 | `a_close_ends_in_time_with_a_peer_that_neither_reads_nor_stops` |
 //! | 1 | `the_timeout_names_its_phase` |
-//! | 1 | `a_host_that_cannot_end_in_time_says_what_is_left` |
+//! | 1 | `a_host_without_time_to_end_kills_and_says_so` |
 //! | 1 | `a_time_without_end_is_one_that_never_comes` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
