@@ -5,7 +5,8 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    ANSWERING, FAILING, Program, Scratch, is_alive, manifest, pid, text, wait_for,
+    ANSWERING, FAILING, Program, Scratch, is_alive, make_pipe, manifest, pid, read_pipe, text,
+    wait_for_end,
 };
 
 /// Prints more than any pipe or queue holds, says so in a file, and waits to be ended.
@@ -82,6 +83,8 @@ fn a_reader_that_leaves_ends_the_run_in_order() {
 fn a_reader_that_is_stuck_holds_up_neither_plugins_nor_signals() {
     let scratch = Scratch::new();
     let folder = scratch.plugin("flooding", &manifest("flooding"), FLOODING);
+    let pipe = folder.join("flooded");
+    make_pipe(&pipe);
     let mut child = scratch
         .command(["run", "flooding"])
         .stdout(Stdio::piped())
@@ -90,12 +93,9 @@ fn a_reader_that_is_stuck_holds_up_neither_plugins_nor_signals() {
         .unwrap();
     // Open, and never read.
     let stdout = child.stdout.take().unwrap();
-    let flooded = wait_for("the plugin to get rid of its output", || {
-        let text = std::fs::read_to_string(folder.join("flooded")).ok()?;
-        Pid::from_raw(text.parse().ok()?)
-    });
+    let flooded = pid(&read_pipe("the plugin to get rid of its output", &pipe));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let status = wait_for("the end of the program", || child.try_wait().unwrap());
+    let status = wait_for_end(&mut child);
     assert_eq!(status.code(), Some(0));
     assert!(!is_alive(flooded));
     scratch.assert_nothing_left();

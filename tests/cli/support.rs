@@ -5,13 +5,14 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
 use serde_json::{Value, json};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -250,7 +251,7 @@ impl Program {
             stdout += &line;
             stdout.push('\n');
         }
-        let status = wait_for("the end of the program", || self.child.try_wait().unwrap());
+        let status = wait_for_end(&mut self.child);
         Output {
             status,
             stdout: stdout.into_bytes(),
@@ -280,14 +281,28 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Waits for a condition that nothing announces.
-pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+/// Waits for the end of the program.
+#[track_caller]
+pub(crate) fn wait_for_end(child: &mut Child) -> ExitStatus {
+    let watch = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    let limit = Timespec::try_from(DEADLINE).unwrap();
+    let ended = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&limit)).unwrap();
+    assert_eq!(ended, 1, "waited too long for the end of the program");
+    child.wait().unwrap()
+}
+
+/// Makes a named pipe.
+pub(crate) fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+/// Waits for somebody to write to a named pipe; gives what was written.
+#[track_caller]
+pub(crate) fn read_pipe(what: &str, path: &Path) -> String {
+    let (sender, receiver) = unbounded();
+    let path = path.to_owned();
+    thread::spawn(move || sender.send(fs::read_to_string(path).unwrap()));
+    let text = receiver.recv_timeout(DEADLINE);
+    text.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
