@@ -334,7 +334,11 @@ impl Reservation {
                 shared.enter(&mut state, ReportedState::Active, None);
             }
         });
-        connection.post_call(Ping::NAME, &Empty {}, on_outcome)
+        match connection.post_call(Ping::NAME, &Empty {}, on_outcome) {
+            // It has ended already: the reading thread tells, and the process's exit says why.
+            Err(Error::Disconnected(_)) => Ok(()),
+            result => result,
+        }
     }
 
     /// Lets others try; gives whether the reservation was valid until now.

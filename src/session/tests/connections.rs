@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use super::support::{Bench, GO, LONG, Plugin, connect};
+use super::support::{Bench, GO, LONG, Plugin, connect, until};
 use crate::duplex::memory;
 use crate::error::Error;
 use crate::id::InstallationId;
@@ -127,6 +127,23 @@ fn a_deactivated_plugin_sees_close_1000_and_may_not_connect() {
         bench.session.set_active_state(ActiveState::Active).unwrap();
         assert_eq!(bench.session.reported_state(), ReportedState::Connecting);
     }
+    bench.ping(&bench.connect());
+}
+
+#[test]
+fn a_connection_that_ends_before_its_first_ping_was_one_all_the_same() {
+    let bench = Bench::new();
+    let reservation = bench.session.shared().reserve(&Credential::Vouched);
+    let (ours, theirs) = memory::pair(1);
+    drop(theirs);
+    reservation
+        .unwrap()
+        .attach(Box::new(ours), &Peer::default(), true)
+        .unwrap();
+    until("room for the next", || {
+        bench.session.shared().state.lock().connection.is_none()
+    });
+    assert_eq!(bench.session.counters().connections, 1);
     bench.ping(&bench.connect());
 }
 
