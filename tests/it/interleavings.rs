@@ -1,7 +1,9 @@
 //! Requests that meet: loads, unloads, starts, stops and shutdowns from several threads or in quick
 //! succession. Each of these once left a plugin, or a caller, hanging.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plugin_runner::duplex::memory;
@@ -102,10 +104,12 @@ fn a_start_is_never_answered_with_the_error_before_it() {
     let before = format!("[ -e '{}' ] || exit 3", flag.display());
     let session = host.install(answering(&host, "flaky", &before));
     let supervised = session.supervised().unwrap();
+    let mut events = host.events();
     for _ in 0..40 {
         let _ = std::fs::remove_file(&flag);
         supervised.start().unwrap();
-        // In any state on the way to the error, or in it.
+        // In the moment in which it errs: the reaper is not done with it yet.
+        events.until(session.id(), ReportedState::Errored);
         std::fs::write(&flag, "").unwrap();
         supervised.start().unwrap();
         session
@@ -115,15 +119,25 @@ fn a_start_is_never_answered_with_the_error_before_it() {
     }
 }
 
+/// Writes into the gate of a [`breaking`] plugin. Open both ways, which never waits for a reader; what
+/// was written is there for as long as the file is held.
+fn open_gate(gate: &Path) -> File {
+    let mut file = File::options().read(true).write(true).open(gate).unwrap();
+    file.write_all(b"\n").unwrap();
+    file
+}
+
 /// A plugin that breaks the rules when it is called, and lives on until something is written into
 /// the gate.
 fn breaking(host: &TestHost, id: &str) -> (Session, PathBuf) {
     let gate = host.folder().join(format!("gate-{id}"));
     let script = format!(
         r#"mkfifo '{0}' 2>/dev/null
+        # The host reads no more after the break, and that must not end it.
+        trap "" PIPE
         while read -r line; do
             id=${{line#*\"id\":\"}}; id=${{id%%\"*}}
-            case $line in *break*) printf '%09999d\n' 0 ;; esac
+            case $line in *break*) printf '%09999d\n' 0 2>/dev/null ;; esac
             printf '{{"jsonrpc":"2.0","id":"%s","error":{{"code":-32601,"message":"no"}}}}\n' "$id"
         done
         read -r line < '{0}'"#,
@@ -145,7 +159,7 @@ fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
     events.until(session.id(), ReportedState::Active);
     events.expect(session.id(), &[ReportedState::Connecting]);
     session.supervised().unwrap().start().unwrap();
-    std::fs::write(gate, "\n").unwrap();
+    let _gate = open_gate(&gate);
     let ended = events.expect(session.id(), &[ReportedState::Restarting]);
     assert_eq!(ended.details["cause"], "misbehaved", "{ended:?}");
     assert_eq!(ended.details["restarting_after_seconds"], 0.0);
@@ -173,7 +187,7 @@ fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
         .connect(ours, &plugin_runner::Peer::default())
         .unwrap();
     events.expect(session.id(), &[ReportedState::Active]);
-    std::fs::write(gate, "\n").unwrap();
+    let _gate = open_gate(&gate);
     let ended = events.until(session.id(), ReportedState::Restarting);
     assert_eq!(ended.details["cause"], "exited", "{ended:?}");
     active(&session);
