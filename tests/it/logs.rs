@@ -22,7 +22,8 @@ fn next(follower: &mut Follower) -> String {
 fn both_streams_are_in_the_file_at_the_follower_and_at_the_tap() {
     let host = TestHost::new("logs");
     // One stream at a time: the order between two pipes is not known.
-    let script = "echo one; echo two; echo three >&2; printf 'no end'; exec sleep 1000";
+    // What has no end is written before the last line that is waited for.
+    let script = "echo one; echo two; printf 'no end'; echo three >&2; exec sleep 1000";
     let session = host.install(shell(&host, "talker", script));
     session.supervised().unwrap().start().unwrap();
     for (stream, text) in [
