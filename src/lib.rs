@@ -7,6 +7,8 @@ mod config;
 mod deadline;
 pub mod duplex;
 pub mod error;
+#[doc(hidden)]
+pub mod fault;
 mod host;
 mod id;
 mod listener;

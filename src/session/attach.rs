@@ -19,6 +19,7 @@ use crate::auth::SealedToken;
 use crate::deadline::Deadline;
 use crate::duplex::{Duplex, DuplexSettings, close_code};
 use crate::error::{Disconnect, Error, Result, RpcError};
+use crate::fault;
 use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
 use crate::reaper::Run;
@@ -206,6 +207,7 @@ impl Reservation {
     ) -> Result<()> {
         let shared = self.shared.clone();
         let context = &shared.context;
+        fault::point(fault::RESERVED, shared.id);
         let record = match shared.mode {
             // Its token or manifest may have been replaced in the store.
             PluginMode::External => shared.refreshed_record()?,
@@ -266,6 +268,7 @@ impl Reservation {
             drop(reading);
             return Err(error);
         }
+        fault::point(fault::ATTACHED, shared.id);
         log::info!("plugin {}: connected{}", shared.name, described(peer));
         if first_ping {
             self.ping_first(&connection)?;

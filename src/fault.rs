@@ -1,0 +1,187 @@
+//! Fault points: named places in the code where a test can hold a thread, or take away the effect of
+//! what comes next, so that races are brought about on purpose and not by luck.
+//!
+//! Without the private feature `_fault` nothing of this is in the program. With it, a point that
+//! nobody has armed costs the reading of one atomic number.
+//!
+//! | point | where |
+//! | --- | --- |
+//! | [`PREPARING`] | a run is about to be prepared, on its own thread |
+//! | [`SPAWNED`] | the process exists, and nobody has been told |
+//! | [`EXITED`] | the end of the process has been noticed; its group lives and it is not reaped |
+//! | [`REAPED`] | the process is reaped; what follows is not decided |
+//! | [`SIGNALLING`] | the group is about to be signalled; losing it is a process that cannot be killed |
+//! | [`RESERVED`] | a newcomer has been let in and has spent its token; it is not attached |
+//! | [`ATTACHED`] | the connection is the session's; its answer to the handshake is not yet read |
+
+#[cfg(feature = "_fault")]
+pub use armed::{Hold, Loss, hold, lose};
+
+use crate::id::InstallationId;
+
+/// See the table of the [module](self).
+pub const PREPARING: &str = "preparing";
+/// See the table of the [module](self).
+pub const SPAWNED: &str = "spawned";
+/// See the table of the [module](self).
+pub const EXITED: &str = "exited";
+/// See the table of the [module](self).
+pub const REAPED: &str = "reaped";
+/// See the table of the [module](self).
+pub const SIGNALLING: &str = "signalling";
+/// See the table of the [module](self).
+pub const RESERVED: &str = "reserved";
+/// See the table of the [module](self).
+pub const ATTACHED: &str = "attached";
+
+/// Comes past a point: waits if a test holds it there.
+#[inline]
+pub(crate) fn point(name: &'static str, plugin: InstallationId) {
+    #[cfg(feature = "_fault")]
+    armed::point(name, plugin);
+    #[cfg(not(feature = "_fault"))]
+    let _ = (name, plugin);
+}
+
+/// Whether what comes next is to have no effect.
+#[inline]
+pub(crate) fn is_lost(name: &'static str, plugin: InstallationId) -> bool {
+    #[cfg(feature = "_fault")]
+    return armed::is_lost(name, plugin);
+    #[cfg(not(feature = "_fault"))]
+    {
+        let _ = (name, plugin);
+        false
+    }
+}
+
+#[cfg(feature = "_fault")]
+mod armed {
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use crossbeam_channel::{Receiver, Sender, bounded};
+    use parking_lot::Mutex;
+
+    use crate::id::InstallationId;
+
+    struct Armed {
+        number: u64,
+        name: &'static str,
+        plugin: InstallationId,
+        effect: Effect,
+    }
+
+    enum Effect {
+        /// Where the thread that comes says so, and where it waits; `None` once one has come.
+        Hold(Option<(Sender<()>, Receiver<()>)>),
+        Lose,
+    }
+
+    static POINTS: Mutex<Vec<Armed>> = Mutex::new(Vec::new());
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    static LAST: AtomicU64 = AtomicU64::new(0);
+
+    fn arm(name: &'static str, plugin: InstallationId, effect: Effect) -> u64 {
+        let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut points = POINTS.lock();
+        points.push(Armed {
+            number,
+            name,
+            plugin,
+            effect,
+        });
+        COUNT.store(points.len(), Ordering::SeqCst);
+        number
+    }
+
+    fn disarm(number: u64) {
+        let mut points = POINTS.lock();
+        points.retain(|armed| armed.number != number);
+        COUNT.store(points.len(), Ordering::SeqCst);
+    }
+
+    /// A point at which the next thread that comes there for this plugin is held. Dropping it lets
+    /// the thread go.
+    #[derive(Debug)]
+    pub struct Hold {
+        number: u64,
+        reached: Receiver<()>,
+        /// Dropped to let the thread go.
+        _release: Sender<()>,
+    }
+
+    /// Holds the next thread that comes to the point for this plugin, that one alone.
+    pub fn hold(name: &'static str, plugin: InstallationId) -> Hold {
+        let (reach, reached) = bounded(1);
+        let (release, released) = bounded(0);
+        Hold {
+            number: arm(name, plugin, Effect::Hold(Some((reach, released)))),
+            reached,
+            _release: release,
+        }
+    }
+
+    impl Hold {
+        /// Waits until a thread is held there; gives whether one came in time.
+        pub fn reached(&self, timeout: Duration) -> bool {
+            self.reached.recv_timeout(timeout).is_ok()
+        }
+
+        /// Lets the thread go.
+        pub fn release(self) {}
+    }
+
+    impl Drop for Hold {
+        fn drop(&mut self) {
+            disarm(self.number);
+        }
+    }
+
+    /// A point at which, for this plugin, what comes next has no effect. Dropping it ends that.
+    #[derive(Debug)]
+    pub struct Loss(u64);
+
+    /// Takes away the effect of what comes after the point, for this plugin.
+    pub fn lose(name: &'static str, plugin: InstallationId) -> Loss {
+        Loss(arm(name, plugin, Effect::Lose))
+    }
+
+    impl Drop for Loss {
+        fn drop(&mut self) {
+            disarm(self.0);
+        }
+    }
+
+    pub(super) fn point(name: &'static str, plugin: InstallationId) {
+        if COUNT.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let held = {
+            let mut points = POINTS.lock();
+            points
+                .iter_mut()
+                .filter(|armed| armed.name == name && armed.plugin == plugin)
+                .find_map(|armed| match &mut armed.effect {
+                    Effect::Hold(held) => held.take(),
+                    Effect::Lose => None,
+                })
+        };
+        if let Some((reach, released)) = held {
+            let _ = reach.send(());
+            // Nothing is ever sent: it ends when the hold is dropped.
+            let _ = released.recv();
+        }
+    }
+
+    pub(super) fn is_lost(name: &'static str, plugin: InstallationId) -> bool {
+        if COUNT.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let points = POINTS.lock();
+        points.iter().any(|armed| {
+            let is_here = armed.name == name && armed.plugin == plugin;
+            is_here && matches!(armed.effect, Effect::Lose)
+        })
+    }
+}

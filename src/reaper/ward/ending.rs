@@ -1,0 +1,239 @@
+//! How a run ends: its connection, its output, its process; and what follows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Phase, Ward, after};
+use crate::error::{Disconnect, StartError};
+use crate::fault;
+use crate::process::ExitReason;
+use crate::reaper::charge::{Cause, Failure, Run, Transition};
+use crate::reaper::policy::{Decision, End};
+use crate::reaper::{Context, StopReport};
+
+/// How long the output and the messages of an ended process may take to arrive before its end is
+/// acted upon all the same.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The same when somebody waits for the plugin to be stopped.
+pub(super) const LAST_WORDS_AT_STOP: Duration = Duration::from_millis(150);
+
+/// A process that is gone, and what of it is still on its way.
+pub(super) struct Ended {
+    output_pending: bool,
+    /// What it sent last is still being read.
+    pub(super) connection_pending: bool,
+    exit: ExitReason,
+    pid: u32,
+    uptime: Duration,
+    pub(super) active_for: Option<Duration>,
+    cause: Option<Cause>,
+}
+
+impl Ward {
+    /// The connection of this run has ended, and all that came over it has been read.
+    pub(in crate::reaper) fn disconnected(
+        &mut self,
+        context: &Context<'_>,
+        run: Run,
+        cause: Arc<Disconnect>,
+    ) {
+        if run != self.run {
+            return;
+        }
+        let grace = self.charge.settings().disconnect_grace;
+        let blamed = || is_plugins_fault(&cause).then(|| Cause::Misbehaved(cause.clone()));
+        match &mut self.phase {
+            Phase::Running(running) => {
+                running.connected = false;
+                running.cause = running.cause.take().or_else(blamed);
+                if self.stop.is_none() {
+                    let until = after(Instant::now(), grace);
+                    running.patience = Some((until, Cause::ConnectionLost { cause, grace }));
+                }
+            }
+            Phase::Ending(ended, _) => {
+                ended.connection_pending = false;
+                ended.cause = ended.cause.take().or_else(blamed);
+                self.end_if_complete(context);
+            }
+            _ => {}
+        }
+    }
+
+    /// The last output of this run is in the log.
+    pub(in crate::reaper) fn drained(&mut self, context: &Context<'_>, run: Run) {
+        if run != self.run {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Ending(ended, _) => {
+                ended.output_pending = false;
+                self.end_if_complete(context);
+            }
+            // It closed its output and lives on: at its end there will be nothing to wait for.
+            Phase::Running(running) => running.output = None,
+            _ => {}
+        }
+    }
+
+    pub(super) fn end_if_complete(&mut self, context: &Context<'_>) {
+        if matches!(&self.phase, Phase::Ending(ended, _) if !ended.output_pending && !ended.connection_pending)
+        {
+            self.ended(context);
+        }
+    }
+
+    /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
+    pub(in crate::reaper) fn exited(&mut self, context: &Context<'_>) {
+        let now = Instant::now();
+        let running = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Running(running) => running,
+            other => {
+                self.phase = other;
+                return;
+            }
+        };
+        let pid = running.process.pid();
+        fault::point(fault::EXITED, self.charge.id());
+        let exit = running.process.finish();
+        fault::point(fault::REAPED, self.charge.id());
+        let patience = if self.stop.is_some() {
+            LAST_WORDS_AT_STOP
+        } else {
+            LAST_WORDS
+        };
+        let ended = Ended {
+            output_pending: running.output.is_some(),
+            connection_pending: running.connected,
+            exit,
+            pid,
+            uptime: now.saturating_duration_since(running.spawned_at),
+            active_for: running
+                .active_since
+                .map(|since| now.saturating_duration_since(since)),
+            cause: running.cause,
+        };
+        // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
+        drop(running.output);
+        if let Some(stop) = &mut self.stop {
+            stop.exit = Some(exit);
+        }
+        self.phase = Phase::Ending(ended, now + patience);
+        self.end_if_complete(context);
+    }
+
+    /// Everything of the run is over: decides what follows.
+    pub(super) fn ended(&mut self, context: &Context<'_>) {
+        let Phase::Ending(ended, _) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return;
+        };
+        self.charge.ended(self.run, ended.exit);
+        if self.stop.is_some() {
+            self.stopped();
+            if self.start_again {
+                self.begin_anew(context);
+            }
+            return;
+        }
+        let requested =
+            ended.cause.is_none() && ended.exit.is_clean() && ended.active_for.is_some();
+        let end = if requested {
+            End::Requested
+        } else {
+            End::Crash
+        };
+        let failure = Failure {
+            cause: ended.cause.unwrap_or(Cause::Exited),
+            exit: Some(ended.exit),
+            pid: Some(ended.pid),
+            uptime: Some(ended.uptime),
+            restarts: self.history.restarts(),
+        };
+        if self.start_again {
+            // It is told as any other end, so that nobody wonders where the process went.
+            self.charge.transition(Transition::Restarting {
+                failure,
+                after: Duration::ZERO,
+            });
+            self.begin_anew(context);
+            return;
+        }
+        self.decide(end, ended.active_for, failure);
+    }
+
+    pub(super) fn decide(&mut self, end: End, active_for: Option<Duration>, failure: Failure) {
+        match self
+            .history
+            .decide(&self.charge.settings().policy, end, active_for)
+        {
+            Decision::Restart(wait) => {
+                self.phase = Phase::BackingOff {
+                    until: after(Instant::now(), wait),
+                };
+                self.charge.transition(Transition::Restarting {
+                    failure,
+                    after: wait,
+                });
+            }
+            Decision::GiveUp => {
+                self.phase = Phase::Idle;
+                self.charge.transition(Transition::Errored { failure });
+            }
+        }
+    }
+
+    /// Nothing is left: tells those who wait.
+    pub(super) fn stopped(&mut self) {
+        self.phase = Phase::Idle;
+        self.charge.transition(Transition::Inactive);
+        if let Some(stop) = self.stop.take() {
+            let report = StopReport {
+                exit: stop.exit,
+                killed: stop.killed,
+                took: stop.since.elapsed(),
+            };
+            for waiter in stop.waiters {
+                // Room for one is kept in each; a waiter whose time ran out is gone.
+                let _ = waiter.try_send(report.clone());
+            }
+        }
+    }
+
+    /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
+    pub(in crate::reaper) fn give_up(&mut self, panic: &str) {
+        // Dropping a process that has not been reaped kills its group and reaps it.
+        self.phase = Phase::Idle;
+        self.start_again = false;
+        self.charge.ended(self.run, ExitReason::Unknown);
+        let error = std::io::Error::other(format!("supervision panicked: {panic}"));
+        let failure = Failure {
+            cause: Cause::Start(StartError::Prepare(Box::new(crate::Error::io(
+                "supervise",
+                error,
+            )))),
+            exit: None,
+            pid: None,
+            uptime: None,
+            restarts: self.history.restarts(),
+        };
+        if self.stop.is_some() {
+            self.stopped();
+        } else {
+            self.charge.transition(Transition::Errored { failure });
+        }
+    }
+}
+
+/// Whether a connection ended because of what the plugin did on it, so that its exit, whatever
+/// the status, is not a request to be started again.
+fn is_plugins_fault(cause: &Disconnect) -> bool {
+    matches!(
+        cause,
+        Disconnect::Stalled { .. }
+            | Disconnect::Unresponsive { .. }
+            | Disconnect::TooLarge { .. }
+            | Disconnect::NotUtf8
+            | Disconnect::Violation(_)
+            | Disconnect::ControlOverflow
+    )
+}

@@ -1,0 +1,246 @@
+//! The supervision of one plugin: a state machine that the reaper's thread drives with commands,
+//! exits and the time. It is the only place that holds the plugin's process, so there is at most
+//! one.
+//!
+//! What lives here: the phases, commands and timers. How a run begins is in `beginning`, how it ends
+//! and what follows in `ending`.
+
+mod beginning;
+mod ending;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use rustix::process::Signal;
+
+use super::charge::{Cancel, Cause, Charge, OutputGuard, Run, Transition};
+use super::policy::History;
+use super::{Context, StopReport};
+use crate::fault;
+use crate::process::{ExitReason, ExitWatch, Process};
+use beginning::Busy;
+use ending::{Ended, LAST_WORDS_AT_STOP};
+
+pub(super) struct Ward {
+    charge: Arc<dyn Charge>,
+    run: Run,
+    history: History,
+    phase: Phase,
+    /// A stop under way, whatever the phase.
+    stop: Option<Stop>,
+    /// A start was asked for that has to wait for the end of what there is.
+    start_again: bool,
+    /// The session is gone: nothing is started any more.
+    forgotten: bool,
+}
+
+enum Phase {
+    Idle,
+    Preparing {
+        cancel: Cancel,
+    },
+    /// The program's file is open for writing; most likely in a child that is about to execute.
+    Busy(Busy),
+    Running(Running),
+    /// The process is gone; its last output and messages are on their way.
+    Ending(Ended, Instant),
+    BackingOff {
+        until: Instant,
+    },
+}
+
+struct Running {
+    process: Process,
+    spawned_at: Instant,
+    /// When it first became active.
+    active_since: Option<Instant>,
+    /// It must have connected, or ended, by then.
+    patience: Option<(Instant, Cause)>,
+    /// What the host did to it first.
+    cause: Option<Cause>,
+    /// Held until its end; `None` once all of its output is in the log.
+    output: Option<OutputGuard>,
+    /// It has a connection.
+    connected: bool,
+}
+
+struct Stop {
+    since: Instant,
+    terminate_at: Option<Instant>,
+    kill_at: Option<Instant>,
+    killed: bool,
+    waiters: Vec<Sender<StopReport>>,
+    exit: Option<ExitReason>,
+}
+
+impl Ward {
+    pub(super) fn new(charge: Arc<dyn Charge>) -> Self {
+        Self {
+            charge,
+            run: 0,
+            history: History::default(),
+            phase: Phase::Idle,
+            stop: None,
+            start_again: false,
+            forgotten: false,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
+    /// Whether it can be let go of.
+    pub(super) fn is_over(&self) -> bool {
+        self.forgotten && self.is_idle()
+    }
+
+    /// The session is gone. Whatever is left of the plugin goes too.
+    pub(super) fn forget(&mut self) {
+        self.forgotten = true;
+        self.end();
+    }
+
+    /// Kills what runs, without any grace.
+    pub(super) fn end(&mut self) {
+        if !self.is_idle() {
+            self.stop(Duration::ZERO, None);
+        }
+    }
+
+    /// When [`attend`](Self::attend) has something to do though nothing happened.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Idle | Phase::Preparing { .. } => None,
+            Phase::Busy(busy) => Some(busy.next_try),
+            Phase::Ending(_, until) | Phase::BackingOff { until } => Some(*until),
+            Phase::Running(running) => {
+                let stop = self.stop.as_ref();
+                let times = [
+                    running.patience.as_ref().map(|(until, _)| *until),
+                    stop.and_then(|stop| stop.terminate_at),
+                    stop.and_then(|stop| stop.kill_at),
+                ];
+                times.into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// The descriptor that tells of the process's end.
+    pub(super) fn watch(&self) -> Option<&ExitWatch> {
+        match &self.phase {
+            Phase::Running(running) => Some(running.process.watch()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn start(&mut self, context: &Context<'_>) {
+        match &self.phase {
+            Phase::Idle => self.begin_anew(context),
+            // Somebody does not want to wait; the counting goes on.
+            Phase::BackingOff { .. } => self.begin(context),
+            // What is there lives and is wanted.
+            Phase::Preparing { .. } | Phase::Busy(_) if self.stop.is_none() => {}
+            Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
+            // It is ending, or about to.
+            Phase::Preparing { .. } | Phase::Busy(_) | Phase::Running(_) | Phase::Ending(..) => {
+                self.start_again = true;
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, grace: Duration, done: Option<Sender<StopReport>>) {
+        self.start_again = false;
+        let now = Instant::now();
+        let first = self.stop.is_none();
+        let stop = self.stop.get_or_insert_with(|| Stop {
+            since: now,
+            terminate_at: Some(after(now, grace / 2)),
+            kill_at: Some(after(now, grace)),
+            killed: false,
+            waiters: Vec::new(),
+            exit: None,
+        });
+        stop.waiters.extend(done);
+        if !first {
+            // A second stop may be in more of a hurry than the first.
+            if let Some(kill_at) = &mut stop.kill_at {
+                *kill_at = (*kill_at).min(after(now, grace));
+            }
+            return;
+        }
+        match &mut self.phase {
+            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } => self.stopped(),
+            Phase::Preparing { cancel } => {
+                cancel.cancel();
+                self.charge.transition(Transition::Stopping);
+            }
+            Phase::Running(running) => {
+                running.patience = None;
+                // Told before the process is, whose last words come after it then.
+                self.charge.transition(Transition::Stopping);
+                signal(&*self.charge, &running.process, Signal::INT);
+            }
+            Phase::Ending(_, until) => {
+                *until = (*until).min(now + LAST_WORDS_AT_STOP);
+                self.charge.transition(Transition::Stopping);
+            }
+        }
+    }
+
+    /// Looks at the clock.
+    pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
+        match &mut self.phase {
+            Phase::Idle | Phase::Preparing { .. } => {}
+            Phase::Busy(busy) => {
+                if busy.next_try <= now
+                    && let Phase::Busy(busy) = std::mem::replace(&mut self.phase, Phase::Idle)
+                {
+                    self.spawn(context, busy.command, busy.give_up_at);
+                }
+            }
+            Phase::BackingOff { until } => {
+                if *until <= now {
+                    self.begin(context);
+                }
+            }
+            Phase::Ending(_, until) => {
+                if *until <= now {
+                    log::debug!(
+                        "plugin {}: output still open after the end",
+                        self.charge.id()
+                    );
+                    self.ended(context);
+                }
+            }
+            Phase::Running(running) => {
+                if let Some((_, cause)) = running.patience.take_if(|(until, _)| *until <= now) {
+                    running.cause.get_or_insert(cause);
+                    signal(&*self.charge, &running.process, Signal::KILL);
+                }
+                let Some(stop) = &mut self.stop else { return };
+                if stop.kill_at.take_if(|at| *at <= now).is_some() {
+                    stop.terminate_at = None;
+                    stop.killed = true;
+                    signal(&*self.charge, &running.process, Signal::KILL);
+                } else if stop.terminate_at.take_if(|at| *at <= now).is_some() {
+                    // A host started in the background may have handed down an ignored SIGINT.
+                    signal(&*self.charge, &running.process, Signal::TERM);
+                }
+            }
+        }
+    }
+}
+
+/// `now` and so much later; anything over a year is a year, so that no setting can overflow.
+fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(Duration::from_secs(365 * 24 * 60 * 60))
+}
+
+/// Signals the process's group. A test may have it that the signal does nothing.
+fn signal(charge: &dyn Charge, process: &Process, signal: Signal) {
+    if !fault::is_lost(fault::SIGNALLING, charge.id()) {
+        process.signal_group(signal);
+    }
+}
