@@ -19,11 +19,13 @@ mod validate;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode};
 
 use failure::Failure;
@@ -68,6 +70,9 @@ enum Command {
     /// The built-in sample plugin; started by `run`.
     #[command(hide = true)]
     SamplePlugin,
+    /// Ends what a killed host has left; started by `run`.
+    #[command(hide = true)]
+    Keeper,
 }
 
 /// What `run` is told.
@@ -141,6 +146,7 @@ pub(crate) fn main() -> ExitCode {
             log_to_standard_error(0);
             sample::run().map_err(Failure::from)
         }
+        Command::Keeper => keep().map_err(|error| plugin_runner::Error::io("keep", error).into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -150,6 +156,14 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Keeps the host that started this process, and heeds no signal that can be ignored meanwhile.
+fn keep() -> io::Result<()> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
+    plugin_runner::keeper::serve()
 }
 
 /// Shows help, or says in one sentence what is wrong with the arguments.

@@ -14,8 +14,8 @@ use crossbeam_channel::{Receiver, bounded, select};
 use plugin_runner::auth::{Token, connection_url};
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
-    ActiveState, Host, InstallationId, Listener, PluginMode, ReportedState, RestartPolicy, Session,
-    ShutdownReport, StateChange, Timeouts,
+    ActiveState, Host, InstallationId, Keeper, Listener, PluginMode, ReportedState, RestartPolicy,
+    Session, ShutdownReport, StateChange, Timeouts,
 };
 
 use super::failure::Failure;
@@ -166,6 +166,13 @@ fn host(
         .timeouts(timeouts)
         .restart_policy(policy)
         .on_output(move |id, _, line| lines.push(id, line.stream, &line.text));
+    // This program is its own keeper. Where it cannot tell its path, a shell is.
+    if let Ok(program) = std::env::current_exe() {
+        builder = builder.keeper(Keeper::Command {
+            program,
+            args: vec!["keeper".into()],
+        });
+    }
     for Variable { name, value } in &arguments.env {
         if value.is_none() {
             builder = builder.pass_variable(name);

@@ -12,8 +12,11 @@ use crate::auth::{Token, connection_url};
 use crate::config::{Limits, Timeouts};
 use crate::error::{Error, Result, RpcError};
 use crate::id::InstallationId;
+use crate::keeper::link::KeeperLink;
+use crate::keeper::{Keeper, KeeperStatus};
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
+use crate::process::descendants::{self, Cookie};
 use crate::protocol::jsonrpc::ResultObject;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
@@ -42,6 +45,8 @@ pub struct HostBuilder {
     methods: Methods,
     store: Arc<dyn Store>,
     thread_limit: Option<usize>,
+    keeper: Keeper,
+    find_descendants: bool,
 }
 
 impl Default for HostBuilder {
@@ -61,6 +66,8 @@ impl Default for HostBuilder {
             methods: Methods::default(),
             store: Arc::new(MemoryStore::default()),
             thread_limit: None,
+            keeper: Keeper::default(),
+            find_descendants: true,
         }
     }
 }
@@ -191,6 +198,22 @@ impl HostBuilder {
         self
     }
 
+    /// What ends the plugins of a host that is killed. Default [`Keeper::Shell`].
+    pub fn keeper(mut self, keeper: Keeper) -> Self {
+        self.keeper = keeper;
+        self
+    }
+
+    /// Whether descendants of plugins that left their process group are looked for and killed, when
+    /// the plugin ends and when the host does. Default true. They are known by a random number in
+    /// their environment (`PLUGIN_RUNNER_COOKIE`), which only Linux shows. What escapes all the same:
+    /// a process that was given another environment or wrote over its own, that runs as a user whose
+    /// processes the host may not look at, or that `/proc` does not show.
+    pub fn find_descendants(mut self, yes: bool) -> Self {
+        self.find_descendants = yes;
+        self
+    }
+
     /// Checks the settings and starts the host's reaper thread.
     ///
     /// # Errors
@@ -220,6 +243,11 @@ impl HostBuilder {
             ))),
             RuntimeProvider::None | RuntimeProvider::Sprites => None,
         };
+        let keeper = KeeperStatus::default();
+        let cookie = (self.find_descendants && descendants::ARE_FOUND)
+            .then(Cookie::generate)
+            .transpose()?;
+        let link = KeeperLink::new(self.keeper, cookie.clone(), threads.clone(), keeper.clone());
         let context = HostContext {
             data: self.data,
             limits: self.limits,
@@ -227,7 +255,9 @@ impl HostBuilder {
             policy: self.policy,
             log_settings: self.log_settings,
             output_tap: self.output_tap,
-            reaper: Reaper::start(&threads)?,
+            reaper: Reaper::start(&threads, link, cookie.clone())?,
+            cookie,
+            keeper,
             threads,
             store: self.store,
             feed: Feed::default(),

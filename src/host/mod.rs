@@ -20,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::duplex::{Duplex, close_code};
 use crate::error::{Error, Phase, Result};
 use crate::id::InstallationId;
+use crate::keeper::Guarantees;
 use crate::listener::ListenerStop;
 use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
@@ -125,6 +126,15 @@ impl Host {
     /// Where supervised plugins run.
     pub fn runtime_provider(&self) -> RuntimeProvider {
         self.context().provider
+    }
+
+    /// What this host can promise of the processes that it starts, as things are now.
+    ///
+    /// That there is no keeper to be had may show only once it was needed, with the first supervised
+    /// plugin.
+    pub fn guarantees(&self) -> Guarantees {
+        let context = self.context();
+        Guarantees::of(&context.keeper, context.cookie.is_some())
     }
 
     /// The thread budget.

@@ -7,6 +7,7 @@
 //! system has no pidfd each [`ExitWatch`] has a thread that waits.
 
 mod command;
+pub(crate) mod descendants;
 mod environment;
 mod exit;
 
@@ -134,15 +135,17 @@ impl Process {
         }
     }
 
-    /// Kills what is left of the group and reaps the process, which must have ended.
-    pub(crate) fn finish(mut self) -> ExitReason {
+    /// Kills what is left of the group and reaps the process, which must have ended. What has to be
+    /// done while the id of the group cannot be somebody else's is done in between.
+    pub(crate) fn finish(mut self, before_reaping: impl FnOnce()) -> ExitReason {
+        // A zombie leader still holds the id of its group.
+        self.signal_group(Signal::KILL);
+        before_reaping();
         self.reap()
     }
 
     fn reap(&mut self) -> ExitReason {
         self.reaped = true;
-        // A zombie leader still holds the id of its group.
-        self.signal_group(Signal::KILL);
         match self.child.wait() {
             Ok(status) => ExitReason::from(status),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
@@ -159,6 +162,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.reaped {
+            self.signal_group(Signal::KILL);
             self.reap();
         }
     }

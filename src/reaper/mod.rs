@@ -13,6 +13,7 @@ mod charge;
 pub(crate) mod policy;
 mod ward;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -30,6 +31,8 @@ pub(crate) use charge::{
 };
 
 use crate::error::{Disconnect, Error, Result, StartError};
+use crate::keeper::link::KeeperLink;
+use crate::process::descendants::{Cookie, Swept};
 use crate::process::{ExitReason, ProcessCommand};
 use crate::thread::{Threads, panic_text};
 use ward::Ward;
@@ -84,11 +87,19 @@ enum Order {
     Drained {
         run: Run,
     },
+    Swept {
+        run: Run,
+        swept: Swept,
+    },
 }
 
 impl Reaper {
-    /// Starts the thread.
-    pub(crate) fn start(threads: &Threads) -> Result<Self> {
+    /// Starts the thread. What bears the `cookie` of a run is killed when the run ends.
+    pub(crate) fn start(
+        threads: &Threads,
+        keeper: KeeperLink,
+        cookie: Option<Cookie>,
+    ) -> Result<Self> {
         let failed = |error: io::Error| Error::io("create the reaper's wake pipe", error);
         let (reader, writer) = io::pipe().map_err(failed)?;
         for descriptor in [reader.as_fd(), writer.as_fd()] {
@@ -107,6 +118,8 @@ impl Reaper {
             inbox,
             wake: reader,
             threads: threads.clone(),
+            keeper: RefCell::new(keeper),
+            cookie,
             wards: HashMap::new(),
             shutting_down: false,
         };
@@ -171,6 +184,11 @@ impl Reaper {
         self.send(Command::For(ward, Order::Drained { run }));
     }
 
+    /// The descendants of this run that had left its group have been looked for.
+    fn swept(&self, ward: WardId, run: Run, swept: Swept) {
+        self.send(Command::For(ward, Order::Swept { run, swept }));
+    }
+
     /// Kills what still runs, starts nothing more, and ends the thread after the last child.
     pub(crate) fn shut_down(&self) {
         self.send(Command::ShutDown);
@@ -181,6 +199,10 @@ impl Reaper {
 pub(super) struct Context<'a> {
     pub(super) reaper: &'a Reaper,
     pub(super) threads: &'a Threads,
+    /// Borrowed for one call at a time.
+    pub(super) keeper: &'a RefCell<KeeperLink>,
+    /// `None` when descendants are not looked for.
+    pub(super) cookie: Option<&'a Cookie>,
     /// Nothing is started any more.
     pub(super) shutting_down: bool,
 }
@@ -190,6 +212,8 @@ struct Thread {
     inbox: Receiver<Command>,
     wake: io::PipeReader,
     threads: Threads,
+    keeper: RefCell<KeeperLink>,
+    cookie: Option<Cookie>,
     wards: HashMap<WardId, Ward>,
     shutting_down: bool,
 }
@@ -213,8 +237,10 @@ impl Thread {
             for ward in due {
                 self.with(ward, |ward, context| ward.attend(context, now));
             }
+            self.keeper.borrow_mut().attend(now);
             self.wards.retain(|_, ward| !ward.is_over());
             if self.shutting_down && self.wards.values().all(Ward::is_idle) {
+                // Dropping the keeper's link ends the keeper.
                 return;
             }
         }
@@ -229,19 +255,22 @@ impl Thread {
         let context = Context {
             reaper: &self.reaper,
             threads: &self.threads,
+            keeper: &self.keeper,
+            cookie: self.cookie.as_ref(),
             shutting_down: self.shutting_down,
         };
         let guarded = AssertUnwindSafe(|| act(ward, &context));
         if let Err(panic) = panic::catch_unwind(guarded) {
             let text = panic_text(&*panic).to_owned();
             // Its second panic is swallowed: there is nothing more to be done.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(&text)));
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(&context, &text)));
         }
     }
 
     /// Sleeps until a command, an exit or a timer; gives those whose process has ended.
     fn sleep(&mut self) -> Vec<WardId> {
-        let due = self.wards.values().filter_map(Ward::due).min();
+        let due = self.wards.values().filter_map(Ward::due);
+        let due = due.chain(self.keeper.borrow().due()).min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             // Rounded up: waking a moment early would only mean another round.
@@ -251,14 +280,18 @@ impl Thread {
                 tv_nsec: left.subsec_nanos().into(),
             }
         });
-        let watched = |(id, ward): (&WardId, _)| Some((*id, Ward::watch(ward)?));
-        let watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
+        let watched = |(id, ward): (&WardId, _)| Some((Some(*id), Ward::watch(ward)?));
+        let mut watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
+        let keeper = self.keeper.borrow();
+        watches.extend(keeper.exit_watch().map(|watch| (None, watch)));
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        let full_pipe = keeper.full_pipe();
         descriptors.extend(
             watches
                 .iter()
                 .map(|(_, watch)| PollFd::new(*watch, PollFlags::IN)),
         );
+        descriptors.extend(full_pipe.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Vec::new(),
@@ -271,11 +304,16 @@ impl Thread {
         let ready = descriptors[1..]
             .iter()
             .map(|descriptor| !descriptor.revents().is_empty());
-        let ended = watches
+        let ready: Vec<Option<WardId>> = watches
             .iter()
             .zip(ready)
-            .filter_map(|((id, _), ready)| ready.then_some(*id))
+            .filter_map(|((whose, _), ready)| ready.then_some(*whose))
             .collect();
+        drop(keeper);
+        if ready.contains(&None) {
+            self.keeper.borrow_mut().exited();
+        }
+        let ended = ready.into_iter().flatten().collect();
         let mut drain = [0; 64];
         while matches!((&self.wake).read(&mut drain), Ok(read) if read == drain.len()) {}
         ended
@@ -313,6 +351,7 @@ impl Thread {
                     Order::Connected { run } => ward.connected(run),
                     Order::Disconnected { run, cause } => ward.disconnected(context, run, cause),
                     Order::Drained { run } => ward.drained(context, run),
+                    Order::Swept { run, swept } => ward.swept(context, run, swept),
                 });
             }
             Command::ShutDown => {

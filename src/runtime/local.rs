@@ -9,7 +9,7 @@ use super::{Preparation, Runtime};
 use crate::error::{Error, Result, StartError};
 use crate::id::InstallationId;
 use crate::package::{self, Archive, PackageLimits};
-use crate::process::{Environment, ProcessCommand, resolve};
+use crate::process::{Environment, ProcessCommand, descendants, resolve};
 use crate::protocol::manifest::Transport;
 use crate::store::{PluginKind, Source};
 
@@ -104,6 +104,10 @@ impl Runtime for LocalRuntime {
             (Transport::Stdio, _) => environment.set(TRANSPORT_VARIABLE, "stdio"),
             (Transport::WebSocket, Some(url)) => environment.set(URL_VARIABLE, url),
             (Transport::WebSocket, None) => return Err(StartError::NoAddress),
+        }
+        // Last: no record may take it away.
+        if let Some(cookie) = &preparation.cookie {
+            environment.set(descendants::VARIABLE, cookie);
         }
         let path = environment.get("PATH").map(OsString::from);
         Ok(ProcessCommand {

@@ -60,6 +60,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) record: &'a Record,
     /// What the plugin connects to; `None` for stdio.
     pub(crate) connection_url: Option<&'a str>,
+    /// What the process and its descendants are known by; `None` when they are not looked for.
+    pub(crate) cookie: Option<String>,
     pub(crate) cancel: &'a Cancel,
 }
 

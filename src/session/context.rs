@@ -12,7 +12,9 @@ use super::feed::Feed;
 use super::services::{Methods, Services};
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
+use crate::keeper::KeeperStatus;
 use crate::plugin_log::{LogLine, LogSettings};
+use crate::process::descendants::Cookie;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
 use crate::runtime::{Runtime, RuntimeProvider};
@@ -33,6 +35,9 @@ pub(crate) struct HostContext {
     pub(crate) threads: Threads,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) reaper: Reaper,
+    /// What all that the host starts bears; `None` when descendants are not looked for.
+    pub(crate) cookie: Option<Cookie>,
+    pub(crate) keeper: KeeperStatus,
     pub(crate) feed: Feed,
     pub(crate) services: Arc<dyn Services>,
     pub(crate) methods: Methods,

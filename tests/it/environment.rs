@@ -75,6 +75,7 @@ fn the_environment_is_the_allowlist_and_what_is_added() {
         "no_proxy",
         "STORYDEN_RPC_URL",
         "PLUGIN_DATA_DIR",
+        "PLUGIN_RUNNER_COOKIE",
         "GREETING",
         "CARGO_PKG_NAME",
         // Set by the shell itself.

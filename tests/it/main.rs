@@ -31,6 +31,8 @@ mod start_failures;
 mod restart;
 // Ending a host.
 mod shutdown;
+// Hosts that are killed, and what keeps their plugins from outliving them.
+mod keeper;
 // Stopping, in every state.
 mod stop;
 // Many calls, calls within calls, floods.

@@ -294,9 +294,32 @@ fn a_grandchild_dies_with_a_stop_and_with_a_crash() {
 }
 
 #[test]
-fn who_left_the_process_group_holds_up_neither_restart_nor_stop() {
+fn who_left_the_process_group_is_found_and_killed() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("detached");
+        let host = TestHost::new("detached-found");
+        let session = host.run(fixture(&host, transport, &["grandchild-detached"]));
+        let lifelines = [host.lifelines.next(), host.lifelines.next()];
+        let mut events = host.events();
+        let _ = call(&session, "exit", &json!({"code": 1}));
+        events.until(session.id(), ReportedState::Starting);
+        // Already before the next run begins.
+        let alive = lifelines.iter().filter(|lifeline| lifeline.is_alive());
+        assert_eq!(alive.count(), 0);
+        active(&session);
+        let lifelines = [host.lifelines.next(), host.lifelines.next()];
+        stop(&session);
+        let alive = lifelines.iter().filter(|lifeline| lifeline.is_alive());
+        assert_eq!(alive.count(), 0);
+    }
+}
+
+#[test]
+fn who_left_the_process_group_holds_up_nothing_where_it_is_not_looked_for() {
+    for transport in TRANSPORTS {
+        let host = Setup::new("detached")
+            .configure(|builder| builder.find_descendants(false))
+            .start();
+        assert!(!host.guarantees().descendants_are_found);
         let session = host.run(fixture(&host, transport, &["grandchild-detached"]));
         let mut lifelines = vec![host.lifelines.next(), host.lifelines.next()];
         let mut events = host.events();

@@ -1,6 +1,5 @@
 //! The rules that always hold, each with the tests that hold it, wherever they are; and the tests of
-//! rules that belong to nothing else. Rule 10 (records survive a crash) comes with a store on disk;
-//! that nothing outlives a host which is killed itself, a part of rule 4, is not promised yet.
+//! rules that belong to nothing else. Rule 10 (records survive a crash) comes with a store on disk.
 //!
 //! | rule | test |
 //! | --- | --- |
@@ -35,6 +34,11 @@
 //! | 4 | `unloading_leaves_no_thread` |
 //! | 4 | `a_grandchild_dies_with_a_stop_and_with_a_crash` |
 //! | 4 | `dropping_the_last_handle_ends_everything` |
+//! | 4 | `nothing_outlives_a_host_that_is_killed` |
+//! | 4 | `nothing_outlives_a_host_that_exits_without_a_word` |
+//! | 4 | `a_plugin_that_the_keeper_was_not_told_of_yet_dies_too` |
+//! | 4 | `a_keeper_that_dies_is_replaced_and_told_again` |
+//! | 4 | `who_left_the_process_group_is_found_and_killed` |
 //! | 4 | `cancelling_at_any_moment_leaves_nothing` |
 //! | 4 | `what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not` |
 //! | 4 | `it_stops_though_a_grandchild_holds_the_pipes` |
@@ -108,7 +112,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -123,6 +126,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
+use crate::support::alone::run_alone;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
@@ -279,6 +283,10 @@ mod alone {
         }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let child = waitid(WaitId::All, options);
+        // The keeper is one, and lives.
+        assert!(matches!(child, Ok(None)), "a child is left: {child:?}");
+        drop(host);
+        let child = waitid(WaitId::All, options);
         assert!(
             matches!(child, Err(rustix::io::Errno::CHILD)),
             "there is a child left: {child:?}"
@@ -353,20 +361,6 @@ mod alone {
 
 /// Runs one of this binary's ignored tests in a process of its own.
 #[track_caller]
-fn run_alone(test: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{test}: {}\n{text}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 #[test]
 fn a_transport_that_panics_costs_its_connection_and_no_more() {
     let host = TestHost::new("panicking-transport");

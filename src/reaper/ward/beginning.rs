@@ -38,6 +38,10 @@ impl Ward {
             self.charge.transition(Transition::Inactive);
             return;
         }
+        if self.sweep.is_some() {
+            self.phase = Phase::Clearing;
+            return;
+        }
         self.run = context.reaper.next_run();
         let (ward, run) = (self.charge.ward(), self.run);
         self.charge.transition(Transition::Starting { run });
@@ -95,10 +99,13 @@ impl Ward {
         give_up_at: Instant,
     ) {
         let run = self.run;
+        context.keeper.borrow_mut().ensure_started();
         match Process::spawn(&command, context.threads) {
             Ok((process, pipes)) => {
                 fault::point(fault::SPAWNED, self.charge.id());
                 let pid = process.pid();
+                context.keeper.borrow_mut().watch_group(pid);
+                self.group = Some(pid);
                 let now = Instant::now();
                 let settings = self.charge.settings();
                 let (limit, transport) = (settings.connect_timeout, settings.transport);

@@ -95,8 +95,9 @@ impl Ward {
         };
         let pid = running.process.pid();
         fault::point(fault::EXITED, self.charge.id());
-        let exit = running.process.finish();
+        let exit = running.process.finish(|| self.forget_group(context));
         fault::point(fault::REAPED, self.charge.id());
+        self.begin_sweep(context);
         let patience = if self.stop.is_some() {
             LAST_WORDS_AT_STOP
         } else {
@@ -129,10 +130,8 @@ impl Ward {
         };
         self.charge.ended(self.run, ended.exit);
         if self.stop.is_some() {
-            self.stopped();
-            if self.start_again {
-                self.begin_anew(context);
-            }
+            self.phase = Phase::Clearing;
+            self.cleared(context);
             return;
         }
         let requested =
@@ -200,9 +199,10 @@ impl Ward {
     }
 
     /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
-    pub(in crate::reaper) fn give_up(&mut self, panic: &str) {
+    pub(in crate::reaper) fn give_up(&mut self, context: &Context<'_>, panic: &str) {
         // Dropping a process that has not been reaped kills its group and reaps it.
         self.phase = Phase::Idle;
+        self.forget_group(context);
         self.start_again = false;
         self.charge.ended(self.run, ExitReason::Unknown);
         let error = std::io::Error::other(format!("supervision panicked: {panic}"));

@@ -3,10 +3,11 @@
 //! one.
 //!
 //! What lives here: the phases, commands and timers. How a run begins is in `beginning`, how it ends
-//! and what follows in `ending`.
+//! and what follows in `ending`, and what it may have left outside of its group in `sweep`.
 
 mod beginning;
 mod ending;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,12 +22,17 @@ use crate::fault;
 use crate::process::{ExitReason, ExitWatch, Process};
 use beginning::Busy;
 use ending::{Ended, LAST_WORDS_AT_STOP};
+use sweep::Sweep;
 
 pub(super) struct Ward {
     charge: Arc<dyn Charge>,
     run: Run,
     history: History,
     phase: Phase,
+    /// The process group that the keeper was told of.
+    group: Option<u32>,
+    /// What the run before left outside of its group is being looked for.
+    sweep: Option<Sweep>,
     /// A stop under way, whatever the phase.
     stop: Option<Stop>,
     /// A start was asked for that has to wait for the end of what there is.
@@ -45,6 +51,8 @@ enum Phase {
     Running(Running),
     /// The process is gone; its last output and messages are on their way.
     Ending(Ended, Instant),
+    /// Nothing but the sweep is waited for: then it is stopped, or, if nobody asked for that, started.
+    Clearing,
     BackingOff {
         until: Instant,
     },
@@ -81,6 +89,8 @@ impl Ward {
             run: 0,
             history: History::default(),
             phase: Phase::Idle,
+            group: None,
+            sweep: None,
             stop: None,
             start_again: false,
             forgotten: false,
@@ -88,7 +98,7 @@ impl Ward {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle)
+        matches!(self.phase, Phase::Idle) && self.sweep.is_none()
     }
 
     /// Whether it can be let go of.
@@ -111,9 +121,11 @@ impl Ward {
 
     /// When [`attend`](Self::attend) has something to do though nothing happened.
     pub(super) fn due(&self) -> Option<Instant> {
-        match &self.phase {
-            Phase::Idle | Phase::Preparing { .. } => None,
+        let of_phase = match &self.phase {
+            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing => None,
             Phase::Busy(busy) => Some(busy.next_try),
+            // Not before the sweep is over, of whose end it hears.
+            Phase::BackingOff { .. } if self.sweep.is_some() => None,
             Phase::Ending(_, until) | Phase::BackingOff { until } => Some(*until),
             Phase::Running(running) => {
                 let stop = self.stop.as_ref();
@@ -124,7 +136,9 @@ impl Ward {
                 ];
                 times.into_iter().flatten().min()
             }
-        }
+        };
+        let of_sweep = self.sweep.as_ref().map(|sweep| sweep.until);
+        of_phase.into_iter().chain(of_sweep).min()
     }
 
     /// The descriptor that tells of the process's end.
@@ -141,10 +155,14 @@ impl Ward {
             // Somebody does not want to wait; the counting goes on.
             Phase::BackingOff { .. } => self.begin(context),
             // What is there lives and is wanted.
-            Phase::Preparing { .. } | Phase::Busy(_) if self.stop.is_none() => {}
+            Phase::Preparing { .. } | Phase::Busy(_) | Phase::Clearing if self.stop.is_none() => {}
             Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
             // It is ending, or about to.
-            Phase::Preparing { .. } | Phase::Busy(_) | Phase::Running(_) | Phase::Ending(..) => {
+            Phase::Preparing { .. }
+            | Phase::Busy(_)
+            | Phase::Running(_)
+            | Phase::Ending(..)
+            | Phase::Clearing => {
                 self.start_again = true;
             }
         }
@@ -171,7 +189,15 @@ impl Ward {
             return;
         }
         match &mut self.phase {
-            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } => self.stopped(),
+            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing
+                if self.sweep.is_some() =>
+            {
+                self.phase = Phase::Clearing;
+                self.charge.transition(Transition::Stopping);
+            }
+            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing => {
+                self.stopped();
+            }
             Phase::Preparing { cancel } => {
                 cancel.cancel();
                 self.charge.transition(Transition::Stopping);
@@ -191,8 +217,9 @@ impl Ward {
 
     /// Looks at the clock.
     pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
+        self.attend_sweep(context, now);
         match &mut self.phase {
-            Phase::Idle | Phase::Preparing { .. } => {}
+            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing => {}
             Phase::Busy(busy) => {
                 if busy.next_try <= now
                     && let Phase::Busy(busy) = std::mem::replace(&mut self.phase, Phase::Idle)
@@ -201,7 +228,7 @@ impl Ward {
                 }
             }
             Phase::BackingOff { until } => {
-                if *until <= now {
+                if *until <= now && self.sweep.is_none() {
                     self.begin(context);
                 }
             }

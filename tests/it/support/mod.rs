@@ -1,6 +1,7 @@
 //! What the tests share. Everything here waits on conditions, with a deadline that only a true hang
 //! reaches; nothing sleeps.
 
+pub(crate) mod alone;
 pub(crate) mod events;
 pub(crate) mod folder;
 pub(crate) mod host;

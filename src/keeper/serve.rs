@@ -1,0 +1,160 @@
+//! The keeper in Rust: what a program runs that an embedder names as its
+//! [`Keeper::Command`](super::Keeper::Command).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
+
+use crate::deadline::Deadline;
+use crate::poll;
+use crate::process::descendants::Cookie;
+
+/// How long descendants are looked for.
+const SWEEP_LIMIT: Duration = Duration::from_secs(5);
+/// No line is longer; what is, is no host's.
+const LINE_LIMIT: usize = 256;
+
+/// Keeps the host that started this process as its [`Keeper`](super::Keeper): waits on standard input
+/// for the host's end, then kills the process groups that the host told of and all that bears its
+/// cookie.
+///
+/// For a program that does nothing else. It must ignore or handle SIGINT, SIGTERM and SIGHUP, which
+/// this function does not do for it; handlers must do nothing. Puts the process in a session of its
+/// own.
+///
+/// # Blocking
+/// Until the host has ended, and then until what it left is dead, 5 seconds at most.
+///
+/// # Errors
+/// When standard input cannot be read. What was left is killed then too.
+pub fn serve() -> io::Result<()> {
+    // Fails for the leader of a group, which has left the host's group already.
+    let _ = rustix::process::setsid();
+    let stdin = io::stdin();
+    let mut kept = Kept::default();
+    let listened = listen(stdin.as_fd(), &mut kept);
+    kept.kill_all();
+    listened
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    groups: BTreeSet<i32>,
+    cookie: Option<Cookie>,
+    /// The host ended in order.
+    ended: bool,
+}
+
+impl Kept {
+    /// Takes one line; one that is not understood is passed over.
+    fn obey(&mut self, line: &str) {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("cookie", value) => self.cookie = Cookie::from_text(value),
+            ("+", value) => self.groups.extend(group(value)),
+            ("-", value) => {
+                if let Some(group) = group(value) {
+                    self.groups.remove(&group);
+                }
+            }
+            ("end", _) => self.ended = true,
+            _ => {}
+        }
+    }
+
+    /// Takes the whole lines out of `text`.
+    fn obey_lines(&mut self, text: &mut Vec<u8>) {
+        while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            self.obey(String::from_utf8_lossy(&line).trim_end());
+        }
+        if text.len() > LINE_LIMIT {
+            text.clear();
+        }
+    }
+
+    fn kill_all(&self) {
+        if self.ended {
+            return;
+        }
+        for group in self.groups.iter().filter_map(|group| Pid::from_raw(*group)) {
+            // The group may be gone.
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        if let Some(cookie) = &self.cookie {
+            cookie.bearers().kill(Deadline::after(SWEEP_LIMIT));
+        }
+    }
+}
+
+/// A group that may be signalled: never 0 and 1, which would be far more than a plugin.
+fn group(text: &str) -> Option<i32> {
+    text.parse().ok().filter(|group| *group > 1)
+}
+
+/// Reads what the host tells until it has ended.
+fn listen(input: BorrowedFd<'_>, kept: &mut Kept) -> io::Result<()> {
+    // A copy of the pipe may be in a child that the embedder forked; the host's own end is certain.
+    let host = host();
+    let mut text = Vec::new();
+    while !kept.ended {
+        let mut descriptors = vec![PollFd::from_borrowed_fd(input, PollFlags::IN)];
+        descriptors.extend(host.as_ref().map(|host| PollFd::new(host, PollFlags::IN)));
+        poll::wait(&mut descriptors, None)?;
+        let is_readable = !descriptors[0].revents().is_empty();
+        if !is_readable {
+            // The host is gone, and all that it wrote has been read.
+            return Ok(());
+        }
+        let mut buffer = [0; 1024];
+        // Not through the standard library's buffer, of which `poll` knows nothing.
+        match rustix::io::read(input, &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                text.extend_from_slice(&buffer[..count]);
+                kept.obey_lines(&mut text);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Readable once the host has ended, where the system has such a thing.
+fn host() -> Option<OwnedFd> {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = rustix::process::getppid()?;
+        rustix::process::pidfd_open(parent, rustix::process::PidfdFlags::empty()).ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_come_and_go_and_nonsense_is_passed_over() {
+        let mut kept = Kept::default();
+        let mut text = b"cookie 00112233445566778899aabbccddeeff\n+ 10\n+ 20\n- 10\n+ 0\n+ -1\n\
+            + 1\n- 99\nwhat\n\n+ 3"
+            .to_vec();
+        kept.obey_lines(&mut text);
+        assert_eq!(kept.groups, BTreeSet::from([20]));
+        assert!(kept.cookie.is_some());
+        text.extend_from_slice(b"0\nend\n");
+        kept.obey_lines(&mut text);
+        assert_eq!(kept.groups, BTreeSet::from([20, 30]));
+        assert!(kept.ended);
+        let mut endless = vec![b'x'; 10 * LINE_LIMIT];
+        kept.obey_lines(&mut endless);
+        assert!(endless.is_empty());
+    }
+}

@@ -1,0 +1,264 @@
+//! Descendants that left their plugin's process group: found by a random cookie in the environment
+//! they inherited, and killed.
+//!
+//! Only Linux shows the environment of other processes. Elsewhere nothing is found, and nothing can
+//! be said of it either: [`ARE_FOUND`] is false.
+//!
+//! What still escapes: a process that was given another environment, that wrote over the memory in
+//! which its environment was, that runs as another user (unless the host may look at it all the
+//! same), or that sits behind a `/proc` which hides it. What does not live here: when to look, which
+//! is the reaper's and the keeper's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+
+/// Whether this system shows what it takes.
+pub(crate) const ARE_FOUND: bool = cfg!(target_os = "linux");
+
+/// The variable that carries the cookie.
+pub(crate) const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
+
+/// A host's own random number, in hexadecimal. All that its plugins start bear it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Cookie(Arc<str>);
+
+impl Cookie {
+    pub(crate) fn generate() -> Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)
+            .map_err(|error| Error::io("get random bytes for a cookie", error))?;
+        Ok(Self(HEXLOWER.encode(&bytes).into()))
+    }
+
+    /// Takes what another process was told; `None` for what cannot be a cookie.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok()?;
+        (bytes.len() == 16).then(|| Self(text.into()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The value of the variable for one run.
+    pub(crate) fn of_run(&self, run: u64) -> String {
+        format!("{}.{run}", self.0)
+    }
+
+    /// Those that bear it from this run.
+    pub(crate) fn bearers_of_run(&self, run: u64) -> Bearers {
+        Bearers {
+            entry: format!("{VARIABLE}={}", self.of_run(run)),
+            whole: true,
+        }
+    }
+
+    /// Those that bear it, whatever the run.
+    pub(crate) fn bearers(&self) -> Bearers {
+        Bearers {
+            entry: format!("{VARIABLE}={}.", self.0),
+            whole: false,
+        }
+    }
+}
+
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookie(..)")
+    }
+}
+
+/// Processes known by an entry of their environment.
+pub(crate) struct Bearers {
+    entry: String,
+    /// The entry must be just that; else it must begin so.
+    whole: bool,
+}
+
+impl Bearers {
+    /// Whether they have this environment: entries, each with a zero byte behind it.
+    fn have(&self, environment: &[u8]) -> bool {
+        let entry = self.entry.as_bytes();
+        environment.split(|&byte| byte == 0).any(|found| {
+            if self.whole {
+                found == entry
+            } else {
+                found.starts_with(entry)
+            }
+        })
+    }
+
+    /// Kills them and what they start meanwhile, and waits until they are dead. Gives how many there
+    /// were and how many of them are not known to be dead at the deadline.
+    ///
+    /// With a deadline that has passed they are looked for once, killed, and not waited for.
+    pub(crate) fn kill(&self, deadline: Deadline) -> Swept {
+        #[cfg(target_os = "linux")]
+        return linux::kill(self, deadline);
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (self.have(&[]), deadline);
+            Swept::default()
+        }
+    }
+}
+
+/// What looking for descendants came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    pub(crate) killed: usize,
+    /// Killed, and not dead in time.
+    pub(crate) left: usize,
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs;
+    use std::os::fd::OwnedFd;
+
+    use rustix::event::{PollFd, PollFlags};
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+    use super::{Bearers, Swept};
+    use crate::deadline::Deadline;
+    use crate::poll;
+
+    pub(super) fn kill(bearers: &Bearers, deadline: Deadline) -> Swept {
+        let mut swept = Swept::default();
+        let mut environment = Vec::new();
+        loop {
+            let mut found: Vec<OwnedFd> = processes()
+                .filter_map(|pid| kill_bearer(bearers, pid, &mut environment))
+                .collect();
+            if found.is_empty() {
+                return swept;
+            }
+            swept.killed += found.len();
+            swept.left = wait_for_ends(&mut found, deadline);
+            // What they started before they died is found by the next look.
+            if deadline.has_passed() {
+                return swept;
+            }
+        }
+    }
+
+    fn processes() -> impl Iterator<Item = Pid> {
+        let own = rustix::process::getpid();
+        fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(Pid::from_raw)
+            .filter(move |pid| *pid != own)
+    }
+
+    fn kill_bearer(bearers: &Bearers, pid: Pid, environment: &mut Vec<u8>) -> Option<OwnedFd> {
+        if !bears(bearers, pid, environment) {
+            return None;
+        }
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Once more: it may have ended before it was opened, and the id be somebody else's by then.
+        if !bears(bearers, pid, environment) {
+            return None;
+        }
+        pidfd_send_signal(&process, Signal::KILL).ok()?;
+        Some(process)
+    }
+
+    /// Whether the process can be looked at and bears the entry. That of an ended one is empty.
+    fn bears(bearers: &Bearers, pid: Pid, environment: &mut Vec<u8>) -> bool {
+        use std::io::Read as _;
+        environment.clear();
+        let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
+        let read = fs::File::open(path).and_then(|mut file| file.read_to_end(environment));
+        read.is_ok() && bearers.have(environment)
+    }
+
+    /// Waits until all have ended; gives how many have not at the deadline.
+    fn wait_for_ends(processes: &mut Vec<OwnedFd>, deadline: Deadline) -> usize {
+        while let Some(process) = processes.last() {
+            let mut descriptors = [PollFd::new(process, PollFlags::IN)];
+            match poll::wait(&mut descriptors, Some(deadline)) {
+                Ok(true) => drop(processes.pop()),
+                Ok(false) | Err(_) => break,
+            }
+        }
+        processes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn bearers_are_told_by_the_whole_entry_of_their_run() {
+        let cookie = Cookie::generate().unwrap();
+        let of = |run| format!("PATH=/bin\0{VARIABLE}={}\0LAST=1\0", cookie.of_run(run));
+        assert!(cookie.bearers_of_run(1).have(of(1).as_bytes()));
+        assert!(!cookie.bearers_of_run(1).have(of(12).as_bytes()));
+        assert!(cookie.bearers().have(of(12).as_bytes()));
+        let in_a_value = format!("X={VARIABLE}={}\0", cookie.of_run(1));
+        assert!(!cookie.bearers().have(in_a_value.as_bytes()));
+        let other = Cookie::generate().unwrap();
+        assert!(!other.bearers().have(of(1).as_bytes()));
+        assert!(!cookie.bearers().have(b""));
+    }
+
+    #[test]
+    fn a_cookie_is_read_back_and_nothing_else_is_one() {
+        let cookie = Cookie::generate().unwrap();
+        assert_eq!(Cookie::from_text(cookie.as_str()), Some(cookie));
+        for text in ["", "00", "zz", &"0".repeat(31), &"A".repeat(32)] {
+            assert_eq!(Cookie::from_text(text), None, "{text}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn they_are_killed_with_all_that_they_start_and_others_are_not() {
+        let cookie = Cookie::generate().unwrap();
+        // Each shell starts another in a session of its own; all hold the pipe open.
+        let script = "for i in 1 2 3; do setsid sh -c 'setsid sleep 1000 & sleep 1000' & done; \
+                      echo; exec sleep 1000";
+        let start = |run| {
+            Command::new("/bin/sh")
+                .args(["-c", script])
+                .env(VARIABLE, cookie.of_run(run))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let (mut one, mut other) = (start(1), start(2));
+        let mut byte = [0];
+        one.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+        other
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut byte)
+            .unwrap();
+        let swept = cookie
+            .bearers_of_run(1)
+            .kill(Deadline::after(Duration::from_secs(30)));
+        assert!(swept.killed >= 4 && swept.left == 0, "{swept:?}");
+        // The pipe has ended, so nothing of it lives.
+        assert_eq!(one.stdout.as_mut().unwrap().read(&mut byte).unwrap(), 0);
+        one.wait().unwrap();
+        assert!(other.try_wait().unwrap().is_none(), "the other run was hit");
+        cookie
+            .bearers()
+            .kill(Deadline::after(Duration::from_secs(30)));
+        assert_eq!(other.stdout.as_mut().unwrap().read(&mut byte).unwrap(), 0);
+        other.wait().unwrap();
+    }
+}

@@ -1,0 +1,161 @@
+//! Tests in a process of their own: those that look at the whole process, and those whose process is
+//! the host that something happens to. They are marked as ignored and run by other tests.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, unbounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use super::PATIENCE;
+
+/// Runs an ignored test to its end, which must be a good one.
+pub(crate) fn run_alone(test: &str) {
+    let output = command(test).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{test}: {}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// An ignored test as a command, to be given variables.
+pub(crate) fn command(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    command
+}
+
+/// An ignored test that runs, and is told on its standard input what to do. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Driver {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = unbounded();
+        // Ends with the output, which a child of the driver's may hold open a little longer.
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            child,
+            stdin,
+            lines,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Waits for a line that begins so; gives what comes after.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, beginning: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.lines.recv_deadline(deadline);
+            let line = line.unwrap_or_else(|error| panic!("no line {beginning:?}: {error}"));
+            // The test harness writes in front of the first line.
+            if let Some((_, rest)) = line.split_once(beginning) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    /// Writes it a line.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").unwrap();
+    }
+
+    /// Kills it, so that it can do nothing about it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its own end.
+    pub(crate) fn wait(&mut self) {
+        Watched::new(self.pid()).expect_end("the driver");
+        self.child.wait().unwrap();
+    }
+
+    /// Its children at this moment.
+    pub(crate) fn children(&self) -> Vec<Pid> {
+        children(self.pid())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The children of a process at this moment.
+pub(crate) fn children(parent: Pid) -> Vec<Pid> {
+    let tasks = format!("/proc/{}/task", parent.as_raw_nonzero());
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(tasks).unwrap().flatten() {
+        // A thread may have ended meanwhile.
+        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let pids = text.split_whitespace().map(|pid| pid.parse().unwrap());
+        children.extend(pids.filter_map(Pid::from_raw));
+    }
+    children
+}
+
+/// A process whose end can be waited for, whoever its parent is.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) pid: Pid,
+    descriptor: OwnedFd,
+}
+
+impl Watched {
+    #[track_caller]
+    pub(crate) fn new(pid: Pid) -> Self {
+        Self {
+            pid,
+            descriptor: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub(crate) fn expect_end(&self, what: &str) {
+        let timeout = Timespec::try_from(PATIENCE).unwrap();
+        let mut descriptors = [PollFd::new(&self.descriptor, PollFlags::IN)];
+        let ready = loop {
+            match poll(&mut descriptors, Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!(ready, 1, "{what} ({:?}) did not end in time", self.pid);
+    }
+}
