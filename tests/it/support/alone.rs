@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use super::PATIENCE;
 
@@ -157,5 +157,14 @@ impl Watched {
             }
         };
         assert_eq!(ready, 1, "{what} ({:?}) did not end in time", self.pid);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // It may be one that the test has frozen.
+            let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
+        }
     }
 }

@@ -1,0 +1,155 @@
+//! From the SIGKILL of a host to the death of the last process that it had started: plugins that
+//! ignore signals and the end of their connection, with grandchildren in their group and outside of
+//! it. Beside it what the system needs to end the host alone.
+//!
+//! `cargo bench --bench host_death` measures; run by `cargo test` it does one trial of each row.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::hint::black_box;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use plugin_runner::protocol::Manifest;
+use plugin_runner::store::{Record, Source};
+use plugin_runner::{ActiveState, Host, Keeper, ReportedState};
+use serde_json::json;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Makes this program the host: what keeps, and MiB that it holds.
+const HOST: &str = "HOST_DEATH_HOST";
+
+const PLUGINS: usize = 8;
+
+fn main() {
+    if let Ok(what) = std::env::var(HOST) {
+        return host(&what);
+    }
+    let full = std::env::args().any(|argument| argument == "--bench");
+    let trials = if full { 100 } else { 1 };
+    println!(
+        "host death: {PLUGINS} plugins, each with a grandchild, {trials} trials; from SIGKILL"
+    );
+    println!(
+        "{:<34}{:>10}{:>10}{:>16}",
+        "keeper, host's memory", "median", "max", "host alone"
+    );
+    // The memory of a dead host is freed before anybody hears of its death.
+    let large = if full { 1024 } else { 16 };
+    for (keeper, mebibytes) in [("sh", 0), ("program", 0), ("sh", large)] {
+        let mut trials: Vec<(Duration, Duration)> = (0..trials)
+            .map(|_| trial(&format!("{keeper} {mebibytes}")))
+            .collect();
+        trials.sort_unstable();
+        let (median, alone) = trials[trials.len() / 2];
+        let (max, _) = trials[trials.len() - 1];
+        let name = format!("{keeper}, {mebibytes} MiB more");
+        println!(
+            "{name:<34}{:>8.1}ms{:>8.1}ms{:>14.1}ms",
+            millis(median),
+            millis(max),
+            millis(alone)
+        );
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Starts a host, kills it, and gives the times until all is dead and until the host was.
+fn trial(what: &str) -> (Duration, Duration) {
+    let lifelines = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = std::env::temp_dir().join(format!("plugin-runner-death-{}", std::process::id()));
+    let mut host = Command::new(std::env::current_exe().unwrap())
+        .env(HOST, what)
+        .env(
+            "FIXTURE_LIFELINE",
+            lifelines.local_addr().unwrap().to_string(),
+        )
+        .env("HOST_DEATH_FOLDER", &folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(host.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "ready\n");
+    let mut lives: Vec<TcpStream> = (0..2 * PLUGINS)
+        .map(|_| {
+            let (stream, _) = lifelines.accept().unwrap();
+            stream.set_read_timeout(Some(LONG)).unwrap();
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let alone = began.elapsed();
+    for life in &mut lives {
+        // The process's id, and then the end.
+        let mut text = String::new();
+        match life.read_to_string(&mut text) {
+            Ok(_) => assert!(text.ends_with('\n'), "{text:?}"),
+            Err(error) => panic!("a process did not end: {error}"),
+        }
+    }
+    let all = began.elapsed();
+    std::fs::remove_dir_all(&folder).unwrap();
+    (all, alone)
+}
+
+fn host(what: &str) {
+    let (keeper, mebibytes) = what.split_once(' ').unwrap();
+    let memory = vec![1_u8; mebibytes.parse::<usize>().unwrap() * 1024 * 1024];
+    let folder = PathBuf::from(std::env::var_os("HOST_DEATH_FOLDER").unwrap());
+    let keeper = match keeper {
+        "sh" => Keeper::Shell,
+        _ => Keeper::Command {
+            program: env!("CARGO_BIN_EXE_plugin-runner").into(),
+            args: vec!["keeper".into()],
+        },
+    };
+    let host = Host::builder()
+        .data_folder(&folder)
+        .keeper(keeper)
+        .build()
+        .unwrap();
+    let sessions: Vec<_> = (0..PLUGINS)
+        .map(|number| {
+            let record = record(number);
+            let id = record.id;
+            host.store().put(record).unwrap();
+            host.load(id).unwrap()
+        })
+        .collect();
+    for session in &sessions {
+        session.wait_for(ReportedState::Active, LONG).unwrap();
+    }
+    println!("ready");
+    // Until it is killed, or the bench is gone.
+    let _ = std::io::stdin().read_line(&mut String::new());
+    black_box(memory);
+}
+
+fn record(number: usize) -> Record {
+    let program = Path::new(env!("CARGO_BIN_EXE_plugin-runner-fixture"));
+    let grandchild = ["grandchild", "grandchild-detached"][number % 2];
+    let manifest = json!({
+        "id": format!("bench-{number}"), "author": "bench", "name": "bench", "command": program,
+        "args": ["linger", "ignore-signals", grandchild],
+        "transport": "stdio",
+    });
+    let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+    let folder = program.parent().unwrap().to_owned();
+    let lifeline = std::env::var("FIXTURE_LIFELINE").unwrap();
+    Record::supervised(manifest, Source::Folder(folder))
+        .with_active_state(ActiveState::Active)
+        .with_variable("FIXTURE_LIFELINE", lifeline)
+}
