@@ -1,12 +1,14 @@
 //! `Archive`: a zip archive that was read and found good. Putting it on disk is in `unpack`.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::check::Checker;
@@ -17,6 +19,12 @@ use super::limits::PackageLimits;
 use crate::error::PackageError;
 
 const MANIFEST: &str = "manifest.json";
+
+/// How many bytes are read, hashed or written between two looks at whether to stop.
+pub(super) const POLL_BYTES: usize = 1024 * 1024;
+
+/// For what nobody can ask to stop.
+const NEVER: &dyn Fn() -> bool = &|| false;
 
 /// A package: a zip archive that has been checked, with its manifest at hand.
 ///
@@ -47,7 +55,24 @@ impl Archive {
     /// - [`PackageError::Io`]: the file cannot be read.
     /// - Any other but [`PackageError::Cancelled`]: the first thing that is wrong with the archive.
     pub fn open(path: &Path, limits: &PackageLimits) -> Result<Self, PackageError> {
-        Self::from_bytes(read(path, limits)?, limits)
+        Self::open_unless(path, limits, NEVER)
+    }
+
+    /// As [`open`](Self::open), unless `cancel` gives true: it is asked before each MiB that is read
+    /// or hashed and before each entry that is checked.
+    ///
+    /// Blocks for reading the file, up to the limit, and ends soon after `cancel` gives true; only a
+    /// disk that does not answer holds it up.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and [`PackageError::Cancelled`].
+    pub fn open_unless(
+        path: &Path,
+        limits: &PackageLimits,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Self, PackageError> {
+        let bytes = read(path, limits, cancel)?;
+        check(bytes.into(), limits, cancel).map_err(first)
     }
 
     /// Checks an archive that is in memory, as [`open`](Self::open) does.
@@ -58,7 +83,7 @@ impl Archive {
         bytes: impl Into<Arc<[u8]>>,
         limits: &PackageLimits,
     ) -> Result<Self, PackageError> {
-        check(bytes.into(), limits).map_err(|mut problems| problems.swap_remove(0))
+        check(bytes.into(), limits, NEVER).map_err(first)
     }
 
     /// Everything that is wrong with the archive in a file, in the order of its entries; empty
@@ -66,9 +91,9 @@ impl Archive {
     ///
     /// Blocks for reading the file, up to the limit.
     pub fn problems(path: &Path, limits: &PackageLimits) -> Vec<PackageError> {
-        let checked = read(path, limits)
+        let checked = read(path, limits, NEVER)
             .map_err(|error| vec![error])
-            .and_then(|bytes| check(bytes.into(), limits));
+            .and_then(|bytes| check(bytes.into(), limits, NEVER));
         checked.err().unwrap_or_default()
     }
 
@@ -159,8 +184,30 @@ pub(super) fn read_entry(
     }
 }
 
-fn read(path: &Path, limits: &PackageLimits) -> Result<Vec<u8>, PackageError> {
-    let file = File::open(path).map_err(io("open", path))?;
+/// Gives [`PackageError::Cancelled`] once `cancel` gives true.
+pub(super) fn poll(cancel: &dyn Fn() -> bool) -> Result<(), PackageError> {
+    if cancel() {
+        Err(PackageError::Cancelled)
+    } else {
+        Ok(())
+    }
+}
+
+fn first(mut problems: Vec<PackageError>) -> PackageError {
+    problems.swap_remove(0)
+}
+
+fn read(
+    path: &Path,
+    limits: &PackageLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<Vec<u8>, PackageError> {
+    // Opening a named pipe would wait for somebody who writes to it.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(io("open", path))?;
     let metadata = file.metadata().map_err(io("read", path))?;
     if !metadata.is_file() {
         let error = std::io::Error::other("not a regular file");
@@ -172,24 +219,43 @@ fn read(path: &Path, limits: &PackageLimits) -> Result<Vec<u8>, PackageError> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
     // One more than the limit, in case it grows meanwhile.
-    file.take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(io("read", path))?;
-    Ok(bytes)
+    let mut file = file.take(limit.saturating_add(1));
+    loop {
+        poll(cancel)?;
+        let mut chunk = file.by_ref().take(POLL_BYTES as u64);
+        let count = chunk.read_to_end(&mut bytes).map_err(io("read", path))?;
+        if count == 0 {
+            return Ok(bytes);
+        }
+    }
+}
+
+fn hash(bytes: &[u8], cancel: &dyn Fn() -> bool) -> Result<String, PackageError> {
+    let mut digest = Sha256::new();
+    for chunk in bytes.chunks(POLL_BYTES) {
+        poll(cancel)?;
+        digest.update(chunk);
+    }
+    Ok(HEXLOWER.encode(&digest.finalize()))
 }
 
 /// Everything that is wrong, or the archive. Never an empty list of problems.
-fn check(bytes: Arc<[u8]>, limits: &PackageLimits) -> Result<Archive, Vec<PackageError>> {
+fn check(
+    bytes: Arc<[u8]>,
+    limits: &PackageLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<Archive, Vec<PackageError>> {
+    let fatal = |error| vec![error];
     let limit = limits.archive_size;
     if bytes.len() as u64 > limit {
-        return Err(vec![PackageError::ArchiveTooLarge { limit }]);
+        return Err(fatal(PackageError::ArchiveTooLarge { limit }));
     }
-    let fatal = |error| vec![error];
     let directory = Directory::read(&bytes, limits.entries()).map_err(fatal)?;
     let mut zip = directory.open(bytes.clone()).map_err(fatal)?;
 
     let mut checker = Checker::new(&bytes, &directory, &zip, limits);
     for record in &directory.records {
+        poll(cancel).map_err(fatal)?;
         checker.entry(record);
     }
     checker.totals();
@@ -209,7 +275,7 @@ fn check(bytes: Arc<[u8]>, limits: &PackageLimits) -> Result<Archive, Vec<Packag
     };
     match manifest {
         Ok((manifest_path, manifest_bytes)) if problems.is_empty() => Ok(Archive {
-            sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
+            sha256: hash(&bytes, cancel).map_err(fatal)?,
             bytes,
             zip,
             entries,

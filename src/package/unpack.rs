@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::archive::{Archive, read_entry};
+use super::archive::{Archive, POLL_BYTES, poll, read_entry};
 use super::entry::Entry;
 use super::folder::{io, make_all, make_new, release_folder, releases, sync};
 use super::limits::PackageLimits;
@@ -14,8 +14,6 @@ use super::path::command_path;
 use super::staging::Staging;
 use crate::error::PackageError;
 
-/// How many bytes are written between two looks at whether to stop.
-const POLL_BYTES: u64 = 1024 * 1024;
 /// How often a release that others leave unfinished is moved out of the way.
 const PUBLISH_ATTEMPTS: usize = 10;
 
@@ -192,7 +190,7 @@ impl Writer<'_> {
             });
         }
         self.since_poll += bytes;
-        if self.since_poll >= POLL_BYTES {
+        if self.since_poll >= POLL_BYTES as u64 {
             self.poll()?;
         }
         Ok(())
@@ -208,11 +206,7 @@ impl Writer<'_> {
 
     fn poll(&mut self) -> Result<(), PackageError> {
         self.since_poll = 0;
-        if (self.cancel)() {
-            Err(PackageError::Cancelled)
-        } else {
-            Ok(())
-        }
+        poll(self.cancel)
     }
 }
 

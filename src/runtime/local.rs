@@ -57,9 +57,16 @@ impl LocalRuntime {
                 })
             }
             PluginKind::Supervised(Source::Archive(path)) => {
-                let unpack = |error| StartError::Unpack(Arc::new(error));
-                let archive = Archive::open(path, &self.package_limits).map_err(unpack)?;
                 let cancel = || preparation.cancel.is_cancelled();
+                let unpack = |error| {
+                    if cancel() {
+                        StartError::Cancelled
+                    } else {
+                        StartError::Unpack(Arc::new(error))
+                    }
+                };
+                let archive =
+                    Archive::open_unless(path, &self.package_limits, &cancel).map_err(unpack)?;
                 package::unpack(
                     &archive,
                     root,
@@ -67,13 +74,7 @@ impl LocalRuntime {
                     &self.package_limits,
                     &cancel,
                 )
-                .map_err(|error| {
-                    if cancel() {
-                        StartError::Cancelled
-                    } else {
-                        unpack(error)
-                    }
-                })
+                .map_err(unpack)
             }
             PluginKind::External(_) => Err(prepare(Error::Unsupported(
                 "an external plugin is not started by the host",

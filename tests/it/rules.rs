@@ -18,6 +18,8 @@
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `a_stop_while_active_ends_calls_in_flight` |
 //! | 2 | `a_stop_while_unpacking_leaves_nothing_behind` |
+//! | 2 | `reading_and_hashing_can_be_cancelled_at_any_moment` |
+//! | 2 | `a_named_pipe_is_refused_without_waiting_for_a_writer` |
 //! | 2 | `a_stop_while_backing_off_ends_the_waiting` |
 //! | 2 | `a_stop_of_what_has_errored_clears_the_error` |
 //! | 2 | `a_frozen_plugin_is_killed` |

@@ -107,10 +107,13 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
         ..manifest("large")
     };
     let names: Vec<String> = (0..300).map(|number| format!("folder/{number}")).collect();
-    let files: Vec<(&str, &[u8], u32)> = names
+    let mut files: Vec<(&str, &[u8], u32)> = names
         .iter()
         .map(|name| (name.as_str(), [7; 4096].as_slice(), 0o644))
         .collect();
+    // And one that takes a while by itself.
+    let large = vec![7; 4 * 1024 * 1024];
+    files.push(("large", &large, 0o644));
     let archive = package(host.folder(), "large.zip", &manifest, &files);
     let session = host.install(Record::supervised(manifest, Source::Archive(archive)));
     let mut events = host.events();
@@ -118,7 +121,9 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
     events.expect(session.id(), &[ReportedState::Starting]);
     // Unpacking that many files takes longer than coming here, on any disk that is known; where it
     // does not, this is one more stop of a process.
-    stop(&session);
+    let report = stop(&session);
+    let limit = Setup::new("").timeouts.stop_grace + Duration::from_millis(250);
+    assert!(report.took <= limit, "{report:?}");
     events.until(session.id(), ReportedState::Inactive);
     // It unpacks from the beginning and runs; that no staging folder is left is asserted at the end.
     supervised(&session).start().unwrap();

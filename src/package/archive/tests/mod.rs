@@ -1,6 +1,8 @@
 //! What archives are refused for, and what good ones give. Here what concerns an archive as a whole,
 //! and what the tests share.
 
+use std::cell::Cell;
+
 use super::super::testing::{Builder, Folder, Item, REGULAR, checksum, end};
 use super::*;
 
@@ -14,7 +16,7 @@ fn refusal(item: Item) -> PackageError {
 }
 
 fn check_problems(builder: &Builder, limits: &PackageLimits) -> Vec<PackageError> {
-    check(builder.bytes().into(), limits)
+    check(builder.bytes().into(), limits, NEVER)
         .err()
         .unwrap_or_default()
 }
@@ -111,6 +113,45 @@ fn an_entry_whose_sizes_come_after_its_content_is_good() {
     bytes[14..26].fill(0);
     let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
     assert_eq!(archive.manifest_bytes(), b"{}");
+}
+
+#[test]
+fn reading_and_hashing_can_be_cancelled_at_any_moment() {
+    let folder = Folder::new();
+    let path = folder.path().join("large.zip");
+    let builder = Builder::plugin([Item::stored("large", &vec![1; 3 * POLL_BYTES])]);
+    std::fs::write(&path, builder.bytes()).unwrap();
+    let mut cancelled = 0;
+    loop {
+        let asked = Cell::new(0);
+        let result = Archive::open_unless(&path, &PackageLimits::default(), &|| {
+            asked.set(asked.get() + 1);
+            asked.get() > cancelled
+        });
+        match result {
+            Err(PackageError::Cancelled) => cancelled += 1,
+            other => {
+                assert_eq!(other.unwrap().entries().len(), 2);
+                break;
+            }
+        }
+    }
+    // Four chunks and the end, two entries, and the four chunks again.
+    assert_eq!(cancelled, 5 + 2 + 4);
+}
+
+#[test]
+fn a_named_pipe_is_refused_without_waiting_for_a_writer() {
+    let folder = Folder::new();
+    let path = folder.path().join("pipe.zip");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    assert_refused!(
+        Archive::open(&path, &PackageLimits::default()).unwrap_err(),
+        PackageError::Io { .. },
+        "pipe.zip",
+        "not a regular file"
+    );
 }
 
 // What is not an archive.

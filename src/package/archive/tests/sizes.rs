@@ -57,7 +57,7 @@ fn declared_sizes_over_the_limits_are_refused() {
 fn a_file_over_the_limit_is_refused_before_it_is_read() {
     let folder = Folder::new();
     let path = folder.path().join("large");
-    let file = File::create(&path).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
     // All holes: reading it would take longer than the test may.
     file.set_len(1 << 40).unwrap();
     assert!(matches!(
