@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::directory::{Directory, Record, Zip};
+use super::directory::{Content, Directory, Record, Zip};
 use super::entry::{Entry, Kind, mode};
 use super::limits::PackageLimits;
 use super::path::{EntryPath, shown};
@@ -102,8 +102,12 @@ impl<'a> Checker<'a> {
             return Err(bad("it has two names; make the archive with UTF-8 names"));
         }
         let (size, packed) = (data.size(), data.compressed_size());
-
-        let start = record.content_start(self.bytes, data.header_start())?;
+        let content = Content {
+            checksum: data.crc32(),
+            packed,
+            size,
+        };
+        let start = record.content_start(self.bytes, data.header_start(), content)?;
         let end = usize::try_from(packed)
             .ok()
             .and_then(|packed| start.checked_add(packed))

@@ -24,6 +24,9 @@ const LOCAL_SIGNATURE: &[u8; 4] = b"PK\x03\x04";
 const LOCAL_LENGTH: usize = 30;
 /// Encryption: traditional, strong, and masked headers.
 const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
+/// The local header was written before the content was known.
+const SIZES_LATER: u16 = 1 << 3;
+const ZIP64_EXTRA: u16 = 1;
 
 pub(super) type Zip = ZipArchive<Cursor<Arc<[u8]>>>;
 
@@ -44,6 +47,16 @@ pub(super) struct Record<'a> {
     pub(super) method: u16,
     pub(super) external_attributes: u32,
     pub(super) name: &'a [u8],
+}
+
+/// What a header says of an entry's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) checksum: u32,
+    /// Bytes in the archive.
+    pub(super) packed: u64,
+    /// Bytes, unpacked.
+    pub(super) size: u64,
 }
 
 impl<'a> Directory<'a> {
@@ -171,11 +184,17 @@ impl<'a> Record<'a> {
         self.flags & ENCRYPTED != 0
     }
 
-    /// Compares the entry's local header with this record, and gives where its content starts.
+    /// Compares the entry's local header with this record, and with what the library found in it,
+    /// and gives where its content starts.
     ///
     /// # Errors
     /// [`PackageError::BadEntry`].
-    pub(super) fn content_start(&self, bytes: &[u8], header: u64) -> Result<usize, PackageError> {
+    pub(super) fn content_start(
+        &self,
+        bytes: &[u8],
+        header: u64,
+        content: Content,
+    ) -> Result<usize, PackageError> {
         let bad = |problem| PackageError::BadEntry {
             entry: shown(self.name),
             problem,
@@ -190,29 +209,74 @@ impl<'a> Record<'a> {
         let mut read = || {
             let _needs = fields.u16()?;
             let (flags, method) = (fields.u16()?, fields.u16()?);
-            fields.skip(2 + 2 + 4 + 4 + 4)?;
+            // Time and date.
+            fields.skip(2 + 2)?;
+            let (checksum, packed, size) = (fields.u32()?, fields.u32()?, fields.u32()?);
             let (name, extra) = (usize::from(fields.u16()?), usize::from(fields.u16()?));
-            Some((flags, method, name, extra))
+            let name = fields.bytes(name)?;
+            let extra = fields.bytes(extra)?;
+            Some((flags, method, (checksum, packed, size), name, extra))
         };
-        let (flags, method, name_length, extra_length) = read().ok_or_else(outside)?;
-        let name_start = header + LOCAL_LENGTH;
-        let name = bytes
-            .get(name_start..name_start + name_length)
-            .ok_or_else(outside)?;
+        let (flags, method, local, name, extra) = read().ok_or_else(outside)?;
         if name != self.name {
             return Err(bad("its two headers have different names"));
         }
         if method != self.method || (flags ^ self.flags) & ENCRYPTED != 0 {
             return Err(bad("its two headers have different methods"));
         }
-        Ok(name_start + name_length + extra_length)
+        if !content.agrees_with(local, extra, flags) {
+            return Err(bad("its two headers have different sizes or checksums"));
+        }
+        Ok(header + LOCAL_LENGTH + name.len() + extra.len())
     }
+}
+
+impl Content {
+    /// Whether a local header says the same: its checksum, packed size and size. One that was
+    /// written before the content may say nothing, in zeros.
+    fn agrees_with(&self, local: (u32, u32, u32), extra: &[u8], flags: u16) -> bool {
+        let (checksum, packed, size) = local;
+        let mut wide = zip64_sizes(extra);
+        let mut widened = |size: u32| {
+            if size == u32::MAX {
+                wide.next()
+            } else {
+                Some(size.into())
+            }
+        };
+        // In this order in the extra field.
+        let (size, packed) = (widened(size), widened(packed));
+        let unsaid = |value| flags & SIZES_LATER != 0 && value == 0;
+        let agree = |local: Option<u64>, central| {
+            local.is_some_and(|local| local == central || unsaid(local))
+        };
+        agree(Some(checksum.into()), self.checksum.into())
+            && agree(size, self.size)
+            && agree(packed, self.packed)
+    }
+}
+
+/// The sizes in the zip64 part of an extra field; none if there is no such part.
+fn zip64_sizes(extra: &[u8]) -> impl Iterator<Item = u64> {
+    let mut fields = Fields(extra);
+    let mut found = &[][..];
+    while let (Some(kind), Some(length)) = (fields.u16(), fields.u16()) {
+        let Some(part) = fields.bytes(length.into()) else {
+            break;
+        };
+        if kind == ZIP64_EXTRA {
+            found = part;
+            break;
+        }
+    }
+    let (sizes, _) = found.as_chunks::<8>();
+    sizes.iter().map(|size| u64::from_le_bytes(*size))
 }
 
 /// Reads little-endian numbers one after the other.
 struct Fields<'a>(&'a [u8]);
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     fn u16(&mut self) -> Option<u16> {
         let mut bytes = [0; 2];
         self.0.read_exact(&mut bytes).ok()?;
@@ -225,9 +289,14 @@ impl Fields<'_> {
         Some(u32::from_le_bytes(bytes))
     }
 
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
     fn skip(&mut self, count: usize) -> Option<()> {
-        self.0 = self.0.get(count..)?;
-        Some(())
+        self.bytes(count).map(drop)
     }
 }
 

@@ -26,8 +26,12 @@ pub(super) struct Item {
     pub(super) packed_size: u32,
     pub(super) size: u32,
     pub(super) checksum: u32,
+    /// Checksum, packed size and size in the local header, where they differ.
+    pub(super) local_content: Option<[u32; 3]>,
     /// Extra field of the central record.
     pub(super) extra: Vec<u8>,
+    /// Extra field of the local header.
+    pub(super) local_extra: Vec<u8>,
     /// Where the record says the local header stands, where that is not true. No local header is
     /// written then.
     pub(super) header: Option<u32>,
@@ -48,7 +52,9 @@ impl Item {
             packed_size: size,
             size,
             checksum: checksum(content),
+            local_content: None,
             extra: Vec::new(),
+            local_extra: Vec::new(),
             header: None,
         }
     }
@@ -114,16 +120,18 @@ impl Builder {
             if item.header.is_none() {
                 let name = item.local_name.as_ref().unwrap_or(&item.name);
                 bytes.extend(b"PK\x03\x04\x14\0");
-                item.common(item.local_method.unwrap_or(item.method), &mut bytes);
+                let method = item.local_method.unwrap_or(item.method);
+                item.common(method, item.local_content, &mut bytes);
                 bytes.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
-                bytes.extend([0, 0]);
+                bytes.extend(u16::try_from(item.local_extra.len()).unwrap().to_le_bytes());
                 bytes.extend(name);
+                bytes.extend(&item.local_extra);
                 bytes.extend(&item.packed);
             }
             directory.extend(b"PK\x01\x02\x14");
             directory.push(item.system);
             directory.extend([20, 0]);
-            item.common(item.method, &mut directory);
+            item.common(item.method, None, &mut directory);
             directory.extend(u16::try_from(item.name.len()).unwrap().to_le_bytes());
             directory.extend(u16::try_from(item.extra.len()).unwrap().to_le_bytes());
             directory.extend([0; 6]);
@@ -151,13 +159,13 @@ impl Builder {
 
 impl Item {
     /// What both headers have in common, from the flags to the sizes.
-    fn common(&self, method: u16, bytes: &mut Vec<u8>) {
+    fn common(&self, method: u16, content: Option<[u32; 3]>, bytes: &mut Vec<u8>) {
         bytes.extend(self.flags.to_le_bytes());
         bytes.extend(method.to_le_bytes());
         bytes.extend([0, 0, 0x21, 0]);
-        bytes.extend(self.checksum.to_le_bytes());
-        bytes.extend(self.packed_size.to_le_bytes());
-        bytes.extend(self.size.to_le_bytes());
+        for field in content.unwrap_or([self.checksum, self.packed_size, self.size]) {
+            bytes.extend(field.to_le_bytes());
+        }
     }
 }
 
