@@ -11,6 +11,8 @@ pub(super) struct Tree {
     nodes: HashMap<String, Node>,
     /// Sorted, so that a folder comes before what is in it.
     folders: BTreeSet<String>,
+    /// There were more folders than the limit, which was said; what comes after is not looked at.
+    full: bool,
 }
 
 struct Node {
@@ -28,22 +30,18 @@ impl Tree {
     /// # Errors
     /// - [`PackageError::Duplicate`], [`PackageError::CaseCollision`],
     ///   [`PackageError::FileIsFolder`]: it cannot be next to an earlier one.
-    /// - [`PackageError::TooManyFolders`]: with it there are more than `limit`.
+    /// - [`PackageError::TooManyFolders`], once: with it there are more than `limit`.
     pub(super) fn add(
         &mut self,
         path: &str,
         folder: bool,
         limit: usize,
     ) -> Result<(), PackageError> {
-        let folded = folded(path);
-        if !self.has_parent(path, &folded) {
-            for (above, key) in ancestors(path).zip(ancestors(&folded)) {
-                match self.nodes.get(key) {
-                    None => self.insert(key, above, true, false, path, limit)?,
-                    Some(node) => node.must_be(above, true, path)?,
-                }
-            }
+        if self.full {
+            return Ok(());
         }
+        let folded = folded(path);
+        self.add_folders_above(path, &folded, limit)?;
         match self.nodes.get_mut(&folded) {
             None => self.insert(&folded, path, folder, true, path, limit),
             Some(node) => {
@@ -64,16 +62,29 @@ impl Tree {
         self.folders.into_iter().collect()
     }
 
-    /// Whether the folder right above is known, and so all the folders above that. Without this,
-    /// many files in one deep folder would look up each of its many ancestors.
-    fn has_parent(&self, path: &str, folded: &str) -> bool {
-        let (Some((parent, _)), Some((key, _))) = (path.rsplit_once('/'), folded.rsplit_once('/'))
-        else {
-            return true;
-        };
-        self.nodes
-            .get(key)
-            .is_some_and(|node| node.folder && node.path == parent)
+    /// Adds the folders above a path that are not there yet.
+    ///
+    /// What is known of a path is known of every folder above it, so the last one that is there is
+    /// found by halving: looking at each of hundreds of ancestors, for each of thousands of entries,
+    /// would take seconds.
+    fn add_folders_above(
+        &mut self,
+        path: &str,
+        folded: &str,
+        limit: usize,
+    ) -> Result<(), PackageError> {
+        let above: Vec<(&str, &str)> = ancestors(path).zip(ancestors(folded)).collect();
+        let known = above.partition_point(|(_, key)| self.nodes.contains_key(*key));
+        let (known, unknown) = above.split_at(known);
+        if let Some((above, key)) = known.last()
+            && let Some(node) = self.nodes.get(*key)
+        {
+            node.must_be(above, true, path)?;
+        }
+        for (above, key) in unknown {
+            self.insert(key, above, true, false, path, limit)?;
+        }
+        Ok(())
     }
 
     fn insert(
@@ -87,6 +98,7 @@ impl Tree {
     ) -> Result<(), PackageError> {
         if folder {
             if self.folders.len() >= limit {
+                self.full = true;
                 return Err(PackageError::TooManyFolders { limit });
             }
             self.folders.insert(path.to_owned());
@@ -156,6 +168,28 @@ mod tests {
             let error = build(&paths).unwrap_err().to_string();
             assert!(error.contains(expected), "{paths:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_known_of_a_deep_path_is_found_wherever_it_ends() {
+        let mut tree = Tree::default();
+        let deep = |depth: usize, name: &str| "x/".repeat(depth) + name;
+        tree.add(&deep(100, "a"), false, 1_000).unwrap();
+        for depth in 0..=100 {
+            tree.add(&deep(depth, "file"), false, 1_000).unwrap();
+            tree.add(&deep(depth, "new/file"), false, 1_000).unwrap();
+            let error = tree.add(&deep(depth, "FILE/y"), false, 1_000).unwrap_err();
+            assert!(
+                matches!(error, PackageError::CaseCollision { .. }),
+                "{depth}: {error}"
+            );
+            let error = tree.add(&deep(depth, "file/y"), false, 1_000).unwrap_err();
+            assert!(
+                matches!(error, PackageError::FileIsFolder { .. }),
+                "{depth}: {error}"
+            );
+        }
+        assert_eq!(tree.into_folders().len(), 100 + 101);
     }
 
     #[test]
