@@ -136,6 +136,13 @@ pub enum PackageError {
         /// The earlier one.
         other: String,
     },
+    /// A path that is an earlier entry's on the file system that it is unpacked to: some take an
+    /// accented letter and a letter with an accent after it for one.
+    #[error("archive entry {entry:?} has the same name as another one on this file system")]
+    Collision {
+        /// The later entry.
+        entry: String,
+    },
     /// A path that has to be both a file and a folder.
     #[error(
         "archive entry {entry:?} cannot be next to {other:?}: one path is both file and folder"

@@ -21,6 +21,8 @@
 
 mod archive;
 mod check;
+#[cfg(test)]
+mod corpus;
 mod directory;
 mod entry;
 mod folder;

@@ -1,4 +1,9 @@
 //! The rules for entry names: what may become a path below a release folder, and what it becomes.
+//!
+//! Names are never decoded: what looks like a separator, a dot or an escape to people or to other
+//! software, `%2e%2e` or a full-width slash, is a character like any other here, as it is to the
+//! system. Device names of Windows, such as `aux` or `con.txt`, are ordinary names where this crate
+//! runs, and real packages have them.
 
 use crate::error::PackageError;
 
@@ -95,7 +100,8 @@ impl EntryPath {
 ///
 /// Character by character, so that the folded folders of a path are the folders of the folded path.
 /// Capitals first, because some small letters share one capital. Whether accents are one character
-/// or two is not looked at: where that matters, creating the second file fails.
+/// or two is not looked at: where that matters, unpacking the second file fails
+/// ([`PackageError::Collision`]).
 pub(super) fn folded(path: &str) -> String {
     path.chars()
         .flat_map(char::to_uppercase)

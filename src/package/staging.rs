@@ -98,9 +98,15 @@ fn new_lock(path: &Path) -> Result<Option<File>, PackageError> {
         Err(error) => return Err(io("make", path)(error)),
     };
     let locked = try_lock(&file)
-        .and_then(|locked| Ok(locked && is_at(&file, path)?))
-        .map_err(io("lock", path))?;
-    Ok(locked.then_some(file))
+        .and_then(|locked| Ok(locked && is_at(&file, path)?));
+    match locked {
+        Ok(locked) => Ok(locked.then_some(file)),
+        Err(error) => {
+            // Where files cannot be locked nobody sweeps it up either.
+            let _ = remove_file(path);
+            Err(io("lock", path)(error))
+        }
+    }
 }
 
 fn sweep_locked(lock: &Path) -> std_io::Result<()> {

@@ -38,6 +38,7 @@ const PUBLISH_ATTEMPTS: usize = 10;
 /// - [`PackageError::Cancelled`].
 /// - [`PackageError::Io`]: the system refused, with the path.
 /// - [`PackageError::Content`], [`PackageError::SizeMismatch`]: the archive's headers lie.
+/// - [`PackageError::Collision`]: two names that are one on this file system.
 /// - [`PackageError::FileTooLarge`], [`PackageError::TotalTooLarge`]: over these limits, which may
 ///   be other ones than the archive was opened with.
 pub fn unpack(
@@ -134,7 +135,7 @@ impl Writer<'_> {
     fn write(&mut self, archive: &Archive) -> Result<Vec<ListedFile>, PackageError> {
         for folder in archive.folders() {
             self.poll()?;
-            make_new(&self.folder.join(folder))?;
+            make_new(&self.folder.join(folder)).map_err(collision(folder))?;
         }
         let mut zip = archive.reader();
         let mut files = Vec::new();
@@ -147,7 +148,8 @@ impl Writer<'_> {
                 .create_new(true)
                 .mode(0o600)
                 .open(&path)
-                .map_err(io("make", &path))?;
+                .map_err(io("make", &path))
+                .map_err(collision(entry.path()))?;
             let mut size = 0;
             read_entry(&mut zip, entry, |chunk| {
                 size += chunk.len() as u64;
@@ -207,6 +209,18 @@ impl Writer<'_> {
     fn poll(&mut self) -> Result<(), PackageError> {
         self.since_poll = 0;
         poll(self.cancel)
+    }
+}
+
+/// In a staging folder nothing is there but what the archive brought.
+fn collision(entry: &str) -> impl Fn(PackageError) -> PackageError + '_ {
+    move |error| match error {
+        PackageError::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+            PackageError::Collision {
+                entry: entry.to_owned(),
+            }
+        }
+        other => other,
     }
 }
 

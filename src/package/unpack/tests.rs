@@ -337,6 +337,42 @@ fn headers_that_lie_are_found_out_and_nothing_is_left() {
 }
 
 #[test]
+fn names_that_are_one_on_this_file_system_are_refused_for_good() {
+    // Played by putting there what an earlier entry would have made.
+    for (name, folder) in [("a", false), ("b/a", false), ("b", true)] {
+        let root = Folder::new();
+        let archive = Builder::plugin([Item::stored("a", b""), Item::stored("b/a", b"")]).archive();
+        let made = Cell::new(false);
+        let error = unpack(
+            &archive,
+            root.path(),
+            "",
+            &PackageLimits::default(),
+            &|| {
+                let staging = fs::read_dir(root.path().join("staging")).unwrap();
+                let mut paths = staging.map(|entry| entry.unwrap().path());
+                let staged = paths.find(|path| path.is_dir()).unwrap().join(name);
+                if !made.get() && staged.parent().unwrap().is_dir() {
+                    let result = if folder {
+                        fs::create_dir(staged)
+                    } else {
+                        fs::write(staged, "")
+                    };
+                    result.unwrap();
+                    made.set(true);
+                }
+                false
+            },
+        )
+        .unwrap_err();
+        assert!(matches!(error, PackageError::Collision { .. }), "{error:?}");
+        assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+        assert!(error.is_permanent());
+        assert_nothing_left(root.path());
+    }
+}
+
+#[test]
 fn limits_count_what_is_written() {
     let archive = plugin().archive();
     let mut limits = PackageLimits {
