@@ -395,3 +395,19 @@ fn members_kept_for_others_cannot_stand_in_for_known_ones() {
     assert_eq!(again["homepage"], "x");
     assert!(again.get("Command").is_none());
 }
+
+#[test]
+fn numbers_are_the_same_however_often_they_are_stored() {
+    for number in ["0.1", "-2.2267993754925985e+253", "1.8666702488009638e+188"] {
+        let text = format!(
+            r#"{{"id": "a", "author": "b", "name": "c", "access": {{"metadata": {{"n": {number}}}}}}}"#
+        );
+        let mut manifest = Manifest::parse(text.as_bytes()).unwrap();
+        for _ in 0..3 {
+            let stored = serde_json::to_vec(&manifest).unwrap();
+            manifest = Manifest::parse(&stored).unwrap();
+        }
+        let found = &manifest.access.unwrap().metadata["n"];
+        assert_eq!(found.to_string(), number);
+    }
+}
