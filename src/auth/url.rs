@@ -192,12 +192,24 @@ fn parse(text: &str) -> Result<(Uri, String), TokenError> {
     let uri: Uri = text.parse().map_err(|_| problem("it is not a URL"))?;
     let host = uri.host().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| problem("it has no host"))?;
-    let port = uri
-        .port()
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
+    // The library takes what it cannot read there for no port at all, and skips over what stands
+    // between the two; a plugin would then connect to another port than was meant.
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let (_, authority) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let port = match authority.strip_prefix(host) {
+        Some("" | ":") => String::new(),
+        Some(rest) if is_port(rest) => rest.to_owned(),
+        _ => return Err(problem("its port is not a number up to 65535")),
+    };
     let authority = format!("{host}{port}");
     Ok((uri, authority))
+}
+
+/// A colon and a port.
+fn is_port(text: &str) -> bool {
+    text.strip_prefix(':').is_some_and(|digits| {
+        digits.bytes().all(|digit| digit.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+    })
 }
 
 const fn problem(problem: &'static str) -> TokenError {
@@ -274,6 +286,28 @@ mod tests {
             connection_url("http://h", None, &sealed()),
             Err(TokenError::NoInstallation)
         );
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused_and_not_taken_for_the_usual_one() {
+        for authority in [
+            "h:99999",
+            "h:80x",
+            "h:+80",
+            "[::1]80",
+            "[::1]x:80",
+            "a[::1]:80",
+            "a[::1]:x",
+        ] {
+            let expected = problem("its port is not a number up to 65535");
+            let base = format!("http://{authority}/");
+            let built = connection_url(&base, Some(id()), &sealed());
+            assert_eq!(built, Err(expected.clone()), "{base}");
+            let text = format!("ws://{authority}/rpc?token={EXTERNAL}");
+            assert_eq!(ConnectionUrl::parse(&text).unwrap_err(), expected, "{text}");
+        }
+        let built = connection_url("http://h:", Some(id()), &sealed()).unwrap();
+        assert!(built.starts_with("ws://h/rpc?"), "{built}");
     }
 
     #[test]
