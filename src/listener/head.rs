@@ -121,9 +121,11 @@ impl Head {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(bytes) {
-            Ok(httparse::Status::Complete(_)) => {}
+            // An empty line that ends in a bare line feed ends the head for the parser, but not for
+            // who read it: what stands behind would be lost without a word.
+            Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HEAD_TOO_LARGE),
-            Ok(httparse::Status::Partial) | Err(_) => return Err(Refusal::BAD_REQUEST),
+            Ok(_) | Err(_) => return Err(Refusal::BAD_REQUEST),
         }
         let mut head = Self {
             method: request.method.unwrap_or_default().to_owned(),
@@ -151,5 +153,22 @@ impl Head {
             }
         }
         Ok(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_an_empty_line_is_not_lost() {
+        let good = b"GET /rpc HTTP/1.1\r\nHost: h\r\n\r\n";
+        assert_eq!(Head::parse(good).unwrap().host.as_deref(), Some("h"));
+        for bad in [
+            &b"GET /rpc HTTP/1.1\r\nHost: h\r\n\nUpgrade: websocket\r\n\r\n"[..],
+            b"GET /rpc HTTP/1.1\n\nHost: h\r\n\r\n",
+        ] {
+            assert_eq!(Head::parse(bad), Err(Refusal::BAD_REQUEST));
+        }
     }
 }
