@@ -146,8 +146,10 @@ pub trait DuplexWriter: Send + Sync {
     /// [`SendError::Closed`]: the connection has ended, or ended just now for overflow.
     fn post(&self, message: &str) -> std::result::Result<(), SendError>;
 
-    /// Queues a transport-level ping without blocking, if the transport has one; the answer shows
-    /// as [`Received::Alive`]. Gives false where there is no such thing.
+    /// Sends a transport-level ping, if the transport has one: writes it as far as the transport
+    /// takes it right now, or queues it in place of one that has not gone out. Never blocks. Not for
+    /// the reading thread. The answer shows as [`Received::Alive`]. Gives false where there is no
+    /// such thing.
     fn ping(&self) -> bool {
         false
     }

@@ -233,19 +233,20 @@ impl<S: Sink> Outgoing<S> {
 
     /// Queues a pong in place of an older one. Never blocks, never writes.
     pub(super) fn pong(&self, frame: Vec<u8>) {
-        self.control(|control| control.set_pong(frame));
-    }
-
-    /// Queues a ping in place of an older one. Never blocks, never writes.
-    pub(super) fn ping(&self, frame: Vec<u8>) {
-        self.control(|control| control.set_ping(frame));
-    }
-
-    fn control(&self, queue: impl FnOnce(&mut Control)) {
         let mut state = self.shared.state.lock();
         if self.shared.closed(&state).is_none() {
-            queue(&mut state.control);
+            state.control.set_pong(frame);
             self.shared.ensure_writer(&mut state);
+        }
+    }
+
+    /// Sends a ping in place of one that has not gone out: writes it as far as the medium takes it
+    /// right now. Never blocks; not for the reading thread.
+    pub(super) fn ping(&self, frame: Vec<u8>) {
+        let mut state = self.shared.state.lock();
+        if self.shared.closed(&state).is_none() {
+            state.control.set_ping(frame);
+            self.shared.write_in_passing(&mut state);
         }
     }
 

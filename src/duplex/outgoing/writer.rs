@@ -82,6 +82,19 @@ impl Turn {
         }
     }
 
+    /// The turn of one who has no time at all: one batch of what is queued, as far as the medium
+    /// takes it.
+    fn in_passing() -> Self {
+        Self {
+            deadline: None,
+            own: None,
+            own_end: None,
+            own_done: true,
+            batches: MOST_BATCHES,
+            stays: false,
+        }
+    }
+
     /// Whether the writer's own frame is written.
     pub(super) fn own_done(&self) -> bool {
         self.own_done
@@ -166,6 +179,23 @@ impl<S: Sink> Shared<S> {
         match self.write(state, &mut Turn::until(Some(deadline))) {
             Stop::Empty | Stop::Ended => {}
             Stop::Late | Stop::Enough => self.leave_role(state),
+        }
+    }
+
+    /// Writes what the medium takes right now, a batch at most, unless somebody writes already; the
+    /// rest is the writer thread's. Never blocks.
+    pub(super) fn write_in_passing(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) {
+        if state.writing {
+            return;
+        }
+        state.writing = true;
+        match self.write(state, &mut Turn::in_passing()) {
+            Stop::Empty | Stop::Ended => {}
+            Stop::Late | Stop::Enough => {
+                if !self.hand_over(state) {
+                    self.leave_role(state);
+                }
+            }
         }
     }
 

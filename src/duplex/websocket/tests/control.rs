@@ -34,6 +34,33 @@ fn a_pong_overtakes_what_is_queued_but_not_what_is_begun() {
 }
 
 #[test]
+fn a_ping_needs_no_thread() {
+    let mut settings = settings();
+    settings.threads = Threads::with_limit(0);
+    let (halves, mut peer) = tcp(&settings);
+    assert!(halves.writer.ping());
+    assert_eq!(peer.next().map(|(first, _)| first), Some(PING));
+}
+
+#[test]
+fn pings_to_a_peer_that_does_not_read_wait_for_nothing_and_are_one() {
+    let settings = settings();
+    let (halves, mut peer) = unix(&settings);
+    let begun = fill(&*halves.writer);
+    halves.writer.send("queued", long()).unwrap();
+    let asked = Instant::now();
+    for _ in 0..3 {
+        assert!(halves.writer.ping());
+    }
+    assert!(asked.elapsed() < LONG / 2, "{:?}", asked.elapsed());
+    for text in &begun {
+        peer.expect_text(text);
+    }
+    assert_eq!(peer.next().map(|(first, _)| first), Some(PING));
+    peer.expect_text("queued");
+}
+
+#[test]
 fn a_flood_of_pings_from_a_peer_that_does_not_read_stays_bounded() {
     const PINGS: usize = 50_000;
     let settings = settings();
