@@ -320,6 +320,9 @@ fn cause_word(cause: &Cause) -> &'static str {
         Cause::Exited => "exited",
         Cause::NeverConnected { .. } => "never_connected",
         Cause::ConnectionLost { .. } => "connection_lost",
+        Cause::Misbehaved(cause) if matches!(**cause, Disconnect::Unresponsive { .. }) => {
+            "unresponsive"
+        }
         Cause::Misbehaved(_) => "misbehaved",
     }
 }

@@ -47,6 +47,9 @@ impl Ward {
                 running.connected = false;
                 running.cause = running.cause.take().or_else(blamed);
                 if self.stop.is_none() {
+                    // Who showed no sign of life for so long needs no time to end by itself.
+                    let hangs = matches!(*cause, Disconnect::Unresponsive { .. });
+                    let grace = if hangs { Duration::ZERO } else { grace };
                     let until = after(Instant::now(), grace);
                     running.patience = Some((until, Cause::ConnectionLost { cause, grace }));
                 }
