@@ -154,6 +154,12 @@ pub trait DuplexWriter: Send + Sync {
         false
     }
 
+    /// Whether [`ping`](Self::ping) does anything. Only then is the connection watched with it for
+    /// signs of life.
+    fn has_ping(&self) -> bool {
+        false
+    }
+
     /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline
     /// if the peer reads), and then the reader is made to end with [`Disconnect::ByHost`], also if
     /// the peer never answers. Later sends fail. Idempotent; the first close counts. Blocks at

@@ -58,6 +58,10 @@ impl DuplexWriter for Writer {
         true
     }
 
+    fn has_ping(&self) -> bool {
+        true
+    }
+
     fn close(&self, code: u16, reason: &str, deadline: Deadline) {
         let cause = Disconnect::ByHost {
             code,
