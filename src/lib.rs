@@ -9,6 +9,7 @@ pub mod duplex;
 pub mod error;
 #[doc(hidden)]
 pub mod fault;
+mod health;
 mod host;
 mod id;
 pub mod keeper;
@@ -31,6 +32,7 @@ pub use bus::PublishReport;
 pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
+pub use health::Health;
 pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 pub use keeper::{Guarantees, Keeper};

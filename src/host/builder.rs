@@ -11,6 +11,7 @@ use super::{Host, HostShared, Owner};
 use crate::auth::{Token, connection_url};
 use crate::config::{Limits, Timeouts};
 use crate::error::{Error, Result, RpcError};
+use crate::health::Health;
 use crate::id::InstallationId;
 use crate::keeper::link::KeeperLink;
 use crate::keeper::{Keeper, KeeperStatus};
@@ -23,6 +24,7 @@ use crate::reaper::policy::RestartPolicy;
 use crate::runtime::local::LocalRuntime;
 use crate::runtime::{Runtime, RuntimeProvider};
 use crate::session::context::{Addresses, Drain, HostContext, OutputTap};
+use crate::session::health::HealthMonitor;
 use crate::session::services::Methods;
 use crate::session::{Feed, InboundCall, NoServices, Params, Services};
 use crate::store::{MemoryStore, Store};
@@ -36,6 +38,7 @@ pub struct HostBuilder {
     limits: Limits,
     timeouts: Timeouts,
     policy: RestartPolicy,
+    health: Health,
     package_limits: PackageLimits,
     log_settings: LogSettings,
     output_tap: Option<OutputTap>,
@@ -57,6 +60,7 @@ impl Default for HostBuilder {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             policy: RestartPolicy::default(),
+            health: Health::default(),
             package_limits: PackageLimits::default(),
             log_settings: LogSettings::default(),
             output_tap: None,
@@ -100,6 +104,12 @@ impl HostBuilder {
     /// When plugins that ended are started again; see [`RestartPolicy`] for the defaults.
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// How connections are watched for signs of life; see [`Health`] for the defaults.
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = health;
         self
     }
 
@@ -225,6 +235,7 @@ impl HostBuilder {
         self.limits.validate()?;
         self.timeouts.validate()?;
         self.policy.validate()?;
+        self.health.validate()?;
         self.log_settings.validate()?;
         if let Some(url) = &self.rpc_base_url {
             // Any id and token will do: it is the base that is being checked.
@@ -258,6 +269,8 @@ impl HostBuilder {
             reaper: Reaper::start(&threads, link, cookie.clone())?,
             cookie,
             keeper,
+            health: self.health,
+            health_monitor: HealthMonitor::new(threads.clone()),
             threads,
             store: self.store,
             feed: Feed::default(),

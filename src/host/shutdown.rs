@@ -68,6 +68,8 @@ impl HostShared {
         }
         self.context.shut_down.store(true, Ordering::Release);
         self.context.drain.begin();
+        // Who does not answer now is asked to end anyway.
+        self.context.health_monitor.end();
         for listener in self.listeners.lock().drain(..) {
             listener.stop();
         }

@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use super::Session;
 use super::connection::Connection;
 use super::counters::LiveCounters;
+use super::health::Asks;
 use super::pending::Outcome;
 use super::run::Reading;
 use super::shared::Shared;
@@ -271,9 +272,11 @@ impl Reservation {
         fault::point(fault::ATTACHED, shared.id);
         log::info!("plugin {}: connected{}", shared.name, described(peer));
         if first_ping {
-            self.ping_first(&connection)?;
+            self.ping_first(&connection)
+        } else {
+            shared.watch(&connection, Asks::Transport);
+            Ok(())
         }
-        Ok(())
     }
 
     /// Gives the reading half to the session's thread, and makes the connection the session's.
@@ -335,6 +338,9 @@ impl Reservation {
                 // In this order for the same reason as above.
                 shared.context.reaper.connected(shared.ward, run);
                 shared.enter(&mut state, ReportedState::Active, None);
+                drop(state);
+                // Not before: until then it has the connect timeout.
+                shared.watch(&pinged, Asks::Plugin);
             }
         });
         match connection.post_call(Ping::NAME, &Empty {}, on_outcome) {
@@ -397,6 +403,25 @@ impl Session {
 }
 
 impl Shared {
+    /// Has the connection watched for signs of life, from now until its end.
+    fn watch(&self, connection: &Arc<Connection>, asks: Asks) {
+        let record = self.record();
+        let own = record.overrides.health.as_ref();
+        let own = own.filter(|health| match health.validate() {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("plugin {}: {error}; the host's settings apply", self.name);
+                false
+            }
+        });
+        let health = own.unwrap_or(&self.context.health);
+        let asks = match asks {
+            Asks::Transport if health.rpc_ping => Asks::PluginMessages,
+            asks => asks,
+        };
+        self.context.health_monitor.watch(connection, health, asks);
+    }
+
     fn refusal(&self, refused: &Refused) -> Error {
         let state = self.state.lock();
         match refused {

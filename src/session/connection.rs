@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use crate::duplex::{
 use crate::error::{Disconnect, Error, Phase, Result, RpcError};
 use crate::id::RequestId;
 use crate::protocol::jsonrpc::{self, Envelope, Incoming, PeerId, ResultObject, ResultSpan};
-use crate::protocol::method::object_from_text;
+use crate::protocol::method::{Empty, Method, Ping, object_from_text};
 
 pub(crate) struct Connection {
     writer: Arc<dyn DuplexWriter>,
@@ -39,6 +39,10 @@ pub(crate) struct Connection {
     ended: AtomicBool,
     /// It was told that the peer sends what is no JSON-RPC; a flood of it must not flood the log.
     unreadable_told: AtomicBool,
+    /// Something arrived since somebody last looked; and a whole message did. Set by the reading
+    /// thread, taken by whoever watches the connection's health.
+    heard: AtomicBool,
+    heard_message: AtomicBool,
     /// Somebody waits for a sign of life.
     challenged: AtomicBool,
     challenge: Mutex<Option<Sender<()>>>,
@@ -151,6 +155,8 @@ impl Connection {
             verdict: Mutex::new(None),
             ended: AtomicBool::new(false),
             unreadable_told: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+            heard_message: AtomicBool::new(false),
             challenged: AtomicBool::new(false),
             challenge: Mutex::new(None),
         };
@@ -221,7 +227,7 @@ impl Connection {
             self.encode(buffer, id, method, params)?;
             // The receiver may be gone: its caller ran out of time.
             let on_outcome = Box::new(move |outcome| drop(sender.send(outcome)));
-            self.pending.register(id, on_outcome)?;
+            self.pending.register(id, on_outcome, Some(deadline))?;
             waiting.registered = true;
             LiveCounters::add(&self.counters.calls, 1);
             let ticket = send(buffer, deadline).map_err(|error| match error {
@@ -248,7 +254,7 @@ impl Connection {
         let id = RequestId::generate();
         with_buffer(|buffer| {
             self.encode(buffer, id, method, params)?;
-            self.pending.register(id, on_outcome)?;
+            self.pending.register(id, on_outcome, None)?;
             self.writer.post(buffer).map_err(|error| {
                 drop(self.pending.take(id));
                 match error {
@@ -377,6 +383,57 @@ impl Connection {
         receiver.recv_deadline(deadline.instant()).is_ok()
     }
 
+    /// Whether anything arrived since the last look; with `messages_only`, a whole message.
+    pub(super) fn take_heard(&self, messages_only: bool) -> bool {
+        let any = self.heard.swap(false, Ordering::Relaxed);
+        let message = self.heard_message.swap(false, Ordering::Relaxed);
+        if messages_only { message } else { any }
+    }
+
+    /// Whether the peer may be inside a call, and answer nothing meanwhile: somebody waits for its
+    /// answer, or it waits for ours.
+    pub(super) fn is_in_call(&self, now: Instant) -> bool {
+        self.counters.inbound_in_flight.load(Ordering::Relaxed) > 0
+            || self.pending.has_calls_within_time(now)
+    }
+
+    /// Whether the transport has a ping of its own.
+    pub(super) fn has_transport_ping(&self) -> bool {
+        self.writer.has_ping()
+    }
+
+    /// Sends the transport's own ping, without waiting for anything. False where there is none.
+    pub(super) fn ping_transport(&self) -> bool {
+        self.writer.ping()
+    }
+
+    /// Sends the protocol's `ping` on the host's own behalf, without waiting for anything. Whatever
+    /// arrives shows in [`take_heard`](Self::take_heard). False when there is no room for it now.
+    pub(super) fn ping_peer(&self) -> bool {
+        let id = RequestId::generate();
+        with_buffer(|buffer| {
+            if self.encode(buffer, id, Ping::NAME, &Empty {}).is_err() {
+                return false;
+            }
+            // First, because the answer may be quick.
+            self.pending.expect_own_ping(id);
+            let sent = self.writer.try_send(buffer).is_ok();
+            if sent {
+                LiveCounters::add(&self.counters.bytes_sent, buffer.len());
+            }
+            sent
+        })
+    }
+
+    pub(super) fn counters(&self) -> &LiveCounters {
+        &self.counters
+    }
+
+    /// Who is at the other end, for log lines.
+    pub(super) fn peer(&self) -> &str {
+        &self.peer
+    }
+
     fn true_cause(&self, seen: Arc<Disconnect>) -> Arc<Disconnect> {
         self.verdict.lock().clone().unwrap_or(seen)
     }
@@ -391,6 +448,7 @@ impl Connection {
         let seen = loop {
             match reader.receive() {
                 Ok(received) => {
+                    raise(&self.heard);
                     if self.challenged.load(Ordering::Acquire) {
                         self.challenged.store(false, Ordering::Release);
                         if let Some(waiter) = self.challenge.lock().take() {
@@ -399,6 +457,7 @@ impl Connection {
                         }
                     }
                     if let Received::Message(message) = received {
+                        raise(&self.heard_message);
                         LiveCounters::add(&self.counters.bytes_received, message.len());
                         self.take_in(&mut *reader, message, dispatch);
                     }
@@ -423,6 +482,9 @@ impl Connection {
             Ok(Incoming::Response { id, outcome }) => {
                 let waiter = id.and_then(|id| self.pending.take(id));
                 let Some(on_outcome) = waiter else {
+                    if id.is_some_and(|id| self.pending.take_own_ping(id)) {
+                        return;
+                    }
                     LiveCounters::add(&self.counters.stray_replies, 1);
                     log::debug!("dropped an answer that nobody waits for, id {id:?}");
                     return;
@@ -465,6 +527,13 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// Sets a flag that mostly is set already, without taking its cache line from who else looks at it.
+fn raise(flag: &AtomicBool) {
+    if !flag.load(Ordering::Relaxed) {
+        flag.store(true, Ordering::Relaxed);
     }
 }
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::feed::Feed;
+use super::health::HealthMonitor;
 use super::services::{Methods, Services};
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::keeper::KeeperStatus;
+use crate::health::Health;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::descendants::Cookie;
 use crate::reaper::Reaper;
@@ -32,6 +34,8 @@ pub(crate) struct HostContext {
     pub(crate) policy: RestartPolicy,
     pub(crate) log_settings: LogSettings,
     pub(crate) output_tap: Option<OutputTap>,
+    pub(crate) health: Health,
+    pub(crate) health_monitor: HealthMonitor,
     pub(crate) threads: Threads,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) reaper: Reaper,

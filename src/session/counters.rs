@@ -60,6 +60,10 @@ counters! {
     bytes_sent,
     /// Bytes of messages received.
     bytes_received,
+    /// Pings sent to see whether the plugin is alive; see [`Health`](crate::Health).
+    pings_sent,
+    /// Those of them after which no sign of life came in time.
+    pings_missed,
     /// Events delivered and answered.
     events_delivered,
     /// Events whose delivery failed.

@@ -16,6 +16,7 @@ pub(crate) mod counters;
 mod delivery;
 mod feed;
 pub(crate) mod handling;
+pub(crate) mod health;
 mod inbound;
 mod pending;
 mod run;

@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::deadline::Deadline;
 use crate::duplex::Message;
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::id::RequestId;
@@ -35,7 +37,16 @@ pub(crate) struct PendingTable {
 #[derive(Default)]
 struct Entries {
     ended: Option<Arc<Disconnect>>,
-    waiting: HashMap<RequestId, OnOutcome>,
+    waiting: HashMap<RequestId, Call>,
+    /// The host's own ping, of which only the newest counts. Not a call: nobody waits for it, and it
+    /// takes no place from those who do.
+    own_ping: Option<RequestId>,
+}
+
+struct Call {
+    on_outcome: OnOutcome,
+    /// Until when its caller waits; none for one that only the end of the connection ends.
+    deadline: Option<Deadline>,
 }
 
 impl PendingTable {
@@ -52,7 +63,12 @@ impl PendingTable {
     /// - [`Error::Disconnected`] once the connection has ended.
     /// - [`Error::TooManyPending`] over the cap.
     /// - [`Error::IdInUse`] when a call with this id waits already.
-    pub(crate) fn register(&self, id: RequestId, on_outcome: OnOutcome) -> Result<()> {
+    pub(crate) fn register(
+        &self,
+        id: RequestId,
+        on_outcome: OnOutcome,
+        deadline: Option<Deadline>,
+    ) -> Result<()> {
         let mut entries = self.entries.lock();
         if let Some(cause) = &entries.ended {
             return Err(Error::Disconnected(cause.clone()));
@@ -62,7 +78,10 @@ impl PendingTable {
         }
         match entries.waiting.entry(id) {
             Entry::Vacant(place) => {
-                place.insert(on_outcome);
+                place.insert(Call {
+                    on_outcome,
+                    deadline,
+                });
                 Ok(())
             }
             // The answer could be meant for either.
@@ -72,7 +91,29 @@ impl PendingTable {
 
     /// Takes a call out, answered or given up; `None` for an unknown, late or duplicate id.
     pub(crate) fn take(&self, id: RequestId) -> Option<OnOutcome> {
-        self.entries.lock().waiting.remove(&id)
+        let call = self.entries.lock().waiting.remove(&id)?;
+        Some(call.on_outcome)
+    }
+
+    /// Expects the answer to a ping of the host's own, in place of that to the one before.
+    pub(crate) fn expect_own_ping(&self, id: RequestId) {
+        self.entries.lock().own_ping = Some(id);
+    }
+
+    /// Whether this is the answer to the host's own ping, which is not expected any more then.
+    pub(crate) fn take_own_ping(&self, id: RequestId) -> bool {
+        self.entries
+            .lock()
+            .own_ping
+            .take_if(|own| *own == id)
+            .is_some()
+    }
+
+    /// Whether somebody waits for an answer whose time is not over at `now`.
+    pub(crate) fn has_calls_within_time(&self, now: Instant) -> bool {
+        let entries = self.entries.lock();
+        let within = |call: &Call| call.deadline.is_some_and(|until| now < until.instant());
+        entries.waiting.values().any(within)
     }
 
     /// Fails every waiting call, and every later one, with this cause. The first cause stays.
@@ -82,8 +123,8 @@ impl PendingTable {
             entries.ended.get_or_insert_with(|| cause.clone());
             std::mem::take(&mut entries.waiting)
         };
-        for on_outcome in waiting.into_values() {
-            on_outcome(Outcome::Ended(cause.clone()));
+        for call in waiting.into_values() {
+            (call.on_outcome)(Outcome::Ended(cause.clone()));
         }
     }
 
@@ -94,6 +135,8 @@ impl PendingTable {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
@@ -102,7 +145,7 @@ mod tests {
         let (sender, receiver) = bounded(1);
         let id = RequestId::generate();
         let on_outcome = Box::new(move |outcome| drop(sender.send(outcome)));
-        (id, table.register(id, on_outcome).map(|()| receiver))
+        (id, table.register(id, on_outcome, None).map(|()| receiver))
     }
 
     #[test]
@@ -138,7 +181,7 @@ mod tests {
     fn an_id_is_used_by_one_call_at_a_time() {
         let table = PendingTable::new(10);
         let (id, receiver) = register(&table);
-        let refused = table.register(id, Box::new(|_| ())).unwrap_err();
+        let refused = table.register(id, Box::new(|_| ()), None).unwrap_err();
         assert_eq!(
             refused.to_string(),
             format!("a call with the id {id} is waiting for its answer already")
@@ -148,7 +191,7 @@ mod tests {
             receiver.unwrap().try_recv().is_ok(),
             "the first call lost its answer"
         );
-        assert!(table.register(id, Box::new(|_| ())).is_ok());
+        assert!(table.register(id, Box::new(|_| ()), None).is_ok());
     }
 
     #[test]
@@ -163,5 +206,35 @@ mod tests {
         assert!(refused.is_retryable());
         drop(table.take(id));
         assert!(register(&table).1.is_ok());
+    }
+
+    #[test]
+    fn a_call_counts_as_outstanding_until_it_is_answered_or_its_time_is_over() {
+        let table = PendingTable::new(10);
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        assert!(!table.has_calls_within_time(now));
+        // Without a limit of its own it says nothing.
+        register(&table).1.unwrap();
+        assert!(!table.has_calls_within_time(now));
+        let id = RequestId::generate();
+        let deadline = Some(Deadline::at(later));
+        table.register(id, Box::new(|_| ()), deadline).unwrap();
+        assert!(table.has_calls_within_time(now));
+        assert!(!table.has_calls_within_time(later));
+        drop(table.take(id));
+        assert!(!table.has_calls_within_time(now));
+    }
+
+    #[test]
+    fn a_ping_of_the_hosts_own_takes_no_place_and_only_the_newest_counts() {
+        let table = PendingTable::new(1);
+        let (first, second) = (RequestId::generate(), RequestId::generate());
+        table.expect_own_ping(first);
+        table.expect_own_ping(second);
+        assert!(register(&table).1.is_ok());
+        assert!(!table.take_own_ping(first));
+        assert!(table.take_own_ping(second));
+        assert!(!table.take_own_ping(second), "it is answered once");
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
                 format!("reading panicked: {text}").into(),
             ))
         });
+        shared.context.health_monitor.forget(&connection);
         disconnected(shared, &connection, run, cause.clone());
         // Last, and guarded for the same reason.
         let log = AssertUnwindSafe(|| log::info!("plugin {}: {cause}", shared.name));

@@ -13,6 +13,7 @@ pub use memory::MemoryStore;
 
 use crate::auth::ExternalToken;
 use crate::error::Result;
+use crate::health::Health;
 use crate::id::InstallationId;
 use crate::protocol::access::AccessShape;
 use crate::protocol::manifest::Manifest;
@@ -68,6 +69,9 @@ pub struct Overrides {
     pub access_shape: Option<AccessShape>,
     /// The largest message it accepts, in bytes, if not what its user agent suggests.
     pub outgoing_message: Option<usize>,
+    /// How its connection is watched for signs of life, if not as the host's are. Settings that cannot
+    /// work are logged, and the host's apply.
+    pub health: Option<Health>,
 }
 
 impl Record {
@@ -137,6 +141,13 @@ impl Record {
     #[must_use]
     pub fn with_outgoing_message_limit(mut self, bytes: usize) -> Self {
         self.overrides.outgoing_message = Some(bytes);
+        self
+    }
+
+    /// Sets how the plugin's connection is watched for signs of life.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        self.overrides.health = Some(health);
         self
     }
 

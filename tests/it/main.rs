@@ -27,6 +27,8 @@ mod external;
 mod sizes;
 // What cannot be started, and what never connects.
 mod start_failures;
+// Plugins that show no sign of life.
+mod health;
 // Plugins that end by themselves, or are ended for their own good.
 mod restart;
 // Ending a host.

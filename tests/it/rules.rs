@@ -12,6 +12,7 @@
 //! | 1 | `a_plugin_that_never_connects_is_killed_for_that` |
 //! | 1 | `a_close_ends_in_time_with_a_peer_that_neither_reads_nor_stops` |
 //! | 1 | `the_timeout_names_its_phase` |
+//! | 1 | `a_shutdown_does_not_wait_for_pings` |
 //! | 1 | `a_host_without_time_to_end_kills_and_says_so` |
 //! | 1 | `a_time_without_end_is_one_that_never_comes` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
@@ -30,11 +31,13 @@
 //! | 3, one live process per supervised plugin | `one_process_lives_at_a_time_through_every_kind_of_end` |
 //! | 3 | `a_killed_plugin_comes_back_and_its_callers_hear_at_once` |
 //! | 3 | `starts_and_stops_from_all_sides_end_with_the_last` |
+//! | 3 | `a_plugin_that_freezes_again_and_again_is_given_up` |
 //! | 3 | `a_plugin_that_is_unloaded_and_loaded_at_once_starts_anew` |
 //! | 3 | `many_loads_at_once_are_one_and_its_stop_is_real` |
 //! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |
 //! | 4 | `unloading_leaves_no_thread` |
 //! | 4 | `a_grandchild_dies_with_a_stop_and_with_a_crash` |
+//! | 4 | `one_thread_watches_all_and_goes_with_the_last` |
 //! | 4 | `dropping_the_last_handle_ends_everything` |
 //! | 4 | `nothing_outlives_a_host_that_is_killed` |
 //! | 4 | `nothing_outlives_a_host_that_exits_without_a_word` |
@@ -54,6 +57,10 @@
 //! | 5 | `a_handler_may_call_the_host` |
 //! | 6, a sick plugin hurts only itself | `a_plugin_that_floods_or_never_reads_hurts_only_itself` |
 //! | 6 | `one_plugins_slow_handlers_do_not_delay_another_plugin` |
+//! | 6 | `a_frozen_plugin_is_found_killed_and_started_again` |
+//! | 6 | `a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once` |
+//! | 6 | `a_plugin_that_is_busy_with_a_call_is_left_alone` |
+//! | 6 | `pings_to_a_peer_that_does_not_read_wait_for_nothing_and_are_one` |
 //! | 6 | `one_plugin_that_does_not_answer_does_not_keep_events_from_another` |
 //! | 6 | `a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout` |
 //! | 6 | `a_flood_of_pings_from_a_peer_that_does_not_read_stays_bounded` |
@@ -95,6 +102,7 @@
 //! | 9 | `over_the_thread_budget_a_plugin_is_not_loaded_and_the_error_says_why` |
 //! | 9 | `a_subscriber_that_is_full_hears_how_many_it_missed` |
 //! | 9 | `posts_are_bounded_in_number_and_in_bytes` |
+//! | 9 | `pings_of_the_hosts_own_are_no_calls` |
 //! | 9 | `a_head_that_is_too_large_is_431_and_one_that_fits_is_not` |
 //! | 9 | `other_request_ids_are_refused` |
 //! | 9 | `files_hold_whole_lines_and_stay_within_their_size` |
@@ -105,6 +113,7 @@
 //! | 11, no panic crosses the API | `a_panicking_handler_is_answered_with_32603_and_the_session_lives` |
 //! | 11 | `a_transport_that_panics_costs_its_connection_and_no_more` |
 //! | 11 | `a_panicking_tap_is_not_called_again_and_nothing_else_suffers` |
+//! | 11 | `a_transport_whose_ping_panics_loses_its_health_checks_and_no_more` |
 //! | 11 | `a_panicking_job_costs_nothing_but_itself` |
 //! | 11 | `a_panic_ends_only_its_thread` |
 //! | 11 | `unknown_methods_and_panics_are_answered_and_the_plugin_lives` |

@@ -31,6 +31,9 @@ mod states;
 /// Loading, unloading, draining, shutting down.
 mod hosts;
 
+/// Health checks over transports in memory and of embedders.
+mod health;
+
 /// Settings that cannot work, and runtimes that are not there.
 mod settings;
 

@@ -1,0 +1,113 @@
+//! `Health`: how a plugin's connection is watched for signs of life. No behaviour but the check that
+//! the settings can work; the watching is `session`'s.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::settings::settings;
+
+settings! {
+    /// How the host finds connections whose plugin shows no sign of life: a process that hangs or was
+    /// frozen, a machine that lost its power.
+    ///
+    /// Every [`interval`](Self::interval) the plugin is pinged. On a socket that is a WebSocket ping,
+    /// and whatever arrives after it is a sign of life. A plugin over stdio gets the protocol's `ping`
+    /// (protocol file, section 9.3): any answer will do, also that it does not know the method, and
+    /// so will any line that it prints. Since it may answer nothing while a handler runs, it is neither
+    /// asked nor blamed while a call to it is outstanding within its time, nor while the host handles
+    /// one of its own calls.
+    ///
+    /// When [`misses_allowed`](Self::misses_allowed) is exceeded the plugin is unresponsive: the
+    /// connection ends with [`Disconnect::Unresponsive`](crate::error::Disconnect::Unresponsive). A
+    /// supervised plugin is killed and, as after any crash, started again; an external one sees close
+    /// code 1012 and may come back at once. With the defaults that is after 100 seconds without a
+    /// sign of life, at the latest 130 seconds after the last one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use plugin_runner::{Health, Host};
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// let health = Health::default()
+    ///     .with_interval(Duration::from_secs(10))
+    ///     .with_misses_allowed(1);
+    /// let host = Host::builder().health(health).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub struct Health {
+        /// Between two pings, and from the moment a plugin is active to its first. Zero switches health
+        /// checks off: nothing is pinged, and no thread runs for it. Default 30 s.
+        interval, with_interval: Duration = Duration::from_secs(30);
+        /// For a sign of life after a ping. The next ping waits for it, also where the interval is
+        /// shorter. Default 10 s.
+        timeout, with_timeout: Duration = Duration::from_secs(10);
+        /// Pings in a row that may go unanswered; the next one that does makes the plugin
+        /// unresponsive. Default 3.
+        misses_allowed, with_misses_allowed: u32 = 3;
+        /// Asks with the protocol's `ping` on every transport, so that a plugin is found that hangs
+        /// while the library below it answers WebSocket pings. Then only whole messages are signs of
+        /// life. A transport that has no ping of its own, such as one in memory, is watched with this
+        /// alone. Default false.
+        rpc_ping, with_rpc_ping: bool = false;
+    }
+}
+
+impl Health {
+    /// Whether anything is to be watched.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.interval.is_zero()
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.is_on() && self.timeout.is_zero() {
+            return Err(Error::Setting {
+                name: "health.timeout",
+                problem: "must be longer than zero; an interval of zero switches health checks off"
+                    .into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The silence that makes a plugin unresponsive, at least.
+    pub(crate) fn silence(&self) -> Duration {
+        self.interval
+            .max(self.timeout)
+            .saturating_mul(self.misses_allowed)
+            .saturating_add(self.timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_silence_is_that_of_all_missed_pings() {
+        assert_eq!(Health::default().silence(), Duration::from_secs(100));
+        let quick = Health::default().with_interval(Duration::from_secs(1));
+        assert_eq!(quick.silence(), Duration::from_secs(40));
+        let strict = Health::default().with_misses_allowed(0);
+        assert_eq!(strict.silence(), Duration::from_secs(10));
+        let never = Health {
+            interval: Duration::MAX,
+            timeout: Duration::MAX,
+            misses_allowed: u32::MAX,
+            rpc_ping: false,
+        };
+        assert_eq!(never.silence(), Duration::MAX);
+    }
+
+    #[test]
+    fn a_timeout_of_zero_is_refused_unless_all_is_off() {
+        let health = Health::default().with_timeout(Duration::ZERO);
+        let refused = health.validate().unwrap_err().to_string();
+        assert!(
+            refused.starts_with("setting health.timeout: must be longer"),
+            "{refused}"
+        );
+        health.with_interval(Duration::ZERO).validate().unwrap();
+    }
+}

@@ -1,0 +1,256 @@
+//! The pulse of one connection: when it is asked for a sign of life, when the answer is overdue, and
+//! when it has missed too many. Pure: what happened and what time it is come from outside.
+
+use std::time::{Duration, Instant};
+
+use crate::health::Health;
+
+#[derive(Debug)]
+pub(super) struct Pulse {
+    health: Health,
+    phase: Phase,
+    /// Pings in a row without a sign of life.
+    misses: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Resting { until: Instant },
+    Asked { at: Instant, until: Instant },
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Rest,
+    /// The ping is to be sent.
+    Ask,
+    /// Nothing, but that one more ping was missed.
+    Missed,
+    /// The connection is to be given up; this ping was missed too.
+    GiveUp,
+}
+
+impl Pulse {
+    /// That of a connection that begins now.
+    pub(super) fn new(health: Health, now: Instant) -> Self {
+        let until = later(now, health.interval);
+        Self {
+            health,
+            phase: Phase::Resting { until },
+            misses: 0,
+        }
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// When [`attend`](Self::attend) is to be called next.
+    pub(super) fn due(&self) -> Instant {
+        match self.phase {
+            Phase::Resting { until } | Phase::Asked { until, .. } => until,
+        }
+    }
+
+    /// Looks at the clock when it is due. `heard`: there was a sign of life since the last look.
+    /// `busy`: the peer need not answer right now.
+    pub(super) fn attend(&mut self, now: Instant, heard: bool, busy: bool) -> Step {
+        if heard {
+            self.misses = 0;
+        }
+        match self.phase {
+            Phase::Resting { .. } if busy => {
+                self.rest(now, now);
+                Step::Rest
+            }
+            Phase::Resting { .. } => self.ask(now),
+            Phase::Asked { at, .. } if heard || busy => {
+                self.rest(at, now);
+                Step::Rest
+            }
+            // We were held up ourselves, so what the peer sent may not have been read yet.
+            Phase::Asked { until, .. } if later(until, self.health.timeout) <= now => self.ask(now),
+            Phase::Asked { at, .. } => {
+                self.misses = self.misses.saturating_add(1);
+                if self.misses > self.health.misses_allowed {
+                    return Step::GiveUp;
+                }
+                self.rest(at, now);
+                Step::Missed
+            }
+        }
+    }
+
+    /// The ping that was to be sent could not be, for want of room: that is the peer's fault only if
+    /// it stays so, which the writer sees.
+    pub(super) fn not_asked(&mut self, now: Instant) {
+        self.rest(now, now);
+    }
+
+    fn ask(&mut self, now: Instant) -> Step {
+        let until = later(now, self.health.timeout);
+        self.phase = Phase::Asked { at: now, until };
+        Step::Ask
+    }
+
+    /// Until an interval after `since`.
+    fn rest(&mut self, since: Instant, now: Instant) {
+        let until = later(since, self.health.interval).max(now);
+        self.phase = Phase::Resting { until };
+    }
+}
+
+/// `since` and so much later; anything over a year is a year, so that no setting can overflow.
+fn later(since: Instant, wait: Duration) -> Instant {
+    since + wait.min(Duration::from_secs(365 * 24 * 60 * 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection under a clock of the test's own, pinged every 30 s with 10 s for an answer.
+    struct Patient {
+        begin: Instant,
+        pulse: Pulse,
+    }
+
+    const NOTHING: (bool, bool) = (false, false);
+    const HEARD: (bool, bool) = (true, false);
+    const BUSY: (bool, bool) = (false, true);
+
+    impl Patient {
+        fn new(misses_allowed: u32) -> Self {
+            Self::with(Health::default().with_misses_allowed(misses_allowed))
+        }
+
+        fn with(health: Health) -> Self {
+            let begin = Instant::now();
+            Self {
+                begin,
+                pulse: Pulse::new(health, begin),
+            }
+        }
+
+        /// Goes on to the next look; gives when that is, in seconds, and what is to be done.
+        fn next(&mut self, (heard, busy): (bool, bool)) -> (u64, Step) {
+            let due = self.pulse.due();
+            let step = self.pulse.attend(due, heard, busy);
+            ((due - self.begin).as_secs(), step)
+        }
+
+        fn expect(&mut self, steps: &[((bool, bool), u64, Step)]) {
+            for (seen, at, step) in steps {
+                let next = self.next(*seen);
+                assert_eq!((&next.0, &next.1), (at, step));
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_answers_is_asked_once_in_an_interval() {
+        Patient::new(0).expect(&[
+            (NOTHING, 30, Step::Ask),
+            (HEARD, 40, Step::Rest),
+            (NOTHING, 60, Step::Ask),
+            (HEARD, 70, Step::Rest),
+            (NOTHING, 90, Step::Ask),
+        ]);
+    }
+
+    #[test]
+    fn the_one_after_those_allowed_is_the_last() {
+        Patient::new(2).expect(&[
+            (NOTHING, 30, Step::Ask),
+            (NOTHING, 40, Step::Missed),
+            (NOTHING, 60, Step::Ask),
+            (NOTHING, 70, Step::Missed),
+            (NOTHING, 90, Step::Ask),
+            (NOTHING, 100, Step::GiveUp),
+        ]);
+        Patient::new(0).expect(&[(NOTHING, 30, Step::Ask), (NOTHING, 40, Step::GiveUp)]);
+    }
+
+    #[test]
+    fn a_sign_of_life_at_any_time_starts_the_counting_over() {
+        let mut patient = Patient::new(1);
+        patient.expect(&[
+            (NOTHING, 30, Step::Ask),
+            (NOTHING, 40, Step::Missed),
+            // The answer came late, before the next ping.
+            (HEARD, 60, Step::Ask),
+            (NOTHING, 70, Step::Missed),
+            (NOTHING, 90, Step::Ask),
+            (HEARD, 100, Step::Rest),
+            (NOTHING, 120, Step::Ask),
+            (NOTHING, 130, Step::Missed),
+            (NOTHING, 150, Step::Ask),
+            (NOTHING, 160, Step::GiveUp),
+        ]);
+    }
+
+    #[test]
+    fn one_that_is_busy_is_neither_asked_nor_blamed_nor_forgiven() {
+        Patient::new(1).expect(&[
+            (BUSY, 30, Step::Rest),
+            (NOTHING, 60, Step::Ask),
+            (BUSY, 70, Step::Rest),
+            (BUSY, 90, Step::Rest),
+            (NOTHING, 120, Step::Ask),
+            (NOTHING, 130, Step::Missed),
+            (BUSY, 150, Step::Rest),
+            (NOTHING, 180, Step::Ask),
+            (NOTHING, 190, Step::GiveUp),
+        ]);
+    }
+
+    #[test]
+    fn the_next_ping_waits_for_the_answer_to_the_one_before() {
+        let health = Health::default()
+            .with_interval(Duration::from_secs(1))
+            .with_misses_allowed(1);
+        Patient::with(health).expect(&[
+            (NOTHING, 1, Step::Ask),
+            (NOTHING, 11, Step::Missed),
+            (NOTHING, 11, Step::Ask),
+            (NOTHING, 21, Step::GiveUp),
+        ]);
+    }
+
+    #[test]
+    fn one_is_not_blamed_for_a_host_that_was_held_up() {
+        let mut patient = Patient::new(0);
+        patient.expect(&[(NOTHING, 30, Step::Ask)]);
+        let slept = patient.begin + Duration::from_secs(3600);
+        assert_eq!(patient.pulse.attend(slept, false, false), Step::Ask);
+        patient.expect(&[(NOTHING, 3610, Step::GiveUp)]);
+        // A little late is no excuse.
+        let mut patient = Patient::new(0);
+        patient.expect(&[(NOTHING, 30, Step::Ask)]);
+        let late = patient.begin + Duration::from_secs(45);
+        assert_eq!(patient.pulse.attend(late, false, false), Step::GiveUp);
+    }
+
+    #[test]
+    fn a_ping_that_could_not_be_sent_is_not_missed() {
+        let mut patient = Patient::new(0);
+        for at in [30, 60, 90] {
+            patient.expect(&[(NOTHING, at, Step::Ask)]);
+            patient
+                .pulse
+                .not_asked(patient.begin + Duration::from_secs(at));
+        }
+    }
+
+    #[test]
+    fn no_setting_overflows() {
+        let health = Health::default()
+            .with_interval(Duration::MAX)
+            .with_timeout(Duration::MAX);
+        let mut patient = Patient::with(health);
+        assert_eq!(patient.next(NOTHING).1, Step::Ask);
+        assert_eq!(patient.next(HEARD).1, Step::Rest);
+    }
+}

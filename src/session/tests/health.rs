@@ -1,0 +1,122 @@
+//! Health checks over transports that tests with real plugins do not have: in memory, and made by
+//! embedders.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::{Bench, LONG, Plugin, until};
+use crate::deadline::Deadline;
+use crate::duplex::memory::{self, Memory};
+use crate::duplex::{Duplex, DuplexSettings, DuplexWriter, Halves, SendError, Ticket};
+use crate::error::Result;
+use crate::health::Health;
+use crate::session::Peer;
+use crate::state::ReportedState;
+
+/// Pings are frequent, and nobody is given up.
+fn patient() -> Health {
+    Health::default()
+        .with_interval(Duration::from_millis(20))
+        .with_timeout(LONG)
+}
+
+/// What is silent is given up after 60 ms.
+fn impatient() -> Health {
+    Health::default()
+        .with_interval(Duration::from_millis(20))
+        .with_timeout(Duration::from_millis(30))
+        .with_misses_allowed(1)
+}
+
+#[test]
+fn a_transport_without_a_ping_is_watched_on_demand_alone() {
+    let bench = Bench::with_host(|builder| builder.health(impatient()));
+    let before = bench.host.threads().count();
+    let unwatched = bench.connect();
+    assert_eq!(bench.host.threads().count(), before);
+    let other = bench.load(|record| record.with_health(impatient().with_rpc_ping(true)));
+    let watched = super::support::connect(&other, "");
+    let ping = watched.expect("ping");
+    assert_eq!(ping.params, json!({}));
+    // By the time it is given up, the other has been silent for longer.
+    other.wait_for(ReportedState::Connecting, LONG).unwrap();
+    let message = other.error_message().unwrap();
+    assert_eq!(message, "unresponsive: no sign of life for 60ms");
+    assert_eq!(bench.session.reported_state(), ReportedState::Active);
+    assert!(unwatched.has_nothing_more());
+    assert_eq!(bench.session.counters().pings_sent, 0);
+}
+
+#[test]
+fn a_late_answer_to_a_ping_of_the_hosts_own_harms_nothing() {
+    let bench = Bench::with_host(|builder| builder.health(patient().with_rpc_ping(true)));
+    let plugin = bench.connect();
+    let first = plugin.expect("ping");
+    plugin.reply(&first, json!({"pong": true}));
+    plugin.reply(&first, json!({"pong": true}));
+    let call = super::support::start_raw(&bench.session, "echo", json!({}));
+    let request = plugin.expect("echo");
+    plugin.reply(&request, json!({}));
+    call.wait().unwrap();
+    let counters = bench.session.counters();
+    assert_eq!((counters.stray_replies, counters.replies), (1, 1));
+    assert_eq!(counters.calls, 1);
+}
+
+#[test]
+fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
+    let bench = Bench::with_host(|builder| builder.health(patient()));
+    let (ours, theirs) = memory::pair(16);
+    bench
+        .session
+        .connect(Panicking(ours), &Peer::default())
+        .unwrap();
+    let plugin = Plugin::over(theirs);
+    until("ping", || bench.session.counters().pings_sent == 1);
+    // Another is watched all the same.
+    let other = bench.load(|record| record.with_health(patient().with_rpc_ping(true)));
+    super::support::connect(&other, "").expect("ping");
+    bench.ping(&plugin);
+    assert_eq!(bench.session.counters().pings_sent, 1);
+}
+
+/// A transport whose ping panics.
+struct Panicking(Memory);
+
+impl Duplex for Panicking {
+    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
+        let mut halves = Box::new(self.0).split(settings)?;
+        halves.writer = Arc::new(PanickingWriter(halves.writer));
+        Ok(halves)
+    }
+}
+
+struct PanickingWriter(Arc<dyn DuplexWriter>);
+
+impl DuplexWriter for PanickingWriter {
+    fn send(&self, message: &str, deadline: Deadline) -> std::result::Result<Ticket, SendError> {
+        self.0.send(message, deadline)
+    }
+
+    fn try_send(&self, message: &str) -> std::result::Result<Ticket, SendError> {
+        self.0.try_send(message)
+    }
+
+    fn post(&self, message: &str) -> std::result::Result<(), SendError> {
+        self.0.post(message)
+    }
+
+    fn ping(&self) -> bool {
+        panic!("on purpose")
+    }
+
+    fn has_ping(&self) -> bool {
+        true
+    }
+
+    fn close(&self, code: u16, reason: &str, deadline: Deadline) {
+        self.0.close(code, reason, deadline);
+    }
+}

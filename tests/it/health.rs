@@ -1,0 +1,507 @@
+//! Signs of life: who shows none is found, and who cannot show any just now is left alone.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
+use plugin_runner::error::RpcError;
+use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::{Error, Health, InboundCall, ReportedState, Services, Session, Threads};
+use rustix::process::Signal;
+use serde_json::{Map, Value, json};
+use tungstenite::{Bytes, Message};
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost, active};
+use crate::support::http::Request;
+use crate::support::peer::Peer;
+use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, python};
+
+/// Found after a second and a half, which nobody who lives stays silent for, on however busy a machine.
+fn quick() -> Health {
+    Health::default()
+        .with_interval(Duration::from_millis(100))
+        .with_timeout(Duration::from_millis(500))
+        .with_misses_allowed(2)
+}
+
+const FOUND: &str = "unresponsive: no sign of life for 1.5s";
+
+/// For tests that only want to see pings: they are frequent, and nobody is given up.
+fn patient() -> Health {
+    Health::default()
+        .with_interval(Duration::from_millis(20))
+        .with_timeout(PATIENCE)
+}
+
+fn watched(test: &'static str, health: Health) -> Setup {
+    Setup::new(test).configure(|builder| builder.health(health))
+}
+
+/// A loaded external plugin, with the path and query it connects to.
+fn external(host: &TestHost, change: impl FnOnce(Record) -> Record) -> (Session, String) {
+    let record = change(Record::external(manifest("outside")).unwrap());
+    let PluginKind::External(token) = &record.kind else {
+        unreachable!("just made");
+    };
+    let target = format!("/rpc?token={}", token.expose());
+    (host.install(record), target)
+}
+
+/// Connects a peer that says nothing by itself, not even pongs.
+fn connect(host: &TestHost, target: &str) -> Silent {
+    let answer = Request::upgrade(target).send(host.address());
+    assert_eq!(answer.status, 101);
+    Silent(answer.stream)
+}
+
+/// The plugin's end of a connection, frame by frame as they are on the wire.
+struct Silent(TcpStream);
+
+const PING: u8 = 0x89;
+const CLOSE: u8 = 0x88;
+
+impl Silent {
+    /// The next frame's first byte and payload; short ones are all there are.
+    #[track_caller]
+    fn next(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).expect("a frame");
+        let mut payload = vec![0; usize::from(head[1])];
+        self.0.read_exact(&mut payload).unwrap();
+        (head[0], payload)
+    }
+
+    #[track_caller]
+    fn expect_ping(&mut self) -> Vec<u8> {
+        let (first, payload) = self.next();
+        assert_eq!(first, PING, "{}", String::from_utf8_lossy(&payload));
+        payload
+    }
+
+    fn pong(&mut self, payload: &[u8]) {
+        let length = u8::try_from(payload.len()).unwrap();
+        // A mask of zeros leaves the payload as it is.
+        let head = [0x8a, 0x80 | length, 0, 0, 0, 0];
+        self.0.write_all(&[&head, payload].concat()).unwrap();
+    }
+
+    /// Reads over pings up to the close; gives its code and reason.
+    #[track_caller]
+    fn expect_close(&mut self) -> (u16, String) {
+        loop {
+            let (first, payload) = self.next();
+            if first == CLOSE {
+                let code = u16::from_be_bytes([payload[0], payload[1]]);
+                return (code, String::from_utf8(payload[2..].to_vec()).unwrap());
+            }
+        }
+    }
+}
+
+/// Waits until a plugin that shows no sign of life was given up: by then all others that are watched
+/// as [`quick`] says were due several times.
+#[track_caller]
+fn several_intervals(host: &TestHost) {
+    let (session, target) = external(host, |record| record.with_health(quick()));
+    let _silent = connect(host, &target);
+    active(&session);
+    session
+        .wait_for(ReportedState::Connecting, PATIENCE)
+        .unwrap();
+    assert_eq!(session.error_message().as_deref(), Some(FOUND));
+    host.unload(session.id()).unwrap();
+}
+
+#[track_caller]
+fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "no {what} in time");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_frozen_plugin_is_found_killed_and_started_again() {
+    for transport in TRANSPORTS {
+        let host = watched("frozen", quick()).start();
+        let session = host.run(fixture(&host, transport, &["behave"]));
+        let process = host.lifelines.next();
+        let mut events = host.events();
+        process.signal(Signal::STOP);
+
+        let lost = events.expect(session.id(), &[ReportedState::Connecting]);
+        assert_eq!(lost.message.as_deref(), Some(FOUND), "{transport}");
+        let began = Instant::now();
+        let change = events.expect(session.id(), &[ReportedState::Restarting]);
+        // Not after the grace for processes whose connection ended, which is as long as this.
+        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        assert_eq!(change.message.as_deref(), Some(FOUND));
+        assert_eq!(change.details["cause"], "unresponsive");
+        assert_eq!(change.details["error"], FOUND);
+        assert_eq!(change.details["stage"], "exit");
+        assert_eq!(change.details["exit_status"], "signal: killed");
+        assert_eq!(change.details["pid"], process.pid);
+        process.expect_end();
+
+        events.until(session.id(), ReportedState::Active);
+        assert_ne!(host.lifelines.next().pid, process.pid);
+        assert_eq!(host.lifelines.most_at_once(), 1);
+        call(&session, "echo", &json!({})).unwrap();
+        assert!(session.counters().pings_missed >= 3);
+    }
+}
+
+#[test]
+fn a_plugin_that_freezes_again_and_again_is_given_up() {
+    let host = watched("freezes", quick().with_misses_allowed(0))
+        .policy(|policy| policy.with_max_restart_attempts(1))
+        .start();
+    let session = host.run(python(&host, "freezes"));
+    let mut events = host.events();
+    host.lifelines.next().signal(Signal::STOP);
+    events.until(session.id(), ReportedState::Active);
+    host.lifelines.next().signal(Signal::STOP);
+    let change = events.until(session.id(), ReportedState::Errored);
+    let found = "unresponsive: no sign of life for 500ms";
+    assert_eq!(change.message.as_deref(), Some(found));
+    assert_eq!(session.error_message().as_deref(), Some(found));
+    assert_eq!(session.error_details()["cause"], "unresponsive");
+    assert_eq!(session.error_details()["restarts"], 1);
+}
+
+#[test]
+fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
+    let host = watched("silent-external", quick()).start();
+    let (session, target) = external(&host, |record| record);
+    let mut silent = connect(&host, &target);
+    active(&session);
+    let mut events = host.events();
+    let params = json!({});
+    let waiting = session.start_call_raw("echo", &params, PATIENCE).unwrap();
+    let change = events.expect(session.id(), &[ReportedState::Connecting]);
+    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert_eq!(session.error_message().as_deref(), Some(FOUND));
+    let error = waiting.wait().unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
+    assert!(error.to_string().contains(FOUND), "{error}");
+
+    let mut back = Peer::connect(host.address(), &target);
+    events.expect(session.id(), &[ReportedState::Active]);
+    let again = session.start_call_raw("echo", &params, PATIENCE).unwrap();
+    back.answer_one();
+    again.wait().unwrap();
+    assert_eq!(silent.expect_close(), (1012, FOUND.to_owned()));
+    let counters = session.counters();
+    assert_eq!(counters.pings_missed, 3, "{counters:?}");
+}
+
+#[test]
+fn a_peer_that_only_answers_pings_stays() {
+    let host = watched("only-pongs", quick()).start();
+    let (session, target) = external(&host, |record| record);
+    let mut silent = connect(&host, &target);
+    for _ in 0..4 {
+        let ping = silent.expect_ping();
+        silent.pong(&ping);
+    }
+    assert_eq!(session.reported_state(), ReportedState::Active);
+    let counters = session.counters();
+    assert!(counters.pings_sent >= 4, "{counters:?}");
+    assert_eq!(counters.pings_missed, 0, "{counters:?}");
+    assert_eq!(counters.connections, 1);
+}
+
+#[test]
+fn any_frame_is_as_good_as_a_pong() {
+    let host = watched("any-frame", quick()).start();
+    let (session, target) = external(&host, |record| record);
+    let mut silent = connect(&host, &target);
+    for _ in 0..4 {
+        silent.expect_ping();
+        // A message of two bytes that is no JSON-RPC.
+        silent.0.write_all(b"\x81\x82\0\0\0\0{}").unwrap();
+    }
+    assert_eq!(session.reported_state(), ReportedState::Active);
+    assert_eq!(session.counters().pings_missed, 0);
+}
+
+#[test]
+fn as_many_misses_as_are_allowed_are_forgiven() {
+    let host = watched("forgiven", quick()).start();
+    let (session, target) = external(&host, |record| record);
+    let mut silent = connect(&host, &target);
+    for round in 1..=2 {
+        silent.expect_ping();
+        silent.expect_ping();
+        let last = silent.expect_ping();
+        silent.pong(&last);
+        assert_eq!(session.counters().pings_missed, round * 2);
+    }
+    let next = silent.expect_ping();
+    silent.pong(&next);
+    assert_eq!(session.reported_state(), ReportedState::Active);
+    assert_eq!(session.counters().connections, 1);
+}
+
+#[test]
+fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
+    let host = watched("busy", quick()).start();
+    let session = host.run(python(&host, "busy"));
+    let process = host.lifelines.next();
+    // Its only thread waits there, and answers nothing meanwhile.
+    let busy = session
+        .start_call_raw("gate", &json!({}), PATIENCE * 10)
+        .unwrap();
+    let missed = session.counters().pings_missed;
+    several_intervals(&host);
+    assert_eq!(session.reported_state(), ReportedState::Active);
+    process.open_gate();
+    busy.wait().unwrap();
+    let counters = session.counters();
+    assert_eq!(counters.pings_missed, missed, "{counters:?}");
+    assert_eq!(counters.connections, 1);
+}
+
+/// Services whose `get_config` waits for the test.
+struct Gated(Mutex<Receiver<()>>);
+
+impl Services for Gated {
+    fn get_config(
+        &self,
+        _call: &InboundCall,
+        _keys: &[String],
+    ) -> Result<Map<String, Value>, RpcError> {
+        let _ = self.0.lock().recv_timeout(PATIENCE * 10);
+        Ok(Map::new())
+    }
+}
+
+#[test]
+fn a_plugin_that_waits_for_the_host_is_left_alone() {
+    let (open, gate) = bounded(1);
+    let host = Setup::new("waits-for-host")
+        .configure(|builder| builder.health(quick()).services(Gated(Mutex::new(gate))))
+        .start();
+    let session = host.run(python(&host, "waits"));
+    // Nobody waits for it any more, but it waits for what it asked the host.
+    let soon = Duration::from_millis(1);
+    let given_up = session.call_raw("call_back", &json!({}), soon);
+    assert!(given_up.is_err_and(|error| error.is_timeout()));
+    until("call from the plugin", || {
+        session.counters().inbound_calls == 1
+    });
+    let missed = session.counters().pings_missed;
+    several_intervals(&host);
+    assert_eq!(session.counters().pings_missed, missed);
+    open.send(()).unwrap();
+    call(&session, "echo", &json!({})).unwrap();
+    assert_eq!(session.counters().connections, 1);
+}
+
+#[test]
+fn a_plugin_that_overstays_its_calls_time_is_found() {
+    let host = watched("overstays", quick()).start();
+    let session = host.run(python(&host, "overstays"));
+    let mut events = host.events();
+    let error = session
+        .call_raw("gate", &json!({}), Duration::from_millis(100))
+        .unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    let change = events.until(session.id(), ReportedState::Restarting);
+    assert_eq!(change.message.as_deref(), Some(FOUND));
+    events.until(session.id(), ReportedState::Active);
+}
+
+#[test]
+fn pings_of_the_hosts_own_are_no_calls() {
+    let host = watched("own-pings", quick().with_rpc_ping(true))
+        .limits(|limits| limits.pending_calls = 1)
+        .start();
+    let (session, target) = external(&host, |record| record);
+    let mut peer = Peer::connect(host.address(), &target);
+    for round in 1..=4 {
+        let ping = peer.receive();
+        assert_eq!(
+            (&ping["method"], &ping["params"]),
+            (&json!("ping"), &json!({}))
+        );
+        // It does not take the only place for calls.
+        let waiting = session
+            .start_call_raw("echo", &json!({}), PATIENCE)
+            .unwrap();
+        peer.answer_one();
+        waiting.wait().unwrap();
+        // That it knows no such method is an answer too.
+        let refusal = json!({"code": -32601, "message": "unknown method"});
+        let answer = json!({"jsonrpc": "2.0", "id": ping["id"], "error": refusal});
+        peer.send(answer.to_string());
+        assert_eq!(session.counters().calls, round);
+    }
+    let ping = peer.receive();
+    assert_eq!(ping["method"], "ping");
+    let counters = session.counters();
+    assert_eq!(counters.pings_missed, 0, "{counters:?}");
+    assert_eq!((counters.stray_replies, counters.refusals), (0, 0));
+    assert!(counters.pings_sent >= 5, "{counters:?}");
+}
+
+#[test]
+fn with_pings_to_the_plugin_itself_those_of_its_library_do_not_count() {
+    let host = watched("hangs-above", quick().with_rpc_ping(true)).start();
+    let (session, target) = external(&host, |record| record);
+    let mut peer = Peer::connect(host.address(), &target);
+    let mut events = host.events();
+    for _ in 0..3 {
+        assert_eq!(peer.receive()["method"], "ping");
+        peer.socket.send(Message::Ping(Bytes::new())).unwrap();
+    }
+    assert_eq!(peer.read_to_close(), Some(1012));
+    let change = events.until(session.id(), ReportedState::Connecting);
+    assert_eq!(change.message.as_deref(), Some(FOUND));
+}
+
+#[test]
+fn an_interval_of_zero_switches_health_checks_off() {
+    let host = watched("off", Health::default().with_interval(Duration::ZERO)).start();
+    let before = host.threads().count();
+    let (session, target) = external(&host, |record| record);
+    let mut peer = Peer::connect(host.address(), &target);
+    active(&session);
+    // Its own thread, and no other.
+    until("end of the handshake", || {
+        host.threads().count() == before + 1
+    });
+    several_intervals(&host);
+    let waiting = session
+        .start_call_raw("echo", &json!({}), PATIENCE)
+        .unwrap();
+    let first = peer.socket.read().unwrap();
+    assert!(first.is_text(), "{first:?}");
+    assert_eq!(session.counters().pings_sent, 0);
+    drop(waiting);
+}
+
+#[test]
+fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
+    let host = watched("own-settings", patient()).start();
+    let broken = quick().with_timeout(Duration::ZERO);
+    let (session, target) = external(&host, |record| record.with_health(broken));
+    let mut silent = connect(&host, &target);
+    silent.expect_ping();
+    several_intervals(&host);
+    assert_eq!(session.reported_state(), ReportedState::Active);
+}
+
+#[test]
+fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
+    let host = watched("newcomer", patient())
+        .timeouts(|timeouts| timeouts.incumbent = Duration::from_millis(200))
+        .start();
+    let (session, target) = external(&host, |record| record);
+    let mut dead = connect(&host, &target);
+    dead.expect_ping();
+    let mut events = host.events();
+    assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
+    let change = events.expect(session.id(), &[ReportedState::Connecting]);
+    assert_eq!(
+        change.message.as_deref(),
+        Some("unresponsive: no sign of life for 200ms")
+    );
+    let mut newcomer = connect(&host, &target);
+    events.expect(session.id(), &[ReportedState::Active]);
+    newcomer.expect_ping();
+}
+
+#[test]
+fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
+    let host = watched("two-looks", quick())
+        .timeouts(|timeouts| timeouts.incumbent = PATIENCE)
+        .start();
+    let (session, target) = external(&host, |record| record);
+    let mut incumbent = connect(&host, &target);
+    let mut pings = 0;
+    while session.counters().pings_sent < 4 {
+        assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
+        let ping = incumbent.expect_ping();
+        incumbent.pong(&ping);
+        pings += 1;
+    }
+    assert!(pings > 0);
+    assert_eq!(session.reported_state(), ReportedState::Active);
+    assert_eq!(session.counters().pings_missed, 0);
+    assert_eq!(session.counters().connections, 1);
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_pings() {
+    let host = watched("shutdown-pings", patient())
+        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(100))
+        .start();
+    let session = host.run(python(&host, "frozen"));
+    let process = host.lifelines.next();
+    process.signal(Signal::STOP);
+    let (outside, target) = external(&host, |record| record);
+    let mut silent = connect(&host, &target);
+    active(&outside);
+    silent.expect_ping();
+    until("ping to the frozen one", || {
+        session.counters().pings_sent > 0
+    });
+    let report = host.shutdown(PATIENCE);
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(report.killed, [session.id()]);
+    assert!(report.took < PATIENCE / 3, "{report:?}");
+}
+
+#[test]
+fn one_thread_watches_all_and_goes_with_the_last() {
+    let host = watched("threads", patient()).start();
+    let settle = |threads: &Threads, count: usize| {
+        until("right number of threads", || threads.count() == count);
+    };
+    let idle = host.threads().count();
+    let plugins: Vec<_> = (0..4).map(|_| external(&host, |record| record)).collect();
+    settle(host.threads(), idle + 4);
+    for _ in 0..2 {
+        let mut peers: Vec<_> = plugins
+            .iter()
+            .map(|(_, target)| connect(&host, target))
+            .collect();
+        for peer in &mut peers {
+            peer.expect_ping();
+        }
+        settle(host.threads(), idle + 4 + 1);
+        drop(peers);
+        settle(host.threads(), idle + 4);
+    }
+}
+
+#[test]
+fn without_a_thread_to_be_had_plugins_still_connect() {
+    // The reaper, the listener, a handshake and the session.
+    let host = Setup::new("no-thread")
+        .configure(|builder| builder.health(patient()).thread_limit(4))
+        .start();
+    let (session, target) = external(&host, |record| record);
+    let mut peer = Peer::connect(host.address(), &target);
+    active(&session);
+    let waiting = session
+        .start_call_raw("echo", &json!({}), PATIENCE)
+        .unwrap();
+    peer.answer_one();
+    waiting.wait().unwrap();
+}
+
+#[test]
+fn health_settings_that_cannot_work_are_refused() {
+    let health = Health::default().with_timeout(Duration::ZERO);
+    let refused = plugin_runner::Host::builder().health(health).build();
+    assert!(
+        matches!(&refused, Err(Error::Setting { name, .. }) if *name == "health.timeout"),
+        "{refused:?}"
+    );
+}
