@@ -22,6 +22,10 @@ settings! {
         crash_backoff, with_crash_backoff: Duration = Duration::from_secs(5);
         /// The wait after an exit by which the plugin asks to be started again. Default 250 ms.
         requested_restart_delay, with_requested_restart_delay: Duration = Duration::from_millis(250);
+        /// By how much at most each of these waits is shortened at random, in per cent of it, so that
+        /// plugins that failed together do not come back together. 100 is anything from no wait at all
+        /// to the whole one. Default 0: waits are exact.
+        jitter_percent, with_jitter_percent: u8 = 0;
     }
 }
 
@@ -40,7 +44,20 @@ impl RestartPolicy {
                 });
             }
         }
+        if self.jitter_percent > 100 {
+            return Err(Error::Setting {
+                name: "jitter_percent",
+                problem: "is more than 100".into(),
+            });
+        }
         Ok(())
+    }
+
+    /// Shortens a wait by its jitter. `chance` is what decides: drawn evenly from 0 up to, and without,
+    /// 1; what lies outside counts as the nearest of these.
+    pub(crate) fn jittered(&self, wait: Duration, chance: f64) -> Duration {
+        let most = f64::from(self.jitter_percent.min(100)) / 100.0;
+        wait.mul_f64(1.0 - most * chance.clamp(0.0, 1.0))
     }
 
     /// The wait before restart number `restarts + 1` in a row.
@@ -248,6 +265,54 @@ mod tests {
         check(
             &RestartPolicy::default().with_max_restart_attempts(0),
             &[(End::Crash, None, Decision::GiveUp)],
+        );
+    }
+
+    #[test]
+    fn jitter_shortens_a_wait_by_no_more_than_its_share() {
+        let wait = Duration::from_secs(8);
+        let exact = RestartPolicy::default();
+        for chance in [0.0, 0.5, 1.0] {
+            assert_eq!(exact.jittered(wait, chance), wait);
+        }
+        let policy = exact.with_jitter_percent(25);
+        assert_eq!(policy.jittered(wait, 0.0), wait);
+        assert_eq!(policy.jittered(wait, 0.5), Duration::from_secs(7));
+        assert_eq!(policy.jittered(wait, 1.0), Duration::from_secs(6));
+        let full = policy.with_jitter_percent(100);
+        assert_eq!(full.jittered(wait, 1.0), Duration::ZERO);
+        // Whatever feeds it, a wait is never longer than without.
+        assert_eq!(full.jittered(wait, -3.0), wait);
+        assert_eq!(full.jittered(wait, 7.0), Duration::ZERO);
+        assert_eq!(full.jittered(Duration::ZERO, 0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_no_wait_can_be_is_refused_by_name() {
+        RestartPolicy::default().validate().unwrap();
+        let policy = RestartPolicy::default().with_jitter_percent(101);
+        assert_eq!(
+            policy.validate().unwrap_err().to_string(),
+            "setting jitter_percent: is more than 100"
+        );
+        let policy =
+            RestartPolicy::default().with_max_backoff(Duration::from_secs(24 * 60 * 60 + 1));
+        assert_eq!(
+            policy.validate().unwrap_err().to_string(),
+            "setting max_backoff: is longer than a day"
+        );
+    }
+
+    #[test]
+    fn a_long_run_ends_a_row_of_requests_too() {
+        check(
+            &RestartPolicy::default(),
+            &[
+                (End::Requested, SHORT, restart(0.25)),
+                (End::Requested, LONG, restart(0.25)),
+                (End::Requested, SHORT, restart(0.25)),
+                (End::Requested, SHORT, restart(2.0)),
+            ],
         );
     }
 }

@@ -164,11 +164,10 @@ impl Ward {
     }
 
     pub(super) fn decide(&mut self, end: End, active_for: Option<Duration>, failure: Failure) {
-        match self
-            .history
-            .decide(&self.charge.settings().policy, end, active_for)
-        {
+        let policy = self.charge.settings().policy;
+        match self.history.decide(&policy, end, active_for) {
             Decision::Restart(wait) => {
+                let wait = policy.jittered(wait, chance());
                 self.phase = Phase::BackingOff {
                     until: after(Instant::now(), wait),
                 };
@@ -225,6 +224,11 @@ impl Ward {
             self.charge.transition(Transition::Errored { failure });
         }
     }
+}
+
+/// Anything from 0 up to, and without, 1. A system without random numbers only has no jitter.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / 2_f64.powi(32)
 }
 
 /// Whether a connection ended because of what the plugin did on it, so that its exit, whatever
