@@ -100,6 +100,9 @@ settings! {
         handshakes, with_handshakes: usize = 64;
         /// State changes that may wait for one subscriber. Default 1,024.
         queued_state_changes, with_queued_state_changes: usize = 1024;
+        /// Ends of runs that each session's
+        /// [`restart_history`](crate::Session::restart_history) keeps, the newest. Default 32.
+        restart_history, with_restart_history: usize = 32;
         /// Stack of a session's thread, in bytes. Default 128 KiB.
         session_stack, with_session_stack: usize = 128 * 1024;
         /// Stack of the threads that run handlers, in bytes. Default 1 MiB.

@@ -38,12 +38,12 @@ pub use id::{InstallationId, RequestId, Xid};
 pub use keeper::{Guarantees, Keeper};
 pub use listener::Listener;
 pub use process::ExitReason;
-pub use reaper::StopReport;
 pub use reaper::policy::RestartPolicy;
+pub use reaper::{EndCause, StopReport};
 pub use runtime::RuntimeProvider;
 pub use session::{
-    Counters, InboundCall, NoServices, Params, Peer, PendingCall, PendingReply, Reply, Services,
-    Session, StateChange, Supervised,
+    Aftermath, Counters, InboundCall, NoServices, Params, Peer, PendingCall, PendingReply, Reply,
+    RunEnd, Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

@@ -58,9 +58,44 @@ pub enum SpawnError {
     /// The system does not allow it.
     #[error("permission denied")]
     PermissionDenied,
+    /// The interpreter that the first line of a script names is not there.
+    #[error("the interpreter {0:?} that its first line names is not found")]
+    NoInterpreter(String),
+    /// The loader, or interpreter, that the program was linked with is not there.
+    #[error("the loader that it was linked with is not found")]
+    NoLoader,
+    /// The folder that it was to run in is gone.
+    #[error("the folder that it was to run in is not found")]
+    NoWorkingDirectory,
+    /// The file is open for writing; worth trying again.
+    #[error("{0}")]
+    Busy(#[source] Arc<io::Error>),
     /// Anything else, such as too many processes; worth trying again.
     #[error("{0}")]
-    Io(Arc<io::Error>),
+    Io(#[source] Arc<io::Error>),
+}
+
+impl SpawnError {
+    /// The word that stands under `spawn_error` in
+    /// [`Session::error_details`](crate::Session::error_details): `not_found`, `not_on_path`,
+    /// `not_a_file`, `not_executable`, `wrong_format`, `permission_denied`, `interpreter_not_found`,
+    /// `loader_not_found`, `no_working_directory`, `busy` or `other`. They do not change from version
+    /// to version; new ones may come.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::NotOnPath => "not_on_path",
+            Self::NotAFile => "not_a_file",
+            Self::NotExecutable => "not_executable",
+            Self::WrongFormat => "wrong_format",
+            Self::PermissionDenied => "permission_denied",
+            Self::NoInterpreter(_) => "interpreter_not_found",
+            Self::NoLoader => "loader_not_found",
+            Self::NoWorkingDirectory => "no_working_directory",
+            Self::Busy(_) => "busy",
+            Self::Io(_) => "other",
+        }
+    }
 }
 
 impl StartError {
@@ -69,11 +104,9 @@ impl StartError {
         match self {
             Self::Unpack(error) => error.is_permanent(),
             Self::NoCommand | Self::NoAddress => true,
-            Self::Spawn { source, .. } => match source {
-                // An interpreter that is not there.
-                SpawnError::Io(error) => error.kind() == io::ErrorKind::NotFound,
-                _ => true,
-            },
+            Self::Spawn { source, .. } => {
+                !matches!(source, SpawnError::Busy(_) | SpawnError::Io(_))
+            }
             // A folder that is not there.
             Self::Prepare(error) => {
                 matches!(&**error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -87,8 +120,10 @@ impl StartError {
     pub(crate) fn is_busy(&self) -> bool {
         matches!(
             self,
-            Self::Spawn { source: SpawnError::Io(error), .. }
-                if error.kind() == io::ErrorKind::ExecutableFileBusy
+            Self::Spawn {
+                source: SpawnError::Busy(_),
+                ..
+            }
         )
     }
 }

@@ -97,8 +97,7 @@ fn new_lock(path: &Path) -> Result<Option<File>, PackageError> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
         Err(error) => return Err(io("make", path)(error)),
     };
-    let locked = try_lock(&file)
-        .and_then(|locked| Ok(locked && is_at(&file, path)?));
+    let locked = try_lock(&file).and_then(|locked| Ok(locked && is_at(&file, path)?));
     match locked {
         Ok(locked) => Ok(locked.then_some(file)),
         Err(error) => {

@@ -68,23 +68,30 @@ fn classify(error: io::Error) -> SpawnError {
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::NotFound, _) | (_, Some(NOT_A_FOLDER)) => SpawnError::NotFound,
         (io::ErrorKind::PermissionDenied, _) => SpawnError::PermissionDenied,
+        (io::ErrorKind::ExecutableFileBusy, _) => SpawnError::Busy(Arc::new(error)),
         (_, Some(EXEC_FORMAT)) => SpawnError::WrongFormat,
         _ => SpawnError::Io(Arc::new(error)),
     }
 }
 
 /// What a failed spawn means.
-pub(crate) fn spawn_error(program: &Path, error: io::Error) -> StartError {
+pub(crate) fn spawn_error(
+    program: &Path,
+    working_directory: &Path,
+    error: io::Error,
+) -> StartError {
     let mut source = classify(error);
-    if matches!(source, SpawnError::NotFound) && program.exists() {
-        // The file is there, so it is what the file needs that is not.
-        let missing = match interpreter(program) {
-            Some(name) => {
-                format!("the interpreter {name:?} that its first line names is not found")
-            }
-            None => "the loader that it was linked with is not found".to_owned(),
-        };
-        source = SpawnError::Io(Arc::new(io::Error::new(io::ErrorKind::NotFound, missing)));
+    // The system says only that something is not there.
+    if matches!(source, SpawnError::NotFound) {
+        if !working_directory.exists() {
+            source = SpawnError::NoWorkingDirectory;
+        } else if program.exists() {
+            // So it is what the file needs that is not.
+            source = match interpreter(program) {
+                Some(name) => SpawnError::NoInterpreter(name),
+                None => SpawnError::NoLoader,
+            };
+        }
     }
     StartError::Spawn {
         command: program.to_owned(),
@@ -172,10 +179,46 @@ mod tests {
         ] {
             std::fs::write(&path, script).unwrap();
             assert_eq!(interpreter(&path).as_deref(), name, "{script:?}");
-            let error = spawn_error(&path, io::ErrorKind::NotFound.into());
+            let error = spawn_error(&path, Path::new("/"), io::ErrorKind::NotFound.into());
             assert!(error.is_permanent(), "{error}");
+            let word = if name.is_some() {
+                "interpreter_not_found"
+            } else {
+                "loader_not_found"
+            };
+            let StartError::Spawn { source, .. } = error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(source.as_str(), word);
         }
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_else_keeps_a_program_from_being_spawned_is_told_apart() {
+        use rustix::io::Errno;
+
+        let word = |program: &str, folder: &str, error: io::Error| match spawn_error(
+            Path::new(program),
+            Path::new(folder),
+            error,
+        ) {
+            StartError::Spawn { source, .. } => source.as_str(),
+            other => panic!("{other:?}"),
+        };
+        let system = |error: Errno| io::Error::from(error);
+        assert_eq!(word("/no/such", "/", system(Errno::NOENT)), "not_found");
+        assert_eq!(
+            word("/bin/sh", "/no/such", system(Errno::NOENT)),
+            "no_working_directory"
+        );
+        assert_eq!(
+            word("/bin/sh", "/", system(Errno::ACCESS)),
+            "permission_denied"
+        );
+        assert_eq!(word("/bin/sh", "/", system(Errno::NOEXEC)), "wrong_format");
+        assert_eq!(word("/bin/sh", "/", system(Errno::TXTBSY)), "busy");
+        assert_eq!(word("/bin/sh", "/", system(Errno::AGAIN)), "other");
     }
 
     #[test]

@@ -33,6 +33,15 @@ impl ExitReason {
         }
     }
 
+    /// The name of the signal that ended it, such as `SIGSEGV`; `None` if none did, and for the less
+    /// usual ones.
+    pub fn signal_name(self) -> Option<&'static str> {
+        match self {
+            Self::Signal(signal) => signal_names(signal).map(|(name, _)| name),
+            Self::Code(_) | Self::Unknown => None,
+        }
+    }
+
     /// Whether it exited by itself with status 0.
     pub fn is_clean(self) -> bool {
         self == Self::Code(0)
@@ -54,8 +63,8 @@ impl fmt::Display for ExitReason {
         match *self {
             Self::Code(0) => f.write_str("process exited cleanly"),
             Self::Code(code) => write!(f, "exit status {code}"),
-            Self::Signal(signal) => match signal_name(signal) {
-                Some(name) => write!(f, "signal: {name}"),
+            Self::Signal(signal) => match signal_names(signal) {
+                Some((_, words)) => write!(f, "signal: {words}"),
                 None => write!(f, "signal: signal {signal}"),
             },
             Self::Unknown => f.write_str("exit status unknown"),
@@ -63,32 +72,36 @@ impl fmt::Display for ExitReason {
     }
 }
 
-/// The names that the seed shows, which are those of its standard library.
-fn signal_name(signal: i32) -> Option<&'static str> {
+/// A signal's number, its name, and the words that the seed shows, which are those of its standard
+/// library.
+fn signal_names(signal: i32) -> Option<(&'static str, &'static str)> {
     use rustix::process::Signal;
     let names = [
-        (Signal::HUP, "hangup"),
-        (Signal::INT, "interrupt"),
-        (Signal::QUIT, "quit"),
-        (Signal::ILL, "illegal instruction"),
-        (Signal::TRAP, "trace/breakpoint trap"),
-        (Signal::ABORT, "aborted"),
-        (Signal::BUS, "bus error"),
-        (Signal::FPE, "floating point exception"),
-        (Signal::KILL, "killed"),
-        (Signal::USR1, "user defined signal 1"),
-        (Signal::SEGV, "segmentation fault"),
-        (Signal::USR2, "user defined signal 2"),
-        (Signal::PIPE, "broken pipe"),
-        (Signal::ALARM, "alarm clock"),
-        (Signal::TERM, "terminated"),
-        (Signal::XCPU, "CPU time limit exceeded"),
-        (Signal::XFSZ, "file size limit exceeded"),
+        (Signal::HUP, "SIGHUP", "hangup"),
+        (Signal::INT, "SIGINT", "interrupt"),
+        (Signal::QUIT, "SIGQUIT", "quit"),
+        (Signal::ILL, "SIGILL", "illegal instruction"),
+        (Signal::TRAP, "SIGTRAP", "trace/breakpoint trap"),
+        (Signal::ABORT, "SIGABRT", "aborted"),
+        (Signal::BUS, "SIGBUS", "bus error"),
+        (Signal::FPE, "SIGFPE", "floating point exception"),
+        (Signal::KILL, "SIGKILL", "killed"),
+        (Signal::USR1, "SIGUSR1", "user defined signal 1"),
+        (Signal::SEGV, "SIGSEGV", "segmentation fault"),
+        (Signal::USR2, "SIGUSR2", "user defined signal 2"),
+        (Signal::PIPE, "SIGPIPE", "broken pipe"),
+        (Signal::ALARM, "SIGALRM", "alarm clock"),
+        (Signal::TERM, "SIGTERM", "terminated"),
+        (Signal::XCPU, "SIGXCPU", "CPU time limit exceeded"),
+        (Signal::XFSZ, "SIGXFSZ", "file size limit exceeded"),
+        (Signal::VTALARM, "SIGVTALRM", "virtual timer expired"),
+        (Signal::PROF, "SIGPROF", "profiling timer expired"),
+        (Signal::SYS, "SIGSYS", "bad system call"),
     ];
     names
         .iter()
-        .find(|(known, _)| known.as_raw() == signal)
-        .map(|(_, name)| *name)
+        .find(|(known, ..)| known.as_raw() == signal)
+        .map(|(_, name, words)| (*name, *words))
 }
 
 /// A descriptor that becomes readable when a process has ended. Poll it; read nothing from it.
@@ -161,6 +174,9 @@ mod tests {
         assert_eq!(ExitReason::Signal(9).to_string(), "signal: killed");
         assert_eq!(ExitReason::Signal(9).code(), -1);
         assert_eq!(ExitReason::Signal(63).to_string(), "signal: signal 63");
+        assert_eq!(ExitReason::Signal(11).signal_name(), Some("SIGSEGV"));
+        assert_eq!(ExitReason::Signal(63).signal_name(), None);
+        assert_eq!(ExitReason::Code(9).signal_name(), None);
     }
 
     fn is_ready(watch: &ExitWatch) -> bool {

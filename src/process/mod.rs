@@ -8,8 +8,10 @@
 
 mod command;
 pub(crate) mod descendants;
+mod end;
 mod environment;
 mod exit;
+mod out_of_memory;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -19,12 +21,14 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use rustix::process::{Pid, Signal};
 
 pub(crate) use command::{resolve, spawn_error};
+pub(crate) use end::ProcessEnd;
 pub(crate) use environment::Environment;
 pub use exit::ExitReason;
 pub(crate) use exit::ExitWatch;
 
 use crate::error::StartError;
 use crate::thread::Threads;
+use out_of_memory::OutOfMemoryWatch;
 
 /// Everything that is needed to spawn a process.
 #[derive(Clone, Debug)]
@@ -54,6 +58,7 @@ pub(crate) struct Process {
     child: Child,
     pid: Pid,
     watch: ExitWatch,
+    memory: OutOfMemoryWatch,
     reaped: bool,
 }
 
@@ -84,7 +89,7 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|error| spawn_error(&command.program, error))?;
+            .map_err(|error| spawn_error(&command.program, &command.working_directory, error))?;
         let pipes = Pipes {
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
@@ -93,16 +98,14 @@ impl Process {
         let pid = Pid::from_child(&child);
         match ExitWatch::new(pid, threads) {
             Ok(watch) => {
-                let reaped = false;
-                Ok((
-                    Self {
-                        child,
-                        pid,
-                        watch,
-                        reaped,
-                    },
-                    pipes,
-                ))
+                let process = Self {
+                    child,
+                    pid,
+                    watch,
+                    memory: OutOfMemoryWatch::new(pid),
+                    reaped: false,
+                };
+                Ok((process, pipes))
             }
             Err(error) => {
                 // Without a way to notice its end it cannot be supervised.
@@ -137,25 +140,26 @@ impl Process {
 
     /// Kills what is left of the group and reaps the process, which must have ended. What has to be
     /// done while the id of the group cannot be somebody else's is done in between.
-    pub(crate) fn finish(mut self, before_reaping: impl FnOnce()) -> ExitReason {
+    pub(crate) fn finish(mut self, before_reaping: impl FnOnce()) -> ProcessEnd {
         // A zombie leader still holds the id of its group.
         self.signal_group(Signal::KILL);
         before_reaping();
         self.reap()
     }
 
-    fn reap(&mut self) -> ExitReason {
+    fn reap(&mut self) -> ProcessEnd {
         self.reaped = true;
-        match self.child.wait() {
-            Ok(status) => ExitReason::from(status),
+        let status = match self.child.wait() {
+            Ok(status) => Some(status),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
-                ExitReason::Unknown
+                None
             }
             Err(error) => {
                 log::warn!("cannot wait for process {}: {error}", self.pid());
-                ExitReason::Unknown
+                None
             }
-        }
+        };
+        ProcessEnd::new(status, std::mem::take(&mut self.memory))
     }
 }
 

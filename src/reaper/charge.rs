@@ -1,14 +1,14 @@
-//! What the reaper supervises, seen from the reaper: a trait that sessions implement, and the
-//! words in which the reaper tells them what happened.
+//! What the reaper supervises, seen from the reaper: a trait that sessions implement, and what it is
+//! told. Why a run ended is in `cause`.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::cause::Failure;
 use super::policy::RestartPolicy;
-use crate::error::{Disconnect, StartError};
+use crate::error::StartError;
 use crate::id::InstallationId;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::Transport;
@@ -83,68 +83,23 @@ pub(crate) struct OutputGuard(
 /// A change of state that the reaper brought about.
 #[derive(Clone, Debug)]
 pub(crate) enum Transition {
-    Starting { run: Run },
-    Connecting { run: Run, pid: u32 },
+    Starting {
+        run: Run,
+    },
+    Connecting {
+        run: Run,
+        pid: u32,
+    },
     Stopping,
-    Inactive,
-    Restarting { failure: Failure, after: Duration },
-    Errored { failure: Failure },
-}
-
-/// Why a run did not come to be or ended, with what is known about it.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub(crate) cause: Cause,
-    /// `None` when there never was a process.
-    pub(crate) exit: Option<ExitReason>,
-    pub(crate) pid: Option<u32>,
-    /// How long the process lived.
-    pub(crate) uptime: Option<Duration>,
-    /// Restarts in a row before this end.
-    pub(crate) restarts: u32,
-}
-
-/// Why a run ended. The first cause wins: if the host closed, gave up or killed, that is it,
-/// whatever the exit status.
-#[derive(Clone, Debug)]
-pub(crate) enum Cause {
-    /// No process came to be.
-    Start(StartError),
-    /// The process ended by itself.
-    Exited,
-    /// It did not connect, or over stdio answer the first ping, in time, and was killed.
-    NeverConnected {
-        limit: Duration,
-        transport: Transport,
+    /// Nothing of it runs. With the end of the run that was stopped, if there was one.
+    Inactive {
+        ended: Option<Failure>,
     },
-    /// Its connection ended while it lived on, and it was killed.
-    ConnectionLost {
-        cause: Arc<Disconnect>,
-        grace: Duration,
+    Restarting {
+        failure: Failure,
+        after: Duration,
     },
-    /// The host closed the connection because of what the plugin did.
-    Misbehaved(Arc<Disconnect>),
-}
-
-impl fmt::Display for Failure {
-    /// The text of `error_message`; for an exit, the seed's words (protocol file, section 13.2).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.cause, self.exit) {
-            (Cause::Start(error), _) => write!(f, "{error}"),
-            (Cause::Exited, Some(exit)) => write!(f, "{exit}"),
-            (Cause::Exited, None) => f.write_str("ended"),
-            (Cause::NeverConnected { limit, transport }, _) => {
-                let missing = match transport {
-                    Transport::WebSocket => "connect",
-                    Transport::Stdio => "answer the first ping on its standard output",
-                };
-                write!(f, "did not {missing} within {limit:?} and was killed")
-            }
-            (Cause::ConnectionLost { cause, grace }, _) => write!(
-                f,
-                "{cause}, but the process did not end within {grace:?} and was killed"
-            ),
-            (Cause::Misbehaved(cause), _) => write!(f, "{cause}"),
-        }
-    }
+    Errored {
+        failure: Failure,
+    },
 }

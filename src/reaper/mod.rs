@@ -9,6 +9,7 @@
 //! The thread sleeps in one `poll` over its wake pipe and every child's exit descriptor, until the
 //! next timer is due; an idle host's reaper does not wake at all.
 
+mod cause;
 mod charge;
 pub(crate) mod policy;
 mod ward;
@@ -26,9 +27,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
-pub(crate) use charge::{
-    Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Run, Transition, WardId,
-};
+pub use cause::EndCause;
+pub(crate) use cause::{Cause, Failure};
+pub(crate) use charge::{Cancel, Charge, ChargeSettings, OutputGuard, Run, Transition, WardId};
 
 use crate::error::{Disconnect, Error, Result, StartError};
 use crate::keeper::link::KeeperLink;

@@ -17,6 +17,7 @@ mod delivery;
 mod feed;
 pub(crate) mod handling;
 pub(crate) mod health;
+mod history;
 mod inbound;
 mod pending;
 mod run;
@@ -45,6 +46,7 @@ pub use connection::{Params, Reply};
 pub use counters::Counters;
 pub(crate) use feed::Feed;
 pub use feed::StateChange;
+pub use history::{Aftermath, RunEnd};
 pub use services::{InboundCall, NoServices, Services};
 
 use crate::deadline::Deadline;
@@ -163,13 +165,45 @@ impl Session {
             .map(str::to_owned)
     }
 
-    /// What is known about [`error_message`](Self::error_message): `runtime_provider`, `stage`,
-    /// `error`, `exit_code` (protocol file, section 13.2) and besides `cause`, `exit_status`,
-    /// `attempts`, `restarts`, `restarting_after_seconds`, `pid`, `uptime_seconds` and `output`, the
-    /// last lines of its log. Each is there only if there is something to say; empty for a lost
-    /// connection whose process lives.
+    /// What is known about [`error_message`](Self::error_message). Each key is there only if there is
+    /// something to say; there are none for a lost connection whose process lives. State changes carry
+    /// the same.
+    ///
+    /// The protocol's keys (protocol file, section 13.2):
+    ///
+    /// | key | what |
+    /// | --- | --- |
+    /// | `runtime_provider` | where it runs: `local` |
+    /// | `stage` | `start`: it could not be started; `exit`: it ended |
+    /// | `error` | the message |
+    /// | `exit_code` | of a process that ended otherwise than with 0; -1 if a signal ended it, or the status is unknown |
+    ///
+    /// And besides:
+    ///
+    /// | key | what |
+    /// | --- | --- |
+    /// | `cause` | the word of an [`EndCause`](crate::EndCause), which lists them all |
+    /// | `spawn_error` | with `could_not_spawn`: the word of a [`SpawnError`](crate::error::SpawnError), or `no_command` |
+    /// | `exit_status` | how the process ended, in words, whatever the cause was |
+    /// | `signal` | the number of the signal that ended it |
+    /// | `signal_name` | its name, such as `SIGSEGV` |
+    /// | `core_dumped` | `true` when it left a core |
+    /// | `pid` | the process |
+    /// | `uptime_seconds` | how long the process lived |
+    /// | `active_seconds` | from when it first was active until its end |
+    /// | `attempts` | starts in a row, this one included |
+    /// | `restarts` | restarts in a row before this end |
+    /// | `restarting_after_seconds` | the wait before the next start; not there when given up |
+    /// | `output` | the last lines of its output, 20 unless [`LogSettings`](crate::plugin_log::LogSettings) say otherwise |
     pub fn error_details(&self) -> Map<String, Value> {
         self.shared.state.lock().details.as_ref().clone()
+    }
+
+    /// How the plugin's runs ended since it was loaded, the newest last; the newest 32, unless
+    /// [`Limits::restart_history`](crate::Limits::restart_history) says otherwise. A run is in it before
+    /// its end shows in any state. Always empty for an external plugin.
+    pub fn restart_history(&self) -> Vec<RunEnd> {
+        self.shared.state.lock().history.ends()
     }
 
     /// Counts since the plugin was loaded.

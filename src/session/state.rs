@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
 use super::connection::Connection;
+use super::history::RunHistory;
 use crate::auth::Secret;
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result, StartError};
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(super) details: Arc<Map<String, Value>>,
     /// Why no process came to be, if that is why it is errored.
     pub(super) start_error: Option<Arc<StartError>>,
+    /// How runs ended.
+    pub(super) history: RunHistory,
     /// The run whose process may connect; 0 before the first.
     pub(super) run: Run,
     /// The secret with which the current run's token is sealed, until it is spent.
@@ -121,6 +124,7 @@ impl StateCell {
             message: None,
             details: Arc::default(),
             start_error: None,
+            history: RunHistory::default(),
             run: 0,
             secret: None,
             connection: None,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::attach::{Credential, Peer};
+use super::history::{Aftermath, RunEnd};
 use super::shared::Shared;
+use super::state::State;
 use crate::auth::{self, SealedToken, Secret, Token};
 use crate::duplex::close_code;
 use crate::duplex::stdio::Stdio;
@@ -209,8 +211,12 @@ impl Charge for SupervisedCharge {
                 shared.drop_events();
                 shared.enter(&mut state, ReportedState::Stopping, None);
             }
-            Transition::Inactive => {
+            Transition::Inactive { ended } => {
                 state.secret = None;
+                if let Some(ended) = ended {
+                    let message = ended.to_string().into();
+                    self.remember(&mut state, &ended, message, Aftermath::Stay);
+                }
                 if state.reported != ReportedState::Inactive {
                     shared.enter(&mut state, ReportedState::Inactive, None);
                 }
@@ -219,17 +225,21 @@ impl Charge for SupervisedCharge {
                 drop(state);
                 let problem = self.problem(&failure, Some(after));
                 log::warn!(
-                    "plugin {}: {failure}; starting again in {after:?}",
-                    shared.name
+                    "plugin {}: {}; starting again in {after:?}",
+                    shared.name,
+                    problem.0
                 );
                 let mut state = shared.state.lock();
+                let aftermath = Aftermath::Restart { after };
+                self.remember(&mut state, &failure, problem.0.clone(), aftermath);
                 shared.enter(&mut state, ReportedState::Restarting, Some(problem));
             }
             Transition::Errored { failure } => {
                 drop(state);
                 let problem = self.problem(&failure, None);
-                log::error!("plugin {}: {failure}; giving up", shared.name);
+                log::error!("plugin {}: {}; giving up", shared.name, problem.0);
                 let mut state = shared.state.lock();
+                self.remember(&mut state, &failure, problem.0.clone(), Aftermath::GiveUp);
                 state.start_error = match failure.cause {
                     Cause::Start(error) => Some(Arc::new(error)),
                     _ => None,
@@ -278,52 +288,80 @@ impl SupervisedCharge {
         let mut details = Map::new();
         let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
         put("runtime_provider", self.0.context.provider.as_str().into());
-        let stage = if failure.exit.is_some() {
-            "exit"
-        } else {
-            "start"
+        let stage = match failure.cause {
+            Cause::Start(_) => "start",
+            _ => "exit",
         };
         put("stage", stage.into());
         put("error", message.as_str().into());
-        if let Some(exit) = failure.exit {
-            put("exit_status", exit.to_string().into());
-            if !exit.is_clean() {
-                put("exit_code", exit.code().into());
-            }
+        put("cause", failure.end_cause().as_str().into());
+        if let Cause::Start(error) = &failure.cause
+            && let Some(word) = spawn_word(error)
+        {
+            put("spawn_error", word.into());
         }
-        put("cause", cause_word(&failure.cause).into());
         put("restarts", failure.restarts.into());
         // The first start is an attempt too.
         put("attempts", (failure.restarts + 1).into());
         if let Some(after) = restarting_after {
             put("restarting_after_seconds", after.as_secs_f64().into());
         }
-        if let Some(pid) = failure.pid {
-            put("pid", pid.into());
+        if let Some(active_for) = failure.active_for {
+            put("active_seconds", active_for.as_secs_f64().into());
         }
-        if let Some(uptime) = failure.uptime {
-            put("uptime_seconds", uptime.as_secs_f64().into());
-        }
-        let output = self.0.log.lock().as_ref().map(|log| log.tail());
-        if failure.exit.is_some() {
+        if let Some(process) = &failure.process {
+            let end = &process.end;
+            put("exit_status", end.to_string().into());
+            if !end.exit.is_clean() {
+                put("exit_code", end.exit.code().into());
+            }
+            if let ExitReason::Signal(signal) = end.exit {
+                put("signal", signal.into());
+                if let Some(name) = end.exit.signal_name() {
+                    put("signal_name", name.into());
+                }
+            }
+            if end.core_dumped {
+                put("core_dumped", true.into());
+            }
+            put("pid", process.pid.into());
+            put("uptime_seconds", process.uptime.as_secs_f64().into());
+            let output = self.0.log.lock().as_ref().map(|log| log.tail());
             put("output", json!(output.unwrap_or_default()));
         }
         (message.into(), details)
     }
+
+    /// Adds the end of a run to the session's history.
+    fn remember(
+        &self,
+        state: &mut State,
+        failure: &Failure,
+        message: Arc<str>,
+        aftermath: Aftermath,
+    ) {
+        let end = RunEnd {
+            run: 0,
+            started_at: failure.started_at,
+            ended_at: failure.ended_at,
+            active_for: failure.active_for,
+            cause: failure.end_cause(),
+            message,
+            exit: failure.exit(),
+            pid: failure.process.as_ref().map(|process| process.pid),
+            aftermath,
+        };
+        let limit = self.0.context.limits.restart_history;
+        state.history.push(end, limit);
+    }
 }
 
-fn cause_word(cause: &Cause) -> &'static str {
-    match cause {
-        Cause::Start(StartError::Unpack(_)) => "could_not_unpack",
-        Cause::Start(StartError::Spawn { .. } | StartError::NoCommand) => "could_not_spawn",
-        Cause::Start(_) => "could_not_prepare",
-        Cause::Exited => "exited",
-        Cause::NeverConnected { .. } => "never_connected",
-        Cause::ConnectionLost { .. } => "connection_lost",
-        Cause::Misbehaved(cause) if matches!(**cause, Disconnect::Unresponsive { .. }) => {
-            "unresponsive"
-        }
-        Cause::Misbehaved(_) => "misbehaved",
+/// Why nothing was spawned, in a word, if that is what went wrong.
+fn spawn_word(error: &StartError) -> Option<&'static str> {
+    match error {
+        StartError::Spawn { source, .. } => Some(source.as_str()),
+        StartError::NoCommand => Some("no_command"),
+        _ => None,
     }
 }
 

@@ -161,7 +161,7 @@ fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
     session.supervised().unwrap().start().unwrap();
     let _gate = open_gate(&gate);
     let ended = events.expect(session.id(), &[ReportedState::Restarting]);
-    assert_eq!(ended.details["cause"], "misbehaved", "{ended:?}");
+    assert_eq!(ended.details["cause"], "protocol_violation", "{ended:?}");
     assert_eq!(ended.details["restarting_after_seconds"], 0.0);
     events.expect(
         session.id(),

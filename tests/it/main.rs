@@ -19,6 +19,8 @@ mod logs;
 mod python_stdio;
 // A plugin in Python over a WebSocket, as strict as the SDK.
 mod python_websocket;
+// Why a run ended, and the history of runs.
+mod causes;
 // What a plugin finds when it starts.
 mod environment;
 // External plugins, and embedders that accept connections themselves.

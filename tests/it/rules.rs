@@ -78,6 +78,10 @@
 //! | 7 | `calls_in_flight_fail_when_the_plugin_sends_too_much` |
 //! | 7 | `nothing_is_sent_again_on_the_next_connection` |
 //! | 7 | `an_exit_at_any_point_is_told_with_its_status` |
+//! | 7 | `a_signal_from_elsewhere_is_told_with_its_number_and_name` |
+//! | 7 | `what_keeps_a_process_from_being_spawned_has_a_word` |
+//! | 7 | `who_was_killed_by_the_host_is_told_why_with_all_that_is_known` |
+//! | 7 | `a_plugin_that_the_kernel_kills_for_want_of_memory_is_told_as_that` |
 //! | 8, least given | `the_environment_is_the_allowlist_and_what_is_added` |
 //! | 8 | `secrets_of_the_host_are_not_passed_on` |
 //! | 8 | `no_descriptor_of_the_host_is_inherited` |
@@ -107,6 +111,7 @@
 //! | 9 | `other_request_ids_are_refused` |
 //! | 9 | `files_hold_whole_lines_and_stay_within_their_size` |
 //! | 9 | `exactly_the_newest_are_kept` |
+//! | 9 | `the_history_keeps_as_many_ends_as_its_limit_says` |
 //! | 9 | `declared_sizes_over_the_limits_are_refused` |
 //! | 9 | `limits_count_what_is_written` |
 //! | 9 | `too_many_entries_files_or_folders_are_refused` |

@@ -96,7 +96,7 @@ fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
         // Its own fault, whatever status it exits with.
         let change = events.until(session.id(), ReportedState::Errored);
         assert_eq!(change.message.as_deref(), Some(text));
-        assert_eq!(change.details["cause"], "misbehaved");
+        assert_eq!(change.details["cause"], "protocol_violation");
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a run begins: prepared on a thread of its own, spawned, and connected.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
@@ -9,7 +9,8 @@ use crate::error::StartError;
 use crate::fault;
 use crate::process::{Process, ProcessCommand};
 use crate::reaper::Context;
-use crate::reaper::charge::{Cancel, Cause, Failure, Run, Transition};
+use crate::reaper::cause::{Cause, Failure};
+use crate::reaper::charge::{Cancel, Run, Transition};
 use crate::reaper::policy::{End, History};
 
 /// How long a program's file may be open for writing before that counts as a failed start.
@@ -35,14 +36,15 @@ impl Ward {
     pub(super) fn begin(&mut self, context: &Context<'_>) {
         if context.shutting_down || self.forgotten {
             self.phase = Phase::Idle;
-            self.charge.transition(Transition::Inactive);
+            self.charge.transition(Transition::Inactive { ended: None });
             return;
         }
         if self.sweep.is_some() {
-            self.phase = Phase::Clearing;
+            self.phase = Phase::Clearing { ended: None };
             return;
         }
         self.run = context.reaper.next_run();
+        self.begun_at = SystemTime::now();
         let (ward, run) = (self.charge.ward(), self.run);
         self.charge.transition(Transition::Starting { run });
         let cancel = Cancel::default();
@@ -80,7 +82,7 @@ impl Ward {
             return;
         }
         if self.stop.is_some() {
-            self.stopped();
+            self.stopped(Some(self.unstarted(Cause::Stopped)));
             if self.start_again {
                 self.begin_anew(context);
             }
@@ -168,18 +170,24 @@ impl Ward {
 
     pub(super) fn could_not_start(&mut self, error: StartError) {
         let permanent = error.is_permanent();
-        let failure = Failure {
-            cause: Cause::Start(error),
-            exit: None,
-            pid: None,
-            uptime: None,
-            restarts: self.history.restarts(),
-        };
+        let failure = self.unstarted(Cause::Start(error));
         if permanent {
             self.phase = Phase::Idle;
             self.charge.transition(Transition::Errored { failure });
         } else {
             self.decide(End::Crash, None, failure);
+        }
+    }
+
+    /// The end of a run that never had a process.
+    pub(super) fn unstarted(&self, cause: Cause) -> Failure {
+        Failure {
+            cause,
+            process: None,
+            started_at: self.begun_at,
+            ended_at: SystemTime::now(),
+            active_for: None,
+            restarts: self.history.restarts(),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! How a run ends: its connection, its output, its process; and what follows.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Phase, Ward, after};
-use crate::error::{Disconnect, StartError};
+use crate::error::Disconnect;
 use crate::fault;
 use crate::process::ExitReason;
-use crate::reaper::charge::{Cause, Failure, Run, Transition};
+use crate::reaper::cause::{Cause, EndedProcess, Failure};
+use crate::reaper::charge::{Run, Transition};
 use crate::reaper::policy::{Decision, End};
 use crate::reaper::{Context, StopReport};
 
@@ -22,10 +23,10 @@ pub(super) struct Ended {
     output_pending: bool,
     /// What it sent last is still being read.
     pub(super) connection_pending: bool,
-    exit: ExitReason,
-    pid: u32,
-    uptime: Duration,
+    process: EndedProcess,
+    at: SystemTime,
     pub(super) active_for: Option<Duration>,
+    /// What the host did to it first.
     cause: Option<Cause>,
 }
 
@@ -41,7 +42,7 @@ impl Ward {
             return;
         }
         let grace = self.charge.settings().disconnect_grace;
-        let blamed = || is_plugins_fault(&cause).then(|| Cause::Misbehaved(cause.clone()));
+        let blamed = || Cause::of_connection(&cause);
         match &mut self.phase {
             Phase::Running(running) => {
                 running.connected = false;
@@ -98,7 +99,7 @@ impl Ward {
         };
         let pid = running.process.pid();
         fault::point(fault::EXITED, self.charge.id());
-        let exit = running.process.finish(|| self.forget_group(context));
+        let end = running.process.finish(|| self.forget_group(context));
         fault::point(fault::REAPED, self.charge.id());
         self.begin_sweep(context);
         let patience = if self.stop.is_some() {
@@ -109,18 +110,23 @@ impl Ward {
         let ended = Ended {
             output_pending: running.output.is_some(),
             connection_pending: running.connected,
-            exit,
-            pid,
-            uptime: now.saturating_duration_since(running.spawned_at),
+            at: SystemTime::now(),
             active_for: running
                 .active_since
                 .map(|since| now.saturating_duration_since(since)),
-            cause: running.cause,
+            cause: running
+                .cause
+                .or_else(|| self.stop.is_some().then_some(Cause::Stopped)),
+            process: EndedProcess {
+                pid,
+                uptime: now.saturating_duration_since(running.spawned_at),
+                end,
+            },
         };
         // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
         drop(running.output);
         if let Some(stop) = &mut self.stop {
-            stop.exit = Some(exit);
+            stop.exit = Some(ended.process.end.exit);
         }
         self.phase = Phase::Ending(ended, now + patience);
         self.end_if_complete(context);
@@ -131,26 +137,36 @@ impl Ward {
         let Phase::Ending(ended, _) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
-        self.charge.ended(self.run, ended.exit);
-        if self.stop.is_some() {
-            self.phase = Phase::Clearing;
-            self.cleared(context);
-            return;
-        }
-        let requested =
-            ended.cause.is_none() && ended.exit.is_clean() && ended.active_for.is_some();
+        let exit = ended.process.end.exit;
+        self.charge.ended(self.run, exit);
+        let requested = ended.cause.is_none() && exit.is_clean() && ended.active_for.is_some();
         let end = if requested {
             End::Requested
         } else {
             End::Crash
         };
+        let by_itself = || {
+            if ended.process.end.was_out_of_memory() {
+                Cause::OutOfMemory
+            } else {
+                Cause::Exited
+            }
+        };
+        let active_for = ended.active_for;
         let failure = Failure {
-            cause: ended.cause.unwrap_or(Cause::Exited),
-            exit: Some(ended.exit),
-            pid: Some(ended.pid),
-            uptime: Some(ended.uptime),
+            cause: ended.cause.unwrap_or_else(by_itself),
+            process: Some(ended.process),
+            started_at: self.begun_at,
+            ended_at: ended.at,
+            active_for,
             restarts: self.history.restarts(),
         };
+        if self.stop.is_some() {
+            let ended = Some(failure);
+            self.phase = Phase::Clearing { ended };
+            self.cleared(context);
+            return;
+        }
         if self.start_again {
             // It is told as any other end, so that nobody wonders where the process went.
             self.charge.transition(Transition::Restarting {
@@ -160,7 +176,7 @@ impl Ward {
             self.begin_anew(context);
             return;
         }
-        self.decide(end, ended.active_for, failure);
+        self.decide(end, active_for, failure);
     }
 
     pub(super) fn decide(&mut self, end: End, active_for: Option<Duration>, failure: Failure) {
@@ -183,10 +199,11 @@ impl Ward {
         }
     }
 
-    /// Nothing is left: tells those who wait.
-    pub(super) fn stopped(&mut self) {
+    /// Nothing is left: tells those who wait. With the end of the run that was stopped, if there was
+    /// one.
+    pub(super) fn stopped(&mut self, ended: Option<Failure>) {
         self.phase = Phase::Idle;
-        self.charge.transition(Transition::Inactive);
+        self.charge.transition(Transition::Inactive { ended });
         if let Some(stop) = self.stop.take() {
             let report = StopReport {
                 exit: stop.exit,
@@ -207,19 +224,9 @@ impl Ward {
         self.forget_group(context);
         self.start_again = false;
         self.charge.ended(self.run, ExitReason::Unknown);
-        let error = std::io::Error::other(format!("supervision panicked: {panic}"));
-        let failure = Failure {
-            cause: Cause::Start(StartError::Prepare(Box::new(crate::Error::io(
-                "supervise",
-                error,
-            )))),
-            exit: None,
-            pid: None,
-            uptime: None,
-            restarts: self.history.restarts(),
-        };
+        let failure = self.unstarted(Cause::Panicked(panic.to_owned()));
         if self.stop.is_some() {
-            self.stopped();
+            self.stopped(Some(failure));
         } else {
             self.charge.transition(Transition::Errored { failure });
         }
@@ -229,18 +236,4 @@ impl Ward {
 /// Anything from 0 up to, and without, 1. A system without random numbers only has no jitter.
 fn chance() -> f64 {
     f64::from(getrandom::u32().unwrap_or_default()) / 2_f64.powi(32)
-}
-
-/// Whether a connection ended because of what the plugin did on it, so that its exit, whatever
-/// the status, is not a request to be started again.
-fn is_plugins_fault(cause: &Disconnect) -> bool {
-    matches!(
-        cause,
-        Disconnect::Stalled { .. }
-            | Disconnect::Unresponsive { .. }
-            | Disconnect::TooLarge { .. }
-            | Disconnect::NotUtf8
-            | Disconnect::Violation(_)
-            | Disconnect::ControlOverflow
-    )
 }

@@ -10,12 +10,14 @@ mod ending;
 mod sweep;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use rustix::process::Signal;
 
-use super::charge::{Cancel, Cause, Charge, OutputGuard, Run, Transition};
+use super::cause::Cause;
+use super::cause::Failure;
+use super::charge::{Cancel, Charge, OutputGuard, Run, Transition};
 use super::policy::History;
 use super::{Context, StopReport};
 use crate::fault;
@@ -27,6 +29,8 @@ use sweep::Sweep;
 pub(super) struct Ward {
     charge: Arc<dyn Charge>,
     run: Run,
+    /// When the run began, for people.
+    begun_at: SystemTime,
     history: History,
     phase: Phase,
     /// The process group that the keeper was told of.
@@ -52,7 +56,10 @@ enum Phase {
     /// The process is gone; its last output and messages are on their way.
     Ending(Ended, Instant),
     /// Nothing but the sweep is waited for: then it is stopped, or, if nobody asked for that, started.
-    Clearing,
+    Clearing {
+        /// The run that was stopped, if there was one.
+        ended: Option<Failure>,
+    },
     BackingOff {
         until: Instant,
     },
@@ -87,6 +94,7 @@ impl Ward {
         Self {
             charge,
             run: 0,
+            begun_at: SystemTime::UNIX_EPOCH,
             history: History::default(),
             phase: Phase::Idle,
             group: None,
@@ -122,7 +130,7 @@ impl Ward {
     /// When [`attend`](Self::attend) has something to do though nothing happened.
     pub(super) fn due(&self) -> Option<Instant> {
         let of_phase = match &self.phase {
-            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing => None,
+            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => None,
             Phase::Busy(busy) => Some(busy.next_try),
             // Not before the sweep is over, of whose end it hears.
             Phase::BackingOff { .. } if self.sweep.is_some() => None,
@@ -155,14 +163,15 @@ impl Ward {
             // Somebody does not want to wait; the counting goes on.
             Phase::BackingOff { .. } => self.begin(context),
             // What is there lives and is wanted.
-            Phase::Preparing { .. } | Phase::Busy(_) | Phase::Clearing if self.stop.is_none() => {}
+            Phase::Preparing { .. } | Phase::Busy(_) | Phase::Clearing { .. }
+                if self.stop.is_none() => {}
             Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
             // It is ending, or about to.
             Phase::Preparing { .. }
             | Phase::Busy(_)
             | Phase::Running(_)
             | Phase::Ending(..)
-            | Phase::Clearing => {
+            | Phase::Clearing { .. } => {
                 self.start_again = true;
             }
         }
@@ -189,15 +198,14 @@ impl Ward {
             return;
         }
         match &mut self.phase {
-            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing
+            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing { .. }
                 if self.sweep.is_some() =>
             {
-                self.phase = Phase::Clearing;
+                self.phase = Phase::Clearing { ended: None };
                 self.charge.transition(Transition::Stopping);
             }
-            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing => {
-                self.stopped();
-            }
+            Phase::Idle | Phase::BackingOff { .. } | Phase::Clearing { .. } => self.stopped(None),
+            Phase::Busy(_) => self.stopped(Some(self.unstarted(Cause::Stopped))),
             Phase::Preparing { cancel } => {
                 cancel.cancel();
                 self.charge.transition(Transition::Stopping);
@@ -219,7 +227,7 @@ impl Ward {
     pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
         self.attend_sweep(context, now);
         match &mut self.phase {
-            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing => {}
+            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => {}
             Phase::Busy(busy) => {
                 if busy.next_try <= now
                     && let Phase::Busy(busy) = std::mem::replace(&mut self.phase, Phase::Idle)

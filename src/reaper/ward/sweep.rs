@@ -96,14 +96,18 @@ impl Ward {
 
     /// Goes on with what waited for the look, if it is over.
     pub(super) fn cleared(&mut self, context: &Context<'_>) {
-        if self.sweep.is_some() || !matches!(self.phase, Phase::Clearing) {
+        if self.sweep.is_some() || !matches!(self.phase, Phase::Clearing { .. }) {
             return;
         }
         if self.stop.is_none() {
             self.begin(context);
             return;
         }
-        self.stopped();
+        let ended = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Clearing { ended } => ended,
+            _ => None,
+        };
+        self.stopped(ended);
         if self.start_again {
             self.begin_anew(context);
         }

@@ -1,0 +1,205 @@
+//! Why a run ended, in the words that details, history and log lines use. Finding out which of them
+//! it was is the ward's part and, for what the kernel did, `process`'s.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Disconnect, StartError};
+use crate::process::{ExitReason, ProcessEnd};
+use crate::protocol::Transport;
+
+/// Why a run of a supervised plugin ended, or why there was none. The first cause wins: if the host
+/// closed, gave up or killed, that is it, whatever the exit status.
+///
+/// [`as_str`](Self::as_str) gives the words that stand under `cause` in
+/// [`Session::error_details`](crate::Session::error_details). They do not change from version to
+/// version; new ones may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndCause {
+    /// `could_not_unpack`: the archive is missing, broken or refused. No process was started.
+    CouldNotUnpack,
+    /// `could_not_spawn`: the system did not start the process; `spawn_error` in the details says why.
+    CouldNotSpawn,
+    /// `could_not_prepare`: anything else that was missing for a run, such as a folder, a thread or an
+    /// address to connect to.
+    CouldNotPrepare,
+    /// `exited`: the process ended by itself, with an exit code, or with a status that the system did
+    /// not keep.
+    Exited,
+    /// `killed_by_signal`: a signal that the host did not send ended the process.
+    KilledBySignal,
+    /// `out_of_memory`: the process was killed, and the kernel counts that it killed for want of
+    /// memory.
+    OutOfMemory,
+    /// `never_connected`: the process was not connected within the connect timeout, or over stdio had
+    /// not answered the first ping, and was killed.
+    NeverConnected,
+    /// `connection_lost`: the connection ended, the process lived on past the disconnect grace, and was
+    /// killed.
+    ConnectionLost,
+    /// `unresponsive`: it gave no sign of life, or read nothing, for too long.
+    Unresponsive,
+    /// `protocol_violation`: the host closed the connection because of what came over it.
+    ProtocolViolation,
+    /// `stopped`: somebody asked for the end. Never in error details, for nothing is wrong.
+    Stopped,
+    /// `internal_error`: the supervision itself failed, and ended what it had in its charge.
+    InternalError,
+}
+
+impl EndCause {
+    /// The word for details and logs, such as `never_connected`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CouldNotUnpack => "could_not_unpack",
+            Self::CouldNotSpawn => "could_not_spawn",
+            Self::CouldNotPrepare => "could_not_prepare",
+            Self::Exited => "exited",
+            Self::KilledBySignal => "killed_by_signal",
+            Self::OutOfMemory => "out_of_memory",
+            Self::NeverConnected => "never_connected",
+            Self::ConnectionLost => "connection_lost",
+            Self::Unresponsive => "unresponsive",
+            Self::ProtocolViolation => "protocol_violation",
+            Self::Stopped => "stopped",
+            Self::InternalError => "internal_error",
+        }
+    }
+}
+
+impl fmt::Display for EndCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How a run ended, with what is known about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    /// `None` when there never was a process.
+    pub(crate) process: Option<EndedProcess>,
+    /// When the run began, with its preparation.
+    pub(crate) started_at: SystemTime,
+    pub(crate) ended_at: SystemTime,
+    /// How long it had been active; `None` if it never was.
+    pub(crate) active_for: Option<Duration>,
+    /// Restarts in a row before this end.
+    pub(crate) restarts: u32,
+}
+
+/// The process of a run that is over.
+#[derive(Clone, Debug)]
+pub(crate) struct EndedProcess {
+    pub(crate) pid: u32,
+    /// How long it lived.
+    pub(crate) uptime: Duration,
+    pub(crate) end: ProcessEnd,
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Cause {
+    /// No process came to be.
+    Start(StartError),
+    /// The process ended by itself.
+    Exited,
+    /// The kernel killed it for want of memory.
+    OutOfMemory,
+    /// It did not connect, or over stdio answer the first ping, in time, and was killed.
+    NeverConnected {
+        limit: Duration,
+        transport: Transport,
+    },
+    /// Its connection ended while it lived on, and it was killed.
+    ConnectionLost {
+        cause: Arc<Disconnect>,
+        grace: Duration,
+    },
+    /// The host closed the connection because nothing came, or nothing was read.
+    Unresponsive(Arc<Disconnect>),
+    /// The host closed the connection because of what the plugin sent.
+    Violation(Arc<Disconnect>),
+    /// Somebody asked for it.
+    Stopped,
+    /// The supervision panicked, and said this.
+    Panicked(String),
+}
+
+impl Cause {
+    /// What the plugin is to blame for, if its connection ended thus; its exit, whatever the status,
+    /// is then not a request to be started again.
+    pub(super) fn of_connection(cause: &Arc<Disconnect>) -> Option<Self> {
+        match **cause {
+            Disconnect::Stalled { .. } | Disconnect::Unresponsive { .. } => {
+                Some(Self::Unresponsive(cause.clone()))
+            }
+            Disconnect::TooLarge { .. }
+            | Disconnect::NotUtf8
+            | Disconnect::Violation(_)
+            | Disconnect::ControlOverflow => Some(Self::Violation(cause.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn exit(&self) -> Option<ExitReason> {
+        self.process.as_ref().map(|process| process.end.exit)
+    }
+
+    /// The cause in the public's words.
+    pub(crate) fn end_cause(&self) -> EndCause {
+        match &self.cause {
+            Cause::Start(StartError::Unpack(_)) => EndCause::CouldNotUnpack,
+            Cause::Start(StartError::Spawn { .. } | StartError::NoCommand) => {
+                EndCause::CouldNotSpawn
+            }
+            Cause::Start(_) => EndCause::CouldNotPrepare,
+            Cause::Exited => match self.exit() {
+                Some(ExitReason::Signal(_)) => EndCause::KilledBySignal,
+                _ => EndCause::Exited,
+            },
+            Cause::OutOfMemory => EndCause::OutOfMemory,
+            Cause::NeverConnected { .. } => EndCause::NeverConnected,
+            Cause::ConnectionLost { .. } => EndCause::ConnectionLost,
+            Cause::Unresponsive(_) => EndCause::Unresponsive,
+            Cause::Violation(_) => EndCause::ProtocolViolation,
+            Cause::Stopped => EndCause::Stopped,
+            Cause::Panicked(_) => EndCause::InternalError,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The text of `error_message`; for an exit, the seed's words (protocol file, section 13.2).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.process.as_ref().map(|process| &process.end);
+        match (&self.cause, end) {
+            (Cause::Start(error), _) => write!(f, "{error}"),
+            (Cause::Exited, Some(end)) => write!(f, "{end}"),
+            (Cause::Exited, None) => f.write_str("ended"),
+            (Cause::OutOfMemory, Some(end)) => {
+                write!(f, "out of memory: killed by the kernel ({end})")
+            }
+            (Cause::OutOfMemory, None) => f.write_str("out of memory: killed by the kernel"),
+            (Cause::NeverConnected { limit, transport }, _) => {
+                let missing = match transport {
+                    Transport::WebSocket => "connect",
+                    Transport::Stdio => "answer the first ping on its standard output",
+                };
+                write!(f, "did not {missing} within {limit:?} and was killed")
+            }
+            (Cause::ConnectionLost { cause, grace }, _) => write!(
+                f,
+                "{cause}, but the process did not end within {grace:?} and was killed"
+            ),
+            (Cause::Unresponsive(cause) | Cause::Violation(cause), _) => write!(f, "{cause}"),
+            (Cause::Stopped, Some(end)) => write!(f, "stopped ({end})"),
+            (Cause::Stopped, None) => f.write_str("stopped before there was a process"),
+            (Cause::Panicked(text), _) => write!(f, "the supervision panicked: {text}"),
+        }
+    }
+}
