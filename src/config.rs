@@ -91,6 +91,12 @@ settings! {
         /// Bytes that calls from one plugin may hold until they are answered; over it further ones are
         /// refused with an error. A single call may be larger. Default 8 MiB.
         inbound_bytes, with_inbound_bytes: usize = 8 * 1024 * 1024;
+        /// Messages that one plugin may send in a second, in a burst or evenly; 0 is no limit, the
+        /// default. Over it its calls are refused with an error that says so (code -32000). Answers
+        /// to the host's calls are always taken and never count. What else comes in counts, but is
+        /// not answered anyway: requests without an id, binary messages, what is no JSON-RPC, answers
+        /// that nobody waits for. [`Overrides`](crate::store::Overrides) has one for a single plugin.
+        inbound_per_second, with_inbound_per_second: u32 = 0;
         /// Events that may wait for one plugin. Default 1,024.
         queued_events, with_queued_events: usize = 1024;
         /// Bytes of events that may wait for one plugin. Default 4 MiB.

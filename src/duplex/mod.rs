@@ -107,6 +107,12 @@ pub trait DuplexReader: Send {
 pub enum Received {
     /// A whole text message.
     Message(Message),
+    /// A whole message that is no text. It was skipped, as the seed's host does (protocol file,
+    /// section 6).
+    Binary {
+        /// Its length.
+        bytes: usize,
+    },
     /// A sign of life that carries nothing, such as a pong.
     Alive,
 }

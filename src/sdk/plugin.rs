@@ -283,6 +283,7 @@ impl Runner {
             "host".to_owned(),
             PENDING_CALLS,
             limit,
+            None,
             Arc::default(),
         );
         let link = self.host.link();

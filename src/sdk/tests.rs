@@ -48,8 +48,14 @@ fn run_with(answer_to: AnswerTo, make: impl FnOnce(Plugin) -> Plugin) -> Peer {
     let (ours, theirs) = memory::pair(16);
     let settings = DuplexSettings::new("test", Threads::with_limit(0));
     let halves = Box::new(ours).split(&settings).unwrap();
-    let (connection, reader) =
-        Connection::new(halves, "plugin".to_owned(), 1024, 4 << 20, Arc::default());
+    let (connection, reader) = Connection::new(
+        halves,
+        "plugin".to_owned(),
+        1024,
+        4 << 20,
+        None,
+        Arc::default(),
+    );
     let reading = thread::spawn({
         let connection = connection.clone();
         move || {

@@ -230,11 +230,16 @@ impl Reservation {
             .overrides
             .access_shape
             .unwrap_or_else(|| kind.access_shape());
+        let per_second = record
+            .overrides
+            .inbound_per_second
+            .unwrap_or(context.limits.inbound_per_second);
         let (connection, reader) = Connection::new(
             halves,
             format!("plugin {}", shared.name),
             context.limits.pending_calls,
             message_limit,
+            shared.rate.limited_to(per_second),
             shared.counters.clone(),
         );
         let reading = Reading {

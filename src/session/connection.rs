@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::counters::LiveCounters;
 use super::pending::{OnOutcome, Outcome, PendingTable};
+use super::rate::Rate;
 use crate::deadline::Deadline;
 use crate::duplex::{
     DuplexReader, DuplexWriter, Halves, Interrupt, Message, Received, SendError, Ticket,
@@ -33,6 +34,8 @@ pub(crate) struct Connection {
     counters: Arc<LiveCounters>,
     /// Largest message this peer accepts, in bytes.
     message_limit: usize,
+    /// How many messages the peer may send in a second, if there is a limit.
+    rate: Option<Arc<Rate>>,
     /// Why the host ends it, set before anybody can see the end.
     verdict: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
@@ -138,6 +141,7 @@ impl Connection {
         peer: String,
         pending_limit: usize,
         message_limit: usize,
+        rate: Option<Arc<Rate>>,
         counters: Arc<LiveCounters>,
     ) -> (Arc<Self>, Box<dyn DuplexReader>) {
         let Halves {
@@ -152,6 +156,7 @@ impl Connection {
             pending: PendingTable::new(pending_limit),
             counters,
             message_limit,
+            rate,
             verdict: Mutex::new(None),
             ended: AtomicBool::new(false),
             unreadable_told: AtomicBool::new(false),
@@ -456,10 +461,19 @@ impl Connection {
                             let _ = waiter.try_send(());
                         }
                     }
-                    if let Received::Message(message) = received {
-                        raise(&self.heard_message);
-                        LiveCounters::add(&self.counters.bytes_received, message.len());
-                        self.take_in(&mut *reader, message, dispatch);
+                    match received {
+                        Received::Message(message) => {
+                            raise(&self.heard_message);
+                            LiveCounters::add(&self.counters.bytes_received, message.len());
+                            self.take_in(&mut *reader, message, dispatch);
+                        }
+                        Received::Binary { bytes } => {
+                            LiveCounters::add(&self.counters.bytes_received, bytes);
+                            LiveCounters::add(&self.counters.binary, 1);
+                            self.count_toward_rate();
+                            log::debug!("{}: skipped a binary message of {bytes} bytes", self.peer);
+                        }
+                        Received::Alive => {}
                     }
                 }
                 Err(cause) => break Arc::new(cause),
@@ -470,6 +484,17 @@ impl Connection {
         let cause = self.verdict.lock().get_or_insert(seen).clone();
         self.pending.end(&cause);
         cause
+    }
+
+    /// Counts a message that asks nothing, or is no answer to anything.
+    fn count_toward_rate(&self) {
+        // Over the limit there is nothing to refuse: it was not going to be answered.
+        let _ = self.over_rate();
+    }
+
+    /// Counts a message; gives the limit if it is over it.
+    fn over_rate(&self) -> Option<u32> {
+        self.rate.as_ref()?.admit().err()
     }
 
     fn take_in(
@@ -486,6 +511,7 @@ impl Connection {
                         return;
                     }
                     LiveCounters::add(&self.counters.stray_replies, 1);
+                    self.count_toward_rate();
                     log::debug!("dropped an answer that nobody waits for, id {id:?}");
                     return;
                 };
@@ -499,6 +525,15 @@ impl Connection {
                 on_outcome(outcome);
             }
             Ok(Incoming::Request { id, method, params }) => {
+                if let Some(limit) = self.over_rate() {
+                    LiveCounters::add(&self.counters.inbound_calls, 1);
+                    LiveCounters::add(&self.counters.inbound_limited, 1);
+                    let text = format!(
+                        "this plugin may send {limit} messages in a second; try again later"
+                    );
+                    self.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
+                    return;
+                }
                 let span = params.map(|params| ResultSpan::locate(&message, params));
                 let method = method.into_owned();
                 dispatch(InboundRequest {
@@ -509,6 +544,7 @@ impl Connection {
             }
             Ok(Incoming::Notification { method, .. }) => {
                 LiveCounters::add(&self.counters.notifications, 1);
+                self.count_toward_rate();
                 log::debug!("ignored a request without an id: {method}");
             }
             Err(error) => {
@@ -516,6 +552,8 @@ impl Connection {
                 if reader.not_a_message(&message) {
                     return;
                 }
+                // Not before: what a program prints is no message that it sends.
+                self.count_toward_rate();
                 let peer = &self.peer;
                 if self.unreadable_told.swap(true, Ordering::Relaxed) {
                     log::debug!("{peer}: ignored a message that is no JSON-RPC: {error}");

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::Error;
+use crate::error::{Disconnect, Error};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
@@ -44,7 +44,8 @@ counters! {
     disconnects,
     /// Calls that failed in any other way, such as an answer that cannot be read.
     other_errors,
-    /// Answers that nobody waited for any more, or ever did.
+    /// Answers that nobody waited for any more, or ever did: their id is late, used up, unknown, or
+    /// none that the host makes.
     stray_replies,
     /// Calls from the plugin.
     inbound_calls,
@@ -52,10 +53,24 @@ counters! {
     inbound_in_flight,
     /// Calls from the plugin that were refused because too many were in progress.
     inbound_refused,
+    /// Calls from the plugin that were refused because it sent more messages in a second than it may.
+    inbound_limited,
     /// Messages from the plugin that ask without an id, and so get no answer.
     notifications,
     /// Messages from the plugin that are no JSON-RPC.
     unreadable,
+    /// Messages from the plugin that are binary, which the protocol has no use for.
+    binary,
+    /// Connections that ended because the plugin sent a message over the limit.
+    too_large,
+    /// Connections that ended because the plugin sent text that is not UTF-8.
+    not_utf8,
+    /// Connections that ended because the plugin broke the transport's protocol.
+    violations,
+    /// Connections that were given up because the plugin read nothing for too long.
+    stalls,
+    /// Connections that were closed because the plugin asked faster than it read the answers.
+    overflows,
     /// Bytes of messages sent.
     bytes_sent,
     /// Bytes of messages received.
@@ -75,6 +90,19 @@ counters! {
 impl LiveCounters {
     pub(crate) fn add(counter: &AtomicU64, amount: usize) {
         counter.fetch_add(amount as u64, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a connection, if it was the plugin's fault.
+    pub(crate) fn count_end(&self, cause: &Disconnect) {
+        let counter = match cause {
+            Disconnect::TooLarge { .. } => &self.too_large,
+            Disconnect::NotUtf8 => &self.not_utf8,
+            Disconnect::Violation(_) => &self.violations,
+            Disconnect::Stalled { .. } => &self.stalls,
+            Disconnect::ControlOverflow => &self.overflows,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_failure(&self, error: &Error) {

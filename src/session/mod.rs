@@ -20,6 +20,7 @@ pub(crate) mod health;
 mod history;
 mod inbound;
 mod pending;
+mod rate;
 mod run;
 pub(crate) mod services;
 mod shared;
@@ -97,6 +98,7 @@ impl Session {
             counters: Arc::default(),
             workers,
             inbound_bytes: AtomicUsize::new(0),
+            rate: Arc::default(),
             events: EventQueue::default(),
             readers: Mutex::new(Some(sender)),
             challenging: false.into(),

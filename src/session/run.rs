@@ -61,6 +61,8 @@ fn disconnected(
     run: Run,
     cause: Arc<Disconnect>,
 ) {
+    // Before anybody can see that the connection has ended.
+    shared.counters.count_end(&cause);
     let mut state = shared.state.lock();
     let is_current = state
         .connection

@@ -15,6 +15,7 @@ use super::context::HostContext;
 use super::counters::LiveCounters;
 use super::delivery::EventQueue;
 use super::feed::StateChange;
+use super::rate::Rate;
 use super::run::Reading;
 use super::state::{State, StateCell};
 use super::workers::Workers;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(super) workers: Workers,
     /// Bytes held by calls from the plugin that are not answered yet.
     pub(super) inbound_bytes: AtomicUsize,
+    /// How many messages it may send in a second.
+    pub(super) rate: Arc<Rate>,
     pub(super) events: EventQueue,
     /// Where the session thread gets the reading halves of connections; `None` once unloaded.
     pub(super) readers: Mutex<Option<Sender<Reading>>>,

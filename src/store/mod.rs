@@ -72,6 +72,10 @@ pub struct Overrides {
     /// How its connection is watched for signs of life, if not as the host's are. Settings that cannot
     /// work are logged, and the host's apply.
     pub health: Option<Health>,
+    /// How many messages it may send in a second, if not what the host's
+    /// [`Limits::inbound_per_second`](crate::Limits::inbound_per_second) says; 0 is no limit. A
+    /// change counts from the next connection on.
+    pub inbound_per_second: Option<u32>,
 }
 
 impl Record {
@@ -148,6 +152,13 @@ impl Record {
     #[must_use]
     pub fn with_health(mut self, health: Health) -> Self {
         self.overrides.health = Some(health);
+        self
+    }
+
+    /// Sets how many messages the plugin may send in a second; 0 is no limit.
+    #[must_use]
+    pub fn with_inbound_per_second(mut self, messages: u32) -> Self {
+        self.overrides.inbound_per_second = Some(messages);
         self
     }
 

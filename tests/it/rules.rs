@@ -100,6 +100,7 @@
 //! | 9 | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
 //! | 9 | `over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room` |
 //! | 9 | `over_the_cap_a_call_is_refused_and_the_session_lives` |
+//! | 9 | `over_the_limit_calls_are_refused_and_answers_are_not` |
 //! | 9 | `over_the_length_of_the_queue_events_are_dropped_counted_and_reported` |
 //! | 9 | `over_the_bytes_of_the_queue_events_are_dropped_too` |
 //! | 9 | `over_the_cap_on_handshakes_a_connection_is_told_to_come_back` |

@@ -122,11 +122,9 @@ impl DuplexReader for Reader {
                 self.outgoing.pong(frame::pong(self.role, &payload));
                 Ok(Received::Alive)
             }
-            Ok(Frame::Binary(payload)) => {
-                // As the seed does (protocol file, section 6).
-                log::debug!("skipped a binary message of {} bytes", payload.len());
-                Ok(Received::Alive)
-            }
+            Ok(Frame::Binary(payload)) => Ok(Received::Binary {
+                bytes: payload.len(),
+            }),
             Ok(Frame::Close(close)) => {
                 let code = close.as_ref().map(|close| u16::from(close.code));
                 let reason = close.map(|close| close.reason.to_string());

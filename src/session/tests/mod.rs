@@ -16,6 +16,9 @@ mod endings;
 /// Calls from plugins.
 mod inbound;
 
+/// How many messages a plugin may send in a second.
+mod rates;
+
 /// The protocol's own calls from plugins: `access_get`, `get_config`, `robot_run`.
 mod services;
 

@@ -279,7 +279,10 @@ fn fragments_are_joined_and_binary_is_skipped() {
     let settings = settings();
     let (mut halves, mut peer) = tcp(&settings);
     peer.send(0x82, b"binary");
-    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    assert!(matches!(
+        halves.reader.receive(),
+        Ok(Received::Binary { bytes: 6 })
+    ));
     peer.send(0x01, b"one ");
     peer.send(PING, b"between");
     peer.send(0x00, b"two ");
