@@ -202,39 +202,27 @@ pub enum SendError {
     Closed(Arc<Disconnect>),
 }
 
-/// A whole text message.
+/// A whole text message. It holds as much memory as it is long: what limits messages in bytes counts
+/// on that. Cloning is cheap.
 #[derive(Clone)]
-pub struct Message(Repr);
-
-#[derive(Clone)]
-enum Repr {
-    Owned(Arc<str>),
-    Frame(tungstenite::Utf8Bytes),
-}
+pub struct Message(Arc<str>);
 
 impl Message {
-    fn from_frame(text: tungstenite::Utf8Bytes) -> Self {
-        Self(Repr::Frame(text))
-    }
-
     /// The text.
     pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Repr::Owned(text) => text,
-            Repr::Frame(text) => text.as_str(),
-        }
+        &self.0
     }
 }
 
 impl From<String> for Message {
     fn from(text: String) -> Self {
-        Self(Repr::Owned(text.into()))
+        Self(text.into())
     }
 }
 
 impl From<&str> for Message {
     fn from(text: &str) -> Self {
-        Self(Repr::Owned(text.into()))
+        Self(text.into())
     }
 }
 

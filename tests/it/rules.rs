@@ -97,6 +97,7 @@
 //! | 8 | `neither_display_nor_debug_shows_the_token` |
 //! | 9, bounded everything | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
 //! | 9 | `the_read_limit_is_exact` |
+//! | 9 | `a_message_that_is_kept_keeps_nothing_else` |
 //! | 9 | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
 //! | 9 | `over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room` |
 //! | 9 | `over_the_cap_a_call_is_refused_and_the_session_lives` |

@@ -117,7 +117,9 @@ impl DuplexReader for Reader {
             return Err(self.see_out(Disconnect::Lost));
         }
         match frame {
-            Ok(Frame::Text(text)) => Ok(Received::Message(Message::from_frame(text))),
+            // Copied: the frame is a piece of the buffer that it was read into, which a message kept
+            // for long would keep with it, however large the one before it was.
+            Ok(Frame::Text(text)) => Ok(Received::Message(Message::from(text.as_str()))),
             Ok(Frame::Ping(payload)) => {
                 self.outgoing.pong(frame::pong(self.role, &payload));
                 Ok(Received::Alive)

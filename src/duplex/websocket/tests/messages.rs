@@ -293,6 +293,24 @@ fn fragments_are_joined_and_binary_is_skipped() {
     assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
 }
 
+#[test]
+fn a_message_that_is_kept_keeps_nothing_else() {
+    let (mut halves, mut peer) = unix(&settings());
+    // Read in one go, so they lie in one buffer, one behind the other.
+    let frame = Peer::frame(TEXT, &[b'k'; 100]);
+    peer.0.write_all(&frame.repeat(2)).unwrap();
+    let [first, second] = [(); 2].map(|()| match halves.reader.receive() {
+        Ok(Received::Message(message)) => message,
+        other => panic!("{other:?}"),
+    });
+    let address = |message: &Message| message.as_str().as_ptr() as usize;
+    assert_ne!(
+        address(&first) + frame.len(),
+        address(&second),
+        "both are pieces of the buffer"
+    );
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_descriptor_is_the_only_one_and_is_closed_with_the_last_part() {
