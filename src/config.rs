@@ -101,8 +101,9 @@ settings! {
         queued_events, with_queued_events: usize = 1024;
         /// Bytes of events that may wait for one plugin. Default 4 MiB.
         queued_event_bytes, with_queued_event_bytes: usize = 4 * 1024 * 1024;
-        /// Handshakes that may be in progress at once on one listener; over it plugins are told to
-        /// come back later. Default 64.
+        /// Handshakes that may be in progress at once on one listener. Over it the oldest one whose
+        /// request is not whole makes room, and is told to come back later; if there is none, that
+        /// is the newcomer. For a moment there may be twice as many threads. Default 64.
         handshakes, with_handshakes: usize = 64;
         /// State changes that may wait for one subscriber. Default 1,024.
         queued_state_changes, with_queued_state_changes: usize = 1024;

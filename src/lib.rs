@@ -4,6 +4,7 @@
 pub mod auth;
 mod bus;
 mod config;
+mod counters;
 mod deadline;
 pub mod duplex;
 pub mod error;
@@ -37,6 +38,7 @@ pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 pub use keeper::{Guarantees, Keeper};
 pub use listener::Listener;
+pub use listener::{HandshakeCounters, Listener};
 pub use process::ExitReason;
 pub use reaper::policy::RestartPolicy;
 pub use reaper::{EndCause, StopReport};

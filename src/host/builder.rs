@@ -15,6 +15,7 @@ use crate::health::Health;
 use crate::id::InstallationId;
 use crate::keeper::link::KeeperLink;
 use crate::keeper::{Keeper, KeeperStatus};
+use crate::listener::LiveHandshakes;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::descendants::{self, Cookie};
@@ -286,6 +287,7 @@ impl HostBuilder {
             context: Arc::new(context),
             sessions: RwLock::new(HashMap::new()),
             listeners: Mutex::default(),
+            handshakes: LiveHandshakes::default(),
             stopping: Mutex::default(),
             ended: Mutex::new(None),
         });

@@ -21,7 +21,7 @@ use crate::duplex::{Duplex, close_code};
 use crate::error::{Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::keeper::Guarantees;
-use crate::listener::ListenerStop;
+use crate::listener::{ListenerStop, LiveHandshakes};
 use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
 use crate::session::{Peer, Session, StateChange};
@@ -91,6 +91,7 @@ pub(crate) struct HostShared {
     pub(crate) context: Arc<HostContext>,
     pub(crate) sessions: RwLock<HashMap<InstallationId, Session>>,
     pub(crate) listeners: Mutex<Vec<ListenerStop>>,
+    pub(crate) handshakes: LiveHandshakes,
     /// Plugins that a shutdown under way has not seen end.
     stopping: Mutex<Vec<InstallationId>>,
     /// The report of the shutdown, once there was one.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::places::Place;
 use super::refusal::Refusal;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::Socket;
@@ -33,17 +34,28 @@ pub(super) enum HeadError {
     Timeout,
 }
 
-/// Reads until the end of the head. Blocks at most until the deadline; the end of `stop`'s other
-/// end wakes it.
+/// What may end the reading of a head early, on a listener of ours.
+#[derive(Clone, Copy)]
+pub(super) struct Interruption<'a> {
+    /// The end of its other end is the listener's.
+    pub(super) stop: &'a io::PipeReader,
+    pub(super) place: &'a Place,
+}
+
+/// Reads until the end of the head. Blocks at most until the deadline; an interruption wakes it.
 pub(super) fn read_head(
     socket: &Socket,
     already_read: Vec<u8>,
     deadline: Deadline,
-    stop: Option<&io::PipeReader>,
+    interruption: Option<Interruption<'_>>,
 ) -> Result<RawHead, HeadError> {
     let mut bytes = already_read;
     let mut searched = 0;
     loop {
+        // Also for one whose bytes keep coming.
+        if interruption.is_some_and(|interruption| interruption.place.is_lost()) {
+            return Err(HeadError::Refused(Refusal::BUSY));
+        }
         if let Some(end) = end_of_head(&bytes, searched) {
             let rest = bytes.split_off(end);
             return Ok(RawHead { head: bytes, rest });
@@ -52,10 +64,12 @@ pub(super) fn read_head(
             return Err(HeadError::Refused(Refusal::HEAD_TOO_LARGE));
         }
         searched = bytes.len().saturating_sub(3);
-        wait_readable(socket, deadline, stop)?;
+        wait_readable(socket, deadline, interruption.map(|it| it.stop))?;
         let mut chunk = [0; 1024];
         let room = chunk.len().min(HEAD_LIMIT - bytes.len());
         match socket.read(&mut chunk[..room]) {
+            // Ended by the peer, or from within: that is looked at above.
+            Ok(0) if interruption.is_some_and(|it| it.place.is_lost()) => {}
             Ok(0) => return Err(HeadError::Gone),
             Ok(count) => bytes.extend_from_slice(&chunk[..count]),
             Err(error)
@@ -143,7 +157,12 @@ impl Head {
             };
             match header.name.to_ascii_lowercase().as_str() {
                 "user-agent" => head.user_agent = value,
+                // Two of them, and a proxy may have gone by the other.
+                "host" if head.host.is_some() => return Err(Refusal::BAD_REQUEST),
                 "host" => head.host = Some(value),
+                // A body would be taken for frames here, and frames for a body elsewhere.
+                "content-length" if value == "0" => {}
+                "content-length" | "transfer-encoding" => return Err(Refusal::BAD_REQUEST),
                 "origin" => head.origin = Some(value),
                 "connection" => head.connection.extend(list()),
                 "upgrade" => head.upgrade.extend(list()),

@@ -7,8 +7,10 @@
 //! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
 //! silent clients hold up nobody.
 
+mod counters;
 mod decision;
 mod head;
+mod places;
 mod refusal;
 
 use std::fmt;
@@ -16,7 +18,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,8 +30,12 @@ use crate::host::{Host, HostShared};
 use crate::poll;
 use crate::session::context::HostContext;
 use crate::session::{Peer, Session};
+pub use counters::HandshakeCounters;
+pub(crate) use counters::LiveHandshakes;
+use counters::count;
 use decision::{Admitted, Denied, decide};
-use head::{Head, HeadError, RawHead, read_head};
+use head::{Head, HeadError, Interruption, RawHead, read_head};
+use places::{Place, Places};
 use refusal::Refusal;
 
 /// The stack of a handshake's thread, in bytes.
@@ -129,7 +134,7 @@ impl Host {
             host: shared.clone(),
             listener,
             stopped: Arc::new(stopped),
-            in_progress: Arc::default(),
+            places: Places::new(shared.context.limits.handshakes),
         };
         shared
             .context
@@ -194,12 +199,18 @@ impl Host {
         socket: impl Into<Socket>,
         already_read: Vec<u8>,
     ) -> Result<Session> {
-        let socket = socket.into();
+        let socket = Arc::new(socket.into());
         let result = handshake(self.shared(), socket, already_read, None);
         if let Err(error) = &result {
             log::info!("connection refused: {error}");
         }
         result
+    }
+
+    /// What became of the handshakes of this host: those of its listeners, and those on streams that
+    /// the embedder accepted.
+    pub fn handshake_counters(&self) -> HandshakeCounters {
+        self.shared().handshakes.snapshot()
     }
 }
 
@@ -217,14 +228,18 @@ struct Acceptor {
     host: Arc<HostShared>,
     listener: TcpListener,
     stopped: Arc<io::PipeReader>,
-    in_progress: Arc<AtomicUsize>,
+    places: Arc<Places>,
 }
 
 impl Acceptor {
     fn run(self) {
+        let mut is_failing = false;
         while self.wait(None) {
             match self.listener.accept() {
-                Ok((stream, address)) => self.accepted(Socket::from(stream), address),
+                Ok((stream, address)) => {
+                    is_failing = false;
+                    self.accepted(Socket::from(stream), address);
+                }
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -235,7 +250,12 @@ impl Acceptor {
                 Err(error) => {
                     // Out of descriptors, most likely: the connection stays in the queue, and
                     // asking again at once would only burn time.
-                    log::error!("cannot accept a connection: {error}");
+                    count(&self.host.handshakes.accept_errors);
+                    if std::mem::replace(&mut is_failing, true) {
+                        log::debug!("still cannot accept a connection: {error}");
+                    } else {
+                        log::error!("cannot accept a connection, trying on: {error}");
+                    }
                     if !self.wait(Some(Duration::from_millis(100))) {
                         return;
                     }
@@ -266,74 +286,83 @@ impl Acceptor {
     }
 
     fn accepted(&self, socket: Socket, address: SocketAddr) {
-        let context = &self.host.context;
-        let slot = Slot::take(&self.in_progress, context.limits.handshakes);
-        let Some(slot) = slot else {
-            log::warn!(
-                "connection from {address} refused: {}",
-                Refusal::BUSY.text()
+        let socket = Arc::new(socket);
+        let Some(place) = self.places.take(&socket) else {
+            log::debug!("connection from {address} refused: no place for its handshake");
+            count(&self.host.handshakes.begun);
+            refuse(
+                &self.host,
+                &socket,
+                Refusal::BUSY,
+                Deadline::after(Duration::ZERO),
             );
-            refuse(&socket, Refusal::BUSY, Deadline::after(Duration::ZERO));
             return;
         };
         let (host, stopped) = (self.host.clone(), self.stopped.clone());
-        let started = context
+        let started = self
+            .host
+            .context
             .threads
             .spawn("handshake", HANDSHAKE_STACK, move || {
-                if let Err(error) = handshake(&host, socket, Vec::new(), Some(&stopped)) {
+                let mut guard = Guard { stopped, place };
+                if let Err(error) = handshake(&host, socket, Vec::new(), Some(&mut guard)) {
                     log::info!("connection from {address} refused: {error}");
                 }
-                drop(slot);
             });
         if let Err(error) = started {
+            count(&self.host.handshakes.no_thread);
             log::warn!("connection from {address} dropped: {error}");
         }
     }
 }
 
-/// A place among the handshakes in progress.
-struct Slot(Arc<AtomicUsize>);
-
-impl Slot {
-    fn take(in_progress: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let taken = in_progress.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
-            (count < limit).then_some(count + 1)
-        });
-        taken.ok().map(|_| Self(in_progress.clone()))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+/// What a listener's handshake goes by.
+struct Guard {
+    stopped: Arc<io::PipeReader>,
+    place: Place,
 }
 
 /// The whole handshake, from the first byte to the attached connection.
 fn handshake(
     host: &Arc<HostShared>,
-    socket: Socket,
+    socket: Arc<Socket>,
     already_read: Vec<u8>,
-    stopped: Option<&io::PipeReader>,
+    guard: Option<&mut Guard>,
 ) -> Result<Session> {
+    let counts = &host.handshakes;
+    let _in_progress = counts.begin();
     let limit = host.context.timeouts.handshake;
     let deadline = Deadline::after(limit);
-    let gone = || Error::io("handshake", io::ErrorKind::ConnectionAborted);
-    let RawHead { head, rest } = match read_head(&socket, already_read, deadline, stopped) {
+    let gone = || {
+        count(&counts.hung_up);
+        Error::io("handshake", io::ErrorKind::ConnectionAborted)
+    };
+    let refused = |refusal| refuse(host, &socket, refusal, deadline);
+    let interruption = guard.as_deref().map(|guard| Interruption {
+        stop: &guard.stopped,
+        place: &guard.place,
+    });
+    let RawHead { head, rest } = match read_head(&socket, already_read, deadline, interruption) {
         Ok(raw) => raw,
-        Err(HeadError::Refused(refusal)) => return Err(refuse(&socket, refusal, deadline)),
+        Err(HeadError::Refused(refusal)) => return Err(refused(refusal)),
         Err(HeadError::Gone) => return Err(gone()),
         // No answer: a 4xx would make an SDK that was merely slow give up for good.
-        Err(HeadError::Timeout) => return Err(Error::timeout(Phase::Handshake, limit)),
+        Err(HeadError::Timeout) => {
+            count(&counts.timed_out);
+            return Err(Error::timeout(Phase::Handshake, limit));
+        }
     };
-    let head = Head::parse(&head).map_err(|refusal| refuse(&socket, refusal, deadline))?;
+    if guard.is_some_and(|guard| !guard.place.keep()) {
+        return Err(refused(Refusal::BUSY));
+    }
+    let head = Head::parse(&head).map_err(&refused)?;
     let Admitted {
         reservation,
         session,
         accept,
     } = decide(host, &head).map_err(|denied| {
         let Denied { refusal, incumbent } = denied;
-        let error = refuse(&socket, refusal, deadline);
+        let error = refused(refusal);
         if let Some(session) = incumbent {
             look_at_incumbent(host, session);
         }
@@ -342,20 +371,31 @@ fn handshake(
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
+    // Before the peer can know.
+    count(&counts.accepted);
     socket
         .write_within(answer.as_bytes(), deadline)
-        .map_err(|error| Error::io("handshake", error))?;
+        .map_err(|error| {
+            count(&counts.hung_up);
+            Error::io("handshake", error)
+        })?;
+    // The places had the other handle, and have given it up.
+    let socket = Arc::into_inner(socket).ok_or_else(gone)?;
     let peer = Peer::new(head.user_agent).with_address(socket.peer_address());
     let duplex = WebSocket::from_upgraded(socket, Role::Server, rest);
-    reservation.attach(Box::new(duplex), &peer, false)?;
+    reservation
+        .attach(Box::new(duplex), &peer, false)
+        .inspect_err(|_| count(&counts.overtaken))?;
     Ok(session)
 }
 
 /// Answers with a refusal, as far as the peer takes it; gives the error that says so.
-fn refuse(socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
+fn refuse(host: &HostShared, socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
+    count(refusal.counter(&host.handshakes));
     // A peer that does not take its refusal learns of it from the end of the connection.
     let _ = socket.write_within(&refusal.to_bytes(), deadline);
     socket.end_writing();
+    socket.discard_arrived();
     Error::Refused {
         status: refusal.status,
         reason: refusal.text(),

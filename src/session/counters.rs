@@ -3,31 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::counters::counters;
 use crate::error::{Disconnect, Error};
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// Counts of one session since it was loaded.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)+
-        }
-
-        #[derive(Debug, Default)]
-        pub(crate) struct LiveCounters {
-            $(pub(crate) $name: AtomicU64,)+
-        }
-
-        impl LiveCounters {
-            pub(crate) fn snapshot(&self) -> Counters {
-                Counters { $($name: self.$name.load(Ordering::Relaxed),)+ }
-            }
-        }
-    };
-}
-
 counters! {
+    /// Counts of one session since it was loaded.
+    Counters, LiveCounters;
     /// Connections accepted.
     connections,
     /// Calls to the plugin that were begun.

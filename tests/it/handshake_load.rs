@@ -1,12 +1,13 @@
 //! Handshakes that are slow, silent or too many hold up nobody.
 
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::time::Duration;
 
 use plugin_runner::store::{PluginKind, Record};
 
 use crate::support::host::{Setup, TestHost, active};
-use crate::support::http::{Answer, Request, assert_ends_unanswered, connect, exchange};
+use crate::support::http::{Answer, Request, assert_ends_unanswered, connect};
 use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
 
@@ -59,28 +60,24 @@ fn a_slow_handshake_is_cut_at_the_timeout() {
 #[test]
 fn over_the_cap_on_handshakes_a_connection_is_told_to_come_back() {
     let host = Setup::new("handshake-cap")
-        .limits(|limits| limits.handshakes = 2)
+        .limits(|limits| limits.handshakes = 8)
         .start();
     let (session, good) = external(&host);
-    let request = Request::upgrade(&good);
-    let first = connect(host.address());
-    let second = connect(host.address());
-    // Accepted in order, so the cap is reached when this one's turn comes.
-    let third = Answer::read(connect(host.address()));
-    assert_eq!(third.status, 503);
-    assert_eq!(third.header("Retry-After"), Some("1"));
-    let refused = exchange(first, b"\r\n\r\n\r\n");
-    assert_eq!(refused.status, 400);
-    // Its place is free again once its thread has ended, right after the answer.
-    let peer = loop {
-        let answer = exchange(connect(host.address()), request.to_text().as_bytes());
-        if answer.status == 101 {
-            break Peer::upgraded(answer);
-        }
-        assert_eq!(answer.status, 503);
-    };
+    let mut silent: VecDeque<_> = (0..8).map(|_| connect(host.address())).collect();
+    // Accepted in order, so each newcomer finds all places taken by those before it. There are fewer
+    // of them than places: as many may be on their way out before newcomers are refused instead.
+    for round in 1..=5 {
+        silent.push_back(connect(host.address()));
+        let oldest = Answer::read(silent.pop_front().unwrap());
+        assert_eq!(oldest.status, 503);
+        assert_eq!(oldest.header("Retry-After"), Some("1"));
+        assert_eq!(oldest.body, "too many handshakes in progress\n");
+        assert_eq!(host.handshake_counters().over_cap, round);
+    }
+    // Nobody who sends a request at once is kept out.
+    let _peer = Peer::connect(host.address(), &good);
     active(&session);
-    drop((second, peer));
+    drop(silent);
 }
 
 #[test]

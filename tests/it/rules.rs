@@ -105,6 +105,7 @@
 //! | 9 | `over_the_length_of_the_queue_events_are_dropped_counted_and_reported` |
 //! | 9 | `over_the_bytes_of_the_queue_events_are_dropped_too` |
 //! | 9 | `over_the_cap_on_handshakes_a_connection_is_told_to_come_back` |
+//! | 9 | `those_that_leave_are_bounded_too` |
 //! | 9 | `over_the_thread_budget_a_plugin_is_not_loaded_and_the_error_says_why` |
 //! | 9 | `a_subscriber_that_is_full_hears_how_many_it_missed` |
 //! | 9 | `posts_are_bounded_in_number_and_in_bytes` |

@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::Sink;
@@ -84,6 +84,25 @@ impl Socket {
     /// Ends the writing direction: the peer reads to the end of the stream.
     pub(crate) fn end_writing(&self) {
         self.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the reading direction, on this side alone: whoever waits for bytes is woken.
+    pub(crate) fn end_reading(&self) {
+        self.shutdown(Shutdown::Read);
+    }
+
+    /// Throws away what has arrived, up to a limit; never blocks. A socket that is closed while bytes
+    /// lie unread in it is reset, and the reset may destroy what was written last on its way.
+    pub(crate) fn discard_arrived(&self) {
+        const LIMIT: usize = 64 * 1024;
+        let mut buffer = [0; 4096];
+        let mut total = 0;
+        while total < LIMIT {
+            match rustix::net::recv(self, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((count, _)) if count > 0 => total += count,
+                _ => return,
+            }
+        }
     }
 
     /// Reads once; blocks until there is something.
