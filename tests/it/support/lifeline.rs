@@ -6,9 +6,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
 use super::PATIENCE;
@@ -86,6 +88,16 @@ impl Lifelines {
         self.most_at_once.load(Ordering::SeqCst)
     }
 
+    /// Those that live now. Forgets the others, so that a long test holds no descriptor for each
+    /// process that ever was; nothing for [`next`](Self::next) is left either.
+    #[allow(dead_code, reason = "for the stress test, which shares this")]
+    pub(crate) fn living(&self) -> Vec<Lifeline> {
+        while self.arrived.try_recv().is_ok() {}
+        let mut all = self.all.lock();
+        all.retain(Lifeline::is_alive);
+        all.iter().map(Lifeline::another_handle).collect()
+    }
+
     /// Every process that ever came up must be dead by now or soon.
     #[track_caller]
     pub(crate) fn expect_all_dead(&self) {
@@ -150,6 +162,15 @@ impl Lifeline {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             other => panic!("process {} did not end in time: {other:?}", self.pid),
         }
+    }
+
+    /// Whether the process ends within that time.
+    #[allow(dead_code, reason = "for the stress test, which shares this")]
+    pub(crate) fn ends_within(&self, time: Duration) -> bool {
+        let mut descriptors = [PollFd::new(&self.stream, PollFlags::IN)];
+        let time = Timespec::try_from(time).unwrap();
+        // It says nothing but its process id, so what can be read is the end.
+        poll(&mut descriptors, Some(&time)).unwrap() > 0
     }
 
     /// Whether the process still holds its lifeline, as far as can be told without waiting.
