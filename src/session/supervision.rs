@@ -246,8 +246,7 @@ impl Charge for SupervisedCharge {
                 };
                 if state.wanted == ActiveState::Inactive {
                     // A stop came in meanwhile and is on its way to the reaper.
-                    state.message = Some(problem.0);
-                    state.details = Arc::new(problem.1);
+                    shared.enter(&mut state, ReportedState::Stopping, Some(problem));
                 } else {
                     shared.enter(&mut state, ReportedState::Errored, Some(problem));
                 }

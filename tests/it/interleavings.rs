@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use plugin_runner::duplex::memory;
 use plugin_runner::store::{PluginKind, Record};
-use plugin_runner::{ActiveState, Error, Host, ReportedState, Session};
+use plugin_runner::{ActiveState, Error, Host, ReportedState, Session, fault};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, json};
 
 use crate::support::PATIENCE;
@@ -191,6 +192,36 @@ fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
     let ended = events.until(session.id(), ReportedState::Restarting);
     assert_eq!(ended.details["cause"], "exited", "{ended:?}");
     active(&session);
+}
+
+#[test]
+fn a_stop_that_meets_the_last_crash_is_heard_as_a_stop() {
+    let host = Setup::new("stop-meets-crash")
+        .policy(|policy| policy.with_max_restart_attempts(0))
+        .start();
+    let idle = host.threads().count();
+    // Once its output is closed, nothing of it is waited for when it has ended.
+    let script = r#"echo "pid $$"; exec >&- 2>&-; exec sleep 1000"#;
+    let session = host.install(shell(&host, "dying", script));
+    session.supervised().unwrap().start().unwrap();
+    let pid = host.output.wait_for("with the pid", |line| {
+        line.text.strip_prefix("pid ")?.parse().ok()
+    });
+    // What is left of its threads is that of the session.
+    host.expect_threads(idle + 1);
+    let mut events = host.events();
+    let reaped = fault::hold(fault::REAPED, session.id());
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    assert!(reaped.reached(PATIENCE), "its end was not noticed");
+    // The reaper is held, so it gets no further than the request.
+    let supervised = session.supervised().unwrap();
+    let error = supervised.stop(Duration::from_millis(1)).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    reaped.release();
+    events.expect(
+        session.id(),
+        &[ReportedState::Stopping, ReportedState::Inactive],
+    );
 }
 
 #[test]

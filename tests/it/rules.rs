@@ -17,6 +17,7 @@
 //! | 1 | `a_time_without_end_is_one_that_never_comes` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
+//! | 2 | `a_stop_that_meets_the_last_crash_is_heard_as_a_stop` |
 //! | 2 | `a_stop_while_active_ends_calls_in_flight` |
 //! | 2 | `a_stop_while_unpacking_leaves_nothing_behind` |
 //! | 2 | `reading_and_hashing_can_be_cancelled_at_any_moment` |

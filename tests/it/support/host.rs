@@ -183,11 +183,17 @@ impl TestHost {
     /// Waits until all of the host's threads have ended.
     #[track_caller]
     pub(crate) fn expect_no_threads(&self) {
+        self.expect_threads(0);
+    }
+
+    /// Waits until so many of the host's threads are left.
+    #[track_caller]
+    pub(crate) fn expect_threads(&self, number: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while self.threads.count() > 0 {
+        while self.threads.count() != number {
             assert!(
                 Instant::now() < deadline,
-                "{} threads are left",
+                "{} threads are left, not {number}",
                 self.threads.count()
             );
             std::thread::yield_now();
