@@ -41,6 +41,8 @@ mod keeper;
 mod stop;
 // Many calls, calls within calls, floods.
 mod traffic;
+// Races at points where the host is held on purpose.
+mod fault_points;
 // Requests that meet each other.
 mod interleavings;
 // The rules that always hold, and which tests hold them.

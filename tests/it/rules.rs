@@ -15,6 +15,7 @@
 //! | 1 | `a_shutdown_does_not_wait_for_pings` |
 //! | 1 | `a_host_without_time_to_end_kills_and_says_so` |
 //! | 1 | `a_time_without_end_is_one_that_never_comes` |
+//! | 1 | `a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `a_stop_that_meets_the_last_crash_is_heard_as_a_stop` |
@@ -29,12 +30,20 @@
 //! | 2 | `a_call_to_a_plugin_that_hangs_times_out_and_a_stop_gets_through` |
 //! | 2 | `a_plugin_that_floods_its_output_still_answers_and_stops` |
 //! | 2 | `shutdown_ends_plugins_in_every_state` |
+//! | 2 | `the_last_request_wins_while_a_run_is_prepared` |
+//! | 2 | `the_last_request_wins_between_a_spawn_and_its_telling` |
+//! | 2 | `the_last_request_wins_between_an_exit_and_its_reaping` |
+//! | 2 | `the_last_request_wins_between_a_reaping_and_what_follows` |
+//! | 2 | `the_last_request_wins_while_a_newcomer_is_let_in` |
+//! | 2 | `the_last_request_wins_before_a_handshake_is_answered` |
 //! | 3, one live process per supervised plugin | `one_process_lives_at_a_time_through_every_kind_of_end` |
 //! | 3 | `a_killed_plugin_comes_back_and_its_callers_hear_at_once` |
 //! | 3 | `starts_and_stops_from_all_sides_end_with_the_last` |
 //! | 3 | `a_plugin_that_freezes_again_and_again_is_given_up` |
 //! | 3 | `a_plugin_that_is_unloaded_and_loaded_at_once_starts_anew` |
 //! | 3 | `many_loads_at_once_are_one_and_its_stop_is_real` |
+//! | 3 | `random_operations_break_no_rule` |
+//! | 3 | `a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it` |
 //! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |
 //! | 4 | `unloading_leaves_no_thread` |
 //! | 4 | `a_grandchild_dies_with_a_stop_and_with_a_crash` |
@@ -49,6 +58,11 @@
 //! | 4 | `what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not` |
 //! | 4 | `it_stops_though_a_grandchild_holds_the_pipes` |
 //! | 4 | `a_stopped_listener_gives_up_handshakes_in_progress` |
+//! | 4 | `random_operations_break_no_rule` |
+//! | 4 | `an_unload_at_any_point_leaves_nothing` |
+//! | 4 | `a_shutdown_at_any_point_leaves_nothing` |
+//! | 4 | `a_shutdown_names_what_cannot_be_killed` |
+//! | 4 | `descendants_live_until_the_end_of_their_leader_is_acted_upon_and_no_longer` |
 //! | 5, handlers never run on a reading thread | `a_slow_handler_delays_neither_replies_nor_other_handlers` |
 //! | 5 | `a_slow_handler_does_not_keep_websocket_pings_from_being_answered` |
 //! | 5 | `a_handler_may_call_the_plugin_back` |
@@ -68,6 +82,7 @@
 //! | 6 | `silent_connections_delay_nobody` |
 //! | 6 | `external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others` |
 //! | 6 | `a_plugin_that_never_reads_does_not_hold_up_the_shutdown` |
+//! | 6 | `random_operations_break_no_rule` |
 //! | 7, fail closed, and say which | `an_error_from_the_plugin_is_told_with_its_code` |
 //! | 7 | `an_answer_that_cannot_be_read_is_an_error_of_its_own` |
 //! | 7 | `params_that_cannot_be_sent_are_refused_and_nothing_is_written` |
@@ -91,6 +106,9 @@
 //! | 8 | `devices_pipes_and_sockets_are_refused` |
 //! | 8 | `modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs` |
 //! | 8 | `a_supervised_token_works_once` |
+//! | 8 | `a_token_is_spent_from_the_moment_in_which_its_bearer_is_let_in` |
+//! | 8 | `a_connection_that_was_let_in_by_an_earlier_run_never_becomes_the_next_ones` |
+//! | 8 | `a_token_dies_with_the_process_that_did_not_use_it` |
 //! | 8 | `two_connections_with_one_token_at_once_make_one` |
 //! | 8 | `a_refused_handshake_does_not_spend_the_token` |
 //! | 8 | `equality_sees_every_character` |

@@ -2,9 +2,8 @@
 //! and the same folders; the plugins stay.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,13 +15,13 @@ use plugin_runner::{
     Host, InstallationId, Limits, Listener, PluginMode, ReportedState, RestartPolicy, Session,
     Timeouts,
 };
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::oracle::{Verdict, check_changes};
 use crate::support::PATIENCE;
 use crate::support::folder::TestFolder;
 use crate::support::lifeline::{Lifeline, Lifelines};
+use crate::support::lock::Lock;
 use crate::support::plugin::manifest;
 
 /// The event that every plugin consumes.
@@ -50,7 +49,7 @@ pub(crate) struct Plugin {
     /// The token of an external one.
     pub(crate) token: Option<String>,
     pub(crate) lifelines: Lifelines,
-    data: PathBuf,
+    pub(crate) lock: Lock,
     /// What its runs were told to connect to, the newest last.
     urls: Arc<Mutex<Vec<String>>>,
 }
@@ -94,20 +93,6 @@ impl Plugin {
             }
         }
         living.len()
-    }
-
-    /// Whether a process of it lives or is a zombie that nobody has waited for yet. Exact: the system
-    /// gives its lock back before it can be reaped.
-    pub(crate) fn holds_its_lock(&self) -> bool {
-        let Ok(file) = File::open(self.data.join("alone")) else {
-            return false;
-        };
-        flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
-    }
-
-    /// The process ids of those that came up while another lived.
-    pub(crate) fn second_processes(&self) -> Option<String> {
-        fs::read_to_string(self.data.join("not-alone")).ok()
     }
 
     /// What an earlier run than the current one was told to connect to.
@@ -160,7 +145,7 @@ impl Arena {
                 nature: *nature,
                 token: None,
                 lifelines,
-                data: folder.path().join(format!("data/{}/data", record.id)),
+                lock: Lock::in_folder(folder.path().join(format!("data/{}/data", record.id))),
                 urls: Arc::default(),
             });
             store.put(record).unwrap();
@@ -181,7 +166,7 @@ impl Arena {
                 nature: Nature::Connects,
                 token: Some(token.expose()),
                 lifelines: Lifelines::new(),
-                data: PathBuf::from("/nonexistent"),
+                lock: Lock::in_folder(folder.path().join("external")),
                 urls: Arc::default(),
             });
             store.put(record).unwrap();
@@ -250,7 +235,7 @@ impl Arena {
                 .violate(format!("shutdown left something: {report:?}"));
         }
         for plugin in &self.plugins {
-            if plugin.holds_its_lock() {
+            if plugin.lock.is_held() {
                 let name = &plugin.name;
                 self.verdict
                     .violate(format!("a process of {name} outlived its host's shutdown"));
@@ -303,7 +288,7 @@ impl Arena {
                     verdict.violate(format!("a process of {} is left", plugin.name));
                 }
             }
-            if let Some(pids) = plugin.second_processes() {
+            if let Some(pids) = plugin.lock.second_processes() {
                 verdict.violate(format!("{} had more than one: {pids:?}", plugin.name));
             }
         }

@@ -287,7 +287,7 @@ fn last_request(world: &World, arena: &Arena, plugin: &Plugin, wanted: ActiveSta
             if state != ReportedState::Inactive {
                 violate(format!("was stopped and is {state}"));
             }
-            if plugin.holds_its_lock() {
+            if plugin.lock.is_held() {
                 violate("was stopped and its process is there".to_owned());
             }
             for lifeline in before {
@@ -327,7 +327,7 @@ fn last_request(world: &World, arena: &Arena, plugin: &Plugin, wanted: ActiveSta
                     return violate(format!("does not become well: {error}; {details:?}"));
                 }
             }
-            if !plugin.holds_its_lock() {
+            if !plugin.lock.is_held() {
                 violate("is well without a process".to_owned());
             }
         }

@@ -10,6 +10,8 @@ use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use plugin_runner::{InstallationId, PluginMode, ReportedState, StateChange};
 
+use crate::support::events::is_legal;
+
 /// Violations beyond these are counted only: the first ones tell.
 const KEPT: usize = 20;
 
@@ -114,39 +116,10 @@ pub(crate) fn check_changes(
                     "left another state than {before:?}, which it was in: {change:?}"
                 ));
             }
-            let legal = match modes[&change.plugin] {
-                PluginMode::Supervised => is_legal(change.from, change.to),
-                PluginMode::External => is_legal_outside(change.from, change.to),
-            };
-            if !legal {
+            if !is_legal(modes[&change.plugin], &change) {
                 verdict.violate(format!("no legal change: {change:?}"));
             }
         }
         states
     })
-}
-
-/// The changes of a supervised plugin, by the design's section on states.
-fn is_legal(from: ReportedState, to: ReportedState) -> bool {
-    use ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting, Stopping};
-    match from {
-        Inactive => to == Starting,
-        // A stop may be heard before anything was prepared.
-        Starting => matches!(to, Connecting | Restarting | Errored | Stopping | Inactive),
-        Connecting => matches!(to, Active | Stopping | Restarting | Errored),
-        Active => matches!(to, Connecting | Stopping | Restarting | Errored),
-        Stopping => to == Inactive,
-        // Backing off, there is nothing to be stopped but the waiting.
-        Restarting => matches!(to, Starting | Inactive),
-        Errored => matches!(to, Starting | Inactive),
-    }
-}
-
-/// The changes of an external plugin.
-fn is_legal_outside(from: ReportedState, to: ReportedState) -> bool {
-    use ReportedState::{Active, Connecting, Inactive};
-    matches!(
-        (from, to),
-        (Inactive, Connecting) | (Connecting, Active | Inactive) | (Active, Connecting | Inactive)
-    )
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
-use plugin_runner::{Host, InstallationId, ReportedState, StateChange};
+use plugin_runner::{Host, InstallationId, PluginMode, ReportedState, Session, StateChange};
 
 use super::PATIENCE;
 
@@ -63,6 +63,22 @@ impl Events {
         last.expect("states to expect")
     }
 
+    /// Those that have been heard of already. Each must be legal, and follow the one before.
+    #[track_caller]
+    pub(crate) fn heard(&mut self, session: &Session) -> Vec<StateChange> {
+        let changes: Vec<_> = self.receiver.try_iter().collect();
+        let mut state = None;
+        for change in &changes {
+            assert!(
+                is_legal(session.mode(), change),
+                "{change:?} of {changes:#?}"
+            );
+            let before = state.replace(change.to).unwrap_or(change.from);
+            assert_eq!(before, change.from, "{changes:#?}");
+        }
+        changes
+    }
+
     /// The plugin's next change to this state, passing over others.
     #[track_caller]
     pub(crate) fn until(&mut self, plugin: InstallationId, state: ReportedState) -> StateChange {
@@ -72,5 +88,29 @@ impl Events {
                 return change;
             }
         }
+    }
+}
+
+/// Whether the design knows such a change of state.
+pub(crate) fn is_legal(mode: PluginMode, change: &StateChange) -> bool {
+    use ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting, Stopping};
+    let to = change.to;
+    match mode {
+        PluginMode::Supervised => match change.from {
+            Inactive => to == Starting,
+            // A stop may be heard before anything was prepared.
+            Starting => matches!(to, Connecting | Restarting | Errored | Stopping | Inactive),
+            Connecting => matches!(to, Active | Stopping | Restarting | Errored),
+            Active => matches!(to, Connecting | Stopping | Restarting | Errored),
+            Stopping => to == Inactive,
+            // While it backs off there is nothing to be stopped but the waiting.
+            Restarting | Errored => matches!(to, Starting | Inactive),
+        },
+        PluginMode::External => matches!(
+            (change.from, to),
+            (Inactive, Connecting)
+                | (Connecting, Active | Inactive)
+                | (Active, Connecting | Inactive)
+        ),
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod folder;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod lifeline;
+pub(crate) mod lock;
 pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod plugin;

@@ -1,0 +1,45 @@
+//! The lock that a fixture told to be `alone` holds for as long as it lives. Exact, unlike a lifeline
+//! or a process id: the system gives it back before the process can be reaped.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use plugin_runner::Session;
+use rustix::fs::{FlockOperation, flock};
+
+use super::host::TestHost;
+
+/// One plugin's lock.
+#[derive(Debug)]
+pub(crate) struct Lock(PathBuf);
+
+impl Lock {
+    /// The lock of a plugin with this data folder (`PLUGIN_DATA_DIR`).
+    pub(crate) fn in_folder(data: PathBuf) -> Self {
+        Self(data)
+    }
+
+    pub(crate) fn of(host: &TestHost, session: &Session) -> Self {
+        Self::in_folder(host.installation_folder(session).join("data"))
+    }
+
+    /// Whether a process of it lives. Not to be asked while one may be coming up: looking takes the
+    /// lock for a moment.
+    pub(crate) fn is_held(&self) -> bool {
+        let Ok(file) = File::open(self.0.join("alone")) else {
+            return false;
+        };
+        flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+    }
+
+    /// The ids of processes that came up while another lived.
+    pub(crate) fn second_processes(&self) -> Option<String> {
+        fs::read_to_string(self.0.join("not-alone")).ok()
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_one_at_a_time(&self) {
+        let second = self.second_processes();
+        assert_eq!(second, None, "there was more than one process");
+    }
+}
