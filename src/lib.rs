@@ -37,7 +37,6 @@ pub use health::Health;
 pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 pub use keeper::{Guarantees, Keeper};
-pub use listener::Listener;
 pub use listener::{HandshakeCounters, Listener};
 pub use process::ExitReason;
 pub use reaper::policy::RestartPolicy;
