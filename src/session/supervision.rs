@@ -209,7 +209,10 @@ impl Charge for SupervisedCharge {
                     });
                 }
                 shared.drop_events();
-                shared.enter(&mut state, ReportedState::Stopping, None);
+                // It is there already if the stop met the plugin's last crash.
+                if state.reported != ReportedState::Stopping {
+                    shared.enter(&mut state, ReportedState::Stopping, None);
+                }
             }
             Transition::Inactive { ended } => {
                 state.secret = None;

@@ -327,7 +327,8 @@ fn starts_and_stops_from_all_sides_end_with_the_last() {
         }
     }
     host.lifelines.expect_all_dead();
-    assert_eq!(host.lifelines.most_at_once(), 1);
+    // None, if all were gone when they were counted on a busy machine.
+    assert!(host.lifelines.most_at_once() <= 1);
 }
 
 #[test]
@@ -348,9 +349,9 @@ fn everybody_who_asks_for_a_stop_gets_its_report() {
 #[test]
 fn unloading_stops_and_forgets() {
     let host = TestHost::new("unload");
+    let idle = host.threads().count();
     let session = host.run(python(&host, "leaver"));
     let lifeline = host.lifelines.next();
-    let threads = host.threads().count();
     host.unload(session.id()).unwrap();
     lifeline.expect_end();
     assert!(host.session(session.id()).is_none());
@@ -361,7 +362,7 @@ fn unloading_stops_and_forgets() {
     );
     let error = supervised(&session).start().unwrap_err();
     assert!(matches!(error, Error::NotLoaded(_)), "{error}");
-    assert!(host.threads().count() < threads);
+    host.expect_threads(idle);
     host.unload(session.id()).unwrap();
     // It may come back, as a new session.
     let again = host.load(session.id()).unwrap();

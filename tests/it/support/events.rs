@@ -104,7 +104,8 @@ pub(crate) fn is_legal(mode: PluginMode, change: &StateChange) -> bool {
             Active => matches!(to, Connecting | Stopping | Restarting | Errored),
             Stopping => to == Inactive,
             // While it backs off there is nothing to be stopped but the waiting.
-            Restarting | Errored => matches!(to, Starting | Inactive),
+            // Stopping while what the run before left is still being looked for.
+            Restarting | Errored => matches!(to, Starting | Stopping | Inactive),
         },
         PluginMode::External => matches!(
             (change.from, to),
