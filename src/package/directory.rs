@@ -66,8 +66,12 @@ impl<'a> Directory<'a> {
     /// [`PackageError::NotAnArchive`], [`PackageError::Empty`], [`PackageError::TooManyEntries`]
     /// and [`PackageError::Malformed`].
     pub(super) fn read(bytes: &'a [u8], entry_limit: usize) -> Result<Self, PackageError> {
-        let end = find_end(bytes).ok_or(PackageError::NotAnArchive {
-            problem: "it has no end of central directory, so it is something else or cut off",
+        let end = find_end(bytes).ok_or_else(|| PackageError::NotAnArchive {
+            problem: if has_end_somewhere(bytes) {
+                "something comes after its end"
+            } else {
+                "it has no end of central directory, so it is something else or cut off"
+            },
         })?;
         let mut fields = Fields(&bytes[end + END_SIGNATURE.len()..]);
         let (disk, directory_disk) = (fields.u16(), fields.u16());
@@ -310,6 +314,13 @@ fn find_end(bytes: &[u8]) -> Option<usize> {
         let comment = u16::from_le_bytes([end[END_LENGTH - 2], end[END_LENGTH - 1]]);
         end.starts_with(END_SIGNATURE) && usize::from(comment) == last - start
     })
+}
+
+/// Whether there is an end record that is not at the end.
+fn has_end_somewhere(bytes: &[u8]) -> bool {
+    bytes
+        .windows(END_SIGNATURE.len())
+        .any(|bytes| bytes == END_SIGNATURE)
 }
 
 /// A 32-bit field as an index; `None` also for the value that refers to zip64.

@@ -103,6 +103,9 @@ impl EntryPath {
 /// or two is not looked at: where that matters, unpacking the second file fails
 /// ([`PackageError::Collision`]).
 pub(super) fn folded(path: &str) -> String {
+    if path.is_ascii() {
+        return path.to_ascii_lowercase();
+    }
     path.chars()
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)

@@ -86,7 +86,7 @@ impl Item {
 }
 
 /// A whole archive.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Builder {
     pub(super) prefix: Vec<u8>,
     pub(super) items: Vec<Item>,

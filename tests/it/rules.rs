@@ -104,6 +104,7 @@
 //! | 8 | `bad_names_are_refused` |
 //! | 8 | `links_are_refused_whatever_system_they_claim` |
 //! | 8 | `devices_pipes_and_sockets_are_refused` |
+//! | 8 | `every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing` |
 //! | 8 | `modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs` |
 //! | 8 | `a_supervised_token_works_once` |
 //! | 8 | `a_token_is_spent_from_the_moment_in_which_its_bearer_is_let_in` |
