@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::RPC_PATH;
+use super::redact::redact;
 use super::token::Token;
 use crate::error::IdError;
 use crate::id::InstallationId;
@@ -62,7 +63,8 @@ impl ConnectionRequest {
 impl fmt::Debug for ConnectionRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionRequest")
-            .field("plugin_id", &self.plugin_id)
+            // It may be anything, a URL with a token in it included.
+            .field("plugin_id", &self.plugin_id.as_deref().map(redact))
             .field("token", &self.token)
             .finish()
     }
@@ -133,6 +135,9 @@ mod tests {
         let shown = format!("{request:?}");
         assert!(!shown.contains("Storyden0"), "{shown}");
         assert!(shown.contains("nope"), "{shown}");
+        let request = ConnectionRequest::parse("/rpc?plugin_id=ws://h/rpc?token=hidden");
+        let shown = format!("{request:?}");
+        assert!(!shown.contains("hidden"), "{shown}");
     }
 
     #[test]
