@@ -4,6 +4,7 @@ use std::fmt;
 
 use form_urlencoded::Serializer;
 use http::Uri;
+use http::uri::Authority;
 
 use super::RPC_PATH;
 use super::redact::{REDACTED, redact};
@@ -202,6 +203,10 @@ fn parse(text: &str) -> Result<(Uri, String), TokenError> {
         _ => return Err(problem("its port is not a number up to 65535")),
     };
     let authority = format!("{host}{port}");
+    // User info inside the brackets of an address leaves half of one behind.
+    if authority.parse::<Authority>().is_err() {
+        return Err(problem("its host cannot be one"));
+    }
     Ok((uri, authority))
 }
 
@@ -308,6 +313,14 @@ mod tests {
         }
         let built = connection_url("http://h:", Some(id()), &sealed()).unwrap();
         assert!(built.starts_with("ws://h/rpc?"), "{built}");
+        assert_eq!(
+            connection_url(
+                "wss://[user:password@fe80::1%25eth0]/",
+                Some(id()),
+                &sealed()
+            ),
+            Err(problem("its host cannot be one"))
+        );
     }
 
     #[test]
