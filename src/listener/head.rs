@@ -57,6 +57,10 @@ pub(super) fn read_head(
             return Err(HeadError::Refused(Refusal::BUSY));
         }
         if let Some(end) = end_of_head(&bytes, searched) {
+            // An embedder may have read more than we would have.
+            if end > HEAD_LIMIT {
+                return Err(HeadError::Refused(Refusal::HEAD_TOO_LARGE));
+            }
             let rest = bytes.split_off(end);
             return Ok(RawHead { head: bytes, rest });
         }
@@ -178,6 +182,23 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_holds_for_what_was_read_before_too() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Socket::from(socket);
+        let filler = "GET / HTTP/1.1\r\nx: \r\n\r\n".len();
+        for over in [0, 1] {
+            let value = "y".repeat(HEAD_LIMIT - filler + over);
+            let head = format!("GET / HTTP/1.1\r\nx: {value}\r\n\r\nrest").into_bytes();
+            let deadline = Deadline::after(std::time::Duration::from_secs(30));
+            match read_head(&socket, head, deadline, None) {
+                Ok(raw) if over == 0 => assert_eq!(raw.rest, b"rest"),
+                Err(HeadError::Refused(refusal)) if over == 1 => assert_eq!(refusal.status, 431),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn what_stands_behind_an_empty_line_is_not_lost() {
