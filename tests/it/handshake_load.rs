@@ -4,26 +4,15 @@ use std::collections::VecDeque;
 use std::io::Write as _;
 use std::time::Duration;
 
-use plugin_runner::store::{PluginKind, Record};
-
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect};
 use crate::support::peer::Peer;
-use crate::support::plugin::manifest;
-
-fn external(host: &TestHost) -> (plugin_runner::Session, String) {
-    let record = Record::external(manifest("outside")).unwrap();
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!("just made");
-    };
-    let target = format!("/rpc?token={}", token.expose());
-    (host.install(record), target)
-}
+use crate::support::plugin::external;
 
 #[test]
 fn silent_connections_delay_nobody() {
     let host = TestHost::new("silent");
-    let (session, good) = external(&host);
+    let (session, good) = external(&host, "outside");
     let silent: Vec<_> = (0..40).map(|_| connect(host.address())).collect();
     let slow: Vec<_> = (0..20)
         .map(|_| {
@@ -43,7 +32,7 @@ fn a_slow_handshake_is_cut_at_the_timeout() {
     let host = Setup::new("slow-handshake")
         .timeouts(|timeouts| timeouts.handshake = Duration::from_secs(1))
         .start();
-    let (session, good) = external(&host);
+    let (session, good) = external(&host, "outside");
     let mut streams: Vec<_> = (0..5).map(|_| connect(host.address())).collect();
     for stream in &mut streams {
         stream.write_all(b"GET /rpc HTTP/1.1\r\nHost:").unwrap();
@@ -62,7 +51,7 @@ fn over_the_cap_on_handshakes_a_connection_is_told_to_come_back() {
     let host = Setup::new("handshake-cap")
         .limits(|limits| limits.handshakes = 8)
         .start();
-    let (session, good) = external(&host);
+    let (session, good) = external(&host, "outside");
     let mut silent: VecDeque<_> = (0..8).map(|_| connect(host.address())).collect();
     // Accepted in order, so each newcomer finds all places taken by those before it. There are fewer
     // of them than places: as many may be on their way out before newcomers are refused instead.

@@ -11,6 +11,10 @@ mod support;
 mod handshake;
 // Handshakes that are slow, silent or too many.
 mod handshake_load;
+// Frames that no plugin should send.
+mod hostile_frames;
+// Answers that answer nothing, and calls that cannot be answered.
+mod hostile_replies;
 // The whole life of a plugin.
 mod life_cycle;
 // The output of plugins.

@@ -83,6 +83,7 @@
 //! | 6 | `external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others` |
 //! | 6 | `a_plugin_that_never_reads_does_not_hold_up_the_shutdown` |
 //! | 6 | `random_operations_break_no_rule` |
+//! | 6 | `an_offence_of_one_plugin_is_not_noticed_by_another` |
 //! | 7, fail closed, and say which | `an_error_from_the_plugin_is_told_with_its_code` |
 //! | 7 | `an_answer_that_cannot_be_read_is_an_error_of_its_own` |
 //! | 7 | `params_that_cannot_be_sent_are_refused_and_nothing_is_written` |
@@ -92,6 +93,9 @@
 //! | 7 | `calls_in_flight_fail_when_the_plugin_is_stopped` |
 //! | 7 | `calls_in_flight_fail_when_the_host_shuts_down` |
 //! | 7 | `calls_in_flight_fail_when_the_plugin_sends_too_much` |
+//! | 7 | `an_answer_that_is_none_never_reaches_a_caller` |
+//! | 7 | `a_plugin_cannot_answer_for_another` |
+//! | 7 | `every_offence_has_its_close_code_its_cause_and_its_count` |
 //! | 7 | `nothing_is_sent_again_on_the_next_connection` |
 //! | 7 | `an_exit_at_any_point_is_told_with_its_status` |
 //! | 7 | `a_signal_from_elsewhere_is_told_with_its_number_and_name` |
@@ -117,6 +121,7 @@
 //! | 8 | `neither_display_nor_debug_shows_the_token` |
 //! | 9, bounded everything | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
 //! | 9 | `the_read_limit_is_exact` |
+//! | 9 | `odd_frames_are_counted_and_harm_nothing` |
 //! | 9 | `a_message_that_is_kept_keeps_nothing_else` |
 //! | 9 | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
 //! | 9 | `over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room` |
@@ -151,7 +156,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use plugin_runner::duplex::{
@@ -165,7 +170,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
-use crate::support::alone::run_alone;
+use crate::support::alone::{descriptors_and_threads, run_alone, settle};
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
@@ -301,24 +306,15 @@ mod alone {
             }
         };
         let idle = host.threads().count();
-        let left = || {
-            let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
-            (count("fd"), count("task"))
-        };
-        let settle = |what: &str, settled: &dyn Fn() -> bool| {
-            let deadline = Instant::now() + PATIENCE;
-            while !settled() {
-                assert!(Instant::now() < deadline, "{what}: {:?}", left());
-                std::thread::yield_now();
-            }
-        };
         // Once before counting, for what is made once and kept.
         lives();
-        settle("threads", &|| host.threads().count() == idle);
-        let before = left();
+        settle("threads", || host.threads().count() == idle);
+        let before = descriptors_and_threads();
         for _ in 0..3 {
             lives();
-            settle("descriptors and threads", &|| left() == before);
+            settle("what was made and is kept", || {
+                descriptors_and_threads() == before
+            });
         }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let child = waitid(WaitId::All, options);
@@ -398,8 +394,6 @@ mod alone {
     }
 }
 
-/// Runs one of this binary's ignored tests in a process of its own.
-#[track_caller]
 #[test]
 fn a_transport_that_panics_costs_its_connection_and_no_more() {
     let host = TestHost::new("panicking-transport");

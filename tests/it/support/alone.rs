@@ -1,6 +1,7 @@
 //! Tests in a process of their own: those that look at the whole process, and those whose process is
 //! the host that something happens to. They are marked as ignored and run by other tests.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 use super::PATIENCE;
 
 /// Runs an ignored test to its end, which must be a good one.
+#[track_caller]
 pub(crate) fn run_alone(test: &str) {
     let output = command(test).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -116,13 +118,33 @@ impl Drop for Driver {
 pub(crate) fn children(parent: Pid) -> Vec<Pid> {
     let tasks = format!("/proc/{}/task", parent.as_raw_nonzero());
     let mut children = Vec::new();
-    for task in std::fs::read_dir(tasks).unwrap().flatten() {
+    for task in fs::read_dir(tasks).unwrap().flatten() {
         // A thread may have ended meanwhile.
-        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
         let pids = text.split_whitespace().map(|pid| pid.parse().unwrap());
         children.extend(pids.filter_map(Pid::from_raw));
     }
     children
+}
+
+/// How many descriptors and threads this process has.
+pub(crate) fn descriptors_and_threads() -> (usize, usize) {
+    let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    (count("fd"), count("task"))
+}
+
+/// Waits until something is as it should be.
+#[track_caller]
+pub(crate) fn settle(what: &str, settled: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !settled() {
+        assert!(
+            Instant::now() < deadline,
+            "{what}: {:?} descriptors and threads",
+            descriptors_and_threads()
+        );
+        std::thread::yield_now();
+    }
 }
 
 /// A process whose end can be waited for, whoever its parent is.

@@ -4,6 +4,7 @@
 pub(crate) mod alone;
 pub(crate) mod events;
 pub(crate) mod folder;
+pub(crate) mod frames;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod lifeline;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::store::{Record, Source};
+use plugin_runner::store::{PluginKind, Record, Source};
 use plugin_runner::{Result, Session};
 use serde_json::Value;
 use zip::ZipWriter;
@@ -25,6 +25,16 @@ pub(crate) fn manifest(id: &str) -> Manifest {
         version: "1".to_owned(),
         ..Manifest::default()
     }
+}
+
+/// Loads an external plugin; gives its session, and the path and query that it connects to.
+pub(crate) fn external(host: &TestHost, id: &str) -> (Session, String) {
+    let record = Record::external(manifest(id)).unwrap();
+    let PluginKind::External(token) = &record.kind else {
+        unreachable!("just made");
+    };
+    let target = format!("/rpc?token={}", token.expose());
+    (host.install(record), target)
 }
 
 /// Runs this command, in an empty folder, as a plugin.
