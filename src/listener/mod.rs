@@ -41,6 +41,9 @@ use refusal::Refusal;
 /// The stack of a handshake's thread, in bytes.
 const HANDSHAKE_STACK: usize = 128 * 1024;
 
+/// Connections that the system keeps until they are accepted, as far as it lets us.
+const ACCEPT_QUEUE: i32 = 1024;
+
 /// A bound address on which plugins connect to `/rpc`. Dropping it stops accepting; connections
 /// that were accepted live on.
 #[derive(Debug)]
@@ -120,6 +123,10 @@ impl Host {
         }
         let failed = |error: io::Error| Error::io("bind the listener", error);
         let listener = TcpListener::bind(address).map_err(failed)?;
+        // The standard library's queue is short, and a peer that the system drops from it waits a
+        // second or more before it tries again.
+        rustix::net::listen(&listener, ACCEPT_QUEUE)
+            .map_err(|error| failed(io::Error::from(error)))?;
         // A peer that is gone again between poll and accept must not hold up the others.
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
