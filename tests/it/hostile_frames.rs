@@ -63,7 +63,10 @@ fn breaches() -> Vec<Offence> {
             wire(&[frame(TEXT, b"{"), frame(FINAL | BINARY, b"}")]),
         ),
         ("a ping of 126 bytes", frame(FINAL | PING, &[b'p'; 126])),
-        ("a pong of 60 KiB", frame(FINAL | PONG, &[b'p'; 60 * KIB])),
+        (
+            "a pong of 60 KiB",
+            frame(FINAL | PONG, &vec![b'p'; 60 * KIB]),
+        ),
         ("a ping in fragments", frame(PING, b"p")),
         ("a close in fragments", frame(CLOSE, b"")),
         ("half a close code", frame(FINAL | CLOSE, b"\x03")),
@@ -123,8 +126,8 @@ fn texts_that_are_none() -> Vec<Offence> {
 fn too_large() -> Vec<Offence> {
     let announced = |length| wire(&[header(FINAL | TEXT, true, length), vec![0; 4]]);
     let cases = [
-        ("one byte over", frame(FINAL | TEXT, &[b' '; LIMIT + 1])),
-        ("binary", frame(FINAL | BINARY, &[0; LIMIT + 1])),
+        ("one byte over", frame(FINAL | TEXT, &vec![b' '; LIMIT + 1])),
+        ("binary", frame(FINAL | BINARY, &vec![0; LIMIT + 1])),
         // The header alone is enough, and makes nobody reserve that much.
         ("four exbibytes announced", announced(1 << 62)),
         ("a length with the highest bit", announced(u64::MAX)),

@@ -330,7 +330,7 @@ fn calls_with_odd_ids_are_echoed_or_counted() {
     let echoed = [
         "1".to_owned(),
         "-0.5e-300".to_owned(),
-        "0".repeat(1),
+        "0".to_owned(),
         "9".repeat(256),
         r#""""#.to_owned(),
         r#""\u0000\ud83d\ude00""#.to_owned(),

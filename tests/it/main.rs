@@ -9,6 +9,8 @@ mod support;
 
 // Who may connect, and what everybody else is told.
 mod handshake;
+// Handshakes that mean no good.
+mod handshake_attacks;
 // Handshakes that are slow, silent or too many.
 mod handshake_load;
 // Frames that no plugin should send.

@@ -7,6 +7,7 @@
 //! | 1 | `a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write` |
 //! | 1 | `a_callers_deadline_harms_nobody` |
 //! | 1 | `a_slow_handshake_is_cut_at_the_timeout` |
+//! | 1 | `a_request_that_trickles_ends_with_the_handshake_timeout` |
 //! | 1 | `a_silent_stream_is_given_back_after_the_handshake_timeout` |
 //! | 1 | `a_handshake_that_takes_too_long_ends_in_time` |
 //! | 1 | `a_plugin_that_never_connects_is_killed_for_that` |
@@ -46,6 +47,7 @@
 //! | 3 | `a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it` |
 //! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |
 //! | 4 | `unloading_leaves_no_thread` |
+//! | 4 | `a_thousand_connections_leave_nothing` |
 //! | 4 | `a_grandchild_dies_with_a_stop_and_with_a_crash` |
 //! | 4 | `one_thread_watches_all_and_goes_with_the_last` |
 //! | 4 | `dropping_the_last_handle_ends_everything` |
@@ -80,6 +82,9 @@
 //! | 6 | `a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout` |
 //! | 6 | `a_flood_of_pings_from_a_peer_that_does_not_read_stays_bounded` |
 //! | 6 | `silent_connections_delay_nobody` |
+//! | 6 | `thousands_of_connections_at_once_do_not_keep_a_plugin_out` |
+//! | 6 | `the_oldest_without_a_whole_request_makes_room` |
+//! | 6 | `a_listener_outlives_a_lack_of_descriptors` |
 //! | 6 | `external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others` |
 //! | 6 | `a_plugin_that_never_reads_does_not_hold_up_the_shutdown` |
 //! | 6 | `random_operations_break_no_rule` |
@@ -114,6 +119,8 @@
 //! | 8 | `a_token_is_spent_from_the_moment_in_which_its_bearer_is_let_in` |
 //! | 8 | `a_connection_that_was_let_in_by_an_earlier_run_never_becomes_the_next_ones` |
 //! | 8 | `a_token_dies_with_the_process_that_did_not_use_it` |
+//! | 8 | `replayed_tokens_are_refused_and_counted` |
+//! | 8 | `every_attack_has_its_answer_and_its_count` |
 //! | 8 | `two_connections_with_one_token_at_once_make_one` |
 //! | 8 | `a_refused_handshake_does_not_spend_the_token` |
 //! | 8 | `equality_sees_every_character` |

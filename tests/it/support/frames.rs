@@ -36,11 +36,11 @@ pub(crate) fn header(first: u8, is_masked: bool, length: u64) -> Vec<u8> {
     match length {
         0..126 => bytes.push(mask_bit | u8::try_from(length).unwrap()),
         126..0x1_0000 => {
-            bytes.push(mask_bit | 126);
+            bytes.push(mask_bit | 0x7e);
             bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
         }
         _ => {
-            bytes.push(mask_bit | 127);
+            bytes.push(mask_bit | 0x7f);
             bytes.extend(length.to_be_bytes());
         }
     }

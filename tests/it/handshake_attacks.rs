@@ -1,0 +1,724 @@
+//! Handshakes that mean no good: each has its answer, or ends without one in time; each is counted;
+//! and plugins get in meanwhile and afterwards.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use plugin_runner::protocol::Transport;
+use plugin_runner::{HandshakeCounters, ReportedState};
+use rustix::process::{Resource, Rlimit, getrlimit};
+use serde_json::json;
+
+use crate::support::PATIENCE;
+use crate::support::alone::{descriptors_and_threads, run_alone, settle};
+use crate::support::frames::{RawPeer, text};
+use crate::support::host::{Setup, TestHost, active};
+use crate::support::http::{Answer, Request, assert_ends_unanswered, connect, exchange};
+use crate::support::peer::Peer;
+use crate::support::plugin::{call, external, fixture, printed_url, target, url_printer};
+
+/// Which of the counts of handshakes it is.
+type Count = fn(&HandshakeCounters) -> u64;
+
+struct Attack {
+    name: &'static str,
+    bytes: Vec<u8>,
+    status: u16,
+    count: Count,
+}
+
+fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, status: u16, count: Count) -> Attack {
+    Attack {
+        name,
+        bytes: bytes.into(),
+        status,
+        count,
+    }
+}
+
+/// Attacks by somebody who knows a path and query that would be let in.
+fn attacks(good: &str) -> Vec<Attack> {
+    let request = || Request::upgrade(good);
+    let with = |name, value| request().with(name, value).to_text();
+    let instead = |name, value| request().without(name).with(name, value).to_text();
+    let without = |name| request().without(name).to_text();
+    let line = |line: &str| {
+        request()
+            .to_text()
+            .replacen("\r\n", &format!("\r\n{line}\r\n"), 1)
+    };
+
+    let malformed: Count = |counts| counts.malformed;
+    let bad_handshake: Count = |counts| counts.bad_handshakes;
+    let not_upgrade: Count = |counts| counts.not_upgrades;
+    let wrong_method: Count = |counts| counts.wrong_methods;
+    let unknown_path: Count = |counts| counts.unknown_paths;
+    let too_large: Count = |counts| counts.heads_too_large;
+    let invalid: Count = |counts| counts.invalid_parameters;
+    let unauthenticated: Count = |counts| counts.unauthenticated;
+    let foreign: Count = |counts| counts.foreign_origins;
+
+    let mut attacks = vec![
+        attack("nothing but an end", "\r\n\r\n", 400, malformed),
+        attack("HTTP/0.9", format!("GET {good}\r\n\r\n"), 400, malformed),
+        attack("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, malformed),
+        attack(
+            "HTTP/1.0",
+            request().version("HTTP/1.0").to_text(),
+            426,
+            not_upgrade,
+        ),
+        attack(
+            "HTTP/1.2",
+            request().version("HTTP/1.2").to_text(),
+            400,
+            malformed,
+        ),
+        attack(
+            "a TLS hello",
+            b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+            400,
+            malformed,
+        ),
+        attack("another protocol", "HELO there\r\n\r\n", 400, malformed),
+        attack(
+            "a method with a NUL",
+            "G\0T / HTTP/1.1\r\n\r\n",
+            400,
+            malformed,
+        ),
+        attack(
+            "no path",
+            "GET  HTTP/1.1\r\nHost: a\r\n\r\n",
+            400,
+            malformed,
+        ),
+        attack(
+            "a NUL in the path",
+            format!("GET {good}\0 HTTP/1.1\r\n\r\n"),
+            400,
+            malformed,
+        ),
+        attack(
+            "a space in the path",
+            format!("GET {good} x HTTP/1.1\r\n\r\n"),
+            400,
+            malformed,
+        ),
+        attack("a header without a colon", line("no colon"), 400, malformed),
+        attack("a header without a name", line(": value"), 400, malformed),
+        attack(
+            "a space before the colon",
+            line("X-Space : value"),
+            400,
+            malformed,
+        ),
+        attack("a folded header", line("X-Folded: a\r\n b"), 400, malformed),
+        attack("a NUL in a header", line("X-Nul: a\0b"), 400, malformed),
+        attack(
+            "a bare carriage return in a header",
+            line("X-Cr: a\rb"),
+            400,
+            malformed,
+        ),
+        attack(
+            "an escape in a header",
+            line("User-Agent: \x1b[2J"),
+            400,
+            malformed,
+        ),
+        attack(
+            "a header whose name is not ASCII",
+            line("Ünicode: a"),
+            400,
+            malformed,
+        ),
+        attack(
+            "two hosts",
+            with("Host", "elsewhere.example"),
+            400,
+            malformed,
+        ),
+        // What another server on the way may take for something else.
+        attack(
+            "a body",
+            with("Content-Length", "5") + "hello",
+            400,
+            malformed,
+        ),
+        attack(
+            "a body in chunks",
+            with("Transfer-Encoding", "chunked") + "0\r\n\r\n",
+            400,
+            malformed,
+        ),
+        attack(
+            "both kinds of body",
+            with("Content-Length", "4").replacen("\r\n", "\r\nTransfer-Encoding: chunked\r\n", 1)
+                + "0\r\n\r\n",
+            400,
+            malformed,
+        ),
+        attack(
+            "two lengths",
+            with("Content-Length", "0").replacen("\r\n", "\r\nContent-Length: 30\r\n", 1),
+            400,
+            malformed,
+        ),
+        attack(
+            "a length with a sign",
+            with("Content-Length", "+0"),
+            400,
+            malformed,
+        ),
+        attack(
+            "a second request behind an empty line of bare line feeds",
+            format!("GET {good} HTTP/1.1\nHost: a\n\nGET /rpc HTTP/1.1\r\n\r\n"),
+            400,
+            malformed,
+        ),
+        attack(
+            "another path",
+            "GET /admin HTTP/1.1\r\n\r\n",
+            404,
+            unknown_path,
+        ),
+        attack(
+            "a path out of the way",
+            "GET /../rpc HTTP/1.1\r\n\r\n",
+            404,
+            unknown_path,
+        ),
+        attack(
+            "a path in disguise",
+            good.replacen("/rpc", "GET /%72pc", 1) + " HTTP/1.1\r\n\r\n",
+            404,
+            unknown_path,
+        ),
+        attack(
+            "a proxy's tunnel",
+            "CONNECT example.com:443 HTTP/1.1\r\n\r\n",
+            404,
+            unknown_path,
+        ),
+        attack(
+            "the server itself",
+            "OPTIONS * HTTP/1.1\r\n\r\n",
+            404,
+            unknown_path,
+        ),
+        attack("no upgrade", without("Upgrade"), 426, not_upgrade),
+        attack(
+            "no connection header",
+            without("Connection"),
+            426,
+            not_upgrade,
+        ),
+        attack(
+            "another upgrade",
+            instead("Upgrade", "h2c"),
+            426,
+            not_upgrade,
+        ),
+        attack(
+            "no version",
+            without("Sec-WebSocket-Version"),
+            400,
+            bad_handshake,
+        ),
+        attack(
+            "an old version",
+            instead("Sec-WebSocket-Version", "8"),
+            400,
+            bad_handshake,
+        ),
+        attack(
+            "two versions",
+            with("Sec-WebSocket-Version", "13"),
+            400,
+            bad_handshake,
+        ),
+        attack("no key", without("Sec-WebSocket-Key"), 400, bad_handshake),
+        attack(
+            "an empty key",
+            instead("Sec-WebSocket-Key", ""),
+            400,
+            bad_handshake,
+        ),
+        attack(
+            "a short key",
+            instead("Sec-WebSocket-Key", "AAEC"),
+            400,
+            bad_handshake,
+        ),
+        attack(
+            "no base64",
+            instead("Sec-WebSocket-Key", "!!!!!!!!!!!!!!!!!!!!!!=="),
+            400,
+            bad_handshake,
+        ),
+        attack(
+            "two keys",
+            with("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            400,
+            bad_handshake,
+        ),
+        attack(
+            "a page from elsewhere",
+            with("Origin", "https://elsewhere.example"),
+            403,
+            foreign,
+        ),
+        attack("a page from nowhere", with("Origin", "null"), 403, foreign),
+        attack("no token", Request::upgrade("/rpc").to_text(), 400, invalid),
+        attack(
+            "an empty token",
+            Request::upgrade("/rpc?token=").to_text(),
+            400,
+            invalid,
+        ),
+        attack(
+            "an id that is none",
+            Request::upgrade(&format!("{good}&plugin_id=x")).to_text(),
+            400,
+            invalid,
+        ),
+        attack(
+            "another token",
+            Request::upgrade(&format!("{good}x&plugin_id=9m4e2mr0ui3e8a215n4g")).to_text(),
+            401,
+            unauthenticated,
+        ),
+        attack(
+            "a thousand headers",
+            line(&"X: y\r\n".repeat(1000)),
+            431,
+            too_large,
+        ),
+        attack(
+            "a huge header",
+            with("X-Huge", &"x".repeat(8192)),
+            431,
+            too_large,
+        ),
+        attack(
+            "a huge path",
+            Request::upgrade(&format!("{good}&x={}", "x".repeat(8192))).to_text(),
+            431,
+            too_large,
+        ),
+        attack(
+            "a header without end",
+            format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(8192)),
+            431,
+            too_large,
+        ),
+        attack("line feeds without end", "\n".repeat(8192), 431, too_large),
+    ];
+    for method in ["POST", "PUT", "HEAD", "OPTIONS", "TRACE", "get"] {
+        let bytes = request().method(method).to_text();
+        attacks.push(attack("another method", bytes, 405, wrong_method));
+    }
+    attacks
+}
+
+#[test]
+fn every_attack_has_its_answer_and_its_count() {
+    let host = TestHost::new("handshake-attacks");
+    let (session, good) = external(&host, "outside");
+    for Attack {
+        name,
+        bytes,
+        status,
+        count,
+    } in attacks(&good)
+    {
+        let before = host.handshake_counters();
+        let answer = exchange(connect(host.address()), &bytes);
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
+        assert_eq!(answer.header("Connection"), Some("close"), "{name}");
+        let after = host.handshake_counters();
+        assert_eq!(count(&after), count(&before) + 1, "{name}");
+        assert_eq!(after.begun, before.begun + 1, "{name}");
+        assert_eq!(
+            refused(&after),
+            refused(&before) + 1,
+            "{name}: counted twice"
+        );
+    }
+    assert_eq!(session.counters().connections, 0);
+    let _peer = Peer::connect(host.address(), &good);
+    active(&session);
+    let counts = host.handshake_counters();
+    assert_eq!(counts.accepted, 1);
+    assert_eq!(counts.begun, counts.accepted + refused(&counts));
+    wait_for_none(&host);
+}
+
+/// All that were answered with a refusal.
+fn refused(counts: &HandshakeCounters) -> u64 {
+    [
+        counts.malformed,
+        counts.invalid_parameters,
+        counts.bad_handshakes,
+        counts.unauthenticated,
+        counts.foreign_origins,
+        counts.unknown_paths,
+        counts.wrong_methods,
+        counts.not_upgrades,
+        counts.heads_too_large,
+        counts.internal_errors,
+        counts.not_wanted,
+        counts.already_connected,
+        counts.shutting_down,
+        counts.over_cap,
+    ]
+    .iter()
+    .sum()
+}
+
+/// Waits until no handshake is in progress.
+#[track_caller]
+fn wait_for_none(host: &TestHost) {
+    wait(host, "no handshake in progress", |counts| {
+        counts.in_progress == 0
+    });
+}
+
+#[track_caller]
+fn wait(host: &TestHost, what: &str, wanted: impl Fn(&HandshakeCounters) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let counts = host.handshake_counters();
+        if wanted(&counts) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited for {what}: {counts:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn odd_requests_that_are_right_are_let_in() {
+    let host = TestHost::new("odd-requests");
+    let (session, good) = external(&host, "outside");
+    let request = || Request::upgrade(&good);
+    let odd = [
+        (
+            "the absolute form",
+            Request::upgrade(&format!("http://127.0.0.1{good}")),
+        ),
+        ("no body, said aloud", request().with("Content-Length", "0")),
+        (
+            "several upgrades",
+            request()
+                .without("Upgrade")
+                .with("Upgrade", "h2c, WebSocket"),
+        ),
+        (
+            "several connections",
+            request()
+                .without("Connection")
+                .with("Connection", "keep-alive, Upgrade"),
+        ),
+        (
+            "a user agent that is not ASCII",
+            request()
+                .without("User-Agent")
+                .with("User-Agent", "Müller/1 \u{1F980}"),
+        ),
+        (
+            "a compression offered",
+            request().with("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ),
+        (
+            "a token behind another parameter",
+            Request::upgrade(&good.replacen('?', "?x=y&", 1)),
+        ),
+    ];
+    for (name, request) in odd {
+        let answer = request.send(host.address());
+        assert_eq!(answer.status, 101, "{name}: {}", answer.body);
+        // Offered, and not taken up.
+        assert_eq!(answer.header("Sec-WebSocket-Extensions"), None);
+        active(&session);
+        drop(answer);
+        session
+            .wait_for(ReportedState::Connecting, PATIENCE)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_second_request_behind_the_first_is_no_frame() {
+    let host = TestHost::new("pipelined");
+    let (session, good) = external(&host, "outside");
+    let twice = Request::upgrade(&good).to_text().repeat(2);
+    let answer = exchange(connect(host.address()), twice.as_bytes());
+    assert_eq!(answer.status, 101);
+    assert_eq!(RawPeer(answer.stream).read_to_close(), Some(1002));
+    session
+        .wait_for(ReportedState::Connecting, PATIENCE)
+        .unwrap();
+    assert_eq!(session.counters().violations, 1);
+    assert_eq!(host.handshake_counters().begun, 1);
+}
+
+#[test]
+fn replayed_tokens_are_refused_and_counted() {
+    let host = TestHost::new("replayed");
+    let session = host.install(url_printer(&host, "inside"));
+    let supervised = session.supervised().unwrap();
+    supervised.start().unwrap();
+    let first = target(&printed_url(&host, &session, 0));
+    let peer = Peer::connect(host.address(), &first);
+    active(&session);
+    let replay = |token: &str, awaited: u64| {
+        let answer = Request::upgrade(token).send(host.address());
+        assert_eq!(answer.status, 401);
+        assert_eq!(host.handshake_counters().unauthenticated, awaited);
+    };
+    replay(&first, 1);
+    drop(peer);
+    supervised.stop(PATIENCE).unwrap();
+    replay(&first, 2);
+    supervised.start().unwrap();
+    let second = target(&printed_url(&host, &session, 1));
+    replay(&first, 3);
+    let _peer = Peer::connect(host.address(), &second);
+    active(&session);
+    replay(&second, 4);
+    host.unload(session.id()).unwrap();
+    replay(&second, 5);
+}
+
+#[test]
+fn a_request_that_trickles_ends_with_the_handshake_timeout() {
+    let timeout = Duration::from_millis(500);
+    let host = Setup::new("trickle")
+        .timeouts(|timeouts| timeouts.handshake = timeout)
+        .start();
+    let (session, good) = external(&host, "outside");
+    let mut slow = connect(host.address());
+    slow.set_nodelay(true).unwrap();
+    // Whenever the end has not come for a while there is another byte.
+    slow.set_read_timeout(Some(Duration::from_millis(10)))
+        .unwrap();
+    slow.write_all(b"GET /rpc HTTP/1.1\r\nX: ").unwrap();
+    let begun = Instant::now();
+    loop {
+        match slow.read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let _ = slow.write_all(b"x");
+            }
+            Ok(0) => break,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            other => panic!("an answer: {other:?}"),
+        }
+        assert!(begun.elapsed() < PATIENCE, "it goes on and on");
+    }
+    assert!(begun.elapsed() >= timeout.mul_f32(0.9));
+    assert_eq!(host.handshake_counters().timed_out, 1);
+    let _peer = Peer::connect(host.address(), &good);
+    active(&session);
+}
+
+#[test]
+fn who_goes_away_in_the_middle_is_counted_and_forgotten() {
+    let host = TestHost::new("goes-away");
+    let (session, good) = external(&host, "outside");
+    let request = Request::upgrade(&good).to_text();
+    let halves = [0, 1, 20, request.len() - 1];
+    for length in halves {
+        let mut stream = connect(host.address());
+        stream.write_all(&request.as_bytes()[..length]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_ends_unanswered(stream);
+    }
+    for length in halves {
+        let mut stream = connect(host.address());
+        stream.write_all(&request.as_bytes()[..length]).unwrap();
+        reset(stream);
+    }
+    wait(&host, "eight that went away", |counts| {
+        counts.hung_up == 8 && counts.in_progress == 0
+    });
+    // Gone before its answer could be written: it was a connection, if a short one.
+    let mut events = host.events();
+    let mut stream = connect(host.address());
+    stream.write_all(request.as_bytes()).unwrap();
+    reset(stream);
+    wait(&host, "the ninth", |counts| {
+        counts.accepted + counts.hung_up >= 9 && counts.in_progress == 0
+    });
+    if session.counters().connections > 0 {
+        events.until(session.id(), ReportedState::Connecting);
+    }
+    let _peer = Peer::connect(host.address(), &good);
+    active(&session);
+}
+
+/// Closes a connection in a way that the other side sees as a reset.
+fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn thousands_of_connections_at_once_do_not_keep_a_plugin_out() {
+    let open_files = getrlimit(Resource::Nofile).current.unwrap_or(4096);
+    // Both ends are in this process, with other tests beside.
+    let storm = usize::try_from(open_files / 6).unwrap().min(3000);
+    let host = TestHost::new("storm");
+    let places = 64;
+    let (session, good) = external(&host, "outside");
+    let idle = host.threads().count();
+    let mut silent = Vec::with_capacity(storm);
+    let mut most = 0;
+    std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| {
+            (0..storm)
+                .map(|number| {
+                    let mut stream = connect(host.address());
+                    // Silent, half a request, or rubbish that never gets whole.
+                    let begin: &[u8] =
+                        [b"".as_slice(), b"GET /rpc?tok", b"\x16\x03\x01"][number % 3];
+                    stream.write_all(begin).unwrap();
+                    stream
+                })
+                .collect::<Vec<_>>()
+        });
+        // In the middle of it, as an SDK would: a 503 is 'come back'.
+        let peer = loop {
+            let answer = Request::upgrade(&good).send(host.address());
+            if answer.status == 101 {
+                break Peer::upgraded(answer);
+            }
+            assert_eq!(answer.status, 503, "{}", answer.body);
+        };
+        active(&session);
+        while !connecting.is_finished() {
+            most = most.max(host.threads().count());
+            std::thread::yield_now();
+        }
+        silent = connecting.join().unwrap();
+        drop(peer);
+    });
+    assert!(
+        most <= idle + 2 * places + 8,
+        "{most} threads, {idle} before"
+    );
+    session
+        .wait_for(ReportedState::Connecting, PATIENCE)
+        .unwrap();
+    let all = u64::try_from(storm).unwrap();
+    wait(&host, "the end of the storm", |counts| {
+        counts.begun > all && counts.in_progress <= 64
+    });
+    // They all still hold on. Whoever comes now gets in at once.
+    let _peer = Peer::connect(host.address(), &good);
+    active(&session);
+    let inside = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
+    call(&inside, "echo", &json!({})).unwrap();
+    let counts = host.handshake_counters();
+    assert!(counts.over_cap >= all - 64, "{counts:?}");
+    assert_eq!(counts.timed_out + counts.accept_errors, 0);
+    drop(silent);
+    wait_for_none(&host);
+}
+
+#[test]
+fn a_listener_outlives_a_lack_of_descriptors() {
+    run_alone("handshake_attacks::alone::without_descriptors_connections_wait");
+}
+
+#[test]
+fn a_thousand_connections_leave_nothing() {
+    run_alone("handshake_attacks::alone::connections_come_and_go");
+}
+
+/// Tests that look at the whole process, so that they need one of their own.
+mod alone {
+    use super::*;
+
+    #[test]
+    #[ignore = "uses up the process's descriptors; run by another test, in a process of its own"]
+    fn without_descriptors_connections_wait() {
+        let host = TestHost::new("no-descriptors");
+        let (session, good) = external(&host, "outside");
+        let limit = getrlimit(Resource::Nofile);
+        let few = Rlimit {
+            current: Some(64),
+            ..limit
+        };
+        rustix::process::setrlimit(Resource::Nofile, few).unwrap();
+        let mut held = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            held.push(file);
+        }
+        // One for the test's own end; none for the other.
+        held.pop();
+        let mut waiting = connect(host.address());
+        waiting
+            .write_all(Request::upgrade(&good).to_text().as_bytes())
+            .unwrap();
+        let begun = Instant::now();
+        let errors = || host.handshake_counters().accept_errors;
+        wait(&host, "five vain tries", |counts| counts.accept_errors >= 5);
+        // It pauses between them.
+        let took = begun.elapsed();
+        let most = took.as_millis() / 100 + 1;
+        assert!(u128::from(errors()) <= most, "{} in {took:?}", errors());
+        assert_eq!(session.reported_state(), ReportedState::Connecting);
+        held.clear();
+        let _peer = Peer::upgraded(Answer::read(waiting));
+        active(&session);
+        rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+    }
+
+    #[test]
+    #[ignore = "counts what the process has; run by another test, in a process of its own"]
+    fn connections_come_and_go() {
+        let host = TestHost::new("come-and-go");
+        let (session, good) = external(&host, "outside");
+        let idle = host.threads().count();
+        let round = |number: usize| {
+            let mut peer = RawPeer::connect(host.address(), &good);
+            active(&session);
+            match number % 4 {
+                // It closes, it breaks the rules, it asks and does not wait, it is just gone.
+                0 => peer.send(b"\x88\x80\0\0\0\0"),
+                1 => peer.send(b"\xc1\x80\0\0\0\0"),
+                2 => peer.send(&text(r#"{"id":1,"method":"get_config"}"#)),
+                _ => {}
+            }
+            if number % 4 < 2 {
+                peer.read_to_close();
+            } else {
+                drop(peer);
+            }
+            session
+                .wait_for(ReportedState::Connecting, PATIENCE)
+                .unwrap();
+            // And one that is refused, and one that goes away.
+            let refused = Request::upgrade("/rpc?token=x").send(host.address());
+            assert_eq!(refused.status, 400);
+            reset(connect(host.address()));
+        };
+        // Before counting, for what is made once and kept.
+        (0..20).for_each(round);
+        let settled = || {
+            settle("the threads", || host.threads().count() == idle);
+            descriptors_and_threads()
+        };
+        let before = settled();
+        (0..1000).for_each(round);
+        settle("what was there before", || {
+            host.threads().count() == idle && descriptors_and_threads() == before
+        });
+        println!("descriptors and threads before and after 1,000 rounds: {before:?}");
+        let counts = host.handshake_counters();
+        assert_eq!((counts.accepted, counts.in_progress), (1020, 0));
+        assert_eq!(session.counters().connections, 1020);
+    }
+}
