@@ -11,6 +11,9 @@ pub mod error;
 #[doc(hidden)]
 pub mod fault;
 mod health;
+#[cfg(feature = "_fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod id;
 pub mod keeper;

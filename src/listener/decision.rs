@@ -114,7 +114,7 @@ fn find_external(
 }
 
 /// The WebSocket part of the handshake; gives the `Sec-WebSocket-Accept`.
-fn check_upgrade(head: &Head) -> Result<String, Refusal> {
+pub(super) fn check_upgrade(head: &Head) -> Result<String, Refusal> {
     let lists = |values: &[String], wanted: &str| values.iter().any(|value| value == wanted);
     if !head.is_current || !lists(&head.connection, "upgrade") || !lists(&head.upgrade, "websocket")
     {

@@ -9,6 +9,8 @@
 
 mod counters;
 mod decision;
+#[cfg(feature = "_fuzzing")]
+pub(crate) mod fuzzing;
 mod head;
 mod places;
 mod refusal;

@@ -126,6 +126,9 @@
 //! | 8 | `equality_sees_every_character` |
 //! | 8 | `tokens_are_never_logged` |
 //! | 8 | `neither_display_nor_debug_shows_the_token` |
+//! | 8 | `made_up_urls_are_read_as_they_were_built_and_never_shown` |
+//! | 8 | `made_up_tokens_do_not_open` |
+//! | 8 | `made_up_archives_unpack_inside_their_folder_or_are_refused` |
 //! | 9, bounded everything | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
 //! | 9 | `the_read_limit_is_exact` |
 //! | 9 | `odd_frames_are_counted_and_harm_nothing` |
@@ -143,6 +146,9 @@
 //! | 9 | `posts_are_bounded_in_number_and_in_bytes` |
 //! | 9 | `pings_of_the_hosts_own_are_no_calls` |
 //! | 9 | `a_head_that_is_too_large_is_431_and_one_that_fits_is_not` |
+//! | 9 | `the_limit_holds_for_what_was_read_before_too` |
+//! | 9 | `made_up_output_is_sorted_alike_in_whatever_pieces_it_comes` |
+//! | 9 | `made_up_frames_are_read_alike_in_whatever_pieces_they_come` |
 //! | 9 | `other_request_ids_are_refused` |
 //! | 9 | `files_hold_whole_lines_and_stay_within_their_size` |
 //! | 9 | `exactly_the_newest_are_kept` |
@@ -159,6 +165,10 @@
 //! | 11 | `unknown_methods_and_panics_are_answered_and_the_plugin_lives` |
 //! | 11 | `damage_anywhere_never_panics` |
 //! | 11 | `deep_nesting_needs_no_stack` |
+//! | 11 | `made_up_messages_are_told_apart_as_a_whole_parse_tells_them` |
+//! | 11 | `made_up_manifests_keep_the_rules_or_are_refused` |
+//! | 11 | `made_up_configurations_are_checked_by_their_schema` |
+//! | 11 | `made_up_handshakes_are_judged_alike_in_whatever_pieces_they_come` |
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;

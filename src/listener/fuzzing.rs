@@ -1,0 +1,52 @@
+//! The handshake up to where the host is asked, for fuzzing. Nothing is decided here: each step is
+//! the one that a real handshake takes.
+
+use std::time::Duration;
+
+use super::decision::check_upgrade;
+use super::head::{Head, HeadError, read_head};
+use crate::deadline::Deadline;
+use crate::duplex::websocket::Socket;
+
+/// What became of a request head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeadVerdict {
+    /// It asks for a WebSocket in the right way; who asks has not been looked at.
+    Accepted {
+        /// Path and query.
+        target: String,
+        /// What the peer says it is.
+        user_agent: String,
+        /// `Sec-WebSocket-Accept` of the answer.
+        accept: String,
+        /// What came behind the head.
+        rest: Vec<u8>,
+    },
+    /// Answered with this status.
+    Refused(u16),
+    /// The stream ended before the head did.
+    Gone,
+    /// The head did not end in time.
+    Timeout,
+}
+
+/// Reads a head and judges it. `already_read` comes before what the socket gives. Blocks at most for
+/// the limit.
+pub fn judge_head(socket: &Socket, already_read: Vec<u8>, limit: Duration) -> HeadVerdict {
+    let raw = match read_head(socket, already_read, Deadline::after(limit), None) {
+        Ok(raw) => raw,
+        Err(HeadError::Refused(refusal)) => return HeadVerdict::Refused(refusal.status),
+        Err(HeadError::Gone) => return HeadVerdict::Gone,
+        Err(HeadError::Timeout) => return HeadVerdict::Timeout,
+    };
+    let judged = Head::parse(&raw.head).and_then(|head| Ok((check_upgrade(&head)?, head)));
+    match judged {
+        Ok((accept, head)) => HeadVerdict::Accepted {
+            target: head.target,
+            user_agent: head.user_agent,
+            accept,
+            rest: raw.rest,
+        },
+        Err(refusal) => HeadVerdict::Refused(refusal.status),
+    }
+}

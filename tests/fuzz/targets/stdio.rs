@@ -1,0 +1,175 @@
+//! Lines from a plugin's standard output: messages and other output told apart, the same whatever
+//! pieces they come in, the limit held; and messages to it as one line each.
+
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use plugin_runner::Threads;
+use plugin_runner::duplex::stdio::Stdio;
+use plugin_runner::duplex::{Duplex as _, DuplexSettings, Halves, Received};
+use plugin_runner::error::Disconnect;
+use plugin_runner::protocol::jsonrpc::Envelope;
+
+use super::Target;
+use super::json::Json;
+use super::packets::{Cut, arrived};
+use super::random::Random;
+
+pub(crate) const TARGET: Target = Target {
+    name: "stdio",
+    generate,
+    words: &[
+        b"\n",
+        b"\r\n",
+        b"\n\n",
+        b"{}\n",
+        b"{\"id\":1,\"method\":\"x\"}\n",
+        b" \t{",
+        b"}{",
+        b"\0",
+        b"\xff",
+        b"\x0c",
+        b"\xc2\xa0",
+    ],
+    longest: 16 * 1024,
+    check,
+    runs: 2_000,
+};
+
+/// A byte for the limit, one for how it is cut, then the stream.
+fn generate(random: &mut Random) -> Vec<u8> {
+    let mut input = vec![random.byte(), random.byte()];
+    for _ in 0..random.length(8) {
+        match random.below(6) {
+            0 => {
+                let length = random.length(80);
+                input.extend(random.bytes(length));
+            }
+            1 => input.extend(b"listening on :8080"),
+            2 => {
+                let most = random.pick(&[300, 300, 300, 300, 9_000]);
+                let length = random.length(most);
+                input.extend(b"{\"");
+                input.resize(input.len() + length, b'x');
+            }
+            _ => {
+                let mut json = Json::new(random);
+                json.some_of(
+                    &[("id", Json::number), ("method", Json::string)],
+                    &[("params", Json::value), ("result", Json::value)],
+                );
+                let text = json.text.replace('\n', " ");
+                input.extend(text.bytes());
+            }
+        }
+        if !random.one_in(10) {
+            input.extend(random.pick(&["\n", "\n", "\r\n", "\n\n", "\n  \n"]).bytes());
+        }
+    }
+    input
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Message(String),
+    Output(Vec<u8>),
+}
+
+/// How the stream ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Ended,
+    TooLarge,
+}
+
+fn check(input: &[u8]) -> bool {
+    let [limit, cut, bytes @ ..] = input else {
+        return false;
+    };
+    let limit = 16 << (limit % 10);
+    let piece = usize::from(*cut) + 1;
+    let expected = expected(bytes, limit);
+    for cut in [Cut::Whole, Cut::Pieces(piece)] {
+        assert_eq!(read(bytes, cut, limit), expected, "cut {cut:?}");
+    }
+    expected
+        .0
+        .iter()
+        .any(|line| matches!(line, Line::Message(_)))
+}
+
+fn expected(bytes: &[u8], limit: usize) -> (Vec<Line>, End) {
+    let mut lines = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if line.len() > limit {
+            return (lines, End::TooLarge);
+        }
+        let text = std::str::from_utf8(line);
+        match (text, line.trim_ascii().first()) {
+            (_, None) => {}
+            (Ok(text), Some(b'{')) if Envelope::parse(text).is_ok() => {
+                lines.push(Line::Message(text.to_owned()));
+            }
+            _ => lines.push(Line::Output(line.to_vec())),
+        }
+    }
+    (lines, End::Ended)
+}
+
+fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let output = lines.clone();
+    let (stdout, _child) = arrived(bytes, cut);
+    let (mut stdin, to_stdin) = std::io::pipe().expect("pipe");
+    let stdio =
+        Stdio::new(stdout, OwnedFd::from(to_stdin)).with_output(Arc::new(move |line: &[u8]| {
+            output.lock().push(Line::Output(line.to_vec()));
+        }));
+    let threads = Threads::with_limit(1);
+    let mut settings = DuplexSettings::new("fuzz", threads.clone());
+    settings.read_limit = limit;
+    let Halves {
+        mut reader,
+        writer,
+        interrupt,
+    } = Box::new(stdio).split(&settings).expect("split");
+    let mut sent = Vec::new();
+    let end = loop {
+        match reader.receive() {
+            Ok(Received::Message(message)) => {
+                // As a session does with what is no JSON-RPC.
+                if Envelope::parse(&message).is_err() {
+                    assert!(reader.not_a_message(&message));
+                    continue;
+                }
+                let text = message.to_string();
+                // What the pipe takes at once needs no other thread.
+                if sent.len() + text.len() < 4_000 && writer.try_send(&text).is_ok() {
+                    sent.extend(text.bytes().map(|byte| match byte {
+                        b'\r' | b'\n' => b' ',
+                        byte => byte,
+                    }));
+                    sent.push(b'\n');
+                }
+                lines.lock().push(Line::Message(text));
+            }
+            Ok(_) => {}
+            Err(Disconnect::Lost) => break End::Ended,
+            Err(Disconnect::TooLarge { limit: told }) => {
+                assert_eq!(told, limit);
+                break End::TooLarge;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert!(reader.receive().is_err(), "it has ended");
+    drop((reader, writer, interrupt));
+    let mut received = Vec::new();
+    stdin.read_to_end(&mut received).expect("read");
+    assert_eq!(received, sent);
+    assert_eq!(threads.count(), 0, "what fits needs no thread");
+    let lines = std::mem::take(&mut *lines.lock());
+    (lines, end)
+}
