@@ -10,10 +10,10 @@ pub mod duplex;
 pub mod error;
 #[doc(hidden)]
 pub mod fault;
-mod health;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod health;
 mod host;
 mod id;
 pub mod keeper;
@@ -40,8 +40,10 @@ pub use health::Health;
 pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 pub use keeper::{Guarantees, Keeper};
+pub use listener::Listener;
 pub use listener::{HandshakeCounters, Listener};
 pub use process::ExitReason;
+pub use process::{ExitReason, ProcessLimits};
 pub use reaper::policy::RestartPolicy;
 pub use reaper::{EndCause, StopReport};
 pub use runtime::RuntimeProvider;

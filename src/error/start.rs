@@ -28,6 +28,14 @@ pub enum StartError {
     /// A websocket plugin has nowhere to connect to.
     #[error("no address for the plugin to connect to: start a listener or set rpc_base_url")]
     NoAddress,
+    /// A limit could not be put upon the process, which was killed then.
+    #[error("could not limit {limit}: {source}")]
+    Limit {
+        /// The field of [`ProcessLimits`](crate::ProcessLimits), such as `open_files`.
+        limit: &'static str,
+        /// Why.
+        source: Arc<io::Error>,
+    },
     /// Anything else while preparing.
     #[error("could not prepare: {0}")]
     Prepare(#[source] Box<Error>),
@@ -103,14 +111,16 @@ impl StartError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Unpack(error) => error.is_permanent(),
-            Self::NoCommand | Self::NoAddress => true,
+            Self::NoCommand | Self::NoAddress | Self::Limit { .. } => true,
             Self::Spawn { source, .. } => {
                 !matches!(source, SpawnError::Busy(_) | SpawnError::Io(_))
             }
-            // A folder that is not there.
-            Self::Prepare(error) => {
-                matches!(&**error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
-            }
+            Self::Prepare(error) => match &**error {
+                // A folder that is not there.
+                Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+                Error::Setting { .. } => true,
+                _ => false,
+            },
             Self::Cancelled => false,
         }
     }

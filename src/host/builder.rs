@@ -18,6 +18,7 @@ use crate::keeper::{Keeper, KeeperStatus};
 use crate::listener::LiveHandshakes;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
+use crate::process::ProcessLimits;
 use crate::process::descendants::{self, Cookie};
 use crate::protocol::jsonrpc::ResultObject;
 use crate::reaper::Reaper;
@@ -44,6 +45,7 @@ pub struct HostBuilder {
     log_settings: LogSettings,
     output_tap: Option<OutputTap>,
     passed_variables: Vec<String>,
+    process_limits: ProcessLimits,
     rpc_base_url: Option<String>,
     services: Arc<dyn Services>,
     methods: Methods,
@@ -66,6 +68,7 @@ impl Default for HostBuilder {
             log_settings: LogSettings::default(),
             output_tap: None,
             passed_variables: Vec::new(),
+            process_limits: ProcessLimits::default(),
             rpc_base_url: None,
             services: Arc::new(NoServices),
             methods: Methods::default(),
@@ -142,6 +145,13 @@ impl HostBuilder {
     /// `SSL_CERT_DIR`, `XDG_*` and the proxy variables.
     pub fn pass_variable(mut self, name: impl Into<String>) -> Self {
         self.passed_variables.push(name.into());
+        self
+    }
+
+    /// What the process of each supervised plugin may use of the machine, unless its record says
+    /// otherwise. Default: as much as the host.
+    pub fn process_limits(mut self, limits: ProcessLimits) -> Self {
+        self.process_limits = limits;
         self
     }
 
@@ -238,6 +248,7 @@ impl HostBuilder {
         self.policy.validate()?;
         self.health.validate()?;
         self.log_settings.validate()?;
+        self.process_limits.validate()?;
         if let Some(url) = &self.rpc_base_url {
             // Any id and token will do: it is the base that is being checked.
             let (id, token) = (InstallationId::generate(), Token::classify(""));
@@ -252,6 +263,7 @@ impl HostBuilder {
                 self.data.clone(),
                 self.package_limits,
                 self.passed_variables,
+                self.process_limits,
             ))),
             RuntimeProvider::None | RuntimeProvider::Sprites => None,
         };

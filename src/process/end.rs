@@ -4,11 +4,12 @@
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::ExitReason;
 use super::out_of_memory::OutOfMemoryWatch;
+use super::{ExitReason, ProcessLimits};
 
 /// How a process ended, with what the system tells besides the status.
 #[derive(Clone, Debug)]
@@ -17,26 +18,57 @@ pub(crate) struct ProcessEnd {
     /// It left a core file, or whoever takes them got one.
     pub(crate) core_dumped: bool,
     memory: OutOfMemoryWatch,
+    /// The limits that were in force.
+    pub(crate) limits: ProcessLimits,
+    /// Looked at if it was limited.
+    cpu_time: Option<Duration>,
 }
+
+/// How shells and other wrappers report that what they ran was ended by a signal: this and its number.
+const WRAPPED: i32 = 128;
 
 impl ProcessEnd {
     /// `status` is `None` where the system kept none.
-    pub(super) fn new(status: Option<ExitStatus>, memory: OutOfMemoryWatch) -> Self {
+    pub(super) fn new(
+        status: Option<ExitStatus>,
+        memory: OutOfMemoryWatch,
+        limits: ProcessLimits,
+        cpu_time: Option<Duration>,
+    ) -> Self {
         Self {
             exit: status.map_or(ExitReason::Unknown, ExitReason::from),
             core_dumped: status.is_some_and(|status| status.core_dumped()),
             memory,
+            limits,
+            cpu_time,
+        }
+    }
+
+    /// Whether the kernel ended it because it had used up its processor time, under a limit of ours or
+    /// one that the host handed down. To be asked only if nobody else is known to have killed it.
+    pub(crate) fn was_out_of_cpu_time(&self) -> bool {
+        const LIMIT: i32 = Signal::XCPU.as_raw();
+        const KILL: i32 = Signal::KILL.as_raw();
+        match self.exit {
+            ExitReason::Signal(LIMIT) => true,
+            ExitReason::Code(code) => code == WRAPPED + LIMIT,
+            // A program that disregards the first signal gets this one a second later. The limit is
+            // compared and not the second: the kernel judges by another account than it shows.
+            ExitReason::Signal(KILL) | ExitReason::Unknown => {
+                let used = self.cpu_time.zip(self.limits.cpu_time);
+                used.is_some_and(|(used, limit)| used >= limit)
+            }
+            ExitReason::Signal(_) => false,
         }
     }
 
     /// Whether this is an end by a SIGKILL that the kernel counts as its own, for want of memory. To be
     /// asked once, and only if nobody else is known to have killed the process.
     pub(crate) fn was_out_of_memory(&self) -> bool {
-        /// How shells and other wrappers report that what they ran was ended by SIGKILL.
-        const KILLED_BELOW: i32 = 128 + Signal::KILL.as_raw();
+        const KILL: i32 = Signal::KILL.as_raw();
         let killed = match self.exit {
-            ExitReason::Signal(signal) => signal == Signal::KILL.as_raw(),
-            ExitReason::Code(code) => code == KILLED_BELOW,
+            ExitReason::Signal(signal) => signal == KILL,
+            ExitReason::Code(code) => code == WRAPPED + KILL,
             // The status is lost, but not the count.
             ExitReason::Unknown => true,
         };
@@ -59,23 +91,39 @@ impl fmt::Display for ProcessEnd {
 mod tests {
     use super::*;
 
+    /// The end with this raw status.
+    fn end(status: Option<i32>, limits: ProcessLimits, used: Option<Duration>) -> ProcessEnd {
+        let status = status.map(ExitStatus::from_raw);
+        ProcessEnd::new(status, OutOfMemoryWatch::default(), limits, used)
+    }
+
     #[test]
     fn a_core_is_told_as_the_seed_tells_it() {
         const CORE: i32 = 0x80;
-        let end = |status: Option<i32>| {
-            let status = status.map(ExitStatus::from_raw);
-            ProcessEnd::new(status, OutOfMemoryWatch::default()).to_string()
-        };
-        assert_eq!(end(Some(6 | CORE)), "signal: aborted (core dumped)");
-        assert_eq!(end(Some(6)), "signal: aborted");
-        assert_eq!(end(Some(3 << 8)), "exit status 3");
-        assert_eq!(end(None), "exit status unknown");
+        let text = |status| end(status, ProcessLimits::default(), None).to_string();
+        assert_eq!(text(Some(6 | CORE)), "signal: aborted (core dumped)");
+        assert_eq!(text(Some(6)), "signal: aborted");
+        assert_eq!(text(Some(3 << 8)), "exit status 3");
+        assert_eq!(text(None), "exit status unknown");
     }
 
     #[test]
     fn an_end_without_a_counter_is_not_put_down_to_memory() {
-        let status = Some(ExitStatus::from_raw(9));
-        let end = ProcessEnd::new(status, OutOfMemoryWatch::default());
-        assert!(!end.was_out_of_memory());
+        assert!(!end(Some(9), ProcessLimits::default(), None).was_out_of_memory());
+    }
+
+    #[test]
+    fn a_kill_is_put_down_to_processor_time_only_when_that_was_used_up() {
+        let second = Some(Duration::from_secs(1));
+        let limits = ProcessLimits::default().with_cpu_time(second);
+        let used_up = |status, used| end(Some(status), limits.clone(), used).was_out_of_cpu_time();
+        assert!(used_up(24, None));
+        assert!(used_up((128 + 24) << 8, None));
+        assert!(used_up(9, Some(Duration::from_millis(1990))));
+        assert!(!used_up(9, Some(Duration::from_millis(990))));
+        assert!(!used_up(15, Some(Duration::from_millis(1990))));
+        assert!(!used_up(1 << 8, Some(Duration::from_millis(1990))));
+        let unlimited = end(Some(9), ProcessLimits::default(), None);
+        assert!(!unlimited.was_out_of_cpu_time());
     }
 }

@@ -7,10 +7,12 @@
 //! system has no pidfd each [`ExitWatch`] has a thread that waits.
 
 mod command;
+mod cpu_time;
 pub(crate) mod descendants;
 mod end;
 mod environment;
 mod exit;
+mod limits;
 mod out_of_memory;
 
 use std::ffi::OsString;
@@ -25,6 +27,8 @@ pub(crate) use end::ProcessEnd;
 pub(crate) use environment::Environment;
 pub use exit::ExitReason;
 pub(crate) use exit::ExitWatch;
+pub(crate) use limits::Limited;
+pub use limits::ProcessLimits;
 
 use crate::error::StartError;
 use crate::thread::Threads;
@@ -41,6 +45,7 @@ pub(crate) struct ProcessCommand {
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// Whether stdin is a pipe of ours; else it is null.
     pub(crate) stdin: bool,
+    pub(crate) limits: ProcessLimits,
 }
 
 /// The host's ends of a child's pipes.
@@ -59,6 +64,8 @@ pub(crate) struct Process {
     pid: Pid,
     watch: ExitWatch,
     memory: OutOfMemoryWatch,
+    /// Those in force.
+    limits: ProcessLimits,
     reaped: bool,
 }
 
@@ -98,13 +105,17 @@ impl Process {
         let pid = Pid::from_child(&child);
         match ExitWatch::new(pid, threads) {
             Ok(watch) => {
-                let process = Self {
+                let mut process = Self {
                     child,
                     pid,
                     watch,
                     memory: OutOfMemoryWatch::new(pid),
+                    limits: ProcessLimits::default(),
                     reaped: false,
                 };
+                // From outside, and so a moment late: see `ProcessLimits`. On failure the process is
+                // killed by being dropped.
+                process.limits = command.limits.apply(pid)?;
                 Ok((process, pipes))
             }
             Err(error) => {
@@ -149,6 +160,9 @@ impl Process {
 
     fn reap(&mut self) -> ProcessEnd {
         self.reaped = true;
+        // The account is gone with the zombie. Nobody asks for it without a limit.
+        let limited = self.limits.cpu_time.is_some();
+        let cpu_time = limited.then(|| cpu_time::cpu_time(self.pid)).flatten();
         let status = match self.child.wait() {
             Ok(status) => Some(status),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
@@ -159,7 +173,12 @@ impl Process {
                 None
             }
         };
-        ProcessEnd::new(status, std::mem::take(&mut self.memory))
+        ProcessEnd::new(
+            status,
+            std::mem::take(&mut self.memory),
+            std::mem::take(&mut self.limits),
+            cpu_time,
+        )
     }
 }
 

@@ -25,6 +25,9 @@ pub enum EndCause {
     /// `could_not_prepare`: anything else that was missing for a run, such as a folder, a thread or an
     /// address to connect to.
     CouldNotPrepare,
+    /// `could_not_limit`: one of its [`ProcessLimits`](crate::ProcessLimits) could not be had, and the
+    /// process was killed at once; `limit` in the details names it.
+    CouldNotLimit,
     /// `exited`: the process ended by itself, with an exit code, or with a status that the system did
     /// not keep.
     Exited,
@@ -33,6 +36,8 @@ pub enum EndCause {
     /// `out_of_memory`: the process was killed, and the kernel counts that it killed for want of
     /// memory.
     OutOfMemory,
+    /// `cpu_time`: the process had used up the processor time that its limit gave it.
+    CpuTime,
     /// `never_connected`: the process was not connected within the connect timeout, or over stdio had
     /// not answered the first ping, and was killed.
     NeverConnected,
@@ -56,9 +61,11 @@ impl EndCause {
             Self::CouldNotUnpack => "could_not_unpack",
             Self::CouldNotSpawn => "could_not_spawn",
             Self::CouldNotPrepare => "could_not_prepare",
+            Self::CouldNotLimit => "could_not_limit",
             Self::Exited => "exited",
             Self::KilledBySignal => "killed_by_signal",
             Self::OutOfMemory => "out_of_memory",
+            Self::CpuTime => "cpu_time",
             Self::NeverConnected => "never_connected",
             Self::ConnectionLost => "connection_lost",
             Self::Unresponsive => "unresponsive",
@@ -108,6 +115,8 @@ pub(crate) enum Cause {
     Exited,
     /// The kernel killed it for want of memory.
     OutOfMemory,
+    /// The kernel ended it because its processor time was used up.
+    CpuTime,
     /// It did not connect, or over stdio answer the first ping, in time, and was killed.
     NeverConnected {
         limit: Duration,
@@ -157,12 +166,14 @@ impl Failure {
             Cause::Start(StartError::Spawn { .. } | StartError::NoCommand) => {
                 EndCause::CouldNotSpawn
             }
+            Cause::Start(StartError::Limit { .. }) => EndCause::CouldNotLimit,
             Cause::Start(_) => EndCause::CouldNotPrepare,
             Cause::Exited => match self.exit() {
                 Some(ExitReason::Signal(_)) => EndCause::KilledBySignal,
                 _ => EndCause::Exited,
             },
             Cause::OutOfMemory => EndCause::OutOfMemory,
+            Cause::CpuTime => EndCause::CpuTime,
             Cause::NeverConnected { .. } => EndCause::NeverConnected,
             Cause::ConnectionLost { .. } => EndCause::ConnectionLost,
             Cause::Unresponsive(_) => EndCause::Unresponsive,
@@ -180,11 +191,15 @@ impl fmt::Display for Failure {
         match (&self.cause, end) {
             (Cause::Start(error), _) => write!(f, "{error}"),
             (Cause::Exited, Some(end)) => write!(f, "{end}"),
-            (Cause::Exited, None) => f.write_str("ended"),
             (Cause::OutOfMemory, Some(end)) => {
                 write!(f, "out of memory: killed by the kernel ({end})")
             }
-            (Cause::OutOfMemory, None) => f.write_str("out of memory: killed by the kernel"),
+            (Cause::CpuTime, Some(end)) => match end.limits.cpu_time {
+                Some(limit) => write!(f, "used up its processor time of {limit:?} ({end})"),
+                None => write!(f, "used up its processor time ({end})"),
+            },
+            // Without a process none of these comes about.
+            (Cause::Exited | Cause::OutOfMemory | Cause::CpuTime, None) => f.write_str("ended"),
             (Cause::NeverConnected { limit, transport }, _) => {
                 let missing = match transport {
                     Transport::WebSocket => "connect",

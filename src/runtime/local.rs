@@ -9,7 +9,7 @@ use super::{Preparation, Runtime};
 use crate::error::{Error, Result, StartError};
 use crate::id::InstallationId;
 use crate::package::{self, Archive, PackageLimits};
-use crate::process::{Environment, ProcessCommand, descendants, resolve};
+use crate::process::{Environment, ProcessCommand, ProcessLimits, descendants, resolve};
 use crate::protocol::manifest::Transport;
 use crate::store::{PluginKind, Source};
 
@@ -26,6 +26,8 @@ pub(crate) struct LocalRuntime {
     package_limits: PackageLimits,
     /// Names of the host's variables that plugins get beyond the allowlist.
     passed_variables: Vec<String>,
+    /// For plugins whose records say nothing else.
+    process_limits: ProcessLimits,
 }
 
 impl LocalRuntime {
@@ -33,11 +35,13 @@ impl LocalRuntime {
         data: PathBuf,
         package_limits: PackageLimits,
         passed_variables: Vec<String>,
+        process_limits: ProcessLimits,
     ) -> Self {
         Self {
             data,
             package_limits,
             passed_variables,
+            process_limits,
         }
     }
 
@@ -89,6 +93,8 @@ impl Runtime for LocalRuntime {
         if record.manifest.command.is_empty() {
             return Err(StartError::NoCommand);
         }
+        let own_limits = &record.overrides.process_limits;
+        own_limits.validate().map_err(prepare)?;
         let root = installation_folder(&self.data, record.id).map_err(prepare)?;
         let working_directory = self.working_directory(preparation, &root)?;
         let data = package::data_folder(&root).map_err(|error| prepare(error.into()))?;
@@ -121,6 +127,7 @@ impl Runtime for LocalRuntime {
             working_directory,
             environment: environment.into_variables(),
             stdin: record.manifest.transport == Transport::Stdio,
+            limits: own_limits.or(&self.process_limits),
         })
     }
 }

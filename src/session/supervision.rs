@@ -17,7 +17,7 @@ use crate::error::{Disconnect, Error, Result, StartError, TokenError};
 use crate::id::InstallationId;
 use crate::plugin_log::pump::pump;
 use crate::plugin_log::{LogStream, LogTap, PluginLog};
-use crate::process::{ExitReason, Pipes, ProcessCommand};
+use crate::process::{ExitReason, Limited, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
     Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition, WardId,
@@ -286,7 +286,15 @@ impl SupervisedCharge {
         failure: &Failure,
         restarting_after: Option<Duration>,
     ) -> (Arc<str>, Map<String, Value>) {
-        let message = failure.to_string();
+        let output = self.0.log.lock().as_ref().map(|log| log.tail());
+        let output = output.unwrap_or_default();
+        let suspect = suspected_limit(failure, &output);
+        let message = match &suspect {
+            Some((_, limit)) => {
+                format!("{failure}; by its last output it may have hit its limit of {limit}")
+            }
+            None => failure.to_string(),
+        };
         let mut details = Map::new();
         let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
         put("runtime_provider", self.0.context.provider.as_str().into());
@@ -301,6 +309,9 @@ impl SupervisedCharge {
             && let Some(word) = spawn_word(error)
         {
             put("spawn_error", word.into());
+        }
+        if let Cause::Start(StartError::Limit { limit, .. }) = &failure.cause {
+            put("limit", (*limit).into());
         }
         put("restarts", failure.restarts.into());
         // The first start is an attempt too.
@@ -328,8 +339,14 @@ impl SupervisedCharge {
             }
             put("pid", process.pid.into());
             put("uptime_seconds", process.uptime.as_secs_f64().into());
-            let output = self.0.log.lock().as_ref().map(|log| log.tail());
-            put("output", json!(output.unwrap_or_default()));
+            let limits = end.limits.to_json();
+            if !limits.is_empty() {
+                put("limits", limits.into());
+            }
+            if let Some((limited, _)) = suspect {
+                put("suspected_limit", limited.as_str().into());
+            }
+            put("output", json!(output));
         }
         (message.into(), details)
     }
@@ -356,6 +373,13 @@ impl SupervisedCharge {
         let limit = self.0.context.limits.restart_history;
         state.history.push(end, limit);
     }
+}
+
+/// The limit that a process which failed by itself speaks of in its last lines, also in words.
+fn suspected_limit(failure: &Failure, output: &[String]) -> Option<(Limited, String)> {
+    let end = &failure.process.as_ref()?.end;
+    let failed = matches!(failure.cause, Cause::Exited) && !end.exit.is_clean();
+    failed.then(|| end.limits.suspect(output)).flatten()
 }
 
 /// Why nothing was spawned, in a word, if that is what went wrong.

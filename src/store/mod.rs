@@ -15,6 +15,7 @@ use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::health::Health;
 use crate::id::InstallationId;
+use crate::process::ProcessLimits;
 use crate::protocol::access::AccessShape;
 use crate::protocol::manifest::Manifest;
 use crate::state::{ActiveState, PluginMode};
@@ -76,6 +77,8 @@ pub struct Overrides {
     /// [`Limits::inbound_per_second`](crate::Limits::inbound_per_second) says; 0 is no limit. A
     /// change counts from the next connection on.
     pub inbound_per_second: Option<u32>,
+    /// What its process may use; where it says nothing, the host's limits count.
+    pub process_limits: ProcessLimits,
 }
 
 impl Record {
@@ -159,6 +162,13 @@ impl Record {
     #[must_use]
     pub fn with_inbound_per_second(mut self, messages: u32) -> Self {
         self.overrides.inbound_per_second = Some(messages);
+        self
+    }
+
+    /// Sets what the process may use.
+    #[must_use]
+    pub fn with_process_limits(mut self, limits: ProcessLimits) -> Self {
+        self.overrides.process_limits = limits;
         self
     }
 

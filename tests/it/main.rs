@@ -21,6 +21,8 @@ mod hostile_replies;
 mod life_cycle;
 // The output of plugins.
 mod logs;
+// What a plugin's process may use of the machine.
+mod process_limits;
 // A plugin in Python over stdio.
 mod python_stdio;
 // A plugin in Python over a WebSocket, as strict as the SDK.

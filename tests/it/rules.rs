@@ -89,6 +89,8 @@
 //! | 6 | `a_plugin_that_never_reads_does_not_hold_up_the_shutdown` |
 //! | 6 | `random_operations_break_no_rule` |
 //! | 6 | `an_offence_of_one_plugin_is_not_noticed_by_another` |
+//! | 6 | `all_limits_are_put_upon_the_process_and_told_with_its_end` |
+//! | 6 | `a_plugin_that_uses_up_its_processor_time_is_ended_for_that` |
 //! | 7, fail closed, and say which | `an_error_from_the_plugin_is_told_with_its_code` |
 //! | 7 | `an_answer_that_cannot_be_read_is_an_error_of_its_own` |
 //! | 7 | `params_that_cannot_be_sent_are_refused_and_nothing_is_written` |
@@ -107,6 +109,8 @@
 //! | 7 | `what_keeps_a_process_from_being_spawned_has_a_word` |
 //! | 7 | `who_was_killed_by_the_host_is_told_why_with_all_that_is_known` |
 //! | 7 | `a_plugin_that_the_kernel_kills_for_want_of_memory_is_told_as_that` |
+//! | 7 | `a_plugin_that_runs_into_its_memory_limit_is_suspected_of_it` |
+//! | 7 | `a_limit_that_cannot_be_had_is_named_and_the_process_killed` |
 //! | 8, least given | `the_environment_is_the_allowlist_and_what_is_added` |
 //! | 8 | `secrets_of_the_host_are_not_passed_on` |
 //! | 8 | `no_descriptor_of_the_host_is_inherited` |

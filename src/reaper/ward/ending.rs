@@ -146,7 +146,9 @@ impl Ward {
             End::Crash
         };
         let by_itself = || {
-            if ended.process.end.was_out_of_memory() {
+            if ended.process.end.was_out_of_cpu_time() {
+                Cause::CpuTime
+            } else if ended.process.end.was_out_of_memory() {
                 Cause::OutOfMemory
             } else {
                 Cause::Exited

@@ -1,0 +1,385 @@
+//! `ProcessLimits`: what one plugin's process may use of the machine, how that is put upon it from
+//! outside, and what its last words say of having run into it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result, StartError};
+use crate::settings::settings;
+
+settings! {
+    /// What a supervised plugin's process may use. Each limit is optional; what has none is as the host
+    /// handed it down. For all plugins with
+    /// [`HostBuilder::process_limits`](crate::HostBuilder::process_limits), and for one in
+    /// [`Overrides`](crate::store::Overrides), where the greatest possible value (`u64::MAX`,
+    /// `Duration::MAX`) lifts the host's limit. Where what the host itself may have is less, that counts.
+    ///
+    /// ```
+    /// use plugin_runner::{Host, ProcessLimits};
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// let limits = ProcessLimits::default()
+    ///     .with_memory(Some(512 << 20))
+    ///     .with_open_files(Some(256));
+    /// let host = Host::builder().process_limits(limits).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The limits are the kernel's (`setrlimit`, `setpriority`), and hold for each process of a plugin
+    /// by itself: its children inherit them, and have what they use counted anew. They are put upon the
+    /// process from outside right after it was spawned, so for the first instants, usually well under a
+    /// millisecond, it runs without them; what it has by then it keeps. When one cannot be had, the
+    /// process is killed and the start fails with
+    /// [`StartError::Limit`](crate::error::StartError::Limit).
+    ///
+    /// A limit on the umask is not among them: a process's umask can be set by nobody but itself. A
+    /// plugin inherits the host's.
+    ///
+    /// Linux only, except for `nice`; elsewhere a start with any other limit fails.
+    pub struct ProcessLimits {
+        /// Address space, in bytes: all that is mapped, used or not, so a good deal more than what the
+        /// process really takes. Over it, allocations fail within the program. Default none.
+        memory, with_memory: Option<u64> = None;
+        /// Processor time of all of the process's threads together, rounded up to whole seconds. At the
+        /// limit the process gets SIGXCPU, and a second later SIGKILL; its cause of death is then
+        /// [`EndCause::CpuTime`](crate::EndCause::CpuTime). Default none.
+        cpu_time, with_cpu_time: Option<Duration> = None;
+        /// Processes and threads of the user that the plugin runs as, those of others than the plugin
+        /// included. Over it, new ones fail. Root is exempt. Default none.
+        processes, with_processes: Option<u64> = None;
+        /// Descriptors that are open at once: one more than the greatest that can be had. Default none.
+        open_files, with_open_files: Option<u64> = None;
+        /// Size of a core file, in bytes; 0 for none. Default none: as the host handed it down.
+        core_size, with_core_size: Option<u64> = None;
+        /// Priority on the processor, from -20, which goes before all others and needs privileges, to 19,
+        /// which lets all others go first. Default none: the host's own.
+        nice, with_nice: Option<i32> = None;
+    }
+}
+
+/// A limit whose name the details use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limited {
+    Memory,
+    Processes,
+    OpenFiles,
+}
+
+/// What programs say in their last lines when a limit was in their way, in lower case. The less a text
+/// can mean anything else, the earlier it stands.
+const LAST_WORDS: [(Limited, &[&str]); 3] = [
+    (Limited::OpenFiles, &["too many open files", "emfile"]),
+    (
+        Limited::Memory,
+        &[
+            "memoryerror",
+            "out of memory",
+            "cannot allocate memory",
+            "memory allocation of",
+            "bad_alloc",
+            "not enough memory",
+            "failed to allocate",
+            "enomem",
+        ],
+    ),
+    (
+        Limited::Processes,
+        &[
+            "resource temporarily unavailable",
+            "can't start new thread",
+            "cannot fork",
+            "failed to create new os thread",
+            "eagain",
+        ],
+    ),
+];
+
+impl Limited {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Processes => "processes",
+            Self::OpenFiles => "open_files",
+        }
+    }
+}
+
+impl ProcessLimits {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let refuse = |name, problem: &str| {
+            Err(Error::Setting {
+                name,
+                problem: problem.into(),
+            })
+        };
+        for (name, limit) in [
+            ("memory", self.memory),
+            ("processes", self.processes),
+            ("open_files", self.open_files),
+        ] {
+            if limit == Some(0) {
+                return refuse(name, "must be at least one, or none");
+            }
+        }
+        if self.cpu_time == Some(Duration::ZERO) {
+            return refuse("cpu_time", "must be longer than zero, or none");
+        }
+        if self.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+            return refuse("nice", "must be from -20 to 19");
+        }
+        Ok(())
+    }
+
+    /// These limits, and for what has none here those of `defaults`.
+    pub(crate) fn or(&self, defaults: &Self) -> Self {
+        let number = |own: Option<u64>, default: Option<u64>| {
+            own.or(default).filter(|limit| *limit != u64::MAX)
+        };
+        Self {
+            memory: number(self.memory, defaults.memory),
+            cpu_time: self
+                .cpu_time
+                .or(defaults.cpu_time)
+                .filter(|limit| *limit != Duration::MAX),
+            processes: number(self.processes, defaults.processes),
+            open_files: number(self.open_files, defaults.open_files),
+            core_size: number(self.core_size, defaults.core_size),
+            nice: self.nice.or(defaults.nice),
+        }
+    }
+
+    /// Puts the limits upon a child that has just been spawned; gives those that are in force then.
+    ///
+    /// # Errors
+    /// [`StartError::Limit`] names the one that could not be had.
+    pub(crate) fn apply(&self, pid: Pid) -> Result<Self, StartError> {
+        let mut in_force = self.clone();
+        system::apply(pid, &mut in_force)?;
+        if let Some(nice) = self.nice {
+            let result = rustix::process::setpriority_process(Some(pid), nice);
+            unless_gone("nice", result)?;
+        }
+        Ok(in_force)
+    }
+
+    /// For error details: the limits by name; times in seconds.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        let numbers = [
+            ("memory", self.memory),
+            ("cpu_time", self.cpu_time.map(whole_seconds)),
+            ("processes", self.processes),
+            ("open_files", self.open_files),
+            ("core_size", self.core_size),
+        ];
+        let numbers = numbers
+            .into_iter()
+            .filter_map(|(name, limit)| Some((name.to_owned(), limit?.into())));
+        let nice = self.nice.map(|nice| ("nice".to_owned(), nice.into()));
+        numbers.chain(nice).collect()
+    }
+
+    /// The limit in force that the last lines of output speak of, newest line first, and the limit in
+    /// words.
+    pub(crate) fn suspect(&self, output: &[String]) -> Option<(Limited, String)> {
+        output.iter().rev().find_map(|line| {
+            let line = line.to_lowercase();
+            LAST_WORDS.iter().find_map(|(limited, texts)| {
+                let words = match limited {
+                    Limited::Memory => format!("{} bytes of memory", self.memory?),
+                    Limited::Processes => format!("{} processes", self.processes?),
+                    Limited::OpenFiles => format!("{} open files", self.open_files?),
+                };
+                let spoken_of = texts.iter().any(|text| line.contains(text));
+                spoken_of.then_some((*limited, words))
+            })
+        })
+    }
+}
+
+/// Rounded up: the kernel counts in whole seconds.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs()
+        .saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+/// A process that is gone already needs no limits.
+fn unless_gone<T>(limit: &'static str, result: rustix::io::Result<T>) -> Result<(), StartError> {
+    match result {
+        Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(failed(limit, error.into())),
+    }
+}
+
+fn failed(limit: &'static str, error: io::Error) -> StartError {
+    StartError::Limit {
+        limit,
+        source: Arc::new(error),
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    //! Limits from outside.
+
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    use super::{Duration, ProcessLimits, StartError, unless_gone, whole_seconds};
+
+    pub(super) fn apply(pid: Pid, limits: &mut ProcessLimits) -> Result<(), StartError> {
+        let numbers = [
+            ("memory", Resource::As, &mut limits.memory),
+            ("processes", Resource::Nproc, &mut limits.processes),
+            ("open_files", Resource::Nofile, &mut limits.open_files),
+            ("core_size", Resource::Core, &mut limits.core_size),
+        ];
+        for (name, resource, limit) in numbers {
+            if let Some(limit) = limit {
+                *limit = at_most(*limit, getrlimit(resource).maximum);
+                // Both, so that the plugin cannot raise it again.
+                set(pid, name, resource, *limit, *limit)?;
+            }
+        }
+        if let Some(limit) = &mut limits.cpu_time {
+            let inherited = getrlimit(Resource::Cpu).maximum;
+            let seconds = at_most(whole_seconds(*limit), inherited);
+            *limit = Duration::from_secs(seconds);
+            // The signal at the limit can be caught, to end in order; the second one cannot.
+            let last = at_most(seconds.saturating_add(1), inherited);
+            set(pid, "cpu_time", Resource::Cpu, seconds, last)?;
+        }
+        Ok(())
+    }
+
+    /// What the host itself may have is never exceeded, privileges or not.
+    pub(super) fn at_most(limit: u64, inherited: Option<u64>) -> u64 {
+        inherited.map_or(limit, |inherited| limit.min(inherited))
+    }
+
+    fn set(
+        pid: Pid,
+        name: &'static str,
+        resource: Resource,
+        current: u64,
+        maximum: u64,
+    ) -> Result<(), StartError> {
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: Some(maximum),
+        };
+        unless_gone(name, prlimit(Some(pid), resource, limit))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    //! No limits can be put upon another process.
+
+    use rustix::process::Pid;
+
+    use super::{ProcessLimits, StartError, failed, io};
+
+    pub(super) fn apply(_: Pid, limits: &mut ProcessLimits) -> Result<(), StartError> {
+        let wanted = limits.to_json();
+        for name in ["memory", "cpu_time", "processes", "open_files", "core_size"] {
+            if wanted.contains_key(name) {
+                return Err(failed(name, io::ErrorKind::Unsupported.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let none = ProcessLimits::default();
+        none.validate().unwrap();
+        let problem = |limits: ProcessLimits| limits.validate().unwrap_err().to_string();
+        assert_eq!(
+            problem(none.clone().with_open_files(Some(0))),
+            "setting open_files: must be at least one, or none"
+        );
+        assert_eq!(
+            problem(none.clone().with_cpu_time(Some(Duration::ZERO))),
+            "setting cpu_time: must be longer than zero, or none"
+        );
+        assert_eq!(
+            problem(none.clone().with_nice(Some(20))),
+            "setting nice: must be from -20 to 19"
+        );
+        none.with_core_size(Some(0)).validate().unwrap();
+    }
+
+    #[test]
+    fn a_plugins_own_limits_go_before_the_hosts_and_can_lift_them() {
+        let host = ProcessLimits::default()
+            .with_memory(Some(1000))
+            .with_open_files(Some(100))
+            .with_cpu_time(Some(Duration::from_secs(5)))
+            .with_nice(Some(5));
+        let own = ProcessLimits::default()
+            .with_memory(Some(u64::MAX))
+            .with_open_files(Some(50))
+            .with_cpu_time(Some(Duration::MAX))
+            .with_core_size(Some(0));
+        let both = own.or(&host);
+        assert_eq!(
+            Value::from(both.to_json()),
+            json!({"open_files": 50, "core_size": 0, "nice": 5})
+        );
+        assert_eq!(ProcessLimits::default().or(&host), host);
+    }
+
+    #[test]
+    fn times_are_rounded_up_to_whole_seconds() {
+        let limits = ProcessLimits::default().with_cpu_time(Some(Duration::from_millis(1001)));
+        assert_eq!(Value::from(limits.to_json()), json!({"cpu_time": 2}));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_host_itself_may_have_is_not_exceeded() {
+        assert_eq!(system::at_most(100, None), 100);
+        assert_eq!(system::at_most(100, Some(50)), 50);
+        assert_eq!(system::at_most(100, Some(500)), 100);
+    }
+
+    #[test]
+    fn last_words_are_held_against_limits_in_force_only() {
+        let suspect = |limits: &ProcessLimits, output: &[&str]| {
+            let output: Vec<String> = output.iter().map(|&line| line.to_owned()).collect();
+            limits.suspect(&output)
+        };
+        let none = ProcessLimits::default();
+        let said = ["OSError: [Errno 24] Too many open files: 'x'"];
+        assert_eq!(suspect(&none, &said), None);
+        let files = none.clone().with_open_files(Some(9));
+        assert_eq!(
+            suspect(&files, &said),
+            Some((Limited::OpenFiles, "9 open files".to_owned()))
+        );
+        assert_eq!(suspect(&files, &["all is well"]), None);
+        let memory = files.with_memory(Some(7)).with_processes(Some(3));
+        for line in [
+            "MemoryError",
+            "fatal error: runtime: out of memory",
+            "memory allocation of 8 bytes failed",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+        ] {
+            let (limited, words) = suspect(&memory, &["Too many open files", line]).unwrap();
+            assert_eq!((limited, &*words), (Limited::Memory, "7 bytes of memory"));
+        }
+        let (limited, _) = suspect(&memory, &["sh: 0: Cannot fork"]).unwrap();
+        assert_eq!(limited, Limited::Processes);
+    }
+}
