@@ -122,6 +122,12 @@ pub(super) fn old_logs(directory: &Path) -> io::Result<Vec<Stamp>> {
     Ok(stamps)
 }
 
+/// Bytes in an old log; none if it is not there.
+pub(super) fn old_length(directory: &Path, stamp: Stamp) -> Option<u64> {
+    let metadata = fs::symlink_metadata(directory.join(stamp.file_name())).ok()?;
+    Some(metadata.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::scratch::Scratch;

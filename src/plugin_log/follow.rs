@@ -52,6 +52,28 @@ pub struct Gap {
     /// writer, and the very file that was being read is gone (then possibly nothing is missing), or
     /// a file was made shorter.
     pub files: Option<u64>,
+    /// How many bytes. `None` when [`files`](Self::files) is, or when a file was deleted before
+    /// anybody saw how long it was.
+    pub bytes: Option<u64>,
+}
+
+impl Gap {
+    const UNKNOWN: Self = Self {
+        files: None,
+        bytes: None,
+    };
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.files, self.bytes) {
+            (_, Some(1)) => f.write_str("1 byte is missing"),
+            (_, Some(bytes)) => write!(f, "{bytes} bytes are missing"),
+            (Some(1), None) => f.write_str("1 file is missing"),
+            (Some(files), None) => write!(f, "{files} files are missing"),
+            (None, None) => f.write_str("something may be missing"),
+        }
+    }
 }
 
 enum Trail {
@@ -135,22 +157,26 @@ impl Follower {
                 // Somebody made the file shorter instead of rotating it.
                 reading.position = 0;
                 self.lines.end();
-                self.gap = Some(Gap { files: None });
+                self.gap = Some(Gap::UNKNOWN);
                 return Ok(true);
             }
             if !ended {
                 return Ok(false);
             }
         }
-        let Some(Next { file, missing }) = self.trail.advance()? else {
+        let position = self.reading.as_ref().map_or(0, |reading| reading.position);
+        let Some(Next { file, missing }) = self.trail.advance(position)? else {
             return Ok(false);
         };
         // The last line of the file before may have no end, if its writer died while writing it.
         self.lines.end();
         self.gap = match missing {
             Missing::None => None,
-            Missing::Files(count) => Some(Gap { files: Some(count) }),
-            Missing::Unknown => Some(Gap { files: None }),
+            Missing::Files { count, bytes } => Some(Gap {
+                files: Some(count),
+                bytes,
+            }),
+            Missing::Unknown => Some(Gap::UNKNOWN),
         };
         self.reading = Some(Reading { file, position: 0 });
         Ok(true)
@@ -174,9 +200,9 @@ impl Trail {
         }
     }
 
-    fn advance(&mut self) -> io::Result<Option<Next>> {
+    fn advance(&mut self, position: u64) -> io::Result<Option<Next>> {
         match self {
-            Self::Live(trail) => trail.advance(),
+            Self::Live(trail) => trail.advance(position),
             Self::Directory(trail) => trail.advance(),
         }
     }

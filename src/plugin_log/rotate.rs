@@ -17,21 +17,31 @@ use super::stamp::Stamp;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     /// Oldest first.
-    pub(super) old: VecDeque<(u64, Stamp)>,
+    pub(super) old: VecDeque<(Place, Stamp)>,
     /// None while it cannot be opened.
-    pub(super) current: Option<(u64, Arc<LogFile>)>,
+    pub(super) current: Option<(Place, Arc<LogFile>)>,
     /// The highest sequence number given so far.
     last_sequence: u64,
 }
 
+/// Where a file stands among all files of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) sequence: u64,
+    /// Bytes in the files before it, since the log was opened and counting what it found there.
+    pub(super) start: u64,
+}
+
 impl Files {
-    /// The sequence number before that of the oldest file.
-    pub(super) fn before_first(&self) -> u64 {
-        let oldest = self.old.front().map(|(sequence, _)| *sequence);
-        let current = self.current.as_ref().map(|(sequence, _)| *sequence);
-        oldest
-            .or(current)
-            .map_or(self.last_sequence, |sequence| sequence - 1)
+    /// The place before that of the oldest file, as if an empty one had been there.
+    pub(super) fn before_first(&self) -> Place {
+        let oldest = self.old.front().map(|(place, _)| *place);
+        let current = self.current.as_ref().map(|(place, _)| *place);
+        let first = oldest.or(current);
+        Place {
+            sequence: first.map_or(self.last_sequence, |place| place.sequence - 1),
+            start: first.map_or(0, |place| place.start),
+        }
     }
 }
 
@@ -44,6 +54,8 @@ pub(super) struct RotatingFile {
     files: Files,
     files_changed: bool,
     last_stamp: Option<Stamp>,
+    /// Bytes in the files before the current one.
+    start: u64,
     /// Bytes in the current file.
     size: u64,
     /// Whether the current file ends within a line.
@@ -61,7 +73,12 @@ struct Outage {
 impl RotatingFile {
     /// Opens the log in a folder; makes both if need be, and removes old logs over the number kept.
     pub(super) fn open(directory: &Path, settings: &LogSettings) -> io::Result<Self> {
-        let old: VecDeque<(u64, Stamp)> = (1..).zip(file::old_logs(directory)?).collect();
+        let mut old = VecDeque::new();
+        let mut start = 0;
+        for (sequence, stamp) in (1..).zip(file::old_logs(directory)?) {
+            old.push_back((Place { sequence, start }, stamp));
+            start += file::old_length(directory, stamp).unwrap_or_default();
+        }
         let last = old.back().copied();
         let mut this = Self {
             directory: directory.to_owned(),
@@ -71,10 +88,11 @@ impl RotatingFile {
             files: Files {
                 old,
                 current: None,
-                last_sequence: last.map_or(0, |(sequence, _)| sequence),
+                last_sequence: last.map_or(0, |(place, _)| place.sequence),
             },
             files_changed: true,
             last_stamp: last.map(|(_, stamp)| stamp),
+            start,
             size: 0,
             torn: false,
             outage: None,
@@ -185,6 +203,7 @@ impl RotatingFile {
     fn open_current(&mut self) -> io::Result<()> {
         self.files.current = None;
         self.files_changed = true;
+        self.start += std::mem::take(&mut self.size);
         let current = match LogFile::append_to(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 DirBuilder::new()
@@ -198,7 +217,11 @@ impl RotatingFile {
         self.size = current.length()?;
         self.torn = current.is_torn()?;
         self.files.last_sequence += 1;
-        self.files.current = Some((self.files.last_sequence, Arc::new(current)));
+        let place = Place {
+            sequence: self.files.last_sequence,
+            start: self.start,
+        };
+        self.files.current = Some((place, Arc::new(current)));
         Ok(())
     }
 
@@ -206,8 +229,8 @@ impl RotatingFile {
         let stamp = Stamp::now_after(self.last_stamp);
         fs::rename(&self.path, self.directory.join(stamp.file_name()))?;
         self.last_stamp = Some(stamp);
-        if let Some((sequence, _)) = self.files.current.take() {
-            self.files.old.push_back((sequence, stamp));
+        if let Some((place, _)) = self.files.current.take() {
+            self.files.old.push_back((place, stamp));
         }
         // Before the new file is made, which may need the room.
         self.remove_oldest();
@@ -367,9 +390,9 @@ mod tests {
         let mut log = RotatingFile::open(&scratch.logs(), &settings(1000, 3)).unwrap();
         assert_eq!(log.write(b"before\n"), 0);
         // Writes to a descriptor that is open for reading fail in the system, root or not.
-        let sequence = log.files.last_sequence;
+        let (place, _) = log.files.current.clone().unwrap();
         let unwritable = LogFile::read_from(&path).unwrap().unwrap();
-        log.files.current = Some((sequence, Arc::new(unwritable)));
+        log.files.current = Some((place, Arc::new(unwritable)));
         assert_eq!(log.write(b"1\n2\n"), 2);
         assert_eq!(log.write(b"3\n"), 1);
         log.open_current().unwrap();

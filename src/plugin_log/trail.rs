@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::file::{self, CURRENT, LogFile};
 use super::handle::Shared;
+use super::rotate::Place;
 use super::stamp::Stamp;
 use crate::deadline::Deadline;
 
@@ -32,7 +33,11 @@ pub(super) struct Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     None,
-    Files(u64),
+    Files {
+        count: u64,
+        /// Together, as far as it is known.
+        bytes: Option<u64>,
+    },
     /// Perhaps some; it cannot be told how many.
     Unknown,
 }
@@ -41,8 +46,8 @@ pub(super) enum Missing {
 pub(super) struct LiveTrail {
     shared: Arc<Shared>,
     directory: PathBuf,
-    /// The sequence number of the file that is being read, or before the first.
-    sequence: u64,
+    /// That of the file that is being read, or before the first.
+    place: Place,
     /// Files found deleted since.
     missing: u64,
     /// The generation at the last look.
@@ -51,11 +56,11 @@ pub(super) struct LiveTrail {
 
 impl LiveTrail {
     pub(super) fn new(shared: Arc<Shared>, directory: PathBuf) -> Self {
-        let sequence = shared.view(|view| view.files.before_first());
+        let place = shared.view(|view| view.files.before_first());
         Self {
             shared,
             directory,
-            sequence,
+            place,
             missing: 0,
             generation: 0,
         }
@@ -67,44 +72,47 @@ impl LiveTrail {
         self.shared.view(|view| {
             self.generation = view.generation;
             let current = view.files.current.as_ref();
-            current.is_none_or(|(sequence, _)| *sequence != self.sequence)
+            current.is_none_or(|(place, _)| place.sequence != self.place.sequence)
         })
     }
 
-    /// Goes on to the next file, if there is one already.
-    pub(super) fn advance(&mut self) -> io::Result<Option<Next>> {
+    /// Goes on to the next file, if there is one already, from this position in the one before.
+    pub(super) fn advance(&mut self, position: u64) -> io::Result<Option<Next>> {
         loop {
-            let known = self.sequence + self.missing;
+            let known = self.place.sequence + self.missing;
             let next = self.shared.view(|view| {
                 let files = &view.files;
-                let old = files.old.iter().find(|(sequence, _)| *sequence > known);
+                let old = files.old.iter().find(|(place, _)| place.sequence > known);
                 match (old, &files.current) {
-                    (Some((sequence, stamp)), _) => Some((*sequence, Ok(*stamp))),
-                    (None, Some((sequence, file))) if *sequence > known => {
-                        Some((*sequence, Err(Arc::clone(file))))
+                    (Some((place, stamp)), _) => Some((*place, Ok(*stamp))),
+                    (None, Some((place, file))) if place.sequence > known => {
+                        Some((*place, Err(Arc::clone(file))))
                     }
                     _ => None,
                 }
             });
-            let (sequence, file) = match next {
+            let (place, file) = match next {
                 None => return Ok(None),
-                Some((sequence, Err(current))) => (sequence, Some(current)),
-                Some((sequence, Ok(stamp))) => {
+                Some((place, Err(current))) => (place, Some(current)),
+                Some((place, Ok(stamp))) => {
                     let path = self.directory.join(stamp.file_name());
-                    (sequence, LogFile::read_from(&path)?.map(Arc::new))
+                    (place, LogFile::read_from(&path)?.map(Arc::new))
                 }
             };
-            let missing = sequence - self.sequence - 1;
+            let missing = place.sequence - self.place.sequence - 1;
             let Some(file) = file else {
                 self.missing = missing + 1;
                 continue;
             };
-            self.sequence = sequence;
-            self.missing = 0;
             let missing = match missing {
                 0 => Missing::None,
-                count => Missing::Files(count),
+                count => Missing::Files {
+                    count,
+                    bytes: Some(place.start.saturating_sub(self.place.start + position)),
+                },
             };
+            self.place = place;
+            self.missing = 0;
             return Ok(Some(Next { file, missing }));
         }
     }
@@ -123,7 +131,7 @@ impl LiveTrail {
             let old = &view.files.old;
             let own = old
                 .iter()
-                .find(|(sequence, _)| *sequence == self.sequence)
+                .find(|(place, _)| place.sequence == self.place.sequence)
                 .map(|(_, stamp)| *stamp);
             Some(DirectoryTrail {
                 name: own,
@@ -145,14 +153,16 @@ pub(super) struct DirectoryTrail {
     ahead: VecDeque<Ahead>,
     /// Nothing more is appended to the file that is being read.
     ended: bool,
-    /// Files found deleted since.
+    /// Files found deleted since, and the bytes in them as far as they are known.
     missing: u64,
+    missing_bytes: Option<u64>,
     /// The file that is being read was deleted before the next was known.
     lost_the_trail: bool,
 }
 
 enum Ahead {
-    Old(Stamp),
+    /// With its length when it was seen; none if it was gone by then.
+    Old(Stamp, Option<u64>),
     Current(LogFile),
 }
 
@@ -165,6 +175,7 @@ impl DirectoryTrail {
             ahead: VecDeque::new(),
             ended: false,
             missing: 0,
+            missing_bytes: Some(0),
             lost_the_trail: false,
         }
     }
@@ -210,7 +221,8 @@ impl DirectoryTrail {
         let newer = old
             .into_iter()
             .filter(|stamp| self.after.is_none_or(|after| *stamp > after));
-        self.ahead.extend(newer.map(Ahead::Old));
+        let seen = newer.map(|stamp| Ahead::Old(stamp, file::old_length(&self.directory, stamp)));
+        self.ahead.extend(seen);
         if self.ahead.is_empty() {
             self.ahead.extend(current.map(Ahead::Current));
         }
@@ -248,18 +260,20 @@ impl DirectoryTrail {
         while let Some(ahead) = self.ahead.pop_front() {
             let (name, file) = match ahead {
                 Ahead::Current(file) => (None, file),
-                Ahead::Old(stamp) => {
+                Ahead::Old(stamp, length) => {
                     let path = self.directory.join(stamp.file_name());
                     let file = match LogFile::read_from(&path) {
                         Ok(file) => file,
                         Err(error) => {
-                            self.ahead.push_front(Ahead::Old(stamp));
+                            self.ahead.push_front(Ahead::Old(stamp, length));
                             return Err(error);
                         }
                     };
                     self.after = Some(stamp);
                     let Some(file) = file else {
                         self.missing += 1;
+                        self.missing_bytes =
+                            self.missing_bytes.zip(length).map(|(all, one)| all + one);
                         continue;
                     };
                     (Some(stamp), file)
@@ -268,11 +282,15 @@ impl DirectoryTrail {
             let missing = match (self.lost_the_trail, self.missing) {
                 (true, _) => Missing::Unknown,
                 (false, 0) => Missing::None,
-                (false, count) => Missing::Files(count),
+                (false, count) => Missing::Files {
+                    count,
+                    bytes: self.missing_bytes,
+                },
             };
             self.name = name;
             self.ended = name.is_some();
             self.missing = 0;
+            self.missing_bytes = Some(0);
             self.lost_the_trail = false;
             let file = Arc::new(file);
             return Ok(Some(Next { file, missing }));

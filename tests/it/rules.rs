@@ -111,6 +111,7 @@
 //! | 7 | `a_plugin_that_the_kernel_kills_for_want_of_memory_is_told_as_that` |
 //! | 7 | `a_plugin_that_runs_into_its_memory_limit_is_suspected_of_it` |
 //! | 7 | `a_limit_that_cannot_be_had_is_named_and_the_process_killed` |
+//! | 7 | `never_silent_about_what_is_missing` |
 //! | 8, least given | `the_environment_is_the_allowlist_and_what_is_added` |
 //! | 8 | `secrets_of_the_host_are_not_passed_on` |
 //! | 8 | `no_descriptor_of_the_host_is_inherited` |

@@ -33,9 +33,9 @@ fn line(follower: &mut Follower) -> String {
 }
 
 #[track_caller]
-fn gap(follower: &mut Follower) -> Option<u64> {
+fn gap(follower: &mut Follower) -> (Option<u64>, Option<u64>) {
     match follower.next(LONG).unwrap() {
-        Followed::Gap(gap) => gap.files,
+        Followed::Gap(gap) => (gap.files, gap.bytes),
         other @ Followed::Line(_) => panic!("expected a gap, got {other:?}"),
     }
 }
@@ -200,8 +200,8 @@ fn who_is_slower_than_what_is_kept_is_told_what_is_missing() {
     for follower in [&mut live, &mut directory] {
         assert_eq!(line(follower), "100000002");
     }
-    assert_eq!(gap(&mut live), Some(6));
-    assert_eq!(gap(&mut directory), None);
+    assert_eq!(gap(&mut live), (Some(6), Some(6 * 20)));
+    assert_eq!(gap(&mut directory), (None, None));
     for follower in [&mut live, &mut directory] {
         for number in 100_000_015..=100_000_019 {
             assert_eq!(line(follower), number.to_string());
@@ -224,16 +224,26 @@ fn never_silent_about_what_is_missing() {
     thread::scope(|scope| {
         for mut follower in followers {
             scope.spawn(move || {
-                let (mut expected, mut missing) = (1, false);
+                let (mut expected, mut missing) = (1, Vec::new());
                 while expected < LINES {
                     match follower.next(LONG).unwrap() {
-                        Followed::Gap(_) => missing = true,
+                        Followed::Gap(gap) => missing.push(gap.bytes),
                         Followed::Line(line) => {
                             let number: u64 = line.parse().unwrap();
                             if number != expected {
-                                assert!(missing && number > expected, "{number}: {expected}");
+                                assert!(!missing.is_empty(), "{number}: {expected}");
                             }
-                            (expected, missing) = (number + 1, false);
+                            // Of its size too, where it is known.
+                            if let Some(bytes) = missing.drain(..).sum::<Option<u64>>() {
+                                let lost =
+                                    (expected..number).map(|line| line.to_string().len() + 1);
+                                assert_eq!(
+                                    bytes,
+                                    lost.sum::<usize>() as u64,
+                                    "{number}: {expected}"
+                                );
+                            }
+                            expected = number + 1;
                         }
                     }
                 }
@@ -243,6 +253,16 @@ fn never_silent_about_what_is_missing() {
             write(&log, number);
         }
     });
+}
+
+#[test]
+fn a_gap_says_how_large_it_is() {
+    let text = |files, bytes| Gap { files, bytes }.to_string();
+    assert_eq!(text(Some(2), Some(300)), "300 bytes are missing");
+    assert_eq!(text(Some(1), Some(1)), "1 byte is missing");
+    assert_eq!(text(Some(2), None), "2 files are missing");
+    assert_eq!(text(Some(1), None), "1 file is missing");
+    assert_eq!(text(None, None), "something may be missing");
 }
 
 #[test]
@@ -258,7 +278,7 @@ fn an_old_file_deleted_by_hand_is_a_gap() {
     }
     fs::remove_file(scratch.logs().join(&names(&scratch.logs())[1])).unwrap();
     for follower in &mut followers {
-        assert_eq!(gap(follower), Some(1));
+        assert_eq!(gap(follower), (Some(1), Some(2)));
         assert_eq!(line(follower), "3");
         assert_eq!(line(follower), "4");
     }
@@ -279,7 +299,7 @@ fn the_current_file_deleted_by_hand_does_not_bring_old_lines_back() {
     write(&log, 3);
     let [mut live, mut directory] = followers;
     assert_eq!(line(&mut live), "3");
-    assert_eq!(gap(&mut directory), None);
+    assert_eq!(gap(&mut directory), (None, None));
     assert_eq!(line(&mut directory), "3");
 }
 
@@ -336,7 +356,7 @@ fn a_file_made_shorter_is_read_from_its_start() {
         .unwrap();
     file.set_len(0).unwrap();
     for follower in &mut followers {
-        assert_eq!(gap(follower), None);
+        assert_eq!(gap(follower), (None, None));
     }
     write(&log, "new");
     for follower in &mut followers {
