@@ -66,6 +66,9 @@ counters! {
     events_failed,
     /// Events dropped because the queue was full or the plugin went away.
     events_dropped,
+    /// Lines of output that could not be written to the log, on a full disk say. The log says so
+    /// too, once it can be written again.
+    log_lines_lost,
 }
 
 impl LiveCounters {

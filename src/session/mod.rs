@@ -33,7 +33,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -213,7 +213,12 @@ impl Session {
 
     /// Counts since the plugin was loaded.
     pub fn counters(&self) -> Counters {
-        self.shared.counters.snapshot()
+        let mut counters = self.shared.counters.snapshot();
+        // Taken over from the log when that goes.
+        if let Some(log) = &*self.shared.log.lock() {
+            counters.log_lines_lost = log.lost_lines();
+        }
+        counters
     }
 
     /// Waits until the plugin is in a state, or has been in it since the call began.
@@ -261,7 +266,8 @@ impl Session {
     /// loop {
     ///     match follower.next(Duration::from_secs(60)) {
     ///         Ok(Followed::Line(line)) => println!("{line}"),
-    ///         Ok(missed) => println!("{missed:?}"),
+    ///         Ok(Followed::Gap(gap)) => println!("… {gap} here"),
+    ///         Ok(_) => {}
     ///         Err(error) if error.is_timeout() => break,
     ///         Err(error) => return Err(error),
     ///     }
@@ -441,7 +447,11 @@ impl Session {
         // The session's thread ends when it has no more to read.
         drop(shared.readers.lock().take());
         // Followers go on with the files, should the plugin be loaded again.
-        drop(shared.log.lock().take());
+        let log = shared.log.lock().take();
+        if let Some(log) = log {
+            let lost = &shared.counters.log_lines_lost;
+            lost.store(log.lost_lines(), Ordering::Relaxed);
+        }
         if shared.mode == PluginMode::Supervised {
             shared.context.reaper.forget(shared.ward);
         }
