@@ -7,6 +7,10 @@
 
 mod support;
 
+// Archives that are hostile or damaged.
+mod archives;
+// Disks that are full or cannot be written.
+mod disk;
 // Who may connect, and what everybody else is told.
 mod handshake;
 // Handshakes that mean no good.

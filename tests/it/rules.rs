@@ -58,6 +58,8 @@
 //! | 4 | `who_left_the_process_group_is_found_and_killed` |
 //! | 4 | `cancelling_at_any_moment_leaves_nothing` |
 //! | 4 | `what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not` |
+//! | 4 | `a_full_disk_is_told_counted_and_got_over` |
+//! | 4 | `what_is_in_the_way_of_a_folder_is_named_and_may_go` |
 //! | 4 | `it_stops_though_a_grandchild_holds_the_pipes` |
 //! | 4 | `a_stopped_listener_gives_up_handshakes_in_progress` |
 //! | 4 | `random_operations_break_no_rule` |
@@ -119,6 +121,7 @@
 //! | 8 | `links_are_refused_whatever_system_they_claim` |
 //! | 8 | `devices_pipes_and_sockets_are_refused` |
 //! | 8 | `every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing` |
+//! | 8 | `hostile_archives_are_errored_at_once_and_leave_nothing` |
 //! | 8 | `modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs` |
 //! | 8 | `a_supervised_token_works_once` |
 //! | 8 | `a_token_is_spent_from_the_moment_in_which_its_bearer_is_let_in` |
