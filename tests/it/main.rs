@@ -33,6 +33,8 @@ mod python_stdio;
 mod python_websocket;
 // Why a run ended, and the history of runs.
 mod causes;
+// What an embedder may do with signals.
+mod embedder_signals;
 // What a plugin finds when it starts.
 mod environment;
 // External plugins, and embedders that accept connections themselves.
@@ -57,5 +59,7 @@ mod traffic;
 mod fault_points;
 // Requests that meet each other.
 mod interleavings;
+// The bounds, and which tests reach them.
+mod bounds;
 // The rules that always hold, and which tests hold them.
 mod rules;

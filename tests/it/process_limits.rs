@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use plugin_runner::store::Record;
@@ -13,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
 use crate::support::PATIENCE;
+use crate::support::alone::{after_python, run_under};
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{command, shell};
 
@@ -213,23 +213,12 @@ fn limits_that_cannot_work_are_refused_before_anything_is_spawned() {
 #[test]
 fn a_limit_that_cannot_be_had_is_named_and_the_process_killed() {
     // Root may set any limit, unless this capability is taken from whatever it runs.
-    let weaken = "import ctypes, os, sys
+    let weaken = "import ctypes
 PR_CAPBSET_DROP, CAP_SYS_NICE = 24, 23
-ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_NICE, 0, 0, 0)
-os.execv(sys.argv[1], sys.argv[1:])";
-    let output = Command::new("python3")
-        .args(["-c", weaken])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "process_limits::alone::a_limit_cannot_be_had"])
-        .args(["--ignored", "--nocapture"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{}\n{text}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
+ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_NICE, 0, 0, 0)";
+    run_under(
+        &mut after_python(weaken),
+        "process_limits::alone::a_limit_cannot_be_had",
     );
 }
 
@@ -257,7 +246,12 @@ mod alone {
         assert_eq!(change.details["cause"], "could_not_limit");
         assert_eq!(change.details["limit"], "nice");
         assert_eq!(change.details["stage"], "start");
-        // The process was there, and is gone.
+        let error = session
+            .wait_for(ReportedState::Active, PATIENCE)
+            .unwrap_err();
+        assert_eq!(error.to_string(), message);
+        // The process was there, and is gone, and with the host so is its keeper.
+        drop(host);
         let child = rustix::process::waitid(
             rustix::process::WaitId::All,
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG,
@@ -266,9 +260,5 @@ mod alone {
             matches!(child, Err(rustix::io::Errno::CHILD)),
             "there is a child left: {child:?}"
         );
-        let error = session
-            .wait_for(ReportedState::Active, PATIENCE)
-            .unwrap_err();
-        assert_eq!(error.to_string(), message);
     }
 }

@@ -20,6 +20,10 @@
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `a_stop_that_meets_the_last_crash_is_heard_as_a_stop` |
+//! | 1 | `signals_at_every_thread_disturb_nothing` |
+//! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
+//! | 2 | `a_stop_while_connecting_ends_the_process` |
+//! | 2 | `an_embedder_that_ignores_sigint_gets_its_plugins_stopped_by_sigterm` |
 //! | 2 | `a_stop_while_active_ends_calls_in_flight` |
 //! | 2 | `a_stop_while_unpacking_leaves_nothing_behind` |
 //! | 2 | `reading_and_hashing_can_be_cancelled_at_any_moment` |
@@ -106,6 +110,7 @@
 //! | 7 | `a_plugin_cannot_answer_for_another` |
 //! | 7 | `every_offence_has_its_close_code_its_cause_and_its_count` |
 //! | 7 | `nothing_is_sent_again_on_the_next_connection` |
+//! | 7 | `an_embedder_that_ignores_sigchld_gets_its_plugins_restarted_and_stopped` |
 //! | 7 | `an_exit_at_any_point_is_told_with_its_status` |
 //! | 7 | `a_signal_from_elsewhere_is_told_with_its_number_and_name` |
 //! | 7 | `what_keeps_a_process_from_being_spawned_has_a_word` |
@@ -163,6 +168,7 @@
 //! | 9 | `the_history_keeps_as_many_ends_as_its_limit_says` |
 //! | 9 | `declared_sizes_over_the_limits_are_refused` |
 //! | 9 | `limits_count_what_is_written` |
+//! | 9 | `every_bound_has_a_test_that_reaches_it` |
 //! | 9 | `too_many_entries_files_or_folders_are_refused` |
 //! | 11, no panic crosses the API | `a_panicking_handler_is_answered_with_32603_and_the_session_lives` |
 //! | 11 | `a_transport_that_panics_costs_its_connection_and_no_more` |
@@ -203,11 +209,7 @@ use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
 
 #[test]
 fn every_rule_names_tests_that_exist() {
-    let mut tests = HashSet::new();
-    for folder in ["src", "tests"] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-        collect_tests(&folder, &mut tests);
-    }
+    let tests = test_names();
     let mut rules = BTreeSet::new();
     for row in include_str!("rules.rs").lines() {
         // A row begins with the rule's number; the first of each says it in words too.
@@ -229,6 +231,16 @@ fn every_rule_names_tests_that_exist() {
         rules.into_iter().eq((1..=9).chain([11])),
         "a rule has no tests"
     );
+}
+
+/// The names of all test functions there are.
+pub(crate) fn test_names() -> HashSet<String> {
+    let mut tests = HashSet::new();
+    for folder in ["src", "tests"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        collect_tests(&folder, &mut tests);
+    }
+    tests
 }
 
 /// The names of all test functions below a folder.

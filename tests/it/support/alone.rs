@@ -13,10 +13,24 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 
 use super::PATIENCE;
 
+/// Run exactly the ignored test that follows.
+const ARGUMENTS: [&str; 3] = ["--exact", "--ignored", "--nocapture"];
+
 /// Runs an ignored test to its end, which must be a good one.
 #[track_caller]
 pub(crate) fn run_alone(test: &str) {
-    let output = command(test).output().unwrap();
+    run_under(&mut Command::new("env"), test);
+}
+
+/// The same with this command in front, which executes what its further arguments say.
+#[track_caller]
+pub(crate) fn run_under(command: &mut Command, test: &str) {
+    let output = command
+        .arg(std::env::current_exe().unwrap())
+        .args(ARGUMENTS)
+        .arg(test)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && text.contains("1 passed"),
@@ -29,7 +43,7 @@ pub(crate) fn run_alone(test: &str) {
 /// An ignored test as a command, to be given variables.
 pub(crate) fn command(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    command.args(ARGUMENTS).arg(test);
     command
 }
 
@@ -125,6 +139,14 @@ pub(crate) fn children(parent: Pid) -> Vec<Pid> {
         children.extend(pids.filter_map(Pid::from_raw));
     }
     children
+}
+
+/// Python that executes what its arguments say, after this.
+pub(crate) fn after_python(code: &str) -> Command {
+    let mut command = Command::new("python3");
+    let code = format!("import os, sys\n{code}\nos.execvp(sys.argv[1], sys.argv[1:])");
+    command.args(["-c", &code]);
+    command
 }
 
 /// How many descriptors and threads this process has.
