@@ -57,6 +57,9 @@ mod stop;
 mod traffic;
 // Races at points where the host is held on purpose.
 mod fault_points;
+// Every fault at every moment, as a table.
+#[cfg(target_os = "linux")]
+mod matrix;
 // Requests that meet each other.
 mod interleavings;
 // The bounds, and which tests reach them.

@@ -35,6 +35,7 @@
 //! | 2 | `a_call_to_a_plugin_that_hangs_times_out_and_a_stop_gets_through` |
 //! | 2 | `a_plugin_that_floods_its_output_still_answers_and_stops` |
 //! | 2 | `shutdown_ends_plugins_in_every_state` |
+//! | 2 | `every_fault_at_every_moment_ends_as_it_should` |
 //! | 2 | `the_last_request_wins_while_a_run_is_prepared` |
 //! | 2 | `the_last_request_wins_between_a_spawn_and_its_telling` |
 //! | 2 | `the_last_request_wins_between_an_exit_and_its_reaping` |
@@ -67,6 +68,7 @@
 //! | 4 | `it_stops_though_a_grandchild_holds_the_pipes` |
 //! | 4 | `a_stopped_listener_gives_up_handshakes_in_progress` |
 //! | 4 | `random_operations_break_no_rule` |
+//! | 4 | `every_fault_at_every_moment_ends_as_it_should` |
 //! | 4 | `an_unload_at_any_point_leaves_nothing` |
 //! | 4 | `a_shutdown_at_any_point_leaves_nothing` |
 //! | 4 | `a_shutdown_names_what_cannot_be_killed` |

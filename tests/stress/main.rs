@@ -86,7 +86,7 @@ const SICK: Cast<'_> = &[
     (&["exit-at", "first-call", "3"], Nature::Fails),
     (&["exit-at", "active", "0"], Nature::Fails),
     (&["kill-self-at", "active", "9"], Nature::Fails),
-    (&["kill-self-at", "connect", "11"], Nature::Fails),
+    (&["kill-self-at", "connect", "6"], Nature::Fails),
     (&["hang-at", "start"], Nature::Fails),
     (&["hang-at", "connect"], Nature::Fails),
     (&["flood-socket"], Nature::Connects),

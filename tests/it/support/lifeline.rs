@@ -90,7 +90,6 @@ impl Lifelines {
 
     /// Those that live now. Forgets the others, so that a long test holds no descriptor for each
     /// process that ever was; nothing for [`next`](Self::next) is left either.
-    #[allow(dead_code, reason = "for the stress test, which shares this")]
     pub(crate) fn living(&self) -> Vec<Lifeline> {
         while self.arrived.try_recv().is_ok() {}
         let mut all = self.all.lock();
@@ -165,7 +164,6 @@ impl Lifeline {
     }
 
     /// Whether the process ends within that time.
-    #[allow(dead_code, reason = "for the stress test, which shares this")]
     pub(crate) fn ends_within(&self, time: Duration) -> bool {
         let mut descriptors = [PollFd::new(&self.stream, PollFlags::IN)];
         let time = Timespec::try_from(time).unwrap();
