@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 use serde_json::json;
 
 use crate::support::PATIENCE;
-use crate::support::alone::{descriptors_and_threads, run_alone, settle};
+use crate::support::alone::{Holdings, run_alone};
 use crate::support::frames::{RawPeer, text};
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect, exchange};
@@ -707,16 +707,11 @@ mod alone {
         };
         // Before counting, for what is made once and kept.
         (0..20).for_each(round);
-        let settled = || {
-            settle("the threads", || host.threads().count() == idle);
-            descriptors_and_threads()
-        };
-        let before = settled();
+        host.expect_threads(idle);
+        let before = Holdings::now();
         (0..1000).for_each(round);
-        settle("what was there before", || {
-            host.threads().count() == idle && descriptors_and_threads() == before
-        });
-        println!("descriptors and threads before and after 1,000 rounds: {before:?}");
+        before.expect();
+        println!("before and after 1,000 rounds: {before}");
         let counts = host.handshake_counters();
         assert_eq!((counts.accepted, counts.in_progress), (1020, 0));
         assert_eq!(session.counters().connections, 1020);

@@ -57,6 +57,9 @@ mod stop;
 mod traffic;
 // Races at points where the host is held on purpose.
 mod fault_points;
+// A thousand times the same, and nothing more than before.
+#[cfg(target_os = "linux")]
+mod leaks;
 // Every fault at every moment, as a table.
 #[cfg(target_os = "linux")]
 mod matrix;

@@ -68,6 +68,8 @@
 //! | 4 | `it_stops_though_a_grandchild_holds_the_pipes` |
 //! | 4 | `a_stopped_listener_gives_up_handshakes_in_progress` |
 //! | 4 | `random_operations_break_no_rule` |
+//! | 4 | `a_thousand_crashes_and_restarts_leave_nothing` |
+//! | 4 | `a_thousand_connections_leave_nothing` |
 //! | 4 | `every_fault_at_every_moment_ends_as_it_should` |
 //! | 4 | `an_unload_at_any_point_leaves_nothing` |
 //! | 4 | `a_shutdown_at_any_point_leaves_nothing` |
@@ -199,11 +201,11 @@ use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{PluginKind, Record};
 use plugin_runner::{Peer, ReportedState, Result, Session, Supervised};
-use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
-use crate::support::alone::{descriptors_and_threads, run_alone, settle};
+use crate::support::alone::{Holdings, expect_no_children, run_alone};
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
@@ -347,24 +349,15 @@ mod alone {
         let idle = host.threads().count();
         // Once before counting, for what is made once and kept.
         lives();
-        settle("threads", || host.threads().count() == idle);
-        let before = descriptors_and_threads();
+        host.expect_threads(idle);
+        let before = Holdings::now();
         for _ in 0..3 {
             lives();
-            settle("what was made and is kept", || {
-                descriptors_and_threads() == before
-            });
+            before.expect();
         }
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let child = waitid(WaitId::All, options);
-        // The keeper is one, and lives.
-        assert!(matches!(child, Ok(None)), "a child is left: {child:?}");
+        // With the host goes its keeper.
         drop(host);
-        let child = waitid(WaitId::All, options);
-        assert!(
-            matches!(child, Err(rustix::io::Errno::CHILD)),
-            "there is a child left: {child:?}"
-        );
+        expect_no_children();
     }
 
     #[test]

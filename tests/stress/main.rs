@@ -21,7 +21,6 @@ mod random;
 #[path = "../it/support/mod.rs"]
 mod support;
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -31,7 +30,7 @@ use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 use plugin_runner::protocol::Transport;
 use plugin_runner::{ActiveState, Error, ReportedState, RestartPolicy, Session};
-use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::Signal;
 
 use arena::{Arena, Cast, Nature, Plugin};
 use operation::{Operation, echo};
@@ -39,6 +38,7 @@ use oracle::Verdict;
 use peers::Peers;
 use random::Random;
 use support::PATIENCE;
+use support::alone::{Holdings, expect_no_children};
 use support::host::{Setup, TestHost};
 use support::plugin::fixture;
 
@@ -100,15 +100,17 @@ fn random_operations_break_no_rule() {
     let seed = number("PLUGIN_RUNNER_STRESS_SEED").unwrap_or_else(|| u64::from(now.subsec_nanos()));
     let seconds = number("PLUGIN_RUNNER_STRESS_SECONDS").unwrap_or(10);
     println!("stress: PLUGIN_RUNNER_STRESS_SEED={seed} PLUGIN_RUNNER_STRESS_SECONDS={seconds}");
-    let before = left();
+    let before = Holdings::now();
     let verdict = Arc::new(Verdict::default());
     let rounds = run(seed, Duration::from_secs(seconds), &verdict);
-    settle(before, &verdict);
-    println!("{verdict}\n{rounds} rounds; descriptors and threads before and after: {before:?}");
+    println!("{verdict}\n{rounds} rounds");
     assert!(
         verdict.is_clean(),
         "violations, see above; replay with PLUGIN_RUNNER_STRESS_SEED={seed}"
     );
+    before.expect();
+    expect_no_children();
+    println!("before and after: {before}");
 }
 
 /// Gives the number of rounds.
@@ -341,30 +343,4 @@ fn expect_well(world: &World, session: &Session, plugin: &Plugin) -> Result<(), 
         echo(world, session, &plugin.name, PATIENCE)?;
     }
     Ok(())
-}
-
-/// Descriptors and threads of this process.
-fn left() -> (usize, usize) {
-    let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
-    (count("fd"), count("task"))
-}
-
-/// Nothing may be left, a moment after the end.
-fn settle(before: (usize, usize), verdict: &Verdict) {
-    let deadline = Instant::now() + PATIENCE;
-    while left() != before {
-        if Instant::now() > deadline {
-            verdict.violate(format!(
-                "descriptors and threads were {before:?} and are {:?}",
-                left()
-            ));
-            break;
-        }
-        std::thread::yield_now();
-    }
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    let child = waitid(WaitId::All, options);
-    if !matches!(child, Err(rustix::io::Errno::CHILD)) {
-        verdict.violate(format!("there is a child left: {child:?}"));
-    }
 }

@@ -1,6 +1,7 @@
 //! Tests in a process of their own: those that look at the whole process, and those whose process is
 //! the host that something happens to. They are marked as ignored and run by other tests.
 
+use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
@@ -9,22 +10,25 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, kill_process, pidfd_open,
+    pidfd_send_signal, waitid,
+};
 
 use super::PATIENCE;
 
 /// Run exactly the ignored test that follows.
 const ARGUMENTS: [&str; 3] = ["--exact", "--ignored", "--nocapture"];
 
-/// Runs an ignored test to its end, which must be a good one.
+/// Runs an ignored test to its end, which must be a good one; gives what it printed.
 #[track_caller]
-pub(crate) fn run_alone(test: &str) {
-    run_under(&mut Command::new("env"), test);
+pub(crate) fn run_alone(test: &str) -> String {
+    run_under(&mut Command::new("env"), test)
 }
 
 /// The same with this command in front, which executes what its further arguments say.
 #[track_caller]
-pub(crate) fn run_under(command: &mut Command, test: &str) {
+pub(crate) fn run_under(command: &mut Command, test: &str) -> String {
     let output = command
         .arg(std::env::current_exe().unwrap())
         .args(ARGUMENTS)
@@ -38,6 +42,7 @@ pub(crate) fn run_under(command: &mut Command, test: &str) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+    text.into_owned()
 }
 
 /// An ignored test as a command, to be given variables.
@@ -149,24 +154,66 @@ pub(crate) fn after_python(code: &str) -> Command {
     command
 }
 
-/// How many descriptors and threads this process has.
-pub(crate) fn descriptors_and_threads() -> (usize, usize) {
-    let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
-    (count("fd"), count("task"))
+/// What the process has that it could forget to give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) descriptors: usize,
+    pub(crate) threads: usize,
+    /// Also those that have ended and were not waited for.
+    pub(crate) children: usize,
 }
 
-/// Waits until something is as it should be.
-#[track_caller]
-pub(crate) fn settle(what: &str, settled: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !settled() {
-        assert!(
-            Instant::now() < deadline,
-            "{what}: {:?} descriptors and threads",
-            descriptors_and_threads()
-        );
-        std::thread::yield_now();
+impl Holdings {
+    pub(crate) fn now() -> Self {
+        let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+        Self {
+            descriptors: count("fd"),
+            threads: count("task"),
+            children: children(getpid()).len(),
+        }
     }
+
+    /// Waits until the process has just this.
+    #[track_caller]
+    pub(crate) fn expect(self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::now();
+            if now == self {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "there was {self}, there is {now}"
+            );
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl fmt::Display for Holdings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            descriptors,
+            threads,
+            children,
+        } = self;
+        write!(
+            f,
+            "{descriptors} descriptors, {threads} threads, {children} children"
+        )
+    }
+}
+
+/// Asserts that the process has no child, not even one that has ended and was not waited for.
+#[track_caller]
+pub(crate) fn expect_no_children() {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let child = waitid(WaitId::All, options);
+    assert!(
+        matches!(child, Err(rustix::io::Errno::CHILD)),
+        "there is a child left: {child:?}"
+    );
 }
 
 /// A process whose end can be waited for, whoever its parent is.

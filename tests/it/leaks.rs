@@ -1,0 +1,141 @@
+//! What is done a thousand times leaves no more behind than what was done once: threads,
+//! descriptors, children, memory. Each test in a process of its own; what it counted is printed.
+
+use crate::support::alone::run_alone;
+
+#[test]
+fn a_thousand_crashes_and_restarts_leave_nothing() {
+    report(&run_alone("leaks::alone::crashes_and_restarts"));
+}
+
+#[test]
+fn a_thousand_connections_leave_nothing() {
+    report(&run_alone("leaks::alone::connections"));
+}
+
+/// Prints what a test said of its counts.
+fn report(text: &str) {
+    for line in text.lines().filter(|line| line.starts_with("leaks: ")) {
+        println!("{line}");
+    }
+}
+
+mod alone {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use plugin_runner::duplex::memory;
+    use plugin_runner::store::{PluginKind, Record};
+    use plugin_runner::{Peer, ReportedState};
+
+    use crate::support::PATIENCE;
+    use crate::support::alone::Holdings;
+    use crate::support::events::Events;
+    use crate::support::host::{Setup, TestHost};
+    use crate::support::peer;
+    use crate::support::plugin::{manifest, over_stdio, shell};
+
+    const CYCLES: usize = 1_000;
+    /// Before the counting, for what is made once and kept: buffers, tables, arenas of the allocator.
+    const WARM_UP: usize = 200;
+    /// By so much resident memory may have grown after all of the cycles, in KiB: one for each. What
+    /// the allocator moves about is a tenth of that.
+    const SLACK: u64 = 1_024;
+
+    /// Resident memory, in KiB.
+    fn resident() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1))
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    /// Does it for a while, counts, does it a thousand times, and counts again. `act` must leave
+    /// everything at rest.
+    fn compare(what: &str, host: &TestHost, mut act: impl FnMut(usize)) {
+        let idle = host.threads().count();
+        act(WARM_UP);
+        host.expect_threads(idle);
+        let (before, memory) = (Holdings::now(), resident());
+        let began = Instant::now();
+        act(CYCLES);
+        let took = began.elapsed();
+        before.expect();
+        let now = resident();
+        println!(
+            "\nleaks: {CYCLES} {what} in {took:.1?}: {before}, before and after; \
+             resident {memory} KiB before, {now} KiB after"
+        );
+        assert!(now <= memory + SLACK, "{memory} KiB have become {now} KiB");
+    }
+
+    /// Waits until the plugin has gone to this state so many times.
+    fn count(
+        events: &mut Events,
+        plugin: plugin_runner::InstallationId,
+        state: ReportedState,
+        times: usize,
+    ) {
+        for _ in 0..times {
+            events.until(plugin, state);
+        }
+    }
+
+    #[test]
+    #[ignore = "counts what the process has; run by another test, in a process of its own"]
+    fn crashes_and_restarts() {
+        let host = Setup::new("leaks-crashes")
+            .policy(|policy| {
+                policy
+                    .with_max_restart_attempts(u32::MAX)
+                    .with_max_backoff(Duration::ZERO)
+            })
+            .start();
+        // Active each time: it answers the first ping, with an error, and exits.
+        let script = r#"read -r line; id=${line#*\"id\":\"}; id=${id%%\"*}
+            printf '{"jsonrpc":"2.0","id":"%s","error":{"code":-32601,"message":"no"}}\n' "$id"
+            exit 3"#;
+        let session = host.install(over_stdio(shell(&host, "crashing", script)));
+        let supervised = session.supervised().unwrap();
+        compare("crashes and restarts", &host, |cycles| {
+            let mut events = host.events();
+            supervised.start().unwrap();
+            count(&mut events, session.id(), ReportedState::Restarting, cycles);
+            supervised.stop(PATIENCE).unwrap();
+        });
+        assert!(session.counters().connections >= u64::try_from(CYCLES).unwrap() / 2);
+    }
+
+    #[test]
+    #[ignore = "counts what the process has; run by another test, in a process of its own"]
+    fn connections() {
+        let host = TestHost::new("leaks-connections");
+        let record = Record::external(manifest("coming-and-going")).unwrap();
+        let PluginKind::External(token) = &record.kind else {
+            unreachable!("just made");
+        };
+        let target = format!("/rpc?token={}", token.expose());
+        let session = host.install(record);
+        let mut events = host.events();
+        compare("connections", &host, |cycles| {
+            for cycle in 0..cycles {
+                if cycle % 4 == 0 {
+                    let (ours, theirs) = memory::pair(1);
+                    session.connect(ours, &Peer::default()).unwrap();
+                    events.expect(session.id(), &[ReportedState::Active]);
+                    drop(theirs);
+                } else {
+                    let mut peer = peer::Peer::connect(host.address(), &target);
+                    events.expect(session.id(), &[ReportedState::Active]);
+                    if cycle % 2 == 0 {
+                        peer.socket.close(None).unwrap();
+                        peer.read_to_close();
+                    }
+                }
+                events.expect(session.id(), &[ReportedState::Connecting]);
+            }
+        });
+    }
+}
