@@ -40,8 +40,8 @@ settings! {
         /// Between two pings, and from the moment a plugin is active to its first. Zero switches health
         /// checks off: nothing is pinged, and no thread runs for it. Default 30 s.
         interval, with_interval: Duration = Duration::from_secs(30);
-        /// For a sign of life after a ping. The next ping waits for it, also where the interval is
-        /// shorter. Default 10 s.
+        /// For a sign of life after a ping. Where the interval is shorter, the next ping waits for it.
+        /// Default 10 s.
         timeout, with_timeout: Duration = Duration::from_secs(10);
         /// Pings in a row that may go unanswered; the next one that does makes the plugin
         /// unresponsive. Default 3.

@@ -425,9 +425,16 @@ impl Connection {
             let sent = self.writer.try_send(buffer).is_ok();
             if sent {
                 LiveCounters::add(&self.counters.bytes_sent, buffer.len());
+            } else {
+                self.pending.take_own_ping(id);
             }
             sent
         })
+    }
+
+    /// Whether the answer to the last of those pings has not come.
+    pub(super) fn expects_own_ping(&self) -> bool {
+        self.pending.expects_own_ping()
     }
 
     pub(super) fn counters(&self) -> &LiveCounters {

@@ -100,6 +100,11 @@ impl PendingTable {
         self.entries.lock().own_ping = Some(id);
     }
 
+    /// Whether the answer to the newest of them has not come.
+    pub(crate) fn expects_own_ping(&self) -> bool {
+        self.entries.lock().own_ping.is_some()
+    }
+
     /// Whether this is the answer to the host's own ping, which is not expected any more then.
     pub(crate) fn take_own_ping(&self, id: RequestId) -> bool {
         self.entries
@@ -234,7 +239,9 @@ mod tests {
         table.expect_own_ping(second);
         assert!(register(&table).1.is_ok());
         assert!(!table.take_own_ping(first));
+        assert!(table.expects_own_ping());
         assert!(table.take_own_ping(second));
+        assert!(!table.expects_own_ping());
         assert!(!table.take_own_ping(second), "it is answered once");
     }
 }

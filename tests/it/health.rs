@@ -19,18 +19,18 @@ use crate::support::http::Request;
 use crate::support::peer::Peer;
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, python};
 
-/// Found after a second and a half, which nobody who lives stays silent for, on however busy a machine.
+/// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
 fn quick() -> Health {
     Health::default()
         .with_interval(Duration::from_millis(100))
-        .with_timeout(Duration::from_millis(500))
+        .with_timeout(Duration::from_millis(700))
         .with_misses_allowed(2)
 }
 
-const FOUND: &str = "unresponsive: no sign of life for 1.5s";
+const FOUND: &str = "unresponsive: no sign of life for 2.1s";
 
-/// For tests that only want to see pings: they are frequent, and nobody is given up.
-fn patient() -> Health {
+/// For tests that want to see many pings and answer them: nobody is given up for being slow.
+fn frequent() -> Health {
     Health::default()
         .with_interval(Duration::from_millis(20))
         .with_timeout(PATIENCE)
@@ -157,7 +157,7 @@ fn a_frozen_plugin_is_found_killed_and_started_again() {
 
 #[test]
 fn a_plugin_that_freezes_again_and_again_is_given_up() {
-    let host = watched("freezes", quick().with_misses_allowed(0))
+    let host = watched("freezes", quick().with_misses_allowed(1))
         .policy(|policy| policy.with_max_restart_attempts(1))
         .start();
     let session = host.run(python(&host, "freezes"));
@@ -166,7 +166,7 @@ fn a_plugin_that_freezes_again_and_again_is_given_up() {
     events.until(session.id(), ReportedState::Active);
     host.lifelines.next().signal(Signal::STOP);
     let change = events.until(session.id(), ReportedState::Errored);
-    let found = "unresponsive: no sign of life for 500ms";
+    let found = "unresponsive: no sign of life for 1.4s";
     assert_eq!(change.message.as_deref(), Some(found));
     assert_eq!(session.error_message().as_deref(), Some(found));
     assert_eq!(session.error_details()["cause"], "unresponsive");
@@ -201,26 +201,26 @@ fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
 
 #[test]
 fn a_peer_that_only_answers_pings_stays() {
-    let host = watched("only-pongs", quick()).start();
+    let host = watched("only-pongs", frequent()).start();
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
-    for _ in 0..4 {
+    for _ in 0..8 {
         let ping = silent.expect_ping();
         silent.pong(&ping);
     }
     assert_eq!(session.reported_state(), ReportedState::Active);
     let counters = session.counters();
-    assert!(counters.pings_sent >= 4, "{counters:?}");
+    assert!(counters.pings_sent >= 8, "{counters:?}");
     assert_eq!(counters.pings_missed, 0, "{counters:?}");
     assert_eq!(counters.connections, 1);
 }
 
 #[test]
 fn any_frame_is_as_good_as_a_pong() {
-    let host = watched("any-frame", quick()).start();
+    let host = watched("any-frame", frequent()).start();
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
-    for _ in 0..4 {
+    for _ in 0..8 {
         silent.expect_ping();
         // A message of two bytes that is no JSON-RPC.
         silent.0.write_all(b"\x81\x82\0\0\0\0{}").unwrap();
@@ -231,15 +231,17 @@ fn any_frame_is_as_good_as_a_pong() {
 
 #[test]
 fn as_many_misses_as_are_allowed_are_forgiven() {
-    let host = watched("forgiven", quick()).start();
+    let health = quick()
+        .with_timeout(Duration::from_secs(2))
+        .with_misses_allowed(1);
+    let host = watched("forgiven", health).start();
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
     for round in 1..=2 {
         silent.expect_ping();
-        silent.expect_ping();
         let last = silent.expect_ping();
         silent.pong(&last);
-        assert_eq!(session.counters().pings_missed, round * 2);
+        assert_eq!(session.counters().pings_missed, round);
     }
     let next = silent.expect_ping();
     silent.pong(&next);
@@ -318,7 +320,7 @@ fn a_plugin_that_overstays_its_calls_time_is_found() {
 
 #[test]
 fn pings_of_the_hosts_own_are_no_calls() {
-    let host = watched("own-pings", quick().with_rpc_ping(true))
+    let host = watched("own-pings", frequent().with_rpc_ping(true))
         .limits(|limits| limits.pending_calls = 1)
         .start();
     let (session, target) = external(&host, |record| record);
@@ -387,7 +389,7 @@ fn an_interval_of_zero_switches_health_checks_off() {
 
 #[test]
 fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
-    let host = watched("own-settings", patient()).start();
+    let host = watched("own-settings", frequent()).start();
     let broken = quick().with_timeout(Duration::ZERO);
     let (session, target) = external(&host, |record| record.with_health(broken));
     let mut silent = connect(&host, &target);
@@ -398,7 +400,7 @@ fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
 
 #[test]
 fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
-    let host = watched("newcomer", patient())
+    let host = watched("newcomer", frequent())
         .timeouts(|timeouts| timeouts.incumbent = Duration::from_millis(200))
         .start();
     let (session, target) = external(&host, |record| record);
@@ -418,13 +420,13 @@ fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
 
 #[test]
 fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
-    let host = watched("two-looks", quick())
+    let host = watched("two-looks", frequent())
         .timeouts(|timeouts| timeouts.incumbent = PATIENCE)
         .start();
     let (session, target) = external(&host, |record| record);
     let mut incumbent = connect(&host, &target);
     let mut pings = 0;
-    while session.counters().pings_sent < 4 {
+    while session.counters().pings_sent < 20 {
         assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
         let ping = incumbent.expect_ping();
         incumbent.pong(&ping);
@@ -438,7 +440,7 @@ fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
 
 #[test]
 fn a_shutdown_does_not_wait_for_pings() {
-    let host = watched("shutdown-pings", patient())
+    let host = watched("shutdown-pings", frequent())
         .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(100))
         .start();
     let session = host.run(python(&host, "frozen"));
@@ -459,7 +461,7 @@ fn a_shutdown_does_not_wait_for_pings() {
 
 #[test]
 fn one_thread_watches_all_and_goes_with_the_last() {
-    let host = watched("threads", patient()).start();
+    let host = watched("threads", frequent()).start();
     let settle = |threads: &Threads, count: usize| {
         until("right number of threads", || threads.count() == count);
     };
@@ -484,7 +486,7 @@ fn one_thread_watches_all_and_goes_with_the_last() {
 fn without_a_thread_to_be_had_plugins_still_connect() {
     // The reaper, the listener, a handshake and the session.
     let host = Setup::new("no-thread")
-        .configure(|builder| builder.health(patient()).thread_limit(4))
+        .configure(|builder| builder.health(frequent()).thread_limit(4))
         .start();
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);

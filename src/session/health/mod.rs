@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::pulse::{Pulse, Step};
+use self::pulse::{Pulse, Signs, Step};
 use super::connection::Connection;
 use super::counters::LiveCounters;
 use crate::deadline::Deadline;
@@ -211,9 +211,19 @@ impl Patient {
         }
         let now = Instant::now();
         let heard = connection.take_heard(self.asks == Asks::PluginMessages);
-        // Whatever its plugin is doing, a transport answers for itself.
-        let busy = self.asks != Asks::Transport && connection.is_in_call(now);
-        match self.pulse.attend(now, heard, busy) {
+        let signs = match self.asks {
+            // Whatever its plugin is doing, a transport answers for itself.
+            Asks::Transport => Signs {
+                heard,
+                ..Signs::default()
+            },
+            Asks::Plugin | Asks::PluginMessages => Signs {
+                heard,
+                busy: connection.is_in_call(now),
+                owes_answer: connection.expects_own_ping(),
+            },
+        };
+        match self.pulse.attend(now, signs) {
             Step::Rest => true,
             Step::Ask => {
                 self.ask(&connection, now);

@@ -15,8 +15,30 @@ pub(super) struct Pulse {
 
 #[derive(Debug)]
 enum Phase {
-    Resting { until: Instant },
-    Asked { at: Instant, until: Instant },
+    Resting {
+        until: Instant,
+    },
+    Asked {
+        at: Instant,
+        /// When it is looked for an answer next: every interval, where that is shorter than the time
+        /// for it. Who answers sooner is asked again sooner.
+        look: Instant,
+        until: Instant,
+        /// There was a sign of life since.
+        heard: bool,
+    },
+}
+
+/// What is known of the peer when its pulse is felt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Signs {
+    /// There was a sign of life since the last look.
+    pub(super) heard: bool,
+    /// It need not answer right now.
+    pub(super) busy: bool,
+    /// It has not answered the last ping itself, whatever else was heard. It is not asked again
+    /// while that may still come.
+    pub(super) owes_answer: bool,
 }
 
 /// What is to be done now.
@@ -50,29 +72,42 @@ impl Pulse {
     /// When [`attend`](Self::attend) is to be called next.
     pub(super) fn due(&self) -> Instant {
         match self.phase {
-            Phase::Resting { until } | Phase::Asked { until, .. } => until,
+            Phase::Resting { until } => until,
+            Phase::Asked { look, .. } => look,
         }
     }
 
-    /// Looks at the clock when it is due. `heard`: there was a sign of life since the last look.
-    /// `busy`: the peer need not answer right now.
-    pub(super) fn attend(&mut self, now: Instant, heard: bool, busy: bool) -> Step {
-        if heard {
+    /// Looks at the clock when it is due.
+    pub(super) fn attend(&mut self, now: Instant, signs: Signs) -> Step {
+        if signs.heard {
             self.misses = 0;
         }
-        match self.phase {
-            Phase::Resting { .. } if busy => {
+        if let Phase::Asked { heard, .. } = &mut self.phase {
+            *heard |= signs.heard;
+        }
+        match &mut self.phase {
+            Phase::Resting { .. } if signs.busy => {
                 self.rest(now, now);
                 Step::Rest
             }
             Phase::Resting { .. } => self.ask(now),
-            Phase::Asked { at, .. } if heard || busy => {
+            Phase::Asked {
+                at, until, heard, ..
+            } if signs.busy || *heard && (!signs.owes_answer || *until <= now) => {
+                let at = *at;
                 self.rest(at, now);
                 Step::Rest
             }
+            Phase::Asked { look, until, .. } if now < *until => {
+                *look = later(now, self.health.interval).min(*until);
+                Step::Rest
+            }
             // We were held up ourselves, so what the peer sent may not have been read yet.
-            Phase::Asked { until, .. } if later(until, self.health.timeout) <= now => self.ask(now),
+            Phase::Asked { until, .. } if later(*until, self.health.timeout) <= now => {
+                self.ask(now)
+            }
             Phase::Asked { at, .. } => {
+                let at = *at;
                 self.misses = self.misses.saturating_add(1);
                 if self.misses > self.health.misses_allowed {
                     return Step::GiveUp;
@@ -91,7 +126,13 @@ impl Pulse {
 
     fn ask(&mut self, now: Instant) -> Step {
         let until = later(now, self.health.timeout);
-        self.phase = Phase::Asked { at: now, until };
+        let look = later(now, self.health.interval).min(until);
+        self.phase = Phase::Asked {
+            at: now,
+            look,
+            until,
+            heard: false,
+        };
         Step::Ask
     }
 
@@ -117,9 +158,27 @@ mod tests {
         pulse: Pulse,
     }
 
-    const NOTHING: (bool, bool) = (false, false);
-    const HEARD: (bool, bool) = (true, false);
-    const BUSY: (bool, bool) = (false, true);
+    const NOTHING: Signs = Signs {
+        heard: false,
+        busy: false,
+        owes_answer: false,
+    };
+    const HEARD: Signs = Signs {
+        heard: true,
+        ..NOTHING
+    };
+    const BUSY: Signs = Signs {
+        busy: true,
+        ..NOTHING
+    };
+    const UNANSWERED: Signs = Signs {
+        owes_answer: true,
+        ..NOTHING
+    };
+    const HEARD_SOMETHING_ELSE: Signs = Signs {
+        heard: true,
+        ..UNANSWERED
+    };
 
     impl Patient {
         fn new(misses_allowed: u32) -> Self {
@@ -135,13 +194,13 @@ mod tests {
         }
 
         /// Goes on to the next look; gives when that is, in seconds, and what is to be done.
-        fn next(&mut self, (heard, busy): (bool, bool)) -> (u64, Step) {
+        fn next(&mut self, signs: Signs) -> (u64, Step) {
             let due = self.pulse.due();
-            let step = self.pulse.attend(due, heard, busy);
+            let step = self.pulse.attend(due, signs);
             ((due - self.begin).as_secs(), step)
         }
 
-        fn expect(&mut self, steps: &[((bool, bool), u64, Step)]) {
+        fn expect(&mut self, steps: &[(Signs, u64, Step)]) {
             for (seen, at, step) in steps {
                 let next = self.next(*seen);
                 assert_eq!((&next.0, &next.1), (at, step));
@@ -207,15 +266,46 @@ mod tests {
     }
 
     #[test]
-    fn the_next_ping_waits_for_the_answer_to_the_one_before() {
+    fn with_a_short_interval_the_next_ping_waits_for_a_sign_of_life_or_its_time() {
         let health = Health::default()
-            .with_interval(Duration::from_secs(1))
+            .with_interval(Duration::from_secs(6))
             .with_misses_allowed(1);
         Patient::with(health).expect(&[
-            (NOTHING, 1, Step::Ask),
-            (NOTHING, 11, Step::Missed),
-            (NOTHING, 11, Step::Ask),
-            (NOTHING, 21, Step::GiveUp),
+            (NOTHING, 6, Step::Ask),
+            (HEARD, 12, Step::Rest),
+            (NOTHING, 12, Step::Ask),
+            (NOTHING, 18, Step::Rest),
+            (NOTHING, 22, Step::Missed),
+            (NOTHING, 22, Step::Ask),
+            (NOTHING, 28, Step::Rest),
+            (HEARD, 32, Step::Rest),
+            (NOTHING, 32, Step::Ask),
+            (NOTHING, 38, Step::Rest),
+            (NOTHING, 42, Step::Missed),
+            (NOTHING, 42, Step::Ask),
+            (NOTHING, 48, Step::Rest),
+            (NOTHING, 52, Step::GiveUp),
+        ]);
+    }
+
+    #[test]
+    fn one_that_says_other_things_has_time_for_the_answer_before_it_is_asked_again() {
+        let health = Health::default()
+            .with_interval(Duration::from_secs(4))
+            .with_misses_allowed(0);
+        Patient::with(health).expect(&[
+            (NOTHING, 4, Step::Ask),
+            (HEARD_SOMETHING_ELSE, 8, Step::Rest),
+            // Heard before, so this is no miss.
+            (UNANSWERED, 12, Step::Rest),
+            (UNANSWERED, 14, Step::Rest),
+            (UNANSWERED, 14, Step::Ask),
+            (HEARD_SOMETHING_ELSE, 18, Step::Rest),
+            (HEARD, 22, Step::Rest),
+            (NOTHING, 22, Step::Ask),
+            (UNANSWERED, 26, Step::Rest),
+            (UNANSWERED, 30, Step::Rest),
+            (UNANSWERED, 32, Step::GiveUp),
         ]);
     }
 
@@ -224,13 +314,13 @@ mod tests {
         let mut patient = Patient::new(0);
         patient.expect(&[(NOTHING, 30, Step::Ask)]);
         let slept = patient.begin + Duration::from_secs(3600);
-        assert_eq!(patient.pulse.attend(slept, false, false), Step::Ask);
+        assert_eq!(patient.pulse.attend(slept, NOTHING), Step::Ask);
         patient.expect(&[(NOTHING, 3610, Step::GiveUp)]);
         // A little late is no excuse.
         let mut patient = Patient::new(0);
         patient.expect(&[(NOTHING, 30, Step::Ask)]);
         let late = patient.begin + Duration::from_secs(45);
-        assert_eq!(patient.pulse.attend(late, false, false), Step::GiveUp);
+        assert_eq!(patient.pulse.attend(late, NOTHING), Step::GiveUp);
     }
 
     #[test]
