@@ -33,6 +33,13 @@ use crate::thread::Threads;
 ///
 /// When the last handle is dropped, everything that the host started is stopped, within the stop
 /// timeout; [`Host::shutdown`] does the same and reports.
+///
+/// # Signals
+/// The host installs no handlers and waits for no children but its own; handlers of the embedder disturb
+/// none of its waits. Plugins inherit which signals are ignored. An embedder that ignores SIGCHLD, or
+/// reaps children that are not its own, keeps the host from knowing how a plugin ended: its status is
+/// unknown, which counts as a crash. Where SIGINT is ignored, a stop ends plugins with SIGTERM, after half
+/// of the grace.
 #[derive(Clone)]
 pub struct Host {
     owner: Arc<Owner>,

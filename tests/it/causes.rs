@@ -158,12 +158,12 @@ fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
         .start();
     let session = host.run(fixture(&host, Transport::WebSocket, &["never-read"]));
     let mut events = host.events();
-    let large = "x".repeat(3 << 20);
-    // Whether a caller waits longer than the connection lasts does not matter here.
-    while session
-        .call_raw("echo", &json!({"text": large}), Duration::from_secs(1))
-        .is_err_and(|error| error.is_timeout())
-    {}
+    let params = json!({"text": "x".repeat(1 << 20)});
+    let mut waiting = Vec::new();
+    // The system takes some; then nothing more can be written.
+    while let Ok(call) = session.start_call_raw("echo", &params, PATIENCE) {
+        waiting.push(call);
+    }
     let change = events.until(session.id(), ReportedState::Errored);
     assert_eq!(change.details["cause"], "unresponsive", "{change:?}");
     let message = change.message.as_deref().unwrap();

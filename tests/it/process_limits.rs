@@ -38,6 +38,10 @@ fn run(host: &TestHost, record: Record) -> (Session, StateChange) {
     session.supervised().unwrap().start().unwrap();
     events.until(session.id(), ReportedState::Connecting);
     let _held = open(&gate);
+    // Two seconds of processor time may be long in coming on a busy machine.
+    session
+        .wait_for(ReportedState::Errored, PATIENCE * 10)
+        .unwrap();
     let change = events.until(session.id(), ReportedState::Errored);
     assert_eq!(
         session.error_message().as_deref(),
