@@ -1,10 +1,10 @@
 //! Connection URLs: building the one that a plugin is given, and reading it on the plugin's side.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use form_urlencoded::Serializer;
 use http::Uri;
-use http::uri::Authority;
 
 use super::RPC_PATH;
 use super::redact::{REDACTED, redact};
@@ -202,12 +202,27 @@ fn parse(text: &str) -> Result<(Uri, String), TokenError> {
         Some(rest) if is_port(rest) => rest.to_owned(),
         _ => return Err(problem("its port is not a number up to 65535")),
     };
-    let authority = format!("{host}{port}");
-    // User info inside the brackets of an address leaves half of one behind.
-    if authority.parse::<Authority>().is_err() {
+    if !is_host(host) {
         return Err(problem("its host cannot be one"));
     }
+    let authority = format!("{host}{port}");
     Ok((uri, authority))
+}
+
+/// A name, or an address with its brackets. The library looks neither into brackets nor at what user
+/// info inside them leaves of them.
+fn is_host(host: &str) -> bool {
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        // With the name of an interface, perhaps.
+        Some(address) => address
+            .split('%')
+            .next()
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.contains(['[', ']']),
+    }
 }
 
 /// A colon and a port.
@@ -313,14 +328,21 @@ mod tests {
         }
         let built = connection_url("http://h:", Some(id()), &sealed()).unwrap();
         assert!(built.starts_with("ws://h/rpc?"), "{built}");
-        assert_eq!(
-            connection_url(
-                "wss://[user:password@fe80::1%25eth0]/",
-                Some(id()),
-                &sealed()
-            ),
-            Err(problem("its host cannot be one"))
-        );
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_a_whole_address_in_brackets() {
+        for host in ["[]", "[h]", "[1.2.3.4]", "[user:password@fe1%25eth0]"] {
+            assert_eq!(
+                connection_url(&format!("http://{host}/"), Some(id()), &sealed()),
+                Err(problem("its host cannot be one")),
+                "{host}"
+            );
+        }
+        for host in ["h", "1.2.3.4", "[::1]", "[fe80::1%25eth0]"] {
+            let built = connection_url(&format!("http://{host}"), Some(id()), &sealed()).unwrap();
+            assert!(built.starts_with(&format!("ws://{host}/rpc?")), "{built}");
+        }
     }
 
     #[test]

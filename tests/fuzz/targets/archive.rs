@@ -40,7 +40,7 @@ pub(crate) const TARGET: Target = Target {
 };
 
 /// One in so many accepted archives is unpacked.
-const UNPACKED: u8 = 8;
+const UNPACKED: u8 = 32;
 
 fn limits() -> PackageLimits {
     PackageLimits::default()

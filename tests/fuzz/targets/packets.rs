@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-/// More pieces than this could fill the socket, which nobody is reading yet.
-const MOST_PIECES: usize = 128;
+/// Each piece costs several system calls, and many more would fill the socket, which nobody is
+/// reading yet.
+const MOST_PIECES: usize = 32;
 
 /// Gives the reading end of a connection on which these bytes have arrived in pieces, and the
 /// other end, whose writing direction is closed.
@@ -38,4 +39,14 @@ pub(crate) enum Cut {
     Whole,
     /// Into pieces of so many bytes.
     Pieces(usize),
+}
+
+impl From<u8> for Cut {
+    /// The cut that a byte of the input stands for.
+    fn from(byte: u8) -> Self {
+        match byte.checked_sub(64) {
+            None => Self::Whole,
+            Some(length) => Self::Pieces(usize::from(length) + 1),
+        }
+    }
 }

@@ -68,6 +68,10 @@ fn generate(random: &mut Random) -> Vec<u8> {
             input.extend(vector.token.bytes());
         }
     }
+    if random.one_in(4) {
+        let behind = random.pick(&["\n", " ", "=", "==", "\0", "A", "\r\n", "\u{a0}"]);
+        input.extend(behind.bytes());
+    }
     input
 }
 

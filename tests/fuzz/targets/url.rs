@@ -65,6 +65,7 @@ fn generate(random: &mut Random) -> Vec<u8> {
         "",
         "xn--nxasmq6b",
         "[fe80::1%25eth0]",
+        "[]",
     ]));
     if random.one_in(2) {
         url.push_str(random.pick(&[
