@@ -31,6 +31,10 @@ const BOUNDS: &[(&str, &str)] = &[
         "calls_that_hold_too_much_memory_are_refused_until_they_are_answered",
     ),
     (
+        "Limits::inbound_per_second",
+        "over_the_limit_calls_are_refused_and_answers_are_not",
+    ),
+    (
         "Limits::queued_events",
         "over_the_length_of_the_queue_events_are_dropped_counted_and_reported",
     ),
