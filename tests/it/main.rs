@@ -17,6 +17,8 @@ mod handshake;
 mod handshake_attacks;
 // Handshakes that are slow, silent or too many.
 mod handshake_load;
+// Plugins that send as fast as they can, or read nothing.
+mod flood;
 // Frames that no plugin should send.
 mod hostile_frames;
 // Answers that answer nothing, and calls that cannot be answered.

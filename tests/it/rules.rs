@@ -6,6 +6,7 @@
 //! | 1, no wait without a deadline | `a_plugin_that_does_not_answer_times_out_in_the_phase_of_the_reply` |
 //! | 1 | `a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write` |
 //! | 1 | `a_callers_deadline_harms_nobody` |
+//! | 1 | `callers_of_a_plugin_that_never_reads_have_their_own_deadlines` |
 //! | 1 | `a_slow_handshake_is_cut_at_the_timeout` |
 //! | 1 | `a_request_that_trickles_ends_with_the_handshake_timeout` |
 //! | 1 | `a_silent_stream_is_given_back_after_the_handshake_timeout` |
@@ -91,6 +92,9 @@
 //! | 6 | `one_plugin_that_does_not_answer_does_not_keep_events_from_another` |
 //! | 6 | `a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout` |
 //! | 6 | `a_flood_of_pings_from_a_peer_that_does_not_read_stays_bounded` |
+//! | 6 | `a_flood_of_calls_is_refused_and_delays_neither_its_own_answers_nor_a_neighbour` |
+//! | 6 | `over_the_limit_of_messages_a_second_a_flood_never_reaches_a_handler` |
+//! | 6 | `a_flood_that_gets_no_answers_is_counted_to_the_last` |
 //! | 6 | `silent_connections_delay_nobody` |
 //! | 6 | `thousands_of_connections_at_once_do_not_keep_a_plugin_out` |
 //! | 6 | `the_oldest_without_a_whole_request_makes_room` |
@@ -162,6 +166,7 @@
 //! | 9 | `a_subscriber_that_is_full_hears_how_many_it_missed` |
 //! | 9 | `posts_are_bounded_in_number_and_in_bytes` |
 //! | 9 | `pings_of_the_hosts_own_are_no_calls` |
+//! | 9 | `who_asks_and_never_reads_is_closed_for_that` |
 //! | 9 | `a_head_that_is_too_large_is_431_and_one_that_fits_is_not` |
 //! | 9 | `the_limit_holds_for_what_was_read_before_too` |
 //! | 9 | `made_up_output_is_sorted_alike_in_whatever_pieces_it_comes` |
