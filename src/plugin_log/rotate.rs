@@ -132,7 +132,8 @@ impl RotatingFile {
     /// `done` counts the bytes of whole lines that are in the file.
     fn try_write(&mut self, lines: &[u8], done: &mut usize) -> io::Result<()> {
         self.find_current()?;
-        self.mend()?;
+        let first_line = lines.iter().position(|byte| *byte == b'\n');
+        self.mend(first_line.map_or(lines.len(), |end| end + 1))?;
         while *done < lines.len() {
             let rest = &lines[*done..];
             let length = fitting(
@@ -151,17 +152,20 @@ impl RotatingFile {
         Ok(())
     }
 
-    /// Ends a torn line, and says what was lost meanwhile.
-    fn mend(&mut self) -> io::Result<()> {
+    /// Ends a torn line, and says what was lost meanwhile. In the file that has room for what comes
+    /// `next` too: where no new one can be begun, each line would be lost with a notice of its own.
+    fn mend(&mut self, next: usize) -> io::Result<()> {
         let notice = match &self.outage {
-            Some(outage) => format!(
-                "[plugin-runner] {} lines are missing here, the log could not be written: {}\n",
-                outage.lost, outage.error
+            Some(Outage { lost: 1, error }) => format!(
+                "[plugin-runner] 1 line is missing here, the log could not be written: {error}\n"
+            ),
+            Some(Outage { lost, error }) => format!(
+                "[plugin-runner] {lost} lines are missing here, the log could not be written: {error}\n"
             ),
             None if self.torn => String::new(),
             None => return Ok(()),
         };
-        let full = self.size + notice.len() as u64 >= self.max_size;
+        let full = self.size + (notice.len() + next) as u64 >= self.max_size;
         if full && self.size > 0 {
             self.rotate()?;
         }
