@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use plugin_runner::plugin_log::{Followed, LogStream};
+use plugin_runner::plugin_log::{Followed, LogSettings, LogStream};
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{ReportedState, Session, StateChange};
@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::support::PATIENCE;
 use crate::support::folder::TestFolder;
 use crate::support::host::{Setup, TestHost, active};
+use crate::support::output::OutputLine;
 use crate::support::plugin::{call, fixture, manifest, package};
 
 /// Names the mounted disk, in the test's own process.
@@ -57,13 +58,14 @@ fn a_full_disk_is_told_counted_and_got_over() {
             return;
         }
     }
-    let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
-    run_alone("disk::alone::a_disk_fills_and_empties", &mut command);
-    let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
-    run_alone(
-        "disk::alone::a_disk_cannot_be_written_for_a_while",
-        &mut command,
-    );
+    for test in [
+        "a_disk_fills_and_empties",
+        "a_log_cannot_be_rotated_for_a_while",
+        "a_disk_cannot_be_written_for_a_while",
+    ] {
+        let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
+        run_alone(&format!("disk::alone::{test}"), &mut command);
+    }
 }
 
 #[test]
@@ -154,6 +156,56 @@ mod alone {
         }
         starts(&session);
         assert!(folder.join("releases").read_dir().unwrap().count() == 1);
+    }
+
+    #[test]
+    #[ignore = "mounts; run by another test, in a namespace of its own"]
+    fn a_log_cannot_be_rotated_for_a_while() {
+        let data = PathBuf::from(std::env::var_os(MOUNTED).unwrap()).join("data");
+        let folder = data.clone();
+        let host = Setup::new("rotation")
+            .configure(move |builder| {
+                let settings = LogSettings::default().with_max_file_size(1_000);
+                builder.data_folder(folder).log_settings(settings)
+            })
+            .start();
+        let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
+        let logs = data.join(session.id().to_string()).join("logs");
+        let say = |line: &str| {
+            call(&session, "log", &json!({ "line": line })).unwrap();
+            let heard = |said: &OutputLine| (said.text == line).then_some(());
+            host.output.wait_for(line, heard);
+        };
+        let mount = |program: &str, options: &[&str]| {
+            let mut command = Command::new(program);
+            let status = command.args(options).arg(&logs).status();
+            assert!(status.unwrap().success());
+        };
+        // What is open stays writable; nothing in the folder can be renamed.
+        let source = logs.to_str().unwrap();
+        mount("mount", &["--bind", source]);
+        mount("mount", &["-o", "remount,bind,ro"]);
+        // Each is most of a file.
+        let line = |name: &str| name.to_owned() + &" x".repeat(400);
+        let before = line("before");
+        say(&before);
+        assert_eq!(session.counters().log_lines_lost, 0);
+        for name in ["lost 1", "lost 2"] {
+            say(&line(name));
+        }
+        assert_eq!(session.counters().log_lines_lost, 2);
+        active(&session);
+        mount("umount", &[]);
+        say("after");
+        assert_eq!(session.counters().log_lines_lost, 2);
+        let text: String = fs::read_dir(&logs)
+            .unwrap()
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect();
+        for line in [&before, "[plugin-runner] 2 lines are missing here", "after"] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+        assert!(!text.contains("lost 1"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use plugin_runner::plugin_log::{Followed, Follower, LogStream};
+use plugin_runner::plugin_log::{CONTINUES, Followed, Follower, LogSettings, LogStream};
 use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState};
 
@@ -92,6 +92,85 @@ fn no_line_of_a_flood_is_lost() {
     for number in 0..20_000 {
         assert_eq!(next(&mut follower), number.to_string());
     }
+}
+
+#[test]
+fn bytes_that_are_no_text_and_lines_without_end_are_kept_and_cut_with_a_mark() {
+    let host = TestHost::new("logs-bytes");
+    let script = r#"
+        printf 'a\000b\377c\n'
+        head -c 200000 /dev/zero | tr '\000' x
+        printf '\nend\n'
+        exec sleep 1000"#;
+    let session = host.install(shell(&host, "noisy", script));
+    session.supervised().unwrap().start().unwrap();
+    host.output
+        .wait_for("end", |line| (line.text == "end").then_some(()));
+    let path = host.installation_folder(&session).join("logs/output.log");
+    let bytes = fs::read(path).unwrap();
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    assert_eq!(lines.next(), Some(&b"a\0b\xffc"[..]));
+    let (mut whole, mut pieces) = (0, 0);
+    for line in lines.by_ref() {
+        pieces += 1;
+        assert!(line.len() <= 64 * 1024, "a piece of {} bytes", line.len());
+        let piece = line.strip_suffix(CONTINUES.as_bytes());
+        whole += piece.unwrap_or(line).len();
+        if piece.is_none() {
+            break;
+        }
+    }
+    assert_eq!((whole, pieces), (200_000, 4));
+    assert_eq!(lines.next(), Some(&b"end"[..]));
+    // The tap and the tail get the same as text.
+    let texts = host.output.texts(session.id());
+    assert_eq!(texts[0], "a\0b\u{fffd}c");
+    assert_eq!(texts.len(), 6);
+}
+
+#[test]
+fn who_follows_more_slowly_than_is_kept_is_told_how_much_is_missing() {
+    let host = Setup::new("logs-slow")
+        .configure(|builder| {
+            let settings = LogSettings::default()
+                .with_max_file_size(10_000)
+                .with_keep(2);
+            builder.log_settings(settings)
+        })
+        .start();
+    // Lines of ten bytes with their ends.
+    let script =
+        r"echo 000000000; read -r go; seq -f %09g 1 50000; echo 999999999; exec sleep 1000";
+    let fifo = host.folder().join("go");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let script = format!("exec 0<>{}; {script}", fifo.display());
+    let session = host.install(shell(&host, "fast", &script));
+    session.supervised().unwrap().start().unwrap();
+    let mut follower = session.follow_log().unwrap();
+    assert_eq!(next(&mut follower), "000000000");
+    fs::write(&fifo, "go\n").unwrap();
+    host.output
+        .wait_for("the last", |line| (line.text == "999999999").then_some(()));
+    // It holds the file it was at, and then there is a hole of just as many bytes as are missing.
+    let mut expected = 1;
+    let gap = loop {
+        match follower.next(PATIENCE).unwrap() {
+            Followed::Line(line) => {
+                assert_eq!(line, format!("{expected:09}"));
+                expected += 1;
+            }
+            Followed::Gap(gap) => break gap,
+            other => panic!("{other:?}"),
+        }
+    };
+    let bytes = gap.bytes.unwrap();
+    let after: u64 = next(&mut follower).parse().unwrap();
+    assert_eq!(bytes, (after - expected) * 10, "{gap:?}");
+    for number in after + 1..=50_000 {
+        assert_eq!(next(&mut follower), format!("{number:09}"));
+    }
+    assert_eq!(next(&mut follower), "999999999");
 }
 
 #[test]

@@ -127,6 +127,7 @@
 //! | 7 | `a_plugin_that_runs_into_its_memory_limit_is_suspected_of_it` |
 //! | 7 | `a_limit_that_cannot_be_had_is_named_and_the_process_killed` |
 //! | 7 | `never_silent_about_what_is_missing` |
+//! | 7 | `who_follows_more_slowly_than_is_kept_is_told_how_much_is_missing` |
 //! | 8, least given | `the_environment_is_the_allowlist_and_what_is_added` |
 //! | 8 | `secrets_of_the_host_are_not_passed_on` |
 //! | 8 | `no_descriptor_of_the_host_is_inherited` |
@@ -175,6 +176,7 @@
 //! | 9 | `files_hold_whole_lines_and_stay_within_their_size` |
 //! | 9 | `exactly_the_newest_are_kept` |
 //! | 9 | `the_history_keeps_as_many_ends_as_its_limit_says` |
+//! | 9 | `bytes_that_are_no_text_and_lines_without_end_are_kept_and_cut_with_a_mark` |
 //! | 9 | `declared_sizes_over_the_limits_are_refused` |
 //! | 9 | `limits_count_what_is_written` |
 //! | 9 | `every_bound_has_a_test_that_reaches_it` |
