@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::duplex::memory;
 use plugin_runner::duplex::websocket::WebSocket;
-use plugin_runner::{ActiveState, Error, Peer, ReportedState, Session};
+use plugin_runner::{ActiveState, Error, Peer, ReportedState, Session, fault};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -45,11 +45,12 @@ pub(crate) enum Operation {
     Follow,
     Wait,
     Neighbour,
+    Hold,
     Replace,
 }
 
 /// What there is to be done, and how often.
-const SHARES: [(Operation, usize); 24] = [
+const SHARES: [(Operation, usize); 25] = [
     (Operation::Load, 10),
     (Operation::Unload, 2),
     (Operation::Start, 24),
@@ -73,7 +74,31 @@ const SHARES: [(Operation, usize); 24] = [
     (Operation::Follow, 1),
     (Operation::Wait, 2),
     (Operation::Neighbour, 12),
+    (Operation::Hold, 5),
     (Operation::Replace, 0),
+];
+
+/// What neither waits for the reaper nor comes to a point itself, so that it may be done by whoever
+/// holds it up.
+const WHILE_HELD: [Operation; 7] = [
+    Operation::Start,
+    Operation::Start,
+    Operation::StopAtOnce,
+    Operation::StopAtOnce,
+    Operation::Kill,
+    Operation::Thaw,
+    Operation::Forget,
+];
+
+pub(crate) const STATES: [ActiveState; 2] = [ActiveState::Active, ActiveState::Inactive];
+
+const POINTS: [&str; 6] = [
+    fault::PREPARING,
+    fault::SPAWNED,
+    fault::EXITED,
+    fault::REAPED,
+    fault::RESERVED,
+    fault::ATTACHED,
 ];
 
 impl Operation {
@@ -129,6 +154,8 @@ impl Operation {
             Self::Stop | Self::Deactivate | Self::Unload | Self::Replace => GRACE,
             Self::Echo | Self::CallBack | Self::Forget | Self::Exit | Self::Close => CALL,
             Self::Wait => Duration::from_millis(20),
+            // Something in between may wait for an answer.
+            Self::Hold => CALL * 6,
             _ => Duration::ZERO,
         }
     }
@@ -182,8 +209,27 @@ impl Operation {
             return Ok(arena.replace_host());
         }
         if let Self::Load = self {
+            if random.once_in(3) {
+                arena.want(plugin, *random.choose(&STATES));
+            }
             arena.host().load(plugin.id)?;
             return Ok(true);
+        }
+        if let Self::Hold = self {
+            let point: &'static str = POINTS[random.below(POINTS.len())];
+            let hold = fault::hold(point, plugin.id);
+            for _ in 0..2 {
+                random
+                    .choose(&WHILE_HELD)
+                    .perform(world, arena, plugin, random);
+            }
+            let reached = hold.reached(Duration::from_millis(20));
+            for _ in 0..random.below(5) {
+                random
+                    .choose(&WHILE_HELD)
+                    .perform(world, arena, plugin, random);
+            }
+            return Ok(reached);
         }
         if let Self::Publish = self {
             arena
@@ -277,6 +323,7 @@ impl Operation {
                 if plugin.is_external() {
                     return Ok(false);
                 }
+                drop(arena.host().subscribe());
                 let mut follower = session.follow_log()?;
                 let _ = follower.next(Duration::ZERO);
             }
