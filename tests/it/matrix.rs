@@ -682,12 +682,6 @@ impl Scene {
         if row.end == End::Itself && self.session.reported_state() == ReportedState::Active {
             self.supervised().stop(PATIENCE).unwrap();
         }
-        // A child that was being started has what its parent has open, until it is dead too.
-        let settled = Instant::now() + PATIENCE;
-        let forks = row.behaviour.name == "fork in a loop";
-        while forks && self.lock.is_held() && Instant::now() < settled {
-            std::thread::yield_now();
-        }
         assert!(!self.lock.is_held(), "its process is there");
         self.lock.expect_one_at_a_time();
         self.legal.heard(&self.session);

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use plugin_runner::Session;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::host::TestHost;
 
@@ -26,10 +26,11 @@ impl Lock {
     /// Whether a process of it lives. Not to be asked while one may be coming up: looking takes the
     /// lock for a moment.
     pub(crate) fn is_held(&self) -> bool {
-        let Ok(file) = File::open(self.0.join("alone")) else {
+        let path = self.0.join("alone");
+        let Ok(file) = File::options().append(true).open(path) else {
             return false;
         };
-        flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
     }
 
     /// The ids of processes that came up while another lived.
