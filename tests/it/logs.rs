@@ -97,11 +97,11 @@ fn no_line_of_a_flood_is_lost() {
 #[test]
 fn bytes_that_are_no_text_and_lines_without_end_are_kept_and_cut_with_a_mark() {
     let host = TestHost::new("logs-bytes");
-    let script = r#"
+    let script = r"
         printf 'a\000b\377c\n'
         head -c 200000 /dev/zero | tr '\000' x
         printf '\nend\n'
-        exec sleep 1000"#;
+        exec sleep 1000";
     let session = host.install(shell(&host, "noisy", script));
     session.supervised().unwrap().start().unwrap();
     host.output
