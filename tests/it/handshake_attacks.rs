@@ -6,12 +6,13 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use plugin_runner::protocol::Transport;
-use plugin_runner::{HandshakeCounters, ReportedState};
+use plugin_runner::{HandshakeCounters, Host, ReportedState};
 use rustix::process::{Resource, Rlimit, getrlimit};
 use serde_json::json;
 
 use crate::support::PATIENCE;
 use crate::support::alone::{Holdings, run_alone};
+use crate::support::folder::TestFolder;
 use crate::support::frames::{RawPeer, text};
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect, exchange};
@@ -380,14 +381,14 @@ fn refused(counts: &HandshakeCounters) -> u64 {
 
 /// Waits until no handshake is in progress.
 #[track_caller]
-fn wait_for_none(host: &TestHost) {
+fn wait_for_none(host: &Host) {
     wait(host, "no handshake in progress", |counts| {
         counts.in_progress == 0
     });
 }
 
 #[track_caller]
-fn wait(host: &TestHost, what: &str, wanted: impl Fn(&HandshakeCounters) -> bool) {
+fn wait(host: &Host, what: &str, wanted: impl Fn(&HandshakeCounters) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let counts = host.handshake_counters();
@@ -644,7 +645,10 @@ mod alone {
     #[test]
     #[ignore = "uses up the process's descriptors; run by another test, in a process of its own"]
     fn without_descriptors_connections_wait() {
-        let host = TestHost::new("no-descriptors");
+        // Not a host of the usual kind, which has a listener of its own that must not fail.
+        let folder = TestFolder::new("no-descriptors");
+        let host = Host::builder().data_folder(folder.path()).build().unwrap();
+        let listener = host.listen("127.0.0.1:0").unwrap();
         let (session, good) = external(&host, "outside");
         let limit = getrlimit(Resource::Nofile);
         let few = Rlimit {
@@ -658,7 +662,7 @@ mod alone {
         }
         // One for the test's own end; none for the other.
         held.pop();
-        let mut waiting = connect(host.address());
+        let mut waiting = connect(listener.address());
         waiting
             .write_all(Request::upgrade(&good).to_text().as_bytes())
             .unwrap();
@@ -674,6 +678,7 @@ mod alone {
         let _peer = Peer::upgraded(Answer::read(waiting));
         active(&session);
         rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+        assert!(host.shutdown(PATIENCE).is_complete());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{PluginKind, Record, Source};
-use plugin_runner::{Result, Session};
+use plugin_runner::{Host, Result, Session};
 use serde_json::Value;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -28,13 +28,15 @@ pub(crate) fn manifest(id: &str) -> Manifest {
 }
 
 /// Loads an external plugin; gives its session, and the path and query that it connects to.
-pub(crate) fn external(host: &TestHost, id: &str) -> (Session, String) {
+pub(crate) fn external(host: &Host, id: &str) -> (Session, String) {
     let record = Record::external(manifest(id)).unwrap();
+    let installation = record.id;
     let PluginKind::External(token) = &record.kind else {
         unreachable!("just made");
     };
     let target = format!("/rpc?token={}", token.expose());
-    (host.install(record), target)
+    host.store().put(record).unwrap();
+    (host.load(installation).unwrap(), target)
 }
 
 /// Runs this command, in an empty folder, as a plugin.
