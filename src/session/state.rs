@@ -108,7 +108,8 @@ impl State {
             return false;
         }
         match self.reported {
-            ReportedState::Errored => true,
+            // Not while a stop is on its way, which makes it inactive.
+            ReportedState::Errored => self.wanted == ActiveState::Active,
             ReportedState::Inactive => self.wanted == ActiveState::Inactive,
             _ => false,
         }

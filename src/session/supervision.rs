@@ -23,7 +23,7 @@ use crate::reaper::{
     Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition, WardId,
 };
 use crate::runtime::{self, Preparation};
-use crate::state::{ActiveState, ReportedState};
+use crate::state::ReportedState;
 
 /// The stack of a log pump's thread.
 const PUMP_STACK: usize = 256 * 1024;
@@ -247,12 +247,7 @@ impl Charge for SupervisedCharge {
                     Cause::Start(error) => Some(Arc::new(error)),
                     _ => None,
                 };
-                if state.wanted == ActiveState::Inactive {
-                    // A stop came in meanwhile and is on its way to the reaper.
-                    shared.enter(&mut state, ReportedState::Stopping, Some(problem));
-                } else {
-                    shared.enter(&mut state, ReportedState::Errored, Some(problem));
-                }
+                shared.enter(&mut state, ReportedState::Errored, Some(problem));
             }
         }
     }

@@ -195,33 +195,44 @@ fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
 }
 
 #[test]
-fn a_stop_that_meets_the_last_crash_is_heard_as_a_stop() {
-    let host = Setup::new("stop-meets-crash")
-        .policy(|policy| policy.with_max_restart_attempts(0))
-        .start();
-    let idle = host.threads().count();
-    // Once its output is closed, nothing of it is waited for when it has ended.
-    let script = r#"echo "pid $$"; exec >&- 2>&-; exec sleep 1000"#;
-    let session = host.install(shell(&host, "dying", script));
-    session.supervised().unwrap().start().unwrap();
-    let pid = host.output.wait_for("with the pid", |line| {
-        line.text.strip_prefix("pid ")?.parse().ok()
-    });
-    // What is left of its threads is that of the session.
-    host.expect_threads(idle + 1);
-    let mut events = host.events();
-    let reaped = fault::hold(fault::REAPED, session.id());
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    assert!(reaped.reached(PATIENCE), "its end was not noticed");
-    // The reaper is held, so it gets no further than the request.
-    let supervised = session.supervised().unwrap();
-    let error = supervised.stop(Duration::from_millis(1)).unwrap_err();
-    assert!(error.is_timeout(), "{error}");
-    reaped.release();
-    events.expect(
-        session.id(),
-        &[ReportedState::Stopping, ReportedState::Inactive],
-    );
+fn requests_that_meet_the_last_crash_follow_it() {
+    use ReportedState::{Errored, Inactive, Starting, Stopping};
+    let stop_alone: &[_] = &[Errored, Inactive];
+    let start_and_stop = &[Errored, Starting, Stopping, Inactive];
+    for (starts, expected) in [(0, stop_alone), (1, start_and_stop)] {
+        let host = Setup::new("requests-meet-crash")
+            .policy(|policy| policy.with_max_restart_attempts(0))
+            .start();
+        let idle = host.threads().count();
+        // Once its output is closed, nothing of it is waited for when it has ended.
+        let script = r#"echo "pid $$"; exec >&- 2>&-; exec sleep 1000"#;
+        let session = host.install(shell(&host, "dying", script));
+        let supervised = session.supervised().unwrap();
+        supervised.start().unwrap();
+        let pid = host.output.wait_for("with the pid", |line| {
+            line.text.strip_prefix("pid ")?.parse().ok()
+        });
+        // What is left of its threads is that of the session.
+        host.expect_threads(idle + 1);
+        let mut events = host.events();
+        let reaped = fault::hold(fault::REAPED, session.id());
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        assert!(reaped.reached(PATIENCE), "its end was not noticed");
+        // The reaper is held, so these get no further than being asked for.
+        for _ in 0..starts {
+            supervised.start().unwrap();
+        }
+        let error = supervised.stop(Duration::from_millis(1)).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        // Whoever waits for the stop is not told of the error before it.
+        let stopped = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| session.wait_for(Inactive, PATIENCE));
+            reaped.release();
+            waiting.join().unwrap()
+        });
+        stopped.unwrap();
+        events.expect(session.id(), expected);
+    }
 }
 
 #[test]

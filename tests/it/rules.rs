@@ -25,6 +25,7 @@
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `an_embedder_that_ignores_sigint_gets_its_plugins_stopped_by_sigterm` |
+//! | 2 | `requests_that_meet_the_last_crash_follow_it` |
 //! | 2 | `a_stop_while_active_ends_calls_in_flight` |
 //! | 2 | `a_stop_while_unpacking_leaves_nothing_behind` |
 //! | 2 | `reading_and_hashing_can_be_cancelled_at_any_moment` |
