@@ -327,7 +327,7 @@ fn starts_and_stops_from_all_sides_end_with_the_last() {
         }
     }
     host.lifelines.expect_all_dead();
-    // None, if all were gone when they were counted on a busy machine.
+    // None, if each had ended by the time it was counted.
     assert!(host.lifelines.most_at_once() <= 1);
 }
 
