@@ -126,10 +126,7 @@ pub(super) fn check_upgrade(head: &Head) -> Result<String, Refusal> {
     let [key] = head.keys.as_slice() else {
         return Err(Refusal::BAD_HANDSHAKE);
     };
-    let key_length = data_encoding::BASE64
-        .decode(key.as_bytes())
-        .map(|bytes| bytes.len());
-    if head.versions != ["13"] || key_length != Ok(16) {
+    if head.versions != ["13"] || !is_key(key) {
         return Err(Refusal::BAD_HANDSHAKE);
     }
     if let Some(origin) = &head.origin {
@@ -145,4 +142,37 @@ pub(super) fn check_upgrade(head: &Head) -> Result<String, Refusal> {
         }
     }
     Ok(tungstenite::handshake::derive_accept_key(key.as_bytes()))
+}
+
+/// Whether this is 16 bytes in base64. The decoder takes padding in the middle too, so the padding
+/// is taken off first.
+fn is_key(key: &str) -> bool {
+    let digits = key.strip_suffix("==").unwrap_or_default();
+    data_encoding::BASE64_NOPAD
+        .decode(digits.as_bytes())
+        .is_ok_and(|bytes| bytes.len() == 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_16_bytes_in_base64_with_its_padding_at_the_end() {
+        assert!(is_key("dGhlIHNhbXBsZSBub25jZQ=="));
+        for other in [
+            "",
+            "==",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBubQ==25jZ",
+            "dGhlIHNhbXBsZSBub25jZR==",
+            "dGhlIHNhbXBsZSBub25jZS==",
+            "dGhlIHNhbXBsZSBub25jZQ== ",
+            "dGhlIHNhbXBsZSBub25jZGVm",
+            "dGhlIHNhbXBsZSBub2-jZQ==",
+        ] {
+            assert!(!is_key(other), "{other:?}");
+        }
+    }
 }
