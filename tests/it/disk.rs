@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 use crate::support::PATIENCE;
+use crate::support::alone::run_under;
 use crate::support::folder::TestFolder;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::output::OutputLine;
@@ -35,9 +36,9 @@ const LARGE: usize = 2 * 1024 * 1024;
 #[test]
 fn a_full_disk_is_told_counted_and_got_over() {
     let script = "trap '' XFSZ; exec \"$@\"";
-    run_alone(
+    run_under(
+        Command::new("sh").args(["-c", script, "sh"]),
         "disk::alone::a_disk_fills_and_empties",
-        Command::new("sh").args(["-c", script]),
     );
 
     let folder = TestFolder::new("mounted");
@@ -45,7 +46,7 @@ fn a_full_disk_is_told_counted_and_got_over() {
     let own_namespace = |script: &str| {
         let mut command = Command::new("unshare");
         command
-            .args(["-Urm", "sh", "-c", script])
+            .args(["-Urm", "sh", "-c", script, "sh"])
             .env(MOUNTED, folder.path());
         command
     };
@@ -64,7 +65,7 @@ fn a_full_disk_is_told_counted_and_got_over() {
         "a_disk_cannot_be_written_for_a_while",
     ] {
         let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
-        run_alone(&format!("disk::alone::{test}"), &mut command);
+        run_under(&mut command, &format!("disk::alone::{test}"));
     }
 }
 
@@ -350,22 +351,4 @@ fn assert_nothing_half_done(installation: &Path) {
     for release in releases.into_iter().flatten().flatten() {
         assert!(release.path().join(".complete").is_file(), "{release:?}");
     }
-}
-
-/// Runs one of this binary's ignored tests through a command that runs its arguments.
-#[track_caller]
-fn run_alone(test: &str, through: &mut Command) {
-    let output = through
-        .arg("sh")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{test}: {}\n{text}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
