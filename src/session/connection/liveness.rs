@@ -1,0 +1,79 @@
+//! Signs of life: what was heard of the peer, and asking it for more.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+
+use super::{Connection, with_buffer};
+use crate::deadline::Deadline;
+use crate::id::RequestId;
+use crate::protocol::method::{Empty, Method, Ping};
+use crate::session::counters::LiveCounters;
+
+impl Connection {
+    /// Asks the peer for a sign of life, with a transport-level ping. Anything that arrives is
+    /// one. Gives whether it came in time; true where the transport has no ping.
+    pub(crate) fn is_alive(&self, deadline: Deadline) -> bool {
+        let (sender, receiver) = bounded(1);
+        *self.challenge.lock() = Some(sender);
+        self.challenged.store(true, Ordering::Release);
+        if self.has_ended() {
+            return false;
+        }
+        if !self.writer.ping() {
+            return true;
+        }
+        // An error is the end of the connection: then it is not alive.
+        receiver.recv_deadline(deadline.instant()).is_ok()
+    }
+
+    /// Whether anything arrived since the last look; with `messages_only`, a whole message.
+    pub(in crate::session) fn take_heard(&self, messages_only: bool) -> bool {
+        let any = self.heard.swap(false, Ordering::Relaxed);
+        let message = self.heard_message.swap(false, Ordering::Relaxed);
+        if messages_only { message } else { any }
+    }
+
+    /// Whether the peer may be inside a call, and answer nothing meanwhile: somebody waits for its
+    /// answer, or it waits for ours.
+    pub(in crate::session) fn is_in_call(&self, now: Instant) -> bool {
+        self.counters.inbound_in_flight.load(Ordering::Relaxed) > 0
+            || self.pending.has_calls_within_time(now)
+    }
+
+    /// Whether the transport has a ping of its own.
+    pub(in crate::session) fn has_transport_ping(&self) -> bool {
+        self.writer.has_ping()
+    }
+
+    /// Sends the transport's own ping, without waiting for anything. False where there is none.
+    pub(in crate::session) fn ping_transport(&self) -> bool {
+        self.writer.ping()
+    }
+
+    /// Sends the protocol's `ping` on the host's own behalf, without waiting for anything. Whatever
+    /// arrives shows in [`take_heard`](Self::take_heard). False when there is no room for it now.
+    pub(in crate::session) fn ping_peer(&self) -> bool {
+        let id = RequestId::generate();
+        with_buffer(|buffer| {
+            if self.encode(buffer, id, Ping::NAME, &Empty {}).is_err() {
+                return false;
+            }
+            // First, because the answer may be quick.
+            self.pending.expect_own_ping(id);
+            let sent = self.writer.try_send(buffer).is_ok();
+            if sent {
+                LiveCounters::add(&self.counters.bytes_sent, buffer.len());
+            } else {
+                self.pending.take_own_ping(id);
+            }
+            sent
+        })
+    }
+
+    /// Whether the answer to the last of those pings has not come.
+    pub(in crate::session) fn expects_own_ping(&self) -> bool {
+        self.pending.expects_own_ping()
+    }
+}

@@ -1,0 +1,280 @@
+//! One connection in use: calls out, answers in, calls in. It knows JSON-RPC and nothing of
+//! plugins, states or hosts; the plugin's side of the protocol (`sdk`) stands on it as well.
+//!
+//! Any thread calls; one thread runs [`Connection::read_until_end`] and never writes.
+//!
+//! What lives here: what a connection is made of, answering the peer's calls, ending it. Calling the
+//! peer is in `calling`, what the reading thread does in `reading`, signs of life in `liveness`.
+
+mod calling;
+mod liveness;
+mod reading;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+pub(crate) use calling::Waiting;
+
+use super::counters::LiveCounters;
+use super::pending::PendingTable;
+use super::rate::Rate;
+use crate::deadline::Deadline;
+use crate::duplex::{DuplexReader, DuplexWriter, Halves, Interrupt, Message};
+use crate::error::{Disconnect, Error, Result, RpcError};
+use crate::protocol::jsonrpc::{self, PeerId, ResultObject, ResultSpan};
+use crate::protocol::method::object_from_text;
+
+pub(crate) struct Connection {
+    writer: Arc<dyn DuplexWriter>,
+    interrupt: Arc<dyn Interrupt>,
+    pending: PendingTable,
+    /// Who is at the other end, for log lines.
+    peer: String,
+    counters: Arc<LiveCounters>,
+    /// Largest message this peer accepts, in bytes.
+    message_limit: usize,
+    /// How many messages the peer may send in a second, if there is a limit.
+    rate: Option<Arc<Rate>>,
+    /// Why the host ends it, set before anybody can see the end.
+    verdict: Mutex<Option<Arc<Disconnect>>>,
+    /// Nothing more is read.
+    ended: AtomicBool,
+    /// It was told that the peer sends what is no JSON-RPC; a flood of it must not flood the log.
+    unreadable_told: AtomicBool,
+    /// Something arrived since somebody last looked; and a whole message did. Set by the reading
+    /// thread, taken by whoever watches the connection's health.
+    heard: AtomicBool,
+    heard_message: AtomicBool,
+    /// Somebody waits for a sign of life.
+    challenged: AtomicBool,
+    challenge: Mutex<Option<Sender<()>>>,
+}
+
+/// A call from the peer.
+pub(crate) struct InboundRequest {
+    pub(crate) id: PeerId,
+    pub(crate) method: String,
+    pub(crate) params: Params,
+}
+
+/// The params of a call, kept in the message they came in.
+#[derive(Clone, Debug)]
+pub struct Params {
+    message: Message,
+    span: Option<ResultSpan>,
+}
+
+impl Params {
+    /// The JSON text; `{}` when the peer sent none.
+    pub fn as_json(&self) -> &str {
+        self.span
+            .as_ref()
+            .map_or("{}", |span| span.of(&self.message))
+    }
+
+    /// Bytes that they keep in memory: those of the whole message.
+    pub(in crate::session) fn held_bytes(&self) -> usize {
+        self.message.len()
+    }
+
+    /// Reads the params, which must be an object.
+    ///
+    /// # Errors
+    /// An [`RpcError`] that says what is wrong with them, fit to be the answer.
+    pub fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, RpcError> {
+        object_from_text(self.as_json()).map_err(|error| {
+            RpcError::new(RpcError::INVALID_PARAMS, format!("invalid params: {error}"))
+        })
+    }
+}
+
+/// The answer to a call, not yet read.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    message: Message,
+    span: ResultSpan,
+    method: Arc<str>,
+}
+
+impl Reply {
+    /// The JSON text of the `result`.
+    pub fn as_json(&self) -> &str {
+        self.span.of(&self.message)
+    }
+
+    /// Reads the result, on the calling thread.
+    ///
+    /// # Errors
+    /// [`Error::InvalidReply`] when it does not look like a `T`.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.as_json()).map_err(|source| Error::InvalidReply {
+            method: self.method.clone(),
+            source: Arc::new(source),
+        })
+    }
+}
+
+thread_local! {
+    /// Callers encode on their own thread, into one buffer that each keeps.
+    static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A buffer larger than this is not kept for the next message.
+const KEPT_BUFFER: usize = 64 * 1024;
+
+/// Runs `use_buffer` with this thread's cleared buffer.
+fn with_buffer<T>(use_buffer: impl FnOnce(&mut String) -> T) -> T {
+    // Taken out, not borrowed: a `Serialize` of the embedder's may well make a call itself.
+    let mut buffer = BUFFER.take();
+    buffer.clear();
+    let result = use_buffer(&mut buffer);
+    if buffer.capacity() <= KEPT_BUFFER {
+        BUFFER.set(buffer);
+    }
+    result
+}
+
+impl Connection {
+    pub(crate) fn new(
+        halves: Halves,
+        peer: String,
+        pending_limit: usize,
+        message_limit: usize,
+        rate: Option<Arc<Rate>>,
+        counters: Arc<LiveCounters>,
+    ) -> (Arc<Self>, Box<dyn DuplexReader>) {
+        let Halves {
+            reader,
+            writer,
+            interrupt,
+        } = halves;
+        let connection = Self {
+            writer,
+            interrupt,
+            peer,
+            pending: PendingTable::new(pending_limit),
+            counters,
+            message_limit,
+            rate,
+            verdict: Mutex::new(None),
+            ended: AtomicBool::new(false),
+            unreadable_told: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+            heard_message: AtomicBool::new(false),
+            challenged: AtomicBool::new(false),
+            challenge: Mutex::new(None),
+        };
+        (Arc::new(connection), reader)
+    }
+
+    /// Answers a call from the peer, from a worker's thread. A lost connection is no error: there
+    /// is nobody left to be told.
+    pub(crate) fn answer(
+        &self,
+        id: &PeerId,
+        method: &str,
+        answer: std::result::Result<&ResultObject, &RpcError>,
+        deadline: Deadline,
+    ) {
+        with_buffer(|buffer| {
+            match answer {
+                Ok(result) => {
+                    jsonrpc::encode_result(buffer, id, method, result);
+                    if buffer.len() > self.message_limit {
+                        let size = buffer.len();
+                        buffer.clear();
+                        let text = format!(
+                            "the result of {size} bytes is over the limit of {} bytes",
+                            self.message_limit
+                        );
+                        jsonrpc::encode_error(buffer, id, &RpcError::new(RpcError::INTERNAL, text));
+                    }
+                }
+                Err(error) => jsonrpc::encode_error(buffer, id, error),
+            }
+            match self.writer.send(buffer, deadline) {
+                Ok(_) => LiveCounters::add(&self.counters.bytes_sent, buffer.len()),
+                Err(error) => log::debug!("answer to {method} not sent: {error}"),
+            }
+        });
+    }
+
+    /// Refuses a call from the peer without blocking, from the reading thread.
+    pub(crate) fn refuse(&self, id: &PeerId, error: &RpcError) {
+        with_buffer(|buffer| {
+            jsonrpc::encode_error(buffer, id, error);
+            // Too many of them unread end the connection, which the reader then reports.
+            let _ = self.writer.post(buffer);
+        });
+    }
+
+    /// Ends the connection: tells the peer why, as far as the transport can, fails all calls, and
+    /// wakes the reader. Blocks at most until the deadline.
+    pub(crate) fn close(&self, code: u16, reason: &str, deadline: Deadline) {
+        let cause = Disconnect::ByHost {
+            code,
+            reason: reason.into(),
+        };
+        self.close_with(cause, code, reason, deadline);
+    }
+
+    /// [`close`](Self::close) for another cause than the host's own wish.
+    pub(crate) fn close_with(
+        &self,
+        cause: Disconnect,
+        code: u16,
+        reason: &str,
+        deadline: Deadline,
+    ) {
+        let cause = self.blame(cause);
+        self.pending.end(&cause);
+        self.writer.close(code, reason, deadline);
+    }
+
+    /// Ends the connection at once, without a word to the peer; gives the cause that counts.
+    pub(crate) fn abort(&self, cause: Disconnect) -> Arc<Disconnect> {
+        let cause = self.blame(cause);
+        self.ended.store(true, Ordering::Release);
+        self.pending.end(&cause);
+        self.interrupt.interrupt();
+        cause
+    }
+
+    /// Says why the connection is about to end, whatever its end will look like; gives the cause that
+    /// counts, which is the first.
+    pub(crate) fn blame(&self, cause: Disconnect) -> Arc<Disconnect> {
+        let mut verdict = self.verdict.lock();
+        verdict.get_or_insert_with(|| Arc::new(cause)).clone()
+    }
+
+    /// Whether the peer's messages have been read to the end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(in crate::session) fn counters(&self) -> &LiveCounters {
+        &self.counters
+    }
+
+    /// Who is at the other end, for log lines.
+    pub(in crate::session) fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    fn true_cause(&self, seen: Arc<Disconnect>) -> Arc<Disconnect> {
+        self.verdict.lock().clone().unwrap_or(seen)
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("pending", &self.pending.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,145 @@
+//! What the reading thread does: answers to those who wait for them, calls to `dispatch`. It never
+//! writes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Connection, InboundRequest, Params};
+use crate::duplex::{DuplexReader, Message, Received};
+use crate::error::{Disconnect, RpcError};
+use crate::protocol::jsonrpc::{Envelope, Incoming, ResultSpan};
+use crate::session::counters::LiveCounters;
+use crate::session::pending::Outcome;
+
+impl Connection {
+    /// The body of the reading thread: hands answers to those who wait and calls to `dispatch`,
+    /// until the connection ends. Fails all waiting calls then, and gives the cause.
+    pub(crate) fn read_until_end(
+        &self,
+        mut reader: Box<dyn DuplexReader>,
+        dispatch: &mut dyn FnMut(InboundRequest),
+    ) -> Arc<Disconnect> {
+        let seen = loop {
+            match reader.receive() {
+                Ok(received) => {
+                    raise(&self.heard);
+                    if self.challenged.load(Ordering::Acquire) {
+                        self.challenged.store(false, Ordering::Release);
+                        if let Some(waiter) = self.challenge.lock().take() {
+                            // Room for one is kept; a waiter whose time ran out is gone.
+                            let _ = waiter.try_send(());
+                        }
+                    }
+                    match received {
+                        Received::Message(message) => {
+                            raise(&self.heard_message);
+                            LiveCounters::add(&self.counters.bytes_received, message.len());
+                            self.take_in(&mut *reader, message, dispatch);
+                        }
+                        Received::Binary { bytes } => {
+                            LiveCounters::add(&self.counters.bytes_received, bytes);
+                            LiveCounters::add(&self.counters.binary, 1);
+                            self.count_toward_rate();
+                            log::debug!("{}: skipped a binary message of {bytes} bytes", self.peer);
+                        }
+                        Received::Alive => {}
+                    }
+                }
+                Err(cause) => break Arc::new(cause),
+            }
+        };
+        self.ended.store(true, Ordering::Release);
+        self.challenge.lock().take();
+        let cause = self.verdict.lock().get_or_insert(seen).clone();
+        self.pending.end(&cause);
+        cause
+    }
+
+    /// Counts a message that asks nothing, or is no answer to anything.
+    fn count_toward_rate(&self) {
+        // Over the limit there is nothing to refuse: it was not going to be answered.
+        let _ = self.over_rate();
+    }
+
+    /// Counts a message; gives the limit if it is over it.
+    fn over_rate(&self) -> Option<u32> {
+        self.rate.as_ref()?.admit().err()
+    }
+
+    fn take_in(
+        &self,
+        reader: &mut dyn DuplexReader,
+        message: Message,
+        dispatch: &mut dyn FnMut(InboundRequest),
+    ) {
+        match Envelope::parse(&message) {
+            Ok(Incoming::Response { id, outcome }) => {
+                let waiter = id.and_then(|id| self.pending.take(id));
+                let Some(on_outcome) = waiter else {
+                    if id.is_some_and(|id| self.pending.take_own_ping(id)) {
+                        return;
+                    }
+                    LiveCounters::add(&self.counters.stray_replies, 1);
+                    self.count_toward_rate();
+                    log::debug!("dropped an answer that nobody waits for, id {id:?}");
+                    return;
+                };
+                let outcome = match outcome {
+                    Ok(result) => {
+                        let span = ResultSpan::locate(&message, result);
+                        Outcome::Reply(message, span)
+                    }
+                    Err(error) => Outcome::Refused(error),
+                };
+                on_outcome(outcome);
+            }
+            Ok(Incoming::Request { id, method, params }) => {
+                if let Some(limit) = self.over_rate() {
+                    LiveCounters::add(&self.counters.inbound_calls, 1);
+                    LiveCounters::add(&self.counters.inbound_limited, 1);
+                    let text = format!(
+                        "this plugin may send {limit} messages in a second; try again later"
+                    );
+                    self.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
+                    return;
+                }
+                let span = params.map(|params| ResultSpan::locate(&message, params));
+                let method = method.into_owned();
+                dispatch(InboundRequest {
+                    id,
+                    method,
+                    params: Params { message, span },
+                });
+            }
+            Ok(Incoming::Notification { method, .. }) => {
+                LiveCounters::add(&self.counters.notifications, 1);
+                self.count_toward_rate();
+                log::debug!("ignored a request without an id: {method}");
+            }
+            Err(error) => {
+                LiveCounters::add(&self.counters.unreadable, 1);
+                if reader.not_a_message(&message) {
+                    return;
+                }
+                // Not before: what a program prints is no message that it sends.
+                self.count_toward_rate();
+                let peer = &self.peer;
+                if self.unreadable_told.swap(true, Ordering::Relaxed) {
+                    log::debug!("{peer}: ignored a message that is no JSON-RPC: {error}");
+                } else {
+                    log::warn!(
+                        "{peer}: ignored a message that is no JSON-RPC: {error}; more of them on \
+                         this connection are only counted"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Sets a flag that mostly is set already, without taking its cache line from who else looks at it.
+fn raise(flag: &AtomicBool) {
+    if !flag.load(Ordering::Relaxed) {
+        flag.store(true, Ordering::Relaxed);
+    }
+}
