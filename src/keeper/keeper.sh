@@ -6,7 +6,10 @@ cookie=
 while read -r word value; do
     case $word in
         cookie) cookie=$value ;;
-        +) groups="$groups$value " ;;
+        +) case $groups in
+               *" $value "*) ;;
+               *) groups="$groups$value " ;;
+           esac ;;
         -) case $groups in
                *" $value "*) groups="${groups%% "$value" *} ${groups#* "$value" }" ;;
            esac ;;
@@ -15,14 +18,14 @@ while read -r word value; do
 done
 {
     for group in $groups; do kill -9 "-$group"; done
-    round=0
-    while [ -n "$cookie" ] && [ "$round" -lt 100 ]; do
-        found=
+    # A process that is just executing another program shows no environment: several looks.
+    round=0 empty=0
+    while [ -n "$cookie" ] && [ "$round" -lt 100 ] && [ "$empty" -lt 3 ]; do
+        empty=$((empty + 1))
         for file in $(grep -ls "PLUGIN_RUNNER_COOKIE=$cookie[.]" /proc/[0-9]*/environ); do
             process=${file#/proc/}
-            kill -9 "${process%/environ}" && found=yes
+            kill -9 "${process%/environ}" && empty=0
         done
-        [ -n "$found" ] || break
         round=$((round + 1))
     done
 } 2>/dev/null

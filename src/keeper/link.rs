@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -29,7 +30,13 @@ const SHORT_LIVES: u32 = 5;
 /// A keeper that takes not one byte for so long is replaced.
 const STUCK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a keeper may take to end when it was told to.
-const END_LIMIT: Duration = Duration::from_millis(500);
+const END_LIMIT: Duration = Duration::from_millis(200);
+/// After a keeper that could not be had, the next is not tried for so long; then the next plugin that
+/// is started brings it.
+const RETRY_WAIT: Duration = Duration::from_secs(10);
+/// Where the tool that makes a session is looked for: not in all of `PATH`, whose folders may be on a
+/// disk that does not answer.
+const TOOLS: &str = "/usr/bin:/bin:/usr/local/bin";
 
 pub(crate) struct KeeperLink {
     keeper: Keeper,
@@ -42,13 +49,20 @@ pub(crate) struct KeeperLink {
     running: Option<Running>,
     /// Short lives in a row.
     short_lives: u32,
+    /// When another is tried after one that could not be had.
+    retry_at: Option<Instant>,
 }
 
 struct Running {
     child: Child,
-    input: ChildStdin,
+    pipe: Pipe,
     watch: ExitWatch,
     since: Instant,
+}
+
+/// The way to a keeper's standard input.
+struct Pipe {
+    input: io::PipeWriter,
     /// Lines, or the rest of one, for which the pipe had no room.
     unsent: Vec<u8>,
     /// When it is given up unless it takes something before.
@@ -73,20 +87,23 @@ impl KeeperLink {
             groups: BTreeSet::new(),
             running: None,
             short_lives: 0,
+            retry_at: None,
         }
     }
 
     /// Starts the keeper, if there is to be one and it does not run: before a process is spawned, so
     /// that none lives for a moment without it.
     pub(crate) fn ensure_started(&mut self) {
-        if self.running.is_some() || self.status.problem().is_some() {
+        let too_early = self.retry_at.is_some_and(|at| Instant::now() < at);
+        if self.running.is_some() || self.keeper == Keeper::None || too_early {
             return;
         }
         match self.start() {
             Ok(running) => {
+                self.retry_at = None;
+                self.status.clear_problem();
                 log::debug!("keeper started, process {}", running.child.id());
                 self.running = Some(running);
-                self.tell_all();
             }
             Err(error) => self.do_without(&format!("the keeper could not be started: {error}")),
         }
@@ -94,8 +111,9 @@ impl KeeperLink {
 
     /// A group has come to life.
     pub(crate) fn watch_group(&mut self, group: u32) {
-        self.groups.insert(group);
+        // Told once: a keeper that is started now hears of those that were there before.
         self.ensure_started();
+        self.groups.insert(group);
         self.tell(&format!("+ {group}\n"));
     }
 
@@ -107,14 +125,14 @@ impl KeeperLink {
     }
 
     /// The pipe to the keeper, when it is full and there is more to be told.
-    pub(crate) fn full_pipe(&self) -> Option<&ChildStdin> {
-        let running = self.running.as_ref()?;
-        (!running.unsent.is_empty()).then_some(&running.input)
+    pub(crate) fn full_pipe(&self) -> Option<&io::PipeWriter> {
+        let pipe = &self.running.as_ref()?.pipe;
+        (!pipe.unsent.is_empty()).then_some(&pipe.input)
     }
 
     /// When [`attend`](Self::attend) has something to do though nothing happened.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.running.as_ref()?.stuck_at
+        self.running.as_ref()?.pipe.stuck_at
     }
 
     /// Goes on telling, and looks at the clock.
@@ -122,8 +140,8 @@ impl KeeperLink {
         let Some(running) = &mut self.running else {
             return;
         };
-        running.flush();
-        if running.stuck_at.take_if(|at| *at <= now).is_some() {
+        running.pipe.flush();
+        if running.pipe.stuck_at.take_if(|at| *at <= now).is_some() {
             log::warn!("keeper takes no more lines, killing it");
             // Its end is noticed as any other, and brings another.
             let _ = running.child.kill();
@@ -157,8 +175,10 @@ impl KeeperLink {
     }
 
     fn do_without(&mut self, problem: &str) {
-        log::warn!("{problem}; plugins may outlive a host that is killed");
+        self.retry_at = Some(Instant::now() + RETRY_WAIT);
+        self.short_lives = 0;
         self.status.set_problem(problem.to_owned());
+        log::warn!("{problem}; plugins may outlive a host that is killed");
     }
 
     fn start(&self) -> Result<Running, io::Error> {
@@ -172,79 +192,82 @@ impl KeeperLink {
                 command
             }
         };
+        // What it has to know is in the pipe before it exists: the host may die at any moment.
+        let told = self.told();
+        let (stdin, input) = io::pipe()?;
+        rustix::fs::fcntl_setfl(input.as_fd(), OFlags::NONBLOCK)?;
+        // Little memory, and it shows soon when nobody reads. It works without as well.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::pipe::fcntl_setpipe_size(&input, (2 * told.len()).max(4096));
+        let mut pipe = Pipe {
+            input,
+            unsent: told,
+            stuck_at: None,
+        };
+        pipe.flush();
         let mut child = command
             // Somebody else's host may look for all that bears its own.
             .env_remove(descendants::VARIABLE)
             .current_dir("/")
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let prepared = child
-            .stdin
-            .take()
-            .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
-            .and_then(|input| {
-                rustix::fs::fcntl_setfl(input.as_fd(), OFlags::NONBLOCK)?;
-                // Little memory, and it shows soon when nobody reads. It works without as well.
-                #[cfg(target_os = "linux")]
-                let _ = rustix::pipe::fcntl_setpipe_size(&input, 4096);
-                let watch = ExitWatch::new(Pid::from_child(&child), &self.threads)
-                    .map_err(io::Error::other)?;
-                Ok((input, watch))
-            });
-        match prepared {
-            Ok((input, watch)) => Ok(Running {
+        match ExitWatch::new(Pid::from_child(&child), &self.threads) {
+            Ok(watch) => Ok(Running {
                 child,
-                input,
+                pipe,
                 watch,
                 since: Instant::now(),
-                unsent: Vec::new(),
-                stuck_at: None,
             }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(error)
+                Err(io::Error::other(error))
             }
         }
     }
 
-    /// Tells a new keeper all that it has to know.
-    fn tell_all(&mut self) {
+    /// All that a new keeper has to know.
+    fn told(&self) -> Vec<u8> {
         let cookie = self.cookie.as_ref();
-        let mut lines: Vec<String> = cookie
+        let mut lines = cookie
             .map(|cookie| format!("cookie {}\n", cookie.as_str()))
-            .into_iter()
-            .collect();
-        lines.extend(self.groups.iter().map(|group| format!("+ {group}\n")));
-        for line in lines {
-            self.tell(&line);
+            .unwrap_or_default();
+        for group in &self.groups {
+            let _ = writeln!(lines, "+ {group}");
         }
+        lines.into_bytes()
     }
 
     fn tell(&mut self, line: &str) {
         if let Some(running) = &mut self.running {
-            running.unsent.extend_from_slice(line.as_bytes());
-            running.flush();
+            running.pipe.unsent.extend_from_slice(line.as_bytes());
+            running.pipe.flush();
         }
     }
 
     /// Ends the keeper in order: nothing is left for it to do.
     pub(crate) fn end(&mut self) {
-        if self.groups.is_empty() {
+        let nothing_lives = self.groups.is_empty();
+        if nothing_lives {
             self.tell("end\n");
         }
         let Some(Running {
             mut child,
-            input,
+            mut pipe,
             watch,
             ..
         }) = self.running.take()
         else {
             return;
         };
-        drop(input);
+        let told = pipe.flush_until(Deadline::after(END_LIMIT));
+        if nothing_lives && !told {
+            // It has not heard which groups are gone, and would kill whoever has their numbers now.
+            let _ = child.kill();
+        }
+        drop(pipe);
         let ended = poll::readable(watch.as_fd(), Deadline::after(END_LIMIT));
         if !matches!(ended, Ok(true)) {
             log::warn!("keeper does not end, killing it");
@@ -254,7 +277,7 @@ impl KeeperLink {
     }
 }
 
-impl Running {
+impl Pipe {
     /// Writes what the pipe takes. An error is the keeper's end, which is noticed elsewhere.
     fn flush(&mut self) {
         while !self.unsent.is_empty() {
@@ -276,6 +299,18 @@ impl Running {
             }
         }
     }
+
+    /// Writes all, waiting for room; gives whether that was possible.
+    fn flush_until(&mut self, deadline: Deadline) -> bool {
+        self.flush();
+        while !self.unsent.is_empty() {
+            if !matches!(poll::writable(self.input.as_fd(), deadline), Ok(true)) {
+                return false;
+            }
+            self.flush();
+        }
+        true
+    }
 }
 
 impl Drop for KeeperLink {
@@ -288,7 +323,7 @@ impl Drop for KeeperLink {
 /// process group of its own.
 fn shell(path: &OsStr) -> Command {
     let own_session: Result<_, crate::error::StartError> =
-        resolve("setsid", Path::new("/"), Some(path));
+        resolve("setsid", Path::new("/"), Some(OsStr::new(TOOLS)));
     let mut command = if let Ok(setsid) = own_session {
         let mut command = Command::new(setsid);
         command.arg("/bin/sh");

@@ -110,6 +110,10 @@ impl KeeperStatus {
         self.0.lock().clone()
     }
 
+    fn clear_problem(&self) {
+        *self.0.lock() = None;
+    }
+
     fn set_problem(&self, problem: String) {
         *self.0.lock() = Some(problem);
     }

@@ -21,6 +21,7 @@ use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -238,7 +239,7 @@ impl Thread {
             for ward in due {
                 self.with(ward, |ward, context| ward.attend(context, now));
             }
-            self.keeper.borrow_mut().attend(now);
+            self.with_keeper(|keeper| keeper.attend(now));
             self.wards.retain(|_, ward| !ward.is_over());
             if self.shutting_down && self.wards.values().all(Ward::is_idle) {
                 // Dropping the keeper's link ends the keeper.
@@ -266,6 +267,12 @@ impl Thread {
             // Its second panic is swallowed: there is nothing more to be done.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(&context, &text)));
         }
+    }
+
+    /// Does something with the keeper. A panic in it, again the logger's say, costs a line in the log.
+    fn with_keeper(&self, act: impl FnOnce(&mut KeeperLink)) {
+        let guarded = AssertUnwindSafe(|| act(&mut self.keeper.borrow_mut()));
+        let _ = panic::catch_unwind(guarded);
     }
 
     /// Sleeps until a command, an exit or a timer; gives those whose process has ended.
@@ -297,8 +304,9 @@ impl Thread {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Vec::new(),
             Err(error) => {
-                // Out of memory, say.
+                // Out of memory, say: not again at once.
                 log::error!("reaper cannot poll: {error}");
+                thread::park_timeout(Duration::from_millis(10));
                 return Vec::new();
             }
         }
@@ -312,7 +320,7 @@ impl Thread {
             .collect();
         drop(keeper);
         if ready.contains(&None) {
-            self.keeper.borrow_mut().exited();
+            self.with_keeper(KeeperLink::exited);
         }
         let ended = ready.into_iter().flatten().collect();
         let mut drain = [0; 64];
