@@ -5,8 +5,9 @@
 //! be said of it either: [`ARE_FOUND`] is false.
 //!
 //! What still escapes: a process that was given another environment, that wrote over the memory in
-//! which its environment was, that runs as another user (unless the host may look at it all the
-//! same), or that sits behind a `/proc` which hides it. What does not live here: when to look, which
+//! which its environment was, that runs as another user or is marked as not to be looked at (unless
+//! the host may look at it all the same), that sits behind a `/proc` which hides it, or that executes
+//! one program after the other so fast that none of a few looks meets it in between. What does not live here: when to look, which
 //! is the reaper's and the keeper's.
 
 use std::fmt;
@@ -119,27 +120,50 @@ pub(crate) struct Swept {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs;
+    use std::io::{self, Read as _};
     use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
     use rustix::event::{PollFd, PollFlags};
-    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
     use super::{Bearers, Swept};
     use crate::deadline::Deadline;
     use crate::poll;
 
+    /// So many are killed before the next look, each of which takes a descriptor meanwhile.
+    const AT_ONCE: usize = 64;
+    /// A process that is just executing another program shows no environment. It is looked at so
+    /// often again.
+    const LOOKS: u32 = 4;
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
     pub(super) fn kill(bearers: &Bearers, deadline: Deadline) -> Swept {
         let mut swept = Swept::default();
-        let mut environment = Vec::new();
+        let mut look = Look::new(bearers);
         loop {
-            let mut found: Vec<OwnedFd> = processes()
-                .filter_map(|pid| kill_bearer(bearers, pid, &mut environment))
-                .collect();
-            if found.is_empty() {
+            match processes() {
+                Ok(processes) => look.at(processes),
+                Err(error) => {
+                    log::warn!("cannot look for descendants: {error}");
+                    swept.left = swept.left.max(1);
+                    return swept;
+                }
+            }
+            for _ in 1..LOOKS {
+                if look.unclear.is_empty() || deadline.has_passed() {
+                    break;
+                }
+                // Nothing wakes it: there is no event for the end of an `execve`.
+                let _ = poll::wait(&mut [], Some(Deadline::after(BETWEEN_LOOKS)));
+                let unclear = std::mem::take(&mut look.unclear);
+                look.at(unclear.into_iter());
+            }
+            if look.killed == 0 {
                 return swept;
             }
-            swept.killed += found.len();
-            swept.left = wait_for_ends(&mut found, deadline);
+            swept.killed += std::mem::take(&mut look.killed);
+            swept.left = look.wait_for_ends(deadline);
             // What they started before they died is found by the next look.
             if deadline.has_passed() {
                 return swept;
@@ -147,48 +171,135 @@ mod linux {
         }
     }
 
-    fn processes() -> impl Iterator<Item = Pid> {
+    fn processes() -> io::Result<impl Iterator<Item = Pid>> {
         let own = rustix::process::getpid();
-        fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
+        let entries = fs::read_dir("/proc")?;
+        Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter_map(Pid::from_raw)
-            .filter(move |pid| *pid != own)
+            .filter(move |pid| *pid != own))
     }
 
-    fn kill_bearer(bearers: &Bearers, pid: Pid, environment: &mut Vec<u8>) -> Option<OwnedFd> {
-        if !bears(bearers, pid, environment) {
-            return None;
-        }
-        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Once more: it may have ended before it was opened, and the id be somebody else's by then.
-        if !bears(bearers, pid, environment) {
-            return None;
-        }
-        pidfd_send_signal(&process, Signal::KILL).ok()?;
-        Some(process)
+    /// One look at many processes.
+    struct Look<'a> {
+        bearers: &'a Bearers,
+        environment: Vec<u8>,
+        killed: usize,
+        /// Of those that were killed, as far as the system gives such descriptors.
+        dying: Vec<OwnedFd>,
+        /// Those that showed no environment and may have one.
+        unclear: Vec<Pid>,
     }
 
-    /// Whether the process can be looked at and bears the entry. That of an ended one is empty.
-    fn bears(bearers: &Bearers, pid: Pid, environment: &mut Vec<u8>) -> bool {
-        use std::io::Read as _;
-        environment.clear();
-        let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
-        let read = fs::File::open(path).and_then(|mut file| file.read_to_end(environment));
-        read.is_ok() && bearers.have(environment)
+    enum Shows {
+        Cookie,
+        NoCookie,
+        Nothing,
     }
 
-    /// Waits until all have ended; gives how many have not at the deadline.
-    fn wait_for_ends(processes: &mut Vec<OwnedFd>, deadline: Deadline) -> usize {
-        while let Some(process) = processes.last() {
-            let mut descriptors = [PollFd::new(process, PollFlags::IN)];
-            match poll::wait(&mut descriptors, Some(deadline)) {
-                Ok(true) => drop(processes.pop()),
-                Ok(false) | Err(_) => break,
+    impl<'a> Look<'a> {
+        fn new(bearers: &'a Bearers) -> Self {
+            Self {
+                bearers,
+                environment: Vec::new(),
+                killed: 0,
+                dying: Vec::new(),
+                unclear: Vec::new(),
             }
         }
-        processes.len()
+
+        fn at(&mut self, processes: impl Iterator<Item = Pid>) {
+            for pid in processes {
+                if self.dying.len() >= AT_ONCE {
+                    return;
+                }
+                match self.what_shows(pid) {
+                    Shows::Cookie => self.kill(pid),
+                    Shows::NoCookie => {}
+                    Shows::Nothing => self.unclear.push(pid),
+                }
+            }
+        }
+
+        fn kill(&mut self, pid: Pid) {
+            let opened = pidfd_open(pid, PidfdFlags::empty());
+            // Once more: it may have ended meanwhile, and the id be somebody else's.
+            if !matches!(self.what_shows(pid), Shows::Cookie) {
+                return;
+            }
+            let signalled = match &opened {
+                Ok(process) => pidfd_send_signal(process, Signal::KILL),
+                // An old kernel, or none left.
+                Err(_) => kill_process(pid, Signal::KILL),
+            };
+            if signalled.is_ok() {
+                self.killed += 1;
+                self.dying.extend(opened.ok());
+            }
+        }
+
+        fn what_shows(&mut self, pid: Pid) -> Shows {
+            let pid = pid.as_raw_nonzero();
+            let read = self.read(&format!("/proc/{pid}/environ"));
+            if matches!(&read, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+                // However often it is tried.
+                return Shows::NoCookie;
+            }
+            if read.is_err() || self.environment.is_empty() {
+                // The first thread may have ended before the others.
+                let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+                let has_memory = tasks.into_iter().flatten().flatten().any(|task| {
+                    let read = self.read(&format!("{}/environ", task.path().display()));
+                    read.is_ok() && !self.environment.is_empty()
+                });
+                if !has_memory {
+                    return if is_alive_in_user_space(pid) {
+                        Shows::Nothing
+                    } else {
+                        Shows::NoCookie
+                    };
+                }
+            }
+            if self.bearers.have(&self.environment) {
+                Shows::Cookie
+            } else {
+                Shows::NoCookie
+            }
+        }
+
+        fn read(&mut self, path: &str) -> io::Result<usize> {
+            self.environment.clear();
+            fs::File::open(path)?.read_to_end(&mut self.environment)
+        }
+
+        /// Waits until all that were killed have ended; gives how many have not at the deadline.
+        fn wait_for_ends(&mut self, deadline: Deadline) -> usize {
+            while let Some(process) = self.dying.last() {
+                let mut descriptors = [PollFd::new(process, PollFlags::IN)];
+                match poll::wait(&mut descriptors, Some(deadline)) {
+                    Ok(true) => drop(self.dying.pop()),
+                    Ok(false) | Err(_) => break,
+                }
+            }
+            std::mem::take(&mut self.dying).len()
+        }
+    }
+
+    /// Whether a process may have an environment at all: neither a thread of the kernel's nor one that
+    /// has ended.
+    fn is_alive_in_user_space(pid: impl std::fmt::Display) -> bool {
+        const KERNEL_THREAD: u64 = 0x0020_0000;
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            return false;
+        };
+        // Behind the name, which may hold anything: state, four ids, the terminal and its group, flags.
+        let Some((_, fields)) = status.rsplit_once(')') else {
+            return false;
+        };
+        let mut fields = fields.split_whitespace();
+        let has_ended = matches!(fields.next(), Some("Z" | "X"));
+        let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
+        !has_ended && flags.is_some_and(|flags| flags & KERNEL_THREAD == 0)
     }
 }
 

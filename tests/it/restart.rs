@@ -306,10 +306,8 @@ fn who_left_the_process_group_is_found_and_killed() {
         let alive = lifelines.iter().filter(|lifeline| lifeline.is_alive());
         assert_eq!(alive.count(), 0);
         active(&session);
-        let lifelines = [host.lifelines.next(), host.lifelines.next()];
         stop(&session);
-        let alive = lifelines.iter().filter(|lifeline| lifeline.is_alive());
-        assert_eq!(alive.count(), 0);
+        host.lifelines.expect_all_dead();
     }
 }
 

@@ -221,9 +221,17 @@ impl Ward {
 
     /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
     pub(in crate::reaper) fn give_up(&mut self, context: &Context<'_>, panic: &str) {
-        // Dropping a process that has not been reaped kills its group and reaps it.
-        self.phase = Phase::Idle;
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            // Kills the group, and waits for the process.
+            Phase::Running(running) => {
+                running.process.finish(|| self.forget_group(context));
+            }
+            Phase::Preparing { cancel } => cancel.cancel(),
+            _ => {}
+        }
+        // If the process was let go of by the panic itself.
         self.forget_group(context);
+        self.begin_sweep(context);
         self.start_again = false;
         self.charge.ended(self.run, ExitReason::Unknown);
         let failure = self.unstarted(Cause::Panicked(panic.to_owned()));

@@ -197,6 +197,7 @@ impl Ward {
             }
             return;
         }
+        self.hurry_sweep(now);
         match &mut self.phase {
             Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing { .. }
                 if self.sweep.is_some() =>
