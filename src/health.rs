@@ -61,6 +61,12 @@ impl Health {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
+        if self.is_on() && self.interval < Duration::from_millis(1) {
+            return Err(Error::Setting {
+                name: "health.interval",
+                problem: "must be at least a millisecond, or zero for no health checks".into(),
+            });
+        }
         if self.is_on() && self.timeout.is_zero() {
             return Err(Error::Setting {
                 name: "health.timeout",

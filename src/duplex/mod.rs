@@ -166,6 +166,12 @@ pub trait DuplexWriter: Send + Sync {
         false
     }
 
+    /// Whether bytes have come from the peer since this was asked last, also such as do not make up a
+    /// message yet: a large one on a slow line is a sign of life too. False where that is not known.
+    fn take_progress(&self) -> bool {
+        false
+    }
+
     /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline
     /// if the peer reads), and then the reader is made to end with [`Disconnect::ByHost`], also if
     /// the peer never answers. Later sends fail. Idempotent; the first close counts. Blocks at

@@ -268,6 +268,55 @@ fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
     assert_eq!(counters.connections, 1);
 }
 
+#[test]
+fn a_hung_plugin_is_found_also_while_callers_keep_coming() {
+    let host = watched("hung-and-called", quick()).start();
+    let session = host.run(python(&host, "hung"));
+    let process = host.lifelines.next();
+    let mut events = host.events();
+    process.signal(Signal::STOP);
+    let change = std::thread::scope(|scope| {
+        // Two at a time, so that at every moment there is a call within its time.
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while session.reported_state() == ReportedState::Active {
+                    let _ = session.call_raw("echo", &json!({}), Duration::from_millis(400));
+                }
+            });
+        }
+        events.until(session.id(), ReportedState::Restarting)
+    });
+    assert_eq!(change.details["cause"], "unresponsive", "{change:?}");
+    process.expect_end();
+}
+
+#[test]
+fn a_large_message_on_a_slow_line_is_a_sign_of_life() {
+    // Only whole frames could be answered with a pong in between.
+    let health = quick().with_timeout(Duration::from_millis(300));
+    let host = watched("slow-line", health.clone()).start();
+    let (session, target) = external(&host, |record| record);
+    let mut peer = connect(&host, &target);
+    active(&session);
+    let other = external(&host, |record| record);
+    let _silent = connect(&host, &other.1);
+    active(&other.0);
+    // The beginning of a text of 100,000 bytes, and then one more whenever it is asked.
+    peer.0
+        .write_all(&[0x81, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0x86, 0xa0, 0, 0, 0, 0])
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while other.0.reported_state() == ReportedState::Active {
+        peer.expect_ping();
+        peer.0.write_all(b" ").unwrap();
+        assert!(Instant::now() < deadline, "the silent one was not found");
+    }
+    assert_eq!(session.reported_state(), ReportedState::Active);
+    let counters = session.counters();
+    assert!(counters.pings_sent >= 3, "{counters:?}");
+    assert_eq!(counters.pings_missed, 0, "{counters:?}");
+}
+
 /// Services whose `get_config` waits for the test.
 struct Gated(Mutex<Receiver<()>>);
 

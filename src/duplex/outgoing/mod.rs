@@ -82,6 +82,8 @@ struct Shared<S> {
     cause: OnceLock<Arc<Disconnect>>,
     /// Both directions are shut: nobody reads or writes any more, whatever is left.
     cut: AtomicBool,
+    /// Bytes have come since somebody asked.
+    progress: AtomicBool,
 }
 
 #[derive(Default)]
@@ -134,6 +136,7 @@ impl<S: Sink> Outgoing<S> {
             wake: Condvar::new(),
             cause: OnceLock::new(),
             cut: AtomicBool::new(false),
+            progress: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
@@ -263,6 +266,19 @@ impl<S: Sink> Outgoing<S> {
     /// Whether a write has failed. The reader may go on for a while, to find out why.
     pub(super) fn has_failed(&self) -> bool {
         self.shared.state.lock().failed.is_some()
+    }
+
+    /// Bytes have come from the peer.
+    pub(super) fn progressed(&self) {
+        // Read first, because it mostly is set, and a write would cost others their copy of it.
+        if !self.shared.progress.load(Ordering::Relaxed) {
+            self.shared.progress.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether bytes have come since this was asked last.
+    pub(super) fn take_progress(&self) -> bool {
+        self.shared.progress.swap(false, Ordering::Relaxed)
     }
 
     /// Whether both directions are shut.

@@ -163,7 +163,11 @@ impl Read for Inlet {
             // What is left is for `see_out`, which has a limit.
             return Ok(0);
         }
-        self.0.sink().read(buffer)
+        let read = self.0.sink().read(buffer);
+        if matches!(read, Ok(1..)) {
+            self.0.progressed();
+        }
+        read
     }
 }
 

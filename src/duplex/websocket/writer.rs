@@ -58,6 +58,10 @@ impl DuplexWriter for Writer {
         true
     }
 
+    fn take_progress(&self) -> bool {
+        self.outgoing.take_progress()
+    }
+
     fn has_ping(&self) -> bool {
         true
     }

@@ -1,6 +1,7 @@
 //! Calls out: registered, encoded on the caller's thread, sent, and waited for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -180,19 +181,22 @@ impl Waiting {
             Ok(Outcome::Refused(error)) => Err(error.into()),
             Ok(Outcome::Ended(cause)) => Err(Error::Disconnected(cause)),
             Err(_) => {
-                self.give_up();
+                if !self.give_up() {
+                    self.connection.overdue.store(true, Ordering::Relaxed);
+                }
                 Err(Error::timeout(Phase::Reply, self.timeout))
             }
         }
     }
 
-    fn give_up(&mut self) {
-        if std::mem::take(&mut self.registered) {
-            drop(self.connection.pending.take(self.id));
-            if let Some(ticket) = self.ticket {
-                self.connection.writer.withdraw(ticket);
-            }
+    /// Gives whether the peer sees nothing of the call.
+    fn give_up(&mut self) -> bool {
+        if !std::mem::take(&mut self.registered) {
+            return false;
         }
+        drop(self.connection.pending.take(self.id));
+        self.ticket
+            .is_none_or(|ticket| self.connection.writer.withdraw(ticket))
     }
 }
 

@@ -21,25 +21,30 @@ impl Connection {
         if self.has_ended() {
             return false;
         }
+        let _ = self.writer.take_progress();
         if !self.writer.ping() {
             return true;
         }
-        // An error is the end of the connection: then it is not alive.
+        // An error is the end of the connection, or of the time: then there may be a large message on
+        // its way, inside of which no pong can come.
         receiver.recv_deadline(deadline.instant()).is_ok()
+            || (!self.has_ended() && self.writer.take_progress())
     }
 
-    /// Whether anything arrived since the last look; with `messages_only`, a whole message.
+    /// Whether anything arrived since the last look, be it a part of something; with `messages_only`,
+    /// a whole message.
     pub(in crate::session) fn take_heard(&self, messages_only: bool) -> bool {
-        let any = self.heard.swap(false, Ordering::Relaxed);
+        let any = self.heard.swap(false, Ordering::Relaxed) | self.writer.take_progress();
         let message = self.heard_message.swap(false, Ordering::Relaxed);
         if messages_only { message } else { any }
     }
 
     /// Whether the peer may be inside a call, and answer nothing meanwhile: somebody waits for its
-    /// answer, or it waits for ours.
+    /// answer, or it waits for ours. One that has let a call's time pass without a word since is not
+    /// excused by the next call: callers that come one after the other would hide a hung plugin.
     pub(in crate::session) fn is_in_call(&self, now: Instant) -> bool {
         self.counters.inbound_in_flight.load(Ordering::Relaxed) > 0
-            || self.pending.has_calls_within_time(now)
+            || (!self.overdue.load(Ordering::Relaxed) && self.pending.has_calls_within_time(now))
     }
 
     /// Whether the transport has a ping of its own.

@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     /// thread, taken by whoever watches the connection's health.
     heard: AtomicBool,
     heard_message: AtomicBool,
+    /// A call's time ran out after it was written, and no message has come since.
+    overdue: AtomicBool,
     /// Somebody waits for a sign of life.
     challenged: AtomicBool,
     challenge: Mutex<Option<Sender<()>>>,
@@ -166,6 +168,7 @@ impl Connection {
             unreadable_told: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             heard_message: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
             challenged: AtomicBool::new(false),
             challenge: Mutex::new(None),
         };

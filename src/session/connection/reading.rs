@@ -33,6 +33,9 @@ impl Connection {
                     match received {
                         Received::Message(message) => {
                             raise(&self.heard_message);
+                            if self.overdue.load(Ordering::Relaxed) {
+                                self.overdue.store(false, Ordering::Relaxed);
+                            }
                             LiveCounters::add(&self.counters.bytes_received, message.len());
                             self.take_in(&mut *reader, message, dispatch);
                         }
