@@ -288,8 +288,10 @@ impl Acceptor {
         match poll::wait(&mut descriptors, pause.map(Deadline::after)) {
             Ok(_) => descriptors[0].revents().is_empty(),
             Err(error) => {
+                // Out of memory, say: not again at once, and not never again.
                 log::error!("cannot wait for connections: {error}");
-                false
+                std::thread::park_timeout(Duration::from_millis(100));
+                true
             }
         }
     }

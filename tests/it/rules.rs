@@ -20,7 +20,6 @@
 //! | 1 | `a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
-//! | 2 | `a_stop_that_meets_the_last_crash_is_heard_as_a_stop` |
 //! | 1 | `signals_at_every_thread_disturb_nothing` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
