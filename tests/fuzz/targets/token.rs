@@ -91,7 +91,9 @@ fn check(input: &[u8]) -> bool {
     assert_eq!(ExternalToken::parse(text).is_ok(), external);
     assert_eq!(Secret::parse(text).is_ok(), is_secret(text));
     let shown = format!("{token:?}");
-    assert!(text.len() < 12 || !shown.contains(text), "{shown}");
+    // Unless it was given words that are there anyway.
+    let is_telling = text.len() > 16 && !text.contains(' ');
+    assert!(!is_telling || !shown.contains(text), "{shown}");
 
     let opened = SealedToken::from_text(text).open(&vector.secret);
     if text == vector.token {
@@ -111,7 +113,7 @@ fn check(input: &[u8]) -> bool {
         other => panic!("{other:?}"),
     }
     let told = error.to_string();
-    assert!(text.len() < 12 || !told.contains(text), "{told}");
+    assert!(!is_telling || !told.contains(text), "{told}");
     external
 }
 
