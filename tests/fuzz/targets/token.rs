@@ -92,7 +92,7 @@ fn check(input: &[u8]) -> bool {
     assert_eq!(Secret::parse(text).is_ok(), is_secret(text));
     let shown = format!("{token:?}");
     // Unless it was given words that are there anyway.
-    let is_telling = text.len() > 16 && !text.contains(' ');
+    let is_telling = text.len() > 16 && text.bytes().all(|byte| BASE64.contains(&byte));
     assert!(!is_telling || !shown.contains(text), "{shown}");
 
     let opened = SealedToken::from_text(text).open(&vector.secret);
