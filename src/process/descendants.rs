@@ -142,6 +142,8 @@ mod linux {
         let mut swept = Swept::default();
         let mut look = Look::new(bearers);
         loop {
+            // Those of the look before are among all that are looked at now.
+            look.unclear.clear();
             match processes() {
                 Ok(processes) => look.at(processes),
                 Err(error) => {
