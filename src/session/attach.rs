@@ -297,20 +297,26 @@ impl Reservation {
         let Some(sender) = readers.as_ref() else {
             return Some((Error::NotLoaded(shared.id), reading));
         };
+        let tells_reaper = !first_ping && shared.mode == PluginMode::Supervised;
+        if tells_reaper {
+            // Before anybody can see it active, and before a call of its own is answered: it may exit
+            // upon either, and the reaper must not hear of the exit first.
+            shared.context.reaper.connected(shared.ward, self.run);
+        }
         // There is at most one connection; a session thread that is still busy with the end of the
         // one before takes it next.
         if let Err(refused) = sender.try_send(reading) {
+            if tells_reaper {
+                let cause = Arc::new(Disconnect::NotYet);
+                let reaper = &shared.context.reaper;
+                reaper.disconnected(shared.ward, self.run, cause);
+            }
             return Some((Error::NotLoaded(shared.id), refused.into_inner()));
         }
         drop(readers);
         state.connection = Some(connection);
         LiveCounters::add(&shared.counters.connections, 1);
         if !first_ping {
-            if shared.mode == PluginMode::Supervised {
-                // Before anybody can see it active and make it exit: the reaper must not hear of
-                // the exit first.
-                shared.context.reaper.connected(shared.ward, self.run);
-            }
             self.activate(state);
         }
         None
