@@ -341,6 +341,14 @@ impl Row {
         }
     }
 
+    /// Whether it waits to be told. Over stdio a plugin cannot see when its host takes it for active:
+    /// its answer to the first ping may still be on its way.
+    fn is_gated(&self) -> bool {
+        self.moment == Moment::Active
+            && matches!(self.behaviour.does, Does::Step(..))
+            && !matches!(self.fate(), Some(Fate::Hangs))
+    }
+
     /// The fixture's arguments.
     fn args(&self) -> Vec<&'static str> {
         let point = match self.moment {
@@ -355,6 +363,9 @@ impl Row {
             Does::Step(step, _) => {
                 args.extend([step[0], point]);
                 args.extend(&step[1..]);
+                if self.is_gated() {
+                    args.push("gated");
+                }
             }
             Does::Always(always) | Does::Raw(always, _) => {
                 args.extend(always);
@@ -477,6 +488,9 @@ impl Scene {
                         .unwrap(),
                 );
             }
+        }
+        if row.is_gated() {
+            process.open_gate();
         }
         if row.end == End::Itself || row.moment == Moment::Stopping {
             return;

@@ -1,5 +1,6 @@
 //! State changes as a subscriber hears them.
 
+use std::fmt::Debug;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
@@ -12,6 +13,8 @@ use super::PATIENCE;
 pub(crate) struct Events {
     receiver: Receiver<StateChange>,
     last: Option<u64>,
+    /// The last one that somebody was given.
+    heard: Option<StateChange>,
 }
 
 impl Events {
@@ -19,23 +22,32 @@ impl Events {
         Self {
             receiver: host.subscribe(),
             last: None,
+            heard: None,
         }
     }
 
     /// The next change of this plugin; those of others are passed over.
     #[track_caller]
     pub(crate) fn next(&mut self, plugin: InstallationId) -> StateChange {
+        self.next_awaiting(plugin, &"any change of state")
+    }
+
+    #[track_caller]
+    fn next_awaiting(&mut self, plugin: InstallationId, awaited: &dyn Debug) -> StateChange {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let change = self
-                .receiver
-                .recv_deadline(deadline)
-                .expect("no state change in time");
+            let Ok(change) = self.receiver.recv_deadline(deadline) else {
+                panic!(
+                    "not in time: {awaited:?}; the last change was {:?}",
+                    self.heard
+                );
+            };
             assert_eq!(change.missed, 0, "{change:?}");
             if let Some(last) = self.last.replace(change.sequence) {
                 assert_eq!(change.sequence, last + 1, "a gap before {change:?}");
             }
             if change.plugin == plugin {
+                self.heard = Some(change.clone());
                 return change;
             }
         }
@@ -83,7 +95,7 @@ impl Events {
     #[track_caller]
     pub(crate) fn until(&mut self, plugin: InstallationId, state: ReportedState) -> StateChange {
         loop {
-            let change = self.next(plugin);
+            let change = self.next_awaiting(plugin, &state);
             if change.to == state {
                 return change;
             }
