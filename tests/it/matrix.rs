@@ -384,10 +384,13 @@ impl Row {
     fn setup(&self) -> Setup {
         let forever = Duration::from_secs(3600);
         let is_waited_for = self.end == End::Itself;
+        let is_deaf = self.is_deaf();
         let after_good_run = matches!(self.moment, Moment::Active | Moment::InCall);
         Setup::new("matrix")
             .timeouts(|timeouts| {
-                timeouts.stop_grace = GRACE;
+                // Who listens is never killed, however busy the machine is.
+                timeouts.stop_grace = if is_deaf { GRACE } else { PATIENCE };
+                timeouts.stop = timeouts.stop_grace + PATIENCE;
                 if is_waited_for {
                     timeouts.connect = CONNECT;
                     timeouts.disconnect_grace = DISCONNECT;
