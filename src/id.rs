@@ -28,6 +28,8 @@ impl Xid {
     pub fn generate() -> Self {
         struct Origin {
             machine: [u8; 3],
+            /// Asked for once: it is a system call.
+            process: [u8; 4],
             counter: AtomicU32,
         }
         static ORIGIN: OnceLock<Origin> = OnceLock::new();
@@ -40,16 +42,16 @@ impl Xid {
             }
             Origin {
                 machine: [random[0], random[1], random[2]],
+                process: std::process::id().to_be_bytes(),
                 counter: AtomicU32::new(u32::from_be_bytes([0, random[3], random[4], random[5]])),
             }
         });
         let seconds = u32::try_from(nanoseconds() / 1_000_000_000).unwrap_or(u32::MAX);
         let counter = origin.counter.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let process = std::process::id().to_be_bytes();
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&seconds.to_be_bytes());
         bytes[4..7].copy_from_slice(&origin.machine);
-        bytes[7..9].copy_from_slice(&process[2..]);
+        bytes[7..9].copy_from_slice(&origin.process[2..]);
         bytes[9..].copy_from_slice(&counter[1..]);
         Self(bytes)
     }
