@@ -40,6 +40,11 @@ settings! {
         incumbent, with_incumbent: Duration = Duration::from_secs(5);
         /// An inbound or delivery worker with nothing to do for so long ends. Default 1 s.
         worker_idle, with_worker_idle: Duration = Duration::from_secs(1);
+        /// How long a caller looks for the answer again and again before it goes to sleep, if it is the
+        /// only one that waits and there is more than one processor: waking up takes longer than many a
+        /// plugin needs to answer. Callers stop looking where it does not pay. Zero switches it off.
+        /// Default 50 µs.
+        spin, with_spin: Duration = Duration::from_micros(50);
     }
 }
 

@@ -46,8 +46,8 @@ pub use reaper::policy::RestartPolicy;
 pub use reaper::{EndCause, StopReport};
 pub use runtime::RuntimeProvider;
 pub use session::{
-    Aftermath, Counters, InboundCall, NoServices, Params, Peer, PendingCall, PendingReply, Reply,
-    RunEnd, Services, Session, StateChange, Supervised,
+    Aftermath, Batch, Counters, InboundCall, NoServices, Params, Peer, PendingCall, PendingReply,
+    Reply, RunEnd, Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Disconnect, Result};
@@ -93,12 +93,38 @@ pub trait DuplexReader: Send {
     /// is [`Disconnect::ByHost`] with the code 1006, which is never on a wire.
     fn receive(&mut self) -> std::result::Result<Received, Disconnect>;
 
+    /// Gets ready for [`receive_within`](Self::receive_within) with deadlines that are mostly this far
+    /// away, or with `None` for [`receive`](Self::receive) again. Gives whether there is such a thing;
+    /// only then do callers read for themselves.
+    fn set_timed(&mut self, limit: Option<Duration>) -> bool {
+        let _ = limit;
+        false
+    }
+
+    /// The next thing from the peer, as [`receive`](Self::receive) gives it, if it comes soon. `None`
+    /// when it does not, and when the connection has come to its end, of which the next `receive` tells.
+    /// May be called by any thread, by one at a time; blocks at most until the deadline, or a few
+    /// milliseconds more where the system's clock is coarse.
+    fn receive_within(&mut self, patience: Patience) -> Option<Received> {
+        let _ = patience;
+        None
+    }
+
     /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other
     /// output logs it as such; others ignore it. Gives whether it was taken care of.
     fn not_a_message(&mut self, message: &Message) -> bool {
         let _ = message;
         false
     }
+}
+
+/// How long to wait for something from the peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until then the transport looks again and again, without sleeping.
+    pub looking_until: Option<Instant>,
+    /// Until then it sleeps.
+    pub deadline: Deadline,
 }
 
 /// Something from the peer.
@@ -137,6 +163,22 @@ pub trait DuplexWriter: Send + Sync {
     /// - [`SendError::Timeout`]: there is no room for it now; the peer sees nothing of it.
     /// - [`SendError::Closed`]: the connection has ended.
     fn try_send(&self, message: &str) -> std::result::Result<Ticket, SendError>;
+
+    /// Queues one message without writing it: [`flush`](Self::flush) does, or whoever sends next, so
+    /// that several go out together. Where nothing can be gained by that it is sent at once, which is
+    /// what this does unless a transport knows better.
+    ///
+    /// Blocks only while there is no room, at most until the deadline.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn queue(&self, message: &str, deadline: Deadline) -> std::result::Result<Ticket, SendError> {
+        self.send(message, deadline)
+    }
+
+    /// Writes what is queued, as far as the transport takes it right now, and has somebody else write
+    /// the rest. Never blocks.
+    fn flush(&self) {}
 
     /// Takes a message back that was handed over and is not yet begun. Gives whether that was
     /// still possible: then the peer sees nothing of it.

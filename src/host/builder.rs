@@ -25,6 +25,7 @@ use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
 use crate::runtime::local::LocalRuntime;
 use crate::runtime::{Runtime, RuntimeProvider};
+use crate::session::connection::spin_limit;
 use crate::session::context::{Addresses, Drain, HostContext, OutputTap};
 use crate::session::health::HealthMonitor;
 use crate::session::services::Methods;
@@ -275,6 +276,7 @@ impl HostBuilder {
         let context = HostContext {
             data: self.data,
             limits: self.limits,
+            spin: spin_limit(self.timeouts.spin),
             timeouts: self.timeouts,
             policy: self.policy,
             log_settings: self.log_settings,

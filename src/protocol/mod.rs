@@ -12,6 +12,7 @@ mod base_url;
 pub mod configuration;
 pub mod event;
 pub mod jsonrpc;
+pub(crate) mod line_breaks;
 pub mod manifest;
 pub mod method;
 pub mod peer;

@@ -23,7 +23,7 @@ use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::Method;
 use crate::protocol::peer::PeerKind;
 use crate::session::Params;
-use crate::session::connection::{Connection, InboundRequest};
+use crate::session::connection::{Connection, ConnectionSettings, InboundRequest, spin_limit};
 use crate::session::workers::{WorkerSettings, Workers};
 use crate::thread::Threads;
 
@@ -42,6 +42,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For handlers still running at the end. A supervised plugin must be gone soon after its connection.
 const END_GRACE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(1);
+/// How long a caller that waits alone looks for the host's answer before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// A plugin: its handlers, and where its host is. See the [module](super) for an example.
 ///
@@ -204,12 +206,12 @@ impl Plugin {
             queue: WAITING_CALLS,
             idle: IDLE,
         });
-        let runner = Runner {
+        let runner = Arc::new(Runner {
             handlers: Arc::new(handlers),
             host,
             workers,
             threads: threads.clone(),
-        };
+        });
         let result = match endpoint {
             Endpoint::Url(url) => runner.run_at(&url),
             Endpoint::Stdio => Stdio::own().and_then(|stdio| runner.run_over(Box::new(stdio))),
@@ -242,11 +244,11 @@ struct Runner {
 }
 
 impl Runner {
-    fn run_over(&self, duplex: Box<dyn Duplex>) -> Result<()> {
+    fn run_over(self: &Arc<Self>, duplex: Box<dyn Duplex>) -> Result<()> {
         self.serve(duplex).map(drop)
     }
 
-    fn run_at(&self, url: &ConnectionUrl) -> Result<()> {
+    fn run_at(self: &Arc<Self>, url: &ConnectionUrl) -> Result<()> {
         let link = self.host.link();
         let mut backoff = Backoff::new();
         while !link.is_closed() {
@@ -274,18 +276,18 @@ impl Runner {
     }
 
     /// Serves one connection until it ends; gives why it did.
-    fn serve(&self, duplex: Box<dyn Duplex>) -> Result<Arc<Disconnect>> {
+    fn serve(self: &Arc<Self>, duplex: Box<dyn Duplex>) -> Result<Arc<Disconnect>> {
         let settings = DuplexSettings::new("host", self.threads.clone());
         let halves = duplex.split(&settings)?;
         let limit = PeerKind::Other.message_limit();
-        let (connection, reader) = Connection::new(
-            halves,
-            "host".to_owned(),
-            PENDING_CALLS,
-            limit,
-            None,
-            Arc::default(),
-        );
+        let settings = ConnectionSettings {
+            peer: "host".to_owned(),
+            pending_limit: PENDING_CALLS,
+            message_limit: limit,
+            rate: None,
+            spin: spin_limit(SPIN),
+        };
+        let (connection, reader) = Connection::new(halves, settings, Arc::default());
         let link = self.host.link();
         if link.attach(&connection) {
             log::info!("connected");
@@ -293,9 +295,11 @@ impl Runner {
         } else {
             host::close(&connection);
         }
-        let cause = connection.read_until_end(reader, &mut |request| {
-            self.dispatch(&connection, request);
-        });
+        let dispatch = {
+            let (runner, connection) = (self.clone(), connection.clone());
+            Box::new(move |request| runner.dispatch(&connection, request))
+        };
+        let cause = connection.read_until_end(reader, dispatch);
         link.detach(&cause);
         log::info!("{}", ending(&cause));
         Ok(cause)

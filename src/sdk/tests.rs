@@ -22,7 +22,7 @@ use crate::protocol::manifest::Manifest;
 use crate::protocol::method::{
     Empty, Ping, PingReply, RobotRunParams, RobotToolCall, ToolCallParams, ToolCallReply,
 };
-use crate::session::connection::Connection;
+use crate::session::connection::{Connection, ConnectionSettings, InboundRequest};
 use crate::store::{PluginKind, Record};
 use crate::{Host, InstallationId, ReportedState, Session, Threads};
 
@@ -48,19 +48,19 @@ fn run_with(answer_to: AnswerTo, make: impl FnOnce(Plugin) -> Plugin) -> Peer {
     let (ours, theirs) = memory::pair(16);
     let settings = DuplexSettings::new("test", Threads::with_limit(0));
     let halves = Box::new(ours).split(&settings).unwrap();
-    let (connection, reader) = Connection::new(
-        halves,
-        "plugin".to_owned(),
-        1024,
-        4 << 20,
-        None,
-        Arc::default(),
-    );
+    let settings = ConnectionSettings {
+        peer: "plugin".to_owned(),
+        pending_limit: 1024,
+        message_limit: 4 << 20,
+        rate: None,
+        spin: Duration::ZERO,
+    };
+    let (connection, reader) = Connection::new(halves, settings, Arc::default());
     let reading = thread::spawn({
         let connection = connection.clone();
         move || {
             let answering = connection.clone();
-            connection.read_until_end(reader, &mut |request| {
+            let dispatch = Box::new(move |request: InboundRequest| {
                 let params = request.params.read().unwrap();
                 let answer = answer_to(&request.method, &params)
                     .map(|result| ResultObject::from_serialize(&result).unwrap());
@@ -71,6 +71,7 @@ fn run_with(answer_to: AnswerTo, make: impl FnOnce(Plugin) -> Plugin) -> Peer {
                     Deadline::after(LONG),
                 );
             });
+            connection.read_until_end(reader, dispatch);
         }
     });
     let plugin = make(Plugin::over(theirs));

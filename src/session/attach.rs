@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::Session;
-use super::connection::Connection;
+use super::connection::{Connection, ConnectionSettings};
 use super::counters::LiveCounters;
 use super::health::Asks;
 use super::pending::Outcome;
@@ -234,14 +234,14 @@ impl Reservation {
             .overrides
             .inbound_per_second
             .unwrap_or(context.limits.inbound_per_second);
-        let (connection, reader) = Connection::new(
-            halves,
-            format!("plugin {}", shared.name),
-            context.limits.pending_calls,
+        let settings = ConnectionSettings {
+            peer: format!("plugin {}", shared.name),
+            pending_limit: context.limits.pending_calls,
             message_limit,
-            shared.rate.limited_to(per_second),
-            shared.counters.clone(),
-        );
+            rate: shared.rate.limited_to(per_second),
+            spin: context.spin,
+        };
+        let (connection, reader) = Connection::new(halves, settings, shared.counters.clone());
         let reading = Reading {
             connection: connection.clone(),
             reader,

@@ -30,6 +30,8 @@ pub(crate) type OutputTap = Arc<dyn Fn(crate::InstallationId, &str, &LogLine<'_>
 pub(crate) struct HostContext {
     pub(crate) data: PathBuf,
     pub(crate) limits: Limits,
+    /// [`Timeouts::spin`], where this process has processors enough for it.
+    pub(crate) spin: Duration,
     pub(crate) timeouts: Timeouts,
     pub(crate) policy: RestartPolicy,
     pub(crate) log_settings: LogSettings,

@@ -17,6 +17,8 @@ counters! {
     calls_in_flight,
     /// Calls that the plugin answered with a result.
     replies,
+    /// Answers that their caller read from the connection itself, waiting alone and briefly.
+    read_by_caller,
     /// Calls that the plugin answered with an error.
     refusals,
     /// Calls whose time ran out.

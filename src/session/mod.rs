@@ -24,6 +24,7 @@ mod rate;
 mod run;
 pub(crate) mod services;
 mod shared;
+mod slot;
 mod state;
 mod supervision;
 pub(crate) mod workers;
@@ -42,7 +43,7 @@ use serde_json::{Map, Value};
 
 pub use attach::Peer;
 pub(crate) use attach::{Credential, Refused, Reservation};
-pub use call::{PendingCall, PendingReply};
+pub use call::{Batch, PendingCall, PendingReply};
 pub use connection::{Params, Reply};
 pub use counters::Counters;
 pub(crate) use feed::Feed;

@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::slot::Slot;
 use crate::deadline::Deadline;
 use crate::duplex::Message;
 use crate::error::{Disconnect, Error, Result, RpcError};
@@ -29,8 +31,27 @@ pub(crate) enum Outcome {
 /// Told of a call's outcome on the thread that learns of it. Must not block.
 pub(crate) type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 
+/// Who hears of a call's outcome.
+pub(crate) enum Waiter {
+    /// A caller, which may be gone: its time ran out.
+    Caller(Arc<Slot>),
+    Callback(OnOutcome),
+}
+
+impl Waiter {
+    /// Tells it. Never blocks.
+    pub(crate) fn tell(self, outcome: Outcome) {
+        match self {
+            Self::Caller(slot) => slot.fill(outcome),
+            Self::Callback(on_outcome) => on_outcome(outcome),
+        }
+    }
+}
+
 pub(crate) struct PendingTable {
     limit: usize,
+    /// How many wait; changed under the lock, read without.
+    count: AtomicUsize,
     entries: Mutex<Entries>,
 }
 
@@ -44,7 +65,7 @@ struct Entries {
 }
 
 struct Call {
-    on_outcome: OnOutcome,
+    waiter: Waiter,
     /// Until when its caller waits; none for one that only the end of the connection ends.
     deadline: Option<Deadline>,
 }
@@ -53,6 +74,7 @@ impl PendingTable {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
+            count: AtomicUsize::new(0),
             entries: Mutex::default(),
         }
     }
@@ -66,7 +88,7 @@ impl PendingTable {
     pub(crate) fn register(
         &self,
         id: RequestId,
-        on_outcome: OnOutcome,
+        waiter: Waiter,
         deadline: Option<Deadline>,
     ) -> Result<()> {
         let mut entries = self.entries.lock();
@@ -78,10 +100,8 @@ impl PendingTable {
         }
         match entries.waiting.entry(id) {
             Entry::Vacant(place) => {
-                place.insert(Call {
-                    on_outcome,
-                    deadline,
-                });
+                place.insert(Call { waiter, deadline });
+                self.count.store(entries.waiting.len(), Ordering::SeqCst);
                 Ok(())
             }
             // The answer could be meant for either.
@@ -90,9 +110,11 @@ impl PendingTable {
     }
 
     /// Takes a call out, answered or given up; `None` for an unknown, late or duplicate id.
-    pub(crate) fn take(&self, id: RequestId) -> Option<OnOutcome> {
-        let call = self.entries.lock().waiting.remove(&id)?;
-        Some(call.on_outcome)
+    pub(crate) fn take(&self, id: RequestId) -> Option<Waiter> {
+        let mut entries = self.entries.lock();
+        let call = entries.waiting.remove(&id)?;
+        self.count.store(entries.waiting.len(), Ordering::SeqCst);
+        Some(call.waiter)
     }
 
     /// Expects the answer to a ping of the host's own, in place of that to the one before.
@@ -126,15 +148,17 @@ impl PendingTable {
         let waiting = {
             let mut entries = self.entries.lock();
             entries.ended.get_or_insert_with(|| cause.clone());
+            self.count.store(0, Ordering::SeqCst);
             std::mem::take(&mut entries.waiting)
         };
         for call in waiting.into_values() {
-            (call.on_outcome)(Outcome::Ended(cause.clone()));
+            call.waiter.tell(Outcome::Ended(cause.clone()));
         }
     }
 
+    /// How many wait; may be off by those that come and go meanwhile.
     pub(crate) fn len(&self) -> usize {
-        self.entries.lock().waiting.len()
+        self.count.load(Ordering::SeqCst)
     }
 }
 
@@ -149,8 +173,12 @@ mod tests {
     fn register(table: &PendingTable) -> (RequestId, Result<Receiver<Outcome>>) {
         let (sender, receiver) = bounded(1);
         let id = RequestId::generate();
-        let on_outcome = Box::new(move |outcome| drop(sender.send(outcome)));
-        (id, table.register(id, on_outcome, None).map(|()| receiver))
+        let waiter = Waiter::Callback(Box::new(move |outcome| drop(sender.send(outcome))));
+        (id, table.register(id, waiter, None).map(|()| receiver))
+    }
+
+    fn nobody() -> Waiter {
+        Waiter::Callback(Box::new(|_| ()))
     }
 
     #[test]
@@ -173,7 +201,10 @@ mod tests {
     fn an_answer_counts_once() {
         let table = PendingTable::new(10);
         let (id, receiver) = register(&table);
-        table.take(id).unwrap()(Outcome::Refused(RpcError::new(1, "no")));
+        table
+            .take(id)
+            .unwrap()
+            .tell(Outcome::Refused(RpcError::new(1, "no")));
         assert!(matches!(
             receiver.unwrap().try_recv(),
             Ok(Outcome::Refused(_))
@@ -186,17 +217,20 @@ mod tests {
     fn an_id_is_used_by_one_call_at_a_time() {
         let table = PendingTable::new(10);
         let (id, receiver) = register(&table);
-        let refused = table.register(id, Box::new(|_| ()), None).unwrap_err();
+        let refused = table.register(id, nobody(), None).unwrap_err();
         assert_eq!(
             refused.to_string(),
             format!("a call with the id {id} is waiting for its answer already")
         );
-        table.take(id).unwrap()(Outcome::Refused(RpcError::new(1, "no")));
+        table
+            .take(id)
+            .unwrap()
+            .tell(Outcome::Refused(RpcError::new(1, "no")));
         assert!(
             receiver.unwrap().try_recv().is_ok(),
             "the first call lost its answer"
         );
-        assert!(table.register(id, Box::new(|_| ()), None).is_ok());
+        assert!(table.register(id, nobody(), None).is_ok());
     }
 
     #[test]
@@ -224,7 +258,7 @@ mod tests {
         assert!(!table.has_calls_within_time(now));
         let id = RequestId::generate();
         let deadline = Some(Deadline::at(later));
-        table.register(id, Box::new(|_| ()), deadline).unwrap();
+        table.register(id, nobody(), deadline).unwrap();
         assert!(table.has_calls_within_time(now));
         assert!(!table.has_calls_within_time(later));
         drop(table.take(id));

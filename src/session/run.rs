@@ -34,11 +34,11 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
             shape,
             run,
         } = reading;
-        let read = AssertUnwindSafe(|| {
-            connection.read_until_end(reader, &mut |request| {
-                inbound::dispatch(shared, &connection, shape, request);
-            })
-        });
+        let dispatch = {
+            let (shared, connection) = (shared.clone(), connection.clone());
+            Box::new(move |request| inbound::dispatch(&shared, &connection, shape, request))
+        };
+        let read = AssertUnwindSafe(|| connection.read_until_end(reader, dispatch));
         // An embedder's transport or logger may panic: that ends this connection, not the session.
         let cause = panic::catch_unwind(read).unwrap_or_else(|panic| {
             let text = panic_text(&*panic);

@@ -57,6 +57,8 @@ mod keeper;
 mod stop;
 // Many calls, calls within calls, floods.
 mod traffic;
+// A caller that waits alone, and one that calls in batches.
+mod lone_callers;
 // Races at points where the host is held on purpose.
 mod fault_points;
 // A thousand times the same, and nothing more than before.

@@ -161,6 +161,20 @@ impl<S: Sink> Outgoing<S> {
         self.enqueue(frame, Deadline::after(Duration::ZERO), Late::HandOver)
     }
 
+    /// See [`DuplexWriter::queue`](super::DuplexWriter::queue); `frame` is the encoded message.
+    pub(super) fn queue(&self, frame: Vec<u8>, deadline: Deadline) -> Result<Ticket, SendError> {
+        let mut state = self.shared.state.lock();
+        self.push(&mut state, frame, deadline)
+    }
+
+    /// See [`DuplexWriter::flush`](super::DuplexWriter::flush).
+    pub(super) fn flush(&self) {
+        let mut state = self.shared.state.lock();
+        if state.has_work() {
+            self.shared.write_in_passing(&mut state);
+        }
+    }
+
     fn enqueue(
         &self,
         frame: Vec<u8>,
@@ -169,9 +183,25 @@ impl<S: Sink> Outgoing<S> {
     ) -> Result<Ticket, SendError> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
+        let ticket = self.push(&mut state, frame, deadline)?;
+        if state.writing {
+            state.crowded = true;
+            return Ok(ticket);
+        }
+        shared.write_own(&mut state, ticket, deadline, on_late)
+    }
+
+    /// Puts a frame at the end of the queue; waits for room until the deadline.
+    fn push(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        frame: Vec<u8>,
+        deadline: Deadline,
+    ) -> Result<Ticket, SendError> {
+        let shared = &self.shared;
         let mut place = None;
         loop {
-            if let Some(cause) = shared.closed(&state) {
+            if let Some(cause) = shared.closed(state) {
                 // The line no longer matters.
                 return Err(SendError::Closed(cause));
             }
@@ -186,11 +216,12 @@ impl<S: Sink> Outgoing<S> {
                 // Woken when there is room, or when those ahead in the line have gone.
                 shared
                     .changed
-                    .wait_until(&mut state, deadline.instant())
+                    .wait_until(state, deadline.instant())
                     .timed_out()
             } else {
-                // Full, and nobody writes: there was no thread to be had. Make room.
-                shared.write_until(&mut state, deadline);
+                // Full, and nobody writes: it is a batch that fills it, or there was no thread to be
+                // had. Make room.
+                shared.write_until(state, deadline);
                 deadline.has_passed()
             };
             if late {
@@ -204,12 +235,7 @@ impl<S: Sink> Outgoing<S> {
             // There may be room for the next in line as well.
             shared.changed.notify_all();
         }
-        let ticket = state.queue.push(frame);
-        if state.writing {
-            state.crowded = true;
-            return Ok(ticket);
-        }
-        shared.write_own(&mut state, ticket, deadline, on_late)
+        Ok(state.queue.push(frame))
     }
 
     /// See [`DuplexWriter::withdraw`](super::DuplexWriter::withdraw).

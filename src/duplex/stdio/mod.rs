@@ -15,6 +15,7 @@ use super::outgoing::{Outgoing, PostError};
 use super::{Duplex, DuplexSettings, DuplexWriter, Halves, SendError, Ticket};
 use crate::deadline::Deadline;
 use crate::error::{Disconnect, Error, Result};
+use crate::protocol::line_breaks;
 
 mod pipe;
 mod reader;
@@ -95,6 +96,7 @@ impl Duplex for Stdio {
             outgoing.clone(),
             self.output,
             settings.read_limit,
+            !self.shared_writer,
         );
         Ok(Halves {
             reader: Box::new(reader),
@@ -122,6 +124,14 @@ impl DuplexWriter for Writer {
 
     fn try_send(&self, message: &str) -> Result<Ticket, SendError> {
         self.0.try_send(line(message))
+    }
+
+    fn queue(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+        self.0.queue(line(message), deadline)
+    }
+
+    fn flush(&self) {
+        self.0.flush();
     }
 
     fn withdraw(&self, ticket: Ticket) -> bool {
@@ -157,11 +167,7 @@ impl DuplexWriter for Writer {
 fn line(message: &str) -> Vec<u8> {
     let mut line = Vec::with_capacity(message.len() + 1);
     line.extend_from_slice(message.as_bytes());
-    for byte in &mut line {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
+    line_breaks::replace(&mut line);
     line.push(b'\n');
     line
 }

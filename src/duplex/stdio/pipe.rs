@@ -39,6 +39,17 @@ impl Wake {
     }
 }
 
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There is something to read.
+    Ready,
+    /// The connection is over.
+    Woken,
+    /// The deadline passed.
+    InVain,
+}
+
 /// The pipe that is written to.
 pub(super) struct Pipe {
     /// None after the end. The writer holds the descriptor while it uses it, so it is never closed
@@ -66,14 +77,25 @@ impl Pipe {
         writer.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
-    /// Waits until `descriptor` is ready or the connection was woken. Gives whether it is ready.
-    pub(super) fn wait_readable(&self, descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    /// Waits until `descriptor` is ready, the connection was woken, or the deadline has passed.
+    pub(super) fn wait_readable(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        deadline: Option<Deadline>,
+    ) -> io::Result<Waited> {
         let mut descriptors = [
             PollFd::from_borrowed_fd(descriptor, PollFlags::IN),
             self.wake.poll_fd(),
         ];
-        poll::wait(&mut descriptors, None)?;
-        Ok(!descriptors[0].revents().is_empty())
+        if !poll::wait(&mut descriptors, deadline)? {
+            return Ok(Waited::InVain);
+        }
+        let is_ready = !descriptors[0].revents().is_empty();
+        Ok(if is_ready {
+            Waited::Ready
+        } else {
+            Waited::Woken
+        })
     }
 }
 

@@ -1,12 +1,17 @@
 //! The reading half of stdio: lines, sorted into messages and output.
 
+use std::hint;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use super::OutputHook;
-use super::pipe::Pipe;
+use super::pipe::{Pipe, Waited};
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{DuplexReader, Message, Received};
+use crate::duplex::{DuplexReader, Message, Patience, Received};
 use crate::error::Disconnect;
 
 /// Bytes read at a time, and kept between lines.
@@ -27,6 +32,8 @@ pub(super) struct Reader {
     /// Up to where it was searched for its end.
     searched: usize,
     last_bytes: usize,
+    /// The pipe does not block.
+    timed: bool,
     ended: Option<Disconnect>,
 }
 
@@ -36,6 +43,7 @@ impl Reader {
         outgoing: Outgoing<Pipe>,
         output: Option<OutputHook>,
         limit: usize,
+        timed: bool,
     ) -> Self {
         Self {
             pipe,
@@ -46,15 +54,16 @@ impl Reader {
             start: 0,
             searched: 0,
             last_bytes: LAST_BYTES,
+            timed,
             ended: None,
         }
     }
 
-    /// The next whole line, without its line feed.
-    fn line(&mut self) -> Result<std::ops::Range<usize>, Disconnect> {
+    /// The next whole line, without its line feed; `None` if it does not come within `patience`.
+    fn line(&mut self, patience: Option<Patience>) -> Result<Option<Range<usize>>, Disconnect> {
         loop {
             let unsearched = &self.buffer[self.searched..];
-            let end = unsearched.iter().position(|byte| *byte == b'\n');
+            let end = memchr::memchr(b'\n', unsearched);
             let end = end.map(|length| self.searched + length);
             let length = end.unwrap_or(self.buffer.len()) - self.start;
             if length > self.limit {
@@ -64,21 +73,24 @@ impl Reader {
                 let line = self.start..end;
                 self.start = end + 1;
                 self.searched = self.start;
-                return Ok(line);
+                return Ok(Some(line));
             }
             self.searched = self.buffer.len();
-            if self.fill()? == 0 {
+            let Some(count) = self.fill(patience)? else {
+                return Ok(None);
+            };
+            if count == 0 {
                 // What was printed last often has no line end.
                 let line = self.start..self.buffer.len();
                 self.start = line.end;
                 self.ended = Some(Disconnect::Lost);
-                return Ok(line);
+                return Ok(Some(line));
             }
         }
     }
 
-    /// Reads once; 0 at the end of the stream.
-    fn fill(&mut self) -> Result<usize, Disconnect> {
+    /// Reads once; 0 at the end of the stream, `None` if nothing comes within `patience`.
+    fn fill(&mut self, patience: Option<Patience>) -> Result<Option<usize>, Disconnect> {
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
@@ -86,16 +98,28 @@ impl Reader {
             self.buffer.shrink_to(READ_BUFFER);
         }
         let length = self.buffer.len();
+        self.buffer.resize(length + READ_BUFFER, 0);
+        let until = patience.map(|patience| patience.deadline);
+        let looking_until = patience.and_then(|patience| patience.looking_until);
         let count = loop {
-            let ready = self.outgoing.sink().wait_readable(self.pipe.as_fd())?;
-            // A cut is at once. A failed write only wakes: what is in the pipe is read first.
-            if self.outgoing.is_over() || !ready {
-                return Err(Disconnect::Lost);
+            if looking_until.is_none_or(|until| Instant::now() >= until) {
+                let waited = self
+                    .outgoing
+                    .sink()
+                    .wait_readable(self.pipe.as_fd(), until)?;
+                if waited == Waited::InVain {
+                    self.buffer.truncate(length);
+                    return Ok(None);
+                }
+                // A cut is at once. A failed write only wakes: what is in the pipe is read first.
+                if self.outgoing.is_over() || waited == Waited::Woken {
+                    self.buffer.truncate(length);
+                    return Err(Disconnect::Lost);
+                }
             }
-            self.buffer.resize(length + READ_BUFFER, 0);
             match rustix::io::read(&self.pipe, &mut self.buffer[length..]) {
                 // A child that opened its own end for reading took what was promised.
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(Errno::INTR | Errno::AGAIN) => hint::spin_loop(),
                 count => break count.map_err(io::Error::from),
             }
         };
@@ -107,13 +131,38 @@ impl Reader {
                 return Err(Disconnect::Lost);
             }
         }
-        Ok(count)
+        Ok(Some(count))
     }
 
     fn output(&self, line: &[u8]) {
         match &self.output {
             Some(output) => output(line),
             None => log::debug!("dropped {} bytes of output", line.len()),
+        }
+    }
+}
+
+impl Reader {
+    /// The next thing in the pipe, or why there will be none; `None` if it does not come within
+    /// `patience`.
+    fn next(&mut self, patience: Option<Patience>) -> Result<Option<Received>, Disconnect> {
+        loop {
+            let Some(range) = self.line(patience)? else {
+                return Ok(None);
+            };
+            let line = &self.buffer[range];
+            match line.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                None if self.ended.is_some() => return Ok(None),
+                None => continue,
+                Some(b'{') => {
+                    if let Ok(text) = std::str::from_utf8(line) {
+                        return Ok(Some(Received::Message(Message::from(text))));
+                    }
+                }
+                Some(_) => {}
+            }
+            self.output(line);
+            return Ok(Some(Received::Alive));
         }
     }
 }
@@ -127,26 +176,27 @@ impl DuplexReader for Reader {
             if let Some(cause) = &self.ended {
                 return Err(self.outgoing.end_from_reader(cause.clone()));
             }
-            let range = match self.line() {
-                Ok(range) => range,
-                Err(cause) => {
-                    self.ended = Some(cause);
-                    continue;
-                }
-            };
-            let line = &self.buffer[range];
-            match line.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                None => continue,
-                Some(b'{') => {
-                    if let Ok(text) = std::str::from_utf8(line) {
-                        return Ok(Received::Message(Message::from(text)));
-                    }
-                }
-                Some(_) => {}
+            match self.next(None) {
+                Ok(Some(received)) => return Ok(received),
+                // The end, with nothing before it.
+                Ok(None) => {}
+                Err(cause) => self.ended = Some(cause),
             }
-            self.output(line);
-            return Ok(Received::Alive);
         }
+    }
+
+    fn set_timed(&mut self, _: Option<Duration>) -> bool {
+        self.timed
+    }
+
+    fn receive_within(&mut self, patience: Patience) -> Option<Received> {
+        if self.ended.is_some() || self.outgoing.is_over() {
+            return None;
+        }
+        self.next(Some(patience)).unwrap_or_else(|cause| {
+            self.ended = Some(cause);
+            None
+        })
     }
 
     fn not_a_message(&mut self, message: &Message) -> bool {

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 
 mod client;
 mod frame;
+mod inlet;
 mod reader;
 mod socket;
 mod writer;

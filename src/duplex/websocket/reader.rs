@@ -2,15 +2,17 @@
 //!
 //! tungstenite decodes; it sees the socket through an [`Inlet`], which reads and never writes.
 
-use std::io::{self, Read, Write};
+use std::io;
+use std::time::Duration;
 
 use tungstenite::Message as Frame;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 
+use super::inlet::Inlet;
 use super::{Role, Socket, frame};
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{DuplexReader, DuplexSettings, Message, Received, close_code};
+use crate::duplex::{DuplexReader, DuplexSettings, Message, Patience, Received, close_code};
 use crate::error::Disconnect;
 
 /// Bytes read from the socket at a time. Each connection owns such a buffer for as long as it
@@ -22,6 +24,8 @@ pub(super) struct Reader {
     outgoing: Outgoing<Socket>,
     role: Role,
     limit: usize,
+    /// What a timed read came upon and is not its to deal with, because that may take longer.
+    left: Option<Result<Frame, Error>>,
 }
 
 impl Reader {
@@ -40,13 +44,31 @@ impl Reader {
             Role::Server => Side::Server,
             Role::Client => Side::Client,
         };
-        let inlet = Inlet(outgoing.clone());
+        let inlet = Inlet::new(outgoing.clone());
         let frames = WebSocket::from_partially_read(inlet, already_read, side, Some(configuration));
         Self {
             frames,
             outgoing,
             role,
             limit: settings.read_limit,
+            left: None,
+        }
+    }
+
+    /// What a frame that is not the last means.
+    fn received(&self, frame: Frame) -> Received {
+        match frame {
+            // Copied: the frame is a piece of the buffer that it was read into, which a message kept
+            // for long would keep with it, however large the one before it was.
+            Frame::Text(text) => Received::Message(Message::from(text.as_str())),
+            Frame::Ping(payload) => {
+                self.outgoing.pong(frame::pong(self.role, &payload));
+                Received::Alive
+            }
+            Frame::Binary(payload) => Received::Binary {
+                bytes: payload.len(),
+            },
+            Frame::Pong(_) | Frame::Close(_) | Frame::Frame(_) => Received::Alive,
         }
     }
 
@@ -112,21 +134,14 @@ impl Reader {
 
 impl DuplexReader for Reader {
     fn receive(&mut self) -> Result<Received, Disconnect> {
-        let frame = self.frames.read();
+        let frame = match self.left.take() {
+            Some(frame) => frame,
+            None => self.frames.read(),
+        };
         if self.outgoing.is_over() {
             return Err(self.see_out(Disconnect::Lost));
         }
         match frame {
-            // Copied: the frame is a piece of the buffer that it was read into, which a message kept
-            // for long would keep with it, however large the one before it was.
-            Ok(Frame::Text(text)) => Ok(Received::Message(Message::from(text.as_str()))),
-            Ok(Frame::Ping(payload)) => {
-                self.outgoing.pong(frame::pong(self.role, &payload));
-                Ok(Received::Alive)
-            }
-            Ok(Frame::Binary(payload)) => Ok(Received::Binary {
-                bytes: payload.len(),
-            }),
             Ok(Frame::Close(close)) => {
                 let code = close.as_ref().map(|close| u16::from(close.code));
                 let reason = close.map(|close| close.reason.to_string());
@@ -137,8 +152,32 @@ impl DuplexReader for Reader {
                 self.outgoing.close_from_reader(cause.clone(), answer);
                 Err(self.see_out(cause))
             }
-            Ok(Frame::Pong(_) | Frame::Frame(_)) => Ok(Received::Alive),
+            Ok(frame) => Ok(self.received(frame)),
             Err(error) => Err(self.ended(error)),
+        }
+    }
+
+    fn set_timed(&mut self, limit: Option<Duration>) -> bool {
+        self.frames.get_mut().set_limit(limit)
+    }
+
+    fn receive_within(&mut self, patience: Patience) -> Option<Received> {
+        if self.left.is_some() || self.outgoing.is_over() {
+            return None;
+        }
+        self.frames.get_mut().patience = Some(patience);
+        let frame = self.frames.read();
+        self.frames.get_mut().patience = None;
+        match frame {
+            // It goes on where it was.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Ok(frame) if !matches!(frame, Frame::Close(_)) && !self.outgoing.is_over() => {
+                Some(self.received(frame))
+            }
+            last => {
+                self.left = Some(last);
+                None
+            }
         }
     }
 }
@@ -147,36 +186,5 @@ impl Drop for Reader {
     fn drop(&mut self) {
         // Nobody reads any more: the connection is of no use to those who write.
         self.outgoing.end_from_reader(Disconnect::Lost);
-    }
-}
-
-/// The socket as tungstenite sees it.
-///
-/// tungstenite answers pings and closes from inside `read`, by writing. The reading thread must
-/// not write, so those bytes go nowhere: the same frames come up as messages too, and the reader
-/// above posts the answers.
-struct Inlet(Outgoing<Socket>);
-
-impl Read for Inlet {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.0.is_over() {
-            // What is left is for `see_out`, which has a limit.
-            return Ok(0);
-        }
-        let read = self.0.sink().read(buffer);
-        if matches!(read, Ok(1..)) {
-            self.0.progressed();
-        }
-        read
-    }
-}
-
-impl Write for Inlet {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

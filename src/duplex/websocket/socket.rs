@@ -4,14 +4,18 @@
 //! on one side never touches the other.
 
 use std::fmt;
+use std::hint;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::deadline::Deadline;
+use crate::duplex::Patience;
 use crate::duplex::outgoing::Sink;
 use crate::poll;
 
@@ -116,6 +120,48 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
+        }
+    }
+
+    /// Reads once, if something comes soon; `WouldBlock` when it does not. `limit` is the read timeout
+    /// that is set: with a deadline as far away one system call is enough, without a `poll` before it.
+    pub(super) fn read_within(
+        &self,
+        buffer: &mut [u8],
+        patience: Patience,
+        limit: Option<Duration>,
+    ) -> io::Result<usize> {
+        loop {
+            let looks = patience
+                .looking_until
+                .is_some_and(|until| Instant::now() < until);
+            let blocks = !looks
+                && limit.is_some_and(|limit| {
+                    // It was that far away a moment ago.
+                    patience.deadline.remaining() >= limit / 2
+                });
+            if !looks && !blocks && !self.wait_readable(patience.deadline)? {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let flags = if blocks {
+                RecvFlags::empty()
+            } else {
+                RecvFlags::DONTWAIT
+            };
+            match rustix::net::recv(self, &mut *buffer, flags) {
+                Ok((count, _)) => return Ok(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if !blocks => hint::spin_loop(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// How long a blocking read may take.
+    pub(super) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.set_read_timeout(limit),
+            Kind::Unix(stream) => stream.set_read_timeout(limit),
         }
     }
 

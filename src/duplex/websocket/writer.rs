@@ -30,6 +30,15 @@ impl DuplexWriter for Writer {
         self.outgoing.try_send(frame::text(self.role, message))
     }
 
+    fn queue(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+        self.outgoing
+            .queue(frame::text(self.role, message), deadline)
+    }
+
+    fn flush(&self) {
+        self.outgoing.flush();
+    }
+
     fn withdraw(&self, ticket: Ticket) -> bool {
         self.outgoing.withdraw(ticket)
     }

@@ -8,6 +8,7 @@ use super::{PeerId, ResultObject};
 use crate::error::{Error, Result, RpcError};
 use crate::id::RequestId;
 use crate::protocol::kind_of_text;
+use crate::protocol::line_breaks;
 
 /// Writes a request, replacing what is in `buffer`. The message has no line breaks.
 ///
@@ -109,11 +110,7 @@ impl Writer {
     fn finish(mut self, buffer: &mut String) {
         // Only raw JSON in an embedder's params can bring line breaks, as white space between
         // tokens, but one would split the message in two on a transport that goes by lines.
-        for byte in &mut self.0 {
-            if matches!(*byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
-        }
+        line_breaks::replace(&mut self.0);
         *buffer = String::from_utf8(self.0).expect("messages are text");
     }
 }

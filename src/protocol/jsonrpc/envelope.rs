@@ -141,10 +141,12 @@ impl ResultSpan {
         let result = result.get();
         let start = (result.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
         // A missing result is a `null` that is not part of the text.
-        match start.map(|start| start..start + result.len()) {
-            Some(range) if text.get(range.clone()) == Some(result) => Self(range),
-            _ => Self(0..0),
-        }
+        let range = start.map(|start| start..start + result.len());
+        let is_part = |range: &Range<usize>| {
+            let part = text.get(range.clone());
+            part.is_some_and(|part| std::ptr::eq(part, result))
+        };
+        Self(range.filter(is_part).unwrap_or_default())
     }
 
     /// The JSON of the result, from the same text; `null` if the message had none.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde::Serialize;
 
+use super::lending::Borrowed;
 use super::{Connection, Reply, with_buffer};
 use crate::deadline::Deadline;
 use crate::duplex::{SendError, Ticket};
@@ -14,7 +14,8 @@ use crate::error::{Error, Phase, Result};
 use crate::id::RequestId;
 use crate::protocol::jsonrpc;
 use crate::session::counters::LiveCounters;
-use crate::session::pending::{OnOutcome, Outcome};
+use crate::session::pending::{OnOutcome, Outcome, Waiter};
+use crate::session::slot::Slot;
 
 impl Connection {
     /// Calls a method and waits for the answer, all within `timeout`.
@@ -24,7 +25,7 @@ impl Connection {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Reply> {
-        self.start(RequestId::generate(), method, params, timeout)?
+        self.start_awaited(RequestId::generate(), method, params, timeout)?
             .wait()
     }
 
@@ -32,6 +33,19 @@ impl Connection {
     ///
     /// Blocks for the write alone, at most until the timeout.
     pub(crate) fn start(
+        self: &Arc<Self>,
+        id: RequestId,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Waiting> {
+        // Who knows when its answer is waited for.
+        self.lending.recall();
+        self.start_awaited(id, method, params, timeout)
+    }
+
+    /// [`start`](Self::start) for a caller that waits for the answer right away.
+    pub(crate) fn start_awaited(
         self: &Arc<Self>,
         id: RequestId,
         method: &str,
@@ -52,9 +66,32 @@ impl Connection {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Waiting> {
+        self.lending.recall();
         self.start_with(id, method, params, timeout, |message, _| {
             self.writer.try_send(message)
         })
+    }
+
+    /// [`start`](Self::start) without writing: the request goes out with others, at
+    /// [`flush`](Self::flush), or when its answer is waited for.
+    pub(crate) fn start_queued(
+        self: &Arc<Self>,
+        id: RequestId,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<Waiting> {
+        self.lending.recall();
+        let mut waiting = self.start_with(id, method, params, timeout, |message, deadline| {
+            self.writer.queue(message, deadline)
+        })?;
+        waiting.queued = true;
+        Ok(waiting)
+    }
+
+    /// Writes what is queued, as far as the transport takes it right now; others write the rest.
+    pub(crate) fn flush(&self) {
+        self.writer.flush();
     }
 
     fn start_with(
@@ -66,22 +103,21 @@ impl Connection {
         send: impl FnOnce(&str, Deadline) -> std::result::Result<Ticket, SendError>,
     ) -> Result<Waiting> {
         let deadline = Deadline::after(timeout);
-        let (sender, outcome) = bounded(1);
         let mut waiting = Waiting {
             connection: self.clone(),
             id,
             method: method.into(),
-            outcome,
+            slot: Arc::default(),
             deadline,
             timeout,
             ticket: None,
+            queued: false,
             registered: false,
         };
         with_buffer(|buffer| {
             self.encode(buffer, id, method, params)?;
-            // The receiver may be gone: its caller ran out of time.
-            let on_outcome = Box::new(move |outcome| drop(sender.send(outcome)));
-            self.pending.register(id, on_outcome, Some(deadline))?;
+            let waiter = Waiter::Caller(waiting.slot.clone());
+            self.pending.register(id, waiter, Some(deadline))?;
             waiting.registered = true;
             LiveCounters::add(&self.counters.calls, 1);
             let ticket = send(buffer, deadline).map_err(|error| match error {
@@ -108,7 +144,8 @@ impl Connection {
         let id = RequestId::generate();
         with_buffer(|buffer| {
             self.encode(buffer, id, method, params)?;
-            self.pending.register(id, on_outcome, None)?;
+            let waiter = Waiter::Callback(on_outcome);
+            self.pending.register(id, waiter, None)?;
             self.writer.post(buffer).map_err(|error| {
                 drop(self.pending.take(id));
                 match error {
@@ -142,45 +179,73 @@ pub(crate) struct Waiting {
     connection: Arc<Connection>,
     id: RequestId,
     method: Arc<str>,
-    outcome: Receiver<Outcome>,
+    slot: Arc<Slot>,
     deadline: Deadline,
     timeout: Duration,
     ticket: Option<Ticket>,
+    /// It may lie in the queue, where nobody writes it.
+    queued: bool,
     registered: bool,
 }
 
 impl Waiting {
     /// Waits for the answer, at most until the deadline that the call was begun with.
     pub(crate) fn wait(mut self) -> Result<Reply> {
-        let outcome = self.outcome.recv_deadline(self.deadline.instant());
+        if let Some(result) = self.try_wait() {
+            return result;
+        }
+        let outcome = match self.connection.read_for(&self.slot, self.deadline) {
+            Borrowed::Outcome(outcome) => Some(outcome),
+            Borrowed::InVain => None,
+            Borrowed::NotAtAll => self.look(),
+        };
+        let outcome = outcome.or_else(|| self.slot.wait(self.deadline));
         self.finish(outcome)
+    }
+
+    /// Looks for the outcome, if the caller is alone and that pays; else waits for it as well.
+    fn look(&self) -> Option<Outcome> {
+        let connection = &self.connection;
+        let is_alone = || connection.pending.len() == 1;
+        let wait = if is_alone() {
+            connection.spin.begin()
+        } else {
+            None
+        }?;
+        let found = wait.look(|| self.slot.take(), is_alone);
+        let outcome = found.or_else(|| self.slot.wait(self.deadline));
+        connection.spin.ended(&wait);
+        outcome
     }
 
     /// The answer if it is there, or if the time is over.
     pub(crate) fn try_wait(&mut self) -> Option<Result<Reply>> {
-        match self.outcome.try_recv() {
-            Ok(outcome) => Some(self.finish(Ok(outcome))),
-            Err(_) if !self.registered => None,
-            Err(_) if self.deadline.has_passed() => {
-                Some(self.finish(Err(RecvTimeoutError::Timeout)))
-            }
-            Err(_) => None,
+        if let Some(outcome) = self.slot.take() {
+            return Some(self.finish(Some(outcome)));
         }
+        if std::mem::take(&mut self.queued) {
+            // Nobody waits for what nobody writes.
+            self.connection.flush();
+            return self.try_wait();
+        }
+        // What was given once is not given again.
+        (self.registered && self.deadline.has_passed()).then(|| self.finish(None))
     }
 
-    fn finish(&mut self, outcome: std::result::Result<Outcome, RecvTimeoutError>) -> Result<Reply> {
-        if outcome.is_ok() {
+    /// The result, from the outcome or, without one, because the time is over.
+    fn finish(&mut self, outcome: Option<Outcome>) -> Result<Reply> {
+        if outcome.is_some() {
             self.registered = false;
         }
         match outcome {
-            Ok(Outcome::Reply(message, span)) => Ok(Reply {
+            Some(Outcome::Reply(message, span)) => Ok(Reply {
                 message,
                 span,
                 method: self.method.clone(),
             }),
-            Ok(Outcome::Refused(error)) => Err(error.into()),
-            Ok(Outcome::Ended(cause)) => Err(Error::Disconnected(cause)),
-            Err(_) => {
+            Some(Outcome::Refused(error)) => Err(error.into()),
+            Some(Outcome::Ended(cause)) => Err(Error::Disconnected(cause)),
+            None => {
                 if !self.give_up() {
                     self.connection.overdue.store(true, Ordering::Relaxed);
                 }

@@ -4,21 +4,26 @@
 //! Any thread calls; one thread runs [`Connection::read_until_end`] and never writes.
 //!
 //! What lives here: what a connection is made of, answering the peer's calls, ending it. Calling the
-//! peer is in `calling`, what the reading thread does in `reading`, signs of life in `liveness`.
+//! peer is in `calling`, what is done with what arrives in `reading`, when callers read for themselves
+//! in `lending`, how they wait otherwise in `spin`, signs of life in `liveness`.
 
 mod calling;
+mod lending;
 mod liveness;
 mod reading;
+mod spin;
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 pub(crate) use calling::Waiting;
+pub(crate) use spin::spin_limit;
 
 use super::counters::LiveCounters;
 use super::pending::PendingTable;
@@ -28,6 +33,8 @@ use crate::duplex::{DuplexReader, DuplexWriter, Halves, Interrupt, Message};
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::jsonrpc::{self, PeerId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
+use lending::Lending;
+use spin::Spin;
 
 pub(crate) struct Connection {
     writer: Arc<dyn DuplexWriter>,
@@ -40,6 +47,10 @@ pub(crate) struct Connection {
     message_limit: usize,
     /// How many messages the peer may send in a second, if there is a limit.
     rate: Option<Arc<Rate>>,
+    /// Whether a caller that waits alone looks for its answer before it sleeps.
+    spin: Spin,
+    /// The reading half, while callers read for themselves.
+    lending: Lending,
     /// Why the host ends it, set before anybody can see the end.
     verdict: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
@@ -127,7 +138,7 @@ thread_local! {
 }
 
 /// A buffer larger than this is not kept for the next message.
-const KEPT_BUFFER: usize = 64 * 1024;
+const KEPT_BUFFER: usize = 256 * 1024;
 
 /// Runs `use_buffer` with this thread's cleared buffer.
 fn with_buffer<T>(use_buffer: impl FnOnce(&mut String) -> T) -> T {
@@ -141,13 +152,24 @@ fn with_buffer<T>(use_buffer: impl FnOnce(&mut String) -> T) -> T {
     result
 }
 
+/// What a connection is told at its beginning.
+pub(crate) struct ConnectionSettings {
+    /// Who is at the other end, for log lines.
+    pub(crate) peer: String,
+    /// Calls that may wait for an answer.
+    pub(crate) pending_limit: usize,
+    /// Largest message this peer accepts, in bytes.
+    pub(crate) message_limit: usize,
+    /// How many messages the peer may send in a second, if there is a limit.
+    pub(crate) rate: Option<Arc<Rate>>,
+    /// How long a caller that waits alone looks for its answer before it sleeps; zero for not at all.
+    pub(crate) spin: Duration,
+}
+
 impl Connection {
     pub(crate) fn new(
         halves: Halves,
-        peer: String,
-        pending_limit: usize,
-        message_limit: usize,
-        rate: Option<Arc<Rate>>,
+        settings: ConnectionSettings,
         counters: Arc<LiveCounters>,
     ) -> (Arc<Self>, Box<dyn DuplexReader>) {
         let Halves {
@@ -158,11 +180,13 @@ impl Connection {
         let connection = Self {
             writer,
             interrupt,
-            peer,
-            pending: PendingTable::new(pending_limit),
+            peer: settings.peer,
+            pending: PendingTable::new(settings.pending_limit),
             counters,
-            message_limit,
-            rate,
+            message_limit: settings.message_limit,
+            rate: settings.rate,
+            spin: Spin::new(settings.spin),
+            lending: Lending::default(),
             verdict: Mutex::new(None),
             ended: AtomicBool::new(false),
             unreadable_told: AtomicBool::new(false),
@@ -235,6 +259,7 @@ impl Connection {
         deadline: Deadline,
     ) {
         let cause = self.blame(cause);
+        self.lending.recall();
         self.pending.end(&cause);
         self.writer.close(code, reason, deadline);
     }
@@ -243,6 +268,7 @@ impl Connection {
     pub(crate) fn abort(&self, cause: Disconnect) -> Arc<Disconnect> {
         let cause = self.blame(cause);
         self.ended.store(true, Ordering::Release);
+        self.lending.recall();
         self.pending.end(&cause);
         self.interrupt.interrupt();
         cause
@@ -267,6 +293,10 @@ impl Connection {
     /// Who is at the other end, for log lines.
     pub(in crate::session) fn peer(&self) -> &str {
         &self.peer
+    }
+
+    fn is_blamed(&self) -> bool {
+        self.verdict.lock().is_some()
     }
 
     fn true_cause(&self, seen: Arc<Disconnect>) -> Arc<Disconnect> {

@@ -1,54 +1,45 @@
-//! What the reading thread does: answers to those who wait for them, calls to `dispatch`. It never
-//! writes.
+//! What is done with what arrives: answers to those who wait for them, calls to `dispatch`. Whoever
+//! reads never writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::lending::{Dispatch, Half, LOAN, Streak};
 use super::{Connection, InboundRequest, Params};
 use crate::duplex::{DuplexReader, Message, Received};
 use crate::error::{Disconnect, RpcError};
 use crate::protocol::jsonrpc::{Envelope, Incoming, ResultSpan};
 use crate::session::counters::LiveCounters;
-use crate::session::pending::Outcome;
+use crate::session::pending::{Outcome, Waiter};
+use crate::session::slot::Slot;
 
 impl Connection {
     /// The body of the reading thread: hands answers to those who wait and calls to `dispatch`,
     /// until the connection ends. Fails all waiting calls then, and gives the cause.
     pub(crate) fn read_until_end(
         &self,
-        mut reader: Box<dyn DuplexReader>,
-        dispatch: &mut dyn FnMut(InboundRequest),
+        reader: Box<dyn DuplexReader>,
+        dispatch: Dispatch,
     ) -> Arc<Disconnect> {
+        let mut half = Half { reader, dispatch };
+        let mut streak = Streak::default();
         let seen = loop {
-            match reader.receive() {
-                Ok(received) => {
-                    raise(&self.heard);
-                    if self.challenged.load(Ordering::Acquire) {
-                        self.challenged.store(false, Ordering::Release);
-                        if let Some(waiter) = self.challenge.lock().take() {
-                            // Room for one is kept; a waiter whose time ran out is gone.
-                            let _ = waiter.try_send(());
-                        }
-                    }
-                    match received {
-                        Received::Message(message) => {
-                            raise(&self.heard_message);
-                            if self.overdue.load(Ordering::Relaxed) {
-                                self.overdue.store(false, Ordering::Relaxed);
-                            }
-                            LiveCounters::add(&self.counters.bytes_received, message.len());
-                            self.take_in(&mut *reader, message, dispatch);
-                        }
-                        Received::Binary { bytes } => {
-                            LiveCounters::add(&self.counters.bytes_received, bytes);
-                            LiveCounters::add(&self.counters.binary, 1);
-                            self.count_toward_rate();
-                            log::debug!("{}: skipped a binary message of {bytes} bytes", self.peer);
-                        }
-                        Received::Alive => {}
+            let received = match half.reader.receive() {
+                Ok(received) => received,
+                Err(cause) => break Arc::new(cause),
+            };
+            match self.hear(received, &mut *half.reader, &mut half.dispatch) {
+                Heard::LoneAnswer(slot, outcome) => {
+                    if streak.grows() && half.reader.set_timed(Some(LOAN)) {
+                        // Offered before the caller can know of its answer, and so before it calls again.
+                        half = self.lend(half, || slot.fill(outcome));
+                        half.reader.set_timed(None);
+                        streak.ends();
+                    } else {
+                        slot.fill(outcome);
                     }
                 }
-                Err(cause) => break Arc::new(cause),
+                Heard::Other => streak.ends(),
             }
         };
         self.ended.store(true, Ordering::Release);
@@ -56,6 +47,41 @@ impl Connection {
         let cause = self.verdict.lock().get_or_insert(seen).clone();
         self.pending.end(&cause);
         cause
+    }
+
+    /// Does what is to be done with something that arrived.
+    pub(super) fn hear(
+        &self,
+        received: Received,
+        reader: &mut dyn DuplexReader,
+        dispatch: &mut dyn FnMut(InboundRequest),
+    ) -> Heard {
+        raise(&self.heard);
+        if self.challenged.load(Ordering::Acquire) {
+            self.challenged.store(false, Ordering::Release);
+            if let Some(waiter) = self.challenge.lock().take() {
+                // Room for one is kept; a waiter whose time ran out is gone.
+                let _ = waiter.try_send(());
+            }
+        }
+        match received {
+            Received::Message(message) => {
+                raise(&self.heard_message);
+                if self.overdue.load(Ordering::Relaxed) {
+                    self.overdue.store(false, Ordering::Relaxed);
+                }
+                LiveCounters::add(&self.counters.bytes_received, message.len());
+                self.take_in(reader, message, dispatch)
+            }
+            Received::Binary { bytes } => {
+                LiveCounters::add(&self.counters.bytes_received, bytes);
+                LiveCounters::add(&self.counters.binary, 1);
+                self.count_toward_rate();
+                log::debug!("{}: skipped a binary message of {bytes} bytes", self.peer);
+                Heard::Other
+            }
+            Received::Alive => Heard::Other,
+        }
     }
 
     /// Counts a message that asks nothing, or is no answer to anything.
@@ -74,18 +100,18 @@ impl Connection {
         reader: &mut dyn DuplexReader,
         message: Message,
         dispatch: &mut dyn FnMut(InboundRequest),
-    ) {
+    ) -> Heard {
         match Envelope::parse(&message) {
             Ok(Incoming::Response { id, outcome }) => {
                 let waiter = id.and_then(|id| self.pending.take(id));
-                let Some(on_outcome) = waiter else {
+                let Some(waiter) = waiter else {
                     if id.is_some_and(|id| self.pending.take_own_ping(id)) {
-                        return;
+                        return Heard::Other;
                     }
                     LiveCounters::add(&self.counters.stray_replies, 1);
                     self.count_toward_rate();
                     log::debug!("dropped an answer that nobody waits for, id {id:?}");
-                    return;
+                    return Heard::Other;
                 };
                 let outcome = match outcome {
                     Ok(result) => {
@@ -94,7 +120,12 @@ impl Connection {
                     }
                     Err(error) => Outcome::Refused(error),
                 };
-                on_outcome(outcome);
+                match waiter {
+                    Waiter::Caller(slot) if self.pending.len() == 0 => {
+                        return Heard::LoneAnswer(slot, outcome);
+                    }
+                    waiter => waiter.tell(outcome),
+                }
             }
             Ok(Incoming::Request { id, method, params }) => {
                 if let Some(limit) = self.over_rate() {
@@ -104,7 +135,7 @@ impl Connection {
                         "this plugin may send {limit} messages in a second; try again later"
                     );
                     self.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
-                    return;
+                    return Heard::Other;
                 }
                 let span = params.map(|params| ResultSpan::locate(&message, params));
                 let method = method.into_owned();
@@ -122,7 +153,7 @@ impl Connection {
             Err(error) => {
                 LiveCounters::add(&self.counters.unreadable, 1);
                 if reader.not_a_message(&message) {
-                    return;
+                    return Heard::Other;
                 }
                 // Not before: what a program prints is no message that it sends.
                 self.count_toward_rate();
@@ -137,7 +168,17 @@ impl Connection {
                 }
             }
         }
+        Heard::Other
     }
+}
+
+/// What has arrived, for whoever read it.
+#[must_use]
+pub(super) enum Heard {
+    /// The answer to a caller that was the only one to wait, and has not been told.
+    LoneAnswer(Arc<Slot>, Outcome),
+    /// What has been dealt with.
+    Other,
 }
 
 /// Sets a flag that mostly is set already, without taking its cache line from who else looks at it.

@@ -338,3 +338,87 @@ fn the_descriptor_is_the_only_one_and_is_closed_with_the_last_part() {
     wait_for_threads(&settings);
     assert_eq!(open(), 0);
 }
+
+#[test]
+fn what_is_queued_goes_out_together_and_not_before() {
+    let settings = settings();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let socket = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
+    let halves = Box::new(socket).split(&settings).unwrap();
+    let both = b"\x81\x03one\x81\x03two";
+    let mut read = [0; 100];
+    for send in [true, false] {
+        let ticket = halves.writer.queue("none", long()).unwrap();
+        halves.writer.queue("one", long()).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let nothing = theirs.read(&mut read).unwrap_err();
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+        assert!(halves.writer.withdraw(ticket));
+        if send {
+            halves.writer.send("two", long()).unwrap();
+        } else {
+            halves.writer.queue("two", long()).unwrap();
+            halves.writer.flush();
+        }
+        theirs.set_nonblocking(false).unwrap();
+        let count = theirs.read(&mut read).unwrap();
+        assert_eq!(&read[..count], both);
+    }
+    // Without anything to write it does nothing.
+    halves.writer.flush();
+    wait_for_threads(&settings);
+}
+
+#[test]
+fn a_timed_read_goes_on_where_the_one_before_gave_up() {
+    let soon = || Patience {
+        looking_until: None,
+        deadline: Deadline::after(Duration::from_millis(1)),
+    };
+    let looking = || Patience {
+        looking_until: Some(Instant::now() + Duration::from_millis(1)),
+        ..soon()
+    };
+    for make in [tcp, unix] {
+        for limit in [None, Some(Duration::from_millis(1))] {
+            let settings = settings();
+            let (mut halves, mut peer) = make(&settings);
+            assert!(halves.reader.set_timed(limit));
+            assert!(halves.reader.receive_within(soon()).is_none());
+            let text = "z".repeat(100_000);
+            let frame = Peer::frame(TEXT, text.as_bytes());
+            for piece in frame.chunks(30_000) {
+                for patience in [soon(), looking()] {
+                    assert!(halves.reader.receive_within(patience).is_none());
+                }
+                peer.0.write_all(piece).unwrap();
+            }
+            let received = loop {
+                if let Some(received) = halves.reader.receive_within(looking()) {
+                    break received;
+                }
+            };
+            assert!(matches!(received, Received::Message(message) if *message == *text));
+            // The end is for the read that has all the time it takes.
+            peer.send(CLOSE, &1000_u16.to_be_bytes());
+            drop(peer);
+            let deadline = Instant::now() + LONG;
+            while halves.reader.receive_within(soon()).is_some() {
+                assert!(Instant::now() < deadline, "no end");
+            }
+            assert!(halves.reader.set_timed(None));
+            let end = halves.reader.receive().unwrap_err();
+            assert!(
+                matches!(
+                    end,
+                    Disconnect::ByPeer {
+                        code: Some(1000),
+                        ..
+                    }
+                ),
+                "{end}"
+            );
+            wait_for_threads(&settings);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The socket as tungstenite sees it: it reads and never writes.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use super::Socket;
+use crate::duplex::Patience;
+use crate::duplex::outgoing::Outgoing;
+
+/// Bytes read at once in the middle of a long message.
+const SURGE: usize = 64 * 1024;
+
+/// What tungstenite reads from.
+///
+/// tungstenite answers pings and closes from inside `read`, by writing. The reading thread must
+/// not write, so those bytes go nowhere: the same frames come up as messages too, and the reader
+/// posts the answers.
+///
+/// It also asks for few bytes at a time, because that is what each connection keeps for as long as it
+/// lives. When a message turns out to be longer, more are read at once into a buffer that goes when it
+/// is empty.
+pub(super) struct Inlet {
+    outgoing: Outgoing<Socket>,
+    /// For a timed read; none for one that may take for ever.
+    pub(super) patience: Option<Patience>,
+    /// After this long a blocking read gives up.
+    limit: Option<Duration>,
+    /// What was read ahead, and how much of it has been given.
+    surge: Vec<u8>,
+    given: usize,
+    /// The last read filled all there was to fill: there is more.
+    is_flowing: bool,
+}
+
+impl Inlet {
+    pub(super) fn new(outgoing: Outgoing<Socket>) -> Self {
+        Self {
+            outgoing,
+            patience: None,
+            limit: None,
+            surge: Vec::new(),
+            given: 0,
+            is_flowing: false,
+        }
+    }
+
+    /// Sets a limit for blocking reads, or none; gives whether that was possible.
+    pub(super) fn set_limit(&mut self, limit: Option<Duration>) -> bool {
+        let set = self.outgoing.sink().set_read_timeout(limit);
+        self.limit = limit.filter(|_| set.is_ok());
+        set.is_ok()
+    }
+
+    fn read_socket(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = self.outgoing.sink();
+        let read = match self.patience {
+            None => socket.read(buffer),
+            Some(patience) => socket.read_within(buffer, patience, self.limit),
+        };
+        if let Ok(count @ 1..) = read {
+            self.outgoing.progressed();
+            self.is_flowing = count == buffer.len();
+        }
+        read
+    }
+
+    fn give(&mut self, buffer: &mut [u8]) -> usize {
+        let rest = &self.surge[self.given..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.given += count;
+        if self.given == self.surge.len() {
+            self.surge = Vec::new();
+            self.given = 0;
+        }
+        count
+    }
+}
+
+impl Read for Inlet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.outgoing.is_over() {
+            // What is left is for the reader to see out, which has a limit.
+            return Ok(0);
+        }
+        if self.surge.is_empty() {
+            if !self.is_flowing {
+                return self.read_socket(buffer);
+            }
+            let mut surge = vec![0; SURGE];
+            let count = self.read_socket(&mut surge)?;
+            surge.truncate(count);
+            self.surge = surge;
+        }
+        Ok(self.give(buffer))
+    }
+}
+
+impl Write for Inlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

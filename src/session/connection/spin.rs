@@ -1,0 +1,191 @@
+//! Looking for an answer before going to sleep: when, and for how long.
+//!
+//! To be woken takes tens of microseconds where the processor has gone idle meanwhile, which is more
+//! than many a plugin needs to answer. A caller that keeps looking keeps its processor awake and
+//! finds the answer at once. It is worth it for one who waits alone on a machine with a processor to
+//! spare. It is not with many callers, with a slow plugin, or on a busy machine, where nobody is woken
+//! from an idle processor anyway. Which of it holds is not asked but measured: most calls do what was
+//! the quicker, and a few now and then the other.
+
+use std::hint;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Of so many calls …
+const PERIOD: u32 = 128;
+/// … the first few do what is thought the slower.
+const TRIALS: u32 = 4;
+/// Looks between two readings of the clock.
+const LOOKS: u32 = 16;
+/// Waits are taken for no longer than this, so that a slow call does not count for hundreds.
+const LONGEST: Duration = Duration::from_millis(1);
+
+/// What is left of a wish to look for so long: nothing, where this process has one processor.
+pub(crate) fn spin_limit(wish: Duration) -> Duration {
+    match thread::available_parallelism() {
+        Ok(processors) if processors.get() > 1 => wish,
+        _ => Duration::ZERO,
+    }
+}
+
+/// Whether looking pays, on one connection.
+///
+/// Plain loads and stores: who loses a race spoils one figure of many.
+#[derive(Debug)]
+pub(super) struct Spin {
+    /// Zero when nobody is to look.
+    limit: Duration,
+    calls: AtomicU32,
+    /// How long waits take lately when they begin with looking, and when they do not; nanoseconds,
+    /// zero as long as nothing is known.
+    looking: AtomicU32,
+    sleeping: AtomicU32,
+}
+
+/// A wait under way.
+#[must_use]
+pub(super) struct Wait {
+    began: Instant,
+    /// Until when to look.
+    pub(super) looking_until: Option<Instant>,
+}
+
+impl Spin {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            calls: AtomicU32::new(0),
+            looking: AtomicU32::new(0),
+            sleeping: AtomicU32::new(0),
+        }
+    }
+
+    /// Begins a wait; none if there is nothing to find out. Its end is for [`ended`](Self::ended).
+    pub(super) fn begin(&self) -> Option<Wait> {
+        if self.limit.is_zero() {
+            return None;
+        }
+        let call = self.calls.load(Ordering::Relaxed);
+        self.calls.store(call.wrapping_add(1), Ordering::Relaxed);
+        let looks = self.pays() != (call % PERIOD < TRIALS);
+        let began = Instant::now();
+        Some(Wait {
+            began,
+            looking_until: looks.then(|| began + self.limit),
+        })
+    }
+
+    /// A wait has brought an answer, by looking or not.
+    pub(super) fn ended(&self, wait: &Wait) {
+        let took = wait.began.elapsed().min(LONGEST);
+        let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).max(1);
+        let figure = match wait.looking_until {
+            Some(_) => &self.looking,
+            None => &self.sleeping,
+        };
+        let before = figure.load(Ordering::Relaxed);
+        let after = match before {
+            0 => took,
+            _ => before - before / 8 + took / 8,
+        };
+        figure.store(after.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether looking is quicker by so much that it is worth the processor's time.
+    fn pays(&self) -> bool {
+        let looking = self.looking.load(Ordering::Relaxed);
+        let sleeping = self.sleeping.load(Ordering::Relaxed);
+        looking != 0 && sleeping != 0 && looking < sleeping / 5 * 4
+    }
+}
+
+impl Wait {
+    /// Looks until there is something, for as long as `is_alone` holds and it is time to look.
+    pub(super) fn look<T>(
+        &self,
+        mut look: impl FnMut() -> Option<T>,
+        is_alone: impl Fn() -> bool,
+    ) -> Option<T> {
+        let until = self.looking_until?;
+        while is_alone() && Instant::now() < until {
+            for _ in 0..LOOKS {
+                let found = look();
+                if found.is_some() {
+                    return found;
+                }
+                hint::spin_loop();
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(3600);
+
+    /// Begins a wait that began so long ago, and ends it.
+    fn wait(spin: &Spin, looking: Duration, sleeping: Duration) -> bool {
+        let mut wait = spin.begin().unwrap();
+        let looks = wait.looking_until.is_some();
+        wait.began -= if looks { looking } else { sleeping };
+        spin.ended(&wait);
+        looks
+    }
+
+    /// How many of a period's waits look.
+    fn looks(spin: &Spin, looking: Duration, sleeping: Duration) -> usize {
+        let waits = (0..PERIOD).filter(|_| wait(spin, looking, sleeping));
+        waits.count()
+    }
+
+    const SHORT: Duration = Duration::from_micros(100);
+    const LONG: Duration = Duration::from_micros(900);
+
+    #[test]
+    fn what_is_quicker_is_done_and_the_other_tried_now_and_then() {
+        let spin = Spin::new(LIMIT);
+        let trials = TRIALS as usize;
+        let all = PERIOD as usize;
+        looks(&spin, SHORT, LONG);
+        assert_eq!(looks(&spin, SHORT, LONG), all - trials);
+        // The plugin has become slow, or the machine busy: both take as long.
+        looks(&spin, LONG, LONG);
+        assert_eq!(looks(&spin, LONG, LONG), trials);
+        // And quick again.
+        for _ in 0..8 {
+            looks(&spin, SHORT, LONG);
+        }
+        assert_eq!(looks(&spin, SHORT, LONG), all - trials);
+    }
+
+    #[test]
+    fn zero_switches_it_off() {
+        assert!(Spin::new(Duration::ZERO).begin().is_none());
+    }
+
+    #[test]
+    fn a_look_ends_with_what_is_found_with_company_and_with_its_time() {
+        let wait = Wait {
+            began: Instant::now(),
+            looking_until: Some(Instant::now() + LIMIT),
+        };
+        let mut count = 0;
+        let find = || {
+            count += 1;
+            (count == 100).then_some(count)
+        };
+        assert_eq!(wait.look(find, || true), Some(100));
+        let alone = std::cell::Cell::new(100);
+        let is_alone = || alone.replace(alone.get() - 1) > 0;
+        assert_eq!(wait.look(|| None::<()>, is_alone), None);
+        let over = Wait {
+            looking_until: Some(wait.began),
+            ..wait
+        };
+        assert_eq!(over.look(|| None::<()>, || true), None);
+    }
+}
