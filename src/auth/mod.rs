@@ -14,6 +14,7 @@ mod url;
 pub use redact::redact;
 pub use request::{ConnectionRequest, is_rpc_path};
 pub use secret::Secret;
+pub(crate) use token::TokenDigest;
 pub use token::{ExternalToken, SealedToken, Token};
 pub use url::{ConnectionUrl, connection_url};
 

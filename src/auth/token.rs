@@ -6,6 +6,7 @@ use std::fmt;
 use crypto_secretbox::aead::{AeadInPlace as _, KeyInit as _};
 use crypto_secretbox::{Key, Nonce, Tag, XSalsa20Poly1305};
 use data_encoding::BASE64URL_NOPAD;
+use sha2::{Digest as _, Sha256};
 
 use super::secret::{Secret, fill};
 use crate::error::{IdError, TokenError};
@@ -99,12 +100,22 @@ impl ExternalToken {
             .ok_or(TokenError::NotExternal)
     }
 
+    /// What finds the token among many.
+    pub(crate) fn digest(&self) -> TokenDigest {
+        TokenDigest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
     /// The text itself, for storing it and for showing it to the administrator once. It belongs in
     /// no log and no message.
     pub fn expose(&self) -> String {
         format!("{EXTERNAL_PREFIX}{}", self.0.expose())
     }
 }
+
+/// The SHA-256 of a token. It tells nothing of the token, so it may be compared and hashed as any other
+/// key; equal digests are a reason to compare the tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TokenDigest([u8; 32]);
 
 impl fmt::Debug for ExternalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -219,7 +219,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn delete(&self, id: InstallationId) -> Result<()>;
 
     /// The external plugin whose token this is. Tokens are compared in constant time. May block for
-    /// the store's own I/O. As it is, it goes through [`list`](Self::list).
+    /// the store's own I/O. Asked at each handshake of an external plugin. As it is, it goes through
+    /// [`list`](Self::list), which takes the longer the more plugins there are.
     ///
     /// # Errors
     /// What the store reports.
