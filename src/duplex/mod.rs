@@ -214,6 +214,15 @@ pub trait DuplexWriter: Send + Sync {
         false
     }
 
+    /// Begins to [`close`](Self::close), and leaves the waiting to it: sends the close as far as the
+    /// transport takes it right now. `close` follows, also if this does nothing, which is the default.
+    /// Never blocks.
+    ///
+    /// Who closes many connections begins with all of them, so that their peers answer at the same time.
+    fn begin_close(&self, code: u16, reason: &str) {
+        let _ = (code, reason);
+    }
+
     /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline
     /// if the peer reads), and then the reader is made to end with [`Disconnect::ByHost`], also if
     /// the peer never answers. Later sends fail. Idempotent; the first close counts. Blocks at

@@ -309,8 +309,9 @@ impl Host {
     }
 
     /// Stops everything, in order: no new loads, calls or connections; listeners; all plugins at
-    /// once (external ones are told to come back later, close code 1012: protocol file, section 7);
-    /// threads. A second call gives the report of the first.
+    /// once (external ones are told to come back later, close code 1012: protocol file, section 7; all
+    /// of them have the same second to end their side); threads. A second call gives the report of the
+    /// first.
     ///
     /// # Blocking
     /// At most `timeout`, and a quarter of a second more if threads are still ending then. The end of

@@ -13,8 +13,9 @@ use crate::reaper::StopReport;
 use crate::session::{Session, Stopping};
 use crate::state::PluginMode;
 
-/// How long the close of one connection may hold up the others.
-const CLOSE_LIMIT: Duration = Duration::from_millis(100);
+/// How long the peers of all connections have, at the same time, to end their sides.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+const CLOSE_REASON: &str = "host is shutting down";
 /// Kept at the end of a shutdown for threads to end in, beyond the deadline if need be.
 const THREADS_GRACE: Duration = Duration::from_millis(250);
 
@@ -103,20 +104,26 @@ impl HostShared {
             .into_values()
             .collect();
         *self.stopping.lock() = sessions.iter().map(Session::id).collect();
-        // All processes are told to end before anything is waited for.
+        // All processes and all peers are told to end before anything is waited for.
         let is_supervised = |session: &&Session| session.mode() == PluginMode::Supervised;
         let (supervised, external): (Vec<_>, Vec<_>) = sessions.iter().partition(is_supervised);
-        let mut waits = Vec::new();
+        let (mut waits, mut closes) = (Vec::new(), Vec::new());
         for session in supervised.into_iter().chain(external) {
             match session.request_stop(timeout) {
                 Ok(Stopping::Process(stopped)) => waits.push((session.id(), stopped)),
                 Ok(Stopping::Connection(Some(connection))) => {
-                    let limit = deadline.min(Deadline::after(CLOSE_LIMIT));
-                    connection.close(close_code::RESTART, "host is shutting down", limit);
+                    connection.begin_close(close_code::RESTART, CLOSE_REASON);
+                    closes.push(connection);
                 }
                 // Unloaded meanwhile, or not connected.
                 Ok(Stopping::Connection(None)) | Err(_) => {}
             }
+        }
+        // Half of the time is kept for what comes after.
+        let patience = CLOSE_LIMIT.min(deadline.remaining() / 2);
+        let until = Deadline::after(patience);
+        for connection in closes {
+            connection.close(close_code::RESTART, CLOSE_REASON, until);
         }
         let mut late = Vec::new();
         for (id, stopped) in waits {

@@ -9,7 +9,8 @@
 //! who is awake anyway does it when the time is over, so no timer is needed:
 //!
 //! - the host closes: the closing thread waits for the reader to end, and cuts. The reader may be
-//!   blocked in a plain read all the while, the cut wakes it;
+//!   blocked in a plain read all the while, the cut wakes it. Who closes many connections begins
+//!   them all before waiting for any;
 //! - the peer closes, or breaks the rules: the reader itself waits, in a `poll` with a limit, and
 //!   a writer thread writes the frame.
 
@@ -35,6 +36,8 @@ pub(super) struct Closing {
     written: bool,
     /// When the reader stops waiting for the peer.
     cut_at: Deadline,
+    /// When the peer's time is over, if the host has begun to close and not come back yet to wait.
+    unattended: Option<Deadline>,
 }
 
 impl State {
@@ -78,7 +81,11 @@ impl<S: Sink> Outgoing<S> {
     ) {
         let shared = &self.shared;
         let mut state = shared.state.lock();
-        if !shared.begin(&mut state, cause, frame, deadline) {
+        let begun = state
+            .closing
+            .as_mut()
+            .and_then(|closing| closing.unattended.take());
+        if begun.is_none() && !shared.begin(&mut state, cause, frame, deadline) {
             // Somebody else is at it, and will end it in time.
             while !shared.is_cut() {
                 if shared
@@ -105,7 +112,8 @@ impl<S: Sink> Outgoing<S> {
                 break;
             }
         }
-        let until = deadline.min(Deadline::after(if waits { GRACE } else { Duration::ZERO }));
+        let grace = || Deadline::after(if waits { GRACE } else { Duration::ZERO });
+        let until = deadline.min(begun.unwrap_or_else(grace));
         while !state.reader_gone && !shared.is_cut() {
             if shared
                 .changed
@@ -116,6 +124,21 @@ impl<S: Sink> Outgoing<S> {
             }
         }
         shared.cut(&mut state);
+    }
+
+    /// Begins a [`close`](Self::close) for the host, who calls that next and waits there. Writes the
+    /// frame as far as the medium takes it right now, and leaves the rest to a writer thread; never
+    /// blocks. Does nothing when the connection is ending already.
+    pub(in crate::duplex) fn begin_close(&self, cause: Disconnect, frame: Vec<u8>) {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        let until = Deadline::after(GRACE);
+        if shared.begin(&mut state, cause, frame, until) {
+            if let Some(closing) = &mut state.closing {
+                closing.unattended = Some(until);
+            }
+            shared.write_in_passing(&mut state);
+        }
     }
 
     /// Closes for the reading thread, which does not write: a writer thread sends the frame. Gives
@@ -193,6 +216,7 @@ impl<S: Sink> Shared<S> {
             frame: Some(frame),
             written: false,
             cut_at,
+            unattended: None,
         });
         self.changed.notify_all();
         self.wake.notify_all();

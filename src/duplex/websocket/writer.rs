@@ -20,6 +20,16 @@ impl Writer {
     }
 }
 
+impl Writer {
+    fn close_of(&self, code: u16, reason: &str) -> (Disconnect, Vec<u8>) {
+        let cause = Disconnect::ByHost {
+            code,
+            reason: Arc::from(reason),
+        };
+        (cause, frame::close(self.role, Some(code), reason))
+    }
+}
+
 impl DuplexWriter for Writer {
     fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
         self.outgoing
@@ -75,12 +85,13 @@ impl DuplexWriter for Writer {
         true
     }
 
+    fn begin_close(&self, code: u16, reason: &str) {
+        let (cause, close) = self.close_of(code, reason);
+        self.outgoing.begin_close(cause, close);
+    }
+
     fn close(&self, code: u16, reason: &str, deadline: Deadline) {
-        let cause = Disconnect::ByHost {
-            code,
-            reason: Arc::from(reason),
-        };
-        let close = frame::close(self.role, Some(code), reason);
+        let (cause, close) = self.close_of(code, reason);
         self.outgoing.close(cause, close, true, deadline);
     }
 }

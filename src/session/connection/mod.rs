@@ -240,6 +240,17 @@ impl Connection {
         });
     }
 
+    /// Begins what [`close`](Self::close) does, and waits for nothing: all calls fail, and the peer is
+    /// told as far as the transport takes it right now.
+    pub(crate) fn begin_close(&self, code: u16, reason: &str) {
+        let cause = self.blame(Disconnect::ByHost {
+            code,
+            reason: reason.into(),
+        });
+        self.pending.end(&cause);
+        self.writer.begin_close(code, reason);
+    }
+
     /// Ends the connection: tells the peer why, as far as the transport can, fails all calls, and
     /// wakes the reader. Blocks at most until the deadline.
     pub(crate) fn close(&self, code: u16, reason: &str, deadline: Deadline) {

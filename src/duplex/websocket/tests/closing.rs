@@ -169,3 +169,48 @@ fn an_interrupt_wakes_the_reader_and_the_writers() {
         wait_for_threads(&settings);
     }
 }
+
+#[test]
+fn a_close_that_is_begun_reaches_its_peer_before_anybody_waits() {
+    let settings = settings();
+    let mut connections: Vec<_> = [tcp, unix].iter().map(|make| make(&settings)).collect();
+    for (halves, _) in &connections {
+        halves.writer.begin_close(1012, "later");
+    }
+    for (halves, peer) in &mut connections {
+        assert_eq!(peer.expect_close(), (1012, "later".to_owned()));
+        assert!(peer.next().is_none(), "our direction ends");
+        let refused = halves.writer.send("late", long()).unwrap_err();
+        assert!(matches!(refused, SendError::Closed(_)), "{refused}");
+    }
+    let readers: Vec<_> = connections
+        .into_iter()
+        .map(|(Halves { reader, writer, .. }, mut peer)| {
+            peer.send(CLOSE, &1012_u16.to_be_bytes());
+            drop(peer);
+            (read_out(reader), writer)
+        })
+        .collect();
+    for (reading, writer) in readers {
+        // The second to come finds the first's close, and waits for its end.
+        writer.close(1000, "another", long());
+        let (cause, _) = reading.join().unwrap();
+        assert!(matches!(cause, Disconnect::ByHost { code: 1012, .. }));
+    }
+    wait_for_threads(&settings);
+}
+
+#[test]
+fn a_close_that_is_begun_ends_in_time_with_a_peer_that_reads_nothing() {
+    let settings = settings();
+    let (halves, peer) = unix(&settings);
+    fill(&*halves.writer);
+    halves.writer.begin_close(1000, "closed");
+    let reading = read_out(halves.reader);
+    let soon = Deadline::after(Duration::from_millis(1));
+    halves.writer.close(1000, "closed", soon);
+    let (cause, _) = reading.join().unwrap();
+    assert!(matches!(cause, Disconnect::ByHost { code: 1000, .. }));
+    drop(peer);
+    wait_for_threads(&settings);
+}
