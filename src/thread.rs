@@ -227,8 +227,13 @@ impl Drop for End {
             Some(handle) => live.finished.push(handle),
             None => live.ended_early.push(self.id),
         }
+        // Whoever waits for all of them may be one of them. Earlier ends tell him nothing, and with
+        // thousands of threads waking him for each would cost as much as they do.
+        let may_be_all = live.count <= 1;
         drop(live);
-        shared.changed.notify_all();
+        if may_be_all {
+            shared.changed.notify_all();
+        }
     }
 }
 
