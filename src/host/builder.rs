@@ -1,6 +1,6 @@
 //! Settings of a host, checked when it is built.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -299,7 +299,7 @@ impl HostBuilder {
         };
         let shared = Arc::new(HostShared {
             context: Arc::new(context),
-            sessions: RwLock::new(HashMap::new()),
+            sessions: RwLock::new(BTreeMap::new()),
             listeners: Mutex::default(),
             handshakes: LiveHandshakes::default(),
             stopping: Mutex::default(),

@@ -5,7 +5,7 @@
 mod builder;
 mod shutdown;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -96,7 +96,8 @@ struct Owner {
 
 pub(crate) struct HostShared {
     pub(crate) context: Arc<HostContext>,
-    pub(crate) sessions: RwLock<HashMap<InstallationId, Session>>,
+    /// In the order in which they are listed.
+    pub(crate) sessions: RwLock<BTreeMap<InstallationId, Session>>,
     pub(crate) listeners: Mutex<Vec<ListenerStop>>,
     pub(crate) handshakes: LiveHandshakes,
     /// Plugins that a shutdown under way has not seen end.
@@ -332,9 +333,7 @@ impl HostShared {
     }
 
     pub(crate) fn all_sessions(&self) -> Vec<Session> {
-        let mut sessions: Vec<_> = self.sessions.read().values().cloned().collect();
-        sessions.sort_by_key(Session::id);
-        sessions
+        self.sessions.read().values().cloned().collect()
     }
 }
 
