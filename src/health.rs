@@ -17,6 +17,10 @@ settings! {
     /// asked nor blamed while a call to it is outstanding within its time, nor while the host handles
     /// one of its own calls.
     ///
+    /// Plugins are pinged in groups, so that many of them do not wake the host for each: up to a
+    /// sixteenth of the interval early (or of the timeout, if that is shorter), and their answers are
+    /// looked for as much late.
+    ///
     /// When [`misses_allowed`](Self::misses_allowed) is exceeded the plugin is unresponsive: the
     /// connection ends with [`Disconnect::Unresponsive`](crate::error::Disconnect::Unresponsive). A
     /// supervised plugin is killed and, as after any crash, started again; an external one sees close

@@ -7,8 +7,9 @@
 //! stands in a newcomer's way (`attach`), which works beside this.
 //!
 //! There is one thread for all connections, while there are any: it sleeps until the next one is due
-//! and never waits for a peer. It holds no connection and no session alive. Its one lock is held for
-//! bookkeeping alone, and with no other.
+//! and never waits for a peer. Those that are due at about the same time are attended to in one go
+//! ([`Rounds`]), so that thousands of connections do not wake it thousands of times. It holds no
+//! connection and no session alive. Its one lock is held for bookkeeping alone, and with no other.
 
 mod pulse;
 
@@ -40,6 +41,7 @@ pub(crate) struct HealthMonitor {
 
 struct Shared {
     threads: Threads,
+    rounds: Rounds,
     watched: Mutex<Watched>,
     /// Somebody else is due first, nobody is left, or it is over.
     changed: Condvar,
@@ -57,6 +59,31 @@ struct Watched {
     over: bool,
 }
 
+/// The moments at which connections are attended to, the same for all with the same settings: a
+/// sixteenth of the interval apart, or of the time for an answer if that is shorter.
+#[derive(Clone, Copy)]
+struct Rounds {
+    /// When they are counted from.
+    begin: Instant,
+}
+
+impl Rounds {
+    /// The moment for this pulse: it is asked early rather than late, and given time for its answer
+    /// rather too long than too short.
+    fn of(self, pulse: &Pulse) -> Instant {
+        let health = pulse.health();
+        let step = (health.interval.min(health.timeout) / 16).as_nanos().max(1);
+        let since = pulse.due().saturating_duration_since(self.begin).as_nanos();
+        let steps = if pulse.is_resting() {
+            since / step
+        } else {
+            since.div_ceil(step)
+        };
+        // Centuries fit, and nothing is due later than in a year.
+        self.begin + Duration::from_nanos(u64::try_from(steps * step).unwrap_or(u64::MAX))
+    }
+}
+
 /// The address of a connection, which is nobody else's while its patient is known.
 type Key = usize;
 
@@ -64,6 +91,8 @@ struct Patient {
     connection: Weak<Connection>,
     pulse: Pulse,
     asks: Asks,
+    /// Its place among the due.
+    due: Instant,
 }
 
 /// How a connection is asked for a sign of life.
@@ -84,6 +113,9 @@ impl HealthMonitor {
         Self {
             shared: Arc::new(Shared {
                 threads,
+                rounds: Rounds {
+                    begin: Instant::now(),
+                },
                 watched: Mutex::default(),
                 changed: Condvar::new(),
             }),
@@ -102,11 +134,12 @@ impl HealthMonitor {
         if watched.over || connection.has_ended() {
             return;
         }
-        let due = (pulse.due(), key);
+        let due = (self.shared.rounds.of(&pulse), key);
         let patient = Patient {
             connection: Arc::downgrade(connection),
             pulse,
             asks,
+            due: due.0,
         };
         watched.patients.insert(key, patient);
         watched.due.insert(due);
@@ -136,7 +169,7 @@ impl HealthMonitor {
         let mut watched = self.shared.watched.lock();
         watched.attended.take_if(|attended| *attended == key);
         if let Some(patient) = watched.patients.remove(&key) {
-            watched.due.remove(&(patient.pulse.due(), key));
+            watched.due.remove(&(patient.due, key));
             if watched.patients.is_empty() {
                 self.shared.changed.notify_all();
             }
@@ -180,7 +213,8 @@ impl Shared {
             let stays = MutexGuard::unlocked(&mut watched, || patient.attend_guarded());
             // Unless somebody let go of it meanwhile.
             if watched.attended.take().is_some() && stays {
-                watched.due.insert((patient.pulse.due(), key));
+                patient.due = self.rounds.of(&patient.pulse);
+                watched.due.insert((patient.due, key));
                 watched.patients.insert(key, patient);
             }
         }
@@ -264,5 +298,34 @@ impl Patient {
         // A peer that shows no sign of life is given no time to see the close, only the chance.
         let now = Deadline::after(Duration::ZERO);
         connection.close_with(cause, close_code::RESTART, &reason, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_are_attended_to_at_few_moments_none_of_them_blamed_early() {
+        let begin = Instant::now();
+        let rounds = Rounds { begin };
+        let health = Health::default();
+        let step = health.timeout / 16;
+        let mut moments = BTreeSet::new();
+        for number in 0..10_000 {
+            let connected = begin + Duration::from_millis(number);
+            let mut pulse = Pulse::new(health.clone(), connected);
+            let ask = rounds.of(&pulse);
+            let due = connected + health.interval;
+            assert!(ask <= due && due < ask + step, "asked at {ask:?}");
+            moments.insert(ask);
+            pulse.attend(ask, Signs::default());
+            let look = rounds.of(&pulse);
+            let due = ask + health.timeout;
+            assert!(due <= look && look < due + step, "looked at {look:?}");
+            moments.insert(look);
+        }
+        // Ten seconds of them, and their answers.
+        assert!(moments.len() <= 2 * 17, "{} moments", moments.len());
     }
 }

@@ -77,6 +77,11 @@ impl Pulse {
         }
     }
 
+    /// Whether the peer is to be asked next, which may be done a little early as well.
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.phase, Phase::Resting { .. })
+    }
+
     /// Looks at the clock when it is due.
     pub(super) fn attend(&mut self, now: Instant, signs: Signs) -> Step {
         if signs.heard {
