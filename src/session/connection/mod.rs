@@ -247,6 +247,7 @@ impl Connection {
             code,
             reason: reason.into(),
         });
+        self.lending.recall();
         self.pending.end(&cause);
         self.writer.begin_close(code, reason);
     }
