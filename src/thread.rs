@@ -96,7 +96,7 @@ impl Threads {
         stack: usize,
         body: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
-        let (id, finished) = {
+        let id = {
             let mut live = self.shared.live.lock();
             if live.count >= self.shared.limit {
                 return Err(Error::ThreadLimit {
@@ -106,9 +106,8 @@ impl Threads {
             }
             live.count += 1;
             live.next += 1;
-            (live.next, std::mem::take(&mut live.finished))
+            live.next
         };
-        join_finished(finished);
         let end = End {
             threads: self.clone(),
             id,
@@ -221,6 +220,10 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         let shared = &self.threads.shared;
+        // Here, and not where the next is started: who starts one would have to wait for the system to
+        // run these once more. Before this one counts as ended, so that at most the last are left.
+        let finished = std::mem::take(&mut shared.live.lock().finished);
+        join_finished(finished);
         let mut live = shared.live.lock();
         live.count -= 1;
         match live.handles.remove(&self.id) {
