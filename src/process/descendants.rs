@@ -119,7 +119,7 @@ pub(crate) struct Swept {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::fs;
+    use std::fs::{self, File};
     use std::io::{self, Read as _};
     use std::os::fd::OwnedFd;
     use std::time::Duration;
@@ -182,10 +182,15 @@ mod linux {
             .filter(move |pid| *pid != own))
     }
 
+    /// Bytes that are read at a time: more than nearly all that is read here.
+    const READ: usize = 32 * 1024;
+
     /// One look at many processes.
     struct Look<'a> {
         bearers: &'a Bearers,
-        environment: Vec<u8>,
+        /// What a process showed, for as long as `shown` says; kept for the next.
+        buffer: Vec<u8>,
+        shown: usize,
         killed: usize,
         /// Of those that were killed, as far as the system gives such descriptors.
         dying: Vec<OwnedFd>,
@@ -203,7 +208,8 @@ mod linux {
         fn new(bearers: &'a Bearers) -> Self {
             Self {
                 bearers,
-                environment: Vec::new(),
+                buffer: vec![0; READ],
+                shown: 0,
                 killed: 0,
                 dying: Vec::new(),
                 unclear: Vec::new(),
@@ -242,36 +248,67 @@ mod linux {
 
         fn what_shows(&mut self, pid: Pid) -> Shows {
             let pid = pid.as_raw_nonzero();
-            let read = self.read(&format!("/proc/{pid}/environ"));
-            if matches!(&read, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+            match self.read(&format!("/proc/{pid}/environ")) {
+                Ok(true) => return self.judge(),
                 // However often it is tried.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Shows::NoCookie;
+                }
+                Ok(false) | Err(_) => {}
+            }
+            // On most systems that is every second process: the kernel's threads, and those that have
+            // ended. So it is found out in one go.
+            if !matches!(self.read(&format!("/proc/{pid}/stat")), Ok(true)) {
                 return Shows::NoCookie;
             }
-            if read.is_err() || self.environment.is_empty() {
-                // The first thread may have ended before the others.
-                let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-                let has_memory = tasks.into_iter().flatten().flatten().any(|task| {
-                    let read = self.read(&format!("{}/environ", task.path().display()));
-                    read.is_ok() && !self.environment.is_empty()
-                });
-                if !has_memory {
-                    return if is_alive_in_user_space(pid) {
-                        Shows::Nothing
-                    } else {
-                        Shows::NoCookie
-                    };
-                }
+            match Status::parse(&self.buffer[..self.shown]) {
+                None | Some(Status::Over | Status::NoEnvironment) => Shows::NoCookie,
+                Some(Status::Unclear) => Shows::Nothing,
+                Some(Status::FirstThreadEnded) => self.what_threads_show(pid),
             }
-            if self.bearers.have(&self.environment) {
+        }
+
+        /// For a process whose first thread has ended before the others.
+        fn what_threads_show(&mut self, pid: impl std::fmt::Display) -> Shows {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+            let has_memory = tasks.into_iter().flatten().flatten().any(|task| {
+                let read = self.read(&format!("{}/environ", task.path().display()));
+                matches!(read, Ok(true))
+            });
+            if has_memory {
+                self.judge()
+            } else {
+                Shows::Nothing
+            }
+        }
+
+        fn judge(&self) -> Shows {
+            if self.bearers.have(&self.buffer[..self.shown]) {
                 Shows::Cookie
             } else {
                 Shows::NoCookie
             }
         }
 
-        fn read(&mut self, path: &str) -> io::Result<usize> {
-            self.environment.clear();
-            fs::File::open(path)?.read_to_end(&mut self.environment)
+        /// Reads a file of the kernel's whole; gives whether there is anything in it. Not with the
+        /// standard library's way to the end, which asks for sizes that these files do not have.
+        fn read(&mut self, path: &str) -> io::Result<bool> {
+            self.shown = 0;
+            let mut file = File::open(path)?;
+            loop {
+                if self.shown == self.buffer.len() {
+                    self.buffer.resize(2 * self.shown, 0);
+                }
+                match file.read(&mut self.buffer[self.shown..]) {
+                    Ok(0) => return Ok(self.shown > 0),
+                    Ok(count) => self.shown += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        self.shown = 0;
+                        return Err(error);
+                    }
+                }
+            }
         }
 
         /// Waits until all that were killed have ended; gives how many have not at the deadline.
@@ -287,27 +324,50 @@ mod linux {
         }
     }
 
-    /// Whether a process may have an environment at all: neither a thread of the kernel's nor one that
-    /// has ended.
-    fn is_alive_in_user_space(pid: impl std::fmt::Display) -> bool {
-        const KERNEL_THREAD: u64 = 0x0020_0000;
-        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            return false;
-        };
-        // Behind the name, which may hold anything: state, four ids, the terminal and its group, flags.
-        let Some((_, fields)) = status.rsplit_once(')') else {
-            return false;
-        };
-        let mut fields = fields.split_whitespace();
-        let has_ended = matches!(fields.next(), Some("Z" | "X"));
-        let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
-        !has_ended && flags.is_some_and(|flags| flags & KERNEL_THREAD == 0)
+    /// What is known of a process that shows no environment.
+    #[derive(Debug, PartialEq, Eq)]
+    pub(super) enum Status {
+        /// A thread of the kernel's, or one that has ended.
+        Over,
+        /// It was started without any variable.
+        NoEnvironment,
+        /// The first of its threads has ended, and others have not.
+        FirstThreadEnded,
+        /// It is just executing another program, or was when it was asked.
+        Unclear,
+    }
+
+    impl Status {
+        /// Reads `/proc/<pid>/stat`.
+        pub(super) fn parse(status: &[u8]) -> Option<Self> {
+            const KERNEL_THREAD: u64 = 0x0020_0000;
+            // Behind the name, which may hold anything. Numbered from 1, the state is the third.
+            let end_of_name = status.iter().rposition(|&byte| byte == b')')?;
+            let fields = std::str::from_utf8(&status[end_of_name + 1..]).ok()?;
+            let fields: Vec<&str> = fields.split_whitespace().collect();
+            let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+            if number(9)? & KERNEL_THREAD != 0 {
+                return Some(Self::Over);
+            }
+            if matches!(*fields.first()?, "Z" | "X") {
+                return Some(match number(20) {
+                    Some(0 | 1) => Self::Over,
+                    _ => Self::FirstThreadEnded,
+                });
+            }
+            // Where the environment begins and ends in its memory. In a program that is not yet in
+            // place both are 0.
+            Some(match (number(50), number(51)) {
+                (Some(from), Some(to)) if from == to && from != 0 => Self::NoEnvironment,
+                _ => Self::Unclear,
+            })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
@@ -334,6 +394,53 @@ mod tests {
         for text in ["", "00", "zz", &"0".repeat(31), &"A".repeat(32)] {
             assert_eq!(Cookie::from_text(text), None, "{text}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn why_a_process_shows_no_environment_is_told_apart() {
+        use super::linux::Status;
+
+        let status = |state: &str, flags: u32, threads: u32, from: u64, to: u64| {
+            let zeros = |count| vec!["0"; count].join(" ");
+            let line = format!(
+                "12 (a) b) {state} {} {flags} {} {threads} {} {from} {to} 0\n",
+                zeros(5),
+                zeros(10),
+                zeros(29)
+            );
+            Status::parse(line.as_bytes()).unwrap()
+        };
+        assert_eq!(status("I", 0x0020_8040, 1, 0, 0), Status::Over);
+        assert_eq!(status("Z", 0x0040_0044, 1, 0, 0), Status::Over);
+        assert_eq!(status("Z", 0x0040_0044, 3, 0, 0), Status::FirstThreadEnded);
+        assert_eq!(status("S", 0x0040_0000, 1, 7, 7), Status::NoEnvironment);
+        assert_eq!(status("R", 0x0040_0000, 1, 0, 0), Status::Unclear);
+        // It has one by now.
+        assert_eq!(status("R", 0x0040_0000, 1, 7, 9), Status::Unclear);
+        assert_eq!(Status::parse(b"12 (a"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_without_any_variable_is_seen_through_at_once() {
+        use super::linux::Status;
+
+        let mut child = Command::new("cat")
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its answer shows that it is in place.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        let mut answer = [0];
+        let output = child.stdout.as_mut().unwrap();
+        output.read_exact(&mut answer).unwrap();
+        let status = std::fs::read(format!("/proc/{}/stat", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(Status::parse(&status), Some(Status::NoEnvironment));
     }
 
     #[cfg(target_os = "linux")]
