@@ -240,11 +240,21 @@ impl Thread {
                 self.with(ward, |ward, context| ward.attend(context, now));
             }
             self.with_keeper(|keeper| keeper.attend(now));
+            self.begin_sweeps();
             self.wards.retain(|_, ward| !ward.is_over());
             if self.shutting_down && self.wards.values().all(Ward::is_idle) {
                 // Dropping the keeper's link ends the keeper.
                 return;
             }
+        }
+    }
+
+    /// Last in a round: what they would take the processor from has been done.
+    fn begin_sweeps(&mut self) {
+        let planned = self.wards.iter().filter(|(_, ward)| ward.plans_sweep());
+        let planned: Vec<WardId> = planned.map(|(id, _)| *id).collect();
+        for ward in planned {
+            self.with(ward, Ward::begin_sweeps);
         }
     }
 

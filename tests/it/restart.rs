@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use plugin_runner::protocol::Transport;
-use plugin_runner::{ReportedState, Session};
+use plugin_runner::{ReportedState, RestartPolicy, Session};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -306,6 +306,34 @@ fn who_left_the_process_group_is_found_and_killed() {
         let alive = lifelines.iter().filter(|lifeline| lifeline.is_alive());
         assert_eq!(alive.count(), 0);
         active(&session);
+        stop(&session);
+        host.lifelines.expect_all_dead();
+    }
+}
+
+#[test]
+fn who_left_the_process_group_is_killed_beside_the_next_run_where_nothing_is_waited_for() {
+    for transport in TRANSPORTS {
+        let host = Setup::new("detached-beside")
+            .configure(|builder| {
+                let policy = RestartPolicy::default()
+                    .with_max_restart_attempts(u32::MAX)
+                    .with_max_backoff(Duration::ZERO);
+                builder.restart_policy(policy)
+            })
+            .start();
+        let session = host.run(fixture(&host, transport, &["grandchild-detached"]));
+        for _ in 0..5 {
+            let lifelines = [host.lifelines.next(), host.lifelines.next()];
+            let mut events = host.events();
+            let _ = call(&session, "exit", &json!({"code": 1}));
+            events.until(session.id(), ReportedState::Active);
+            for lifeline in lifelines {
+                lifeline.expect_end();
+            }
+        }
+        // While what the last run left is looked for, or not yet.
+        let _ = call(&session, "exit", &json!({"code": 1}));
         stop(&session);
         host.lifelines.expect_all_dead();
     }

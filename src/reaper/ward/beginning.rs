@@ -39,7 +39,7 @@ impl Ward {
             self.charge.transition(Transition::Inactive { ended: None });
             return;
         }
-        if self.sweep.is_some() {
+        if !self.sweeps.let_begin(self.run) {
             self.phase = Phase::Clearing { ended: None };
             return;
         }
@@ -82,10 +82,7 @@ impl Ward {
             return;
         }
         if self.stop.is_some() {
-            self.stopped(Some(self.unstarted(Cause::Stopped)));
-            if self.start_again {
-                self.begin_anew(context);
-            }
+            self.clear(context, Some(self.unstarted(Cause::Stopped)));
             return;
         }
         match result {

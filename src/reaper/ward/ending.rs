@@ -101,7 +101,7 @@ impl Ward {
         fault::point(fault::EXITED, self.charge.id());
         let end = running.process.finish(|| self.forget_group(context));
         fault::point(fault::REAPED, self.charge.id());
-        self.begin_sweep(context);
+        self.plan_sweep(context);
         let patience = if self.stop.is_some() {
             LAST_WORDS_AT_STOP
         } else {
@@ -164,9 +164,7 @@ impl Ward {
             restarts: self.history.restarts(),
         };
         if self.stop.is_some() {
-            let ended = Some(failure);
-            self.phase = Phase::Clearing { ended };
-            self.cleared(context);
+            self.clear(context, Some(failure));
             return;
         }
         if self.start_again {
@@ -188,6 +186,7 @@ impl Ward {
                 let wait = policy.jittered(wait, chance());
                 self.phase = Phase::BackingOff {
                     until: after(Instant::now(), wait),
+                    at_once: wait.is_zero(),
                 };
                 self.charge.transition(Transition::Restarting {
                     failure,
@@ -231,7 +230,7 @@ impl Ward {
         }
         // If the process was let go of by the panic itself.
         self.forget_group(context);
-        self.begin_sweep(context);
+        self.plan_sweep(context);
         self.start_again = false;
         self.charge.ended(self.run, ExitReason::Unknown);
         let failure = self.unstarted(Cause::Panicked(panic.to_owned()));

@@ -24,7 +24,7 @@ use crate::fault;
 use crate::process::{ExitReason, ExitWatch, Process};
 use beginning::Busy;
 use ending::{Ended, LAST_WORDS_AT_STOP};
-use sweep::Sweep;
+use sweep::Sweeps;
 
 pub(super) struct Ward {
     charge: Arc<dyn Charge>,
@@ -35,8 +35,8 @@ pub(super) struct Ward {
     phase: Phase,
     /// The process group that the keeper was told of.
     group: Option<u32>,
-    /// What the run before left outside of its group is being looked for.
-    sweep: Option<Sweep>,
+    /// What runs before left outside of their group is being looked for.
+    sweeps: Sweeps,
     /// A stop under way, whatever the phase.
     stop: Option<Stop>,
     /// A start was asked for that has to wait for the end of what there is.
@@ -55,13 +55,15 @@ enum Phase {
     Running(Running),
     /// The process is gone; its last output and messages are on their way.
     Ending(Ended, Instant),
-    /// Nothing but the sweep is waited for: then it is stopped, or, if nobody asked for that, started.
+    /// Nothing but sweeps is waited for: then it is stopped, or, if nobody asked for that, started.
     Clearing {
         /// The run that was stopped, if there was one.
         ended: Option<Failure>,
     },
     BackingOff {
         until: Instant,
+        /// Without any wait, not even for what the run before left to be looked for.
+        at_once: bool,
     },
 }
 
@@ -98,7 +100,7 @@ impl Ward {
             history: History::default(),
             phase: Phase::Idle,
             group: None,
-            sweep: None,
+            sweeps: Sweeps::default(),
             stop: None,
             start_again: false,
             forgotten: false,
@@ -106,12 +108,17 @@ impl Ward {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && self.sweep.is_none()
+        matches!(self.phase, Phase::Idle) && self.sweeps.are_over()
     }
 
     /// Whether it can be let go of.
     pub(super) fn is_over(&self) -> bool {
         self.forgotten && self.is_idle()
+    }
+
+    /// Whether [`begin_sweeps`](Self::begin_sweeps) has something to do.
+    pub(super) fn plans_sweep(&self) -> bool {
+        self.sweeps.are_planned()
     }
 
     /// The session is gone. Whatever is left of the plugin goes too.
@@ -132,9 +139,9 @@ impl Ward {
         let of_phase = match &self.phase {
             Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => None,
             Phase::Busy(busy) => Some(busy.next_try),
-            // Not before the sweep is over, of whose end it hears.
-            Phase::BackingOff { .. } if self.sweep.is_some() => None,
-            Phase::Ending(_, until) | Phase::BackingOff { until } => Some(*until),
+            // Not before the sweeps are over, of whose end it hears.
+            Phase::BackingOff { at_once: false, .. } if !self.sweeps.are_over() => None,
+            Phase::Ending(_, until) | Phase::BackingOff { until, .. } => Some(*until),
             Phase::Running(running) => {
                 let stop = self.stop.as_ref();
                 let times = [
@@ -145,8 +152,7 @@ impl Ward {
                 times.into_iter().flatten().min()
             }
         };
-        let of_sweep = self.sweep.as_ref().map(|sweep| sweep.until);
-        of_phase.into_iter().chain(of_sweep).min()
+        of_phase.into_iter().chain(self.sweeps.due()).min()
     }
 
     /// The descriptor that tells of the process's end.
@@ -197,16 +203,18 @@ impl Ward {
             }
             return;
         }
-        self.hurry_sweep(now);
+        self.sweeps.hurry(now);
         match &mut self.phase {
-            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing { .. }
-                if self.sweep.is_some() =>
-            {
-                self.phase = Phase::Clearing { ended: None };
-                self.charge.transition(Transition::Stopping);
+            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing { .. } => {
+                let busy = matches!(self.phase, Phase::Busy(_));
+                let ended = busy.then(|| self.unstarted(Cause::Stopped));
+                if self.sweeps.are_over() {
+                    self.stopped(ended);
+                } else {
+                    self.phase = Phase::Clearing { ended };
+                    self.charge.transition(Transition::Stopping);
+                }
             }
-            Phase::Idle | Phase::BackingOff { .. } | Phase::Clearing { .. } => self.stopped(None),
-            Phase::Busy(_) => self.stopped(Some(self.unstarted(Cause::Stopped))),
             Phase::Preparing { cancel } => {
                 cancel.cancel();
                 self.charge.transition(Transition::Stopping);
@@ -226,7 +234,7 @@ impl Ward {
 
     /// Looks at the clock.
     pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
-        self.attend_sweep(context, now);
+        self.attend_sweeps(context, now);
         match &mut self.phase {
             Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => {}
             Phase::Busy(busy) => {
@@ -236,8 +244,8 @@ impl Ward {
                     self.spawn(context, busy.command, busy.give_up_at);
                 }
             }
-            Phase::BackingOff { until } => {
-                if *until <= now && self.sweep.is_none() {
+            Phase::BackingOff { until, at_once } => {
+                if *until <= now && (*at_once || self.sweeps.are_over()) {
                     self.begin(context);
                 }
             }

@@ -1,6 +1,12 @@
 //! What a run may have left outside of its process group: descendants that moved to a group or a
 //! session of their own. They are looked for and killed after every run, on a short thread, because
-//! looking takes a while on a busy system; no next run and no report of a stop before that is over.
+//! looking takes a while on a busy system.
+//!
+//! A run that has to wait anyway does not begin before the look is over: what is found may hold a port
+//! or a lock that the plugin needs. With a back-off of zero, or when somebody asks for a start, it
+//! begins meanwhile: what is looked for bears the number of its own run, so nothing of the next is
+//! hit. It begins beside the look for the run before it at most, so there are never more than two
+//! looks. No stop is reported before all are over.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +14,7 @@ use super::{Phase, Ward};
 use crate::deadline::Deadline;
 use crate::process::descendants::Swept;
 use crate::reaper::Context;
+use crate::reaper::cause::Failure;
 use crate::reaper::charge::Run;
 
 /// How long descendants may take to be found and to die.
@@ -19,10 +26,57 @@ const LIMIT_AT_STOP: Duration = Duration::from_millis(150);
 const REPORT: Duration = Duration::from_millis(75);
 
 /// A look for descendants that is under way.
-pub(super) struct Sweep {
+struct Sweep {
     run: Run,
+    limit: Duration,
     /// It is not waited for any longer than this.
-    pub(super) until: Instant,
+    until: Instant,
+    /// Its thread runs, or was to.
+    begun: bool,
+}
+
+/// The looks that are under way, for one plugin.
+#[derive(Default)]
+pub(super) struct Sweeps(Vec<Sweep>);
+
+impl Sweeps {
+    pub(super) fn are_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn are_planned(&self) -> bool {
+        self.0.iter().any(|sweep| !sweep.begun)
+    }
+
+    /// Whether a run may begin now, of which `last` is the one before.
+    pub(super) fn let_begin(&self, last: Run) -> bool {
+        self.0.iter().all(|sweep| sweep.run == last)
+    }
+
+    /// When one of them is given up.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.0.iter().map(|sweep| sweep.until).min()
+    }
+
+    /// Somebody waits for the plugin to be stopped: what is under way has less time.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for sweep in &mut self.0 {
+            sweep.until = sweep.until.min(now + LIMIT_AT_STOP + REPORT);
+        }
+    }
+
+    /// Takes out the look for what this run left; gives whether it was waited for.
+    fn end(&mut self, run: Run) -> bool {
+        let found = self.0.iter().position(|sweep| sweep.run == run);
+        found.map(|position| self.0.swap_remove(position)).is_some()
+    }
+
+    /// Takes out those whose time is up; gives how many there were.
+    fn give_up(&mut self, now: Instant) -> usize {
+        let before = self.0.len();
+        self.0.retain(|sweep| now < sweep.until);
+        before - self.0.len()
+    }
 }
 
 impl Ward {
@@ -33,43 +87,58 @@ impl Ward {
         }
     }
 
-    /// Looks for what the run left, whose process has been reaped.
-    pub(super) fn begin_sweep(&mut self, context: &Context<'_>) {
-        let Some(cookie) = context.cookie else { return };
+    /// Has what the run left looked for, whose process has been reaped: in this round of the reaper,
+    /// after all else that there is to do, so that the look takes no time from that.
+    pub(super) fn plan_sweep(&mut self, context: &Context<'_>) {
+        if context.cookie.is_none() {
+            return;
+        }
         let limit = if self.stop.is_some() {
             LIMIT_AT_STOP
         } else {
             LIMIT
         };
-        let (run, ward, reaper) = (self.run, self.charge.ward(), context.reaper.clone());
+        self.sweeps.0.push(Sweep {
+            run: self.run,
+            limit,
+            until: Instant::now() + limit + REPORT,
+            begun: false,
+        });
+    }
+
+    /// Begins the looks that are planned.
+    pub(in crate::reaper) fn begin_sweeps(&mut self, context: &Context<'_>) {
+        while let Some(sweep) = self.sweeps.0.iter_mut().find(|sweep| !sweep.begun) {
+            sweep.begun = true;
+            let (run, limit) = (sweep.run, sweep.limit);
+            self.begin_sweep(context, run, limit);
+        }
+    }
+
+    fn begin_sweep(&mut self, context: &Context<'_>, run: Run, limit: Duration) {
+        let Some(cookie) = context.cookie else { return };
+        let (ward, reaper) = (self.charge.ward(), context.reaper.clone());
         let bearers = cookie.bearers_of_run(run);
         let started = context.threads.spawn("sweep", 128 * 1024, move || {
             let swept = bearers.kill(Deadline::after(limit));
             reaper.swept(ward, run, swept);
         });
-        match started {
-            Ok(()) => {
-                let until = Instant::now() + limit + REPORT;
-                self.sweep = Some(Sweep { run, until });
-            }
-            Err(error) => {
-                log::warn!(
-                    "plugin {}: one look for what it left: {error}",
-                    self.charge.id()
-                );
-                // One look is short, and the best that can be had without a thread.
-                let swept = cookie
-                    .bearers_of_run(run)
-                    .kill(Deadline::after(Duration::ZERO));
-                self.report(swept);
-            }
+        if let Err(error) = started {
+            log::warn!(
+                "plugin {}: one look for what it left: {error}",
+                self.charge.id()
+            );
+            // One look is short, and the best that can be had without a thread.
+            let bearers = cookie.bearers_of_run(run);
+            let swept = bearers.kill(Deadline::after(Duration::ZERO));
+            self.swept(context, run, swept);
         }
     }
 
     /// The look is over.
     pub(in crate::reaper) fn swept(&mut self, context: &Context<'_>, run: Run, swept: Swept) {
         self.report(swept);
-        if self.sweep.take_if(|sweep| sweep.run == run).is_some() {
+        if self.sweeps.end(run) {
             self.cleared(context);
         }
     }
@@ -85,8 +154,8 @@ impl Ward {
     }
 
     /// Gives up a look that takes too long.
-    pub(super) fn attend_sweep(&mut self, context: &Context<'_>, now: Instant) {
-        if self.sweep.take_if(|sweep| sweep.until <= now).is_some() {
+    pub(super) fn attend_sweeps(&mut self, context: &Context<'_>, now: Instant) {
+        if self.sweeps.give_up(now) > 0 {
             log::warn!(
                 "plugin {}: looking for what it left takes too long",
                 self.charge.id()
@@ -95,20 +164,25 @@ impl Ward {
         }
     }
 
-    /// Somebody waits for the plugin to be stopped: a look that is under way has less time.
-    pub(super) fn hurry_sweep(&mut self, now: Instant) {
-        if let Some(sweep) = &mut self.sweep {
-            sweep.until = sweep.until.min(now + LIMIT_AT_STOP + REPORT);
-        }
+    /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
+    /// any more.
+    pub(super) fn clear(&mut self, context: &Context<'_>, ended: Option<Failure>) {
+        self.phase = Phase::Clearing { ended };
+        self.cleared(context);
     }
 
-    /// Goes on with what waited for the look, if it is over.
-    pub(super) fn cleared(&mut self, context: &Context<'_>) {
-        if self.sweep.is_some() || !matches!(self.phase, Phase::Clearing { .. }) {
+    /// Goes on with what waited for a look, if that is over.
+    fn cleared(&mut self, context: &Context<'_>) {
+        if !matches!(self.phase, Phase::Clearing { .. }) {
             return;
         }
         if self.stop.is_none() {
-            self.begin(context);
+            if self.sweeps.let_begin(self.run) {
+                self.begin(context);
+            }
+            return;
+        }
+        if !self.sweeps.are_over() {
             return;
         }
         let ended = match std::mem::replace(&mut self.phase, Phase::Idle) {
