@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 use rustix::fs::OFlags;
@@ -15,6 +16,7 @@ use super::check::Checker;
 use super::directory::{Directory, Zip};
 use super::entry::Entry;
 use super::folder::io;
+use super::known::FileIdentity;
 use super::limits::PackageLimits;
 use crate::error::PackageError;
 
@@ -44,6 +46,8 @@ pub struct Archive {
     sha256: String,
     manifest_path: String,
     manifest_bytes: Arc<[u8]>,
+    /// Of the file it was read from, where a change of that would show.
+    identity: Option<FileIdentity>,
 }
 
 impl Archive {
@@ -71,8 +75,10 @@ impl Archive {
         limits: &PackageLimits,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Self, PackageError> {
-        let bytes = read(path, limits, cancel)?;
-        check(bytes.into(), limits, cancel).map_err(first)
+        let (bytes, identity) = read(path, limits, cancel)?;
+        let mut archive = check(bytes.into(), limits, cancel).map_err(first)?;
+        archive.identity = identity;
+        Ok(archive)
     }
 
     /// Checks an archive that is in memory, as [`open`](Self::open) does.
@@ -93,7 +99,7 @@ impl Archive {
     pub fn problems(path: &Path, limits: &PackageLimits) -> Vec<PackageError> {
         let checked = read(path, limits, NEVER)
             .map_err(|error| vec![error])
-            .and_then(|bytes| check(bytes.into(), limits, NEVER));
+            .and_then(|(bytes, _)| check(bytes.into(), limits, NEVER));
         checked.err().unwrap_or_default()
     }
 
@@ -120,6 +126,12 @@ impl Archive {
     /// The files and folders of the archive, in the order of its directory.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The file it was read from, as it was then; `None` for bytes, and where the file might change
+    /// and look the same.
+    pub(super) fn identity(&self) -> Option<&FileIdentity> {
+        self.identity.as_ref()
     }
 
     /// Every folder that unpacking makes, each before what is in it.
@@ -197,11 +209,13 @@ fn first(mut problems: Vec<PackageError>) -> PackageError {
     problems.swap_remove(0)
 }
 
+/// The content of a file, and which file that was, if it is sure that a later change would show.
 fn read(
     path: &Path,
     limits: &PackageLimits,
     cancel: &dyn Fn() -> bool,
-) -> Result<Vec<u8>, PackageError> {
+) -> Result<(Vec<u8>, Option<FileIdentity>), PackageError> {
+    let now = SystemTime::now();
     // Opening a named pipe would wait for somebody who writes to it.
     let file = OpenOptions::new()
         .read(true)
@@ -219,15 +233,19 @@ fn read(
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
     // One more than the limit, in case it grows meanwhile.
-    let mut file = file.take(limit.saturating_add(1));
+    let mut limited = (&file).take(limit.saturating_add(1));
     loop {
         poll(cancel)?;
-        let mut chunk = file.by_ref().take(POLL_BYTES as u64);
+        let mut chunk = limited.by_ref().take(POLL_BYTES as u64);
         let count = chunk.read_to_end(&mut bytes).map_err(io("read", path))?;
         if count == 0 {
-            return Ok(bytes);
+            break;
         }
     }
+    let before = FileIdentity::of(&metadata);
+    let after = FileIdentity::of(&file.metadata().map_err(io("read", path))?);
+    let identity = (before == after && before.is_settled(now)).then_some(before);
+    Ok((bytes, identity))
 }
 
 fn hash(bytes: &[u8], cancel: &dyn Fn() -> bool) -> Result<String, PackageError> {
@@ -282,6 +300,7 @@ fn check(
             folders: tree.into_folders(),
             manifest_path,
             manifest_bytes: manifest_bytes.into(),
+            identity: None,
         }),
         Ok(_) => Err(problems),
         Err(error) => {

@@ -1,9 +1,9 @@
 //! Packages: zip archives that plugins come in (protocol file, section 4).
 //!
-//! What lives here: reading and checking an archive ([`Archive`]), and unpacking it into a release
-//! folder ([`unpack`]). What does not: the meaning of the manifest, and where records and archives
-//! are stored. No threads and no locks of ours; unpacking holds a file lock on its own staging
-//! folder, so that nobody takes that for the leftover of a crash.
+//! What lives here: reading and checking an archive ([`Archive`]), unpacking it into a release folder
+//! ([`unpack`]), and knowing which release an archive's file is of (`known`). What does not: the meaning of the manifest, and where records and archives
+//! are stored. No threads, and no lock of ours held over I/O; unpacking holds a file lock on its own
+//! staging folder, so that nobody takes that for the leftover of a crash.
 //!
 //! An archive is trusted in nothing. It is read into memory whole, so that what was checked and
 //! hashed is what is unpacked, and refused for whatever can be seen without unpacking; the rest
@@ -26,6 +26,7 @@ mod corpus;
 mod directory;
 mod entry;
 mod folder;
+mod known;
 mod limits;
 mod listing;
 mod path;
@@ -38,6 +39,8 @@ mod unpack;
 pub use archive::Archive;
 pub use entry::Entry;
 pub use folder::{data_folder, release_folder};
+pub(crate) use known::KnownArchives;
 pub use limits::PackageLimits;
 pub use listing::{ListedFile, Listing};
+pub(crate) use unpack::find_release;
 pub use unpack::unpack;

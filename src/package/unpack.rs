@@ -48,15 +48,11 @@ pub fn unpack(
     limits: &PackageLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<PathBuf, PackageError> {
-    let release = release_folder(root, archive.sha256());
-    let command = command_path(command);
-    Staging::sweep(root);
-    if is_complete(&release, archive)? {
-        if let Some(command) = command {
-            make_executable(&release.join(command))?;
-        }
+    if let Some(release) = find_release(root, archive.sha256(), command)? {
         return Ok(release);
     }
+    let release = release_folder(root, archive.sha256());
+    let command = command_path(command);
 
     make_all(&releases(root))?;
     let staging = Staging::create(root)?;
@@ -80,9 +76,30 @@ pub fn unpack(
     Ok(release)
 }
 
-fn is_complete(release: &Path, archive: &Archive) -> Result<bool, PackageError> {
+/// The release of the archive with this SHA-256, if it has been unpacked below `root`, as
+/// [`unpack`] would give it: leftovers are removed and `command` is made executable.
+///
+/// # Errors
+/// [`PackageError::Io`].
+pub(crate) fn find_release(
+    root: &Path,
+    sha256: &str,
+    command: &str,
+) -> Result<Option<PathBuf>, PackageError> {
+    Staging::sweep(root);
+    let release = release_folder(root, sha256);
+    if !is_complete(&release, sha256)? {
+        return Ok(None);
+    }
+    if let Some(command) = command_path(command) {
+        make_executable(&release.join(command))?;
+    }
+    Ok(Some(release))
+}
+
+fn is_complete(release: &Path, sha256: &str) -> Result<bool, PackageError> {
     let listing = Listing::read(release)?;
-    Ok(listing.is_some_and(|listing| listing.sha256() == archive.sha256()))
+    Ok(listing.is_some_and(|listing| listing.sha256() == sha256))
 }
 
 /// Moves the staging folder to its place, unless somebody else has put the same release there.
@@ -105,7 +122,7 @@ fn publish(
                 ) => {}
             Err(error) => return Err(io("move into place", release)(error)),
         }
-        if is_complete(release, archive)? {
+        if is_complete(release, archive.sha256())? {
             return Ok(());
         }
         // Moved, not removed in place: a release that is being removed would look like one.

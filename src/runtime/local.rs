@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Preparation, Runtime};
-use crate::error::{Error, Result, StartError};
+use crate::error::{Error, PackageError, Result, StartError};
 use crate::id::InstallationId;
-use crate::package::{self, Archive, PackageLimits};
+use crate::package::{self, Archive, KnownArchives, PackageLimits};
 use crate::process::{Environment, ProcessCommand, ProcessLimits, descendants, resolve};
 use crate::protocol::manifest::Transport;
 use crate::store::{PluginKind, Source};
@@ -28,6 +28,8 @@ pub(crate) struct LocalRuntime {
     passed_variables: Vec<String>,
     /// For plugins whose records say nothing else.
     process_limits: ProcessLimits,
+    /// So that only the first start reads an archive.
+    known_archives: KnownArchives,
 }
 
 impl LocalRuntime {
@@ -42,6 +44,7 @@ impl LocalRuntime {
             package_limits,
             passed_variables,
             process_limits,
+            known_archives: KnownArchives::default(),
         }
     }
 
@@ -62,28 +65,39 @@ impl LocalRuntime {
             }
             PluginKind::Supervised(Source::Archive(path)) => {
                 let cancel = || preparation.cancel.is_cancelled();
-                let unpack = |error| {
+                let release = self.release(path, root, &record.manifest.command, &cancel);
+                release.map_err(|error| {
                     if cancel() {
                         StartError::Cancelled
                     } else {
                         StartError::Unpack(Arc::new(error))
                     }
-                };
-                let archive =
-                    Archive::open_unless(path, &self.package_limits, &cancel).map_err(unpack)?;
-                package::unpack(
-                    &archive,
-                    root,
-                    &record.manifest.command,
-                    &self.package_limits,
-                    &cancel,
-                )
-                .map_err(unpack)
+                })
             }
             PluginKind::External(_) => Err(prepare(Error::Unsupported(
                 "an external plugin is not started by the host",
             ))),
         }
+    }
+
+    /// The folder of the archive in this file, unpacked if need be.
+    fn release(
+        &self,
+        path: &Path,
+        root: &Path,
+        command: &str,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<PathBuf, PackageError> {
+        if let Some(sha256) = self.known_archives.sha256(path)
+            && let Some(release) = package::find_release(root, &sha256, command)?
+        {
+            return Ok(release);
+        }
+        let limits = &self.package_limits;
+        let archive = Archive::open_unless(path, limits, cancel)?;
+        let release = package::unpack(&archive, root, command, limits, cancel)?;
+        self.known_archives.remember(path, &archive);
+        Ok(release)
     }
 }
 
@@ -144,4 +158,76 @@ pub(crate) fn installation_folder(data: &Path, id: InstallationId) -> Result<Pat
 
 fn prepare(error: Error) -> StartError {
     StartError::Prepare(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::{self, File};
+    use std::io::Write as _;
+    use std::time::{Duration, Instant};
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn write_archive(path: &Path, content: &[u8]) {
+        let mut zip = ZipWriter::new(File::create(path).unwrap());
+        for (name, content) in [("manifest.json", b"{}".as_slice()), ("file", content)] {
+            zip.start_file(name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(content).unwrap();
+        }
+        zip.finish().unwrap();
+    }
+
+    #[test]
+    fn a_warm_start_reads_no_archive_and_a_changed_one_is_noticed() {
+        let name = format!("plugin-runner-local-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let (path, root) = (folder.join("plugin.zip"), folder.join("installation"));
+        let runtime = LocalRuntime::new(
+            folder.clone(),
+            PackageLimits::default(),
+            Vec::new(),
+            ProcessLimits::default(),
+        );
+        // Whoever reads or hashes asks whether to stop.
+        let asked = Cell::new(0);
+        let release = || {
+            asked.set(0);
+            let cancel = || {
+                asked.set(asked.get() + 1);
+                false
+            };
+            runtime.release(&path, &root, "./file", &cancel).unwrap()
+        };
+        write_archive(&path, b"one");
+        let first = release();
+        assert!(asked.get() > 0);
+        // A start so soon after the archive was written may have to read it again.
+        let began = Instant::now();
+        while asked.get() > 0 {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the archive is read at every start"
+            );
+            assert_eq!(release(), first);
+        }
+
+        write_archive(&path, b"two");
+        let second = release();
+        assert_ne!(first, second);
+        assert_eq!(fs::read(second.join("file")).unwrap(), b"two");
+
+        // Known, and not there any more: it is unpacked again.
+        while asked.get() > 0 {
+            assert_eq!(release(), second);
+        }
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(release(), second);
+        assert_eq!(fs::read(second.join("file")).unwrap(), b"two");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
