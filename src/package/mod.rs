@@ -24,6 +24,7 @@ mod check;
 #[cfg(test)]
 mod corpus;
 mod directory;
+mod durability;
 mod entry;
 mod folder;
 mod known;
