@@ -67,6 +67,7 @@ fn put(host: &Host, record: Record) -> InstallationId {
     id
 }
 
-fn manifest(json: &Value) -> Manifest {
+/// A manifest from its JSON.
+pub(crate) fn manifest(json: &Value) -> Manifest {
     Manifest::parse(json.to_string().as_bytes()).unwrap()
 }
