@@ -1,0 +1,198 @@
+//! Archives of one, of many and of very many files, up to the limits on sizes: reading and checking
+//! one, and unpacking it until it is on the disk. Beside the one reading and hashing the same bytes;
+//! beside the other inflating the same archive to memory, and writing the same files and syncing them,
+//! each by itself or the file system once.
+//!
+//! `cargo bench --bench package` measures; run by `cargo test` it does everything once with fewer and
+//! smaller files. Figures are from one run and one disk: quote the ratios.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{Cursor, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use plugin_runner::package::{Archive, PackageLimits, unpack};
+use sha2::{Digest as _, Sha256};
+use support::plugins::Folder;
+use support::{Bench, By, Case, Sample, Target, Unit};
+use zip::write::SimpleFileOptions;
+use zip::{ZipArchive, ZipWriter};
+
+const HASHED: &str = "read + SHA-256";
+const INFLATED: &str = "inflate to memory";
+const SYNCED_EACH: &str = "write + fsync each";
+const SYNCED_ONCE: &str = "write + syncfs";
+
+fn main() {
+    let bench = Bench::new("package", "archives are checked and unpacked");
+    let archives = [
+        (1, 49_000, 5),
+        (100, 10, 5),
+        (100, 1_900, 3),
+        (2_000, 80, 2),
+    ];
+    for (files, kibibytes, rounds) in archives {
+        let size = bench.pick(16, kibibytes * 1024, kibibytes * 1024);
+        let files = bench.pick(files.min(100), files, files);
+        group(&bench, files, size, rounds);
+    }
+}
+
+/// All rows of an archive with so many files of so many bytes.
+fn group(bench: &Bench, files: usize, size: usize, rounds: usize) {
+    let title = format!("{files} × {} KiB", size.div_ceil(1024));
+    let folder = Folder::new("package");
+    let content = content(size);
+    let path = archive(&folder, files, &content);
+    let open = || Archive::open(&path, &PackageLimits::default()).unwrap();
+    let hashed = Case::new(HASHED, || {
+        || {
+            timed(|| {
+                let bytes = fs::read(&path).unwrap();
+                assert_ne!(Sha256::digest(bytes)[..], [0; 32]);
+            })
+        }
+    });
+    let checked = Case::new("check", || {
+        || {
+            timed(|| {
+                assert_eq!(open().entries().len(), files + 1);
+            })
+        }
+    });
+    let inflated = Case::new(INFLATED, || {
+        let bytes = fs::read(&path).unwrap();
+        move || {
+            timed(|| {
+                let mut zip = ZipArchive::new(Cursor::new(&bytes)).unwrap();
+                let mut memory = Vec::with_capacity(size);
+                for index in 1..=files {
+                    memory.clear();
+                    std::io::copy(&mut zip.by_index(index).unwrap(), &mut memory).unwrap();
+                    assert_eq!(memory.len(), size);
+                }
+            })
+        }
+    });
+    let written = |name: &str, each: bool| {
+        let (folder, content) = (folder.path().join("bare"), &content);
+        Case::new(name, move || {
+            move || {
+                fs::create_dir(&folder).unwrap();
+                let sample = timed(|| write(&folder, files, content, each));
+                fs::remove_dir_all(&folder).unwrap();
+                sample
+            }
+        })
+    };
+    let root = folder.path().join("installation");
+    let unpacked = Case::new("unpack", || {
+        let archive = open();
+        move || {
+            let mut release = PathBuf::new();
+            let limits = PackageLimits::default();
+            let sample = timed(|| {
+                release = unpack(&archive, &root, "./0", &limits, &|| false).unwrap();
+            });
+            let last = release.join((files - 1).to_string());
+            assert_eq!(fs::metadata(last).unwrap().len(), size as u64);
+            fs::remove_dir_all(&root).unwrap();
+            sample
+        }
+    });
+    let mut cases = vec![
+        hashed,
+        checked.against(HASHED, By::P50, Target::None),
+        inflated,
+        written(SYNCED_ONCE, false),
+    ];
+    let mut unpacked = unpacked.against(INFLATED, By::P50, Target::None).against(
+        SYNCED_ONCE,
+        By::P50,
+        Target::None,
+    );
+    // With more of them it takes half a minute where the disk has to be waited for.
+    if files <= 100 {
+        cases.push(written(SYNCED_EACH, true));
+        unpacked = unpacked.against(SYNCED_EACH, By::P50, Target::None);
+    }
+    cases.push(unpacked);
+    let cases = cases.into_iter().map(|case| case.unit(Unit::Milliseconds));
+    bench.group_of(&title, bench.pick(1, 2, rounds), cases.collect());
+}
+
+fn timed(run: impl FnOnce()) -> Sample {
+    let began = Instant::now();
+    run();
+    let took: Duration = began.elapsed();
+    Sample::single(Unit::Milliseconds.of(took))
+}
+
+/// Something that packs as well as a text: to about a fifth.
+fn content(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let words: Vec<[u8; 16]> = (0..256)
+        .map(|_| (u128::from(next()) << 64 | u128::from(next())).to_le_bytes())
+        .collect();
+    let mut content = Vec::with_capacity(size + 16);
+    while content.len() < size {
+        let random = next();
+        let word = words[usize::try_from(random % 256).unwrap()];
+        content.extend_from_slice(&word[..12 + usize::try_from(random >> 32 & 3).unwrap()]);
+    }
+    content.truncate(size);
+    content
+}
+
+/// Writes an archive of a manifest and so many files of this content.
+fn archive(folder: &Folder, files: usize, content: &[u8]) -> PathBuf {
+    let path = folder.path().join("plugin.zip");
+    let mut zip = ZipWriter::new(File::create(&path).unwrap());
+    // It is not the packing that is measured.
+    let options = SimpleFileOptions::default().compression_level(Some(1));
+    zip.start_file("manifest.json", options).unwrap();
+    zip.write_all(b"{}").unwrap();
+    for number in 0..files {
+        zip.start_file(number.to_string(), options).unwrap();
+        zip.write_all(content).unwrap();
+    }
+    zip.finish().unwrap();
+    path
+}
+
+/// Writes so many files of this content, and waits until they are on the disk.
+fn write(folder: &Path, files: usize, content: &[u8], each: bool) {
+    for number in 0..files {
+        let mut file = File::create_new(folder.join(number.to_string())).unwrap();
+        file.write_all(content).unwrap();
+        if each {
+            file.sync_all().unwrap();
+        }
+    }
+    let folder = File::open(folder).unwrap();
+    if each {
+        folder.sync_all().unwrap();
+    } else {
+        sync_file_system(&folder);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system(folder: &File) {
+    rustix::fs::syncfs(folder).unwrap();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(folder: &File) {
+    folder.sync_all().unwrap();
+}
