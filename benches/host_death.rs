@@ -2,10 +2,14 @@
 //! ignore signals and the end of their connection, with grandchildren in their group and outside of
 //! it. Beside it what the system needs to end the host alone.
 //!
-//! `cargo bench --bench host_death` measures; run by `cargo test` it does one trial of each row.
+//! `cargo bench --bench host_death` measures: 100 deaths of small hosts, 20 of one that holds 1 GiB.
+//! Run by `cargo test` it does one of each.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod support;
+
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
@@ -17,48 +21,46 @@ use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{ActiveState, Host, Keeper, ReportedState};
 use serde_json::json;
-
-const LONG: Duration = Duration::from_secs(60);
+use support::{Bench, By, Case, LONG, Sample, Target, Unit};
 
 /// Makes this program the host: what keeps, and MiB that it holds.
 const HOST: &str = "HOST_DEATH_HOST";
 
 const PLUGINS: usize = 8;
 
+const ALONE: &str = "kill + wait of the host alone";
+
 fn main() {
     if let Ok(what) = std::env::var(HOST) {
         return host(&what);
     }
-    let full = std::env::args().any(|argument| argument == "--bench");
-    let trials = if full { 100 } else { 1 };
-    println!(
-        "host death: {PLUGINS} plugins, each with a grandchild, {trials} trials; from SIGKILL"
-    );
-    println!(
-        "{:<34}{:>10}{:>10}{:>16}",
-        "keeper, host's memory", "median", "max", "host alone"
-    );
-    // The memory of a dead host is freed before anybody hears of its death.
-    let large = if full { 1024 } else { 16 };
-    for (keeper, mebibytes) in [("sh", 0), ("program", 0), ("sh", large)] {
-        let mut trials: Vec<(Duration, Duration)> = (0..trials)
-            .map(|_| trial(&format!("{keeper} {mebibytes}")))
-            .collect();
-        trials.sort_unstable();
-        let (median, alone) = trials[trials.len() / 2];
-        let (max, _) = trials[trials.len() - 1];
-        let name = format!("{keeper}, {mebibytes} MiB more");
-        println!(
-            "{name:<34}{:>8.1}ms{:>8.1}ms{:>14.1}ms",
-            millis(median),
-            millis(max),
-            millis(alone)
+    let about = format!("{PLUGINS} plugins, each with a grandchild, after SIGKILL of their host");
+    let bench = Bench::new("host_death", &about);
+    // The memory of a dead host is freed before anybody hears of its death, and made before it lives.
+    let (large, few) = bench.pick((16, 1), (1024, 1), (1024, 4));
+    let many = bench.pick(1, 4, 20);
+    for (keeper, mebibytes, trials) in [("sh", 0, many), ("program", 0, many), ("sh", large, few)] {
+        let what = format!("{keeper} {mebibytes}");
+        let alone = RefCell::new(Vec::new());
+        let all = Case::new("last plugin dead", || {
+            || {
+                let trials = (0..trials).map(|_| trial(&what));
+                let (all, hosts): (Vec<_>, Vec<_>) = trials.unzip();
+                alone.replace(hosts);
+                Sample::of_times(Unit::Milliseconds, &all)
+            }
+        });
+        // Of the same deaths.
+        let host = Case::new(ALONE, || {
+            || Sample::of_times(Unit::Milliseconds, &alone.take())
+        });
+        let all = all.against(ALONE, By::Difference, Target::None);
+        let cases = [all, host].map(|case| case.unit(Unit::Milliseconds));
+        bench.group(
+            &format!("keeper {keeper}, host of {mebibytes} MiB more"),
+            cases.into(),
         );
     }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// Starts a host, kills it, and gives the times until all is dead and until the host was.
