@@ -25,17 +25,23 @@ const LIMIT_AT_STOP: Duration = Duration::from_millis(150);
 /// the end of its grace.
 const REPORT: Duration = Duration::from_millis(75);
 
-/// A look for descendants that is under way.
+/// For how long a look is held back at most.
+const HOLD_BACK: Duration = Duration::from_millis(10);
+
+/// A look for descendants.
 struct Sweep {
     run: Run,
-    limit: Duration,
-    /// It is not waited for any longer than this.
-    until: Instant,
-    /// Its thread runs, or was to.
-    begun: bool,
+    state: State,
 }
 
-/// The looks that are under way, for one plugin.
+enum State {
+    /// To be begun by then, however much else there is to do.
+    Planned(Instant),
+    /// Its thread runs, or was to; it is not waited for any longer than this.
+    Begun(Instant),
+}
+
+/// The looks that are planned or under way, for one plugin.
 #[derive(Default)]
 pub(super) struct Sweeps(Vec<Sweep>);
 
@@ -45,7 +51,8 @@ impl Sweeps {
     }
 
     pub(super) fn are_planned(&self) -> bool {
-        self.0.iter().any(|sweep| !sweep.begun)
+        let planned = |sweep: &Sweep| matches!(sweep.state, State::Planned(_));
+        self.0.iter().any(planned)
     }
 
     /// Whether a run may begin now, of which `last` is the one before.
@@ -53,15 +60,21 @@ impl Sweeps {
         self.0.iter().all(|sweep| sweep.run == last)
     }
 
-    /// When one of them is given up.
+    /// When one of them must be begun, or is given up.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.0.iter().map(|sweep| sweep.until).min()
+        let due = |sweep: &Sweep| match sweep.state {
+            State::Planned(by) => by,
+            State::Begun(until) => until,
+        };
+        self.0.iter().map(due).min()
     }
 
     /// Somebody waits for the plugin to be stopped: what is under way has less time.
     pub(super) fn hurry(&mut self, now: Instant) {
         for sweep in &mut self.0 {
-            sweep.until = sweep.until.min(now + LIMIT_AT_STOP + REPORT);
+            if let State::Begun(until) = &mut sweep.state {
+                *until = (*until).min(now + LIMIT_AT_STOP + REPORT);
+            }
         }
     }
 
@@ -74,7 +87,8 @@ impl Sweeps {
     /// Takes out those whose time is up; gives how many there were.
     fn give_up(&mut self, now: Instant) -> usize {
         let before = self.0.len();
-        self.0.retain(|sweep| now < sweep.until);
+        self.0
+            .retain(|sweep| !matches!(sweep.state, State::Begun(until) if until <= now));
         before - self.0.len()
     }
 }
@@ -87,30 +101,41 @@ impl Ward {
         }
     }
 
-    /// Has what the run left looked for, whose process has been reaped: in this round of the reaper,
-    /// after all else that there is to do, so that the look takes no time from that.
+    /// Has what the run left looked for, whose process has been reaped: at the end of the reaper's
+    /// round, or when the next run is under way.
     pub(super) fn plan_sweep(&mut self, context: &Context<'_>) {
-        if context.cookie.is_none() {
-            return;
+        if context.cookie.is_some() {
+            self.sweeps.0.push(Sweep {
+                run: self.run,
+                state: State::Planned(Instant::now() + HOLD_BACK),
+            });
         }
+    }
+
+    /// Begins the looks that are planned. Not those that would take the processor from an end that is
+    /// about to be told or a run that is about to begin, for as long as these are quick.
+    pub(in crate::reaper) fn begin_sweeps(&mut self, context: &Context<'_>) {
+        let now = Instant::now();
+        let is_busy = self.stop.is_none()
+            && matches!(
+                self.phase,
+                Phase::Ending(..)
+                    | Phase::BackingOff { at_once: true, .. }
+                    | Phase::Preparing { .. }
+                    | Phase::Busy(_)
+            );
         let limit = if self.stop.is_some() {
             LIMIT_AT_STOP
         } else {
             LIMIT
         };
-        self.sweeps.0.push(Sweep {
-            run: self.run,
-            limit,
-            until: Instant::now() + limit + REPORT,
-            begun: false,
-        });
-    }
-
-    /// Begins the looks that are planned.
-    pub(in crate::reaper) fn begin_sweeps(&mut self, context: &Context<'_>) {
-        while let Some(sweep) = self.sweeps.0.iter_mut().find(|sweep| !sweep.begun) {
-            sweep.begun = true;
-            let (run, limit) = (sweep.run, sweep.limit);
+        let is_due = |sweep: &&mut Sweep| match sweep.state {
+            State::Planned(by) => !is_busy || by <= now,
+            State::Begun(_) => false,
+        };
+        while let Some(sweep) = self.sweeps.0.iter_mut().find(is_due) {
+            sweep.state = State::Begun(now + limit + REPORT);
+            let run = sweep.run;
             self.begin_sweep(context, run, limit);
         }
     }
