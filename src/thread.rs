@@ -220,11 +220,9 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         let shared = &self.threads.shared;
-        // Here, and not where the next is started: who starts one would have to wait for the system to
-        // run these once more. Before this one counts as ended, so that at most the last are left.
-        let finished = std::mem::take(&mut shared.live.lock().finished);
-        join_finished(finished);
         let mut live = shared.live.lock();
+        // Those before this one, which is joined by one of those after it or by who waits for all.
+        let finished = std::mem::take(&mut live.finished);
         live.count -= 1;
         match live.handles.remove(&self.id) {
             Some(handle) => live.finished.push(handle),
@@ -237,6 +235,9 @@ impl Drop for End {
         if may_be_all {
             shared.changed.notify_all();
         }
+        // Here, and not where the next is started: who starts one would have to wait for the system to
+        // run these once more.
+        join_finished(finished);
     }
 }
 
