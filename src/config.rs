@@ -42,8 +42,8 @@ settings! {
         worker_idle, with_worker_idle: Duration = Duration::from_secs(1);
         /// How long a caller looks for the answer again and again before it goes to sleep, if it is the
         /// only one that waits and there is more than one processor: waking up takes longer than many a
-        /// plugin needs to answer. Callers stop looking where it does not pay. Zero switches it off.
-        /// Default 50 µs.
+        /// plugin needs to answer. Callers stop looking where it does not pay. Zero switches it off, and
+        /// more than a millisecond is a millisecond. Default 50 µs.
         spin, with_spin: Duration = Duration::from_micros(50);
     }
 }

@@ -103,8 +103,8 @@ pub trait DuplexReader: Send {
 
     /// The next thing from the peer, as [`receive`](Self::receive) gives it, if it comes soon. `None`
     /// when it does not, and when the connection has come to its end, of which the next `receive` tells.
-    /// May be called by any thread, by one at a time; blocks at most until the deadline, or a few
-    /// milliseconds more where the system's clock is coarse.
+    /// May be called by any thread, by one at a time; blocks at most until the deadline. Runs nothing of
+    /// the embedder's: what it would be run for is left to the next `receive` as well.
     fn receive_within(&mut self, patience: Patience) -> Option<Received> {
         let _ = patience;
         None
@@ -123,8 +123,10 @@ pub trait DuplexReader: Send {
 pub struct Patience {
     /// Until then the transport looks again and again, without sleeping.
     pub looking_until: Option<Instant>,
-    /// Until then it sleeps.
+    /// Until then it sleeps. Whatever keeps coming, nothing more is read after it.
     pub deadline: Deadline,
+    /// The deadline may be missed by a few milliseconds, where that is cheaper.
+    pub is_coarse: bool,
 }
 
 /// Something from the peer.
@@ -233,7 +235,7 @@ pub trait DuplexWriter: Send + Sync {
 }
 
 /// Wakes the reader of a connection for good: its current and every later
-/// [`receive`](DuplexReader::receive) fails.
+/// [`receive`](DuplexReader::receive) fails, and so does a [`receive_within`](DuplexReader::receive_within).
 pub trait Interrupt: Send + Sync {
     /// Never blocks; may be called often and from any thread.
     fn interrupt(&self);

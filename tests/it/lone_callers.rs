@@ -127,6 +127,49 @@ fn a_caller_that_reads_keeps_its_own_deadline() {
 }
 
 #[test]
+fn a_tap_that_takes_its_time_holds_up_no_caller() {
+    let (returned, has_returned) = crossbeam_channel::bounded::<()>(0);
+    let host = Setup::new("lone-tap")
+        .configure(move |builder| {
+            let has_returned = has_returned.clone();
+            builder.on_output(move |_, _, line| {
+                if line.text == "slow" {
+                    let late = has_returned.recv_timeout(PATIENCE * 2);
+                    // Disconnected: the caller has returned.
+                    assert!(late.is_err_and(|error| error.is_disconnected()), "{line:?}");
+                }
+            })
+        })
+        .deaf()
+        .start();
+    let session = host.run(fixture(&host, Transport::Stdio, &["behave"]));
+    warm_up(&session);
+    // The line comes before the answer, which lies behind it.
+    let params = json!({"line": "slow", "stream": "stdout"});
+    let error = session.call_raw("log", &params, Duration::from_millis(50));
+    assert!(error.unwrap_err().is_timeout());
+    drop(returned);
+    assert_eq!(
+        call(&session, "echo", &json!({})).unwrap()["echo"],
+        json!({})
+    );
+}
+
+#[test]
+fn any_time_to_look_for_an_answer_will_do() {
+    for spin in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let host = Setup::new("lone-spin")
+            .timeouts(|timeouts| timeouts.spin = spin)
+            .start();
+        let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
+        warm_up(&session);
+        let sleep = json!({"ms": 600_000});
+        let error = session.call_raw("sleep", &sleep, Duration::from_millis(1));
+        assert!(error.unwrap_err().is_timeout());
+    }
+}
+
+#[test]
 fn the_end_of_the_connection_reaches_a_caller_that_reads() {
     for transport in TRANSPORTS {
         let host = TestHost::new("lone-end");

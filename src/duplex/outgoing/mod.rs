@@ -163,6 +163,9 @@ impl<S: Sink> Outgoing<S> {
 
     /// See [`DuplexWriter::queue`](super::DuplexWriter::queue); `frame` is the encoded message.
     pub(super) fn queue(&self, frame: Vec<u8>, deadline: Deadline) -> Result<Ticket, SendError> {
+        if deadline.has_passed() {
+            return Err(SendError::Timeout { withdrawn: true });
+        }
         let mut state = self.shared.state.lock();
         self.push(&mut state, frame, deadline)
     }
@@ -220,11 +223,18 @@ impl<S: Sink> Outgoing<S> {
                     .timed_out()
             } else {
                 // Full, and nobody writes: it is a batch that fills it, or there was no thread to be
-                // had. Make room.
-                shared.write_until(state, deadline);
+                // had. A part is written here and now, and a thread goes on.
+                shared.write_in_passing(state);
+                if !state.writing && state.has_work() {
+                    shared.write_until(state, deadline);
+                }
                 deadline.has_passed()
             };
-            if late {
+            if late
+                && !state
+                    .queue
+                    .admits(frame.len(), shared.outgoing_limit, Some(place))
+            {
                 state.queue.leave_line(place);
                 shared.changed.notify_all();
                 return Err(SendError::Timeout { withdrawn: true });

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::OutputHook;
 use super::pipe::{Pipe, Waited};
+use crate::deadline::Deadline;
 use crate::duplex::outgoing::Outgoing;
 use crate::duplex::{DuplexReader, Message, Patience, Received};
 use crate::error::Disconnect;
@@ -34,6 +35,8 @@ pub(super) struct Reader {
     last_bytes: usize,
     /// The pipe does not block.
     timed: bool,
+    /// A line that a timed read came upon and that is the hook's.
+    held: Option<Range<usize>>,
     ended: Option<Disconnect>,
 }
 
@@ -55,6 +58,7 @@ impl Reader {
             searched: 0,
             last_bytes: LAST_BYTES,
             timed,
+            held: None,
             ended: None,
         }
     }
@@ -102,6 +106,11 @@ impl Reader {
         let until = patience.map(|patience| patience.deadline);
         let looking_until = patience.and_then(|patience| patience.looking_until);
         let count = loop {
+            if until.is_some_and(Deadline::has_passed) {
+                // Also for one who prints and prints.
+                self.buffer.truncate(length);
+                return Ok(None);
+            }
             if looking_until.is_none_or(|until| Instant::now() >= until) {
                 let waited = self
                     .outgoing
@@ -150,7 +159,7 @@ impl Reader {
             let Some(range) = self.line(patience)? else {
                 return Ok(None);
             };
-            let line = &self.buffer[range];
+            let line = &self.buffer[range.clone()];
             match line.iter().find(|byte| !byte.is_ascii_whitespace()) {
                 None if self.ended.is_some() => return Ok(None),
                 None => continue,
@@ -160,6 +169,11 @@ impl Reader {
                     }
                 }
                 Some(_) => {}
+            }
+            if patience.is_some() {
+                // Its hook may take any time.
+                self.held = Some(range);
+                return Ok(None);
             }
             self.output(line);
             return Ok(Some(Received::Alive));
@@ -176,6 +190,10 @@ impl DuplexReader for Reader {
             if let Some(cause) = &self.ended {
                 return Err(self.outgoing.end_from_reader(cause.clone()));
             }
+            if let Some(range) = self.held.take() {
+                self.output(&self.buffer[range]);
+                return Ok(Received::Alive);
+            }
             match self.next(None) {
                 Ok(Some(received)) => return Ok(received),
                 // The end, with nothing before it.
@@ -190,7 +208,7 @@ impl DuplexReader for Reader {
     }
 
     fn receive_within(&mut self, patience: Patience) -> Option<Received> {
-        if self.ended.is_some() || self.outgoing.is_over() {
+        if self.held.is_some() || self.ended.is_some() || self.outgoing.is_over() {
             return None;
         }
         self.next(Some(patience)).unwrap_or_else(|cause| {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::duplex::{DuplexReader, Message, Received};
+use crate::duplex::{DuplexReader, Message, Patience, Received};
 use crate::thread::Threads;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -322,4 +322,61 @@ fn a_shared_descriptor_is_written_in_pieces_and_stays_blocking() {
     let mut all = vec![0; large.len() + 1];
     stdin.read_exact(&mut all).unwrap();
     assert!(all.ends_with(b"ll\n"));
+}
+
+fn patience(milliseconds: u64) -> Patience {
+    Patience {
+        looking_until: None,
+        deadline: Deadline::after(Duration::from_millis(milliseconds)),
+        is_coarse: false,
+    }
+}
+
+#[test]
+fn a_timed_read_leaves_output_to_the_one_that_has_time() {
+    let settings = settings();
+    let Setup {
+        mut halves,
+        output,
+        mut stdout,
+        stdin: _stdin,
+    } = setup(&settings);
+    assert!(halves.reader.set_timed(Some(Duration::from_millis(1))));
+    assert!(halves.reader.receive_within(patience(1)).is_none());
+    stdout.write_all(b"{\"half\":").unwrap();
+    assert!(halves.reader.receive_within(patience(1)).is_none());
+    stdout.write_all(b"1}\nprinted\n{\"next\":1}\n").unwrap();
+    let first = halves.reader.receive_within(patience(30_000));
+    assert!(matches!(first, Some(Received::Message(message)) if &*message == "{\"half\":1}"));
+    for _ in 0..2 {
+        assert!(halves.reader.receive_within(patience(30_000)).is_none());
+        assert!(output.is_empty(), "the hook was run");
+    }
+    alive(&mut *halves.reader);
+    assert_eq!(output.recv_timeout(LONG).unwrap(), b"printed");
+    assert_eq!(text(&mut *halves.reader), "{\"next\":1}");
+}
+
+#[test]
+fn a_timed_read_ends_however_much_is_printed() {
+    let settings = settings();
+    let Setup {
+        mut halves,
+        stdin: _stdin,
+        mut stdout,
+        ..
+    } = setup(&settings);
+    let (done, is_done) = crossbeam_channel::bounded::<()>(0);
+    let flooding = thread::spawn(move || {
+        let lines = b"\n".repeat(4096);
+        while is_done.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+            if stdout.write_all(&lines).is_err() {
+                return;
+            }
+        }
+    });
+    assert!(halves.reader.receive_within(patience(20)).is_none());
+    drop(done);
+    drop(halves);
+    flooding.join().unwrap();
 }

@@ -54,14 +54,35 @@ impl Inlet {
     fn read_socket(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let socket = self.outgoing.sink();
         let read = match self.patience {
-            None => socket.read(buffer),
+            None => loop {
+                match socket.read(buffer) {
+                    // A limit that could not be taken off.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    read => break read,
+                }
+            },
             Some(patience) => socket.read_within(buffer, patience, self.limit),
         };
-        if let Ok(count @ 1..) = read {
-            self.outgoing.progressed();
-            self.is_flowing = count == buffer.len();
-        }
+        self.note(&read, buffer.len());
         read
+    }
+
+    /// Reads as much as is there already, if there is anything, into the surge buffer.
+    fn surge(&mut self) -> io::Result<usize> {
+        let mut surge = vec![0; SURGE];
+        let read = self.outgoing.sink().read_arrived(&mut surge);
+        self.note(&read, surge.len());
+        surge.truncate(*read.as_ref().unwrap_or(&0));
+        self.surge = surge;
+        read
+    }
+
+    fn note(&mut self, read: &io::Result<usize>, room: usize) {
+        let count = *read.as_ref().unwrap_or(&0);
+        if count > 0 {
+            self.outgoing.progressed();
+        }
+        self.is_flowing = count == room;
     }
 
     fn give(&mut self, buffer: &mut [u8]) -> usize {
@@ -84,13 +105,24 @@ impl Read for Inlet {
             return Ok(0);
         }
         if self.surge.is_empty() {
+            let is_late = self
+                .patience
+                .is_some_and(|patience| patience.deadline.has_passed());
+            if is_late {
+                // Also for one who sends and sends.
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             if !self.is_flowing {
                 return self.read_socket(buffer);
             }
-            let mut surge = vec![0; SURGE];
-            let count = self.read_socket(&mut surge)?;
-            surge.truncate(count);
-            self.surge = surge;
+            match self.surge() {
+                Ok(_) => {}
+                // It had ended where the buffer did.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.read_socket(buffer);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(self.give(buffer))
     }

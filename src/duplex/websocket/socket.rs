@@ -123,8 +123,16 @@ impl Socket {
         }
     }
 
+    /// Reads once what has arrived; `WouldBlock` when that is nothing.
+    pub(super) fn read_arrived(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT)
+        })?;
+        Ok(count)
+    }
+
     /// Reads once, if something comes soon; `WouldBlock` when it does not. `limit` is the read timeout
-    /// that is set: with a deadline as far away one system call is enough, without a `poll` before it.
+    /// that is set, if one is: where that is exact enough, one system call will do instead of two.
     pub(super) fn read_within(
         &self,
         buffer: &mut [u8],
@@ -135,11 +143,7 @@ impl Socket {
             let looks = patience
                 .looking_until
                 .is_some_and(|until| Instant::now() < until);
-            let blocks = !looks
-                && limit.is_some_and(|limit| {
-                    // It was that far away a moment ago.
-                    patience.deadline.remaining() >= limit / 2
-                });
+            let blocks = !looks && patience.is_coarse && limit.is_some();
             if !looks && !blocks && !self.wait_readable(patience.deadline)? {
                 return Err(io::ErrorKind::WouldBlock.into());
             }

@@ -208,7 +208,7 @@ impl Waiting {
         let connection = &self.connection;
         let is_alone = || connection.pending.len() == 1;
         let wait = if is_alone() {
-            connection.spin.begin()
+            connection.spin.begin(self.deadline)
         } else {
             None
         }?;

@@ -6,6 +6,9 @@
 //! way and for everybody, and for a moment only. As soon as that does not go well the half goes back:
 //! a second caller, an answer that is slow, a request to close, or nobody who came for a while.
 //!
+//! A caller runs nothing of the embedder's meanwhile, but for the logger: output and what is no JSON-RPC
+//! is left to the reading thread, and calls from the peer go to workers as ever.
+//!
 //! While it is lent the reading thread looks every [`LOOK`] whether the half is still in use. So what
 //! the peer sends between two such calls may lie there for twice that long, and a connection that
 //! rests costs no look at all.
@@ -16,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::reading::Heard;
+use super::reading::{Heard, Unreadable};
 use super::{Connection, InboundRequest};
 use crate::deadline::Deadline;
 use crate::duplex::{DuplexReader, Patience};
@@ -32,8 +35,11 @@ const STREAK: u32 = 8;
 const SOON: Duration = Duration::from_micros(400);
 /// How long nobody may have borrowed it before it is taken back.
 const LOOK: Duration = Duration::from_micros(500);
-/// How long a caller keeps it.
+/// How long a caller keeps it; a few milliseconds more where the system's clock is coarse, and where the
+/// caller has time.
 pub(super) const LOAN: Duration = Duration::from_millis(1);
+/// That much time is enough for that.
+const AMPLE: Duration = Duration::from_millis(50);
 
 /// Takes a call from the peer on. Runs on the thread that reads.
 pub(crate) type Dispatch = Box<dyn FnMut(InboundRequest) + Send>;
@@ -42,6 +48,8 @@ pub(crate) type Dispatch = Box<dyn FnMut(InboundRequest) + Send>;
 pub(super) struct Half {
     pub(super) reader: Box<dyn DuplexReader>,
     pub(super) dispatch: Dispatch,
+    /// What a caller came upon and left to the reading thread.
+    pub(super) unreadable: Option<Unreadable>,
 }
 
 /// What came of a caller's wish to read for itself.
@@ -135,6 +143,14 @@ struct Loan<'a> {
     in_order: bool,
 }
 
+impl Loan<'_> {
+    fn is_clean(&self) -> bool {
+        self.half
+            .as_ref()
+            .is_some_and(|half| half.unreadable.is_none())
+    }
+}
+
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let mut place = self.lending.place.lock();
@@ -172,13 +188,13 @@ impl Connection {
                 lending.changed.wait_for(&mut place, LOOK);
             }
             place.recalled |= place.loans == loans;
-            if place.recalled {
+            while place.recalled {
                 if let Some(half) = place.half.take() {
                     lending.offered.store(false, Ordering::SeqCst);
                     return half;
                 }
-                // Whoever has it brings it back, soon.
-                lending.changed.wait_for(&mut place, LOOK);
+                // Whoever has it brings it back soon, and says so.
+                lending.changed.wait(&mut place);
             }
         }
     }
@@ -206,7 +222,7 @@ impl Connection {
         match outcome {
             Some(outcome) => {
                 LiveCounters::add(&self.counters.read_by_caller, 1);
-                loan.in_order = self.pending.len() == 0;
+                loan.in_order = self.pending.len() == 0 && loan.is_clean();
                 Borrowed::Outcome(outcome)
             }
             None => Borrowed::InVain,
@@ -214,23 +230,30 @@ impl Connection {
     }
 
     fn read_with(&self, half: &mut Half, slot: &Slot, deadline: Deadline) -> Option<Outcome> {
-        let wait = self.spin.begin();
+        let until = deadline.min(Deadline::after(LOAN));
+        let wait = self.spin.begin(until);
         let patience = Patience {
             looking_until: wait.as_ref().and_then(|wait| wait.looking_until),
-            deadline: deadline.min(Deadline::after(LOAN)),
+            deadline: until,
+            is_coarse: deadline.remaining() > AMPLE,
         };
         let outcome = loop {
-            let Some(received) = half.reader.receive_within(patience) else {
-                break None;
-            };
-            if let Heard::LoneAnswer(whose, outcome) =
-                self.hear(received, &mut *half.reader, &mut half.dispatch)
-            {
-                whose.fill(outcome);
-            }
+            // First of all: it may have come just before the half was lent.
             let outcome = slot.take();
             if outcome.is_some() || patience.deadline.has_passed() {
                 break outcome;
+            }
+            let Some(received) = half.reader.receive_within(patience) else {
+                break None;
+            };
+            match self.hear(received, &mut half.dispatch) {
+                // Told by being dropped.
+                Heard::LoneAnswer(_) | Heard::Nothing => {}
+                Heard::Unreadable(message) => {
+                    // What is done with it may take any time.
+                    half.unreadable = Some(message);
+                    break slot.take();
+                }
             }
         };
         if let Some(wait) = wait {

@@ -8,7 +8,7 @@ use super::lending::{Dispatch, Half, LOAN, Streak};
 use super::{Connection, InboundRequest, Params};
 use crate::duplex::{DuplexReader, Message, Received};
 use crate::error::{Disconnect, RpcError};
-use crate::protocol::jsonrpc::{Envelope, Incoming, ResultSpan};
+use crate::protocol::jsonrpc::{Envelope, EnvelopeError, Incoming, ResultSpan};
 use crate::session::counters::LiveCounters;
 use crate::session::pending::{Outcome, Waiter};
 use crate::session::slot::Slot;
@@ -21,25 +21,34 @@ impl Connection {
         reader: Box<dyn DuplexReader>,
         dispatch: Dispatch,
     ) -> Arc<Disconnect> {
-        let mut half = Half { reader, dispatch };
+        let mut half = Half {
+            reader,
+            dispatch,
+            unreadable: None,
+        };
         let mut streak = Streak::default();
         let seen = loop {
             let received = match half.reader.receive() {
                 Ok(received) => received,
                 Err(cause) => break Arc::new(cause),
             };
-            match self.hear(received, &mut *half.reader, &mut half.dispatch) {
-                Heard::LoneAnswer(slot, outcome) => {
+            match self.hear(received, &mut half.dispatch) {
+                Heard::LoneAnswer(answer) => {
                     if streak.grows() && half.reader.set_timed(Some(LOAN)) {
                         // Offered before the caller can know of its answer, and so before it calls again.
-                        half = self.lend(half, || slot.fill(outcome));
+                        half = self.lend(half, || drop(answer));
                         half.reader.set_timed(None);
                         streak.ends();
-                    } else {
-                        slot.fill(outcome);
                     }
                 }
-                Heard::Other => streak.ends(),
+                Heard::Unreadable(message) => {
+                    half.unreadable = Some(message);
+                    streak.ends();
+                }
+                Heard::Nothing => streak.ends(),
+            }
+            if let Some(unreadable) = half.unreadable.take() {
+                self.tell_unreadable(&unreadable, &mut *half.reader);
             }
         };
         self.ended.store(true, Ordering::Release);
@@ -53,7 +62,6 @@ impl Connection {
     pub(super) fn hear(
         &self,
         received: Received,
-        reader: &mut dyn DuplexReader,
         dispatch: &mut dyn FnMut(InboundRequest),
     ) -> Heard {
         raise(&self.heard);
@@ -71,16 +79,16 @@ impl Connection {
                     self.overdue.store(false, Ordering::Relaxed);
                 }
                 LiveCounters::add(&self.counters.bytes_received, message.len());
-                self.take_in(reader, message, dispatch)
+                self.take_in(message, dispatch)
             }
             Received::Binary { bytes } => {
                 LiveCounters::add(&self.counters.bytes_received, bytes);
                 LiveCounters::add(&self.counters.binary, 1);
                 self.count_toward_rate();
                 log::debug!("{}: skipped a binary message of {bytes} bytes", self.peer);
-                Heard::Other
+                Heard::Nothing
             }
-            Received::Alive => Heard::Other,
+            Received::Alive => Heard::Nothing,
         }
     }
 
@@ -95,23 +103,18 @@ impl Connection {
         self.rate.as_ref()?.admit().err()
     }
 
-    fn take_in(
-        &self,
-        reader: &mut dyn DuplexReader,
-        message: Message,
-        dispatch: &mut dyn FnMut(InboundRequest),
-    ) -> Heard {
+    fn take_in(&self, message: Message, dispatch: &mut dyn FnMut(InboundRequest)) -> Heard {
         match Envelope::parse(&message) {
             Ok(Incoming::Response { id, outcome }) => {
                 let waiter = id.and_then(|id| self.pending.take(id));
                 let Some(waiter) = waiter else {
                     if id.is_some_and(|id| self.pending.take_own_ping(id)) {
-                        return Heard::Other;
+                        return Heard::Nothing;
                     }
                     LiveCounters::add(&self.counters.stray_replies, 1);
                     self.count_toward_rate();
                     log::debug!("dropped an answer that nobody waits for, id {id:?}");
-                    return Heard::Other;
+                    return Heard::Nothing;
                 };
                 let outcome = match outcome {
                     Ok(result) => {
@@ -122,7 +125,7 @@ impl Connection {
                 };
                 match waiter {
                     Waiter::Caller(slot) if self.pending.len() == 0 => {
-                        return Heard::LoneAnswer(slot, outcome);
+                        return Heard::LoneAnswer(Answer(slot, Some(outcome)));
                     }
                     waiter => waiter.tell(outcome),
                 }
@@ -135,7 +138,7 @@ impl Connection {
                         "this plugin may send {limit} messages in a second; try again later"
                     );
                     self.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
-                    return Heard::Other;
+                    return Heard::Nothing;
                 }
                 let span = params.map(|params| ResultSpan::locate(&message, params));
                 let method = method.into_owned();
@@ -152,33 +155,58 @@ impl Connection {
             }
             Err(error) => {
                 LiveCounters::add(&self.counters.unreadable, 1);
-                if reader.not_a_message(&message) {
-                    return Heard::Other;
-                }
-                // Not before: what a program prints is no message that it sends.
-                self.count_toward_rate();
-                let peer = &self.peer;
-                if self.unreadable_told.swap(true, Ordering::Relaxed) {
-                    log::debug!("{peer}: ignored a message that is no JSON-RPC: {error}");
-                } else {
-                    log::warn!(
-                        "{peer}: ignored a message that is no JSON-RPC: {error}; more of them on \
-                         this connection are only counted"
-                    );
-                }
+                return Heard::Unreadable(Unreadable { message, error });
             }
         }
-        Heard::Other
+        Heard::Nothing
+    }
+
+    /// Says of a message that it is none, unless the transport has a use for it.
+    fn tell_unreadable(&self, unreadable: &Unreadable, reader: &mut dyn DuplexReader) {
+        let Unreadable { message, error } = unreadable;
+        if reader.not_a_message(message) {
+            return;
+        }
+        // Not before: what a program prints is no message that it sends.
+        self.count_toward_rate();
+        let peer = &self.peer;
+        if self.unreadable_told.swap(true, Ordering::Relaxed) {
+            log::debug!("{peer}: ignored a message that is no JSON-RPC: {error}");
+        } else {
+            log::warn!(
+                "{peer}: ignored a message that is no JSON-RPC: {error}; more of them on \
+                 this connection are only counted"
+            );
+        }
     }
 }
 
 /// What has arrived, for whoever read it.
 #[must_use]
 pub(super) enum Heard {
-    /// The answer to a caller that was the only one to wait, and has not been told.
-    LoneAnswer(Arc<Slot>, Outcome),
-    /// What has been dealt with.
-    Other,
+    /// The answer to a caller that was the only one to wait.
+    LoneAnswer(Answer),
+    /// What is no JSON-RPC.
+    Unreadable(Unreadable),
+    /// Nothing that is left to be done.
+    Nothing,
+}
+
+/// A caller's outcome, which it is told when this is dropped, whatever happens.
+pub(super) struct Answer(Arc<Slot>, Option<Outcome>);
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.1.take() {
+            self.0.fill(outcome);
+        }
+    }
+}
+
+/// A message that is no JSON-RPC, and why.
+pub(super) struct Unreadable {
+    message: Message,
+    error: EnvelopeError,
 }
 
 /// Sets a flag that mostly is set already, without taking its cache line from who else looks at it.

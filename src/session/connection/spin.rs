@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::deadline::Deadline;
+
 /// Of so many calls …
 const PERIOD: u32 = 128;
 /// … the first few do what is thought the slower.
@@ -21,10 +23,11 @@ const LOOKS: u32 = 16;
 /// Waits are taken for no longer than this, so that a slow call does not count for hundreds.
 const LONGEST: Duration = Duration::from_millis(1);
 
-/// What is left of a wish to look for so long: nothing, where this process has one processor.
+/// What is left of a wish to look for so long: nothing, where this process has one processor, and never
+/// more than a millisecond.
 pub(crate) fn spin_limit(wish: Duration) -> Duration {
     match thread::available_parallelism() {
-        Ok(processors) if processors.get() > 1 => wish,
+        Ok(processors) if processors.get() > 1 => wish.min(LONGEST),
         _ => Duration::ZERO,
     }
 }
@@ -61,8 +64,9 @@ impl Spin {
         }
     }
 
-    /// Begins a wait; none if there is nothing to find out. Its end is for [`ended`](Self::ended).
-    pub(super) fn begin(&self) -> Option<Wait> {
+    /// Begins a wait until the deadline; none if there is nothing to find out. Its end is for
+    /// [`ended`](Self::ended).
+    pub(super) fn begin(&self, deadline: Deadline) -> Option<Wait> {
         if self.limit.is_zero() {
             return None;
         }
@@ -72,7 +76,7 @@ impl Spin {
         let began = Instant::now();
         Some(Wait {
             began,
-            looking_until: looks.then(|| began + self.limit),
+            looking_until: looks.then(|| deadline.instant().min(began + self.limit)),
         })
     }
 
@@ -129,7 +133,7 @@ mod tests {
 
     /// Begins a wait that began so long ago, and ends it.
     fn wait(spin: &Spin, looking: Duration, sleeping: Duration) -> bool {
-        let mut wait = spin.begin().unwrap();
+        let mut wait = spin.begin(Deadline::after(LIMIT)).unwrap();
         let looks = wait.looking_until.is_some();
         wait.began -= if looks { looking } else { sleeping };
         spin.ended(&wait);
@@ -164,7 +168,11 @@ mod tests {
 
     #[test]
     fn zero_switches_it_off() {
-        assert!(Spin::new(Duration::ZERO).begin().is_none());
+        assert!(
+            Spin::new(Duration::ZERO)
+                .begin(Deadline::after(LIMIT))
+                .is_none()
+        );
     }
 
     #[test]

@@ -374,6 +374,7 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
     let soon = || Patience {
         looking_until: None,
         deadline: Deadline::after(Duration::from_millis(1)),
+        is_coarse: true,
     };
     let looking = || Patience {
         looking_until: Some(Instant::now() + Duration::from_millis(1)),
@@ -421,4 +422,65 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
             wait_for_threads(&settings);
         }
     }
+}
+
+#[test]
+fn a_timed_read_ends_whatever_keeps_coming() {
+    let settings = settings();
+    let (mut halves, mut peer) = tcp(&settings);
+    assert!(halves.reader.set_timed(Some(Duration::from_millis(1))));
+    let (done, is_done) = crossbeam_channel::bounded::<()>(0);
+    let flooding = thread::spawn(move || {
+        // A message that never gets whole, nor any longer.
+        peer.send(0x01, b"");
+        let pieces = Peer::frame(0x00, b"").repeat(10_000);
+        while is_done.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+            peer.0.write_all(&pieces).unwrap();
+        }
+    });
+    for is_coarse in [true, false] {
+        let patience = Patience {
+            looking_until: None,
+            deadline: Deadline::after(Duration::from_millis(20)),
+            is_coarse,
+        };
+        assert!(halves.reader.receive_within(patience).is_none());
+    }
+    drop(done);
+    // What is still on its way must go somewhere.
+    halves.reader.set_timed(None);
+    let reading = thread::spawn(move || halves.reader.receive().unwrap_err());
+    flooding.join().unwrap();
+    reading.join().unwrap();
+    wait_for_threads(&settings);
+}
+
+#[test]
+fn a_batch_larger_than_the_limit_goes_out_as_there_is_room() {
+    let mut settings = settings();
+    settings.outgoing_limit = 100_000;
+    let (halves, mut peer) = tcp(&settings);
+    let text = "b".repeat(40_000);
+    let reading = thread::spawn({
+        let text = text.clone();
+        move || {
+            for _ in 0..102 {
+                peer.expect_text(&text);
+            }
+        }
+    });
+    for _ in 0..100 {
+        halves.writer.queue(&text, long()).unwrap();
+    }
+    // Room is made for one who cannot wait as well.
+    halves.writer.queue(&text, long()).unwrap();
+    while halves.writer.try_send(&text).is_err() {
+        thread::yield_now();
+    }
+    halves.writer.flush();
+    reading.join().unwrap();
+    let late = halves.writer.queue(&text, Deadline::after(Duration::ZERO));
+    assert!(matches!(late, Err(SendError::Timeout { withdrawn: true })));
+    halves.interrupt.interrupt();
+    wait_for_threads(&settings);
 }
