@@ -662,11 +662,11 @@ mod alone {
         }
         // One for the test's own end; none for the other.
         held.pop();
+        let begun = Instant::now();
         let mut waiting = connect(listener.address());
         waiting
             .write_all(Request::upgrade(&good).to_text().as_bytes())
             .unwrap();
-        let begun = Instant::now();
         let errors = || host.handshake_counters().accept_errors;
         wait(&host, "five vain tries", |counts| counts.accept_errors >= 5);
         // It pauses between them.

@@ -176,8 +176,14 @@ fn the_end_of_the_connection_reaches_a_caller_that_reads() {
         let session = host.run(fixture(&host, transport, &["behave"]));
         let process = host.lifelines.next();
         warm_up(&session);
+        let sent = session.counters().bytes_sent;
         std::thread::scope(|scope| {
             let sleeping = scope.spawn(|| call(&session, "sleep", &json!({"ms": 600_000})));
+            let deadline = Instant::now() + PATIENCE;
+            while session.counters().bytes_sent == sent {
+                assert!(Instant::now() < deadline, "the call was not sent");
+                std::thread::yield_now();
+            }
             process.signal(Signal::KILL);
             let error = sleeping.join().unwrap().unwrap_err();
             assert!(error.is_disconnected(), "{error}");
