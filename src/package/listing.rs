@@ -6,7 +6,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;
 
-use super::durability::Durability;
 use super::folder::io;
 use super::path::MARKER;
 use crate::error::PackageError;
@@ -70,24 +69,21 @@ impl Listing {
         &self.files
     }
 
-    /// Writes the listing into a release folder that has none.
+    /// Writes the listing into a release folder that has none, to the disk.
     ///
     /// # Errors
     /// [`PackageError::Io`].
-    pub(super) fn write(
-        &self,
-        release: &Path,
-        durability: &Durability,
-    ) -> Result<(), PackageError> {
+    pub(super) fn write(&self, release: &Path) -> Result<(), PackageError> {
         let path = release.join(MARKER);
-        let mut file = OpenOptions::new()
+        OpenOptions::new()
             .write(true)
             .create_new(true)
             .open(&path)
-            .map_err(io("write", &path))?;
-        file.write_all(self.text().as_bytes())
-            .map_err(io("write", &path))?;
-        durability.file(&file, &path)
+            .and_then(|mut file| {
+                file.write_all(self.text().as_bytes())?;
+                file.sync_all()
+            })
+            .map_err(io("write", &path))
     }
 
     fn text(&self) -> String {

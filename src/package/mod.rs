@@ -24,7 +24,6 @@ mod check;
 #[cfg(test)]
 mod corpus;
 mod directory;
-mod durability;
 mod entry;
 mod folder;
 mod known;

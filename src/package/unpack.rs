@@ -6,7 +6,6 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, POLL_BYTES, poll, read_entry};
-use super::durability::Durability;
 use super::entry::Entry;
 use super::folder::{io, make_all, make_new, release_folder, releases, sync};
 use super::limits::PackageLimits;
@@ -22,9 +21,9 @@ const PUBLISH_ATTEMPTS: usize = 10;
 /// of one installation.
 ///
 /// If the release is there and complete, that is all; nothing is compared or hashed again, since
-/// plugins may change their own files. Otherwise everything is written to a staging folder, the
-/// listing last, and once all of it is on the disk moved into place at once: at no time is there a half
-/// release, whatever crashes. Leftovers of earlier crashes are removed. Several threads and processes may
+/// plugins may change their own files. Otherwise everything is written to a staging folder, to the
+/// disk, the listing last, and then moved into place at once: at no time is there a half release,
+/// whatever crashes. Leftovers of earlier crashes are removed. Several threads and processes may
 /// unpack the same archive at once.
 ///
 /// Files get the archive's permissions without setuid, setgid and sticky bits, or 0644 where it
@@ -57,10 +56,8 @@ pub fn unpack(
 
     make_all(&releases(root))?;
     let staging = Staging::create(root)?;
-    let durability = Durability::of(staging.path(), archive.entries().len())?;
     let mut writer = Writer {
         folder: staging.path(),
-        durability: &durability,
         command: command.as_deref(),
         limits,
         cancel,
@@ -72,11 +69,9 @@ pub fn unpack(
         sha256: archive.sha256().to_owned(),
         files,
     };
-    listing.write(staging.path(), &durability)?;
-    durability.folder(staging.path())?;
+    listing.write(staging.path())?;
+    sync(staging.path())?;
     writer.poll()?;
-    durability.finish(staging.path())?;
-    poll(cancel)?;
     publish(&staging, root, &release, archive)?;
     Ok(release)
 }
@@ -146,7 +141,6 @@ fn publish(
 /// Writes the content of an archive below one folder.
 struct Writer<'a> {
     folder: &'a Path,
-    durability: &'a Durability,
     command: Option<&'a str>,
     limits: &'a PackageLimits,
     cancel: &'a dyn Fn() -> bool,
@@ -182,7 +176,7 @@ impl Writer<'_> {
             let mode = fs::Permissions::from_mode(self.mode(entry));
             file.set_permissions(mode)
                 .map_err(io("set permissions of", &path))?;
-            self.durability.file(&file, &path)?;
+            file.sync_all().map_err(io("sync", &path))?;
             files.push(ListedFile {
                 path: entry.path().to_owned(),
                 size,
@@ -190,7 +184,7 @@ impl Writer<'_> {
         }
         for folder in archive.folders() {
             self.poll()?;
-            self.durability.folder(&self.folder.join(folder))?;
+            sync(&self.folder.join(folder))?;
         }
         Ok(files)
     }
