@@ -221,8 +221,12 @@ impl Drop for End {
     fn drop(&mut self) {
         let shared = &self.threads.shared;
         let mut live = shared.live.lock();
-        // Those before this one, which is joined by one of those after it or by who waits for all.
-        let finished = std::mem::take(&mut live.finished);
+        // Only those that have come to their end: one that lingers there, in the destructor of a
+        // thread-local of the embedder's, is not to hold up all that end after it.
+        let finished = live
+            .finished
+            .extract_if(.., |handle| handle.is_finished())
+            .collect();
         live.count -= 1;
         match live.handles.remove(&self.id) {
             Some(handle) => live.finished.push(handle),
