@@ -262,7 +262,12 @@ mod linux {
                 return Shows::NoCookie;
             }
             match Status::parse(&self.buffer[..self.shown]) {
-                None | Some(Status::Over | Status::NoEnvironment) => Shows::NoCookie,
+                None | Some(Status::Over) => Shows::NoCookie,
+                // Or the environment was just being put in place; then it shows by now.
+                Some(Status::NoEnvironment) => match self.read(&format!("/proc/{pid}/environ")) {
+                    Ok(true) => self.judge(),
+                    _ => Shows::NoCookie,
+                },
                 Some(Status::Unclear) => Shows::Nothing,
                 Some(Status::FirstThreadEnded) => self.what_threads_show(pid),
             }

@@ -102,6 +102,9 @@ impl Ward {
         let end = running.process.finish(|| self.forget_group(context));
         fault::point(fault::REAPED, self.charge.id());
         self.plan_sweep(context);
+        if self.stop.is_some() {
+            self.sweeps.hurry(now);
+        }
         let patience = if self.stop.is_some() {
             LAST_WORDS_AT_STOP
         } else {
@@ -235,7 +238,7 @@ impl Ward {
         self.charge.ended(self.run, ExitReason::Unknown);
         let failure = self.unstarted(Cause::Panicked(panic.to_owned()));
         if self.stop.is_some() {
-            self.stopped(Some(failure));
+            self.clear(context, Some(failure));
         } else {
             self.charge.transition(Transition::Errored { failure });
         }

@@ -203,7 +203,10 @@ impl Ward {
             }
             return;
         }
-        self.sweeps.hurry(now);
+        // While there is a process it has the grace, and a look for what an earlier one left as long.
+        if !matches!(self.phase, Phase::Running(_) | Phase::Preparing { .. }) {
+            self.sweeps.hurry(now);
+        }
         match &mut self.phase {
             Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing { .. } => {
                 let busy = matches!(self.phase, Phase::Busy(_));

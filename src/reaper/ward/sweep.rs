@@ -8,6 +8,7 @@
 //! hit. It begins beside the look for the run before it at most, so there are never more than two
 //! looks. No stop is reported before all are over.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::{Phase, Ward};
@@ -162,36 +163,40 @@ impl Ward {
 
     /// The look is over.
     pub(in crate::reaper) fn swept(&mut self, context: &Context<'_>, run: Run, swept: Swept) {
-        self.report(swept);
         if self.sweeps.end(run) {
             self.cleared(context);
         }
+        self.report(swept);
     }
 
+    /// Guarded, because a panic of the logger's over one run must not cost the next.
     fn report(&self, Swept { killed, left }: Swept) {
         let id = self.charge.id();
-        if killed > 0 {
-            log::info!("plugin {id}: killed {killed} processes that had left its group");
-        }
-        if left > 0 {
-            log::warn!("plugin {id}: {left} of them are not known to be dead");
-        }
+        let report = || {
+            if killed > 0 {
+                log::info!("plugin {id}: killed {killed} processes that had left its group");
+            }
+            if left > 0 {
+                log::warn!("plugin {id}: {left} of them are not known to be dead");
+            }
+        };
+        let _ = panic::catch_unwind(AssertUnwindSafe(report));
     }
 
     /// Gives up a look that takes too long.
     pub(super) fn attend_sweeps(&mut self, context: &Context<'_>, now: Instant) {
         if self.sweeps.give_up(now) > 0 {
-            log::warn!(
-                "plugin {}: looking for what it left takes too long",
-                self.charge.id()
-            );
             self.cleared(context);
+            let id = self.charge.id();
+            let report = || log::warn!("plugin {id}: looking for what it left takes too long");
+            let _ = panic::catch_unwind(AssertUnwindSafe(report));
         }
     }
 
     /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
     /// any more.
     pub(super) fn clear(&mut self, context: &Context<'_>, ended: Option<Failure>) {
+        self.sweeps.hurry(Instant::now());
         self.phase = Phase::Clearing { ended };
         self.cleared(context);
     }
