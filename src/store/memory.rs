@@ -1,6 +1,7 @@
 //! Records in memory, gone with the process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parking_lot::RwLock;
 
@@ -21,17 +22,20 @@ struct Inner {
     records: BTreeMap<InstallationId, Record>,
     /// Which plugin has which external token. By the digest of the token: how long it takes to find
     /// one says something about digests at most, from which no token can be made. Tokens are random,
-    /// so no two plugins have the same; if they do all the same, the last that was put counts.
-    external: HashMap<TokenDigest, InstallationId>,
+    /// so no two plugins have the same; if they do all the same, the youngest counts.
+    external: HashMap<TokenDigest, BTreeSet<InstallationId>>,
 }
 
 impl Inner {
     fn remove(&mut self, id: InstallationId) {
         if let Some(record) = self.records.remove(&id)
             && let PluginKind::External(token) = &record.kind
-            && self.external.get(&token.digest()) == Some(&id)
+            && let Entry::Occupied(mut bearers) = self.external.entry(token.digest())
         {
-            self.external.remove(&token.digest());
+            bearers.get_mut().remove(&id);
+            if bearers.get().is_empty() {
+                bearers.remove();
+            }
         }
     }
 }
@@ -47,8 +51,9 @@ impl Store for MemoryStore {
 
     fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
         let inner = self.inner.read();
-        let id = inner.external.get(&token.digest()).copied();
-        let record = id.and_then(|id| inner.records.get(&id));
+        let bearers = inner.external.get(&token.digest());
+        let id = bearers.and_then(BTreeSet::last);
+        let record = id.and_then(|id| inner.records.get(id));
         Ok(record
             .filter(|record| record.has_token(token))
             .map(|record| record.id))
@@ -58,7 +63,8 @@ impl Store for MemoryStore {
         let mut inner = self.inner.write();
         inner.remove(record.id);
         if let PluginKind::External(token) = &record.kind {
-            inner.external.insert(token.digest(), record.id);
+            let bearers = inner.external.entry(token.digest());
+            bearers.or_default().insert(record.id);
         }
         inner.records.insert(record.id, record);
         Ok(())
@@ -112,7 +118,9 @@ mod tests {
         store.put(first).unwrap();
         store.put(second).unwrap();
         assert_eq!(store.find_external(&token).unwrap(), Some(ids[1]));
+        store.delete(ids[1]).unwrap();
+        assert_eq!(store.find_external(&token).unwrap(), Some(ids[0]));
         store.delete(ids[0]).unwrap();
-        assert_eq!(store.find_external(&token).unwrap(), Some(ids[1]));
+        assert_eq!(store.find_external(&token).unwrap(), None);
     }
 }
