@@ -217,12 +217,13 @@ pub trait DuplexWriter: Send + Sync {
     }
 
     /// Begins to [`close`](Self::close), and leaves the waiting to it: sends the close as far as the
-    /// transport takes it right now. `close` follows, also if this does nothing, which is the default.
-    /// Never blocks.
+    /// transport takes it right now. Gives whether it did; by default it does nothing. `close` follows
+    /// either way. Never blocks.
     ///
     /// Who closes many connections begins with all of them, so that their peers answer at the same time.
-    fn begin_close(&self, code: u16, reason: &str) {
+    fn begin_close(&self, code: u16, reason: &str) -> bool {
         let _ = (code, reason);
+        false
     }
 
     /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline

@@ -15,6 +15,8 @@ use crate::state::PluginMode;
 
 /// How long the peers of all connections have, at the same time, to end their sides.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// What each connection has at least whose transport could not tell its peer before.
+const CLOSE_LEAST: Duration = Duration::from_millis(100);
 const CLOSE_REASON: &str = "host is shutting down";
 /// Kept at the end of a shutdown for threads to end in, beyond the deadline if need be.
 const THREADS_GRACE: Duration = Duration::from_millis(250);
@@ -112,8 +114,8 @@ impl HostShared {
             match session.request_stop(timeout) {
                 Ok(Stopping::Process(stopped)) => waits.push((session.id(), stopped)),
                 Ok(Stopping::Connection(Some(connection))) => {
-                    connection.begin_close(close_code::RESTART, CLOSE_REASON);
-                    closes.push(connection);
+                    let begun = connection.begin_close(close_code::RESTART, CLOSE_REASON);
+                    closes.push((connection, begun));
                 }
                 // Unloaded meanwhile, or not connected.
                 Ok(Stopping::Connection(None)) | Err(_) => {}
@@ -122,7 +124,13 @@ impl HostShared {
         // Half of the time is kept for what comes after.
         let patience = CLOSE_LIMIT.min(deadline.remaining() / 2);
         let until = Deadline::after(patience);
-        for connection in closes {
+        for (connection, begun) in closes {
+            // One that was told has had its time with the others; one that was not must have some.
+            let until = if begun {
+                until
+            } else {
+                until.max(Deadline::after(CLOSE_LEAST)).min(deadline)
+            };
             connection.close(close_code::RESTART, CLOSE_REASON, until);
         }
         let mut late = Vec::new();

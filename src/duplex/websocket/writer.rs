@@ -85,9 +85,10 @@ impl DuplexWriter for Writer {
         true
     }
 
-    fn begin_close(&self, code: u16, reason: &str) {
+    fn begin_close(&self, code: u16, reason: &str) -> bool {
         let (cause, close) = self.close_of(code, reason);
         self.outgoing.begin_close(cause, close);
+        true
     }
 
     fn close(&self, code: u16, reason: &str, deadline: Deadline) {

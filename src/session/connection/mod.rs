@@ -241,15 +241,15 @@ impl Connection {
     }
 
     /// Begins what [`close`](Self::close) does, and waits for nothing: all calls fail, and the peer is
-    /// told as far as the transport takes it right now.
-    pub(crate) fn begin_close(&self, code: u16, reason: &str) {
+    /// told as far as the transport takes it right now. Gives whether the transport can do that.
+    pub(crate) fn begin_close(&self, code: u16, reason: &str) -> bool {
         let cause = self.blame(Disconnect::ByHost {
             code,
             reason: reason.into(),
         });
         self.lending.recall();
         self.pending.end(&cause);
-        self.writer.begin_close(code, reason);
+        self.writer.begin_close(code, reason)
     }
 
     /// Ends the connection: tells the peer why, as far as the transport can, fails all calls, and
