@@ -183,16 +183,16 @@ impl Reader {
 
 impl DuplexReader for Reader {
     fn receive(&mut self) -> Result<Received, Disconnect> {
+        if let Some(range) = self.held.take() {
+            self.output(&self.buffer[range]);
+            return Ok(Received::Alive);
+        }
         loop {
             if self.outgoing.is_over() {
                 self.ended.get_or_insert(Disconnect::Lost);
             }
             if let Some(cause) = &self.ended {
                 return Err(self.outgoing.end_from_reader(cause.clone()));
-            }
-            if let Some(range) = self.held.take() {
-                self.output(&self.buffer[range]);
-                return Ok(Received::Alive);
             }
             match self.next(None) {
                 Ok(Some(received)) => return Ok(received),

@@ -355,6 +355,13 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
     alive(&mut *halves.reader);
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"printed");
     assert_eq!(text(&mut *halves.reader), "{\"next\":1}");
+    // Its last words, without a line end.
+    stdout.write_all(b"fatal").unwrap();
+    drop(stdout);
+    assert!(halves.reader.receive_within(patience(30_000)).is_none());
+    alive(&mut *halves.reader);
+    assert_eq!(output.recv_timeout(LONG).unwrap(), b"fatal");
+    assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
 }
 
 #[test]
