@@ -1,6 +1,7 @@
 //! The socket as tungstenite sees it: it reads and never writes.
 
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::Socket;
@@ -17,17 +18,18 @@ const SURGE: usize = 64 * 1024;
 /// posts the answers.
 ///
 /// It also asks for few bytes at a time, because that is what each connection keeps for as long as it
-/// lives. When a message turns out to be longer, more are read at once into a buffer that goes when it
-/// is empty.
+/// lives. When a message turns out to be longer, more are read at once into a buffer that goes with the
+/// next short one.
 pub(super) struct Inlet {
     outgoing: Outgoing<Socket>,
     /// For a timed read; none for one that may take for ever.
     pub(super) patience: Option<Patience>,
     /// After this long a blocking read gives up.
     limit: Option<Duration>,
-    /// What was read ahead, and how much of it has been given.
+    /// What was read ahead, and which part of it has not been given. Kept from one long message to the
+    /// next, and not beyond.
     surge: Vec<u8>,
-    given: usize,
+    ahead: Range<usize>,
     /// The last read filled all there was to fill: there is more.
     is_flowing: bool,
 }
@@ -39,7 +41,7 @@ impl Inlet {
             patience: None,
             limit: None,
             surge: Vec::new(),
-            given: 0,
+            ahead: 0..0,
             is_flowing: false,
         }
     }
@@ -67,13 +69,21 @@ impl Inlet {
         read
     }
 
+    /// Reads what may be a message of its own; if it is a short one, no long ones are expected.
+    fn read_first(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.read_socket(buffer);
+        if read.is_ok() && !self.is_flowing && !self.surge.is_empty() {
+            self.surge = Vec::new();
+        }
+        read
+    }
+
     /// Reads as much as is there already, if there is anything, into the surge buffer.
     fn surge(&mut self) -> io::Result<usize> {
-        let mut surge = vec![0; SURGE];
-        let read = self.outgoing.sink().read_arrived(&mut surge);
-        self.note(&read, surge.len());
-        surge.truncate(*read.as_ref().unwrap_or(&0));
-        self.surge = surge;
+        self.surge.resize(SURGE, 0);
+        let read = self.outgoing.sink().read_arrived(&mut self.surge);
+        self.note(&read, SURGE);
+        self.ahead = 0..*read.as_ref().unwrap_or(&0);
         read
     }
 
@@ -86,14 +96,10 @@ impl Inlet {
     }
 
     fn give(&mut self, buffer: &mut [u8]) -> usize {
-        let rest = &self.surge[self.given..];
+        let rest = &self.surge[self.ahead.clone()];
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
-        self.given += count;
-        if self.given == self.surge.len() {
-            self.surge = Vec::new();
-            self.given = 0;
-        }
+        self.ahead.start += count;
         count
     }
 }
@@ -104,7 +110,7 @@ impl Read for Inlet {
             // What is left is for the reader to see out, which has a limit.
             return Ok(0);
         }
-        if self.surge.is_empty() {
+        if self.ahead.is_empty() {
             let is_late = self
                 .patience
                 .is_some_and(|patience| patience.deadline.has_passed());
@@ -113,13 +119,13 @@ impl Read for Inlet {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             if !self.is_flowing {
-                return self.read_socket(buffer);
+                return self.read_first(buffer);
             }
             match self.surge() {
                 Ok(_) => {}
                 // It had ended where the buffer did.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.read_socket(buffer);
+                    return self.read_first(buffer);
                 }
                 Err(error) => return Err(error),
             }
