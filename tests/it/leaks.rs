@@ -55,9 +55,15 @@ mod alone {
     /// Does it for a while, counts, does it a thousand times, and counts again. `act` must leave
     /// everything at rest.
     fn compare(what: &str, host: &TestHost, mut act: impl FnMut(usize)) {
-        let idle = host.threads().count();
+        let (idle, threads) = (host.threads().count(), Holdings::now().threads);
         act(WARM_UP);
         host.expect_threads(idle);
+        // A thread that counts as ended may still be on its last instructions.
+        Holdings {
+            threads,
+            ..Holdings::now()
+        }
+        .expect();
         let (before, memory) = (Holdings::now(), resident());
         let began = Instant::now();
         act(CYCLES);
