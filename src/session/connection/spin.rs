@@ -100,7 +100,7 @@ impl Spin {
     fn pays(&self) -> bool {
         let looking = self.looking.load(Ordering::Relaxed);
         let sleeping = self.sleeping.load(Ordering::Relaxed);
-        looking != 0 && sleeping != 0 && looking < sleeping / 5 * 4
+        looking != 0 && sleeping != 0 && looking < sleeping / 10 * 9
     }
 }
 
