@@ -188,15 +188,15 @@ fn crash(bench: &Bench, transport: &'static str) {
     let crashes = bench.pick(2, 20, 40);
     let system = |name, figure: fn(&Crash) -> Duration| {
         Case::new(name, move || {
-            let mut current = Some(spawn(&fixture(), TELLING));
+            let mut current = Current(Some(spawn(&fixture(), TELLING)));
             move || {
                 times(Unit::Microseconds, crashes, || {
-                    let mut child = current.take().unwrap();
+                    let mut child = current.0.take().unwrap();
                     let began = Instant::now();
                     child.kill().unwrap();
                     child.wait().unwrap();
                     let noticed = began.elapsed();
-                    current = Some(spawn(&fixture(), TELLING));
+                    current.0 = Some(spawn(&fixture(), TELLING));
                     let up = began.elapsed();
                     let active = up;
                     figure(&Crash {
@@ -495,6 +495,17 @@ fn first_line(child: &mut Child) {
     output.read_line(&mut line).unwrap();
     let told = pid(&line);
     assert!(line == "started\n" || told == Some(Pid::from_child(child)));
+}
+
+/// A process that takes turns with the next; the last one ends with it.
+struct Current(Option<Child>);
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if let Some(child) = self.0.take() {
+            end(child);
+        }
+    }
 }
 
 fn end(mut child: Child) {
