@@ -122,8 +122,8 @@ impl Session {
         })
     }
 
-    /// Begins a batch of calls, which go out together: with many small ones this is several times as
-    /// fast as sending each by itself.
+    /// Begins a batch of calls, which go out together, in one write where they fit: with many small ones
+    /// that costs less than sending each by itself.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -142,13 +142,14 @@ impl Session {
     /// # }
     /// ```
     ///
+    /// Never blocks.
+    ///
     /// # Errors
     /// - [`Error::State`] when the plugin is not active, [`Error::NotLoaded`] when it is unloaded,
     ///   [`Error::ShutDown`] when the host is shut down.
     pub fn batch(&self) -> Result<Batch> {
         let shared = self.shared().clone();
-        let connection = shared.active_connection();
-        let connection = connection.inspect_err(|error| shared.counters.count_failure(error))?;
+        let connection = shared.connection_to_call()?;
         Ok(Batch { shared, connection })
     }
 
@@ -182,9 +183,7 @@ impl Session {
     ) -> Result<PendingReply> {
         let id = RequestId::generate();
         let shared = self.shared();
-        let connection = shared.active_connection();
-        let connection = connection.inspect_err(|error| shared.counters.count_failure(error))?;
-        shared.start_call_on(&connection, |connection| {
+        shared.start_call_on(&shared.connection_to_call()?, |connection| {
             connection.try_start(id, method, params, timeout)
         })
     }
@@ -277,9 +276,7 @@ impl Shared {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<PendingReply> {
-        let connection = self.active_connection();
-        let connection = connection.inspect_err(|error| self.counters.count_failure(error))?;
-        self.start_call_on(&connection, |connection| {
+        self.start_call_on(&self.connection_to_call()?, |connection| {
             connection.start(id, method, params, timeout)
         })
     }
@@ -292,11 +289,15 @@ impl Shared {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<PendingReply> {
-        let connection = self.active_connection();
-        let connection = connection.inspect_err(|error| self.counters.count_failure(error))?;
-        self.start_call_on(&connection, |connection| {
+        self.start_call_on(&self.connection_to_call()?, |connection| {
             connection.start_awaited(id, method, params, timeout)
         })
+    }
+
+    /// The connection to call on; that there is none counts as a failed call.
+    fn connection_to_call(&self) -> Result<Arc<Connection>> {
+        self.active_connection()
+            .inspect_err(|error| self.counters.count_failure(error))
     }
 
     /// Starts a call on this connection and no other.
