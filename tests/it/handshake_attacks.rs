@@ -686,7 +686,7 @@ mod alone {
     fn connections_come_and_go() {
         let host = TestHost::new("come-and-go");
         let (session, good) = external(&host, "outside");
-        let idle = host.threads().count();
+        let (idle, threads) = (host.threads().count(), Holdings::now().threads);
         let round = |number: usize| {
             let mut peer = RawPeer::connect(host.address(), &good);
             active(&session);
@@ -713,7 +713,7 @@ mod alone {
         // Before counting, for what is made once and kept.
         (0..20).for_each(round);
         host.expect_threads(idle);
-        let before = Holdings::now();
+        let before = Holdings::at_rest(threads);
         (0..1000).for_each(round);
         before.expect();
         println!("before and after 1,000 rounds: {before}");

@@ -58,13 +58,7 @@ mod alone {
         let (idle, threads) = (host.threads().count(), Holdings::now().threads);
         act(WARM_UP);
         host.expect_threads(idle);
-        // A thread that counts as ended may still be on its last instructions.
-        Holdings {
-            threads,
-            ..Holdings::now()
-        }
-        .expect();
-        let (before, memory) = (Holdings::now(), resident());
+        let (before, memory) = (Holdings::at_rest(threads), resident());
         let began = Instant::now();
         act(CYCLES);
         let took = began.elapsed();

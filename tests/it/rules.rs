@@ -353,11 +353,11 @@ mod alone {
                 host.unload(session.id()).unwrap();
             }
         };
-        let idle = host.threads().count();
+        let (idle, threads) = (host.threads().count(), Holdings::now().threads);
         // Once before counting, for what is made once and kept.
         lives();
         host.expect_threads(idle);
-        let before = Holdings::now();
+        let before = Holdings::at_rest(threads);
         for _ in 0..3 {
             lives();
             before.expect();

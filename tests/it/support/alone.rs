@@ -173,6 +173,25 @@ impl Holdings {
         }
     }
 
+    /// What the process has once it has no more than this many threads: one that counts as ended may
+    /// still be on its last instructions, and must not be counted as one that was there before.
+    #[track_caller]
+    pub(crate) fn at_rest(threads: usize) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::now();
+            if now.threads == threads {
+                // What ended threads had was closed before they ended.
+                return Self::now();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "there were {threads} threads at rest, there is {now}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until the process has just this.
     #[track_caller]
     pub(crate) fn expect(self) {
