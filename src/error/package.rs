@@ -20,6 +20,13 @@ pub enum PackageError {
         /// What the system says.
         source: io::Error,
     },
+    /// Where the archive comes from does not give it: a reader that fails, or a file that the system
+    /// does not read.
+    #[error("cannot read the archive: {source}")]
+    Unreadable {
+        /// What it says.
+        source: io::Error,
+    },
     /// It was asked to stop meanwhile. Nothing is left behind.
     #[error("unpacking was cancelled")]
     Cancelled,
@@ -52,6 +59,14 @@ pub enum PackageError {
         found: usize,
         /// The limit.
         limit: usize,
+    },
+    /// The central directory is larger than the limits on files and folders allow.
+    #[error("the archive's central directory has {size} bytes, over the limit of {limit}")]
+    DirectoryTooLarge {
+        /// Its size in bytes.
+        size: u64,
+        /// The limit.
+        limit: u64,
     },
     /// More files than the limit.
     #[error("the archive has {found} files, over the limit of {limit}")]
@@ -266,7 +281,7 @@ impl PackageError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-            Self::Cancelled => false,
+            Self::Unreadable { .. } | Self::Cancelled => false,
             _ => true,
         }
     }

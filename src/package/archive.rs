@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::check::Checker;
-use super::directory::{Directory, Zip};
+use super::content::{ArchiveContent, Bytes, unreadable};
+use super::directory::{Directory, Place, Zip};
 use super::entry::Entry;
-use super::folder::io;
+use super::folder::io as failed;
 use super::known::FileIdentity;
 use super::limits::PackageLimits;
 use crate::error::PackageError;
@@ -36,10 +37,11 @@ const NEVER: &dyn Fn() -> bool = &|| false;
 /// a file inside a bundled dependency win.) Paths are kept as they are: with a nested manifest,
 /// `command` names the nested path (protocol file, section 4).
 ///
-/// The archive is held in memory. Cloning is cheap in that it shares those bytes.
+/// Its [content](ArchiveContent) is in memory, or stays in its file. Cloning shares it.
 #[derive(Clone)]
 pub struct Archive {
-    bytes: Arc<[u8]>,
+    content: ArchiveContent,
+    size: u64,
     zip: Zip,
     entries: Vec<Entry>,
     folders: Vec<String>,
@@ -89,7 +91,26 @@ impl Archive {
         bytes: impl Into<Arc<[u8]>>,
         limits: &PackageLimits,
     ) -> Result<Self, PackageError> {
-        check(bytes.into(), limits, NEVER).map_err(first)
+        check(bytes.into().into(), limits, NEVER).map_err(first)
+    }
+
+    /// Checks an archive where it is: one in a file is not read into memory but for its central
+    /// directory, and is not changed. **Nobody else may change that file** until the archive has been
+    /// unpacked; see [`ArchiveContent`].
+    ///
+    /// `cancel` is asked as by [`open_unless`](Self::open_unless). Blocks for reading the file once,
+    /// up to the limit, and ends soon after `cancel` gives true.
+    ///
+    /// # Errors
+    /// - [`PackageError::Cancelled`].
+    /// - [`PackageError::Unreadable`]: the file cannot be read.
+    /// - Any other but [`PackageError::Io`]: the first thing that is wrong with the archive.
+    pub fn from_content(
+        content: ArchiveContent,
+        limits: &PackageLimits,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Self, PackageError> {
+        check(content, limits, cancel).map_err(first)
     }
 
     /// Everything that is wrong with the archive in a file, in the order of its entries; empty
@@ -104,8 +125,13 @@ impl Archive {
     }
 
     /// The archive, byte for byte, for storing it.
-    pub fn bytes(&self) -> &Arc<[u8]> {
-        &self.bytes
+    pub fn content(&self) -> &ArchiveContent {
+        &self.content
+    }
+
+    /// How many bytes the archive itself has.
+    pub const fn size(&self) -> u64 {
+        self.size
     }
 
     /// SHA-256 of the archive, in lower-case hexadecimal.
@@ -149,7 +175,7 @@ impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Archive")
             .field("sha256", &self.sha256)
-            .field("size", &self.bytes.len())
+            .field("size", &self.size)
             .field("entries", &self.entries.len())
             .field("manifest_path", &self.manifest_path)
             .finish_non_exhaustive()
@@ -161,15 +187,22 @@ impl fmt::Debug for Archive {
 /// # Errors
 /// - [`PackageError::Content`]: damaged, or longer than its header says.
 /// - [`PackageError::SizeMismatch`]: shorter than its header says.
+/// - [`PackageError::Unreadable`]: the archive is in a file that cannot be read.
 /// - What `chunk` gives.
 pub(super) fn read_entry(
     zip: &mut Zip,
     entry: &Entry,
     mut chunk: impl FnMut(&[u8]) -> Result<(), PackageError>,
 ) -> Result<(), PackageError> {
-    let damaged = |source| PackageError::Content {
-        entry: entry.path.clone(),
-        source,
+    let damaged = |source: io::Error| {
+        // A decoder's errors are not the system's.
+        if source.raw_os_error().is_some() {
+            return unreadable(source);
+        }
+        PackageError::Content {
+            entry: entry.path.clone(),
+            source,
+        }
     };
     let mut file = zip
         .by_index(entry.index)
@@ -221,11 +254,11 @@ fn read(
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
-        .map_err(io("open", path))?;
-    let metadata = file.metadata().map_err(io("read", path))?;
+        .map_err(failed("open", path))?;
+    let metadata = file.metadata().map_err(failed("read", path))?;
     if !metadata.is_file() {
-        let error = std::io::Error::other("not a regular file");
-        return Err(io("read", path)(error));
+        let error = io::Error::other("not a regular file");
+        return Err(failed("read", path)(error));
     }
     let limit = limits.archive_size;
     if metadata.len() > limit {
@@ -237,41 +270,48 @@ fn read(
     loop {
         poll(cancel)?;
         let mut chunk = limited.by_ref().take(POLL_BYTES as u64);
-        let count = chunk.read_to_end(&mut bytes).map_err(io("read", path))?;
+        let count = chunk
+            .read_to_end(&mut bytes)
+            .map_err(failed("read", path))?;
         if count == 0 {
             break;
         }
     }
     let before = FileIdentity::of(&metadata);
-    let after = FileIdentity::of(&file.metadata().map_err(io("read", path))?);
+    let after = FileIdentity::of(&file.metadata().map_err(failed("read", path))?);
     let identity = (before == after && before.is_settled(now)).then_some(before);
     Ok((bytes, identity))
 }
 
-fn hash(bytes: &[u8], cancel: &dyn Fn() -> bool) -> Result<String, PackageError> {
+fn hash(bytes: Bytes<'_>, cancel: &dyn Fn() -> bool) -> Result<String, PackageError> {
     let mut digest = Sha256::new();
-    for chunk in bytes.chunks(POLL_BYTES) {
+    bytes.chunks(POLL_BYTES, |chunk| {
         poll(cancel)?;
         digest.update(chunk);
-    }
+        Ok(())
+    })?;
     Ok(HEXLOWER.encode(&digest.finalize()))
 }
 
 /// Everything that is wrong, or the archive. Never an empty list of problems.
 fn check(
-    bytes: Arc<[u8]>,
+    content: ArchiveContent,
     limits: &PackageLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<Archive, Vec<PackageError>> {
     let fatal = |error| vec![error];
+    let bytes = Bytes::of(&content).map_err(fatal)?;
+    let size = bytes.size();
     let limit = limits.archive_size;
-    if bytes.len() as u64 > limit {
+    if size > limit {
         return Err(fatal(PackageError::ArchiveTooLarge { limit }));
     }
-    let directory = Directory::read(&bytes, limits.entries()).map_err(fatal)?;
-    let mut zip = directory.open(bytes.clone()).map_err(fatal)?;
+    let place = Place::find(bytes, limits.entries()).map_err(fatal)?;
+    let directory = place.read(bytes).map_err(fatal)?;
+    let directory = Directory::parse(&place, &directory).map_err(fatal)?;
+    let mut zip = directory.open(content.reader()).map_err(fatal)?;
 
-    let mut checker = Checker::new(&bytes, &directory, &zip, limits);
+    let mut checker = Checker::new(bytes, &directory, &zip, limits);
     for record in &directory.records {
         poll(cancel).map_err(fatal)?;
         checker.entry(record);
@@ -293,14 +333,15 @@ fn check(
     };
     match manifest {
         Ok((manifest_path, manifest_bytes)) if problems.is_empty() => Ok(Archive {
-            sha256: hash(&bytes, cancel).map_err(fatal)?,
-            bytes,
+            sha256: hash(bytes, cancel).map_err(fatal)?,
+            size,
             zip,
             entries,
             folders: tree.into_folders(),
             manifest_path,
             manifest_bytes: manifest_bytes.into(),
             identity: None,
+            content,
         }),
         Ok(_) => Err(problems),
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::content::Bytes;
 use super::directory::{Content, Directory, Record, Zip};
 use super::entry::{Entry, Kind, mode};
 use super::limits::PackageLimits;
@@ -15,8 +16,8 @@ const DEFLATED: u16 = 8;
 
 /// Goes through the entries and collects what is wrong with them.
 pub(super) struct Checker<'a> {
-    bytes: &'a [u8],
-    directory_start: usize,
+    archive: Bytes<'a>,
+    directory_start: u64,
     zip: &'a Zip,
     limits: &'a PackageLimits,
     /// The library's number for each record, by where the record stands.
@@ -24,14 +25,14 @@ pub(super) struct Checker<'a> {
     pub(super) problems: Vec<PackageError>,
     pub(super) entries: Vec<Entry>,
     pub(super) tree: Tree,
-    ranges: Vec<(Range<usize>, String)>,
+    ranges: Vec<(Range<u64>, String)>,
     files: usize,
     total: u64,
 }
 
 impl<'a> Checker<'a> {
     pub(super) fn new(
-        bytes: &'a [u8],
+        archive: Bytes<'a>,
         directory: &Directory<'_>,
         zip: &'a Zip,
         limits: &'a PackageLimits,
@@ -42,7 +43,7 @@ impl<'a> Checker<'a> {
             })
             .collect();
         Self {
-            bytes,
+            archive,
             directory_start: directory.start,
             zip,
             limits,
@@ -87,7 +88,7 @@ impl<'a> Checker<'a> {
             });
         }
         // The library knows a record by its name, so it has lost all but the last of each name.
-        let Some(&index) = self.numbers.get(&(record.offset as u64)) else {
+        let Some(&index) = self.numbers.get(&record.offset) else {
             return Err(PackageError::Duplicate { entry: entry() });
         };
         let bad = |problem| PackageError::BadEntry {
@@ -107,15 +108,13 @@ impl<'a> Checker<'a> {
             packed,
             size,
         };
-        let start = record.content_start(self.bytes, data.header_start(), content)?;
-        let end = usize::try_from(packed)
-            .ok()
-            .and_then(|packed| start.checked_add(packed))
+        let header = data.header_start();
+        let start = record.content_start(self.archive, header, content)?;
+        let end = start
+            .checked_add(packed)
             .filter(|end| *end <= self.directory_start)
             .ok_or_else(|| bad("its content is not in the archive"))?;
-        if let Ok(header) = usize::try_from(data.header_start()) {
-            self.ranges.push((header..end, entry()));
-        }
+        self.ranges.push((header..end, entry()));
 
         if folder {
             if size > 0 {
@@ -181,7 +180,7 @@ impl<'a> Checker<'a> {
     /// Finds entries that share bytes: with those, a small archive unpacks to a huge one.
     pub(super) fn overlaps(&mut self) {
         self.ranges.sort_by_key(|(range, _)| range.start);
-        let mut furthest: Option<&(Range<usize>, String)> = None;
+        let mut furthest: Option<&(Range<u64>, String)> = None;
         for this in &self.ranges {
             if let Some(earlier) = furthest
                 && earlier.0.end > this.0.start

@@ -5,13 +5,15 @@
 //! strictly, without building anything that the archive sizes, and the two readings are compared:
 //! as a whole here, entry by entry in `check`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::{Cursor, Read as _};
-use std::sync::Arc;
+use std::io::Read as _;
 
 use zip::ZipArchive;
 use zip::read::{ArchiveOffset, Config};
+use zip::result::ZipError;
 
+use super::content::{ArchiveReader, Bytes, unreadable};
 use super::path::shown;
 use crate::error::PackageError;
 
@@ -28,11 +30,22 @@ const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 const SIZES_LATER: u16 = 1 << 3;
 const ZIP64_EXTRA: u16 = 1;
 
-pub(super) type Zip = ZipArchive<Cursor<Arc<[u8]>>>;
+/// So many bytes of directory may an archive have for each entry that it may have: the record
+/// itself, its name, and what tools add. The directory is read whole, by two.
+const LENGTH_PER_ENTRY: usize = 512;
+
+pub(super) type Zip = ZipArchive<ArchiveReader>;
+
+/// Where the central directory is, as the end of the archive says.
+pub(super) struct Place {
+    pub(super) start: u64,
+    length: usize,
+    count: usize,
+}
 
 /// The central directory: where it stands, and its records in order.
 pub(super) struct Directory<'a> {
-    pub(super) start: usize,
+    pub(super) start: u64,
     pub(super) records: Vec<Record<'a>>,
 }
 
@@ -40,7 +53,7 @@ pub(super) struct Directory<'a> {
 /// does not give.
 pub(super) struct Record<'a> {
     /// Where it stands in the archive.
-    pub(super) offset: usize,
+    pub(super) offset: u64,
     /// The number of the system that the entry was made on.
     pub(super) system: u8,
     pub(super) flags: u16,
@@ -59,21 +72,28 @@ pub(super) struct Content {
     pub(super) size: u64,
 }
 
-impl<'a> Directory<'a> {
-    /// Walks the directory of a whole archive.
+impl Place {
+    /// Reads the end of an archive.
     ///
     /// # Errors
-    /// [`PackageError::NotAnArchive`], [`PackageError::Empty`], [`PackageError::TooManyEntries`]
-    /// and [`PackageError::Malformed`].
-    pub(super) fn read(bytes: &'a [u8], entry_limit: usize) -> Result<Self, PackageError> {
-        let end = find_end(bytes).ok_or_else(|| PackageError::NotAnArchive {
-            problem: if has_end_somewhere(bytes) {
+    /// [`PackageError::NotAnArchive`], [`PackageError::Empty`], [`PackageError::TooManyEntries`],
+    /// [`PackageError::DirectoryTooLarge`], [`PackageError::Malformed`] and
+    /// [`PackageError::Unreadable`].
+    pub(super) fn find(archive: Bytes<'_>, entry_limit: usize) -> Result<Self, PackageError> {
+        let not_an_archive = |problem| PackageError::NotAnArchive { problem };
+        // A comment is at most 65,535 bytes long, so that is how far back the end record can be.
+        let longest = END_LENGTH + usize::from(u16::MAX);
+        let tail_length = usize::try_from(archive.size()).map_or(longest, |size| size.min(longest));
+        let tail_start = archive.size() - tail_length as u64;
+        let tail = archive.range(tail_start, tail_length)?.unwrap_or_default();
+        let Some(end) = find_end(&tail) else {
+            return Err(not_an_archive(if archive.contain(END_SIGNATURE)? {
                 "something comes after its end"
             } else {
                 "it has no end of central directory, so it is something else or cut off"
-            },
-        })?;
-        let mut fields = Fields(&bytes[end + END_SIGNATURE.len()..]);
+            }));
+        };
+        let mut fields = Fields(&tail[end + END_SIGNATURE.len()..]);
         let (disk, directory_disk) = (fields.u16(), fields.u16());
         let (on_disk, count) = (fields.u16(), fields.u16());
         let (length, start) = (fields.u32(), fields.u32());
@@ -87,63 +107,99 @@ impl<'a> Directory<'a> {
                 limit: entry_limit,
             });
         }
-        let (Some(length), Some(start)) = (index(length), index(start)) else {
+        let (Some(length), Some(start)) = (narrow(length), narrow(start)) else {
             return Err(malformed(
                 "it uses zip64, which nothing of its size needs; make it without",
             ));
         };
         // Between directory and end there is nothing, or the records of zip64.
-        let directory_end = start.checked_add(length).filter(|directory_end| {
-            bytes
-                .get(*directory_end..end)
-                .is_some_and(|gap| gap.is_empty() || gap.starts_with(ZIP64_END_SIGNATURE))
-        });
-        let Some(directory_end) = directory_end else {
-            return Err(malformed("its central directory is not where it should be"));
+        let start = u64::from(start);
+        let directory_end = start + u64::from(length);
+        let fits = match (tail_start + end as u64).checked_sub(directory_end) {
+            None => false,
+            Some(0) => true,
+            Some(_) => archive
+                .range(directory_end, ZIP64_END_SIGNATURE.len())?
+                .is_some_and(|gap| *gap == ZIP64_END_SIGNATURE[..]),
         };
-        if count == 0 {
-            return if length == 0 {
-                Err(PackageError::Empty)
-            } else {
-                Err(malformed(
-                    "its central directory has more records than it counts",
-                ))
-            };
+        if !fits {
+            return Err(malformed("its central directory is not where it should be"));
         }
-        let mut records = Vec::with_capacity(count);
-        let mut offset = start;
-        for _ in 0..count {
-            let (record, next) =
-                Record::read(&bytes[..directory_end], offset).ok_or_else(|| {
-                    malformed("its central directory has fewer records than it counts")
-                })?;
+        if count == 0 {
+            return Err(if length == 0 {
+                PackageError::Empty
+            } else {
+                malformed("its central directory has more records than it counts")
+            });
+        }
+        let limit = entry_limit.saturating_mul(LENGTH_PER_ENTRY) as u64;
+        if u64::from(length) > limit {
+            return Err(PackageError::DirectoryTooLarge {
+                size: length.into(),
+                limit,
+            });
+        }
+        // It was found in the archive; where memory is too small for it, reading it says so.
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        Ok(Self {
+            start,
+            length,
+            count,
+        })
+    }
+
+    /// The directory, as it stands in the archive.
+    ///
+    /// # Errors
+    /// [`PackageError::Unreadable`].
+    pub(super) fn read<'a>(&self, archive: Bytes<'a>) -> Result<Cow<'a, [u8]>, PackageError> {
+        let bytes = archive.range(self.start, self.length)?;
+        Ok(bytes.unwrap_or_default())
+    }
+}
+
+impl<'a> Directory<'a> {
+    /// Walks the directory.
+    ///
+    /// # Errors
+    /// [`PackageError::Malformed`].
+    pub(super) fn parse(place: &Place, bytes: &'a [u8]) -> Result<Self, PackageError> {
+        let mut records = Vec::with_capacity(place.count);
+        let mut offset = 0;
+        for _ in 0..place.count {
+            let (record, next) = Record::read(bytes, place.start, offset).ok_or_else(|| {
+                malformed("its central directory has fewer records than it counts")
+            })?;
             records.push(record);
             offset = next;
         }
-        if offset != directory_end {
+        if offset != bytes.len() {
             return Err(malformed(
                 "its central directory has more records than it counts",
             ));
         }
-        Ok(Self { start, records })
+        Ok(Self {
+            start: place.start,
+            records,
+        })
     }
 
     /// Lets the zip library read the same archive, and makes sure that it reads the same thing.
     ///
     /// # Errors
-    /// [`PackageError::Malformed`].
-    pub(super) fn open(&self, bytes: Arc<[u8]>) -> Result<Zip, PackageError> {
+    /// [`PackageError::Malformed`] and [`PackageError::Unreadable`].
+    pub(super) fn open(&self, reader: ArchiveReader) -> Result<Zip, PackageError> {
         let config = Config {
             archive_offset: ArchiveOffset::Known(0),
         };
-        let zip = ZipArchive::with_config(config, Cursor::new(bytes)).map_err(|error| {
-            PackageError::Malformed {
+        let zip = ZipArchive::with_config(config, reader).map_err(|error| match error {
+            ZipError::Io(source) if source.raw_os_error().is_some() => unreadable(source),
+            error => PackageError::Malformed {
                 problem: error.to_string(),
-            }
+            },
         })?;
         let names: HashSet<&[u8]> = self.records.iter().map(|record| record.name).collect();
-        if index_u64(zip.central_directory_start()) != Some(self.start) || zip.len() != names.len()
-        {
+        if zip.central_directory_start() != self.start || zip.len() != names.len() {
             return Err(malformed("it has two central directories, or hidden names"));
         }
         Ok(zip)
@@ -151,7 +207,8 @@ impl<'a> Directory<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn read(bytes: &'a [u8], offset: usize) -> Option<(Self, usize)> {
+    /// The record at this offset of the directory, which starts there, and the offset of the next.
+    fn read(bytes: &'a [u8], start: u64, offset: usize) -> Option<(Self, usize)> {
         let rest = bytes.get(offset..)?.strip_prefix(RECORD_SIGNATURE)?;
         let mut fields = Fields(rest);
         let made_by = fields.u16()?;
@@ -174,7 +231,7 @@ impl<'a> Record<'a> {
         }
         let [_, system] = made_by.to_le_bytes();
         let record = Self {
-            offset,
+            offset: start + offset as u64,
             system,
             flags,
             method,
@@ -192,24 +249,21 @@ impl<'a> Record<'a> {
     /// and gives where its content starts.
     ///
     /// # Errors
-    /// [`PackageError::BadEntry`].
+    /// [`PackageError::BadEntry`] and [`PackageError::Unreadable`].
     pub(super) fn content_start(
         &self,
-        bytes: &[u8],
+        archive: Bytes<'_>,
         header: u64,
         content: Content,
-    ) -> Result<usize, PackageError> {
+    ) -> Result<u64, PackageError> {
         let bad = |problem| PackageError::BadEntry {
             entry: shown(self.name),
             problem,
         };
         let outside = || bad("its content is not in the archive");
-        let header = index_u64(header).ok_or_else(outside)?;
-        let local = bytes
-            .get(header..)
-            .and_then(|rest| rest.strip_prefix(LOCAL_SIGNATURE))
-            .ok_or_else(outside)?;
-        let mut fields = Fields(local);
+        let fixed = archive.range(header, LOCAL_LENGTH)?;
+        let fixed = fixed.as_deref().ok_or_else(outside)?;
+        let mut fields = Fields(fixed.strip_prefix(LOCAL_SIGNATURE).ok_or_else(outside)?);
         let mut read = || {
             let _needs = fields.u16()?;
             let (flags, method) = (fields.u16()?, fields.u16()?);
@@ -217,11 +271,13 @@ impl<'a> Record<'a> {
             fields.skip(2 + 2)?;
             let (checksum, packed, size) = (fields.u32()?, fields.u32()?, fields.u32()?);
             let (name, extra) = (usize::from(fields.u16()?), usize::from(fields.u16()?));
-            let name = fields.bytes(name)?;
-            let extra = fields.bytes(extra)?;
             Some((flags, method, (checksum, packed, size), name, extra))
         };
-        let (flags, method, local, name, extra) = read().ok_or_else(outside)?;
+        let (flags, method, local, name_length, extra_length) = read().ok_or_else(outside)?;
+        let names = header + LOCAL_LENGTH as u64;
+        let names_length = name_length + extra_length;
+        let variable = archive.range(names, names_length)?.ok_or_else(outside)?;
+        let (name, extra) = variable.split_at(name_length);
         if name != self.name {
             return Err(bad("its two headers have different names"));
         }
@@ -231,7 +287,7 @@ impl<'a> Record<'a> {
         if !content.agrees_with(local, extra, flags) {
             return Err(bad("its two headers have different sizes or checksums"));
         }
-        Ok(header + LOCAL_LENGTH + name.len() + extra.len())
+        Ok(names + names_length as u64)
     }
 }
 
@@ -304,32 +360,20 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The end record: the last one whose comment ends where the archive ends. A comment is at most
-/// 65,535 bytes long, so that is how far back it can be.
-fn find_end(bytes: &[u8]) -> Option<usize> {
-    let last = bytes.len().checked_sub(END_LENGTH)?;
-    let first = last.saturating_sub(usize::from(u16::MAX));
-    (first..=last).rev().find(|start| {
-        let end = &bytes[*start..];
+/// Where the end record is in the end of an archive: the last one whose comment ends where the
+/// archive ends.
+fn find_end(tail: &[u8]) -> Option<usize> {
+    let last = tail.len().checked_sub(END_LENGTH)?;
+    (0..=last).rev().find(|start| {
+        let end = &tail[*start..];
         let comment = u16::from_le_bytes([end[END_LENGTH - 2], end[END_LENGTH - 1]]);
         end.starts_with(END_SIGNATURE) && usize::from(comment) == last - start
     })
 }
 
-/// Whether there is an end record that is not at the end.
-fn has_end_somewhere(bytes: &[u8]) -> bool {
-    bytes
-        .windows(END_SIGNATURE.len())
-        .any(|bytes| bytes == END_SIGNATURE)
-}
-
-/// A 32-bit field as an index; `None` also for the value that refers to zip64.
-fn index(field: Option<u32>) -> Option<usize> {
-    usize::try_from(field.filter(|field| *field != u32::MAX)?).ok()
-}
-
-fn index_u64(field: u64) -> Option<usize> {
-    usize::try_from(field).ok()
+/// A 32-bit field; `None` also for the value that refers to zip64.
+fn narrow(field: Option<u32>) -> Option<u32> {
+    field.filter(|field| *field != u32::MAX)
 }
 
 fn malformed(problem: &str) -> PackageError {

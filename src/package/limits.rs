@@ -7,7 +7,7 @@ const MIB: u64 = 1024 * 1024;
 settings! {
     /// Bounds on an archive; the defaults are the protocol's (protocol file, section 4).
     pub struct PackageLimits {
-        /// Bytes of the archive itself. It is held in memory. Default 50 MiB.
+        /// Bytes of the archive itself. Default 50 MiB.
         archive_size, with_archive_size: u64 = 50 * MIB;
         /// Bytes of the manifest, unpacked. Default 1 MiB.
         manifest_size, with_manifest_size: u64 = MIB;
@@ -19,6 +19,9 @@ settings! {
         files, with_files: usize = 2_048;
         /// Number of folders, those that only the paths of files imply included. Default 4,096. The
         /// seed has no such limit; without one, a small archive makes millions of folders.
+        ///
+        /// For each file and folder that it may have, the archive may have 512 bytes of central
+        /// directory, which is held in memory; 3 MiB by default.
         folders, with_folders: usize = 4_096;
     }
 }

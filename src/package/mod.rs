@@ -5,9 +5,9 @@
 //! are stored. No threads, and no lock of ours held over I/O; unpacking holds a file lock on its own
 //! staging folder, so that nobody takes that for the leftover of a crash.
 //!
-//! An archive is trusted in nothing. It is read into memory whole, so that what was checked and
-//! hashed is what is unpacked, and refused for whatever can be seen without unpacking; the rest
-//! is refused while unpacking, before anything of it is in place.
+//! An archive is trusted in nothing. It is read into memory whole, or stands in a file that nobody else
+//! may change, so that what was checked and hashed is what is unpacked; and it is refused for whatever
+//! can be seen without unpacking. The rest is refused while unpacking, before anything of it is in place.
 //!
 //! On disk, below `<root>`, the folder of one installation:
 //!
@@ -21,6 +21,7 @@
 
 mod archive;
 mod check;
+mod content;
 #[cfg(test)]
 mod corpus;
 mod directory;
@@ -37,6 +38,7 @@ mod tree;
 mod unpack;
 
 pub use archive::Archive;
+pub use content::{ArchiveContent, ArchiveReader};
 pub use entry::Entry;
 pub use folder::{data_folder, release_folder};
 pub(crate) use known::KnownArchives;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::testing::{Builder, Folder, Item};
-use super::{Archive, PackageLimits, unpack};
+use super::{Archive, ArchiveContent, PackageLimits, unpack};
 use crate::error::PackageError;
 use crate::protocol::Manifest;
 
@@ -77,9 +77,9 @@ fn corpus() -> Vec<Row> {
     corpus.0
 }
 
-fn try_it(bytes: Vec<u8>, root: &Path) -> Result<Archive, PackageError> {
+fn try_it(content: ArchiveContent, root: &Path) -> Result<Archive, PackageError> {
     let limits = PackageLimits::default();
-    let archive = Archive::from_bytes(bytes, &limits)?;
+    let archive = Archive::from_content(content, &limits, &|| false)?;
     unpack(&archive, root, "./x", &limits, &|| false)?;
     Ok(archive)
 }
@@ -112,6 +112,20 @@ fn plain_files(folder: &Path) -> Vec<String> {
 
 #[test]
 fn every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing() {
+    refuse_all(ArchiveContent::from);
+}
+
+#[test]
+fn so_it_is_in_a_file() {
+    let folder = Folder::new();
+    let path = folder.path().join("private");
+    refuse_all(|bytes| {
+        fs::write(&path, bytes).unwrap();
+        fs::File::open(&path).unwrap().into()
+    });
+}
+
+fn refuse_all(mut content: impl FnMut(Vec<u8>) -> ArchiveContent) {
     let rows = corpus();
     assert!(rows.len() > 200, "{} rows", rows.len());
     for Row {
@@ -122,8 +136,9 @@ fn every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing() {
     {
         let folder = Folder::new();
         let root = folder.path().join("one/two");
+        let content = content(bytes);
         let begun = Instant::now();
-        let result = try_it(bytes, &root);
+        let result = try_it(content, &root);
         let took = begun.elapsed();
         assert!(took < QUICK, "{name}: took {took:?}");
         println!(

@@ -355,7 +355,7 @@ fn check(input: &[u8]) -> bool {
 }
 
 fn accepted(archive: &Archive, limits: &PackageLimits) {
-    assert!(archive.bytes().len() as u64 <= limits.archive_size);
+    assert!(archive.size() <= limits.archive_size);
     assert!(archive.manifest_bytes().len() as u64 <= limits.manifest_size);
     assert_eq!(archive.sha256().len(), 64);
     let files: Vec<_> = archive

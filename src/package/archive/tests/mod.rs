@@ -7,7 +7,23 @@ use super::super::testing::{Builder, Folder, Item, REGULAR, checksum, end};
 use super::*;
 
 fn open(builder: &Builder) -> Result<Archive, PackageError> {
-    Archive::from_bytes(builder.bytes(), &PackageLimits::default())
+    open_bytes(builder.bytes(), &PackageLimits::default())
+}
+
+/// Opens an archive in memory and in a file, which must come to the same.
+fn open_bytes(bytes: Vec<u8>, limits: &PackageLimits) -> Result<Archive, PackageError> {
+    let folder = Folder::new();
+    let path = folder.path().join("private");
+    std::fs::write(&path, &bytes).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let in_file = Archive::from_content(file.into(), limits, NEVER);
+    let in_memory = Archive::from_bytes(bytes, limits);
+    assert_eq!(format!("{in_file:?}"), format!("{in_memory:?}"));
+    if let (Ok(one), Ok(other)) = (&in_file, &in_memory) {
+        assert_eq!(one.entries(), other.entries());
+        assert_eq!(one.manifest_bytes(), other.manifest_bytes());
+    }
+    in_memory
 }
 
 /// Opens an archive with a manifest and this item, and gives why it is refused.
@@ -47,7 +63,11 @@ fn a_good_archive_gives_its_content() {
     let archive = open(&builder).unwrap();
     assert_eq!(archive.manifest_bytes(), b"{\"id\":\"x\"}");
     assert_eq!(archive.manifest_path(), "manifest.json");
-    assert_eq!(&archive.bytes()[..], builder.bytes());
+    let mut content = Vec::new();
+    let mut reader = archive.content().reader();
+    reader.read_to_end(&mut content).unwrap();
+    assert_eq!(content, builder.bytes());
+    assert_eq!(archive.size(), content.len() as u64);
     let entries: Vec<_> = archive
         .entries()
         .iter()
@@ -87,7 +107,7 @@ fn the_hash_is_that_of_the_file() {
 #[test]
 fn archives_of_the_zip_library_are_good() {
     use std::io::Write as _;
-    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
     writer.add_directory("bin", options).unwrap();
     for name in ["manifest.json", "bin/main", "ü"] {
@@ -97,7 +117,7 @@ fn archives_of_the_zip_library_are_good() {
         writer.write_all(name.as_bytes()).unwrap();
     }
     let bytes = writer.finish().unwrap().into_inner();
-    let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
+    let archive = open_bytes(bytes, &PackageLimits::default()).unwrap();
     assert_eq!(archive.manifest_bytes(), b"manifest.json");
     assert_eq!(archive.entries().len(), 4);
 }
@@ -111,7 +131,7 @@ fn an_entry_whose_sizes_come_after_its_content_is_good() {
         bytes[flags] |= 1 << 3;
     }
     bytes[14..26].fill(0);
-    let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
+    let archive = open_bytes(bytes, &PackageLimits::default()).unwrap();
     assert_eq!(archive.manifest_bytes(), b"{}");
 }
 
@@ -138,6 +158,41 @@ fn reading_and_hashing_can_be_cancelled_at_any_moment() {
     }
     // Four chunks and the end, two entries, and the four chunks again.
     assert_eq!(cancelled, 5 + 2 + 4);
+}
+
+#[test]
+fn checking_a_private_file_can_be_cancelled_at_any_moment() {
+    let folder = Folder::new();
+    let path = folder.path().join("large.zip");
+    let builder = Builder::plugin([Item::stored("large", &vec![1; 3 * POLL_BYTES])]);
+    std::fs::write(&path, builder.bytes()).unwrap();
+    for moment in 0.. {
+        let asked = Cell::new(0);
+        let content = std::fs::File::open(&path).unwrap().into();
+        let result = Archive::from_content(content, &PackageLimits::default(), &|| {
+            asked.set(asked.get() + 1);
+            asked.get() > moment
+        });
+        match result {
+            Err(PackageError::Cancelled) => {}
+            other => {
+                assert_eq!(other.unwrap().entries().len(), 2);
+                assert!(moment >= 2 + 3, "{moment}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_private_file_that_cannot_be_read_is_not_a_bad_archive() {
+    let folder = Folder::new();
+    let path = folder.path().join("plugin.zip");
+    std::fs::write(&path, Builder::plugin([]).bytes()).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let error = Archive::from_content(file.into(), &PackageLimits::default(), NEVER).unwrap_err();
+    assert_refused!(&error, PackageError::Unreadable { .. }, "cannot read");
+    assert!(!error.is_permanent());
 }
 
 #[test]
@@ -169,7 +224,7 @@ fn what_is_no_zip_archive_is_refused() {
         }
         .bytes(),
     ] {
-        let error = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap_err();
+        let error = open_bytes(bytes, &PackageLimits::default()).unwrap_err();
         assert_refused!(
             error,
             PackageError::NotAnArchive { .. },
@@ -206,7 +261,7 @@ fn a_wrong_count_of_records_is_refused() {
 fn something_before_the_archive_or_after_its_directory_is_refused() {
     let mut moved = b"#!/bin/sh\n".to_vec();
     moved.extend(Builder::plugin([]).bytes());
-    let error = Archive::from_bytes(moved, &PackageLimits::default()).unwrap_err();
+    let error = open_bytes(moved, &PackageLimits::default()).unwrap_err();
     assert_refused!(error, PackageError::Malformed { .. }, "central directory");
 
     let gap = Builder {
@@ -237,7 +292,7 @@ fn a_second_archive_in_the_comment_is_refused() {
     let mut comment = hidden.bytes()[length..].to_vec();
     comment.extend(b"tail");
     let outer = Builder { comment, ..first };
-    let library = zip::ZipArchive::new(std::io::Cursor::new(outer.bytes())).unwrap();
+    let library = zip::ZipArchive::new(io::Cursor::new(outer.bytes())).unwrap();
     assert_eq!(library.index_for_name("other"), Some(1));
     assert_refused!(
         open(&outer).unwrap_err(),
@@ -252,12 +307,12 @@ fn zip64_and_several_parts_are_refused() {
     let split = plugin.len() - 22;
     let mut zip64 = plugin[..split].to_vec();
     zip64.extend(end(1, 0xffff_ffff, 0xffff_ffff, 0));
-    let error = Archive::from_bytes(zip64, &PackageLimits::default()).unwrap_err();
+    let error = open_bytes(zip64, &PackageLimits::default()).unwrap_err();
     assert_refused!(error, PackageError::Malformed { .. }, "zip64");
 
     let mut parts = plugin;
     parts[split + 4] = 1;
-    let error = Archive::from_bytes(parts, &PackageLimits::default()).unwrap_err();
+    let error = open_bytes(parts, &PackageLimits::default()).unwrap_err();
     assert_refused!(error, PackageError::Malformed { .. }, "several parts");
 }
 
@@ -273,10 +328,10 @@ fn damage_anywhere_never_panics() {
         for value in [0, 1, 0x50, 0x7f, 0xff] {
             let mut damaged = bytes.clone();
             damaged[position] = value;
-            let _ = Archive::from_bytes(damaged, &PackageLimits::default());
+            let _ = open_bytes(damaged, &PackageLimits::default());
         }
         let cut = bytes[..position].to_vec();
-        assert!(Archive::from_bytes(cut, &PackageLimits::default()).is_err());
+        assert!(open_bytes(cut, &PackageLimits::default()).is_err());
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 fn declared_sizes_over_the_limits_are_refused() {
     let mut limits = PackageLimits::default();
     let open = |builder: &Builder, limits: &PackageLimits| {
-        Archive::from_bytes(builder.bytes(), limits).unwrap_err()
+        open_bytes(builder.bytes(), limits).unwrap_err()
     };
     let large = Item::deflated("large", b"x").with(|item| item.size = 52_428_801);
     assert_refused!(

@@ -1,0 +1,255 @@
+//! `ArchiveContent`: the bytes of an archive, in memory or in a file, and reading them from there.
+//! What they mean is looked at in `directory`, `check` and `archive`.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use crate::error::PackageError;
+
+/// What one look into a file reads: the zip library asks for a few bytes at a time.
+const BUFFER: usize = 64 * 1024;
+/// What a pass over a whole file reads at once.
+const FILE_CHUNK: usize = 256 * 1024;
+
+/// The bytes of an archive. Cloning shares them.
+///
+/// **A file must be private**: from the moment it is checked until it has been unpacked nobody may
+/// change it, since it is read again for every step; that it is removed does no harm. Read a file
+/// that others may change into memory instead, as [`Archive::open`](super::Archive::open) does.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ArchiveContent {
+    /// In memory.
+    Memory(Arc<[u8]>),
+    /// In a file that is open for reading, from its beginning to its end. Its own position is
+    /// neither used nor moved.
+    File(Arc<File>),
+}
+
+impl ArchiveContent {
+    /// How many bytes they are.
+    ///
+    /// Asks the file system if they are in a file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn size(&self) -> io::Result<u64> {
+        match self {
+            Self::Memory(bytes) => Ok(bytes.len() as u64),
+            Self::File(file) => Ok(file.metadata()?.len()),
+        }
+    }
+
+    /// A reader of its own, at the beginning. What one reader does moves no other.
+    pub fn reader(&self) -> ArchiveReader {
+        ArchiveReader {
+            content: self.clone(),
+            position: 0,
+            buffer: Vec::new(),
+            buffer_start: 0,
+        }
+    }
+}
+
+impl From<Vec<u8>> for ArchiveContent {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Memory(bytes.into())
+    }
+}
+
+impl From<Arc<[u8]>> for ArchiveContent {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        Self::Memory(bytes)
+    }
+}
+
+impl From<File> for ArchiveContent {
+    fn from(file: File) -> Self {
+        Self::File(Arc::new(file))
+    }
+}
+
+/// Reads an archive's bytes, from its own position. A clone begins where this one stands.
+#[derive(Debug)]
+pub struct ArchiveReader {
+    content: ArchiveContent,
+    position: u64,
+    /// A part of the file, read ahead; empty until it is needed.
+    buffer: Vec<u8>,
+    buffer_start: u64,
+}
+
+impl ArchiveReader {
+    /// What the buffer has from the position on.
+    fn buffered(&self) -> &[u8] {
+        self.position
+            .checked_sub(self.buffer_start)
+            .and_then(|start| self.buffer.get(usize::try_from(start).ok()?..))
+            .unwrap_or_default()
+    }
+
+    fn read_file(&mut self, file: &File, target: &mut [u8]) -> io::Result<usize> {
+        if self.buffered().is_empty() {
+            if target.len() >= BUFFER {
+                return file.read_at(target, self.position);
+            }
+            self.buffer.resize(BUFFER, 0);
+            // Nothing is buffered if the reading fails.
+            self.buffer_start = self.position;
+            let count = file.read_at(&mut self.buffer, self.position);
+            self.buffer.truncate(*count.as_ref().unwrap_or(&0));
+            count?;
+        }
+        Ok(copy_start(self.buffered(), target))
+    }
+}
+
+impl Clone for ArchiveReader {
+    fn clone(&self) -> Self {
+        Self {
+            position: self.position,
+            ..self.content.reader()
+        }
+    }
+}
+
+impl Read for ArchiveReader {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let count = match &self.content {
+            ArchiveContent::Memory(bytes) => {
+                let start = usize::try_from(self.position).unwrap_or(usize::MAX);
+                copy_start(bytes.get(start..).unwrap_or_default(), target)
+            }
+            ArchiveContent::File(file) => {
+                let file = file.clone();
+                self.read_file(&file, target)?
+            }
+        };
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for ArchiveReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.content.size()?.checked_add_signed(by),
+        };
+        self.position = position.ok_or(ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+fn copy_start(from: &[u8], to: &mut [u8]) -> usize {
+    let count = from.len().min(to.len());
+    to[..count].copy_from_slice(&from[..count]);
+    count
+}
+
+/// The bytes of an archive by where they stand: borrowed from memory, read from a file.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<'a> {
+    content: &'a ArchiveContent,
+    size: u64,
+}
+
+impl<'a> Bytes<'a> {
+    /// # Errors
+    /// [`PackageError::Unreadable`].
+    pub(super) fn of(content: &'a ArchiveContent) -> Result<Self, PackageError> {
+        let size = content.size().map_err(unreadable)?;
+        Ok(Self { content, size })
+    }
+
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// So many bytes from there on; `None` if the archive has not so many there. Whoever asks has
+    /// bounded the length: it may be allocated.
+    ///
+    /// # Errors
+    /// [`PackageError::Unreadable`].
+    pub(super) fn range(
+        &self,
+        start: u64,
+        length: usize,
+    ) -> Result<Option<Cow<'a, [u8]>>, PackageError> {
+        let end = start.checked_add(length as u64);
+        if end.is_none_or(|end| end > self.size) {
+            return Ok(None);
+        }
+        match self.content {
+            ArchiveContent::Memory(bytes) => {
+                let start = usize::try_from(start).unwrap_or(usize::MAX);
+                let rest = bytes.get(start..).unwrap_or_default();
+                Ok(rest.get(..length).map(Cow::Borrowed))
+            }
+            ArchiveContent::File(file) => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, start).map_err(unreadable)?;
+                Ok(Some(Cow::Owned(bytes)))
+            }
+        }
+    }
+
+    /// Gives all bytes, in chunks of at most so many.
+    ///
+    /// # Errors
+    /// [`PackageError::Unreadable`], and what `chunk` gives.
+    pub(super) fn chunks(
+        &self,
+        most: usize,
+        mut chunk: impl FnMut(&[u8]) -> Result<(), PackageError>,
+    ) -> Result<(), PackageError> {
+        match self.content {
+            ArchiveContent::Memory(bytes) => bytes.chunks(most).try_for_each(chunk),
+            ArchiveContent::File(file) => {
+                let mut buffer = vec![0; most.min(FILE_CHUNK)];
+                let mut start = 0;
+                while start < self.size {
+                    let left = usize::try_from(self.size - start).unwrap_or(usize::MAX);
+                    let count = left.min(buffer.len());
+                    let part = &mut buffer[..count];
+                    file.read_exact_at(part, start).map_err(unreadable)?;
+                    chunk(part)?;
+                    start += count as u64;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether these few bytes stand anywhere.
+    ///
+    /// # Errors
+    /// [`PackageError::Unreadable`].
+    pub(super) fn contain(&self, few: &[u8]) -> Result<bool, PackageError> {
+        let finder = memchr::memmem::Finder::new(few);
+        // The end of the last chunk, since they may stand across two.
+        let mut seam = Vec::new();
+        let mut found = false;
+        self.chunks(FILE_CHUNK, |chunk| {
+            let overlap = few.len().saturating_sub(1);
+            seam.extend_from_slice(&chunk[..overlap.min(chunk.len())]);
+            found |= finder.find(&seam).is_some() || finder.find(chunk).is_some();
+            seam.clear();
+            seam.extend_from_slice(&chunk[chunk.len().saturating_sub(overlap)..]);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}
+
+/// An error of reading where the archive is, for `map_err`.
+pub(super) fn unreadable(source: io::Error) -> PackageError {
+    PackageError::Unreadable { source }
+}
+
+#[cfg(test)]
+mod tests;
