@@ -18,6 +18,8 @@
 //! | `staging/<unique>/` | an archive being unpacked |
 //! | `staging/<unique>.lock` | locked while somebody works there |
 //! | `data/` | the plugin's own files |
+//! | `logs/` | what the plugin printed |
+//! | `removed/` | the releases, while the installation is being removed |
 
 mod archive;
 mod check;
@@ -30,7 +32,10 @@ mod folder;
 mod known;
 mod limits;
 mod listing;
+mod lock;
 mod path;
+mod releases;
+mod removal;
 mod staging;
 #[cfg(test)]
 mod testing;
@@ -44,5 +49,6 @@ pub use folder::{data_folder, release_folder};
 pub(crate) use known::KnownArchives;
 pub use limits::PackageLimits;
 pub use listing::{ListedFile, Listing};
+pub use releases::{keep_releases, remove_installation};
 pub(crate) use unpack::find_release;
-pub use unpack::unpack;
+pub use unpack::{unpack, unpack_afresh};

@@ -11,6 +11,7 @@ use super::folder::{io, make_all, make_new, release_folder, releases, sync};
 use super::limits::PackageLimits;
 use super::listing::{ListedFile, Listing};
 use super::path::command_path;
+use super::releases::make_usable;
 use super::staging::Staging;
 use crate::error::PackageError;
 
@@ -51,9 +52,45 @@ pub fn unpack(
     if let Some(release) = find_release(root, archive.sha256(), command)? {
         return Ok(release);
     }
-    let release = release_folder(root, archive.sha256());
-    let command = command_path(command);
+    let staging = stage(archive, root, command, limits, cancel)?;
+    publish(&staging, root, archive)
+}
 
+/// As [`unpack`], but a release that is already there is replaced by a fresh one, with everything that
+/// the plugin wrote into it. The plugin must not be running.
+///
+/// The new release is wholly on the disk before the old one is moved away, and the old one is removed
+/// last. A crash leaves one of them, or neither, and never a half one.
+///
+/// Blocks as [`unpack`] does.
+///
+/// # Errors
+/// Those of [`unpack`]. The old release stays, unless the system refuses to put the new one in its place.
+pub fn unpack_afresh(
+    archive: &Archive,
+    root: &Path,
+    command: &str,
+    limits: &PackageLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<PathBuf, PackageError> {
+    make_usable(root)?;
+    Staging::sweep(root);
+    let staging = stage(archive, root, command, limits, cancel)?;
+    let aside = Staging::create(root)?;
+    aside.take(&release_folder(root, archive.sha256()))?;
+    // Dropped, and so removed, after the new one is in place.
+    publish(&staging, root, archive)
+}
+
+/// Unpacks an archive into a staging folder, to the disk.
+fn stage(
+    archive: &Archive,
+    root: &Path,
+    command: &str,
+    limits: &PackageLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<Staging, PackageError> {
+    let command = command_path(command);
     make_all(&releases(root))?;
     let staging = Staging::create(root)?;
     let mut writer = Writer {
@@ -72,8 +109,7 @@ pub fn unpack(
     listing.write(staging.path())?;
     sync(staging.path())?;
     writer.poll()?;
-    publish(&staging, root, &release, archive)?;
-    Ok(release)
+    Ok(staging)
 }
 
 /// The release of the archive with this SHA-256, if it has been unpacked below `root`, as
@@ -102,40 +138,34 @@ fn is_complete(release: &Path, sha256: &str) -> Result<bool, PackageError> {
     Ok(listing.is_some_and(|listing| listing.sha256() == sha256))
 }
 
-/// Moves the staging folder to its place, unless somebody else has put the same release there.
-fn publish(
-    staging: &Staging,
-    root: &Path,
-    release: &Path,
-    archive: &Archive,
-) -> Result<(), PackageError> {
+/// Moves the staging folder to its place, unless somebody else has put the same release there. Gives
+/// that place.
+fn publish(staging: &Staging, root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
+    let release = release_folder(root, archive.sha256());
     for _ in 0..PUBLISH_ATTEMPTS {
-        match fs::rename(staging.path(), release) {
+        match fs::rename(staging.path(), &release) {
             Ok(()) => {
                 sync(&releases(root))?;
-                return sync(root);
+                sync(root)?;
+                return Ok(release);
             }
             Err(error)
                 if matches!(
                     error.kind(),
-                    ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
+                    ErrorKind::DirectoryNotEmpty
+                        | ErrorKind::AlreadyExists
+                        | ErrorKind::NotADirectory
                 ) => {}
-            Err(error) => return Err(io("move into place", release)(error)),
+            Err(error) => return Err(io("move into place", &release)(error)),
         }
-        if is_complete(release, archive.sha256())? {
-            return Ok(());
+        if is_complete(&release, archive.sha256())? {
+            return Ok(release);
         }
         // Moved, not removed in place: a release that is being removed would look like one.
-        let aside = Staging::create(root)?;
-        match fs::rename(release, aside.path()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(io("move out of the way", release)(error));
-            }
-            _ => {}
-        }
+        Staging::create(root)?.take(&release)?;
     }
     let error = std::io::Error::from(ErrorKind::AlreadyExists);
-    Err(io("move into place", release)(error))
+    Err(io("move into place", &release)(error))
 }
 
 /// Writes the content of an archive below one folder.
