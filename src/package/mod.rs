@@ -36,6 +36,7 @@ mod lock;
 mod path;
 mod releases;
 mod removal;
+mod spool;
 mod staging;
 #[cfg(test)]
 mod testing;
@@ -50,5 +51,7 @@ pub(crate) use known::KnownArchives;
 pub use limits::PackageLimits;
 pub use listing::{ListedFile, Listing};
 pub use releases::{keep_releases, remove_installation};
+#[allow(unused_imports)]
+pub(crate) use spool::Spool;
 pub(crate) use unpack::find_release;
 pub use unpack::{unpack, unpack_afresh};
