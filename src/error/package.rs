@@ -259,6 +259,24 @@ pub enum PackageError {
         source: io::Error,
     },
 
+    /// The plugin wrote more next to its program than is carried over at an update.
+    #[error(
+        "the plugin's own files in {} are at least {files} with {bytes} bytes, over the limit of \
+         {file_limit} files or {byte_limit} bytes; only PLUGIN_DATA_DIR may grow larger", .folder.display()
+    )]
+    CarryOverTooLarge {
+        /// The release folder that they are in.
+        folder: PathBuf,
+        /// Files, links and folders found; counting ends with the first over the limit.
+        files: usize,
+        /// Bytes found so far.
+        bytes: u64,
+        /// The limit on files, links and folders.
+        file_limit: usize,
+        /// The limit on bytes.
+        byte_limit: u64,
+    },
+
     /// No file is called `manifest.json`.
     #[error("the archive has no manifest.json")]
     NoManifest,
@@ -276,12 +294,13 @@ pub enum PackageError {
 
 impl PackageError {
     /// Whether the same operation on the same archive can only fail the same way again. Not so
-    /// when the system refused (a full disk may be emptied) and when it was cancelled; but an
+    /// when the system refused (a full disk may be emptied), when the plugin's own files are too large
+    /// (it may remove some) and when it was cancelled; but an
     /// archive that is not there stays away.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-            Self::Unreadable { .. } | Self::Cancelled => false,
+            Self::Unreadable { .. } | Self::CarryOverTooLarge { .. } | Self::Cancelled => false,
             _ => true,
         }
     }

@@ -22,6 +22,7 @@
 //! | `removed/` | the releases, while the installation is being removed |
 
 mod archive;
+mod carry_over;
 mod check;
 mod content;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod known;
 mod limits;
 mod listing;
 mod lock;
+mod own_files;
 mod path;
 mod releases;
 mod removal;
@@ -44,12 +46,14 @@ mod tree;
 mod unpack;
 
 pub use archive::Archive;
+pub use carry_over::{CarryOver, CarryOverLimits, carry_over};
 pub use content::{ArchiveContent, ArchiveReader};
 pub use entry::Entry;
 pub use folder::{data_folder, release_folder};
 pub(crate) use known::KnownArchives;
 pub use limits::PackageLimits;
 pub use listing::{ListedFile, Listing};
+pub use own_files::{LeftFile, LeftReason, OwnFiles, own_files};
 pub use releases::{keep_releases, remove_installation};
 #[allow(unused_imports)]
 pub(crate) use spool::Spool;
