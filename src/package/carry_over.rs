@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::archive::{POLL_BYTES, poll};
 use super::folder::io as failed;
 use super::own_files::{
-    Found, Item, Kind, Left, LeftFile, LeftReason, open_below, open_folder, survey,
+    Found, Item, Kind, Left, LeftFile, LeftReason, OwnFiles, open_below, open_folder, survey,
 };
 use crate::error::PackageError;
 use crate::settings::settings;
@@ -31,6 +31,22 @@ settings! {
         bytes, with_bytes: u64 = 256 * MIB;
         /// Number of files, links and folders. Default 10,000.
         files, with_files: usize = 10_000;
+    }
+}
+
+impl CarryOverLimits {
+    /// Whether this much, found in a release folder, may be carried over.
+    pub(crate) fn check(&self, folder: &Path, own: &OwnFiles) -> Result<(), PackageError> {
+        if own.files > self.files || own.bytes > self.bytes {
+            return Err(PackageError::CarryOverTooLarge {
+                folder: folder.to_owned(),
+                files: own.files,
+                bytes: own.bytes,
+                file_limit: self.files,
+                byte_limit: self.bytes,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -79,15 +95,7 @@ pub fn carry_over(
     let Some(Found { own, items, left }) = survey(from, limits.files, cancel)? else {
         return Ok(CarryOver::default());
     };
-    if own.files > limits.files || own.bytes > limits.bytes {
-        return Err(PackageError::CarryOverTooLarge {
-            folder: from.to_owned(),
-            files: own.files,
-            bytes: own.bytes,
-            file_limit: limits.files,
-            byte_limit: limits.bytes,
-        });
-    }
+    limits.check(from, &own)?;
     let mut copier = Copier {
         from: Tree::open(from)?,
         to: Tree::open(to)?,

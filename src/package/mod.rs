@@ -54,8 +54,7 @@ pub(crate) use known::KnownArchives;
 pub use limits::PackageLimits;
 pub use listing::{ListedFile, Listing};
 pub use own_files::{LeftFile, LeftReason, OwnFiles, own_files};
-pub use releases::{keep_releases, remove_installation};
-#[allow(unused_imports)]
+pub use releases::{keep_releases, remove_installation, remove_release};
 pub(crate) use spool::Spool;
 pub(crate) use unpack::find_release;
 pub use unpack::{unpack, unpack_afresh};

@@ -23,10 +23,24 @@ use crate::error::PackageError;
 /// # Errors
 /// [`PackageError::Io`]: the system refused, with the path.
 pub fn keep_releases(root: &Path, keep: &[&str]) -> Result<(), PackageError> {
+    remove_where(root, |name| {
+        !keep.iter().any(|kept| name == OsStr::new(kept))
+    })
+}
+
+/// Removes the release of one archive, by its SHA-256, as [`keep_releases`] removes the others.
+///
+/// # Errors
+/// [`PackageError::Io`]: the system refused, with the path.
+pub fn remove_release(root: &Path, sha256: &str) -> Result<(), PackageError> {
+    remove_where(root, |name| name == OsStr::new(sha256))
+}
+
+fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), PackageError> {
     make_usable(root)?;
     let folder = releases(root);
     let mut going = names(&folder)?;
-    going.retain(|name| !keep.iter().any(|kept| name == OsStr::new(kept)));
+    going.retain(|name| goes(name));
     if !going.is_empty() {
         let aside = Staging::create(root)?;
         for name in going {

@@ -57,11 +57,6 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Where the copy is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The copy, for [`Archive::from_content`](super::Archive::from_content).
     pub(crate) fn content(&self) -> ArchiveContent {
         ArchiveContent::File(self.file.clone())
