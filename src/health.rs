@@ -40,6 +40,8 @@ settings! {
     /// # Ok(())
     /// # }
     /// ```
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(default)]
     pub struct Health {
         /// Between two pings, and from the moment a plugin is active to its first. Zero switches health
         /// checks off: nothing is pinged, and no thread runs for it. Default 30 s.

@@ -7,7 +7,6 @@ use std::time::Instant;
 use plugin_runner::Timeouts;
 use plugin_runner::protocol::method::{Empty, Ping};
 use plugin_runner::sdk;
-use plugin_runner::store::PluginKind;
 use plugin_runner::{ActiveState, Host, InstallationId, Listener, Peer, ReportedState};
 use plugin_runner::{PendingCall, Session};
 use serde::Serialize;
@@ -231,9 +230,7 @@ impl Drop for Called {
 
 fn external_url(host: &Host, listener: &Listener, id: InstallationId) -> String {
     let record = host.store().get(id).unwrap().unwrap();
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!("installed as external")
-    };
+    let token = record.external_token().unwrap();
     format!("ws://{}/rpc?token={}", listener.address(), token.expose())
 }
 

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use plugin_runner::protocol::method::{Empty, Ping};
-use plugin_runner::store::PluginKind;
 use plugin_runner::{Health, Host, Limits, Listener, ReportedState, Session};
 use serde_json::Value;
 use tungstenite::Message;
@@ -51,9 +50,7 @@ impl Server for HostServer {
             .map(|number| {
                 let id = install_external(&self.host, &format!("plugin-{number}"));
                 let record = self.host.store().get(id).unwrap().unwrap();
-                let PluginKind::External(token) = &record.kind else {
-                    unreachable!("just made");
-                };
+                let token = record.external_token().unwrap();
                 self.sessions.push(self.host.load(id).unwrap());
                 format!("/rpc?token={}", token.expose())
             })

@@ -5,17 +5,18 @@
 //! (`session` and `store`), and the HTTP answers to a refused token (`listener`). No I/O besides the system's
 //! random generator, no threads, no locks. Nothing here shows a secret in `Debug` or `Display`.
 
+mod credential;
 mod redact;
 mod request;
 mod secret;
 mod token;
 mod url;
 
+pub use credential::ExternalCredential;
 pub use redact::redact;
 pub use request::{ConnectionRequest, is_rpc_path};
 pub use secret::Secret;
-pub(crate) use token::TokenDigest;
-pub use token::{ExternalToken, SealedToken, Token};
+pub use token::{ExternalToken, SealedToken, Token, TokenDigest};
 pub use url::{ConnectionUrl, connection_url};
 
 /// The path that plugins connect to; `/rpc/` is another one (protocol file, section 5.1).

@@ -100,8 +100,8 @@ impl ExternalToken {
             .ok_or(TokenError::NotExternal)
     }
 
-    /// What finds the token among many.
-    pub(crate) fn digest(&self) -> TokenDigest {
+    /// What finds the token among many, and is enough to know it again.
+    pub fn digest(&self) -> TokenDigest {
         TokenDigest(Sha256::digest(self.0.as_bytes()).into())
     }
 
@@ -112,10 +112,22 @@ impl ExternalToken {
     }
 }
 
-/// The SHA-256 of a token. It tells nothing of the token, so it may be compared and hashed as any other
-/// key; equal digests are a reason to compare the tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TokenDigest([u8; 32]);
+/// The SHA-256 of a token's secret. Tokens have 190 random bits, so nobody finds a token by trying, and
+/// a digest may be stored, compared and hashed as any other key. `Display` writes 64 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// The digest with these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the digest.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
 
 impl fmt::Debug for ExternalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

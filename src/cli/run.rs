@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
 use plugin_runner::auth::{Token, connection_url};
-use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
+use plugin_runner::store::{MemoryStore, Record, Source, Store};
 use plugin_runner::{
     ActiveState, Host, InstallationId, Keeper, Listener, PluginMode, ReportedState, RestartPolicy,
     Session, ShutdownReport, StateChange, Timeouts,
@@ -196,7 +196,7 @@ fn load(
     for plugin in plugins {
         let record = &plugin.record;
         let about = |failure: Failure| failure.about(format!("plugin {}", plugin.name));
-        if let PluginKind::External(token) = &record.kind {
+        if let Some(token) = record.external_token() {
             let url = connection_url(&listener.base_url(), None, &Token::External(token.clone()))
                 .map_err(|error| about(Failure::failed(error.to_string())))?;
             let plugin = record.id;

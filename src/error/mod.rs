@@ -27,6 +27,7 @@ mod package;
 mod phase;
 mod rpc;
 mod start;
+mod store;
 mod token;
 
 use std::io;
@@ -40,6 +41,7 @@ pub use package::PackageError;
 pub use phase::Phase;
 pub use rpc::RpcError;
 pub use start::{SpawnError, StartError};
+pub use store::StoreError;
 pub use token::TokenError;
 
 use crate::id::{InstallationId, RequestId};
@@ -69,6 +71,9 @@ pub enum Error {
     /// An archive that cannot be used.
     #[error(transparent)]
     Package(Arc<PackageError>),
+    /// A store that cannot be opened, or cannot do what it was asked.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
     /// The plugin could not be started, for a reason that starting again would not mend.
     #[error(transparent)]
     Start(Arc<StartError>),
@@ -250,6 +255,12 @@ impl From<PackageError> for Error {
 impl From<StartError> for Error {
     fn from(error: StartError) -> Self {
         Self::Start(Arc::new(error))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Error, PackageError};
+use super::{Error, PackageError, StoreError};
 
 /// Why no process came to be. What can only fail the same way again is permanent: the plugin goes
 /// to `errored` without retries.
@@ -119,6 +119,10 @@ impl StartError {
                 // A folder that is not there.
                 Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
                 Error::Setting { .. } => true,
+                Error::Store(error) => matches!(
+                    **error,
+                    StoreError::DamagedRecord { .. } | StoreError::Archive { .. }
+                ),
                 _ => false,
             },
             Self::Cancelled => false,

@@ -35,6 +35,9 @@ pub enum TokenError {
     /// Text that should be an external token is not one.
     #[error("not an external token: expected sdprt_ and 32 characters of A-Z, a-z and 0-9")]
     NotExternal,
+    /// Text that should be the digest of a token is not one, or is another token's.
+    #[error("not the digest of the token: expected 64 digits of 0-9 and a-f that are its SHA-256")]
+    NotADigest,
     /// A sealed token that is not URL-safe base64 without padding.
     #[error(
         "sealed token is not base64 (URL-safe, without padding) at position {position}; is it whole?"

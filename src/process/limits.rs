@@ -41,6 +41,8 @@ settings! {
     /// plugin inherits the host's.
     ///
     /// Linux only, except for `nice`; elsewhere a start with any other limit fails.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(default)]
     pub struct ProcessLimits {
         /// Address space, in bytes: all that is mapped, used or not, so a good deal more than what the
         /// process really takes. Over it, allocations fail within the program. Default none.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Preparation, Runtime};
-use crate::error::{Error, PackageError, Result, StartError};
+use crate::error::{Error, PackageError, Result, StartError, StoreError};
 use crate::id::InstallationId;
 use crate::package::{self, Archive, KnownArchives, PackageLimits};
 use crate::process::{Environment, ProcessCommand, ProcessLimits, descendants, resolve};
@@ -66,13 +66,10 @@ impl LocalRuntime {
             PluginKind::Supervised(Source::Archive(path)) => {
                 let cancel = || preparation.cancel.is_cancelled();
                 let release = self.release(path, root, &record.manifest.command, &cancel);
-                release.map_err(|error| {
-                    if cancel() {
-                        StartError::Cancelled
-                    } else {
-                        StartError::Unpack(Arc::new(error))
-                    }
-                })
+                release.map_err(|error| unpack_failed(error, &cancel))
+            }
+            PluginKind::Supervised(Source::Stored { sha256, .. }) => {
+                self.stored_release(preparation, sha256, root)
             }
             PluginKind::External(_) => Err(prepare(Error::Unsupported(
                 "an external plugin is not started by the host",
@@ -99,11 +96,56 @@ impl LocalRuntime {
         self.known_archives.remember(path, &archive);
         Ok(release)
     }
+
+    /// The folder of an archive in the store, unpacked if need be, which a crash of the disk or a
+    /// careless hand may have made necessary: usually installation has done it.
+    fn stored_release(
+        &self,
+        preparation: &Preparation<'_>,
+        sha256: &str,
+        root: &Path,
+    ) -> Result<PathBuf, StartError> {
+        let cancel = || preparation.cancel.is_cancelled();
+        let unpack_failed = |error| unpack_failed(error, &cancel);
+        let command = &preparation.record.manifest.command;
+        if let Some(release) =
+            package::find_release(root, sha256, command).map_err(unpack_failed)?
+        {
+            return Ok(release);
+        }
+        let lacking = |problem| {
+            let sha256 = sha256.into();
+            prepare(StoreError::Archive { sha256, problem }.into())
+        };
+        let content = preparation
+            .store
+            .get_archive(sha256)
+            .map_err(prepare)?
+            .ok_or_else(|| lacking("missing"))?;
+        let limits = &self.package_limits;
+        let archive = Archive::from_content(content, limits, &cancel).map_err(unpack_failed)?;
+        if archive.sha256() != sha256 {
+            return Err(lacking("damaged"));
+        }
+        package::unpack(&archive, root, command, limits, &cancel).map_err(unpack_failed)
+    }
+}
+
+fn unpack_failed(error: PackageError, cancel: &dyn Fn() -> bool) -> StartError {
+    if cancel() {
+        StartError::Cancelled
+    } else {
+        StartError::Unpack(Arc::new(error))
+    }
 }
 
 impl Runtime for LocalRuntime {
     fn prepare(&self, preparation: &Preparation<'_>) -> Result<ProcessCommand, StartError> {
         let record = preparation.record;
+        if let Some(problem) = &record.damage {
+            let (id, problem) = (record.id, problem.clone());
+            return Err(prepare(StoreError::DamagedRecord { id, problem }.into()));
+        }
         if record.manifest.command.is_empty() {
             return Err(StartError::NoCommand);
         }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result, StartError, UnknownName};
 use crate::process::ProcessCommand;
 use crate::reaper::Cancel;
-use crate::store::Record;
+use crate::store::{Record, Store};
 
 /// Where supervised plugins run (protocol file, section 13.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -58,6 +58,8 @@ impl FromStr for RuntimeProvider {
 /// What a runtime gets to prepare a run with.
 pub(crate) struct Preparation<'a> {
     pub(crate) record: &'a Record,
+    /// Where its archive may be.
+    pub(crate) store: &'a dyn Store,
     /// What the plugin connects to; `None` for stdio.
     pub(crate) connection_url: Option<&'a str>,
     /// What the process and its descendants are known by; `None` when they are not looked for.

@@ -23,7 +23,7 @@ use crate::protocol::method::{
     Empty, Ping, PingReply, RobotRunParams, RobotToolCall, ToolCallParams, ToolCallReply,
 };
 use crate::session::connection::{Connection, ConnectionSettings, InboundRequest};
-use crate::store::{PluginKind, Record};
+use crate::store::Record;
 use crate::{Host, InstallationId, ReportedState, Session, Threads};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -416,9 +416,7 @@ impl RealHost {
         let record = Record::external(manifest)
             .unwrap()
             .with_configuration(configuration);
-        let PluginKind::External(token) = &record.kind else {
-            panic!("{:?}", record.kind);
-        };
+        let token = record.external_token().unwrap();
         let (id, token) = (record.id, Token::from(token.clone()));
         host.store().put(record).unwrap();
         let session = host.load(id).unwrap();

@@ -88,6 +88,7 @@ impl Charge for SupervisedCharge {
         };
         runtime.prepare(&Preparation {
             record: &record,
+            store: &*context.store,
             connection_url: url.as_deref(),
             cookie: context.cookie.as_ref().map(|cookie| cookie.of_run(run)),
             cancel,

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, Error, ReportedState, Session};
 use serde_json::{Value, json};
 
@@ -18,9 +18,7 @@ use crate::support::plugin::manifest;
 /// A loaded external plugin, with the path and query it connects to.
 fn external(host: &TestHost) -> (Session, String) {
     let record = Record::external(manifest("outside")).unwrap();
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!("just made");
-    };
+    let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());
     (host.install(record), target)
 }

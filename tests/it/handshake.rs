@@ -1,7 +1,7 @@
 //! Who may connect, and what everybody else is told (protocol file, section 5.3).
 
 use plugin_runner::auth::{ExternalToken, SealedToken, Secret};
-use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, InstallationId, ReportedState, Session};
 
 use crate::support::host::{TestHost, active};
@@ -11,9 +11,7 @@ use crate::support::plugin::{manifest, printed_url, target, url_printer};
 
 fn external(id: &str) -> (Record, String) {
     let record = Record::external(manifest(id)).unwrap();
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!("just made");
-    };
+    let token = record.external_token().unwrap();
     let token = token.expose();
     (record, token)
 }

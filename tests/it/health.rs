@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 use plugin_runner::error::RpcError;
-use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::store::Record;
 use plugin_runner::{Error, Health, InboundCall, ReportedState, Services, Session, Threads};
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
@@ -43,9 +43,7 @@ fn watched(test: &'static str, health: Health) -> Setup {
 /// A loaded external plugin, with the path and query it connects to.
 fn external(host: &TestHost, change: impl FnOnce(Record) -> Record) -> (Session, String) {
     let record = change(Record::external(manifest("outside")).unwrap());
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!("just made");
-    };
+    let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());
     (host.install(record), target)
 }

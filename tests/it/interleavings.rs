@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plugin_runner::duplex::memory;
-use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, Error, Host, ReportedState, Session, fault};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, json};
@@ -280,9 +280,7 @@ fn external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others() {
     let mut peers = Vec::new();
     for number in 0..30 {
         let record = Record::external(manifest(&format!("slow-{number}"))).unwrap();
-        let PluginKind::External(token) = &record.kind else {
-            unreachable!()
-        };
+        let token = record.external_token().unwrap();
         let target = format!("/rpc?token={}", token.expose());
         let session = host.install(record);
         // Connected, and never reading: it answers no close.
@@ -302,9 +300,7 @@ fn a_burst_of_calls_is_answered_whole_by_a_host_that_refuses_some() {
         .configure(|builder| builder.method("quick", |_, _| Ok(Map::new().into())))
         .start();
     let record = Record::external(manifest("bursting")).unwrap();
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!()
-    };
+    let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());
     let session = host.install(record);
     let mut peer = Peer::connect(host.address(), &target);

@@ -25,7 +25,7 @@ mod alone {
     use std::time::{Duration, Instant};
 
     use plugin_runner::duplex::memory;
-    use plugin_runner::store::{PluginKind, Record};
+    use plugin_runner::store::Record;
     use plugin_runner::{Peer, ReportedState};
 
     use crate::support::PATIENCE;
@@ -113,9 +113,7 @@ mod alone {
     fn connections() {
         let host = TestHost::new("leaks-connections");
         let record = Record::external(manifest("coming-and-going")).unwrap();
-        let PluginKind::External(token) = &record.kind else {
-            unreachable!("just made");
-        };
+        let token = record.external_token().unwrap();
         let target = format!("/rpc?token={}", token.expose());
         let session = host.install(record);
         let mut events = host.events();

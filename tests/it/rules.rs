@@ -206,7 +206,7 @@ use plugin_runner::duplex::{
 };
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
-use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::store::Record;
 use plugin_runner::{Peer, ReportedState, Result, Session, Supervised};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -386,9 +386,7 @@ mod alone {
             Some(url.split_once("token=")?.1.to_owned())
         });
         let record = Record::external(manifest("outside")).unwrap();
-        let PluginKind::External(token) = &record.kind else {
-            unreachable!("just made");
-        };
+        let token = record.external_token().unwrap();
         let token = token.expose();
         let outside = host.install(record);
         let target = format!("/rpc?token={token}");

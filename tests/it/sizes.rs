@@ -1,7 +1,7 @@
 //! Messages of all sizes, up to the limit and one byte over it, both ways over both transports.
 
 use plugin_runner::protocol::Transport;
-use plugin_runner::store::{PluginKind, Record};
+use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState, Session};
 use serde_json::json;
 
@@ -106,9 +106,7 @@ fn an_external_plugin_over_the_read_limit_is_closed_with_1009() {
         .limits(|limits| limits.read_message = 64 * KIB)
         .start();
     let record = Record::external(manifest("outside")).unwrap();
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!("just made");
-    };
+    let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());
     let session = host.install(record);
     let mut peer = Peer::connect(host.address(), &target);

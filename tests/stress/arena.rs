@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
+use plugin_runner::store::{MemoryStore, Record, Source, Store};
 use plugin_runner::{
     ActiveState, Host, InstallationId, Limits, Listener, PluginMode, ReportedState, RestartPolicy,
     Session, Timeouts,
@@ -157,9 +157,7 @@ impl Arena {
                 ..manifest(&name)
             };
             let record = Record::external(manifest).unwrap();
-            let PluginKind::External(token) = &record.kind else {
-                unreachable!("just made");
-            };
+            let token = record.external_token().unwrap();
             plugins.push(Plugin {
                 id: record.id,
                 name,

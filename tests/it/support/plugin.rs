@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::store::{PluginKind, Record, Source};
+use plugin_runner::store::{Record, Source};
 use plugin_runner::{Host, Result, Session};
 use serde_json::Value;
 use zip::ZipWriter;
@@ -31,9 +31,7 @@ pub(crate) fn manifest(id: &str) -> Manifest {
 pub(crate) fn external(host: &Host, id: &str) -> (Session, String) {
     let record = Record::external(manifest(id)).unwrap();
     let installation = record.id;
-    let PluginKind::External(token) = &record.kind else {
-        unreachable!("just made");
-    };
+    let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());
     host.store().put(record).unwrap();
     (host.load(installation).unwrap(), target)

@@ -1,0 +1,1 @@
+//! Checks that an implementation of [`Store`](super::Store) does what the host relies on.
