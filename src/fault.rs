@@ -12,10 +12,20 @@
 //! | [`REAPED`] | the process is reaped; what follows is not decided |
 //! | [`SIGNALLING`] | the group is about to be signalled; losing it is a process that cannot be killed |
 //! | [`RESERVED`] | a newcomer has been let in and has spent its token; it is not attached |
+//! | [`RECEIVED`] | the package of a new plugin is there and good; nothing of it is in place |
+//! | [`UNPACKED`] | a release is in place, and no record names its archive |
+//! | [`ARCHIVED`] | the archive is stored, and no record names it |
+//! | [`RECORDED`] | the record is stored; what is not needed any more is still there |
+//! | [`CARRIED`] | what the plugin wrote beside its program is in the new release |
+//! | [`TRIED`] | a new version is active, and the record still names the one before |
+//! | [`UNLOADED`] | a plugin that is to be removed is stopped; its record is there |
+//! | [`UNRECORDED`] | its record is gone; its files are there |
+//! | [`PROPOSED`] | the record says what the plugin is about to be asked to take |
+//! | [`AGREED`] | the plugin has taken a configuration, which is not the stored one yet |
 //! | [`ATTACHED`] | the connection is the session's; its answer to the handshake is not yet read |
 
 #[cfg(feature = "_fault")]
-pub use armed::{Hold, Loss, hold, lose};
+pub use armed::{Hold, Loss, hold, kill, lose};
 
 use crate::id::InstallationId;
 
@@ -33,6 +43,27 @@ pub const SIGNALLING: &str = "signalling";
 pub const RESERVED: &str = "reserved";
 /// See the table of the [module](self).
 pub const ATTACHED: &str = "attached";
+
+/// See the table of the [module](self).
+pub const RECEIVED: &str = "received";
+/// See the table of the [module](self).
+pub const UNPACKED: &str = "unpacked";
+/// See the table of the [module](self).
+pub const ARCHIVED: &str = "archived";
+/// See the table of the [module](self).
+pub const RECORDED: &str = "recorded";
+/// See the table of the [module](self).
+pub const CARRIED: &str = "carried";
+/// See the table of the [module](self).
+pub const TRIED: &str = "tried";
+/// See the table of the [module](self).
+pub const UNLOADED: &str = "unloaded";
+/// See the table of the [module](self).
+pub const UNRECORDED: &str = "unrecorded";
+/// See the table of the [module](self).
+pub const PROPOSED: &str = "proposed";
+/// See the table of the [module](self).
+pub const AGREED: &str = "agreed";
 
 /// Comes past a point: waits if a test holds it there.
 #[inline]
@@ -68,21 +99,30 @@ mod armed {
     struct Armed {
         number: u64,
         name: &'static str,
-        plugin: InstallationId,
+        /// `None` is any.
+        plugin: Option<InstallationId>,
         effect: Effect,
+    }
+
+    impl Armed {
+        fn is_at(&self, name: &str, plugin: InstallationId) -> bool {
+            self.name == name && self.plugin.is_none_or(|own| own == plugin)
+        }
     }
 
     enum Effect {
         /// Where the thread that comes says so, and where it waits; `None` once one has come.
         Hold(Option<(Sender<()>, Receiver<()>)>),
         Lose,
+        /// The process is killed at the next but so many.
+        Kill(u32),
     }
 
     static POINTS: Mutex<Vec<Armed>> = Mutex::new(Vec::new());
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     static LAST: AtomicU64 = AtomicU64::new(0);
 
-    fn arm(name: &'static str, plugin: InstallationId, effect: Effect) -> u64 {
+    fn arm(name: &'static str, plugin: Option<InstallationId>, effect: Effect) -> u64 {
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let mut points = POINTS.lock();
         points.push(Armed {
@@ -116,7 +156,7 @@ mod armed {
         let (reach, reached) = bounded(1);
         let (release, released) = bounded(0);
         Hold {
-            number: arm(name, plugin, Effect::Hold(Some((reach, released)))),
+            number: arm(name, Some(plugin), Effect::Hold(Some((reach, released)))),
             reached,
             _release: release,
         }
@@ -144,13 +184,19 @@ mod armed {
 
     /// Takes away the effect of what comes after the point, for this plugin.
     pub fn lose(name: &'static str, plugin: InstallationId) -> Loss {
-        Loss(arm(name, plugin, Effect::Lose))
+        Loss(arm(name, Some(plugin), Effect::Lose))
     }
 
     impl Drop for Loss {
         fn drop(&mut self) {
             disarm(self.0);
         }
+    }
+
+    /// Has the process killed when a thread comes to the point, for any plugin, after `spared` others
+    /// have come past it: as a crash of the host at that very moment.
+    pub fn kill(name: &'static str, spared: u32) {
+        arm(name, None, Effect::Kill(spared));
     }
 
     pub(super) fn point(name: &'static str, plugin: InstallationId) {
@@ -161,10 +207,15 @@ mod armed {
             let mut points = POINTS.lock();
             points
                 .iter_mut()
-                .filter(|armed| armed.name == name && armed.plugin == plugin)
+                .filter(|armed| armed.is_at(name, plugin))
                 .find_map(|armed| match &mut armed.effect {
                     Effect::Hold(held) => held.take(),
                     Effect::Lose => None,
+                    Effect::Kill(0) => kill_self(),
+                    Effect::Kill(spared) => {
+                        *spared -= 1;
+                        None
+                    }
                 })
         };
         if let Some((reach, released)) = held {
@@ -179,9 +230,15 @@ mod armed {
             return false;
         }
         let points = POINTS.lock();
-        points.iter().any(|armed| {
-            let is_here = armed.name == name && armed.plugin == plugin;
-            is_here && matches!(armed.effect, Effect::Lose)
-        })
+        points
+            .iter()
+            .any(|armed| armed.is_at(name, plugin) && matches!(armed.effect, Effect::Lose))
+    }
+
+    /// No destructor runs and nothing is flushed.
+    fn kill_self() -> ! {
+        use rustix::process::{Signal, getpid, kill_process};
+        let _ = kill_process(getpid(), Signal::KILL);
+        std::process::abort()
     }
 }

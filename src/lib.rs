@@ -18,6 +18,7 @@ mod host;
 mod id;
 pub mod keeper;
 mod listener;
+mod manager;
 pub mod package;
 pub mod plugin_log;
 mod poll;
@@ -41,6 +42,10 @@ pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 pub use keeper::{Guarantees, Keeper};
 pub use listener::{HandshakeCounters, Listener};
+pub use manager::{
+    BootReport, ConfigureMode, Installation, InstalledExternal, Manager, ManagerSettings,
+    PackageSource, Remainder, Removed, Status, Update, UpdateOptions,
+};
 pub use process::{ExitReason, ProcessLimits};
 pub use reaper::policy::RestartPolicy;
 pub use reaper::{EndCause, StopReport};

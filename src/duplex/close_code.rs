@@ -7,6 +7,8 @@ pub(crate) const PROTOCOL_ERROR: u16 = 1002;
 /// Never on a wire: the connection ended without a close.
 pub(crate) const ABNORMAL: u16 = 1006;
 pub(crate) const NOT_UTF8: u16 = 1007;
+/// Go away for good.
+pub(crate) const POLICY_VIOLATION: u16 = 1008;
 pub(crate) const TOO_LARGE: u16 = 1009;
 /// 'Go away and come back'.
 pub(crate) const RESTART: u16 = 1012;

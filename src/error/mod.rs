@@ -23,6 +23,7 @@
 mod disconnect;
 mod id;
 mod manifest;
+mod operation;
 mod package;
 mod phase;
 mod rpc;
@@ -37,6 +38,7 @@ use std::time::Duration;
 pub use disconnect::Disconnect;
 pub use id::{IdError, UnknownName};
 pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind, Quoted};
+pub use operation::OperationError;
 pub use package::PackageError;
 pub use phase::Phase;
 pub use rpc::RpcError;
@@ -74,6 +76,9 @@ pub enum Error {
     /// A store that cannot be opened, or cannot do what it was asked.
     #[error(transparent)]
     Store(Arc<StoreError>),
+    /// An operation on an installation that was not done.
+    #[error(transparent)]
+    Operation(Arc<OperationError>),
     /// The plugin could not be started, for a reason that starting again would not mend.
     #[error(transparent)]
     Start(Arc<StartError>),
@@ -227,6 +232,7 @@ impl Error {
             Self::Disconnected(cause) => {
                 !matches!(**cause, Disconnect::Refused { status } if status < 500)
             }
+            Self::Operation(error) => matches!(**error, OperationError::Busy { .. }),
             Self::Timeout { .. }
             | Self::TooManyPending { .. }
             | Self::ThreadLimit { .. }
@@ -261,6 +267,12 @@ impl From<StartError> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
+    }
+}
+
+impl From<OperationError> for Error {
+    fn from(error: OperationError) -> Self {
+        Self::Operation(Arc::new(error))
     }
 }
 

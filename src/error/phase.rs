@@ -24,6 +24,8 @@ pub enum Phase {
     Drain,
     /// The next line of a log.
     Log,
+    /// Receiving, checking and unpacking a package.
+    Install,
 }
 
 impl fmt::Display for Phase {
@@ -38,6 +40,7 @@ impl fmt::Display for Phase {
             Self::Stop => "stopping the plugin",
             Self::Drain => "waiting for calls in flight",
             Self::Log => "waiting for a log line",
+            Self::Install => "installing the package",
         })
     }
 }

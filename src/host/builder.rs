@@ -28,6 +28,7 @@ use crate::runtime::{Runtime, RuntimeProvider};
 use crate::session::connection::spin_limit;
 use crate::session::context::{Addresses, Drain, HostContext, OutputTap};
 use crate::session::health::HealthMonitor;
+use crate::session::management::Settler;
 use crate::session::services::Methods;
 use crate::session::{Feed, InboundCall, NoServices, Params, Services};
 use crate::store::{MemoryStore, Store};
@@ -262,7 +263,7 @@ impl HostBuilder {
         let runtime: Option<Arc<dyn Runtime>> = match self.provider {
             RuntimeProvider::Local => Some(Arc::new(LocalRuntime::new(
                 self.data.clone(),
-                self.package_limits,
+                self.package_limits.clone(),
                 self.passed_variables,
                 self.process_limits,
             ))),
@@ -276,6 +277,7 @@ impl HostBuilder {
         let context = HostContext {
             data: self.data,
             limits: self.limits,
+            package_limits: self.package_limits,
             spin: spin_limit(self.timeouts.spin),
             timeouts: self.timeouts,
             policy: self.policy,
@@ -294,6 +296,7 @@ impl HostBuilder {
             provider: self.provider,
             runtime,
             addresses: Addresses::new(self.rpc_base_url),
+            settler: Settler::default(),
             drain: Drain::default(),
             shut_down: false.into(),
         };

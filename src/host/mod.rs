@@ -211,11 +211,16 @@ impl Host {
     /// - [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
     /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn unload(&self, id: InstallationId) -> Result<()> {
+        self.unload_with(id, close_code::NORMAL, "closed")
+    }
+
+    /// As [`unload`](Self::unload), with what the plugin and calls in flight are told.
+    pub(crate) fn unload_with(&self, id: InstallationId, code: u16, reason: &str) -> Result<()> {
         let Some(session) = self.session(id) else {
             return Ok(());
         };
         let timeout = self.context().timeouts.stop;
-        match session.unload(timeout, close_code::NORMAL, "closed") {
+        match session.unload(timeout, code, reason) {
             Ok(_) => {}
             // Another thread was quicker.
             Err(Error::NotLoaded(_)) => return Ok(()),

@@ -111,7 +111,7 @@ impl HostShared {
         let (supervised, external): (Vec<_>, Vec<_>) = sessions.iter().partition(is_supervised);
         let (mut waits, mut closes) = (Vec::new(), Vec::new());
         for session in supervised.into_iter().chain(external) {
-            match session.request_stop(timeout) {
+            match session.request_stop(timeout, close_code::RESTART, CLOSE_REASON) {
                 Ok(Stopping::Process(stopped)) => waits.push((session.id(), stopped)),
                 Ok(Stopping::Connection(Some(connection))) => {
                     let begun = connection.begin_close(close_code::RESTART, CLOSE_REASON);

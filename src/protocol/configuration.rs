@@ -102,6 +102,15 @@ impl ConfigurationSchema {
             .collect()
     }
 
+    /// The values that the fields propose, by their ids. Nobody applies them but the plugin itself.
+    pub fn defaults(&self) -> Configuration {
+        self.fields
+            .iter()
+            .filter(|field| !field.id.trim().is_empty())
+            .filter_map(|field| Some((field.id.trim().to_owned(), field.kind.default()?)))
+            .collect()
+    }
+
     pub(super) fn decode(object: &mut Object<'_>) -> Self {
         Self {
             fields: object.objects("fields", ConfigurationField::decode),
@@ -137,6 +146,15 @@ impl ConfigurationField {
 }
 
 impl ConfigurationFieldKind {
+    /// The proposed value.
+    fn default(&self) -> Option<Value> {
+        match self {
+            Self::String { default } => default.clone().map(Value::from),
+            Self::Number { default } => default.clone().map(Value::from),
+            Self::Boolean { default } => default.map(Value::from),
+        }
+    }
+
     fn accepts(&self, value: &Value) -> bool {
         match self {
             Self::String { .. } => value.is_string(),
@@ -210,6 +228,22 @@ mod tests {
         assert!(problems(&schema(), json!({})).is_empty());
         assert!(problems(&schema(), json!({"more": [1, 2]})).is_empty());
         assert!(problems(&ConfigurationSchema::default(), json!({"limit": "x"})).is_empty());
+    }
+
+    #[test]
+    fn defaults_are_listed_by_trimmed_id_and_the_last_of_an_id_counts() {
+        let number = |text: &str| ConfigurationFieldKind::Number {
+            default: Some(serde_json::from_str(text).unwrap()),
+        };
+        let schema = ConfigurationSchema {
+            fields: vec![
+                field(" limit ", number("1")),
+                field("limit", number("0.1")),
+                field("", number("3")),
+                field("loud", ConfigurationFieldKind::Boolean { default: None }),
+            ],
+        };
+        assert_eq!(Value::from(schema.defaults()), json!({"limit": 0.1}));
     }
 
     #[test]

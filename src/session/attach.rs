@@ -280,6 +280,7 @@ impl Reservation {
             self.ping_first(&connection)
         } else {
             shared.watch(&connection, Asks::Transport);
+            shared.settle_if_needed();
             Ok(())
         }
     }
@@ -352,6 +353,7 @@ impl Reservation {
                 drop(state);
                 // Not before: until then it has the connect timeout.
                 shared.watch(&pinged, Asks::Plugin);
+                shared.settle_if_needed();
             }
         });
         match connection.post_call(Ping::NAME, &Empty {}, on_outcome) {

@@ -10,11 +10,13 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::feed::Feed;
 use super::health::HealthMonitor;
+use super::management::Settler;
 use super::services::{Methods, Services};
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::health::Health;
 use crate::keeper::KeeperStatus;
+use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::descendants::Cookie;
 use crate::reaper::Reaper;
@@ -30,6 +32,7 @@ pub(crate) type OutputTap = Arc<dyn Fn(crate::InstallationId, &str, &LogLine<'_>
 pub(crate) struct HostContext {
     pub(crate) data: PathBuf,
     pub(crate) limits: Limits,
+    pub(crate) package_limits: PackageLimits,
     /// [`Timeouts::spin`], where this process has processors enough for it.
     pub(crate) spin: Duration,
     pub(crate) timeouts: Timeouts,
@@ -51,6 +54,8 @@ pub(crate) struct HostContext {
     /// `None` where supervised plugins cannot run.
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
     pub(crate) addresses: Addresses,
+    /// Who tells plugins their configuration again.
+    pub(crate) settler: Settler,
     pub(crate) drain: Drain,
     /// Set once, when shutdown begins.
     pub(crate) shut_down: AtomicBool,

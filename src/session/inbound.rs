@@ -68,8 +68,8 @@ fn answer(
 ) -> Answer {
     let context = &shared.context;
     // The stored record, not the one from the start: its configuration may have changed since.
-    let record = match context.store.get(shared.id) {
-        Ok(Some(record)) => Arc::new(record),
+    let record = match shared.current_record() {
+        Ok(Some(record)) => record,
         Ok(None) => shared.record(),
         Err(error) => {
             log::error!("plugin {}: cannot read its record: {error}", shared.name);

@@ -19,6 +19,7 @@ pub(crate) mod handling;
 pub(crate) mod health;
 mod history;
 mod inbound;
+pub(crate) mod management;
 mod pending;
 mod rate;
 mod run;
@@ -95,6 +96,7 @@ impl Session {
             ward: context.reaper.new_ward(),
             name,
             record: RwLock::new(Arc::new(record)),
+            trial: RwLock::default(),
             state: StateCell::new(),
             counters: Arc::default(),
             workers,
@@ -349,7 +351,7 @@ impl Session {
         reason: &str,
     ) -> Result<StopReport> {
         let deadline = Deadline::after(timeout);
-        match self.request_stop(timeout)? {
+        match self.request_stop(timeout, code, reason)? {
             Stopping::Process(report) => {
                 report
                     .recv_deadline(deadline.instant())
@@ -373,8 +375,14 @@ impl Session {
         }
     }
 
-    /// Asks for the stop without waiting for it.
-    pub(crate) fn request_stop(&self, timeout: Duration) -> Result<Stopping> {
+    /// Asks for the stop without waiting for it. `code` and `reason` are what calls in flight are told,
+    /// and the reason why a connection ends.
+    pub(crate) fn request_stop(
+        &self,
+        timeout: Duration,
+        code: u16,
+        reason: &str,
+    ) -> Result<Stopping> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         if state.unloaded {
@@ -385,6 +393,7 @@ impl Session {
             PluginMode::Supervised => {
                 let (done, report) = bounded(1);
                 let grace = grace_within(shared.context.timeouts.stop_grace, timeout);
+                state.stop_reason = (code, reason.into());
                 shared
                     .context
                     .reaper

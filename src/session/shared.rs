@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(super) name: Arc<str>,
     pub(super) context: Arc<HostContext>,
     pub(super) record: RwLock<Arc<Record>>,
+    /// A record that counts instead of the stored one.
+    pub(super) trial: RwLock<Option<Arc<Record>>>,
     pub(super) state: StateCell,
     pub(super) counters: Arc<LiveCounters>,
     pub(super) workers: Workers,
@@ -58,11 +60,9 @@ impl Shared {
         self.record.read().clone()
     }
 
-    /// The record as it is stored now, which may have changed since the plugin was loaded; the one
-    /// known before if it is gone.
+    /// The record as it is to be taken from now on; the one known before if it is gone.
     pub(super) fn refreshed_record(&self) -> Result<Arc<Record>> {
-        if let Some(record) = self.context.store.get(self.id)? {
-            let record = Arc::new(record);
+        if let Some(record) = self.current_record()? {
             *self.record.write() = record.clone();
             return Ok(record);
         }

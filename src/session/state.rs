@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::history::RunHistory;
 use crate::auth::Secret;
 use crate::deadline::Deadline;
+use crate::duplex::close_code;
 use crate::error::{Error, Phase, Result, StartError};
 use crate::id::InstallationId;
 use crate::reaper::Run;
@@ -25,6 +26,8 @@ pub(crate) struct StateCell {
 pub(crate) struct State {
     pub(super) reported: ReportedState,
     pub(super) wanted: ActiveState,
+    /// The close code and the reason of the last requested stop.
+    pub(super) stop_reason: (u16, Arc<str>),
     pub(super) started_at: Option<SystemTime>,
     pub(super) message: Option<Arc<str>>,
     pub(super) details: Arc<Map<String, Value>>,
@@ -121,6 +124,7 @@ impl StateCell {
         let state = State {
             reported: ReportedState::Inactive,
             wanted: ActiveState::Inactive,
+            stop_reason: (close_code::NORMAL, "closed".into()),
             started_at: None,
             message: None,
             details: Arc::default(),

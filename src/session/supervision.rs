@@ -11,7 +11,6 @@ use super::history::{Aftermath, RunEnd};
 use super::shared::Shared;
 use super::state::State;
 use crate::auth::{self, SealedToken, Secret, Token};
-use crate::duplex::close_code;
 use crate::duplex::stdio::Stdio;
 use crate::error::{Disconnect, Error, Result, StartError, TokenError};
 use crate::id::InstallationId;
@@ -203,11 +202,8 @@ impl Charge for SupervisedCharge {
             Transition::Stopping => {
                 // What is in flight may still be answered. If not, this is why.
                 if let Some(connection) = &state.connection {
-                    let reason = "closed".into();
-                    connection.blame(Disconnect::ByHost {
-                        code: close_code::NORMAL,
-                        reason,
-                    });
+                    let (code, reason) = state.stop_reason.clone();
+                    connection.blame(Disconnect::ByHost { code, reason });
                 }
                 shared.drop_events();
                 // It is there already if the stop met the plugin's last crash.

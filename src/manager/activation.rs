@@ -1,0 +1,113 @@
+//! Starting and stopping, and storing what is wanted.
+
+use std::time::Duration;
+
+use super::{Installation, Manager, Shared};
+use crate::duplex::close_code;
+use crate::error::Result;
+use crate::id::InstallationId;
+use crate::session::Session;
+use crate::state::{ActiveState, ReportedState};
+
+impl Manager {
+    /// Has a plugin run, now and after each [`boot`](Self::boot), and waits until it does. It is judged
+    /// by this start: what was wrong before does not count. One that runs already stays as it is.
+    ///
+    /// # Blocking
+    /// At most `timeout` for the plugin, and at most
+    /// [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it. State changes
+    /// wake it.
+    ///
+    /// # Errors
+    /// Unless it is one of the first two, or the store's, the plugin is wanted active from now on.
+    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::Unsupported`](crate::Error::Unsupported) for an external plugin, which is always
+    ///   wanted active.
+    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
+    /// - [`Error::State`](crate::Error::State) or [`Error::Start`](crate::Error::Start), at once, when it
+    ///   has errored, with the reason; or was stopped meanwhile.
+    /// - [`Error::Timeout`](crate::Error::Timeout) with what it was still at; it goes on starting.
+    /// - Those of [`Host::load`](crate::Host::load), and the store's.
+    pub fn activate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
+        // Waited for when the operation is over: a stop must be able to come in between.
+        let session = self.shared.start(id)?;
+        session.wait_for(ReportedState::Active, timeout)?;
+        self.get(id)
+    }
+
+    /// As [`activate`](Self::activate), without waiting for the plugin.
+    ///
+    /// # Blocking
+    /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it.
+    ///
+    /// # Errors
+    /// Those of [`activate`](Self::activate) that do not concern the wait.
+    pub fn request_activation(&self, id: InstallationId) -> Result<Installation> {
+        self.shared.start(id)?;
+        self.get(id)
+    }
+
+    /// Has a plugin stop, and stay stopped after each [`boot`](Self::boot); waits until nothing of it
+    /// is left.
+    ///
+    /// # Blocking
+    /// At most `timeout` for the plugin, as [`Supervised::stop`](crate::Supervised::stop) does, and at
+    /// most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it. An update
+    /// that waits for its new version gives that up.
+    ///
+    /// # Errors
+    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::Unsupported`](crate::Error::Unsupported) for an external plugin: remove it, or replace
+    ///   its token.
+    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
+    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop) when
+    ///   something of it is left; it is wanted inactive all the same, and goes on being stopped.
+    /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
+    pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
+        let shared = &self.shared;
+        shared.end_wait(id);
+        let _operation = shared.begin(id, "deactivate")?;
+        let record = shared.supervised(id)?;
+        if record.active_state != ActiveState::Inactive {
+            let record = record.with_active_state(ActiveState::Inactive);
+            shared.store().put(record)?;
+        }
+        shared.failures.lock().remove(&id);
+        if let Some(session) = shared.host.session(id) {
+            session.stop_with(timeout, close_code::NORMAL, "closed")?;
+        }
+        shared.get(id)
+    }
+}
+
+impl Shared {
+    /// Stores that the plugin is wanted active, and asks for its start.
+    fn start(&self, id: InstallationId) -> Result<Session> {
+        let _operation = self.begin(id, "activate")?;
+        let record = self.supervised(id)?;
+        if record.active_state != ActiveState::Active {
+            self.store()
+                .put(record.with_active_state(ActiveState::Active))?;
+        }
+        self.failures.lock().remove(&id);
+        match self.host.session(id) {
+            Some(session) => {
+                session.set_active_state(ActiveState::Active)?;
+                Ok(session)
+            }
+            // Asks for the start as well.
+            None => self.host.load(id),
+        }
+    }
+
+    /// Has an update give up that waits for its new version.
+    pub(super) fn end_wait(&self, id: InstallationId) {
+        if self.operations.give_up(id)
+            && let Some(session) = self.host.session(id)
+        {
+            let timeout = self.context().timeouts.stop;
+            // That it stops is what the update waits for; its outcome is looked at there.
+            let _ = session.request_stop(timeout, close_code::NORMAL, "closed");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Starting all plugins that are wanted active, as a host does when it comes up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::{Manager, Shared};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, StartError};
+use crate::id::InstallationId;
+use crate::protocol::manifest::Transport;
+use crate::state::{ActiveState, PluginMode, ReportedState};
+use crate::store::Record;
+
+/// The stack of a thread that starts plugins and waits for them.
+const STACK: usize = 256 * 1024;
+
+/// What became of the plugins that are wanted active.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct BootReport {
+    /// Supervised plugins that are active.
+    pub active: Vec<InstallationId>,
+    /// Supervised plugins that were still starting; they go on.
+    pub starting: Vec<InstallationId>,
+    /// External plugins that may connect now.
+    pub awaited: Vec<InstallationId>,
+    /// Plugins that did not come up, and why. They show it as `errored`.
+    pub failed: Vec<(InstallationId, Error)>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+enum Outcome {
+    Active,
+    Starting,
+    Awaited,
+    Failed(Error),
+}
+
+impl Manager {
+    /// Starts every plugin that is wanted active, a few at once
+    /// ([`boot_parallel`](super::ManagerSettings::boot_parallel)), and lets external ones connect. None
+    /// keeps another one from being started: one that fails is in the report, and one that takes long
+    /// makes room for the next ([`boot_patience`](super::ManagerSettings::boot_patience)).
+    ///
+    /// What plugins connect to must be there first: a [listener](crate::Host::listen), or
+    /// [`rpc_base_url`](crate::HostBuilder::rpc_base_url).
+    ///
+    /// # Blocking
+    /// Until each has come up or failed, at most `timeout`, and for the store. After `timeout` those
+    /// that are left are started all the same, without waiting for any. State changes wake it.
+    ///
+    /// # Errors
+    /// - [`Error::Start`] with [`StartError::NoAddress`] before anything is started: there are plugins
+    ///   that have nothing to connect to.
+    /// - [`Error::ShutDown`], or the store's.
+    pub fn boot(&self, timeout: Duration) -> Result<BootReport> {
+        let began = Instant::now();
+        let deadline = Deadline::after(timeout);
+        let shared = &self.shared;
+        if shared.context().is_shut_down() {
+            return Err(Error::ShutDown);
+        }
+        let mut records = shared.store().list()?;
+        records.retain(|record| record.active_state == ActiveState::Active);
+        let connects = |record: &Record| {
+            record.mode() == PluginMode::Supervised
+                && record.manifest.transport == Transport::WebSocket
+        };
+        if records.iter().any(connects) && shared.context().addresses.base_url().is_none() {
+            return Err(StartError::NoAddress.into());
+        }
+        let mut report = shared.boot_all(&records, deadline);
+        report.took = began.elapsed();
+        Ok(report)
+    }
+}
+
+impl Shared {
+    fn boot_all(self: &Arc<Self>, records: &[Record], deadline: Deadline) -> BootReport {
+        let (jobs, waiting) = unbounded();
+        for record in records {
+            // There is room for any number.
+            let _ = jobs.send((record.id, record.mode()));
+        }
+        drop(jobs);
+        let (done, outcomes) = bounded(records.len().max(1));
+        // One of them is the caller's own thread.
+        let more = self
+            .settings
+            .boot_parallel
+            .min(records.len())
+            .saturating_sub(1);
+        for number in 0..more {
+            let (shared, waiting, done) = (self.clone(), waiting.clone(), done.clone());
+            let started =
+                self.context()
+                    .threads
+                    .spawn(&format!("boot-{number}"), STACK, move || {
+                        shared.boot_some(&waiting, &done, deadline);
+                    });
+            if let Err(error) = started {
+                log::warn!("starting fewer plugins at once: {error}");
+                break;
+            }
+        }
+        self.boot_some(&waiting, &done, deadline);
+        drop(done);
+        let mut report = BootReport::default();
+        for (id, outcome) in outcomes {
+            match outcome {
+                Outcome::Active => report.active.push(id),
+                Outcome::Starting => report.starting.push(id),
+                Outcome::Awaited => report.awaited.push(id),
+                Outcome::Failed(error) => report.failed.push((id, error)),
+            }
+        }
+        for ids in [
+            &mut report.active,
+            &mut report.starting,
+            &mut report.awaited,
+        ] {
+            ids.sort_unstable();
+        }
+        report.failed.sort_unstable_by_key(|(id, _)| *id);
+        report
+    }
+
+    /// Starts plugins until none is left.
+    fn boot_some(
+        &self,
+        waiting: &Receiver<(InstallationId, PluginMode)>,
+        done: &Sender<(InstallationId, Outcome)>,
+        deadline: Deadline,
+    ) {
+        for (id, mode) in waiting {
+            let outcome = self.boot_one(id, mode, deadline);
+            if let Outcome::Failed(error) = &outcome {
+                log::error!("plugin {id}: did not come up: {error}");
+            }
+            // There is room for all.
+            let _ = done.send((id, outcome));
+        }
+    }
+
+    fn boot_one(&self, id: InstallationId, mode: PluginMode, deadline: Deadline) -> Outcome {
+        let session = match self.host.load(id) {
+            Ok(session) => session,
+            Err(error) => {
+                self.failures.lock().insert(id, error.to_string().into());
+                return Outcome::Failed(error);
+            }
+        };
+        self.failures.lock().remove(&id);
+        if mode == PluginMode::External {
+            return Outcome::Awaited;
+        }
+        let patience = self.settings.boot_patience.min(deadline.remaining());
+        match session.wait_for(ReportedState::Active, patience) {
+            Ok(()) => Outcome::Active,
+            Err(error) if error.is_timeout() => Outcome::Starting,
+            Err(error) => Outcome::Failed(error),
+        }
+    }
+}

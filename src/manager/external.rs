@@ -1,0 +1,157 @@
+//! External plugins: installing one, another manifest, another token.
+
+use super::{Installation, Manager, Shared};
+use crate::auth::{ExternalCredential, ExternalToken};
+use crate::deadline::Deadline;
+use crate::duplex::close_code;
+use crate::error::{Error, Result};
+use crate::id::InstallationId;
+use crate::protocol::manifest::Manifest;
+use crate::store::{PluginKind, Record};
+
+/// An external plugin that was just installed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InstalledExternal {
+    /// The plugin.
+    pub installation: Installation,
+    /// What it connects with. Unless
+    /// [`keep_external_tokens`](super::ManagerSettings::keep_external_tokens) is set this is the only
+    /// time that it is to be had.
+    pub token: ExternalToken,
+}
+
+impl Manager {
+    /// Installs a plugin that somebody else runs, and loads it, so that it may connect.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
+    ///
+    /// # Errors
+    /// Nothing is left of it then.
+    /// - [`Error::Manifest`] with all that is wrong with it.
+    /// - [`Error::Operation`]: the limit on installations.
+    /// - [`Error::Token`]: the system gives no random bytes.
+    /// - Those of [`Host::load`](crate::Host::load), and the store's.
+    pub fn install_external(&self, manifest: Manifest) -> Result<InstalledExternal> {
+        let shared = &self.shared;
+        check(&manifest)?;
+        let _admitted = shared.admit(1, None)?;
+        let mut record = Record::external(manifest)?;
+        let token = shared.renew_token(&mut record)?;
+        let id = record.id;
+        let _operation = shared.begin(id, "install_external")?;
+        shared.store().put(record.clone())?;
+        if let Err(error) = shared.host.load(id) {
+            shared.store().delete(id)?;
+            return Err(error);
+        }
+        log::info!("plugin {}: installed as {id}", record.manifest.id);
+        Ok(InstalledExternal {
+            installation: shared.view(record),
+            token,
+        })
+    }
+
+    /// Replaces the manifest of an external plugin. Its connection, if there is one, is ended with the
+    /// advice to come back (close code 1012); from then on the new one counts. Its token stays.
+    ///
+    /// # Blocking
+    /// For the store, for other operations on it, and until the connection is closed, at most the host's
+    /// stop timeout.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    /// - [`Error::NotInstalled`].
+    /// - [`Error::Unsupported`] for a supervised plugin, whose manifest is in its package.
+    /// - [`Error::Manifest`] with all that is wrong with it.
+    /// - [`Error::Operation`]: another operation on it is under way.
+    /// - The store's.
+    pub fn update_manifest(&self, id: InstallationId, manifest: Manifest) -> Result<Installation> {
+        let shared = &self.shared;
+        check(&manifest)?;
+        let _operation = shared.begin(id, "update_manifest")?;
+        let mut record = shared.external(id)?;
+        let renamed = record.manifest.id != manifest.id;
+        record.manifest = manifest;
+        record.damage = None;
+        shared.store().put(record.clone())?;
+        let reason = "manifest updated";
+        if renamed {
+            // A session has its name for life.
+            shared.host.unload_with(id, close_code::RESTART, reason)?;
+        } else {
+            shared.drop_connection(id, close_code::RESTART, reason);
+        }
+        shared.load_external(id);
+        Ok(shared.view(record))
+    }
+
+    /// Replaces the token of an external plugin. The old one counts no more from then on: the connection
+    /// that was made with it, if there is one, is ended for good (close code 1008 `token rotated`).
+    ///
+    /// # Blocking
+    /// As [`update_manifest`](Self::update_manifest).
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    /// - [`Error::NotInstalled`].
+    /// - [`Error::Unsupported`] for a supervised plugin, which gets a new token at each start.
+    /// - [`Error::Token`]: the system gives no random bytes.
+    /// - [`Error::Operation`]: another operation on it is under way.
+    /// - The store's.
+    pub fn rotate_token(&self, id: InstallationId) -> Result<ExternalToken> {
+        let shared = &self.shared;
+        let _operation = shared.begin(id, "rotate_token")?;
+        let mut record = shared.external(id)?;
+        let token = shared.renew_token(&mut record)?;
+        shared.store().put(record)?;
+        shared.drop_connection(id, close_code::POLICY_VIOLATION, "token rotated");
+        shared.load_external(id);
+        Ok(token)
+    }
+}
+
+fn check(manifest: &Manifest) -> Result<()> {
+    let problems = manifest.problems();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(crate::error::ManifestError::Invalid { problems }.into())
+    }
+}
+
+impl Shared {
+    /// Gives the record a new token, and the token.
+    fn renew_token(&self, record: &mut Record) -> Result<ExternalToken> {
+        let token = ExternalToken::generate()?;
+        let credential = ExternalCredential::new(token.clone());
+        record.kind = PluginKind::External(if self.settings.keep_external_tokens {
+            credential
+        } else {
+            credential.without_token()
+        });
+        Ok(token)
+    }
+
+    fn drop_connection(&self, id: InstallationId, code: u16, reason: &str) {
+        if let Some(session) = self.host.session(id) {
+            let deadline = Deadline::after(self.context().timeouts.stop);
+            session.drop_connection(code, reason, deadline);
+        }
+    }
+
+    /// Loads a plugin that should be: what it needed is stored already, so that this is not what the
+    /// operation fails with.
+    fn load_external(&self, id: InstallationId) {
+        match self.host.load(id) {
+            Ok(_) => drop(self.failures.lock().remove(&id)),
+            Err(error) => self.failed_to_load(id, &error),
+        }
+    }
+
+    pub(super) fn failed_to_load(&self, id: InstallationId, error: &Error) {
+        log::error!("plugin {id}: cannot be loaded: {error}");
+        self.failures.lock().insert(id, error.to_string().into());
+    }
+}

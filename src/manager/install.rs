@@ -1,0 +1,116 @@
+//! Installing: a plugin from a package comes to be. External ones are in `external`.
+
+use super::intake::Intake;
+use super::journal::Undertaking;
+use super::source::PackageSource;
+use super::{Installation, Manager, Shared};
+use crate::deadline::Deadline;
+use crate::error::Result;
+use crate::fault;
+use crate::package::{self, Archive, ArchiveContent};
+use crate::store::{Record, Source};
+
+impl Manager {
+    /// Installs a plugin from a package: receives, checks and unpacks it. It is inactive then; the same
+    /// plugin may be installed more than once.
+    ///
+    /// # Blocking
+    /// At most [`install_timeout`](super::ManagerSettings::install_timeout), and for the reader or the
+    /// disk beyond that, if those do not answer.
+    ///
+    /// # Errors
+    /// Nothing is left of it then.
+    /// - [`Error::Package`](crate::Error::Package): it is no package, or breaks a limit of
+    ///   [`PackageLimits`](package::PackageLimits).
+    /// - [`Error::Manifest`](crate::Error::Manifest), with all that is wrong.
+    /// - [`Error::Operation`](crate::Error::Operation): a limit of
+    ///   [`ManagerSettings`](super::ManagerSettings), or another SHA-256 than expected.
+    /// - [`Error::Disabled`](crate::Error::Disabled), [`Error::Unsupported`](crate::Error::Unsupported):
+    ///   the runtime provider runs no packages.
+    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Install`](crate::error::Phase::Install).
+    /// - [`Error::Io`](crate::Error::Io), the store's, or [`Error::ShutDown`](crate::Error::ShutDown).
+    pub fn install(&self, source: PackageSource<'_>) -> Result<Installation> {
+        let shared = &self.shared;
+        shared.check_runtime()?;
+        let deadline = Deadline::after(shared.settings.install_timeout);
+        let intake = shared.receive(source, deadline)?;
+        let _admitted = shared.admit(1, Some(&intake.archive))?;
+        let Intake {
+            archive, manifest, ..
+        } = &intake;
+        let record = Record::supervised(
+            manifest.clone(),
+            Source::Stored {
+                sha256: archive.sha256().to_owned(),
+                size: archive.size(),
+            },
+        );
+        let _operation = shared.begin(record.id, "install")?;
+        let note = shared.note(record.id, &Undertaking::Install)?;
+        let installed = shared.place(&record, archive, deadline);
+        if installed.is_err() {
+            // What cannot be removed now is removed after the next start.
+            match package::remove_installation(&shared.folder(record.id), false) {
+                Ok(()) => note.done(),
+                Err(error) => log::warn!("plugin {}: {error}", record.manifest.id),
+            }
+            shared.try_collect_archives();
+        } else {
+            note.done();
+        }
+        installed?;
+        log::info!("plugin {}: installed as {}", record.manifest.id, record.id);
+        Ok(shared.view(record))
+    }
+
+    /// The package that a plugin was installed from, byte for byte.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
+    ///
+    /// # Errors
+    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::Unsupported`](crate::Error::Unsupported): it is external, or not installed from a
+    ///   package.
+    /// - [`Error::Store`](crate::Error::Store): the archive is missing; or what else the store says.
+    pub fn package(&self, id: crate::InstallationId) -> Result<ArchiveContent> {
+        let shared = &self.shared;
+        let record = shared.supervised(id)?;
+        let Some(sha256) = record.stored_archive() else {
+            return Err(crate::Error::Unsupported(
+                "the plugin was not installed from a package",
+            ));
+        };
+        shared.store().get_archive(sha256)?.ok_or_else(|| {
+            let sha256 = sha256.into();
+            let problem = "missing";
+            crate::error::StoreError::Archive { sha256, problem }.into()
+        })
+    }
+}
+
+impl Shared {
+    /// Unpacks the archive of a new plugin, and stores it and the record.
+    fn place(&self, record: &Record, archive: &Archive, deadline: Deadline) -> Result<()> {
+        let id = record.id;
+        let cancel = || deadline.has_passed() || self.context().is_shut_down();
+        fault::point(fault::RECEIVED, id);
+        let limits = &self.context().package_limits;
+        package::unpack(
+            archive,
+            &self.folder(id),
+            &record.manifest.command,
+            limits,
+            &cancel,
+        )
+        .map_err(|error| self.too_late(error.into(), &cancel))?;
+        fault::point(fault::UNPACKED, id);
+        // Until a record names it, nobody may take the archive for one that is not needed.
+        let _storing = self.archives.read();
+        self.store().put_archive(archive)?;
+        fault::point(fault::ARCHIVED, id);
+        self.store().put(record.clone())?;
+        fault::point(fault::RECORDED, id);
+        Ok(())
+    }
+}

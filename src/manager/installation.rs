@@ -1,0 +1,123 @@
+//! `Installation`: an installed plugin as the manager shows it: its record, and how it is.
+
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use super::{Manager, Shared};
+use crate::error::{Error, Result};
+use crate::id::InstallationId;
+use crate::state::ReportedState;
+use crate::store::Record;
+
+/// An installed plugin: what is stored, and how it is right now.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Installation {
+    /// What is stored.
+    pub record: Record,
+    /// How it is.
+    pub status: Status,
+}
+
+/// How an installed plugin is right now.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Status {
+    /// What it is in; `inactive` when it is not loaded, `errored` when its record is damaged.
+    pub state: ReportedState,
+    /// Active since then; in any other state, when the wanted state last changed (protocol file's
+    /// companion on the HTTP API, section 2).
+    pub since: SystemTime,
+    /// What is wrong, or went wrong last.
+    pub message: Option<String>,
+    /// What is known about that; see [`Session::error_details`](crate::Session::error_details).
+    pub details: Map<String, Value>,
+}
+
+impl Installation {
+    /// The host's id for it.
+    pub fn id(&self) -> InstallationId {
+        self.record.id
+    }
+}
+
+impl Manager {
+    /// An installed plugin.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], or the store's.
+    pub fn get(&self, id: InstallationId) -> Result<Installation> {
+        self.shared.get(id)
+    }
+
+    /// All installed plugins, the oldest first; those with damaged records too.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn list(&self) -> Result<Vec<Installation>> {
+        let records = self.shared.store().list()?;
+        Ok(records
+            .into_iter()
+            .map(|record| self.shared.view(record))
+            .collect())
+    }
+}
+
+impl Shared {
+    pub(super) fn get(&self, id: InstallationId) -> Result<Installation> {
+        Ok(self.view(self.record(id)?))
+    }
+
+    pub(super) fn record(&self, id: InstallationId) -> Result<Record> {
+        self.store().get(id)?.ok_or(Error::NotInstalled(id))
+    }
+
+    /// How the plugin of this record is.
+    pub(super) fn view(&self, record: Record) -> Installation {
+        let changed = record.active_state_changed_at;
+        let status = match self.host.session(record.id) {
+            Some(session) => {
+                let now = session.snapshot();
+                let since = match now.state {
+                    ReportedState::Active => now.started_at.unwrap_or(changed),
+                    _ => changed,
+                };
+                Status {
+                    state: now.state,
+                    since,
+                    message: now.message.as_deref().map(str::to_owned),
+                    details: Map::clone(&now.details),
+                }
+            }
+            None => self.unloaded_status(&record),
+        };
+        Installation { record, status }
+    }
+
+    fn unloaded_status(&self, record: &Record) -> Status {
+        let message = match &record.damage {
+            Some(problem) => Some(format!("its record is damaged: {problem}")),
+            None => self
+                .failures
+                .lock()
+                .get(&record.id)
+                .map(ToString::to_string),
+        };
+        Status {
+            state: match message {
+                Some(_) => ReportedState::Errored,
+                None => ReportedState::Inactive,
+            },
+            since: record.active_state_changed_at,
+            message,
+            details: Map::new(),
+        }
+    }
+}

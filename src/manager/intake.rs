@@ -1,0 +1,89 @@
+//! `Intake`: a package that has been received and found good, and is not installed yet.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::Shared;
+use super::source::{Origin, PackageSource};
+use crate::deadline::Deadline;
+use crate::error::{Error, OperationError, PackageError, Phase, Result};
+use crate::package::{Archive, ArchiveContent, Spool};
+use crate::protocol::manifest::Manifest;
+
+/// Where packages are while they are being received, below the data folder.
+pub(super) const FOLDER: &str = "incoming";
+
+/// A package that has been received and found good.
+pub(super) struct Intake {
+    pub(super) archive: Archive,
+    pub(super) manifest: Manifest,
+    /// What the archive is read from; removed with this.
+    _spool: Option<Spool>,
+}
+
+impl Shared {
+    /// Receives a package and checks all that can be checked without unpacking it.
+    pub(super) fn receive(&self, source: PackageSource<'_>, deadline: Deadline) -> Result<Intake> {
+        let limits = &self.context().package_limits;
+        let cancel = || deadline.has_passed() || self.context().is_shut_down();
+        let spool = |reader: &mut dyn std::io::Read| {
+            let folder = self.context().data.join(FOLDER);
+            Spool::receive(&folder, reader, limits.archive_size, &cancel)
+                .map_err(|error| self.too_late(error.into(), &cancel))
+        };
+        let (content, spool) = match source.origin {
+            Origin::Bytes(bytes) => (ArchiveContent::Memory(bytes), None),
+            Origin::Reader(mut reader) => with_content(spool(&mut reader)?),
+            Origin::File(path) => with_content(spool(&mut open(&path)?)?),
+        };
+        let archive = Archive::from_content(content, limits, &cancel)
+            .map_err(|error| self.too_late(error.into(), &cancel))?;
+        if let Some(expected) = source.sha256
+            && *expected != *archive.sha256()
+        {
+            let found = archive.sha256().into();
+            return Err(OperationError::OtherArchive { found, expected }.into());
+        }
+        let manifest = Manifest::parse(archive.manifest_bytes())?;
+        Ok(Intake {
+            archive,
+            manifest,
+            _spool: spool,
+        })
+    }
+
+    /// What was cancelled because the time was over says so.
+    pub(super) fn too_late(&self, error: Error, cancelled: &dyn Fn() -> bool) -> Error {
+        match error {
+            _ if self.context().is_shut_down() => Error::ShutDown,
+            Error::Package(package)
+                if matches!(*package, PackageError::Cancelled) && cancelled() =>
+            {
+                Error::timeout(Phase::Install, self.settings.install_timeout)
+            }
+            other => other,
+        }
+    }
+}
+
+fn with_content(spool: Spool) -> (ArchiveContent, Option<Spool>) {
+    (spool.content(), Some(spool))
+}
+
+fn open(path: &Path) -> Result<std::fs::File> {
+    let failed = |error| Error::io(format!("open package {}", path.display()), error);
+    // Opening a named pipe would wait for somebody who writes to it.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_file() {
+        Ok(file)
+    } else {
+        Err(failed(std::io::Error::other("not a regular file")))
+    }
+}

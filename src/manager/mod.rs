@@ -1,0 +1,258 @@
+//! The manager: operations on installations, over a host and its store. Each happens wholly or not at
+//! all, also when the process is killed in the middle.
+//!
+//! What lives here: installing, updating, activating, configuring, removing, starting at boot, and
+//! cleaning up after a crash. What does not: running plugins (`session`, `reaper`), archives and what
+//! is unpacked of them (`package`), and keeping records (`store`).
+//!
+//! | file | operations |
+//! | --- | --- |
+//! | `source`, `intake` | where a package comes from, and receiving it |
+//! | `install`, `removal` | a plugin comes and goes |
+//! | `update` | another version in the place of one |
+//! | `external` | manifest and token of an external plugin |
+//! | `activation`, `boot` | starting and stopping |
+//! | `configuration` | what the plugin is told and what is stored |
+//! | `journal` | what is under way on disk, so that a crash can be cleaned up after |
+//! | `operations`, `admission` | one at a time on each installation; limits on all |
+//!
+//! Locks: which operations are under way, and which limits they will reach, for an instant each. One
+//! lock is held over I/O, and never waited for by more than those who want to remove archives that
+//! nobody names: they try it and leave it for later.
+
+mod activation;
+mod admission;
+mod boot;
+mod configuration;
+mod external;
+mod install;
+mod installation;
+mod intake;
+mod journal;
+mod operations;
+mod removal;
+mod settings;
+mod source;
+mod update;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use boot::BootReport;
+pub use configuration::ConfigureMode;
+pub use external::InstalledExternal;
+pub use installation::{Installation, Status};
+pub use removal::{Remainder, Removed};
+pub use settings::ManagerSettings;
+pub use source::PackageSource;
+pub use update::{Update, UpdateOptions};
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::id::InstallationId;
+use crate::runtime::{self, RuntimeProvider};
+use crate::session::context::HostContext;
+use crate::session::management::Settles;
+use crate::state::PluginMode;
+use crate::store::{Record, Store};
+use admission::Admission;
+use operations::{Operation, Operations};
+
+/// Installs plugins and keeps them: the layer between an embedder, or an administrator, and a host.
+/// Cloning gives another handle to the same one. It keeps its host from being dropped.
+///
+/// Operations on one installation come one after the other, those on different ones do not wait for
+/// each other. Of an operation that failed, or that a crash cut short, nothing is left; one that was
+/// reported done survives a crash, as far as the store's records do.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use plugin_runner::store::SqliteStore;
+/// use plugin_runner::{Host, Manager, PackageSource};
+///
+/// # fn main() -> plugin_runner::Result<()> {
+/// let store = Arc::new(SqliteStore::open("data")?);
+/// let host = Host::builder().data_folder("data").store(store).build()?;
+/// let _listener = host.listen("127.0.0.1:0")?;
+/// let manager = Manager::new(host)?;
+/// manager.boot(Duration::from_secs(60))?;
+///
+/// let plugin = manager.install(PackageSource::file("fire-bot.zip"))?;
+/// let plugin = manager.activate(plugin.id(), Duration::from_secs(60))?;
+/// println!("{} is {}", plugin.record.manifest.name, plugin.status.state);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Manager {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    host: Host,
+    settings: ManagerSettings,
+    operations: Operations,
+    admission: Admission,
+    /// Read by those who store an archive until a record names it, written by who removes archives
+    /// that none names.
+    archives: RwLock<()>,
+    /// Why plugins are not loaded that should be.
+    failures: Mutex<HashMap<InstallationId, Arc<str>>>,
+}
+
+impl Manager {
+    /// A manager of this host's plugins, with the default settings; cleans up what operations have
+    /// left that a crash cut short. A host has one manager at a time.
+    ///
+    /// # Blocking
+    /// For the store and the disk.
+    ///
+    /// # Errors
+    /// - [`Error::Unsupported`] when the host has a manager already.
+    /// - The store's.
+    ///
+    /// What cannot be cleaned up is logged, and tried again by the next manager.
+    pub fn new(host: Host) -> Result<Self> {
+        Self::with_settings(host, ManagerSettings::default())
+    }
+
+    /// As [`new`](Self::new), with other settings.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), and [`Error::Setting`] with the one that cannot work.
+    pub fn with_settings(host: Host, settings: ManagerSettings) -> Result<Self> {
+        settings.validate()?;
+        host.shared().context.settler.take()?;
+        // From here on dropping it makes room for another one.
+        let shared = Arc::new(Shared {
+            host,
+            settings,
+            operations: Operations::default(),
+            admission: Admission::default(),
+            archives: RwLock::new(()),
+            failures: Mutex::default(),
+        });
+        let settler = Settler(Arc::downgrade(&shared));
+        shared.context().settler.set(Arc::new(settler));
+        shared.clean_up()?;
+        Ok(Self { shared })
+    }
+
+    /// The host whose plugins these are.
+    pub fn host(&self) -> &Host {
+        &self.shared.host
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &ManagerSettings {
+        &self.shared.settings
+    }
+}
+
+impl Shared {
+    fn context(&self) -> &Arc<HostContext> {
+        &self.host.shared().context
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.context().store
+    }
+
+    /// Begins an operation on an installation.
+    fn begin(&self, id: InstallationId, name: &'static str) -> Result<Operation<'_>> {
+        if self.context().is_shut_down() {
+            return Err(Error::ShutDown);
+        }
+        self.operations.begin(id, name, self.settings.busy_timeout)
+    }
+
+    /// The record of a plugin that the host runs.
+    fn supervised(&self, id: InstallationId) -> Result<Record> {
+        let record = self.record(id)?;
+        match record.mode() {
+            PluginMode::Supervised => Ok(record),
+            PluginMode::External => Err(Error::Unsupported(
+                "not possible with an external plugin, which the host does not run",
+            )),
+        }
+    }
+
+    /// The record of a plugin that connects in.
+    fn external(&self, id: InstallationId) -> Result<Record> {
+        let record = self.record(id)?;
+        match record.mode() {
+            PluginMode::External => Ok(record),
+            PluginMode::Supervised => Err(Error::Unsupported(
+                "only possible with an external plugin, and the host runs this one",
+            )),
+        }
+    }
+
+    /// Whether this host runs plugins from packages.
+    fn check_runtime(&self) -> Result<()> {
+        match self.context().provider {
+            RuntimeProvider::Local => Ok(()),
+            provider => Err(runtime::unavailable(provider)),
+        }
+    }
+
+    /// The folder of an installation, which need not be there.
+    fn folder(&self, id: InstallationId) -> PathBuf {
+        self.context().data.join(id.to_string())
+    }
+
+    /// Removes archives that no record names. Left for later when one is being stored right now.
+    fn collect_archives(&self) -> Result<()> {
+        let Some(_collecting) = self.archives.try_write() else {
+            return Ok(());
+        };
+        let store = self.store();
+        let records = store.list()?;
+        let named: HashSet<&str> = records.iter().filter_map(Record::stored_archive).collect();
+        for archive in store.list_archives()? {
+            if !named.contains(&*archive.sha256) {
+                store.delete_archive(&archive.sha256)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`collect_archives`](Self::collect_archives), at the end of an operation that is done whether
+    /// this succeeds or not.
+    fn try_collect_archives(&self) {
+        if let Err(error) = self.collect_archives() {
+            log::warn!("cannot remove archives that no plugin needs: {error}; left for later");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.context().settler.leave();
+    }
+}
+
+/// Hears of plugins that are to be told their configuration again.
+struct Settler(Weak<Shared>);
+
+impl Settles for Settler {
+    fn settle(&self, id: InstallationId) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.settle(id);
+        }
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager")
+            .field("host", &self.shared.host)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! `Operations`: which operation is under way on which installation, so that those on one installation
+//! come one after the other and those on different ones do not wait for each other.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::deadline::Deadline;
+use crate::error::{OperationError, Result};
+use crate::id::InstallationId;
+
+/// All operations that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    running: Mutex<HashMap<InstallationId, Running>>,
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct Running {
+    name: &'static str,
+    /// It only waits for the plugin, and may be told to give up.
+    waits: bool,
+    given_up: bool,
+}
+
+/// The right to work on one installation. Dropping it lets the next operation begin.
+#[derive(Debug)]
+pub(super) struct Operation<'a> {
+    operations: &'a Operations,
+    id: InstallationId,
+}
+
+impl Operations {
+    /// Begins an operation, when those before it have ended; waits at most `limit` for that.
+    ///
+    /// # Errors
+    /// [`OperationError::Busy`].
+    pub(super) fn begin(
+        &self,
+        id: InstallationId,
+        name: &'static str,
+        limit: Duration,
+    ) -> Result<Operation<'_>> {
+        let deadline = Deadline::after(limit);
+        let mut running = self.running.lock();
+        while let Some(other) = running.get(&id).map(|other| other.name) {
+            let waited = self.ended.wait_until(&mut running, deadline.instant());
+            if waited.timed_out() && running.contains_key(&id) {
+                return Err(OperationError::Busy {
+                    running: other,
+                    limit,
+                }
+                .into());
+            }
+        }
+        let new = Running {
+            name,
+            waits: false,
+            given_up: false,
+        };
+        running.insert(id, new);
+        Ok(Operation {
+            operations: self,
+            id,
+        })
+    }
+
+    /// Tells an operation that only waits for its plugin to give up; gives whether there is one. It
+    /// does so as soon as the plugin's state changes.
+    pub(super) fn give_up(&self, id: InstallationId) -> bool {
+        let mut running = self.running.lock();
+        match running.get_mut(&id) {
+            Some(other) if other.waits => {
+                other.given_up = true;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Operation<'_> {
+    /// From now on, or until now, it only waits for the plugin.
+    pub(super) fn set_waits(&self, waits: bool) {
+        if let Some(own) = self.operations.running.lock().get_mut(&self.id) {
+            own.waits = waits;
+        }
+    }
+
+    /// Whether it was told to give up.
+    pub(super) fn is_given_up(&self) -> bool {
+        let running = self.operations.running.lock();
+        running.get(&self.id).is_some_and(|own| own.given_up)
+    }
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        self.operations.running.lock().remove(&self.id);
+        self.operations.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::error::Error;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn operations_on_one_installation_come_one_after_the_other() {
+        let operations = Operations::default();
+        let (one, other) = (InstallationId::generate(), InstallationId::generate());
+        let first = operations.begin(one, "first", LONG).unwrap();
+        // On another one nobody waits.
+        drop(
+            operations
+                .begin(other, "elsewhere", Duration::ZERO)
+                .unwrap(),
+        );
+        let busy = operations.begin(one, "second", Duration::ZERO).unwrap_err();
+        assert!(busy.is_retryable());
+        let Error::Operation(busy) = busy else {
+            panic!("{busy}");
+        };
+        assert!(
+            matches!(
+                *busy,
+                OperationError::Busy {
+                    running: "first",
+                    ..
+                }
+            ),
+            "{busy}"
+        );
+        thread::scope(|scope| {
+            let second = scope.spawn(|| operations.begin(one, "second", LONG).map(drop));
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
+        assert!(operations.running.lock().is_empty());
+    }
+
+    #[test]
+    fn only_one_that_waits_is_told_to_give_up() {
+        let operations = Operations::default();
+        let id = InstallationId::generate();
+        assert!(!operations.give_up(id));
+        let operation = operations.begin(id, "update", LONG).unwrap();
+        assert!(!operations.give_up(id));
+        assert!(!operation.is_given_up());
+        operation.set_waits(true);
+        assert!(operations.give_up(id));
+        assert!(operation.is_given_up());
+    }
+}

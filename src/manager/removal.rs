@@ -1,0 +1,93 @@
+//! Removing: a plugin goes, with what it had or without.
+
+use std::path::PathBuf;
+
+use super::Manager;
+use super::journal::Undertaking;
+use crate::duplex::close_code;
+use crate::error::Result;
+use crate::fault;
+use crate::id::InstallationId;
+use crate::package;
+
+const REASON: &str = "removed";
+
+/// What is to remain of a plugin that is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remainder {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What it wrote to its data folder, and its log.
+    DataAndLogs,
+}
+
+/// What came of removing a plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removed {
+    /// The folder with what was to remain, if there is any.
+    pub remains: Option<PathBuf>,
+    /// Why files are left that should not be; they go when the next manager is made.
+    pub left: Option<String>,
+}
+
+impl Manager {
+    /// Removes a plugin: stops it, or tells it to go away for good (close code 1008 `removed`), and
+    /// deletes its record, its archive and its files. What may remain is the administrator's choice.
+    ///
+    /// # Blocking
+    /// For other operations on it, at most
+    /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for its stop, at most the host's stop
+    /// timeout; and for the disk. An update that waits for its new version gives that up.
+    ///
+    /// # Errors
+    /// Then it stays installed.
+    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::Timeout`](crate::Error::Timeout) when it could not be stopped in time.
+    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
+    /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
+    pub fn remove(&self, id: InstallationId, remainder: Remainder) -> Result<Removed> {
+        let shared = &self.shared;
+        shared.end_wait(id);
+        let _operation = shared.begin(id, "remove")?;
+        let record = shared.record(id)?;
+        let unload = || {
+            let host = &shared.host;
+            host.unload_with(id, close_code::POLICY_VIOLATION, REASON)
+        };
+        unload()?;
+        let keep_data = remainder == Remainder::DataAndLogs;
+        let note = shared.note(id, &Undertaking::Remove { keep_data })?;
+        fault::point(fault::UNLOADED, id);
+        if let Err(error) = shared.store().delete(id) {
+            note.done();
+            return Err(error);
+        }
+        fault::point(fault::UNRECORDED, id);
+        shared.failures.lock().remove(&id);
+        // Somebody may have loaded it once more meanwhile; from now on nobody can.
+        if let Err(error) = unload() {
+            log::warn!("plugin {}: {error}", record.manifest.id);
+        }
+        let root = shared.folder(id);
+        let removed = package::remove_installation(&root, keep_data);
+        shared.try_collect_archives();
+        let left = match removed {
+            Ok(()) => {
+                note.done();
+                None
+            }
+            Err(error) => {
+                log::warn!("plugin {}: removed, but {error}", record.manifest.id);
+                Some(error.to_string())
+            }
+        };
+        log::info!("plugin {}: removed ({id})", record.manifest.id);
+        Ok(Removed {
+            remains: (keep_data && root.is_dir()).then_some(root),
+            left,
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! Settings of a manager. No behaviour but the check that they can work.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::package::CarryOverLimits;
+use crate::settings::settings;
+
+const GIB: u64 = 1024 * 1024 * 1024;
+
+settings! {
+    /// Every bound and every time of a [`Manager`](crate::Manager).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use plugin_runner::{Host, Manager, ManagerSettings};
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// let settings = ManagerSettings::default()
+    ///     .with_installations(50)
+    ///     .with_activate_timeout(Duration::from_secs(60));
+    /// let manager = Manager::with_settings(Host::builder().build()?, settings)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub struct ManagerSettings {
+        /// How many plugins may be installed. Default 10,000.
+        installations, with_installations: usize = 10_000;
+        /// Bytes of all archives in the store together. Default 20 GiB.
+        archive_bytes, with_archive_bytes: u64 = 20 * GIB;
+        /// For receiving, checking and unpacking a package. Default 5 min.
+        install_timeout, with_install_timeout: Duration = Duration::from_secs(300);
+        /// How long an operation waits for another one on the same installation. Default 30 s.
+        busy_timeout, with_busy_timeout: Duration = Duration::from_secs(30);
+        /// Until the new version of a plugin that is updated while it is wanted active must be active,
+        /// and until the one before must be so again. Default 5 min, because real plugins compile
+        /// themselves at their first start.
+        activate_timeout, with_activate_timeout: Duration = Duration::from_secs(300);
+        /// For the plugin's answer to a proposed configuration. Default 30 s (protocol file, section 12).
+        configure_timeout, with_configure_timeout: Duration = Duration::from_secs(30);
+        /// How many plugins are starting at once at [`boot`](crate::Manager::boot). Default 8.
+        boot_parallel, with_boot_parallel: usize = 8;
+        /// How long a plugin that starts slowly keeps others from being started at boot. Default 30 s.
+        boot_patience, with_boot_patience: Duration = Duration::from_secs(30);
+        /// Keeps the tokens of external plugins themselves, so that they can be shown again, as Storyden's
+        /// HTTP API does. Otherwise only their digests are kept, and each token is shown once, when it is
+        /// made. Counts for tokens made from then on. Default false.
+        keep_external_tokens, with_keep_external_tokens: bool = false;
+        /// How much a plugin may have written beside its program for it to be carried over to a new
+        /// version. See [`CarryOverLimits`] for the defaults.
+        carry_over, with_carry_over: CarryOverLimits = CarryOverLimits::default();
+    }
+}
+
+impl ManagerSettings {
+    pub(super) fn validate(&self) -> Result<()> {
+        let must = |name, problem: &'static str| {
+            Err(Error::Setting {
+                name,
+                problem: problem.into(),
+            })
+        };
+        if self.boot_parallel == 0 {
+            return must("boot_parallel", "must be at least 1");
+        }
+        let positive = [
+            ("install_timeout", self.install_timeout),
+            ("activate_timeout", self.activate_timeout),
+            ("configure_timeout", self.configure_timeout),
+        ];
+        for (name, value) in positive {
+            if value.is_zero() {
+                return must(name, "must be longer than zero");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! `PackageSource`: where a package comes from. Receiving it is `intake`'s.
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where a package, a zip archive with a manifest, comes from.
+///
+/// ```no_run
+/// use plugin_runner::PackageSource;
+///
+/// let from_a_file = PackageSource::file("fire-bot.zip");
+/// let from_memory = PackageSource::bytes(std::fs::read("fire-bot.zip")?);
+/// let checked = PackageSource::file("fire-bot.zip").with_sha256("9f86d081884c7d65…");
+/// # std::io::Result::Ok(())
+/// ```
+#[must_use]
+pub struct PackageSource<'a> {
+    pub(super) origin: Origin<'a>,
+    pub(super) sha256: Option<Arc<str>>,
+}
+
+pub(super) enum Origin<'a> {
+    Bytes(Arc<[u8]>),
+    Reader(Box<dyn Read + 'a>),
+    File(PathBuf),
+}
+
+impl<'a> PackageSource<'a> {
+    fn new(origin: Origin<'a>) -> Self {
+        Self {
+            origin,
+            sha256: None,
+        }
+    }
+
+    /// A package in memory. Handed over as an `Arc`, it is not copied.
+    pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self::new(Origin::Bytes(bytes.into()))
+    }
+
+    /// A package that is read to its end, such as an upload; never held in memory whole. What the
+    /// reader waits for, the installation waits for.
+    pub fn reader(reader: impl Read + 'a) -> Self {
+        Self::new(Origin::Reader(Box::new(reader)))
+    }
+
+    /// A package in a file, which is copied; never held in memory whole.
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        Self::new(Origin::File(path.as_ref().to_owned()))
+    }
+
+    /// Refuses the package if its SHA-256 is another one: 64 hexadecimal digits.
+    pub fn with_sha256(mut self, sha256: impl AsRef<str>) -> Self {
+        self.sha256 = Some(sha256.as_ref().trim().to_lowercase().into());
+        self
+    }
+}
+
+impl fmt::Debug for PackageSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match &self.origin {
+            Origin::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            Origin::Reader(_) => "reader".to_owned(),
+            Origin::File(path) => path.display().to_string(),
+        };
+        f.debug_struct("PackageSource")
+            .field("origin", &origin)
+            .field("sha256", &self.sha256)
+            .finish()
+    }
+}

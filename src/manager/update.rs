@@ -1,0 +1,376 @@
+//! Updating: another version of a plugin's package in the place of the one that is installed.
+//!
+//! The new version is put on disk whole while the old one runs. Then, if the plugin runs, the new one is
+//! tried; the record names it only once it is active. So whatever goes wrong before that, and a crash
+//! too, leaves the old one installed, with its files as it left them: those that it wrote beside its
+//! program are copied to the new version, not moved.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::intake::Intake;
+use super::journal::Undertaking;
+use super::operations::Operation;
+use super::source::PackageSource;
+use super::{Installation, Manager, Shared};
+use crate::deadline::Deadline;
+use crate::duplex::close_code;
+use crate::error::{Error, OperationError, Result};
+use crate::fault;
+use crate::id::InstallationId;
+use crate::package::{self, CarryOver};
+use crate::session::Session;
+use crate::state::{ActiveState, ReportedState};
+use crate::store::{PluginKind, Record, Source};
+
+const REASON: &str = "package updated";
+
+/// How a plugin is updated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UpdateOptions {
+    /// Puts the version before in its place again if the new one does not come up. Default true.
+    pub roll_back: bool,
+    /// Until the new version must be active, if not
+    /// [`ManagerSettings::activate_timeout`](super::ManagerSettings::activate_timeout).
+    pub activate_timeout: Option<Duration>,
+}
+
+impl Default for UpdateOptions {
+    fn default() -> Self {
+        Self {
+            roll_back: true,
+            activate_timeout: None,
+        }
+    }
+}
+
+impl UpdateOptions {
+    /// Sets [`roll_back`](Self::roll_back).
+    #[must_use]
+    pub const fn with_roll_back(mut self, yes: bool) -> Self {
+        self.roll_back = yes;
+        self
+    }
+
+    /// Sets [`activate_timeout`](Self::activate_timeout).
+    #[must_use]
+    pub const fn with_activate_timeout(mut self, timeout: Duration) -> Self {
+        self.activate_timeout = Some(timeout);
+        self
+    }
+}
+
+/// What an update came to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Update {
+    /// The plugin as it is now.
+    pub installation: Installation,
+    /// Whether it is the package that was installed already. Then nothing was restarted.
+    pub unchanged: bool,
+    /// From the stop of the version before until the new one was active; `None` when the plugin was
+    /// not wanted active, or not loaded.
+    pub gap: Option<Duration>,
+    /// What of the plugin's own files, beside its program, was carried over.
+    pub carried: CarryOver,
+    /// The folder that the version before ran in, and still is: for what could not be carried over.
+    /// It goes with the next update.
+    pub previous: Option<PathBuf>,
+}
+
+impl Manager {
+    /// Puts another version of a package in the place of the one that is installed. If the plugin is
+    /// loaded and wanted active, its process is stopped and one of the new version started; if that does
+    /// not become active, the version before is put back. Calls in flight fail with
+    /// [`Disconnect::ByHost`](crate::error::Disconnect::ByHost), code 1012, `package updated`.
+    ///
+    /// Files that the plugin wrote beside its program, and that the new package does not bring itself,
+    /// are copied to the new version; what it keeps in `PLUGIN_DATA_DIR` is not touched at all. After
+    /// a rollback the version before has its files as it left them; what the new one wrote meanwhile
+    /// stays in the folder that it ran in, until the next update.
+    ///
+    /// # Blocking
+    /// For other operations on it, at most
+    /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for the package, at most
+    /// [`install_timeout`](super::ManagerSettings::install_timeout); for the stop, at most the host's stop
+    /// timeout; for the new version, and then for the one before, at most
+    /// [`activate_timeout`](UpdateOptions::activate_timeout) each. Stopping or removing the plugin ends
+    /// the wait for it.
+    ///
+    /// # Errors
+    /// The version before stays installed, unless rolling back was switched off.
+    /// - Those of [`install`](Self::install) that concern the package.
+    /// - [`Error::NotInstalled`]; [`Error::Unsupported`] for an external plugin.
+    /// - [`Error::Operation`] with [`OperationError::OtherPlugin`], [`OperationError::RolledBack`] or
+    ///   [`OperationError::Busy`].
+    /// - [`Error::Package`] with [`CarryOverTooLarge`](crate::error::PackageError::CarryOverTooLarge).
+    /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop): it could not be stopped.
+    /// - With rolling back switched off, why the new version did not come up.
+    /// - The store's, [`Error::Io`], [`Error::ShutDown`].
+    pub fn update_package(
+        &self,
+        id: InstallationId,
+        source: PackageSource<'_>,
+        options: &UpdateOptions,
+    ) -> Result<Update> {
+        let shared = &self.shared;
+        shared.check_runtime()?;
+        shared.supervised(id)?;
+        let deadline = Deadline::after(shared.settings.install_timeout);
+        let intake = shared.receive(source, deadline)?;
+        let operation = shared.begin(id, "update_package")?;
+        let record = shared.supervised(id)?;
+        // One that could not be read may be replaced by anything.
+        if record.damage.is_none() && record.manifest.id != intake.manifest.id {
+            return Err(OperationError::OtherPlugin {
+                installed: record.manifest.id.into(),
+                found: intake.manifest.id.into(),
+            }
+            .into());
+        }
+        let _admitted = shared.admit(0, Some(&intake.archive))?;
+        let new = intake.archive.sha256().to_owned();
+        let old = record.stored_archive().map(str::to_owned);
+        let changing = Changing {
+            shared,
+            operation: &operation,
+            candidate: candidate(&record, &intake),
+            old: old.as_ref().map(|old| shared.release(id, old)),
+            new: shared.release(id, &new),
+            record,
+            options,
+        };
+        if old.as_deref() == Some(&*new) {
+            return changing.repair(&intake, deadline);
+        }
+        let undertaking = Undertaking::Update {
+            new: new.clone(),
+            old: old.clone(),
+        };
+        let note = shared.note(id, &undertaking)?;
+        let result = changing.run(&intake, deadline);
+        let root = shared.folder(id);
+        let kept: Vec<&str> = std::iter::once(&*new).chain(old.as_deref()).collect();
+        match package::keep_releases(&root, &kept) {
+            // What failed is left for a look; what never ran is not.
+            Ok(()) if result.is_ok() || changing.was_tried(&result) => note.done(),
+            Ok(()) => match package::remove_release(&root, &new) {
+                Ok(()) => note.done(),
+                Err(error) => log::warn!("plugin {}: {error}", changing.record.manifest.id),
+            },
+            Err(error) => log::warn!("plugin {}: {error}", changing.record.manifest.id),
+        }
+        shared.try_collect_archives();
+        result
+    }
+}
+
+fn candidate(record: &Record, intake: &Intake) -> Record {
+    let mut candidate = record.clone();
+    candidate.manifest = intake.manifest.clone();
+    candidate.kind = PluginKind::Supervised(Source::Stored {
+        sha256: intake.archive.sha256().to_owned(),
+        size: intake.archive.size(),
+    });
+    candidate.damage = None;
+    candidate
+}
+
+/// One update.
+struct Changing<'a> {
+    shared: &'a Shared,
+    operation: &'a Operation<'a>,
+    /// As it is stored.
+    record: Record,
+    /// As it is to be.
+    candidate: Record,
+    /// Where the version before runs, if it is in the store.
+    old: Option<PathBuf>,
+    new: PathBuf,
+    options: &'a UpdateOptions,
+}
+
+impl Changing<'_> {
+    /// The same package once more: whatever of it is missing is put right.
+    fn repair(&self, intake: &Intake, deadline: Deadline) -> Result<Update> {
+        let shared = self.shared;
+        let _storing = shared.archives.read();
+        shared.store().put_archive(&intake.archive)?;
+        let cancel = || deadline.has_passed() || shared.context().is_shut_down();
+        package::unpack(
+            &intake.archive,
+            &shared.folder(self.record.id),
+            &self.candidate.manifest.command,
+            &shared.context().package_limits,
+            &cancel,
+        )
+        .map_err(|error| shared.too_late(error.into(), &cancel))?;
+        if self.record != self.candidate {
+            shared.store().put(self.candidate.clone())?;
+        }
+        Ok(Update {
+            unchanged: true,
+            ..self.done(None, CarryOver::default())
+        })
+    }
+
+    fn run(&self, intake: &Intake, deadline: Deadline) -> Result<Update> {
+        let (shared, id) = (self.shared, self.record.id);
+        let cancel = || deadline.has_passed() || shared.context().is_shut_down();
+        fault::point(fault::RECEIVED, id);
+        // Seen before anything is stopped, as far as it can be.
+        self.check_own_files()?;
+        // Afresh: what an earlier run of this version left there is not what the plugin has now.
+        package::unpack_afresh(
+            &intake.archive,
+            &shared.folder(id),
+            &self.candidate.manifest.command,
+            &shared.context().package_limits,
+            &cancel,
+        )
+        .map_err(|error| shared.too_late(error.into(), &cancel))?;
+        fault::point(fault::UNPACKED, id);
+        let _storing = shared.archives.read();
+        shared.store().put_archive(&intake.archive)?;
+        fault::point(fault::ARCHIVED, id);
+        let session = shared.host.session(id);
+        if let Some(session) = session
+            && self.record.active_state == ActiveState::Active
+        {
+            return self.exchange(&session);
+        }
+        let carried = self.carry_over()?;
+        shared.store().put(self.candidate.clone())?;
+        fault::point(fault::RECORDED, id);
+        Ok(self.done(None, carried))
+    }
+
+    /// Stops the version before and starts the new one.
+    fn exchange(&self, session: &Session) -> Result<Update> {
+        let (shared, id) = (self.shared, self.record.id);
+        let was_active = session.reported_state() == ReportedState::Active;
+        let began = Instant::now();
+        let stop = shared.context().timeouts.stop;
+        let back = |cause| Err(self.roll_back(session, cause, was_active, began));
+        if let Err(error) = session.stop_with(stop, close_code::RESTART, REASON) {
+            // It goes on being stopped; and then it is to run again, if it can be.
+            let _ = session.set_active_state(ActiveState::Active);
+            return Err(error);
+        }
+        let carried = match self.carry_over() {
+            Ok(carried) => carried,
+            Err(error) => return back(error),
+        };
+        if self.options.roll_back {
+            session.set_trial(Some(self.candidate.clone()));
+        } else if let Err(error) = shared.store().put(self.candidate.clone()) {
+            return back(error);
+        }
+        if let Err(cause) = self.start(session) {
+            return if self.options.roll_back {
+                back(cause)
+            } else {
+                Err(cause)
+            };
+        }
+        fault::point(fault::TRIED, id);
+        if self.options.roll_back {
+            if let Err(cause) = shared.store().put(self.candidate.clone()) {
+                return back(cause);
+            }
+            session.set_trial(None);
+        }
+        fault::point(fault::RECORDED, id);
+        Ok(self.done(Some(began.elapsed()), carried))
+    }
+
+    /// Starts what is to run now, and waits until it does.
+    fn start(&self, session: &Session) -> Result<()> {
+        let settings = &self.shared.settings;
+        let timeout = self.options.activate_timeout;
+        let timeout = timeout.unwrap_or(settings.activate_timeout);
+        self.operation.set_waits(true);
+        let started = session
+            .set_active_state(ActiveState::Active)
+            .and_then(|()| session.wait_for(ReportedState::Active, timeout));
+        self.operation.set_waits(false);
+        started
+    }
+
+    /// Puts the version before in its place again, and gives the error that says so.
+    fn roll_back(
+        &self,
+        session: &Session,
+        cause: Error,
+        was_active: bool,
+        began: Instant,
+    ) -> Error {
+        let stop = self.shared.context().timeouts.stop;
+        let stopped = session.stop_with(stop, close_code::RESTART, REASON);
+        session.set_trial(None);
+        let restored = match stopped {
+            // Whoever told it to give up wants it stopped.
+            Ok(_) if self.operation.is_given_up() => Ok(()),
+            Ok(_) if was_active => self.start(session),
+            _ => session.set_active_state(ActiveState::Active),
+        };
+        let gap = began.elapsed();
+        let restored = restored.err();
+        let error = OperationError::RolledBack {
+            cause,
+            restored,
+            gap,
+        };
+        log::error!("plugin {}: {error}", self.record.manifest.id);
+        error.into()
+    }
+
+    fn check_own_files(&self) -> Result<()> {
+        let Some(old) = &self.old else {
+            return Ok(());
+        };
+        let limits = &self.shared.settings.carry_over;
+        let own = package::own_files(old)?;
+        Ok(limits.check(old, &own)?)
+    }
+
+    fn carry_over(&self) -> Result<CarryOver> {
+        let Some(old) = &self.old else {
+            return Ok(CarryOver::default());
+        };
+        let limits = &self.shared.settings.carry_over;
+        let cancel = || self.shared.context().is_shut_down();
+        let carried = package::carry_over(old, &self.new, limits, &cancel)?;
+        fault::point(fault::CARRIED, self.record.id);
+        Ok(carried)
+    }
+
+    /// Whether the new version ran.
+    fn was_tried(&self, result: &Result<Update>) -> bool {
+        matches!(result, Err(Error::Operation(error)) if matches!(**error, OperationError::RolledBack { .. }))
+            || !self.options.roll_back
+    }
+
+    fn done(&self, gap: Option<Duration>, carried: CarryOver) -> Update {
+        log::info!(
+            "plugin {}: updated to version {:?}",
+            self.record.manifest.id,
+            self.candidate.manifest.version
+        );
+        Update {
+            installation: self.shared.view(self.candidate.clone()),
+            unchanged: false,
+            gap,
+            carried,
+            previous: self.old.clone().filter(|folder| folder.is_dir()),
+        }
+    }
+}
+
+impl Shared {
+    /// Where the archive with this SHA-256 is unpacked.
+    fn release(&self, id: InstallationId, sha256: &str) -> PathBuf {
+        package::release_folder(&self.folder(id), sha256)
+    }
+}

@@ -1,0 +1,141 @@
+//! What the manager needs of a session: a record on trial, ending a connection so that its plugin
+//! comes back, and hearing of a plugin that has to be told its configuration again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::RwLock;
+use serde_json::{Map, Value};
+
+use super::Session;
+use super::shared::Shared;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::id::InstallationId;
+use crate::state::ReportedState;
+use crate::store::Record;
+
+/// Who is told of plugins that have connected and whose record has an unsettled configuration.
+pub(crate) trait Settles: Send + Sync {
+    /// Runs on a worker of the session; may block, within a deadline of its own.
+    fn settle(&self, id: InstallationId);
+}
+
+/// The host's place for one of them.
+#[derive(Default)]
+pub(crate) struct Settler {
+    taken: AtomicBool,
+    settles: RwLock<Option<Arc<dyn Settles>>>,
+}
+
+impl Settler {
+    /// Takes the place, unless it is taken; it is filled with [`set`](Self::set).
+    pub(crate) fn take(&self) -> Result<()> {
+        if self.taken.swap(true, Ordering::AcqRel) {
+            return Err(Error::Unsupported("the host has a manager already"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set(&self, settles: Arc<dyn Settles>) {
+        *self.settles.write() = Some(settles);
+    }
+
+    /// Leaves the place to somebody else.
+    pub(crate) fn leave(&self) {
+        *self.settles.write() = None;
+        self.taken.store(false, Ordering::Release);
+    }
+}
+
+impl Shared {
+    /// The record as it is to be taken now: the one on trial, else the stored one, which may have
+    /// changed since the plugin was loaded; `None` when it is not stored any more.
+    pub(super) fn current_record(&self) -> Result<Option<Arc<Record>>> {
+        if let Some(trial) = self.trial.read().clone() {
+            return Ok(Some(trial));
+        }
+        Ok(self.context.store.get(self.id)?.map(Arc::new))
+    }
+
+    /// Has the plugin told its configuration again, if that is unsettled. Never blocks.
+    pub(super) fn settle_if_needed(self: &Arc<Self>) {
+        if self.record().unsettled_configuration.is_none() {
+            return;
+        }
+        let Some(settler) = self.context.settler.settles.read().clone() else {
+            return;
+        };
+        let id = self.id;
+        if self
+            .workers
+            .submit(Box::new(move || settler.settle(id)))
+            .is_err()
+        {
+            log::warn!(
+                "plugin {}: busy, its configuration is settled at its next connect",
+                self.name
+            );
+        }
+    }
+}
+
+/// What a session is in, all of one moment.
+pub(crate) struct Snapshot {
+    pub(crate) state: ReportedState,
+    /// When it last became active.
+    pub(crate) started_at: Option<SystemTime>,
+    pub(crate) message: Option<Arc<str>>,
+    pub(crate) details: Arc<Map<String, Value>>,
+}
+
+impl Session {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.shared().state.lock();
+        Snapshot {
+            state: state.reported,
+            started_at: state.started_at,
+            message: state.message.clone(),
+            details: state.details.clone(),
+        }
+    }
+
+    /// Whether the plugin can be called.
+    ///
+    /// # Errors
+    /// As a call's.
+    pub(crate) fn check_active(&self) -> Result<()> {
+        self.shared().active_connection().map(drop)
+    }
+
+    /// Has the plugin run with this record from its next start on, whatever is stored; `None` goes
+    /// back to the stored one.
+    pub(crate) fn set_trial(&self, record: Option<Record>) {
+        *self.shared().trial.write() = record.map(Arc::new);
+    }
+
+    /// Ends the connection of an external plugin, and the attempt of one that is being let in, with a
+    /// close code that says whether to come back. It stays wanted.
+    ///
+    /// Blocks until the close is written and the plugin has ended its side, at most until `deadline`.
+    pub(crate) fn drop_connection(&self, code: u16, reason: &str, deadline: Deadline) {
+        let shared = self.shared();
+        let connection = {
+            let mut state = shared.state.lock();
+            // It may have been let in with what does not count any more.
+            state.reserved = None;
+            let connection = state.connection.take();
+            if connection.is_some() {
+                shared.drop_events();
+                if state.reported == ReportedState::Active {
+                    shared.enter(&mut state, ReportedState::Connecting, None);
+                }
+            }
+            connection
+        };
+        if let Some(connection) = connection {
+            connection.close(code, reason, deadline);
+        }
+    }
+}
