@@ -19,10 +19,13 @@ impl Manager {
     /// wake it.
     ///
     /// # Errors
-    /// Unless it is one of the first two, or the store's, the plugin is wanted active from now on.
+    /// Unless it is one of the first four, or the store's, the plugin is wanted active from now on.
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::Store`](crate::Error::Store): its record is damaged.
     /// - [`Error::Unsupported`](crate::Error::Unsupported) for an external plugin, which is always
     ///   wanted active.
+    /// - [`Error::Disabled`](crate::Error::Disabled) or [`Error::Unsupported`](crate::Error::Unsupported):
+    ///   the runtime provider runs no plugins.
     /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
     /// - [`Error::State`](crate::Error::State) or [`Error::Start`](crate::Error::Start), at once, when it
     ///   has errored, with the reason; or was stopped meanwhile.
@@ -67,7 +70,8 @@ impl Manager {
         let shared = &self.shared;
         shared.end_wait(id);
         let _operation = shared.begin(id, "deactivate")?;
-        let record = shared.supervised(id)?;
+        let record = shared.sound_record(id)?;
+        Shared::supervised(&record)?;
         if record.active_state != ActiveState::Inactive {
             let record = record.with_active_state(ActiveState::Inactive);
             shared.store().put(record)?;
@@ -84,7 +88,9 @@ impl Shared {
     /// Stores that the plugin is wanted active, and asks for its start.
     fn start(&self, id: InstallationId) -> Result<Session> {
         let _operation = self.begin(id, "activate")?;
-        let record = self.supervised(id)?;
+        let record = self.sound_record(id)?;
+        Self::supervised(&record)?;
+        self.check_runtime()?;
         if record.active_state != ActiveState::Active {
             self.store()
                 .put(record.with_active_state(ActiveState::Active))?;

@@ -77,6 +77,7 @@ impl Manager {
     ///   - [`OperationError::ConfigurationUncertain`]: no answer, or none that can be read;
     ///   - [`OperationError::ConfigurationNotStored`]: the plugin agreed, the store failed;
     ///   - [`OperationError::Busy`].
+    /// - [`Error::Store`]: its record is damaged.
     /// - [`Error::NotLoaded`], [`Error::State`], [`Error::Disconnected`]: the plugin is not there to be
     ///   asked.
     /// - [`Error::Rpc`]: the plugin answered with an error.
@@ -90,7 +91,7 @@ impl Manager {
     ) -> Result<Configuration> {
         let shared = &self.shared;
         let _operation = shared.begin(id, "configure")?;
-        let mut record = shared.record(id)?;
+        let mut record = shared.sound_record(id)?;
         let proposed = match mode {
             ConfigureMode::Replace => proposal,
             ConfigureMode::Merge => {
@@ -175,7 +176,7 @@ impl Shared {
 
     fn try_settle(&self, id: InstallationId) -> Result<()> {
         let _operation = self.begin(id, "configure")?;
-        let mut record = self.record(id)?;
+        let mut record = self.sound_record(id)?;
         if record.unsettled_configuration.is_none() {
             return Ok(());
         }

@@ -71,7 +71,8 @@ impl Manager {
         let shared = &self.shared;
         check(&manifest)?;
         let _operation = shared.begin(id, "update_manifest")?;
-        let mut record = shared.external(id)?;
+        let mut record = shared.record(id)?;
+        Shared::external(&record)?;
         let renamed = record.manifest.id != manifest.id;
         record.manifest = manifest;
         record.damage = None;
@@ -97,13 +98,15 @@ impl Manager {
     /// Nothing has changed then.
     /// - [`Error::NotInstalled`].
     /// - [`Error::Unsupported`] for a supervised plugin, which gets a new token at each start.
+    /// - [`Error::Store`]: its record is damaged.
     /// - [`Error::Token`]: the system gives no random bytes.
     /// - [`Error::Operation`]: another operation on it is under way.
     /// - The store's.
     pub fn rotate_token(&self, id: InstallationId) -> Result<ExternalToken> {
         let shared = &self.shared;
         let _operation = shared.begin(id, "rotate_token")?;
-        let mut record = shared.external(id)?;
+        let mut record = shared.sound_record(id)?;
+        Shared::external(&record)?;
         let token = shared.renew_token(&mut record)?;
         shared.store().put(record)?;
         shared.drop_connection(id, close_code::POLICY_VIOLATION, "token rotated");

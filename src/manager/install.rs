@@ -75,7 +75,8 @@ impl Manager {
     /// - [`Error::Store`](crate::Error::Store): the archive is missing; or what else the store says.
     pub fn package(&self, id: crate::InstallationId) -> Result<ArchiveContent> {
         let shared = &self.shared;
-        let record = shared.supervised(id)?;
+        let record = shared.record(id)?;
+        Shared::supervised(&record)?;
         let Some(sha256) = record.stored_archive() else {
             return Err(crate::Error::Unsupported(
                 "the plugin was not installed from a package",

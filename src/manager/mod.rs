@@ -51,7 +51,7 @@ pub use settings::ManagerSettings;
 pub use source::PackageSource;
 pub use update::{Update, UpdateOptions};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::host::Host;
 use crate::id::InstallationId;
 use crate::runtime::{self, RuntimeProvider};
@@ -172,22 +172,32 @@ impl Shared {
         self.operations.begin(id, name, self.settings.busy_timeout)
     }
 
-    /// The record of a plugin that the host runs.
-    fn supervised(&self, id: InstallationId) -> Result<Record> {
+    /// A record that may be stored again with changes: of a damaged one that would keep the stand-ins.
+    fn sound_record(&self, id: InstallationId) -> Result<Record> {
         let record = self.record(id)?;
+        match &record.damage {
+            None => Ok(record),
+            Some(problem) => {
+                let problem = problem.clone();
+                Err(StoreError::DamagedRecord { id, problem }.into())
+            }
+        }
+    }
+
+    /// Whether the host runs the plugin.
+    fn supervised(record: &Record) -> Result<()> {
         match record.mode() {
-            PluginMode::Supervised => Ok(record),
+            PluginMode::Supervised => Ok(()),
             PluginMode::External => Err(Error::Unsupported(
                 "not possible with an external plugin, which the host does not run",
             )),
         }
     }
 
-    /// The record of a plugin that connects in.
-    fn external(&self, id: InstallationId) -> Result<Record> {
-        let record = self.record(id)?;
+    /// Whether the plugin connects in.
+    fn external(record: &Record) -> Result<()> {
         match record.mode() {
-            PluginMode::External => Ok(record),
+            PluginMode::External => Ok(()),
             PluginMode::Supervised => Err(Error::Unsupported(
                 "only possible with an external plugin, and the host runs this one",
             )),

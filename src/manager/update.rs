@@ -5,6 +5,7 @@
 //! too, leaves the old one installed, with its files as it left them: those that it wrote beside its
 //! program are copied to the new version, not moved.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -101,7 +102,8 @@ impl Manager {
     /// # Errors
     /// The version before stays installed, unless rolling back was switched off.
     /// - Those of [`install`](Self::install) that concern the package.
-    /// - [`Error::NotInstalled`]; [`Error::Unsupported`] for an external plugin.
+    /// - [`Error::NotInstalled`]; [`Error::Unsupported`] for an external plugin. A damaged record is no
+    ///   hindrance: the update puts it right, but for a configuration that could not be read.
     /// - [`Error::Operation`] with [`OperationError::OtherPlugin`], [`OperationError::RolledBack`] or
     ///   [`OperationError::Busy`].
     /// - [`Error::Package`] with [`CarryOverTooLarge`](crate::error::PackageError::CarryOverTooLarge).
@@ -116,11 +118,12 @@ impl Manager {
     ) -> Result<Update> {
         let shared = &self.shared;
         shared.check_runtime()?;
-        shared.supervised(id)?;
+        Shared::supervised(&shared.record(id)?)?;
         let deadline = Deadline::after(shared.settings.install_timeout);
         let intake = shared.receive(source, deadline)?;
         let operation = shared.begin(id, "update_package")?;
-        let record = shared.supervised(id)?;
+        let record = shared.record(id)?;
+        Shared::supervised(&record)?;
         // One that could not be read may be replaced by anything.
         if record.damage.is_none() && record.manifest.id != intake.manifest.id {
             return Err(OperationError::OtherPlugin {
@@ -140,6 +143,7 @@ impl Manager {
             new: shared.release(id, &new),
             record,
             options,
+            tried: Cell::new(false),
         };
         if old.as_deref() == Some(&*new) {
             return changing.repair(&intake, deadline);
@@ -154,7 +158,7 @@ impl Manager {
         let kept: Vec<&str> = std::iter::once(&*new).chain(old.as_deref()).collect();
         match package::keep_releases(&root, &kept) {
             // What failed is left for a look; what never ran is not.
-            Ok(()) if result.is_ok() || changing.was_tried(&result) => note.done(),
+            Ok(()) if result.is_ok() || changing.tried.get() => note.done(),
             Ok(()) => match package::remove_release(&root, &new) {
                 Ok(()) => note.done(),
                 Err(error) => log::warn!("plugin {}: {error}", changing.record.manifest.id),
@@ -189,6 +193,8 @@ struct Changing<'a> {
     old: Option<PathBuf>,
     new: PathBuf,
     options: &'a UpdateOptions,
+    /// Whether the new version was started.
+    tried: Cell<bool>,
 }
 
 impl Changing<'_> {
@@ -267,6 +273,7 @@ impl Changing<'_> {
         } else if let Err(error) = shared.store().put(self.candidate.clone()) {
             return back(error);
         }
+        self.tried.set(true);
         if let Err(cause) = self.start(session) {
             return if self.options.roll_back {
                 back(cause)
@@ -293,7 +300,15 @@ impl Changing<'_> {
         self.operation.set_waits(true);
         let started = session
             .set_active_state(ActiveState::Active)
-            .and_then(|()| session.wait_for(ReportedState::Active, timeout));
+            .and_then(|()| {
+                // Looked at after the start was asked for: a stop that was asked for before did not end it,
+                // and one that comes from now on does.
+                if self.operation.is_given_up() {
+                    let (state, message) = (session.reported_state(), None);
+                    return Err(Error::State { state, message });
+                }
+                session.wait_for(ReportedState::Active, timeout)
+            });
         self.operation.set_waits(false);
         started
     }
@@ -344,12 +359,6 @@ impl Changing<'_> {
         let carried = package::carry_over(old, &self.new, limits, &cancel)?;
         fault::point(fault::CARRIED, self.record.id);
         Ok(carried)
-    }
-
-    /// Whether the new version ran.
-    fn was_tried(&self, result: &Result<Update>) -> bool {
-        matches!(result, Err(Error::Operation(error)) if matches!(**error, OperationError::RolledBack { .. }))
-            || !self.options.roll_back
     }
 
     fn done(&self, gap: Option<Duration>, carried: CarryOver) -> Update {

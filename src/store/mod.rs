@@ -61,7 +61,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(self.list()?.len())
     }
 
-    /// Stores a record, in place of one with the same id. May block for the store's own I/O.
+    /// Stores a record, in place of one with the same id; with that it is not damaged any more. May block
+    /// for the store's own I/O.
     ///
     /// # Errors
     /// What the store reports; then nothing has changed.
