@@ -3,9 +3,12 @@
 
 /// Makes a struct of plain settings with `Default` and a setter per field. `Default` and the setters
 /// are how embedders make one: the struct is non-exhaustive, so that settings can be added.
+///
+/// A field without a setter's name gets none: setters are `const`, and where a value has to be dropped
+/// (a list) that cannot be. Such a setter is written by hand.
 macro_rules! settings {
     ($(#[$doc:meta])* pub struct $name:ident {
-        $($(#[$field_doc:meta])* $field:ident, $setter:ident: $type:ty = $default:expr;)+
+        $($(#[$field_doc:meta])* $field:ident $(, $setter:ident)?: $type:ty = $default:expr;)+
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,14 +24,14 @@ macro_rules! settings {
         }
 
         impl $name {
-            $(
+            $($(
                 #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 #[must_use]
                 pub const fn $setter(mut self, value: $type) -> Self {
                     self.$field = value;
                     self
                 }
-            )+
+            )?)+
         }
     };
 }
