@@ -21,6 +21,7 @@
 //! ```
 
 mod disconnect;
+mod fetch;
 mod id;
 mod manifest;
 mod operation;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use disconnect::Disconnect;
+pub use fetch::{FetchError, FetchStep};
 pub use id::{IdError, UnknownName};
 pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind, Quoted};
 pub use operation::OperationError;
@@ -79,6 +81,9 @@ pub enum Error {
     /// An operation on an installation that was not done.
     #[error(transparent)]
     Operation(Arc<OperationError>),
+    /// A package that could not be fetched by URL.
+    #[error(transparent)]
+    Fetch(Arc<FetchError>),
     /// The plugin could not be started, for a reason that starting again would not mend.
     #[error(transparent)]
     Start(Arc<StartError>),
@@ -214,7 +219,11 @@ impl Error {
 
     /// Whether time ran out.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Timeout { .. })
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Fetch(error) => error.is_timeout(),
+            _ => false,
+        }
     }
 
     /// Whether there is no connection to the plugin, or it ended meanwhile.
@@ -233,6 +242,7 @@ impl Error {
                 !matches!(**cause, Disconnect::Refused { status } if status < 500)
             }
             Self::Operation(error) => matches!(**error, OperationError::Busy { .. }),
+            Self::Fetch(error) => error.is_retryable(),
             Self::Timeout { .. }
             | Self::TooManyPending { .. }
             | Self::ThreadLimit { .. }
@@ -255,6 +265,12 @@ impl From<ManifestError> for Error {
 impl From<PackageError> for Error {
     fn from(error: PackageError) -> Self {
         Self::Package(Arc::new(error))
+    }
+}
+
+impl From<FetchError> for Error {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Arc::new(error))
     }
 }
 
