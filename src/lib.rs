@@ -10,6 +10,10 @@ pub mod duplex;
 pub mod error;
 #[doc(hidden)]
 pub mod fault;
+#[cfg(feature = "fetch")]
+// Until the manager fetches.
+#[cfg_attr(not(test), expect(dead_code))]
+mod fetch;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -37,6 +41,8 @@ pub use bus::PublishReport;
 pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
+#[cfg(feature = "fetch")]
+pub use fetch::FetchSettings;
 pub use health::Health;
 pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};

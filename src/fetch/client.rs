@@ -1,0 +1,213 @@
+//! `Client`: one HTTP request at a time, to exactly the addresses that were checked, without redirects,
+//! proxies, cookies or decoding; and how far it has come, for errors and for who waits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::http::header::{CONNECTION, LOCATION};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
+};
+use ureq::{Agent, BodyReader, Timeout};
+
+use super::settings::FetchSettings;
+use super::target::Target;
+use crate::deadline::Deadline;
+use crate::error::{FetchError, FetchStep};
+
+const USER_AGENT: &str = concat!("plugin-runner/", env!("CARGO_PKG_VERSION"));
+
+/// How far it has come, and with which host.
+#[derive(Debug)]
+pub(super) struct Progress(Mutex<(FetchStep, Arc<str>)>);
+
+/// Makes requests. Cloning gives another handle to the same.
+#[derive(Clone)]
+pub(super) struct Client {
+    agent: Agent,
+    pinned: Pinned,
+    progress: Arc<Progress>,
+    /// For connecting, and for all of it; for errors.
+    limits: (Duration, Duration),
+}
+
+/// The head of a response, and its body to be read.
+pub(super) struct Response {
+    pub(super) status: u16,
+    pub(super) location: Option<Vec<u8>>,
+    /// Bytes of the body, where the head says so.
+    pub(super) length: Option<u64>,
+    pub(super) body: BodyReader<'static>,
+}
+
+impl Progress {
+    pub(super) fn new(host: &str) -> Arc<Self> {
+        Arc::new(Self(Mutex::new((FetchStep::LookUp, host.into()))))
+    }
+
+    pub(super) fn begin(&self, host: &str) {
+        *self.0.lock() = (FetchStep::LookUp, host.into());
+    }
+
+    fn reached(&self, step: FetchStep) {
+        self.0.lock().0 = step;
+    }
+
+    pub(super) fn step(&self) -> FetchStep {
+        self.0.lock().0
+    }
+
+    pub(super) fn host(&self) -> String {
+        self.0.lock().1.to_string()
+    }
+
+    pub(super) fn timeout(&self, limit: Duration) -> FetchError {
+        FetchError::Timeout {
+            host: self.host(),
+            step: self.step(),
+            limit,
+        }
+    }
+}
+
+impl Client {
+    /// `time` is what is given for all of it; it is only named in errors here.
+    pub(super) fn new(settings: &FetchSettings, time: Duration, progress: Arc<Progress>) -> Self {
+        let config = Agent::config_builder()
+            // By default the environment's, which would look up the host itself.
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .max_idle_connections(0)
+            .timeout_connect(Some(settings.connect))
+            .user_agent(USER_AGENT)
+            .accept_encoding("identity")
+            .build();
+        let reached = |step| Reached {
+            progress: progress.clone(),
+            step,
+        };
+        let connector = TcpConnector::default()
+            .chain(reached(FetchStep::Tls))
+            .chain(RustlsConnector::default())
+            .chain(reached(FetchStep::Response));
+        let pinned = Pinned::default();
+        Self {
+            agent: Agent::with_parts(config, connector, pinned.clone()),
+            pinned,
+            progress,
+            limits: (settings.connect, time),
+        }
+    }
+
+    /// Asks for the target at one of these addresses. Blocks until the head of the response is there,
+    /// until the deadline at most.
+    pub(super) fn get(
+        &self,
+        target: &Target,
+        addresses: Vec<SocketAddr>,
+        deadline: Deadline,
+    ) -> Result<Response, FetchError> {
+        self.progress.reached(FetchStep::Connect);
+        *self.pinned.0.lock() = Checked {
+            uri: target.uri().clone(),
+            addresses,
+        };
+        let response = self
+            .agent
+            .get(target.uri())
+            .header(CONNECTION, "close")
+            .config()
+            .timeout_global(Some(deadline.remaining()))
+            .build()
+            .call()
+            .map_err(|error| self.failure(error))?;
+        self.progress.reached(FetchStep::Body);
+        let location = response.headers().get(LOCATION);
+        Ok(Response {
+            status: response.status().as_u16(),
+            location: location.map(|value| value.as_bytes().to_vec()),
+            length: response.body().content_length(),
+            body: response.into_body().into_reader(),
+        })
+    }
+
+    /// Ends a request in another thread at once, unless it is still connecting; and all later ones.
+    pub(super) fn shut_down(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    /// What an error means where it happened.
+    pub(super) fn failure(&self, error: ureq::Error) -> FetchError {
+        let (connect, time) = self.limits;
+        match error {
+            ureq::Error::Timeout(Timeout::Connect) => return self.progress.timeout(connect),
+            ureq::Error::Timeout(_) => return self.progress.timeout(time),
+            _ => {}
+        }
+        let host = self.progress.host();
+        let source = error.into_io();
+        match self.progress.step() {
+            FetchStep::LookUp => FetchError::LookUp { host, source },
+            FetchStep::Connect => FetchError::Connect { host, source },
+            FetchStep::Tls => FetchError::Tls { host, source },
+            step => FetchError::Broken { host, step, source },
+        }
+    }
+}
+
+/// Gives the addresses that were checked for a URL, and none for any other.
+#[derive(Clone, Debug, Default)]
+struct Pinned(Arc<Mutex<Checked>>);
+
+#[derive(Debug, Default)]
+struct Checked {
+    uri: Uri,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Resolver for Pinned {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let checked = self.0.lock();
+        if checked.uri != *uri {
+            return Err(ureq::Error::HostNotFound);
+        }
+        let mut resolved = self.empty();
+        // It holds sixteen.
+        for address in checked.addresses.iter().take(16) {
+            resolved.push(*address);
+        }
+        Ok(resolved)
+    }
+}
+
+/// Stands in the chain of connectors and notes what they have done.
+#[derive(Debug)]
+struct Reached {
+    progress: Arc<Progress>,
+    step: FetchStep,
+}
+
+impl<In: Transport> Connector<In> for Reached {
+    type Out = In;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<In>, ureq::Error> {
+        self.progress.reached(self.step);
+        Ok(chained)
+    }
+}

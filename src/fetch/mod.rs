@@ -1,0 +1,238 @@
+//! Fetching a package by URL (protocol file, section 4).
+//!
+//! The request is made on a thread of its own, and whoever wants the package waits for its pieces on a
+//! channel: so the deadline holds, and a wish to cancel is heard, whatever the network does. That thread
+//! ends at once when the connection is taken from it, with two exceptions that the system bounds or we
+//! do: a look-up of a name cannot be interrupted and takes as long as the system's resolver is configured
+//! to take (by default five seconds for each server and attempt), and opening a connection takes
+//! [`FetchSettings::connect`] at most.
+//!
+//! One file each: `address` judges addresses, `look_up` gets a host's and has them judged, `target` takes
+//! URLs apart, `client` makes one request, `worker` is the thread. Where the package goes is the caller's.
+
+mod address;
+mod client;
+mod look_up;
+mod settings;
+mod target;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
+pub use settings::FetchSettings;
+
+use crate::deadline::Deadline;
+use crate::error::{FetchError, Result};
+use crate::thread::Threads;
+use client::{Client, Progress};
+use look_up::LookUp;
+use target::{Place, Target};
+use worker::{Piece, Worker};
+
+/// Stack of the thread that fetches: the system's resolver and a TLS handshake.
+const STACK: usize = 1024 * 1024;
+
+/// Pieces that may wait to be read. When full, the thread that fetches waits, and so does the peer.
+const PIECES: usize = 4;
+
+/// How often a wish to cancel is asked for while waiting.
+const ASK: Duration = Duration::from_millis(50);
+
+/// Fetches packages.
+pub(crate) struct Fetcher {
+    settings: FetchSettings,
+    allowed: Arc<[Place]>,
+    threads: Threads,
+    look_up: Arc<LookUp>,
+}
+
+/// The package that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) url: &'a str,
+    /// The SHA-256 that it must have, if that is known.
+    pub(crate) sha256: Option<[u8; 32]>,
+    /// Bytes that it may have.
+    pub(crate) limit: u64,
+    /// When the caller's time is up; [`FetchSettings::timeout`] may be shorter.
+    pub(crate) deadline: Deadline,
+}
+
+impl Fetcher {
+    /// Each fetch takes one of `threads`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) when the settings cannot work.
+    pub(crate) fn new(settings: FetchSettings, threads: Threads) -> Result<Self> {
+        Ok(Self {
+            allowed: settings.validate()?.into(),
+            settings,
+            threads,
+            look_up: Arc::new(look_up::ask_system),
+        })
+    }
+
+    /// Fetches a package and gives it to `receive`, which reads it to its end. The reader fails when
+    /// fetching does, and instead of giving the end when the SHA-256 is not the expected one; what
+    /// `receive` makes of that failure is replaced by the failure itself.
+    ///
+    /// Blocks for [`FetchSettings::timeout`] or until the wanted package's deadline, whichever is
+    /// nearer, besides the time that `receive` takes for itself; and ends soon after `cancel` gives
+    /// true, which is asked before each piece and every 50 ms while waiting.
+    ///
+    /// # Errors
+    /// - [`Error::Fetch`](crate::Error::Fetch): see [`FetchError`].
+    /// - [`Error::ThreadLimit`](crate::Error::ThreadLimit) and [`Error::Io`](crate::Error::Io): there is
+    ///   no thread for it.
+    /// - What `receive` gives.
+    pub(crate) fn fetch<T>(
+        &self,
+        wanted: &Wanted<'_>,
+        cancel: &dyn Fn() -> bool,
+        receive: impl FnOnce(&mut dyn Read) -> Result<T>,
+    ) -> Result<T> {
+        let target = Target::parse(wanted.url)?;
+        let deadline = wanted.deadline.min(Deadline::after(self.settings.timeout));
+        let time = wanted.deadline.remaining().min(self.settings.timeout);
+        let progress = Progress::new(target.name());
+        let client = Client::new(&self.settings, time, progress.clone());
+        let (sender, pieces) = bounded(PIECES);
+        let mut download = Download {
+            pieces,
+            client: client.clone(),
+            progress: progress.clone(),
+            deadline,
+            time,
+            cancel,
+            digest: wanted.sha256.map(|expected| (Sha256::new(), expected)),
+            piece: io::Cursor::default(),
+            ended: false,
+            failure: None,
+        };
+        let worker = Worker {
+            client,
+            progress,
+            target,
+            redirects: self.settings.redirects,
+            allowed: self.allowed.clone(),
+            look_up: self.look_up.clone(),
+            digest_known: wanted.sha256.is_some(),
+            limit: wanted.limit,
+            deadline,
+            pieces: sender,
+        };
+        self.threads.spawn("fetch", STACK, || worker.run())?;
+        let received = receive(&mut download);
+        if let Some(failure) = download.failure.take() {
+            return Err(failure.into());
+        }
+        let received = received?;
+        // What was left unread counts for the digest.
+        while !download.ended {
+            download.advance()?;
+        }
+        Ok(received)
+    }
+}
+
+/// The package while it comes in. Dropping it ends the thread that fetches.
+struct Download<'a> {
+    pieces: Receiver<Result<Piece, FetchError>>,
+    client: Client,
+    progress: Arc<Progress>,
+    deadline: Deadline,
+    /// How long there was until the deadline; for errors.
+    time: Duration,
+    cancel: &'a dyn Fn() -> bool,
+    digest: Option<(Sha256, [u8; 32])>,
+    /// What of the last piece is not read yet.
+    piece: io::Cursor<Vec<u8>>,
+    ended: bool,
+    failure: Option<FetchError>,
+}
+
+impl Download<'_> {
+    /// Waits for the next piece.
+    fn next(&mut self) -> Result<Piece, FetchError> {
+        loop {
+            if (self.cancel)() {
+                return Err(FetchError::Cancelled {
+                    host: self.progress.host(),
+                });
+            }
+            if self.deadline.has_passed() {
+                return Err(self.progress.timeout(self.time));
+            }
+            let ask = self.deadline.min(Deadline::after(ASK));
+            match self.pieces.recv_deadline(ask.instant()) {
+                Ok(piece) => return piece,
+                Err(RecvTimeoutError::Timeout) => {}
+                // Its deadline is this one, and it may have come to it first.
+                Err(RecvTimeoutError::Disconnected) if self.deadline.has_passed() => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(FetchError::Broken {
+                        host: self.progress.host(),
+                        step: self.progress.step(),
+                        source: io::Error::other("its thread ended"),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes the next piece in; gives whether there was one.
+    fn advance(&mut self) -> Result<bool, FetchError> {
+        if let Some(piece) = self.next()? {
+            if let Some((digest, _)) = &mut self.digest {
+                digest.update(&piece);
+            }
+            self.piece = io::Cursor::new(piece);
+            return Ok(true);
+        }
+        if let Some((digest, expected)) = self.digest.take() {
+            let found = digest.finalize();
+            if found[..] != expected {
+                return Err(FetchError::Digest {
+                    host: self.progress.host(),
+                    expected: HEXLOWER.encode(&expected),
+                    found: HEXLOWER.encode(&found),
+                });
+            }
+        }
+        self.ended = true;
+        Ok(false)
+    }
+}
+
+impl Read for Download<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.piece.read(buffer)?;
+            if count > 0 || buffer.is_empty() || self.ended {
+                return Ok(count);
+            }
+            if let Some(failure) = &self.failure {
+                return Err(io::Error::other(failure.to_string()));
+            }
+            if let Err(failure) = self.advance() {
+                let shown = io::Error::other(failure.to_string());
+                self.failure = Some(failure);
+                return Err(shown);
+            }
+        }
+    }
+}
+
+impl Drop for Download<'_> {
+    fn drop(&mut self) {
+        self.client.shut_down();
+    }
+}

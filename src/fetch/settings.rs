@@ -1,0 +1,99 @@
+//! `FetchSettings`: how long fetching a package may take, and where it may go.
+
+use std::time::Duration;
+
+use super::target::Place;
+use crate::error::{Error, Result};
+use crate::settings::settings;
+
+settings! {
+    /// How packages are fetched by URL (protocol file, section 4).
+    ///
+    /// Only `https` and `http`, only from the public internet: a host that is or resolves to a private
+    /// or local address is refused, and the connection goes to exactly the addresses that were checked;
+    /// so it is after every redirect. There are no cookies and no credentials. A proxy in the
+    /// environment is **not** used: it would look up the host itself, and nothing would be checked.
+    /// Certificates must be from the authorities that Mozilla trusts, compiled in; the system's own are
+    /// not read.
+    pub struct FetchSettings {
+        /// For all of it, from the look-up of the host to the last byte, redirects included. Default
+        /// 30 s.
+        timeout, with_timeout: Duration = Duration::from_secs(30);
+        /// For connecting to one host, TLS handshake included. Its addresses share it. Default 10 s.
+        connect, with_connect: Duration = Duration::from_secs(10);
+        /// Redirects that are followed. Default 5.
+        redirects, with_redirects: usize = 5;
+        /// Hosts that may be fetched from although their address is private or local, each as
+        /// `host:port`, such as `packages.internal:443` or `[::1]:8080`. For a server of packages inside
+        /// one's own network. Whoever may give the URL of a package can then reach these. Default none.
+        allowed_hosts: Vec<String> = Vec::new();
+    }
+}
+
+impl FetchSettings {
+    /// Sets [`allowed_hosts`](Self::allowed_hosts).
+    #[must_use]
+    pub fn with_allowed_hosts<Host: Into<String>>(
+        mut self,
+        hosts: impl IntoIterator<Item = Host>,
+    ) -> Self {
+        self.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Checks that they can work, and gives the allowed hosts as they compare.
+    pub(super) fn validate(&self) -> Result<Vec<Place>> {
+        for (name, value) in [("timeout", self.timeout), ("connect", self.connect)] {
+            if value.is_zero() {
+                return Err(Error::Setting {
+                    name,
+                    problem: "must be longer than zero".into(),
+                });
+            }
+        }
+        self.allowed_hosts
+            .iter()
+            .map(|text| {
+                Place::parse(text).map_err(|problem| Error::Setting {
+                    name: "allowed_hosts",
+                    problem: format!("{text:?} is not a host:port: {problem}").into(),
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let settings = FetchSettings::default();
+        assert!(settings.validate().unwrap().is_empty());
+        let zero = settings.clone().with_timeout(Duration::ZERO);
+        assert_eq!(
+            zero.validate().unwrap_err().to_string(),
+            "setting timeout: must be longer than zero"
+        );
+        for entry in [
+            "packages.internal",
+            "",
+            ":80",
+            "[::1]",
+            "user@host:80",
+            "host:0",
+            "h/p:80",
+        ] {
+            let error = settings
+                .clone()
+                .with_allowed_hosts([entry])
+                .validate()
+                .unwrap_err();
+            assert!(error.to_string().contains("host:port"), "{entry}: {error}");
+        }
+        let usable =
+            settings.with_allowed_hosts(["Packages.Internal.:443", "[::1]:80", "10.0.0.1:1"]);
+        assert_eq!(usable.validate().unwrap().len(), 3);
+    }
+}

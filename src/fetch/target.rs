@@ -1,0 +1,487 @@
+//! `Target`: a URL that may be asked for, taken apart; and where a redirect leads from there. Pure;
+//! which addresses its host has is in `look_up`.
+//!
+//! The host is made canonical here (lower case, no trailing dot, addresses in their usual spelling),
+//! so that what is checked, connected to and asked for is one and the same.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ureq::http::Uri;
+
+use crate::error::FetchError;
+
+/// Longest URL, in bytes: the request has to fit into a socket's buffer.
+const LONGEST: usize = 8 * 1024;
+
+/// A URL that may be asked for, if its host's addresses are public.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    uri: Uri,
+    secure: bool,
+    place: Place,
+    name: String,
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: Host,
+    pub(super) port: u16,
+}
+
+/// A host, as it is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Host {
+    /// A name to be looked up: ASCII, in lower case, without a trailing dot.
+    Name(String),
+    /// An address, literally.
+    Address(IpAddr),
+}
+
+impl Target {
+    /// Reads a URL. Its fragment is dropped.
+    pub(super) fn parse(url: &str) -> Result<Self, FetchError> {
+        Self::from_escaped(&escape(url.trim_ascii().as_bytes())?)
+    }
+
+    /// Where a `Location` leads from here, relative or absolute.
+    pub(super) fn redirected(&self, location: &[u8]) -> Result<Self, FetchError> {
+        let location = escape(location.trim_ascii())?;
+        let location = before(&location, '#');
+        if split_scheme(location).is_some() {
+            return Self::from_escaped(location);
+        }
+        let scheme = self.scheme();
+        if location.starts_with("//") {
+            return Self::from_escaped(&format!("{scheme}:{location}"));
+        }
+        let authority = self.place.authority(self.default_port());
+        let path = self.uri.path();
+        let (relative, query) = location
+            .find('?')
+            .map_or((location, ""), |start| location.split_at(start));
+        let path = if relative.is_empty() {
+            path.to_owned()
+        } else if relative.starts_with('/') {
+            without_dots(relative)
+        } else {
+            let folder = path.rfind('/').map_or("/", |end| &path[..=end]);
+            without_dots(&format!("{folder}{relative}"))
+        };
+        Self::from_escaped(&format!("{scheme}://{authority}{path}{query}"))
+    }
+
+    /// The URL, canonical.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Whether it is `https`.
+    pub(super) fn secure(&self) -> bool {
+        self.secure
+    }
+
+    /// Host and port.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The host for messages, with the port where it is not the scheme's.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn from_escaped(url: &str) -> Result<Self, FetchError> {
+        let problem = |problem| FetchError::Url { problem };
+        let (scheme, rest) = split_scheme(url)
+            .filter(|(_, rest)| rest.starts_with('/'))
+            .ok_or(problem("it starts with neither https:// nor http://"))?;
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            other => {
+                let scheme = other.chars().take(32).collect();
+                return Err(FetchError::Scheme { scheme });
+            }
+        };
+        let rest = before(rest, '#')
+            .strip_prefix("//")
+            .ok_or(problem("it has no // after its scheme"))?;
+        let (authority, path) = rest
+            .find(['/', '?'])
+            .map_or((rest, ""), |end| rest.split_at(end));
+        if let Some((_, host)) = authority.rsplit_once('@') {
+            return Err(FetchError::UserInfo {
+                host: host.to_owned(),
+            });
+        }
+        if authority.is_empty() || authority.starts_with(':') {
+            return Err(FetchError::NoHost);
+        }
+        let (host, port) = parse_authority(authority).map_err(problem)?;
+        let default_port = default_port(secure);
+        let place = Place {
+            host,
+            port: port.unwrap_or(default_port),
+        };
+        let name = place.authority(default_port);
+        let scheme = if secure { "https" } else { "http" };
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let uri = format!("{scheme}://{name}{slash}{path}")
+            .parse()
+            .map_err(|_| problem("it has a character that no URL has"))?;
+        Ok(Self {
+            uri,
+            secure,
+            place,
+            name,
+        })
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    fn default_port(&self) -> u16 {
+        default_port(self.secure)
+    }
+}
+
+impl Place {
+    /// Reads `host:port`.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        match parse_authority(text)? {
+            (host, Some(port)) => Ok(Self { host, port }),
+            (_, None) => Err("it has no port"),
+        }
+    }
+
+    /// As it stands in a URL: the port is left out where it is the scheme's.
+    fn authority(&self, default_port: u16) -> String {
+        let mut text = match &self.host {
+            Host::Name(name) => name.clone(),
+            Host::Address(IpAddr::V4(address)) => address.to_string(),
+            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+        };
+        if self.port != default_port {
+            // Writing to a String does not fail.
+            let _ = write!(text, ":{}", self.port);
+        }
+        text
+    }
+}
+
+fn default_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
+
+/// Replaces what may not stand in a URL as it is, so that the rest can work on ASCII.
+fn escape(url: &[u8]) -> Result<String, FetchError> {
+    if url.len() > LONGEST {
+        return Err(FetchError::Url {
+            problem: "it is longer than 8 KiB",
+        });
+    }
+    let mut escaped = String::with_capacity(url.len());
+    for &byte in url {
+        match byte {
+            0..0x20 | 0x7f => {
+                return Err(FetchError::Url {
+                    problem: "it has a control character, such as a line break",
+                });
+            }
+            b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+            _ => escaped.push(char::from(byte)),
+        }
+    }
+    Ok(escaped)
+}
+
+/// The scheme and what follows its colon, if there is one.
+fn split_scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let valid = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    valid.then_some((scheme, rest))
+}
+
+fn before(text: &str, end: char) -> &str {
+    text.find(end).map_or(text, |end| &text[..end])
+}
+
+fn parse_authority(authority: &str) -> Result<(Host, Option<u16>), &'static str> {
+    if let Some(bracketed) = authority.strip_prefix('[') {
+        let (address, port) = bracketed
+            .split_once(']')
+            .ok_or("its IPv6 address has no closing bracket")?;
+        // A zone (`%lo`) is an interface of this machine, so not on the internet.
+        let address: Ipv6Addr = address
+            .parse()
+            .map_err(|_| "its IPv6 address is not one, or has a zone")?;
+        let port = match port.strip_prefix(':') {
+            Some(port) => parse_port(port)?,
+            None if port.is_empty() => None,
+            None => return Err("there is something between its IPv6 address and the path"),
+        };
+        return Ok((Host::Address(address.into()), port));
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, parse_port(port)?),
+        None => (authority, None),
+    };
+    Ok((parse_host(host)?, port))
+}
+
+/// Gives none for an empty port, which means the scheme's.
+fn parse_port(port: &str) -> Result<Option<u16>, &'static str> {
+    if port.is_empty() {
+        return Ok(None);
+    }
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.parse() {
+        Ok(number @ 1..) if digits => Ok(Some(number)),
+        _ => Err("its port is not a number from 1 to 65535"),
+    }
+}
+
+fn parse_host(host: &str) -> Result<Host, &'static str> {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let name = host
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !name {
+        return Err(
+            "its host has a character that no host name has; write an international name in its \
+             xn-- form",
+        );
+    }
+    if host.len() > 253
+        || host
+            .split('.')
+            .any(|label| label.is_empty() || label.len() > 63)
+    {
+        return Err("its host is no host name: a part of it is empty or too long");
+    }
+    if let Ok(address) = host.parse::<Ipv4Addr>() {
+        return Ok(Host::Address(address.into()));
+    }
+    // The system would take `127.1`, `0x7f.1` and `2130706433` for addresses.
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
+        || last
+            .strip_prefix("0x")
+            .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if numeric {
+        return Err("its host looks like an address; write that as four decimal numbers");
+    }
+    Ok(Host::Name(host))
+}
+
+/// Resolves `.` and `..` in an absolute path.
+fn without_dots(path: &str) -> String {
+    let mut kept = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let dots = matches!(segment, "." | "..");
+        if segment == ".." {
+            kept.pop();
+        }
+        if !dots {
+            kept.push(segment);
+        } else if segments.peek().is_none() {
+            // What ends in dots is a folder.
+            kept.push("");
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        match Target::parse(url) {
+            Ok(target) => panic!("{url:?} was taken for {}", target.uri()),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_url_is_made_canonical() {
+        for (url, canonical, name) in [
+            ("https://example.org", "https://example.org/", "example.org"),
+            (
+                " HTTPS://Example.ORG./a?b#c\n",
+                "https://example.org/a?b",
+                "example.org",
+            ),
+            (
+                "https://example.org:443/a",
+                "https://example.org/a",
+                "example.org",
+            ),
+            (
+                "https://example.org:/a",
+                "https://example.org/a",
+                "example.org",
+            ),
+            (
+                "http://example.org:443/a",
+                "http://example.org:443/a",
+                "example.org:443",
+            ),
+            (
+                "http://example.org?a=/b",
+                "http://example.org/?a=/b",
+                "example.org",
+            ),
+            ("http://8.8.8.8:080/", "http://8.8.8.8/", "8.8.8.8"),
+            (
+                "http://[2606:4700:0::1111]/",
+                "http://[2606:4700::1111]/",
+                "[2606:4700::1111]",
+            ),
+            ("http://[::1]:8080/a", "http://[::1]:8080/a", "[::1]:8080"),
+            (
+                "https://a.b/ü x{1}|\\",
+                "https://a.b/%C3%BC%20x%7B1%7D%7C%5C",
+                "a.b",
+            ),
+            (
+                "https://xn--bcher-kva.example/%41",
+                "https://xn--bcher-kva.example/%41",
+                "xn--bcher-kva.example",
+            ),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!(target.uri().to_string(), canonical, "{url:?}");
+            assert_eq!(target.name(), name, "{url:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_what_is_wrong() {
+        for (url, problem) in [
+            ("", "neither https"),
+            ("example.org/a.zip", "neither https"),
+            ("example.org:8080/a.zip", "neither https"),
+            ("user:password@example.org", "neither https"),
+            ("//example.org/a.zip", "neither https"),
+            ("data:text/plain,a", "neither https"),
+            ("https:example.org", "neither https"),
+            ("https:/example.org", "no // after"),
+            ("file:///etc/passwd", "scheme is \"file\""),
+            ("ftp://example.org/", "scheme is \"ftp\""),
+            ("https://", "no host"),
+            ("https:///a", "no host"),
+            ("https://:443/a", "no host"),
+            ("https://?a", "no host"),
+            ("https://./a", "empty or too long"),
+            ("https://a..b/", "empty or too long"),
+            ("https://user@example.org/", "user name or a password"),
+            (
+                "https://user:secret@example.org/",
+                "user name or a password",
+            ),
+            ("https://@example.org/", "user name or a password"),
+            ("https://example.org\\@10.0.0.1/", "user name or a password"),
+            ("https://user%40example.org/", "no host name has"),
+            ("https://bücher.example/", "xn-- form"),
+            ("https://ex ample.org/", "no host name has"),
+            ("https://１２７.0.0.1/", "xn-- form"),
+            ("https://example.org:0/", "its port"),
+            ("https://example.org:65536/", "its port"),
+            ("https://example.org:+80/", "its port"),
+            ("https://example.org:80:80/", "its port"),
+            ("https://[::1", "closing bracket"),
+            ("https://[::1%25lo]/", "has a zone"),
+            ("https://[fe80::1%lo]/", "has a zone"),
+            ("https://[127.0.0.1]/", "not one"),
+            ("https://[::1]a/", "something between"),
+            ("https://example.org/a\r\nHost: b", "control character"),
+            ("https://example.org/a\0", "control character"),
+        ] {
+            let error = refused(url);
+            assert!(error.contains(problem), "{url:?}: {error}");
+            assert!(
+                !error.contains("secret") && !error.contains("password@"),
+                "{error}"
+            );
+        }
+        assert!(refused(&format!("https://a/{}", "x".repeat(LONGEST))).contains("8 KiB"));
+        assert!(refused(&format!("https://{}/", "x".repeat(64))).contains("too long"));
+    }
+
+    #[test]
+    fn an_address_in_an_odd_spelling_is_refused() {
+        for host in [
+            "127.1",
+            "0x7f.1",
+            "0x7f000001",
+            "0X7F.0.0.1",
+            "2130706433",
+            "017700000001",
+            "0177.0.0.1",
+            "127.0.0.01",
+            "127.0.0.0x1",
+            "1.2.3.4.5",
+            "256.0.0.1",
+            "127.0.0.1..",
+            "0",
+            "0x",
+            "example.0x7f",
+            "127.0.0.1%2e",
+            "127。0。0。1",
+        ] {
+            refused(&format!("http://{host}/"));
+        }
+        let literal = Target::parse("http://127.0.0.1./").unwrap();
+        let loopback = Host::Address(Ipv4Addr::LOCALHOST.into());
+        assert_eq!(literal.place().host, loopback);
+    }
+
+    #[test]
+    fn a_redirect_leads_where_rfc_3986_says() {
+        let from = Target::parse("https://example.org:8443/a/b/c?query#fragment").unwrap();
+        for (location, url) in [
+            ("https://other.example/x", "https://other.example/x"),
+            ("http://other.example", "http://other.example/"),
+            ("//other.example/x?y", "https://other.example/x?y"),
+            ("/x/y", "https://example.org:8443/x/y"),
+            ("x", "https://example.org:8443/a/b/x"),
+            ("./x", "https://example.org:8443/a/b/x"),
+            ("../x?y=../z", "https://example.org:8443/a/x?y=../z"),
+            ("../../../../x", "https://example.org:8443/x"),
+            ("..", "https://example.org:8443/a/"),
+            (".", "https://example.org:8443/a/b/"),
+            ("x/../y/.", "https://example.org:8443/a/b/y/"),
+            ("?z", "https://example.org:8443/a/b/c?z"),
+            ("#z", "https://example.org:8443/a/b/c"),
+            ("x:y/z?", "neither https"),
+            ("", "https://example.org:8443/a/b/c"),
+            ("/ü", "https://example.org:8443/%C3%BC"),
+            (
+                "/\\other.example",
+                "https://example.org:8443/%5Cother.example",
+            ),
+            ("file:///etc/passwd", "scheme is"),
+            ("//user@other.example/", "user name"),
+            ("https://2130706433/", "looks like an address"),
+            ("/a\r\nb", "control character"),
+        ] {
+            match from.redirected(location.as_bytes()) {
+                Ok(target) => assert_eq!(target.uri().to_string(), url, "{location:?}"),
+                Err(error) => assert!(error.to_string().contains(url), "{location:?}: {error}"),
+            }
+        }
+        let root = Target::parse("http://example.org").unwrap();
+        let target = root.redirected(b"x").unwrap();
+        assert_eq!(target.uri().to_string(), "http://example.org/x");
+    }
+}
