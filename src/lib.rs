@@ -11,8 +11,6 @@ pub mod error;
 #[doc(hidden)]
 pub mod fault;
 #[cfg(feature = "fetch")]
-// Until the manager fetches.
-#[cfg_attr(not(test), expect(dead_code))]
 mod fetch;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]

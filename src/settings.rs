@@ -18,8 +18,10 @@ macro_rules! settings {
         }
 
         impl Default for $name {
+            // What is said of a field may also be under which feature it is there.
+            #[allow(unused_doc_comments)]
             fn default() -> Self {
-                Self { $($field: $default,)+ }
+                Self { $($(#[$field_doc])* $field: $default,)+ }
             }
         }
 

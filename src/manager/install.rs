@@ -23,6 +23,8 @@ impl Manager {
     /// - [`Error::Package`](crate::Error::Package): it is no package, or breaks a limit of
     ///   [`PackageLimits`](package::PackageLimits).
     /// - [`Error::Manifest`](crate::Error::Manifest), with all that is wrong.
+    /// - [`Error::Fetch`](crate::Error::Fetch): it could not be fetched.
+    /// - [`Error::Setting`](crate::Error::Setting): the expected SHA-256 is none.
     /// - [`Error::Operation`](crate::Error::Operation): a limit of
     ///   [`ManagerSettings`](super::ManagerSettings), or another SHA-256 than expected.
     /// - [`Error::Disabled`](crate::Error::Disabled), [`Error::Unsupported`](crate::Error::Unsupported):

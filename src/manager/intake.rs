@@ -1,15 +1,19 @@
 //! `Intake`: a package that has been received and found good, and is not installed yet.
 
 use std::fs::OpenOptions;
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use rustix::fs::OFlags;
 
 use super::Shared;
 use super::source::{Origin, PackageSource};
 use crate::deadline::Deadline;
 use crate::error::{Error, OperationError, PackageError, Phase, Result};
+#[cfg(feature = "fetch")]
+use crate::fetch::Wanted;
 use crate::package::{Archive, ArchiveContent, Spool};
 use crate::protocol::manifest::Manifest;
 
@@ -29,7 +33,8 @@ impl Shared {
     pub(super) fn receive(&self, source: PackageSource<'_>, deadline: Deadline) -> Result<Intake> {
         let limits = &self.context().package_limits;
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
-        let spool = |reader: &mut dyn std::io::Read| {
+        let expected = source.sha256.as_deref().map(digest).transpose()?;
+        let spool = |reader: &mut dyn Read| {
             let folder = self.context().data.join(FOLDER);
             Spool::receive(&folder, reader, limits.archive_size, &cancel)
                 .map_err(|error| self.too_late(error.into(), &cancel))
@@ -38,14 +43,25 @@ impl Shared {
             Origin::Bytes(bytes) => (ArchiveContent::Memory(bytes), None),
             Origin::Reader(mut reader) => with_content(spool(&mut reader)?),
             Origin::File(path) => with_content(spool(&mut open(&path)?)?),
+            #[cfg(feature = "fetch")]
+            Origin::Url(url) => {
+                let wanted = Wanted {
+                    url: &url,
+                    sha256: expected,
+                    limit: limits.archive_size,
+                    deadline,
+                };
+                with_content(self.fetcher.fetch(&wanted, &cancel, spool)?)
+            }
         };
         let archive = Archive::from_content(content, limits, &cancel)
             .map_err(|error| self.too_late(error.into(), &cancel))?;
-        if let Some(expected) = source.sha256
-            && *expected != *archive.sha256()
-        {
-            let found = archive.sha256().into();
-            return Err(OperationError::OtherArchive { found, expected }.into());
+        if expected.is_some_and(|expected| digest(archive.sha256()).ok() != Some(expected)) {
+            return Err(OperationError::OtherArchive {
+                found: archive.sha256().into(),
+                expected: source.sha256.unwrap_or_default(),
+            }
+            .into());
         }
         let manifest = Manifest::parse(archive.manifest_bytes())?;
         Ok(Intake {
@@ -67,6 +83,16 @@ impl Shared {
             other => other,
         }
     }
+}
+
+/// The bytes of a SHA-256 in hexadecimal.
+fn digest(text: &str) -> Result<[u8; 32]> {
+    let bytes = HEXLOWER.decode(text.as_bytes()).ok();
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| Error::Setting {
+        name: "sha256",
+        problem: format!("{text:?} is not 64 hexadecimal digits").into(),
+    })
 }
 
 fn with_content(spool: Spool) -> (ArchiveContent, Option<Spool>) {

@@ -52,6 +52,8 @@ pub use source::PackageSource;
 pub use update::{Update, UpdateOptions};
 
 use crate::error::{Error, Result, StoreError};
+#[cfg(feature = "fetch")]
+use crate::fetch::Fetcher;
 use crate::host::Host;
 use crate::id::InstallationId;
 use crate::runtime::{self, RuntimeProvider};
@@ -102,6 +104,8 @@ struct Shared {
     /// Read by those who store an archive until a record names it, written by who removes archives
     /// that none names.
     archives: RwLock<()>,
+    #[cfg(feature = "fetch")]
+    fetcher: Fetcher,
     /// Why plugins are not loaded that should be.
     failures: Mutex<HashMap<InstallationId, Arc<str>>>,
 }
@@ -128,6 +132,8 @@ impl Manager {
     /// Those of [`new`](Self::new), and [`Error::Setting`] with the one that cannot work.
     pub fn with_settings(host: Host, settings: ManagerSettings) -> Result<Self> {
         settings.validate()?;
+        #[cfg(feature = "fetch")]
+        let fetcher = Fetcher::new(settings.fetch.clone(), host.threads().clone())?;
         host.shared().context.settler.take()?;
         // From here on dropping it makes room for another one.
         let shared = Arc::new(Shared {
@@ -136,6 +142,8 @@ impl Manager {
             operations: Operations::default(),
             admission: Admission::default(),
             archives: RwLock::new(()),
+            #[cfg(feature = "fetch")]
+            fetcher,
             failures: Mutex::default(),
         });
         let settler = Settler(Arc::downgrade(&shared));

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+#[cfg(feature = "fetch")]
+use crate::fetch::FetchSettings;
 use crate::package::CarryOverLimits;
 use crate::settings::settings;
 
@@ -50,10 +52,21 @@ settings! {
         /// How much a plugin may have written beside its program for it to be carried over to a new
         /// version. See [`CarryOverLimits`] for the defaults.
         carry_over, with_carry_over: CarryOverLimits = CarryOverLimits::default();
+        /// How packages are fetched by URL. See [`FetchSettings`] for the defaults.
+        #[cfg(feature = "fetch")]
+        fetch: FetchSettings = FetchSettings::default();
     }
 }
 
 impl ManagerSettings {
+    /// Sets [`fetch`](Self::fetch).
+    #[cfg(feature = "fetch")]
+    #[must_use]
+    pub fn with_fetch(mut self, settings: FetchSettings) -> Self {
+        self.fetch = settings;
+        self
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         let must = |name, problem: &'static str| {
             Err(Error::Setting {

@@ -25,6 +25,8 @@ pub(super) enum Origin<'a> {
     Bytes(Arc<[u8]>),
     Reader(Box<dyn Read + 'a>),
     File(PathBuf),
+    #[cfg(feature = "fetch")]
+    Url(String),
 }
 
 impl<'a> PackageSource<'a> {
@@ -51,7 +53,14 @@ impl<'a> PackageSource<'a> {
         Self::new(Origin::File(path.as_ref().to_owned()))
     }
 
-    /// Refuses the package if its SHA-256 is another one: 64 hexadecimal digits.
+    /// A package on an HTTP server; never held in memory whole. What may be fetched is in
+    /// [`FetchSettings`](crate::FetchSettings).
+    #[cfg(feature = "fetch")]
+    pub fn url(url: impl Into<String>) -> Self {
+        Self::new(Origin::Url(url.into()))
+    }
+
+    /// Refuses the package if its SHA-256 is another one than this, in hexadecimal.
     pub fn with_sha256(mut self, sha256: impl AsRef<str>) -> Self {
         self.sha256 = Some(sha256.as_ref().trim().to_lowercase().into());
         self
@@ -64,6 +73,9 @@ impl fmt::Debug for PackageSource<'_> {
             Origin::Bytes(bytes) => format!("{} bytes", bytes.len()),
             Origin::Reader(_) => "reader".to_owned(),
             Origin::File(path) => path.display().to_string(),
+            // It may hold secrets.
+            #[cfg(feature = "fetch")]
+            Origin::Url(_) => "URL".to_owned(),
         };
         f.debug_struct("PackageSource")
             .field("origin", &origin)
