@@ -1,7 +1,8 @@
 //! Archives of one, of many and of very many files, up to the limits on sizes: reading and checking
 //! one, and unpacking it until it is on the disk. Beside the one reading and hashing the same bytes;
 //! beside the other inflating the same archive to memory, and writing the same files and syncing them,
-//! each by itself or the file system once.
+//! each by itself or the file system once. And the memory that both steps add at their peak, with the
+//! archive in memory and in a private file.
 //!
 //! `cargo bench --bench package` measures; run by `cargo test` it does everything once with fewer and
 //! smaller files. Figures are from one run and one disk: quote the ratios.
@@ -40,6 +41,60 @@ fn main() {
         let files = bench.pick(files.min(100), files, files);
         group(&bench, files, size, rounds);
     }
+    if cfg!(target_os = "linux") {
+        memory(&bench);
+    }
+}
+
+/// What a large archive that does not pack adds to the memory of the process at its peak, from opening
+/// it until it is unpacked.
+fn memory(bench: &Bench) {
+    const LIMIT: Target = Target::AtMost(8.0 * 1024.0);
+    let folder = Folder::new("package");
+    let size = bench.pick(16, 49_000, 49_000) * 1024;
+    let path = archive(&folder, 1, &noise(size));
+    let limits = PackageLimits::default();
+    let installed = |name: &str, open: fn(&Path, &PackageLimits) -> Archive| {
+        let (path, limits) = (&path, &limits);
+        let root = folder.path().join("installation");
+        Case::new(name, move || {
+            move || {
+                let before = reset_peak();
+                let archive = open(path, limits);
+                unpack(&archive, &root, "./0", limits, &|| false).unwrap();
+                let added = peak() - before;
+                fs::remove_dir_all(&root).unwrap();
+                Sample::single(added)
+            }
+        })
+        .unit(Unit::KibiBytes)
+    };
+    let cases = vec![
+        installed("in memory", |path, limits| {
+            Archive::open(path, limits).unwrap()
+        }),
+        installed("in its file", open_in_file).absolute(LIMIT),
+    ];
+    bench.group_of("peak memory", bench.pick(1, 2, 3), cases);
+}
+
+fn open_in_file(path: &Path, limits: &PackageLimits) -> Archive {
+    let content = File::open(path).unwrap().into();
+    Archive::from_content(content, limits, &|| false).unwrap()
+}
+
+/// Forgets the highest resident memory so far; gives what is resident now, in KiB.
+fn reset_peak() -> f64 {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    peak()
+}
+
+/// The highest resident memory, in KiB.
+fn peak() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.unwrap().trim().trim_end_matches(" kB");
+    number.parse().unwrap()
 }
 
 /// All rows of an archive with so many files of so many bytes.
@@ -61,6 +116,14 @@ fn group(bench: &Bench, files: usize, size: usize, rounds: usize) {
         || {
             timed(|| {
                 assert_eq!(open().entries().len(), files + 1);
+            })
+        }
+    });
+    let checked_in_file = Case::new("check in its file", || {
+        || {
+            timed(|| {
+                let archive = open_in_file(&path, &PackageLimits::default());
+                assert_eq!(archive.entries().len(), files + 1);
             })
         }
     });
@@ -107,6 +170,7 @@ fn group(bench: &Bench, files: usize, size: usize, rounds: usize) {
     let mut cases = vec![
         hashed,
         checked.against(HASHED, By::P50, Target::None),
+        checked_in_file.against(HASHED, By::P50, Target::None),
         inflated,
         written(SYNCED_ONCE, false),
     ];
@@ -132,15 +196,31 @@ fn timed(run: impl FnOnce()) -> Sample {
     Sample::single(Unit::Milliseconds.of(took))
 }
 
-/// Something that packs as well as a text: to about a fifth.
-fn content(size: usize) -> Vec<u8> {
+/// Numbers without a pattern, the same ones each time.
+fn numbers() -> impl FnMut() -> u64 {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
+    move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state
-    };
+    }
+}
+
+/// Something that does not pack.
+fn noise(size: usize) -> Vec<u8> {
+    let mut next = numbers();
+    let mut noise = Vec::with_capacity(size + 8);
+    while noise.len() < size {
+        noise.extend_from_slice(&next().to_le_bytes());
+    }
+    noise.truncate(size);
+    noise
+}
+
+/// Something that packs as well as a text: to about a fifth.
+fn content(size: usize) -> Vec<u8> {
+    let mut next = numbers();
     let words: Vec<[u8; 16]> = (0..256)
         .map(|_| (u128::from(next()) << 64 | u128::from(next())).to_le_bytes())
         .collect();

@@ -32,7 +32,7 @@ const ZIP64_EXTRA: u16 = 1;
 
 /// So many bytes of directory may an archive have for each entry that it may have: the record
 /// itself, its name, and what tools add. The directory is read whole, by two.
-const LENGTH_PER_ENTRY: usize = 512;
+const LENGTH_PER_ENTRY: usize = 1_024;
 
 pub(super) type Zip = ZipArchive<ArchiveReader>;
 

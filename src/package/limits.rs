@@ -20,8 +20,8 @@ settings! {
         /// Number of folders, those that only the paths of files imply included. Default 4,096. The
         /// seed has no such limit; without one, a small archive makes millions of folders.
         ///
-        /// For each file and folder that it may have, the archive may have 512 bytes of central
-        /// directory, which is held in memory; 3 MiB by default.
+        /// For each file and folder that it may have, the archive may have 1 KiB of central
+        /// directory, which is held in memory; 6 MiB by default.
         folders, with_folders: usize = 4_096;
     }
 }

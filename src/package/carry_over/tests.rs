@@ -1,1 +1,458 @@
+//! What comes over, as what, and what does not; and that nothing is touched outside of the new release.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::super::own_files::own_files;
+use super::super::testing::{Builder, Folder, Item};
+use super::super::{Listing, OwnFiles, PackageLimits, unpack};
+use super::*;
+
+const NEVER: &dyn Fn() -> bool = &|| false;
+
+/// Two releases of a plugin: an old one, to write into, and a new one.
+struct Releases {
+    _root: Folder,
+    old: PathBuf,
+    new: PathBuf,
+}
+
+impl Releases {
+    fn new(old: &[&str], new: &[&str]) -> Self {
+        let root = Folder::new();
+        let unpacked = |version: &str, names: &[&str]| {
+            let items = names.iter().map(|name| match name.strip_suffix('/') {
+                Some(_) => Item::folder(name),
+                None => Item::stored(name, version.as_bytes()),
+            });
+            let version = Item::stored("version", version.as_bytes());
+            let archive = Builder::plugin(items.chain([version])).archive();
+            unpack(&archive, root.path(), "", &PackageLimits::default(), NEVER).unwrap()
+        };
+        let (old, new) = (unpacked("old", old), unpacked("new", new));
+        Self {
+            _root: root,
+            old,
+            new,
+        }
+    }
+
+    /// Writes a file of the plugin's own into the old release.
+    fn write(&self, path: impl AsRef<Path>, content: &[u8]) {
+        let path = self.old.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn try_carry_over(&self, limits: &CarryOverLimits) -> Result<CarryOver, PackageError> {
+        let before = tree(&self.old);
+        let result = carry_over(&self.old, &self.new, limits, NEVER);
+        assert_eq!(tree(&self.old), before, "the old release was changed");
+        assert!(Listing::read(&self.new).unwrap().is_some());
+        result
+    }
+
+    fn carry_over(&self) -> CarryOver {
+        self.try_carry_over(&CarryOverLimits::default()).unwrap()
+    }
+
+    fn own(&self) -> (usize, u64) {
+        let OwnFiles { files, bytes } = own_files(&self.old).unwrap();
+        (files, bytes)
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    path.symlink_metadata().unwrap().permissions().mode() & 0o7777
+}
+
+/// Everything below a folder: mode, time of the last change, and the content of files.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, SystemTime, Option<Vec<u8>>)> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(next) = waiting.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let content = metadata.is_file().then(|| fs::read(&path).unwrap());
+            let modified = metadata.modified().unwrap();
+            found.insert(path.clone(), (metadata.mode(), modified, content));
+            if metadata.is_dir() {
+                waiting.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn left(report: &CarryOver) -> Vec<(&Path, LeftReason)> {
+    let mut left: Vec<_> = report
+        .left
+        .iter()
+        .map(|left| (&*left.path, left.reason))
+        .collect();
+    left.sort_by_key(|(path, _)| *path);
+    assert_eq!(left.len(), report.left_count);
+    left
+}
+
+#[test]
+fn what_the_plugin_wrote_comes_over_and_what_its_package_brought_does_not() {
+    let releases = Releases::new(&["lib/old", "lib/both"], &["lib/both", "lib/new"]);
+    assert_eq!(releases.own(), (0, 0));
+    releases.write("state.db", b"state");
+    releases.write("empty", b"");
+    releases.write("lib/cache/a/b", b"cached");
+    releases.write("lib/old", b"changed");
+    releases.write("lib/.complete", b"not the marker");
+    fs::create_dir(releases.old.join("waiting")).unwrap();
+    // Three folders and four files.
+    assert_eq!(releases.own(), (7, 5 + 6 + 14));
+
+    let report = releases.carry_over();
+    assert_eq!((report.files, report.bytes), (4, 5 + 6 + 14));
+    assert_eq!(left(&report), []);
+    let read = |path: &str| fs::read(releases.new.join(path)).unwrap();
+    assert_eq!(read("state.db"), b"state");
+    assert_eq!(read("empty"), b"");
+    assert_eq!(read("lib/cache/a/b"), b"cached");
+    assert_eq!(read("lib/.complete"), b"not the marker");
+    assert_eq!(read("lib/both"), b"new");
+    assert_eq!(read("version"), b"new");
+    assert!(!releases.new.join("lib/old").exists());
+    assert!(releases.new.join("waiting").is_dir());
+    // They are the plugin's own there too.
+    assert_eq!(
+        own_files(&releases.new).unwrap(),
+        own_files(&releases.old).unwrap()
+    );
+}
+
+#[test]
+fn modes_and_times_come_along_without_what_is_dangerous() {
+    let releases = Releases::new(&[], &[]);
+    let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_000);
+    for (path, file_mode) in [("a", 0o4755), ("b", 0o2640), ("c", 0o400), ("d/e", 0o600)] {
+        releases.write(path, path.as_bytes());
+        let path = releases.old.join(path);
+        File::open(&path).unwrap().set_modified(time).unwrap();
+        set_mode(&path, file_mode);
+    }
+    set_mode(&releases.old.join("d"), 0o1777);
+    releases.carry_over();
+    for (path, expected) in [("a", 0o755), ("b", 0o640), ("c", 0o400), ("d/e", 0o600)] {
+        let path = releases.new.join(path);
+        assert_eq!(mode(&path), expected, "{}", path.display());
+        assert_eq!(path.metadata().unwrap().modified().unwrap(), time);
+    }
+    assert_eq!(mode(&releases.new.join("d")), 0o777);
+}
+
+#[test]
+fn folders_that_nobody_may_write_to_come_with_what_is_in_them() {
+    let releases = Releases::new(&[], &[]);
+    releases.write("a/b/c", b"x");
+    releases.write("a/x", b"x");
+    let locked = ["a/b/c", "a/b", "a"];
+    for path in locked {
+        set_mode(&releases.old.join(path), 0o555);
+    }
+    let report = releases.carry_over();
+    assert_eq!(report.files, 2);
+    for path in locked {
+        assert_eq!(mode(&releases.new.join(path)), 0o555);
+    }
+    // For whoever removes the test's folder.
+    for release in [&releases.old, &releases.new] {
+        for path in ["a", "a/b"] {
+            set_mode(&release.join(path), 0o755);
+        }
+    }
+}
+
+#[test]
+fn links_are_copied_and_never_followed() {
+    let outside = Folder::new();
+    fs::create_dir(outside.path().join("in")).unwrap();
+    fs::write(outside.path().join("in/secret"), "secret").unwrap();
+    let before = tree(outside.path());
+    // One of them is where the new package has a folder, and one where it has a file.
+    let releases = Releases::new(&[], &["folder/file", "in"]);
+    let links = ["data", "folder", "in", "sub/dangling", "sub/up"];
+    fs::create_dir(releases.old.join("sub")).unwrap();
+    for link in links {
+        symlink(outside.path(), releases.old.join(link)).unwrap();
+    }
+    fs::remove_file(releases.old.join("sub/dangling")).unwrap();
+    symlink("../../nowhere", releases.old.join("sub/dangling")).unwrap();
+
+    assert_eq!(releases.own(), (6, 0));
+    let report = releases.carry_over();
+    assert_eq!((report.files, report.bytes), (3, 0));
+    assert_eq!(
+        left(&report),
+        [
+            (Path::new("folder"), LeftReason::InPackage),
+            (Path::new("in"), LeftReason::InPackage),
+        ]
+    );
+    let target = |link: &str| fs::read_link(releases.new.join(link)).unwrap();
+    assert_eq!(target("data"), outside.path());
+    assert_eq!(target("sub/dangling"), Path::new("../../nowhere"));
+    assert_eq!(tree(outside.path()), before);
+}
+
+#[test]
+fn a_link_in_the_new_release_is_not_gone_through() {
+    let outside = Folder::new();
+    let releases = Releases::new(&[], &[]);
+    releases.write("a/file", b"x");
+    symlink(outside.path(), releases.new.join("a")).unwrap();
+    symlink(outside.path().join("b"), releases.new.join("b")).unwrap();
+    releases.write("b", b"x");
+    let report = releases.carry_over();
+    assert_eq!(report.files, 0);
+    assert_eq!(
+        left(&report),
+        ["a", "a/file", "b"].map(|path| (Path::new(path), LeftReason::InPackage))
+    );
+    assert!(tree(outside.path()).is_empty());
+}
+
+#[test]
+fn what_the_new_package_brings_is_kept_and_reported() {
+    let releases = Releases::new(
+        &["was/package"],
+        &["file", "folder/file", "file-now", "was"],
+    );
+    releases.write("file", b"mine");
+    releases.write("folder", b"mine");
+    releases.write("file-now/a/b", b"mine");
+    releases.write("was/own", b"mine");
+    let report = releases.carry_over();
+    assert_eq!((report.files, report.bytes), (0, 0));
+    assert_eq!(
+        left(&report),
+        [
+            "file",
+            "file-now",
+            "file-now/a",
+            "file-now/a/b",
+            "folder",
+            "was/own"
+        ]
+        .map(|path| (Path::new(path), LeftReason::InPackage))
+    );
+    assert_eq!(fs::read(releases.new.join("file")).unwrap(), b"new");
+    assert_eq!(fs::read(releases.new.join("file-now")).unwrap(), b"new");
+    assert_eq!(fs::read(releases.new.join("was")).unwrap(), b"new");
+    assert_eq!(fs::read(releases.new.join("folder/file")).unwrap(), b"new");
+}
+
+#[test]
+fn a_file_of_the_package_that_became_something_else_is_not_the_plugins() {
+    let releases = Releases::new(&["a", "b"], &[]);
+    for name in ["a", "b"] {
+        fs::remove_file(releases.old.join(name)).unwrap();
+    }
+    symlink("/etc", releases.old.join("a")).unwrap();
+    // But what is in a folder was not in the package.
+    releases.write("b/file", b"mine");
+    let report = releases.carry_over();
+    assert_eq!(report.files, 1);
+    assert!(releases.new.join("a").symlink_metadata().is_err());
+    assert_eq!(fs::read(releases.new.join("b/file")).unwrap(), b"mine");
+}
+
+#[test]
+fn what_is_no_file_is_left_and_reported() {
+    let releases = Releases::new(&[], &[]);
+    // Bound elsewhere: its path there would be too long for one.
+    let folder = Folder::new();
+    let socket = folder.path().join("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::rename(socket, releases.old.join("socket")).unwrap();
+    let pipe = releases.old.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(pipe).status();
+    assert!(made.unwrap().success());
+    releases.write("file", b"x");
+    let report = releases.carry_over();
+    assert_eq!(report.files, 1);
+    assert_eq!(
+        left(&report),
+        ["pipe", "socket"].map(|path| (Path::new(path), LeftReason::Special))
+    );
+}
+
+#[test]
+fn names_that_are_no_text_and_deep_folders_come_over() {
+    let releases = Releases::new(&[], &[]);
+    let name = OsString::from_vec(b"caf\xe9\n \xff".to_vec());
+    let deep: PathBuf = std::iter::repeat_n("deep", 200).collect();
+    for path in [PathBuf::from(&name), deep.join(&name)] {
+        releases.write(&path, name.as_bytes());
+    }
+    let report = releases.carry_over();
+    assert_eq!(report.files, 2);
+    for path in [
+        PathBuf::from(&name),
+        deep.join(OsStr::from_bytes(b"caf\xe9\n \xff")),
+    ] {
+        assert_eq!(fs::read(releases.new.join(path)).unwrap(), name.as_bytes());
+    }
+}
+
+#[test]
+fn folders_that_are_too_deep_are_left_and_reported() {
+    let releases = Releases::new(&[], &[]);
+    let deepest: PathBuf = std::iter::repeat_n("x", 256).collect();
+    releases.write(deepest.join("file"), b"x");
+    releases.write(deepest.join("x/too deep"), b"x");
+    let report = releases.carry_over();
+    assert_eq!(report.files, 1);
+    assert!(releases.new.join(&deepest).join("file").exists());
+    assert_eq!(left(&report), [(&*deepest.join("x"), LeftReason::TooDeep)]);
+}
+
+#[test]
+fn over_a_limit_nothing_is_copied() {
+    let releases = Releases::new(&["lib/x"], &[]);
+    releases.write("lib/own/a", &[1; 600]);
+    releases.write("b", &[1; 401]);
+    let before = tree(&releases.new);
+    for (files, bytes) in [(2, 2_000), (10, 1_000)] {
+        let limits = CarryOverLimits::default()
+            .with_files(files)
+            .with_bytes(bytes);
+        let error = releases.try_carry_over(&limits).unwrap_err();
+        assert!(!error.is_permanent());
+        let message = error.to_string();
+        for words in [
+            releases.old.to_str().unwrap(),
+            "3 with",
+            &format!("{files} files"),
+            &format!("{bytes} bytes"),
+        ] {
+            assert!(message.contains(words), "no {words} in {message}");
+        }
+        assert_eq!(tree(&releases.new), before);
+    }
+    let limits = CarryOverLimits::default().with_files(3).with_bytes(1_001);
+    assert_eq!(releases.try_carry_over(&limits).unwrap().bytes, 1_001);
+}
+
+#[test]
+fn what_is_left_is_named_up_to_a_hundred() {
+    let names: Vec<_> = (0..150).map(|number| format!("file{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let releases = Releases::new(&[], &names);
+    for name in names {
+        releases.write(name, b"mine");
+    }
+    let report = releases.carry_over();
+    assert_eq!((report.left.len(), report.left_count), (100, 150));
+}
+
+#[test]
+fn a_file_that_grows_or_goes_meanwhile_is_an_error() {
+    for change in [&b"longer"[..], b"x"] {
+        let releases = Releases::new(&[], &[]);
+        releases.write("file", b"four");
+        let file = releases.old.join("file");
+        let asked = Cell::new(0);
+        let cancel = || {
+            asked.set(asked.get() + 1);
+            // Once for the folder.
+            if asked.get() == 2 {
+                fs::write(&file, change).unwrap();
+            }
+            false
+        };
+        let limits = CarryOverLimits::default();
+        let error = carry_over(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
+        assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
+        assert!(error.to_string().contains("/file: it changed"), "{error}");
+    }
+}
+
+#[test]
+fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
+    let outside = Folder::new();
+    fs::write(outside.path().join("file"), "five5").unwrap();
+    let releases = Releases::new(&[], &[]);
+    releases.write("a/file", b"five5");
+    let asked = Cell::new(0);
+    let cancel = || {
+        asked.set(asked.get() + 1);
+        // The release, the folder, and then the first to copy.
+        if asked.get() == 3 {
+            fs::remove_dir_all(releases.old.join("a")).unwrap();
+            symlink(outside.path(), releases.old.join("a")).unwrap();
+        }
+        false
+    };
+    let limits = CarryOverLimits::default();
+    let error = carry_over(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
+    assert!(error.to_string().contains("open folder"), "{error}");
+    assert!(!releases.new.join("a/file").exists());
+}
+
+#[test]
+fn cancelling_is_possible_at_any_moment() {
+    let releases = Releases::new(&["lib/x"], &["lib/x"]);
+    releases.write("lib/own", &[1; 3 * POLL_BYTES]);
+    releases.write("own/file", b"x");
+    let mut moments = 0;
+    for moment in 0_u32.. {
+        let asked = Cell::new(0);
+        let limits = CarryOverLimits::default();
+        let result = carry_over(&releases.old, &releases.new, &limits, &|| {
+            asked.set(asked.get() + 1);
+            asked.get() > moment
+        });
+        // As who discards the new release does.
+        let _ = fs::remove_file(releases.new.join("lib/own"));
+        let _ = fs::remove_dir_all(releases.new.join("own"));
+        match result {
+            Err(PackageError::Cancelled) => moments += 1,
+            other => {
+                assert_eq!(other.unwrap().files, 2);
+                break;
+            }
+        }
+    }
+    // Three folders, the four things in them, four chunks, and two or three folders to finish.
+    assert!(moments >= 3 + 4 + 4 + 2, "{moments}");
+}
+
+#[test]
+fn without_a_release_there_is_nothing_and_without_a_listing_everything() {
+    let releases = Releases::new(&["lib/x"], &["lib/x"]);
+    let missing = releases.old.join("missing");
+    let limits = CarryOverLimits::default();
+    let report = carry_over(&missing, &releases.new, &limits, NEVER).unwrap();
+    assert_eq!(report, CarryOver::default());
+    assert_eq!(own_files(&missing).unwrap(), OwnFiles::default());
+    let error = carry_over(&releases.old, &missing, &limits, NEVER).unwrap_err();
+    assert!(error.to_string().contains("/missing"), "{error}");
+
+    fs::remove_file(releases.old.join(".complete")).unwrap();
+    releases.write("own", b"mine");
+    let report = releases.carry_over();
+    assert_eq!(report.files, 1);
+    assert_eq!(
+        left(&report),
+        ["lib/x", "manifest.json", "version"].map(|path| (Path::new(path), LeftReason::InPackage))
+    );
+}

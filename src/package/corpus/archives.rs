@@ -227,6 +227,15 @@ impl Corpus {
         );
         let own = (0..1_000).map(|number| Item::stored(&format!("{number}/{deep}f"), b""));
         self.plugin("1,000 deep folders", own, "TooManyFolders", "4096");
+        let large = (0..110).map(|number| {
+            Item::stored(&format!("{number}"), b"").with(|item| item.extra = vec![0; 60_000])
+        });
+        self.plugin(
+            "a large directory",
+            large,
+            "DirectoryTooLarge",
+            "over the limit of 6291456",
+        );
         let count = |found: u16| Builder {
             count: Some(found),
             ..Builder::new(crowd(100_000))

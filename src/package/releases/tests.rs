@@ -1,1 +1,273 @@
+//! What goes and what stays, also after a crash at any point.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+
+use super::super::testing::{Builder, Folder, Item};
+use super::super::{
+    Archive, Listing, PackageLimits, data_folder, release_folder, unpack, unpack_afresh,
+};
+use super::*;
+
+const NEVER: &dyn Fn() -> bool = &|| false;
+
+fn archive(name: &str) -> Archive {
+    Builder::plugin([Item::stored(name, b"x"), Item::stored("lib/data", b"data")]).archive()
+}
+
+fn unpacked(root: &Path, archive: &Archive) -> PathBuf {
+    unpack(archive, root, "", &PackageLimits::default(), NEVER).unwrap()
+}
+
+fn afresh(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
+    unpack_afresh(archive, root, "", &PackageLimits::default(), NEVER)
+}
+
+fn below(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// As a plugin may: its folder, those above it, and its files made read-only.
+fn lock_up(release: &Path) {
+    fs::create_dir_all(release.join("own/deep")).unwrap();
+    fs::write(release.join("own/deep/file"), "x").unwrap();
+    symlink("/etc", release.join("own/link")).unwrap();
+    for path in ["own/deep/file", "own/deep", "own", "lib", ""] {
+        set_mode(&release.join(path), 0o500);
+    }
+    let releases = release.parent().unwrap();
+    set_mode(releases, 0o500);
+    set_mode(releases.parent().unwrap(), 0o500);
+}
+
+#[test]
+fn a_release_is_replaced_by_a_fresh_one() {
+    let root = Folder::new();
+    let archive = archive("main");
+    for round in 0..3 {
+        if round > 0 {
+            let release = release_folder(root.path(), archive.sha256());
+            fs::write(release.join("own"), "mine").unwrap();
+            fs::write(release.join("lib/data"), "changed").unwrap();
+            fs::remove_file(release.join("main")).unwrap();
+            if round == 2 {
+                fs::remove_file(release.join(".complete")).unwrap();
+            }
+        }
+        let release = afresh(root.path(), &archive).unwrap();
+        assert_eq!(
+            below(&release),
+            [".complete", "lib", "main", "manifest.json"]
+                .map(str::to_owned)
+                .into()
+        );
+        assert_eq!(fs::read(release.join("lib/data")).unwrap(), b"data");
+        assert!(Listing::read(&release).unwrap().is_some());
+        assert!(below(&root.path().join("staging")).is_empty());
+    }
+}
+
+#[test]
+fn one_that_the_plugin_locked_up_is_replaced_too() {
+    let root = Folder::new();
+    let archive = archive("main");
+    let release = unpacked(root.path(), &archive);
+    lock_up(&release);
+    afresh(root.path(), &archive).unwrap();
+    assert!(!release.join("own").exists());
+    assert!(below(&root.path().join("staging")).is_empty());
+    assert!(Path::new("/etc").exists());
+}
+
+#[test]
+fn a_file_or_a_link_in_the_place_of_a_release_is_replaced() {
+    let elsewhere = Folder::new();
+    fs::write(elsewhere.path().join("file"), "x").unwrap();
+    for link in [false, true] {
+        let root = Folder::new();
+        let archive = archive("main");
+        let release = release_folder(root.path(), archive.sha256());
+        fs::create_dir_all(release.parent().unwrap()).unwrap();
+        if link {
+            symlink(elsewhere.path(), &release).unwrap();
+        } else {
+            fs::write(&release, "x").unwrap();
+        }
+        afresh(root.path(), &archive).unwrap();
+        assert!(release.symlink_metadata().unwrap().is_dir());
+        assert!(elsewhere.path().join("file").exists());
+    }
+}
+
+#[test]
+fn cancelling_keeps_the_old_release() {
+    let root = Folder::new();
+    let archive = archive("main");
+    let release = unpacked(root.path(), &archive);
+    fs::write(release.join("own"), "mine").unwrap();
+    let limits = PackageLimits::default();
+    for moment in 0_u32.. {
+        let asked = std::cell::Cell::new(0);
+        let result = unpack_afresh(&archive, root.path(), "", &limits, &|| {
+            asked.set(asked.get() + 1);
+            asked.get() > moment
+        });
+        let Err(error) = result else {
+            assert!(moment > 3);
+            break;
+        };
+        assert!(matches!(error, PackageError::Cancelled), "{error:?}");
+        assert!(release.join("own").exists());
+        assert!(below(&root.path().join("staging")).is_empty());
+    }
+    assert!(!release.join("own").exists());
+}
+
+#[test]
+fn the_releases_to_keep_stay() {
+    let root = Folder::new();
+    let archives: Vec<_> = ["one", "two", "three"].map(archive).into();
+    let releases: Vec<_> = archives
+        .iter()
+        .map(|archive| unpacked(root.path(), archive))
+        .collect();
+    let folder = root.path().join("releases");
+    fs::write(folder.join("stray"), "x").unwrap();
+    symlink(root.path(), folder.join("link")).unwrap();
+    fs::create_dir_all(root.path().join("staging/leftover/x")).unwrap();
+    fs::write(data_folder(root.path()).unwrap().join("file"), "x").unwrap();
+    lock_up(&releases[0]);
+
+    let keep = [archives[1].sha256(), archives[2].sha256(), "not there"];
+    for _ in 0..2 {
+        keep_releases(root.path(), &keep).unwrap();
+        assert_eq!(
+            below(&folder),
+            keep[..2].iter().map(|name| (*name).to_owned()).collect()
+        );
+        assert!(below(&root.path().join("staging")).is_empty());
+        assert!(Listing::read(&releases[2]).unwrap().is_some());
+    }
+    keep_releases(root.path(), &[]).unwrap();
+    assert!(below(&folder).is_empty());
+    assert_eq!(below(&root.path().join("data")).len(), 1);
+}
+
+#[test]
+fn where_nothing_is_there_is_nothing_to_keep_or_remove() {
+    let root = Folder::new();
+    let missing = root.path().join("missing");
+    keep_releases(&missing, &["x"]).unwrap();
+    for keep_data in [true, false] {
+        remove_installation(&missing, keep_data).unwrap();
+        remove_installation(&missing.join("x"), keep_data).unwrap();
+    }
+    assert!(!missing.exists());
+    keep_releases(root.path(), &["x"]).unwrap();
+    assert!(below(root.path()).is_empty());
+}
+
+#[test]
+fn releases_behind_a_link_are_nobodys() {
+    let root = Folder::new();
+    let elsewhere = Folder::new();
+    fs::create_dir(elsewhere.path().join("x")).unwrap();
+    symlink(elsewhere.path(), root.path().join("releases")).unwrap();
+    let error = keep_releases(root.path(), &[]).unwrap_err();
+    assert!(error.to_string().contains("/releases"), "{error}");
+    assert!(elsewhere.path().join("x").exists());
+    symlink(elsewhere.path(), root.path().join("data")).unwrap();
+    symlink(elsewhere.path(), root.path().join("staging")).unwrap();
+    remove_installation(root.path(), false).unwrap();
+    assert!(elsewhere.path().join("x").exists());
+    assert!(!root.path().exists());
+
+    let link = elsewhere.path().join("root");
+    symlink(elsewhere.path().join("x"), &link).unwrap();
+    remove_installation(&link, true).unwrap();
+    assert!(link.symlink_metadata().is_ok());
+    remove_installation(&link, false).unwrap();
+    assert!(link.symlink_metadata().is_err());
+    assert!(elsewhere.path().join("x").exists());
+}
+
+/// An installation with everything that one may have.
+fn installation(root: &Path) {
+    let release = unpacked(root, &archive("main"));
+    fs::create_dir_all(root.join("staging/leftover")).unwrap();
+    for folder in ["data", "logs"] {
+        fs::create_dir(root.join(folder)).unwrap();
+        fs::write(root.join(folder).join("file"), "x").unwrap();
+    }
+    fs::create_dir_all(root.join("data/locked/in")).unwrap();
+    set_mode(&root.join("data/locked/in"), 0);
+    set_mode(&root.join("data/locked"), 0);
+    lock_up(&release);
+}
+
+#[test]
+fn an_installation_goes_with_its_data_or_without() {
+    let folder = Folder::new();
+    let root = folder.path().join("root");
+    installation(&root);
+    for _ in 0..2 {
+        remove_installation(&root, true).unwrap();
+        assert_eq!(below(&root), ["data", "logs"].map(str::to_owned).into());
+        assert_eq!(fs::read(root.join("data/file")).unwrap(), b"x");
+    }
+    fs::write(root.join("else"), "x").unwrap();
+    for _ in 0..2 {
+        remove_installation(&root, false).unwrap();
+        assert!(!root.exists());
+    }
+    unpacked(&root, &archive("main"));
+    remove_installation(&root, true).unwrap();
+    assert!(!root.exists(), "nothing was left in it");
+}
+
+#[test]
+fn removing_is_taken_up_where_a_crash_left_it() {
+    // What has been moved and removed by then.
+    let crashes: [&dyn Fn(&Path); 4] = [
+        &|root| fs::rename(root.join("releases"), root.join("removed")).unwrap(),
+        &|root| {
+            fs::rename(root.join("releases"), root.join("removed")).unwrap();
+            fs::create_dir_all(root.join("releases/again")).unwrap();
+        },
+        &|root| {
+            fs::remove_dir_all(root.join("releases")).unwrap();
+            fs::create_dir_all(root.join("removed/half")).unwrap();
+        },
+        &|root| {
+            fs::remove_dir_all(root.join("releases")).unwrap();
+            fs::remove_dir_all(root.join("staging")).unwrap();
+            fs::remove_dir_all(root.join("logs")).unwrap();
+        },
+    ];
+    for keep_data in [true, false] {
+        for crash in crashes {
+            let root = Folder::new();
+            unpacked(root.path(), &archive("main"));
+            for folder in ["data/x", "logs/x"] {
+                fs::create_dir_all(root.path().join(folder)).unwrap();
+            }
+            crash(root.path());
+            remove_installation(root.path(), keep_data).unwrap();
+            if keep_data {
+                let left = below(root.path());
+                assert!(left.contains("data"));
+                assert!(left.iter().all(|name| name == "data" || name == "logs"));
+            } else {
+                assert!(!root.path().exists());
+            }
+        }
+    }
+}

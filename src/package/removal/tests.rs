@@ -1,1 +1,123 @@
+//! What a plugin may leave, and what must stay. Run by root, who may do everything, the tests of
+//! permissions show less.
 
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+
+use super::super::testing::Folder;
+use super::*;
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn files_links_and_nothing() {
+    let folder = Folder::new();
+    let kept = folder.path().join("kept");
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("file"), "x").unwrap();
+    let gone = folder.path().join("gone");
+    remove(&gone).unwrap();
+    fs::write(&gone, "x").unwrap();
+    remove(&gone).unwrap();
+    for target in [kept.clone(), kept.join("file"), PathBuf::from("nowhere")] {
+        symlink(target, &gone).unwrap();
+        remove(&gone).unwrap();
+        assert!(!fs::exists(&gone).unwrap() && gone.symlink_metadata().is_err());
+    }
+    assert_eq!(fs::read(kept.join("file")).unwrap(), b"x");
+}
+
+#[test]
+fn links_in_a_folder_are_not_followed() {
+    let folder = Folder::new();
+    let kept = folder.path().join("kept");
+    fs::create_dir_all(kept.join("below")).unwrap();
+    fs::write(kept.join("below/file"), "x").unwrap();
+    let gone = folder.path().join("gone");
+    fs::create_dir_all(gone.join("a/b")).unwrap();
+    for link in ["link", "a/link", "a/b/link"] {
+        symlink(&kept, gone.join(link)).unwrap();
+    }
+    remove(&gone).unwrap();
+    assert!(!gone.exists());
+    assert_eq!(fs::read(kept.join("below/file")).unwrap(), b"x");
+}
+
+#[test]
+fn folders_without_rights_go() {
+    let folder = Folder::new();
+    let gone = folder.path().join("gone");
+    let deep = gone.join("a/b/c");
+    fs::create_dir_all(&deep).unwrap();
+    for (path, mode) in [("a/b/c", 0), ("a/b", 0o500), ("a", 0o100), ("", 0o400)] {
+        let path = gone.join(path);
+        fs::write(path.join("file"), "x").unwrap();
+        set_mode(&path.join("file"), 0);
+        set_mode(&path, mode);
+    }
+    remove(&gone).unwrap();
+    assert!(!gone.exists());
+}
+
+#[test]
+fn a_tree_of_any_depth_goes() {
+    // Deeper than a path can be long, a process has descriptors, and a stack has room.
+    const DEPTH: usize = 20_000;
+    let folder = Folder::new();
+    let gone = folder.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let mut here = open_folder(CWD, &gone).unwrap();
+    for level in 0..DEPTH {
+        if level % 1_000 == 0 {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(&here, c"file", flags, OWNER_ALL).unwrap();
+        }
+        rustix::fs::mkdirat(&here, c"x", OWNER_ALL).unwrap();
+        here = open_folder(&here, c"x").unwrap();
+    }
+    remove(&gone).unwrap();
+    assert!(!gone.exists());
+}
+
+#[test]
+fn many_files_and_folders_go() {
+    let folder = Folder::new();
+    let gone = folder.path().join("gone");
+    for outer in 0..30 {
+        for inner in 0..30 {
+            let path = gone.join(format!("{outer}/{inner}"));
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("file"), "x").unwrap();
+        }
+        for number in 0..100 {
+            fs::write(gone.join(format!("{outer}/file{number}")), "x").unwrap();
+        }
+    }
+    remove(&gone).unwrap();
+    assert!(!gone.exists());
+}
+
+#[test]
+fn what_cannot_be_removed_is_an_error() {
+    // Neither may root do that.
+    let error = remove(Path::new("/proc/self/fdinfo")).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[test]
+fn owners_are_let_in_and_links_are_left() {
+    let folder = Folder::new();
+    let path = folder.path().join("x");
+    allow_owner(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    set_mode(&path, 0o050);
+    let link = folder.path().join("link");
+    symlink(&path, &link).unwrap();
+    let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
+    allow_owner(&link).unwrap();
+    assert_eq!(mode(), 0o050);
+    allow_owner(&path).unwrap();
+    assert_eq!(mode(), 0o750);
+}

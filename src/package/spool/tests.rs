@@ -1,1 +1,162 @@
+//! Receiving, and what stays in the folder: nothing that is not in use.
 
+use std::cell::Cell;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::super::testing::{Builder, Folder};
+use super::super::{Archive, PackageLimits};
+use super::*;
+
+const NEVER: &dyn Fn() -> bool = &|| false;
+
+fn receive(folder: &Path, source: &mut dyn Read, limit: u64) -> Result<Spool, PackageError> {
+    Spool::receive(folder, source, limit, NEVER)
+}
+
+fn count(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+/// Gives what it has in small parts and between interruptions, and then fails.
+struct Failing<'a>(&'a [u8], bool);
+
+impl Read for Failing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        if self.1 {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let count = self.0.len().min(7).min(buffer.len());
+        let (part, rest) = self.0.split_at(count);
+        buffer[..count].copy_from_slice(part);
+        self.0 = rest;
+        if count == 0 {
+            return Err(io::Error::from_raw_os_error(
+                rustix::io::Errno::CONNRESET.raw_os_error(),
+            ));
+        }
+        Ok(count)
+    }
+}
+
+#[test]
+fn an_archive_is_received_checked_and_forgotten() {
+    let folder = Folder::new();
+    let inside = folder.path().join("a/spool");
+    let bytes = Builder::plugin([]).bytes();
+    let spool = receive(&inside, &mut &bytes[..], bytes.len() as u64).unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&inside), mode(&spool.path)), (0o700, 0o600));
+    assert_eq!(fs::read(&spool.path).unwrap(), bytes);
+
+    let limits = PackageLimits::default();
+    let archive = Archive::from_content(spool.content(), &limits, NEVER).unwrap();
+    let in_memory = Archive::from_bytes(&*bytes, &limits).unwrap();
+    assert_eq!(archive.sha256(), in_memory.sha256());
+    drop(spool);
+    assert_eq!(count(&inside), 0);
+    // Open files outlive their names.
+    let mut again = Vec::new();
+    archive.content().reader().read_to_end(&mut again).unwrap();
+    assert_eq!(again, bytes);
+}
+
+#[test]
+fn one_that_was_moved_on_stays_there() {
+    let folder = Folder::new();
+    let spool = receive(folder.path(), &mut &b"x"[..], 1).unwrap();
+    let there = folder.path().join("there");
+    fs::rename(&spool.path, &there).unwrap();
+    drop(spool);
+    assert_eq!(fs::read(there).unwrap(), b"x");
+}
+
+#[test]
+fn over_the_limit_no_more_is_read() {
+    let folder = Folder::new();
+    let mut endless = io::repeat(b'x').take(10 << 20);
+    let error = receive(folder.path(), &mut endless, 1 << 20).unwrap_err();
+    let limit = 1 << 20;
+    assert!(
+        matches!(error, PackageError::ArchiveTooLarge { limit: found } if found == limit),
+        "{error:?}"
+    );
+    let read = (10 << 20) - endless.limit();
+    assert!(read <= limit + CHUNK as u64, "{read}");
+    assert_eq!(count(folder.path()), 0);
+
+    let bytes = vec![b'x'; 3 * CHUNK];
+    assert!(receive(folder.path(), &mut &bytes[..], bytes.len() as u64).is_ok());
+    assert!(receive(folder.path(), &mut &bytes[..], bytes.len() as u64 - 1).is_err());
+    assert!(receive(folder.path(), &mut io::empty(), 0).is_ok());
+}
+
+#[test]
+fn a_source_that_fails_is_told_from_a_disk_that_does() {
+    let folder = Folder::new();
+    let error = receive(folder.path(), &mut Failing(b"some bytes", false), 100).unwrap_err();
+    assert!(
+        matches!(error, PackageError::Unreadable { .. }),
+        "{error:?}"
+    );
+    assert!(!error.is_permanent());
+    assert_eq!(count(folder.path()), 0);
+
+    let file = folder.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let error = receive(&file, &mut &b"x"[..], 100).unwrap_err();
+    assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
+    assert!(error.to_string().contains("/file"), "{error}");
+}
+
+#[test]
+fn a_source_that_lies_is_an_error() {
+    struct Liar;
+    impl Read for Liar {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            Ok(buffer.len() + 1)
+        }
+    }
+    let folder = Folder::new();
+    let error = receive(folder.path(), &mut Liar, u64::MAX).unwrap_err();
+    assert!(
+        matches!(error, PackageError::Unreadable { .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn cancelling_at_any_moment_leaves_nothing() {
+    let folder = Folder::new();
+    let bytes = vec![b'x'; 2 * CHUNK + 1];
+    for moment in 0_u32.. {
+        let asked = Cell::new(0);
+        let result = Spool::receive(folder.path(), &mut &bytes[..], u64::MAX, &|| {
+            asked.set(asked.get() + 1);
+            asked.get() > moment
+        });
+        match result {
+            Err(PackageError::Cancelled) => assert_eq!(count(folder.path()), 0),
+            other => {
+                drop(other.unwrap());
+                assert_eq!(moment, 4);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_crash_left_is_swept_and_what_is_in_use_is_not() {
+    let folder = Folder::new();
+    Spool::sweep(&folder.path().join("missing"));
+    let live = receive(folder.path(), &mut &b"live"[..], 100).unwrap();
+    fs::write(folder.path().join("dead.part"), "half").unwrap();
+    fs::write(folder.path().join("other.zip"), "x").unwrap();
+    std::os::unix::fs::symlink(&live.path, folder.path().join("link.part")).unwrap();
+    fs::create_dir(folder.path().join("folder.part")).unwrap();
+    Spool::sweep(folder.path());
+    assert_eq!(fs::read(&live.path).unwrap(), b"live");
+    assert!(!folder.path().join("dead.part").exists());
+    assert!(folder.path().join("other.zip").exists());
+}
