@@ -3,8 +3,8 @@
 //!
 //! The standard library's own way goes down a folder with a descriptor and a frame of the stack for
 //! each level, so that a plugin could make a tree whose removal takes the whole host down. Here a
-//! folder that is found inside of another is moved up beside the topmost ones, emptied there in turn and
-//! removed: four descriptors and no depth, whatever the tree.
+//! folder that is found deep down is moved up beside the topmost ones and emptied from there: a bounded
+//! number of descriptors, whatever the tree.
 
 use std::ffi::CStr;
 use std::fs;
@@ -25,6 +25,8 @@ const ATTEMPTS: usize = 100;
 /// How often a folder is gone through that turns out not to be empty: file systems may pass over an
 /// entry when others are removed.
 const ROUNDS: usize = 10;
+/// How far down folders are emptied where they are. Each level takes two descriptors.
+const DEPTH: usize = 16;
 
 /// Removes a file, a link, or a folder with all that is in it; that nothing is there is fine. Links are
 /// never followed, but those above the path. Folders that their owner may not change are made so that
@@ -81,13 +83,13 @@ pub(super) fn allow_owner(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes all that is in the topmost folder, but for the folders in its folders: those it moves up.
-/// Gives whether there were any.
+/// Removes all that is in the topmost folder, but for folders deep down: those it moves up. Gives
+/// whether there were any.
 fn lower(top: BorrowedFd<'_>) -> io::Result<bool> {
     let mut moved = false;
     each(top, |name, kind| {
         if is_folder(top, name, kind)? {
-            moved |= remove_folder(top, name)?;
+            moved |= remove_folder(top, name, top, DEPTH)?;
             Ok(())
         } else {
             unlink(top, name)
@@ -96,9 +98,15 @@ fn lower(top: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(moved)
 }
 
-/// Removes a folder of the topmost one, and moves the folders in it up. Gives whether there were any.
-fn remove_folder(top: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
-    let folder = match open_folder(top, name) {
+/// Removes a folder with what is in it, but for the folders that are so far down: those it moves up.
+/// Gives whether there were any.
+fn remove_folder(
+    above: BorrowedFd<'_>,
+    name: &CStr,
+    top: BorrowedFd<'_>,
+    depth: usize,
+) -> io::Result<bool> {
+    let folder = match open_folder(above, name) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         other => other?,
     };
@@ -106,14 +114,17 @@ fn remove_folder(top: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
     let mut moved = false;
     for _ in 0..ROUNDS {
         each(folder, |inner, kind| {
-            if is_folder(folder, inner, kind)? {
-                moved = true;
-                move_up(folder, inner, top)
-            } else {
-                unlink(folder, inner)
+            if !is_folder(folder, inner, kind)? {
+                return unlink(folder, inner);
             }
+            if depth > 0 {
+                moved |= remove_folder(folder, inner, top, depth - 1)?;
+                return Ok(());
+            }
+            moved = true;
+            move_up(folder, inner, top)
         })?;
-        match rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR) {
+        match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(moved),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(error) => return Err(error.into()),

@@ -411,7 +411,7 @@ fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
 #[test]
 fn cancelling_is_possible_at_any_moment() {
     let releases = Releases::new(&["lib/x"], &["lib/x"]);
-    releases.write("lib/own", &[1; 3 * POLL_BYTES]);
+    releases.write("lib/own", &vec![1; 3 * POLL_BYTES]);
     releases.write("own/file", b"x");
     let mut moments = 0;
     for moment in 0_u32.. {

@@ -2,9 +2,20 @@
 //! and what the tests share.
 
 use std::cell::Cell;
+use std::os::unix::fs::FileExt as _;
 
 use super::super::testing::{Builder, Folder, Item, REGULAR, checksum, end};
 use super::*;
+
+thread_local! {
+    /// Without a name, and used again and again: some tests open thousands.
+    static FILE: Arc<std::fs::File> = {
+        let folder = Folder::new();
+        let path = folder.path().join("private");
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+        Arc::new(options.unwrap())
+    };
+}
 
 fn open(builder: &Builder) -> Result<Archive, PackageError> {
     open_bytes(builder.bytes(), &PackageLimits::default())
@@ -12,11 +23,10 @@ fn open(builder: &Builder) -> Result<Archive, PackageError> {
 
 /// Opens an archive in memory and in a file, which must come to the same.
 fn open_bytes(bytes: Vec<u8>, limits: &PackageLimits) -> Result<Archive, PackageError> {
-    let folder = Folder::new();
-    let path = folder.path().join("private");
-    std::fs::write(&path, &bytes).unwrap();
-    let file = std::fs::File::open(&path).unwrap();
-    let in_file = Archive::from_content(file.into(), limits, NEVER);
+    let file = FILE.with(Arc::clone);
+    file.set_len(0).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    let in_file = Archive::from_content(ArchiveContent::File(file), limits, NEVER);
     let in_memory = Archive::from_bytes(bytes, limits);
     assert_eq!(format!("{in_file:?}"), format!("{in_memory:?}"));
     if let (Ok(one), Ok(other)) = (&in_file, &in_memory) {
