@@ -156,6 +156,10 @@ fn the_releases_to_keep_stay() {
         assert!(below(&root.path().join("staging")).is_empty());
         assert!(Listing::read(&releases[2]).unwrap().is_some());
     }
+    for _ in 0..2 {
+        remove_release(root.path(), keep[0]).unwrap();
+        assert_eq!(below(&folder), [keep[1].to_owned()].into());
+    }
     keep_releases(root.path(), &[]).unwrap();
     assert!(below(&folder).is_empty());
     assert_eq!(below(&root.path().join("data")).len(), 1);
