@@ -6,6 +6,7 @@ mod server;
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -150,6 +151,42 @@ fn a_large_package_is_received_whole() {
     answer.extend_from_slice(&package);
     let received = fetch(&Server::with(answer), "/").unwrap();
     assert!(received == package);
+}
+
+/// Runs itself once more, as a process with that environment.
+#[test]
+fn a_proxy_of_the_environment_is_not_asked() {
+    const PLACE: &str = "PLUGIN_RUNNER_TEST_PLACE";
+    if let Ok(place) = std::env::var(PLACE) {
+        let settings = settings(&[]).with_allowed_hosts([place.clone()]);
+        let url = format!("http://{place}/");
+        let fetched = fetch_wanted(&fetcher(settings), &wanted(&url));
+        assert_eq!(fetched.unwrap(), b"direct");
+        return;
+    }
+    let server = Server::with("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ndirect");
+    let proxy = Server::with("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nproxy");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([
+            "--exact",
+            "fetch::tests::a_proxy_of_the_environment_is_not_asked",
+        ])
+        .env(PLACE, server.place());
+    for name in ["http_proxy", "https_proxy", "all_proxy"] {
+        command
+            .env(name, proxy.url(""))
+            .env(name.to_uppercase(), proxy.url(""));
+    }
+    command.env_remove("no_proxy").env_remove("NO_PROXY");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+    assert!(proxy.heads().is_empty(), "the proxy was asked");
+    assert_eq!(server.heads().len(), 1);
 }
 
 /// Redirects from /n to /n-1, and gives a package at /0.
