@@ -1,0 +1,212 @@
+//! What does not come, and who does not want to wait: slow and broken peers, look-ups, cancelling.
+
+use std::cell::Cell;
+use std::io::{self, Read as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use super::server::{Server, wait_for_end, write};
+use super::{
+    PATIENCE, SHORT, assert_no_thread_is_left, failure, fetch, fetch_wanted, fetcher, read_all,
+    settings, wanted, with_names,
+};
+use crate::deadline::Deadline;
+use crate::error::{Error, FetchError, FetchStep};
+use crate::fetch::{Fetcher, Wanted};
+use crate::thread::Threads;
+
+/// Writes a byte now and then until the peer has had enough.
+fn trickle(stream: &mut TcpStream) {
+    stream
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    let waits = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        )
+    };
+    while stream.read(&mut [0]).is_err_and(|error| waits(&error)) {
+        write(stream, b"x");
+    }
+}
+
+#[test]
+fn a_peer_that_is_slow_is_given_up_in_time() {
+    type Slow = fn(&str, &mut TcpStream);
+    let slow: [(&str, Slow); 5] = [
+        ("nothing", |_, stream| wait_for_end(stream)),
+        ("trickling head", |_, stream| {
+            write(stream, b"HTTP/1.1 200 OK\r\nX-Trickle: ");
+            trickle(stream);
+        }),
+        ("no body", |_, stream| {
+            write(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+            wait_for_end(stream);
+        }),
+        ("trickling body", |_, stream| {
+            write(
+                stream,
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+            );
+            trickle(stream);
+        }),
+        ("redirects", |path, stream| {
+            stream.set_read_timeout(Some(SHORT / 3)).unwrap();
+            let _ = stream.read(&mut [0]);
+            write(
+                stream,
+                format!("HTTP/1.1 302 x\r\nLocation: {path}x\r\n\r\n").as_bytes(),
+            );
+        }),
+    ];
+    for (what, answer) in slow {
+        let server = Server::start(answer);
+        let fetcher = fetcher(settings(&[&server]).with_timeout(SHORT));
+        let late = failure(fetch_wanted(&fetcher, &wanted(&server.url("/"))));
+        assert!(late.is_timeout() && late.is_retryable(), "{what}: {late}");
+        assert!(
+            late.to_string().ends_with("took longer than 300ms"),
+            "{what}: {late}"
+        );
+    }
+    // The caller's own deadline counts as well.
+    let server = Server::start(|_, stream| wait_for_end(stream));
+    let fetcher = fetcher(settings(&[&server]));
+    let url = server.url("/");
+    let hurried = Wanted {
+        deadline: Deadline::after(SHORT),
+        ..wanted(&url)
+    };
+    assert!(failure(fetch_wanted(&fetcher, &hurried)).is_timeout());
+    let past = Wanted {
+        deadline: Deadline::after(Duration::ZERO),
+        ..hurried
+    };
+    assert!(failure(fetch_wanted(&fetcher, &past)).is_timeout());
+}
+
+#[test]
+fn a_look_up_that_hangs_is_given_up_in_time() {
+    let (release, released) = bounded::<()>(0);
+    let names = with_names(settings(&[]).with_timeout(SHORT), move |_, _| {
+        // Until the other end is dropped.
+        let _ = released.recv_timeout(PATIENCE);
+        Err(io::Error::other("released"))
+    });
+    let late = failure(names.fetch(&wanted("https://example.org/"), &|| false, read_all));
+    assert!(
+        matches!(
+            *late,
+            FetchError::Timeout {
+                step: FetchStep::LookUp,
+                ..
+            }
+        ),
+        "{late}"
+    );
+    drop(release);
+    assert_no_thread_is_left(&names);
+}
+
+#[test]
+fn a_wish_to_cancel_is_heard_in_the_middle() {
+    let server = Server::start(|_, stream| {
+        write(
+            stream,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf!",
+        );
+        wait_for_end(stream);
+    });
+    let fetcher = fetcher(settings(&[&server]));
+    let cancelled = Cell::new(false);
+    let result = fetcher.fetch(&wanted(&server.url("/")), &|| cancelled.get(), |reader| {
+        reader.read_exact(&mut [0; 5]).unwrap();
+        cancelled.set(true);
+        read_all(reader)
+    });
+    let cancelled = failure(result);
+    assert!(
+        matches!(*cancelled, FetchError::Cancelled { .. }),
+        "{cancelled}"
+    );
+    assert_no_thread_is_left(&fetcher);
+
+    let silent = Server::start(|_, stream| wait_for_end(stream));
+    let asked = Cell::new(0);
+    let cancel = || asked.replace(asked.get() + 1) > 1;
+    let fetcher = self::fetcher(settings(&[&silent]));
+    let result = fetcher.fetch(&wanted(&silent.url("/")), &cancel, read_all);
+    assert!(matches!(*failure(result), FetchError::Cancelled { .. }));
+    assert_no_thread_is_left(&fetcher);
+}
+
+#[test]
+fn a_server_without_tls_is_named_so() {
+    let server = Server::raw(|stream| write(stream, b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let fetcher = fetcher(settings(&[&server]));
+    let url = format!("https://{}/?secret", server.place());
+    let insecure = failure(fetch_wanted(&fetcher, &wanted(&url)));
+    assert!(matches!(*insecure, FetchError::Tls { .. }), "{insecure}");
+    let text = insecure.to_string();
+    assert!(
+        text.starts_with(&format!("no secure connection to {}", server.place())),
+        "{text}"
+    );
+    assert!(!text.contains("secret"), "{text}");
+
+    let silent = Server::raw(wait_for_end);
+    let fetcher = self::fetcher(settings(&[&silent]).with_connect(SHORT));
+    let url = format!("https://{}/", silent.place());
+    let late = failure(fetch_wanted(&fetcher, &wanted(&url)));
+    assert!(late.is_timeout(), "{late}");
+    assert!(
+        late.to_string().ends_with("took longer than 300ms"),
+        "{late}"
+    );
+
+    let closing = Server::raw(|_| {});
+    let fetcher = self::fetcher(settings(&[&closing]));
+    let url = format!("https://{}/", closing.place());
+    let closed = failure(fetch_wanted(&fetcher, &wanted(&url)));
+    assert!(matches!(*closed, FetchError::Tls { .. }), "{closed}");
+}
+
+#[test]
+fn what_is_not_there_or_not_http_is_named_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let nobody = fetcher(settings(&[]).with_allowed_hosts([place.clone()]));
+    let refused = failure(fetch_wanted(&nobody, &wanted(&format!("http://{place}/"))));
+    assert!(matches!(*refused, FetchError::Connect { .. }), "{refused}");
+    assert!(refused.is_retryable());
+
+    for answer in [
+        "SSH-2.0-OpenSSH_9\r\n\r\n".to_owned(),
+        String::new(),
+        "HTTP/1.1 200 OK\r\nContent-Le".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n".to_owned(),
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(200_000)),
+    ] {
+        let server = Server::with(answer.clone());
+        let broken = failure(fetch(&server, "/"));
+        let start = &answer[..answer.len().min(60)];
+        assert!(
+            matches!(*broken, FetchError::Broken { .. }),
+            "{start:?}: {broken}"
+        );
+    }
+}
+
+#[test]
+fn without_a_thread_to_spare_nothing_is_fetched() {
+    let server = Server::raw(|_| {});
+    let fetcher = Fetcher::new(settings(&[&server]), Threads::with_limit(0)).unwrap();
+    let result = fetch_wanted(&fetcher, &wanted(&server.url("/")));
+    assert!(matches!(result, Err(Error::ThreadLimit { limit: 0, .. })));
+    assert!(server.heads().is_empty());
+}
