@@ -163,13 +163,15 @@ impl Download<'_> {
     /// Waits for the next piece.
     fn next(&mut self) -> Result<Piece, FetchError> {
         loop {
-            if (self.cancel)() {
+            let cancelled = (self.cancel)();
+            // Asked for later: whoever cancels because the time is over is to hear of the time.
+            if self.deadline.has_passed() {
+                return Err(self.progress.timeout(self.time));
+            }
+            if cancelled {
                 return Err(FetchError::Cancelled {
                     host: self.progress.host(),
                 });
-            }
-            if self.deadline.has_passed() {
-                return Err(self.progress.timeout(self.time));
             }
             let ask = self.deadline.min(Deadline::after(ASK));
             match self.pieces.recv_deadline(ask.instant()) {

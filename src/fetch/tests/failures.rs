@@ -85,7 +85,12 @@ fn a_peer_that_is_slow_is_given_up_in_time() {
         deadline: Deadline::after(Duration::ZERO),
         ..hurried
     };
-    assert!(failure(fetch_wanted(&fetcher, &past)).is_timeout());
+    // And is what is heard of, if that is why it was cancelled.
+    for cancel in [false, true] {
+        let late = failure(fetcher.fetch(&past, &|| cancel, read_all));
+        assert!(late.is_timeout(), "{late}");
+    }
+    assert_no_thread_is_left(&fetcher);
 }
 
 #[test]
