@@ -51,7 +51,8 @@ impl Shared {
                     limit: limits.archive_size,
                     deadline,
                 };
-                with_content(self.fetcher.fetch(&wanted, &cancel, spool)?)
+                let fetched = self.fetcher.fetch(&wanted, &cancel, spool);
+                with_content(fetched.map_err(|error| self.too_late(error, &cancel))?)
             }
         };
         let archive = Archive::from_content(content, limits, &cancel)
