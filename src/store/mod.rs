@@ -2,6 +2,7 @@
 //! it is kept. What a record means is the business of others; nothing here starts or stops anything.
 
 pub mod conformance;
+mod index;
 mod memory;
 mod overrides;
 mod record;

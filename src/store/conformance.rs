@@ -1,1 +1,0 @@
-//! Checks that an implementation of [`Store`](super::Store) does what the host relies on.

@@ -1,0 +1,110 @@
+//! What a store that keeps what it has promises beyond that: to have it when it is opened again.
+
+use super::asked::Asked;
+use super::samples;
+use super::{Outcome, Persistent, Reopening};
+use crate::auth::ExternalCredential;
+use crate::store::PluginKind;
+
+pub(super) const CHECKS: &[Reopening] = &[
+    ("records_survive_reopening", records_survive_reopening),
+    ("deletions_survive_reopening", deletions_survive_reopening),
+    ("tokens_survive_reopening", tokens_survive_reopening),
+    ("archives_survive_reopening", archives_survive_reopening),
+];
+
+fn records_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
+    let archive = samples::archive("exotic", 10)?;
+    let mut records = samples::exotic(&archive)?;
+    {
+        let store = subject.open_empty();
+        let store = Asked(&*store);
+        store.put_archive(&archive)?;
+        for record in &records {
+            store.put(record)?;
+        }
+    }
+    for round in 0..3 {
+        let store = subject.reopen();
+        let store = Asked(&*store);
+        for record in &records {
+            store.expect(record)?;
+        }
+        if store.list()?.len() != records.len() {
+            return Err("there are more records than were stored".to_owned());
+        }
+        // What replaces survives as well.
+        records[0] = records[0].clone().with_variable("ROUND", round.to_string());
+        store.put(&records[0])?;
+    }
+    Ok(())
+}
+
+fn deletions_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
+    let [kept, gone] = [samples::plain("kept")?, samples::plain("gone")?];
+    {
+        let store = subject.open_empty();
+        let store = Asked(&*store);
+        store.put(&gone)?;
+        store.put(&kept)?;
+        store.delete(gone.id)?;
+    }
+    let store = subject.reopen();
+    Asked(&*store).expect_none(gone.id)?;
+    Asked(&*store).expect(&kept)
+}
+
+fn tokens_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
+    let [old, new, hashed] = [samples::token()?, samples::token()?, samples::token()?];
+    let mut rotated = samples::external(&old)?;
+    let mut unshown = samples::external(&hashed)?;
+    unshown.kind = PluginKind::External(ExternalCredential::new(hashed.clone()).without_token());
+    {
+        let store = subject.open_empty();
+        let store = Asked(&*store);
+        store.put(&rotated)?;
+        store.put(&unshown)?;
+        rotated.kind = PluginKind::External(ExternalCredential::new(new.clone()));
+        store.put(&rotated)?;
+    }
+    let store = subject.reopen();
+    for (token, expected, which) in [
+        (&old, None, "a token that was replaced"),
+        (&new, Some(rotated.id), "the token that replaced it"),
+        (&hashed, Some(unshown.id), "a token that is not kept"),
+    ] {
+        let found = Asked(&*store).find(token)?;
+        if found != expected {
+            return Err(format!(
+                "for {which}, find_external gives {found:?}, expected {expected:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn archives_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
+    let named = samples::archive("named", 100_000)?;
+    let unnamed = samples::archive("unnamed", 10)?;
+    let gone = samples::archive("gone", 10)?;
+    let record = samples::stored(&named)?;
+    {
+        let store = subject.open_empty();
+        let store = Asked(&*store);
+        for archive in [&named, &unnamed, &gone] {
+            store.put_archive(archive)?;
+        }
+        store.put(&record)?;
+        store.delete_archive(gone.sha256())?;
+    }
+    for _ in 0..2 {
+        let store = subject.reopen();
+        let store = Asked(&*store);
+        // Who names what is not the store's to judge.
+        store.expect_archives(&[&named, &unnamed])?;
+        store.expect_archive(&named)?;
+        store.expect_archive(&unnamed)?;
+        store.expect(&record)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! What a store promises about records.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use super::asked::{Asked, same};
+use super::samples;
+use super::{Check, Outcome};
+use crate::auth::ExternalCredential;
+use crate::id::{InstallationId, Xid};
+use crate::protocol::configuration::Configuration;
+use crate::state::ActiveState;
+use crate::store::{PluginKind, Record, Source};
+
+pub(super) const CHECKS: &[Check] = &[
+    ("an_empty_store_has_nothing", an_empty_store_has_nothing),
+    ("a_record_comes_back_whole", a_record_comes_back_whole),
+    (
+        "what_cannot_be_kept_is_refused",
+        what_cannot_be_kept_is_refused,
+    ),
+    ("a_put_replaces", a_put_replaces),
+    (
+        "a_delete_removes_and_may_be_repeated",
+        a_delete_removes_and_may_be_repeated,
+    ),
+    ("a_list_is_whole_and_by_id", a_list_is_whole_and_by_id),
+    (
+        "a_token_finds_its_plugin_until_it_is_replaced",
+        a_token_finds_its_plugin_until_it_is_replaced,
+    ),
+];
+
+fn an_empty_store_has_nothing(store: Asked<'_>) -> Outcome {
+    let id = InstallationId::generate();
+    if !store.list()?.is_empty() || !store.list_archives()?.is_empty() {
+        return Err("there is something in a new store".to_owned());
+    }
+    store.expect_none(id)?;
+    if store.find(&samples::token()?)?.is_some() {
+        return Err("find_external finds a plugin in a new store".to_owned());
+    }
+    store.delete(id)
+}
+
+fn a_record_comes_back_whole(store: Asked<'_>) -> Outcome {
+    let archive = samples::archive("exotic", 10)?;
+    store.put_archive(&archive)?;
+    let records = samples::exotic(&archive)?;
+    for record in &records {
+        store.put(record)?;
+        store.expect(record)?;
+    }
+    // Nor has one of them changed another.
+    for record in &records {
+        store.expect(record)?;
+    }
+    Ok(())
+}
+
+/// A path need not be UTF-8 and a time may be before 1970, which not every store can keep. Then it says
+/// so, and keeps what it had.
+fn what_cannot_be_kept_is_refused(store: Asked<'_>) -> Outcome {
+    let path = OsStr::from_bytes(b"/not/\xff/utf-8");
+    let mut odd_path = samples::plain("path")?;
+    let mut odd_time = samples::plain("time")?;
+    let before = [odd_path.clone(), odd_time.clone()];
+    odd_path.kind = PluginKind::Supervised(Source::Archive(path.into()));
+    odd_time.added_at = SystemTime::UNIX_EPOCH - Duration::new(86_400, 1);
+    for (before, odd) in before.iter().zip([odd_path, odd_time]) {
+        store.put(before)?;
+        let kept = store.put(&odd).is_ok();
+        store
+            .expect(if kept { &odd } else { before })
+            .map_err(|found| format!("after a put that was {}: {found}", said(kept)))?;
+    }
+    Ok(())
+}
+
+fn said(kept: bool) -> &'static str {
+    if kept { "acknowledged" } else { "refused" }
+}
+
+fn a_put_replaces(store: Asked<'_>) -> Outcome {
+    let archive = samples::archive("exotic", 10)?;
+    store.put_archive(&archive)?;
+    let bystander = samples::plain("bystander")?;
+    store.put(&bystander)?;
+    let mut record = samples::plain("first")?;
+    let id = record.id;
+    store.put(&record)?;
+    // In its place comes one that differs in everything, and one that says nothing any more.
+    let mut last = samples::plain("last")?;
+    last.id = id;
+    for mut next in samples::exotic(&archive)?.into_iter().chain([last]) {
+        next.id = id;
+        store.put(&next)?;
+        store.expect(&next)?;
+        record = next;
+    }
+    // A single field counts as well.
+    record.configuration = members("a", 1);
+    store.put(&record)?;
+    record.unsettled_configuration = Some(members("a", 2));
+    store.put(&record)?;
+    store.expect(&record)?;
+    record.unsettled_configuration = None;
+    store.put(&record)?;
+    store.expect(&record)?;
+    record = record.with_active_state(ActiveState::Active);
+    store.put(&record)?;
+    store.expect(&record)?;
+    store.expect(&bystander)?;
+    match store.list()?.len() {
+        2 => Ok(()),
+        found => Err(format!("of two records, list gives {found}")),
+    }
+}
+
+fn a_delete_removes_and_may_be_repeated(store: Asked<'_>) -> Outcome {
+    let (kept, gone) = (samples::plain("kept")?, samples::plain("gone")?);
+    store.put(&kept)?;
+    store.put(&gone)?;
+    for _ in 0..2 {
+        store.delete(gone.id)?;
+        store.expect_none(gone.id)?;
+        store.expect(&kept)?;
+    }
+    store.put(&gone)?;
+    store.expect(&gone)
+}
+
+fn a_list_is_whole_and_by_id(store: Asked<'_>) -> Outcome {
+    let mut records = Vec::new();
+    // In no order, and with the ids that other orders than that of the bytes get wrong.
+    for number in 0..40_u8 {
+        let mut bytes = [0; 12];
+        bytes[0] = number.wrapping_mul(101);
+        bytes[11] = number;
+        records.push(with_id(bytes)?);
+    }
+    records.push(with_id([0; 12])?);
+    records.push(with_id([0xff; 12])?);
+    for record in &records {
+        store.put(record)?;
+    }
+    // Written again, it does not get another place.
+    store.put(&records[0])?;
+    records.sort_by_key(|record| record.id);
+    let list = store.list()?;
+    let ids = |records: &[Record]| records.iter().map(|one| one.id).collect::<Vec<_>>();
+    if ids(&list) != ids(&records) {
+        return Err(format!(
+            "list gives {:?}, expected {:?}",
+            ids(&list),
+            ids(&records)
+        ));
+    }
+    for (record, found) in records.iter().zip(&list) {
+        same("list", record, Some(found))?;
+    }
+    Ok(())
+}
+
+fn a_token_finds_its_plugin_until_it_is_replaced(store: Asked<'_>) -> Outcome {
+    let [first, second, third] = [samples::token()?, samples::token()?, samples::token()?];
+    let finds = |token, expected: Option<InstallationId>, when: &str| match store.find(token)? {
+        found if found == expected => Ok(()),
+        found => Err(format!(
+            "{when}, find_external gives {found:?}, expected {expected:?}"
+        )),
+    };
+    let mut record = samples::external(&first)?;
+    let other = samples::external(&third)?;
+    let id = Some(record.id);
+    store.put(&other)?;
+    store.put(&record)?;
+    finds(&first, id, "after an installation")?;
+    finds(&second, None, "for an unknown token")?;
+    record.configuration = members("a", 1);
+    store.put(&record)?;
+    finds(&first, id, "after another field changed")?;
+    record.kind = PluginKind::External(ExternalCredential::new(first.clone()).without_token());
+    store.put(&record)?;
+    finds(&first, id, "when only its digest is kept")?;
+    record.kind = PluginKind::External(ExternalCredential::new(second.clone()));
+    store.put(&record)?;
+    finds(&first, None, "after a rotation, for the old token")?;
+    finds(&second, id, "after a rotation, for the new token")?;
+    record.kind = PluginKind::External(ExternalCredential::new(first.clone()));
+    store.put(&record)?;
+    finds(&second, None, "after a second rotation, for the old token")?;
+    finds(&first, id, "after a second rotation, for the new token")?;
+    record.kind = PluginKind::Supervised(Source::Folder("/plugins".into()));
+    store.put(&record)?;
+    finds(&first, None, "when it is not external any more")?;
+    record.kind = PluginKind::External(ExternalCredential::new(first.clone()));
+    store.put(&record)?;
+    store.delete(record.id)?;
+    finds(&first, None, "after its removal")?;
+    finds(
+        &third,
+        Some(other.id),
+        "for a plugin that nothing was done to",
+    )
+}
+
+fn with_id(bytes: [u8; 12]) -> Result<Record, String> {
+    let mut record = samples::plain("listed")?;
+    record.id = Xid::from_bytes(bytes).into();
+    Ok(record)
+}
+
+fn members(name: &str, value: u32) -> Configuration {
+    Configuration::from_iter([(name.to_owned(), json!(value))])
+}

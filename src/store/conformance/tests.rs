@@ -1,0 +1,385 @@
+//! Stores that keep their promises, and stores that break one each.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::auth::{ExternalCredential, ExternalToken, TokenDigest};
+use crate::error::{Error, Result};
+use crate::id::InstallationId;
+use crate::package::{Archive, ArchiveContent, PackageLimits};
+use crate::store::{MemoryStore, PluginKind, Record, Source, StoredArchive};
+
+/// One promise that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    LosesUnsettledConfiguration,
+    LosesMinusZero,
+    LosesNanoseconds,
+    LosesOddPaths,
+    KeepsDamage,
+    MergesConfigurations,
+    RefusesSecondDeletion,
+    DeletesNothing,
+    ListsInNoOrder,
+    ForgetsFromList,
+    FindsOldTokens,
+    FindsOnlyKeptTokens,
+    TruncatesArchives,
+    GivesUnknownArchives,
+    KeepsArchivesTwice,
+    KeepsDeletedArchives,
+    DeletesRecordsOfArchives,
+    WritesInTwoSteps,
+    AcknowledgesEarly,
+    LosesConcurrentWrites,
+}
+
+/// A store in memory with a fault.
+#[derive(Debug)]
+struct Broken {
+    fault: Fault,
+    store: MemoryStore,
+    tokens: Mutex<HashMap<TokenDigest, InstallationId>>,
+    /// What is to be written with the next write.
+    late: Mutex<Option<Record>>,
+    writers: AtomicU64,
+    reads: AtomicU64,
+}
+
+impl Broken {
+    fn new(fault: Fault) -> Self {
+        Self {
+            fault,
+            store: MemoryStore::default(),
+            tokens: Mutex::default(),
+            late: Mutex::default(),
+            writers: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets readers see what is there now, if there are any.
+    fn let_read(&self) {
+        let before = self.reads.load(Ordering::SeqCst);
+        for _ in 0..10_000 {
+            if self.reads.load(Ordering::SeqCst) > before + 4 {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn spoil(&self, record: &mut Record) {
+        match self.fault {
+            Fault::LosesUnsettledConfiguration => record.unsettled_configuration = None,
+            Fault::LosesMinusZero => {
+                if let Some(number) = record.configuration.get_mut("minus zero") {
+                    *number = 0.0.into();
+                }
+            }
+            Fault::LosesNanoseconds => {
+                let since = record.added_at.duration_since(std::time::UNIX_EPOCH);
+                let seconds = since.map_or(0, |since| since.as_secs());
+                record.added_at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            }
+            Fault::LosesOddPaths => {
+                if let PluginKind::Supervised(Source::Archive(path)) = &mut record.kind {
+                    *path = path.to_string_lossy().into_owned().into();
+                }
+            }
+            Fault::KeepsDamage => record.damage = Some("everything".into()),
+            _ => {}
+        }
+    }
+}
+
+impl Store for Broken {
+    fn get(&self, id: InstallationId) -> Result<Option<Record>> {
+        let record = self.store.get(id);
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        record
+    }
+
+    fn list(&self) -> Result<Vec<Record>> {
+        let mut list = self.store.list()?;
+        match self.fault {
+            Fault::ListsInNoOrder => list.reverse(),
+            Fault::ForgetsFromList => list.truncate(20),
+            _ => {}
+        }
+        Ok(list)
+    }
+
+    fn put(&self, mut record: Record) -> Result<()> {
+        self.spoil(&mut record);
+        if let PluginKind::External(credential) = &record.kind {
+            self.tokens.lock().insert(credential.digest(), record.id);
+        }
+        match self.fault {
+            Fault::MergesConfigurations => {
+                if let Some(before) = self.store.get(record.id)? {
+                    let mut merged = before.configuration;
+                    merged.append(&mut record.configuration);
+                    record.configuration = merged;
+                }
+            }
+            Fault::WritesInTwoSteps => {
+                if let Some(mut half) = self.store.get(record.id)? {
+                    half.configuration = record.configuration.clone();
+                    self.store.put(half)?;
+                    self.let_read();
+                }
+            }
+            Fault::AcknowledgesEarly => {
+                if let Some(late) = self.late.lock().take() {
+                    self.store.put(late)?;
+                }
+                // The first of all, and whatever somebody looks at at once, is there in time.
+                if record.manifest.name == "numbered" && record.manifest.description != "0" {
+                    *self.late.lock() = Some(record);
+                    return Ok(());
+                }
+            }
+            Fault::LosesConcurrentWrites => {
+                let before = self.store.list()?;
+                self.writers.fetch_add(1, Ordering::SeqCst);
+                self.store.put(record)?;
+                std::thread::yield_now();
+                // As one that writes back all that it has read before.
+                if self.writers.fetch_sub(1, Ordering::SeqCst) > 1 {
+                    for record in before {
+                        self.store.put(record)?;
+                    }
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.store.put(record)
+    }
+
+    fn delete(&self, id: InstallationId) -> Result<()> {
+        if self.fault == Fault::DeletesNothing {
+            return Ok(());
+        }
+        if self.fault == Fault::RefusesSecondDeletion && self.store.get(id)?.is_none() {
+            return Err(Error::NotInstalled(id));
+        }
+        self.store.delete(id)
+    }
+
+    fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
+        match self.fault {
+            Fault::FindsOldTokens => Ok(self.tokens.lock().get(&token.digest()).copied()),
+            Fault::FindsOnlyKeptTokens => {
+                let kept = |record: &Record| record.external_token() == Some(token);
+                Ok(self
+                    .store
+                    .list()?
+                    .iter()
+                    .find(|one| kept(one))
+                    .map(|one| one.id))
+            }
+            _ => self.store.find_external(token),
+        }
+    }
+
+    fn put_archive(&self, archive: &Archive) -> Result<()> {
+        self.store.put_archive(archive)
+    }
+
+    fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
+        let content = self.store.get_archive(sha256)?;
+        match self.fault {
+            Fault::TruncatesArchives => Ok(content.map(|content| {
+                let mut bytes = Vec::new();
+                content
+                    .reader()
+                    .take(1_000_000)
+                    .read_to_end(&mut bytes)
+                    .unwrap();
+                ArchiveContent::Memory(bytes.into())
+            })),
+            Fault::GivesUnknownArchives => {
+                Ok(content.or_else(|| Some(ArchiveContent::Memory([].into()))))
+            }
+            _ => Ok(content),
+        }
+    }
+
+    fn delete_archive(&self, sha256: &str) -> Result<()> {
+        match self.fault {
+            Fault::KeepsDeletedArchives => return Ok(()),
+            Fault::DeletesRecordsOfArchives => {
+                for record in self.store.list()? {
+                    if record.stored_archive() == Some(sha256) {
+                        self.store.delete(record.id)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.store.delete_archive(sha256)
+    }
+
+    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
+        let mut archives = self.store.list_archives()?;
+        if self.fault == Fault::KeepsArchivesTwice {
+            archives.extend(archives.clone());
+        }
+        Ok(archives)
+    }
+}
+
+#[track_caller]
+fn caught(fault: Fault) -> Violation {
+    let mut open = || Arc::new(Broken::new(fault)) as Arc<dyn Store>;
+    check(&mut open).expect_err("nothing was found")
+}
+
+#[test]
+fn a_store_in_memory_keeps_its_promises() {
+    check(&mut || Arc::new(MemoryStore::default())).unwrap();
+    check(&mut || Arc::new(Broken::new(Fault::None))).unwrap();
+}
+
+#[test]
+fn each_broken_promise_is_caught_by_its_check() {
+    for (fault, expected) in [
+        (
+            Fault::LosesUnsettledConfiguration,
+            "a_record_comes_back_whole",
+        ),
+        (Fault::LosesMinusZero, "a_record_comes_back_whole"),
+        (Fault::LosesNanoseconds, "a_record_comes_back_whole"),
+        (Fault::KeepsDamage, "a_record_comes_back_whole"),
+        (Fault::LosesOddPaths, "what_cannot_be_kept_is_refused"),
+        (Fault::MergesConfigurations, "a_put_replaces"),
+        (Fault::RefusesSecondDeletion, "an_empty_store_has_nothing"),
+        (
+            Fault::DeletesNothing,
+            "a_delete_removes_and_may_be_repeated",
+        ),
+        (Fault::ListsInNoOrder, "a_list_is_whole_and_by_id"),
+        (Fault::ForgetsFromList, "a_list_is_whole_and_by_id"),
+        (
+            Fault::FindsOldTokens,
+            "a_token_finds_its_plugin_until_it_is_replaced",
+        ),
+        (
+            Fault::FindsOnlyKeptTokens,
+            "a_token_finds_its_plugin_until_it_is_replaced",
+        ),
+        (
+            Fault::TruncatesArchives,
+            "an_archive_comes_back_byte_for_byte",
+        ),
+        (
+            Fault::KeepsArchivesTwice,
+            "an_archive_comes_back_byte_for_byte",
+        ),
+        (
+            Fault::GivesUnknownArchives,
+            "a_missing_archive_is_none_and_may_be_deleted",
+        ),
+        (Fault::KeepsDeletedArchives, "an_archive_is_kept_once"),
+        (
+            Fault::DeletesRecordsOfArchives,
+            "a_refused_deletion_changes_nothing",
+        ),
+        (Fault::WritesInTwoSteps, "a_reader_sees_whole_records"),
+        (
+            Fault::AcknowledgesEarly,
+            "a_reader_sees_what_was_acknowledged",
+        ),
+        (
+            Fault::LosesConcurrentWrites,
+            "writers_do_not_undo_each_other",
+        ),
+    ] {
+        let violation = caught(fault);
+        assert_eq!(violation.check, expected, "{fault:?}: {violation}");
+    }
+}
+
+#[test]
+fn what_was_found_is_told_without_tokens() {
+    let violation = caught(Fault::FindsOldTokens);
+    assert!(!violation.to_string().contains("sdprt_"), "{violation}");
+    let violation = caught(Fault::LosesUnsettledConfiguration);
+    let text = violation.to_string();
+    assert!(
+        text.starts_with("the store fails the check a_record_comes_back_whole: get gives ")
+            && text.contains(" with another unsettled_configuration: expected {"),
+        "{text}"
+    );
+}
+
+/// Stores that persist in that what they have is copied into the next.
+struct Handed {
+    store: Arc<dyn Store>,
+    forgets: Forgets,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forgets {
+    Nothing,
+    Everything,
+    Archives,
+    Digests,
+}
+
+impl Persistent for Handed {
+    fn open_empty(&mut self) -> Arc<dyn Store> {
+        self.store = Arc::new(MemoryStore::default());
+        self.store.clone()
+    }
+
+    fn reopen(&mut self) -> Arc<dyn Store> {
+        let again = MemoryStore::default();
+        for mut record in self.store.list().unwrap() {
+            if let PluginKind::External(credential) = &record.kind
+                && credential.token().is_none()
+                && self.forgets == Forgets::Digests
+            {
+                let nobody = TokenDigest::from_bytes([0; 32]);
+                record.kind = PluginKind::External(ExternalCredential::from_digest(nobody));
+            }
+            if self.forgets != Forgets::Everything {
+                again.put(record).unwrap();
+            }
+        }
+        for archive in self.store.list_archives().unwrap() {
+            if ![Forgets::Everything, Forgets::Archives].contains(&self.forgets) {
+                let content = self.store.get_archive(&archive.sha256).unwrap().unwrap();
+                let limits = PackageLimits::default();
+                let archive = Archive::from_content(content, &limits, &|| false);
+                again.put_archive(&archive.unwrap()).unwrap();
+            }
+        }
+        self.store = Arc::new(again);
+        self.store.clone()
+    }
+}
+
+#[test]
+fn what_is_lost_between_two_openings_is_caught() {
+    let check = |forgets| {
+        let store = Arc::new(MemoryStore::default());
+        check_persistent(&mut Handed { store, forgets })
+    };
+    check(Forgets::Nothing).unwrap();
+    for (forgets, expected) in [
+        (Forgets::Everything, "records_survive_reopening"),
+        (Forgets::Archives, "archives_survive_reopening"),
+        (Forgets::Digests, "records_survive_reopening"),
+    ] {
+        let violation = check(forgets).unwrap_err();
+        assert_eq!(violation.check, expected, "{violation}");
+    }
+}

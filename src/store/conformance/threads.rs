@@ -1,0 +1,189 @@
+//! What a store promises to threads that share it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
+use serde_json::{Value, json};
+
+use super::asked::Asked;
+use super::samples;
+use super::{Check, Outcome};
+use crate::store::Record;
+
+/// How often the writers write.
+const ROUNDS: u64 = 100;
+const READERS: usize = 3;
+const WRITERS: u64 = 4;
+
+pub(super) const CHECKS: &[Check] = &[
+    ("a_reader_sees_whole_records", a_reader_sees_whole_records),
+    (
+        "a_reader_sees_what_was_acknowledged",
+        a_reader_sees_what_was_acknowledged,
+    ),
+    (
+        "writers_do_not_undo_each_other",
+        writers_do_not_undo_each_other,
+    ),
+];
+
+/// A record whose fields all say the same number, so that half a one shows.
+fn numbered(record: &Record, number: u64) -> Record {
+    let mut record = record.clone();
+    record.manifest.description = number.to_string();
+    record
+        .configuration
+        .insert("number".to_owned(), json!(number));
+    record.unsettled_configuration = Some(record.configuration.clone());
+    record.overrides.environment = vec![("NUMBER".to_owned(), number.to_string())];
+    record
+}
+
+/// The number that all fields of it say.
+fn number(record: &Record) -> Result<u64, String> {
+    let of = |members: Option<&serde_json::Map<String, Value>>| {
+        members.and_then(|members| members.get("number")?.as_u64())
+    };
+    let variable = record.overrides.environment.first();
+    let numbers = [
+        record.manifest.description.parse().ok(),
+        of(Some(&record.configuration)),
+        of(record.unsettled_configuration.as_ref()),
+        variable.and_then(|(_, value)| value.parse().ok()),
+    ];
+    match numbers {
+        [Some(first), ..] if numbers.iter().all(|&one| one == Some(first)) => Ok(first),
+        _ => Err(format!("a record is of several writes: {numbers:?}")),
+    }
+}
+
+fn a_reader_sees_whole_records(store: Asked<'_>) -> Outcome {
+    let record = samples::plain("numbered")?;
+    store.put(&numbered(&record, 0))?;
+    let read = |acknowledged: u64| {
+        for found in [store.get(record.id)?, store.list()?.pop()] {
+            let Some(found) = found else {
+                return Err("a record that is replaced is not there meanwhile".to_owned());
+            };
+            let found = number(&found)?;
+            if found < acknowledged {
+                return Err(format!(
+                    "{found} is read after {acknowledged} was acknowledged"
+                ));
+            }
+        }
+        Ok(())
+    };
+    while_reading(read, |acknowledge| {
+        for round in 1..=ROUNDS {
+            store.put(&numbered(&record, round))?;
+            acknowledge(round);
+        }
+        Ok(())
+    })
+}
+
+/// A record is written and deleted again and again, with another number each time.
+fn a_reader_sees_what_was_acknowledged(store: Asked<'_>) -> Outcome {
+    let record = samples::plain("numbered")?;
+    // What is acknowledged is the deletion of all up to this number.
+    let read = |deleted: u64| {
+        for found in [store.get(record.id)?, store.list()?.pop()] {
+            if let Some(found) = found
+                && number(&found)? <= deleted
+            {
+                return Err("a record is read after its deletion was acknowledged".to_owned());
+            }
+        }
+        Ok(())
+    };
+    while_reading(read, |acknowledge| {
+        for round in 1..=ROUNDS / 2 {
+            let record = numbered(&record, round);
+            store.put(&record)?;
+            store.expect(&record)?;
+            store.delete(record.id)?;
+            acknowledge(round);
+            store.expect_none(record.id)?;
+        }
+        Ok(())
+    })
+}
+
+fn writers_do_not_undo_each_other(store: Asked<'_>) -> Outcome {
+    let archive = samples::archive("shared", 50_000)?;
+    let shared = samples::plain("shared")?;
+    let write = |_: u64| {
+        let (kept, gone) = (samples::plain("kept")?, samples::plain("gone")?);
+        for round in 1..=ROUNDS / 10 {
+            store.put(&numbered(&kept, round))?;
+            store.put(&gone)?;
+            store.put(&numbered(&shared, round))?;
+            store.put_archive(&archive)?;
+            store.delete(gone.id)?;
+            store.expect(&numbered(&kept, round))?;
+            store.expect_none(gone.id)?;
+        }
+        store.expect_archive(&archive)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..WRITERS)
+            .map(|writer| spawn(scope, move || write(writer)))
+            .collect();
+        joined(threads)
+    })?;
+    let numbers: Result<Vec<_>, _> = store.list()?.iter().map(number).collect();
+    let expected = vec![ROUNDS / 10; usize::try_from(WRITERS).unwrap_or_default() + 1];
+    if numbers? != expected {
+        return Err(format!(
+            "{WRITERS} threads have written a record each and one together; not each is there \
+             as it was written last"
+        ));
+    }
+    store.expect_archives(&[&archive])
+}
+
+/// Runs `write` on this thread while others `read`, which are given what it has acknowledged last.
+fn while_reading(
+    read: impl Fn(u64) -> Outcome + Sync,
+    write: impl FnOnce(&dyn Fn(u64)) -> Outcome,
+) -> Outcome {
+    let acknowledged = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    let reader = || {
+        while !done.load(Ordering::Acquire) {
+            read(acknowledged.load(Ordering::Acquire))?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS).map(|_| spawn(scope, reader)).collect();
+        let written = write(&|number| acknowledged.store(number, Ordering::Release));
+        done.store(true, Ordering::Release);
+        joined(readers).and(written)
+    })
+}
+
+type Started<'scope> = Result<ScopedJoinHandle<'scope, Outcome>, String>;
+
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    body: impl FnOnce() -> Outcome + Send + 'scope,
+) -> Started<'scope> {
+    Builder::new()
+        .name("conformance".to_owned())
+        .spawn_scoped(scope, body)
+        .map_err(|error| format!("no thread can be started: {error}"))
+}
+
+fn joined(threads: Vec<Started<'_>>) -> Outcome {
+    let mut outcome = Ok(());
+    for thread in threads {
+        let ended = thread.and_then(|thread| {
+            let ended = thread.join();
+            ended.unwrap_or_else(|_| Err("the store has panicked".to_owned()))
+        });
+        outcome = outcome.and(ended);
+    }
+    outcome
+}

@@ -1,0 +1,108 @@
+//! `RecordIndex`: records in memory, and finding them. Locking is its users' business.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{PluginKind, Record};
+use crate::auth::{ExternalToken, TokenDigest};
+use crate::id::InstallationId;
+
+/// Records by id, and which plugin has which external token.
+#[derive(Debug, Default)]
+pub(super) struct RecordIndex {
+    /// Ids sort by the time they were made.
+    records: BTreeMap<InstallationId, Record>,
+    /// By the digest of the token: how long it takes to find one says something about digests at most,
+    /// from which no token can be made. Tokens are random, so no two plugins have the same; if they do
+    /// all the same, the youngest counts.
+    external: HashMap<TokenDigest, BTreeSet<InstallationId>>,
+}
+
+impl RecordIndex {
+    pub(super) fn get(&self, id: InstallationId) -> Option<&Record> {
+        self.records.get(&id)
+    }
+
+    pub(super) fn list(&self) -> Vec<Record> {
+        self.records.values().cloned().collect()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn find_external(&self, token: &ExternalToken) -> Option<InstallationId> {
+        self.external.get(&token.digest())?.last().copied()
+    }
+
+    pub(super) fn put(&mut self, record: Record) {
+        self.remove(record.id);
+        if let PluginKind::External(credential) = &record.kind {
+            let bearers = self.external.entry(credential.digest());
+            bearers.or_default().insert(record.id);
+        }
+        self.records.insert(record.id, record);
+    }
+
+    pub(super) fn remove(&mut self, id: InstallationId) {
+        if let Some(record) = self.records.remove(&id)
+            && let PluginKind::External(credential) = &record.kind
+            && let Entry::Occupied(mut bearers) = self.external.entry(credential.digest())
+        {
+            bearers.get_mut().remove(&id);
+            if bearers.get().is_empty() {
+                bearers.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::ExternalCredential;
+    use crate::protocol::manifest::Manifest;
+
+    fn external(token: &ExternalToken) -> Record {
+        let manifest = Manifest::parse(br#"{"id":"p","author":"a","name":"p"}"#).unwrap();
+        let mut record = Record::external(manifest).unwrap();
+        record.kind = PluginKind::External(ExternalCredential::new(token.clone()));
+        record
+    }
+
+    #[test]
+    fn a_token_is_found_until_it_is_replaced_or_its_plugin_removed() {
+        let mut index = RecordIndex::default();
+        let (old, new) = (
+            ExternalToken::generate().unwrap(),
+            ExternalToken::generate().unwrap(),
+        );
+        let mut record = external(&old);
+        let id = record.id;
+        index.put(record.clone());
+        assert_eq!(index.find_external(&old), Some(id));
+        assert_eq!(index.find_external(&new), None);
+        record.kind = PluginKind::External(ExternalCredential::new(new.clone()));
+        index.put(record);
+        assert_eq!(index.find_external(&old), None);
+        assert_eq!(index.find_external(&new), Some(id));
+        index.remove(id);
+        assert_eq!(index.find_external(&new), None);
+        assert!(index.external.is_empty());
+    }
+
+    #[test]
+    fn of_two_with_one_token_the_other_is_left() {
+        let mut index = RecordIndex::default();
+        let token = ExternalToken::generate().unwrap();
+        let (first, second) = (external(&token), external(&token));
+        let ids = [first.id, second.id];
+        index.put(first);
+        index.put(second);
+        assert_eq!(index.find_external(&token), Some(ids[1]));
+        index.remove(ids[1]);
+        assert_eq!(index.find_external(&token), Some(ids[0]));
+        index.remove(ids[0]);
+        assert_eq!(index.find_external(&token), None);
+    }
+}
