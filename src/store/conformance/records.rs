@@ -136,7 +136,7 @@ fn a_delete_removes_and_may_be_repeated(store: Asked<'_>) -> Outcome {
 fn a_list_is_whole_and_by_id(store: Asked<'_>) -> Outcome {
     let mut records = Vec::new();
     // In no order, and with the ids that other orders than that of the bytes get wrong.
-    for number in 0..40_u8 {
+    for number in 1..=40_u8 {
         let mut bytes = [0; 12];
         bytes[0] = number.wrapping_mul(101);
         bytes[11] = number;
@@ -152,11 +152,16 @@ fn a_list_is_whole_and_by_id(store: Asked<'_>) -> Outcome {
     records.sort_by_key(|record| record.id);
     let list = store.list()?;
     let ids = |records: &[Record]| records.iter().map(|one| one.id).collect::<Vec<_>>();
-    if ids(&list) != ids(&records) {
+    let (expected, found) = (ids(&records), ids(&list));
+    if found != expected {
+        let place = found.iter().zip(&expected).take_while(|(a, b)| a == b);
+        let place = place.count();
         return Err(format!(
-            "list gives {:?}, expected {:?}",
-            ids(&list),
-            ids(&records)
+            "of {} records, list gives {}; at position {place} there is {:?}, expected {:?}",
+            expected.len(),
+            found.len(),
+            found.get(place),
+            expected.get(place)
         ));
     }
     for (record, found) in records.iter().zip(&list) {

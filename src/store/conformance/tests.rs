@@ -66,7 +66,7 @@ impl Broken {
     /// Lets readers see what is there now, if there are any.
     fn let_read(&self) {
         let before = self.reads.load(Ordering::SeqCst);
-        for _ in 0..10_000 {
+        for _ in 0..1_000 {
             if self.reads.load(Ordering::SeqCst) > before + 4 {
                 return;
             }
@@ -200,7 +200,7 @@ impl Store for Broken {
                 let mut bytes = Vec::new();
                 content
                     .reader()
-                    .take(1_000_000)
+                    .take(100_000)
                     .read_to_end(&mut bytes)
                     .unwrap();
                 ArchiveContent::Memory(bytes.into())
