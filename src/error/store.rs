@@ -80,6 +80,27 @@ pub enum StoreError {
         /// `missing` or `damaged`.
         problem: &'static str,
     },
+    /// The archive cannot be deleted: a record names it. Nothing has changed.
+    #[error("the archive {sha256} is in use by an installed plugin")]
+    ArchiveInUse {
+        /// Its SHA-256.
+        sha256: Arc<str>,
+    },
+    /// The record has something in it that the store cannot keep. What was there is as it was.
+    #[error("the record of plugin {id} cannot be stored: {problem}")]
+    Unstorable {
+        /// The plugin.
+        id: InstallationId,
+        /// What it has.
+        problem: Arc<str>,
+    },
+    /// Another program has locked the database for longer than the store waits. What was there is as
+    /// it was.
+    #[error("{} is locked by another program", .path.display())]
+    Busy {
+        /// The database.
+        path: PathBuf,
+    },
     /// Anything else that the database says.
     #[error("cannot {action} {}: {source}", .path.display())]
     Database {

@@ -6,12 +6,16 @@ mod index;
 mod memory;
 mod overrides;
 mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::fmt;
 
 pub use memory::MemoryStore;
 pub use overrides::Overrides;
 pub use record::{PluginKind, Record, Source};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteSettings, SqliteStore};
 
 use crate::auth::ExternalToken;
 use crate::error::Result;

@@ -1,0 +1,102 @@
+//! What SQLite and the system say, in the crate's words.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use crate::error::{Error, StoreError};
+
+/// What the database at `path` says, for `map_err`.
+pub(super) fn database<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl Fn(rusqlite::Error) -> Error + 'a {
+    move |error| explain(action, path, error).into()
+}
+
+/// What the system says of something that was to be written, for `map_err`.
+pub(super) fn system<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
+    move |error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            full(path).into()
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            read_only(path).into()
+        }
+        _ => reading(action, path)(error),
+    }
+}
+
+/// What the system says of something that was to be read, for `map_err`.
+pub(super) fn reading<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> Error + 'a {
+    move |error| Error::io(format!("cannot {action} {}", path.display()), error)
+}
+
+pub(super) fn damaged(path: &Path, problem: impl Into<Arc<str>>) -> Error {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        problem: problem.into(),
+    }
+    .into()
+}
+
+pub(super) fn read_only(path: &Path) -> StoreError {
+    StoreError::ReadOnly {
+        path: path.to_owned(),
+    }
+}
+
+/// Whether it is a reference that kept something from being done.
+pub(super) fn is_reference(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY)
+}
+
+fn full(path: &Path) -> StoreError {
+    StoreError::Full {
+        path: path.to_owned(),
+    }
+}
+
+fn explain(action: &'static str, path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => return full(path),
+        Some(ErrorCode::ReadOnly) => return read_only(path),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            return StoreError::Damaged {
+                path: path.to_owned(),
+                problem: error.to_string().into(),
+            };
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            return StoreError::Busy {
+                path: path.to_owned(),
+            };
+        }
+        // Here SQLite keeps the system's reason to itself.
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
+            if let Some(Ok(disk)) = path.parent().map(statvfs) {
+                if disk.f_flag.contains(StatVfsMountFlags::RDONLY) {
+                    return read_only(path);
+                }
+                if disk.f_bavail == 0 {
+                    return full(path);
+                }
+            }
+        }
+        _ => {}
+    }
+    StoreError::Database {
+        action,
+        path: path.to_owned(),
+        source: Arc::new(error),
+    }
+}

@@ -1,0 +1,210 @@
+//! `Folder`: where the store's files are, what they are called, and making them so that nobody else may
+//! read them.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::failure::{reading, system};
+use crate::error::Result;
+
+const DATABASE: &str = "plugins.sqlite";
+const UNFINISHED: &str = "plugins.sqlite.new";
+const ARCHIVES: &str = "archives";
+const LOCK: &str = "owner.lock";
+/// What SQLite puts next to a database.
+const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+const PRIVATE_FOLDER: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+/// All of a mode that says who may do what.
+const PERMISSIONS: u32 = 0o777;
+/// Of a folder that belongs to everybody, such as `/tmp`.
+const STICKY: u32 = 0o1000;
+
+/// The folder of a store.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// One that is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let path = path.canonicalize().map_err(reading("open", path))?;
+        Ok(Self { path })
+    }
+
+    /// One that is made if it is not there, with all that belongs into it but the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`](crate::error::StoreError::Full),
+    /// [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly),
+    /// [`Error::Io`](crate::Error::Io).
+    pub(super) fn make(path: &Path) -> Result<Self> {
+        make_private(path).map_err(system("make the folder", path))?;
+        let folder = Self::open(path)?;
+        let archives = folder.archives();
+        make_private(&archives).map_err(system("make the folder", &archives))?;
+        Ok(folder)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+
+    /// Where a database is made, before it is put into its place.
+    pub(super) fn unfinished(&self) -> PathBuf {
+        self.path.join(UNFINISHED)
+    }
+
+    pub(super) fn archives(&self) -> PathBuf {
+        self.path.join(ARCHIVES)
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.path.join(LOCK)
+    }
+
+    /// What has not been checked in yet of the database.
+    pub(super) fn log(&self) -> PathBuf {
+        sidecar(&self.database(), "-wal")
+    }
+
+    /// What an interrupted transaction has overwritten, where somebody has taken the database out of the
+    /// mode that the store puts it in.
+    pub(super) fn journal(&self) -> PathBuf {
+        sidecar(&self.database(), "-journal")
+    }
+
+    /// Removes what is left of a database that was not finished.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn remove_unfinished(&self) -> io::Result<()> {
+        let path = self.unfinished();
+        for name in SIDECARS {
+            remove(&sidecar(&path, name))?;
+        }
+        remove(&path)
+    }
+
+    /// Takes the database and what belongs to it away from everybody else, however it came there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn make_database_private(&self) -> io::Result<()> {
+        let path = self.database();
+        restrict(&path, PRIVATE_FILE)?;
+        for name in SIDECARS {
+            match restrict(&sidecar(&path, name), PRIVATE_FILE) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new file that only its owner may read and write, whatever the umask.
+///
+/// # Errors
+/// What the system says, also when there is one already.
+pub(super) fn new_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE_FILE)
+        .open(path)?;
+    // The umask may have taken away what we need ourselves.
+    file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?;
+    Ok(file)
+}
+
+/// A file for reading and writing, made if it is not there, that only its owner may use.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn shared_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE_FILE)
+        .open(path)?;
+    if file.metadata()?.permissions().mode() & PERMISSIONS != PRIVATE_FILE {
+        file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?;
+    }
+    Ok(file)
+}
+
+/// Removes a file, which need not be there.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes what was done in a folder survive a power failure.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Makes a folder and those above it. It and what is made above it are its owner's alone.
+fn make_private(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return restrict(path, PRIVATE_FOLDER);
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty())
+        && !above.is_dir()
+    {
+        make_private(above)?;
+    }
+    match DirBuilder::new().mode(PRIVATE_FOLDER).create(path) {
+        // Made by another at the same time.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
+    }
+    restrict(path, PRIVATE_FOLDER)?;
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => sync(above),
+        _ => sync(Path::new(".")),
+    }
+}
+
+fn restrict(path: &Path, mode: u32) -> io::Result<()> {
+    let found = fs::metadata(path)?.permissions().mode();
+    if found & STICKY != 0 {
+        log::warn!(
+            "{} is everybody's folder; a data folder should be one's own",
+            path.display()
+        );
+        return Ok(());
+    }
+    if found & PERMISSIONS == mode {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+fn sidecar(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,100 @@
+//! `OwnerLock`: that one store at a time has the folder, and who.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
+use super::failure::system;
+use super::folder::{Folder, shared_file};
+use crate::error::{Result, StoreError};
+
+/// How long the lock of a process that is gone can still be held: a child that it was just starting
+/// has the descriptor for the moment until it becomes another program.
+const DYING: Duration = Duration::from_secs(1);
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(2);
+/// Digits of the greatest process id there may be.
+const DIGITS: usize = 10;
+
+/// The lock on a folder. It belongs to the open file: it holds between two stores of one process as
+/// well, and ends with the process however that ends. The file stays; removing it would let somebody
+/// lock a file that is not there any more.
+#[derive(Debug)]
+pub(super) struct OwnerLock {
+    file: File,
+}
+
+impl OwnerLock {
+    /// Takes the lock of this folder. Does not wait for another owner, except a dying one, and that for
+    /// a second at most.
+    ///
+    /// # Errors
+    /// - [`StoreError::InUse`]: another store has it.
+    /// - [`StoreError::Full`], [`StoreError::ReadOnly`], [`Error::Io`](crate::Error::Io): the file
+    ///   cannot be made or locked.
+    pub(super) fn take(folder: &Folder) -> Result<Self> {
+        let path = folder.lock();
+        let file = shared_file(&path).map_err(system("open", &path))?;
+        let begun = Instant::now();
+        while !try_lock(&file).map_err(system("lock", &path))? {
+            let owner = owner(&file);
+            let dying = owner.is_some_and(|owner| !is_alive(owner));
+            if !dying || begun.elapsed() > DYING {
+                return Err(in_use(folder.path(), owner).into());
+            }
+            // There is nothing to wait on: nobody tells when such a lock ends.
+            std::thread::sleep(BETWEEN_ATTEMPTS);
+        }
+        // Always as long, so that a file that is there needs no more room. Without it nothing is lost
+        // but a name.
+        let line = format!("{:0width$}\n", std::process::id(), width = DIGITS);
+        if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
+            log::debug!("cannot write to {}: {error}", path.display());
+            let _ = file.set_len(0);
+        }
+        Ok(Self { file })
+    }
+}
+
+impl Drop for OwnerLock {
+    fn drop(&mut self) {
+        // Not left to closing: a child that is just being started has the descriptor as well.
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            log::warn!("cannot unlock a data folder: {error}");
+        }
+    }
+}
+
+fn in_use(folder: &Path, owner: Option<u32>) -> StoreError {
+    StoreError::InUse {
+        folder: folder.to_owned(),
+        owner,
+    }
+}
+
+fn try_lock(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who has written itself into the file.
+fn owner(mut file: &File) -> Option<u32> {
+    let mut text = String::new();
+    let limited = &mut file.by_ref().take(DIGITS as u64 + 1);
+    limited.read_to_string(&mut text).ok()?;
+    text.trim_end().parse().ok()
+}
+
+fn is_alive(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    // One that may not be signalled lives as well.
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+}

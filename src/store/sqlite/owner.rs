@@ -1,0 +1,263 @@
+//! `Owner`: a store that has its folder to itself, and so may keep in memory what is in it.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use rusqlite::{Connection, params};
+
+use super::archive_files::{self, Unfinished, archive_error};
+use super::database;
+use super::failure;
+use super::folder::Folder;
+use super::lock::OwnerLock;
+use super::row;
+use super::schema::SUPPORTED;
+use super::settings::SqliteSettings;
+use crate::auth::ExternalToken;
+use crate::error::{Result, StoreError};
+use crate::id::InstallationId;
+use crate::package::{Archive, ArchiveContent};
+use crate::store::index::RecordIndex;
+use crate::store::{Record, StoredArchive};
+
+#[derive(Debug)]
+pub(super) struct Owner {
+    folder: Folder,
+    /// What is in the database, as it was committed last. Nothing is waited for under it.
+    held: RwLock<Held>,
+    /// Under it are written: the database, then the files of archives, then what is held.
+    connection: Mutex<Connection>,
+    /// Rows that are no records.
+    skipped: usize,
+    /// Below the connection, so that it is given back after that is closed.
+    _lock: OwnerLock,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    records: RecordIndex,
+    /// Sizes in bytes, by digest.
+    archives: BTreeMap<String, u64>,
+}
+
+impl Owner {
+    /// See [`SqliteStore::open`](super::SqliteStore::open).
+    pub(super) fn open(folder: Folder, settings: &SqliteSettings) -> Result<Self> {
+        let lock = OwnerLock::take(&folder)?;
+        database::make_if_missing(&folder)?;
+        database::inspect(&folder, settings)?;
+        let connection = database::open_to_write(&folder, settings)?;
+        let (held, skipped) =
+            load(&connection).map_err(failure::database("read", &folder.database()))?;
+        // Only now is it sure that what the database does not know is nobody's.
+        archive_files::sweep(&folder, |sha256| held.archives.contains_key(sha256));
+        if let Err(error) = folder.remove_unfinished() {
+            log::warn!("cannot remove {}: {error}", folder.unfinished().display());
+        }
+        Ok(Self {
+            folder,
+            held: RwLock::new(held),
+            connection: Mutex::new(connection),
+            skipped,
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    pub(super) fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    pub(super) fn get(&self, id: InstallationId) -> Option<Record> {
+        self.held.read().records.get(id).cloned()
+    }
+
+    pub(super) fn list(&self) -> Vec<Record> {
+        self.held.read().records.list()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.held.read().records.count()
+    }
+
+    pub(super) fn find_external(&self, token: &ExternalToken) -> Option<InstallationId> {
+        self.held.read().records.find_external(token)
+    }
+
+    pub(super) fn put(&self, record: &Record) -> Result<()> {
+        row::refuse_damaged(record)?;
+        let values = row::encode(record)?;
+        let kept = row::kept(&values, record.id)?;
+        let connection = self.connection.lock();
+        connection
+            .execute(&row::upsert(), rusqlite::params_from_iter(&values))
+            .map_err(|error| match record.stored_archive() {
+                Some(sha256) if failure::is_reference(&error) => archive_error(sha256, "missing"),
+                _ => self.said("write to")(error),
+            })?;
+        self.held.write().records.put(kept);
+        Ok(())
+    }
+
+    pub(super) fn delete(&self, id: InstallationId) -> Result<()> {
+        let connection = self.connection.lock();
+        connection
+            .execute("DELETE FROM installation WHERE id = ?1", [id.to_string()])
+            .map_err(self.said("write to"))?;
+        self.held.write().records.remove(id);
+        Ok(())
+    }
+
+    pub(super) fn put_archive(&self, archive: &Archive) -> Result<()> {
+        let sha256 = archive.sha256();
+        if self.has_archive(sha256) {
+            return Ok(());
+        }
+        // Nobody waits for this.
+        let mut content = archive.content().reader();
+        let (unfinished, size) = Unfinished::copy(&self.folder, sha256, &mut content)?;
+        let connection = self.connection.lock();
+        if self.has_archive(sha256) {
+            return Ok(());
+        }
+        let was_known = self.held.read().archives.contains_key(sha256);
+        let stored = unfinished.place(&self.folder, sha256).and_then(|()| {
+            connection
+                .execute(
+                    "INSERT INTO archive (sha256, size, added_at) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (sha256) DO UPDATE SET size = excluded.size",
+                    params![sha256, i64::try_from(size).unwrap_or(i64::MAX), now()],
+                )
+                .map_err(self.said("write to"))
+        });
+        if let Err(error) = stored {
+            if !was_known {
+                archive_files::remove_file(&self.folder, sha256);
+            }
+            return Err(error);
+        }
+        let mut held = self.held.write();
+        held.archives.insert(sha256.to_owned(), size);
+        Ok(())
+    }
+
+    pub(super) fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
+        let size = || self.held.read().archives.get(sha256).copied();
+        let Some(expected) = size() else {
+            return Ok(None);
+        };
+        match archive_files::open(&self.folder, sha256, expected) {
+            // Deleted in between.
+            Err(_) if size().is_none() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    pub(super) fn delete_archive(&self, sha256: &str) -> Result<()> {
+        // A row that somebody else has put there would lead to any path.
+        if !archive_files::is_digest(sha256) {
+            return Ok(());
+        }
+        let connection = self.connection.lock();
+        let deleted = connection
+            .execute("DELETE FROM archive WHERE sha256 = ?1", [sha256])
+            .map_err(|error| {
+                if failure::is_reference(&error) {
+                    let sha256 = sha256.into();
+                    StoreError::ArchiveInUse { sha256 }.into()
+                } else {
+                    self.said("write to")(error)
+                }
+            })?;
+        if deleted == 0 {
+            return Ok(());
+        }
+        self.held.write().archives.remove(sha256);
+        // Whoever crashes before this finds it at the next opening.
+        archive_files::remove_file(&self.folder, sha256);
+        Ok(())
+    }
+
+    pub(super) fn list_archives(&self) -> Vec<StoredArchive> {
+        let held = self.held.read();
+        let stored = |(sha256, size): (&String, &u64)| StoredArchive {
+            sha256: sha256.clone(),
+            size: *size,
+        };
+        held.archives.iter().map(stored).collect()
+    }
+
+    /// See [`SqliteStore::check_integrity`](super::SqliteStore::check_integrity).
+    pub(super) fn check_integrity(&self) -> Result<()> {
+        database::check_integrity(&self.connection.lock(), &self.folder.database())
+    }
+
+    fn has_archive(&self, sha256: &str) -> bool {
+        let size = self.held.read().archives.get(sha256).copied();
+        size.is_some_and(|size| archive_files::is_there(&self.folder, sha256, size))
+    }
+
+    fn said(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> crate::Error + use<> {
+        let path = self.folder.database();
+        move |error| failure::database(action, &path)(error)
+    }
+
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> parking_lot::MutexGuard<'_, Connection> {
+        self.connection.lock()
+    }
+}
+
+fn load(connection: &Connection) -> rusqlite::Result<(Held, usize)> {
+    let mut held = Held::default();
+    let rows = row::select(connection, SUPPORTED, "", None)?;
+    let (records, skipped) = row::decode_all(&rows);
+    if skipped > 0 {
+        log::warn!("{skipped} rows of the store have no valid id and are left alone");
+    }
+    for record in records {
+        held.records.put(record);
+    }
+    for archive in archives(connection)? {
+        held.archives.insert(archive.sha256, archive.size);
+    }
+    Ok((held, skipped))
+}
+
+/// The archives that the database knows.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn archives(connection: &Connection) -> rusqlite::Result<Vec<StoredArchive>> {
+    let mut statement = connection.prepare("SELECT sha256, size FROM archive ORDER BY sha256")?;
+    let mut rows = statement.query([])?;
+    let mut archives = Vec::new();
+    while let Some(row) = rows.next()? {
+        // It becomes part of a path.
+        let sha256 = row.get::<_, String>(0).unwrap_or_default();
+        let size = row
+            .get::<_, i64>(1)
+            .map_or(None, |size| u64::try_from(size).ok());
+        match size {
+            Some(size) if archive_files::is_digest(&sha256) => {
+                archives.push(StoredArchive { sha256, size });
+            }
+            _ => log::warn!(
+                "an archive of the store has no valid digest and size, and is left alone"
+            ),
+        }
+    }
+    Ok(archives)
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,75 @@
+//! The tables, as they came to be.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// In the header of the database: whose it is. The bytes `pRun`.
+pub(super) const APPLICATION: u32 = 0x7052_756e;
+
+/// Each makes the schema of its position, counted from one, out of the one before. What was released
+/// is never changed, only added to.
+const MIGRATIONS: [&str; 2] = [
+    // Times are nanoseconds since 1970, which `datetime(added_at / 1000000000, 'unixepoch')` shows. Paths
+    // need not be UTF-8. Of an archive that a record names its size is kept with the record, too.
+    "CREATE TABLE archive (
+        sha256 TEXT NOT NULL PRIMARY KEY,
+        size INTEGER NOT NULL,
+        added_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE installation (
+        id TEXT NOT NULL PRIMARY KEY,
+        mode TEXT NOT NULL,
+        manifest TEXT NOT NULL,
+        active_state TEXT NOT NULL,
+        active_state_changed_at INTEGER NOT NULL,
+        added_at INTEGER NOT NULL,
+        configuration TEXT NOT NULL,
+        overrides TEXT NOT NULL,
+        source_kind TEXT,
+        source_path BLOB,
+        archive_sha256 TEXT REFERENCES archive (sha256),
+        archive_size INTEGER,
+        token_digest TEXT,
+        token TEXT
+    ) STRICT;
+    CREATE INDEX installation_archive ON installation (archive_sha256);
+    CREATE INDEX installation_token_digest ON installation (token_digest);",
+    "ALTER TABLE installation ADD COLUMN unsettled_configuration TEXT;",
+];
+
+/// The newest schema known here.
+#[expect(clippy::cast_possible_truncation, reason = "there are few")]
+pub(super) const SUPPORTED: u32 = MIGRATIONS.len() as u32;
+
+/// The schema of a database; 0 when it has none.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings the schema from any older version to the newest, or changes nothing.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    migrate_to(connection, SUPPORTED)
+}
+
+/// The same, to this version.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn migrate_to(connection: &mut Connection, version: u32) -> rusqlite::Result<()> {
+    // Before what is found is judged, so that nobody else does the same meanwhile.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = self::version(&transaction)?;
+    if found < version {
+        for migration in &MIGRATIONS[found as usize..version as usize] {
+            transaction.execute_batch(migration)?;
+        }
+        transaction.pragma_update(None, "user_version", version)?;
+        log::debug!("brought the store's schema from {found} to {version}");
+    }
+    transaction.commit()
+}

@@ -1,0 +1,259 @@
+//! Archives, and the files that they are in.
+
+use std::io::{Cursor, Read as _, Write as _};
+
+use super::*;
+use crate::package::{Archive, PackageLimits};
+
+pub(super) fn archive(name: &str, size: usize) -> Archive {
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    writer.start_file("manifest.json", options).unwrap();
+    writer.write_all(name.as_bytes()).unwrap();
+    writer.start_file("content", options).unwrap();
+    writer.write_all(&vec![7; size]).unwrap();
+    let bytes = writer.finish().unwrap().into_inner();
+    Archive::from_bytes(bytes, &PackageLimits::default()).unwrap()
+}
+
+fn bytes(archive: &Archive) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    archive.content().reader().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn stored(archive: &Archive) -> Record {
+    let source = Source::Stored {
+        sha256: archive.sha256().to_owned(),
+        size: archive.content().size().unwrap(),
+    };
+    Record::supervised(manifest("stored"), source)
+}
+
+fn file(folder: &TestFolder, archive: &Archive) -> PathBuf {
+    folder
+        .path()
+        .join(format!("archives/{}.zip", archive.sha256()))
+}
+
+#[test]
+fn an_archive_is_a_file_of_its_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let archive = archive("a", 100_000);
+    store.put_archive(&archive).unwrap();
+    let path = file(&folder, &archive);
+    assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive)[..]);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    store.delete_archive(archive.sha256()).unwrap();
+    assert!(!path.exists());
+    assert_eq!(
+        fs::read_dir(folder.path().join("archives"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn what_a_record_names_is_not_deleted_and_must_be_there() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let archive = archive("a", 10);
+    let record = stored(&archive);
+    let missing = store_error(store.put(record.clone()));
+    assert!(
+        matches!(
+            missing,
+            StoreError::Archive {
+                problem: "missing",
+                ..
+            }
+        ),
+        "{missing:?}"
+    );
+    assert_eq!(store.list().unwrap(), []);
+    store.put_archive(&archive).unwrap();
+    store.put(record.clone()).unwrap();
+    let error = store_error(store.delete_archive(archive.sha256()));
+    assert!(
+        matches!(error, StoreError::ArchiveInUse { .. }),
+        "{error:?}"
+    );
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the archive {} is in use by an installed plugin",
+            archive.sha256()
+        )
+    );
+    assert!(store.get_archive(archive.sha256()).unwrap().is_some());
+    store.delete(record.id).unwrap();
+    store.delete_archive(archive.sha256()).unwrap();
+    assert!(store.get_archive(archive.sha256()).unwrap().is_none());
+}
+
+#[test]
+fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let archive = archive("a", 10);
+    store.put_archive(&archive).unwrap();
+    let path = file(&folder, &archive);
+    let problem = || match store_error(store.get_archive(archive.sha256()).map(|_| ())) {
+        StoreError::Archive { problem, .. } => problem,
+        other => panic!("{other:?}"),
+    };
+    fs::remove_file(&path).unwrap();
+    assert_eq!(problem(), "missing");
+    store.put_archive(&archive).unwrap();
+    assert!(store.get_archive(archive.sha256()).unwrap().is_some());
+    fs::write(&path, "short").unwrap();
+    assert_eq!(problem(), "damaged");
+    store.put_archive(&archive).unwrap();
+    assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive)[..]);
+    // A store that was closed in between knows it all the same.
+    fs::remove_file(&path).unwrap();
+    drop(store);
+    let store = folder.open();
+    assert_eq!(store.list_archives().unwrap().len(), 1);
+    let error = store_error(store.get_archive(archive.sha256()).map(|_| ()));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the archive {} is missing; update the plugin with its package",
+            archive.sha256()
+        )
+    );
+    store.put_archive(&archive).unwrap();
+    assert!(store.get_archive(archive.sha256()).unwrap().is_some());
+    // One whose content does not matter any more can go.
+    fs::remove_file(&path).unwrap();
+    store.delete_archive(archive.sha256()).unwrap();
+    assert_eq!(store.list_archives().unwrap(), []);
+}
+
+#[test]
+fn opening_removes_what_no_row_names_and_nothing_else() {
+    let folder = TestFolder::new();
+    let [known, unknown] = [archive("known", 10), archive("unknown", 10)];
+    let store = folder.open();
+    store.put_archive(&known).unwrap();
+    drop(store);
+    fs::write(file(&folder, &unknown), bytes(&unknown)).unwrap();
+    let archives = folder.path().join("archives");
+    fs::write(archives.join("9m4e2mr0ui3e8a215n4g.tmp"), "half").unwrap();
+    for mine in ["README", "mine.zip", "mine.tmp"] {
+        fs::write(archives.join(mine), "").unwrap();
+    }
+    let store = folder.open();
+    let mut left: Vec<_> = fs::read_dir(&archives)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    let mut expected = vec![format!("{}.zip", known.sha256())];
+    expected.extend(["README", "mine.tmp", "mine.zip"].map(str::to_owned));
+    expected.sort();
+    assert_eq!(left, expected);
+    assert!(store.get_archive(known.sha256()).unwrap().is_some());
+    drop(store);
+    // Nothing is removed on the word of a database that is not whole.
+    let database = fs::read(folder.database()).unwrap();
+    fs::write(folder.database(), &database[..database.len() - 1]).unwrap();
+    fs::write(file(&folder, &unknown), bytes(&unknown)).unwrap();
+    assert!(matches!(folder.refused(), StoreError::Damaged { .. }));
+    assert!(file(&folder, &unknown).exists());
+}
+
+#[test]
+fn a_row_that_is_no_digest_never_becomes_a_path() {
+    let folder = TestFolder::new();
+    drop(folder.open());
+    fs::write(folder.path().join("secret.zip"), "1234").unwrap();
+    folder.execute("INSERT INTO archive VALUES ('../secret', 4, 0), ('', -1, 0)");
+    let store = folder.open();
+    assert_eq!(store.list_archives().unwrap(), []);
+    assert!(store.get_archive("../secret").unwrap().is_none());
+    store.delete_archive("../secret").unwrap();
+    assert!(folder.path().join("secret.zip").exists());
+}
+
+#[test]
+fn a_content_with_another_digest_is_refused() {
+    use super::super::archive_files::Unfinished;
+    use super::super::folder::Folder;
+
+    let path = TestFolder::new();
+    let folder = Folder::make(path.path()).unwrap();
+    let digest = "0".repeat(64);
+    let copied = Unfinished::copy(&folder, &digest, &mut &b"content"[..]);
+    let error = store_error(copied.map(|_| ()));
+    assert!(matches!(
+        error,
+        StoreError::Archive {
+            problem: "damaged",
+            ..
+        }
+    ));
+    /// Ends in the middle.
+    struct Broken;
+    impl std::io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("broken"))
+        }
+    }
+    let mut content = (&b"content"[..]).chain(Broken);
+    let error = Unfinished::copy(&folder, &digest, &mut content).unwrap_err();
+    assert!(error.to_string().ends_with("broken"), "{error}");
+    assert_eq!(fs::read_dir(folder.archives()).unwrap().count(), 0);
+}
+
+#[test]
+fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let archive = archive("a", 100_000);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (store, archive) = (&store, &archive);
+            scope.spawn(move || {
+                for round in 0..30 {
+                    store.put_archive(archive).unwrap();
+                    if (thread + round) % 3 == 0 {
+                        store.delete_archive(archive.sha256()).unwrap();
+                    }
+                    if let Some(content) = store.get_archive(archive.sha256()).unwrap() {
+                        let mut first = [0; 4];
+                        assert_eq!(content.size().unwrap(), archive.size());
+                        let _ = content.reader().read(&mut first).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    store.put_archive(&archive).unwrap();
+    assert_eq!(
+        fs::read(file(&folder, &archive)).unwrap()[..],
+        bytes(&archive)[..]
+    );
+    assert_eq!(
+        fs::read_dir(folder.path().join("archives"))
+            .unwrap()
+            .count(),
+        1
+    );
+    store.delete_archive(archive.sha256()).unwrap();
+    assert_eq!(
+        fs::read_dir(folder.path().join("archives"))
+            .unwrap()
+            .count(),
+        0
+    );
+}

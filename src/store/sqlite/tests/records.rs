@@ -1,0 +1,132 @@
+//! Records in the database: what they come back as, and what nobody may find.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+use crate::auth::{ExternalCredential, ExternalToken};
+use crate::store::PluginKind;
+
+#[test]
+fn paths_and_times_of_all_kinds_are_kept() {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let bytes = (1..=255).filter(|byte| *byte != b'/').collect();
+    let path = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+    let mut odd = record("odd");
+    odd.kind = PluginKind::Supervised(Source::Archive(path));
+    odd.added_at = UNIX_EPOCH - Duration::new(86_400 * 365 * 200, 1);
+    odd.active_state_changed_at = UNIX_EPOCH + Duration::from_nanos(i64::MAX.unsigned_abs());
+    store.put(odd.clone()).unwrap();
+    assert_eq!(store.get(odd.id).unwrap(), Some(odd.clone()));
+    drop(store);
+    assert_eq!(folder.open().get(odd.id).unwrap(), Some(odd));
+}
+
+#[test]
+fn what_could_not_be_read_back_is_refused() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let known = record("known");
+    store.put(known.clone()).unwrap();
+    let mut far = known.clone();
+    far.added_at = UNIX_EPOCH + Duration::from_secs(86_400 * 365 * 400);
+    let mut deep = known.clone();
+    let mut value = serde_json::json!(1);
+    for _ in 0..200 {
+        value = serde_json::json!([value]);
+    }
+    deep.configuration.insert("deep".to_owned(), value);
+    let mut large = known.clone();
+    let (sha256, size) = ("0".repeat(64), u64::MAX);
+    large.kind = PluginKind::Supervised(Source::Stored { sha256, size });
+    for (odd, problem) in [
+        (far, "added_at"),
+        (deep, "configuration"),
+        (large, "archive"),
+    ] {
+        let error = store_error(store.put(odd));
+        assert!(matches!(error, StoreError::Unstorable { .. }), "{error:?}");
+        assert!(error.to_string().contains(problem), "{error}");
+        assert_eq!(store.list().unwrap(), [known.clone()]);
+    }
+    drop(store);
+    assert_eq!(folder.open().list().unwrap(), [known]);
+}
+
+/// Whether this is anywhere in the folder.
+fn is_in(folder: &TestFolder, token: &ExternalToken) -> bool {
+    let secret = token.expose().into_bytes();
+    let secret = secret.strip_prefix(b"sdprt_").unwrap();
+    folder
+        .content()
+        .iter()
+        .any(|(_, bytes)| memchr::memmem::find(bytes, secret).is_some())
+}
+
+#[test]
+fn a_token_that_is_not_kept_is_nowhere() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let [never, taken, kept] = std::array::from_fn(|_| ExternalToken::generate().unwrap());
+    let put = |record: &mut Record, credential| {
+        record.kind = PluginKind::External(credential);
+        store.put(record.clone()).unwrap();
+    };
+    let mut external = Record::external(manifest("never")).unwrap();
+    put(
+        &mut external,
+        ExternalCredential::new(never.clone()).without_token(),
+    );
+    let never_id = external.id;
+    let mut external = Record::external(manifest("taken")).unwrap();
+    put(&mut external, ExternalCredential::new(taken.clone()));
+    put(
+        &mut external,
+        ExternalCredential::new(taken.clone()).without_token(),
+    );
+    let mut external = Record::external(manifest("kept")).unwrap();
+    put(&mut external, ExternalCredential::new(kept.clone()));
+    // While the store is open, and what was written before is in its log.
+    assert!(!is_in(&folder, &never));
+    assert!(is_in(&folder, &kept));
+    assert!(!format!("{store:?}").contains(&kept.expose()));
+    drop(store);
+    assert!(!is_in(&folder, &never));
+    assert!(!is_in(&folder, &taken), "it was to be overwritten");
+    assert!(is_in(&folder, &kept));
+    let store = folder.open();
+    assert_eq!(store.find_external(&never).unwrap(), Some(never_id));
+    assert_eq!(
+        store.get(external.id).unwrap().unwrap().external_token(),
+        Some(&kept)
+    );
+}
+
+#[test]
+fn threads_that_put_and_get_see_whole_records() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let base = record("base");
+    store.put(base.clone().with_variable("N", "0")).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for number in 1..=200 {
+                let changed = base.clone().with_variable("N", number.to_string());
+                store.put(changed.clone()).unwrap();
+                assert_eq!(store.get(base.id).unwrap(), Some(changed));
+            }
+        });
+        let (store, base) = (&store, &base);
+        scope.spawn(move || {
+            let mut last = 0;
+            while !writer.is_finished() {
+                let found = store.get(base.id).unwrap().unwrap();
+                let number: u32 = found.overrides.environment[0].1.parse().unwrap();
+                assert!(number >= last, "{number} after {last}");
+                last = number;
+            }
+        });
+    });
+}
