@@ -57,7 +57,8 @@ pub enum LeftReason {
 }
 
 /// How much the plugin has written next to its program: what is in the release folder and not in its
-/// listing. Nothing if there is no such folder. Links are not followed. Counting ends at a million.
+/// listing. Nothing if there is no such folder. Links are not followed. Counting ends at a million. The
+/// plugin may be running: what goes meanwhile is not counted.
 ///
 /// Blocks for as long as the disk needs.
 ///
@@ -139,6 +140,8 @@ pub(super) fn survey(
     while let Some(folder) = waiting.pop() {
         poll(cancel)?;
         let here = match open_below(&root, &folder) {
+            // A plugin that runs takes its own away.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
             Err(Errno::ACCESS) => {
                 found.left.add(&folder, LeftReason::Unreadable);
                 continue;

@@ -296,6 +296,49 @@ fn what_is_no_file_is_left_and_reported() {
 }
 
 #[test]
+fn what_cannot_be_read_is_left_and_reported() {
+    let releases = Releases::new(&[], &[]);
+    releases.write("file", b"x");
+    releases.write("folder/file", b"x");
+    let closed = ["file", "folder"];
+    for path in closed {
+        set_mode(&releases.old.join(path), 0o300);
+    }
+    let limits = CarryOverLimits::default();
+    let report = carry_over(&releases.old, &releases.new, &limits, NEVER).unwrap();
+    // Root reads everything.
+    if !rustix::process::geteuid().is_root() {
+        assert_eq!(report.files, 0);
+        assert_eq!(
+            left(&report),
+            closed.map(|path| (Path::new(path), LeftReason::Unreadable))
+        );
+    }
+    assert_eq!(mode(&releases.new.join("folder")), 0o300);
+    // For whoever removes the test's folder.
+    for release in [&releases.old, &releases.new] {
+        set_mode(&release.join("folder"), 0o700);
+    }
+}
+
+#[test]
+fn folders_that_go_while_they_are_counted_are_not_counted() {
+    let releases = Releases::new(&[], &[]);
+    releases.write("a/file", b"x");
+    releases.write("b", b"x");
+    let asked = Cell::new(0);
+    let found = survey(&releases.old, 100, &|| {
+        asked.set(asked.get() + 1);
+        if asked.get() == 2 {
+            fs::remove_dir_all(releases.old.join("a")).unwrap();
+        }
+        false
+    });
+    let own = found.unwrap().unwrap().own;
+    assert_eq!((own.files, own.bytes), (2, 1));
+}
+
+#[test]
 fn names_that_are_no_text_and_deep_folders_come_over() {
     let releases = Releases::new(&[], &[]);
     let name = OsString::from_vec(b"caf\xe9\n \xff".to_vec());
