@@ -51,7 +51,8 @@ fn main() {
 fn memory(bench: &Bench) {
     const LIMIT: Target = Target::AtMost(8.0 * 1024.0);
     let folder = Folder::new("package");
-    let size = bench.pick(16, 49_000, 49_000) * 1024;
+    // Packing it makes it a little larger, and it has to stay below the limit on archives.
+    let size = bench.pick(16, 44_000, 44_000) * 1024;
     let path = archive(&folder, 1, &noise(size));
     let limits = PackageLimits::default();
     let installed = |name: &str, open: fn(&Path, &PackageLimits) -> Archive| {
