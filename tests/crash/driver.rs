@@ -1,0 +1,344 @@
+//! The process that is killed, from inside and from outside.
+
+use std::io::{BufRead as _, BufReader, Cursor, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use plugin_runner::protocol::Manifest;
+use plugin_runner::store::SqliteStore;
+use plugin_runner::{
+    ActiveState, ConfigureMode, Host, Installation, InstallationId, Manager, PackageSource,
+    PluginMode, Remainder, ReportedState, UpdateOptions, fault,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use crate::POINTS;
+use crate::operation::{Entry, Operation};
+use crate::random::Random;
+use crate::support::{PATIENCE, alone};
+
+const FOLDER: &str = "PLUGIN_RUNNER_CRASH_FOLDER";
+const SETTINGS: &str = "PLUGIN_RUNNER_CRASH_SETTINGS";
+/// Each does operations on plugins of its own.
+const THREADS: usize = 2;
+/// Plugins of each thread.
+const PLUGINS: usize = 5;
+/// What its lines begin with, among what the test harness prints.
+const MARK: &str = "@@";
+/// The file that stands for what a plugin writes beside its program.
+pub(crate) const OWN_FILE: &str = "own.txt";
+
+/// What the driver is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) seed: u64,
+    /// Whether it starts what is wanted active before anything else.
+    pub(crate) boots: bool,
+    /// Where it is killed.
+    pub(crate) point: Option<String>,
+    /// How often it comes past there before.
+    pub(crate) spared: u32,
+}
+
+/// A host on the folder, as the driver and the test make it.
+pub(crate) fn open(folder: &Path) -> (Arc<SqliteStore>, Manager) {
+    let store = Arc::new(SqliteStore::open(folder).unwrap());
+    let host = Host::builder()
+        .data_folder(folder)
+        .store(store.clone())
+        .build()
+        .unwrap();
+    (store, Manager::new(host).unwrap())
+}
+
+/// The driver, seen from outside.
+pub(crate) struct Driver {
+    child: Child,
+    lines: Receiver<Entry>,
+    entries: Vec<Entry>,
+}
+
+impl Driver {
+    pub(crate) fn start(folder: &Path, settings: &Settings) -> Self {
+        let mut child = alone::command("driver")
+            .env(FOLDER, folder)
+            .env(SETTINGS, serde_json::to_string(settings).unwrap())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = unbounded();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // The last one may be cut off, and then it was not said.
+                let entry = line
+                    .split_once(MARK)
+                    .map(|(_, text)| serde_json::from_str(text));
+                if let Some(Ok(entry)) = entry
+                    && sender.send(entry).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Self {
+            child,
+            lines,
+            entries: Vec::new(),
+        }
+    }
+
+    /// Lets it go on until it has begun so many operations, and for a moment more; then it is killed.
+    /// Gives whether it had killed itself.
+    pub(crate) fn run_until(&mut self, begun: usize, linger: Duration) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let mut count = 0;
+        let mut until = deadline;
+        loop {
+            match self.lines.recv_deadline(until) {
+                Ok(entry) => {
+                    count += usize::from(matches!(entry, Entry::Begin { .. }));
+                    self.entries.push(entry);
+                    if count >= begun && until == deadline {
+                        until = Instant::now() + linger;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if until < deadline => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the driver hangs: {:?}", self.entries),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let _ = self.child.kill();
+        let status = self.child.wait().unwrap();
+        // What it had said by then.
+        self.entries.extend(self.lines.iter());
+        assert!(
+            std::os::unix::process::ExitStatusExt::signal(&status) == Some(9),
+            "the driver ended by itself: {status}; {:?}",
+            self.entries.last()
+        );
+        until == deadline
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The driver's own life; ends by being killed.
+pub(crate) fn drive() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let settings: Settings = serde_json::from_str(&std::env::var(SETTINGS).unwrap()).unwrap();
+    let (_store, manager) = open(&folder);
+    let _listener = manager.host().listen("127.0.0.1:0").unwrap();
+    if settings.boots {
+        let report = manager.boot(PATIENCE).unwrap();
+        assert!(report.failed.is_empty(), "{report:?}");
+    }
+    if let Some(point) = &settings.point {
+        let point = POINTS.iter().find(|known| *known == point).unwrap();
+        fault::kill(point, settings.spared);
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (manager, folder) = (&manager, &folder);
+            let random = Random::fork(settings.seed, thread as u64);
+            scope.spawn(move || {
+                let mut worker = Worker {
+                    thread,
+                    manager,
+                    folder,
+                    random,
+                };
+                loop {
+                    worker.step();
+                }
+            });
+        }
+    });
+}
+
+struct Worker<'a> {
+    thread: usize,
+    manager: &'a Manager,
+    folder: &'a Path,
+    random: Random,
+}
+
+impl Worker<'_> {
+    fn step(&mut self) {
+        let own: Vec<Installation> = self
+            .manager
+            .list()
+            .unwrap()
+            .into_iter()
+            .filter(|plugin| plugin.record.manifest.description == self.thread.to_string())
+            .collect();
+        let Some(operation) = self.choose(&own) else {
+            return;
+        };
+        let thread = self.thread;
+        say(&Entry::Begin {
+            thread,
+            operation: operation.clone(),
+        });
+        match self.act(&operation) {
+            Ok((id, token)) => say(&Entry::Done {
+                thread,
+                operation,
+                id,
+                token,
+            }),
+            Err(error) => say(&Entry::Failed {
+                thread,
+                operation,
+                error: error.to_string(),
+            }),
+        }
+    }
+
+    fn choose(&mut self, own: &[Installation]) -> Option<Operation> {
+        let number = self.random.next() % 1_000_000;
+        if own.len() < 2 || (own.len() < PLUGINS && self.random.once_in(4)) {
+            return Some(if self.random.once_in(4) {
+                Operation::InstallExternal { version: number }
+            } else {
+                Operation::Install { version: number }
+            });
+        }
+        let plugin = self.random.choose(own);
+        let id = plugin.id();
+        if own.len() >= PLUGINS || self.random.once_in(8) {
+            let keep_data = self.random.once_in(3);
+            return Some(Operation::Remove { id, keep_data });
+        }
+        if plugin.record.mode() == PluginMode::External {
+            return Some(if self.random.once_in(2) {
+                Operation::UpdateManifest {
+                    id,
+                    version: number,
+                }
+            } else {
+                Operation::Rotate { id }
+            });
+        }
+        let is_active = plugin.status.state == ReportedState::Active;
+        Some(match self.random.below(8) {
+            0..=2 => Operation::Update {
+                id,
+                version: number,
+            },
+            3 => Operation::Write { id, text: number },
+            4 if plugin.record.active_state == ActiveState::Active => Operation::Deactivate { id },
+            _ if is_active => Operation::Configure { id, value: number },
+            _ => Operation::Activate { id },
+        })
+    }
+
+    fn act(
+        &self,
+        operation: &Operation,
+    ) -> plugin_runner::Result<(Option<InstallationId>, Option<String>)> {
+        let manager = self.manager;
+        match operation {
+            Operation::Install { version } => {
+                let source = PackageSource::bytes(self.package(*version));
+                let installed = manager.install(source)?;
+                return Ok((Some(installed.id()), None));
+            }
+            Operation::InstallExternal { version } => {
+                let manifest = Manifest::parse(&self.manifest(*version, None)).unwrap();
+                let installed = manager.install_external(manifest)?;
+                let id = installed.installation.id();
+                return Ok((Some(id), Some(installed.token.expose())));
+            }
+            Operation::Update { id, version } => {
+                let source = PackageSource::bytes(self.package(*version));
+                manager.update_package(*id, source, &UpdateOptions::default())?;
+            }
+            Operation::UpdateManifest { id, version } => {
+                let manifest = Manifest::parse(&self.manifest(*version, None)).unwrap();
+                manager.update_manifest(*id, manifest)?;
+            }
+            Operation::Activate { id } => drop(manager.activate(*id, PATIENCE)?),
+            Operation::Deactivate { id } => drop(manager.deactivate(*id, PATIENCE)?),
+            Operation::Configure { id, value } => {
+                let proposal = Map::from_iter([("value".to_owned(), json!(value))]);
+                manager.configure(*id, proposal, ConfigureMode::Replace)?;
+            }
+            Operation::Rotate { id } => {
+                return Ok((None, Some(manager.rotate_token(*id)?.expose())));
+            }
+            Operation::Remove { id, keep_data } => {
+                let remainder = if *keep_data {
+                    Remainder::DataAndLogs
+                } else {
+                    Remainder::Nothing
+                };
+                manager.remove(*id, remainder)?;
+            }
+            Operation::Write { id, text } => {
+                let record = manager.get(*id)?.record;
+                let release = release(self.folder, &record);
+                let (new, old) = (release.join("own.new"), release.join(OWN_FILE));
+                std::fs::write(&new, text.to_string()).unwrap();
+                std::fs::rename(new, old).unwrap();
+            }
+        }
+        Ok((None, None))
+    }
+
+    /// Says in the description which thread does operations on the plugin.
+    fn manifest(&self, version: u64, command: Option<&Path>) -> Vec<u8> {
+        json!({
+            "id": "crash", "author": "test", "name": "crash", "version": version.to_string(),
+            "description": self.thread.to_string(), "command": command, "args": ["behave"],
+            "transport": "stdio",
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    /// A package that runs the fixture where that is, so that it stays small.
+    fn package(&self, version: u64) -> Vec<u8> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        let fixture = Path::new(env!("CARGO_BIN_EXE_plugin-runner-fixture"));
+        let options = SimpleFileOptions::default();
+        zip.start_file("manifest.json", options).unwrap();
+        zip.write_all(&self.manifest(version, Some(fixture)))
+            .unwrap();
+        zip.start_file("assets/version.txt", options).unwrap();
+        zip.write_all(version.to_string().as_bytes()).unwrap();
+        zip.finish().unwrap().into_inner()
+    }
+}
+
+/// Where the plugin of this record runs.
+pub(crate) fn release(folder: &Path, record: &plugin_runner::store::Record) -> PathBuf {
+    let sha256 = record.stored_archive().unwrap();
+    folder
+        .join(record.id.to_string())
+        .join("releases")
+        .join(sha256)
+}
+
+/// One write for each line, so that lines of two threads do not mix and none is said by halves.
+fn say(entry: &Entry) {
+    let line = format!("\n{MARK}{}\n", serde_json::to_string(entry).unwrap());
+    std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+    std::io::stdout().flush().unwrap();
+}
