@@ -1,31 +1,35 @@
-//! Embeds a host: `cargo run --example embed -- FOLDER` runs the plugin in that folder, calls it
-//! once and stops it.
+//! Embeds a host that keeps what it is given: `cargo run --example embed -- DATA [PACKAGE]` starts the
+//! plugins that were active when it last ran, installs and starts the package if there is one, calls
+//! them all once, and stops them.
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_runner::protocol::Manifest;
 use plugin_runner::protocol::method::{Empty, Ping};
-use plugin_runner::store::{Record, Source};
-use plugin_runner::{ActiveState, Host, ReportedState};
+use plugin_runner::store::SqliteStore;
+use plugin_runner::{Host, Manager, PackageSource};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: embed FOLDER")?);
-    let manifest = Manifest::parse(&std::fs::read(folder.join("manifest.json"))?)?;
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let data = arguments.next().ok_or("usage: embed DATA [PACKAGE]")?;
 
-    let data = std::env::temp_dir().join("plugin-runner-embed");
-    let host = Host::builder().data_folder(data).build()?;
+    let store = Arc::new(SqliteStore::open(&data)?);
+    let host = Host::builder().data_folder(&data).store(store).build()?;
     let _listener = host.listen("127.0.0.1:0")?;
-    let record = Record::supervised(manifest, Source::Folder(folder));
-    let id = record.id;
-    host.store().put(record)?;
+    let manager = Manager::new(host.clone())?;
 
-    let session = host.load(id)?;
-    session.set_active_state(ActiveState::Active)?;
-    session.wait_for(ReportedState::Active, Duration::from_secs(300))?;
-    let pong = session.call::<Ping>(&Empty {}, Duration::from_secs(10))?;
-    println!("{} says {:?}", session.manifest().name, pong.status);
+    let up = manager.boot(Duration::from_secs(300))?;
+    println!("up again: {}, failed: {:?}", up.active.len(), up.failed);
+    if let Some(package) = arguments.next() {
+        let plugin = manager.install(PackageSource::file(package))?;
+        manager.activate(plugin.id(), Duration::from_secs(300))?;
+    }
+    for session in host.sessions() {
+        let pong = session.call::<Ping>(&Empty {}, Duration::from_secs(10))?;
+        println!("{} says {:?}", session.manifest().name, pong.status);
+    }
 
     let report = host.shutdown(Duration::from_secs(10));
     println!("everything has ended: {}", report.is_complete());

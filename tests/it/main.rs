@@ -40,6 +40,7 @@ mod embedder_signals;
 // What a plugin finds when it starts.
 mod environment;
 // External plugins, and embedders that accept connections themselves.
+mod example;
 mod external;
 // Messages up to the limits and over them.
 mod sizes;
