@@ -1,85 +1,104 @@
 //! `Admission`: the limits on how many plugins are installed and how much room their archives take,
 //! kept also by installations that are under way at once.
 
+use std::collections::{HashMap, HashSet};
+
 use parking_lot::Mutex;
 
 use super::Shared;
 use crate::error::{OperationError, Result};
+use crate::id::InstallationId;
 use crate::package::Archive;
 
 /// What installations that are under way will take.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
-    expected: Mutex<Expected>,
+    expected: Mutex<HashMap<u64, Expected>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Expected {
-    installations: usize,
-    bytes: u64,
+    /// The plugin that is to be, if it is a new one.
+    installation: Option<InstallationId>,
+    /// The SHA-256 and the size of its archive, if it has one.
+    archive: Option<(String, u64)>,
 }
 
 /// Room for one installation, or one archive, until that is stored. Dropping it gives the room back.
 #[derive(Debug)]
 pub(super) struct Admitted<'a> {
     admission: &'a Admission,
-    own: Expected,
+    number: u64,
 }
 
 impl Shared {
-    /// Makes sure of room for `installations` more, and for an archive if there is one.
+    /// Makes sure of room for one more installation, if there is to be one, and for an archive if there
+    /// is one.
     ///
     /// # Errors
     /// [`OperationError::TooManyInstallations`], [`OperationError::ArchivesTooLarge`], or the store's.
     pub(super) fn admit(
         &self,
-        installations: usize,
+        installation: Option<InstallationId>,
         archive: Option<&Archive>,
     ) -> Result<Admitted<'_>> {
+        // Room is made sure of first, and what is stored is looked at second: so of two at once at least
+        // one sees the other, wherever that is in its work. Nothing that is under way and stored already
+        // counts twice.
+        let (admitted, expected) = self.admission.add(Expected {
+            installation,
+            archive: archive.map(|archive| (archive.sha256().to_owned(), archive.size())),
+        });
         let store = self.store();
-        // Room is made sure of first and what is stored is looked at second: so of two at once at
-        // least one sees the other, wherever that is in its work.
-        let stored = store.list_archives()?;
-        let known = |archive: &&Archive| !stored.iter().any(|one| one.sha256 == archive.sha256());
-        let bytes = archive.filter(known).map_or(0, Archive::size);
-        let own = Expected {
-            installations,
-            bytes,
-        };
-        let all = {
-            let mut expected = self.admission.expected.lock();
-            expected.installations += own.installations;
-            expected.bytes = expected.bytes.saturating_add(own.bytes);
-            *expected
-        };
-        let admitted = Admitted {
-            admission: &self.admission,
-            own,
-        };
         let limit = self.settings.installations;
-        if own.installations > 0 && store.count()?.saturating_add(all.installations) > limit {
-            return Err(OperationError::TooManyInstallations { limit }.into());
+        if installation.is_some() {
+            let mut ids: HashSet<_> = expected.iter().filter_map(|one| one.installation).collect();
+            let mut count = store.count()?.saturating_add(ids.len());
+            if count > limit {
+                ids.extend(store.list()?.iter().map(|record| record.id));
+                count = ids.len();
+            }
+            if count > limit {
+                return Err(OperationError::TooManyInstallations { limit }.into());
+            }
         }
-        let stored = store
-            .list_archives()?
-            .iter()
-            .map(|archive| archive.size)
-            .sum::<u64>();
-        let (needed, limit) = (
-            stored.saturating_add(all.bytes),
-            self.settings.archive_bytes,
-        );
-        if own.bytes > 0 && needed > limit {
+        let Some(archive) = archive else {
+            return Ok(admitted);
+        };
+        let stored = store.list_archives()?;
+        if stored.iter().any(|one| one.sha256 == archive.sha256()) {
+            return Ok(admitted);
+        }
+        let mut archives: HashMap<_, _> =
+            expected.into_iter().filter_map(|one| one.archive).collect();
+        archives.extend(stored.into_iter().map(|one| (one.sha256, one.size)));
+        let needed = archives
+            .values()
+            .fold(0, |sum: u64, size| sum.saturating_add(*size));
+        let limit = self.settings.archive_bytes;
+        if needed > limit {
             return Err(OperationError::ArchivesTooLarge { needed, limit }.into());
         }
         Ok(admitted)
     }
 }
 
+impl Admission {
+    /// Gives all that is under way, this one included.
+    fn add(&self, own: Expected) -> (Admitted<'_>, Vec<Expected>) {
+        let mut expected = self.expected.lock();
+        let number = expected.keys().max().map_or(0, |last| last + 1);
+        expected.insert(number, own);
+        let admitted = Admitted {
+            admission: self,
+            number,
+        };
+        (admitted, expected.values().cloned().collect())
+    }
+}
+
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        let mut expected = self.admission.expected.lock();
-        expected.installations -= self.own.installations;
-        expected.bytes -= self.own.bytes.min(expected.bytes);
+        self.admission.expected.lock().remove(&self.number);
     }
 }

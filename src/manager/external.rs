@@ -36,8 +36,8 @@ impl Manager {
     pub fn install_external(&self, manifest: Manifest) -> Result<InstalledExternal> {
         let shared = &self.shared;
         check(&manifest)?;
-        let _admitted = shared.admit(1, None)?;
         let mut record = Record::external(manifest)?;
+        let _admitted = shared.admit(Some(record.id), None)?;
         let token = shared.renew_token(&mut record)?;
         let id = record.id;
         let _operation = shared.begin(id, "install_external")?;
@@ -84,7 +84,7 @@ impl Manager {
         } else {
             shared.drop_connection(id, close_code::RESTART, reason);
         }
-        shared.load_external(id);
+        shared.load_again(id);
         Ok(shared.view(record))
     }
 
@@ -110,7 +110,7 @@ impl Manager {
         let token = shared.renew_token(&mut record)?;
         shared.store().put(record)?;
         shared.drop_connection(id, close_code::POLICY_VIOLATION, "token rotated");
-        shared.load_external(id);
+        shared.load_again(id);
         Ok(token)
     }
 }
@@ -144,9 +144,9 @@ impl Shared {
         }
     }
 
-    /// Loads a plugin that should be: what it needed is stored already, so that this is not what the
-    /// operation fails with.
-    fn load_external(&self, id: InstallationId) {
+    /// Loads a plugin that should be; that it cannot be is not what the operation fails with, and shows
+    /// in its status.
+    pub(super) fn load_again(&self, id: InstallationId) {
         match self.host.load(id) {
             Ok(_) => drop(self.failures.lock().remove(&id)),
             Err(error) => self.failed_to_load(id, &error),

@@ -36,7 +36,6 @@ impl Manager {
         shared.check_runtime()?;
         let deadline = Deadline::after(shared.settings.install_timeout);
         let intake = shared.receive(source, deadline)?;
-        let _admitted = shared.admit(1, Some(&intake.archive))?;
         let Intake {
             archive, manifest, ..
         } = &intake;
@@ -47,6 +46,7 @@ impl Manager {
                 size: archive.size(),
             },
         );
+        let _admitted = shared.admit(Some(record.id), Some(archive))?;
         let _operation = shared.begin(record.id, "install")?;
         let note = shared.note(record.id, &Undertaking::Install)?;
         let installed = shared.place(&record, archive, deadline);

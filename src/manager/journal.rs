@@ -83,8 +83,8 @@ impl Shared {
     pub(super) fn note(&self, id: InstallationId, undertaking: &Undertaking) -> Result<Note> {
         let folder = self.context().data.join(FOLDER);
         let path = folder.join(id.to_string());
+        let unfinished = path.with_extension(UNFINISHED);
         let written = fs::create_dir_all(&folder).and_then(|()| {
-            let unfinished = path.with_extension(UNFINISHED);
             let mut file = File::create(&unfinished)?;
             file.write_all(undertaking.text().as_bytes())?;
             file.sync_all()?;
@@ -93,7 +93,11 @@ impl Shared {
         });
         match written {
             Ok(()) => Ok(Note { path }),
-            Err(error) => Err(Error::io(format!("write {}", path.display()), error)),
+            Err(error) => {
+                // It may be either, or neither.
+                let _ = fs::remove_file(&unfinished).or_else(|_| fs::remove_file(&path));
+                Err(Error::io(format!("write {}", path.display()), error))
+            }
         }
     }
 

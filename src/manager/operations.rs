@@ -67,25 +67,33 @@ impl Operations {
         })
     }
 
-    /// Tells an operation that only waits for its plugin to give up; gives whether there is one. It
-    /// does so as soon as the plugin's state changes.
+    /// Tells an operation not to wait for its plugin, now or later; gives whether it waits right now.
+    /// Then it ends its wait as soon as the plugin's state changes.
     pub(super) fn give_up(&self, id: InstallationId) -> bool {
         let mut running = self.running.lock();
-        match running.get_mut(&id) {
-            Some(other) if other.waits => {
-                other.given_up = true;
-                true
-            }
-            _ => false,
-        }
+        let Some(other) = running.get_mut(&id) else {
+            return false;
+        };
+        other.given_up = true;
+        other.waits
     }
 }
 
 impl Operation<'_> {
-    /// From now on, or until now, it only waits for the plugin.
-    pub(super) fn set_waits(&self, waits: bool) {
+    /// From now on it only waits for the plugin, unless this gives that it is not to.
+    pub(super) fn begin_wait(&self) -> bool {
+        let mut running = self.operations.running.lock();
+        let Some(own) = running.get_mut(&self.id) else {
+            return false;
+        };
+        own.waits = !own.given_up;
+        own.waits
+    }
+
+    /// The wait is over.
+    pub(super) fn end_wait(&self) {
         if let Some(own) = self.operations.running.lock().get_mut(&self.id) {
-            own.waits = waits;
+            own.waits = false;
         }
     }
 
@@ -147,15 +155,24 @@ mod tests {
     }
 
     #[test]
-    fn only_one_that_waits_is_told_to_give_up() {
+    fn one_that_is_told_to_give_up_does_not_wait_any_more() {
         let operations = Operations::default();
         let id = InstallationId::generate();
         assert!(!operations.give_up(id));
         let operation = operations.begin(id, "update", LONG).unwrap();
-        assert!(!operations.give_up(id));
         assert!(!operation.is_given_up());
-        operation.set_waits(true);
+        assert!(operation.begin_wait());
         assert!(operations.give_up(id));
         assert!(operation.is_given_up());
+        operation.end_wait();
+        assert!(!operations.give_up(id));
+        drop(operation);
+        // The next one is another one.
+        let operation = operations.begin(id, "update", LONG).unwrap();
+        assert!(!operation.is_given_up());
+        // Told before it comes to its wait.
+        assert!(!operations.give_up(id));
+        assert!(!operation.begin_wait());
+        assert!(!operations.give_up(id));
     }
 }

@@ -132,7 +132,7 @@ impl Manager {
             }
             .into());
         }
-        let _admitted = shared.admit(0, Some(&intake.archive))?;
+        let _admitted = shared.admit(None, Some(&intake.archive))?;
         let new = intake.archive.sha256().to_owned();
         let old = record.stored_archive().map(str::to_owned);
         let changing = Changing {
@@ -143,7 +143,7 @@ impl Manager {
             new: shared.release(id, &new),
             record,
             options,
-            tried: Cell::new(false),
+            progress: Cell::new(Progress::Received),
         };
         if old.as_deref() == Some(&*new) {
             return changing.repair(&intake, deadline);
@@ -155,14 +155,18 @@ impl Manager {
         let note = shared.note(id, &undertaking)?;
         let result = changing.run(&intake, deadline);
         let root = shared.folder(id);
-        let kept: Vec<&str> = std::iter::once(&*new).chain(old.as_deref()).collect();
-        match package::keep_releases(&root, &kept) {
-            // What failed is left for a look; what never ran is not.
-            Ok(()) if result.is_ok() || changing.tried.get() => note.done(),
-            Ok(()) => match package::remove_release(&root, &new) {
-                Ok(()) => note.done(),
-                Err(error) => log::warn!("plugin {}: {error}", changing.record.manifest.id),
-            },
+        let tidied = match changing.progress.get() {
+            Progress::Received => Ok(()),
+            // What never ran is not left.
+            Progress::Unpacked => package::remove_release(&root, &new),
+            // What failed is, for a look.
+            Progress::Used => {
+                let kept: Vec<&str> = std::iter::once(&*new).chain(old.as_deref()).collect();
+                package::keep_releases(&root, &kept)
+            }
+        };
+        match tidied {
+            Ok(()) => note.done(),
             Err(error) => log::warn!("plugin {}: {error}", changing.record.manifest.id),
         }
         shared.try_collect_archives();
@@ -193,8 +197,18 @@ struct Changing<'a> {
     old: Option<PathBuf>,
     new: PathBuf,
     options: &'a UpdateOptions,
-    /// Whether the new version was started.
-    tried: Cell<bool>,
+    progress: Cell<Progress>,
+}
+
+/// How far an update has come, as to what there is on disk.
+#[derive(Clone, Copy)]
+enum Progress {
+    /// Nothing is in place that was not before.
+    Received,
+    /// The new release is in place, and nothing has used it.
+    Unpacked,
+    /// The new release has run, or a record names it.
+    Used,
 }
 
 impl Changing<'_> {
@@ -236,6 +250,7 @@ impl Changing<'_> {
             &cancel,
         )
         .map_err(|error| shared.too_late(error.into(), &cancel))?;
+        self.progress.set(Progress::Unpacked);
         fault::point(fault::UNPACKED, id);
         let _storing = shared.archives.read();
         shared.store().put_archive(&intake.archive)?;
@@ -248,6 +263,7 @@ impl Changing<'_> {
         }
         let carried = self.carry_over()?;
         shared.store().put(self.candidate.clone())?;
+        self.progress.set(Progress::Used);
         fault::point(fault::RECORDED, id);
         Ok(self.done(None, carried))
     }
@@ -273,7 +289,7 @@ impl Changing<'_> {
         } else if let Err(error) = shared.store().put(self.candidate.clone()) {
             return back(error);
         }
-        self.tried.set(true);
+        self.progress.set(Progress::Used);
         if let Err(cause) = self.start(session) {
             return if self.options.roll_back {
                 back(cause)
@@ -297,19 +313,22 @@ impl Changing<'_> {
         let settings = &self.shared.settings;
         let timeout = self.options.activate_timeout;
         let timeout = timeout.unwrap_or(settings.activate_timeout);
-        self.operation.set_waits(true);
-        let started = session
-            .set_active_state(ActiveState::Active)
-            .and_then(|()| {
-                // Looked at after the start was asked for: a stop that was asked for before did not end it,
-                // and one that comes from now on does.
-                if self.operation.is_given_up() {
-                    let (state, message) = (session.reported_state(), None);
-                    return Err(Error::State { state, message });
-                }
-                session.wait_for(ReportedState::Active, timeout)
-            });
-        self.operation.set_waits(false);
+        let given_up = || Error::State {
+            state: session.reported_state(),
+            message: Some("it is to be stopped".into()),
+        };
+        if self.operation.is_given_up() {
+            return Err(given_up());
+        }
+        // In this order: who tells it to give up asks for the stop after this start, or is seen here.
+        session.set_active_state(ActiveState::Active)?;
+        if !self.operation.begin_wait() {
+            let stop = self.shared.context().timeouts.stop;
+            session.request_stop(stop, close_code::NORMAL, "closed")?;
+            return Err(given_up());
+        }
+        let started = session.wait_for(ReportedState::Active, timeout);
+        self.operation.end_wait();
         started
     }
 

@@ -70,6 +70,8 @@ mod leaks;
 mod matrix;
 // Requests that meet each other.
 mod interleavings;
+// Operations on installations.
+mod manager;
 // The bounds, and which tests reach them.
 mod bounds;
 // The rules that always hold, and which tests hold them.

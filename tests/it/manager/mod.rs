@@ -1,0 +1,244 @@
+//! The manager with real processes, sockets and folders: each operation on its good path, on every bad
+//! one that can be brought about, and where it meets another.
+//!
+//! What all of these share is here: a manager over a host of a test's own, packages whose plugin is the
+//! scripted one, and looking at what is left on disk. A store that fails or waits is in `store`.
+
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plugin_runner::error::OperationError;
+use plugin_runner::protocol::{Manifest, Transport};
+use plugin_runner::store::Store;
+use plugin_runner::{
+    Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session,
+};
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost};
+use crate::support::lock::Lock;
+use crate::support::plugin::{call, manifest, package};
+
+mod store;
+
+// A plugin comes to be, or nothing does.
+mod install;
+
+/// A manager under test, over a host of its own.
+struct Managed {
+    manager: Manager,
+    host: TestHost,
+    store: Arc<dyn Store>,
+}
+
+impl Deref for Managed {
+    type Target = Manager;
+
+    fn deref(&self) -> &Manager {
+        &self.manager
+    }
+}
+
+impl Managed {
+    fn new(test: &'static str) -> Self {
+        Self::with(Setup::new(test), settings())
+    }
+
+    fn with(setup: Setup, settings: ManagerSettings) -> Self {
+        Self::of(setup.start(), settings)
+    }
+
+    /// Over any store. What `setup` was told to change of the host's builder it is told no more.
+    fn over(store: Arc<dyn Store>, setup: Setup, settings: ManagerSettings) -> Self {
+        let setup = setup.configure(|builder| builder.store(store));
+        Self::of(setup.start(), settings)
+    }
+
+    fn of(host: TestHost, settings: ManagerSettings) -> Self {
+        let manager = Manager::with_settings((*host).clone(), settings).unwrap();
+        let store = host.store().clone();
+        Self {
+            manager,
+            host,
+            store,
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.host.folder().join("data")
+    }
+
+    /// The folder of an installation.
+    fn folder(&self, id: InstallationId) -> PathBuf {
+        self.data().join(id.to_string())
+    }
+
+    fn session(&self, id: InstallationId) -> Session {
+        self.host.session(id).expect("it is loaded")
+    }
+
+    /// A package of the scripted plugin, which says its version with `describe`.
+    fn package(&self, version: &str, arguments: &[&str]) -> Vec<u8> {
+        self.package_of("scripted", version, Transport::WebSocket, arguments)
+    }
+
+    fn package_of(
+        &self,
+        id: &str,
+        version: &str,
+        transport: Transport,
+        arguments: &[&str],
+    ) -> Vec<u8> {
+        let words = ["version", version].into_iter();
+        let words = words.chain(arguments.iter().copied());
+        let manifest = Manifest {
+            command: "./run".to_owned(),
+            args: words.map(str::to_owned).collect(),
+            version: version.to_owned(),
+            transport,
+            ..manifest(id)
+        };
+        self.package_with(&manifest, &[])
+    }
+
+    /// A package with this manifest, and more files, whose command may be `./run`.
+    fn package_with(&self, manifest: &Manifest, files: &[(&str, &[u8], u32)]) -> Vec<u8> {
+        let script = format!(
+            "#!/bin/sh\nexport FIXTURE_LIFELINE={}\nexec {} \"$@\"\n",
+            self.host.lifelines.address(),
+            env!("CARGO_BIN_EXE_plugin-runner-fixture")
+        );
+        let mut all: Vec<(&str, &[u8], u32)> = vec![("run", script.as_bytes(), 0o755)];
+        all.extend_from_slice(files);
+        let path = package(self.host.folder(), "package.zip", manifest, &all);
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        bytes
+    }
+
+    #[track_caller]
+    fn installed(&self, package: Vec<u8>) -> InstallationId {
+        self.install(PackageSource::bytes(package)).unwrap().id()
+    }
+
+    /// Installed, and active.
+    #[track_caller]
+    fn running(&self, package: Vec<u8>) -> InstallationId {
+        let id = self.installed(package);
+        self.activate(id, PATIENCE).unwrap();
+        id
+    }
+
+    /// The version of the process that answers.
+    #[track_caller]
+    fn answering_version(&self, id: InstallationId) -> String {
+        let described = call(&self.session(id), "describe", &json!({})).unwrap();
+        described["arguments"][1].as_str().unwrap().to_owned()
+    }
+
+    /// The plugin's own file beside its program.
+    #[track_caller]
+    fn own_file(&self, id: InstallationId, path: &str) -> Option<String> {
+        let read = call(&self.session(id), "read", &json!({ "path": path })).unwrap();
+        read["text"].as_str().map(str::to_owned)
+    }
+
+    #[track_caller]
+    fn write_own_file(&self, id: InstallationId, path: &str, text: &str) {
+        let params = json!({"path": path, "text": text});
+        call(&self.session(id), "write", &params).unwrap();
+    }
+
+    fn lock(&self, id: InstallationId) -> Lock {
+        Lock::in_folder(self.folder(id).join("data"))
+    }
+
+    /// Names of the releases that are on disk.
+    fn releases(&self, id: InstallationId) -> Vec<String> {
+        names(&self.folder(id).join("releases"))
+    }
+
+    /// Nothing is under way on disk, in any installation's folder either, and every archive in the store
+    /// is named by a record.
+    #[track_caller]
+    fn expect_nothing_left_over(&self) {
+        assert_eq!(names(&self.data().join("incoming")), [""; 0]);
+        assert_eq!(names(&self.data().join("operations")), [""; 0]);
+        let records = self.store.list().unwrap();
+        for name in names(&self.data()) {
+            if let Ok(id) = name.parse() {
+                assert_eq!(names(&self.folder(id).join("staging")), [""; 0]);
+            }
+        }
+        let mut named: Vec<_> = records
+            .iter()
+            .filter_map(|record| record.stored_archive())
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        let archives = self.store.list_archives().unwrap();
+        let mut stored: Vec<_> = archives.iter().map(|archive| &*archive.sha256).collect();
+        stored.sort_unstable();
+        assert_eq!(stored, named);
+    }
+
+    /// As if nothing had ever been installed.
+    #[track_caller]
+    fn expect_nothing_at_all(&self) {
+        self.expect_nothing_left_over();
+        assert!(self.list().unwrap().is_empty());
+        let folders = names(&self.data());
+        let known = ["incoming", "operations"];
+        assert!(
+            folders.iter().all(|name| known.contains(&&**name)),
+            "{folders:?}"
+        );
+    }
+}
+
+/// Patient where a test waits for success.
+fn settings() -> ManagerSettings {
+    ManagerSettings::default()
+        .with_install_timeout(PATIENCE)
+        .with_busy_timeout(PATIENCE)
+        .with_activate_timeout(PATIENCE)
+        .with_configure_timeout(PATIENCE)
+}
+
+/// What is in a folder, sorted; nothing if it is not there.
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// The operation's own error.
+#[track_caller]
+fn operation_error<T>(result: Result<T, Error>) -> Arc<OperationError> {
+    match result {
+        Err(Error::Operation(error)) => error,
+        Err(error) => panic!("another error: {error}"),
+        Ok(_) => panic!("it succeeded"),
+    }
+}
+
+/// The SHA-256 of an installation's package.
+fn sha256(installation: &Installation) -> &str {
+    installation.record.stored_archive().unwrap()
+}
+
+/// An object.
+fn object(value: Value) -> serde_json::Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        other => panic!("{other} is no object"),
+    }
+}

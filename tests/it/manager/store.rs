@@ -1,0 +1,185 @@
+//! A store that fails or waits where a test says so, over any other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use plugin_runner::auth::ExternalToken;
+use plugin_runner::package::{Archive, ArchiveContent};
+use plugin_runner::store::{MemoryStore, Record, Store, StoredArchive};
+use plugin_runner::{Error, InstallationId, Result};
+
+/// What is made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Put,
+    Delete,
+    PutArchive,
+}
+
+/// What somebody can be held after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    LookUp,
+    Put,
+}
+
+#[derive(Debug)]
+struct Holding {
+    after: Done,
+    reach: Sender<()>,
+    released: Receiver<()>,
+}
+
+/// Fails where it is told to.
+#[derive(Debug)]
+pub(super) struct FailingStore {
+    inner: Arc<dyn Store>,
+    /// Which step fails, after so many of it that succeed, until it is mended.
+    failing: Mutex<Option<(Step, usize)>>,
+    /// Who has done this says so, and waits, before it gives what came of it.
+    held: Mutex<Option<Holding>>,
+    /// Instead of what is stored.
+    stand_in: Mutex<Option<Record>>,
+}
+
+impl Default for FailingStore {
+    fn default() -> Self {
+        Self::over(Arc::new(MemoryStore::default()))
+    }
+}
+
+impl FailingStore {
+    pub(super) fn over(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            failing: Mutex::default(),
+            held: Mutex::default(),
+            stand_in: Mutex::default(),
+        }
+    }
+
+    /// From now on this fails, after so many that succeed.
+    pub(super) fn fail(&self, step: Step, spared: usize) {
+        *self.failing.lock() = Some((step, spared));
+    }
+
+    /// From now on everything succeeds.
+    pub(super) fn mend(&self) {
+        *self.failing.lock() = None;
+    }
+
+    /// Gives this record, until another one with its id is put, as one that could not be read whole.
+    pub(super) fn damage(&self, mut record: Record, problem: &str) {
+        record.damage = Some(problem.into());
+        *self.stand_in.lock() = Some(record);
+    }
+
+    /// The next who does this is told later that it is done.
+    pub(super) fn hold(&self, done: Done) -> Held {
+        let (reach, reached) = bounded(1);
+        let (release, released) = bounded(0);
+        *self.held.lock() = Some(Holding {
+            after: done,
+            reach,
+            released,
+        });
+        Held {
+            reached,
+            _release: release,
+        }
+    }
+
+    fn wait_if_held(&self, done: Done) {
+        let held = self.held.lock().take_if(|held| held.after == done);
+        if let Some(held) = held {
+            let _ = held.reach.send(());
+            // Nothing is ever sent: it ends when the other end is dropped.
+            let _ = held.released.recv();
+        }
+    }
+
+    fn pass(&self, step: Step) -> Result<()> {
+        if let Some((failing, spared)) = &mut *self.failing.lock()
+            && *failing == step
+        {
+            if *spared == 0 {
+                return Err(Error::io("store", std::io::ErrorKind::StorageFull));
+            }
+            *spared -= 1;
+        }
+        Ok(())
+    }
+
+    fn shown(&self, record: Record) -> Record {
+        match &*self.stand_in.lock() {
+            Some(damaged) if damaged.id == record.id => damaged.clone(),
+            _ => record,
+        }
+    }
+}
+
+/// Somebody who is held. Dropping it lets him go on.
+pub(super) struct Held {
+    reached: Receiver<()>,
+    _release: Sender<()>,
+}
+
+impl Held {
+    #[track_caller]
+    pub(super) fn expect(&self, patience: Duration) {
+        self.reached
+            .recv_timeout(patience)
+            .expect("nobody asked the store for it in time");
+    }
+}
+
+impl Store for FailingStore {
+    fn get(&self, id: InstallationId) -> Result<Option<Record>> {
+        Ok(self.inner.get(id)?.map(|record| self.shown(record)))
+    }
+
+    fn list(&self) -> Result<Vec<Record>> {
+        let records = self.inner.list()?.into_iter();
+        Ok(records.map(|record| self.shown(record)).collect())
+    }
+
+    fn put(&self, record: Record) -> Result<()> {
+        self.pass(Step::Put)?;
+        self.stand_in
+            .lock()
+            .take_if(|damaged| damaged.id == record.id);
+        let put = self.inner.put(record);
+        self.wait_if_held(Done::Put);
+        put
+    }
+
+    fn delete(&self, id: InstallationId) -> Result<()> {
+        self.pass(Step::Delete)?;
+        self.inner.delete(id)
+    }
+
+    fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
+        let found = self.inner.find_external(token);
+        self.wait_if_held(Done::LookUp);
+        found
+    }
+
+    fn put_archive(&self, archive: &Archive) -> Result<()> {
+        self.pass(Step::PutArchive)?;
+        self.inner.put_archive(archive)
+    }
+
+    fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
+        self.inner.get_archive(sha256)
+    }
+
+    fn delete_archive(&self, sha256: &str) -> Result<()> {
+        self.inner.delete_archive(sha256)
+    }
+
+    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
+        self.inner.list_archives()
+    }
+}
