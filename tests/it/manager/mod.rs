@@ -24,8 +24,12 @@ use crate::support::plugin::{call, manifest, package};
 
 mod store;
 
+// Starting and stopping, and operations that meet each other.
+mod activation;
 // A plugin comes to be, or nothing does.
 mod install;
+// Another version in the place of one.
+mod update;
 
 /// A manager under test, over a host of its own.
 struct Managed {

@@ -1,0 +1,255 @@
+//! Starting and stopping, and operations that meet each other.
+
+use std::thread;
+use std::time::Duration;
+
+use plugin_runner::error::{OperationError, Phase};
+use plugin_runner::{
+    ActiveState, Error, InstallationId, PackageSource, Remainder, ReportedState, UpdateOptions,
+    fault,
+};
+
+use super::{Managed, operation_error, settings};
+use crate::support::PATIENCE;
+use crate::support::host::Setup;
+use crate::support::plugin::manifest;
+
+const SHORT: Duration = Duration::from_millis(20);
+
+#[test]
+fn activating_waits_until_the_plugin_is_active() {
+    let managed = Managed::new("activate");
+    let id = managed.installed(managed.package("1", &[]));
+    let before = managed.get(id).unwrap().record.active_state_changed_at;
+    let active = managed.activate(id, PATIENCE).unwrap();
+    assert_eq!(active.status.state, ReportedState::Active);
+    assert_eq!(active.record.active_state, ActiveState::Active);
+    assert!(active.record.active_state_changed_at >= before);
+    assert_eq!(managed.answering_version(id), "1");
+    let first = managed.host.lifelines.next();
+    // Once more changes nothing.
+    let again = managed.activate(id, PATIENCE).unwrap();
+    assert_eq!(again.record, active.record);
+    assert_eq!(again.status.since, active.status.since);
+    assert!(first.is_alive());
+    let stopped = managed.deactivate(id, PATIENCE).unwrap();
+    assert_eq!(stopped.status.state, ReportedState::Inactive);
+    assert_eq!(stopped.record.active_state, ActiveState::Inactive);
+    assert_eq!(stopped.status.since, stopped.record.active_state_changed_at);
+    assert!(!first.is_alive());
+    // And so does this.
+    let again = managed.deactivate(id, PATIENCE).unwrap();
+    assert_eq!(again.record, stopped.record);
+}
+
+#[test]
+fn a_plugin_that_cannot_start_says_why_at_once_and_an_old_error_does_not_count() {
+    let managed = Managed::new("errored");
+    let mut broken = manifest("broken");
+    broken.command = "./missing".to_owned();
+    let id = managed.installed(managed.package_with(&broken, &[]));
+    let error = managed.activate(id, PATIENCE).unwrap_err();
+    assert!(matches!(error, Error::Start(_)), "{error}");
+    let shown = managed.get(id).unwrap();
+    assert_eq!(shown.status.state, ReportedState::Errored);
+    assert_eq!(shown.record.active_state, ActiveState::Active);
+    assert_eq!(shown.status.message.as_deref(), Some(&*error.to_string()));
+    // What it needs comes to be, by hand.
+    let release = managed
+        .folder(id)
+        .join("releases")
+        .join(super::sha256(&shown));
+    std::fs::rename(release.join("run"), release.join("missing")).unwrap();
+    let active = managed.activate(id, PATIENCE).unwrap();
+    assert_eq!(active.status.state, ReportedState::Active);
+    assert_eq!(active.status.message, None);
+}
+
+#[test]
+fn a_plugin_that_crashes_at_every_start_is_errored_with_its_exit() {
+    let managed = Managed::new("crashes");
+    let id = managed.installed(managed.package("1", &["exit-at", "start", "7"]));
+    let error = managed.activate(id, PATIENCE).unwrap_err();
+    let errored = matches!(
+        error,
+        Error::State {
+            state: ReportedState::Errored,
+            ..
+        }
+    );
+    assert!(errored && error.to_string().contains('7'), "{error}");
+    assert_eq!(managed.get(id).unwrap().status.details["exit_code"], 7);
+    let stopped = managed.deactivate(id, PATIENCE).unwrap();
+    assert_eq!(stopped.status.state, ReportedState::Inactive);
+    assert_eq!(stopped.status.message, None);
+}
+
+#[test]
+fn activating_may_return_at_once_or_be_given_up_and_it_goes_on() {
+    let managed = Managed::new("at-once");
+    let gated = ["hang-at", "start", "gated"];
+    let id = managed.installed(managed.package("1", &gated));
+    let mut events = managed.host.events();
+    let requested = managed.request_activation(id).unwrap();
+    assert_eq!(requested.record.active_state, ActiveState::Active);
+    assert_ne!(requested.status.state, ReportedState::Active);
+    let error = managed.activate(id, SHORT).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    managed.host.lifelines.next().open_gate();
+    events.until(id, ReportedState::Active);
+    assert_eq!(managed.get(id).unwrap().status.state, ReportedState::Active);
+}
+
+#[test]
+fn a_stop_ends_the_wait_of_who_activates() {
+    let managed = Managed::new("stop-while-starting");
+    let id = managed.installed(managed.package("1", &["hang-at", "start"]));
+    for removes in [false, true] {
+        thread::scope(|scope| {
+            let activating = scope.spawn(|| managed.activate(id, PATIENCE * 10));
+            let process = managed.host.lifelines.next();
+            if removes {
+                managed.remove(id, Remainder::Nothing).unwrap();
+            } else {
+                managed.deactivate(id, PATIENCE).unwrap();
+            }
+            let error = activating.join().unwrap().unwrap_err();
+            let expected = match error {
+                Error::State { state, .. } => state == ReportedState::Inactive,
+                Error::NotLoaded(_) => removes,
+                _ => false,
+            };
+            assert!(expected, "{error}");
+            process.expect_end();
+        });
+    }
+    managed.expect_nothing_at_all();
+}
+
+#[test]
+fn a_stop_that_takes_too_long_goes_on() {
+    let managed = Managed::new("stubborn");
+    let id = managed.running(managed.package("1", &[]));
+    let mut events = managed.host.events();
+    let loss = fault::lose(fault::SIGNALLING, id);
+    let error = managed.deactivate(id, SHORT).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Timeout {
+                phase: Phase::Stop,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let shown = managed.get(id).unwrap();
+    assert_eq!(shown.record.active_state, ActiveState::Inactive);
+    assert_eq!(shown.status.state, ReportedState::Stopping);
+    drop(loss);
+    // As what no signal reaches may end by itself some day.
+    managed.host.lifelines.next().cut();
+    managed.deactivate(id, PATIENCE).unwrap();
+    events.until(id, ReportedState::Inactive);
+}
+
+#[test]
+fn operations_on_one_installation_come_one_after_the_other() {
+    let busy = settings().with_busy_timeout(SHORT);
+    let managed = Managed::with(Setup::new("busy"), busy);
+    let id = managed.installed(managed.package("1", &[]));
+    let other = managed.installed(managed.package("1", &[]));
+    let hold = fault::hold(fault::UNPACKED, id);
+    thread::scope(|scope| {
+        let update = scope.spawn(|| {
+            let source = PackageSource::bytes(managed.package_of(
+                "scripted",
+                "2",
+                plugin_runner::protocol::Transport::WebSocket,
+                &[],
+            ));
+            managed.update_package(id, source, &UpdateOptions::default())
+        });
+        assert!(hold.reached(PATIENCE), "it did not come so far");
+        let results = [
+            managed.activate(id, PATIENCE).map(drop),
+            managed.request_activation(id).map(drop),
+            managed.remove(id, Remainder::Nothing).map(drop),
+            managed
+                .configure(
+                    id,
+                    serde_json::Map::new(),
+                    plugin_runner::ConfigureMode::Merge,
+                )
+                .map(drop),
+        ];
+        for result in results {
+            let error = operation_error(result);
+            let OperationError::Busy { running, limit } = *error else {
+                panic!("{error}");
+            };
+            assert_eq!((running, limit), ("update_package", SHORT));
+        }
+        // Looking is no operation, and nobody else waits.
+        assert_eq!(managed.get(id).unwrap().record.manifest.version, "1");
+        managed.activate(other, PATIENCE).unwrap();
+        managed.remove(other, Remainder::Nothing).unwrap();
+        hold.release();
+        let update = update.join().unwrap().unwrap();
+        assert_eq!(update.installation.record.manifest.version, "2");
+    });
+    managed.expect_nothing_left_over();
+    managed.activate(id, PATIENCE).unwrap();
+}
+
+#[test]
+fn what_is_not_there_or_not_ours_to_run_is_said() {
+    let managed = Managed::new("unknown");
+    let id = InstallationId::generate();
+    let none = UpdateOptions::default();
+    let package = || PackageSource::bytes(managed.package("1", &[]));
+    let results = [
+        managed.activate(id, PATIENCE).map(drop),
+        managed.request_activation(id).map(drop),
+        managed.deactivate(id, PATIENCE).map(drop),
+        managed.get(id).map(drop),
+        managed.remove(id, Remainder::Nothing).map(drop),
+        managed.update_package(id, package(), &none).map(drop),
+        managed.update_manifest(id, manifest("x")).map(drop),
+        managed.rotate_token(id).map(drop),
+        managed.configuration(id).map(drop),
+        managed.configuration_schema(id).map(drop),
+        managed.manager.package(id).map(drop),
+        managed
+            .configure(
+                id,
+                serde_json::Map::new(),
+                plugin_runner::ConfigureMode::Merge,
+            )
+            .map(drop),
+    ];
+    for result in results {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, Error::NotInstalled(missing) if missing == id),
+            "{error}"
+        );
+    }
+    let supervised = managed.installed(managed.package("1", &[]));
+    let external = managed.install_external(manifest("outside")).unwrap();
+    let id = external.installation.id();
+    let results = [
+        managed.activate(id, PATIENCE).map(drop),
+        managed.request_activation(id).map(drop),
+        managed.deactivate(id, PATIENCE).map(drop),
+        managed.update_package(id, package(), &none).map(drop),
+        managed.manager.package(id).map(drop),
+        managed.update_manifest(supervised, manifest("x")).map(drop),
+        managed.rotate_token(supervised).map(drop),
+    ];
+    for result in results {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    }
+    managed.expect_nothing_left_over();
+}

@@ -1,0 +1,424 @@
+//! Updating: another version in the place of one, with what the plugin wrote; and back again when the
+//! new one does not come up.
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plugin_runner::error::{Disconnect, OperationError, PackageError};
+use plugin_runner::package::CarryOverLimits;
+use plugin_runner::protocol::Transport;
+use plugin_runner::{
+    ActiveState, Error, InstallationId, PackageSource, Remainder, ReportedState, Update,
+    UpdateOptions, fault,
+};
+use serde_json::json;
+
+use super::store::{FailingStore, Step};
+use super::{Managed, operation_error, settings, sha256};
+use crate::support::PATIENCE;
+use crate::support::host::Setup;
+use crate::support::plugin::TRANSPORTS;
+
+/// Longer than any test may take: whoever waits for it waits in vain.
+const FOREVER: Duration = Duration::from_secs(3600);
+
+impl Managed {
+    #[track_caller]
+    fn updated(&self, id: InstallationId, package: Vec<u8>) -> Update {
+        self.try_update(id, package, &UpdateOptions::default())
+            .unwrap()
+    }
+
+    fn try_update(
+        &self,
+        id: InstallationId,
+        package: Vec<u8>,
+        options: &UpdateOptions,
+    ) -> Result<Update, Error> {
+        self.update_package(id, PackageSource::bytes(package), options)
+    }
+
+    /// The version before is installed, and runs with its files.
+    #[track_caller]
+    fn expect_as_before(&self, id: InstallationId, text: &str) {
+        let shown = self.get(id).unwrap();
+        assert_eq!(shown.record.manifest.version, "1");
+        assert_eq!(shown.status.state, ReportedState::Active);
+        assert_eq!(self.answering_version(id), "1");
+        assert_eq!(self.own_file(id, "own.txt").as_deref(), Some(text));
+        self.lock(id).expect_one_at_a_time();
+        self.expect_nothing_left_over();
+    }
+}
+
+#[test]
+fn a_running_plugin_is_replaced_with_its_files() {
+    for transport in TRANSPORTS {
+        println!("{transport}");
+        let managed = Managed::new("update");
+        let package = |version| managed.package_of("scripted", version, transport, &["alone"]);
+        let id = managed.running(package("1"));
+        managed.write_own_file(id, "own.txt", "kept");
+        let data = managed.folder(id).join("data").join("in-data");
+        fs::write(&data, "untouched").unwrap();
+        let mut events = managed.host.events();
+        let session = managed.session(id);
+        let call = session
+            .start_call_raw("sleep", &json!({"ms": 3_600_000}), FOREVER)
+            .unwrap();
+        let began = Instant::now();
+        let update = managed.updated(id, package("2"));
+        let gap = update.gap.unwrap();
+        assert!(!update.unchanged && gap <= began.elapsed() && !gap.is_zero());
+        assert_eq!(update.installation.status.state, ReportedState::Active);
+        assert_eq!(update.installation.record.manifest.version, "2");
+        assert_eq!(update.carried.files, 1);
+        assert_eq!(update.carried.left_count, 0);
+        let error = call.wait().unwrap_err();
+        let Error::Disconnected(cause) = &error else {
+            panic!("{error}");
+        };
+        let told = matches!(
+            &**cause,
+            Disconnect::ByHost { code: 1012, reason } if &**reason == "package updated"
+        );
+        assert!(told, "{error}");
+        assert_eq!(managed.answering_version(id), "2");
+        assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
+        assert_eq!(fs::read_to_string(data).unwrap(), "untouched");
+        events.expect(
+            id,
+            &[
+                ReportedState::Stopping,
+                ReportedState::Inactive,
+                ReportedState::Starting,
+                ReportedState::Connecting,
+                ReportedState::Active,
+            ],
+        );
+        managed.lock(id).expect_one_at_a_time();
+        assert_eq!(managed.host.lifelines.most_at_once(), 1);
+        assert_eq!(managed.releases(id).len(), 2);
+        managed.expect_nothing_left_over();
+        // Stopped and started it is the new one as well.
+        managed.deactivate(id, PATIENCE).unwrap();
+        managed.activate(id, PATIENCE).unwrap();
+        assert_eq!(managed.answering_version(id), "2");
+    }
+}
+
+#[test]
+fn an_inactive_plugin_is_replaced_and_not_started() {
+    let managed = Managed::new("update-inactive");
+    let id = managed.running(managed.package("1", &[]));
+    managed.write_own_file(id, "own.txt", "kept");
+    managed.deactivate(id, PATIENCE).unwrap();
+    let events = managed.host.subscribe();
+    let update = managed.updated(id, managed.package("2", &[]));
+    assert_eq!(update.gap, None);
+    assert_eq!(update.carried.files, 1);
+    assert_eq!(update.installation.status.state, ReportedState::Inactive);
+    assert!(events.try_recv().is_err(), "something was started");
+    managed.activate(id, PATIENCE).unwrap();
+    assert_eq!(managed.answering_version(id), "2");
+    assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
+    managed.expect_nothing_left_over();
+}
+
+#[test]
+fn two_releases_are_kept_and_one_may_come_back() {
+    let managed = Managed::new("there-and-back");
+    let [a, b, c] = ["1", "2", "3"].map(|version| managed.package(version, &[]));
+    let id = managed.running(a.clone());
+    let mut versions = vec![sha256(&managed.get(id).unwrap()).to_owned()];
+    managed.write_own_file(id, "own.txt", "from 1");
+    for (number, package) in [b, a.clone(), c, a].into_iter().enumerate() {
+        let update = managed.updated(id, package);
+        assert!(!update.unchanged);
+        versions.push(sha256(&update.installation).to_owned());
+        let [.., before, now] = &versions[..] else {
+            panic!("{versions:?}");
+        };
+        let mut expected = vec![before.clone(), now.clone()];
+        expected.sort_unstable();
+        assert_eq!(managed.releases(id), expected);
+        assert_eq!(
+            update.previous,
+            Some(managed.folder(id).join("releases").join(before))
+        );
+        // What it wrote last, not what the version that comes back had then.
+        let text = format!("from {}", number + 1);
+        assert_eq!(managed.own_file(id, "own.txt"), Some(text));
+        managed.write_own_file(id, "own.txt", &format!("from {}", number + 2));
+        managed.expect_nothing_left_over();
+    }
+    assert_eq!(managed.answering_version(id), "1");
+}
+
+#[test]
+fn the_same_package_changes_nothing_and_mends_what_is_missing() {
+    let managed = Managed::new("same");
+    let package = managed.package("1", &[]);
+    let id = managed.running(package.clone());
+    let process = managed.host.lifelines.next();
+    let before = managed.get(id).unwrap();
+    let update = managed.updated(id, package.clone());
+    assert!(update.unchanged && update.gap.is_none());
+    assert_eq!(update.installation.record, before.record);
+    assert!(process.is_alive());
+    managed.deactivate(id, PATIENCE).unwrap();
+    let archive = sha256(&before).to_owned();
+    fs::remove_dir_all(managed.folder(id)).unwrap();
+    managed.store.delete_archive(&archive).unwrap();
+    let error = managed.manager.package(id).unwrap_err();
+    assert!(matches!(error, Error::Store(_)), "{error}");
+    assert!(managed.activate(id, PATIENCE).is_err());
+    let update = managed.updated(id, package);
+    assert!(update.unchanged);
+    assert_eq!(managed.releases(id), [archive]);
+    managed.expect_nothing_left_over();
+    managed.activate(id, PATIENCE).unwrap();
+}
+
+#[test]
+fn what_cannot_be_an_update_leaves_the_plugin_running() {
+    let limits = CarryOverLimits::default().with_files(2);
+    let managed = Managed::with(
+        Setup::new("refused-update"),
+        settings().with_carry_over(limits),
+    );
+    let id = managed.running(managed.package("1", &["alone"]));
+    managed.updated(id, managed.package("0", &["alone"]));
+    managed.updated(id, managed.package("1", &["alone"]));
+    managed.write_own_file(id, "own.txt", "kept");
+    let process = loop {
+        let next = managed.host.lifelines.next();
+        if next.is_alive() {
+            break next;
+        }
+    };
+    let releases = managed.releases(id);
+    assert_eq!(releases.len(), 2);
+    let options = UpdateOptions::default();
+    let other = managed.package_of("other", "2", Transport::WebSocket, &[]);
+    let error = operation_error(managed.try_update(id, other, &options));
+    let OperationError::OtherPlugin { installed, found } = &*error else {
+        panic!("{error}");
+    };
+    assert_eq!((&**installed, &**found), ("scripted", "other"));
+    let error = managed
+        .try_update(id, b"no archive".to_vec(), &options)
+        .unwrap_err();
+    assert!(matches!(error, Error::Package(_)), "{error}");
+    managed.write_own_file(id, "second", "");
+    managed.write_own_file(id, "third", "");
+    // Also where the new one has been there before.
+    for version in ["0", "2"] {
+        let error = managed
+            .try_update(id, managed.package(version, &["alone"]), &options)
+            .unwrap_err();
+        let Error::Package(error) = error else {
+            panic!("{error}");
+        };
+        assert!(
+            matches!(
+                *error,
+                PackageError::CarryOverTooLarge { file_limit: 2, .. }
+            ),
+            "{error}"
+        );
+        assert_eq!(managed.releases(id), releases);
+    }
+    assert!(process.is_alive());
+    managed.expect_as_before(id, "kept");
+}
+
+/// How a new version may fail, and what it is told to do for that.
+const FAILING: [(&str, &[&str]); 4] = [
+    ("exits", &["alone", "exit-at", "start", "1"]),
+    ("exits cleanly", &["alone", "exit-at", "start", "0"]),
+    ("is killed", &["alone", "kill-self-at", "start", "9"]),
+    ("is none", &["alone", "no such argument"]),
+];
+
+#[test]
+fn a_version_that_does_not_come_up_is_rolled_back() {
+    let managed = Managed::new("roll-back");
+    let id = managed.running(managed.package("1", &["alone"]));
+    managed.write_own_file(id, "own.txt", "kept");
+    for (what, arguments) in FAILING {
+        println!("{what}");
+        let package = managed.package("2", arguments);
+        let error = operation_error(managed.try_update(id, package, &UpdateOptions::default()));
+        let OperationError::RolledBack { restored, gap, .. } = &*error else {
+            panic!("{error}");
+        };
+        assert!(restored.is_none() && !gap.is_zero(), "{error}");
+        managed.expect_as_before(id, "kept");
+    }
+    // One that is never there in time.
+    let options = UpdateOptions::default().with_activate_timeout(Duration::from_millis(200));
+    let package = managed.package("2", &["alone", "hang-at", "start"]);
+    let error = operation_error(managed.try_update(id, package, &options));
+    let OperationError::RolledBack { cause, .. } = &*error else {
+        panic!("{error}");
+    };
+    assert!(cause.is_timeout(), "{error}");
+    // The version before may need longer than that on a busy machine.
+    managed.activate(id, PATIENCE).unwrap();
+    managed.expect_as_before(id, "kept");
+    // What failed may be tried again, and is unpacked afresh.
+    let good = managed.package("2", &["alone"]);
+    let update = managed.updated(id, good);
+    assert_eq!(update.carried.files, 1);
+    assert_eq!(managed.answering_version(id), "2");
+    assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
+}
+
+#[test]
+fn what_the_failed_version_wrote_stays_with_it() {
+    let managed = Managed::new("failed-files");
+    let id = managed.running(managed.package("1", &["alone"]));
+    managed.write_own_file(id, "own.txt", "kept");
+    let hold = fault::hold(fault::CARRIED, id);
+    thread::scope(|scope| {
+        let update = scope.spawn(|| {
+            let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
+            managed.try_update(id, package, &UpdateOptions::default())
+        });
+        assert!(hold.reached(PATIENCE), "it did not come so far");
+        for release in managed.releases(id) {
+            let path = managed.folder(id).join("releases").join(release);
+            if fs::read_to_string(path.join("own.txt")).unwrap() == "kept"
+                && path
+                    != managed
+                        .folder(id)
+                        .join("releases")
+                        .join(sha256(&managed.get(id).unwrap()))
+            {
+                fs::write(path.join("own.txt"), "spoilt").unwrap();
+            }
+        }
+        hold.release();
+        operation_error(update.join().unwrap());
+    });
+    managed.expect_as_before(id, "kept");
+}
+
+#[test]
+fn a_store_that_fails_rolls_back() {
+    for (step, spared) in [(Step::PutArchive, 0), (Step::Put, 0)] {
+        for roll_back in [true, false] {
+            println!("{step:?}, {roll_back}");
+            let store = Arc::new(FailingStore::default());
+            let managed = Managed::over(store.clone(), Setup::new("update-store"), settings());
+            let id = managed.running(managed.package("1", &["alone"]));
+            managed.write_own_file(id, "own.txt", "kept");
+            store.fail(step, spared);
+            let package = managed.package("2", &["alone"]);
+            let options = UpdateOptions::default().with_roll_back(roll_back);
+            let error = managed.try_update(id, package, &options).unwrap_err();
+            println!("{error}");
+            store.mend();
+            // Only what was tried is left.
+            let was_tried = step == Step::Put && roll_back;
+            assert_eq!(managed.releases(id).len(), 1 + usize::from(was_tried));
+            managed.expect_as_before(id, "kept");
+        }
+    }
+}
+
+#[test]
+fn without_rolling_back_the_new_version_stays() {
+    let managed = Managed::new("no-roll-back");
+    let id = managed.running(managed.package("1", &[]));
+    managed.write_own_file(id, "own.txt", "kept");
+    let options = UpdateOptions::default().with_roll_back(false);
+    let package = managed.package("2", &["exit-at", "start", "1"]);
+    let error = managed.try_update(id, package, &options).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::State {
+                state: ReportedState::Errored,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let shown = managed.get(id).unwrap();
+    assert_eq!(shown.record.manifest.version, "2");
+    assert_eq!(shown.status.state, ReportedState::Errored);
+    // An errored one is updated as a running one is.
+    let update = managed.updated(id, managed.package("3", &[]));
+    assert!(update.gap.is_some());
+    assert_eq!(managed.answering_version(id), "3");
+    assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
+    managed.expect_nothing_left_over();
+}
+
+#[test]
+fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
+    // Before its wait and in it.
+    for point in [Some(fault::UNPACKED), Some(fault::CARRIED), None] {
+        for removes in [false, true] {
+            println!("{point:?}, removes: {removes}");
+            // Who waits for the trial's end finds nothing but Busy.
+            let settings = settings().with_activate_timeout(FOREVER);
+            let managed = Managed::with(Setup::new("end-trial"), settings);
+            let id = managed.running(managed.package("1", &["alone"]));
+            drop(managed.host.lifelines.next());
+            let mut events = managed.host.events();
+            let hold = point.map(|point| fault::hold(point, id));
+            thread::scope(|scope| {
+                let update = scope.spawn(|| {
+                    let package = managed.package("2", &["alone", "hang-at", "start"]);
+                    managed.try_update(id, package, &UpdateOptions::default())
+                });
+                match &hold {
+                    Some(hold) => assert!(hold.reached(PATIENCE), "it did not come so far"),
+                    None => drop(managed.host.lifelines.next()),
+                }
+                let ending = scope.spawn(|| {
+                    if removes {
+                        managed.remove(id, Remainder::Nothing).map(drop)
+                    } else {
+                        managed.deactivate(id, PATIENCE).map(drop)
+                    }
+                });
+                if let Some(hold) = hold {
+                    // Known to the update when it goes on.
+                    thread::yield_now();
+                    hold.release();
+                }
+                ending.join().unwrap().unwrap();
+                let error = operation_error(update.join().unwrap());
+                assert!(
+                    matches!(&*error, OperationError::RolledBack { restored: None, .. }),
+                    "{error}"
+                );
+            });
+            if removes {
+                managed.expect_nothing_at_all();
+            } else {
+                let shown = managed.get(id).unwrap();
+                assert_eq!(shown.record.manifest.version, "1");
+                assert_eq!(shown.record.active_state, ActiveState::Inactive);
+                assert_eq!(shown.status.state, ReportedState::Inactive);
+                managed.lock(id).expect_one_at_a_time();
+                let changes = events.heard(&managed.session(id));
+                let came_up =
+                    |change: &&plugin_runner::StateChange| change.to == ReportedState::Active;
+                assert!(
+                    !changes.iter().any(|change| came_up(&change)),
+                    "the old one was started"
+                );
+                managed.activate(id, PATIENCE).unwrap();
+                assert_eq!(managed.answering_version(id), "1");
+            }
+            managed.expect_nothing_left_over();
+        }
+    }
+}
