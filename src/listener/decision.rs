@@ -70,11 +70,18 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
         .as_ref()
         .map_or(Credential::Vouched, Credential::Sealed);
     match session.shared().reserve(&credential) {
-        Ok(reservation) => Ok(Admitted {
-            reservation,
-            session,
-            accept,
-        }),
+        Ok(reservation) => {
+            // Once more, now that a rotation takes the reservation away: the token may have been
+            // replaced since it was found.
+            if let Token::External(token) = token {
+                find_external(host, token, Some(session.id()))?;
+            }
+            Ok(Admitted {
+                reservation,
+                session,
+                accept,
+            })
+        }
         Err(Refused::BadToken) => Err(Refusal::UNAUTHENTICATED.into()),
         Err(Refused::NotWanted(_)) => Err(Refusal::NOT_WANTED.into()),
         Err(Refused::AlreadyConnected) => Err(Denied {

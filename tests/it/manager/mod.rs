@@ -26,8 +26,12 @@ mod store;
 
 // Starting and stopping, and operations that meet each other.
 mod activation;
+// Plugins that somebody else runs.
+mod external;
 // A plugin comes to be, or nothing does.
 mod install;
+// Two who come with one token.
+mod tokens;
 // Another version in the place of one.
 mod update;
 
