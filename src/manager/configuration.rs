@@ -12,6 +12,7 @@ use crate::id::InstallationId;
 use crate::protocol::configuration::{Configuration, ConfigurationSchema};
 use crate::protocol::method::{Configure, ConfigureReply};
 use crate::session::Session;
+use crate::state::PluginMode;
 
 /// What becomes of members of the stored configuration that a new one does not name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl Manager {
         let session = shared.host.session(id).ok_or(Error::NotLoaded(id))?;
         session.check_active()?;
 
-        record.unsettled_configuration = Some(proposed.clone());
+        let unsettled = record.unsettled_configuration.replace(proposed.clone());
         shared.store().put(record.clone())?;
         fault::point(fault::PROPOSED, id);
         match shared.ask(&session, &proposed) {
@@ -123,7 +124,8 @@ impl Manager {
                 }
             }
             Answer::NotTaken(error) => {
-                record.unsettled_configuration = None;
+                // It may still have one from before.
+                record.unsettled_configuration = unsettled;
                 if let Err(error) = shared.store().put(record) {
                     // The plugin is told once more than it needs to be.
                     log::warn!("plugin {id}: cannot store that its configuration stays: {error}");
@@ -165,7 +167,8 @@ impl Shared {
         }
     }
 
-    /// Tells a plugin that has connected the stored configuration again, if it may have another one.
+    /// Tells a plugin that has connected the stored configuration again: when it connected, it was not
+    /// known which one that would be, and it may have asked for it then.
     pub(super) fn settle(&self, id: InstallationId) {
         if let Err(error) = self.try_settle(id) {
             log::warn!(
@@ -177,18 +180,18 @@ impl Shared {
     fn try_settle(&self, id: InstallationId) -> Result<()> {
         let _operation = self.begin(id, "configure")?;
         let mut record = self.sound_record(id)?;
-        if record.unsettled_configuration.is_none() {
-            return Ok(());
-        }
         let session = self.host.session(id).ok_or(Error::NotLoaded(id))?;
         match self.ask(&session, &record.configuration) {
-            Answer::Taken => {
-                record.unsettled_configuration = None;
-                self.store().put(record)?;
-                log::info!("plugin {id}: told the stored configuration again");
-                Ok(())
-            }
-            Answer::NotTaken(error) | Answer::Unknown(error) => Err(error),
+            Answer::Taken => {}
+            // With its process goes whatever it had taken; what it asks for from now on is what is stored.
+            // Asking again and again one that ends at each configuration would keep it from ever running.
+            Answer::Unknown(Error::Disconnected(_)) if record.mode() == PluginMode::Supervised => {}
+            Answer::NotTaken(error) | Answer::Unknown(error) => return Err(error),
         }
+        if record.unsettled_configuration.take().is_some() {
+            self.store().put(record)?;
+        }
+        log::info!("plugin {id}: told the stored configuration again");
+        Ok(())
     }
 }

@@ -26,6 +26,8 @@ mod store;
 
 // Starting and stopping, and operations that meet each other.
 mod activation;
+// What is stored and what the plugin has.
+mod configuration;
 // Plugins that somebody else runs.
 mod external;
 // A plugin comes to be, or nothing does.
