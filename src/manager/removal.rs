@@ -57,12 +57,21 @@ impl Manager {
             let host = &shared.host;
             host.unload_with(id, close_code::POLICY_VIOLATION, REASON)
         };
-        unload()?;
         let keep_data = remainder == Remainder::DataAndLogs;
+        // First, since it may fail; it says nothing as long as there is a record.
         let note = shared.note(id, &Undertaking::Remove { keep_data })?;
+        let was_loaded = shared.host.session(id).is_some();
+        if let Err(error) = unload() {
+            note.done();
+            return Err(error);
+        }
         fault::point(fault::UNLOADED, id);
         if let Err(error) = shared.store().delete(id) {
             note.done();
+            if was_loaded {
+                // As it was before: it runs again if that is wanted, or may connect.
+                shared.load_again(id);
+            }
             return Err(error);
         }
         fault::point(fault::UNRECORDED, id);

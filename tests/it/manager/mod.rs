@@ -32,6 +32,8 @@ mod configuration;
 mod external;
 // A plugin comes to be, or nothing does.
 mod install;
+// A plugin goes.
+mod removal;
 // Two who come with one token.
 mod tokens;
 // Another version in the place of one.

@@ -1,0 +1,206 @@
+//! Removing: a plugin goes with all that was its, or stays whole.
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use plugin_runner::error::{Disconnect, Phase};
+use plugin_runner::{
+    Error, Host, Manager, PackageSource, Remainder, ReportedState, UpdateOptions, fault,
+};
+use serde_json::json;
+
+use super::store::{FailingStore, Step};
+use super::{Managed, names, settings};
+use crate::support::PATIENCE;
+use crate::support::host::Setup;
+
+#[test]
+fn a_running_plugin_goes_with_everything() {
+    let managed = Managed::new("remove");
+    let id = managed.running(managed.package("1", &["write-file", "precious"]));
+    let process = managed.host.lifelines.next();
+    let session = managed.session(id);
+    let call = session
+        .start_call_raw("sleep", &json!({"ms": 3_600_000}), PATIENCE)
+        .unwrap();
+    let removed = managed.remove(id, Remainder::Nothing).unwrap();
+    assert_eq!((removed.remains, removed.left), (None, None));
+    assert!(!process.is_alive());
+    let error = call.wait().unwrap_err();
+    let Error::Disconnected(cause) = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        matches!(&**cause, Disconnect::ByHost { code: 1008, reason } if &**reason == "removed"),
+        "{error}"
+    );
+    let error = managed.get(id).unwrap_err();
+    assert!(matches!(error, Error::NotInstalled(_)), "{error}");
+    assert!(!managed.folder(id).exists());
+    assert!(managed.store.list_archives().unwrap().is_empty());
+    managed.expect_nothing_at_all();
+    let error = managed.remove(id, Remainder::Nothing).unwrap_err();
+    assert!(matches!(error, Error::NotInstalled(_)), "{error}");
+}
+
+#[test]
+fn data_and_logs_may_remain() {
+    let managed = Managed::new("remain");
+    let id = managed.running(managed.package("1", &["write-file", "precious"]));
+    managed.write_own_file(id, "own.txt", "beside the program");
+    let removed = managed.remove(id, Remainder::DataAndLogs).unwrap();
+    let remains = removed.remains.unwrap();
+    assert_eq!(remains, managed.folder(id));
+    assert_eq!(names(&remains), ["data", "logs"]);
+    assert_eq!(names(&remains.join("data")), ["precious"]);
+    assert!(managed.list().unwrap().is_empty());
+    managed.expect_nothing_left_over();
+    // Of one that never ran nothing remains.
+    let id = managed.installed(managed.package("1", &[]));
+    let removed = managed.remove(id, Remainder::DataAndLogs).unwrap();
+    assert_eq!(removed.remains, None);
+    assert!(!managed.folder(id).exists());
+}
+
+#[test]
+fn an_archive_goes_with_the_last_plugin_that_has_it() {
+    let managed = Managed::new("shared-archive");
+    let package = managed.package("1", &[]);
+    let first = managed.running(package.clone());
+    let second = managed.running(package);
+    managed.remove(first, Remainder::Nothing).unwrap();
+    assert_eq!(managed.store.list_archives().unwrap().len(), 1);
+    assert_eq!(managed.answering_version(second), "1");
+    // Unpacked once more from it.
+    managed.deactivate(second, PATIENCE).unwrap();
+    fs::remove_dir_all(managed.folder(second).join("releases")).unwrap();
+    managed.activate(second, PATIENCE).unwrap();
+    managed.remove(second, Remainder::Nothing).unwrap();
+    managed.expect_nothing_at_all();
+}
+
+#[test]
+fn an_archive_that_is_being_installed_is_not_collected() {
+    let managed = Managed::new("not-collected");
+    let package = managed.package("1", &[]);
+    let first = managed.installed(package.clone());
+    let second = managed.installed(managed.package("2", &[]));
+    let hold = fault::hold(fault::ARCHIVED, second);
+    thread::scope(|scope| {
+        let update = scope.spawn(|| {
+            let options = UpdateOptions::default();
+            managed.update_package(second, PackageSource::bytes(package), &options)
+        });
+        assert!(hold.reached(PATIENCE), "it did not come so far");
+        // Nobody else has it now.
+        managed.remove(first, Remainder::Nothing).unwrap();
+        hold.release();
+        update.join().unwrap().unwrap();
+    });
+    managed.activate(second, PATIENCE).unwrap();
+    managed.expect_nothing_left_over();
+}
+
+#[test]
+fn one_that_cannot_be_stopped_stays_installed() {
+    let setup = Setup::new("cannot-stop").timeouts(|timeouts| {
+        timeouts.stop = Duration::from_millis(100);
+        timeouts.stop_grace = Duration::from_millis(10);
+    });
+    let managed = Managed::with(setup, settings());
+    let id = managed.running(managed.package("1", &[]));
+    let process = managed.host.lifelines.next();
+    let loss = fault::lose(fault::SIGNALLING, id);
+    let error = managed.remove(id, Remainder::Nothing).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Timeout {
+                phase: Phase::Stop,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let shown = managed.get(id).unwrap();
+    assert_eq!(shown.status.state, ReportedState::Stopping);
+    assert!(managed.folder(id).join("data").is_dir());
+    managed.expect_nothing_left_over();
+    drop(loss);
+    process.cut();
+    process.expect_end();
+    while let Err(error) = managed.remove(id, Remainder::Nothing) {
+        // As often as this machine needs to see its end in that time.
+        assert!(error.is_timeout(), "{error}");
+    }
+    managed.expect_nothing_at_all();
+}
+
+#[test]
+fn one_that_cannot_be_deleted_runs_again() {
+    let store = Arc::new(FailingStore::default());
+    let managed = Managed::over(store.clone(), Setup::new("cannot-delete"), settings());
+    let id = managed.running(managed.package("1", &["alone"]));
+    let before = managed.get(id).unwrap().record;
+    store.fail(Step::Delete, 0);
+    let error = managed.remove(id, Remainder::Nothing).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!(managed.get(id).unwrap().record, before);
+    managed
+        .session(id)
+        .wait_for(ReportedState::Active, PATIENCE)
+        .unwrap();
+    assert_eq!(managed.answering_version(id), "1");
+    managed.expect_nothing_left_over();
+    // What is to be removed cannot be written down: it is not even stopped.
+    store.mend();
+    let process = loop {
+        let next = managed.host.lifelines.next();
+        if next.is_alive() {
+            break next;
+        }
+    };
+    let operations = managed.data().join("operations");
+    fs::remove_dir(&operations).unwrap();
+    fs::write(&operations, "in the way").unwrap();
+    let error = managed.remove(id, Remainder::Nothing).unwrap_err();
+    let named = error.to_string().contains(operations.to_str().unwrap());
+    assert!(named, "{error}");
+    assert!(process.is_alive());
+    fs::remove_file(&operations).unwrap();
+    managed.remove(id, Remainder::Nothing).unwrap();
+    managed.expect_nothing_at_all();
+}
+
+#[test]
+fn what_could_not_be_removed_goes_with_the_next_manager() {
+    let managed = Managed::new("leftover");
+    let id = managed.running(managed.package("1", &[]));
+    managed.remove(id, Remainder::Nothing).unwrap();
+    let folder = managed.folder(id);
+    let note = managed.data().join("operations").join(id.to_string());
+    for (text, goes) in [
+        ("remove all\n", true),
+        ("remove keep-data\n", true),
+        ("", false),
+    ] {
+        fs::create_dir_all(folder.join("releases").join("half")).unwrap();
+        fs::create_dir_all(folder.join("data")).unwrap();
+        fs::write(&note, text).unwrap();
+        let next = Host::builder()
+            .data_folder(managed.data())
+            .store(managed.store.clone())
+            .build()
+            .unwrap();
+        drop(Manager::new(next.clone()).unwrap());
+        next.shutdown(PATIENCE);
+        assert_eq!(!folder.join("releases").exists(), goes, "{text:?}");
+        assert_eq!(folder.join("data").exists(), text != "remove all\n");
+        assert_eq!(note.exists(), !goes, "what is not understood is left");
+    }
+    fs::remove_file(note).unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    managed.expect_nothing_at_all();
+}
