@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, StartError};
 use crate::id::InstallationId;
 use crate::protocol::manifest::Transport;
+use crate::session::Session;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
 
@@ -145,8 +146,19 @@ impl Shared {
         }
     }
 
+    /// Loads a plugin, or asks one that is loaded to start.
+    fn load_for_boot(&self, id: InstallationId) -> Result<Session> {
+        // Not while another operation is about to change what it runs, or whether.
+        let _operation = self.begin(id, "boot")?;
+        let Some(session) = self.host.session(id) else {
+            return self.host.load(id);
+        };
+        session.set_active_state(self.record(id)?.active_state)?;
+        Ok(session)
+    }
+
     fn boot_one(&self, id: InstallationId, mode: PluginMode, deadline: Deadline) -> Outcome {
-        let session = match self.host.load(id) {
+        let session = match self.load_for_boot(id) {
             Ok(session) => session,
             Err(error) => {
                 self.failures.lock().insert(id, error.to_string().into());

@@ -26,6 +26,8 @@ mod store;
 
 // Starting and stopping, and operations that meet each other.
 mod activation;
+// Starting all that are wanted.
+mod boot;
 // What is stored and what the plugin has.
 mod configuration;
 // Plugins that somebody else runs.
