@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use plugin_runner::error::StartError;
+use plugin_runner::error::{OperationError, StartError};
 use plugin_runner::store::MemoryStore;
-use plugin_runner::{ActiveState, Error, Host, InstallationId, Manager, ReportedState, fault};
+use plugin_runner::{
+    ActiveState, Error, Host, InstallationId, Manager, PackageSource, ReportedState, UpdateOptions,
+    fault,
+};
 
 use super::store::FailingStore;
 use super::{Managed, settings, sha256};
@@ -115,16 +118,19 @@ fn what_is_broken_is_shown_and_keeps_nobody_else() {
     assert_eq!(managed.list().unwrap().len(), 7);
     // A package mends the one, and the other.
     for (id, version) in [(damaged, "damaged"), (missing, "missing")] {
-        let source = plugin_runner::PackageSource::bytes(managed.package(version, &[]));
+        let source = PackageSource::bytes(managed.package(version, &[]));
         managed
-            .update_package(id, source, &plugin_runner::UpdateOptions::default())
+            .update_package(id, source, &UpdateOptions::default())
             .unwrap();
         managed.activate(id, PATIENCE).unwrap();
     }
     // One that is errored is started again with the others.
+    let mut events = managed.host.events();
     let report = managed.boot(PATIENCE).unwrap();
     assert_eq!(report.active.len(), 5);
     assert_eq!(report.failed.len(), 1);
+    let tried = events.next(crashing);
+    assert_eq!(tried.to, ReportedState::Starting);
 }
 
 #[test]
@@ -174,24 +180,29 @@ fn who_takes_long_makes_room_and_goes_on() {
 }
 
 #[test]
-fn a_removal_and_an_update_meet_a_boot() {
-    let managed = Managed::new("boot-meets");
+fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
+    let settings = settings().with_busy_timeout(Duration::from_millis(20));
+    let managed = Managed::with(Setup::new("boot-meets"), settings);
     let id = managed.wanted(managed.package("1", &["alone"]));
     let hold = fault::hold(fault::CARRIED, id);
     thread::scope(|scope| {
         let update = scope.spawn(|| {
-            let source = plugin_runner::PackageSource::bytes(managed.package("2", &["alone"]));
-            managed.update_package(id, source, &plugin_runner::UpdateOptions::default())
+            let source = PackageSource::bytes(managed.package("2", &["alone"]));
+            managed.update_package(id, source, &UpdateOptions::default())
         });
         assert!(hold.reached(PATIENCE), "it did not come so far");
-        let boot = scope.spawn(|| managed.boot(PATIENCE));
-        // It waits for the update, and does not start what that is about to replace.
-        thread::yield_now();
+        let report = managed.boot(PATIENCE).unwrap();
+        let [(failed, Error::Operation(error))] = &report.failed[..] else {
+            panic!("{report:?}");
+        };
+        assert_eq!(*failed, id);
+        assert!(matches!(**error, OperationError::Busy { .. }), "{error}");
+        assert!(managed.host.session(id).is_none());
         hold.release();
         update.join().unwrap().unwrap();
-        let report = boot.join().unwrap().unwrap();
-        assert_eq!(report.active, [id]);
     });
+    let report = managed.boot(PATIENCE).unwrap();
+    assert_eq!(report.active, [id]);
     assert_eq!(managed.answering_version(id), "2");
 }
 

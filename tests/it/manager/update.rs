@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::error::{Disconnect, OperationError, PackageError};
 use plugin_runner::package::CarryOverLimits;
-use plugin_runner::protocol::Transport;
+use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::{
     ActiveState, Error, InstallationId, PackageSource, Remainder, ReportedState, Update,
     UpdateOptions, fault,
@@ -19,7 +19,7 @@ use super::store::{FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
 use crate::support::PATIENCE;
 use crate::support::host::Setup;
-use crate::support::plugin::TRANSPORTS;
+use crate::support::plugin::{TRANSPORTS, manifest};
 
 /// Longer than any test may take: whoever waits for it waits in vain.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -230,6 +230,41 @@ fn what_cannot_be_an_update_leaves_the_plugin_running() {
             "{error}"
         );
         assert_eq!(managed.releases(id), releases);
+    }
+    assert!(process.is_alive());
+    managed.expect_as_before(id, "kept");
+}
+
+#[test]
+fn an_archive_that_does_not_unpack_stops_nothing_and_leaves_nothing() {
+    let managed = Managed::new("does-not-unpack");
+    let id = managed.running(managed.package("1", &["alone"]));
+    managed.write_own_file(id, "own.txt", "kept");
+    let process = managed.host.lifelines.next();
+    let of = Manifest {
+        version: "2".to_owned(),
+        ..manifest("scripted")
+    };
+    // Hardly to be compressed, so that most of the archive is this.
+    let noise: Vec<u8> = (0_u32..100_000)
+        .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[1])
+        .collect();
+    let mut damaged = managed.package_with(&of, &[("noise", &noise, 0o644)]);
+    let middle = damaged.len() / 2;
+    for byte in &mut damaged[middle..middle + 16] {
+        *byte ^= 0x55;
+    }
+    for _ in 0..2 {
+        let error = managed
+            .try_update(id, damaged.clone(), &UpdateOptions::default())
+            .unwrap_err();
+        assert!(matches!(error, Error::Package(_)), "{error}");
+        let error = managed
+            .install(PackageSource::bytes(damaged.clone()))
+            .unwrap_err();
+        assert!(matches!(error, Error::Package(_)), "{error}");
+        assert_eq!(managed.releases(id).len(), 1);
+        assert_eq!(managed.list().unwrap().len(), 1);
     }
     assert!(process.is_alive());
     managed.expect_as_before(id, "kept");
