@@ -34,6 +34,8 @@ mod configuration;
 mod external;
 // A plugin comes to be, or nothing does.
 mod install;
+// Many operations at once, whatever they are.
+mod meetings;
 // A plugin goes.
 mod removal;
 // Two who come with one token.

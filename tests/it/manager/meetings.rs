@@ -1,0 +1,144 @@
+//! Many operations at once on a few installations, whatever they are: each has an outcome that it may
+//! have, and what is stored, what is on disk and what runs are of one mind in the end.
+
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use plugin_runner::error::OperationError;
+use plugin_runner::{
+    ActiveState, ConfigureMode, Error, InstallationId, PackageSource, Remainder, ReportedState,
+    UpdateOptions,
+};
+use serde_json::{Value, json};
+
+use super::{Managed, object, settings};
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, active};
+use crate::support::plugin::call;
+
+const THREADS: u64 = 4;
+const ROUNDS: u64 = 40;
+const PLUGINS: usize = 3;
+
+/// Numbers that look random, the same ones for the same seed.
+struct Random(u64);
+
+impl Random {
+    /// Below `limit`.
+    fn next(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}
+
+/// What may come of an operation that others come in the way of.
+fn is_expected(error: &Error) -> bool {
+    match error {
+        // Removed by another.
+        Error::NotInstalled(_) | Error::NotLoaded(_) => true,
+        // Stopped by another, not started, or seen while a new version was on trial.
+        Error::State { .. } | Error::Disconnected(_) => true,
+        Error::Operation(error) => matches!(
+            **error,
+            OperationError::RolledBack { .. } | OperationError::ConfigurationUncertain { .. }
+        ),
+        _ => false,
+    }
+}
+
+fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: &mut Random) {
+    let (what, result) = match random.next(7) {
+        0 | 1 => ("activate", managed.activate(id, PATIENCE).map(drop)),
+        2 => ("request", managed.request_activation(id).map(drop)),
+        3 => ("deactivate", managed.deactivate(id, PATIENCE).map(drop)),
+        4 => {
+            let package = packages[random.next(packages.len())].clone();
+            let source = PackageSource::bytes(package);
+            let options = UpdateOptions::default();
+            let update = managed.update_package(id, source, &options);
+            ("update", update.map(drop))
+        }
+        5 => {
+            let proposal = object(json!({"number": random.next(1_000)}));
+            let configured = managed.configure(id, proposal, ConfigureMode::Replace);
+            ("configure", configured.map(drop))
+        }
+        _ => ("boot", managed.boot(PATIENCE).map(drop)),
+    };
+    if let Err(error) = result {
+        assert!(is_expected(&error), "{what}: {error}");
+    }
+}
+
+#[test]
+fn operations_that_meet_leave_everything_of_one_mind() {
+    let setup = Setup::new("meetings").policy(|policy| {
+        // None of these ends is a crash.
+        policy.with_crash_threshold(Duration::ZERO)
+    });
+    let managed = Managed::with(setup, settings());
+    let mut packages = ["1", "2", "3"]
+        .map(|version| managed.package(version, &["alone"]))
+        .to_vec();
+    // One that never comes up.
+    packages.push(managed.package("4", &["alone", "exit-at", "start", "1"]));
+    let plugins: [Mutex<InstallationId>; PLUGINS] =
+        std::array::from_fn(|_| Mutex::new(managed.installed(packages[0].clone())));
+    thread::scope(|scope| {
+        for seed in 1..=THREADS {
+            let (managed, packages) = (&managed, &packages);
+            let plugins = &plugins;
+            scope.spawn(move || {
+                let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                for _ in 0..ROUNDS {
+                    let place = &plugins[random.next(PLUGINS)];
+                    let id = *place.lock();
+                    if random.next(12) == 0 {
+                        match managed.remove(id, Remainder::Nothing) {
+                            Ok(_) => *place.lock() = managed.installed(packages[0].clone()),
+                            Err(Error::NotInstalled(_)) => {}
+                            Err(error) => panic!("remove: {error}"),
+                        }
+                    } else {
+                        operate(managed, id, packages, &mut random);
+                    }
+                }
+            });
+        }
+    });
+    let installed = managed.list().unwrap();
+    assert_eq!(installed.len(), PLUGINS);
+    for shown in &installed {
+        let id = shown.id();
+        assert!(plugins.iter().any(|place| *place.lock() == id));
+        managed.lock(id).expect_one_at_a_time();
+        match shown.record.active_state {
+            ActiveState::Inactive => {
+                assert!(!managed.lock(id).is_held(), "it runs, and is not wanted");
+                assert_eq!(shown.status.state, ReportedState::Inactive);
+            }
+            // Put in place while it was stopped, when nothing is tried.
+            ActiveState::Active if shown.record.manifest.version == "4" => {
+                let session = managed.session(id);
+                let error = session.wait_for(ReportedState::Active, PATIENCE);
+                assert!(error.is_err(), "what always exits is active");
+            }
+            ActiveState::Active => {
+                let session = managed.session(id);
+                active(&session);
+                assert_eq!(managed.answering_version(id), shown.record.manifest.version);
+                let asked = call(&session, "configuration", &json!({})).unwrap();
+                let stored = managed.configuration(id).unwrap();
+                assert_eq!(asked["configuration"], Value::from(stored));
+            }
+        }
+    }
+    managed.expect_nothing_left_over();
+    for shown in installed {
+        managed.remove(shown.id(), Remainder::Nothing).unwrap();
+    }
+    managed.expect_nothing_at_all();
+}
