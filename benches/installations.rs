@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Cursor, Write as _};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,15 @@ const INSTALL_TARGET: f64 = 2.0;
 /// KiB.
 const MEMORY_TARGET: f64 = 8.0 * 1024.0;
 
+/// Set for the process in which an archive comes in or goes out: what it does.
+const ROLE: &str = "INSTALLATIONS_ROLE";
+/// The archive that it is about.
+const ARCHIVE: &str = "INSTALLATIONS_ARCHIVE";
+
 fn main() {
+    if let Ok(role) = std::env::var(ROLE) {
+        return memory(&role);
+    }
     let bench = Bench::new("installations", "plugins are installed and kept");
     many(&bench);
     boot(&bench);
@@ -101,7 +110,7 @@ fn many(bench: &Bench) {
                 let packages: Vec<_> = (0..at_once).map(|_| next()).collect();
                 let mut packages = packages.into_iter();
                 let sample = latencies(at_once, || {
-                    install_by_hand(&by_hand, packages.next().unwrap())
+                    install_by_hand(&by_hand, packages.next().unwrap());
                 });
                 fs::remove_dir_all(&by_hand).unwrap();
                 sample
@@ -261,41 +270,12 @@ fn large(bench: &Bench) {
     let (manager, path) = (&manager, &path);
     let rounds = bench.pick(1, 2, 5);
     let target = Target::AtMost(MEMORY_TARGET);
-    let cases = vec![
-        Case::new("install from a file", move || {
-            move || {
-                let before = reset_peak();
-                let id = manager.install(PackageSource::file(path)).unwrap().id();
-                let grown = peak() - before;
-                manager.remove(id, Remainder::Nothing).unwrap();
-                Sample::single(grown)
-            }
-        })
-        .absolute(target),
-        Case::new("install from a reader", move || {
-            move || {
-                let before = reset_peak();
-                let source = PackageSource::reader(File::open(path).unwrap());
-                let id = manager.install(source).unwrap().id();
-                let grown = peak() - before;
-                manager.remove(id, Remainder::Nothing).unwrap();
-                Sample::single(grown)
-            }
-        })
-        .absolute(target),
-        Case::new("package, read to its end", move || {
-            let id = manager.install(PackageSource::file(path)).unwrap().id();
-            let size = fs::metadata(path).unwrap().len();
-            move || {
-                let before = reset_peak();
-                let mut reader = manager.package(id).unwrap().reader();
-                let copied = std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
-                assert_eq!(copied, size);
-                Sample::single(peak() - before)
-            }
-        })
-        .absolute(target),
-    ];
+    let cases = [
+        "install from a file",
+        "install from a reader",
+        "package, read to its end",
+    ]
+    .map(|role| Case::new(role, move || move || in_a_process(role, path)).absolute(target));
     let cases = cases.into_iter().map(|case| case.unit(Unit::KibiBytes));
     bench.group_of(
         &format!("memory for an archive of {mebibytes} MiB"),
@@ -363,6 +343,48 @@ fn times(count: usize, mut run: impl FnMut()) -> Sample {
         })
         .collect();
     Sample::of_times(Unit::Milliseconds, &times)
+}
+
+/// What an archive adds to the most memory of a process that does this with it first of all, in KiB: in
+/// one that has done it before, what it has kept would hide it.
+fn in_a_process(role: &str, archive: &Path) -> Sample {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .env(ROLE, role)
+        .env(ARCHIVE, archive)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{role}: {text}");
+    Sample::single(text.trim().parse().unwrap())
+}
+
+/// The life of such a process.
+fn memory(role: &str) {
+    let path = std::env::var_os(ARCHIVE).unwrap();
+    let folder = Folder::new("memory");
+    let manager = manager(&folder);
+    let grown = match role {
+        "install from a file" => {
+            let before = reset_peak();
+            manager.install(PackageSource::file(&path)).unwrap();
+            peak() - before
+        }
+        "install from a reader" => {
+            let source = PackageSource::reader(File::open(&path).unwrap());
+            let before = reset_peak();
+            manager.install(source).unwrap();
+            peak() - before
+        }
+        _ => {
+            let id = manager.install(PackageSource::file(&path)).unwrap().id();
+            let before = reset_peak();
+            let mut reader = manager.package(id).unwrap().reader();
+            let copied = std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+            assert_eq!(copied, fs::metadata(&path).unwrap().len());
+            peak() - before
+        }
+    };
+    println!("{grown}");
 }
 
 /// Forgets the most memory that this process ever had; gives what it has, in KiB.

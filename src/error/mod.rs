@@ -243,6 +243,7 @@ impl Error {
             }
             Self::Operation(error) => matches!(**error, OperationError::Busy { .. }),
             Self::Fetch(error) => error.is_retryable(),
+            Self::Store(error) => matches!(**error, StoreError::Busy { .. }),
             Self::Timeout { .. }
             | Self::TooManyPending { .. }
             | Self::ThreadLimit { .. }

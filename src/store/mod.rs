@@ -66,8 +66,9 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(self.list()?.len())
     }
 
-    /// Stores a record, in place of one with the same id; with that it is not damaged any more. May block
-    /// for the store's own I/O.
+    /// Stores a record, in place of one with the same id. One that has [`damage`](Record::damage) is not
+    /// to be stored as it is: its stand-ins would take the place of what may be mended yet. May block for
+    /// the store's own I/O.
     ///
     /// # Errors
     /// What the store reports; then nothing has changed.

@@ -188,9 +188,7 @@ impl Worker<'_> {
             .into_iter()
             .filter(|plugin| plugin.record.manifest.description == self.thread.to_string())
             .collect();
-        let Some(operation) = self.choose(&own) else {
-            return;
-        };
+        let operation = self.choose(&own);
         let thread = self.thread;
         say(&Entry::Begin {
             thread,
@@ -211,33 +209,33 @@ impl Worker<'_> {
         }
     }
 
-    fn choose(&mut self, own: &[Installation]) -> Option<Operation> {
+    fn choose(&mut self, own: &[Installation]) -> Operation {
         let number = self.random.next() % 1_000_000;
         if own.len() < 2 || (own.len() < PLUGINS && self.random.once_in(4)) {
-            return Some(if self.random.once_in(4) {
+            return if self.random.once_in(4) {
                 Operation::InstallExternal { version: number }
             } else {
                 Operation::Install { version: number }
-            });
+            };
         }
         let plugin = self.random.choose(own);
         let id = plugin.id();
         if own.len() >= PLUGINS || self.random.once_in(8) {
             let keep_data = self.random.once_in(3);
-            return Some(Operation::Remove { id, keep_data });
+            return Operation::Remove { id, keep_data };
         }
         if plugin.record.mode() == PluginMode::External {
-            return Some(if self.random.once_in(2) {
+            return if self.random.once_in(2) {
                 Operation::UpdateManifest {
                     id,
                     version: number,
                 }
             } else {
                 Operation::Rotate { id }
-            });
+            };
         }
         let is_active = plugin.status.state == ReportedState::Active;
-        Some(match self.random.below(8) {
+        match self.random.below(8) {
             0..=2 => Operation::Update {
                 id,
                 version: number,
@@ -246,7 +244,7 @@ impl Worker<'_> {
             4 if plugin.record.active_state == ActiveState::Active => Operation::Deactivate { id },
             _ if is_active => Operation::Configure { id, value: number },
             _ => Operation::Activate { id },
-        })
+        }
     }
 
     fn act(

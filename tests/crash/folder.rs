@@ -49,20 +49,17 @@ fn compare(
         let own: Option<&Operation> = under_way
             .iter()
             .find(|operation| subject(operation) == Some(id));
-        match model.plugins.get(&id) {
-            Some(before) => {
-                let mut possible = vec![before.clone()];
-                possible.extend(own.map(|operation| after(before, operation)));
-                assert!(
-                    possible.contains(&found),
-                    "{what}: {id} is {found:?}, expected one of {possible:?}"
-                );
-            }
-            None => {
-                let place = installing.iter().position(|known| *known == found);
-                let place = place.unwrap_or_else(|| panic!("{what}: nobody installed {found:?}"));
-                installing.remove(place);
-            }
+        if let Some(before) = model.plugins.get(&id) {
+            let mut possible = vec![before.clone()];
+            possible.extend(own.map(|operation| after(before, operation)));
+            assert!(
+                possible.contains(&found),
+                "{what}: {id} is {found:?}, expected one of {possible:?}"
+            );
+        } else {
+            let place = installing.iter().position(|known| *known == found);
+            let place = place.unwrap_or_else(|| panic!("{what}: nobody installed {found:?}"));
+            installing.remove(place);
         }
         if let Some(token) = model.tokens.get(&id) {
             let token = ExternalToken::parse(token).unwrap();
@@ -179,7 +176,8 @@ fn check_releases(folder: &Path, record: &Record, inside: &BTreeSet<String>, wha
         let release = root.join("releases").join(release);
         assert!(
             release.join(".complete").is_file(),
-            "{what}: half {release:?}"
+            "{what}: half {}",
+            release.display()
         );
     }
     let release = driver::release(folder, record);

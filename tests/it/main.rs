@@ -29,6 +29,9 @@ mod life_cycle;
 mod logs;
 // What a plugin's process may use of the machine.
 mod process_limits;
+// Records that outlive the process, however that ends.
+#[cfg(feature = "sqlite")]
+mod sqlite_store;
 // A plugin in Python over stdio.
 mod python_stdio;
 // A plugin in Python over a WebSocket, as strict as the SDK.
@@ -39,8 +42,10 @@ mod causes;
 mod embedder_signals;
 // What a plugin finds when it starts.
 mod environment;
-// External plugins, and embedders that accept connections themselves.
+// The embedding example.
+#[cfg(feature = "sqlite")]
 mod example;
+// External plugins, and embedders that accept connections themselves.
 mod external;
 // Messages up to the limits and over them.
 mod sizes;

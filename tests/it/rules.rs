@@ -1,5 +1,5 @@
 //! The rules that always hold, each with the tests that hold it, wherever they are; and the tests of
-//! rules that belong to nothing else. Rule 10 (records survive a crash) comes with a store on disk.
+//! rules that belong to nothing else. Rule 10 (records survive a crash) has a test of its own, `crash`.
 //!
 //! | rule | test |
 //! | --- | --- |

@@ -23,6 +23,10 @@ impl Asked<'_> {
         self.0.list().map_err(said("list"))
     }
 
+    pub(super) fn count(self) -> Result<usize, String> {
+        self.0.count().map_err(said("count"))
+    }
+
     pub(super) fn put(self, record: &Record) -> Outcome {
         self.0.put(record.clone()).map_err(said("put"))
     }

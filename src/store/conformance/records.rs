@@ -36,7 +36,8 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn an_empty_store_has_nothing(store: Asked<'_>) -> Outcome {
     let id = InstallationId::generate();
-    if !store.list()?.is_empty() || !store.list_archives()?.is_empty() {
+    let found = store.list()?.len() + store.count()? + store.list_archives()?.len();
+    if found > 0 {
         return Err("there is something in a new store".to_owned());
     }
     store.expect_none(id)?;
@@ -163,6 +164,10 @@ fn a_list_is_whole_and_by_id(store: Asked<'_>) -> Outcome {
             found.get(place),
             expected.get(place)
         ));
+    }
+    let count = store.count()?;
+    if count != records.len() {
+        return Err(format!("of {} records, count gives {count}", records.len()));
     }
     for (record, found) in records.iter().zip(&list) {
         same("list", record, Some(found))?;

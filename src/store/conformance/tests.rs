@@ -27,6 +27,7 @@ enum Fault {
     DeletesNothing,
     ListsInNoOrder,
     ForgetsFromList,
+    CountsToNine,
     FindsOldTokens,
     FindsOnlyKeptTokens,
     TruncatesArchives,
@@ -113,6 +114,13 @@ impl Store for Broken {
             _ => {}
         }
         Ok(list)
+    }
+
+    fn count(&self) -> Result<usize> {
+        match self.fault {
+            Fault::CountsToNine => Ok(self.store.count()?.min(9)),
+            _ => self.store.count(),
+        }
     }
 
     fn put(&self, mut record: Record) -> Result<()> {
@@ -267,6 +275,7 @@ fn each_broken_promise_is_caught_by_its_check() {
         ),
         (Fault::ListsInNoOrder, "a_list_is_whole_and_by_id"),
         (Fault::ForgetsFromList, "a_list_is_whole_and_by_id"),
+        (Fault::CountsToNine, "a_list_is_whole_and_by_id"),
         (
             Fault::FindsOldTokens,
             "a_token_finds_its_plugin_until_it_is_replaced",

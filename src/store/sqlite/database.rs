@@ -1,8 +1,8 @@
 //! The database's file: making one, finding out whether one is sound, and opening it to write.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use parking_lot::RwLock;
@@ -129,13 +129,11 @@ pub(super) fn open_to_read(
     settings: &SqliteSettings,
 ) -> rusqlite::Result<Connection> {
     let mut uri = "file:".to_owned();
-    for &byte in std::os::unix::ffi::OsStrExt::as_bytes(folder.database().as_os_str()) {
-        match byte {
-            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(byte));
-            }
-            // Writing to a string succeeds.
-            _ => drop(write!(uri, "%{byte:02X}")),
+    for &byte in folder.database().as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.extend(['%', hexadecimal(byte >> 4), hexadecimal(byte & 15)]);
         }
     }
     // With nothing in the log the file alone is all there is, and reading it needs neither locks nor
@@ -232,13 +230,19 @@ fn expect_ok(connection: &Connection, check: &str, path: &Path) -> Result<()> {
     }
 }
 
+fn hexadecimal(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).unwrap_or_default()
+}
+
 /// A file that is not there is not made: it is made under another name.
 fn writing() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-/// The file may be damaged, and somebody may have damaged it on purpose.
+/// The file may be damaged, and somebody may have damaged it on purpose; and it has secrets.
 fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)?;
+    // Or parts of records are in the system's folder for temporary files.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", false)
 }

@@ -200,7 +200,14 @@ fn restrict(path: &Path, mode: u32) -> io::Result<()> {
     if found & PERMISSIONS == mode {
         return Ok(());
     }
-    fs::set_permissions(path, Permissions::from_mode(mode))
+    match fs::set_permissions(path, Permissions::from_mode(mode)) {
+        // Somebody else's, who lets us use it.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            log::warn!("others may read {}: {error}", path.display());
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 fn sidecar(path: &Path, suffix: &str) -> PathBuf {

@@ -320,7 +320,7 @@ impl Decoder<'_> {
             Some(PluginMode::External) => PluginKind::External(self.credential()),
             None => {
                 self.wrong("mode", "is neither supervised nor external");
-                PluginKind::Supervised(Source::Folder(PathBuf::new()))
+                PluginKind::Supervised(self.source_stand_in())
             }
         }
     }
@@ -350,8 +350,19 @@ impl Decoder<'_> {
                 "source_kind",
                 "does not fit what else is known of the source",
             );
-            Source::Folder(PathBuf::new())
+            self.source_stand_in()
         })
+    }
+
+    /// An archive that is named stays named, or it would be taken for one that nobody needs.
+    fn source_stand_in(&self) -> Source {
+        match self.text("archive_sha256") {
+            Some(sha256) => Source::Stored {
+                sha256: sha256.to_owned(),
+                size: 0,
+            },
+            None => Source::Folder(PathBuf::new()),
+        }
     }
 
     fn credential(&mut self) -> ExternalCredential {

@@ -46,7 +46,7 @@ fn an_archive_is_a_file_of_its_own() {
     let archive = archive("a", 100_000);
     store.put_archive(&archive).unwrap();
     let path = file(&folder, &archive);
-    assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive)[..]);
+    assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive));
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
@@ -99,6 +99,26 @@ fn what_a_record_names_is_not_deleted_and_must_be_there() {
     assert!(store.get_archive(archive.sha256()).unwrap().is_none());
 }
 
+/// Whoever collects archives goes by what records name.
+#[test]
+fn a_damaged_record_still_names_its_archive() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let archive = archive("a", 10);
+    let record = stored(&archive);
+    store.put_archive(&archive).unwrap();
+    store.put(record.clone()).unwrap();
+    drop(store);
+    for damage in ["source_kind = NULL", "archive_size = NULL", "mode = ''"] {
+        folder.execute(&format!("UPDATE installation SET {damage}"));
+        let store = folder.open();
+        let found = store.get(record.id).unwrap().unwrap();
+        assert!(found.damage.is_some(), "{damage}");
+        assert_eq!(found.stored_archive(), Some(archive.sha256()), "{damage}");
+        store.put(record.clone()).unwrap();
+    }
+}
+
 #[test]
 fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
     let folder = TestFolder::new();
@@ -117,7 +137,7 @@ fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
     fs::write(&path, "short").unwrap();
     assert_eq!(problem(), "damaged");
     store.put_archive(&archive).unwrap();
-    assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive)[..]);
+    assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive));
     // A store that was closed in between knows it all the same.
     fs::remove_file(&path).unwrap();
     drop(store);
@@ -165,8 +185,8 @@ fn opening_removes_what_no_row_names_and_nothing_else() {
     assert!(store.get_archive(known.sha256()).unwrap().is_some());
     drop(store);
     // Nothing is removed on the word of a database that is not whole.
-    let database = fs::read(folder.database()).unwrap();
-    fs::write(folder.database(), &database[..database.len() - 1]).unwrap();
+    let whole = fs::read(folder.database()).unwrap();
+    fs::write(folder.database(), &whole[..whole.len() - 1]).unwrap();
     fs::write(file(&folder, &unknown), bytes(&unknown)).unwrap();
     assert!(matches!(folder.refused(), StoreError::Damaged { .. }));
     assert!(file(&folder, &unknown).exists());
@@ -183,6 +203,15 @@ fn a_row_that_is_no_digest_never_becomes_a_path() {
     assert!(store.get_archive("../secret").unwrap().is_none());
     store.delete_archive("../secret").unwrap();
     assert!(folder.path().join("secret.zip").exists());
+}
+
+/// Ends in the middle.
+struct Broken;
+
+impl std::io::Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("broken"))
+    }
 }
 
 #[test]
@@ -202,13 +231,6 @@ fn a_content_with_another_digest_is_refused() {
             ..
         }
     ));
-    /// Ends in the middle.
-    struct Broken;
-    impl std::io::Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-            Err(std::io::Error::other("broken"))
-        }
-    }
     let mut content = (&b"content"[..]).chain(Broken);
     let error = Unfinished::copy(&folder, &digest, &mut content).unwrap_err();
     assert!(error.to_string().ends_with("broken"), "{error}");
@@ -231,7 +253,7 @@ fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
                     }
                     if let Some(content) = store.get_archive(archive.sha256()).unwrap() {
                         let mut first = [0; 4];
-                        assert_eq!(content.size().unwrap(), archive.size());
+                        assert_eq!(content.size().unwrap(), bytes(archive).len() as u64);
                         let _ = content.reader().read(&mut first).unwrap();
                     }
                 }
@@ -241,7 +263,7 @@ fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
     store.put_archive(&archive).unwrap();
     assert_eq!(
         fs::read(file(&folder, &archive)).unwrap()[..],
-        bytes(&archive)[..]
+        bytes(&archive)
     );
     assert_eq!(
         fs::read_dir(folder.path().join("archives"))

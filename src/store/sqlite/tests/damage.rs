@@ -4,6 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::auth::ExternalCredential;
+use crate::protocol::configuration::Configuration;
 use crate::state::ActiveState;
 use crate::store::{Overrides, PluginKind};
 
@@ -229,6 +230,9 @@ fn a_file_that_is_no_database_is_named() {
     }
 }
 
+/// What a damaged record has in place of what it had.
+type Change = fn(&mut Record);
+
 #[test]
 fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
     let folder = TestFolder::new();
@@ -239,7 +243,6 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
     supervised.active_state = ActiveState::Active;
     let records = [supervised.clone(), external.clone(), other.clone()];
     let (a, b) = (0, 1);
-    type Change = fn(&mut Record);
     let cases: [(usize, &str, &str, Change); 16] = [
         (
             a,
@@ -273,7 +276,7 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
             "configuration = '[1]'",
             "configuration is not what it should be at line 1",
             |record| {
-                record.configuration = Default::default();
+                record.configuration = Configuration::new();
             },
         ),
         (
@@ -281,7 +284,7 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
             "configuration = ''",
             "configuration is cut off at line 1",
             |record| {
-                record.configuration = Default::default();
+                record.configuration = Configuration::new();
             },
         ),
         (
@@ -289,7 +292,7 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
             "unsettled_configuration = 'secret'",
             "unsettled_configuration is not JSON at line 1",
             |record| {
-                record.unsettled_configuration = Some(Default::default());
+                record.unsettled_configuration = Some(Configuration::new());
             },
         ),
         (
@@ -369,7 +372,7 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
             "configuration = '{', overrides = '}', active_state = ''",
             "active_state is not a state; configuration is cut off at line 1, column 1; overrides is not JSON at line 1, column 1",
             |record| {
-                record.configuration = Default::default();
+                record.configuration = Configuration::new();
                 record.active_state = ActiveState::Inactive;
             },
         ),
@@ -441,7 +444,7 @@ fn a_row_without_an_id_is_counted_and_left_alone() {
     }
     let store = folder.open();
     assert_eq!(store.unreadable_rows(), 3);
-    assert_eq!(store.list().unwrap(), [known.clone()]);
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     store.put(known).unwrap();
     drop(store);
     let store = folder.open();

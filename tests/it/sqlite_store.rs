@@ -1,0 +1,346 @@
+//! The store in a folder: two processes that want it, disks that are full or cannot be written, and what
+//! a large archive costs. What one process with room enough can see is in the unit tests.
+
+use std::fs;
+use std::io::{Cursor, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use plugin_runner::error::StoreError;
+use plugin_runner::package::{Archive, ArchiveContent, PackageLimits};
+use plugin_runner::store::{Record, Source, SqliteStore, Store as _};
+use plugin_runner::{Error, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::alone::{Driver, command, run_under};
+use crate::support::folder::TestFolder;
+use crate::support::plugin::manifest;
+
+/// Names the store's folder, in the test's own process.
+const FOLDER: &str = "TEST_STORE_FOLDER";
+
+#[test]
+fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
+    let folder = TestFolder::new("owner");
+    let start = || {
+        let mut test = command("sqlite_store::alone::an_owner_with_a_child");
+        Driver::start(test.env(FOLDER, folder.path()))
+    };
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let mut owner = start();
+        let child = owner.wait_for("child ");
+        let child = Pid::from_raw(child.parse().unwrap()).unwrap();
+        acknowledged.push(owner.wait_for("put "));
+        // Ids of one second that two processes made are in no order.
+        acknowledged.sort();
+
+        let error = store_error(SqliteStore::open(folder.path()).map(|_| ()));
+        let StoreError::InUse { owner: pid, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(
+            pid,
+            Some(owner.pid().as_raw_nonzero().get().cast_unsigned())
+        );
+        let reader = SqliteStore::open_read_only(folder.path()).unwrap();
+        assert_eq!(ids(&reader), acknowledged, "round {round}");
+
+        owner.kill();
+        assert_eq!(ids(&reader), acknowledged, "round {round}");
+        // One of us, and then the next in another process.
+        let store = SqliteStore::open(folder.path()).unwrap();
+        assert_eq!(ids(&store), acknowledged, "round {round}");
+        kill_process(child, Signal::KILL).unwrap();
+    }
+}
+
+#[test]
+fn files_are_private_whatever_the_umask() {
+    for umask in ["000", "777"] {
+        let folder = TestFolder::new("umask");
+        let script = format!("umask {umask}; exec \"$@\"");
+        run_under(
+            Command::new("sh")
+                .args(["-c", &script, "sh"])
+                .env(FOLDER, folder.path()),
+            "sqlite_store::alone::everything_is_private",
+        );
+    }
+}
+
+#[test]
+fn a_large_archive_is_never_in_memory() {
+    let folder = TestFolder::new("large");
+    let said = run_under(
+        Command::new("env").env(FOLDER, folder.path()),
+        "sqlite_store::alone::an_archive_goes_in_and_out_in_chunks",
+    );
+    print!("{said}");
+}
+
+#[test]
+fn a_disk_that_is_full_or_read_only_is_told_and_got_over() {
+    let folder = TestFolder::new("small-disk");
+    let mounting = "mount -t tmpfs -o size=4m none \"$TEST_STORE_FOLDER\"";
+    let own_namespace = |script: &str| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["-Urm", "sh", "-c", script, "sh"])
+            .env(FOLDER, folder.path());
+        command
+    };
+    match own_namespace(mounting).output() {
+        Ok(output) if output.status.success() => {}
+        other => {
+            eprintln!("NOT TESTED on a disk of its own: mounting is not allowed: {other:?}");
+            return;
+        }
+    }
+    for test in [
+        "a_disk_is_full_for_a_while",
+        "a_disk_is_read_only_for_a_while",
+    ] {
+        let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
+        run_under(&mut command, &format!("sqlite_store::alone::{test}"));
+    }
+}
+
+/// Run by others, in processes of their own.
+mod alone {
+    use super::*;
+
+    #[test]
+    #[ignore = "is killed; run by another test, in a process of its own"]
+    fn an_owner_with_a_child() {
+        let store = SqliteStore::open(folder()).unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        println!("child {}", child.id());
+        let record = record();
+        store.put(record.clone()).unwrap();
+        println!("put {}", record.id);
+        // Until it is killed.
+        let _ = std::io::stdin().read_line(&mut String::new());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    #[ignore = "with an umask; run by another test, in a process of its own"]
+    fn everything_is_private() {
+        let folder = folder().join("store");
+        let store = SqliteStore::open(&folder).unwrap();
+        store.put(record()).unwrap();
+        let archive = archive(10);
+        store.put_archive(&archive).unwrap();
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(folder.clone()), 0o700);
+        assert_eq!(mode(folder.join("archives")), 0o700);
+        let archive = format!("archives/{}.zip", archive.sha256());
+        for name in [
+            "owner.lock",
+            "plugins.sqlite",
+            "plugins.sqlite-wal",
+            "plugins.sqlite-shm",
+            &archive,
+        ] {
+            assert_eq!(mode(folder.join(name)), 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    #[ignore = "looks at the whole process; run by another test, in a process of its own"]
+    fn an_archive_goes_in_and_out_in_chunks() {
+        const SIZE: usize = 49 << 20;
+        const ALLOWED: u64 = 8 << 20;
+        let folder = folder();
+        let path = folder.join("upload.zip");
+        fs::write(&path, package_bytes(SIZE)).unwrap();
+        let store = SqliteStore::open(folder.join("store")).unwrap();
+
+        let before = peak_from_here();
+        let file = ArchiveContent::from(fs::File::open(&path).unwrap());
+        let archive = Archive::from_content(file, &PackageLimits::default(), &|| false).unwrap();
+        store.put_archive(&archive).unwrap();
+        let content = store.get_archive(archive.sha256()).unwrap().unwrap();
+        let mut reader = content.reader();
+        let mut buffer = vec![0; 64 * 1024];
+        let mut size = 0;
+        loop {
+            let length = reader.read(&mut buffer).unwrap();
+            if length == 0 {
+                break;
+            }
+            size += length as u64;
+        }
+        assert_eq!(size, fs::metadata(&path).unwrap().len());
+        let taken = peak() - before;
+        println!("{} KiB for an archive of {} KiB", taken >> 10, size >> 10);
+        assert!(taken <= ALLOWED, "{taken} bytes");
+    }
+
+    #[test]
+    #[ignore = "mounts; run by another test, in a namespace of its own"]
+    fn a_disk_is_full_for_a_while() {
+        let disk = folder();
+        let data = disk.join("data");
+        let store = SqliteStore::open(&data).unwrap();
+        let kept = record();
+        store.put(kept.clone()).unwrap();
+        let known = archive(1_000);
+        store.put_archive(&known).unwrap();
+        let files = || {
+            let names = fs::read_dir(data.join("archives")).unwrap();
+            names.count()
+        };
+
+        // Some of it fits.
+        let large = archive(2 << 20);
+        let ballast = fill(&disk, 256 << 10);
+        let error = store_error(store.put_archive(&large));
+        assert!(
+            matches!(&error, StoreError::Full { path } if path.starts_with(&data)),
+            "{error:?}"
+        );
+        assert_eq!(files(), 1, "something is left of what did not fit");
+        fs::remove_file(&ballast).unwrap();
+        // Nothing fits.
+        let ballast = fill(&disk, 0);
+        let mut grown = kept.clone();
+        grown
+            .configuration
+            .insert("long".to_owned(), "x".repeat(1 << 20).into());
+        for _ in 0..3 {
+            let error = store_error(store.put(grown.clone()));
+            assert!(
+                matches!(&error, StoreError::Full { path } if *path == data.join("plugins.sqlite")),
+                "{error:?}"
+            );
+            let error = store_error(store.put_archive(&large));
+            assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+            assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
+        }
+        let reader = SqliteStore::open_read_only(&data).unwrap();
+        assert_eq!(reader.list().unwrap(), std::slice::from_ref(&kept));
+        assert!(store.get_archive(known.sha256()).unwrap().is_some());
+        // A first one cannot be made, and nothing stays of the attempt.
+        let other = disk.join("other");
+        let error = store_error(SqliteStore::open(&other).map(|_| ()));
+        assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+        fs::remove_file(&ballast).unwrap();
+
+        store.put_archive(&large).unwrap();
+        store.delete_archive(large.sha256()).unwrap();
+        store.put(grown.clone()).unwrap();
+        drop(store);
+        let store = SqliteStore::open(&data).unwrap();
+        assert_eq!(store.list().unwrap(), [grown]);
+        assert_eq!(files(), 1);
+        drop(SqliteStore::open(&other).unwrap());
+        // Closing and opening take no room that is not there.
+        let ballast = fill(&disk, 64 << 10);
+        drop(store);
+        let opened = SqliteStore::open(&data);
+        fs::remove_file(&ballast).unwrap();
+        assert_eq!(opened.unwrap().list().unwrap().len(), 1);
+    }
+
+    #[test]
+    #[ignore = "mounts; run by another test, in a namespace of its own"]
+    fn a_disk_is_read_only_for_a_while() {
+        let disk = folder();
+        let data = disk.join("data");
+        let kept = record();
+        let known = archive(1_000);
+        let store = SqliteStore::open(&data).unwrap();
+        store.put(kept.clone()).unwrap();
+        store.put_archive(&known).unwrap();
+        drop(store);
+        let remount = |how: &str| {
+            let options = format!("remount,{how}");
+            let mut mount = Command::new("mount");
+            let status = mount.args(["-o", &options]).arg(&disk).status();
+            assert!(status.unwrap().success());
+        };
+        remount("ro");
+        for folder in [&data, &disk.join("other")] {
+            let error = store_error(SqliteStore::open(folder).map(|_| ()));
+            let named = matches!(&error, StoreError::ReadOnly { path } if path.starts_with(folder));
+            assert!(named, "{error:?}");
+        }
+        let reader = SqliteStore::open_read_only(&data).unwrap();
+        assert_eq!(reader.list().unwrap(), std::slice::from_ref(&kept));
+        assert!(reader.get_archive(known.sha256()).unwrap().is_some());
+        remount("rw");
+        let store = SqliteStore::open(&data).unwrap();
+        assert_eq!(store.list().unwrap(), [kept]);
+        store.put(record()).unwrap();
+    }
+}
+
+/// Leaves room for so many bytes; gives what is to be removed again.
+fn fill(disk: &Path, room: u64) -> PathBuf {
+    let path = disk.join("ballast");
+    let mut ballast = fs::File::create(&path).unwrap();
+    assert!(
+        ballast.write_all(&vec![0; 8 << 20]).is_err(),
+        "the disk is too large"
+    );
+    let length = ballast.metadata().unwrap().len();
+    ballast.set_len(length - room).unwrap();
+    path
+}
+
+/// The most memory that the process has had, in bytes; from now on that is counted anew.
+fn peak_from_here() -> u64 {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    peak()
+}
+
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let text = line.unwrap().trim().trim_end_matches(" kB");
+    text.parse::<u64>().unwrap() << 10
+}
+
+fn folder() -> PathBuf {
+    std::env::var_os(FOLDER).unwrap().into()
+}
+
+fn record() -> Record {
+    Record::supervised(manifest("kept"), Source::Folder("/plugins".into()))
+}
+
+fn archive(size: usize) -> Archive {
+    let bytes = package_bytes(size);
+    Archive::from_bytes(bytes, &PackageLimits::default()).unwrap()
+}
+
+fn package_bytes(size: usize) -> Vec<u8> {
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content) in [
+        ("manifest.json", b"{}".to_vec()),
+        ("content", vec![7; size]),
+    ] {
+        writer.start_file(name, options).unwrap();
+        writer.write_all(&content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn ids(store: &SqliteStore) -> Vec<String> {
+    let records = store.list().unwrap();
+    records.iter().map(|record| record.id.to_string()).collect()
+}
+
+#[track_caller]
+fn store_error(result: Result<()>) -> StoreError {
+    match result {
+        Err(Error::Store(error)) => (*error).clone(),
+        other => panic!("{other:?}"),
+    }
+}
