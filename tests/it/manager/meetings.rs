@@ -38,9 +38,11 @@ impl Random {
 fn is_expected(error: &Error) -> bool {
     match error {
         // Removed by another.
-        Error::NotInstalled(_) | Error::NotLoaded(_) => true,
+        Error::NotInstalled(_)
+        | Error::NotLoaded(_)
         // Stopped by another, not started, or seen while a new version was on trial.
-        Error::State { .. } | Error::Disconnected(_) => true,
+        | Error::State { .. }
+        | Error::Disconnected(_) => true,
         Error::Operation(error) => matches!(
             **error,
             OperationError::RolledBack { .. } | OperationError::ConfigurationUncertain { .. }
