@@ -269,7 +269,7 @@ fn what_the_plugin_took_and_could_not_be_stored_is_taken_back_when_it_next_conne
 
 #[test]
 fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
-    let settings = settings().with_configure_timeout(Duration::from_millis(200));
+    let settings = settings().with_configure_timeout(Duration::from_secs(1));
     let managed = Managed::with(Setup::new("no-answer"), settings);
     let id = managed.configurable(&["hang-at", "configure", "gated"]);
     let new = json!({"channel": "new"});
@@ -290,8 +290,9 @@ fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
         .lifelines
         .next()
         .signal(rustix::process::Signal::KILL);
-    managed.told(id, &json!({}), 0);
+    // Before it is asked, so that it answers in time.
     managed.host.lifelines.next().open_gate();
+    managed.told(id, &json!({}), 0);
     managed.settled(id);
 }
 
