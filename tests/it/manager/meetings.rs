@@ -1,11 +1,13 @@
 //! Many operations at once on a few installations, whatever they are: each has an outcome that it may
 //! have, and what is stored, what is on disk and what runs are of one mind in the end.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use plugin_runner::error::OperationError;
+use plugin_runner::store::{MemoryStore, Store};
 use plugin_runner::{
     ActiveState, ConfigureMode, Error, InstallationId, PackageSource, Remainder, ReportedState,
     UpdateOptions,
@@ -14,6 +16,8 @@ use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
 use crate::support::PATIENCE;
+#[cfg(feature = "sqlite")]
+use crate::support::folder::TestFolder;
 use crate::support::host::{Setup, active};
 use crate::support::plugin::call;
 
@@ -77,11 +81,23 @@ fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: 
 
 #[test]
 fn operations_that_meet_leave_everything_of_one_mind() {
+    operations_meet(Arc::new(MemoryStore::default()));
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn operations_that_meet_in_a_database_leave_everything_of_one_mind() {
+    let folder = TestFolder::new("meetings-database");
+    let store = plugin_runner::store::SqliteStore::open(folder.path()).unwrap();
+    operations_meet(Arc::new(store));
+}
+
+fn operations_meet(store: Arc<dyn Store>) {
     let setup = Setup::new("meetings").policy(|policy| {
         // None of these ends is a crash.
         policy.with_crash_threshold(Duration::ZERO)
     });
-    let managed = Managed::with(setup, settings());
+    let managed = Managed::over(store, setup, settings());
     let mut packages = ["1", "2", "3"]
         .map(|version| managed.package(version, &["alone"]))
         .to_vec();
