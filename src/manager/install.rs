@@ -56,7 +56,7 @@ impl Manager {
                 Ok(()) => note.done(),
                 Err(error) => log::warn!("plugin {}: {error}", record.manifest.id),
             }
-            shared.try_collect_archives();
+            shared.collect_archives();
         } else {
             note.done();
         }
@@ -109,7 +109,7 @@ impl Shared {
         .map_err(|error| self.too_late(error.into(), &cancel))?;
         fault::point(fault::UNPACKED, id);
         // Until a record names it, nobody may take the archive for one that is not needed.
-        let _storing = self.archives.read();
+        let _storing = self.storing();
         self.store().put_archive(archive)?;
         fault::point(fault::ARCHIVED, id);
         self.store().put(record.clone())?;

@@ -112,15 +112,19 @@ impl Shared {
         let folder = data.join(FOLDER);
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.collect_archives(),
             Err(error) => {
-                return Err(Error::io(format!("read {}", folder.display()), error));
+                if error.kind() != ErrorKind::NotFound {
+                    log::warn!("cannot read {}: {error}", folder.display());
+                }
+                self.collect_archives();
+                return Ok(());
             }
         };
         for path in entries.flatten().map(|entry| entry.path()) {
             self.clean_up_after(&path)?;
         }
-        self.collect_archives()
+        self.collect_archives();
+        Ok(())
     }
 
     fn clean_up_after(&self, path: &Path) -> Result<()> {

@@ -17,8 +17,8 @@
 //! | `operations`, `admission` | one at a time on each installation; limits on all |
 //!
 //! Locks: which operations are under way, and which limits they will reach, for an instant each. One
-//! lock is held over I/O, and never waited for by more than those who want to remove archives that
-//! nobody names: they try it and leave it for later.
+//! lock is held over I/O: by those who store an archive, and by who removes archives that nobody names.
+//! The latter only tries it, and leaves it to the former when it is taken.
 
 mod activation;
 mod admission;
@@ -38,9 +38,10 @@ mod update;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 pub use boot::BootReport;
 pub use configuration::ConfigureMode;
@@ -104,6 +105,8 @@ struct Shared {
     /// Read by those who store an archive until a record names it, written by who removes archives
     /// that none names.
     archives: RwLock<()>,
+    /// Archives are to be removed, by who has the lock above now.
+    uncollected: AtomicBool,
     #[cfg(feature = "fetch")]
     fetcher: Fetcher,
     /// Why plugins are not loaded that should be.
@@ -142,6 +145,7 @@ impl Manager {
             operations: Operations::default(),
             admission: Admission::default(),
             archives: RwLock::new(()),
+            uncollected: AtomicBool::new(false),
             #[cfg(feature = "fetch")]
             fetcher,
             failures: Mutex::default(),
@@ -225,27 +229,66 @@ impl Shared {
         self.context().data.join(id.to_string())
     }
 
-    /// Removes archives that no record names. Left for later when one is being stored right now.
-    fn collect_archives(&self) -> Result<()> {
-        let Some(_collecting) = self.archives.try_write() else {
-            return Ok(());
-        };
-        let store = self.store();
-        let records = store.list()?;
-        let named: HashSet<&str> = records.iter().filter_map(Record::stored_archive).collect();
-        for archive in store.list_archives()? {
-            if !named.contains(&*archive.sha256) {
-                store.delete_archive(&archive.sha256)?;
-            }
+    /// Holds off the removal of archives that no record names, for who stores one.
+    fn storing(&self) -> Storing<'_> {
+        Storing {
+            shared: self,
+            held: Some(self.archives.read()),
         }
-        Ok(())
     }
 
-    /// As [`collect_archives`](Self::collect_archives), at the end of an operation that is done whether
-    /// this succeeds or not.
-    fn try_collect_archives(&self) {
-        if let Err(error) = self.collect_archives() {
-            log::warn!("cannot remove archives that no plugin needs: {error}; left for later");
+    /// Removes archives that no record names. While one is being stored, who stores it does that in the
+    /// end. What cannot be removed is logged and left for the next time: nothing depends on it.
+    fn collect_archives(&self) {
+        self.uncollected.store(true, Ordering::SeqCst);
+        // Once more when somebody came meanwhile, who could not do it either.
+        while self.uncollected.load(Ordering::SeqCst) {
+            let Some(_collecting) = self.archives.try_write() else {
+                return;
+            };
+            self.uncollected.store(false, Ordering::SeqCst);
+            if let Err(error) = self.collect_now() {
+                log::warn!("cannot remove archives that no plugin needs: {error}; left for later");
+            }
+        }
+    }
+
+    fn collect_now(&self) -> Result<()> {
+        let store = self.store();
+        let records = store.list()?;
+        // It may name any, and be mended yet.
+        let is_unclear = |record: &Record| {
+            record.damage.is_some()
+                && record.mode() == PluginMode::Supervised
+                && record.stored_archive().is_none()
+        };
+        if let Some(record) = records.iter().find(|record| is_unclear(record)) {
+            log::debug!("archives stay, as plugin {} may need any", record.id);
+            return Ok(());
+        }
+        let named: HashSet<&str> = records.iter().filter_map(Record::stored_archive).collect();
+        let mut result = Ok(());
+        for archive in store.list_archives()? {
+            if !named.contains(&*archive.sha256) {
+                // One that cannot go keeps no other.
+                result = result.and(store.delete_archive(&archive.sha256));
+            }
+        }
+        result
+    }
+}
+
+/// An archive is being stored. What could not be removed meanwhile is removed when this is dropped.
+struct Storing<'a> {
+    shared: &'a Shared,
+    held: Option<RwLockReadGuard<'a, ()>>,
+}
+
+impl Drop for Storing<'_> {
+    fn drop(&mut self) {
+        drop(self.held.take());
+        if self.shared.uncollected.load(Ordering::SeqCst) {
+            self.shared.collect_archives();
         }
     }
 }

@@ -82,7 +82,7 @@ impl Manager {
         }
         let root = shared.folder(id);
         let removed = package::remove_installation(&root, keep_data);
-        shared.try_collect_archives();
+        shared.collect_archives();
         let left = match removed {
             Ok(()) => {
                 note.done();

@@ -169,7 +169,7 @@ impl Manager {
             Ok(()) => note.done(),
             Err(error) => log::warn!("plugin {}: {error}", changing.record.manifest.id),
         }
-        shared.try_collect_archives();
+        shared.collect_archives();
         result
     }
 }
@@ -215,7 +215,7 @@ impl Changing<'_> {
     /// The same package once more: whatever of it is missing is put right.
     fn repair(&self, intake: &Intake, deadline: Deadline) -> Result<Update> {
         let shared = self.shared;
-        let _storing = shared.archives.read();
+        let _storing = shared.storing();
         shared.store().put_archive(&intake.archive)?;
         let cancel = || deadline.has_passed() || shared.context().is_shut_down();
         package::unpack(
@@ -252,7 +252,7 @@ impl Changing<'_> {
         .map_err(|error| shared.too_late(error.into(), &cancel))?;
         self.progress.set(Progress::Unpacked);
         fault::point(fault::UNPACKED, id);
-        let _storing = shared.archives.read();
+        let _storing = shared.storing();
         shared.store().put_archive(&intake.archive)?;
         fault::point(fault::ARCHIVED, id);
         let session = shared.host.session(id);
