@@ -81,21 +81,32 @@ impl Undertaking {
 impl Shared {
     /// Writes down what is about to be done, to the disk.
     pub(super) fn note(&self, id: InstallationId, undertaking: &Undertaking) -> Result<Note> {
-        let folder = self.context().data.join(FOLDER);
+        let data = &self.context().data;
+        let folder = data.join(FOLDER);
         let path = folder.join(id.to_string());
+        if path.exists() {
+            // What an operation before could not tidy up would be forgotten.
+            self.clean_up_after(&path)?;
+        }
         let unfinished = path.with_extension(UNFINISHED);
-        let written = fs::create_dir_all(&folder).and_then(|()| {
+        // Which of them is there if something fails.
+        let mut current = &unfinished;
+        let mut write = || {
+            if !folder.is_dir() {
+                fs::create_dir_all(&folder)?;
+                File::open(data)?.sync_all()?;
+            }
             let mut file = File::create(&unfinished)?;
             file.write_all(undertaking.text().as_bytes())?;
             file.sync_all()?;
             fs::rename(&unfinished, &path)?;
+            current = &path;
             File::open(&folder)?.sync_all()
-        });
-        match written {
+        };
+        match write() {
             Ok(()) => Ok(Note { path }),
             Err(error) => {
-                // It may be either, or neither.
-                let _ = fs::remove_file(&unfinished).or_else(|_| fs::remove_file(&path));
+                let _ = fs::remove_file(current);
                 Err(Error::io(format!("write {}", path.display()), error))
             }
         }
