@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::operations::Operation;
 use super::{Installation, Manager, Shared};
 use crate::duplex::close_code;
 use crate::error::Result;
@@ -68,8 +69,7 @@ impl Manager {
     /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         let shared = &self.shared;
-        shared.end_wait(id);
-        let _operation = shared.begin(id, "deactivate")?;
+        let _operation = shared.begin_to_end(id, "deactivate")?;
         let record = shared.sound_record(id)?;
         Shared::supervised(&record)?;
         if record.active_state != ActiveState::Inactive {
@@ -106,14 +106,25 @@ impl Shared {
         }
     }
 
-    /// Has an update give up that waits for its new version.
-    pub(super) fn end_wait(&self, id: InstallationId) {
-        if self.operations.give_up(id)
+    /// Begins an operation that ends the plugin: an update that waits for its new version gives that
+    /// up. If this fails, the update does so no more, but what it has given up already.
+    pub(super) fn begin_to_end(
+        &self,
+        id: InstallationId,
+        name: &'static str,
+    ) -> Result<Operation<'_>> {
+        let told = self.operations.give_up(id);
+        if told.waits
             && let Some(session) = self.host.session(id)
         {
             let timeout = self.context().timeouts.stop;
             // That it stops is what the update waits for; its outcome is looked at there.
             let _ = session.request_stop(timeout, close_code::NORMAL, "closed");
         }
+        let begun = self.begin(id, name);
+        if begun.is_err() {
+            told.take_back();
+        }
+        begun
     }
 }

@@ -2,6 +2,7 @@
 //! come one after the other and those on different ones do not wait for each other.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -15,14 +16,29 @@ use crate::id::InstallationId;
 pub(super) struct Operations {
     running: Mutex<HashMap<InstallationId, Running>>,
     ended: Condvar,
+    last: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Running {
     name: &'static str,
+    number: u64,
     /// It only waits for the plugin, and may be told to give up.
     waits: bool,
-    given_up: bool,
+    /// So many want it to give up.
+    given_up: usize,
+}
+
+/// What an operation was told that is to give up.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct GivenUp<'a> {
+    operations: &'a Operations,
+    id: InstallationId,
+    /// Of the operation, if there was one.
+    number: Option<u64>,
+    /// It waits right now, and ends its wait as soon as the plugin's state changes.
+    pub(super) waits: bool,
 }
 
 /// The right to work on one installation. Dropping it lets the next operation begin.
@@ -57,8 +73,9 @@ impl Operations {
         }
         let new = Running {
             name,
+            number: self.last.fetch_add(1, Ordering::Relaxed) + 1,
             waits: false,
-            given_up: false,
+            given_up: 0,
         };
         running.insert(id, new);
         Ok(Operation {
@@ -67,15 +84,32 @@ impl Operations {
         })
     }
 
-    /// Tells an operation not to wait for its plugin, now or later; gives whether it waits right now.
-    /// Then it ends its wait as soon as the plugin's state changes.
-    pub(super) fn give_up(&self, id: InstallationId) -> bool {
+    /// Tells an operation not to wait for its plugin, now or later.
+    pub(super) fn give_up(&self, id: InstallationId) -> GivenUp<'_> {
         let mut running = self.running.lock();
-        let Some(other) = running.get_mut(&id) else {
-            return false;
+        let mut told = GivenUp {
+            operations: self,
+            id,
+            number: None,
+            waits: false,
         };
-        other.given_up = true;
-        other.waits
+        if let Some(other) = running.get_mut(&id) {
+            other.given_up += 1;
+            (told.number, told.waits) = (Some(other.number), other.waits);
+        }
+        told
+    }
+}
+
+impl GivenUp<'_> {
+    /// Whoever wanted it does not come after all: the operation may wait again.
+    pub(super) fn take_back(self) {
+        let mut running = self.operations.running.lock();
+        if let Some(other) = running.get_mut(&self.id)
+            && Some(other.number) == self.number
+        {
+            other.given_up -= 1;
+        }
     }
 }
 
@@ -86,7 +120,7 @@ impl Operation<'_> {
         let Some(own) = running.get_mut(&self.id) else {
             return false;
         };
-        own.waits = !own.given_up;
+        own.waits = own.given_up == 0;
         own.waits
     }
 
@@ -100,7 +134,7 @@ impl Operation<'_> {
     /// Whether it was told to give up.
     pub(super) fn is_given_up(&self) -> bool {
         let running = self.operations.running.lock();
-        running.get(&self.id).is_some_and(|own| own.given_up)
+        running.get(&self.id).is_some_and(|own| own.given_up > 0)
     }
 }
 
@@ -158,21 +192,49 @@ mod tests {
     fn one_that_is_told_to_give_up_does_not_wait_any_more() {
         let operations = Operations::default();
         let id = InstallationId::generate();
-        assert!(!operations.give_up(id));
+        let give_up = || {
+            let told = operations.give_up(id);
+            told.waits
+        };
+        assert!(!give_up());
         let operation = operations.begin(id, "update", LONG).unwrap();
         assert!(!operation.is_given_up());
         assert!(operation.begin_wait());
-        assert!(operations.give_up(id));
+        assert!(give_up());
         assert!(operation.is_given_up());
         operation.end_wait();
-        assert!(!operations.give_up(id));
+        assert!(!give_up());
         drop(operation);
         // The next one is another one.
         let operation = operations.begin(id, "update", LONG).unwrap();
         assert!(!operation.is_given_up());
         // Told before it comes to its wait.
-        assert!(!operations.give_up(id));
+        assert!(!give_up());
         assert!(!operation.begin_wait());
-        assert!(!operations.give_up(id));
+        assert!(!give_up());
+    }
+
+    #[test]
+    fn one_is_not_to_give_up_for_who_does_not_come() {
+        let operations = Operations::default();
+        let id = InstallationId::generate();
+        // Nobody was told, so nothing is taken back of the next one.
+        let early = operations.give_up(id);
+        let operation = operations.begin(id, "update", LONG).unwrap();
+        let (one, other) = (operations.give_up(id), operations.give_up(id));
+        early.take_back();
+        one.take_back();
+        assert!(operation.is_given_up());
+        other.take_back();
+        assert!(!operation.is_given_up());
+        assert!(operation.begin_wait());
+        let late = operations.give_up(id);
+        drop(operation);
+        let operation = operations.begin(id, "update", LONG).unwrap();
+        let again = operations.give_up(id);
+        late.take_back();
+        assert!(operation.is_given_up());
+        again.take_back();
+        assert!(!operation.is_given_up());
     }
 }

@@ -50,8 +50,7 @@ impl Manager {
     /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn remove(&self, id: InstallationId, remainder: Remainder) -> Result<Removed> {
         let shared = &self.shared;
-        shared.end_wait(id);
-        let _operation = shared.begin(id, "remove")?;
+        let _operation = shared.begin_to_end(id, "remove")?;
         let record = shared.record(id)?;
         let unload = || {
             let host = &shared.host;
