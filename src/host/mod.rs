@@ -176,7 +176,6 @@ impl Host {
         if record.mode() == PluginMode::Supervised && context.runtime.is_none() {
             return Err(runtime::unavailable(context.provider));
         }
-        let wanted = record.active_state;
         let session = Session::load(context.clone(), record)?;
         {
             let mut sessions = shared.sessions.write();
@@ -194,6 +193,14 @@ impl Host {
             }
             sessions.insert(id, session.clone());
         }
+        // Once more, now that who removes the plugin finds the session: its record may have gone.
+        let wanted = match context.store.get(id) {
+            Ok(Some(record)) => record.active_state,
+            gone => {
+                self.unload(id)?;
+                return Err(gone.err().unwrap_or(Error::NotInstalled(id)));
+            }
+        };
         if wanted == ActiveState::Active {
             session.set_active_state(ActiveState::Active)?;
         }
