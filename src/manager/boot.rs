@@ -101,6 +101,9 @@ impl Shared {
                     .threads
                     .spawn(&format!("boot-{number}"), STACK, move || {
                         shared.boot_some(&waiting, &done, deadline);
+                        // First, so that the host is not kept by this when the boot is over.
+                        drop(shared);
+                        drop(done);
                     });
             if let Err(error) = started {
                 log::warn!("starting fewer plugins at once: {error}");
@@ -147,9 +150,10 @@ impl Shared {
     }
 
     /// Loads a plugin, or asks one that is loaded to start.
-    fn load_for_boot(&self, id: InstallationId) -> Result<Session> {
+    fn load_for_boot(&self, id: InstallationId, deadline: Deadline) -> Result<Session> {
         // Not while another operation is about to change what it runs, or whether.
-        let _operation = self.begin(id, "boot")?;
+        let limit = self.settings.busy_timeout.min(deadline.remaining());
+        let _operation = self.begin_within(id, "boot", limit)?;
         let Some(session) = self.host.session(id) else {
             return self.host.load(id);
         };
@@ -158,8 +162,10 @@ impl Shared {
     }
 
     fn boot_one(&self, id: InstallationId, mode: PluginMode, deadline: Deadline) -> Outcome {
-        let session = match self.load_for_boot(id) {
+        let session = match self.load_for_boot(id, deadline) {
             Ok(session) => session,
+            // Removed meanwhile.
+            Err(error @ Error::NotInstalled(_)) => return Outcome::Failed(error),
             Err(error) => {
                 self.failures.lock().insert(id, error.to_string().into());
                 return Outcome::Failed(error);

@@ -40,6 +40,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
@@ -178,10 +179,22 @@ impl Shared {
 
     /// Begins an operation on an installation.
     fn begin(&self, id: InstallationId, name: &'static str) -> Result<Operation<'_>> {
+        self.begin_within(id, name, self.settings.busy_timeout)
+    }
+
+    /// As [`begin`](Self::begin), for who waits no longer than this for another one.
+    fn begin_within(
+        &self,
+        id: InstallationId,
+        name: &'static str,
+        limit: Duration,
+    ) -> Result<Operation<'_>> {
+        let operation = self.operations.begin(id, name, limit)?;
+        // After the wait: the one before may have ended because of that.
         if self.context().is_shut_down() {
             return Err(Error::ShutDown);
         }
-        self.operations.begin(id, name, self.settings.busy_timeout)
+        Ok(operation)
     }
 
     /// A record that may be stored again with changes: of a damaged one that would keep the stand-ins.
