@@ -159,6 +159,8 @@ impl Manager {
             Progress::Received => Ok(()),
             // What never ran is not left.
             Progress::Unpacked => package::remove_release(&root, &new),
+            // What runs again is in one of the releases, and nobody says in which.
+            Progress::Used if result.is_err() && old.is_none() => Ok(()),
             // What failed is, for a look.
             Progress::Used => {
                 let kept: Vec<&str> = std::iter::once(&*new).chain(old.as_deref()).collect();
@@ -345,9 +347,13 @@ impl Changing<'_> {
         session.set_trial(None);
         let restored = match stopped {
             // Whoever told it to give up wants it stopped.
-            Ok(_) if self.operation.is_given_up() => Ok(()),
+            _ if self.operation.is_given_up() => Ok(()),
             Ok(_) if was_active => self.start(session),
-            _ => session.set_active_state(ActiveState::Active),
+            Ok(_) => session.set_active_state(ActiveState::Active),
+            // It goes on being stopped; and then the one before is to run again, if it can be.
+            Err(error) => session
+                .set_active_state(ActiveState::Active)
+                .and(Err(error)),
         };
         let gap = began.elapsed();
         let restored = restored.err();
