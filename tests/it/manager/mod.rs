@@ -36,6 +36,8 @@ mod external;
 mod install;
 // Many operations at once, whatever they are.
 mod meetings;
+// What must not be removed, and what must not stay.
+mod leftovers;
 // A plugin goes.
 mod removal;
 // Two who come with one token.

@@ -16,11 +16,13 @@ pub(super) enum Step {
     Put,
     Delete,
     PutArchive,
+    DeleteArchive,
 }
 
 /// What somebody can be held after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
+    Get,
     LookUp,
     Put,
 }
@@ -137,7 +139,9 @@ impl Held {
 
 impl Store for FailingStore {
     fn get(&self, id: InstallationId) -> Result<Option<Record>> {
-        Ok(self.inner.get(id)?.map(|record| self.shown(record)))
+        let found = self.inner.get(id)?.map(|record| self.shown(record));
+        self.wait_if_held(Done::Get);
+        Ok(found)
     }
 
     fn list(&self) -> Result<Vec<Record>> {
@@ -176,6 +180,7 @@ impl Store for FailingStore {
     }
 
     fn delete_archive(&self, sha256: &str) -> Result<()> {
+        self.pass(Step::DeleteArchive)?;
         self.inner.delete_archive(sha256)
     }
 

@@ -1,0 +1,194 @@
+//! What must not be removed and what must not stay, where operations meet each other, a damaged record,
+//! or what an earlier one has left.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use plugin_runner::error::OperationError;
+use plugin_runner::package::CarryOverLimits;
+use plugin_runner::store::{PluginKind, Record, Source, Store as _};
+use plugin_runner::{
+    ActiveState, Error, Manager, PackageSource, Remainder, ReportedState, UpdateOptions, fault,
+};
+
+use super::store::{Done, FailingStore, Step};
+use super::{Managed, names, operation_error, settings, sha256};
+use crate::support::PATIENCE;
+use crate::support::host::Setup;
+
+fn over(store: &Arc<FailingStore>, test: &'static str) -> Managed {
+    Managed::over(store.clone(), Setup::new(test), settings())
+}
+
+#[test]
+fn archives_stay_while_a_damaged_record_may_name_any() {
+    let store = Arc::new(FailingStore::default());
+    let managed = over(&store, "unclear");
+    let id = managed.installed(managed.package("1", &[]));
+    let sound = managed.store.get(id).unwrap().unwrap();
+    let mut damaged = sound.clone();
+    damaged.kind = PluginKind::Supervised(Source::Folder(PathBuf::new()));
+    store.damage(damaged, "its source cannot be read");
+    let remove_another = || {
+        let other = managed.installed(managed.package("2", &[]));
+        managed.remove(other, Remainder::Nothing).unwrap();
+    };
+    remove_another();
+    assert_eq!(store.list_archives().unwrap().len(), 2);
+    // Mended.
+    managed.store.put(sound).unwrap();
+    remove_another();
+    managed.expect_nothing_left_over();
+}
+
+#[test]
+fn an_archive_that_cannot_be_removed_keeps_no_manager_from_being_made() {
+    let store = Arc::new(FailingStore::default());
+    let managed = over(&store, "kept-archive");
+    let id = managed.installed(managed.package("1", &[]));
+    store.fail(Step::DeleteArchive, 0);
+    managed.remove(id, Remainder::Nothing).unwrap();
+    let Managed { manager, host, .. } = managed;
+    drop(manager);
+    drop(Manager::new((*host).clone()).unwrap());
+    assert_eq!(store.list_archives().unwrap().len(), 1);
+    store.mend();
+    Managed::of(host, settings()).expect_nothing_at_all();
+}
+
+#[test]
+fn an_archive_that_goes_while_another_comes_is_removed_after_that() {
+    let store = Arc::new(FailingStore::default());
+    let managed = over(&store, "come-and-go");
+    let (one, other) = (managed.package("1", &[]), managed.package("2", &[]));
+    let going = managed.installed(one);
+    let held = store.hold(Done::Put);
+    thread::scope(|scope| {
+        let coming = scope.spawn(|| managed.installed(other));
+        held.expect(PATIENCE);
+        managed.remove(going, Remainder::Nothing).unwrap();
+        assert_eq!(store.list_archives().unwrap().len(), 2);
+        drop(held);
+        coming.join().unwrap();
+    });
+    managed.expect_nothing_left_over();
+}
+
+#[test]
+fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
+    let managed = Managed::new("not-stored");
+    let archive = managed.host.folder().join("own.zip");
+    fs::write(&archive, managed.package("1", &[])).unwrap();
+    let id = managed.installed(managed.package("1", &[]));
+    let installed = managed.store.get(id).unwrap().unwrap();
+    managed.remove(id, Remainder::Nothing).unwrap();
+    let record = Record::supervised(installed.manifest, Source::Archive(archive));
+    let id = record.id;
+    managed.store.put(record).unwrap();
+    managed.activate(id, PATIENCE).unwrap();
+    let releases = managed.releases(id);
+    let failing = managed.package("2", &["exit-at", "start", "3"]);
+    let failed =
+        managed.update_package(id, PackageSource::bytes(failing), &UpdateOptions::default());
+    let failed = operation_error(failed);
+    assert!(
+        matches!(&*failed, OperationError::RolledBack { restored: None, .. }),
+        "{failed}"
+    );
+    assert_eq!(managed.answering_version(id), "1");
+    let left = managed.releases(id);
+    assert!(
+        releases.iter().all(|release| left.contains(release)),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn who_loads_a_plugin_while_it_is_removed_does_not_bring_it_back() {
+    let store = Arc::new(FailingStore::default());
+    let managed = over(&store, "load-and-remove");
+    let id = managed.running(managed.package("1", &[]));
+    managed.host.unload(id).unwrap();
+    let held = store.hold(Done::Get);
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| managed.host.load(id).map(drop));
+        held.expect(PATIENCE);
+        managed.remove(id, Remainder::Nothing).unwrap();
+        drop(held);
+        let loaded = loading.join().unwrap();
+        assert!(matches!(loaded, Err(Error::NotInstalled(_))), "{loaded:?}");
+    });
+    assert!(managed.host.session(id).is_none());
+    managed.expect_nothing_at_all();
+}
+
+#[test]
+fn who_does_not_get_to_stop_a_plugin_does_not_end_its_update() {
+    let settings = settings().with_busy_timeout(Duration::ZERO);
+    let managed = Managed::with(Setup::new("busy-stop"), settings);
+    let id = managed.running(managed.package("1", &[]));
+    let new = managed.package("2", &[]);
+    let held = fault::hold(fault::RECEIVED, id);
+    thread::scope(|scope| {
+        let updating = scope.spawn(|| {
+            managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
+        });
+        assert!(held.reached(PATIENCE), "the update did not come so far");
+        let busy = operation_error(managed.deactivate(id, PATIENCE));
+        assert!(matches!(&*busy, OperationError::Busy { .. }), "{busy}");
+        let busy = operation_error(managed.remove(id, Remainder::Nothing));
+        assert!(matches!(&*busy, OperationError::Busy { .. }), "{busy}");
+        held.release();
+        updating.join().unwrap().unwrap();
+    });
+    let shown = managed.get(id).unwrap();
+    assert_eq!(shown.record.active_state, ActiveState::Active);
+    assert_eq!(shown.status.state, ReportedState::Active);
+    assert_eq!(managed.answering_version(id), "2");
+}
+
+#[test]
+fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
+    let managed = Managed::new("late");
+    let id = managed.installed(managed.package("1", &[]));
+    let new = managed.package("2", &[]);
+    let held = fault::hold(fault::RECEIVED, id);
+    thread::scope(|scope| {
+        let updating = scope.spawn(|| {
+            managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
+        });
+        assert!(held.reached(PATIENCE), "the update did not come so far");
+        let removing = scope.spawn(|| managed.remove(id, Remainder::Nothing));
+        managed.host.shutdown(PATIENCE);
+        held.release();
+        let updated = updating.join().unwrap();
+        assert!(matches!(updated, Err(Error::ShutDown)), "{updated:?}");
+        let removed = removing.join().unwrap();
+        assert!(matches!(removed, Err(Error::ShutDown)), "{removed:?}");
+    });
+    let record = managed.store.get(id).unwrap().unwrap();
+    assert_eq!(record.manifest.version, "1");
+}
+
+#[test]
+fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
+    let settings = settings().with_carry_over(CarryOverLimits::default().with_files(0));
+    let managed = Managed::with(Setup::new("earlier"), settings);
+    let id = managed.running(managed.package("1", &[]));
+    let current = sha256(&managed.get(id).unwrap()).to_owned();
+    let stray = "ab".repeat(32);
+    fs::create_dir(managed.folder(id).join("releases").join(&stray)).unwrap();
+    let operations = managed.data().join("operations");
+    let note = format!("update {stray} {current}\n");
+    fs::write(operations.join(id.to_string()), note).unwrap();
+    // Fails before it has put anything in place.
+    managed.write_own_file(id, "own.txt", "too much");
+    let new = PackageSource::bytes(managed.package("2", &[]));
+    let failed = managed.update_package(id, new, &UpdateOptions::default());
+    assert!(matches!(failed, Err(Error::Package(_))), "{failed:?}");
+    assert_eq!(managed.releases(id), [current]);
+    assert_eq!(names(&operations), [""; 0]);
+}
