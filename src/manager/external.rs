@@ -7,6 +7,7 @@ use crate::duplex::close_code;
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::protocol::manifest::Manifest;
+use crate::state::ActiveState;
 use crate::store::{PluginKind, Record};
 
 /// An external plugin that was just installed.
@@ -54,7 +55,9 @@ impl Manager {
     }
 
     /// Replaces the manifest of an external plugin. Its connection, if there is one, is ended with the
-    /// advice to come back (close code 1012); from then on the new one counts. Its token stays.
+    /// advice to come back (close code 1012); from then on the new one counts. Its token stays. A damaged
+    /// record is put right, but for what could not be read: a configuration, or the token, which has to
+    /// be [replaced](Self::rotate_token) then.
     ///
     /// # Blocking
     /// For the store, for other operations on it, and until the connection is closed, at most the host's
@@ -75,7 +78,10 @@ impl Manager {
         Shared::external(&record)?;
         let renamed = record.manifest.id != manifest.id;
         record.manifest = manifest;
-        record.damage = None;
+        if record.damage.take().is_some() {
+            // Always so, and nobody else would put it right.
+            record = record.with_active_state(ActiveState::Active);
+        }
         shared.store().put(record.clone())?;
         let reason = "manifest updated";
         if renamed {
