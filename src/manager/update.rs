@@ -355,6 +355,10 @@ impl Changing<'_> {
                 .set_active_state(ActiveState::Active)
                 .and(Err(error)),
         };
+        if self.shared.context().is_shut_down() {
+            // What is installed runs again after the next boot.
+            return Error::ShutDown;
+        }
         let gap = began.elapsed();
         let restored = restored.err();
         let error = OperationError::RolledBack {
