@@ -18,6 +18,7 @@ use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
 use crate::support::PATIENCE;
 use crate::support::host::Setup;
+use crate::support::plugin::manifest;
 
 fn over(store: &Arc<FailingStore>, test: &'static str) -> Managed {
     Managed::over(store.clone(), Setup::new(test), settings())
@@ -191,4 +192,44 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
     assert!(matches!(failed, Err(Error::Package(_))), "{failed:?}");
     assert_eq!(managed.releases(id), [current]);
     assert_eq!(names(&operations), [""; 0]);
+}
+
+#[test]
+fn an_update_that_a_shutdown_ends_says_so_and_leaves_the_version_before() {
+    let managed = Managed::new("shutdown-in-trial");
+    let id = managed.running(managed.package("1", &[]));
+    let new = managed.package("2", &["hang-at", "start"]);
+    let changes = managed.host.subscribe();
+    thread::scope(|scope| {
+        let updating = scope.spawn(|| {
+            managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
+        });
+        loop {
+            let change = changes.recv_timeout(PATIENCE);
+            let change = change.expect("the new version is not being connected to");
+            if change.to == ReportedState::Connecting {
+                break;
+            }
+        }
+        managed.host.shutdown(PATIENCE);
+        let updated = updating.join().unwrap();
+        assert!(matches!(updated, Err(Error::ShutDown)), "{updated:?}");
+    });
+    let record = managed.store.get(id).unwrap().unwrap();
+    assert_eq!(record.manifest.version, "1");
+}
+
+#[test]
+fn a_new_manifest_lets_an_external_plugin_with_a_damaged_record_connect_again() {
+    let store = Arc::new(FailingStore::default());
+    let managed = over(&store, "mended");
+    let installed = managed.install_external(manifest("outside")).unwrap();
+    let record = installed.installation.record;
+    let id = record.id;
+    let damaged = record.with_active_state(ActiveState::Inactive);
+    store.damage(damaged, "its wanted state cannot be read");
+    managed.host.unload(id).unwrap();
+    let shown = managed.update_manifest(id, manifest("outside")).unwrap();
+    assert_eq!(shown.record.damage, None);
+    assert_eq!(shown.status.state, ReportedState::Connecting);
 }
