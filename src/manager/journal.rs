@@ -1,12 +1,12 @@
-//! What is under way on disk: one short file for each operation that makes or removes files beside the
-//! store, so that what a crash leaves of it can be told from everything else and removed. Nothing is
-//! ever removed that no such file speaks of.
+//! What is under way on disk: one empty file for each operation that makes or removes files beside the
+//! store, whose name says what, so that what a crash leaves of it can be told from everything else and
+//! removed. Nothing is ever removed that no such file speaks of.
 //!
 //! The store says whether an operation happened: it is the record that counts, and what is on disk
 //! follows.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Shared;
@@ -17,8 +17,8 @@ use crate::package::{self, Spool};
 
 /// Where these files are, below the data folder.
 const FOLDER: &str = "operations";
-/// The name of one that is being written ends in this.
-const UNFINISHED: &str = "part";
+/// In the place of an archive that there is none of.
+const NONE: &str = "none";
 
 /// What is being done to the files of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,30 +51,30 @@ impl Note {
 }
 
 impl Undertaking {
-    fn text(&self) -> String {
+    /// What stands in the name of its file, after the id.
+    fn name(&self) -> String {
         match self {
-            Self::Install => "install\n".to_owned(),
+            Self::Install => "install".to_owned(),
             Self::Update { new, old } => {
-                format!("update {new} {}\n", old.as_deref().unwrap_or("-"))
+                format!("update.{new}.{}", old.as_deref().unwrap_or(NONE))
             }
-            Self::Remove { keep_data: true } => "remove keep-data\n".to_owned(),
-            Self::Remove { keep_data: false } => "remove all\n".to_owned(),
+            Self::Remove { keep_data: true } => "remove.keep-data".to_owned(),
+            Self::Remove { keep_data: false } => "remove.all".to_owned(),
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let mut words = text.strip_suffix('\n')?.split(' ');
-        let undertaking = match (words.next()?, words.next(), words.next()) {
-            ("install", None, None) => Self::Install,
-            ("update", Some(new), Some(old)) => Self::Update {
-                new: new.to_owned(),
-                old: (old != "-").then(|| old.to_owned()),
-            },
-            ("remove", Some("keep-data"), None) => Self::Remove { keep_data: true },
-            ("remove", Some("all"), None) => Self::Remove { keep_data: false },
-            _ => return None,
-        };
-        words.next().is_none().then_some(undertaking)
+    fn parse(name: &str) -> Option<Self> {
+        let words: Vec<&str> = name.split('.').collect();
+        match words.as_slice() {
+            ["install"] => Some(Self::Install),
+            ["update", new, old] => Some(Self::Update {
+                new: (*new).to_owned(),
+                old: (*old != NONE).then(|| (*old).to_owned()),
+            }),
+            ["remove", "keep-data"] => Some(Self::Remove { keep_data: true }),
+            ["remove", "all"] => Some(Self::Remove { keep_data: false }),
+            _ => None,
+        }
     }
 }
 
@@ -83,30 +83,28 @@ impl Shared {
     pub(super) fn note(&self, id: InstallationId, undertaking: &Undertaking) -> Result<Note> {
         let data = &self.context().data;
         let folder = data.join(FOLDER);
-        let path = folder.join(id.to_string());
-        if path.exists() {
-            // What an operation before could not tidy up would be forgotten.
-            self.clean_up_after(&path)?;
+        // What an operation before could not tidy up is to be done before this one changes what it is about.
+        for (earlier, _) in notes(&folder).filter(|(_, name)| name.starts_with(&id.to_string())) {
+            self.clean_up_after(&earlier)?;
         }
-        let unfinished = path.with_extension(UNFINISHED);
-        // Which of them is there if something fails.
-        let mut current = &unfinished;
-        let mut write = || {
+        let path = folder.join(format!("{id}.{}", undertaking.name()));
+        let write = || {
             if !folder.is_dir() {
                 fs::create_dir_all(&folder)?;
                 File::open(data)?.sync_all()?;
             }
-            let mut file = File::create(&unfinished)?;
-            file.write_all(undertaking.text().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            current = &path;
+            // All that it says is in its name: so it is whole as soon as it is there.
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)?;
             File::open(&folder)?.sync_all()
         };
         match write() {
             Ok(()) => Ok(Note { path }),
             Err(error) => {
-                let _ = fs::remove_file(current);
+                let _ = fs::remove_file(&path);
                 Err(Error::io(format!("write {}", path.display()), error))
             }
         }
@@ -120,18 +118,7 @@ impl Shared {
     pub(super) fn clean_up(&self) -> Result<()> {
         let data = &self.context().data;
         Spool::sweep(&data.join(intake::FOLDER));
-        let folder = data.join(FOLDER);
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) => {
-                if error.kind() != ErrorKind::NotFound {
-                    log::warn!("cannot read {}: {error}", folder.display());
-                }
-                self.collect_archives();
-                return Ok(());
-            }
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
+        for (path, _) in notes(&data.join(FOLDER)) {
             self.clean_up_after(&path)?;
         }
         self.collect_archives();
@@ -142,30 +129,14 @@ impl Shared {
         let warn = |error: &dyn std::fmt::Display| {
             log::warn!("cannot clean up after {}: {error}", path.display());
         };
-        if path
-            .extension()
-            .is_some_and(|extension| extension == UNFINISHED)
-        {
-            // It was not begun yet.
-            if let Err(error) = fs::remove_file(path) {
-                warn(&error);
-            }
-            return Ok(());
-        }
         let name = path.file_name().and_then(|name| name.to_str());
-        let Some(id) = name.and_then(|name| name.parse::<InstallationId>().ok()) else {
-            warn(&"its name is no installation id");
-            return Ok(());
-        };
-        let undertaking = match fs::read_to_string(path) {
-            Ok(text) => Undertaking::parse(&text),
-            Err(error) => {
-                warn(&error);
-                return Ok(());
-            }
-        };
-        let Some(undertaking) = undertaking else {
-            warn(&"what it says is not understood");
+        let said = name.and_then(|name| {
+            let (id, undertaking) = name.split_once('.')?;
+            let id: InstallationId = id.parse().ok()?;
+            Some((id, Undertaking::parse(undertaking)?))
+        });
+        let Some((id, undertaking)) = said else {
+            warn(&"its name is not understood");
             return Ok(());
         };
         match self.finish(id, &undertaking)? {
@@ -212,6 +183,23 @@ impl Shared {
     }
 }
 
+/// The files that are there, with their names.
+fn notes(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> + use<> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => Some(entries),
+        Err(error) => {
+            if error.kind() != ErrorKind::NotFound {
+                log::warn!("cannot read {}: {error}", folder.display());
+            }
+            None
+        }
+    };
+    entries.into_iter().flatten().flatten().map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (entry.path(), name)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,25 +219,20 @@ mod tests {
             Undertaking::Remove { keep_data: true },
             Undertaking::Remove { keep_data: false },
         ] {
-            let text = undertaking.text();
-            assert_eq!(Undertaking::parse(&text), Some(undertaking));
-            for length in 0..text.len() {
-                assert_eq!(
-                    Undertaking::parse(&text[..length]),
-                    None,
-                    "{text:?} {length}"
-                );
-            }
+            let name = undertaking.name();
+            let id = InstallationId::generate();
+            assert!(format!("{id}.{name}").len() < 255, "no name for a file");
+            assert_eq!(Undertaking::parse(&name), Some(undertaking));
         }
-        for text in [
+        for name in [
             "",
-            "\n",
-            "install now\n",
-            "remove\n",
-            "remove none\n",
-            "update a\n",
+            "install.now",
+            "remove",
+            "remove.none",
+            "update.a",
+            "part",
         ] {
-            assert_eq!(Undertaking::parse(text), None, "{text:?}");
+            assert_eq!(Undertaking::parse(name), None, "{name:?}");
         }
     }
 }

@@ -183,8 +183,8 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
     let stray = "ab".repeat(32);
     fs::create_dir(managed.folder(id).join("releases").join(&stray)).unwrap();
     let operations = managed.data().join("operations");
-    let note = format!("update {stray} {current}\n");
-    fs::write(operations.join(id.to_string()), note).unwrap();
+    let note = format!("{id}.update.{stray}.{current}");
+    fs::write(operations.join(note), "").unwrap();
     // Fails before it has put anything in place.
     managed.write_own_file(id, "own.txt", "too much");
     let new = PackageSource::bytes(managed.package("2", &[]));

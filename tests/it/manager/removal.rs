@@ -180,15 +180,16 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
     let id = managed.running(managed.package("1", &[]));
     managed.remove(id, Remainder::Nothing).unwrap();
     let folder = managed.folder(id);
-    let note = managed.data().join("operations").join(id.to_string());
-    for (text, goes) in [
-        ("remove all\n", true),
-        ("remove keep-data\n", true),
-        ("", false),
+    let operations = managed.data().join("operations");
+    for (what, goes) in [
+        ("remove.all", true),
+        ("remove.keep-data", true),
+        ("remove", false),
     ] {
+        let note = operations.join(format!("{id}.{what}"));
         fs::create_dir_all(folder.join("releases").join("half")).unwrap();
         fs::create_dir_all(folder.join("data")).unwrap();
-        fs::write(&note, text).unwrap();
+        fs::write(&note, "").unwrap();
         let next = Host::builder()
             .data_folder(managed.data())
             .store(managed.store.clone())
@@ -196,11 +197,11 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
             .unwrap();
         drop(Manager::new(next.clone()).unwrap());
         next.shutdown(PATIENCE);
-        assert_eq!(!folder.join("releases").exists(), goes, "{text:?}");
-        assert_eq!(folder.join("data").exists(), text != "remove all\n");
+        assert_eq!(!folder.join("releases").exists(), goes, "{what}");
+        assert_eq!(folder.join("data").exists(), what != "remove.all");
         assert_eq!(note.exists(), !goes, "what is not understood is left");
     }
-    fs::remove_file(note).unwrap();
+    fs::remove_file(operations.join(format!("{id}.remove"))).unwrap();
     fs::remove_dir_all(folder).unwrap();
     managed.expect_nothing_at_all();
 }
