@@ -122,6 +122,24 @@ pub(super) fn is_there(folder: &Folder, sha256: &str, size: u64) -> bool {
     fs::metadata(path(folder, sha256)).is_ok_and(|file| file.is_file() && file.len() == size)
 }
 
+/// Whether the file of the archive can be read and has its digest.
+pub(super) fn is_whole(folder: &Folder, sha256: &str) -> bool {
+    let read = || -> std::io::Result<bool> {
+        let mut file = File::open(path(folder, sha256))?;
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(HEXLOWER.encode(&digest.finalize()) == sha256),
+                Ok(length) => digest.update(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    read().unwrap_or(false)
+}
+
 /// Removes the file of an archive. Where that cannot be done it is told, and done when the store is
 /// opened next.
 pub(super) fn remove_file(folder: &Folder, sha256: &str) {

@@ -114,14 +114,15 @@ impl Owner {
 
     pub(super) fn put_archive(&self, archive: &Archive) -> Result<()> {
         let sha256 = archive.sha256();
-        if self.has_archive(sha256) {
+        // Nobody waits for any of this.
+        let is_there = self.has_archive(sha256);
+        if is_there && archive_files::is_whole(&self.folder, sha256) {
             return Ok(());
         }
-        // Nobody waits for this.
         let mut content = archive.content().reader();
         let (unfinished, size) = Unfinished::copy(&self.folder, sha256, &mut content)?;
         let connection = self.connection.lock();
-        if self.has_archive(sha256) {
+        if !is_there && self.has_archive(sha256) {
             return Ok(());
         }
         let was_known = self.held.read().archives.contains_key(sha256);

@@ -138,6 +138,12 @@ fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
     assert_eq!(problem(), "damaged");
     store.put_archive(&archive).unwrap();
     assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive));
+    // Another content of the same size shows only where it is read.
+    let mut other = bytes(&archive);
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(&path, other).unwrap();
+    store.put_archive(&archive).unwrap();
+    assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive));
     // A store that was closed in between knows it all the same.
     fs::remove_file(&path).unwrap();
     drop(store);
