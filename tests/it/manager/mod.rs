@@ -30,8 +30,14 @@ mod activation;
 mod boot;
 // What is stored and what the plugin has.
 mod configuration;
+// A disk without room, and one that cannot be written.
+#[cfg(feature = "sqlite")]
+mod disk;
 // Plugins that somebody else runs.
 mod external;
+// Packages from an HTTP server.
+#[cfg(feature = "fetch")]
+mod fetch;
 // A plugin comes to be, or nothing does.
 mod install;
 // Many operations at once, whatever they are.

@@ -1,0 +1,226 @@
+//! Operations on a disk that has no room, and on one that cannot be written: what is said, that what is
+//! installed and runs goes on as it was, and that all is well once there is room. The disk is a mount of
+//! the test's own, which is not allowed everywhere.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use plugin_runner::error::{OperationError, StoreError};
+use plugin_runner::store::SqliteStore;
+use plugin_runner::{ConfigureMode, Remainder, UpdateOptions};
+
+use super::*;
+use crate::support::alone::run_under;
+use crate::support::folder::TestFolder;
+
+/// Names the disk, in the test's own process.
+const DISK: &str = "TEST_MANAGER_DISK";
+/// More than there is room for, and not to be packed.
+const LARGE: usize = 3 << 20;
+
+#[test]
+fn a_disk_that_is_full_or_read_only_is_told_and_got_over() {
+    let folder = TestFolder::new("manager-disk");
+    let mounting = "mount -t tmpfs -o size=6m none \"$TEST_MANAGER_DISK\"";
+    let own_namespace = |script: &str| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["-Urm", "sh", "-c", script, "sh"])
+            .env(DISK, folder.path());
+        command
+    };
+    match own_namespace(mounting).output() {
+        Ok(output) if output.status.success() => {}
+        other => {
+            eprintln!("NOT TESTED on a disk of its own: mounting is not allowed: {other:?}");
+            return;
+        }
+    }
+    for test in [
+        "a_disk_is_full_for_a_while",
+        "a_disk_is_read_only_for_a_while",
+    ] {
+        let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
+        run_under(&mut command, &format!("manager::disk::alone::{test}"));
+    }
+}
+
+/// Run by others, in processes of their own.
+mod alone {
+    use super::*;
+
+    #[test]
+    #[ignore = "fills the disk; run by another test, in a namespace of its own"]
+    fn a_disk_is_full_for_a_while() {
+        let disk = PathBuf::from(std::env::var_os(DISK).unwrap());
+        let managed = on(&disk);
+        let id = managed.running(managed.package("1", &[]));
+        let configured = object(json!({"room": "a little"}));
+        let configure =
+            |value: serde_json::Map<_, _>| managed.configure(id, value, ConfigureMode::Replace);
+        configure(configured.clone()).unwrap();
+        let before = files(&disk);
+        let expect_as_before = |what: &str| {
+            assert_eq!(managed.list().unwrap().len(), 1, "{what}");
+            assert_eq!(managed.answering_version(id), "1", "{what}");
+            assert_eq!(managed.configuration(id).unwrap(), configured, "{what}");
+            assert_eq!(files(&disk), before, "{what}");
+        };
+        let large = |version: &str| {
+            let manifest = Manifest {
+                command: "./run".to_owned(),
+                args: vec!["version".to_owned(), version.to_owned()],
+                version: version.to_owned(),
+                ..manifest("scripted")
+            };
+            managed.package_with(&manifest, &[("large", &noise(LARGE), 0o644)])
+        };
+        // Something fits: the package is refused while it is received, unpacked, or stored.
+        for room in [4 << 20, 1 << 20, 64 << 10, 0] {
+            let ballast = fill(&disk, room);
+            let what = format!("{room} bytes of room");
+            for source in [
+                PackageSource::bytes(large("2")),
+                PackageSource::reader(&*large("2")),
+            ] {
+                expect_no_room(&managed.install(source), &disk, &what);
+                fs::remove_file(&ballast).unwrap();
+                expect_as_before(&what);
+                fill(&disk, room);
+            }
+            let source = PackageSource::bytes(large("2"));
+            let updated = managed.update_package(id, source, &UpdateOptions::default());
+            expect_no_room(&updated, &disk, &what);
+            fs::remove_file(&ballast).unwrap();
+            expect_as_before(&what);
+        }
+        // Nothing fits, into the database either.
+        let ballast = fill(&disk, 0);
+        let grown = object(json!({"room": "x".repeat(1 << 20)}));
+        expect_no_room(&configure(grown.clone()), &disk, "configure");
+        fs::remove_file(&ballast).unwrap();
+        expect_as_before("configure");
+
+        configure(grown).unwrap();
+        let source = PackageSource::bytes(managed.package("2", &[]));
+        managed
+            .update_package(id, source, &UpdateOptions::default())
+            .unwrap();
+        assert_eq!(managed.answering_version(id), "2");
+        // What frees the room needs none.
+        let ballast = fill(&disk, 0);
+        let removed = managed.remove(id, Remainder::Nothing);
+        fs::remove_file(&ballast).unwrap();
+        if removed.is_err() {
+            expect_no_room(&removed, &disk, "remove");
+            managed.remove(id, Remainder::Nothing).unwrap();
+        }
+        assert!(managed.list().unwrap().is_empty());
+    }
+
+    #[test]
+    #[ignore = "mounts; run by another test, in a namespace of its own"]
+    fn a_disk_is_read_only_for_a_while() {
+        let disk = PathBuf::from(std::env::var_os(DISK).unwrap());
+        let managed = on(&disk);
+        let id = managed.running(managed.package("1", &[]));
+        let mount = |program: &str, options: &[&str]| {
+            let mut command = Command::new(program);
+            let status = command.args(options).arg(disk.join("data")).status();
+            assert!(status.unwrap().success());
+        };
+        // What is open stays writable; nothing can be made or removed.
+        mount("mount", &["--bind", disk.join("data").to_str().unwrap()]);
+        mount("mount", &["-o", "remount,bind,ro"]);
+        let package = managed.package("2", &[]);
+        let source = || PackageSource::bytes(package.clone());
+        let expect = |what: &str, error: Option<Error>| {
+            let text = error
+                .unwrap_or_else(|| panic!("{what} succeeded"))
+                .to_string();
+            assert!(text.to_lowercase().contains("read-only"), "{what}: {text}");
+            assert!(text.contains(disk.to_str().unwrap()), "{what}: {text}");
+            assert_eq!(managed.list().unwrap().len(), 1, "{what}");
+            assert_eq!(managed.answering_version(id), "1", "{what}");
+        };
+        expect("install", managed.install(source()).err());
+        let updated = managed.update_package(id, source(), &UpdateOptions::default());
+        expect("update", updated.err());
+        expect("remove", managed.remove(id, Remainder::Nothing).err());
+        mount("umount", &[]);
+        let updated = managed.update_package(id, source(), &UpdateOptions::default());
+        updated.unwrap();
+        assert_eq!(managed.answering_version(id), "2");
+        managed.remove(id, Remainder::Nothing).unwrap();
+    }
+}
+
+/// A manager whose data is on this disk.
+fn on(disk: &Path) -> Managed {
+    let data = disk.join("data");
+    let store = Arc::new(SqliteStore::open(&data).unwrap());
+    let setup = Setup::new("disk");
+    let setup = setup.configure(move |builder| builder.data_folder(data).store(store));
+    Managed::with(setup, settings())
+}
+
+#[track_caller]
+fn expect_no_room<T>(result: &Result<T, Error>, disk: &Path, what: &str) {
+    let error = match result {
+        Ok(_) => panic!("{what}: it succeeded"),
+        Err(Error::Operation(error)) => match &**error {
+            OperationError::RolledBack { cause, .. } => cause.to_string(),
+            other => panic!("{what}: {other}"),
+        },
+        Err(error) => error.to_string(),
+    };
+    let is_store =
+        matches!(result, Err(Error::Store(error)) if matches!(**error, StoreError::Full { .. }));
+    let is_told = is_store || error.contains("No space left");
+    assert!(
+        is_told && error.contains(disk.to_str().unwrap()),
+        "{what}: {error}"
+    );
+}
+
+/// Everything on the disk but the database, which keeps the room that it once had, and logs.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if !name.starts_with("plugins.sqlite") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Leaves room for so many bytes; gives what is to be removed again.
+fn fill(disk: &Path, room: u64) -> PathBuf {
+    let path = disk.join("ballast");
+    let mut ballast = fs::File::create(&path).unwrap();
+    let written = ballast.write_all(&vec![0; 16 << 20]);
+    assert!(written.is_err(), "the disk is too large");
+    let length = ballast.metadata().unwrap().len();
+    ballast.set_len(length.saturating_sub(room)).unwrap();
+    path
+}
+
+/// So many bytes that cannot be packed.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}

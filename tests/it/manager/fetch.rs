@@ -1,0 +1,140 @@
+//! Packages by URL: that they are installed as any other, and that what goes wrong with the server is
+//! told and leaves nothing. What servers can do wrong is in the unit tests of fetching.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::thread::JoinHandle;
+
+use plugin_runner::error::FetchError;
+use plugin_runner::{FetchSettings, UpdateOptions};
+
+use super::*;
+
+/// Serves one answer, once; then its thread ends.
+fn serve(answer: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
+            head.push(byte[0]);
+        }
+        // It may have seen enough.
+        let _ = stream.write_all(&answer);
+    });
+    (address, thread)
+}
+
+/// Whether it is the right error.
+type Judge = fn(&FetchError) -> bool;
+
+fn ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// A manager that may fetch from this server.
+fn allowing(address: SocketAddr) -> Managed {
+    let fetch = FetchSettings::default()
+        .with_timeout(PATIENCE)
+        .with_allowed_hosts([address.to_string()]);
+    Managed::with(Setup::new("fetch"), settings().with_fetch(fetch))
+}
+
+#[test]
+fn a_package_is_installed_and_updated_from_a_url() {
+    let makes = Managed::new("makes");
+    for version in ["1", "2"] {
+        let package = makes.package(version, &[]);
+        let (address, served) = serve(ok(&package));
+        let managed = allowing(address);
+        let source = PackageSource::url(format!("http://{address}/fire-bot.zip?key=secret"));
+        let id = if version == "1" {
+            managed.install(source).unwrap().id()
+        } else {
+            let id = managed.installed(managed.package("1", &[]));
+            let options = UpdateOptions::default();
+            let updated = managed.update_package(id, source, &options).unwrap();
+            assert_eq!(updated.installation.id(), id);
+            id
+        };
+        served.join().unwrap();
+        let mut fetched = Vec::new();
+        let mut reader = managed.manager.package(id).unwrap().reader();
+        reader.read_to_end(&mut fetched).unwrap();
+        assert_eq!(fetched, package);
+        managed.activate(id, PATIENCE).unwrap();
+        assert_eq!(managed.answering_version(id), version);
+        managed.expect_nothing_left_over();
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_server_is_told_and_leaves_nothing() {
+    let package = Managed::new("makes").package("1", &[]);
+    let mut short = ok(&package);
+    short.truncate(short.len() - 1);
+    let rows: [(&str, Vec<u8>, Judge); 4] = [
+        (
+            "not found",
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            |error| matches!(error, FetchError::Status { status: 404, .. }),
+        ),
+        ("cut off", short, |error| {
+            matches!(
+                error,
+                FetchError::EndedEarly { .. } | FetchError::Broken { .. }
+            )
+        }),
+        (
+            "into the cloud's metadata",
+            b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/latest\r\n\r\n".to_vec(),
+            |error| matches!(error, FetchError::PrivateAddress { .. }),
+        ),
+        ("more than allowed", ok(&vec![0; 2 << 20]), |error| {
+            matches!(error, FetchError::TooLarge { .. })
+        }),
+    ];
+    for (what, answer, is_right) in rows {
+        let (address, served) = serve(answer);
+        let fetch = FetchSettings::default()
+            .with_timeout(PATIENCE)
+            .with_allowed_hosts([address.to_string()]);
+        let limits = plugin_runner::package::PackageLimits::default().with_archive_size(1 << 20);
+        let setup = Setup::new("fetch").configure(|builder| builder.package_limits(limits));
+        let managed = Managed::with(setup, settings().with_fetch(fetch));
+        let source = PackageSource::url(format!("http://{address}/?key=secret"));
+        let error = managed.install(source).unwrap_err();
+        served.join().unwrap();
+        let text = error.to_string();
+        assert!(!text.contains("secret"), "{what}: {text}");
+        match error {
+            Error::Fetch(error) => assert!(is_right(&error), "{what}: {error:?}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        managed.expect_nothing_at_all();
+    }
+}
+
+#[test]
+fn a_private_address_is_refused_unless_it_is_allowed() {
+    let managed = Managed::new("private");
+    for url in [
+        "http://127.0.0.1:1/",
+        "http://localhost:1/",
+        "http://[::1]:1/",
+        "http://10.0.0.1/",
+    ] {
+        let error = managed.install(PackageSource::url(url)).unwrap_err();
+        let Error::Fetch(error) = error else {
+            panic!("{url}: {error:?}");
+        };
+        assert!(
+            matches!(*error, FetchError::PrivateAddress { .. }),
+            "{url}: {error:?}"
+        );
+    }
+    managed.expect_nothing_at_all();
+}
