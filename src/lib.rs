@@ -48,7 +48,7 @@ pub use keeper::{Guarantees, Keeper};
 pub use listener::{HandshakeCounters, Listener};
 pub use manager::{
     BootReport, ConfigureMode, Installation, InstalledExternal, Manager, ManagerSettings,
-    PackageSource, Remainder, Removed, Status, Update, UpdateOptions,
+    PackageSource, Remainder, Removed, Status, Update, UpdateOptions, WeakManager,
 };
 pub use process::{ExitReason, ProcessLimits};
 pub use reaper::policy::RestartPolicy;

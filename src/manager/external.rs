@@ -29,7 +29,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// Nothing is left of it then.
+    /// Nothing is left of it then, unless the store fails once more in undoing it, which is logged.
     /// - [`Error::Manifest`] with all that is wrong with it.
     /// - [`Error::Operation`]: the limit on installations.
     /// - [`Error::Token`]: the system gives no random bytes.
@@ -44,7 +44,9 @@ impl Manager {
         let _operation = shared.begin(id, "install_external")?;
         shared.store().put(record.clone())?;
         if let Err(error) = shared.host.load(id) {
-            shared.store().delete(id)?;
+            if let Err(left) = shared.store().delete(id) {
+                log::error!("plugin {id}: not installed, but its record is there: {left}");
+            }
             return Err(error);
         }
         log::info!("plugin {}: installed as {id}", record.manifest.id);

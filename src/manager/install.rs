@@ -65,7 +65,8 @@ impl Manager {
         Ok(shared.view(record))
     }
 
-    /// The package that a plugin was installed from, byte for byte.
+    /// The package that a plugin was installed from, byte for byte as it was stored. Of what the disk may
+    /// have made of it since only the number of bytes is looked at.
     ///
     /// # Blocking
     /// For the store's own I/O.

@@ -86,6 +86,11 @@ impl Shared {
         // What an operation before could not tidy up is to be done before this one changes what it is about.
         for (earlier, _) in notes(&folder).filter(|(_, name)| name.starts_with(&id.to_string())) {
             self.clean_up_after(&earlier)?;
+            if earlier.exists() {
+                let text = format!("tidy up what {} speaks of", earlier.display());
+                let source = std::io::Error::other("it could not be removed; the log says why");
+                return Err(Error::io(text, source));
+            }
         }
         let path = folder.join(format!("{id}.{}", undertaking.name()));
         let write = || {

@@ -67,7 +67,8 @@ use admission::Admission;
 use operations::{Operation, Operations};
 
 /// Installs plugins and keeps them: the layer between an embedder, or an administrator, and a host.
-/// Cloning gives another handle to the same one. It keeps its host from being dropped.
+/// Cloning gives another handle to the same one. It keeps its host from being dropped, and for a moment
+/// longer while a plugin is being told its configuration again.
 ///
 /// Operations on one installation come one after the other, those on different ones do not wait for
 /// each other. Of an operation that failed, or that a crash cut short, nothing is left; one that was
@@ -96,6 +97,27 @@ use operations::{Operation, Operations};
 #[derive(Clone)]
 pub struct Manager {
     shared: Arc<Shared>,
+}
+
+/// A handle that does not keep the manager, and with it the host, from being dropped: for handlers and
+/// services that belong to that host. See [`WeakHost`](crate::WeakHost).
+#[derive(Clone)]
+pub struct WeakManager {
+    shared: Weak<Shared>,
+}
+
+impl WeakManager {
+    /// The manager, unless its last handle has been dropped.
+    pub fn upgrade(&self) -> Option<Manager> {
+        let shared = self.shared.upgrade()?;
+        Some(Manager { shared })
+    }
+}
+
+impl fmt::Debug for WeakManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakManager").finish_non_exhaustive()
+    }
 }
 
 struct Shared {
@@ -160,6 +182,13 @@ impl Manager {
     /// The host whose plugins these are.
     pub fn host(&self) -> &Host {
         &self.shared.host
+    }
+
+    /// A handle that does not keep the manager alive.
+    pub fn downgrade(&self) -> WeakManager {
+        WeakManager {
+            shared: Arc::downgrade(&self.shared),
+        }
     }
 
     /// The settings.

@@ -83,7 +83,8 @@ pub struct Update {
 impl Manager {
     /// Puts another version of a package in the place of the one that is installed. If the plugin is
     /// loaded and wanted active, its process is stopped and one of the new version started; if that does
-    /// not become active, the version before is put back. Calls in flight fail with
+    /// not become active, the version before is put back. (One that becomes active and fails after that
+    /// has come up: it is started again as any other.) Calls in flight fail with
     /// [`Disconnect::ByHost`](crate::error::Disconnect::ByHost), code 1012, `package updated`.
     ///
     /// Files that the plugin wrote beside its program, and that the new package does not bring itself,
