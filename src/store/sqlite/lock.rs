@@ -1,7 +1,7 @@
 //! `OwnerLock`: that one store at a time has the folder, and who.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -85,12 +85,12 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Who has written itself into the file.
-fn owner(mut file: &File) -> Option<u32> {
-    let mut text = String::new();
-    let limited = &mut file.by_ref().take(DIGITS as u64 + 1);
-    limited.read_to_string(&mut text).ok()?;
-    text.trim_end().parse().ok()
+/// Who has written itself into the file. Asked again and again while a lock is waited for, so it always
+/// reads from the start.
+fn owner(file: &File) -> Option<u32> {
+    let mut line = [0; DIGITS];
+    file.read_exact_at(&mut line, 0).ok()?;
+    std::str::from_utf8(&line).ok()?.parse().ok()
 }
 
 fn is_alive(process: u32) -> bool {

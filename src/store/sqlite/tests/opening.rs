@@ -84,6 +84,32 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
+fn a_lock_that_outlives_its_owner_is_waited_for_and_the_owner_still_told() {
+    let folder = TestFolder::new();
+    drop(folder.open());
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    // As a child has it that the owner was just starting.
+    let held = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(folder.path().join("owner.lock"))
+        .unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    fs::write(
+        folder.path().join("owner.lock"),
+        format!("{:010}\n", dead.id()),
+    )
+    .unwrap();
+    let StoreError::InUse { owner, .. } = folder.refused() else {
+        panic!("another error");
+    };
+    assert_eq!(owner, Some(dead.id()), "it is told after each attempt");
+    drop(held);
+    drop(folder.open());
+}
+
+#[test]
 fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     let folder = TestFolder::new();
     let known = record("known").with_variable("A", "1");
