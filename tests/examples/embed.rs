@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use plugin_runner::protocol::method::{Empty, Ping};
 use plugin_runner::store::SqliteStore;
-use plugin_runner::{Host, Manager, PackageSource};
+use plugin_runner::{Host, Manager, PackageSource, ReportedState};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -21,14 +21,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let manager = Manager::new(host.clone())?;
 
     let up = manager.boot(Duration::from_secs(300))?;
-    println!("up again: {}, failed: {:?}", up.active.len(), up.failed);
+    println!("up again: {}, failed: {}", up.active.len(), up.failed.len());
     if let Some(package) = arguments.next() {
         let plugin = manager.install(PackageSource::file(package))?;
         manager.activate(plugin.id(), Duration::from_secs(300))?;
     }
-    for session in host.sessions() {
-        let pong = session.call::<Ping>(&Empty {}, Duration::from_secs(10))?;
-        println!("{} says {:?}", session.manifest().name, pong.status);
+    for plugin in manager.list()? {
+        println!("{} is {}", plugin.record.manifest.name, plugin.status.state);
+        if plugin.status.state == ReportedState::Active {
+            let session = host.load(plugin.id())?;
+            let pong = session.call::<Ping>(&Empty {}, Duration::from_secs(10))?;
+            println!("and says {:?}", pong.status);
+        }
     }
 
     let report = host.shutdown(Duration::from_secs(10));

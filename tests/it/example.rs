@@ -47,14 +47,14 @@ fn what_the_example_was_given_is_there_when_it_runs_again() {
     zip.write_all(manifest.to_string().as_bytes()).unwrap();
     fs::write(&package, zip.finish().unwrap().into_inner()).unwrap();
 
-    let said = "Kept says Some(\"healthy\")\neverything has ended: true\n";
+    let said = "Kept is active\nand says Some(\"healthy\")\neverything has ended: true\n";
     assert_eq!(
         run(&[&data, &package]),
-        format!("up again: 0, failed: []\n{said}")
+        format!("up again: 0, failed: 0\n{said}")
     );
     // The package itself is not needed any more.
     fs::remove_file(&package).unwrap();
     for _ in 0..2 {
-        assert_eq!(run(&[&data]), format!("up again: 1, failed: []\n{said}"));
+        assert_eq!(run(&[&data]), format!("up again: 1, failed: 0\n{said}"));
     }
 }
