@@ -21,6 +21,7 @@ mod id;
 pub mod keeper;
 mod listener;
 mod manager;
+mod owner_lock;
 pub mod package;
 pub mod plugin_log;
 mod poll;

@@ -37,7 +37,7 @@ mod update;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -58,6 +58,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::fetch::Fetcher;
 use crate::host::Host;
 use crate::id::InstallationId;
+use crate::owner_lock::OwnerLock;
 use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
 use crate::session::management::Settles;
@@ -65,6 +66,9 @@ use crate::state::PluginMode;
 use crate::store::{Record, Store};
 use admission::Admission;
 use operations::{Operation, Operations};
+
+/// What is locked by the one manager of a data folder.
+const LOCK: &str = "manager.lock";
 
 /// Installs plugins and keeps them: the layer between an embedder, or an administrator, and a host.
 /// Cloning gives another handle to the same one. It keeps its host from being dropped, and for a moment
@@ -121,6 +125,8 @@ impl fmt::Debug for WeakManager {
 }
 
 struct Shared {
+    /// Whoever cleans up after crashes must be the only one at work.
+    _owner: OwnerLock,
     host: Host,
     settings: ManagerSettings,
     operations: Operations,
@@ -145,6 +151,9 @@ impl Manager {
     ///
     /// # Errors
     /// - [`Error::Unsupported`] when the host has a manager already.
+    /// - [`Error::Store`] with [`StoreError::InUse`]: the data folder has a manager already, of another
+    ///   host.
+    /// - [`Error::Io`]: the data folder cannot be made, or not be locked.
     /// - The store's.
     ///
     /// What cannot be cleaned up is logged, and tried again by the next manager.
@@ -160,9 +169,12 @@ impl Manager {
         settings.validate()?;
         #[cfg(feature = "fetch")]
         let fetcher = Fetcher::new(settings.fetch.clone(), host.threads().clone())?;
-        host.shared().context.settler.take()?;
+        let context = host.shared().context.clone();
+        context.settler.take()?;
+        let owner = take_folder(&context.data).inspect_err(|_| context.settler.leave())?;
         // From here on dropping it makes room for another one.
         let shared = Arc::new(Shared {
+            _owner: owner,
             host,
             settings,
             operations: Operations::default(),
@@ -339,6 +351,15 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.context().settler.leave();
     }
+}
+
+/// Makes the data folder, and makes it this manager's own.
+fn take_folder(data: &Path) -> Result<OwnerLock> {
+    let path = data.join(LOCK);
+    let failed =
+        |action: &'static str, error| Error::io(format!("{action} {}", path.display()), error);
+    std::fs::create_dir_all(data).map_err(|error| failed("make the folder of", error))?;
+    OwnerLock::take(&path, &failed)
 }
 
 /// Hears of plugins that are to be told their configuration again.

@@ -124,6 +124,7 @@ fn check_files(folder: &Path, model: &Model, records: &[Record], what: &str) {
                 | "plugins.sqlite-wal"
                 | "plugins.sqlite-shm"
                 | "owner.lock"
+                | "manager.lock"
                 | "archives"
                 | "operations"
                 | "incoming"

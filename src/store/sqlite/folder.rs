@@ -129,24 +129,6 @@ pub(super) fn new_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A file for reading and writing, made if it is not there, that only its owner may use.
-///
-/// # Errors
-/// What the system says.
-pub(super) fn shared_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(PRIVATE_FILE)
-        .open(path)?;
-    if file.metadata()?.permissions().mode() & PERMISSIONS != PRIVATE_FILE {
-        file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?;
-    }
-    Ok(file)
-}
-
 /// Removes a file, which need not be there.
 ///
 /// # Errors

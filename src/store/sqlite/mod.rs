@@ -1,6 +1,6 @@
 //! `SqliteStore`: records in an SQLite database, archives in files next to it.
 //!
-//! What lives here: the folder and its lock (`folder`, `lock`), the database and its schema (`database`,
+//! What lives here: the folder and its lock (`folder`), the database and its schema (`database`,
 //! `schema`, `sound`), records as rows (`row`), the files of archives (`archive_files`), and the two ways
 //! in which a store is used (`owner`, `reader`). No threads. The owner's mutex is held over the
 //! database's I/O, since that is what it guards; what reads takes another lock, under which nothing is
@@ -10,7 +10,6 @@ mod archive_files;
 mod database;
 mod failure;
 mod folder;
-mod lock;
 mod owner;
 mod reader;
 mod row;

@@ -10,13 +10,13 @@ use super::archive_files::{self, Unfinished, archive_error};
 use super::database;
 use super::failure;
 use super::folder::Folder;
-use super::lock::OwnerLock;
 use super::row;
 use super::schema::SUPPORTED;
 use super::settings::SqliteSettings;
 use crate::auth::ExternalToken;
 use crate::error::{Result, StoreError};
 use crate::id::InstallationId;
+use crate::owner_lock::OwnerLock;
 use crate::package::{Archive, ArchiveContent};
 use crate::store::index::RecordIndex;
 use crate::store::{Record, StoredArchive};
@@ -44,7 +44,10 @@ struct Held {
 impl Owner {
     /// See [`SqliteStore::open`](super::SqliteStore::open).
     pub(super) fn open(folder: Folder, settings: &SqliteSettings) -> Result<Self> {
-        let lock = OwnerLock::take(&folder)?;
+        let path = folder.lock();
+        let lock = OwnerLock::take(&path, &|action, error| {
+            failure::system(action, &path)(error)
+        })?;
         database::make_if_missing(&folder)?;
         database::inspect(&folder, settings)?;
         let connection = database::open_to_write(&folder, settings)?;

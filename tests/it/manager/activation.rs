@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use plugin_runner::error::{OperationError, Phase};
 use plugin_runner::{
-    ActiveState, Error, InstallationId, Manager, PackageSource, Remainder, ReportedState,
-    UpdateOptions, fault,
+    ActiveState, Error, InstallationId, PackageSource, Remainder, ReportedState, UpdateOptions,
+    fault,
 };
 
 use super::{Managed, operation_error, settings};
@@ -252,22 +252,4 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
         assert!(matches!(error, Error::Unsupported(_)), "{error}");
     }
     managed.expect_nothing_left_over();
-}
-
-#[test]
-fn a_host_has_one_manager_at_a_time_and_a_weak_handle_keeps_none() {
-    let managed = Managed::new("one-manager");
-    let host = (*managed.host).clone();
-    let second = Manager::new(host.clone()).unwrap_err();
-    assert!(matches!(second, Error::Unsupported(_)), "{second}");
-    let weak = managed.downgrade();
-    assert!(weak.upgrade().unwrap().list().unwrap().is_empty());
-    let Managed {
-        manager,
-        host: _kept,
-        ..
-    } = managed;
-    drop(manager);
-    assert!(weak.upgrade().is_none());
-    Manager::new(host).unwrap();
 }

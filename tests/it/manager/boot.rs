@@ -214,9 +214,17 @@ fn a_plugin_is_back_with_the_next_host_on_the_same_folder_and_store() {
     managed.write_own_file(wanted, "own.txt", "kept");
     let stopped = managed.running(managed.package("1", &[]));
     managed.deactivate(stopped, PATIENCE).unwrap();
-    managed.host.shutdown(PATIENCE);
+    let data = managed.data();
+    let Managed {
+        manager,
+        host: before,
+        ..
+    } = managed;
+    before.shutdown(PATIENCE);
+    // It has the folder for as long as it is there.
+    drop(manager);
     let host = Host::builder()
-        .data_folder(managed.data())
+        .data_folder(data)
         .store(store)
         .build()
         .unwrap();

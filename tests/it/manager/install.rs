@@ -443,8 +443,11 @@ fn a_host_has_one_manager_at_a_time() {
     let error = Manager::new((*managed.host).clone()).unwrap_err();
     assert!(matches!(error, Error::Unsupported(_)), "{error}");
     let id = managed.running(managed.package_of("stdio", "1", Transport::Stdio, &[]));
+    let weak = managed.downgrade();
+    assert_eq!(weak.upgrade().unwrap().list().unwrap().len(), 1);
     let Managed { manager, host, .. } = managed;
     drop(manager);
+    assert!(weak.upgrade().is_none());
     // The plugin does not mind.
     let next = Manager::new((*host).clone()).unwrap();
     let found = next.get(id).unwrap();

@@ -215,7 +215,7 @@ impl Managed {
         self.expect_nothing_left_over();
         assert!(self.list().unwrap().is_empty());
         let folders = names(&self.data());
-        let known = ["incoming", "operations"];
+        let known = ["incoming", "operations", "manager.lock"];
         assert!(
             folders.iter().all(|name| known.contains(&&**name)),
             "{folders:?}"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use plugin_runner::error::{Disconnect, Phase};
+use plugin_runner::error::{Disconnect, Phase, StoreError};
 use plugin_runner::{
     Error, Host, Manager, PackageSource, Remainder, ReportedState, UpdateOptions, fault,
 };
@@ -179,8 +179,25 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
     let managed = Managed::new("leftover");
     let id = managed.running(managed.package("1", &[]));
     managed.remove(id, Remainder::Nothing).unwrap();
-    let folder = managed.folder(id);
-    let operations = managed.data().join("operations");
+    let (data, folder, store) = (managed.data(), managed.folder(id), managed.store.clone());
+    let another = || {
+        let next = Host::builder()
+            .data_folder(&data)
+            .store(store.clone())
+            .build()
+            .unwrap();
+        let made = Manager::new(next.clone()).map(drop);
+        next.shutdown(PATIENCE);
+        made
+    };
+    let Err(Error::Store(in_use)) = another() else {
+        panic!("two at once in a folder");
+    };
+    let own = Some(std::process::id());
+    assert!(matches!(*in_use, StoreError::InUse { owner, .. } if owner == own));
+    let Managed { manager, host, .. } = managed;
+    drop(manager);
+    let operations = data.join("operations");
     for (what, goes) in [
         ("remove.all", true),
         ("remove.keep-data", true),
@@ -190,18 +207,12 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
         fs::create_dir_all(folder.join("releases").join("half")).unwrap();
         fs::create_dir_all(folder.join("data")).unwrap();
         fs::write(&note, "").unwrap();
-        let next = Host::builder()
-            .data_folder(managed.data())
-            .store(managed.store.clone())
-            .build()
-            .unwrap();
-        drop(Manager::new(next.clone()).unwrap());
-        next.shutdown(PATIENCE);
+        another().unwrap();
         assert_eq!(!folder.join("releases").exists(), goes, "{what}");
         assert_eq!(folder.join("data").exists(), what != "remove.all");
         assert_eq!(note.exists(), !goes, "what is not understood is left");
     }
     fs::remove_file(operations.join(format!("{id}.remove"))).unwrap();
     fs::remove_dir_all(folder).unwrap();
-    managed.expect_nothing_at_all();
+    Managed::of(host, settings()).expect_nothing_at_all();
 }
