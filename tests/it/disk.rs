@@ -5,8 +5,7 @@
 //! allowed everywhere. So the same test also runs with a limit on the size of files, which always
 //! can be had; both in a process of their own.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,15 +18,12 @@ use serde_json::json;
 
 use crate::support::PATIENCE;
 use crate::support::alone::run_under;
+use crate::support::disk::{self, run_on_a_disk};
 use crate::support::folder::TestFolder;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::output::OutputLine;
 use crate::support::plugin::{call, fixture, manifest, package};
 
-/// Names the mounted disk, in the test's own process.
-const MOUNTED: &str = "TEST_MOUNTED_DISK";
-/// Bytes of the disk.
-const SIZE: usize = 4 * 1024 * 1024;
 /// Left free where something small should still fit.
 const ROOM: u64 = 128 * 1024;
 /// Bytes of a line or file that does not fit any more.
@@ -41,32 +37,14 @@ fn a_full_disk_is_told_counted_and_got_over() {
         "disk::alone::a_disk_fills_and_empties",
     );
 
-    let folder = TestFolder::new("mounted");
-    let mounting = "mount -t tmpfs -o size=4m none \"$TEST_MOUNTED_DISK\"";
-    let own_namespace = |script: &str| {
-        let mut command = Command::new("unshare");
-        command
-            .args(["-Urm", "sh", "-c", script, "sh"])
-            .env(MOUNTED, folder.path());
-        command
-    };
-    match own_namespace(mounting).output() {
-        Ok(output) if output.status.success() => {}
-        other => {
-            eprintln!(
-                "NOT TESTED on a disk that is really full: mounting is not allowed: {other:?}"
-            );
-            return;
-        }
-    }
-    for test in [
-        "a_disk_fills_and_empties",
-        "a_log_cannot_be_rotated_for_a_while",
-        "a_disk_cannot_be_written_for_a_while",
-    ] {
-        let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
-        run_under(&mut command, &format!("disk::alone::{test}"));
-    }
+    run_on_a_disk(
+        4,
+        &[
+            "disk::alone::a_disk_fills_and_empties",
+            "disk::alone::a_log_cannot_be_rotated_for_a_while",
+            "disk::alone::a_disk_cannot_be_written_for_a_while",
+        ],
+    );
 }
 
 #[test]
@@ -162,7 +140,7 @@ mod alone {
     #[test]
     #[ignore = "mounts; run by another test, in a namespace of its own"]
     fn a_log_cannot_be_rotated_for_a_while() {
-        let data = PathBuf::from(std::env::var_os(MOUNTED).unwrap()).join("data");
+        let data = disk::mounted().unwrap().join("data");
         let folder = data.clone();
         let host = Setup::new("rotation")
             .configure(move |builder| {
@@ -177,15 +155,7 @@ mod alone {
             let heard = |said: &OutputLine| (said.text == line).then_some(());
             host.output.wait_for(line, heard);
         };
-        let mount = |program: &str, options: &[&str]| {
-            let mut command = Command::new(program);
-            let status = command.args(options).arg(&logs).status();
-            assert!(status.unwrap().success());
-        };
-        // What is open stays writable; nothing in the folder can be renamed.
-        let source = logs.to_str().unwrap();
-        mount("mount", &["--bind", source]);
-        mount("mount", &["-o", "remount,bind,ro"]);
+        disk::make_read_only(&logs);
         // Each is most of a file.
         let line = |name: &str| name.to_owned() + &" x".repeat(400);
         let before = line("before");
@@ -196,7 +166,7 @@ mod alone {
         }
         assert_eq!(session.counters().log_lines_lost, 2);
         active(&session);
-        mount("umount", &[]);
+        disk::mount("umount", &[], &logs);
         say("after");
         assert_eq!(session.counters().log_lines_lost, 2);
         let text: String = fs::read_dir(&logs)
@@ -212,14 +182,10 @@ mod alone {
     #[test]
     #[ignore = "mounts; run by another test, in a namespace of its own"]
     fn a_disk_cannot_be_written_for_a_while() {
-        let disk = PathBuf::from(std::env::var_os(MOUNTED).unwrap());
+        let disk = disk::mounted().unwrap();
         let remount = |how: &str| {
             let options = format!("remount,{how}");
-            let mount = Command::new("mount")
-                .args(["-o", &options])
-                .arg(&disk)
-                .status();
-            assert!(mount.unwrap().success());
+            disk::mount("mount", &["-o", &options], &disk);
         };
         let data = disk.join("data");
         let host = Setup::new("read-only")
@@ -265,10 +231,10 @@ enum Kind {
 
 impl Disk {
     fn new() -> Self {
-        if let Some(folder) = std::env::var_os(MOUNTED) {
+        if let Some(folder) = disk::mounted() {
             return Self {
                 kind: Kind::Mounted,
-                folder: folder.into(),
+                folder,
                 _own: None,
             };
         }
@@ -283,13 +249,7 @@ impl Disk {
     /// Leaves room for so many bytes.
     fn fill(&self, room: u64) {
         match self.kind {
-            Kind::Mounted => {
-                let mut ballast = File::create(self.ballast()).unwrap();
-                let error = ballast.write_all(&vec![0; SIZE]).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::StorageFull);
-                let length = ballast.metadata().unwrap().len();
-                ballast.set_len(length - room).unwrap();
-            }
+            Kind::Mounted => drop(disk::fill(&self.folder, room)),
             // What is longer cannot grow, and there is nothing that is shorter.
             Kind::Limited => limit(Some(room.max(4096))),
         }
@@ -297,13 +257,9 @@ impl Disk {
 
     fn empty(&self) {
         match self.kind {
-            Kind::Mounted => fs::remove_file(self.ballast()).unwrap(),
+            Kind::Mounted => disk::empty(self.folder.join("ballast")),
             Kind::Limited => limit(None),
         }
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.folder.join("ballast")
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Cursor, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use plugin_runner::error::StoreError;
@@ -14,6 +14,7 @@ use plugin_runner::{Error, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::alone::{Driver, command, run_under};
+use crate::support::disk::{self, run_on_a_disk};
 use crate::support::folder::TestFolder;
 use crate::support::plugin::manifest;
 
@@ -82,29 +83,13 @@ fn a_large_archive_is_never_in_memory() {
 
 #[test]
 fn a_disk_that_is_full_or_read_only_is_told_and_got_over() {
-    let folder = TestFolder::new("small-disk");
-    let mounting = "mount -t tmpfs -o size=4m none \"$TEST_STORE_FOLDER\"";
-    let own_namespace = |script: &str| {
-        let mut command = Command::new("unshare");
-        command
-            .args(["-Urm", "sh", "-c", script, "sh"])
-            .env(FOLDER, folder.path());
-        command
-    };
-    match own_namespace(mounting).output() {
-        Ok(output) if output.status.success() => {}
-        other => {
-            eprintln!("NOT TESTED on a disk of its own: mounting is not allowed: {other:?}");
-            return;
-        }
-    }
-    for test in [
-        "a_disk_is_full_for_a_while",
-        "a_disk_is_read_only_for_a_while",
-    ] {
-        let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
-        run_under(&mut command, &format!("sqlite_store::alone::{test}"));
-    }
+    run_on_a_disk(
+        4,
+        &[
+            "sqlite_store::alone::a_disk_is_full_for_a_while",
+            "sqlite_store::alone::a_disk_is_read_only_for_a_while",
+        ],
+    );
 }
 
 /// Run by others, in processes of their own.
@@ -183,7 +168,7 @@ mod alone {
     #[test]
     #[ignore = "mounts; run by another test, in a namespace of its own"]
     fn a_disk_is_full_for_a_while() {
-        let disk = folder();
+        let disk = disk::mounted().unwrap();
         let data = disk.join("data");
         let store = SqliteStore::open(&data).unwrap();
         let kept = record();
@@ -197,7 +182,7 @@ mod alone {
 
         // Some of it fits.
         let large = archive(2 << 20);
-        let ballast = fill(&disk, 256 << 10);
+        let ballast = disk::fill(&disk, 256 << 10);
         let error = store_error(store.put_archive(&large));
         assert!(
             matches!(&error, StoreError::Full { path } if path.starts_with(&data)),
@@ -206,7 +191,7 @@ mod alone {
         assert_eq!(files(), 1, "something is left of what did not fit");
         fs::remove_file(&ballast).unwrap();
         // Nothing fits.
-        let ballast = fill(&disk, 0);
+        let ballast = disk::fill(&disk, 0);
         let mut grown = kept.clone();
         grown
             .configuration
@@ -239,7 +224,7 @@ mod alone {
         assert_eq!(files(), 1);
         drop(SqliteStore::open(&other).unwrap());
         // Closing and opening take no room that is not there.
-        let ballast = fill(&disk, 64 << 10);
+        let ballast = disk::fill(&disk, 64 << 10);
         drop(store);
         let opened = SqliteStore::open(&data);
         fs::remove_file(&ballast).unwrap();
@@ -249,7 +234,7 @@ mod alone {
     #[test]
     #[ignore = "mounts; run by another test, in a namespace of its own"]
     fn a_disk_is_read_only_for_a_while() {
-        let disk = folder();
+        let disk = disk::mounted().unwrap();
         let data = disk.join("data");
         let kept = record();
         let known = archive(1_000);
@@ -259,9 +244,7 @@ mod alone {
         drop(store);
         let remount = |how: &str| {
             let options = format!("remount,{how}");
-            let mut mount = Command::new("mount");
-            let status = mount.args(["-o", &options]).arg(&disk).status();
-            assert!(status.unwrap().success());
+            disk::mount("mount", &["-o", &options], &disk);
         };
         remount("ro");
         for folder in [&data, &disk.join("other")] {
@@ -277,19 +260,6 @@ mod alone {
         assert_eq!(store.list().unwrap(), [kept]);
         store.put(record()).unwrap();
     }
-}
-
-/// Leaves room for so many bytes; gives what is to be removed again.
-fn fill(disk: &Path, room: u64) -> PathBuf {
-    let path = disk.join("ballast");
-    let mut ballast = fs::File::create(&path).unwrap();
-    assert!(
-        ballast.write_all(&vec![0; 8 << 20]).is_err(),
-        "the disk is too large"
-    );
-    let length = ballast.metadata().unwrap().len();
-    ballast.set_len(length - room).unwrap();
-    path
 }
 
 /// The most memory that the process has had, in bytes; from now on that is counted anew.

@@ -3,9 +3,7 @@
 //! the test's own, which is not allowed everywhere.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use plugin_runner::error::{OperationError, StoreError};
@@ -13,39 +11,20 @@ use plugin_runner::store::SqliteStore;
 use plugin_runner::{ConfigureMode, Remainder, UpdateOptions};
 
 use super::*;
-use crate::support::alone::run_under;
-use crate::support::folder::TestFolder;
+use crate::support::disk::{self, run_on_a_disk};
 
-/// Names the disk, in the test's own process.
-const DISK: &str = "TEST_MANAGER_DISK";
 /// More than there is room for, and not to be packed.
 const LARGE: usize = 3 << 20;
 
 #[test]
 fn a_disk_that_is_full_or_read_only_is_told_and_got_over() {
-    let folder = TestFolder::new("manager-disk");
-    let mounting = "mount -t tmpfs -o size=6m none \"$TEST_MANAGER_DISK\"";
-    let own_namespace = |script: &str| {
-        let mut command = Command::new("unshare");
-        command
-            .args(["-Urm", "sh", "-c", script, "sh"])
-            .env(DISK, folder.path());
-        command
-    };
-    match own_namespace(mounting).output() {
-        Ok(output) if output.status.success() => {}
-        other => {
-            eprintln!("NOT TESTED on a disk of its own: mounting is not allowed: {other:?}");
-            return;
-        }
-    }
-    for test in [
-        "a_disk_is_full_for_a_while",
-        "a_disk_is_read_only_for_a_while",
-    ] {
-        let mut command = own_namespace(&format!("{mounting} && exec \"$@\""));
-        run_under(&mut command, &format!("manager::disk::alone::{test}"));
-    }
+    run_on_a_disk(
+        6,
+        &[
+            "manager::disk::alone::a_disk_is_full_for_a_while",
+            "manager::disk::alone::a_disk_is_read_only_for_a_while",
+        ],
+    );
 }
 
 /// Run by others, in processes of their own.
@@ -55,7 +34,7 @@ mod alone {
     #[test]
     #[ignore = "fills the disk; run by another test, in a namespace of its own"]
     fn a_disk_is_full_for_a_while() {
-        let disk = PathBuf::from(std::env::var_os(DISK).unwrap());
+        let disk = disk::mounted().unwrap();
         let managed = on(&disk);
         let id = managed.running(managed.package("1", &[]));
         let configured = object(json!({"room": "a little"}));
@@ -80,28 +59,28 @@ mod alone {
         };
         // Something fits: the package is refused while it is received, unpacked, or stored.
         for room in [4 << 20, 1 << 20, 64 << 10, 0] {
-            let ballast = fill(&disk, room);
             let what = format!("{room} bytes of room");
             for source in [
                 PackageSource::bytes(large("2")),
                 PackageSource::reader(&*large("2")),
             ] {
+                let ballast = disk::fill(&disk, room);
                 expect_no_room(&managed.install(source), &disk, &what);
-                fs::remove_file(&ballast).unwrap();
+                disk::empty(ballast);
                 expect_as_before(&what);
-                fill(&disk, room);
             }
             let source = PackageSource::bytes(large("2"));
+            let ballast = disk::fill(&disk, room);
             let updated = managed.update_package(id, source, &UpdateOptions::default());
             expect_no_room(&updated, &disk, &what);
-            fs::remove_file(&ballast).unwrap();
+            disk::empty(ballast);
             expect_as_before(&what);
         }
         // Nothing fits, into the database either.
-        let ballast = fill(&disk, 0);
+        let ballast = disk::fill(&disk, 0);
         let grown = object(json!({"room": "x".repeat(1 << 20)}));
         expect_no_room(&configure(grown.clone()), &disk, "configure");
-        fs::remove_file(&ballast).unwrap();
+        disk::empty(ballast);
         expect_as_before("configure");
 
         configure(grown).unwrap();
@@ -111,9 +90,9 @@ mod alone {
             .unwrap();
         assert_eq!(managed.answering_version(id), "2");
         // What frees the room needs none.
-        let ballast = fill(&disk, 0);
+        let ballast = disk::fill(&disk, 0);
         let removed = managed.remove(id, Remainder::Nothing);
-        fs::remove_file(&ballast).unwrap();
+        disk::empty(ballast);
         if removed.is_err() {
             expect_no_room(&removed, &disk, "remove");
             managed.remove(id, Remainder::Nothing).unwrap();
@@ -124,17 +103,10 @@ mod alone {
     #[test]
     #[ignore = "mounts; run by another test, in a namespace of its own"]
     fn a_disk_is_read_only_for_a_while() {
-        let disk = PathBuf::from(std::env::var_os(DISK).unwrap());
+        let disk = disk::mounted().unwrap();
         let managed = on(&disk);
         let id = managed.running(managed.package("1", &[]));
-        let mount = |program: &str, options: &[&str]| {
-            let mut command = Command::new(program);
-            let status = command.args(options).arg(disk.join("data")).status();
-            assert!(status.unwrap().success());
-        };
-        // What is open stays writable; nothing can be made or removed.
-        mount("mount", &["--bind", disk.join("data").to_str().unwrap()]);
-        mount("mount", &["-o", "remount,bind,ro"]);
+        disk::make_read_only(&disk.join("data"));
         let package = managed.package("2", &[]);
         let source = || PackageSource::bytes(package.clone());
         let expect = |what: &str, error: Option<Error>| {
@@ -150,7 +122,7 @@ mod alone {
         let updated = managed.update_package(id, source(), &UpdateOptions::default());
         expect("update", updated.err());
         expect("remove", managed.remove(id, Remainder::Nothing).err());
-        mount("umount", &[]);
+        disk::mount("umount", &[], &disk.join("data"));
         let updated = managed.update_package(id, source(), &UpdateOptions::default());
         updated.unwrap();
         assert_eq!(managed.answering_version(id), "2");
@@ -200,17 +172,6 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// Leaves room for so many bytes; gives what is to be removed again.
-fn fill(disk: &Path, room: u64) -> PathBuf {
-    let path = disk.join("ballast");
-    let mut ballast = fs::File::create(&path).unwrap();
-    let written = ballast.write_all(&vec![0; 16 << 20]);
-    assert!(written.is_err(), "the disk is too large");
-    let length = ballast.metadata().unwrap().len();
-    ballast.set_len(length.saturating_sub(room)).unwrap();
-    path
 }
 
 /// So many bytes that cannot be packed.

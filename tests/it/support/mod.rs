@@ -2,6 +2,7 @@
 //! reaches; nothing sleeps.
 
 pub(crate) mod alone;
+pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod folder;
 pub(crate) mod frames;
