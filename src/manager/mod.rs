@@ -125,8 +125,6 @@ impl fmt::Debug for WeakManager {
 }
 
 struct Shared {
-    /// Whoever cleans up after crashes must be the only one at work.
-    _owner: OwnerLock,
     host: Host,
     settings: ManagerSettings,
     operations: Operations,
@@ -140,6 +138,9 @@ struct Shared {
     fetcher: Fetcher,
     /// Why plugins are not loaded that should be.
     failures: Mutex<HashMap<InstallationId, Arc<str>>>,
+    /// Whoever cleans up after crashes must be the only one at work. Last, so that the folder is given up
+    /// after the host has ended, if it ends with this.
+    _owner: OwnerLock,
 }
 
 impl Manager {
@@ -174,7 +175,6 @@ impl Manager {
         let owner = take_folder(&context.data).inspect_err(|_| context.settler.leave())?;
         // From here on dropping it makes room for another one.
         let shared = Arc::new(Shared {
-            _owner: owner,
             host,
             settings,
             operations: Operations::default(),
@@ -184,6 +184,7 @@ impl Manager {
             #[cfg(feature = "fetch")]
             fetcher,
             failures: Mutex::default(),
+            _owner: owner,
         });
         let settler = Settler(Arc::downgrade(&shared));
         shared.context().settler.set(Arc::new(settler));
