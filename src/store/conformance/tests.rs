@@ -2,16 +2,20 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
+use super::threads::WRITERS;
 use super::*;
 use crate::auth::{ExternalCredential, ExternalToken, TokenDigest};
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent, PackageLimits};
 use crate::store::{MemoryStore, PluginKind, Record, Source, StoredArchive};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +52,38 @@ struct Broken {
     tokens: Mutex<HashMap<TokenDigest, InstallationId>>,
     /// What is to be written with the next write.
     late: Mutex<Option<Record>>,
-    writers: AtomicU64,
-    /// A write of another's has been undone.
-    undone: AtomicBool,
+    /// What was there when the writers met last.
+    stale: Mutex<Vec<Record>>,
+    meeting: Meeting,
     reads: AtomicU64,
+}
+
+/// Where all writers of the one check that has more than one wait for each other.
+#[derive(Debug, Default)]
+struct Meeting {
+    /// How many have come, to all meetings together.
+    come: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Meeting {
+    /// Waits until all have come; the last one to come does something before anybody goes.
+    fn meet(&self, last: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut come = self.come.lock();
+        *come += 1;
+        if come.is_multiple_of(WRITERS) {
+            let done = last();
+            self.changed.notify_all();
+            return done;
+        }
+        let all = come.next_multiple_of(WRITERS);
+        let deadline = Instant::now() + PATIENCE;
+        while *come < all {
+            let waited = self.changed.wait_until(&mut come, deadline);
+            assert!(!waited.timed_out(), "the other writers do not come");
+        }
+        Ok(())
+    }
 }
 
 impl Broken {
@@ -61,8 +93,8 @@ impl Broken {
             store: MemoryStore::default(),
             tokens: Mutex::default(),
             late: Mutex::default(),
-            writers: AtomicU64::new(0),
-            undone: AtomicBool::new(false),
+            stale: Mutex::default(),
+            meeting: Meeting::default(),
             reads: AtomicU64::new(0),
         }
     }
@@ -70,7 +102,7 @@ impl Broken {
     /// Lets readers see what is there now, if there are any.
     fn let_read(&self) {
         let before = self.reads.load(Ordering::SeqCst);
-        for _ in 0..1_000 {
+        for _ in 0..20_000 {
             if self.reads.load(Ordering::SeqCst) > before + 4 {
                 return;
             }
@@ -89,7 +121,7 @@ impl Broken {
             Fault::LosesNanoseconds => {
                 let since = record.added_at.duration_since(std::time::UNIX_EPOCH);
                 let seconds = since.map_or(0, |since| since.as_secs());
-                record.added_at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+                record.added_at = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
             }
             Fault::LosesOddPaths => {
                 if let PluginKind::Supervised(Source::Archive(path)) = &mut record.kind {
@@ -156,25 +188,17 @@ impl Store for Broken {
                     return Ok(());
                 }
             }
-            Fault::LosesConcurrentWrites => {
-                let before = self.store.list()?;
-                self.writers.fetch_add(1, Ordering::SeqCst);
-                let is_shared = record.manifest.name == "shared";
+            Fault::LosesConcurrentWrites if record.manifest.name == "shared" => {
                 self.store.put(record)?;
-                // Another one comes, or there is no other any more.
-                let alone = || self.writers.load(Ordering::SeqCst) == 1;
-                let mut patience = if is_shared { 1_000_000 } else { 1 };
-                while alone() && !self.undone.load(Ordering::SeqCst) && patience > 0 {
-                    std::thread::yield_now();
-                    patience -= 1;
-                }
-                // As one that writes back all that it has read before.
-                if self.writers.fetch_sub(1, Ordering::SeqCst) > 1 {
-                    self.undone.store(true, Ordering::SeqCst);
-                    for record in before {
+                // As one that writes back all that it had read before; when all writers have written, and
+                // before any of them looks.
+                self.meeting.meet(|| {
+                    let now = self.store.list()?;
+                    for record in std::mem::replace(&mut *self.stale.lock(), now) {
                         self.store.put(record)?;
                     }
-                }
+                    Ok(())
+                })?;
                 return Ok(());
             }
             _ => {}

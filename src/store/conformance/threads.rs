@@ -13,7 +13,7 @@ use crate::store::Record;
 /// How often the writers write.
 const ROUNDS: u64 = 100;
 const READERS: usize = 3;
-const WRITERS: u64 = 4;
+pub(super) const WRITERS: u64 = 4;
 
 pub(super) const CHECKS: &[Check] = &[
     ("a_reader_sees_whole_records", a_reader_sees_whole_records),
