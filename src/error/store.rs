@@ -53,7 +53,9 @@ pub enum StoreError {
         problem: Arc<str>,
     },
     /// Only this record cannot be read, or not whole.
-    #[error("the record of plugin {id} is damaged: {problem}; update the plugin, or remove it")]
+    #[error(
+        "the record of plugin {id} is damaged: {problem}; update the plugin with its package, an external one with its manifest, or remove it"
+    )]
     DamagedRecord {
         /// The plugin.
         id: InstallationId,

@@ -24,9 +24,7 @@ pub(super) fn system<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Er
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             full(path).into()
         }
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            read_only(path).into()
-        }
+        io::ErrorKind::ReadOnlyFilesystem => read_only(path).into(),
         _ => reading(action, path)(error),
     }
 }

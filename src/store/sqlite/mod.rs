@@ -42,7 +42,8 @@ use crate::package::{Archive, ArchiveContent};
 /// | `owner.lock` | the process id of the owner, and its lock |
 ///
 /// The folder may be the host's data folder. It and what is in it here are for their owner's eyes only
-/// (0700, 0600), whatever the umask.
+/// (0700, 0600), whatever the umask, and also if the folder was there before: use one that is for
+/// nothing else.
 ///
 /// **One process owns the folder**, and in it one store: a second one is refused, with the owner's
 /// process id. A process that dies gives it up, however it dies. Others may read meanwhile

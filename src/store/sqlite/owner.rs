@@ -1,9 +1,10 @@
 //! `Owner`: a store that has its folder to itself, and so may keep in memory what is in it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rusqlite::{Connection, params};
 
 use super::archive_files::{self, Unfinished, archive_error};
@@ -24,6 +25,8 @@ use crate::store::{Record, StoredArchive};
 #[derive(Debug)]
 pub(super) struct Owner {
     folder: Folder,
+    /// The database's file, by device and inode.
+    file: (u64, u64),
     /// What is in the database, as it was committed last. Nothing is waited for under it.
     held: RwLock<Held>,
     /// Under it are written: the database, then the files of archives, then what is held.
@@ -58,7 +61,9 @@ impl Owner {
         if let Err(error) = folder.remove_unfinished() {
             log::warn!("cannot remove {}: {error}", folder.unfinished().display());
         }
+        let file = identity(&folder)?;
         Ok(Self {
+            file,
             folder,
             held: RwLock::new(held),
             connection: Mutex::new(connection),
@@ -95,7 +100,7 @@ impl Owner {
         row::refuse_damaged(record)?;
         let values = row::encode(record)?;
         let kept = row::kept(&values, record.id)?;
-        let connection = self.connection.lock();
+        let connection = self.to_write()?;
         connection
             .execute(&row::upsert(), rusqlite::params_from_iter(&values))
             .map_err(|error| match record.stored_archive() {
@@ -107,7 +112,7 @@ impl Owner {
     }
 
     pub(super) fn delete(&self, id: InstallationId) -> Result<()> {
-        let connection = self.connection.lock();
+        let connection = self.to_write()?;
         connection
             .execute("DELETE FROM installation WHERE id = ?1", [id.to_string()])
             .map_err(self.said("write to"))?;
@@ -124,7 +129,7 @@ impl Owner {
         }
         let mut content = archive.content().reader();
         let (unfinished, size) = Unfinished::copy(&self.folder, sha256, &mut content)?;
-        let connection = self.connection.lock();
+        let connection = self.to_write()?;
         if !is_there && self.has_archive(sha256) {
             return Ok(());
         }
@@ -166,7 +171,7 @@ impl Owner {
         if !archive_files::is_digest(sha256) {
             return Ok(());
         }
-        let connection = self.connection.lock();
+        let connection = self.to_write()?;
         let deleted = connection
             .execute("DELETE FROM archive WHERE sha256 = ?1", [sha256])
             .map_err(|error| {
@@ -200,6 +205,19 @@ impl Owner {
         database::check_integrity(&self.connection.lock(), &self.folder.database())
     }
 
+    /// The database, if what is written to it is found again: whoever removes its file, or puts another
+    /// in its place, leaves us with one that nobody will open any more.
+    fn to_write(&self) -> Result<MutexGuard<'_, Connection>> {
+        let connection = self.connection.lock();
+        if identity(&self.folder).ok() == Some(self.file) {
+            return Ok(connection);
+        }
+        let path = self.folder.database();
+        let problem =
+            "it was removed or replaced while this process had it open; stop the process first";
+        Err(failure::damaged(&path, problem))
+    }
+
     fn has_archive(&self, sha256: &str) -> bool {
         let size = self.held.read().archives.get(sha256).copied();
         size.is_some_and(|size| archive_files::is_there(&self.folder, sha256, size))
@@ -211,9 +229,15 @@ impl Owner {
     }
 
     #[cfg(test)]
-    pub(super) fn connection(&self) -> parking_lot::MutexGuard<'_, Connection> {
+    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock()
     }
+}
+
+fn identity(folder: &Folder) -> Result<(u64, u64)> {
+    let path = folder.database();
+    let file = std::fs::metadata(&path).map_err(failure::reading("read", &path))?;
+    Ok((file.dev(), file.ino()))
 }
 
 fn load(connection: &Connection) -> rusqlite::Result<(Held, usize)> {

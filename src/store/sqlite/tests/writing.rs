@@ -16,6 +16,31 @@ fn limit_pages(store: &SqliteStore, pages: u32) {
 }
 
 #[test]
+fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
+    let folder = TestFolder::new();
+    let store = folder.open();
+    let kept = record("kept");
+    store.put(kept.clone()).unwrap();
+    let (path, aside) = (folder.database(), folder.path().join("aside"));
+    for replaced in [false, true] {
+        fs::rename(&path, &aside).unwrap();
+        if replaced {
+            fs::copy(&aside, &path).unwrap();
+        }
+        for result in [store.put(record("lost")), store.delete(kept.id)] {
+            let error = store_error(result);
+            assert!(
+                matches!(&error, StoreError::Damaged { path: named, .. } if *named == path),
+                "{error:?}"
+            );
+        }
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
+        fs::rename(&aside, &path).unwrap();
+    }
+    store.delete(kept.id).unwrap();
+}
+
+#[test]
 fn a_full_database_keeps_what_it_has_and_goes_on_when_there_is_room() {
     let folder = TestFolder::new();
     let store = folder.open();
