@@ -59,12 +59,15 @@ pub enum OperationError {
     },
     /// The new version did not come up, and the one before is in its place again.
     #[error(
-        "the new version did not come up: {cause}; the one before was put back{}",
+        "the new version did not come up: {cause}{}; the one before was put back{}",
+        .problem.as_deref().map(|problem| format!(" ({problem})")).unwrap_or_default(),
         .restored.as_ref().map(|error| format!(", but did not come up either: {error}")).unwrap_or_default()
     )]
     RolledBack {
         /// Why the new version did not come up.
         cause: Error,
+        /// What went wrong with it last, where that is known, and the last line that it printed.
+        problem: Option<Arc<str>>,
         /// Why the version before is not running again; `None` when all is as before.
         restored: Option<Error>,
         /// From the stop of the version before until now, when it is back or given up.

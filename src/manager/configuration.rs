@@ -62,7 +62,8 @@ impl Manager {
     }
 
     /// Proposes a configuration to the plugin, and stores it if the plugin agrees. Until then, and so
-    /// also for what the plugin asks meanwhile, the one before counts. Gives what is stored.
+    /// also for what the plugin asks meanwhile, the one before counts. Gives what is stored. The plugin has
+    /// to be [active](Self::activate) for that.
     ///
     /// # Blocking
     /// At most [`configure_timeout`](super::ManagerSettings::configure_timeout) for the plugin's answer,

@@ -16,7 +16,8 @@ use crate::store::{PluginKind, Record};
 pub struct InstalledExternal {
     /// The plugin.
     pub installation: Installation,
-    /// What it connects with. Unless
+    /// What it connects with: [`connection_url`](crate::auth::connection_url) makes the URL of it that the
+    /// plugin needs. Unless
     /// [`keep_external_tokens`](super::ManagerSettings::keep_external_tokens) is set this is the only
     /// time that it is to be had.
     pub token: ExternalToken,

@@ -83,6 +83,8 @@ impl Shared {
     pub(super) fn view(&self, record: Record) -> Installation {
         let changed = record.active_state_changed_at;
         let status = match self.host.session(record.id) {
+            // It may wait for a connection that cannot come.
+            Some(_) if record.damage.is_some() => self.unloaded_status(&record),
             Some(session) => {
                 let now = session.snapshot();
                 let since = match now.state {

@@ -7,7 +7,10 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use super::intake::Intake;
 use super::journal::Undertaking;
@@ -68,15 +71,16 @@ impl UpdateOptions {
 pub struct Update {
     /// The plugin as it is now.
     pub installation: Installation,
-    /// Whether it is the package that was installed already. Then nothing was restarted.
+    /// Whether it is the package that was installed already. Then nothing was restarted; but what of it
+    /// was missing on disk is there again, and a plugin that had errored is started once more.
     pub unchanged: bool,
     /// From the stop of the version before until the new one was active; `None` when the plugin was
     /// not wanted active, or not loaded.
     pub gap: Option<Duration>,
     /// What of the plugin's own files, beside its program, was carried over.
     pub carried: CarryOver,
-    /// The folder that the version before ran in, and still is: for what could not be carried over.
-    /// It goes with the next update.
+    /// The folder that the version before ran in, and still is, if it is another one: for what could not
+    /// be carried over. It goes with the next update.
     pub previous: Option<PathBuf>,
 }
 
@@ -232,9 +236,19 @@ impl Changing<'_> {
         if self.record != self.candidate {
             shared.store().put(self.candidate.clone())?;
         }
+        if self.candidate.active_state == ActiveState::Active
+            && let Some(session) = shared.host.session(self.record.id)
+            && session.reported_state() == ReportedState::Errored
+        {
+            // What it lacked may be there now.
+            session.set_active_state(ActiveState::Active)?;
+        }
         Ok(Update {
+            installation: shared.view(self.candidate.clone()),
             unchanged: true,
-            ..self.done(None, CarryOver::default())
+            gap: None,
+            carried: CarryOver::default(),
+            previous: None,
         })
     }
 
@@ -318,7 +332,7 @@ impl Changing<'_> {
         let timeout = timeout.unwrap_or(settings.activate_timeout);
         let given_up = || Error::State {
             state: session.reported_state(),
-            message: Some("it is to be stopped".into()),
+            message: Some("it was to be stopped meanwhile".into()),
         };
         if self.operation.is_given_up() {
             return Err(given_up());
@@ -332,6 +346,9 @@ impl Changing<'_> {
         }
         let started = session.wait_for(ReportedState::Active, timeout);
         self.operation.end_wait();
+        if started.is_err() && self.operation.is_given_up() {
+            return Err(given_up());
+        }
         started
     }
 
@@ -344,6 +361,8 @@ impl Changing<'_> {
         began: Instant,
     ) -> Error {
         let stop = self.shared.context().timeouts.stop;
+        // Looked at before the stop, which clears it.
+        let problem = last_problem(session, &cause);
         let stopped = session.stop_with(stop, close_code::RESTART, REASON);
         session.set_trial(None);
         let restored = match stopped {
@@ -364,6 +383,7 @@ impl Changing<'_> {
         let restored = restored.err();
         let error = OperationError::RolledBack {
             cause,
+            problem,
             restored,
             gap,
         };
@@ -394,7 +414,7 @@ impl Changing<'_> {
     fn done(&self, gap: Option<Duration>, carried: CarryOver) -> Update {
         log::info!(
             "plugin {}: updated to version {:?}",
-            self.record.manifest.id,
+            self.candidate.manifest.id,
             self.candidate.manifest.version
         );
         Update {
@@ -404,6 +424,20 @@ impl Changing<'_> {
             carried,
             previous: self.old.clone().filter(|folder| folder.is_dir()),
         }
+    }
+}
+
+/// What is wrong with the plugin, unless `cause` says that, and the last line that it printed.
+fn last_problem(session: &Session, cause: &Error) -> Option<Arc<str>> {
+    let now = session.snapshot();
+    let cause = cause.to_string();
+    let message = now.message.filter(|message| !cause.contains(&**message));
+    let output = now.details.get("output").and_then(Value::as_array);
+    let line = output.and_then(|lines| lines.last()?.as_str());
+    match (message, line) {
+        (Some(message), Some(line)) => Some(format!("{message}; its last output: {line}").into()),
+        (None, Some(line)) => Some(format!("its last output: {line}").into()),
+        (message, None) => message,
     }
 }
 

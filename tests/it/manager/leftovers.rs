@@ -228,6 +228,9 @@ fn a_new_manifest_lets_an_external_plugin_with_a_damaged_record_connect_again() 
     let id = record.id;
     let damaged = record.with_active_state(ActiveState::Inactive);
     store.damage(damaged, "its wanted state cannot be read");
+    let hidden = managed.get(id).unwrap().status;
+    assert_eq!(hidden.state, ReportedState::Errored, "{hidden:?}");
+    assert!(hidden.message.unwrap().contains("cannot be read"));
     managed.host.unload(id).unwrap();
     let shown = managed.update_manifest(id, manifest("outside")).unwrap();
     assert_eq!(shown.record.damage, None);

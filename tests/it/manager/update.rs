@@ -176,10 +176,12 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
     assert!(matches!(error, Error::Store(_)), "{error}");
     assert!(managed.activate(id, PATIENCE).is_err());
     let update = managed.updated(id, package);
-    assert!(update.unchanged);
+    assert!(update.unchanged && update.previous.is_none());
     assert_eq!(managed.releases(id), [archive]);
     managed.expect_nothing_left_over();
-    managed.activate(id, PATIENCE).unwrap();
+    // It had errored for lack of that, and is tried again.
+    let session = managed.session(id);
+    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
 }
 
 #[test]
@@ -291,6 +293,7 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
             panic!("{error}");
         };
         assert!(restored.is_none() && !gap.is_zero(), "{error}");
+        assert!(error.to_string().contains("its last output: "), "{error}");
         managed.expect_as_before(id, "kept");
     }
     // One that is never there in time.
