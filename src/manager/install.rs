@@ -97,17 +97,8 @@ impl Shared {
     /// Unpacks the archive of a new plugin, and stores it and the record.
     fn place(&self, record: &Record, archive: &Archive, deadline: Deadline) -> Result<()> {
         let id = record.id;
-        let cancel = || deadline.has_passed() || self.context().is_shut_down();
         fault::point(fault::RECEIVED, id);
-        let limits = &self.context().package_limits;
-        package::unpack(
-            archive,
-            &self.folder(id),
-            &record.manifest.command,
-            limits,
-            &cancel,
-        )
-        .map_err(|error| self.too_late(error.into(), &cancel))?;
+        self.unpack(record, archive, deadline, package::unpack)?;
         fault::point(fault::UNPACKED, id);
         // Until a record names it, nobody may take the archive for one that is not needed.
         let _storing = self.storing();

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use rustix::fs::OFlags;
@@ -14,11 +14,16 @@ use crate::deadline::Deadline;
 use crate::error::{Error, OperationError, PackageError, Phase, Result};
 #[cfg(feature = "fetch")]
 use crate::fetch::Wanted;
-use crate::package::{Archive, ArchiveContent, Spool};
+use crate::package::{Archive, ArchiveContent, PackageLimits, Spool};
 use crate::protocol::manifest::Manifest;
+use crate::store::Record;
 
 /// Where packages are while they are being received, below the data folder.
 pub(super) const FOLDER: &str = "incoming";
+
+/// [`package::unpack`](crate::package::unpack), or `unpack_afresh`.
+type Unpack =
+    fn(&Archive, &Path, &str, &PackageLimits, &dyn Fn() -> bool) -> Result<PathBuf, PackageError>;
 
 /// A package that has been received and found good.
 pub(super) struct Intake {
@@ -72,8 +77,25 @@ impl Shared {
         })
     }
 
+    /// Puts an archive on disk as a release of the plugin of this record, in the way that `unpack` does.
+    pub(super) fn unpack(
+        &self,
+        record: &Record,
+        archive: &Archive,
+        deadline: Deadline,
+        unpack: Unpack,
+    ) -> Result<()> {
+        let cancel = || deadline.has_passed() || self.context().is_shut_down();
+        let (root, command) = (self.folder(record.id), &record.manifest.command);
+        let limits = &self.context().package_limits;
+        match unpack(archive, &root, command, limits, &cancel) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.too_late(error.into(), &cancel)),
+        }
+    }
+
     /// What was cancelled because the time was over says so.
-    pub(super) fn too_late(&self, error: Error, cancelled: &dyn Fn() -> bool) -> Error {
+    fn too_late(&self, error: Error, cancelled: &dyn Fn() -> bool) -> Error {
         match error {
             _ if self.context().is_shut_down() => Error::ShutDown,
             Error::Package(package)

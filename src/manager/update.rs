@@ -224,15 +224,7 @@ impl Changing<'_> {
         let shared = self.shared;
         let _storing = shared.storing();
         shared.store().put_archive(&intake.archive)?;
-        let cancel = || deadline.has_passed() || shared.context().is_shut_down();
-        package::unpack(
-            &intake.archive,
-            &shared.folder(self.record.id),
-            &self.candidate.manifest.command,
-            &shared.context().package_limits,
-            &cancel,
-        )
-        .map_err(|error| shared.too_late(error.into(), &cancel))?;
+        shared.unpack(&self.candidate, &intake.archive, deadline, package::unpack)?;
         if self.record != self.candidate {
             shared.store().put(self.candidate.clone())?;
         }
@@ -254,19 +246,12 @@ impl Changing<'_> {
 
     fn run(&self, intake: &Intake, deadline: Deadline) -> Result<Update> {
         let (shared, id) = (self.shared, self.record.id);
-        let cancel = || deadline.has_passed() || shared.context().is_shut_down();
         fault::point(fault::RECEIVED, id);
         // Seen before anything is stopped, as far as it can be.
         self.check_own_files()?;
         // Afresh: what an earlier run of this version left there is not what the plugin has now.
-        package::unpack_afresh(
-            &intake.archive,
-            &shared.folder(id),
-            &self.candidate.manifest.command,
-            &shared.context().package_limits,
-            &cancel,
-        )
-        .map_err(|error| shared.too_late(error.into(), &cancel))?;
+        let afresh = package::unpack_afresh;
+        shared.unpack(&self.candidate, &intake.archive, deadline, afresh)?;
         self.progress.set(Progress::Unpacked);
         fault::point(fault::UNPACKED, id);
         let _storing = shared.storing();
