@@ -1,11 +1,12 @@
 //! From the manifest's `command` to a file that can be executed.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FileType, Mode, OFlags};
 
 use crate::error::{SpawnError, StartError};
 
@@ -74,7 +75,8 @@ fn classify(error: io::Error) -> SpawnError {
     }
 }
 
-/// What a failed spawn means.
+/// What a failed spawn means. Looks at the program, which the plugin may have put something else in the
+/// place of.
 pub(crate) fn spawn_error(
     program: &Path,
     working_directory: &Path,
@@ -105,7 +107,7 @@ fn interpreter(program: &Path) -> Option<String> {
     /// As much of a first line as Linux looks at.
     const LOOKED_AT: u64 = 256;
     let mut start = Vec::new();
-    let file = std::fs::File::open(program).ok()?;
+    let file = open_regular(program).ok()?;
     file.take(LOOKED_AT).read_to_end(&mut start).ok()?;
     let line = start
         .strip_prefix(b"#!")?
@@ -114,6 +116,30 @@ fn interpreter(program: &Path) -> Option<String> {
     let line = String::from_utf8_lossy(line);
     let line = line.trim_start_matches([' ', '\t']);
     Some(line.split([' ', '\t']).next()?.to_owned())
+}
+
+/// Opens a regular file for reading, and nothing else: opening a named pipe waits for a writer, and
+/// opening a device may do anything. Links are followed, since a program may be one.
+#[cfg(target_os = "linux")]
+fn open_regular(path: &Path) -> io::Result<File> {
+    use std::os::fd::AsRawFd as _;
+    // Names the file without opening what it is, so that it cannot be exchanged between the two.
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+}
+
+/// As on Linux, but a device is opened before it is seen to be one.
+#[cfg(not(target_os = "linux"))]
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -191,6 +217,19 @@ mod tests {
             };
             assert_eq!(source.as_str(), word);
         }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_named_pipe_in_the_place_of_the_program_holds_nobody_up() {
+        let path = std::env::temp_dir().join(format!("plugin-runner-pipe-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        assert_eq!(check(&path).unwrap_err().as_str(), "not_a_file");
+        // As if it had come there after that, and what the system tried to execute before.
+        assert_eq!(interpreter(&path), None);
+        let error = spawn_error(&path, Path::new("/"), io::ErrorKind::NotFound.into());
+        assert!(error.is_permanent(), "{error}");
         std::fs::remove_file(&path).unwrap();
     }
 
