@@ -301,8 +301,8 @@ impl Crashing {
         }
         // So is what followed the crash before.
         let since = Instant::now();
-        while is_sweeping() {
-            assert!(since.elapsed() < LONG, "a sweep does not end");
+        while is_looking() {
+            assert!(since.elapsed() < LONG, "a look does not end");
             std::thread::yield_now();
         }
         let (began, began_at) = (Instant::now(), SystemTime::now());
@@ -326,11 +326,11 @@ impl Crashing {
 }
 
 /// Whether what an ended process left is being looked for; where there is no `/proc` it never is.
-fn is_sweeping() -> bool {
+fn is_looking() -> bool {
     let threads = fs::read_dir("/proc/self/task");
     threads.into_iter().flatten().flatten().any(|thread| {
         let name = fs::read_to_string(thread.path().join("comm"));
-        name.is_ok_and(|name| name == "sweep\n")
+        name.is_ok_and(|name| name == "look\n")
     })
 }
 

@@ -11,6 +11,7 @@
 //! | [`EXITED`] | the end of the process has been noticed; its group lives and it is not reaped |
 //! | [`REAPED`] | the process is reaped; what follows is not decided |
 //! | [`SIGNALLING`] | the group is about to be signalled; losing it is a process that cannot be killed |
+//! | [`LOOKING`] | a look for descendants begins; losing it is one that can stop and kill nothing |
 //! | [`RESERVED`] | a newcomer has been let in and has spent its token; it is not attached |
 //! | [`RECEIVED`] | the package of a new plugin is there and good; nothing of it is in place |
 //! | [`UNPACKED`] | a release is in place, and no record names its archive |
@@ -39,6 +40,8 @@ pub const EXITED: &str = "exited";
 pub const REAPED: &str = "reaped";
 /// See the table of the [module](self).
 pub const SIGNALLING: &str = "signalling";
+/// See the table of the [module](self).
+pub const LOOKING: &str = "looking";
 /// See the table of the [module](self).
 pub const RESERVED: &str = "reserved";
 /// See the table of the [module](self).

@@ -20,6 +20,7 @@
 //! }
 //! ```
 
+mod descendants;
 mod disconnect;
 mod fetch;
 mod id;
@@ -36,6 +37,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use descendants::Descendants;
 pub use disconnect::Disconnect;
 pub use fetch::{FetchError, FetchStep};
 pub use id::{IdError, UnknownName};
@@ -96,6 +98,9 @@ pub enum Error {
         /// The time that was given.
         limit: Duration,
     },
+    /// Processes of the plugin that left its process group are still there, and are looked for on and on.
+    #[error("the plugin is not all gone: {0}")]
+    DescendantsLeft(Descendants),
     /// There is no connection, or it ended while the call was in flight. Whether the plugin acted
     /// on a call in flight is unknown; nothing is sent again.
     #[error("not connected: {0}")]
@@ -220,7 +225,7 @@ impl Error {
     /// Whether time ran out.
     pub fn is_timeout(&self) -> bool {
         match self {
-            Self::Timeout { .. } => true,
+            Self::Timeout { .. } | Self::DescendantsLeft(_) => true,
             Self::Fetch(error) => error.is_timeout(),
             _ => false,
         }
@@ -245,6 +250,7 @@ impl Error {
             Self::Fetch(error) => error.is_retryable(),
             Self::Store(error) => matches!(**error, StoreError::Busy { .. }),
             Self::Timeout { .. }
+            | Self::DescendantsLeft(_)
             | Self::TooManyPending { .. }
             | Self::ThreadLimit { .. }
             | Self::AlreadyConnected(_) => true,

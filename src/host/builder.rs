@@ -19,7 +19,7 @@ use crate::listener::LiveHandshakes;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::ProcessLimits;
-use crate::process::descendants::{self, Cookie};
+use crate::process::descendants::{self, Cookie, Looks};
 use crate::protocol::jsonrpc::ResultObject;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
@@ -230,8 +230,10 @@ impl HostBuilder {
     /// Whether descendants of plugins that left their process group are looked for and killed, when
     /// the plugin ends and when the host does. Default true. They are known by a random number in
     /// their environment (`PLUGIN_RUNNER_COOKIE`), which only Linux shows. What escapes all the same:
-    /// a process that was given another environment or wrote over its own, that runs as a user whose
-    /// processes the host may not look at, or that `/proc` does not show.
+    /// a process that was given another environment, wrote over its own or keeps it from being read, that
+    /// runs as a user whose processes the host may not look at, or that `/proc` does not show.
+    ///
+    /// Those that are found and cannot be ended are [`Error::DescendantsLeft`].
     pub fn find_descendants(mut self, yes: bool) -> Self {
         self.find_descendants = yes;
         self
@@ -269,11 +271,12 @@ impl HostBuilder {
             ))),
             RuntimeProvider::None | RuntimeProvider::Sprites => None,
         };
-        let keeper = KeeperStatus::default();
+        let keeper = KeeperStatus::of(&self.keeper);
         let cookie = (self.find_descendants && descendants::ARE_FOUND)
             .then(Cookie::generate)
             .transpose()?;
-        let link = KeeperLink::new(self.keeper, cookie.clone(), threads.clone(), keeper.clone());
+        let looks = cookie.clone().map(Looks::new);
+        let link = KeeperLink::new(self.keeper, cookie, threads.clone(), keeper.clone());
         let context = HostContext {
             data: self.data,
             limits: self.limits,
@@ -283,8 +286,8 @@ impl HostBuilder {
             policy: self.policy,
             log_settings: self.log_settings,
             output_tap: self.output_tap,
-            reaper: Reaper::start(&threads, link, cookie.clone())?,
-            cookie,
+            reaper: Reaper::start(&threads, link, looks.clone())?,
+            looks,
             keeper,
             health: self.health,
             health_monitor: HealthMonitor::new(threads.clone()),

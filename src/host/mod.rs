@@ -143,7 +143,7 @@ impl Host {
     /// plugin.
     pub fn guarantees(&self) -> Guarantees {
         let context = self.context();
-        Guarantees::of(&context.keeper, context.cookie.is_some())
+        Guarantees::of(&context.keeper, context.looks.as_ref())
     }
 
     /// The thread budget.
@@ -216,6 +216,8 @@ impl Host {
     ///
     /// # Errors
     /// - [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
+    /// - [`Error::DescendantsLeft`] when its process is gone and others that have left its process group
+    ///   are not. It is unloaded all the same; they are looked for on and on.
     /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn unload(&self, id: InstallationId) -> Result<()> {
         self.unload_with(id, close_code::NORMAL, "closed")
@@ -227,12 +229,13 @@ impl Host {
             return Ok(());
         };
         let timeout = self.context().timeouts.stop;
-        match session.unload(timeout, code, reason) {
-            Ok(_) => {}
+        let unloaded = match session.unload(timeout, code, reason) {
+            Ok(_) => Ok(()),
             // Another thread was quicker.
             Err(Error::NotLoaded(_)) => return Ok(()),
+            Err(error @ Error::DescendantsLeft(_)) => Err(error),
             Err(error) => return Err(error),
-        }
+        };
         let mut sessions = self.shared().sessions.write();
         // It may have been loaded again meanwhile.
         if sessions
@@ -241,7 +244,7 @@ impl Host {
         {
             sessions.remove(&id);
         }
-        Ok(())
+        unloaded
     }
 
     /// The session of a loaded plugin.

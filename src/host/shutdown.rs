@@ -8,8 +8,9 @@ use crossbeam_channel::Receiver;
 use super::HostShared;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
+use crate::error::Descendants;
 use crate::id::InstallationId;
-use crate::reaper::StopReport;
+use crate::reaper::Stopped;
 use crate::session::{Session, Stopping};
 use crate::state::PluginMode;
 
@@ -29,6 +30,9 @@ pub struct ShutdownReport {
     pub killed: Vec<InstallationId>,
     /// Plugins of which something is left.
     pub unfinished: Vec<InstallationId>,
+    /// What is left of those of them whose own process is gone. It is looked for on and on, until it is
+    /// gone or this process ends; then the keeper goes on.
+    pub descendants: Vec<(InstallationId, Descendants)>,
     /// Threads that had not ended, by name: a handler of the embedder's that goes on, say.
     pub threads: Vec<String>,
     /// How long it took.
@@ -41,17 +45,22 @@ impl ShutdownReport {
         self.unfinished.is_empty() && self.threads.is_empty()
     }
 
-    fn count(&mut self, id: InstallationId, stopped: Option<StopReport>) {
+    fn count(&mut self, session: &Session, stopped: Option<Stopped>) {
+        let id = session.id();
         match stopped {
-            Some(stopped) if stopped.killed => self.killed.push(id),
-            Some(_) => {}
-            None => self.unfinished.push(id),
+            Some(Ok(stopped)) if stopped.killed => self.killed.push(id),
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => {
+                self.unfinished.push(id);
+                let left = session.descendants();
+                self.descendants.extend(left.map(|left| (id, left)));
+            }
         }
     }
 }
 
 /// Plugins, and where the report of each one's end will come.
-type Waits = Vec<(InstallationId, Receiver<StopReport>)>;
+type Waits = Vec<(Session, Receiver<Stopped>)>;
 
 impl HostShared {
     pub(super) fn shut_down(&self, timeout: Duration) -> ShutdownReport {
@@ -85,8 +94,8 @@ impl HostShared {
             report.threads = threads.names();
         }
         // Letting go of a session kills what is left of its plugin, for which there was time.
-        for (id, stopped) in late {
-            report.count(id, stopped.try_recv().ok());
+        for (session, stopped) in late {
+            report.count(&session, stopped.try_recv().ok());
         }
         self.stopping.lock().clone_from(&report.unfinished);
         report.took = began.elapsed();
@@ -112,7 +121,7 @@ impl HostShared {
         let (mut waits, mut closes) = (Vec::new(), Vec::new());
         for session in supervised.into_iter().chain(external) {
             match session.request_stop(timeout, close_code::RESTART, CLOSE_REASON) {
-                Ok(Stopping::Process(stopped)) => waits.push((session.id(), stopped)),
+                Ok(Stopping::Process(stopped)) => waits.push((session.clone(), stopped)),
                 Ok(Stopping::Connection(Some(connection))) => {
                     let begun = connection.begin_close(close_code::RESTART, CLOSE_REASON);
                     closes.push((connection, begun));
@@ -134,13 +143,13 @@ impl HostShared {
             connection.close(close_code::RESTART, CLOSE_REASON, until);
         }
         let mut late = Vec::new();
-        for (id, stopped) in waits {
+        for (session, stopped) in waits {
             match stopped.recv_deadline(deadline.instant()) {
-                Ok(stopped) => report.count(id, Some(stopped)),
-                Err(_) => late.push((id, stopped)),
+                Ok(stopped) => report.count(&session, Some(stopped)),
+                Err(_) => late.push((session, stopped)),
             }
         }
-        *self.stopping.lock() = late.iter().map(|(id, _)| *id).collect();
+        *self.stopping.lock() = late.iter().map(|(session, _)| session.id()).collect();
         for session in sessions {
             session.discard();
         }

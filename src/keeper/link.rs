@@ -1,5 +1,11 @@
-//! The host's end of the keeper: starts it, tells it which groups live, and starts another when it
-//! dies. Used by the reaper's thread alone; nothing here blocks but the orderly end, which is bounded.
+//! The host's end of the keeper: starts it, tells it which groups live, and replaces it when it has
+//! ended or was stopped.
+//!
+//! Two locks, in this order. `current` is held while a keeper is started or replaced, which takes the
+//! file system and a process; the reaper never waits for it. `told` is held for an instant, to tell the
+//! keeper something: what it is told goes to a pipe that takes it at once or not at all.
+//!
+//! A thread waits for the keeper to end or to be stopped, and sleeps otherwise.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -9,16 +15,19 @@ use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
+use super::child::{Changed, Handle};
 use super::{Keeper, KeeperStatus};
 use crate::deadline::Deadline;
 use crate::poll;
 use crate::process::descendants::{self, Cookie};
-use crate::process::{ExitWatch, resolve};
+use crate::process::resolve;
 use crate::thread::Threads;
 
 const SCRIPT: &str = include_str!("keeper.sh");
@@ -27,26 +36,41 @@ const SCRIPT: &str = include_str!("keeper.sh");
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// So many short lives in a row, and the host goes on without.
 const SHORT_LIVES: u32 = 5;
-/// A keeper that takes not one byte for so long is replaced.
-const STUCK_LIMIT: Duration = Duration::from_secs(2);
+/// How long a new keeper may take to read what does not fit into its pipe.
+const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// How long a keeper may take to end when it was told to.
 const END_LIMIT: Duration = Duration::from_millis(200);
 /// After a keeper that could not be had, the next is not tried for so long; then the next plugin that
 /// is started brings it.
 const RETRY_WAIT: Duration = Duration::from_secs(10);
-/// Where the tool that makes a session is looked for: not in all of `PATH`, whose folders may be on a
-/// disk that does not answer.
+/// Where the tool that makes a session is looked for: not in all of `PATH`, whose directories may be on
+/// a disk that does not answer.
 const TOOLS: &str = "/usr/bin:/bin:/usr/local/bin";
+/// What a pipe holds on Linux unless told otherwise: thousands of lines.
+const PIPE_SIZE: usize = 64 * 1024;
+const WATCHER_STACK: usize = 256 * 1024;
 
+/// Cloning gives another handle to the same.
+#[derive(Clone)]
 pub(crate) struct KeeperLink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     keeper: Keeper,
     /// `None` when descendants are not looked for.
     cookie: Option<Cookie>,
     threads: Threads,
     status: KeeperStatus,
-    /// The groups that live, to be told to a keeper that is started later.
-    groups: BTreeSet<u32>,
+    current: Mutex<Current>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Current {
     running: Option<Running>,
+    /// The thread that waits for it lives.
+    is_watched: bool,
     /// Short lives in a row.
     short_lives: u32,
     /// When another is tried after one that could not be had.
@@ -55,18 +79,26 @@ pub(crate) struct KeeperLink {
 
 struct Running {
     child: Child,
-    pipe: Pipe,
-    watch: ExitWatch,
+    handle: Arc<Handle>,
     since: Instant,
+}
+
+#[derive(Default)]
+struct Told {
+    /// The groups that live, to be told to a keeper that is started later.
+    groups: BTreeSet<u32>,
+    pipe: Option<Pipe>,
+    /// The host ends in order: no keeper is started any more.
+    is_over: bool,
 }
 
 /// The way to a keeper's standard input.
 struct Pipe {
-    input: io::PipeWriter,
-    /// Lines, or the rest of one, for which the pipe had no room.
+    input: Arc<io::PipeWriter>,
+    /// What a keeper that is just being started could not be told at once.
     unsent: Vec<u8>,
-    /// When it is given up unless it takes something before.
-    stuck_at: Option<Instant>,
+    /// `None` while it is being started.
+    keeper: Option<Arc<Handle>>,
 }
 
 impl KeeperLink {
@@ -79,109 +111,183 @@ impl KeeperLink {
         if keeper == Keeper::None {
             status.set_problem("the keeper is switched off".to_owned());
         }
-        Self {
+        let shared = Shared {
             keeper,
             cookie,
             threads,
             status,
-            groups: BTreeSet::new(),
-            running: None,
-            short_lives: 0,
-            retry_at: None,
+            current: Mutex::default(),
+            told: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
 
     /// Starts the keeper, if there is to be one and it does not run: before a process is spawned, so
-    /// that none lives for a moment without it.
-    pub(crate) fn ensure_started(&mut self) {
-        let too_early = self.retry_at.is_some_and(|at| Instant::now() < at);
-        if self.running.is_some() || self.keeper == Keeper::None || too_early {
+    /// that none lives for a moment without it. Waits for the file system.
+    pub(crate) fn ensure_started(&self) {
+        let shared = &self.shared;
+        if shared.keeper == Keeper::None {
             return;
         }
-        match self.start() {
-            Ok(running) => {
-                self.retry_at = None;
-                self.status.clear_problem();
-                log::debug!("keeper started, process {}", running.child.id());
-                self.running = Some(running);
+        let mut current = shared.current.lock();
+        match &current.running {
+            Some(running) => {
+                if let Some(changed) = running.handle.has_changed() {
+                    shared.replace(&mut current, changed);
+                }
             }
-            Err(error) => self.do_without(&format!("the keeper could not be started: {error}")),
+            None => {
+                if current.retry_at.is_none_or(|at| at <= Instant::now()) {
+                    shared.start_or_do_without(&mut current);
+                }
+            }
+        }
+        if current.running.is_some() && !current.is_watched {
+            let watcher = shared.clone();
+            let watch = move || watcher.watch();
+            let started = shared.threads.spawn("keeper", WATCHER_STACK, watch);
+            current.is_watched = started.is_ok();
+            if let Err(error) = started {
+                warn(&format!("the keeper is not watched: {error}"));
+            }
         }
     }
 
     /// A group has come to life.
-    pub(crate) fn watch_group(&mut self, group: u32) {
-        // Told once: a keeper that is started now hears of those that were there before.
-        self.ensure_started();
-        self.groups.insert(group);
-        self.tell(&format!("+ {group}\n"));
+    pub(crate) fn watch_group(&self, group: u32) {
+        let mut told = self.shared.told.lock();
+        told.groups.insert(group);
+        told.tell(&format!("+ {group}\n"));
     }
 
-    /// A group has been killed; call before its leader is reaped.
-    pub(crate) fn forget_group(&mut self, group: u32) {
-        if self.groups.remove(&group) {
-            self.tell(&format!("- {group}\n"));
+    /// A group has been killed; call before its leader is reaped. Never blocks.
+    pub(crate) fn forget_group(&self, group: u32) {
+        let mut told = self.shared.told.lock();
+        if told.groups.remove(&group) {
+            told.tell(&format!("- {group}\n"));
         }
     }
 
-    /// The pipe to the keeper, when it is full and there is more to be told.
-    pub(crate) fn full_pipe(&self) -> Option<&io::PipeWriter> {
-        let pipe = &self.running.as_ref()?.pipe;
-        (!pipe.unsent.is_empty()).then_some(&pipe.input)
-    }
-
-    /// When [`attend`](Self::attend) has something to do though nothing happened.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.running.as_ref()?.pipe.stuck_at
-    }
-
-    /// Goes on telling, and looks at the clock.
-    pub(crate) fn attend(&mut self, now: Instant) {
-        let Some(running) = &mut self.running else {
+    /// Ends the keeper in order, for at most half a second. If nothing is left for it to do, it does
+    /// nothing; else it kills what is.
+    pub(crate) fn end(&self) {
+        let nothing_lives = {
+            let mut told = self.shared.told.lock();
+            told.is_over = true;
+            let nothing_lives = told.groups.is_empty();
+            if nothing_lives {
+                told.tell("end\n");
+            }
+            // The end of its input; and what it is told from now on goes nowhere.
+            told.pipe = None;
+            nothing_lives
+        };
+        let Some(mut current) = self.shared.current.try_lock_for(END_LIMIT) else {
+            log::warn!("a keeper is being started while the host ends; it ends by itself");
             return;
         };
-        running.pipe.flush();
-        if running.pipe.stuck_at.take_if(|at| *at <= now).is_some() {
-            log::warn!("keeper takes no more lines, killing it");
-            // Its end is noticed as any other, and brings another.
+        let Some(mut running) = current.running.take() else {
+            return;
+        };
+        if nothing_lives && !running.handle.ends_until(Deadline::after(END_LIMIT)) {
+            log::warn!("keeper does not end, killing it");
             let _ = running.child.kill();
         }
+        if nothing_lives {
+            let _ = running.child.wait();
+        }
+    }
+}
+
+impl Shared {
+    /// The body of the thread that waits for the keeper. Ends with the host, or when there is no keeper.
+    fn watch(&self) {
+        loop {
+            let handle = {
+                let mut current = self.current.lock();
+                let Some(running) = &current.running else {
+                    current.is_watched = false;
+                    return;
+                };
+                running.handle.clone()
+            };
+            handle.wait_for_change();
+            let mut current = self.current.lock();
+            if self.told.lock().is_over {
+                current.is_watched = false;
+                return;
+            }
+            // Another thread may have been quicker.
+            if let Some(running) = &current.running
+                && let Some(changed) = running.handle.has_changed()
+            {
+                self.replace(&mut current, changed);
+            }
+        }
     }
 
-    /// The descriptor that tells of the keeper's end.
-    pub(crate) fn exit_watch(&self) -> Option<&ExitWatch> {
-        self.running.as_ref().map(|running| &running.watch)
-    }
-
-    /// The keeper has ended, which nobody asked for: starts another, which hears all that lives.
-    pub(crate) fn exited(&mut self) {
-        let Some(mut running) = self.running.take() else {
+    /// The keeper has ended or was stopped, which nobody asked for: starts another, which hears all that
+    /// lives.
+    fn replace(&self, current: &mut Current, changed: Changed) {
+        let Some(mut running) = current.running.take() else {
             return;
         };
-        let lived = running.since.elapsed();
+        // Nothing else ends one that is stopped.
+        let _ = running.child.kill();
         let status = running.child.wait();
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        self.short_lives = if lived < SHORT_LIFE {
-            self.short_lives + 1
-        } else {
-            0
-        };
-        if self.short_lives >= SHORT_LIVES {
-            self.do_without(&format!("the keeper ends as soon as it is started ({how})"));
-            return;
+        match changed {
+            Changed::Stopped(_) => {
+                let problem = self.status.add_stop(Instant::now(), &changed.to_string());
+                warn(&problem.unwrap_or_else(|| format!("keeper {changed}; starting another")));
+            }
+            Changed::Ended => {
+                let lived = running.since.elapsed();
+                current.short_lives = if lived < SHORT_LIFE {
+                    current.short_lives + 1
+                } else {
+                    0
+                };
+                if current.short_lives >= SHORT_LIVES {
+                    let problem = format!("the keeper ends as soon as it is started ({how})");
+                    self.do_without(current, &problem);
+                    return;
+                }
+                warn(&format!("keeper ended ({how}); starting another"));
+            }
         }
-        log::warn!("keeper ended ({how}); starting another");
-        self.ensure_started();
+        self.start_or_do_without(current);
     }
 
-    fn do_without(&mut self, problem: &str) {
-        self.retry_at = Some(Instant::now() + RETRY_WAIT);
-        self.short_lives = 0;
+    fn start_or_do_without(&self, current: &mut Current) {
+        match self.start() {
+            Ok(running) => {
+                current.retry_at = None;
+                self.status.set_keeper(Some(running.handle.clone()));
+                log::debug!("keeper started, process {}", running.child.id());
+                current.running = Some(running);
+            }
+            Err(error) => {
+                let problem = format!("the keeper could not be started: {error}");
+                self.do_without(current, &problem);
+            }
+        }
+    }
+
+    fn do_without(&self, current: &mut Current, problem: &str) {
+        self.told.lock().pipe = None;
+        self.status.set_keeper(None);
+        current.retry_at = Some(Instant::now() + RETRY_WAIT);
+        current.short_lives = 0;
         self.status.set_problem(problem.to_owned());
-        log::warn!("{problem}; plugins may outlive a host that is killed");
+        warn(&format!(
+            "{problem}; plugins may outlive a host that is killed"
+        ));
     }
 
-    fn start(&self) -> Result<Running, io::Error> {
+    fn start(&self) -> io::Result<Running> {
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
         let mut command = match &self.keeper {
             Keeper::None => return Err(io::ErrorKind::Unsupported.into()),
@@ -192,45 +298,85 @@ impl KeeperLink {
                 command
             }
         };
-        // What it has to know is in the pipe before it exists: the host may die at any moment.
-        let told = self.told();
-        let (stdin, input) = io::pipe()?;
-        rustix::fs::fcntl_setfl(input.as_fd(), OFlags::NONBLOCK)?;
-        // Little memory, and it shows soon when nobody reads. It works without as well.
-        #[cfg(target_os = "linux")]
-        let _ = rustix::pipe::fcntl_setpipe_size(&input, (2 * told.len()).max(4096));
-        let mut pipe = Pipe {
-            input,
-            unsent: told,
-            stuck_at: None,
-        };
-        pipe.flush();
-        let mut child = command
-            // Somebody else's host may look for all that bears its own.
+        let stdin = self.open_pipe()?;
+        let spawned = command
+            // Another host may look for all that bears its own.
             .env_remove(descendants::VARIABLE)
             .current_dir("/")
             .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()?;
-        match ExitWatch::new(Pid::from_child(&child), &self.threads) {
-            Ok(watch) => Ok(Running {
-                child,
-                pipe,
-                watch,
-                since: Instant::now(),
-            }),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(io::Error::other(error))
+            .spawn();
+        // It goes at once, so that an end of the host is the end of the keeper's input.
+        drop(command);
+        let running = spawned.and_then(|mut child| {
+            let handle = Arc::new(Handle::of(Pid::from_child(&child)));
+            if self.tell_rest(&handle) {
+                return Ok(Running {
+                    child,
+                    handle,
+                    since: Instant::now(),
+                });
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(io::Error::other("it does not read what it is told"))
+        });
+        if running.is_err() {
+            self.told.lock().pipe = None;
+        }
+        running
+    }
+
+    /// Makes the way to a new keeper, with all that it has to know in it already: the host may die at
+    /// any moment. From then on it hears what others hear. Returns the reading end.
+    fn open_pipe(&self) -> io::Result<io::PipeReader> {
+        let (stdin, input) = io::pipe()?;
+        rustix::fs::fcntl_setfl(input.as_fd(), OFlags::NONBLOCK)?;
+        let mut told = self.told.lock();
+        let lines = told.all(self.cookie.as_ref());
+        // It works without as well.
+        #[cfg(target_os = "linux")]
+        if lines.len() > PIPE_SIZE / 2 {
+            let _ = rustix::pipe::fcntl_setpipe_size(&input, 2 * lines.len());
+        }
+        let mut pipe = Pipe {
+            input: Arc::new(input),
+            unsent: lines,
+            keeper: None,
+        };
+        pipe.flush();
+        told.pipe = Some(pipe);
+        Ok(stdin)
+    }
+
+    /// Tells a new keeper what did not fit into its pipe; returns whether it took that in time.
+    fn tell_rest(&self, keeper: &Arc<Handle>) -> bool {
+        let deadline = Deadline::after(TELL_LIMIT);
+        loop {
+            let input = {
+                let mut told = self.told.lock();
+                // The host ends meanwhile.
+                let Some(pipe) = &mut told.pipe else {
+                    return true;
+                };
+                pipe.flush();
+                if pipe.unsent.is_empty() {
+                    pipe.keeper = Some(keeper.clone());
+                    return true;
+                }
+                pipe.input.clone()
+            };
+            if !matches!(poll::writable(input.as_fd(), deadline), Ok(true)) {
+                return false;
             }
         }
     }
+}
 
+impl Told {
     /// All that a new keeper has to know.
-    fn told(&self) -> Vec<u8> {
-        let cookie = self.cookie.as_ref();
+    fn all(&self, cookie: Option<&Cookie>) -> Vec<u8> {
         let mut lines = cookie
             .map(|cookie| format!("cookie {}\n", cookie.as_str()))
             .unwrap_or_default();
@@ -240,40 +386,18 @@ impl KeeperLink {
         lines.into_bytes()
     }
 
+    /// Tells the keeper a line. One that has not read thousands of lines before is killed: its end brings
+    /// another, which hears all anew.
     fn tell(&mut self, line: &str) {
-        if let Some(running) = &mut self.running {
-            running.pipe.unsent.extend_from_slice(line.as_bytes());
-            running.pipe.flush();
+        let Some(pipe) = &mut self.pipe else { return };
+        pipe.unsent.extend_from_slice(line.as_bytes());
+        pipe.flush();
+        if let Some(keeper) = &pipe.keeper
+            && !pipe.unsent.is_empty()
+        {
+            keeper.signal(Signal::KILL);
+            self.pipe = None;
         }
-    }
-
-    /// Ends the keeper in order: nothing is left for it to do.
-    pub(crate) fn end(&mut self) {
-        let nothing_lives = self.groups.is_empty();
-        if nothing_lives {
-            self.tell("end\n");
-        }
-        let Some(Running {
-            mut child,
-            mut pipe,
-            watch,
-            ..
-        }) = self.running.take()
-        else {
-            return;
-        };
-        let told = pipe.flush_until(Deadline::after(END_LIMIT));
-        if nothing_lives && !told {
-            // It has not heard which groups are gone, and would kill whoever has their numbers now.
-            let _ = child.kill();
-        }
-        drop(pipe);
-        let ended = poll::readable(watch.as_fd(), Deadline::after(END_LIMIT));
-        if !matches!(ended, Ok(true)) {
-            log::warn!("keeper does not end, killing it");
-            let _ = child.kill();
-        }
-        let _ = child.wait();
     }
 }
 
@@ -281,42 +405,20 @@ impl Pipe {
     /// Writes what the pipe takes. An error is the keeper's end, which is noticed elsewhere.
     fn flush(&mut self) {
         while !self.unsent.is_empty() {
-            match self.input.write(&self.unsent) {
-                Ok(written) => {
-                    self.unsent.drain(..written);
-                    self.stuck_at = None;
-                }
+            match (&*self.input).write(&self.unsent) {
+                Ok(written) => drop(self.unsent.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stuck_at
-                        .get_or_insert_with(|| Instant::now() + STUCK_LIMIT);
-                    return;
-                }
-                Err(_) => {
-                    self.unsent.clear();
-                    return;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.unsent.clear(),
             }
         }
-    }
-
-    /// Writes all, waiting for room; gives whether that was possible.
-    fn flush_until(&mut self, deadline: Deadline) -> bool {
-        self.flush();
-        while !self.unsent.is_empty() {
-            if !matches!(poll::writable(self.input.as_fd(), deadline), Ok(true)) {
-                return false;
-            }
-            self.flush();
-        }
-        true
     }
 }
 
-impl Drop for KeeperLink {
-    fn drop(&mut self) {
-        self.end();
-    }
+/// Logs, whatever the embedder's logger does.
+fn warn(text: &str) {
+    let log = std::panic::AssertUnwindSafe(|| log::warn!("{text}"));
+    let _ = std::panic::catch_unwind(log);
 }
 
 /// `sh` with the script, in a session of its own where the system has the tool for that, else in a

@@ -1,8 +1,8 @@
 //! The keeper: a small process beside the host that ends what the host started when the host is gone,
 //! however it went, SIGKILL included.
 //!
-//! What lives here: which program keeps ([`Keeper`]), the host's end ([`link`], on the reaper's
-//! thread), the keeper in POSIX `sh` (`keeper.sh`) and the one in Rust ([`serve`]). What does not:
+//! What lives here: which program keeps ([`Keeper`]), the host's end ([`link`]; `child` is the
+//! process), the keeper in POSIX `sh` (`keeper.sh`) and the one in Rust ([`serve`]). What does not:
 //! ending plugins while the host lives (`reaper`), how descendants are found (`process`).
 //!
 //! The keeper runs in a session of its own, ignores SIGINT, SIGTERM and SIGHUP, and reads lines from
@@ -16,29 +16,39 @@
 //! | `end` | the host ends in order, nothing is left to do |
 //!
 //! At the end of the input without `end`, the groups that live and all bearers of the cookie are
-//! killed, and then the keeper ends.
+//! killed, and then the keeper ends. The one in Rust looks for bearers as the host does, and for at least
+//! a second, since what the host was just spawning when it died shows the cookie a moment later. The one
+//! in `sh` kills what it finds, without stopping it before, for at most five seconds.
 
+mod child;
 pub(crate) mod link;
 mod serve;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 pub use serve::serve;
+
+use crate::process::descendants::Looks;
+use child::Handle;
 
 /// What ends a host's plugins when the host is gone without having stopped them: killed, crashed, or
 /// left by `exit`. One is started for each host, with its first supervised plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Keeper {
-    /// `/bin/sh` with a short script; about 100 kB.
+    /// `/bin/sh` with a short script; about 100 kB. Of what left its plugin's process group it kills what
+    /// it finds within five seconds; a chain of processes, each of which forks the next one and ends, it
+    /// may not find.
     #[default]
     Shell,
     /// A program that calls [`serve`] and does nothing else, such as the embedder's own with an
-    /// argument that says so. It inherits the environment.
+    /// argument that says so. It inherits the environment. Finds all that the host itself finds.
     Command {
         /// The program, as an absolute path.
         program: PathBuf,
@@ -57,18 +67,35 @@ pub struct Guarantees {
     pub plugins_end_with_host: bool,
     /// Descendants of plugins that left their process group are found and killed too.
     pub descendants_are_found: bool,
+    /// Processes of plugins, since the host was built, that were seen and got away before they could be
+    /// stopped: they, or what they started, may still run.
+    pub escaped: u64,
     /// What is not guaranteed, and why, in words.
     pub limitations: Vec<String>,
 }
 
 impl Guarantees {
-    pub(crate) fn of(keeper: &KeeperStatus, descendants_are_found: bool) -> Self {
+    pub(crate) fn of(keeper: &KeeperStatus, looks: Option<&Looks>) -> Self {
+        let descendants_are_found = looks.is_some();
+        let escaped = looks.map_or(0, Looks::escaped);
         let problem = keeper.problem();
         let plugins_end_with_host = problem.is_none();
         let mut limitations: Vec<String> = problem
             .map(|problem| format!("plugins may outlive a host that is killed: {problem}"))
             .into_iter()
             .collect();
+        if escaped > 0 {
+            limitations.push(format!(
+                "{escaped} times a process of a plugin that was to be killed got away"
+            ));
+        }
+        if plugins_end_with_host && descendants_are_found && keeper.is_shell {
+            limitations.push(
+                "a chain of forks outside of its plugin's process group may outlive a host that is \
+                 killed: the keeper is /bin/sh"
+                    .to_owned(),
+            );
+        }
         if !descendants_are_found {
             limitations.push(
                 "descendants of plugins that leave their process group are not found".to_owned(),
@@ -84,6 +111,7 @@ impl Guarantees {
         Self {
             plugins_end_with_host,
             descendants_are_found,
+            escaped,
             limitations,
         }
     }
@@ -100,21 +128,106 @@ fn is_sigchld_ignored() -> bool {
     ignored.is_some_and(|ignored| ignored >> bit & 1 == 1)
 }
 
-/// How it is with the keeper, for all who want to know.
+/// A keeper that is stopped more often than this within a minute cannot be relied upon.
+const STOPS: usize = 5;
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How it is with the keeper, for all who want to know. Cloning gives another handle to the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct KeeperStatus(Arc<Mutex<Option<String>>>);
+pub(crate) struct KeeperStatus {
+    shared: Arc<Mutex<Known>>,
+    is_shell: bool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Why there is no keeper, if there is none.
+    problem: Option<String>,
+    /// The one there is.
+    keeper: Option<Arc<Handle>>,
+    /// When somebody stopped it, the last few times.
+    stops: VecDeque<Instant>,
+    /// How it was stopped last.
+    stopped: String,
+}
 
 impl KeeperStatus {
-    /// Why there is no keeper, if there is none.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.0.lock().clone()
+    pub(crate) fn of(keeper: &Keeper) -> Self {
+        Self {
+            is_shell: *keeper == Keeper::Shell,
+            ..Self::default()
+        }
     }
 
-    fn clear_problem(&self) {
-        *self.0.lock() = None;
+    /// Why the keeper cannot be relied upon, if it cannot.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let known = self.shared.lock();
+        let problem = known.problem.clone();
+        let problem = problem.or_else(|| known.stops_problem(Instant::now()));
+        problem.or_else(|| {
+            let changed = known.keeper.as_ref()?.has_changed()?;
+            Some(format!("the keeper {changed}, another is being started"))
+        })
+    }
+
+    fn set_keeper(&self, keeper: Option<Arc<Handle>>) {
+        let mut known = self.shared.lock();
+        if keeper.is_some() {
+            known.problem = None;
+        }
+        known.keeper = keeper;
     }
 
     fn set_problem(&self, problem: String) {
-        *self.0.lock() = Some(problem);
+        self.shared.lock().problem = Some(problem);
+    }
+
+    /// Somebody stopped the keeper; returns what is wrong if that happens too often.
+    fn add_stop(&self, now: Instant, how: &str) -> Option<String> {
+        let mut known = self.shared.lock();
+        known.stops.push_back(now);
+        if known.stops.len() > STOPS {
+            known.stops.pop_front();
+        }
+        how.clone_into(&mut known.stopped);
+        known.stops_problem(now)
+    }
+}
+
+impl Known {
+    fn stops_problem(&self, now: Instant) -> Option<String> {
+        let recent = |at: &&Instant| now.saturating_duration_since(**at) < STOPS_WITHIN;
+        let count = self.stops.iter().filter(recent).count();
+        (count >= STOPS).then(|| {
+            let stopped = &self.stopped;
+            format!("the keeper {stopped}, {count} times or more within a minute")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_is_stopped_too_often_is_a_problem_for_a_minute() {
+        let status = KeeperStatus::default();
+        let begin = Instant::now();
+        for second in 0..4 {
+            let now = begin + Duration::from_secs(second);
+            assert_eq!(status.add_stop(now, "was stopped by signal 19"), None);
+        }
+        let problem = status.add_stop(begin + Duration::from_secs(59), "was stopped by signal 19");
+        let problem = problem.unwrap();
+        assert!(
+            problem.starts_with("the keeper was stopped by signal 19, 5 times"),
+            "{problem}"
+        );
+        let known = status.shared.lock();
+        assert!(
+            known
+                .stops_problem(begin + Duration::from_secs(60))
+                .is_none()
+        );
     }
 }

@@ -12,10 +12,17 @@ use rustix::process::{Pid, Signal};
 
 use crate::deadline::Deadline;
 use crate::poll;
-use crate::process::descendants::Cookie;
+use crate::process::descendants::{Cookie, Looks, Tally};
+use crate::thread::Threads;
 
-/// How long descendants are looked for.
-const SWEEP_LIMIT: Duration = Duration::from_secs(5);
+/// How long descendants are looked for at most.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// For so long must none be found before the keeper ends: what the host was just spawning shows the
+/// cookie once it has executed its program.
+const QUIET: Duration = Duration::from_secs(1);
+/// A read of one process that takes longer is given up; that process is passed over.
+const READ_PATIENCE: Duration = Duration::from_millis(250);
+const LOOK_STACK: usize = 128 * 1024;
 /// No line is longer; what is, is no host's.
 const LINE_LIMIT: usize = 256;
 
@@ -28,7 +35,8 @@ const LINE_LIMIT: usize = 256;
 /// own.
 ///
 /// # Blocking
-/// Until the host has ended, and then until what it left is dead, 5 seconds at most.
+/// Until the host has ended, and then until what it left is dead: a second at least, and about five at
+/// most.
 ///
 /// # Errors
 /// When standard input cannot be read. What was left is killed then too.
@@ -86,7 +94,39 @@ impl Kept {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
         if let Some(cookie) = &self.cookie {
-            cookie.bearers().kill(Deadline::after(SWEEP_LIMIT));
+            kill_bearers(cookie);
+        }
+    }
+}
+
+/// Kills all that bears the cookie. Each look is on a thread of its own, since the system may not come
+/// back from reading a process.
+fn kill_bearers(cookie: &Cookie) {
+    let (looks, threads) = (Looks::new(cookie.clone()), Threads::with_limit(16));
+    let deadline = Deadline::after(LOOK_LIMIT);
+    while !deadline.has_passed() {
+        let Some(progress) = looks.begin(&Tally::default().into(), false) else {
+            return;
+        };
+        let (done, look) = crossbeam_channel::bounded(1);
+        let (bearers, watched) = (cookie.bearers(), progress.clone());
+        let started = threads.spawn("look", LOOK_STACK, move || {
+            let _ = done.send(bearers.kill(deadline, QUIET, &watched));
+        });
+        if started.is_err() {
+            // Better a look that may hang than none.
+            cookie.bearers().kill(deadline, QUIET, &progress);
+            return;
+        }
+        loop {
+            match look.recv_timeout(READ_PATIENCE) {
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                    if progress.give_up(READ_PATIENCE) {
+                        break;
+                    }
+                }
+                _ => return,
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Manager;
 use super::journal::Undertaking;
 use crate::duplex::close_code;
-use crate::error::Result;
+use crate::error::{Descendants, Error, Result};
 use crate::fault;
 use crate::id::InstallationId;
 use crate::package;
@@ -31,6 +31,9 @@ pub struct Removed {
     pub remains: Option<PathBuf>,
     /// Why files are left that should not be; they go when the next manager is made.
     pub left: Option<String>,
+    /// What is left of the plugin's processes, if any that left its process group could not be ended in
+    /// time. They are looked for on and on.
+    pub descendants: Option<Descendants>,
 }
 
 impl Manager {
@@ -44,10 +47,10 @@ impl Manager {
     ///
     /// # Errors
     /// Then it stays installed.
-    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::Timeout`](crate::Error::Timeout) when it could not be stopped in time.
-    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
-    /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
+    /// - [`Error::NotInstalled`].
+    /// - [`Error::Timeout`] when its process could not be stopped in time.
+    /// - [`Error::Operation`]: another operation on it is under way.
+    /// - The store's, or [`Error::ShutDown`].
     pub fn remove(&self, id: InstallationId, remainder: Remainder) -> Result<Removed> {
         let shared = &self.shared;
         let _operation = shared.begin_to_end(id, "remove")?;
@@ -60,10 +63,14 @@ impl Manager {
         // First, since it may fail; it says nothing as long as there is a record.
         let note = shared.note(id, &Undertaking::Remove { keep_data })?;
         let was_loaded = shared.host.session(id).is_some();
-        if let Err(error) = unload() {
-            note.done();
-            return Err(error);
-        }
+        let descendants = match unload() {
+            Ok(()) => None,
+            Err(Error::DescendantsLeft(left)) => Some(left),
+            Err(error) => {
+                note.done();
+                return Err(error);
+            }
+        };
         fault::point(fault::UNLOADED, id);
         if let Err(error) = shared.store().delete(id) {
             note.done();
@@ -96,6 +103,7 @@ impl Manager {
         Ok(Removed {
             remains: (keep_data && root.is_dir()).then_some(root),
             left,
+            descendants,
         })
     }
 }

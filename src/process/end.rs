@@ -4,12 +4,10 @@
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::out_of_memory::OutOfMemoryWatch;
-use super::{ExitReason, ProcessLimits};
+use super::{ExitReason, Findings, ProcessLimits};
 
 /// How a process ended, with what the system tells besides the status.
 #[derive(Clone, Debug)]
@@ -17,11 +15,9 @@ pub(crate) struct ProcessEnd {
     pub(crate) exit: ExitReason,
     /// It left a core file, or whoever takes them got one.
     pub(crate) core_dumped: bool,
-    memory: OutOfMemoryWatch,
     /// The limits that were in force.
     pub(crate) limits: ProcessLimits,
-    /// Looked at if it was limited.
-    cpu_time: Option<Duration>,
+    findings: Findings,
 }
 
 /// How shells and other wrappers report that what they ran was ended by a signal: this and its number.
@@ -31,16 +27,14 @@ impl ProcessEnd {
     /// `status` is `None` where the system kept none.
     pub(super) fn new(
         status: Option<ExitStatus>,
-        memory: OutOfMemoryWatch,
         limits: ProcessLimits,
-        cpu_time: Option<Duration>,
+        findings: Findings,
     ) -> Self {
         Self {
             exit: status.map_or(ExitReason::Unknown, ExitReason::from),
             core_dumped: status.is_some_and(|status| status.core_dumped()),
-            memory,
             limits,
-            cpu_time,
+            findings,
         }
     }
 
@@ -55,7 +49,7 @@ impl ProcessEnd {
             // A program that disregards the first signal gets this one a second later. The limit is
             // compared and not the second: the kernel judges by another account than it shows.
             ExitReason::Signal(KILL) | ExitReason::Unknown => {
-                let used = self.cpu_time.zip(self.limits.cpu_time);
+                let used = self.findings.cpu_time.zip(self.limits.cpu_time);
                 used.is_some_and(|(used, limit)| used >= limit)
             }
             ExitReason::Signal(_) => false,
@@ -63,16 +57,20 @@ impl ProcessEnd {
     }
 
     /// Whether this is an end by a SIGKILL that the kernel counts as its own, for want of memory. To be
-    /// asked once, and only if nobody else is known to have killed the process.
+    /// asked only if nobody else is known to have killed the process.
     pub(crate) fn was_out_of_memory(&self) -> bool {
-        const KILL: i32 = Signal::KILL.as_raw();
-        let killed = match self.exit {
-            ExitReason::Signal(signal) => signal == KILL,
-            ExitReason::Code(code) => code == WRAPPED + KILL,
-            // The status is lost, but not the count.
-            ExitReason::Unknown => true,
-        };
-        killed && self.memory.take_kill()
+        may_be_the_kernels(self.exit) && self.findings.killed_for_memory
+    }
+}
+
+/// Whether this may be an end by a SIGKILL of the kernel's own.
+pub(super) fn may_be_the_kernels(exit: ExitReason) -> bool {
+    const KILL: i32 = Signal::KILL.as_raw();
+    match exit {
+        ExitReason::Signal(signal) => signal == KILL,
+        ExitReason::Code(code) => code == WRAPPED + KILL,
+        // The status is lost, but not what the kernel counts.
+        ExitReason::Unknown => true,
     }
 }
 
@@ -89,12 +87,17 @@ impl fmt::Display for ProcessEnd {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The end with this raw status.
     fn end(status: Option<i32>, limits: ProcessLimits, used: Option<Duration>) -> ProcessEnd {
-        let status = status.map(ExitStatus::from_raw);
-        ProcessEnd::new(status, OutOfMemoryWatch::default(), limits, used)
+        let findings = Findings {
+            cpu_time: used,
+            ..Findings::default()
+        };
+        ProcessEnd::new(status.map(ExitStatus::from_raw), limits, findings)
     }
 
     #[test]

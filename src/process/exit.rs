@@ -146,6 +146,13 @@ pub(crate) fn is_ours(pid: Pid) -> bool {
     look(pid).is_ok()
 }
 
+/// How this child has ended, without reaping it; `None` if it runs, or the system kept no status.
+pub(super) fn status(pid: Pid) -> Option<ExitReason> {
+    let status = look(pid).ok()??;
+    let code = status.exit_status().map(ExitReason::Code);
+    code.or_else(|| status.terminating_signal().map(ExitReason::Signal))
+}
+
 /// Looks at a child without waiting for it and without reaping it.
 fn look(pid: Pid) -> rustix::io::Result<Option<WaitIdStatus>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
@@ -203,7 +210,7 @@ mod tests {
             0
         );
         assert!(is_ready(&watch));
-        assert!(look(pid).unwrap().is_some(), "it is a zombie");
+        assert_eq!(status(pid), Some(ExitReason::Code(0)), "it is a zombie");
         assert!(is_ours(pid));
         assert!(child.wait().unwrap().success());
         assert!(!is_ours(pid));

@@ -2,9 +2,10 @@
 //! its end, signalling the group, reaping.
 //!
 //! What does not live here: when any of that happens (`reaper`), what the environment is made of
-//! (`runtime`), who reads the pipes (`plugin_log`, `duplex::stdio`). A [`Process`] belongs to the
-//! reaper's thread; commands are resolved on the short thread that prepares a run, and where the
-//! system has no pidfd each [`ExitWatch`] has a thread that waits.
+//! (`runtime`), who reads the pipes (`plugin_log`, `duplex::stdio`). A [`Process`] is spawned on the
+//! short thread that prepares a run, and then belongs to the reaper's, which touches no file: what the
+//! system's files say of its end is read on a short thread too ([`Inquest`]). Where the system has no
+//! pidfd each [`ExitWatch`] has a thread that waits.
 
 mod command;
 mod cpu_time;
@@ -12,6 +13,7 @@ pub(crate) mod descendants;
 mod end;
 mod environment;
 mod exit;
+mod inquest;
 mod limits;
 mod out_of_memory;
 
@@ -27,12 +29,13 @@ pub(crate) use end::ProcessEnd;
 pub(crate) use environment::Environment;
 pub use exit::ExitReason;
 pub(crate) use exit::ExitWatch;
+pub(crate) use inquest::{Findings, Inquest};
 pub(crate) use limits::Limited;
 pub use limits::ProcessLimits;
+pub(crate) use out_of_memory::OutOfMemoryWatch;
 
 use crate::error::StartError;
 use crate::thread::Threads;
-use out_of_memory::OutOfMemoryWatch;
 
 /// Everything that is needed to spawn a process.
 #[derive(Clone, Debug)]
@@ -71,7 +74,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Spawns the process with the standard library's fast path: a `pre_exec` hook would force a
-    /// fork, which in a large host costs a hundred times as much.
+    /// fork, which in a large host costs a hundred times as much. Touches the file system.
     pub(crate) fn spawn(
         command: &ProcessCommand,
         threads: &Threads,
@@ -109,7 +112,7 @@ impl Process {
                     child,
                     pid,
                     watch,
-                    memory: OutOfMemoryWatch::new(pid),
+                    memory: OutOfMemoryWatch::default(),
                     limits: ProcessLimits::default(),
                     reaped: false,
                 };
@@ -131,6 +134,16 @@ impl Process {
         self.child.id()
     }
 
+    pub(crate) fn id(&self) -> Pid {
+        self.pid
+    }
+
+    /// Its count of kills for want of memory, which is to [begin](OutOfMemoryWatch::begin) when nobody
+    /// waits for the process any more.
+    pub(crate) fn memory(&self) -> OutOfMemoryWatch {
+        self.memory.clone()
+    }
+
     /// Readable once the process has ended.
     pub(crate) fn watch(&self) -> &ExitWatch {
         &self.watch
@@ -149,20 +162,31 @@ impl Process {
         }
     }
 
+    /// What has to be found out before the process, which must have ended, is reaped; `None` when its
+    /// exit status says all.
+    pub(crate) fn inquest(&self) -> Option<Inquest> {
+        let exit = exit::status(self.pid).map_or(ExitReason::Unknown, |exit| exit);
+        end::may_be_the_kernels(exit).then(|| Inquest {
+            pid: self.limits.cpu_time.is_some().then_some(self.pid),
+            memory: self.memory.clone(),
+        })
+    }
+
     /// Kills what is left of the group and reaps the process, which must have ended. What has to be
     /// done while the id of the group cannot be somebody else's is done in between.
-    pub(crate) fn finish(mut self, before_reaping: impl FnOnce()) -> ProcessEnd {
+    pub(crate) fn finish(
+        mut self,
+        before_reaping: impl FnOnce(),
+        findings: Findings,
+    ) -> ProcessEnd {
         // A zombie leader still holds the id of its group.
         self.signal_group(Signal::KILL);
         before_reaping();
-        self.reap()
+        self.reap(findings)
     }
 
-    fn reap(&mut self) -> ProcessEnd {
+    fn reap(&mut self, findings: Findings) -> ProcessEnd {
         self.reaped = true;
-        // The account is gone with the zombie. Nobody asks for it without a limit.
-        let limited = self.limits.cpu_time.is_some();
-        let cpu_time = limited.then(|| cpu_time::cpu_time(self.pid)).flatten();
         let status = match self.child.wait() {
             Ok(status) => Some(status),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
@@ -173,12 +197,7 @@ impl Process {
                 None
             }
         };
-        ProcessEnd::new(
-            status,
-            std::mem::take(&mut self.memory),
-            std::mem::take(&mut self.limits),
-            cpu_time,
-        )
+        ProcessEnd::new(status, std::mem::take(&mut self.limits), findings)
     }
 }
 
@@ -186,7 +205,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if !self.reaped {
             self.signal_group(Signal::KILL);
-            self.reap();
+            self.reap(Findings::default());
         }
     }
 }

@@ -1,14 +1,19 @@
 //! Whether the kernel killed for want of memory. It tells nobody directly: it counts its kills, per
 //! control group and for the whole system. What lives here: finding the nearest such counter of a
-//! process, and comparing it at the spawn and at the end. The files are in the kernel's memory;
-//! reading them waits for no disk.
+//! process, and comparing it at the spawn and at the end. Reading the files may wait for locks of the
+//! kernel's, so no thread reads them that others depend on.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustix::process::Pid;
+
+/// None of these files is longer.
+const READ_LIMIT: u64 = 256 * 1024;
 
 /// Kills that a process's end has been put down to already, per counter: one kill explains one end.
 /// For the whole program, since the counters are.
@@ -16,34 +21,38 @@ static EXPLAINED: Mutex<Option<HashMap<PathBuf, u64>>> = Mutex::new(None);
 
 /// The kernel's count of kills, from the spawn of a process on. Where the process is in a control
 /// group of its own it is exact; in a group with others, a kill of any of these counts.
+/// Cloning gives another handle to the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OutOfMemoryWatch {
-    /// The file with the counter, and what it was at the spawn; `None` where the kernel has none.
-    counter: Option<(PathBuf, u64)>,
+    /// The file with the counter, and what it was just after the spawn. Empty until it was looked for, and
+    /// where the kernel has none.
+    counter: Arc<OnceLock<(PathBuf, u64)>>,
 }
 
 impl OutOfMemoryWatch {
     /// Looks for the counter of a process that has just been spawned.
-    pub(crate) fn new(pid: Pid) -> Self {
-        Self::below(Path::new("/proc"), Path::new("/sys/fs/cgroup"), pid)
+    pub(crate) fn begin(&self, pid: Pid) {
+        self.begin_below(Path::new("/proc"), Path::new("/sys/fs/cgroup"), pid);
     }
 
     /// With `/proc` and `/sys/fs/cgroup` elsewhere.
-    fn below(proc: &Path, groups: &Path, pid: Pid) -> Self {
+    fn begin_below(&self, proc: &Path, groups: &Path, pid: Pid) {
         let membership = proc.join(pid.as_raw_pid().to_string()).join("cgroup");
-        let membership = fs::read_to_string(membership).unwrap_or_default();
+        let membership = text(&membership).unwrap_or_default();
         let mut files = candidates(&membership, groups);
         files.push(proc.join("vmstat"));
         let counter = files
             .into_iter()
             .find_map(|file| read(&file).map(|count| (file, count)));
-        Self { counter }
+        if let Some(counter) = counter {
+            let _ = self.counter.set(counter);
+        }
     }
 
     /// Whether the kernel has killed since the spawn and no other end was put down to it; if so, that
     /// kill is used up.
     pub(crate) fn take_kill(&self) -> bool {
-        let Some((file, at_spawn)) = &self.counter else {
+        let Some((file, at_spawn)) = self.counter.get() else {
             return false;
         };
         let Some(now) = read(file) else {
@@ -99,7 +108,15 @@ fn candidates(membership: &str, groups: &Path) -> Vec<PathBuf> {
 }
 
 fn read(file: &Path) -> Option<u64> {
-    kills(&fs::read_to_string(file).ok()?)
+    kills(&text(file)?)
+}
+
+/// What a file of the kernel's says, as far as it is read.
+fn text(file: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(file).ok()?;
+    file.take(READ_LIMIT).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// The counter, which all of these files have on a line of the same form.
@@ -111,6 +128,8 @@ fn kills(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const VERSION_1: &str = "9:name=systemd:/\n4:cpu,memory:/pod/1\n3:cpuset:/\n0::/\n";
@@ -178,7 +197,9 @@ mod tests {
     }
 
     fn watch(folder: &Path, pid: Pid) -> OutOfMemoryWatch {
-        OutOfMemoryWatch::below(&folder.join("proc"), &folder.join("groups"), pid)
+        let watch = OutOfMemoryWatch::default();
+        watch.begin_below(&folder.join("proc"), &folder.join("groups"), pid);
+        watch
     }
 
     #[test]
@@ -219,10 +240,8 @@ mod tests {
 
     #[test]
     fn this_system_has_a_counter() {
-        assert!(
-            OutOfMemoryWatch::new(rustix::process::getpid())
-                .counter
-                .is_some()
-        );
+        let watch = OutOfMemoryWatch::default();
+        watch.begin(rustix::process::getpid());
+        assert!(watch.counter.get().is_some());
     }
 }

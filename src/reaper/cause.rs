@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Disconnect, StartError};
+use crate::error::{Descendants, Disconnect, StartError};
 use crate::process::{ExitReason, ProcessEnd};
 use crate::protocol::Transport;
 
@@ -48,6 +48,10 @@ pub enum EndCause {
     Unresponsive,
     /// `protocol_violation`: the host closed the connection because of what came over it.
     ProtocolViolation,
+    /// `descendants_left`: it was not started, because processes of the run before are still there that
+    /// left its process group and could not be killed within
+    /// 30 seconds. They are still being looked for.
+    DescendantsLeft,
     /// `stopped`: somebody asked for the end. Never in error details, for nothing is wrong.
     Stopped,
     /// `internal_error`: the supervision itself failed, and ended what it had in its charge.
@@ -70,6 +74,7 @@ impl EndCause {
             Self::ConnectionLost => "connection_lost",
             Self::Unresponsive => "unresponsive",
             Self::ProtocolViolation => "protocol_violation",
+            Self::DescendantsLeft => "descendants_left",
             Self::Stopped => "stopped",
             Self::InternalError => "internal_error",
         }
@@ -131,6 +136,8 @@ pub(crate) enum Cause {
     Unresponsive(Arc<Disconnect>),
     /// The host closed the connection because of what the plugin sent.
     Violation(Arc<Disconnect>),
+    /// What the run before left in other process groups does not go.
+    DescendantsLeft(Descendants),
     /// Somebody asked for it.
     Stopped,
     /// The supervision panicked, and said this.
@@ -178,6 +185,7 @@ impl Failure {
             Cause::ConnectionLost { .. } => EndCause::ConnectionLost,
             Cause::Unresponsive(_) => EndCause::Unresponsive,
             Cause::Violation(_) => EndCause::ProtocolViolation,
+            Cause::DescendantsLeft(_) => EndCause::DescendantsLeft,
             Cause::Stopped => EndCause::Stopped,
             Cause::Panicked(_) => EndCause::InternalError,
         }
@@ -212,6 +220,12 @@ impl fmt::Display for Failure {
                 "{cause}, but the process did not end within {grace:?} and was killed"
             ),
             (Cause::Unresponsive(cause) | Cause::Violation(cause), _) => write!(f, "{cause}"),
+            (Cause::DescendantsLeft(found), _) => {
+                write!(
+                    f,
+                    "not started while the run before is not all gone: {found}"
+                )
+            }
             (Cause::Stopped, Some(end)) => write!(f, "stopped ({end})"),
             (Cause::Stopped, None) => f.write_str("stopped before there was a process"),
             (Cause::Panicked(text), _) => write!(f, "the supervision panicked: {text}"),

@@ -10,7 +10,8 @@ use super::cause::Failure;
 use super::policy::RestartPolicy;
 use crate::error::StartError;
 use crate::id::InstallationId;
-use crate::process::{ExitReason, Pipes, ProcessCommand};
+use crate::process::descendants::Tally;
+use crate::process::{ExitReason, Pipes, Process, ProcessCommand};
 use crate::protocol::Transport;
 
 /// Numbers the runs of all plugins of a host, from 1, so that what is late from one run is never
@@ -37,6 +38,9 @@ pub(crate) trait Charge: Send + Sync {
 
     fn settings(&self) -> ChargeSettings;
 
+    /// Where those who wait for the plugin learn what was found of its descendants.
+    fn tally(&self) -> &Arc<Tally>;
+
     /// Makes everything ready for a run. Called on a short thread of its own, since unpacking takes
     /// its time; gives up soon after `cancel` is set.
     fn prepare(&self, run: Run, cancel: &Cancel) -> Result<ProcessCommand, StartError>;
@@ -49,6 +53,13 @@ pub(crate) trait Charge: Send + Sync {
     fn ended(&self, run: Run, exit: ExitReason);
 
     fn transition(&self, transition: Transition);
+}
+
+/// A process that has just been spawned.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(super) process: Process,
+    pub(super) pipes: Pipes,
 }
 
 /// Times and policy of one plugin.
@@ -95,6 +106,8 @@ pub(crate) enum Transition {
     Inactive {
         ended: Option<Failure>,
     },
+    /// A run was stopped; what comes next is told next.
+    Ended(Failure),
     Restarting {
         failure: Failure,
         after: Duration,

@@ -1,10 +1,12 @@
-//! The reaper: the one thread that owns every child process of a host. It alone spawns, waits,
-//! signals and restarts, so that there is never more than one process per plugin and a process id
-//! is never used after it was given back.
+//! The reaper: the one thread that owns every child process of a host. It alone waits, signals and
+//! restarts, so that there is never more than one process per plugin and a process id is never used after
+//! it was given back.
 //!
 //! What lives here: the thread, its commands, restart and kill timers. What does not: the policy
-//! ([`policy`], pure), what one plugin's supervision looks like (`ward`), anything that blocks:
-//! preparing a run happens on a short thread of its own.
+//! ([`policy`], pure), what one plugin's supervision looks like (`ward`), anything that blocks. The thread
+//! touches no file and takes no lock that is held around one: a run is prepared and its process spawned
+//! on a short thread, which hands the process over; what the system's files say of processes is read on
+//! short threads too.
 //!
 //! The thread sleeps in one `poll` over its wake pipe and every child's exit descriptor, until the
 //! next timer is due; an idle host's reaper does not wake at all.
@@ -14,7 +16,7 @@ mod charge;
 pub(crate) mod policy;
 mod ward;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -32,11 +34,13 @@ pub use cause::EndCause;
 pub(crate) use cause::{Cause, Failure};
 pub(crate) use charge::{Cancel, Charge, ChargeSettings, OutputGuard, Run, Transition, WardId};
 
-use crate::error::{Disconnect, Error, Result, StartError};
+use crate::error::{Descendants, Disconnect, Error, Result, StartError};
+use crate::id::InstallationId;
 use crate::keeper::link::KeeperLink;
-use crate::process::descendants::{Cookie, Swept};
-use crate::process::{ExitReason, ProcessCommand};
+use crate::process::descendants::{Looked, Looks};
+use crate::process::{ExitReason, Findings};
 use crate::thread::{Threads, panic_text};
+use charge::Spawned;
 use ward::Ward;
 
 /// How a plugin was stopped.
@@ -50,6 +54,9 @@ pub struct StopReport {
     /// From the request until nothing was left.
     pub took: Duration,
 }
+
+/// What came of a stop: a report once nothing is left, or what is left when that is given up.
+pub(crate) type Stopped = std::result::Result<StopReport, Descendants>;
 
 /// A handle to the reaper's thread. Every method only queues; none blocks.
 #[derive(Clone, Debug)]
@@ -72,12 +79,12 @@ enum Command {
 enum Order {
     Stop {
         grace: Duration,
-        done: Option<Sender<StopReport>>,
+        waiter: Option<Waiter>,
     },
     Forget,
     Prepared {
         run: Run,
-        result: Result<ProcessCommand, StartError>,
+        result: Result<Box<Spawned>, StartError>,
     },
     Connected {
         run: Run,
@@ -89,18 +96,30 @@ enum Order {
     Drained {
         run: Run,
     },
-    Swept {
+    Found {
         run: Run,
-        swept: Swept,
+        findings: Findings,
+    },
+    Looked {
+        number: u64,
+        runs: Vec<Run>,
+        looked: Looked,
     },
 }
 
+/// Somebody who waits for a stop, and until when.
+pub(crate) struct Waiter {
+    pub(crate) until: Instant,
+    /// Has room for one.
+    pub(crate) done: Sender<Stopped>,
+}
+
 impl Reaper {
-    /// Starts the thread. What bears the `cookie` of a run is killed when the run ends.
+    /// Starts the thread. What bears the cookie of a run is killed when the run ends.
     pub(crate) fn start(
         threads: &Threads,
         keeper: KeeperLink,
-        cookie: Option<Cookie>,
+        looks: Option<Looks>,
     ) -> Result<Self> {
         let failed = |error: io::Error| Error::io("create the reaper's wake pipe", error);
         let (reader, writer) = io::pipe().map_err(failed)?;
@@ -120,9 +139,11 @@ impl Reaper {
             inbox,
             wake: reader,
             threads: threads.clone(),
-            keeper: RefCell::new(keeper),
-            cookie,
+            keeper,
+            looks,
+            next_background_look: Cell::new(Instant::now()),
             wards: HashMap::new(),
+            lingering: Vec::new(),
             shutting_down: false,
         };
         threads.spawn("host-reaper", 256 * 1024, move || body.run())?;
@@ -152,14 +173,9 @@ impl Reaper {
     }
 
     /// Asks for an end: SIGINT now, SIGTERM after half of the grace, SIGKILL after all of it.
-    /// `done` hears when nothing is left.
-    pub(crate) fn request_stop(
-        &self,
-        ward: WardId,
-        grace: Duration,
-        done: Option<Sender<StopReport>>,
-    ) {
-        self.send(Command::For(ward, Order::Stop { grace, done }));
+    /// The waiter hears when nothing is left.
+    pub(crate) fn request_stop(&self, ward: WardId, grace: Duration, waiter: Option<Waiter>) {
+        self.send(Command::For(ward, Order::Stop { grace, waiter }));
     }
 
     /// Lets go of a session that is gone, and of all that may be left of its plugin.
@@ -167,7 +183,7 @@ impl Reaper {
         self.send(Command::For(ward, Order::Forget));
     }
 
-    fn prepared(&self, ward: WardId, run: Run, result: Result<ProcessCommand, StartError>) {
+    fn prepared(&self, ward: WardId, run: Run, result: Result<Box<Spawned>, StartError>) {
         self.send(Command::For(ward, Order::Prepared { run, result }));
     }
 
@@ -186,9 +202,19 @@ impl Reaper {
         self.send(Command::For(ward, Order::Drained { run }));
     }
 
-    /// The descendants of this run that had left its group have been looked for.
-    fn swept(&self, ward: WardId, run: Run, swept: Swept) {
-        self.send(Command::For(ward, Order::Swept { run, swept }));
+    /// What the system's files say of the end of this run has been read.
+    fn found(&self, ward: WardId, run: Run, findings: Findings) {
+        self.send(Command::For(ward, Order::Found { run, findings }));
+    }
+
+    /// The descendants of these runs that had left their groups have been looked for.
+    fn looked(&self, ward: WardId, number: u64, runs: Vec<Run>, looked: Looked) {
+        let order = Order::Looked {
+            number,
+            runs,
+            looked,
+        };
+        self.send(Command::For(ward, order));
     }
 
     /// Kills what still runs, starts nothing more, and ends the thread after the last child.
@@ -201,10 +227,11 @@ impl Reaper {
 pub(super) struct Context<'a> {
     pub(super) reaper: &'a Reaper,
     pub(super) threads: &'a Threads,
-    /// Borrowed for one call at a time.
-    pub(super) keeper: &'a RefCell<KeeperLink>,
+    pub(super) keeper: &'a KeeperLink,
     /// `None` when descendants are not looked for.
-    pub(super) cookie: Option<&'a Cookie>,
+    pub(super) looks: Option<&'a Looks>,
+    /// Looks that nobody waits for share what little of a processor they may have: none before this.
+    pub(super) next_background_look: &'a Cell<Instant>,
     /// Nothing is started any more.
     pub(super) shutting_down: bool,
 }
@@ -214,9 +241,12 @@ struct Thread {
     inbox: Receiver<Command>,
     wake: io::PipeReader,
     threads: Threads,
-    keeper: RefCell<KeeperLink>,
-    cookie: Option<Cookie>,
+    keeper: KeeperLink,
+    looks: Option<Looks>,
+    next_background_look: Cell<Instant>,
     wards: HashMap<WardId, Ward>,
+    /// Those whose session is gone and of whose plugin something is left.
+    lingering: Vec<WardId>,
     shutting_down: bool,
 }
 
@@ -239,22 +269,23 @@ impl Thread {
             for ward in due {
                 self.with(ward, |ward, context| ward.attend(context, now));
             }
-            self.with_keeper(|keeper| keeper.attend(now));
-            self.begin_sweeps();
+            self.begin_looks(now);
             self.wards.retain(|_, ward| !ward.is_over());
+            self.lingering.retain(|ward| self.wards.contains_key(ward));
             if self.shutting_down && self.wards.values().all(Ward::is_idle) {
-                // Dropping the keeper's link ends the keeper.
+                // A panic in it, the logger's say, comes too late to cost anything.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| self.keeper.end()));
                 return;
             }
         }
     }
 
-    /// Last in a round: what they would take the processor from has been done.
-    fn begin_sweeps(&mut self) {
-        let planned = self.wards.iter().filter(|(_, ward)| ward.plans_sweep());
+    /// Last in a round: what looks would take the processor from has been done.
+    fn begin_looks(&mut self, now: Instant) {
+        let planned = self.wards.iter().filter(|(_, ward)| ward.plans_look(now));
         let planned: Vec<WardId> = planned.map(|(id, _)| *id).collect();
         for ward in planned {
-            self.with(ward, Ward::begin_sweeps);
+            self.with(ward, Ward::begin_look);
         }
     }
 
@@ -268,7 +299,8 @@ impl Thread {
             reaper: &self.reaper,
             threads: &self.threads,
             keeper: &self.keeper,
-            cookie: self.cookie.as_ref(),
+            looks: self.looks.as_ref(),
+            next_background_look: &self.next_background_look,
             shutting_down: self.shutting_down,
         };
         let guarded = AssertUnwindSafe(|| act(ward, &context));
@@ -279,16 +311,10 @@ impl Thread {
         }
     }
 
-    /// Does something with the keeper. A panic in it, again the logger's say, costs a line in the log.
-    fn with_keeper(&self, act: impl FnOnce(&mut KeeperLink)) {
-        let guarded = AssertUnwindSafe(|| act(&mut self.keeper.borrow_mut()));
-        let _ = panic::catch_unwind(guarded);
-    }
-
     /// Sleeps until a command, an exit or a timer; gives those whose process has ended.
     fn sleep(&mut self) -> Vec<WardId> {
         let due = self.wards.values().filter_map(Ward::due);
-        let due = due.chain(self.keeper.borrow().due()).min();
+        let due = due.min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             // Rounded up: waking a moment early would only mean another round.
@@ -298,18 +324,14 @@ impl Thread {
                 tv_nsec: left.subsec_nanos().into(),
             }
         });
-        let watched = |(id, ward): (&WardId, _)| Some((Some(*id), Ward::watch(ward)?));
-        let mut watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
-        let keeper = self.keeper.borrow();
-        watches.extend(keeper.exit_watch().map(|watch| (None, watch)));
+        let watched = |(id, ward): (&WardId, _)| Some((*id, Ward::watch(ward)?));
+        let watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
-        let full_pipe = keeper.full_pipe();
         descriptors.extend(
             watches
                 .iter()
                 .map(|(_, watch)| PollFd::new(*watch, PollFlags::IN)),
         );
-        descriptors.extend(full_pipe.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Vec::new(),
@@ -323,16 +345,11 @@ impl Thread {
         let ready = descriptors[1..]
             .iter()
             .map(|descriptor| !descriptor.revents().is_empty());
-        let ready: Vec<Option<WardId>> = watches
+        let ended = watches
             .iter()
             .zip(ready)
-            .filter_map(|((whose, _), ready)| ready.then_some(*whose))
+            .filter_map(|((ward, _), ready)| ready.then_some(*ward))
             .collect();
-        drop(keeper);
-        if ready.contains(&None) {
-            self.with_keeper(KeeperLink::exited);
-        }
-        let ended = ready.into_iter().flatten().collect();
         let mut drain = [0; 64];
         while matches!((&self.wake).read(&mut drain), Ok(read) if read == drain.len()) {}
         ended
@@ -342,9 +359,11 @@ impl Thread {
         match command {
             Command::Start(charge) => {
                 let id = charge.ward();
-                self.wards
-                    .entry(id)
-                    .or_insert_with(|| Ward::new(charge.clone()));
+                if !self.wards.contains_key(&id) {
+                    let mut ward = Ward::new(charge.clone());
+                    self.inherit(charge.id(), &mut ward);
+                    self.wards.insert(id, ward);
+                }
                 self.with(id, Ward::start);
                 charge.start_obeyed();
             }
@@ -352,25 +371,34 @@ impl Thread {
                 if !self.wards.contains_key(&ward) {
                     // Never started: there is nothing to wait for.
                     if let Order::Stop {
-                        done: Some(done), ..
+                        waiter: Some(waiter),
+                        ..
                     } = order
                     {
-                        let _ = done.try_send(StopReport {
+                        let _ = waiter.done.try_send(Ok(StopReport {
                             exit: None,
                             killed: false,
                             took: Duration::ZERO,
-                        });
+                        }));
                     }
                     return;
                 }
+                if matches!(order, Order::Forget) {
+                    self.lingering.push(ward);
+                }
                 self.with(ward, |ward, context| match order {
-                    Order::Stop { grace, done } => ward.stop(grace, done),
+                    Order::Stop { grace, waiter } => ward.stop(grace, waiter),
                     Order::Forget => ward.forget(),
                     Order::Prepared { run, result } => ward.prepared(context, run, result),
                     Order::Connected { run } => ward.connected(run),
                     Order::Disconnected { run, cause } => ward.disconnected(context, run, cause),
                     Order::Drained { run } => ward.drained(context, run),
-                    Order::Swept { run, swept } => ward.swept(context, run, swept),
+                    Order::Found { run, findings } => ward.found(context, run, findings),
+                    Order::Looked {
+                        number,
+                        runs,
+                        looked,
+                    } => ward.looked(context, number, runs, looked),
                 });
             }
             Command::ShutDown => {
@@ -379,6 +407,16 @@ impl Thread {
                 for ward in wards {
                     self.with(ward, |ward, _| ward.end());
                 }
+            }
+        }
+    }
+
+    /// Takes over what is left of a plugin from the session that it was loaded with before: it does not
+    /// begin anew beside that.
+    fn inherit(&mut self, plugin: InstallationId, ward: &mut Ward) {
+        for old in &self.lingering {
+            if let Some(old) = self.wards.get_mut(old).filter(|old| old.is_of(plugin)) {
+                ward.inherit(old);
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::keeper::KeeperStatus;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
-use crate::process::descendants::Cookie;
+use crate::process::descendants::Looks;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
 use crate::runtime::{Runtime, RuntimeProvider};
@@ -44,8 +44,8 @@ pub(crate) struct HostContext {
     pub(crate) threads: Threads,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) reaper: Reaper,
-    /// What all that the host starts bears; `None` when descendants are not looked for.
-    pub(crate) cookie: Option<Cookie>,
+    /// With the cookie that all bears what the host starts; `None` when descendants are not looked for.
+    pub(crate) looks: Option<Looks>,
     pub(crate) keeper: KeeperStatus,
     pub(crate) feed: Feed,
     pub(crate) services: Arc<dyn Services>,

@@ -54,11 +54,11 @@ pub use services::{InboundCall, NoServices, Services};
 
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
-use crate::error::{Disconnect, Error, Phase, Result};
+use crate::error::{Descendants, Disconnect, Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::Follower;
 use crate::protocol::manifest::Manifest;
-use crate::reaper::StopReport;
+use crate::reaper::{StopReport, Stopped, Waiter};
 use crate::runtime;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
@@ -98,6 +98,7 @@ impl Session {
             record: RwLock::new(Arc::new(record)),
             trial: RwLock::default(),
             state: StateCell::new(),
+            tally: Arc::default(),
             counters: Arc::default(),
             workers,
             inbound_bytes: AtomicUsize::new(0),
@@ -236,8 +237,15 @@ impl Session {
     /// - [`Error::Start`], at once, when it has errored because no process came to be.
     /// - [`Error::Timeout`] with what it was still at: [`Phase::Spawn`], [`Phase::Connect`] or
     ///   [`Phase::State`].
+    /// - [`Error::DescendantsLeft`], also when time ran out: it waits for processes of the run before to be
+    ///   gone.
     pub fn wait_for(&self, state: ReportedState, timeout: Duration) -> Result<()> {
-        self.shared.state.wait_for(self.shared.id, state, timeout)
+        let shared = &self.shared;
+        let waited = shared.state.wait_for(shared.id, state, timeout);
+        waited.map_err(|error| match (&error, shared.tally.awaited()) {
+            (Error::Timeout { .. }, Some(left)) => Error::DescendantsLeft(left),
+            _ => error,
+        })
     }
 
     /// Starts or stops the plugin, and stores nothing.
@@ -353,13 +361,15 @@ impl Session {
         let deadline = Deadline::after(timeout);
         match self.request_stop(timeout, code, reason)? {
             Stopping::Process(report) => {
-                report
-                    .recv_deadline(deadline.instant())
-                    .map_err(|error| match error {
-                        RecvTimeoutError::Timeout => Error::timeout(Phase::Stop, timeout),
-                        // The reaper has ended, and before that everything in its charge.
-                        RecvTimeoutError::Disconnected => Error::ShutDown,
-                    })
+                match report.recv_deadline(deadline.instant()) {
+                    Ok(stopped) => stopped.map_err(Error::DescendantsLeft),
+                    Err(RecvTimeoutError::Timeout) => Err(match self.shared.tally.awaited() {
+                        Some(left) => Error::DescendantsLeft(left),
+                        None => Error::timeout(Phase::Stop, timeout),
+                    }),
+                    // The reaper has ended, and before that everything in its charge.
+                    Err(RecvTimeoutError::Disconnected) => Err(Error::ShutDown),
+                }
             }
             Stopping::Connection(connection) => {
                 let began = std::time::Instant::now();
@@ -392,12 +402,14 @@ impl Session {
         match shared.mode {
             PluginMode::Supervised => {
                 let (done, report) = bounded(1);
+                let until = Deadline::after(timeout).instant();
                 let grace = grace_within(shared.context.timeouts.stop_grace, timeout);
                 state.stop_reason = (code, reason.into());
-                shared
-                    .context
-                    .reaper
-                    .request_stop(shared.ward, grace, Some(done));
+                shared.context.reaper.request_stop(
+                    shared.ward,
+                    grace,
+                    Some(Waiter { until, done }),
+                );
                 Ok(Stopping::Process(report))
             }
             PluginMode::External => {
@@ -414,7 +426,8 @@ impl Session {
         }
     }
 
-    /// Stops the plugin and ends its thread.
+    /// Stops the plugin and ends its thread; the latter also when what has left the plugin's process
+    /// group is not gone in time, which is the error then.
     pub(crate) fn unload(&self, timeout: Duration, code: u16, reason: &str) -> Result<StopReport> {
         let shared = &self.shared;
         {
@@ -425,15 +438,18 @@ impl Session {
             // No start can come in between the stop and the end.
             state.unloading += 1;
         }
-        let report = match self.stop_with(timeout, code, reason) {
-            Ok(report) => report,
-            Err(error) => {
-                shared.state.lock().unloading -= 1;
-                return Err(error);
-            }
-        };
-        self.discard();
-        Ok(report)
+        let stopped = self.stop_with(timeout, code, reason);
+        if matches!(stopped, Ok(_) | Err(Error::DescendantsLeft(_))) {
+            self.discard();
+        } else {
+            shared.state.lock().unloading -= 1;
+        }
+        stopped
+    }
+
+    /// What of the plugin is left, if nothing but that is waited for.
+    pub(crate) fn descendants(&self) -> Option<Descendants> {
+        self.shared.tally.awaited()
     }
 
     /// Ends the session's thread and everybody's waits, without stopping the plugin.
@@ -488,7 +504,7 @@ impl fmt::Debug for Session {
 
 /// What a requested stop has to wait for.
 pub(crate) enum Stopping {
-    Process(crossbeam_channel::Receiver<StopReport>),
+    Process(crossbeam_channel::Receiver<Stopped>),
     Connection(Option<Arc<connection::Connection>>),
 }
 
@@ -519,8 +535,10 @@ impl Supervised {
     /// shortened, if need be, to a quarter of a second less than `timeout`.
     ///
     /// # Errors
-    /// - [`Error::Timeout`] with [`Phase::Stop`] when something is left; the plugin stays
-    ///   `stopping`, and goes on being stopped.
+    /// - [`Error::Timeout`] with [`Phase::Stop`] when its process is not gone in time, and
+    ///   [`Error::DescendantsLeft`] with how many when it is, and others that have left its process group
+    ///   are not. The plugin stays `stopping`, and goes on being stopped; another stop waits again, a start
+    ///   waits for what is left, for 30 seconds.
     /// - [`Error::NotLoaded`].
     /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn stop(&self, timeout: Duration) -> Result<StopReport> {

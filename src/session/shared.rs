@@ -22,6 +22,7 @@ use super::workers::Workers;
 use crate::error::{Disconnect, Error, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::PluginLog;
+use crate::process::descendants::Tally;
 use crate::reaper::WardId;
 use crate::state::{PluginMode, ReportedState};
 use crate::store::Record;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     /// A record that counts instead of the stored one.
     pub(super) trial: RwLock<Option<Arc<Record>>>,
     pub(super) state: StateCell,
+    /// What was found of its descendants.
+    pub(super) tally: Arc<Tally>,
     pub(super) counters: Arc<LiveCounters>,
     pub(super) workers: Workers,
     /// Bytes held by calls from the plugin that are not answered yet.

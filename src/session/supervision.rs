@@ -16,6 +16,7 @@ use crate::error::{Disconnect, Error, Result, StartError, TokenError};
 use crate::id::InstallationId;
 use crate::plugin_log::pump::pump;
 use crate::plugin_log::{LogStream, LogTap, PluginLog};
+use crate::process::descendants::Tally;
 use crate::process::{ExitReason, Limited, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
@@ -68,6 +69,10 @@ impl Charge for SupervisedCharge {
         }
     }
 
+    fn tally(&self) -> &Arc<Tally> {
+        &self.0.tally
+    }
+
     fn prepare(&self, run: Run, cancel: &Cancel) -> Result<ProcessCommand, StartError> {
         let shared = &self.0;
         let context = &shared.context;
@@ -89,7 +94,7 @@ impl Charge for SupervisedCharge {
             record: &record,
             store: &*context.store,
             connection_url: url.as_deref(),
-            cookie: context.cookie.as_ref().map(|cookie| cookie.of_run(run)),
+            cookie: context.looks.as_ref().map(|looks| looks.cookie.of_run(run)),
             cancel,
         })
     }
@@ -220,6 +225,10 @@ impl Charge for SupervisedCharge {
                 if state.reported != ReportedState::Inactive {
                     shared.enter(&mut state, ReportedState::Inactive, None);
                 }
+            }
+            Transition::Ended(ended) => {
+                let message = ended.to_string().into();
+                self.remember(&mut state, &ended, message, Aftermath::Stay);
             }
             Transition::Restarting { failure, after } => {
                 drop(state);

@@ -205,7 +205,7 @@ fn requests_that_meet_the_last_crash_follow_it() {
             // The look for descendants would go on beside all this, and its end change what is seen.
             .configure(|builder| builder.find_descendants(false))
             .start();
-        let idle = host.threads().count();
+        let idle = host.threads_with_keeper();
         // Once its output is closed, nothing of it is waited for when it has ended.
         let script = r#"echo "pid $$"; exec >&- 2>&-; exec sleep 1000"#;
         let session = host.install(shell(&host, "dying", script));

@@ -249,7 +249,14 @@ fn a_host_says_what_it_guarantees() {
     let guarantees = host.guarantees();
     assert!(guarantees.plugins_end_with_host, "{guarantees:?}");
     assert!(guarantees.descendants_are_found, "{guarantees:?}");
-    assert_eq!(guarantees.limitations, [""; 0]);
+    assert_eq!(guarantees.escaped, 0);
+    // What a shell cannot do is said, and that is all.
+    let limitations = &guarantees.limitations;
+    assert_eq!(limitations.len(), 1, "{limitations:?}");
+    assert!(
+        limitations[0].ends_with("the keeper is /bin/sh"),
+        "{limitations:?}"
+    );
 }
 
 #[test]

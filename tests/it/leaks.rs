@@ -54,8 +54,10 @@ mod alone {
 
     /// Does it for a while, counts, does it a thousand times, and counts again. `act` must leave
     /// everything at rest.
-    fn compare(what: &str, host: &TestHost, mut act: impl FnMut(usize)) {
+    fn compare(what: &str, host: &TestHost, keepers: usize, mut act: impl FnMut(usize)) {
         let (idle, threads) = (host.threads().count(), Holdings::now().threads);
+        // Each is watched by a thread, from the first process on.
+        let (idle, threads) = (idle + keepers, threads + keepers);
         act(WARM_UP);
         host.expect_threads(idle);
         let (before, memory) = (Holdings::at_rest(threads), resident());
@@ -99,7 +101,7 @@ mod alone {
             exit 3"#;
         let session = host.install(over_stdio(shell(&host, "crashing", script)));
         let supervised = session.supervised().unwrap();
-        compare("crashes and restarts", &host, |cycles| {
+        compare("crashes and restarts", &host, 1, |cycles| {
             let mut events = host.events();
             supervised.start().unwrap();
             count(&mut events, session.id(), ReportedState::Restarting, cycles);
@@ -117,7 +119,7 @@ mod alone {
         let target = format!("/rpc?token={}", token.expose());
         let session = host.install(record);
         let mut events = host.events();
-        compare("connections", &host, |cycles| {
+        compare("connections", &host, 0, |cycles| {
             for cycle in 0..cycles {
                 if cycle % 4 == 0 {
                     let (ours, theirs) = memory::pair(1);

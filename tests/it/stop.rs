@@ -349,7 +349,7 @@ fn everybody_who_asks_for_a_stop_gets_its_report() {
 #[test]
 fn unloading_stops_and_forgets() {
     let host = TestHost::new("unload");
-    let idle = host.threads().count();
+    let idle = host.threads_with_keeper();
     let session = host.run(python(&host, "leaver"));
     let lifeline = host.lifelines.next();
     host.unload(session.id()).unwrap();

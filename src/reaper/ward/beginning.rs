@@ -1,28 +1,26 @@
-//! How a run begins: prepared on a thread of its own, spawned, and connected.
+//! How a run begins: prepared and spawned on a thread of its own, handed over, and connected.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
 use super::{Phase, Running, Ward, after, signal};
+use crate::deadline::Deadline;
 use crate::error::StartError;
 use crate::fault;
-use crate::process::{Process, ProcessCommand};
+use crate::keeper::link::KeeperLink;
+use crate::poll;
+use crate::process::{Findings, Process};
 use crate::reaper::Context;
 use crate::reaper::cause::{Cause, Failure};
-use crate::reaper::charge::{Cancel, Run, Transition};
+use crate::reaper::charge::{Cancel, Charge, Run, Spawned, Transition};
 use crate::reaper::policy::{End, History};
+use crate::thread::Threads;
 
 /// How long a program's file may be open for writing before that counts as a failed start.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// The wait before it is tried again.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
-
-pub(super) struct Busy {
-    pub(super) command: ProcessCommand,
-    pub(super) next_try: Instant,
-    pub(super) give_up_at: Instant,
-}
 
 impl Ward {
     /// Starts a run after a stop, an explicit start or giving up: the counting begins anew.
@@ -32,17 +30,20 @@ impl Ward {
         self.begin(context);
     }
 
-    /// Starts a run: prepares it on a thread of its own.
+    /// Starts a run: has it prepared and spawned on a thread of its own.
     pub(super) fn begin(&mut self, context: &Context<'_>) {
         if context.shutting_down || self.forgotten {
             self.phase = Phase::Idle;
             self.charge.transition(Transition::Inactive { ended: None });
             return;
         }
-        if !self.sweeps.let_begin(self.run) {
-            self.phase = Phase::Clearing { ended: None };
+        if !self.looks.let_begin(self.run) {
+            if !matches!(self.phase, Phase::Clearing { .. }) {
+                self.wait_for_looks(None);
+            }
             return;
         }
+        self.leave_clearing();
         self.run = context.reaper.next_run();
         self.begun_at = SystemTime::now();
         let (ward, run) = (self.charge.ward(), self.run);
@@ -52,11 +53,12 @@ impl Ward {
             cancel: cancel.clone(),
         };
         let (charge, reaper) = (self.charge.clone(), context.reaper.clone());
+        let (keeper, threads) = (context.keeper.clone(), context.threads.clone());
         let started = context.threads.spawn("prepare", 512 * 1024, move || {
             // A preparation that panics must not leave the plugin waiting for it.
             let prepare = std::panic::AssertUnwindSafe(|| {
                 fault::point(fault::PREPARING, charge.id());
-                charge.prepare(run, &cancel)
+                prepare_and_spawn(&*charge, run, &cancel, &keeper, &threads)
             });
             let result = std::panic::catch_unwind(prepare).unwrap_or_else(|panic| {
                 let text = crate::thread::panic_text(&*panic);
@@ -65,81 +67,77 @@ impl Ward {
                     "prepare", error,
                 ))))
             });
+            let spawned = result.as_ref().ok();
+            let memory = spawned.map(|spawned| (spawned.process.memory(), spawned.process.id()));
             reaper.prepared(ward, run, result);
+            // Nobody waits for this.
+            if let Some((memory, pid)) = memory {
+                memory.begin(pid);
+            }
         });
         if let Err(error) = started {
             self.could_not_start(StartError::Prepare(Box::new(error)));
         }
     }
 
+    /// The thread that prepares and spawns has come back.
     pub(in crate::reaper) fn prepared(
         &mut self,
         context: &Context<'_>,
         run: Run,
-        result: Result<ProcessCommand, StartError>,
+        result: Result<Box<Spawned>, StartError>,
     ) {
         if run != self.run || !matches!(self.phase, Phase::Preparing { .. }) {
-            return;
-        }
-        if self.stop.is_some() {
-            self.clear(context, Some(self.unstarted(Cause::Stopped)));
+            // The supervision panicked meanwhile, and let go of all that it had.
+            if let Ok(spawned) = result {
+                let pid = spawned.process.pid();
+                let forget = || context.keeper.forget_group(pid);
+                spawned.process.finish(forget, Findings::default());
+            }
             return;
         }
         match result {
-            Ok(command) => self.spawn(context, command, after(Instant::now(), BUSY_LIMIT)),
+            Ok(spawned) => self.spawned(*spawned),
+            Err(_) if self.stop.is_some() => {
+                self.clear(context, Some(self.unstarted(Cause::Stopped)));
+            }
             Err(error) => self.could_not_start(error),
         }
     }
 
-    pub(super) fn spawn(
-        &mut self,
-        context: &Context<'_>,
-        command: ProcessCommand,
-        give_up_at: Instant,
-    ) {
-        let run = self.run;
-        context.keeper.borrow_mut().ensure_started();
-        match Process::spawn(&command, context.threads) {
-            Ok((process, pipes)) => {
-                fault::point(fault::SPAWNED, self.charge.id());
-                let pid = process.pid();
-                context.keeper.borrow_mut().watch_group(pid);
-                self.group = Some(pid);
-                let now = Instant::now();
-                let settings = self.charge.settings();
-                let (limit, transport) = (settings.connect_timeout, settings.transport);
-                let mut running = Running {
-                    process,
-                    spawned_at: now,
-                    active_since: None,
-                    patience: Some((
-                        after(now, limit),
-                        Cause::NeverConnected { limit, transport },
-                    )),
-                    cause: None,
-                    output: None,
-                    connected: false,
-                };
-                self.charge.transition(Transition::Connecting { run, pid });
-                match self.charge.spawned(run, pipes) {
-                    Ok(output) => running.output = Some(output),
-                    Err(error) => {
-                        running.cause = Some(Cause::Start(StartError::Prepare(Box::new(error))));
-                        running.patience = None;
-                        signal(&*self.charge, &running.process, Signal::KILL);
-                    }
-                }
-                self.phase = Phase::Running(running);
-            }
-            Err(error) if error.is_busy() && Instant::now() < give_up_at => {
-                self.phase = Phase::Busy(Busy {
-                    command,
-                    next_try: after(Instant::now(), BUSY_WAIT),
-                    give_up_at,
-                });
-            }
-            Err(error) => self.could_not_start(error),
+    fn spawned(&mut self, Spawned { process, pipes }: Spawned) {
+        let (run, pid) = (self.run, process.pid());
+        self.group = Some(pid);
+        let now = Instant::now();
+        let mut running = Running {
+            process,
+            spawned_at: now,
+            active_since: None,
+            patience: None,
+            cause: None,
+            output: None,
+            connected: false,
+        };
+        if self.stop.is_some() {
+            // It arrives too late.
+            signal(&*self.charge, &running.process, Signal::KILL);
+            self.phase = Phase::Running(running);
+            return;
         }
+        let settings = self.charge.settings();
+        let (limit, transport) = (settings.connect_timeout, settings.transport);
+        let never_connected = Cause::NeverConnected { limit, transport };
+        running.patience = Some((after(now, limit), never_connected));
+        self.charge.transition(Transition::Connecting { run, pid });
+        match self.charge.spawned(run, pipes) {
+            Ok(output) => running.output = Some(output),
+            Err(error) => {
+                running.cause = Some(Cause::Start(StartError::Prepare(Box::new(error))));
+                running.patience = None;
+                signal(&*self.charge, &running.process, Signal::KILL);
+            }
+        }
+        self.phase = Phase::Running(running);
     }
 
     pub(in crate::reaper) fn connected(&mut self, run: Run) {
@@ -185,6 +183,37 @@ impl Ward {
             ended_at: SystemTime::now(),
             active_for: None,
             restarts: self.history.restarts(),
+        }
+    }
+}
+
+/// Gets a run ready and spawns its process, of which the keeper hears before anything else happens. Waits
+/// for the disk.
+fn prepare_and_spawn(
+    charge: &dyn Charge,
+    run: Run,
+    cancel: &Cancel,
+    keeper: &KeeperLink,
+    threads: &Threads,
+) -> Result<Box<Spawned>, StartError> {
+    let command = charge.prepare(run, cancel)?;
+    let give_up_at = Deadline::after(BUSY_LIMIT);
+    loop {
+        if cancel.is_cancelled() {
+            return Err(StartError::Cancelled);
+        }
+        keeper.ensure_started();
+        match Process::spawn(&command, threads) {
+            Ok((process, pipes)) => {
+                keeper.watch_group(process.pid());
+                fault::point(fault::SPAWNED, charge.id());
+                return Ok(Box::new(Spawned { process, pipes }));
+            }
+            // The program's file is open for writing; most likely in a child that is about to execute.
+            Err(error) if error.is_busy() && !give_up_at.has_passed() => {
+                let _ = poll::wait(&mut [], Some(Deadline::after(BUSY_WAIT)));
+            }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Phase, Ward, after};
+use rustix::process::Signal;
+
+use super::{Phase, Running, Ward, after};
 use crate::error::Disconnect;
 use crate::fault;
-use crate::process::ExitReason;
+use crate::process::{ExitReason, Findings, Inquest, Process, ProcessEnd};
 use crate::reaper::cause::{Cause, EndedProcess, Failure};
 use crate::reaper::charge::{Run, Transition};
 use crate::reaper::policy::{Decision, End};
@@ -18,16 +20,27 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The same when somebody waits for the plugin to be stopped.
 pub(super) const LAST_WORDS_AT_STOP: Duration = Duration::from_millis(150);
 
-/// A process that is gone, and what of it is still on its way.
+/// The stack of the thread that reads what the system's files say of an end.
+const INQUEST_STACK: usize = 64 * 1024;
+
+/// A process that has ended, and what of it is still on its way.
 pub(super) struct Ended {
     output_pending: bool,
     /// What it sent last is still being read.
     pub(super) connection_pending: bool,
-    process: EndedProcess,
+    body: Body,
+    pid: u32,
+    uptime: Duration,
     at: SystemTime,
     pub(super) active_for: Option<Duration>,
     /// What the host did to it first.
     cause: Option<Cause>,
+}
+
+enum Body {
+    /// What the system's files say of its end is being read.
+    Unreaped(Process),
+    Reaped(ProcessEnd),
 }
 
 impl Ward {
@@ -81,10 +94,38 @@ impl Ward {
     }
 
     pub(super) fn end_if_complete(&mut self, context: &Context<'_>) {
-        if matches!(&self.phase, Phase::Ending(ended, _) if !ended.output_pending && !ended.connection_pending)
-        {
+        let Phase::Ending(ended, _) = &self.phase else {
+            return;
+        };
+        let is_reaped = matches!(ended.body, Body::Reaped(_));
+        if is_reaped && !ended.output_pending && !ended.connection_pending {
             self.ended(context);
         }
+    }
+
+    /// What the system's files say of the end of this run has been read.
+    pub(in crate::reaper) fn found(&mut self, context: &Context<'_>, run: Run, findings: Findings) {
+        if run != self.run {
+            return;
+        }
+        if let Phase::Ending(ended, until) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            let ended = self.reap(context, ended, findings);
+            self.phase = Phase::Ending(ended, until);
+            self.end_if_complete(context);
+        }
+    }
+
+    fn reap(&mut self, context: &Context<'_>, ended: Ended, findings: Findings) -> Ended {
+        let body = match ended.body {
+            Body::Unreaped(process) => {
+                let group = &mut self.group;
+                let end = process.finish(|| Self::forget_group(group, context), findings);
+                fault::point(fault::REAPED, self.charge.id());
+                Body::Reaped(end)
+            }
+            reaped @ Body::Reaped(_) => reaped,
+        };
+        Ended { body, ..ended }
     }
 
     /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
@@ -97,42 +138,60 @@ impl Ward {
                 return;
             }
         };
-        let pid = running.process.pid();
         fault::point(fault::EXITED, self.charge.id());
-        let end = running.process.finish(|| self.forget_group(context));
-        fault::point(fault::REAPED, self.charge.id());
-        self.plan_sweep(context);
-        if self.stop.is_some() {
-            self.sweeps.hurry(now);
+        self.plan_look(context);
+        let cause = running
+            .cause
+            .or_else(|| self.stop.is_some().then_some(Cause::Stopped));
+        let process = running.process;
+        // Who knows why it ended need not ask the system.
+        let inquest = if cause.is_none() {
+            process.inquest()
+        } else {
+            None
+        };
+        let is_held = inquest.is_some_and(|inquest| self.hold(context, inquest));
+        if is_held {
+            // While its leader is a zombie nobody else can have the number of the group.
+            process.signal_group(Signal::KILL);
         }
+        let mut ended = Ended {
+            output_pending: running.output.is_some(),
+            connection_pending: running.connected,
+            pid: process.pid(),
+            uptime: now.saturating_duration_since(running.spawned_at),
+            at: SystemTime::now(),
+            active_for: running
+                .active_since
+                .map(|since| now.saturating_duration_since(since)),
+            body: Body::Unreaped(process),
+            cause,
+        };
+        if !is_held {
+            ended = self.reap(context, ended, Findings::default());
+        }
+        // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
+        drop(running.output);
         let patience = if self.stop.is_some() {
             LAST_WORDS_AT_STOP
         } else {
             LAST_WORDS
         };
-        let ended = Ended {
-            output_pending: running.output.is_some(),
-            connection_pending: running.connected,
-            at: SystemTime::now(),
-            active_for: running
-                .active_since
-                .map(|since| now.saturating_duration_since(since)),
-            cause: running
-                .cause
-                .or_else(|| self.stop.is_some().then_some(Cause::Stopped)),
-            process: EndedProcess {
-                pid,
-                uptime: now.saturating_duration_since(running.spawned_at),
-                end,
-            },
-        };
-        // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
-        drop(running.output);
-        if let Some(stop) = &mut self.stop {
-            stop.exit = Some(ended.process.end.exit);
-        }
         self.phase = Phase::Ending(ended, now + patience);
         self.end_if_complete(context);
+    }
+
+    /// Has the system's files read; returns whether that is to be waited for.
+    fn hold(&self, context: &Context<'_>, inquest: Inquest) -> bool {
+        let (ward, run, reaper) = (self.charge.ward(), self.run, context.reaper.clone());
+        let held = context.threads.spawn("inquest", INQUEST_STACK, move || {
+            reaper.found(ward, run, inquest.hold());
+        });
+        if let Err(error) = &held {
+            let id = self.charge.id();
+            log::debug!("plugin {id}: why it was killed is not looked at: {error}");
+        }
+        held.is_ok()
     }
 
     /// Everything of the run is over: decides what follows.
@@ -140,27 +199,40 @@ impl Ward {
         let Phase::Ending(ended, _) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
-        let exit = ended.process.end.exit;
+        // If its time is over before the files were read.
+        let ended = self.reap(context, ended, Findings::default());
+        let Body::Reaped(end) = ended.body else {
+            return;
+        };
+        let exit = end.exit;
+        if let Some(stop) = &mut self.stop {
+            stop.exit = Some(exit);
+        }
         self.charge.ended(self.run, exit);
         let requested = ended.cause.is_none() && exit.is_clean() && ended.active_for.is_some();
-        let end = if requested {
+        let policy_end = if requested {
             End::Requested
         } else {
             End::Crash
         };
         let by_itself = || {
-            if ended.process.end.was_out_of_cpu_time() {
+            if end.was_out_of_cpu_time() {
                 Cause::CpuTime
-            } else if ended.process.end.was_out_of_memory() {
+            } else if end.was_out_of_memory() {
                 Cause::OutOfMemory
             } else {
                 Cause::Exited
             }
         };
         let active_for = ended.active_for;
+        let cause = ended.cause.unwrap_or_else(by_itself);
         let failure = Failure {
-            cause: ended.cause.unwrap_or_else(by_itself),
-            process: Some(ended.process),
+            cause,
+            process: Some(EndedProcess {
+                pid: ended.pid,
+                uptime: ended.uptime,
+                end,
+            }),
             started_at: self.begun_at,
             ended_at: ended.at,
             active_for,
@@ -179,7 +251,7 @@ impl Ward {
             self.begin_anew(context);
             return;
         }
-        self.decide(end, active_for, failure);
+        self.decide(policy_end, active_for, failure);
     }
 
     pub(super) fn decide(&mut self, end: End, active_for: Option<Duration>, failure: Failure) {
@@ -216,24 +288,31 @@ impl Ward {
             };
             for waiter in stop.waiters {
                 // Room for one is kept in each; a waiter whose time ran out is gone.
-                let _ = waiter.try_send(report.clone());
+                let _ = waiter.done.try_send(Ok(report.clone()));
             }
         }
     }
 
     /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
     pub(in crate::reaper) fn give_up(&mut self, context: &Context<'_>, panic: &str) {
+        let group = &mut self.group;
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             // Kills the group, and waits for the process.
-            Phase::Running(running) => {
-                running.process.finish(|| self.forget_group(context));
-            }
+            Phase::Running(Running { process, .. })
+            | Phase::Ending(
+                Ended {
+                    body: Body::Unreaped(process),
+                    ..
+                },
+                _,
+            ) => drop(process.finish(|| Self::forget_group(group, context), Findings::default())),
             Phase::Preparing { cancel } => cancel.cancel(),
+            Phase::Clearing { .. } => self.charge.tally().set_awaited(false),
             _ => {}
         }
         // If the process was let go of by the panic itself.
-        self.forget_group(context);
-        self.plan_sweep(context);
+        Self::forget_group(&mut self.group, context);
+        self.plan_look(context);
         self.start_again = false;
         self.charge.ended(self.run, ExitReason::Unknown);
         let failure = self.unstarted(Cause::Panicked(panic.to_owned()));

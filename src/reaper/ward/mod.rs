@@ -3,28 +3,27 @@
 //! one.
 //!
 //! What lives here: the phases, commands and timers. How a run begins is in `beginning`, how it ends
-//! and what follows in `ending`, and what it may have left outside of its group in `sweep`.
+//! and what follows in `ending`, and what it may have left outside of its group in `looks`.
 
 mod beginning;
 mod ending;
-mod sweep;
+mod looks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::Sender;
 use rustix::process::Signal;
 
 use super::cause::Cause;
 use super::cause::Failure;
 use super::charge::{Cancel, Charge, OutputGuard, Run, Transition};
 use super::policy::History;
-use super::{Context, StopReport};
+use super::{Context, Waiter};
 use crate::fault;
+use crate::id::InstallationId;
 use crate::process::{ExitReason, ExitWatch, Process};
-use beginning::Busy;
 use ending::{Ended, LAST_WORDS_AT_STOP};
-use sweep::Sweeps;
+use looks::{LEFT_LIMIT, Looks};
 
 pub(super) struct Ward {
     charge: Arc<dyn Charge>,
@@ -36,7 +35,7 @@ pub(super) struct Ward {
     /// The process group that the keeper was told of.
     group: Option<u32>,
     /// What runs before left outside of their group is being looked for.
-    sweeps: Sweeps,
+    looks: Looks,
     /// A stop under way, whatever the phase.
     stop: Option<Stop>,
     /// A start was asked for that has to wait for the end of what there is.
@@ -47,22 +46,24 @@ pub(super) struct Ward {
 
 enum Phase {
     Idle,
+    /// A thread prepares the run and spawns its process; there is one at most until it has come back.
     Preparing {
         cancel: Cancel,
     },
-    /// The program's file is open for writing; most likely in a child that is about to execute.
-    Busy(Busy),
     Running(Running),
     /// The process is gone; its last output and messages are on their way.
     Ending(Ended, Instant),
-    /// Nothing but sweeps is waited for: then it is stopped, or, if nobody asked for that, started.
+    /// Nothing but looks is waited for: then it is stopped, or, if nobody asked for that, started.
     Clearing {
         /// The run that was stopped, if there was one.
         ended: Option<Failure>,
+        /// A start does not wait for longer.
+        until: Instant,
     },
     BackingOff {
         until: Instant,
-        /// Without any wait, not even for what the run before left to be looked for.
+        /// Without any wait, not even for what the run before left to be looked for; unless some of it
+        /// has been seen.
         at_once: bool,
     },
 }
@@ -87,7 +88,7 @@ struct Stop {
     terminate_at: Option<Instant>,
     kill_at: Option<Instant>,
     killed: bool,
-    waiters: Vec<Sender<StopReport>>,
+    waiters: Vec<Waiter>,
     exit: Option<ExitReason>,
 }
 
@@ -100,7 +101,7 @@ impl Ward {
             history: History::default(),
             phase: Phase::Idle,
             group: None,
-            sweeps: Sweeps::default(),
+            looks: Looks::default(),
             stop: None,
             start_again: false,
             forgotten: false,
@@ -108,17 +109,17 @@ impl Ward {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && self.sweeps.are_over()
+        matches!(self.phase, Phase::Idle) && self.looks.are_over()
+    }
+
+    /// Whether it is this plugin's.
+    pub(super) fn is_of(&self, plugin: InstallationId) -> bool {
+        self.charge.id() == plugin
     }
 
     /// Whether it can be let go of.
     pub(super) fn is_over(&self) -> bool {
         self.forgotten && self.is_idle()
-    }
-
-    /// Whether [`begin_sweeps`](Self::begin_sweeps) has something to do.
-    pub(super) fn plans_sweep(&self) -> bool {
-        self.sweeps.are_planned()
     }
 
     /// The session is gone. Whatever is left of the plugin goes too.
@@ -137,11 +138,12 @@ impl Ward {
     /// When [`attend`](Self::attend) has something to do though nothing happened.
     pub(super) fn due(&self) -> Option<Instant> {
         let of_phase = match &self.phase {
-            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => None,
-            Phase::Busy(busy) => Some(busy.next_try),
-            // Not before the sweeps are over, of whose end it hears.
-            Phase::BackingOff { at_once: false, .. } if !self.sweeps.are_over() => None,
-            Phase::Ending(_, until) | Phase::BackingOff { until, .. } => Some(*until),
+            Phase::Idle | Phase::Preparing { .. } => None,
+            // A stop has no such limit: its waiters have their own.
+            Phase::Clearing { .. } if self.stop.is_some() && !self.start_again => None,
+            Phase::Ending(_, until)
+            | Phase::BackingOff { until, .. }
+            | Phase::Clearing { until, .. } => Some(*until),
             Phase::Running(running) => {
                 let stop = self.stop.as_ref();
                 let times = [
@@ -152,7 +154,7 @@ impl Ward {
                 times.into_iter().flatten().min()
             }
         };
-        of_phase.into_iter().chain(self.sweeps.due()).min()
+        of_phase.into_iter().chain(self.looks.due()).min()
     }
 
     /// The descriptor that tells of the process's end.
@@ -169,21 +171,24 @@ impl Ward {
             // Somebody does not want to wait; the counting goes on.
             Phase::BackingOff { .. } => self.begin(context),
             // What is there lives and is wanted.
-            Phase::Preparing { .. } | Phase::Busy(_) | Phase::Clearing { .. }
-                if self.stop.is_none() => {}
+            Phase::Preparing { .. } | Phase::Clearing { .. } if self.stop.is_none() => {}
             Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
             // It is ending, or about to.
-            Phase::Preparing { .. }
-            | Phase::Busy(_)
-            | Phase::Running(_)
-            | Phase::Ending(..)
-            | Phase::Clearing { .. } => {
+            Phase::Preparing { .. } | Phase::Running(_) | Phase::Ending(..) => {
                 self.start_again = true;
+            }
+            Phase::Clearing { .. } => {
+                self.start_again = true;
+                let now = Instant::now();
+                self.looks.hurry(now);
+                if let Phase::Clearing { until, .. } = &mut self.phase {
+                    *until = after(now, LEFT_LIMIT);
+                }
             }
         }
     }
 
-    pub(super) fn stop(&mut self, grace: Duration, done: Option<Sender<StopReport>>) {
+    pub(super) fn stop(&mut self, grace: Duration, waiter: Option<Waiter>) {
         self.start_again = false;
         let now = Instant::now();
         let first = self.stop.is_none();
@@ -195,7 +200,8 @@ impl Ward {
             waiters: Vec::new(),
             exit: None,
         });
-        stop.waiters.extend(done);
+        stop.waiters.extend(waiter);
+        self.looks.hurry(now);
         if !first {
             // A second stop may be in more of a hurry than the first.
             if let Some(kill_at) = &mut stop.kill_at {
@@ -203,21 +209,16 @@ impl Ward {
             }
             return;
         }
-        // While there is a process it has the grace, and a look for what an earlier one left as long.
-        if !matches!(self.phase, Phase::Running(_) | Phase::Preparing { .. }) {
-            self.sweeps.hurry(now);
-        }
         match &mut self.phase {
-            Phase::Idle | Phase::Busy(_) | Phase::BackingOff { .. } | Phase::Clearing { .. } => {
-                let busy = matches!(self.phase, Phase::Busy(_));
-                let ended = busy.then(|| self.unstarted(Cause::Stopped));
-                if self.sweeps.are_over() {
-                    self.stopped(ended);
+            Phase::Idle | Phase::BackingOff { .. } | Phase::Clearing { .. } => {
+                if self.looks.are_over() {
+                    self.stopped(None);
                 } else {
-                    self.phase = Phase::Clearing { ended };
+                    self.wait_for_looks(None);
                     self.charge.transition(Transition::Stopping);
                 }
             }
+            // What arrives all the same is killed.
             Phase::Preparing { cancel } => {
                 cancel.cancel();
                 self.charge.transition(Transition::Stopping);
@@ -237,19 +238,16 @@ impl Ward {
 
     /// Looks at the clock.
     pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
-        self.attend_sweeps(context, now);
+        self.attend_looks(now);
         match &mut self.phase {
             Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => {}
-            Phase::Busy(busy) => {
-                if busy.next_try <= now
-                    && let Phase::Busy(busy) = std::mem::replace(&mut self.phase, Phase::Idle)
-                {
-                    self.spawn(context, busy.command, busy.give_up_at);
-                }
-            }
             Phase::BackingOff { until, at_once } => {
-                if *until <= now && (*at_once || self.sweeps.are_over()) {
-                    self.begin(context);
+                if *until <= now {
+                    if *at_once || self.looks.are_over() {
+                        self.begin(context);
+                    } else {
+                        self.wait_for_looks(None);
+                    }
                 }
             }
             Phase::Ending(_, until) => {

@@ -186,6 +186,12 @@ impl TestHost {
         self.expect_threads(0);
     }
 
+    /// How many threads the host has when nothing is loaded and its keeper is watched, which has not been
+    /// started yet.
+    pub(crate) fn threads_with_keeper(&self) -> usize {
+        self.threads.count() + 1
+    }
+
     /// Waits until so many of the host's threads are left.
     #[track_caller]
     pub(crate) fn expect_threads(&self, number: usize) {

@@ -1,0 +1,397 @@
+//! One look: stops the processes that bear the cookie, and when no new ones are found, kills them.
+//!
+//! What is stopped forks no more. So a look that stops all it sees, until a whole pass sees nobody new,
+//! has all of them, however fast they were; killing one after the other would leave those alive that were
+//! forked behind its back. Of a chain, in which each process forks the next one and ends, there is only
+//! one process at a time: it is looked for among the numbers that were given last.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::proc::{Reader, Shows, last_number, processes};
+use super::{Bearers, Looked, Progress};
+use crate::deadline::Deadline;
+use crate::error::Descendants;
+use crate::poll;
+
+/// What was stopped is killed after this time, though others are still being found.
+const STOPPED_LIMIT: Duration = Duration::from_millis(100);
+/// The ends of so many are waited for at a time, each of which takes a descriptor.
+const AT_ONCE: usize = 64;
+/// The first wait, and the longest, for processes to end or to come into being.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// For so long is a process looked at again that shows nothing because it is executing a program, which
+/// on a busy machine may take a while.
+const EXECUTING_LIMIT: Duration = Duration::from_millis(250);
+/// So many passes in a row must find nothing when processes end before they can be looked at.
+const PASSES_AFTER_STRANGERS: u32 = 4;
+/// The same when bearers got away.
+const PASSES_AFTER_ESCAPE: u32 = 10;
+/// So often the youngest processes are looked at between two passes, for each pass that is required.
+const CHASES: u32 = 8;
+/// How many of the youngest.
+const YOUNGEST: i32 = 3;
+
+pub(super) fn kill(
+    bearers: &Bearers,
+    deadline: Deadline,
+    quiet: Duration,
+    progress: &Progress,
+) -> Looked {
+    let began = processor_time();
+    let mut look = Look {
+        reader: Reader::new(bearers, progress, deadline),
+        progress,
+        deadline,
+        executing_limit: EXECUTING_LIMIT.max(quiet),
+        known: HashMap::new(),
+        pass: 0,
+        stopped_since: None,
+        dying: Vec::new(),
+        executing: Vec::new(),
+        unreadable: HashSet::new(),
+        got_away: 0,
+        killed: 0,
+        has_seen_all: false,
+    };
+    let is_clear = look.until_clear(quiet);
+    // Whatever happened, nothing is left stopped.
+    look.kill_stopped();
+    look.recount();
+    Looked {
+        killed: look.killed,
+        left: look.known.len(),
+        escaped: if is_clear { 0 } else { look.got_away },
+        unclear: look.unreadable.len(),
+        finished: look.has_seen_all,
+        cost: processor_time().saturating_sub(began),
+    }
+}
+
+struct Look<'a> {
+    reader: Reader<'a>,
+    progress: &'a Progress,
+    deadline: Deadline,
+    executing_limit: Duration,
+    /// Bearers that are not known to be dead.
+    known: HashMap<Pid, Known>,
+    /// Counts passes.
+    pass: u32,
+    /// Since when there is something stopped.
+    stopped_since: Option<Instant>,
+    /// Of those that were killed, as far as the system gives such descriptors.
+    dying: Vec<OwnedFd>,
+    /// Those that may show the cookie in a moment.
+    executing: Vec<Pid>,
+    /// Those that are not read again in this look, since it would cost as much as the first time.
+    unreadable: HashSet<Pid>,
+    /// Seen, and gone before they could be stopped.
+    got_away: usize,
+    killed: usize,
+    /// The last pass that came to its end found nobody new.
+    has_seen_all: bool,
+}
+
+struct Known {
+    is_killed: bool,
+    /// The pass in which it was last seen.
+    pass: u32,
+}
+
+/// What one pass over all processes found.
+#[derive(Default)]
+struct Pass {
+    new: usize,
+    /// Processes that ended between being listed and being looked at.
+    strangers: usize,
+}
+
+impl Look<'_> {
+    /// Goes over all processes until nothing is found any more; returns whether that was reached in time.
+    fn until_clear(&mut self, quiet: Duration) -> bool {
+        let (mut passes, mut required) = (0, 1);
+        let (mut quiet_since, mut pause) = (None, PAUSES.0);
+        loop {
+            let away_before = self.got_away;
+            let pass = match self.pass() {
+                Ok(Some(pass)) => pass,
+                Ok(None) => return false,
+                Err(error) => {
+                    log::warn!("cannot look for descendants: {error}");
+                    return false;
+                }
+            };
+            let new = pass.new + self.settle_executing();
+            if new == 0
+                || self
+                    .stopped_since
+                    .is_some_and(|at| at.elapsed() >= STOPPED_LIMIT)
+            {
+                self.kill_stopped();
+            }
+            let got_away = self.got_away > away_before;
+            if got_away {
+                required = PASSES_AFTER_ESCAPE;
+            } else if pass.strangers > 0 {
+                required = required.max(PASSES_AFTER_STRANGERS);
+            }
+            self.has_seen_all = new == 0 && !got_away && self.executing.is_empty();
+            self.tell();
+            if self.has_seen_all && self.known.is_empty() {
+                passes += 1;
+                let since = *quiet_since.get_or_insert_with(Instant::now);
+                if passes >= required && since.elapsed() >= quiet {
+                    return true;
+                }
+            } else {
+                passes = 0;
+                quiet_since = None;
+            }
+            if self.deadline.has_passed() || self.progress.is_given_up() {
+                return false;
+            }
+            if passes < required && required > 1 && self.chase(required) {
+                continue;
+            }
+            // Who is new may have forked just before it was stopped: the next pass comes at once.
+            if new == 0 && (!self.known.is_empty() || passes >= required) {
+                self.wait_for_ends(pause);
+                pause = PAUSES.1.min(pause * 2);
+            } else {
+                pause = PAUSES.0;
+            }
+        }
+    }
+
+    /// Looks at every process and stops those that bear the cookie. `None` when time ran out meanwhile.
+    fn pass(&mut self) -> io::Result<Option<Pass>> {
+        self.pass += 1;
+        self.executing.clear();
+        let mut pass = Pass::default();
+        for pid in processes()? {
+            if self.unreadable.contains(&pid) {
+                continue;
+            }
+            match self.reader.what_shows(pid) {
+                Shows::Cookie => pass.new += usize::from(self.is_new(pid) && self.stop(pid)),
+                Shows::NoCookie => drop(self.known.remove(&pid)),
+                Shows::Gone => {
+                    self.known.remove(&pid);
+                    pass.strangers += 1;
+                }
+                Shows::Nothing => self.executing.push(pid),
+                Shows::Unreadable => drop(self.unreadable.insert(pid)),
+            }
+            // One pass, however late it is: the time may have been for one only.
+            if self.progress.is_given_up() || (self.pass > 1 && self.deadline.has_passed()) {
+                return Ok(None);
+            }
+        }
+        let this = self.pass;
+        self.known.retain(|_, known| known.pass == this);
+        Ok(Some(pass))
+    }
+
+    /// Whether a bearer is seen for the first time.
+    fn is_new(&mut self, pid: Pid) -> bool {
+        let this = self.pass;
+        match self.known.get_mut(&pid) {
+            Some(known) => {
+                known.pass = this;
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Stops a process that has just shown the cookie; returns whether it did.
+    fn stop(&mut self, pid: Pid) -> bool {
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => {
+                // Once more, now that the descriptor says for certain which process is meant.
+                match self.reader.what_shows(pid) {
+                    Shows::Cookie => self.stop_by(&process, pid),
+                    Shows::Gone | Shows::NoCookie => {
+                        self.got_away += 1;
+                        false
+                    }
+                    Shows::Nothing | Shows::Unreadable => {
+                        self.executing.push(pid);
+                        false
+                    }
+                }
+            }
+            Err(Errno::SRCH) => {
+                self.got_away += 1;
+                false
+            }
+            // An old kernel, or no descriptor is left.
+            Err(_) => {
+                let stopped = self.progress.is_harmless || kill_process(pid, Signal::STOP).is_ok();
+                self.note_stopped(pid, stopped)
+            }
+        }
+    }
+
+    fn stop_by(&mut self, process: &OwnedFd, pid: Pid) -> bool {
+        if self.progress.is_harmless {
+            return self.note_stopped(pid, true);
+        }
+        match pidfd_send_signal(process, Signal::STOP) {
+            Ok(()) => self.note_stopped(pid, true),
+            Err(Errno::SRCH) => {
+                self.got_away += 1;
+                false
+            }
+            // It has become another user's, whose processes are not ours to signal.
+            Err(_) => self.note_stopped(pid, false),
+        }
+    }
+
+    fn note_stopped(&mut self, pid: Pid, stopped: bool) -> bool {
+        if stopped {
+            let known = Known {
+                is_killed: false,
+                pass: self.pass,
+            };
+            self.known.insert(pid, known);
+            self.stopped_since.get_or_insert_with(Instant::now);
+            self.tell();
+        }
+        stopped
+    }
+
+    /// Looks again at those that are executing a program, until they show what they are; returns how many
+    /// were bearers. Nothing wakes it: there is no event for the end of an `execve`.
+    fn settle_executing(&mut self) -> usize {
+        let until = Deadline::after(self.executing_limit).min(self.deadline);
+        let (mut found, mut pause) = (0, PAUSES.0);
+        while !self.executing.is_empty() && !until.has_passed() {
+            let _ = poll::wait(&mut [], Some(Deadline::after(pause)));
+            pause = PAUSES.1.min(pause * 2);
+            for pid in std::mem::take(&mut self.executing) {
+                match self.reader.what_shows(pid) {
+                    Shows::Cookie => found += usize::from(self.is_new(pid) && self.stop(pid)),
+                    Shows::Nothing => self.executing.push(pid),
+                    Shows::NoCookie | Shows::Gone => {}
+                    Shows::Unreadable => drop(self.unreadable.insert(pid)),
+                }
+            }
+        }
+        if !self.deadline.has_passed() {
+            // They take so long on purpose, or wait for a disk. No reason to wait for them each time.
+            self.unreadable.extend(self.executing.drain(..));
+        }
+        found
+    }
+
+    /// Looks at the youngest processes again and again; returns whether a bearer was stopped.
+    fn chase(&mut self, required: u32) -> bool {
+        let own = rustix::process::getpid();
+        for _ in 0..CHASES * required {
+            let Some(last) = last_number() else {
+                return false;
+            };
+            for number in (last - YOUNGEST + 1..=last).rev() {
+                let Some(pid) = Pid::from_raw(number).filter(|pid| *pid != own && number > 0)
+                else {
+                    continue;
+                };
+                if self.known.contains_key(&pid) || self.unreadable.contains(&pid) {
+                    continue;
+                }
+                // The descriptor first: the less time passes between the look and the signal the better.
+                let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+                    continue;
+                };
+                match self.reader.what_shows(pid) {
+                    Shows::Cookie if self.stop_by(&process, pid) => return true,
+                    Shows::Unreadable => drop(self.unreadable.insert(pid)),
+                    _ => {}
+                }
+            }
+            if self.deadline.has_passed() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Kills all that is stopped.
+    fn kill_stopped(&mut self) {
+        if self.stopped_since.take().is_none() {
+            return;
+        }
+        let stopped = self.known.iter().filter(|(_, known)| !known.is_killed);
+        let stopped: Vec<Pid> = stopped.map(|(pid, _)| *pid).collect();
+        for pid in stopped {
+            let opened = pidfd_open(pid, PidfdFlags::empty());
+            // Somebody else may have killed it, and the number be another's by now.
+            let is_gone = matches!(opened, Err(Errno::SRCH))
+                || matches!(self.reader.what_shows(pid), Shows::NoCookie | Shows::Gone);
+            if is_gone {
+                self.known.remove(&pid);
+                continue;
+            }
+            if !self.progress.is_harmless {
+                let _ = match &opened {
+                    Ok(process) => pidfd_send_signal(process, Signal::KILL),
+                    Err(_) => kill_process(pid, Signal::KILL),
+                };
+            }
+            self.killed += 1;
+            if let Some(known) = self.known.get_mut(&pid) {
+                known.is_killed = true;
+            }
+            if self.dying.len() < AT_ONCE {
+                self.dying.extend(opened.ok());
+            }
+        }
+        self.tell();
+    }
+
+    /// Waits for ends of those that were killed, for so long at most.
+    fn wait_for_ends(&mut self, limit: Duration) {
+        let until = Deadline::after(limit).min(self.deadline);
+        while let Some(process) = self.dying.pop() {
+            let mut descriptors = [PollFd::new(&process, PollFlags::IN)];
+            if !matches!(poll::wait(&mut descriptors, Some(until)), Ok(true)) {
+                self.dying.push(process);
+                return;
+            }
+        }
+        if self.known.values().all(|known| !known.is_killed) {
+            // Nothing to wait for but the time.
+            let _ = poll::wait(&mut [], Some(until));
+        }
+    }
+
+    /// Takes out those that have ended since they were last seen.
+    fn recount(&mut self) {
+        let reader = &mut self.reader;
+        self.known
+            .retain(|pid, _| !matches!(reader.what_shows(*pid), Shows::NoCookie | Shows::Gone));
+        self.tell();
+    }
+
+    /// Tells those who wait for this look.
+    fn tell(&self) {
+        self.progress.tally.tell(Descendants {
+            left: self.known.len(),
+            escaped: self.got_away,
+            finished: self.has_seen_all,
+        });
+    }
+}
+
+/// What this thread has used so far.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}

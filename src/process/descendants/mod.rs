@@ -1,0 +1,301 @@
+//! Descendants that left their plugin's process group: found by a random cookie in the environment
+//! they inherited, and killed.
+//!
+//! What lives here: the cookie, and what all looks of one host share ([`Looks`]). How one look goes is in `look`, how it reads `/proc` in `proc`, how it recognises
+//! the cookie in `scan`. When to look is the reaper's and the keeper's.
+//!
+//! Only Linux shows the environment of other processes. Elsewhere nothing is found, and nothing can
+//! be said of it either: [`ARE_FOUND`] is false.
+//!
+//! What still escapes: a process that was given another environment, that wrote over the memory in
+//! which its environment was or keeps it from being read, that runs as another user or is marked as not
+//! to be looked at (unless the host may look at it all the same), or that sits behind a `/proc` which
+//! hides it.
+
+#[cfg(target_os = "linux")]
+mod look;
+#[cfg(target_os = "linux")]
+mod proc;
+mod scan;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use parking_lot::Mutex;
+
+use crate::deadline::Deadline;
+use crate::error::{Descendants, Error, Result};
+
+/// Whether this system shows what it takes.
+pub(crate) const ARE_FOUND: bool = cfg!(target_os = "linux");
+
+/// The variable that carries the cookie.
+pub(crate) const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
+
+/// Looks whose thread does not come back from reading one process, in all of a host. With so many no
+/// further look is begun.
+const STUCK_LIMIT: usize = 4;
+
+/// A host's own random number, in hexadecimal. All that its plugins start bear it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Cookie(Arc<str>);
+
+impl Cookie {
+    pub(crate) fn generate() -> Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)
+            .map_err(|error| Error::io("get random bytes for a cookie", error))?;
+        Ok(Self(HEXLOWER.encode(&bytes).into()))
+    }
+
+    /// Takes what another process was told; `None` for what cannot be a cookie.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok()?;
+        (bytes.len() == 16).then(|| Self(text.into()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The value of the variable for one run.
+    pub(crate) fn of_run(&self, run: u64) -> String {
+        format!("{}.{run}", self.0)
+    }
+
+    /// The processes that bear it from these runs.
+    pub(crate) fn bearers_of(&self, runs: &[u64]) -> Bearers {
+        Bearers {
+            runs: Some(runs.into()),
+            ..self.bearers()
+        }
+    }
+
+    /// The processes that bear it, whatever the run.
+    pub(crate) fn bearers(&self) -> Bearers {
+        Bearers {
+            prefix: format!("{VARIABLE}={}.", self.0),
+            runs: None,
+        }
+    }
+}
+
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookie(..)")
+    }
+}
+
+/// Processes known by an entry of their environment.
+pub(crate) struct Bearers {
+    /// What the entry begins with; the number of the run follows.
+    prefix: String,
+    /// The runs that count; `None` for any.
+    runs: Option<Box<[u64]>>,
+}
+
+impl Bearers {
+    /// Kills these processes and what they start meanwhile, and waits until they are dead and nothing was
+    /// found for `quiet`. Ends at the deadline at the latest; nothing is left stopped then.
+    ///
+    /// Blocks for at most 20 ms of processor time beyond the deadline, unless the system does not come
+    /// back from reading one process; see [`Progress::give_up`].
+    pub(crate) fn kill(&self, deadline: Deadline, quiet: Duration, progress: &Progress) -> Looked {
+        #[cfg(target_os = "linux")]
+        return look::kill(self, deadline, quiet, progress);
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (&self.prefix, &self.runs, deadline, quiet, progress);
+            Looked {
+                finished: true,
+                ..Looked::default()
+            }
+        }
+    }
+}
+
+/// What one look came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looked {
+    pub(crate) killed: usize,
+    pub(crate) left: usize,
+    pub(crate) escaped: usize,
+    /// Passed over: their environment could not be read.
+    pub(crate) unclear: usize,
+    pub(crate) finished: bool,
+    /// The processor time that it took.
+    pub(crate) cost: Duration,
+}
+
+impl Looked {
+    pub(crate) fn descendants(&self) -> Descendants {
+        Descendants {
+            left: self.left,
+            escaped: self.escaped,
+            finished: self.finished,
+        }
+    }
+}
+
+/// What all looks of one host share. Cloning gives another handle to the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Looks {
+    pub(crate) cookie: Cookie,
+    shared: Arc<LooksShared>,
+}
+
+#[derive(Debug, Default)]
+struct LooksShared {
+    /// Processes from which a read did not come back yet: they are passed over.
+    stuck: Mutex<HashSet<i32>>,
+    escaped: AtomicU64,
+}
+
+impl Looks {
+    pub(crate) fn new(cookie: Cookie) -> Self {
+        Self {
+            cookie,
+            shared: Arc::default(),
+        }
+    }
+
+    /// For a look that begins now; `None` when too many do not come back.
+    pub(crate) fn begin(&self, tally: &Arc<Tally>, is_harmless: bool) -> Option<Arc<Progress>> {
+        let may_begin = self.shared.stuck.lock().len() < STUCK_LIMIT;
+        may_begin.then(|| {
+            Arc::new(Progress {
+                at: Mutex::new(At::default()),
+                tally: tally.clone(),
+                shared: self.shared.clone(),
+                is_harmless,
+            })
+        })
+    }
+
+    /// How many processes have been seen and got away, since the host was built.
+    pub(crate) fn escaped(&self) -> u64 {
+        self.shared.escaped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_escaped(&self, count: usize) {
+        self.shared
+            .escaped
+            .fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+/// What looks for one plugin's descendants have found so far, for those who wait for them.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    left: AtomicUsize,
+    escaped: AtomicUsize,
+    finished: AtomicBool,
+    /// Some were found, or a look was not finished.
+    is_telling: AtomicBool,
+    /// Nothing else is waited for.
+    is_awaited: AtomicBool,
+}
+
+impl Tally {
+    pub(crate) fn set_awaited(&self, yes: bool) {
+        self.is_awaited.store(yes, Ordering::Release);
+    }
+
+    /// What is left, if that is known, and nothing else is waited for.
+    pub(crate) fn awaited(&self) -> Option<Descendants> {
+        let is_known =
+            self.is_awaited.load(Ordering::Acquire) && self.is_telling.load(Ordering::Acquire);
+        is_known.then(|| self.descendants())
+    }
+
+    /// Takes what a look that goes on has found.
+    pub(crate) fn tell(&self, found: Descendants) {
+        let is_news = found.left > 0 || found.escaped > 0;
+        if is_news || self.is_telling.load(Ordering::Acquire) {
+            self.store(found, true);
+        }
+    }
+
+    /// Takes what a look came to.
+    pub(crate) fn set(&self, found: Descendants) {
+        self.store(found, !found.is_clear());
+    }
+
+    fn store(&self, found: Descendants, is_telling: bool) {
+        self.left.store(found.left, Ordering::Relaxed);
+        self.escaped.store(found.escaped, Ordering::Relaxed);
+        self.finished.store(found.finished, Ordering::Relaxed);
+        self.is_telling.store(is_telling, Ordering::Release);
+    }
+
+    pub(crate) fn descendants(&self) -> Descendants {
+        Descendants {
+            left: self.left.load(Ordering::Relaxed),
+            escaped: self.escaped.load(Ordering::Relaxed),
+            finished: self.finished.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Where a look is, for those that wait for it on another thread.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Locked for an instant only.
+    at: Mutex<At>,
+    tally: Arc<Tally>,
+    shared: Arc<LooksShared>,
+    /// A test wants to see what comes when signals have no effect.
+    is_harmless: bool,
+}
+
+#[derive(Debug, Default)]
+struct At {
+    /// The process that is being read.
+    reading: Option<(i32, Instant)>,
+    given_up: bool,
+}
+
+impl Progress {
+    /// Gives the look up if it has been reading one process for so long; returns whether it is given up.
+    /// That process is passed over by others until the read comes back.
+    pub(crate) fn give_up(&self, patience: Duration) -> bool {
+        let mut at = self.at.lock();
+        if let Some((process, since)) = at.reading
+            && !at.given_up
+            && since.elapsed() >= patience
+        {
+            at.given_up = true;
+            self.shared.stuck.lock().insert(process);
+        }
+        at.given_up
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_stuck(&self, process: i32) -> bool {
+        self.shared.stuck.lock().contains(&process)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn begin_reading(&self, process: i32) {
+        self.at.lock().reading = Some((process, Instant::now()));
+    }
+
+    #[cfg(target_os = "linux")]
+    fn end_reading(&self, process: i32) {
+        let mut at = self.at.lock();
+        at.reading = None;
+        if at.given_up {
+            self.shared.stuck.lock().remove(&process);
+        }
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.at.lock().given_up
+    }
+}

@@ -1,0 +1,261 @@
+//! `Reader`: what processes show of themselves under `/proc`, read within bounds. What a process does
+//! to its memory, its threads or its arguments makes a read no larger, and little longer.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+
+use rustix::process::Pid;
+
+use super::scan::Scanner;
+use super::{Bearers, Progress};
+use crate::deadline::Deadline;
+
+/// So much of an environment is read. Executing a program takes 6 MiB of arguments and environment at
+/// most; who presents more has written over its own.
+const ENVIRONMENT_LIMIT: usize = 8 * 1024 * 1024;
+/// Bytes that are read at a time: more than nearly all that is read here.
+const READ: usize = 64 * 1024;
+/// Of a process whose first thread has ended so many others are asked.
+const THREADS_LIMIT: usize = 64;
+
+/// What a process shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shows {
+    Cookie,
+    NoCookie,
+    /// It is just executing another program.
+    Nothing,
+    /// It keeps its environment from being read, or presents one that no program is started with.
+    Unreadable,
+    /// There is no such process any more.
+    Gone,
+}
+
+/// Reads processes, one after the other, into one buffer.
+pub(super) struct Reader<'a> {
+    scanner: Scanner<'a>,
+    progress: &'a Progress,
+    deadline: Deadline,
+    buffer: Vec<u8>,
+}
+
+/// What came of reading an environment.
+enum Read {
+    Cookie,
+    NoCookie,
+    Empty,
+    TooLarge,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bearers: &'a Bearers, progress: &'a Progress, deadline: Deadline) -> Self {
+        Self {
+            scanner: Scanner::new(bearers),
+            progress,
+            deadline,
+            buffer: vec![0; READ],
+        }
+    }
+
+    /// What a process shows now.
+    pub(super) fn what_shows(&mut self, pid: Pid) -> Shows {
+        let number = pid.as_raw_pid();
+        if self.progress.is_stuck(number) {
+            return Shows::Unreadable;
+        }
+        self.progress.begin_reading(number);
+        let shows = self.look_at(number);
+        self.progress.end_reading(number);
+        shows
+    }
+
+    fn look_at(&mut self, pid: i32) -> Shows {
+        match self.environment(&format!("/proc/{pid}/environ")) {
+            Ok(Read::Cookie) => return Shows::Cookie,
+            Ok(Read::NoCookie) => return Shows::NoCookie,
+            Ok(Read::TooLarge) => return Shows::Unreadable,
+            // However often it is tried.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Shows::NoCookie;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Shows::Gone,
+            Ok(Read::Empty) | Err(_) => {}
+        }
+        // On most systems that is every second process: the kernel's threads, and those that have
+        // ended. So it is found out in one go.
+        let Ok(status) = self.status(pid) else {
+            return Shows::Gone;
+        };
+        match status {
+            None | Some(Status::Over) => Shows::NoCookie,
+            Some(Status::Executing) => Shows::Nothing,
+            Some(Status::FirstThreadEnded) => self.what_threads_show(pid),
+            // Or the environment was just being put in place; then it shows by now.
+            Some(Status::NoEnvironment) => self.once_more(pid, Shows::NoCookie),
+            Some(Status::Environment) => self.once_more(pid, Shows::Unreadable),
+        }
+    }
+
+    fn once_more(&mut self, pid: i32, otherwise: Shows) -> Shows {
+        match self.environment(&format!("/proc/{pid}/environ")) {
+            Ok(Read::Cookie) => Shows::Cookie,
+            Ok(Read::NoCookie) => Shows::NoCookie,
+            _ => otherwise,
+        }
+    }
+
+    /// For a process whose first thread has ended before the others. All share one memory, so the first
+    /// that shows any will do.
+    fn what_threads_show(&mut self, pid: i32) -> Shows {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        for task in tasks.into_iter().flatten().flatten().take(THREADS_LIMIT) {
+            match self.environment(&format!("{}/environ", task.path().display())) {
+                Ok(Read::Cookie) => return Shows::Cookie,
+                Ok(Read::NoCookie) => return Shows::NoCookie,
+                Ok(Read::TooLarge) => return Shows::Unreadable,
+                Ok(Read::Empty) | Err(_) => {}
+            }
+            if self.deadline.has_passed() {
+                break;
+            }
+        }
+        Shows::Unreadable
+    }
+
+    /// Reads an environment and looks for the cookie meanwhile.
+    fn environment(&mut self, path: &str) -> io::Result<Read> {
+        let mut file = File::open(path)?;
+        let (mut kept, mut total) = (0, 0);
+        loop {
+            let count = match file.read(&mut self.buffer[kept..]) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let (is_first, is_last) = (total == kept, count == 0);
+            total += count;
+            let window = &self.buffer[..kept + count];
+            if self.scanner.finds(window, is_first, is_last) {
+                return Ok(Read::Cookie);
+            }
+            if is_last {
+                let is_empty = total == 0;
+                return Ok(if is_empty {
+                    Read::Empty
+                } else {
+                    Read::NoCookie
+                });
+            }
+            if total >= ENVIRONMENT_LIMIT || self.deadline.has_passed() {
+                return Ok(Read::TooLarge);
+            }
+            let length = window.len();
+            let cut = length.saturating_sub(self.scanner.overlap());
+            self.buffer.copy_within(cut..length, 0);
+            kept = length - cut;
+        }
+    }
+
+    /// Reads `/proc/<pid>/stat`, which is a line of a few hundred bytes.
+    fn status(&mut self, pid: i32) -> io::Result<Option<Status>> {
+        let mut file = File::open(format!("/proc/{pid}/stat"))?;
+        let count = file.read(&mut self.buffer)?;
+        Ok(Status::parse(&self.buffer[..count]))
+    }
+}
+
+/// The processes there are, the youngest first, without this one.
+pub(super) fn processes() -> io::Result<Vec<Pid>> {
+    let own = rustix::process::getpid();
+    let mut processes: Vec<Pid> = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(Pid::from_raw)
+        .filter(|pid| *pid != own)
+        .collect();
+    processes.reverse();
+    Ok(processes)
+}
+
+/// The number that was given last to a process or a thread, if the system says so.
+pub(super) fn last_number() -> Option<i32> {
+    let mut text = [0; 128];
+    let count = File::open("/proc/loadavg").ok()?.read(&mut text).ok()?;
+    let text = std::str::from_utf8(&text[..count]).ok()?;
+    text.split_whitespace().nth(4)?.parse().ok()
+}
+
+/// What is known of a process that shows no environment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// A thread of the kernel's, or one that has ended.
+    Over,
+    /// It was started without any variable.
+    NoEnvironment,
+    /// The first of its threads has ended, and others have not.
+    FirstThreadEnded,
+    /// It is just executing another program: nothing is in place yet.
+    Executing,
+    /// It has one, whether or not it can be read.
+    Environment,
+}
+
+impl Status {
+    /// Reads the line of `/proc/<pid>/stat`.
+    pub(super) fn parse(status: &[u8]) -> Option<Self> {
+        const KERNEL_THREAD: u64 = 0x0020_0000;
+        // Behind the name, which may hold anything. Numbered from 1, the state is the third.
+        let end_of_name = status.iter().rposition(|&byte| byte == b')')?;
+        let fields = std::str::from_utf8(&status[end_of_name + 1..]).ok()?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        if number(9)? & KERNEL_THREAD != 0 {
+            return Some(Self::Over);
+        }
+        if matches!(*fields.first()?, "Z" | "X") {
+            return Some(match number(20) {
+                Some(0 | 1) => Self::Over,
+                _ => Self::FirstThreadEnded,
+            });
+        }
+        // Where the environment begins and ends in its memory.
+        Some(match (number(50), number(51)) {
+            (Some(0) | None, Some(0) | None) => Self::Executing,
+            (from, to) if from == to => Self::NoEnvironment,
+            _ => Self::Environment,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_process_shows_no_environment_is_told_apart() {
+        let status = |state: &str, flags: u32, threads: u32, from: u64, to: u64| {
+            let zeros = |count| vec!["0"; count].join(" ");
+            let line = format!(
+                "12 (a) b) {state} {} {flags} {} {threads} {} {from} {to} 0\n",
+                zeros(5),
+                zeros(10),
+                zeros(29)
+            );
+            Status::parse(line.as_bytes()).unwrap()
+        };
+        assert_eq!(status("I", 0x0020_8040, 1, 0, 0), Status::Over);
+        assert_eq!(status("Z", 0x0040_0044, 1, 0, 0), Status::Over);
+        assert_eq!(status("Z", 0x0040_0044, 3, 0, 0), Status::FirstThreadEnded);
+        assert_eq!(status("S", 0x0040_0000, 1, 7, 7), Status::NoEnvironment);
+        assert_eq!(status("R", 0x0040_0000, 1, 0, 0), Status::Executing);
+        assert_eq!(status("R", 0x0040_0000, 1, 7, 9), Status::Environment);
+        assert_eq!(Status::parse(b"12 (a"), None);
+    }
+
+    #[test]
+    fn this_process_is_about_as_young_as_the_youngest() {
+        assert!(last_number().is_some());
+        let all = processes().unwrap();
+        assert!(!all.contains(&rustix::process::getpid()));
+        assert!(all.is_sorted_by(|younger, older| younger.as_raw_pid() > older.as_raw_pid()));
+    }
+}

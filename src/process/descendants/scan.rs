@@ -1,0 +1,129 @@
+//! `Scanner`: recognises the cookie in an environment that is read piece by piece. Pure.
+
+use memchr::memmem::Finder;
+
+use super::Bearers;
+
+/// Digits of the largest number of a run.
+const DIGITS: usize = 20;
+
+/// Looks through environments for the entry of some bearers. It may stand anywhere: shells reorder
+/// their environment.
+pub(super) struct Scanner<'a> {
+    bearers: &'a Bearers,
+    finder: Finder<'a>,
+}
+
+impl<'a> Scanner<'a> {
+    pub(super) fn new(bearers: &'a Bearers) -> Self {
+        Self {
+            bearers,
+            finder: Finder::new(&bearers.prefix),
+        }
+    }
+
+    /// How many bytes of the end of one piece must stand before the next one, so that no entry is
+    /// overlooked that lies across the two: the byte before the entry, the entry, and the one behind.
+    pub(super) fn overlap(&self) -> usize {
+        1 + self.bearers.prefix.len() + DIGITS + 1
+    }
+
+    /// Whether the entry stands in this piece. `is_first` when nothing comes before it, `is_last` when
+    /// nothing comes behind.
+    pub(super) fn finds(&self, piece: &[u8], is_first: bool, is_last: bool) -> bool {
+        self.finder.find_iter(piece).any(|start| {
+            let begins = match start.checked_sub(1) {
+                Some(before) => piece[before] == 0,
+                None => is_first,
+            };
+            let value = &piece[start + self.bearers.prefix.len()..];
+            begins && self.is_run(value, is_last)
+        })
+    }
+
+    /// Whether a value, with what stands behind it, is the number of a run that counts.
+    fn is_run(&self, value: &[u8], is_last: bool) -> bool {
+        let Some(runs) = &self.bearers.runs else {
+            return true;
+        };
+        let end = value.iter().position(|&byte| byte == 0);
+        let number = match end {
+            Some(end) => &value[..end],
+            None if is_last => value,
+            // The rest comes with the next piece.
+            None => return false,
+        };
+        let number = std::str::from_utf8(number).ok();
+        let number = number.filter(|text| text.len() <= DIGITS);
+        number
+            .and_then(|text| text.parse().ok())
+            .is_some_and(|run| runs.contains(&run))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cookie, VARIABLE};
+    use super::*;
+
+    /// Scans in pieces of every size, which must make no difference.
+    fn finds(bearers: &Bearers, environment: &[u8]) -> bool {
+        let scanner = Scanner::new(bearers);
+        let whole = scanner.finds(environment, true, true);
+        for size in 1..=environment.len() {
+            let (mut window, mut found) = (Vec::new(), false);
+            let pieces = environment.chunks(size);
+            let count = pieces.len();
+            let mut is_first = true;
+            for (number, piece) in (1..).zip(pieces) {
+                window.extend_from_slice(piece);
+                found |= scanner.finds(&window, is_first, number == count);
+                let cut = window.len().saturating_sub(scanner.overlap());
+                is_first &= cut == 0;
+                window.drain(..cut);
+            }
+            assert_eq!(found, whole, "in pieces of {size}");
+        }
+        whole
+    }
+
+    #[test]
+    fn bearers_are_told_by_the_whole_entry_of_their_run() {
+        let cookie = Cookie::generate().unwrap();
+        let of = |run| format!("PATH=/bin\0{VARIABLE}={}\0LAST=1\0", cookie.of_run(run));
+        assert!(finds(&cookie.bearers_of(&[1]), of(1).as_bytes()));
+        assert!(!finds(&cookie.bearers_of(&[1]), of(12).as_bytes()));
+        assert!(finds(&cookie.bearers_of(&[7, 12]), of(12).as_bytes()));
+        assert!(!finds(&cookie.bearers_of(&[]), of(12).as_bytes()));
+        assert!(finds(&cookie.bearers(), of(12).as_bytes()));
+        assert!(finds(
+            &cookie.bearers_of(&[u64::MAX]),
+            of(u64::MAX).as_bytes()
+        ));
+        let in_a_value = format!("X={VARIABLE}={}\0", cookie.of_run(1));
+        assert!(!finds(&cookie.bearers(), in_a_value.as_bytes()));
+        let other = Cookie::generate().unwrap();
+        assert!(!finds(&other.bearers(), of(1).as_bytes()));
+        assert!(!finds(&cookie.bearers(), b""));
+    }
+
+    #[test]
+    fn the_entry_may_be_the_first_the_last_and_without_an_end() {
+        let cookie = Cookie::generate().unwrap();
+        let entry = format!("{VARIABLE}={}", cookie.of_run(3));
+        for environment in [
+            entry.clone(),
+            format!("{entry}\0"),
+            format!("{entry}\0A=1"),
+            format!("A=1\0{entry}"),
+            format!("\0\0{entry}\0"),
+        ] {
+            assert!(
+                finds(&cookie.bearers_of(&[3]), environment.as_bytes()),
+                "{environment:?}"
+            );
+        }
+        let longer = format!("{entry}{}", "0".repeat(DIGITS));
+        assert!(!finds(&cookie.bearers_of(&[3]), longer.as_bytes()));
+    }
+}

@@ -1,0 +1,430 @@
+//! What a run may have left outside of its process group: descendants that moved to a group or a
+//! session of their own. They are looked for and killed after every run, on a short thread, because
+//! looking takes a while on a busy system.
+//!
+//! A run that has to wait anyway does not begin before the look is over: what is found may hold a port
+//! or a lock that the plugin needs. With a back-off of zero, or when a start is asked for, it begins
+//! meanwhile: what is looked for bears the number of its own run, so nothing of the next is hit. But
+//! once a look has seen some that it could not end, nothing begins until they are gone. No stop is
+//! reported before that.
+//!
+//! A plugin has one look at a time. While somebody waits for its outcome one follows upon the other;
+//! else they become rarer, and all plugins together take no more than their share of a processor.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Phase, Ward, after};
+use crate::deadline::Deadline;
+use crate::error::Descendants;
+use crate::fault;
+use crate::process::descendants::{Looked, Progress};
+use crate::reaper::Context;
+use crate::reaper::cause::{Cause, Failure};
+use crate::reaper::charge::{Run, Transition};
+
+/// For how long a start waits for what the run before left to be gone, 30 seconds. After that the plugin
+/// is errored with [`EndCause::DescendantsLeft`](crate::EndCause::DescendantsLeft).
+pub(super) const LEFT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one look may take.
+const LIMIT: Duration = Duration::from_secs(1);
+/// A look that reads one process for longer is given up.
+const READ_PATIENCE: Duration = Duration::from_millis(250);
+/// For how long a look is held back at most.
+const HOLD_BACK: Duration = Duration::from_millis(10);
+/// The waits between looks for what could not be ended, when nobody waits for them.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// After a look that nobody waits for comes so many times its processor time without one, whichever
+/// plugin it was for: a fiftieth of one processor.
+const REST: u32 = 49;
+const STACK: usize = 128 * 1024;
+
+/// The looks for one plugin.
+pub(super) struct Looks {
+    /// The runs that have ended, of which something may be left.
+    runs: Vec<Run>,
+    state: State,
+    /// A look has seen some that it could not end.
+    are_seen: bool,
+    back_off: Duration,
+    /// The number of the last look.
+    last: u64,
+}
+
+enum State {
+    Idle,
+    /// To be begun at `at`; by `by` however much else there is to do.
+    Planned {
+        at: Instant,
+        by: Instant,
+    },
+    /// Its thread runs, or was to. When it is looked after next.
+    Begun {
+        progress: Arc<Progress>,
+        check_at: Instant,
+        /// Nobody waits for it.
+        in_background: bool,
+    },
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            runs: Vec::new(),
+            state: State::Idle,
+            are_seen: false,
+            back_off: BACK_OFF.0,
+            last: 0,
+        }
+    }
+}
+
+impl Looks {
+    /// Whether nothing is left, as far as can be known.
+    pub(super) fn are_over(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Whether a run may begin now, of which `last` is the one before.
+    pub(super) fn let_begin(&self, last: Run) -> bool {
+        !self.are_seen && self.runs.iter().all(|run| *run == last)
+    }
+
+    /// When there is something to do though nothing happened.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Idle => None,
+            State::Planned { at, by } => Some(if at > Instant::now() { at } else { by }),
+            State::Begun { check_at, .. } => Some(check_at),
+        }
+    }
+
+    /// Somebody waits: the next look comes at once.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.back_off = BACK_OFF.0;
+        if let State::Planned { at, .. } = &mut self.state {
+            *at = now.min(*at);
+        }
+    }
+
+    fn plan(&mut self, at: Instant) {
+        let by = at + HOLD_BACK;
+        self.state = State::Planned { at, by };
+    }
+
+    /// Plans the next look, later each time.
+    fn plan_later(&mut self, now: Instant) {
+        self.plan(now + self.back_off);
+        self.back_off = BACK_OFF.1.min(self.back_off * 2);
+    }
+}
+
+impl Ward {
+    /// The group has been killed: its number is about to be free for others.
+    pub(super) fn forget_group(group: &mut Option<u32>, context: &Context<'_>) {
+        if let Some(group) = group.take() {
+            context.keeper.forget_group(group);
+        }
+    }
+
+    /// Has what this run left looked for, whose process has ended: at the end of the reaper's round, or
+    /// when the next run is under way.
+    pub(super) fn plan_look(&mut self, context: &Context<'_>) {
+        if context.looks.is_none() {
+            return;
+        }
+        self.looks.runs.push(self.run);
+        let now = Instant::now();
+        match self.looks.state {
+            State::Idle => self.looks.plan(now),
+            State::Planned { .. } => self.looks.hurry(now),
+            // Its end brings the next.
+            State::Begun { .. } => {}
+        }
+    }
+
+    /// Whether [`begin_look`](Self::begin_look) may have something to do.
+    pub(in crate::reaper) fn plans_look(&self, now: Instant) -> bool {
+        matches!(self.looks.state, State::Planned { at, .. } if at <= now)
+    }
+
+    /// Whether somebody waits for what a look comes to.
+    fn is_look_awaited(&self, now: Instant) -> bool {
+        if !self.looks.are_seen || self.start_again {
+            return true;
+        }
+        match &self.stop {
+            Some(stop) => stop.waiters.iter().any(|waiter| waiter.until > now),
+            None => matches!(
+                self.phase,
+                Phase::Clearing { .. } | Phase::BackingOff { .. }
+            ),
+        }
+    }
+
+    /// Begins the look that is planned. Not one that would take the processor from an end that is about
+    /// to be told or a run that is about to begin, for as long as these are quick.
+    pub(in crate::reaper) fn begin_look(&mut self, context: &Context<'_>) {
+        let now = Instant::now();
+        let State::Planned { at, by } = self.looks.state else {
+            return;
+        };
+        let is_busy = self.stop.is_none()
+            && matches!(
+                self.phase,
+                Phase::Ending(..)
+                    | Phase::BackingOff { at_once: true, .. }
+                    | Phase::Preparing { .. }
+            );
+        if now < at || (is_busy && now < by) {
+            return;
+        }
+        let in_background = !self.is_look_awaited(now);
+        let turn = context.next_background_look.get();
+        if in_background && now < turn {
+            self.looks.plan(turn);
+            return;
+        }
+        let Some(looks) = context.looks else { return };
+        let id = self.charge.id();
+        let is_harmless = fault::is_lost(fault::LOOKING, id);
+        let Some(progress) = looks.begin(self.charge.tally(), is_harmless) else {
+            self.look_failed(
+                now,
+                "too many looks do not come back from reading a process",
+            );
+            return;
+        };
+        self.looks.last += 1;
+        let (ward, number, runs) = (self.charge.ward(), self.looks.last, self.looks.runs.clone());
+        let (bearers, reaper) = (looks.cookie.bearers_of(&runs), context.reaper.clone());
+        let watched = progress.clone();
+        let started = context.threads.spawn("look", STACK, move || {
+            let looked = bearers.kill(Deadline::after(LIMIT), Duration::ZERO, &watched);
+            reaper.looked(ward, number, runs, looked);
+        });
+        match started {
+            Ok(()) => {
+                self.looks.state = State::Begun {
+                    progress,
+                    check_at: now + READ_PATIENCE,
+                    in_background,
+                };
+            }
+            Err(error) => self.look_failed(now, &error.to_string()),
+        }
+    }
+
+    /// A look could not be begun, so what it would find is there for all that is known.
+    fn look_failed(&mut self, now: Instant, why: &str) {
+        self.looks.plan_later(now);
+        self.saw(Descendants::default());
+        let id = self.charge.id();
+        guarded(|| log::warn!("plugin {id}: cannot look for what it left: {why}"));
+    }
+
+    /// A look is over.
+    pub(in crate::reaper) fn looked(
+        &mut self,
+        context: &Context<'_>,
+        number: u64,
+        runs: Vec<Run>,
+        looked: Looked,
+    ) {
+        let now = Instant::now();
+        let found = looked.descendants();
+        let in_background = match self.looks.state {
+            State::Begun { in_background, .. } if number == self.looks.last => in_background,
+            // One that was given up. It came back, so the process that it read can be looked at now.
+            _ => {
+                if !found.is_clear() || looked.killed > 0 {
+                    for run in runs {
+                        if !self.looks.runs.contains(&run) {
+                            self.looks.runs.push(run);
+                        }
+                    }
+                    if matches!(self.looks.state, State::Idle) {
+                        self.looks.plan(now);
+                    }
+                }
+                return;
+            }
+        };
+        self.looks.state = State::Idle;
+        if in_background {
+            let turn = &context.next_background_look;
+            turn.set(turn.get().max(now) + looked.cost * REST);
+        }
+        let was_seen = self.looks.are_seen;
+        if found.is_clear() {
+            self.looks.runs.retain(|run| !runs.contains(run));
+            self.looks.are_seen = false;
+            self.looks.back_off = BACK_OFF.0;
+            self.charge.tally().set(found);
+            if !self.looks.runs.is_empty() {
+                self.looks.plan(now);
+            }
+        } else {
+            if let Some(looks) = context.looks {
+                looks.add_escaped(found.escaped);
+            }
+            self.saw(found);
+            if self.is_look_awaited(now) {
+                self.looks.plan(now);
+            } else {
+                self.looks.plan_later(now);
+            }
+        }
+        self.report(&looked, was_seen);
+        if found.is_clear() {
+            self.cleared(context);
+        }
+    }
+
+    fn saw(&mut self, found: Descendants) {
+        self.looks.are_seen = true;
+        self.charge.tally().set(found);
+    }
+
+    fn report(&self, looked: &Looked, was_seen: bool) {
+        let id = self.charge.id();
+        let found = looked.descendants();
+        guarded(|| {
+            if looked.killed > 0 {
+                let killed = looked.killed;
+                log::info!("plugin {id}: killed {killed} processes that had left its group");
+            }
+            if looked.unclear > 0 {
+                let unclear = looked.unclear;
+                log::debug!("plugin {id}: the environment of {unclear} processes cannot be read");
+            }
+            match (found.is_clear(), was_seen) {
+                (false, false) => log::warn!("plugin {id}: {found}; looking for more"),
+                (false, true) => log::debug!("plugin {id}: {found}"),
+                (true, true) => log::info!("plugin {id}: nothing of it is left"),
+                (true, false) => {}
+            }
+        });
+    }
+
+    /// Looks after a look that is under way, and for what a start has waited too long.
+    pub(super) fn attend_looks(&mut self, now: Instant) {
+        if let State::Begun {
+            progress, check_at, ..
+        } = &mut self.looks.state
+            && *check_at <= now
+        {
+            if progress.give_up(READ_PATIENCE) {
+                // The next one passes that process over.
+                self.looks.plan(now);
+                let id = self.charge.id();
+                guarded(|| {
+                    log::warn!(
+                        "plugin {id}: reading a process does not come back, passing it over"
+                    );
+                });
+            } else {
+                *check_at = now + READ_PATIENCE;
+            }
+        }
+        if let Phase::Clearing { until, .. } = &self.phase
+            && *until <= now
+            && (self.stop.is_none() || self.start_again)
+        {
+            self.give_up_start();
+        }
+    }
+
+    /// Waits for nothing but looks. With the end of the run that was stopped, if there was one.
+    pub(super) fn wait_for_looks(&mut self, ended: Option<Failure>) {
+        let until = after(Instant::now(), LEFT_LIMIT);
+        self.phase = Phase::Clearing { ended, until };
+        self.looks.hurry(Instant::now());
+        self.charge.tally().set_awaited(true);
+    }
+
+    /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
+    /// any more.
+    pub(super) fn clear(&mut self, context: &Context<'_>, ended: Option<Failure>) {
+        self.wait_for_looks(ended);
+        self.cleared(context);
+    }
+
+    /// Goes on with what waited for a look, if that is over.
+    fn cleared(&mut self, context: &Context<'_>) {
+        if !matches!(self.phase, Phase::Clearing { .. }) {
+            return;
+        }
+        if self.stop.is_none() {
+            if self.looks.let_begin(self.run) {
+                self.begin(context);
+            }
+            return;
+        }
+        if !self.looks.are_over() {
+            return;
+        }
+        let ended = self.leave_clearing();
+        self.stopped(ended);
+        if self.start_again {
+            self.begin_anew(context);
+        }
+    }
+
+    /// Waits for looks no longer; returns the end of the run that was stopped, if there was one.
+    pub(super) fn leave_clearing(&mut self) -> Option<Failure> {
+        self.charge.tally().set_awaited(false);
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Clearing { ended, .. } => ended,
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    /// What the run before left does not go: the plugin is not started. The looks go on.
+    fn give_up_start(&mut self) {
+        let found = self.charge.tally().descendants();
+        let ended = self.leave_clearing();
+        self.start_again = false;
+        self.give_up_stop(found);
+        if let Some(ended) = ended {
+            self.charge.transition(Transition::Ended(ended));
+        }
+        let failure = self.unstarted(Cause::DescendantsLeft(found));
+        self.charge.transition(Transition::Errored { failure });
+    }
+
+    /// Tells those who wait for a stop that this is left.
+    fn give_up_stop(&mut self, found: Descendants) {
+        for waiter in self.stop.take().into_iter().flat_map(|stop| stop.waiters) {
+            // A waiter whose time ran out is gone.
+            let _ = waiter.done.try_send(Err(found));
+        }
+    }
+
+    /// Takes over what is looked for from another, whose session is gone and of which nothing else is
+    /// left.
+    pub(in crate::reaper) fn inherit(&mut self, old: &mut Self) {
+        let found = old.charge.tally().descendants();
+        if !old.looks.are_seen || !matches!(old.phase, Phase::Idle | Phase::Clearing { .. }) {
+            return;
+        }
+        // A look that is under way comes back to it, and brings no more than another one.
+        let Looks { runs, .. } = std::mem::take(&mut old.looks);
+        let ended = old.leave_clearing();
+        old.give_up_stop(found);
+        old.charge.transition(Transition::Inactive { ended });
+        self.looks.runs.extend(runs);
+        self.looks.plan(Instant::now());
+        self.saw(found);
+    }
+}
+
+/// A panic of the logger's over one run must not cost the next.
+fn guarded(log: impl FnOnce()) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(log));
+}
