@@ -59,6 +59,21 @@ mod restart;
 mod shutdown;
 // Hosts that are killed, and what keeps their plugins from outliving them.
 mod keeper;
+// Descendants by the thousand, and chains of forks.
+#[cfg(target_os = "linux")]
+mod escapes;
+// Hosts that are killed while their plugins are at their worst.
+#[cfg(target_os = "linux")]
+mod kills;
+// Descendants that no look can end.
+#[cfg(target_os = "linux")]
+mod waits;
+// Processes that show an environment of gigabytes.
+#[cfg(target_os = "linux")]
+mod vast;
+// Named pipes, links and folders in the place of files.
+#[cfg(target_os = "linux")]
+mod hostile_paths;
 // Stopping, in every state.
 mod stop;
 // Many calls, calls within calls, floods.

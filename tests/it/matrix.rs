@@ -18,6 +18,7 @@ use plugin_runner::{PendingReply, ReportedState, RestartPolicy, Session, Supervi
 use serde_json::json;
 
 use crate::support::PATIENCE;
+use crate::support::attack::Attack;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
 use crate::support::lifeline::Lifeline;
@@ -78,7 +79,7 @@ const BROKE_RULES: &[&str] = &["misbehaved", "protocol_violation", "message_too_
 const BOTH: &[Transport] = &TRANSPORTS;
 const SOCKET: &[Transport] = &[Transport::WebSocket];
 
-const BEHAVIOURS: [Behaviour; 19] = [
+const BEHAVIOURS: [Behaviour; 20] = [
     always("none", &["behave"], false),
     step("exit 0", &["exit-at", "0"], Fate::Exits),
     step("exit 3", &["exit-at", "3"], Fate::Exits),
@@ -98,6 +99,12 @@ const BEHAVIOURS: [Behaviour; 19] = [
     Behaviour {
         detaches: true,
         ..always("detached", &["grandchild-detached"], false)
+    },
+    // Not chains of forks, which a stop may fail to end and say so; and nothing that stops a keeper, which would
+    // be that of any other row.
+    Behaviour {
+        transports: SOCKET,
+        ..always("escape many", &["attack", "escape 40"], false)
     },
     always("linger", &["linger"], false),
     Behaviour {
@@ -691,6 +698,15 @@ impl Scene {
             self.supervised().stop(PATIENCE).unwrap();
         }
         assert!(!self.lock.is_held(), "its process is there");
+        // After a crash nobody waits for them.
+        let is_waited_for = row.end == End::Itself;
+        let patience = if is_waited_for {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        let data = self.host.installation_folder(&self.session).join("data");
+        Attack::new(data).expect_all_dead(patience);
         self.lock.expect_one_at_a_time();
         self.legal.heard(&self.session);
         for process in self.host.lifelines.living() {

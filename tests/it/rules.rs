@@ -18,9 +18,9 @@
 //! | 1 | `a_host_without_time_to_end_kills_and_says_so` |
 //! | 1 | `a_time_without_end_is_one_that_never_comes` |
 //! | 1 | `a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it` |
-//! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
-//! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 1 | `signals_at_every_thread_disturb_nothing` |
+//! | 1 | `a_stop_that_leaves_descendants_says_how_many_and_goes_on` |
+//! | 1 | `a_shutdown_returns_in_time_and_says_how_many_descendants_it_leaves` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `an_embedder_that_ignores_sigint_gets_its_plugins_stopped_by_sigterm` |
@@ -51,6 +51,8 @@
 //! | 3 | `many_loads_at_once_are_one_and_its_stop_is_real` |
 //! | 3 | `random_operations_break_no_rule` |
 //! | 3 | `a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it` |
+//! | 3 | `a_restart_does_not_begin_beside_descendants_of_the_run_before` |
+//! | 3 | `a_restart_waits_for_descendants_and_gives_them_up_by_name` |
 //! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |
 //! | 4 | `unloading_leaves_no_thread` |
 //! | 4 | `a_thousand_connections_leave_nothing` |
@@ -62,6 +64,12 @@
 //! | 4 | `a_plugin_that_the_keeper_was_not_told_of_yet_dies_too` |
 //! | 4 | `a_keeper_that_dies_is_replaced_and_told_again` |
 //! | 4 | `who_left_the_process_group_is_found_and_killed` |
+//! | 4 | `a_complete_stop_leaves_none_of_a_thousand_descendants` |
+//! | 4 | `a_chain_of_forks_is_ended_or_told_by_name` |
+//! | 4 | `a_chain_of_forks_dies_with_a_host_that_is_killed` |
+//! | 4 | `a_host_that_is_killed_in_the_middle_of_a_stop_leaves_nothing_frozen` |
+//! | 4 | `a_stopped_keeper_is_replaced_and_nothing_outlives_the_host` |
+//! | 4 | `no_helper_outlives_a_host_that_is_killed_while_it_is_started` |
 //! | 4 | `cancelling_at_any_moment_leaves_nothing` |
 //! | 4 | `what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not` |
 //! | 4 | `a_full_disk_is_told_counted_and_got_over` |
@@ -103,6 +111,9 @@
 //! | 6 | `a_plugin_that_never_reads_does_not_hold_up_the_shutdown` |
 //! | 6 | `random_operations_break_no_rule` |
 //! | 6 | `an_offence_of_one_plugin_is_not_noticed_by_another` |
+//! | 6 | `plugins_that_replace_files_by_pipes_hold_up_nobody` |
+//! | 6 | `a_named_pipe_in_the_place_of_the_program_holds_nobody_up` |
+//! | 6 | `a_vast_environment_of_another_user_costs_a_stop_nothing` |
 //! | 6 | `all_limits_are_put_upon_the_process_and_told_with_its_end` |
 //! | 6 | `a_plugin_that_uses_up_its_processor_time_is_ended_for_that` |
 //! | 7, fail closed, and say which | `an_error_from_the_plugin_is_told_with_its_code` |
@@ -353,7 +364,7 @@ mod alone {
                 host.unload(session.id()).unwrap();
             }
         };
-        let (idle, threads) = (host.threads().count(), Holdings::now().threads);
+        let (idle, threads) = (host.threads_with_keeper(), Holdings::now().threads + 1);
         // Once before counting, for what is made once and kept.
         lives();
         host.expect_threads(idle);

@@ -19,6 +19,7 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::oracle::{Verdict, check_changes};
 use crate::support::PATIENCE;
+use crate::support::attacker::attacker;
 use crate::support::folder::TestFolder;
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::lock::Lock;
@@ -138,7 +139,8 @@ impl Arena {
             };
             manifest.transport = transport;
             let record = Record::supervised(manifest, Source::Folder(files))
-                .with_variable("FIXTURE_LIFELINE", lifelines.address());
+                .with_variable("FIXTURE_LIFELINE", lifelines.address())
+                .with_variable("FIXTURE_ATTACKER", attacker().to_str().unwrap());
             plugins.push(Plugin {
                 id: record.id,
                 name,

@@ -92,6 +92,7 @@ const SICK: Cast<'_> = &[
     (&["hang-at", "connect"], Nature::Fails),
     (&["flood-socket"], Nature::Connects),
     (&["hang-at", "first-call"], Nature::Connects),
+    (&["attack", "escape 5"], Nature::Answers),
 ];
 
 #[test]

@@ -2,6 +2,8 @@
 //! reaches; nothing sleeps.
 
 pub(crate) mod alone;
+pub(crate) mod attack;
+pub(crate) mod attacker;
 pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod folder;

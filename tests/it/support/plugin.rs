@@ -135,6 +135,10 @@ pub(crate) fn fixture(host: &TestHost, transport: Transport, args: &[&str]) -> R
     let program = env!("CARGO_BIN_EXE_plugin-runner-fixture");
     let mut record = command(host, &id, program, args)
         .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+    if args.contains(&"attack") {
+        let attacker = super::attacker::attacker().to_str().unwrap();
+        record = record.with_variable("FIXTURE_ATTACKER", attacker);
+    }
     record.manifest.transport = transport;
     record
 }
