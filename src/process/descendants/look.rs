@@ -34,10 +34,10 @@ const EXECUTING_LIMIT: Duration = Duration::from_millis(250);
 const PASSES_AFTER_STRANGERS: u32 = 4;
 /// The same when bearers got away.
 const PASSES_AFTER_ESCAPE: u32 = 10;
-/// So often the youngest processes are looked at between two passes, for each pass that is required.
-const CHASES: u32 = 8;
-/// How many of the youngest.
-const YOUNGEST: i32 = 3;
+/// For so long the youngest processes are looked at between two of these passes.
+const CHASE: Duration = Duration::from_millis(2);
+/// How many of the youngest: in a chain, the one that is just being forked is not to be seen yet.
+const YOUNGEST: i32 = 4;
 
 pub(super) fn kill(
     bearers: &Bearers,
@@ -56,6 +56,8 @@ pub(super) fn kill(
         stopped_since: None,
         dying: Vec::new(),
         executing: Vec::new(),
+        strange: HashSet::new(),
+        ended: HashSet::new(),
         unreadable: HashSet::new(),
         got_away: 0,
         killed: 0,
@@ -90,6 +92,11 @@ struct Look<'a> {
     dying: Vec<OwnedFd>,
     /// Those that may show the cookie in a moment.
     executing: Vec<Pid>,
+    /// Those that are no bearers. While something is stopped they are not read again: it is killed the
+    /// sooner, and after that all are.
+    strange: HashSet<Pid>,
+    /// Those that had ended in the last pass.
+    ended: HashSet<Pid>,
     /// Those that are not read again in this look, since it would cost as much as the first time.
     unreadable: HashSet<Pid>,
     /// Seen, and gone before they could be stopped.
@@ -109,7 +116,7 @@ struct Known {
 #[derive(Default)]
 struct Pass {
     new: usize,
-    /// Processes that ended between being listed and being looked at.
+    /// Processes that ended before they could be looked at.
     strangers: usize,
 }
 
@@ -140,7 +147,9 @@ impl Look<'_> {
             if got_away {
                 required = PASSES_AFTER_ESCAPE;
             } else if pass.strangers > 0 {
-                required = required.max(PASSES_AFTER_STRANGERS);
+                // In the first pass they may be what the plugin itself has waited for.
+                let is_first = self.pass == 1;
+                required = required.max(if is_first { 2 } else { PASSES_AFTER_STRANGERS });
             }
             self.has_seen_all = new == 0 && !got_away && self.executing.is_empty();
             self.tell();
@@ -157,7 +166,7 @@ impl Look<'_> {
             if self.deadline.has_passed() || self.progress.is_given_up() {
                 return false;
             }
-            if passes < required && required > 1 && self.chase(required) {
+            if passes < required && required > 1 && self.chase() {
                 continue;
             }
             // Who is new may have forked just before it was stopped: the next pass comes at once.
@@ -174,17 +183,31 @@ impl Look<'_> {
     fn pass(&mut self) -> io::Result<Option<Pass>> {
         self.pass += 1;
         self.executing.clear();
+        if self.stopped_since.is_none() {
+            self.strange.clear();
+        }
         let mut pass = Pass::default();
+        let ended_before = std::mem::take(&mut self.ended);
         for pid in processes()? {
-            if self.unreadable.contains(&pid) {
+            if self.unreadable.contains(&pid) || self.strange.contains(&pid) {
                 continue;
             }
             match self.reader.what_shows(pid) {
                 Shows::Cookie => pass.new += usize::from(self.is_new(pid) && self.stop(pid)),
-                Shows::NoCookie => drop(self.known.remove(&pid)),
+                Shows::NoCookie => {
+                    self.known.remove(&pid);
+                    self.strange.insert(pid);
+                }
                 Shows::Gone => {
                     self.known.remove(&pid);
                     pass.strangers += 1;
+                }
+                Shows::Ended { is_young } => {
+                    let was_known = self.known.remove(&pid).is_some();
+                    self.ended.insert(pid);
+                    if is_young && !was_known && !ended_before.contains(&pid) {
+                        pass.strangers += 1;
+                    }
                 }
                 Shows::Nothing => self.executing.push(pid),
                 Shows::Unreadable => drop(self.unreadable.insert(pid)),
@@ -218,7 +241,7 @@ impl Look<'_> {
                 // Once more, now that the descriptor says for certain which process is meant.
                 match self.reader.what_shows(pid) {
                     Shows::Cookie => self.stop_by(&process, pid),
-                    Shows::Gone | Shows::NoCookie => {
+                    Shows::Gone | Shows::Ended { .. } | Shows::NoCookie => {
                         self.got_away += 1;
                         false
                     }
@@ -245,7 +268,14 @@ impl Look<'_> {
             return self.note_stopped(pid, true);
         }
         match pidfd_send_signal(process, Signal::STOP) {
-            Ok(()) => self.note_stopped(pid, true),
+            // One that has ended takes signals until it is reaped.
+            Ok(()) => match self.reader.what_shows(pid) {
+                Shows::Gone | Shows::Ended { .. } | Shows::NoCookie => {
+                    self.got_away += 1;
+                    false
+                }
+                _ => self.note_stopped(pid, true),
+            },
             Err(Errno::SRCH) => {
                 self.got_away += 1;
                 false
@@ -280,7 +310,7 @@ impl Look<'_> {
                 match self.reader.what_shows(pid) {
                     Shows::Cookie => found += usize::from(self.is_new(pid) && self.stop(pid)),
                     Shows::Nothing => self.executing.push(pid),
-                    Shows::NoCookie | Shows::Gone => {}
+                    Shows::NoCookie | Shows::Ended { .. } | Shows::Gone => {}
                     Shows::Unreadable => drop(self.unreadable.insert(pid)),
                 }
             }
@@ -292,13 +322,19 @@ impl Look<'_> {
         found
     }
 
-    /// Looks at the youngest processes again and again; returns whether a bearer was stopped.
-    fn chase(&mut self, required: u32) -> bool {
+    /// Looks at those that come into being now; returns whether a bearer was stopped.
+    fn chase(&mut self) -> bool {
+        let until = Deadline::after(CHASE).min(self.deadline);
         let own = rustix::process::getpid();
-        for _ in 0..CHASES * required {
+        let mut before = None;
+        while !until.has_passed() {
             let Some(last) = last_number() else {
                 return false;
             };
+            if before == Some(last) {
+                continue;
+            }
+            before = Some(last);
             for number in (last - YOUNGEST + 1..=last).rev() {
                 let Some(pid) = Pid::from_raw(number).filter(|pid| *pid != own && number > 0)
                 else {
@@ -317,9 +353,6 @@ impl Look<'_> {
                     _ => {}
                 }
             }
-            if self.deadline.has_passed() {
-                return false;
-            }
         }
         false
     }
@@ -334,9 +367,9 @@ impl Look<'_> {
         for pid in stopped {
             let opened = pidfd_open(pid, PidfdFlags::empty());
             // Somebody else may have killed it, and the number be another's by now.
-            let is_gone = matches!(opened, Err(Errno::SRCH))
-                || matches!(self.reader.what_shows(pid), Shows::NoCookie | Shows::Gone);
-            if is_gone {
+            let is_over =
+                matches!(opened, Err(Errno::SRCH)) || is_gone(self.reader.what_shows(pid));
+            if is_over {
                 self.known.remove(&pid);
                 continue;
             }
@@ -377,7 +410,7 @@ impl Look<'_> {
     fn recount(&mut self) {
         let reader = &mut self.reader;
         self.known
-            .retain(|pid, _| !matches!(reader.what_shows(*pid), Shows::NoCookie | Shows::Gone));
+            .retain(|pid, _| !is_gone(reader.what_shows(*pid)));
         self.tell();
     }
 
@@ -389,6 +422,11 @@ impl Look<'_> {
             finished: self.has_seen_all,
         });
     }
+}
+
+/// Whether a process that was a bearer is no more.
+fn is_gone(shows: Shows) -> bool {
+    matches!(shows, Shows::NoCookie | Shows::Ended { .. } | Shows::Gone)
 }
 
 /// What this thread has used so far.

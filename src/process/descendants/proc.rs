@@ -3,8 +3,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::time::Duration;
 
+use rustix::param::clock_ticks_per_second;
 use rustix::process::Pid;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::scan::Scanner;
 use super::{Bearers, Progress};
@@ -15,6 +18,8 @@ use crate::deadline::Deadline;
 const ENVIRONMENT_LIMIT: usize = 8 * 1024 * 1024;
 /// Bytes that are read at a time: more than nearly all that is read here.
 const READ: usize = 64 * 1024;
+/// A process that has ended and was younger may be one of a chain.
+const YOUNG: Duration = Duration::from_secs(1);
 /// Of a process whose first thread has ended so many others are asked.
 const THREADS_LIMIT: usize = 64;
 
@@ -27,6 +32,11 @@ pub(super) enum Shows {
     Nothing,
     /// It keeps its environment from being read, or presents one that no program is started with.
     Unreadable,
+    /// It has ended and is not reaped, or is about to.
+    Ended {
+        /// It had begun less than a second before.
+        is_young: bool,
+    },
     /// There is no such process any more.
     Gone,
 }
@@ -87,7 +97,10 @@ impl<'a> Reader<'a> {
             return Shows::Gone;
         };
         match status {
-            None | Some(Status::Over) => Shows::NoCookie,
+            None | Some(Status::KernelThread) => Shows::NoCookie,
+            Some(Status::Ended { begun_at }) => Shows::Ended {
+                is_young: age(begun_at).is_none_or(|age| age < YOUNG),
+            },
             Some(Status::Executing) => Shows::Nothing,
             Some(Status::FirstThreadEnded) => self.what_threads_show(pid),
             // Or the environment was just being put in place; then it shows by now.
@@ -184,11 +197,23 @@ pub(super) fn last_number() -> Option<i32> {
     text.split_whitespace().nth(4)?.parse().ok()
 }
 
+/// For how long a process has been there that began then.
+fn age(begun_at: u64) -> Option<Duration> {
+    let now = Duration::try_from(clock_gettime(ClockId::Boottime)).ok()?;
+    let milliseconds = begun_at.saturating_mul(1000) / clock_ticks_per_second().max(1);
+    Some(now.saturating_sub(Duration::from_millis(milliseconds)))
+}
+
 /// What is known of a process that shows no environment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// A thread of the kernel's, or one that has ended.
-    Over,
+    /// A thread of the kernel's.
+    KernelThread,
+    /// It has ended, or is about to: its memory is gone.
+    Ended {
+        /// In clock ticks since the system started.
+        begun_at: u64,
+    },
     /// It was started without any variable.
     NoEnvironment,
     /// The first of its threads has ended, and others have not.
@@ -203,17 +228,21 @@ impl Status {
     /// Reads the line of `/proc/<pid>/stat`.
     pub(super) fn parse(status: &[u8]) -> Option<Self> {
         const KERNEL_THREAD: u64 = 0x0020_0000;
+        const EXITING: u64 = 0x0000_0004;
         // Behind the name, which may hold anything. Numbered from 1, the state is the third.
         let end_of_name = status.iter().rposition(|&byte| byte == b')')?;
         let fields = std::str::from_utf8(&status[end_of_name + 1..]).ok()?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        if number(9)? & KERNEL_THREAD != 0 {
-            return Some(Self::Over);
+        let flags = number(9)?;
+        if flags & KERNEL_THREAD != 0 {
+            return Some(Self::KernelThread);
         }
-        if matches!(*fields.first()?, "Z" | "X") {
+        if flags & EXITING != 0 || matches!(*fields.first()?, "Z" | "X") {
             return Some(match number(20) {
-                Some(0 | 1) => Self::Over,
+                Some(0 | 1) => Self::Ended {
+                    begun_at: number(22)?,
+                },
                 _ => Self::FirstThreadEnded,
             });
         }
@@ -242,13 +271,25 @@ mod tests {
             );
             Status::parse(line.as_bytes()).unwrap()
         };
-        assert_eq!(status("I", 0x0020_8040, 1, 0, 0), Status::Over);
-        assert_eq!(status("Z", 0x0040_0044, 1, 0, 0), Status::Over);
+        assert_eq!(status("I", 0x0020_8040, 1, 0, 0), Status::KernelThread);
+        let ended = Status::Ended { begun_at: 0 };
+        assert_eq!(status("Z", 0x0040_0044, 1, 0, 0), ended);
+        assert_eq!(status("R", 0x0040_0004, 1, 0, 0), ended);
         assert_eq!(status("Z", 0x0040_0044, 3, 0, 0), Status::FirstThreadEnded);
         assert_eq!(status("S", 0x0040_0000, 1, 7, 7), Status::NoEnvironment);
         assert_eq!(status("R", 0x0040_0000, 1, 0, 0), Status::Executing);
         assert_eq!(status("R", 0x0040_0000, 1, 7, 9), Status::Environment);
         assert_eq!(Status::parse(b"12 (a"), None);
+    }
+
+    #[test]
+    fn the_age_of_a_process_is_told() {
+        let status = fs::read_to_string("/proc/self/stat").unwrap();
+        let (_, fields) = status.rsplit_once(')').unwrap();
+        let begun_at = fields.split_whitespace().nth(19).unwrap();
+        let age = age(begun_at.parse().unwrap()).unwrap();
+        assert!(age < Duration::from_secs(3600), "{age:?}");
+        assert!(super::age(0).unwrap() > age);
     }
 
     #[test]
