@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::file::CURRENT;
 use super::follow::Follower;
-use super::line::{Batch, LineSplitter, LogStream, LogTap};
+use super::line::{Batch, LogStream, LogTap};
 use super::rotate::{Files, RotatingFile};
 use super::settings::LogSettings;
 use super::tail::Tail;
@@ -26,7 +26,10 @@ use crate::thread::panic_text;
 ///
 /// A failing disk never stops a plugin: what cannot be written is dropped and counted (see
 /// [`lost_lines`](Self::lost_lines)), and noted in the log itself once it can be written again.
-/// The tail and the tap get those lines all the same.
+/// The tail and the tap get those lines all the same. A log that is slow, because of its disk or its
+/// tap, never delays a plugin's calls either: what a plugin prints over stdio between its messages
+/// waits in a queue of 4,096 lines or 1 MiB (or one line, if that is longer). What finds no room there
+/// is counted and noted too, and reaches neither tail nor tap.
 pub struct PluginLog {
     directory: PathBuf,
     settings: LogSettings,
@@ -112,9 +115,7 @@ impl PluginLog {
     pub fn write_line(&self, stream: LogStream, line: &[u8]) {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let mut batch = Batch::default();
-        let mut splitter = LineSplitter::new(self.settings.max_line);
-        splitter.push(line, |line| batch.push(stream, line));
-        splitter.push(b"\n", |line| batch.push(stream, line));
+        batch.push_cut(stream, line, self.settings.max_line);
         self.write(&batch);
     }
 
@@ -154,9 +155,15 @@ impl PluginLog {
         self.shared.view.lock().tail.clear();
     }
 
-    /// How many lines could not be written since this was opened.
+    /// How many lines are not in the log since this was opened: they could not be written, or a
+    /// plugin over stdio printed them faster than they could be.
     pub fn lost_lines(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Lines were dropped before they came here.
+    pub(super) fn count_lost(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
     /// Follows the log from the oldest line there is, woken by each write. When this `PluginLog` is

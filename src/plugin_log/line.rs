@@ -55,6 +55,13 @@ impl Batch {
         }
     }
 
+    /// Appends what is one line unless it has line ends inside or is too long, cut accordingly.
+    pub(crate) fn push_cut(&mut self, stream: LogStream, line: &[u8], max_line: usize) {
+        let mut splitter = LineSplitter::new(max_line);
+        splitter.push(line, |line| self.push(stream, line));
+        splitter.push(b"\n", |line| self.push(stream, line));
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.runs.clear();

@@ -1,8 +1,8 @@
 //! Per-plugin logs: what a plugin's processes print, in a file of bounded size, and following it.
 //!
 //! What lives here: [`PluginLog`] (the rotating file, the last lines in memory, the live tap),
-//! [`Follower`] (reads such a log from its start and waits for more, across rotation), and the body
-//! of the thread that drains a child's output. What does not: starting that thread (`session`),
+//! [`Follower`] (reads such a log from its start and waits for more, across rotation), the body
+//! of the thread that drains a child's output, and a queue to it for threads that must not wait. What does not: starting that thread (`session`),
 //! what the host itself has to say (the `log` crate).
 //!
 //! On disk (protocol file, section 16): a folder with `output.log`, mode 0600, standard output and
@@ -18,6 +18,7 @@
 mod file;
 mod follow;
 mod handle;
+pub(crate) mod inlet;
 mod line;
 pub(crate) mod pump;
 mod rotate;

@@ -1,14 +1,17 @@
 //! `pump`: the body of the thread that drains a child's output into its log. The thread itself is
 //! made by the one who spawned the child.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use super::handle::PluginLog;
+use super::inlet::Outlet;
 use super::line::{Batch, LineSplitter, LogStream};
+use crate::deadline::Deadline;
 use crate::poll;
 
 /// Bytes read at once from a pipe; what a pipe holds on Linux.
@@ -18,38 +21,52 @@ const READ_SIZE: usize = 64 * 1024;
 /// may write faster than we read.
 const DRAIN_LIMIT: usize = 1024 * 1024;
 
-/// Logs what comes out of two pipes, line by line, until both have ended, or until `stop` can be
-/// read or has lost its other end: descendants of the child may hold its pipes open for ever. After
-/// the stop, what is in the pipes already is still logged, up to 1 MiB of each.
+/// How long lines are still taken from the queue once the pump was asked to stop. Whoever puts them in
+/// lets go when its connection ends, which the host sees to well before.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// Where a child's output comes from: pipes, and lines that another thread read already.
+#[derive(Default)]
+pub(crate) struct Outputs {
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) lines: Option<Outlet>,
+}
+
+/// Logs what comes, line by line, until all outputs have ended, or until `stop` can be read or has
+/// lost its other end: descendants of the child may hold its pipes open for ever. After the stop,
+/// what is in the pipes already is still logged, up to 1 MiB of each, and what is put into the queue
+/// until its other end is let go of, for five seconds at most.
 ///
 /// A last line without end is logged when its pipe ends. Everything that one round reads goes to
 /// the log in one write.
 ///
 /// Blocks in `poll` and in the log, in nothing else. The pipes are set to non-blocking, which the
 /// writing ends do not notice.
-pub(crate) fn pump(
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-    log: &PluginLog,
-    stop: OwnedFd,
-) {
-    let outputs = [(LogStream::Stdout, stdout), (LogStream::Stderr, stderr)];
-    let mut pipes: Vec<Pipe> = outputs
+pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
+    let max_line = log.settings().max_line;
+    let streams = [
+        (LogStream::Stdout, outputs.stdout),
+        (LogStream::Stderr, outputs.stderr),
+    ];
+    let mut pipes: Vec<Pipe> = streams
         .into_iter()
         .filter_map(|(stream, descriptor)| Some(Pipe::new(stream, descriptor?, log)))
         .collect();
+    let mut lines = outputs.lines;
     let mut buffer = vec![0; READ_SIZE];
     let mut batch = Batch::default();
-    while !pipes.is_empty() {
-        let Some(ready) = wait(&pipes, &stop) else {
+    while !pipes.is_empty() || lines.is_some() {
+        let Some(ready) = wait(&pipes, lines.as_ref(), &stop) else {
             break;
         };
-        for (pipe, ready) in pipes.iter_mut().zip(ready) {
+        for (pipe, ready) in pipes.iter_mut().zip(ready.pipes) {
             if ready {
                 pipe.read(&mut buffer, &mut batch);
             }
         }
         pipes.retain(|pipe| !pipe.ended);
+        lines = lines.filter(|lines| !ready.lines || lines.take(&mut batch, max_line));
         log.write(&batch);
         batch.clear();
     }
@@ -68,15 +85,31 @@ pub(crate) fn pump(
         log.write(&batch);
         batch.clear();
     }
+    let deadline = Deadline::after(LAST_LINES);
+    while let Some(queue) = &lines
+        && poll::readable(queue.descriptor(), deadline).unwrap_or(false)
+    {
+        if !queue.take(&mut batch, max_line) {
+            lines = None;
+        }
+        log.write(&batch);
+        batch.clear();
+    }
+}
+
+/// What can be read.
+struct Ready {
+    pipes: Vec<bool>,
+    lines: bool,
 }
 
 /// Waits until something can be read, and tells which; none to stop.
-fn wait(pipes: &[Pipe], stop: &OwnedFd) -> Option<Vec<bool>> {
-    let mut polled: Vec<PollFd<'_>> = pipes
-        .iter()
-        .map(|pipe| &pipe.descriptor)
-        .chain([stop])
-        .map(|descriptor| PollFd::new(descriptor, PollFlags::IN))
+fn wait(pipes: &[Pipe], lines: Option<&Outlet>, stop: &OwnedFd) -> Option<Ready> {
+    let descriptors = pipes.iter().map(|pipe| pipe.descriptor.as_fd());
+    let mut polled: Vec<PollFd<'_>> = descriptors
+        .chain(lines.map(Outlet::descriptor))
+        .chain([stop.as_fd()])
+        .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
         .collect();
     if let Err(error) = poll::wait(&mut polled, None) {
         // Out of memory, in practice. Stopping here beats spinning.
@@ -89,7 +122,9 @@ fn wait(pipes: &[Pipe], stop: &OwnedFd) -> Option<Vec<bool>> {
         .map(|polled| !polled.revents().is_empty())
         .collect();
     let stopped = ready.pop().unwrap_or(true);
-    (!stopped).then_some(ready)
+    let lines = lines.is_some() && ready.pop().unwrap_or(false);
+    let pipes = ready;
+    (!stopped).then_some(Ready { pipes, lines })
 }
 
 /// The reading end of one of the child's outputs.
@@ -178,7 +213,12 @@ mod tests {
             let settings = LogSettings::default().with_max_line(100);
             let log = PluginLog::open(scratch.logs(), settings, Some(tap)).unwrap();
             let (stopped, stop) = io::pipe().unwrap();
-            let thread = thread::spawn(move || pump(stdout, stderr, &log, stopped.into()));
+            let outputs = Outputs {
+                stdout,
+                stderr,
+                ..Outputs::default()
+            };
+            let thread = thread::spawn(move || pump(outputs, &log, stopped.into()));
             Self {
                 lines,
                 stop: Some(stop),
@@ -315,12 +355,12 @@ mod tests {
         let (stopped, stop) = io::pipe().unwrap();
         drop(stop);
         let log = PluginLog::open(scratch.logs(), LogSettings::default(), None).unwrap();
-        pump(
-            Some(stdout.into()),
-            Some(stderr.into()),
-            &log,
-            stopped.into(),
-        );
+        let outputs = Outputs {
+            stdout: Some(stdout.into()),
+            stderr: Some(stderr.into()),
+            ..Outputs::default()
+        };
+        pump(outputs, &log, stopped.into());
         assert_eq!(log.tail(), ["1", "2", "3", "4"]);
         drop((out, err));
     }

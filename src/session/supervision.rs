@@ -14,7 +14,8 @@ use crate::auth::{self, SealedToken, Secret, Token};
 use crate::duplex::stdio::Stdio;
 use crate::error::{Disconnect, Error, Result, StartError, TokenError};
 use crate::id::InstallationId;
-use crate::plugin_log::pump::pump;
+use crate::plugin_log::inlet::inlet;
+use crate::plugin_log::pump::{Outputs, pump};
 use crate::plugin_log::{LogStream, LogTap, PluginLog};
 use crate::process::descendants::Tally;
 use crate::process::{ExitReason, Limited, Pipes, ProcessCommand};
@@ -31,7 +32,8 @@ const PUMP_STACK: usize = 256 * 1024;
 /// What the reaper gets to hold.
 pub(super) struct SupervisedCharge(pub(super) Arc<Shared>);
 
-/// Held by everybody who reads a run's output: the log pump, and over stdio the connection too.
+/// Held by everybody who reads a run's output: the log pump, and over stdio the connection too, whose
+/// lines the pump takes to their end.
 /// When the last lets go, the reaper hears that all of it has been taken.
 struct Drained {
     reaper: Reaper,
@@ -119,28 +121,37 @@ impl Charge for SupervisedCharge {
             None => (stdout, None),
             Some(_) => (None, stdout),
         };
+        let (output, lines) = match own_stdout {
+            None => (None, None),
+            Some(stdout) => {
+                let ends = inlet(LogStream::Stdout, log.clone());
+                let (inlet, outlet) =
+                    ends.map_err(|error| Error::io("create a queue to the log", error))?;
+                (Some((stdout, inlet)), Some(outlet))
+            }
+        };
+        let outputs = Outputs {
+            stdout: pumped_stdout.map(Into::into),
+            stderr: stderr.map(Into::into),
+            lines,
+        };
         let drained = Arc::new(Drained {
             reaper: context.reaper.clone(),
             ward: shared.ward,
             run,
         });
-        let (pump_drained, pump_log) = (drained.clone(), log.clone());
+        let pump_drained = drained.clone();
         context
             .threads
             .spawn(&format!("log-{}", shared.name), PUMP_STACK, move || {
-                pump(
-                    pumped_stdout.map(Into::into),
-                    stderr.map(Into::into),
-                    &pump_log,
-                    stop.into(),
-                );
+                pump(outputs, &log, stop.into());
                 drop(pump_drained);
             })?;
-        if let (Some(stdin), Some(stdout)) = (stdin, own_stdout) {
+        if let (Some(stdin), Some((stdout, inlet))) = (stdin, output) {
             let duplex = Stdio::new(stdout, stdin).with_output(Arc::new(move |line: &[u8]| {
-                // Goes when the connection has been read to its end.
+                // Goes when the connection has been read to its end, and the inlet with it.
                 let _held = &drained;
-                log.write_line(LogStream::Stdout, line);
+                inlet.put(line);
             }));
             let refused = |state| Error::State {
                 state,

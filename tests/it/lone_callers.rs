@@ -146,8 +146,9 @@ fn a_tap_that_takes_its_time_holds_up_no_caller() {
     warm_up(&session);
     // The line comes before the answer, which lies behind it.
     let params = json!({"line": "slow", "stream": "stdout"});
-    let error = session.call_raw("log", &params, Duration::from_millis(50));
-    assert!(error.unwrap_err().is_timeout());
+    for _ in 0..2 {
+        call(&session, "log", &params).unwrap();
+    }
     drop(returned);
     assert_eq!(
         call(&session, "echo", &json!({})).unwrap()["echo"],

@@ -32,6 +32,8 @@ mod process_limits;
 // Records that outlive the process, however that ends.
 #[cfg(feature = "sqlite")]
 mod sqlite_store;
+// What a plugin over stdio prints between its messages.
+mod stdio_output;
 // A plugin in Python over stdio.
 mod python_stdio;
 // A plugin in Python over a WebSocket, as strict as the SDK.
