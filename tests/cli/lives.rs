@@ -25,8 +25,7 @@ fn a_plugin_becomes_active_and_a_signal_ends_it_in_order() {
         let scratch = Scratch::new();
         scratch.plugin("hello", &manifest("hello"), ANSWERING);
         let mut program = Program::start(scratch.command(["run", "hello", "--json"]));
-        let pid = program.pid("hello");
-        let active = program.state("hello", "active");
+        let (pid, active) = program.active("hello");
         assert_eq!(active["from"], "connecting");
         assert_eq!(active["message"], Value::Null);
         assert_eq!(active["details"], json!({}));
@@ -147,16 +146,14 @@ fn a_killed_process_is_restarted() {
     scratch.plugin("hello", &manifest("hello"), ANSWERING);
     let arguments = ["run", "hello", "--json", "--max-backoff", "10ms"];
     let mut program = Program::start(scratch.command(arguments));
-    let first = program.pid("hello");
-    program.state("hello", "active");
+    let (first, _) = program.active("hello");
     kill_process(first, Signal::KILL).unwrap();
 
     let restarting = program.state("hello", "restarting");
     assert_eq!(restarting["message"], "signal: killed");
     assert_eq!(restarting["details"]["exit_code"], -1);
-    let second = program.pid("hello");
+    let (second, _) = program.active("hello");
     assert_ne!(first, second);
-    program.state("hello", "active");
     program.signal(Signal::TERM);
     assert_eq!(program.end().status.code(), Some(0));
     assert!(!is_alive(second));
@@ -195,8 +192,7 @@ fn a_plugin_that_does_not_end_is_killed_after_the_grace() {
     scratch.plugin("stubborn", &stubborn, ANSWERING);
     let arguments = ["run", "stubborn", "--json", "--stop-grace", "100ms"];
     let mut program = Program::start(scratch.command(arguments));
-    let pid = program.pid("stubborn");
-    program.state("stubborn", "active");
+    let (pid, _) = program.active("stubborn");
     program.signal(Signal::TERM);
     program.state("stubborn", "inactive");
     let output = program.end();
@@ -217,8 +213,7 @@ fn a_second_signal_kills_at_once() {
     // Far beyond the test's own deadline.
     let arguments = ["run", "stubborn", "--json", "--stop-grace", "1h"];
     let mut program = Program::start(scratch.command(arguments));
-    let pid = program.pid("stubborn");
-    program.state("stubborn", "active");
+    let (pid, _) = program.active("stubborn");
     program.signal(Signal::INT);
     program.state("stubborn", "stopping");
     program.signal(Signal::INT);

@@ -171,9 +171,12 @@ impl Program {
         }
     }
 
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap();
+        kill_process(self.id(), signal).unwrap();
     }
 
     /// The next line of its standard output; `None` when it ended.
@@ -207,7 +210,11 @@ impl Program {
     }
 
     /// The first object from here on that is wanted.
-    pub(crate) fn object_with(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn object_with(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(&Value) -> bool,
+    ) -> Value {
         let deadline = Instant::now() + DEADLINE;
         while let Some(object) = self.object() {
             if wanted(&object) {
@@ -225,13 +232,21 @@ impl Program {
         })
     }
 
-    /// Waits until a plugin says which process it is.
-    pub(crate) fn pid(&mut self, plugin: &str) -> Pid {
-        let object = self.object_with("a pid", |object| {
+    /// Waits until a plugin is active and has said which process it is, in either order: what it prints
+    /// and how it is come from different threads. Gives that process and the state change.
+    pub(crate) fn active(&mut self, plugin: &str) -> (Pid, Value) {
+        let (mut active, mut process) = (None, None);
+        self.object_with(&format!("{plugin} active, with a pid"), |object| {
             let line = object["line"].as_str().unwrap_or_default();
-            object["plugin"] == plugin && line.starts_with("pid ")
+            if object["plugin"] == plugin && line.starts_with("pid ") {
+                process = Some(pid(line));
+            }
+            if object["plugin"] == plugin && object["to"] == "active" {
+                active = Some(object.clone());
+            }
+            active.is_some() && process.is_some()
         });
-        pid(object["line"].as_str().unwrap())
+        (process.unwrap(), active.unwrap())
     }
 
     /// All objects until the end.
