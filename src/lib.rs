@@ -34,6 +34,7 @@ mod session;
 mod settings;
 mod state;
 pub mod store;
+pub mod text;
 mod thread;
 
 pub use bus::PublishReport;

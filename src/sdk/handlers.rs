@@ -140,7 +140,7 @@ impl Handlers {
             Configure::NAME => encode(&ConfigureReply { ok: true }),
             _ => Err(HandlerError::new(
                 RpcError::METHOD_NOT_FOUND,
-                format!("this plugin has no method {method:?}"),
+                format!("this plugin has no method \"{method}\""),
             )),
         }
     }

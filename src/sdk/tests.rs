@@ -223,6 +223,18 @@ fn unknown_methods_and_panics_are_answered_and_the_plugin_lives() {
 }
 
 #[test]
+fn errors_of_any_length_are_answered_with_a_short_text() {
+    let peer = run(|plugin| plugin.on_raw("fail", |_, _| Err("\u{1}".repeat(5 << 20).into())));
+    let unknown = peer.refusal(&"\u{7f}".repeat(1 << 20), &json!({}));
+    assert_eq!(unknown.code, RpcError::METHOD_NOT_FOUND);
+    assert!(unknown.message.len() < 5000, "{}", unknown.message.len());
+    let failed = peer.refusal("fail", &json!({}));
+    assert_eq!(failed.code, RpcError::HANDLER_FAILED);
+    assert!(failed.message.len() < 5000, "{}", failed.message.len());
+    peer.end().unwrap();
+}
+
+#[test]
 fn a_ping_is_answered_unless_the_plugin_wants_to() {
     let peer = run(|plugin| plugin);
     let pong = peer.call("ping", &json!({})).unwrap();

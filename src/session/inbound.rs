@@ -124,7 +124,7 @@ fn answer(
             None => context.services.call(&call, params).unwrap_or_else(|| {
                 Err(RpcError::new(
                     RpcError::METHOD_NOT_FOUND,
-                    format!("unknown method {method:?}"),
+                    format!("unknown method \"{method}\""),
                 ))
             }),
         },

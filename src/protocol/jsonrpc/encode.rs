@@ -9,6 +9,7 @@ use crate::error::{Error, Result, RpcError};
 use crate::id::RequestId;
 use crate::protocol::kind_of_text;
 use crate::protocol::line_breaks;
+use crate::text;
 
 /// Writes a request, replacing what is in `buffer`. The message has no line breaks.
 ///
@@ -56,8 +57,13 @@ pub fn encode_result(buffer: &mut String, id: &PeerId, method: &str, result: &Re
     writer.finish(buffer);
 }
 
+/// Bytes of an error's text that are sent. Escaped they may become six times as many.
+const ERROR_TEXT: usize = 4 * 1024;
+
 /// Writes the response to a request that failed, replacing what is in `buffer`. The message has no
 /// line breaks.
+///
+/// Of the error's text 4 KiB are sent, and how much is missing.
 pub fn encode_error(buffer: &mut String, id: &PeerId, error: &RpcError) {
     let mut writer = Writer::new(buffer);
     writer.text(r#"{"jsonrpc":"2.0","id":"#);
@@ -65,7 +71,7 @@ pub fn encode_error(buffer: &mut String, id: &PeerId, error: &RpcError) {
     writer.text(r#","error":{"code":"#);
     writer.text(&error.code.to_string());
     writer.text(r#","message":"#);
-    writer.string(&error.message);
+    writer.string(&text::cut(&error.message, ERROR_TEXT));
     writer.text("}}");
     writer.finish(buffer);
 }

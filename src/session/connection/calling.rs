@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::lending::Borrowed;
+use super::sending::Fitting;
 use super::{Connection, Reply, with_buffer};
 use crate::deadline::Deadline;
 use crate::duplex::{SendError, Ticket};
@@ -53,7 +54,7 @@ impl Connection {
         timeout: Duration,
     ) -> Result<Waiting> {
         self.start_with(id, method, params, timeout, |message, deadline| {
-            self.writer.send(message, deadline)
+            message.send(deadline)
         })
     }
 
@@ -67,9 +68,7 @@ impl Connection {
         timeout: Duration,
     ) -> Result<Waiting> {
         self.lending.recall();
-        self.start_with(id, method, params, timeout, |message, _| {
-            self.writer.try_send(message)
-        })
+        self.start_with(id, method, params, timeout, |message, _| message.try_send())
     }
 
     /// [`start`](Self::start) without writing: the request goes out with others, at
@@ -83,7 +82,7 @@ impl Connection {
     ) -> Result<Waiting> {
         self.lending.recall();
         let mut waiting = self.start_with(id, method, params, timeout, |message, deadline| {
-            self.writer.queue(message, deadline)
+            message.queue(deadline)
         })?;
         waiting.queued = true;
         Ok(waiting)
@@ -91,7 +90,7 @@ impl Connection {
 
     /// Writes what is queued, as far as the transport takes it right now; others write the rest.
     pub(crate) fn flush(&self) {
-        self.writer.flush();
+        self.sending.control().flush();
     }
 
     fn start_with(
@@ -100,7 +99,7 @@ impl Connection {
         method: &str,
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
-        send: impl FnOnce(&str, Deadline) -> std::result::Result<Ticket, SendError>,
+        send: impl FnOnce(&Fitting<'_>, Deadline) -> std::result::Result<Ticket, SendError>,
     ) -> Result<Waiting> {
         let deadline = Deadline::after(timeout);
         let mut waiting = Waiting {
@@ -115,19 +114,19 @@ impl Connection {
             registered: false,
         };
         with_buffer(|buffer| {
-            self.encode(buffer, id, method, params)?;
+            let message = self.encode(buffer, id, method, params)?;
             let waiter = Waiter::Caller(waiting.slot.clone());
             self.pending.register(id, waiter, Some(deadline))?;
             waiting.registered = true;
             LiveCounters::add(&self.counters.calls, 1);
-            let ticket = send(buffer, deadline).map_err(|error| match error {
+            let ticket = send(&message, deadline).map_err(|error| match error {
                 SendError::Timeout { withdrawn: true } => Error::timeout(Phase::Write, timeout),
                 // Begun, so others finish it and the peer acts on it.
                 SendError::Timeout { withdrawn: false } => Error::timeout(Phase::Reply, timeout),
                 SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
             })?;
             waiting.ticket = Some(ticket);
-            LiveCounters::add(&self.counters.bytes_sent, buffer.len());
+            LiveCounters::add(&self.counters.bytes_sent, message.len());
             Ok::<(), Error>(())
         })?;
         Ok(waiting)
@@ -143,10 +142,10 @@ impl Connection {
     ) -> Result<()> {
         let id = RequestId::generate();
         with_buffer(|buffer| {
-            self.encode(buffer, id, method, params)?;
+            let message = self.encode(buffer, id, method, params)?;
             let waiter = Waiter::Callback(on_outcome);
             self.pending.register(id, waiter, None)?;
-            self.writer.post(buffer).map_err(|error| {
+            message.post().map_err(|error| {
                 drop(self.pending.take(id));
                 match error {
                     SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
@@ -156,21 +155,15 @@ impl Connection {
         })
     }
 
-    pub(super) fn encode(
-        &self,
-        buffer: &mut String,
+    pub(super) fn encode<'a>(
+        &'a self,
+        buffer: &'a mut String,
         id: RequestId,
         method: &str,
         params: &(impl Serialize + ?Sized),
-    ) -> Result<()> {
+    ) -> Result<Fitting<'a>> {
         jsonrpc::encode_request(buffer, id, method, params)?;
-        if buffer.len() > self.message_limit {
-            return Err(Error::MessageTooLarge {
-                size: buffer.len(),
-                limit: self.message_limit,
-            });
-        }
-        Ok(())
+        self.sending.fit(buffer)
     }
 }
 
@@ -261,7 +254,7 @@ impl Waiting {
         }
         drop(self.connection.pending.take(self.id));
         self.ticket
-            .is_none_or(|ticket| self.connection.writer.withdraw(ticket))
+            .is_none_or(|ticket| self.connection.sending.control().withdraw(ticket))
     }
 }
 

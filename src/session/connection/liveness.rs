@@ -21,20 +21,21 @@ impl Connection {
         if self.has_ended() {
             return false;
         }
-        let _ = self.writer.take_progress();
-        if !self.writer.ping() {
+        let _ = self.sending.control().take_progress();
+        if !self.sending.control().ping() {
             return true;
         }
         // An error is the end of the connection, or of the time: then there may be a large message on
         // its way, inside of which no pong can come.
         receiver.recv_deadline(deadline.instant()).is_ok()
-            || (!self.has_ended() && self.writer.take_progress())
+            || (!self.has_ended() && self.sending.control().take_progress())
     }
 
     /// Whether anything arrived since the last look, be it a part of something; with `messages_only`,
     /// a whole message.
     pub(in crate::session) fn take_heard(&self, messages_only: bool) -> bool {
-        let any = self.heard.swap(false, Ordering::Relaxed) | self.writer.take_progress();
+        let any =
+            self.heard.swap(false, Ordering::Relaxed) | self.sending.control().take_progress();
         let message = self.heard_message.swap(false, Ordering::Relaxed);
         if messages_only { message } else { any }
     }
@@ -49,12 +50,12 @@ impl Connection {
 
     /// Whether the transport has a ping of its own.
     pub(in crate::session) fn has_transport_ping(&self) -> bool {
-        self.writer.has_ping()
+        self.sending.control().has_ping()
     }
 
     /// Sends the transport's own ping, without waiting for anything. False where there is none.
     pub(in crate::session) fn ping_transport(&self) -> bool {
-        self.writer.ping()
+        self.sending.control().ping()
     }
 
     /// Sends the protocol's `ping` on the host's own behalf, without waiting for anything. Whatever
@@ -62,14 +63,14 @@ impl Connection {
     pub(in crate::session) fn ping_peer(&self) -> bool {
         let id = RequestId::generate();
         with_buffer(|buffer| {
-            if self.encode(buffer, id, Ping::NAME, &Empty {}).is_err() {
+            let Ok(fitting) = self.encode(buffer, id, Ping::NAME, &Empty {}) else {
                 return false;
-            }
+            };
             // First, because the answer may be quick.
             self.pending.expect_own_ping(id);
-            let sent = self.writer.try_send(buffer).is_ok();
+            let sent = fitting.try_send().is_ok();
             if sent {
-                LiveCounters::add(&self.counters.bytes_sent, buffer.len());
+                LiveCounters::add(&self.counters.bytes_sent, fitting.len());
             } else {
                 self.pending.take_own_ping(id);
             }

@@ -5,12 +5,14 @@
 //!
 //! What lives here: what a connection is made of, answering the peer's calls, ending it. Calling the
 //! peer is in `calling`, what is done with what arrives in `reading`, when callers read for themselves
-//! in `lending`, how they wait otherwise in `spin`, signs of life in `liveness`.
+//! in `lending`, how they wait otherwise in `spin`, signs of life in `liveness`, what may be written at
+//! all in `sending`.
 
 mod calling;
 mod lending;
 mod liveness;
 mod reading;
+mod sending;
 mod spin;
 
 use std::cell::RefCell;
@@ -29,22 +31,21 @@ use super::counters::LiveCounters;
 use super::pending::PendingTable;
 use super::rate::Rate;
 use crate::deadline::Deadline;
-use crate::duplex::{DuplexReader, DuplexWriter, Halves, Interrupt, Message};
+use crate::duplex::{DuplexReader, Halves, Interrupt, Message};
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::jsonrpc::{self, PeerId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
 use lending::Lending;
+use sending::{Fitting, Sending};
 use spin::Spin;
 
 pub(crate) struct Connection {
-    writer: Arc<dyn DuplexWriter>,
+    sending: Sending,
     interrupt: Arc<dyn Interrupt>,
     pending: PendingTable,
     /// Who is at the other end, for log lines.
     peer: String,
     counters: Arc<LiveCounters>,
-    /// Largest message this peer accepts, in bytes.
-    message_limit: usize,
     /// How many messages the peer may send in a second, if there is a limit.
     rate: Option<Arc<Rate>>,
     /// Whether a caller that waits alone looks for its answer before it sleeps.
@@ -178,12 +179,11 @@ impl Connection {
             interrupt,
         } = halves;
         let connection = Self {
-            writer,
+            sending: Sending::new(writer, settings.message_limit),
             interrupt,
             peer: settings.peer,
             pending: PendingTable::new(settings.pending_limit),
             counters,
-            message_limit: settings.message_limit,
             rate: settings.rate,
             spin: Spin::new(settings.spin),
             lending: Lending::default(),
@@ -209,23 +209,11 @@ impl Connection {
         deadline: Deadline,
     ) {
         with_buffer(|buffer| {
-            match answer {
-                Ok(result) => {
-                    jsonrpc::encode_result(buffer, id, method, result);
-                    if buffer.len() > self.message_limit {
-                        let size = buffer.len();
-                        buffer.clear();
-                        let text = format!(
-                            "the result of {size} bytes is over the limit of {} bytes",
-                            self.message_limit
-                        );
-                        jsonrpc::encode_error(buffer, id, &RpcError::new(RpcError::INTERNAL, text));
-                    }
-                }
-                Err(error) => jsonrpc::encode_error(buffer, id, error),
-            }
-            match self.writer.send(buffer, deadline) {
-                Ok(_) => LiveCounters::add(&self.counters.bytes_sent, buffer.len()),
+            let Some(fitting) = self.encode_answer(buffer, id, method, answer) else {
+                return;
+            };
+            match fitting.send(deadline) {
+                Ok(_) => LiveCounters::add(&self.counters.bytes_sent, fitting.len()),
                 Err(error) => log::debug!("answer to {method} not sent: {error}"),
             }
         });
@@ -234,10 +222,41 @@ impl Connection {
     /// Refuses a call from the peer without blocking, from the reading thread.
     pub(crate) fn refuse(&self, id: &PeerId, error: &RpcError) {
         with_buffer(|buffer| {
-            jsonrpc::encode_error(buffer, id, error);
-            // Too many of them unread end the connection, which the reader then reports.
-            let _ = self.writer.post(buffer);
+            if let Some(fitting) = self.encode_answer(buffer, id, "", Err(error)) {
+                // Too many of them unread end the connection, which the reader then reports.
+                let _ = fitting.post();
+            }
         });
+    }
+
+    /// Writes an answer that the peer accepts: if need be, an error in place of what is too large.
+    /// `None` if even that is, which takes a limit of a few hundred bytes.
+    fn encode_answer<'a>(
+        &'a self,
+        buffer: &'a mut String,
+        id: &PeerId,
+        method: &str,
+        answer: std::result::Result<&ResultObject, &RpcError>,
+    ) -> Option<Fitting<'a>> {
+        match answer {
+            Ok(result) => {
+                jsonrpc::encode_result(buffer, id, method, result);
+                if let Err(Error::MessageTooLarge { size, limit }) = self.sending.fit(buffer) {
+                    let text =
+                        format!("the result of {size} bytes is over the limit of {limit} bytes");
+                    jsonrpc::encode_error(buffer, id, &RpcError::new(RpcError::INTERNAL, text));
+                }
+            }
+            Err(error) => jsonrpc::encode_error(buffer, id, error),
+        }
+        if self.sending.fit(buffer).is_err() {
+            let code = answer.err().map_or(RpcError::INTERNAL, |error| error.code);
+            jsonrpc::encode_error(buffer, id, &RpcError::new(code, "too large to be sent"));
+        }
+        self.sending
+            .fit(buffer)
+            .inspect_err(|error| log::warn!("{}: a call is not answered: {error}", self.peer))
+            .ok()
     }
 
     /// Begins what [`close`](Self::close) does, and waits for nothing: all calls fail, and the peer is
@@ -249,7 +268,7 @@ impl Connection {
         });
         self.lending.recall();
         self.pending.end(&cause);
-        self.writer.begin_close(code, reason)
+        self.sending.control().begin_close(code, reason)
     }
 
     /// Ends the connection: tells the peer why, as far as the transport can, fails all calls, and
@@ -273,7 +292,7 @@ impl Connection {
         let cause = self.blame(cause);
         self.lending.recall();
         self.pending.end(&cause);
-        self.writer.close(code, reason, deadline);
+        self.sending.control().close(code, reason, deadline);
     }
 
     /// Ends the connection at once, without a word to the peer; gives the cause that counts.

@@ -275,3 +275,70 @@ fn an_answer_over_the_limit_becomes_an_error_for_the_plugin() {
     assert!(text.ends_with("over the limit of 1000 bytes"), "{text}");
     bench.ping(&plugin);
 }
+
+#[test]
+fn an_unknown_method_of_any_length_is_answered_with_a_short_error() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    // Of one byte each, which some ways of showing them make seven of.
+    let name = "\u{7f}".repeat(MEBIBYTE);
+    plugin.ask("1", &name, "{}");
+    let answer = plugin.answer_text("1");
+    assert!(answer.len() < 8 * 1024, "{} bytes", answer.len());
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["error"]["code"], -32601);
+    let text = answer["error"]["message"].as_str().unwrap();
+    assert!(text.starts_with("unknown method \"\u{7f}"), "{text}");
+    assert!(text.ends_with(" more bytes)"), "{text}");
+    bench.ping(&plugin);
+}
+
+#[test]
+fn the_text_of_an_error_is_cut_between_characters() {
+    for (text, kept) in [("ä", 2048), ("\u{1}", 4096), ("\u{2028}", 1365)] {
+        let bench = Bench::with_host(|builder| {
+            builder.method("fail", |_, _| Err(RpcError::new(7, text.repeat(MEBIBYTE))))
+        });
+        let plugin = bench.connect();
+        let answer = plugin.call("1", "fail", "{}");
+        let told = answer["error"]["message"].as_str().unwrap();
+        let cut = text.len() * (MEBIBYTE - kept);
+        assert_eq!(told, format!("{}… ({cut} more bytes)", text.repeat(kept)));
+        assert_eq!(answer["error"]["code"], 7);
+    }
+}
+
+#[test]
+fn an_error_over_the_limit_becomes_a_shorter_one_and_one_that_finds_no_room_is_not_sent() {
+    let bench = Bench::with(
+        |builder| builder.method("fail", |_, _| Err(RpcError::new(7, "x".repeat(200)))),
+        |record| record.with_outgoing_message_limit(150),
+    );
+    let plugin = bench.connect();
+    plugin.ask("1", "fail", "{}");
+    let answer = plugin.answer_text("1");
+    assert!(answer.len() <= 150, "{answer}");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["error"]["code"], 7);
+    // The id alone is too long.
+    plugin.ask(&"9".repeat(200), "fail", "{}");
+    plugin.ask("2", "fail", "{}");
+    plugin.answer("2");
+    bench.ping(&plugin);
+    assert!(plugin.has_nothing_more());
+}
+
+#[test]
+fn a_refusal_keeps_to_the_limit_as_well() {
+    let bench = Bench::with_record(|mut record| {
+        record.overrides.inbound_per_second = Some(1);
+        record.with_outgoing_message_limit(100)
+    });
+    let plugin = bench.connect();
+    for id in 0..20 {
+        plugin.ask(&id.to_string(), "get_config", "{}");
+        let answer = plugin.answer_text(&id.to_string());
+        assert!(answer.len() <= 100, "{answer}");
+    }
+    bench.ping(&plugin);
+}

@@ -1,0 +1,69 @@
+//! The one way from a message to the transport: what is over the peer's limit is never written.
+
+use std::sync::Arc;
+
+use crate::deadline::Deadline;
+use crate::duplex::{DuplexWriter, SendError, Ticket};
+use crate::error::{Error, Result};
+
+type Sent<T> = std::result::Result<T, SendError>;
+
+/// The writing half, and what the peer accepts.
+pub(super) struct Sending {
+    writer: Arc<dyn DuplexWriter>,
+    /// Largest message, in bytes.
+    limit: usize,
+}
+
+/// A message that the peer accepts.
+pub(super) struct Fitting<'a> {
+    writer: &'a dyn DuplexWriter,
+    message: &'a str,
+}
+
+impl Sending {
+    pub(super) fn new(writer: Arc<dyn DuplexWriter>, limit: usize) -> Self {
+        Self { writer, limit }
+    }
+
+    /// Measures a message.
+    pub(super) fn fit<'a>(&'a self, message: &'a str) -> Result<Fitting<'a>> {
+        if message.len() > self.limit {
+            return Err(Error::MessageTooLarge {
+                size: message.len(),
+                limit: self.limit,
+            });
+        }
+        Ok(Fitting {
+            writer: &*self.writer,
+            message,
+        })
+    }
+
+    /// For everything but messages.
+    pub(super) fn control(&self) -> &dyn DuplexWriter {
+        &*self.writer
+    }
+}
+
+impl Fitting<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.message.len()
+    }
+
+    pub(super) fn send(&self, deadline: Deadline) -> Sent<Ticket> {
+        self.writer.send(self.message, deadline)
+    }
+
+    pub(super) fn try_send(&self) -> Sent<Ticket> {
+        self.writer.try_send(self.message)
+    }
+
+    pub(super) fn queue(&self, deadline: Deadline) -> Sent<Ticket> {
+        self.writer.queue(self.message, deadline)
+    }
+
+    pub(super) fn post(&self) -> Sent<()> {
+        self.writer.post(self.message)
+    }
+}

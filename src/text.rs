@@ -1,0 +1,167 @@
+//! Text that comes from outside, and what must not happen when it is shown or sent on: a plugin's
+//! words must neither forge a line of a log, nor steer a terminal, nor be of any length.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+/// Text from outside, fit to be shown on one line: cut to a limit, and with everything escaped that
+/// is not seen as itself (see [`disturbs`]). Cheap to make; the work is done when it is shown.
+///
+/// [`Display`](fmt::Display) shows the text alone, [`Debug`](fmt::Debug) in quotes, with quotes and
+/// backslashes escaped as well. What is cut off is told in bytes: `abc… (7 more bytes)`.
+///
+/// ```
+/// use plugin_runner::text::Foreign;
+///
+/// assert_eq!(Foreign::new("two\nlines").to_string(), r"two\nlines");
+/// assert_eq!(format!("{:?}", Foreign::new("a \"b\"")), r#""a \"b\"""#);
+/// assert_eq!(Foreign::new("abcdefg").limited_to(3).to_string(), "abc… (4 more bytes)");
+/// ```
+#[derive(Clone, Copy)]
+pub struct Foreign<'a> {
+    text: &'a str,
+    limit: usize,
+}
+
+impl<'a> Foreign<'a> {
+    /// Characters that are shown unless another limit is set. An escaped one counts as many as its
+    /// escape has.
+    pub const LIMIT: usize = 1024;
+
+    /// This text, up to [`LIMIT`](Self::LIMIT) characters of it.
+    pub const fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            limit: Self::LIMIT,
+        }
+    }
+
+    /// Up to so many characters of it.
+    #[must_use]
+    pub const fn limited_to(self, characters: usize) -> Self {
+        Self {
+            limit: characters,
+            ..self
+        }
+    }
+
+    fn write(self, f: &mut fmt::Formatter<'_>, escaped: impl Fn(char) -> bool) -> fmt::Result {
+        let mut room = self.limit;
+        for (place, character) in self.text.char_indices() {
+            let escaped = escaped(character);
+            let escape = character.escape_default();
+            let width = if escaped { escape.len() } else { 1 };
+            if width > room {
+                return f.write_str(&more(self.text.len() - place));
+            }
+            room -= width;
+            if escaped {
+                write!(f, "{escape}")?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, disturbs)
+    }
+}
+
+impl fmt::Debug for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        self.write(f, |character| {
+            disturbs(character) || matches!(character, '"' | '\\')
+        })?;
+        f.write_char('"')
+    }
+}
+
+/// Whether a character does something else than being seen: control characters, line feeds and
+/// escapes among them, what separates lines and paragraphs, and what changes the direction of text
+/// or is not seen at all.
+pub const fn disturbs(character: char) -> bool {
+    matches!(
+        character,
+        '\0'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+    )
+}
+
+/// At most so many bytes of the text, cut between characters, and then how many more there were.
+pub(crate) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
+    }
+    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end));
+    let (kept, rest) = text.split_at(end.unwrap_or_default());
+    Cow::Owned(format!("{kept}{}", more(rest.len())))
+}
+
+fn more(bytes: usize) -> String {
+    format!("… ({bytes} more bytes)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_what_is_seen_is_left() {
+        for (text, shown) in [
+            ("plain äöü 🎉", "plain äöü 🎉"),
+            ("a\r\nb\tc", r"a\r\nb\tc"),
+            (
+                "\u{1b}[31mred\u{7f}\u{9b}2J",
+                r"\u{1b}[31mred\u{7f}\u{9b}2J",
+            ),
+            (
+                "a\u{202e}b\u{2066}c\u{200f}d\u{61c}",
+                r"a\u{202e}b\u{2066}c\u{200f}d\u{61c}",
+            ),
+            ("\u{2028}\u{2029}\u{85}\0", r"\u{2028}\u{2029}\u{85}\u{0}"),
+            (r#"as "it" is\n"#, r#"as "it" is\n"#),
+        ] {
+            assert_eq!(Foreign::new(text).to_string(), shown);
+            // What has been made fit stays as it is.
+            assert_eq!(Foreign::new(shown).to_string(), shown);
+        }
+        let all: String = ('\0'..=char::MAX).collect();
+        let shown = Foreign::new(&all).limited_to(usize::MAX).to_string();
+        assert!(!shown.contains(disturbs) && !shown.contains(char::is_control));
+    }
+
+    #[test]
+    fn in_quotes_it_is_known_where_it_ends() {
+        let text = "a\"\\\n";
+        assert_eq!(format!("{:?}", Foreign::new(text)), r#""a\"\\\n""#);
+    }
+
+    #[test]
+    fn it_is_cut_by_what_is_shown_and_says_so() {
+        let shown = |text: &str| Foreign::new(text).limited_to(10).to_string();
+        assert_eq!(shown(&"ä".repeat(10)), "ä".repeat(10));
+        assert_eq!(shown(&"ä".repeat(11)), "ääääääääää… (2 more bytes)");
+        assert_eq!(shown(&"\u{1}".repeat(3)), r"\u{1}\u{1}… (1 more bytes)");
+        let long = Foreign::new(&"\u{202e}".repeat(4 << 20)).to_string();
+        assert!(long.len() < 1100, "{}", long.len());
+    }
+
+    #[test]
+    fn what_is_sent_on_is_cut_between_characters() {
+        assert_eq!(cut("äää", 6), "äää");
+        assert_eq!(cut("äää", 5), "ää… (2 more bytes)");
+        assert_eq!(cut("ä", 0), "… (2 more bytes)");
+        assert_eq!(cut("", 0), "");
+    }
+}
