@@ -43,7 +43,7 @@ pub fn judge_head(socket: &Socket, already_read: Vec<u8>, limit: Duration) -> He
     match judged {
         Ok((accept, head)) => HeadVerdict::Accepted {
             target: head.target,
-            user_agent: head.user_agent,
+            user_agent: head.user_agent.unwrap_or_default(),
             accept,
             rest: raw.rest,
         },

@@ -124,7 +124,7 @@ pub(super) struct Head {
     pub(super) target: String,
     /// HTTP/1.1, and not older.
     pub(super) is_current: bool,
-    pub(super) user_agent: String,
+    pub(super) user_agent: Option<String>,
     pub(super) host: Option<String>,
     pub(super) origin: Option<String>,
     pub(super) connection: Vec<String>,
@@ -160,22 +160,31 @@ impl Head {
                     .map(|item| item.trim().to_ascii_lowercase())
             };
             match header.name.to_ascii_lowercase().as_str() {
-                "user-agent" => head.user_agent = value,
-                // Two of them, and a proxy may have gone by the other.
-                "host" if head.host.is_some() => return Err(Refusal::BAD_REQUEST),
-                "host" => head.host = Some(value),
+                "user-agent" => once(&mut head.user_agent, value)?,
+                "host" => once(&mut head.host, value)?,
+                "origin" => once(&mut head.origin, value)?,
                 // A body would be taken for frames here, and frames for a body elsewhere.
                 "content-length" if value == "0" => {}
                 "content-length" | "transfer-encoding" => return Err(Refusal::BAD_REQUEST),
-                "origin" => head.origin = Some(value),
+                // Lists, which may come in pieces.
                 "connection" => head.connection.extend(list()),
                 "upgrade" => head.upgrade.extend(list()),
+                // Counted where they are looked at.
                 "sec-websocket-version" => head.versions.push(value),
                 "sec-websocket-key" => head.keys.push(value),
                 _ => {}
             }
         }
         Ok(head)
+    }
+}
+
+/// Takes the value of a header that may stand in a head once: of two, a proxy in front may have gone
+/// by the other.
+fn once(slot: &mut Option<String>, value: String) -> Result<(), Refusal> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::BAD_REQUEST),
     }
 }
 
@@ -197,6 +206,49 @@ mod tests {
                 Err(HeadError::Refused(refusal)) if over == 1 => assert_eq!(refusal.status, 431),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    /// The status that a complete handshake with these lines besides is refused with, or 101.
+    fn judged(lines: &str) -> u16 {
+        let head = format!(
+            "GET /rpc HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
+        );
+        let head = Head::parse(head.as_bytes());
+        match head.and_then(|head| super::super::decision::check_upgrade(&head)) {
+            Ok(_) => 101,
+            Err(refusal) => refusal.status,
+        }
+    }
+
+    #[test]
+    fn what_decides_stands_there_once_unless_it_is_a_list() {
+        for (lines, status) in [
+            ("", 101),
+            ("Host: h\r\n", 400),
+            ("Origin: http://h\r\n", 101),
+            ("Origin: http://h\r\nOrigin: http://h\r\n", 400),
+            ("Origin: http://evil\r\nOrigin: http://h\r\n", 400),
+            ("oRIGIN: http://h\r\nOrigin:\r\n", 400),
+            ("Origin: http://h, http://h\r\n", 403),
+            ("User-Agent: a\r\n", 101),
+            ("User-Agent: a\r\nUser-Agent: a\r\n", 400),
+            ("User-Agent:\r\nUser-Agent: a\r\n", 400),
+            ("Sec-WebSocket-Version: 13\r\n", 400),
+            ("Sec-WebSocket-Version: 8\r\n", 400),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", 400),
+            ("Content-Length: 0\r\n", 101),
+            ("Content-Length: 0\r\nContent-Length: 0\r\n", 101),
+            ("Content-Length: 0\r\nContent-Length: 5\r\n", 400),
+            ("Content-Length: 0, 0\r\n", 400),
+            ("Transfer-Encoding: identity\r\n", 400),
+            // Lists may come in pieces.
+            ("Connection: keep-alive\r\nConnection: Upgrade\r\n", 101),
+            ("Upgrade: h2c\r\n", 101),
+            ("Accept: a\r\nAccept: b\r\n", 101),
+        ] {
+            assert_eq!(judged(lines), status, "{lines:?}");
         }
     }
 

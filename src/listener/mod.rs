@@ -392,7 +392,7 @@ fn handshake(
         })?;
     // The places had the other handle, and have given it up.
     let socket = Arc::into_inner(socket).ok_or_else(gone)?;
-    let peer = Peer::new(head.user_agent).with_address(socket.peer_address());
+    let peer = Peer::new(head.user_agent.unwrap_or_default()).with_address(socket.peer_address());
     let duplex = WebSocket::from_upgraded(socket, Role::Server, rest);
     reservation
         .attach(Box::new(duplex), &peer, false)

@@ -141,6 +141,18 @@ fn attacks(good: &str) -> Vec<Attack> {
             400,
             malformed,
         ),
+        attack(
+            "two origins",
+            line("Origin: http://elsewhere.example\r\nOrigin: http://localhost"),
+            400,
+            malformed,
+        ),
+        attack(
+            "two user agents",
+            line("User-Agent: Go-http-client/1.1\r\nUser-Agent: Python/3.11 websockets/15.0.1"),
+            400,
+            malformed,
+        ),
         // What another server on the way may take for something else.
         attack(
             "a body",

@@ -114,6 +114,13 @@ fn generate(random: &mut Random) -> Vec<u8> {
         let at = random.below(lines.len() + 1);
         lines.insert(at, line);
     }
+    if random.one_in(8) {
+        // A line once more, as it is or with another's value.
+        let (name, value) = random.pick(&lines);
+        let value = random.pick(&[value, "", "0", "another"]);
+        let at = random.below(lines.len() + 1);
+        lines.insert(at, (name, value));
+    }
     if slip(random) {
         lines.push(random.pick(&[
             ("Connection", "close"),
@@ -219,10 +226,11 @@ fn expected(bytes: &[u8]) -> HeadVerdict {
         all.split(',')
             .any(|item| item.trim().eq_ignore_ascii_case(wanted))
     };
-    // Ambiguous for a proxy in front: another host, or a body that we would take for frames.
+    // Ambiguous for a proxy in front: another value, or a body that we would take for frames.
     let has_body = values("content-length").iter().any(|length| length != "0")
         || !values("transfer-encoding").is_empty();
-    if values("host").len() > 1 || has_body {
+    let doubled = |name: &&str| values(name).len() > 1;
+    if ["host", "origin", "user-agent"].iter().any(doubled) || has_body {
         return HeadVerdict::Refused(400);
     }
     if request.version != Some(1)
