@@ -6,6 +6,9 @@
 // Scratch folders, plugins, and the program with its output read line by line.
 mod support;
 
+// What the program's parent left open.
+#[cfg(target_os = "linux")]
+mod descriptors;
 // From the first state to the end on request, and what ends a run early.
 mod lives;
 // What is printed, and what happens when nobody reads it.
