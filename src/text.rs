@@ -141,6 +141,15 @@ mod tests {
         assert!(!shown.contains(disturbs) && !shown.contains(char::is_control));
     }
 
+    /// Several errors show short names that way.
+    #[test]
+    fn the_standard_way_to_quote_leaves_nothing_else_either() {
+        for character in ('\0'..=char::MAX).filter(|character| disturbs(*character)) {
+            let quoted = format!("{:?}", character.to_string());
+            assert!(!quoted.contains(disturbs), "{character:?}");
+        }
+    }
+
     #[test]
     fn in_quotes_it_is_known_where_it_ends() {
         let text = "a\"\\\n";

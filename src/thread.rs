@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
+use crate::text::Foreign;
 
 /// A budget of threads, and the threads that were started from it. Cloning gives another handle to
 /// the same budget.
@@ -192,13 +193,14 @@ impl fmt::Debug for Threads {
     }
 }
 
-/// What a panic said, for a log line or an error.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
+/// What a panic said, for a log line or an error. It may well quote what a plugin has said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> Foreign<'_> {
+    let text = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+        .unwrap_or("no message");
+    Foreign::new(text)
 }
 
 fn join_finished(finished: Vec<JoinHandle<()>>) {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use plugin_runner::Error;
+use plugin_runner::text::Foreign;
 
 /// A sentence for standard error, and an exit code.
 #[derive(Debug)]
@@ -51,6 +52,9 @@ impl From<Error> for Failure {
     }
 }
 
+/// More than any sentence has, and little enough for a terminal.
+pub(super) const SHOWN: usize = 16 * 1024;
+
 /// One line, whatever the cause has to say.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +62,7 @@ impl fmt::Display for Failure {
             if index > 0 {
                 f.write_str("; ")?;
             }
-            f.write_str(line.trim())?;
+            write!(f, "{}", Foreign::new(line.trim()).limited_to(SHOWN))?;
         }
         Ok(())
     }
@@ -76,5 +80,7 @@ mod tests {
             "p.json: field `id` is empty; field `name` is empty"
         );
         assert_eq!(failure.code(), 1);
+        let failure = Failure::failed("a\r\u{1b}[2J\u{202e}");
+        assert_eq!(failure.to_string(), r"a\r\u{1b}[2J\u{202e}");
     }
 }

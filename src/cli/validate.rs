@@ -10,8 +10,9 @@ use std::path::{Component, Path, PathBuf};
 use plugin_runner::error::{ManifestError, PackageError};
 use plugin_runner::package::{self, Archive, PackageLimits};
 use plugin_runner::protocol::Manifest;
+use plugin_runner::text::Foreign;
 
-use super::failure::Failure;
+use super::failure::{Failure, SHOWN};
 use super::folder::DataFolder;
 use super::source::{MANIFEST, is_manifest, no_manifest, read_manifest};
 
@@ -260,7 +261,8 @@ impl Findings {
         let mut text = String::new();
         let mut put = |kind: &str, what: &str| {
             // Writing to a string succeeds.
-            let _ = writeln!(text, "{kind}: {}", what.replace('\n', " "));
+            let what = what.replace('\n', " ");
+            let _ = writeln!(text, "{kind}: {}", Foreign::new(&what).limited_to(SHOWN));
         };
         for problem in &self.problems {
             put("problem", problem);

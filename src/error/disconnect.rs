@@ -4,8 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::text::Foreign;
+
 /// Why there is no connection, or why it ended. The first cause wins and is given to every call
-/// that was waiting.
+/// that was waiting. What the peer says is shown as [`Foreign`] text; the fields have it as it came.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Disconnect {
@@ -30,7 +32,7 @@ pub enum Disconnect {
     #[error("connection lost")]
     Lost,
     /// The system reported an error.
-    #[error("connection failed: {0}")]
+    #[error("connection failed: {}", Foreign::new(&.0.to_string()))]
     Io(Arc<io::Error>),
     /// Nothing could be written for the write stall timeout.
     #[error("the plugin read nothing for {limit:?}")]
@@ -54,13 +56,13 @@ pub enum Disconnect {
     #[error("the plugin sent text that is not UTF-8")]
     NotUtf8,
     /// The peer broke the transport's protocol.
-    #[error("the plugin broke the protocol: {0}")]
+    #[error("the plugin broke the protocol: {}", Foreign::new(.0))]
     Violation(Arc<str>),
     /// The peer makes us answer more than it reads.
     #[error("the plugin asks faster than it reads the answers")]
     ControlOverflow,
     /// We closed it.
-    #[error("closed by the host: {reason}")]
+    #[error("closed by the host: {}", Foreign::new(.reason))]
     ByHost {
         /// Close code that was sent.
         code: u16,
@@ -68,16 +70,17 @@ pub enum Disconnect {
         reason: Arc<str>,
     },
     /// The plugin's process ended.
-    #[error("the plugin's process ended: {0}")]
+    #[error("the plugin's process ended: {}", Foreign::new(.0))]
     ProcessEnded(Arc<str>),
 }
 
 fn close_text(code: Option<u16>, reason: &str) -> String {
-    match (code, reason) {
-        (None, "") => String::new(),
-        (None, reason) => format!(" ({reason})"),
-        (Some(code), "") => format!(" (code {code})"),
-        (Some(code), reason) => format!(" (code {code}, {reason})"),
+    let shown = Foreign::new(reason);
+    match code {
+        None if reason.is_empty() => String::new(),
+        None => format!(" ({shown})"),
+        Some(code) if reason.is_empty() => format!(" (code {code})"),
+        Some(code) => format!(" (code {code}, {shown})"),
     }
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::text::Foreign;
+
 /// Why a package could not be fetched.
 ///
 /// Messages name the host and never the rest of the URL, which may hold secrets. The host is as it
@@ -29,7 +31,7 @@ pub enum FetchError {
     #[error("the URL names no host; write https://host/path")]
     NoHost,
     /// The URL has a user name or a password.
-    #[error("the URL of {host} has a user name or a password in it; leave them out")]
+    #[error("the URL of {} has a user name or a password in it; leave them out", Foreign::new(.host))]
     UserInfo {
         /// The host.
         host: String,
@@ -65,7 +67,10 @@ pub enum FetchError {
     },
     /// The connection cannot be secured: the host speaks no TLS there, or its certificate is not one
     /// of the well-known authorities'.
-    #[error("no secure connection to {host}: {source}; check its certificate, port and scheme")]
+    #[error(
+        "no secure connection to {host}: {}; check its certificate, port and scheme",
+        Foreign::new(&.source.to_string())
+    )]
     Tls {
         /// The host.
         host: String,
@@ -73,7 +78,7 @@ pub enum FetchError {
         source: io::Error,
     },
     /// What comes back is not HTTP, or the connection broke.
-    #[error("{step} from {host} failed: {source}")]
+    #[error("{step} from {host} failed: {}", Foreign::new(&.source.to_string()))]
     Broken {
         /// The host.
         host: String,

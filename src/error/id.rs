@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::text::Foreign;
+
 /// Why text is not an xid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -25,7 +27,7 @@ pub enum IdError {
 
 /// A name that is not in its fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown {what}: \"{name}\"")]
+#[error("unknown {what}: {:?}", Foreign::new(.name))]
 pub struct UnknownName {
     what: &'static str,
     name: Arc<str>,

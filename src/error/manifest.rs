@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::Foreign;
+
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -35,7 +37,7 @@ impl ManifestError {
 
 /// One thing wrong with a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field `{field}` {kind}")]
+#[error("field `{}` {kind}", Foreign::new(.field))]
 #[non_exhaustive]
 pub struct ManifestProblem {
     /// Where, as a path from the top of the manifest: `capabilities[0].tools[2].id`.
@@ -112,8 +114,7 @@ pub enum ManifestProblemKind {
     NotAnObjectSchema,
 }
 
-/// A piece of a manifest for showing: quoted, with what could disturb a terminal or log escaped,
-/// and cut to a hundred characters.
+/// A piece of a manifest for showing: [`Foreign`] text in quotes, and cut to a hundred characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Quoted(String);
 
@@ -135,13 +136,13 @@ impl Quoted {
 
 impl fmt::Display for Quoted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        write!(f, "{:?}", Foreign::new(&self.0).limited_to(usize::MAX))
     }
 }
 
 impl fmt::Debug for Quoted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Display::fmt(self, f)
     }
 }
 

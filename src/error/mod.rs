@@ -52,6 +52,7 @@ pub use token::TokenError;
 
 use crate::id::{InstallationId, RequestId};
 use crate::state::ReportedState;
+use crate::text::Foreign;
 
 /// The result of almost everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,6 +60,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What can go wrong.
 ///
 /// Cheap to move (see the size test) and `Clone`, because one cause often ends many waits.
+///
+/// The text of an error is fit for a log or a terminal: whatever comes from a plugin is in it as
+/// [`Foreign`] text, escaped and cut. Fields have it as it came.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -109,7 +113,7 @@ pub enum Error {
     #[error("the plugin answered with an error: {0}")]
     Rpc(Arc<RpcError>),
     /// The plugin answered, but not with what the method's result looks like.
-    #[error("the plugin's answer to {method} cannot be read: {source}")]
+    #[error("the plugin's answer to {} cannot be read: {}", Foreign::new(.method), Foreign::new(&.source.to_string()))]
     InvalidReply {
         /// The method that was called.
         method: Arc<str>,
@@ -150,7 +154,7 @@ pub enum Error {
         name: Arc<str>,
     },
     /// The plugin is in a state in which the operation is not possible.
-    #[error("the plugin is {state}{}", .message.as_deref().map(|text| format!(": {text}")).unwrap_or_default())]
+    #[error("the plugin is {state}{}", .message.as_deref().map(state_reason).unwrap_or_default())]
     State {
         /// The state it is in.
         state: ReportedState,
@@ -199,6 +203,11 @@ pub enum Error {
         /// What the system says.
         source: Arc<io::Error>,
     },
+}
+
+/// More than one piece of foreign text may have gone into it, each cut already.
+fn state_reason(reason: &str) -> String {
+    format!(": {}", Foreign::new(reason).limited_to(4 * Foreign::LIMIT))
 }
 
 impl Error {
@@ -320,6 +329,48 @@ mod tests {
     fn errors_cross_threads() {
         fn check<T: Send + Sync + Clone + 'static>() {}
         check::<Error>();
+    }
+
+    #[test]
+    fn what_plugins_say_is_shown_on_one_line_escaped_and_cut() {
+        let hostile = "evil\n\u{1b}[2J\u{202e}".repeat(500_000);
+        let shared: Arc<str> = hostile.as_str().into();
+        let json: serde_json::Error = serde::de::Error::custom(&hostile);
+        let rpc = RpcError::new(1, &*hostile);
+        let closed = Disconnect::ByPeer {
+            code: Some(4000),
+            reason: hostile.clone(),
+        };
+        for error in [
+            Error::from(rpc),
+            Error::Disconnected(Arc::new(closed)),
+            Error::Disconnected(Arc::new(Disconnect::Violation(shared.clone()))),
+            Error::Disconnected(Arc::new(Disconnect::Io(Arc::new(io::Error::other(
+                &*hostile,
+            ))))),
+            Error::State {
+                state: ReportedState::Errored,
+                message: Some(shared.clone()),
+            },
+            Error::InvalidReply {
+                method: shared.clone(),
+                source: Arc::new(json),
+            },
+            Error::from(UnknownName::new("thing", &hostile)),
+            Error::from(StartError::Spawn {
+                command: hostile.as_str().into(),
+                source: SpawnError::NoInterpreter(hostile.clone()),
+            }),
+            Error::from(OperationError::OtherPlugin {
+                installed: shared.clone(),
+                found: shared,
+            }),
+        ] {
+            let shown = error.to_string();
+            assert!(shown.contains("evil\\n\\u{1b}[2J\\u{202e}"), "{shown}");
+            assert!(!shown.contains(crate::text::disturbs), "{shown:?}");
+            assert!(shown.len() < 5000, "{} bytes", shown.len());
+        }
     }
 
     #[test]

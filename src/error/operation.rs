@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Error;
 use crate::protocol::configuration::ConfigurationProblem;
+use crate::text::Foreign;
 
 /// Why an operation on an installation was not done. Unless a variant says otherwise, everything is
 /// as it was before.
@@ -49,7 +50,8 @@ pub enum OperationError {
     },
     /// The package, or manifest, is another plugin's: it has another `id`.
     #[error(
-        "the package is of the plugin {found:?}, installed is {installed:?}; install it as a plugin of its own"
+        "the package is of the plugin {:?}, installed is {:?}; install it as a plugin of its own",
+        Foreign::new(.found), Foreign::new(.installed)
     )]
     OtherPlugin {
         /// The manifest id that is installed.

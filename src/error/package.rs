@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::text::Foreign;
+
 /// Why an archive cannot be used.
 ///
 /// Entry names come from the archive and may hold anything, so messages show them quoted and
@@ -11,7 +13,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum PackageError {
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {source}", Foreign::new(&.path.to_string_lossy()))]
     Io {
         /// What was being done.
         action: &'static str,
@@ -44,7 +46,7 @@ pub enum PackageError {
         problem: &'static str,
     },
     /// A zip archive, but a damaged or misleading one.
-    #[error("the archive is malformed: {problem}")]
+    #[error("the archive is malformed: {}", Foreign::new(.problem))]
     Malformed {
         /// What is wrong.
         problem: String,

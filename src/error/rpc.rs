@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::Foreign;
+
 /// An error response (protocol file, section 8.3). Both members are optional for the decoders in
-/// the field, so both are tolerated missing.
+/// the field, so both are tolerated missing. Shown as [`Foreign`] text; `message` is as it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message} ({code})")]
+#[error("{} ({code})", Foreign::new(.message))]
 pub struct RpcError {
     /// The code; 0 when the plugin sent none.
     #[serde(default)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Error, PackageError, StoreError};
+use crate::text::Foreign;
 
 /// Why no process came to be. What can only fail the same way again is permanent: the plugin goes
 /// to `errored` without retries.
@@ -15,7 +16,7 @@ pub enum StartError {
     #[error("could not unpack: {0}")]
     Unpack(#[source] Arc<PackageError>),
     /// The process cannot be spawned.
-    #[error("could not start {}: {source}", .command.display())]
+    #[error("could not start {}: {source}", Foreign::new(&.command.to_string_lossy()))]
     Spawn {
         /// The command, resolved as far as it could be.
         command: PathBuf,
@@ -67,7 +68,7 @@ pub enum SpawnError {
     #[error("permission denied")]
     PermissionDenied,
     /// The interpreter that the first line of a script names is not there.
-    #[error("the interpreter {0:?} that its first line names is not found")]
+    #[error("the interpreter {:?} that its first line names is not found", Foreign::new(.0))]
     NoInterpreter(String),
     /// The loader, or interpreter, that the program was linked with is not there.
     #[error("the loader that it was linked with is not found")]

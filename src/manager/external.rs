@@ -9,6 +9,7 @@ use crate::id::InstallationId;
 use crate::protocol::manifest::Manifest;
 use crate::state::ActiveState;
 use crate::store::{PluginKind, Record};
+use crate::text::Foreign;
 
 /// An external plugin that was just installed.
 #[derive(Clone, Debug)]
@@ -50,7 +51,10 @@ impl Manager {
             }
             return Err(error);
         }
-        log::info!("plugin {}: installed as {id}", record.manifest.id);
+        log::info!(
+            "plugin {}: installed as {id}",
+            Foreign::new(&record.manifest.id)
+        );
         Ok(InstalledExternal {
             installation: shared.view(record),
             token,

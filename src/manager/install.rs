@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::fault;
 use crate::package::{self, Archive, ArchiveContent};
 use crate::store::{Record, Source};
+use crate::text::Foreign;
 
 impl Manager {
     /// Installs a plugin from a package: receives, checks and unpacks it. It is inactive then; the same
@@ -54,14 +55,18 @@ impl Manager {
             // What cannot be removed now is removed after the next start.
             match package::remove_installation(&shared.folder(record.id), false) {
                 Ok(()) => note.done(),
-                Err(error) => log::warn!("plugin {}: {error}", record.manifest.id),
+                Err(error) => log::warn!("plugin {}: {error}", Foreign::new(&record.manifest.id)),
             }
             shared.collect_archives();
         } else {
             note.done();
         }
         installed?;
-        log::info!("plugin {}: installed as {}", record.manifest.id, record.id);
+        log::info!(
+            "plugin {}: installed as {}",
+            Foreign::new(&record.manifest.id),
+            record.id
+        );
         Ok(shared.view(record))
     }
 

@@ -9,6 +9,7 @@ use crate::error::{Descendants, Error, Result};
 use crate::fault;
 use crate::id::InstallationId;
 use crate::package;
+use crate::text::Foreign;
 
 const REASON: &str = "removed";
 
@@ -84,7 +85,7 @@ impl Manager {
         shared.failures.lock().remove(&id);
         // Somebody may have loaded it once more meanwhile; from now on nobody can.
         if let Err(error) = unload() {
-            log::warn!("plugin {}: {error}", record.manifest.id);
+            log::warn!("plugin {}: {error}", Foreign::new(&record.manifest.id));
         }
         let root = shared.folder(id);
         let removed = package::remove_installation(&root, keep_data);
@@ -95,11 +96,17 @@ impl Manager {
                 None
             }
             Err(error) => {
-                log::warn!("plugin {}: removed, but {error}", record.manifest.id);
+                log::warn!(
+                    "plugin {}: removed, but {error}",
+                    Foreign::new(&record.manifest.id)
+                );
                 Some(error.to_string())
             }
         };
-        log::info!("plugin {}: removed ({id})", record.manifest.id);
+        log::info!(
+            "plugin {}: removed ({id})",
+            Foreign::new(&record.manifest.id)
+        );
         Ok(Removed {
             remains: (keep_data && root.is_dir()).then_some(root),
             left,

@@ -26,6 +26,7 @@ use crate::package::{self, CarryOver};
 use crate::session::Session;
 use crate::state::{ActiveState, ReportedState};
 use crate::store::{PluginKind, Record, Source};
+use crate::text::Foreign;
 
 const REASON: &str = "package updated";
 
@@ -174,7 +175,10 @@ impl Manager {
         };
         match tidied {
             Ok(()) => note.done(),
-            Err(error) => log::warn!("plugin {}: {error}", changing.record.manifest.id),
+            Err(error) => log::warn!(
+                "plugin {}: {error}",
+                Foreign::new(&changing.record.manifest.id)
+            ),
         }
         shared.collect_archives();
         result
@@ -372,7 +376,7 @@ impl Changing<'_> {
             restored,
             gap,
         };
-        log::error!("plugin {}: {error}", self.record.manifest.id);
+        log::error!("plugin {}: {error}", Foreign::new(&self.record.manifest.id));
         error.into()
     }
 
@@ -399,8 +403,8 @@ impl Changing<'_> {
     fn done(&self, gap: Option<Duration>, carried: CarryOver) -> Update {
         log::info!(
             "plugin {}: updated to version {:?}",
-            self.candidate.manifest.id,
-            self.candidate.manifest.version
+            Foreign::new(&self.candidate.manifest.id),
+            Foreign::new(&self.candidate.manifest.version)
         );
         Update {
             installation: self.shared.view(self.candidate.clone()),

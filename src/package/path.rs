@@ -6,6 +6,7 @@
 //! runs, and real packages have them.
 
 use crate::error::PackageError;
+use crate::text;
 
 /// What no part of a path may exceed on common file systems.
 const PART_LIMIT: usize = 255;
@@ -136,14 +137,11 @@ pub(super) fn command_path(command: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-/// A name as errors show it: with replacement characters, and cut if it is very long.
+/// A name as errors keep it: with replacement characters, and cut if it is very long. They show it as
+/// foreign text.
 pub(super) fn shown(name: &[u8]) -> String {
     const SHOWN: usize = 200;
-    if name.len() <= SHOWN {
-        String::from_utf8_lossy(name).into_owned()
-    } else {
-        format!("{}…", String::from_utf8_lossy(&name[..SHOWN]))
-    }
+    text::cut(&String::from_utf8_lossy(name), SHOWN).into_owned()
 }
 
 /// `..`, and what some systems take for it: they ignore dots and spaces at the end of a name.
@@ -238,7 +236,7 @@ mod tests {
     fn lengths_are_bounded() {
         let limit = |name: String| match EntryPath::parse(name.as_bytes()) {
             Err(PackageError::NameTooLong { entry, limit }) => {
-                assert!(entry.len() < 210 && name.starts_with(&entry[..200]));
+                assert!(entry.len() < 230 && name.starts_with(&entry[..200]));
                 Some(limit)
             }
             other => {

@@ -305,7 +305,7 @@ impl Thread {
         };
         let guarded = AssertUnwindSafe(|| act(ward, &context));
         if let Err(panic) = panic::catch_unwind(guarded) {
-            let text = panic_text(&*panic).to_owned();
+            let text = panic_text(&*panic).to_string();
             // Its second panic is swallowed: there is nothing more to be done.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(&context, &text)));
         }

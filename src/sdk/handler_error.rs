@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::{Error, RpcError};
+use crate::text::Foreign;
 
 /// Why a handler failed; becomes the error that the host is answered with.
 ///
@@ -52,7 +53,7 @@ where
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message())
+        write!(f, "{}", Foreign::new(self.message()))
     }
 }
 

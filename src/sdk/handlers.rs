@@ -17,6 +17,7 @@ use crate::protocol::method::{
 };
 use crate::session::Params;
 use crate::session::handling::{Answer, guarded};
+use crate::text::Foreign;
 
 type MethodHandler =
     Box<dyn Fn(&HostHandle, &Params) -> Result<ResultObject, HandlerError> + Send + Sync>;
@@ -113,7 +114,7 @@ impl Handlers {
                 Ok(refused())
             }
             Err(error) => {
-                log::warn!("{method} answered with an error: {error}");
+                log::warn!("{} answered with an error: {error}", Foreign::new(method));
                 Err(error)
             }
             answer => answer,
@@ -150,10 +151,10 @@ impl Handlers {
         let event = read::<Event>(params)?;
         if let Some(handler) = self.events.get(&event.event) {
             handler(host, &event.payload).map_err(|error| {
-                HandlerError::new(error.code(), format!("handler error: {error}"))
+                HandlerError::new(error.code(), format!("handler error: {}", error.message()))
             })?;
         } else {
-            log::debug!("no handler for event {}", event.event);
+            log::debug!("no handler for event {}", Foreign::new(&event.event));
         }
         encode(&EventReply { ok: true })
     }

@@ -25,6 +25,7 @@ use crate::protocol::peer::PeerKind;
 use crate::session::Params;
 use crate::session::connection::{Connection, ConnectionSettings, InboundRequest, spin_limit};
 use crate::session::workers::{WorkerSettings, Workers};
+use crate::text::Foreign;
 use crate::thread::Threads;
 
 /// Handlers that run at once, unless set otherwise.
@@ -344,7 +345,10 @@ fn ending(cause: &Disconnect) -> String {
     match cause {
         Disconnect::ByPeer { code, reason } => {
             let code = code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
-            format!("the host closed the connection: {code} {reason}")
+            format!(
+                "the host closed the connection: {code} {}",
+                Foreign::new(reason)
+            )
         }
         Disconnect::ByHost { reason, .. } => format!("connection closed: {reason}"),
         Disconnect::Lost => "connection lost".to_owned(),

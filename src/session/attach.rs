@@ -25,6 +25,7 @@ use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
 use crate::reaper::Run;
 use crate::state::{ActiveState, PluginMode, ReportedState};
+use crate::text::Foreign;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,7 +180,7 @@ fn described(peer: &Peer) -> String {
     for part in [&*peer.address, &*peer.user_agent] {
         if !part.is_empty() {
             text.push_str(if text.is_empty() { ", " } else { " " });
-            text.push_str(part);
+            text.push_str(&Foreign::new(part).to_string());
         }
     }
     text

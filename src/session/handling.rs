@@ -5,6 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use crate::error::RpcError;
 use crate::protocol::jsonrpc::ResultObject;
+use crate::text::Foreign;
 use crate::thread::panic_text;
 
 /// What a call from the peer is answered with.
@@ -14,7 +15,8 @@ pub(crate) type Answer = Result<ResultObject, RpcError>;
 pub(crate) fn guarded(whose: &str, method: &str, handler: impl FnOnce() -> Answer) -> Answer {
     panic::catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
         log::error!(
-            "{whose}: handler of {method} panicked: {}",
+            "{whose}: handler of {} panicked: {}",
+            Foreign::new(method),
             panic_text(&*panic)
         );
         Err(RpcError::new(

@@ -62,6 +62,7 @@ use crate::reaper::{StopReport, Stopped, Waiter};
 use crate::runtime;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
+use crate::text::Foreign;
 use context::{HostContext, grace_within};
 use delivery::EventQueue;
 use shared::Shared;
@@ -79,7 +80,10 @@ pub struct Session {
 impl Session {
     /// Makes the session and starts its thread.
     pub(crate) fn load(context: Arc<HostContext>, record: Record) -> Result<Self> {
-        let (id, mode, name) = (record.id, record.mode(), record.manifest.id.as_str().into());
+        let (id, mode) = (record.id, record.mode());
+        // One that was checked is a word; a record made by hand may name itself anything.
+        let name = Foreign::new(&record.manifest.id).limited_to(256);
+        let name: Arc<str> = name.to_string().into();
         let workers = Workers::new(WorkerSettings {
             name: format!("call-{name}"),
             threads: context.threads.clone(),

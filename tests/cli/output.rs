@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use plugin_runner::text::disturbs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
@@ -100,4 +101,54 @@ fn a_reader_that_is_stuck_holds_up_neither_plugins_nor_signals() {
     assert!(!is_alive(flooded));
     scratch.assert_nothing_left();
     drop(stdout);
+}
+
+/// Asks and answers in a way that would steer a terminal and forge lines, and fails.
+const HOSTILE: &str = r#"#!/usr/bin/env python3
+import json, os, sys
+evil = "evil\r\u001b[2J\u009b31m\u202e\u2028\u007f\n[ERROR] forged"
+print(evil, flush=True)
+print(evil, file=sys.stderr, flush=True)
+call = json.loads(sys.stdin.readline())
+print(json.dumps({"id": call["id"], "result": {"method": call["method"]}}))
+print(json.dumps({"id": "x", "method": evil}), flush=True)
+sys.stdin.readline()
+os._exit(3)
+"#;
+
+#[test]
+fn nothing_that_a_plugin_says_steers_the_terminal_or_forges_a_line() {
+    for form in ["--verbose", "--json"] {
+        let scratch = Scratch::new();
+        scratch.plugin("hostile", &manifest("hostile"), HOSTILE);
+        let mut bad = manifest("bad");
+        bad["command"] = "./evil\u{1b}[2J\u{9b}\u{202e}\nforged".into();
+        scratch.plugin("bad", &bad, "");
+        let arguments = ["run", "hostile", "bad", "-vv", form];
+        let command = scratch.command(arguments.into_iter().chain(["--max-restart-attempts", "0"]));
+        let output = Program::start(command).end();
+        assert_eq!(output.status.code(), Some(1));
+        for shown in [text(&output.stdout), text(&output.stderr)] {
+            let disturbing = shown.lines().find(|line| line.contains(disturbs));
+            assert_eq!(disturbing, None, "{shown:?}");
+            assert!(shown.contains("evil"), "{shown}");
+            assert!(
+                !shown.lines().any(|line| line.starts_with("forged")),
+                "{shown}"
+            );
+        }
+    }
+    let scratch = Scratch::new();
+    let mut bad = manifest("evil\u{9b}\u{202e}\nforged");
+    bad["version"] = "1\n\u{1b}[2J\u{202e}".into();
+    scratch.plugin("bad", &bad, "");
+    for id in [None, Some("good")] {
+        if let Some(id) = id {
+            bad["id"] = id.into();
+            scratch.plugin("bad", &bad, "#!/bin/sh\n");
+        }
+        let output = scratch.output(&["validate", "bad"]);
+        let shown = text(&output.stdout);
+        assert!(!shown.trim_end().contains(disturbs), "{shown:?}");
+    }
 }

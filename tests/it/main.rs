@@ -23,6 +23,8 @@ mod flood;
 mod hostile_frames;
 // Answers that answer nothing, and calls that cannot be answered.
 mod hostile_replies;
+// What plugins say, in the host's log and errors.
+mod foreign_text;
 // The whole life of a plugin.
 mod life_cycle;
 // The output of plugins.

@@ -1,9 +1,11 @@
 //! One JSON object to a line, for programs.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use plugin_runner::plugin_log::LogStream;
+use plugin_runner::text::disturbs;
 use plugin_runner::{InstallationId, ReportedState, StateChange};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -104,11 +106,27 @@ impl Json {
 fn write(object: &Object<'_>, to: &mut String) {
     match serde_json::to_string(object) {
         Ok(text) => {
-            to.push_str(&text);
+            push_escaped(&text, to);
             to.push('\n');
         }
         // Strings, and JSON that was read as such.
         Err(error) => log::error!("cannot print an object: {error}"),
+    }
+}
+
+/// JSON may hold raw what a terminal obeys, and somebody may look at it on one. It stands only inside
+/// strings, where an escape means the same.
+fn push_escaped(json: &str, to: &mut String) {
+    for character in json.chars() {
+        if disturbs(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                // Writing to a string succeeds.
+                let _ = write!(to, "\\u{unit:04x}");
+            }
+        } else {
+            to.push(character);
+        }
     }
 }
 
@@ -137,7 +155,7 @@ mod tests {
         let (json, plugin) = json();
         let mut text = String::new();
         for (stream, line) in [
-            (LogStream::Stdout, "a \"b\"\u{1b}"),
+            (LogStream::Stdout, "a \"b\"\u{1b}\u{9b}\u{202e}ä"),
             (LogStream::Stderr, ""),
             (LogStream::Host, "x"),
         ] {
@@ -154,7 +172,7 @@ mod tests {
         }
         assert_eq!(
             text,
-            "{\"type\":\"log\",\"plugin\":\"hello\",\"stream\":\"stdout\",\"line\":\"a \\\"b\\\"\\u001b\"}\n\
+            "{\"type\":\"log\",\"plugin\":\"hello\",\"stream\":\"stdout\",\"line\":\"a \\\"b\\\"\\u001b\\u009b\\u202eä\"}\n\
              {\"type\":\"log\",\"plugin\":\"hello\",\"stream\":\"stderr\",\"line\":\"\"}\n\
              {\"type\":\"log\",\"plugin\":\"hello\",\"stream\":\"stderr\",\"line\":\"x\"}\n"
         );

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::IsTerminal;
 
 use plugin_runner::ReportedState;
+use plugin_runner::text;
 
 /// The colours of names, one plugin after the other.
 const NAME_COLOURS: [&str; 5] = ["36", "35", "34", "33", "32"];
@@ -64,10 +65,10 @@ impl Paint {
     }
 }
 
-/// Makes text from a plugin fit to show: its colours are dropped, and any other control character
-/// but the tab is shown escaped, since a terminal would obey it.
+/// Makes text from a plugin fit to show: its colours are dropped, and whatever else a terminal would
+/// obey instead of showing it is escaped, but for the tab. Not cut: it is what people want to read.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
-    let disturbs = |character: char| character.is_control() && character != '\t';
+    let disturbs = |character: char| text::disturbs(character) && character != '\t';
     if !text.contains(disturbs) {
         return Cow::Borrowed(text);
     }
@@ -108,6 +109,7 @@ mod tests {
             ("a\rb\u{7}", "a\\rb\\u{7}"),
             ("\u{9b}31m", "\\u{9b}31m"),
             ("\u{1b}", "\\u{1b}"),
+            ("a\u{202e}b\u{2028}c", "a\\u{202e}b\\u{2028}c"),
         ] {
             assert_eq!(harmless(text), shown);
         }

@@ -35,6 +35,7 @@ use crate::duplex::{DuplexReader, Halves, Interrupt, Message};
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::jsonrpc::{self, PeerId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
+use crate::text::Foreign;
 use lending::Lending;
 use sending::{Fitting, Sending};
 use spin::Spin;
@@ -214,7 +215,10 @@ impl Connection {
             };
             match fitting.send(deadline) {
                 Ok(_) => LiveCounters::add(&self.counters.bytes_sent, fitting.len()),
-                Err(error) => log::debug!("answer to {method} not sent: {error}"),
+                Err(error) => {
+                    let method = Foreign::new(method);
+                    log::debug!("answer to {method} not sent: {error}");
+                }
             }
         });
     }

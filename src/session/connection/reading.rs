@@ -12,6 +12,7 @@ use crate::protocol::jsonrpc::{Envelope, EnvelopeError, Incoming, ResultSpan};
 use crate::session::counters::LiveCounters;
 use crate::session::pending::{Outcome, Waiter};
 use crate::session::slot::Slot;
+use crate::text::Foreign;
 
 impl Connection {
     /// The body of the reading thread: hands answers to those who wait and calls to `dispatch`,
@@ -151,6 +152,7 @@ impl Connection {
             Ok(Incoming::Notification { method, .. }) => {
                 LiveCounters::add(&self.counters.notifications, 1);
                 self.count_toward_rate();
+                let method = Foreign::new(&method);
                 log::debug!("ignored a request without an id: {method}");
             }
             Err(error) => {

@@ -227,7 +227,7 @@ impl Patient {
     fn attend_guarded(&mut self) -> bool {
         let attend = AssertUnwindSafe(|| self.attend());
         panic::catch_unwind(attend).unwrap_or_else(|panic| {
-            let text = panic_text(&*panic).to_owned();
+            let text = panic_text(&*panic).to_string();
             // Its second panic is swallowed: there is nothing more to be done.
             let tell = || log::error!("health check panicked, no more of them here: {text}");
             let _ = panic::catch_unwind(tell);
