@@ -28,7 +28,7 @@ use crate::thread::panic_text;
 /// [`lost_lines`](Self::lost_lines)), and noted in the log itself once it can be written again.
 /// The tail and the tap get those lines all the same. A log that is slow, because of its disk or its
 /// tap, never delays a plugin's calls either: what a plugin prints over stdio between its messages
-/// waits in a queue of 4,096 lines or 1 MiB (or one line, if that is longer). What finds no room there
+/// waits in a queue of 16,384 lines or 1 MiB (or one line, if that is longer). What finds no room there
 /// is counted and noted too, and reaches neither tail nor tap.
 pub struct PluginLog {
     directory: PathBuf,

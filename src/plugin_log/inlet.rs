@@ -12,7 +12,7 @@ use super::handle::PluginLog;
 use super::line::{Batch, LogStream};
 
 /// Lines that may wait for the log's thread.
-pub(crate) const MAX_LINES: usize = 4096;
+pub(crate) const MAX_LINES: usize = 16 * 1024;
 
 /// Bytes of lines that may wait for the log's thread. A single line may be longer, if nothing else
 /// waits. The thread itself holds as much again while it writes.
@@ -54,7 +54,9 @@ struct Queue {
 /// A queue into this log, both ends of it.
 pub(crate) fn inlet(stream: LogStream, log: Arc<PluginLog>) -> io::Result<(Inlet, Outlet)> {
     let (wakened, wake) = io::pipe()?;
-    let (sender, receiver) = crossbeam_channel::bounded(MAX_LINES);
+    // Its bounds are kept where lines are put in: one with room for all would take it from the start,
+    // for every plugin.
+    let (sender, receiver) = crossbeam_channel::unbounded();
     let queue = Arc::new(Queue {
         bytes: AtomicUsize::new(0),
         missing: AtomicU64::new(0),
@@ -83,11 +85,12 @@ impl Inlet {
     pub(crate) fn put(&self, line: &[u8]) {
         let queue = &self.queue;
         let held = queue.bytes.fetch_add(line.len(), Ordering::AcqRel);
-        let fits = held == 0 || held.saturating_add(line.len()) <= MAX_BYTES;
+        let fits = self.lines.len() < MAX_LINES
+            && (held == 0 || held.saturating_add(line.len()) <= MAX_BYTES);
         let missing = queue.missing.swap(0, Ordering::AcqRel);
         let put = fits && {
             let line = line.to_vec();
-            self.lines.try_send(Waiting { missing, line }).is_ok()
+            self.lines.send(Waiting { missing, line }).is_ok()
         };
         if put {
             self.wake();

@@ -57,6 +57,9 @@ impl Batch {
 
     /// Appends what is one line unless it has line ends inside or is too long, cut accordingly.
     pub(crate) fn push_cut(&mut self, stream: LogStream, line: &[u8], max_line: usize) {
+        if line.len() <= max_line && !line.contains(&b'\n') {
+            return self.push(stream, line);
+        }
         let mut splitter = LineSplitter::new(max_line);
         splitter.push(line, |line| self.push(stream, line));
         splitter.push(b"\n", |line| self.push(stream, line));
