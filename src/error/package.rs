@@ -269,7 +269,7 @@ pub enum PackageError {
     CarryOverTooLarge {
         /// The release folder that they are in.
         folder: PathBuf,
-        /// Files, links and folders found; counting ends with the first over the limit.
+        /// Files, links, folders and the like found; counting ends with the first over the limit.
         files: usize,
         /// Bytes found so far.
         bytes: u64,
@@ -277,6 +277,19 @@ pub enum PackageError {
         file_limit: usize,
         /// The limit on bytes.
         byte_limit: u64,
+    },
+
+    /// The plugin wrote so many, or so deep folders next to its program that listing what is there takes
+    /// more memory than there is for that at an update.
+    #[error(
+        "the paths of the plugin's own files in {} take more than the limit of {limit} bytes; only \
+         PLUGIN_DATA_DIR may grow larger", .folder.display()
+    )]
+    CarryOverPathsTooLarge {
+        /// The release folder that they are in.
+        folder: PathBuf,
+        /// The limit.
+        limit: u64,
     },
 
     /// No file is called `manifest.json`.
@@ -302,7 +315,10 @@ impl PackageError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-            Self::Unreadable { .. } | Self::CarryOverTooLarge { .. } | Self::Cancelled => false,
+            Self::Unreadable { .. }
+            | Self::CarryOverTooLarge { .. }
+            | Self::CarryOverPathsTooLarge { .. }
+            | Self::Cancelled => false,
             _ => true,
         }
     }

@@ -40,8 +40,8 @@ impl Shared {
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let expected = source.sha256.as_deref().map(digest).transpose()?;
         let spool = |reader: &mut dyn Read| {
-            let folder = self.context().data.join(FOLDER);
-            Spool::receive(&folder, reader, limits.archive_size, &cancel)
+            let data = &self.context().data;
+            Spool::receive(data, FOLDER, reader, limits.archive_size, &cancel)
                 .map_err(|error| self.too_late(error.into(), &cancel))
         };
         let (content, spool) = match source.origin {

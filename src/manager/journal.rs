@@ -5,18 +5,19 @@
 //! The store says whether an operation happened: it is the record that counts, and what is on disk
 //! follows.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+
+use rustix::fs::Dir;
 
 use super::Shared;
 use super::intake;
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
-use crate::package::{self, Spool};
+use crate::package::{self, OpenDir, PUBLIC, Spool};
 
 /// Where these files are, below the data folder.
 const FOLDER: &str = "operations";
+const FILE_MODE: u32 = 0o644;
 /// In the place of an archive that there is none of.
 const NONE: &str = "none";
 
@@ -38,15 +39,14 @@ pub(super) enum Undertaking {
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Note {
-    path: PathBuf,
+    folder: OpenDir,
+    name: String,
 }
 
 impl Note {
     /// Removes the file: all is done, or undone. One that cannot be removed does no harm.
     pub(super) fn done(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
-        }
+        remove(&self.folder, &self.name);
     }
 }
 
@@ -82,35 +82,40 @@ impl Shared {
     /// Writes down what is about to be done, to the disk.
     pub(super) fn note(&self, id: InstallationId, undertaking: &Undertaking) -> Result<Note> {
         let data = &self.context().data;
-        let folder = data.join(FOLDER);
-        // What an operation before could not tidy up is to be done before this one changes what it is about.
-        for (earlier, _) in notes(&folder).filter(|(_, name)| name.starts_with(&id.to_string())) {
-            self.clean_up_after(&earlier)?;
-            if earlier.exists() {
-                let text = format!("tidy up what {} speaks of", earlier.display());
-                let source = std::io::Error::other("it could not be removed; the log says why");
-                return Err(Error::io(text, source));
-            }
-        }
-        let path = folder.join(format!("{id}.{}", undertaking.name()));
-        let write = || {
-            if !folder.is_dir() {
-                fs::create_dir_all(&folder)?;
-                File::open(data)?.sync_all()?;
-            }
-            // All that it says is in its name: so it is whole as soon as it is there.
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(&path)?;
-            File::open(&folder)?.sync_all()
+        let failed = |action: &str, name: &str, error| {
+            let path = data.join(FOLDER).join(name);
+            Error::io(format!("{action} {}", path.display()), error)
         };
-        match write() {
-            Ok(()) => Ok(Note { path }),
+        // What an operation before could not tidy up is to be done before this one changes what it is about.
+        self.clean_up_where(
+            |name| name.starts_with(&id.to_string()),
+            |folder, name| {
+                if !matches!(folder.kind(name), Ok(None)) {
+                    let source = io::Error::other("it could not be removed; the log says why");
+                    return Err(failed("tidy up what is said by", name, source));
+                }
+                Ok(())
+            },
+        )?;
+        let name = format!("{id}.{}", undertaking.name());
+        let write = || {
+            let data = OpenDir::follow(data)?;
+            let folder = data.own(FOLDER, PUBLIC)?;
+            data.sync()?;
+            // All that it says is in its name: so it is whole as soon as it is there.
+            match folder.make_file(&*name, FILE_MODE) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(folder),
+            }
+        };
+        let folder = write().map_err(|error| failed("write", &name, error))?;
+        let note = Note { folder, name };
+        match note.folder.sync() {
+            Ok(()) => Ok(note),
             Err(error) => {
-                let _ = fs::remove_file(&path);
-                Err(Error::io(format!("write {}", path.display()), error))
+                let error = failed("write", &note.name, error);
+                note.done();
+                Err(error)
             }
         }
     }
@@ -122,21 +127,64 @@ impl Shared {
     /// The store's.
     pub(super) fn clean_up(&self) -> Result<()> {
         let data = &self.context().data;
-        Spool::sweep(&data.join(intake::FOLDER));
-        for (path, _) in notes(&data.join(FOLDER)) {
-            self.clean_up_after(&path)?;
-        }
+        Spool::sweep(data, intake::FOLDER);
+        self.clean_up_where(|_| true, |_, _| Ok(()))?;
         self.collect_archives();
         Ok(())
     }
 
-    fn clean_up_after(&self, path: &Path) -> Result<()> {
-        let warn = |error: &dyn std::fmt::Display| {
-            log::warn!("cannot clean up after {}: {error}", path.display());
+    /// Removes what some operations have left, by the names of their files, and calls after each.
+    fn clean_up_where(
+        &self,
+        which: impl Fn(&str) -> bool,
+        after: impl Fn(&OpenDir, &str) -> Result<()>,
+    ) -> Result<()> {
+        let data = &self.context().data;
+        let list = || -> io::Result<Option<(OpenDir, Dir)>> {
+            let Some(folder) = OpenDir::follow(data)?.find_own(FOLDER)? else {
+                return Ok(None);
+            };
+            let entries = folder.list()?;
+            Ok(Some((folder, entries)))
         };
-        let name = path.file_name().and_then(|name| name.to_str());
-        let said = name.and_then(|name| {
-            let (id, undertaking) = name.split_once('.')?;
+        let warn = |error: &dyn std::fmt::Display| {
+            log::warn!("cannot read {}: {error}", data.join(FOLDER).display());
+        };
+        let (folder, entries) = match list() {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                if error.kind() != ErrorKind::NotFound {
+                    warn(&error);
+                }
+                return Ok(());
+            }
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    warn(&error);
+                    break;
+                }
+            };
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." && which(&name) {
+                self.clean_up_after(&folder, &name)?;
+                after(&folder, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clean_up_after(&self, folder: &OpenDir, name: &str) -> Result<()> {
+        let warn = |error: &dyn std::fmt::Display| {
+            log::warn!(
+                "cannot clean up after {}: {error}",
+                folder.at(name).display()
+            );
+        };
+        let said = name.split_once('.').and_then(|(id, undertaking)| {
             let id: InstallationId = id.parse().ok()?;
             Some((id, Undertaking::parse(undertaking)?))
         });
@@ -149,10 +197,7 @@ impl Shared {
                 log::info!(
                     "cleaned up after an operation on {id} that was cut short: {undertaking:?}"
                 );
-                Note {
-                    path: path.to_owned(),
-                }
-                .done();
+                remove(folder, name);
             }
             Err(error) => warn(&error),
         }
@@ -188,21 +233,11 @@ impl Shared {
     }
 }
 
-/// The files that are there, with their names.
-fn notes(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> + use<> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => Some(entries),
-        Err(error) => {
-            if error.kind() != ErrorKind::NotFound {
-                log::warn!("cannot read {}: {error}", folder.display());
-            }
-            None
-        }
-    };
-    entries.into_iter().flatten().flatten().map(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        (entry.path(), name)
-    })
+/// Removes a file, or whatever somebody has put in its place.
+fn remove(folder: &OpenDir, name: &str) {
+    if let Err(error) = folder.remove(name) {
+        log::warn!("cannot remove {}: {error}", folder.at(name).display());
+    }
 }
 
 #[cfg(test)]

@@ -112,7 +112,9 @@ impl Manager {
     ///   hindrance: the update puts it right, but for a configuration that could not be read.
     /// - [`Error::Operation`] with [`OperationError::OtherPlugin`], [`OperationError::RolledBack`] or
     ///   [`OperationError::Busy`].
-    /// - [`Error::Package`] with [`CarryOverTooLarge`](crate::error::PackageError::CarryOverTooLarge).
+    /// - [`Error::Package`] with [`CarryOverTooLarge`](crate::error::PackageError::CarryOverTooLarge) or
+    ///   [`CarryOverPathsTooLarge`](crate::error::PackageError::CarryOverPathsTooLarge), before the plugin
+    ///   is stopped if it is so by then.
     /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop): it could not be stopped.
     /// - With rolling back switched off, why the new version did not come up.
     /// - The store's, [`Error::Io`], [`Error::ShutDown`].
@@ -385,8 +387,8 @@ impl Changing<'_> {
             return Ok(());
         };
         let limits = &self.shared.settings.carry_over;
-        let own = package::own_files(old)?;
-        Ok(limits.check(old, &own)?)
+        let cancel = || self.shared.context().is_shut_down();
+        Ok(package::check_own_files(old, limits, &cancel)?)
     }
 
     fn carry_over(&self) -> Result<CarryOver> {

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -13,40 +12,77 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::archive::{POLL_BYTES, poll};
-use super::folder::io as failed;
-use super::own_files::{
-    Found, Item, Kind, Left, LeftFile, LeftReason, OwnFiles, open_below, open_folder, survey,
-};
+use super::folder::{find_release_folder, io as failed};
+use super::open_dir::OpenDir;
+use super::own_files::{Bounds, Found, Item, Kind, Left, LeftFile, LeftReason, Over, survey};
+use super::permissions::MOST;
 use crate::error::PackageError;
 use crate::settings::settings;
 
 const MIB: u64 = 1024 * 1024;
-/// setuid, setgid and sticky bits are not carried over.
-const PERMISSION_BITS: u32 = 0o777;
+
+/// What the paths of what is carried over may take in memory, for each thing that may be, and at least
+/// for so many.
+const MEMORY_PER_FILE: usize = 1_024;
+const MEMORY_FOR_FILES: usize = 1_024;
 
 settings! {
     /// Bounds on what is carried over at an update. Over them the update fails.
     pub struct CarryOverLimits {
         /// Bytes of all files together. Default 256 MiB.
         bytes, with_bytes: u64 = 256 * MIB;
-        /// Number of files, links and folders. Default 10,000.
+        /// Number of files, links and folders, and of sockets and the like. Default 10,000.
+        ///
+        /// For each of them, their paths may take 1 KiB of memory: 10 MiB by default, and never less than
+        /// 1 MiB. The names of folders that are not gone into yet may take 16 MiB.
         files, with_files: usize = 10_000;
     }
 }
 
 impl CarryOverLimits {
-    /// Whether this much, found in a release folder, may be carried over.
-    pub(crate) fn check(&self, folder: &Path, own: &OwnFiles) -> Result<(), PackageError> {
-        if own.files > self.files || own.bytes > self.bytes {
-            return Err(PackageError::CarryOverTooLarge {
-                folder: folder.to_owned(),
-                files: own.files,
-                bytes: own.bytes,
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            files: self.files,
+            bytes: self.bytes,
+            memory: self
+                .files
+                .max(MEMORY_FOR_FILES)
+                .saturating_mul(MEMORY_PER_FILE),
+        }
+    }
+
+    /// Whether all of this, found in a release folder, may be carried over.
+    fn check(&self, folder: &Path, found: &Found) -> Result<(), PackageError> {
+        let folder = folder.to_owned();
+        match found.over {
+            None => Ok(()),
+            Some(Over::Files) => Err(PackageError::CarryOverTooLarge {
+                folder,
+                files: found.own.files.saturating_add(found.left.count),
+                bytes: found.own.bytes,
                 file_limit: self.files,
                 byte_limit: self.bytes,
-            });
+            }),
+            Some(Over::Memory(limit)) => {
+                let limit = limit as u64;
+                Err(PackageError::CarryOverPathsTooLarge { folder, limit })
+            }
         }
-        Ok(())
+    }
+}
+
+/// Whether the plugin's own files are within the limits on what is carried over. Nothing of them is kept.
+///
+/// # Errors
+/// Those of [`carry_over`] that concern the old release.
+pub(crate) fn check_own_files(
+    release: &Path,
+    limits: &CarryOverLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<(), PackageError> {
+    match survey(release, &limits.bounds(), &mut |_| {}, cancel)? {
+        Some(found) => limits.check(release, &found),
+        None => Ok(()),
     }
 }
 
@@ -68,8 +104,8 @@ pub struct CarryOver {
 /// listing does not name. `to` is a fresh release that nothing runs from; `from` stays as it is, so that
 /// going back to it finds everything as it was.
 ///
-/// - Regular files keep their permissions, without setuid, setgid and sticky bits, and the time of their
-///   last change. Where the file system can, they share their blocks.
+/// - Regular files keep their permissions, but that of others to write and setuid, setgid and sticky bits,
+///   and the time of their last change. Where the file system can, they share their blocks.
 /// - Folders keep their permissions in the same way; those that both packages bring are the new
 ///   package's. An empty folder that only the old package brought is carried over too.
 /// - Symbolic links are copied as they are and never followed, in neither release.
@@ -83,7 +119,7 @@ pub struct CarryOver {
 /// Blocks for as long as the disk needs. `cancel` is asked for each file and after each MiB.
 ///
 /// # Errors
-/// - [`PackageError::CarryOverTooLarge`].
+/// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`].
 /// - [`PackageError::Cancelled`].
 /// - [`PackageError::Io`]: the system refused, with the path; or something changed meanwhile.
 pub fn carry_over(
@@ -92,10 +128,12 @@ pub fn carry_over(
     limits: &CarryOverLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<CarryOver, PackageError> {
-    let Some(Found { own, items, left }) = survey(from, limits.files, cancel)? else {
+    let mut items = Vec::new();
+    let found = survey(from, &limits.bounds(), &mut |item| items.push(item), cancel)?;
+    let Some(found) = found else {
         return Ok(CarryOver::default());
     };
-    limits.check(from, &own)?;
+    limits.check(from, &found)?;
     let mut copier = Copier {
         from: Tree::open(from)?,
         to: Tree::open(to)?,
@@ -103,7 +141,7 @@ pub fn carry_over(
         touched: BTreeSet::new(),
         parent: None,
         report: CarryOver::default(),
-        left,
+        left: found.left,
         cancel,
     };
     copier.copy(&items)?;
@@ -119,16 +157,15 @@ pub fn carry_over(
 /// A release folder that is open.
 struct Tree<'a> {
     path: &'a Path,
-    folder: OwnedFd,
+    folder: OpenDir,
 }
 
 impl<'a> Tree<'a> {
     fn open(path: &'a Path) -> Result<Self, PackageError> {
-        let folder = open_folder(path).map_err(io::Error::from);
-        Ok(Self {
-            path,
-            folder: folder.map_err(failed("open folder", path))?,
-        })
+        match find_release_folder(path)? {
+            Some(folder) => Ok(Self { path, folder }),
+            None => Err(failed("open folder", path)(io::ErrorKind::NotFound.into())),
+        }
     }
 
     /// An error about a path in it, for `map_err`.
@@ -159,9 +196,9 @@ struct Copier<'a> {
 /// A folder, open in both releases.
 struct Parent<'a> {
     path: &'a Path,
-    from: OwnedFd,
+    from: OpenDir,
     /// `None` where the new package has something else.
-    to: Option<OwnedFd>,
+    to: Option<OpenDir>,
 }
 
 impl<'a> Copier<'a> {
@@ -206,8 +243,8 @@ impl<'a> Copier<'a> {
         {
             return Ok(parent);
         }
-        let from = open_below(&self.from.folder, path);
-        let to = match open_below(&self.to.folder, path) {
+        let from = self.from.folder.below(path);
+        let to = match self.to.folder.below(path) {
             // A file of the new package, or one that could not be made for such a one.
             Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => None,
             other => Some(other.map_err(self.to.failed("open folder", path))?),
@@ -223,7 +260,7 @@ impl<'a> Copier<'a> {
 
     fn folder(
         &mut self,
-        to: &OwnedFd,
+        to: &OpenDir,
         name: &OsStr,
         path: &'a Path,
         mode: u32,
@@ -244,8 +281,8 @@ impl<'a> Copier<'a> {
 
     fn link(
         &mut self,
-        from: &OwnedFd,
-        to: &OwnedFd,
+        from: &OpenDir,
+        to: &OpenDir,
         name: &OsStr,
         path: &Path,
     ) -> Result<bool, PackageError> {
@@ -263,8 +300,8 @@ impl<'a> Copier<'a> {
 
     fn file(
         &mut self,
-        from: &OwnedFd,
-        to: &OwnedFd,
+        from: &OpenDir,
+        to: &OpenDir,
         name: &OsStr,
         item: &Item,
         size: u64,
@@ -314,7 +351,7 @@ impl<'a> Copier<'a> {
         if copied < size {
             return Err(changed());
         }
-        let mode = metadata.permissions().mode() & PERMISSION_BITS;
+        let mode = metadata.permissions().mode() & MOST;
         target
             .set_permissions(Permissions::from_mode(mode))
             .map_err(self.to.failed("set permissions of", path))?;
@@ -346,17 +383,16 @@ impl<'a> Copier<'a> {
 
     fn finish_folder(&self, path: &Path, mode: Option<u32>) -> Result<(), PackageError> {
         poll(self.cancel)?;
-        let folder = open_below(&self.to.folder, path)
-            .map(File::from)
+        let folder = self
+            .to
+            .folder
+            .below(path)
             .map_err(self.to.failed("open folder", path))?;
         if let Some(mode) = mode {
-            folder
-                .set_permissions(Permissions::from_mode(mode & PERMISSION_BITS))
+            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode & MOST))
                 .map_err(self.to.failed("set permissions of", path))?;
         }
-        folder
-            .sync_all()
-            .map_err(self.to.failed("sync folder", path))
+        folder.sync().map_err(self.to.failed("sync folder", path))
     }
 }
 

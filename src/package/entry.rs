@@ -1,12 +1,12 @@
 //! `Entry`: one file or folder of a checked archive.
 
 use super::directory::Record;
+use super::permissions::MOST;
 
 const TYPE_BITS: u32 = 0o170_000;
 const FOLDER_BITS: u32 = 0o040_000;
 const LINK_BITS: u32 = 0o120_000;
 const REGULAR_BITS: u32 = 0o100_000;
-const PERMISSION_BITS: u32 = 0o777;
 const DEFAULT_MODE: u32 = 0o644;
 const DOS_FOLDER: u32 = 0x10;
 
@@ -37,8 +37,8 @@ impl Entry {
         self.size
     }
 
-    /// The permissions that the file gets, without setuid, setgid and sticky bits. The file that
-    /// the plugin's `command` names is made executable besides.
+    /// The permissions that the file gets, as far as the umask allows: at most 0755. The file that the
+    /// plugin's `command` names is made executable besides.
     pub const fn mode(&self) -> u32 {
         self.mode
     }
@@ -86,10 +86,11 @@ mod system {
     pub(super) const DARWIN: u8 = 19;
 }
 
-/// The permissions of a file: the archive's, where it was made on Unix and says any; else 0644.
+/// The permissions of a file: the archive's, where it was made on Unix and says any that others may have
+/// too; else 0644.
 pub(super) fn mode(record: &Record<'_>) -> u32 {
     let unix = matches!(record.system, system::UNIX | system::DARWIN);
-    match record.external_attributes >> 16 & PERMISSION_BITS {
+    match record.external_attributes >> 16 & MOST {
         mode if unix && mode != 0 => mode,
         _ => DEFAULT_MODE,
     }

@@ -1,53 +1,102 @@
 //! The folders of an installation, and the small file system steps that the rest is made of.
 
-use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::open_dir::{OpenDir, PUBLIC, open_made};
 use crate::error::PackageError;
+
+pub(super) const RELEASES: &str = "releases";
+pub(super) const STAGING: &str = "staging";
+pub(super) const DATA: &str = "data";
+pub(super) const LOGS: &str = "logs";
+pub(super) const REMOVED: &str = "removed";
 
 /// Where the archive with this SHA-256 is unpacked, or will be: `<root>/releases/<sha256>`. `root`
 /// is the folder of one installation. Makes nothing.
 pub fn release_folder(root: &Path, sha256: &str) -> PathBuf {
-    releases(root).join(sha256)
+    root.join(RELEASES).join(sha256)
 }
 
 /// The folder for the plugin's own files, `<root>/data`, made if it is not there. It outlives
-/// updates, and is what `PLUGIN_DATA_DIR` names.
+/// updates, and is what `PLUGIN_DATA_DIR` names. A link in its place is removed, and not followed, as is
+/// any other thing but a file.
 ///
 /// # Errors
 /// [`PackageError::Io`]: it cannot be made.
 pub fn data_folder(root: &Path) -> Result<PathBuf, PackageError> {
-    let folder = root.join("data");
-    make_all(&folder)?;
-    Ok(folder)
+    home(root)?.own_folder(DATA)?;
+    Ok(root.join(DATA))
 }
 
-pub(super) fn releases(root: &Path) -> PathBuf {
-    root.join("releases")
+/// The folder of an installation, made if it is not there.
+///
+/// # Errors
+/// [`PackageError::Io`].
+pub(super) fn home(root: &Path) -> Result<OpenDir, PackageError> {
+    open_made(root, PUBLIC).map_err(io("make folder", root))
 }
 
-/// Makes a folder and all above it; it may be there.
-pub(super) fn make_all(folder: &Path) -> Result<(), PackageError> {
-    fs::create_dir_all(folder).map_err(io("make folder", folder))
+/// The folder of an installation, if there is one.
+///
+/// # Errors
+/// [`PackageError::Io`].
+pub(super) fn find_home(root: &Path) -> Result<Option<OpenDir>, PackageError> {
+    OpenDir::find(root).map_err(io("open folder", root))
 }
 
-/// Makes a folder with mode 0755, whatever the umask; it must not be there.
-pub(super) fn make_new(folder: &Path) -> Result<(), PackageError> {
-    DirBuilder::new()
-        .mode(0o700)
-        .create(folder)
-        .map_err(io("make folder", folder))?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
-        .map_err(io("set permissions of", folder))
+/// A release, `<root>/releases/<sha256>`, if it is there. Neither `<root>` nor what is below it may be a
+/// link.
+///
+/// # Errors
+/// [`PackageError::Io`].
+pub(super) fn find_release_folder(release: &Path) -> Result<Option<OpenDir>, PackageError> {
+    let find = || -> io::Result<Option<OpenDir>> {
+        let place = release.parent().zip(release.file_name());
+        let Some((releases, name)) = place.filter(|(above, _)| above.ends_with(RELEASES)) else {
+            return OpenDir::find(release);
+        };
+        let root = match releases.parent() {
+            Some(root) if !root.as_os_str().is_empty() => root,
+            _ => Path::new("."),
+        };
+        let Some(root) = OpenDir::find(root)? else {
+            return Ok(None);
+        };
+        match root.find_in(RELEASES)? {
+            Some(releases) => releases.find_in(name),
+            None => Ok(None),
+        }
+    };
+    find().map_err(io("open folder", release))
 }
 
-/// Makes what was done in a folder survive a power failure.
-pub(super) fn sync(folder: &Path) -> Result<(), PackageError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io("sync folder", folder))
+impl OpenDir {
+    /// A folder of an installation, made if it is not there.
+    ///
+    /// # Errors
+    /// [`PackageError::Io`].
+    pub(super) fn own_folder(&self, name: &str) -> Result<OpenDir, PackageError> {
+        self.own(name, PUBLIC)
+            .map_err(self.failed("make folder", name))
+    }
+
+    /// A folder of an installation, if it is there.
+    ///
+    /// # Errors
+    /// [`PackageError::Io`].
+    pub(super) fn find_own_folder(&self, name: &str) -> Result<Option<OpenDir>, PackageError> {
+        self.find_own(name)
+            .map_err(self.failed("open folder", name))
+    }
+
+    /// [`sync`](Self::sync), with the path in the error.
+    ///
+    /// # Errors
+    /// [`PackageError::Io`].
+    pub(super) fn sync_folder(&self) -> Result<(), PackageError> {
+        self.sync().map_err(io("sync folder", self.path()))
+    }
 }
 
 /// An error of the system, for `map_err`.

@@ -2,17 +2,18 @@
 //! package brought.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use super::folder::io;
+use super::folder::find_release_folder;
+use super::open_dir::OpenDir;
 use super::path::MARKER;
 use crate::error::PackageError;
 
 const TITLE: &str = "plugin-runner release 1";
 /// More than any listing within sensible limits; a larger one is not read but taken for damaged.
 const READ_LIMIT: u64 = 16 * 1024 * 1024;
+const FILE_MODE: u32 = 0o644;
 
 /// What a package brought into its release folder. Files that are there and not listed are the
 /// plugin's own.
@@ -32,28 +33,38 @@ pub struct ListedFile {
 }
 
 impl Listing {
-    /// Reads the listing of a release folder. `None` when the folder is not there, or was not
-    /// unpacked to the end.
+    /// Reads the listing of a release folder, a path as [`release_folder`](super::release_folder) gives
+    /// it. `None` when the folder is not there, is reached through a link in the installation's folder, or
+    /// was not unpacked to the end, and also when something else than a file of sensible size is in the
+    /// place of the listing: the plugin may have put that there. None of that is waited for.
     ///
     /// Looks at the listing alone: the plugin may have changed its files since.
     ///
     /// # Errors
     /// [`PackageError::Io`]: the listing is there and cannot be read.
     pub fn read(release: &Path) -> Result<Option<Self>, PackageError> {
-        let path = release.join(MARKER);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(io("open", &path)(error)),
+        match find_release_folder(release)? {
+            Some(release) => Self::read_in(&release),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`read`](Self::read), of a release folder that is open.
+    ///
+    /// # Errors
+    /// [`PackageError::Io`].
+    pub(super) fn read_in(release: &OpenDir) -> Result<Option<Self>, PackageError> {
+        let opened = release.open_file(MARKER);
+        let Some((file, metadata)) = opened.map_err(release.failed("open", MARKER))? else {
+            return Ok(None);
         };
+        if metadata.len() > READ_LIMIT {
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
         file.take(READ_LIMIT)
             .read_to_end(&mut bytes)
-            .map_err(io("read", &path))?;
+            .map_err(release.failed("read", MARKER))?;
         Ok(String::from_utf8(bytes)
             .ok()
             .and_then(|text| Self::parse(&text)))
@@ -73,17 +84,13 @@ impl Listing {
     ///
     /// # Errors
     /// [`PackageError::Io`].
-    pub(super) fn write(&self, release: &Path) -> Result<(), PackageError> {
-        let path = release.join(MARKER);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(self.text().as_bytes())?;
-                file.sync_all()
-            })
-            .map_err(io("write", &path))
+    pub(super) fn write(&self, release: &OpenDir) -> Result<(), PackageError> {
+        let write = || {
+            let mut file = release.make_file(MARKER, FILE_MODE)?;
+            file.write_all(self.text().as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(release.failed("write", MARKER))
     }
 
     fn text(&self) -> String {

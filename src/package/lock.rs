@@ -4,71 +4,93 @@
 //! The lock belongs to the open file, so it ends with the process however that ends, and it also holds
 //! between two threads or two hosts of one process.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
-use super::folder::io as failed;
+use super::open_dir::OpenDir;
 use crate::error::PackageError;
 use crate::id::Xid;
 
 /// How often a new name is tried; each can only be lost to somebody who sweeps at that moment.
 const ATTEMPTS: usize = 100;
+/// For nobody else's eyes.
+const PRIVATE_FILE: u32 = 0o600;
 
-/// Makes a new file `<folder>/<unique>.<extension>` that only we may read, and locks it.
+/// Makes a new file `<unique>.<extension>` that only we may read, and locks it; gives `<unique>` and the
+/// file.
 ///
 /// # Errors
 /// [`PackageError::Io`].
-pub(super) fn new_locked(folder: &Path, extension: &str) -> Result<(PathBuf, File), PackageError> {
+pub(super) fn new_locked(
+    folder: &OpenDir,
+    extension: &str,
+) -> Result<(String, File), PackageError> {
     for _ in 0..ATTEMPTS {
-        let path = folder.join(format!("{}.{extension}", Xid::generate()));
-        if let Some(file) = try_new(&path)? {
-            return Ok((path, file));
+        let unique = Xid::generate().to_string();
+        if let Some(file) = try_new(folder, &format!("{unique}.{extension}"))? {
+            return Ok((unique, file));
         }
     }
-    Err(failed("lock a file in", folder)(
-        ErrorKind::WouldBlock.into(),
-    ))
+    Err(folder.failed("lock a file in", "")(io::Error::from(
+        ErrorKind::WouldBlock,
+    )))
 }
 
-/// Opens and locks a file that is there; `None` if somebody holds it, or it is gone.
-pub(super) fn lock_leftover(path: &Path) -> io::Result<Option<File>> {
-    let file = match OpenOptions::new()
-        .write(true)
-        // What is there might be a named pipe, or lead elsewhere.
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
-        .open(path)
-    {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    Ok((try_lock(&file)? && is_at(&file, path)?).then_some(file))
+/// What a name leads to that a lock file may have.
+#[derive(Debug)]
+pub(super) enum Leftover {
+    /// A file that nobody held, locked now.
+    Locked(File),
+    /// Somebody holds it, or it is gone.
+    InUse,
+    /// Nothing that was ever a lock of ours.
+    Odd,
+}
+
+impl Leftover {
+    /// Opens and locks what is there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn lock(folder: &OpenDir, name: &OsStr) -> io::Result<Self> {
+        let Some((file, _)) = folder.open_file(name)? else {
+            let gone = folder.kind(name)?.is_none();
+            return Ok(if gone { Self::InUse } else { Self::Odd });
+        };
+        if try_lock(&file)? && folder.has(name, &file)? {
+            Ok(Self::Locked(file))
+        } else {
+            Ok(Self::InUse)
+        }
+    }
+}
+
+/// Whether a lock file has this extension.
+pub(super) fn has_extension(name: &OsStr, extension: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|found| found == extension)
 }
 
 /// Makes and locks a file; `None` when a sweep got hold of it in between.
-fn try_new(path: &Path) -> Result<Option<File>, PackageError> {
-    let file = match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
+fn try_new(folder: &OpenDir, name: &str) -> Result<Option<File>, PackageError> {
+    let file = match folder.make_file(name, PRIVATE_FILE) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
-        Err(error) => return Err(failed("make", path)(error)),
+        Err(error) => return Err(folder.failed("make", name)(error)),
     };
-    let locked = try_lock(&file).and_then(|locked| Ok(locked && is_at(&file, path)?));
+    let locked = try_lock(&file).and_then(|locked| Ok(locked && folder.has(name, &file)?));
     match locked {
         Ok(locked) => Ok(locked.then_some(file)),
         Err(error) => {
             // Where files cannot be locked nobody sweeps it up either.
-            let _ = fs::remove_file(path);
-            Err(failed("lock", path)(error))
+            let _ = folder.remove(name);
+            Err(folder.failed("lock", name)(error))
         }
     }
 }
@@ -76,17 +98,7 @@ fn try_new(path: &Path) -> Result<Option<File>, PackageError> {
 fn try_lock(file: &File) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
-        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether the path still leads to this file.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let here = file.metadata()?;
-    match fs::symlink_metadata(path) {
-        Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }

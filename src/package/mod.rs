@@ -34,18 +34,23 @@ mod known;
 mod limits;
 mod listing;
 mod lock;
+mod open_dir;
 mod own_files;
 mod path;
+mod permissions;
 mod releases;
 mod removal;
 mod spool;
 mod staging;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod traps;
 mod tree;
 mod unpack;
 
 pub use archive::Archive;
+pub(crate) use carry_over::check_own_files;
 pub use carry_over::{CarryOver, CarryOverLimits, carry_over};
 pub use content::{ArchiveContent, ArchiveReader};
 pub use entry::Entry;
@@ -53,6 +58,7 @@ pub use folder::{data_folder, release_folder};
 pub(crate) use known::KnownArchives;
 pub use limits::PackageLimits;
 pub use listing::{ListedFile, Listing};
+pub(crate) use open_dir::{OpenDir, PUBLIC};
 pub use own_files::{LeftFile, LeftReason, OwnFiles, own_files};
 pub use releases::{keep_releases, remove_installation, remove_release};
 pub(crate) use spool::Spool;

@@ -1,16 +1,14 @@
 //! Finding the files that a plugin wrote next to its program, without following any link.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::archive::poll;
-use super::folder::io as failed;
+use super::folder::{find_release_folder, io as failed};
 use super::listing::Listing;
 use super::path::MARKER;
 use crate::error::PackageError;
@@ -21,6 +19,8 @@ const MOST: usize = 1_000_000;
 const NAMED: usize = 100;
 /// How deep folders are gone into.
 const DEPTH: usize = 256;
+/// What the names of folders may take that are not gone into yet.
+const WAITING: usize = 16 * 1024 * 1024;
 
 /// How much a plugin has written next to its program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,8 @@ pub enum LeftReason {
 }
 
 /// How much the plugin has written next to its program: what is in the release folder and not in its
-/// listing. Nothing if there is no such folder. Links are not followed. Counting ends at a million. The
+/// listing. Nothing if there is no such folder. Links are not followed. Counting ends at a million, and
+/// where so many folders wait to be gone into that remembering their names takes more than 16 MiB. The
 /// plugin may be running: what goes meanwhile is not counted.
 ///
 /// Blocks for as long as the disk needs.
@@ -65,17 +66,41 @@ pub enum LeftReason {
 /// # Errors
 /// [`PackageError::Io`]: the system refused, with the path.
 pub fn own_files(release: &Path) -> Result<OwnFiles, PackageError> {
-    let found = survey(release, MOST, &|| false)?;
+    let bounds = Bounds {
+        files: MOST,
+        bytes: u64::MAX,
+        memory: usize::MAX,
+    };
+    let found = survey(release, &bounds, &mut |_| {}, &|| false)?;
     Ok(found.map(|found| found.own).unwrap_or_default())
+}
+
+/// Where going through a release ends.
+pub(super) struct Bounds {
+    /// Files, links and folders, and what is neither.
+    pub(super) files: usize,
+    /// Bytes of the files.
+    pub(super) bytes: u64,
+    /// Bytes that all items take.
+    pub(super) memory: usize,
 }
 
 /// What is in a release folder besides the files of its package.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) own: OwnFiles,
-    /// Folders before what is in them, and all that is in one folder together.
-    pub(super) items: Vec<Item>,
     pub(super) left: Left,
+    /// Why it is not all.
+    pub(super) over: Option<Over>,
+}
+
+/// What there is too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Files, or bytes of them.
+    Files,
+    /// Bytes that the items take, or the folders that wait to be gone into.
+    Memory(usize),
 }
 
 pub(super) struct Item {
@@ -109,115 +134,143 @@ impl Left {
     }
 }
 
-/// Goes through a release folder; `None` if it is not there. Ends with the first file over so many.
+/// The paths of the files of a package, sorted.
+struct Package<'a>(Vec<&'a [u8]>);
+
+impl<'a> Package<'a> {
+    fn new(listing: Option<&'a Listing>) -> Self {
+        let listed = listing.into_iter().flat_map(Listing::files);
+        let mut paths: Vec<&[u8]> = listed.map(|file| file.path.as_bytes()).collect();
+        paths.sort_unstable();
+        Self(paths)
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        let path = path.as_os_str().as_bytes();
+        self.0.binary_search(&path).is_ok()
+    }
+
+    /// Whether something of it is in this folder.
+    fn has_in(&self, folder: &Path) -> bool {
+        let inside = [folder.as_os_str().as_bytes(), b"/"].concat();
+        let first = self.0.partition_point(|path| *path < &*inside);
+        self.0
+            .get(first)
+            .is_some_and(|path| path.starts_with(&inside))
+    }
+}
+
+/// Goes through a release folder, and gives what is in it: folders before what is in them, and all that is
+/// in one folder together. `None` if it is not there. Ends with the first thing that is over a bound.
+///
+/// Keeps nothing itself but the names of folders that it has not gone into yet, and of those a bounded
+/// number: the plugin decides how many there are, and how deep.
 ///
 /// # Errors
 /// [`PackageError::Io`] and [`PackageError::Cancelled`].
 pub(super) fn survey(
     release: &Path,
-    most: usize,
+    bounds: &Bounds,
+    give: &mut dyn FnMut(Item),
     cancel: &dyn Fn() -> bool,
 ) -> Result<Option<Found>, PackageError> {
-    let root = match open_folder(release) {
-        Ok(root) => root,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(failed("open folder", release)(error.into())),
+    let Some(root) = find_release_folder(release)? else {
+        return Ok(None);
     };
-    let listing = Listing::read(release)?;
-    let listed = listing.iter().flat_map(Listing::files);
-    let package: HashSet<&Path> = listed.map(|file| Path::new(&file.path)).collect();
-    let mut package_folders = HashSet::new();
-    for file in &package {
-        for above in file.ancestors().skip(1) {
-            if !package_folders.insert(above) {
-                break;
-            }
-        }
-    }
-
+    let listing = Listing::read_in(&root)?;
+    let package = Package::new(listing.as_ref());
     let mut found = Found::default();
-    let mut waiting = vec![PathBuf::new()];
-    while let Some(folder) = waiting.pop() {
+    let mut memory = 0_usize;
+    // Names, each with how many folders are above it: the last one with fewer is what it is in.
+    let mut waiting: Vec<(usize, OsString)> = Vec::new();
+    let mut waiting_memory = 0_usize;
+    let mut folder = PathBuf::new();
+    let mut depth = 0;
+    loop {
         poll(cancel)?;
-        let here = match open_below(&root, &folder) {
+        let failed = |action, path: &Path, error| failed(action, &release.join(path))(error);
+        match root.below(&folder) {
             // A plugin that runs takes its own away.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-            Err(Errno::ACCESS) => {
-                found.left.add(&folder, LeftReason::Unreadable);
-                continue;
-            }
-            other => other
-                .map_err(|error| failed("open folder", &release.join(&folder))(error.into()))?,
-        };
-        let listed = |error: Errno| failed("list", &release.join(&folder))(error.into());
-        for entry in Dir::read_from(&here).map_err(listed)? {
-            let entry = entry.map_err(listed)?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let path = folder.join(OsStr::from_bytes(name.to_bytes()));
-            let stat = match rustix::fs::statat(&here, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => continue,
-                other => {
-                    other.map_err(|error| failed("look at", &release.join(&path))(error.into()))?
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(Errno::ACCESS) => found.left.add(&folder, LeftReason::Unreadable),
+            Err(error) => return Err(failed("open folder", &folder, error.into())),
+            Ok(here) => {
+                let listed = |error| failed("list", &folder, error);
+                for entry in here.list().map_err(listed)? {
+                    let entry = entry.map_err(|error| listed(error.into()))?;
+                    let name = entry.file_name();
+                    if name == c"." || name == c".." {
+                        continue;
+                    }
+                    let path = folder.join(OsStr::from_bytes(name.to_bytes()));
+                    let stat = match rustix::fs::statat(&here, name, AtFlags::SYMLINK_NOFOLLOW) {
+                        Err(Errno::NOENT) => continue,
+                        other => other.map_err(|error| failed("look at", &path, error.into()))?,
+                    };
+                    let Some(kind) = kind(&stat, &path, &package) else {
+                        continue;
+                    };
+                    let item = match kind {
+                        Ok(Kind::Folder { .. }) if depth >= DEPTH => Err(LeftReason::TooDeep),
+                        other => other,
+                    };
+                    match item {
+                        Err(reason) => found.left.add(&path, reason),
+                        Ok(kind) => {
+                            let mut own = true;
+                            if let Kind::Folder { .. } = kind {
+                                own = !package.has_in(&path);
+                                let name = OsStr::from_bytes(name.to_bytes()).to_owned();
+                                waiting_memory += name.len() + size_of::<(usize, OsString)>();
+                                waiting.push((depth, name));
+                            }
+                            found.own.files += usize::from(own);
+                            if let Kind::File { size } = kind {
+                                found.own.bytes = found.own.bytes.saturating_add(size);
+                            }
+                            memory += path.as_os_str().len() + size_of::<Item>();
+                            give(Item { path, kind, own });
+                        }
+                    }
+                    let files = found.own.files.saturating_add(found.left.count);
+                    found.over = if files > bounds.files || found.own.bytes > bounds.bytes {
+                        Some(Over::Files)
+                    } else if memory > bounds.memory {
+                        Some(Over::Memory(bounds.memory))
+                    } else if waiting_memory > WAITING {
+                        Some(Over::Memory(WAITING))
+                    } else {
+                        continue;
+                    };
+                    return Ok(Some(found));
                 }
-            };
-            let kind = match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => Kind::Folder { mode: stat.st_mode },
-                // A file that the plugin has put in the place of the package's still has its name.
-                _ if package.contains(&*path) || path == Path::new(MARKER) => continue,
-                FileType::RegularFile => Kind::File {
-                    size: u64::try_from(stat.st_size).unwrap_or(u64::MAX),
-                },
-                FileType::Symlink => Kind::Link,
-                _ => {
-                    found.left.add(&path, LeftReason::Special);
-                    continue;
-                }
-            };
-            let mut own = true;
-            if let Kind::Folder { .. } = kind {
-                if path.components().count() > DEPTH {
-                    found.left.add(&path, LeftReason::TooDeep);
-                    continue;
-                }
-                own = !package_folders.contains(&*path);
-                waiting.push(path.clone());
-            }
-            if own {
-                found.own.files += 1;
-            }
-            if let Kind::File { size } = kind {
-                found.own.bytes = found.own.bytes.saturating_add(size);
-            }
-            found.items.push(Item { path, kind, own });
-            if found.own.files > most {
-                return Ok(Some(found));
             }
         }
-    }
-    Ok(Some(found))
-}
-
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
-/// Opens a folder that is no link itself.
-pub(super) fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(CWD, path, FOLDER, Mode::empty())
-}
-
-/// Opens a folder below another one, part by part, through no link.
-pub(super) fn open_below(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
-    let mut here = rustix::fs::openat(root, c".", FOLDER, Mode::empty())?;
-    for part in path.components() {
-        let Component::Normal(name) = part else {
-            return Err(Errno::INVAL);
+        let Some((above, name)) = waiting.pop() else {
+            return Ok(Some(found));
         };
-        here = rustix::fs::openat(&here, name, FOLDER, Mode::empty())?;
+        waiting_memory -= name.len() + size_of::<(usize, OsString)>();
+        for _ in above..depth {
+            folder.pop();
+        }
+        folder.push(name);
+        depth = above + 1;
     }
-    Ok(here)
+}
+
+/// What something is to who carries it over, or why that is not to be; `None` if it is the package's.
+fn kind(stat: &Stat, path: &Path, package: &Package<'_>) -> Option<Result<Kind, LeftReason>> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    // A file that the plugin has put in the place of the package's still has its name.
+    if kind != FileType::Directory && (package.has(path) || path == Path::new(MARKER)) {
+        return None;
+    }
+    Some(match kind {
+        FileType::Directory => Ok(Kind::Folder { mode: stat.st_mode }),
+        FileType::RegularFile => Ok(Kind::File {
+            size: u64::try_from(stat.st_size).unwrap_or(u64::MAX),
+        }),
+        FileType::Symlink => Ok(Kind::Link),
+        _ => Err(LeftReason::Special),
+    })
 }

@@ -3,20 +3,29 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::folder::{io, releases, sync};
-use super::removal::{allow_owner, move_at_once, remove};
-use super::staging::{Staging, staging};
+use rustix::fs::CWD;
+
+use super::folder::{DATA, LOGS, RELEASES, REMOVED, STAGING, find_home, io};
+use super::open_dir::OpenDir;
+use super::removal::{move_at_once, remove};
+use super::staging::Staging;
 use crate::error::PackageError;
+
+/// How many releases are moved out of the way before they are removed.
+const AT_ONCE: usize = 1_000;
+/// How often that is done: somebody may be adding to them.
+const ROUNDS: usize = 100;
 
 /// Removes all releases of an installation but those of these archives, by their SHA-256, and what
 /// crashes have left unfinished. `root` is the folder of the installation; that it, or a release to
 /// keep, is not there is fine. No plugin may be running from what is removed.
 ///
 /// What goes is first moved to where nobody looks for releases, all of it before any of it is removed.
-/// Files and folders that the plugin made read-only go too, and links are not followed. After a crash,
-/// or an error, it can be done again.
+/// Files and folders that the plugin made read-only go too, and links are not followed, `root` included:
+/// one in the place of a folder is removed itself. After a crash, or an error, it can be done again.
 ///
 /// Blocks for as long as the disk needs.
 ///
@@ -37,20 +46,34 @@ pub fn remove_release(root: &Path, sha256: &str) -> Result<(), PackageError> {
 }
 
 fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), PackageError> {
-    make_usable(root)?;
-    let folder = releases(root);
-    let mut going = names(&folder)?;
-    going.retain(|name| goes(name));
-    if !going.is_empty() {
-        let aside = Staging::create(root)?;
-        for name in going {
-            aside.take(&folder.join(name))?;
+    let Some(home) = find_home(root)? else {
+        return Ok(());
+    };
+    if let Some(folder) = home.find_own_folder(RELEASES)? {
+        // Again, because there may be any number, and because file systems may pass over an entry when
+        // others are taken away.
+        let mut rounds = 0;
+        loop {
+            let going = names(&folder, &goes)?;
+            if going.is_empty() {
+                break;
+            }
+            rounds += 1;
+            if rounds > ROUNDS {
+                return Err(io("empty", folder.path())(
+                    ErrorKind::DirectoryNotEmpty.into(),
+                ));
+            }
+            let aside = Staging::create(&home)?;
+            for name in going {
+                aside.take(&folder, &name)?;
+            }
+            // Before a file is removed, so that after a power failure too nothing half is a release.
+            folder.sync_folder()?;
+            aside.discard()?;
         }
-        // Before a file is removed, so that after a power failure too nothing half is a release.
-        sync(&folder)?;
-        aside.discard()?;
     }
-    Staging::sweep(root);
+    Staging::sweep(&home);
     Ok(())
 }
 
@@ -68,31 +91,23 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
 /// # Errors
 /// [`PackageError::Io`]: the system refused, with the path.
 pub fn remove_installation(root: &Path, keep_data: bool) -> Result<(), PackageError> {
-    let is_folder = match fs::symlink_metadata(root) {
-        Ok(metadata) => metadata.is_dir(),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(());
-        }
-        Err(error) => return Err(io("look at", root)(error)),
-    };
-    let remove = |path: &Path| remove(path).map_err(io("remove", path));
-    if is_folder {
-        allow_owner(root).map_err(io("set permissions of", root))?;
+    let home = find_home(root)?;
+    if let Some(home) = &home {
+        let remove = |name| home.remove(name).map_err(home.failed("remove", name));
         // Another name first, so that nothing half is a release.
-        let removed = root.join("removed");
-        remove(&removed)?;
-        move_at_once(&releases(root), &removed)?;
-        sync(root)?;
-        remove(&removed)?;
-        remove(&staging(root))?;
+        remove(REMOVED)?;
+        move_at_once(home, OsStr::new(RELEASES), home, REMOVED)?;
+        home.sync_folder()?;
+        remove(REMOVED)?;
+        remove(STAGING)?;
+        if !keep_data {
+            remove(DATA)?;
+            remove(LOGS)?;
+        }
     }
     if !keep_data {
-        if is_folder {
-            remove(&root.join("data"))?;
-            remove(&root.join("logs"))?;
-        }
-        remove(root)?;
-    } else if is_folder {
+        remove(CWD, root).map_err(io("remove", root))?;
+    } else if home.is_some() {
         match fs::remove_dir(root) {
             Err(error)
                 if !matches!(
@@ -105,37 +120,36 @@ pub fn remove_installation(root: &Path, keep_data: bool) -> Result<(), PackageEr
             _ => {}
         }
     }
-    root.parent()
-        .filter(|above| !above.as_os_str().is_empty())
-        .map_or(Ok(()), sync)
-}
-
-/// Lets us work in the folder of an installation and in those of its folders that releases come and go
-/// in, whatever the plugin has made of their permissions.
-///
-/// # Errors
-/// [`PackageError::Io`].
-pub(super) fn make_usable(root: &Path) -> Result<(), PackageError> {
-    for folder in [root, &releases(root), &staging(root)] {
-        allow_owner(folder).map_err(io("set permissions of", folder))?;
+    match root.parent().filter(|above| !above.as_os_str().is_empty()) {
+        Some(above) => match OpenDir::follow(above).and_then(|above| above.sync()) {
+            Err(error) if !is_nothing(&error) => Err(io("sync folder", above)(error)),
+            _ => Ok(()),
+        },
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// What is in a folder, which must not be a link; nothing if it is not there.
-fn names(folder: &Path) -> Result<Vec<OsString>, PackageError> {
+fn is_nothing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// The names in a folder that are to go, some of them if there are many.
+fn names(folder: &OpenDir, goes: &dyn Fn(&OsStr) -> bool) -> Result<Vec<OsString>, PackageError> {
     let list = || -> std::io::Result<Vec<OsString>> {
-        if !fs::symlink_metadata(folder)?.is_dir() {
-            return Err(ErrorKind::NotADirectory.into());
+        let mut names = Vec::new();
+        for entry in folder.list()? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." && goes(name) {
+                names.push(name.to_owned());
+            }
+            if names.len() == AT_ONCE {
+                break;
+            }
         }
-        fs::read_dir(folder)?
-            .map(|entry| Ok(entry?.file_name()))
-            .collect()
+        Ok(names)
     };
-    match list() {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(io("list", folder)),
-    }
+    list().map_err(io("list", folder.path()))
 }
 
 #[cfg(test)]

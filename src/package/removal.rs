@@ -6,20 +6,19 @@
 //! folder that is found deep down is moved up beside the topmost ones and emptied from there: a bounded
 //! number of descriptors, whatever the tree.
 
-use std::ffi::CStr;
-use std::fs;
+use std::ffi::{CStr, OsStr};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
-use super::folder::io as failed;
+use super::open_dir::{OpenDir, change_mode};
 use crate::error::PackageError;
 use crate::id::Xid;
 
-const OWNER_ALL: Mode = Mode::RWXU;
 /// How often a name is tried that may be taken.
 const ATTEMPTS: usize = 100;
 /// How often a folder is gone through that turns out not to be empty: file systems may pass over an
@@ -37,50 +36,43 @@ const DEPTH: usize = 16;
 ///
 /// # Errors
 /// What the system says to the first thing that cannot be removed.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !metadata.is_dir() {
-        return ignore_missing(fs::remove_file(path));
+pub(super) fn remove(above: impl AsFd, path: &Path) -> io::Result<()> {
+    let above = above.as_fd();
+    match rustix::fs::statat(above, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+        Ok(_) => return unlink(above, path),
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(error.into()),
     }
-    let top = open_folder(CWD, path)?;
+    let top = open_usable(above, path)?;
+    let remove_top = || rustix::fs::unlinkat(above, path, AtFlags::REMOVEDIR);
     for _ in 1..ROUNDS {
         while lower(top.as_fd())? {}
-        match fs::remove_dir(path) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+        match remove_top() {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             other => return ignore_missing(other),
         }
     }
-    ignore_missing(fs::remove_dir(path))
+    ignore_missing(remove_top())
 }
 
-/// Moves what stands at a path to where nothing is; that nothing is there is fine.
+/// Moves something to where nothing is; that nothing is there is fine.
 ///
 /// # Errors
 /// [`PackageError::Io`].
-pub(super) fn move_at_once(from: &Path, to: &Path) -> Result<(), PackageError> {
-    let mut moved = fs::rename(from, to);
-    if matches!(&moved, Err(error) if error.kind() == ErrorKind::PermissionDenied) {
+pub(super) fn move_at_once(
+    from: &OpenDir,
+    name: &OsStr,
+    to: &OpenDir,
+    new: &str,
+) -> Result<(), PackageError> {
+    let mut moved = rustix::fs::renameat(from, name, to, new);
+    if matches!(&moved, Err(Errno::ACCESS | Errno::PERM)) {
         // Moving a folder changes what it says is above it.
-        allow_owner(from).map_err(failed("set permissions of", from))?;
-        moved = fs::rename(from, to);
+        allow(from, name).map_err(from.failed("set permissions of", name))?;
+        moved = rustix::fs::renameat(from, name, to, new);
     }
-    ignore_missing(moved).map_err(failed("move out of the way", from))
-}
-
-/// Lets the owner of a folder list and change it, if he may not; links are not followed. That there is
-/// no folder is fine.
-///
-/// # Errors
-/// What the system says.
-pub(super) fn allow_owner(folder: &Path) -> io::Result<()> {
-    match allow(CWD, folder) {
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-        other => Ok(other?),
-    }
+    ignore_missing(moved).map_err(from.failed("move out of the way", name))
 }
 
 /// Removes all that is in the topmost folder, but for folders deep down: those it moves up. Gives
@@ -106,8 +98,8 @@ fn remove_folder(
     top: BorrowedFd<'_>,
     depth: usize,
 ) -> io::Result<bool> {
-    let folder = match open_folder(above, name) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+    let folder = match open_usable(above, name) {
+        Err(Errno::NOENT) => return Ok(false),
         other => other?,
     };
     let folder = folder.as_fd();
@@ -157,14 +149,18 @@ fn is_folder(folder: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-fn unlink(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-    ignore_missing(rustix::fs::unlinkat(folder, name, AtFlags::empty()).map_err(Into::into))
+/// Removes what is no folder; that nothing is there is fine.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn unlink(folder: impl AsFd, name: impl Arg) -> io::Result<()> {
+    ignore_missing(rustix::fs::unlinkat(folder, name, AtFlags::empty()))
 }
 
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+fn ignore_missing(result: Result<(), Errno>) -> io::Result<()> {
     match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(Errno::NOENT) => Ok(()),
+        other => Ok(other?),
     }
 }
 
@@ -185,23 +181,18 @@ fn move_up(folder: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> io::Resu
 }
 
 /// Opens a folder, no link, and lets its owner list and change it.
-fn open_folder<P: rustix::path::Arg + Copy>(above: impl AsFd, path: P) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// What the system says.
+pub(super) fn open_usable(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     allow(above.as_fd(), path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(above, path, flags, Mode::empty())?)
+    rustix::fs::openat(above, path, flags, Mode::empty())
 }
 
-fn allow<P: rustix::path::Arg + Copy>(above: impl AsFd, path: P) -> Result<(), Errno> {
-    let stat = rustix::fs::statat(above.as_fd(), path, AtFlags::SYMLINK_NOFOLLOW)?;
-    // Looked at before, because without following links a mode cannot be set everywhere.
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return Err(Errno::NOTDIR);
-    }
-    let mode = Mode::from_raw_mode(stat.st_mode);
-    if mode.contains(OWNER_ALL) {
-        return Ok(());
-    }
-    rustix::fs::chmodat(above, path, mode | OWNER_ALL, AtFlags::empty())
+/// Lets the owner of a folder list and change it, if he may not.
+fn allow(above: impl AsFd, path: impl Arg + Copy) -> Result<(), Errno> {
+    change_mode(above, path, FileType::Directory, |mode| mode | Mode::RWXU)
 }
 
 #[cfg(test)]

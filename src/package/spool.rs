@@ -1,16 +1,19 @@
 //! `Spool`: a private copy of an archive on its way in, so that it can be checked, hashed and unpacked
 //! without being in memory and without anybody changing it.
 
-use std::fs::{self, DirBuilder, File};
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::archive::poll;
 use super::content::{ArchiveContent, unreadable};
 use super::folder::io as failed;
-use super::lock::{lock_leftover, new_locked};
+use super::lock::{Leftover, has_extension, new_locked};
+use super::open_dir::{OpenDir, PRIVATE};
 use crate::error::PackageError;
 
 const EXTENSION: &str = "part";
@@ -21,13 +24,14 @@ const CHUNK: usize = 64 * 1024;
 /// content stays readable for as long as a clone of that is there.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    path: PathBuf,
+    folder: OpenDir,
+    name: String,
     file: Arc<File>,
 }
 
 impl Spool {
-    /// Copies everything that `source` gives to a new file in the folder, which is made if it is not
-    /// there, for us alone; to the disk.
+    /// Copies everything that `source` gives to a new file in the folder `name` below `data`, which is
+    /// made if it is not there, for us alone; to the disk. A link in the place of that folder is removed.
     ///
     /// Blocks for as long as the source and the disk need. `cancel` is asked before each 64 KiB.
     ///
@@ -38,19 +42,22 @@ impl Spool {
     /// - [`PackageError::Io`]: the system refused, with the path.
     /// - [`PackageError::Cancelled`].
     pub(crate) fn receive(
-        folder: &Path,
+        data: &Path,
+        name: &str,
         source: &mut dyn Read,
         limit: u64,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Self, PackageError> {
-        DirBuilder::new()
-            .mode(0o700)
+        let folder = DirBuilder::new()
+            .mode(PRIVATE)
             .recursive(true)
-            .create(folder)
-            .map_err(failed("make folder", folder))?;
-        let (path, file) = new_locked(folder, EXTENSION)?;
+            .create(data)
+            .and_then(|()| OpenDir::follow(data)?.own(name, PRIVATE))
+            .map_err(failed("make folder", &data.join(name)))?;
+        let (unique, file) = new_locked(&folder, EXTENSION)?;
         let spool = Self {
-            path,
+            folder,
+            name: format!("{unique}.{EXTENSION}"),
             file: Arc::new(file),
         };
         spool.copy(source, limit, cancel)?;
@@ -62,21 +69,36 @@ impl Spool {
         ArchiveContent::File(self.file.clone())
     }
 
-    /// Removes the copies that crashes have left in the folder, and none that is in use. What cannot
-    /// be removed is logged and left.
-    pub(crate) fn sweep(folder: &Path) {
-        let Ok(entries) = fs::read_dir(folder) else {
-            return;
-        };
-        let paths = entries.flatten().map(|entry| entry.path());
-        for path in paths.filter(|path| path.extension().is_some_and(|found| found == EXTENSION)) {
-            let removed = lock_leftover(&path).and_then(|file| match file {
-                Some(_file) => remove_file(&path),
-                None => Ok(()),
-            });
-            if let Err(error) = removed {
-                log::warn!("cannot remove the leftover {}: {error}", path.display());
+    /// Removes the copies that crashes have left in the folder `name` below `data`, and what else is there
+    /// that has such a name, but none that is in use. What cannot be removed is logged and left.
+    pub(crate) fn sweep(data: &Path, name: &str) {
+        let swept = || -> io::Result<()> {
+            let Some(folder) = OpenDir::follow(data)?.find_own(name)? else {
+                return Ok(());
+            };
+            for entry in folder.list()? {
+                let entry = entry?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if !has_extension(name, EXTENSION) {
+                    continue;
+                }
+                let removed = Leftover::lock(&folder, name).and_then(|found| match found {
+                    Leftover::InUse => Ok(()),
+                    Leftover::Locked(_) | Leftover::Odd => folder.remove(name),
+                });
+                if let Err(error) = removed {
+                    let path = folder.at(name);
+                    log::warn!("cannot remove the leftover {}: {error}", path.display());
+                }
             }
+            Ok(())
+        };
+        match swept() {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let path = data.join(name);
+                log::warn!("cannot look for leftovers in {}: {error}", path.display());
+            }
+            _ => {}
         }
     }
 
@@ -108,25 +130,21 @@ impl Spool {
             if size > limit {
                 return Err(PackageError::ArchiveTooLarge { limit });
             }
-            file.write_all(chunk).map_err(failed("write", &self.path))?;
+            file.write_all(chunk)
+                .map_err(self.folder.failed("write", &self.name))?;
         }
-        file.sync_all().map_err(failed("sync", &self.path))
+        file.sync_all()
+            .map_err(self.folder.failed("sync", &self.name))
     }
 }
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        if let Err(error) = remove_file(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+        // It may have been moved on.
+        if let Err(error) = self.folder.remove(&self.name) {
+            let path = self.folder.at(&self.name);
+            log::warn!("cannot remove {}: {error}", path.display());
         }
-    }
-}
-
-/// Removes a file, which may have been moved on.
-fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

@@ -4,13 +4,18 @@
 //! Each has a lock file beside it, locked while it is in use (see `lock`). It is made before the folder
 //! and removed after it, so a folder without one is nobody's.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use super::folder::{io as failed, make_all, make_new};
-use super::lock::{lock_leftover, new_locked};
-use super::removal::{move_at_once, remove};
+use rustix::fs::FileType;
+
+use super::folder::STAGING;
+use super::lock::{Leftover, has_extension, new_locked};
+use super::open_dir::{OpenDir, PUBLIC};
+use super::removal::move_at_once;
 use crate::error::PackageError;
 use crate::id::Xid;
 
@@ -19,41 +24,59 @@ const LOCK: &str = "lock";
 /// A staging folder in use. Dropping it removes what is left of it.
 #[derive(Debug)]
 pub(super) struct Staging {
-    folder: PathBuf,
-    lock: PathBuf,
+    above: OpenDir,
+    name: String,
+    folder: OpenDir,
     /// Held for its lock.
     _file: File,
 }
 
 impl Staging {
-    /// Makes an empty folder `<root>/staging/<unique>`.
+    /// Makes an empty folder `staging/<unique>` in the folder of an installation.
     ///
     /// # Errors
     /// [`PackageError::Io`].
-    pub(super) fn create(root: &Path) -> Result<Self, PackageError> {
-        let above = staging(root);
-        make_all(&above)?;
-        let (lock, file) = new_locked(&above, LOCK)?;
-        let staging = Self {
-            folder: lock.with_extension(""),
-            lock,
-            _file: file,
-        };
-        make_new(&staging.folder)?;
-        Ok(staging)
+    pub(super) fn create(home: &OpenDir) -> Result<Self, PackageError> {
+        let above = home.own_folder(STAGING)?;
+        let (name, file) = new_locked(&above, LOCK)?;
+        let made = above.make_in(&*name, PUBLIC).and_then(|()| {
+            above
+                .find_in(&name)?
+                .ok_or(io::ErrorKind::NotADirectory.into())
+        });
+        match made {
+            Ok(folder) => Ok(Self {
+                above,
+                name,
+                folder,
+                _file: file,
+            }),
+            Err(error) => {
+                remove_or_tell(&above, &name);
+                Err(above.failed("make folder", name)(error))
+            }
+        }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(super) const fn folder(&self) -> &OpenDir {
         &self.folder
     }
 
-    /// Moves what stands at a path into this folder, at once, so that it goes with it; that nothing is
+    /// Moves what stands under a name into this folder, at once, so that it goes with it; that nothing is
     /// there is fine. Folders that their owner may not change are made so that he may.
     ///
     /// # Errors
     /// [`PackageError::Io`].
-    pub(super) fn take(&self, path: &Path) -> Result<(), PackageError> {
-        move_at_once(path, &self.folder.join(Xid::generate().to_string()))
+    pub(super) fn take(&self, from: &OpenDir, name: &OsStr) -> Result<(), PackageError> {
+        move_at_once(from, name, &self.folder, &Xid::generate().to_string())
+    }
+
+    /// Moves the folder itself to where nothing is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn move_to(&self, to: &OpenDir, name: &str) -> io::Result<()> {
+        self.above.rename(&*self.name, to, name)
     }
 
     /// Removes the folder with all that is in it.
@@ -61,53 +84,80 @@ impl Staging {
     /// # Errors
     /// [`PackageError::Io`]: a part of it stays, until somebody sweeps.
     pub(super) fn discard(self) -> Result<(), PackageError> {
-        remove(&self.folder).map_err(failed("remove", &self.folder))
+        let removed = self.above.remove(&self.name);
+        removed.map_err(self.above.failed("remove", &self.name))
     }
 
-    /// Removes the folders that crashes have left below `<root>/staging`, and nothing that is in
-    /// use. What cannot be removed is logged and left: it is in nobody's way.
-    pub(super) fn sweep(root: &Path) {
-        let Ok(entries) = fs::read_dir(staging(root)) else {
-            return;
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let result = if path.extension().is_some_and(|extension| extension == LOCK) {
-                sweep_locked(&path)
-            } else {
-                sweep_unlocked(&path)
+    /// Removes what crashes have left in the staging folder of an installation, and what else is there,
+    /// but nothing that is in use. What cannot be removed is logged and left: it is in nobody's way.
+    pub(super) fn sweep(home: &OpenDir) {
+        let swept = || -> io::Result<()> {
+            let Some(above) = home.find_own(STAGING)? else {
+                return Ok(());
             };
-            if let Err(error) = result {
-                log::warn!("cannot remove the leftover {}: {error}", path.display());
+            for entry in above.list()? {
+                let entry = entry?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name == "." || name == ".." {
+                    continue;
+                }
+                let result = if has_extension(name, LOCK) {
+                    sweep_locked(&above, name)
+                } else {
+                    sweep_unlocked(&above, name)
+                };
+                if let Err(error) = result {
+                    let path = above.at(name);
+                    log::warn!("cannot remove the leftover {}: {error}", path.display());
+                }
             }
+            Ok(())
+        };
+        if let Err(error) = swept() {
+            let path = home.at(STAGING);
+            log::warn!("cannot look for leftovers in {}: {error}", path.display());
         }
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let removed = remove(&self.folder).and_then(|()| remove(&self.lock));
-        if let Err(error) = removed {
-            log::warn!("cannot remove {}: {error}", self.folder.display());
+        remove_or_tell(&self.above, &self.name);
+    }
+}
+
+/// Removes a staging folder, and then its lock file.
+fn remove_or_tell(above: &OpenDir, name: &str) {
+    let removed = above
+        .remove(name)
+        .and_then(|()| above.remove(format!("{name}.{LOCK}")));
+    if let Err(error) = removed {
+        log::warn!("cannot remove {}: {error}", above.at(name).display());
+    }
+}
+
+fn sweep_locked(above: &OpenDir, lock: &OsStr) -> io::Result<()> {
+    match Leftover::lock(above, lock)? {
+        Leftover::InUse => Ok(()),
+        Leftover::Odd => above.remove(lock),
+        Leftover::Locked(_file) => {
+            let folder = Path::new(lock).file_stem().unwrap_or_default();
+            // Not by these names: they are the folder itself, and the one above.
+            if folder != "." && folder != ".." {
+                above.remove(folder)?;
+            }
+            above.remove(lock)
         }
     }
 }
 
-pub(super) fn staging(root: &Path) -> PathBuf {
-    root.join("staging")
-}
-
-fn sweep_locked(lock: &Path) -> io::Result<()> {
-    if let Some(_file) = lock_leftover(lock)? {
-        remove(&lock.with_extension(""))?;
-        remove(lock)?;
-    }
-    Ok(())
-}
-
-fn sweep_unlocked(folder: &Path) -> io::Result<()> {
+fn sweep_unlocked(above: &OpenDir, name: &OsStr) -> io::Result<()> {
+    let mut lock = name.to_owned();
+    lock.push(".");
+    lock.push(LOCK);
     // Looked for after the folder was seen: an owner makes the lock file first.
-    if folder.with_extension(LOCK).try_exists()? || !folder.is_dir() {
+    if above.kind(&*lock)? == Some(FileType::RegularFile) {
         return Ok(());
     }
-    remove(folder)
+    above.remove(name)
 }

@@ -1,17 +1,17 @@
 //! `unpack`: puts an archive on disk, wholly or not at all.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, POLL_BYTES, poll, read_entry};
 use super::entry::Entry;
-use super::folder::{io, make_all, make_new, release_folder, releases, sync};
+use super::folder::{RELEASES, find_home, home, release_folder};
 use super::limits::PackageLimits;
 use super::listing::{ListedFile, Listing};
+use super::open_dir::{OpenDir, PUBLIC};
 use super::path::command_path;
-use super::releases::make_usable;
+use super::permissions::{executable, restrict};
 use super::staging::Staging;
 use crate::error::PackageError;
 
@@ -27,9 +27,15 @@ const PUBLISH_ATTEMPTS: usize = 10;
 /// whatever crashes. Leftovers of earlier crashes are removed. Several threads and processes may
 /// unpack the same archive at once.
 ///
-/// Files get the archive's permissions without setuid, setgid and sticky bits, or 0644 where it
-/// says none; folders get 0755. The file that `command` names (with a slash, relative, inside) is
-/// made executable for all who may read it, because archives from Windows say nothing of that.
+/// Files get the archive's permissions, but at most 0755, or 0644 where it says none; folders get 0755.
+/// The umask applies to all of them. The file that `command` names (with a slash, relative, inside) is
+/// made executable for all who may read it, because archives from Windows say nothing of that. Of a
+/// release that is there, the package's files and the folders above them lose the permission for others
+/// to write, if they have it.
+///
+/// Links in the place of the folders of the installation are never followed, and those in the place of
+/// `releases`, `staging` and the release itself are removed, as are pipes, sockets and devices. `root`
+/// must not be a link.
 ///
 /// Blocks for as long as the disk needs. `cancel` is asked between entries and after each MiB; once
 /// it gives true, unpacking ends with [`PackageError::Cancelled`].
@@ -49,11 +55,12 @@ pub fn unpack(
     limits: &PackageLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<PathBuf, PackageError> {
-    if let Some(release) = find_release(root, archive.sha256(), command)? {
+    if let Some(release) = find_release(root, archive.sha256(), command, cancel)? {
         return Ok(release);
     }
-    let staging = stage(archive, root, command, limits, cancel)?;
-    publish(&staging, root, archive)
+    let home = home(root)?;
+    let staging = stage(archive, &home, command, limits, cancel)?;
+    publish(&staging, &home, archive)
 }
 
 /// As [`unpack`], but a release that is already there is replaced by a fresh one, with everything that
@@ -73,28 +80,30 @@ pub fn unpack_afresh(
     limits: &PackageLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<PathBuf, PackageError> {
-    make_usable(root)?;
-    Staging::sweep(root);
-    let staging = stage(archive, root, command, limits, cancel)?;
-    let aside = Staging::create(root)?;
-    aside.take(&release_folder(root, archive.sha256()))?;
+    let home = home(root)?;
+    Staging::sweep(&home);
+    let staging = stage(archive, &home, command, limits, cancel)?;
+    let aside = Staging::create(&home)?;
+    let releases = home.own_folder(RELEASES)?;
+    aside.take(&releases, OsStr::new(archive.sha256()))?;
     // Dropped, and so removed, after the new one is in place.
-    publish(&staging, root, archive)
+    publish(&staging, &home, archive)
 }
 
 /// Unpacks an archive into a staging folder, to the disk.
 fn stage(
     archive: &Archive,
-    root: &Path,
+    home: &OpenDir,
     command: &str,
     limits: &PackageLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<Staging, PackageError> {
     let command = command_path(command);
-    make_all(&releases(root))?;
-    let staging = Staging::create(root)?;
+    home.own_folder(RELEASES)?;
+    let staging = Staging::create(home)?;
     let mut writer = Writer {
-        folder: staging.path(),
+        folder: staging.folder(),
+        parent: None,
         command: command.as_deref(),
         limits,
         cancel,
@@ -106,47 +115,72 @@ fn stage(
         sha256: archive.sha256().to_owned(),
         files,
     };
-    listing.write(staging.path())?;
-    sync(staging.path())?;
+    listing.write(staging.folder())?;
+    staging.folder().sync_folder()?;
     writer.poll()?;
     Ok(staging)
 }
 
 /// The release of the archive with this SHA-256, if it has been unpacked below `root`, as
-/// [`unpack`] would give it: leftovers are removed and `command` is made executable.
+/// [`unpack`] would give it: leftovers are removed, others may not write to the package's files, and
+/// `command` is executable.
 ///
 /// # Errors
-/// [`PackageError::Io`].
+/// [`PackageError::Io`]; and [`PackageError::Cancelled`], asked where there are very many files.
 pub(crate) fn find_release(
     root: &Path,
     sha256: &str,
     command: &str,
+    cancel: &dyn Fn() -> bool,
 ) -> Result<Option<PathBuf>, PackageError> {
-    Staging::sweep(root);
-    let release = release_folder(root, sha256);
-    if !is_complete(&release, sha256)? {
+    let Some(home) = find_home(root)? else {
         return Ok(None);
-    }
-    if let Some(command) = command_path(command) {
-        make_executable(&release.join(command))?;
-    }
-    Ok(Some(release))
+    };
+    Staging::sweep(&home);
+    let Some(releases) = home.find_own_folder(RELEASES)? else {
+        return Ok(None);
+    };
+    let Some((release, listing)) = complete(&releases, sha256)? else {
+        return Ok(None);
+    };
+    let command = command_path(command);
+    restrict(
+        &[&home, &releases],
+        &release,
+        &listing,
+        command.as_deref(),
+        cancel,
+    )?;
+    Ok(Some(release_folder(root, sha256)))
 }
 
-fn is_complete(release: &Path, sha256: &str) -> Result<bool, PackageError> {
-    let listing = Listing::read(release)?;
-    Ok(listing.is_some_and(|listing| listing.sha256() == sha256))
+/// The release of this archive, if it is whole.
+fn complete(releases: &OpenDir, sha256: &str) -> Result<Option<(OpenDir, Listing)>, PackageError> {
+    let found = releases.find_in(sha256);
+    let Some(release) = found.map_err(releases.failed("open folder", sha256))? else {
+        return Ok(None);
+    };
+    let listing = Listing::read_in(&release)?.filter(|listing| listing.sha256() == sha256);
+    Ok(listing.map(|listing| (release, listing)))
 }
 
 /// Moves the staging folder to its place, unless somebody else has put the same release there. Gives
 /// that place.
-fn publish(staging: &Staging, root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
-    let release = release_folder(root, archive.sha256());
+fn publish(staging: &Staging, home: &OpenDir, archive: &Archive) -> Result<PathBuf, PackageError> {
+    let sha256 = archive.sha256();
+    let release = release_folder(home.path(), sha256);
+    let releases = home.own_folder(RELEASES)?;
+    let failed = |error: io::Error| releases.failed("move into place", sha256)(error);
     for _ in 0..PUBLISH_ATTEMPTS {
-        match fs::rename(staging.path(), &release) {
+        match staging.move_to(&releases, sha256) {
             Ok(()) => {
-                sync(&releases(root))?;
-                sync(root)?;
+                let placed = releases.has(sha256, staging.folder());
+                if !placed.map_err(releases.failed("look at", sha256))? {
+                    Staging::create(home)?.take(&releases, OsStr::new(sha256))?;
+                    return Err(failed(io::Error::other("it was replaced meanwhile")));
+                }
+                releases.sync_folder()?;
+                home.sync_folder()?;
                 return Ok(release);
             }
             Err(error)
@@ -156,21 +190,22 @@ fn publish(staging: &Staging, root: &Path, archive: &Archive) -> Result<PathBuf,
                         | ErrorKind::AlreadyExists
                         | ErrorKind::NotADirectory
                 ) => {}
-            Err(error) => return Err(io("move into place", &release)(error)),
+            Err(error) => return Err(failed(error)),
         }
-        if is_complete(&release, archive.sha256())? {
+        if complete(&releases, sha256)?.is_some() {
             return Ok(release);
         }
         // Moved, not removed in place: a release that is being removed would look like one.
-        Staging::create(root)?.take(&release)?;
+        Staging::create(home)?.take(&releases, OsStr::new(sha256))?;
     }
-    let error = std::io::Error::from(ErrorKind::AlreadyExists);
-    Err(io("move into place", &release)(error))
+    Err(failed(ErrorKind::AlreadyExists.into()))
 }
 
 /// Writes the content of an archive below one folder.
 struct Writer<'a> {
-    folder: &'a Path,
+    folder: &'a OpenDir,
+    /// The folder that was worked in last, with its path: many files are in the same one.
+    parent: Option<(String, OpenDir)>,
     command: Option<&'a str>,
     limits: &'a PackageLimits,
     cancel: &'a dyn Fn() -> bool,
@@ -182,31 +217,32 @@ impl Writer<'_> {
     fn write(&mut self, archive: &Archive) -> Result<Vec<ListedFile>, PackageError> {
         for folder in archive.folders() {
             self.poll()?;
-            make_new(&self.folder.join(folder)).map_err(collision(folder))?;
+            let (parent, name) = self.parent(folder)?;
+            parent
+                .make_in(name, PUBLIC)
+                .map_err(parent.failed("make folder", name))
+                .map_err(collision(folder))?;
         }
         let mut zip = archive.reader();
         let mut files = Vec::new();
         for entry in archive.entries().iter().filter(|entry| !entry.is_folder()) {
             self.poll()?;
-            let path = self.folder.join(entry.path());
+            let mode = self.mode(entry);
+            let (parent, name) = self.parent(entry.path())?;
             // New, so that two names which only this file system takes for one are an error.
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-                .map_err(io("make", &path))
+            let mut file = parent
+                .make_file(name, mode)
+                .map_err(parent.failed("make", name))
                 .map_err(collision(entry.path()))?;
+            let failed = |action, error| self.folder.failed(action, entry.path())(error);
             let mut size = 0;
             read_entry(&mut zip, entry, |chunk| {
                 size += chunk.len() as u64;
                 self.count(entry, chunk.len() as u64, size)?;
-                file.write_all(chunk).map_err(io("write", &path))
+                file.write_all(chunk)
+                    .map_err(|error| failed("write", error))
             })?;
-            let mode = fs::Permissions::from_mode(self.mode(entry));
-            file.set_permissions(mode)
-                .map_err(io("set permissions of", &path))?;
-            file.sync_all().map_err(io("sync", &path))?;
+            file.sync_all().map_err(|error| failed("sync", error))?;
             files.push(ListedFile {
                 path: entry.path().to_owned(),
                 size,
@@ -214,9 +250,36 @@ impl Writer<'_> {
         }
         for folder in archive.folders() {
             self.poll()?;
-            sync(&self.folder.join(folder))?;
+            self.open(folder)?.sync_folder()?;
         }
         Ok(files)
+    }
+
+    /// The folder that something is in, and its name there.
+    fn parent<'p>(&mut self, path: &'p str) -> Result<(&OpenDir, &'p str), PackageError> {
+        match path.rsplit_once('/') {
+            Some((above, name)) => Ok((self.open(above)?, name)),
+            None => Ok((self.folder, path)),
+        }
+    }
+
+    /// Opens a folder, through no link: the plugin may be running, and put some there.
+    fn open(&mut self, path: &str) -> Result<&OpenDir, PackageError> {
+        let opened = match self.parent.take() {
+            Some((last, folder)) if last == path => (last, folder),
+            last => {
+                // From the last one if it is below that, so that each part of a deep path is gone through once.
+                let near = last.as_ref().and_then(|(above, folder)| {
+                    let rest = path.strip_prefix(above.as_str())?.strip_prefix('/')?;
+                    Some((folder, rest))
+                });
+                let (from, rest) = near.unwrap_or((self.folder, path));
+                let opened = from.below(Path::new(rest));
+                let opened = opened.map_err(self.folder.failed("open folder", path))?;
+                (path.to_owned(), opened)
+            }
+        };
+        Ok(&self.parent.insert(opened).1)
     }
 
     /// Counts what really comes out, whatever the headers say.
@@ -269,24 +332,6 @@ fn collision(entry: &str) -> impl Fn(PackageError) -> PackageError + '_ {
         }
         other => other,
     }
-}
-
-/// The mode with the right to execute for all who may read.
-const fn executable(mode: u32) -> u32 {
-    mode | (mode & 0o444) >> 2
-}
-
-/// Makes a file of an unpacked release executable, if it is there.
-fn make_executable(path: &Path) -> Result<(), PackageError> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let mode = metadata.permissions().mode() & 0o7777;
-    if !metadata.is_file() || executable(mode) == mode {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(executable(mode)))
-        .map_err(io("set permissions of", path))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! it is, and its command becomes a child process of the host.
 
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,7 +87,7 @@ impl LocalRuntime {
         cancel: &dyn Fn() -> bool,
     ) -> Result<PathBuf, PackageError> {
         if let Some(sha256) = self.known_archives.sha256(path)
-            && let Some(release) = package::find_release(root, &sha256, command)?
+            && let Some(release) = package::find_release(root, &sha256, command, cancel)?
         {
             return Ok(release);
         }
@@ -109,7 +110,7 @@ impl LocalRuntime {
         let unpack_failed = |error| unpack_failed(error, &cancel);
         let command = &preparation.record.manifest.command;
         if let Some(release) =
-            package::find_release(root, sha256, command).map_err(unpack_failed)?
+            package::find_release(root, sha256, command, &cancel).map_err(unpack_failed)?
         {
             return Ok(release);
         }
@@ -193,7 +194,10 @@ pub(crate) fn installation_folder(data: &Path, id: InstallationId) -> Result<Pat
     let folder = std::path::absolute(data)
         .map_err(|error| Error::io(format!("data folder {}", data.display()), error))?
         .join(id.to_string());
-    std::fs::create_dir_all(&folder)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(package::PUBLIC)
+        .create(&folder)
         .map_err(|error| Error::io(format!("create {}", folder.display()), error))?;
     Ok(folder)
 }

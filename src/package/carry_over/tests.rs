@@ -19,7 +19,7 @@ const NEVER: &dyn Fn() -> bool = &|| false;
 
 /// Two releases of a plugin: an old one, to write into, and a new one.
 struct Releases {
-    _root: Folder,
+    root: Folder,
     old: PathBuf,
     new: PathBuf,
 }
@@ -37,11 +37,7 @@ impl Releases {
             unpack(&archive, root.path(), "", &PackageLimits::default(), NEVER).unwrap()
         };
         let (old, new) = (unpacked("old", old), unpacked("new", new));
-        Self {
-            _root: root,
-            old,
-            new,
-        }
+        Self { root, old, new }
     }
 
     /// Writes a file of the plugin's own into the old release.
@@ -156,7 +152,7 @@ fn modes_and_times_come_along_without_what_is_dangerous() {
         assert_eq!(mode(&path), expected, "{}", path.display());
         assert_eq!(path.metadata().unwrap().modified().unwrap(), time);
     }
-    assert_eq!(mode(&releases.new.join("d")), 0o777);
+    assert_eq!(mode(&releases.new.join("d")), 0o755);
 }
 
 #[test]
@@ -327,7 +323,8 @@ fn folders_that_go_while_they_are_counted_are_not_counted() {
     releases.write("a/file", b"x");
     releases.write("b", b"x");
     let asked = Cell::new(0);
-    let found = survey(&releases.old, 100, &|| {
+    let bounds = CarryOverLimits::default().bounds();
+    let found = survey(&releases.old, &bounds, &mut |_| {}, &|| {
         asked.set(asked.get() + 1);
         if asked.get() == 2 {
             fs::remove_dir_all(releases.old.join("a")).unwrap();
@@ -498,4 +495,81 @@ fn without_a_release_there_is_nothing_and_without_a_listing_everything() {
         left(&report),
         ["lib/x", "manifest.json", "version"].map(|path| (Path::new(path), LeftReason::InPackage))
     );
+}
+
+/// A release in which a plugin has made so many links so many folders down, whose names are long.
+fn deep(links: usize, folders: usize) -> Releases {
+    let releases = Releases::new(&["lib/x"], &[]);
+    let name = "n".repeat(250);
+    let mut here = File::open(&releases.old).unwrap();
+    for _ in 0..folders {
+        rustix::fs::mkdirat(&here, &*name, Mode::RWXU).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        here = rustix::fs::openat(&here, &*name, flags, Mode::empty())
+            .unwrap()
+            .into();
+    }
+    for number in 0..links {
+        rustix::fs::symlinkat(c"x", &here, format!("{number}")).unwrap();
+    }
+    releases
+}
+
+#[test]
+fn what_is_deep_down_is_not_collected_beyond_a_bound() {
+    // Each has a path of 50 KB: all of them would take 200 MB.
+    let releases = deep(4_000, 200);
+    assert_eq!(releases.own(), (200 + 4_000, 0));
+    for limits in [
+        CarryOverLimits::default(),
+        CarryOverLimits::default().with_files(20_000),
+    ] {
+        let limit = limits.files * 1_024;
+        let (mut kept, mut count) = (0, 0);
+        let found = survey(
+            &releases.old,
+            &limits.bounds(),
+            &mut |item| {
+                kept += item.path.capacity();
+                count += 1;
+            },
+            NEVER,
+        );
+        assert!(kept < 2 * limit, "{kept}");
+        let over = found.unwrap().unwrap().over;
+        assert_eq!(over, Some(Over::Memory(limit)), "after {count}");
+        for result in [
+            check_own_files(&releases.old, &limits, NEVER),
+            carry_over(&releases.old, &releases.new, &limits, NEVER).map(drop),
+        ] {
+            let error = result.unwrap_err();
+            assert!(
+                matches!(error, PackageError::CarryOverPathsTooLarge { .. }),
+                "{error:?}"
+            );
+            assert!(!error.is_permanent());
+            let message = error.to_string();
+            assert!(
+                message.contains(releases.old.to_str().unwrap()),
+                "{message}"
+            );
+            assert!(message.contains(&limit.to_string()), "{message}");
+        }
+    }
+    super::super::removal::remove(rustix::fs::CWD, releases.root.path()).unwrap();
+}
+
+#[test]
+fn counting_ends_with_the_first_over_a_limit_whatever_it_is() {
+    let releases = Releases::new(&["lib/x"], &[]);
+    for number in 0..100 {
+        let pipe = releases.old.join(format!("pipe{number}"));
+        rustix::fs::mkfifoat(rustix::fs::CWD, pipe, Mode::RWXU).unwrap();
+    }
+    let limits = CarryOverLimits::default().with_files(10);
+    let error = check_own_files(&releases.old, &limits, NEVER).unwrap_err();
+    assert!(error.to_string().contains("at least 11 with"), "{error}");
+    let limits = CarryOverLimits::default().with_files(100);
+    let report = carry_over(&releases.old, &releases.new, &limits, NEVER).unwrap();
+    assert_eq!((report.files, report.left_count), (0, 100));
 }

@@ -1,8 +1,11 @@
 //! What a plugin may leave, and what must stay. Run by root, who may do everything, the tests of
 //! permissions show less.
 
+use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
+
+use rustix::fs::CWD;
 
 use super::super::testing::Folder;
 use super::*;
@@ -18,12 +21,12 @@ fn files_links_and_nothing() {
     fs::create_dir(&kept).unwrap();
     fs::write(kept.join("file"), "x").unwrap();
     let gone = folder.path().join("gone");
-    remove(&gone).unwrap();
+    remove(CWD, &gone).unwrap();
     fs::write(&gone, "x").unwrap();
-    remove(&gone).unwrap();
+    remove(CWD, &gone).unwrap();
     for target in [kept.clone(), kept.join("file"), PathBuf::from("nowhere")] {
         symlink(target, &gone).unwrap();
-        remove(&gone).unwrap();
+        remove(CWD, &gone).unwrap();
         assert!(!fs::exists(&gone).unwrap() && gone.symlink_metadata().is_err());
     }
     assert_eq!(fs::read(kept.join("file")).unwrap(), b"x");
@@ -40,7 +43,7 @@ fn links_in_a_folder_are_not_followed() {
     for link in ["link", "a/link", "a/b/link"] {
         symlink(&kept, gone.join(link)).unwrap();
     }
-    remove(&gone).unwrap();
+    remove(CWD, &gone).unwrap();
     assert!(!gone.exists());
     assert_eq!(fs::read(kept.join("below/file")).unwrap(), b"x");
 }
@@ -57,7 +60,7 @@ fn folders_without_rights_go() {
         set_mode(&path.join("file"), 0);
         set_mode(&path, mode);
     }
-    remove(&gone).unwrap();
+    remove(CWD, &gone).unwrap();
     assert!(!gone.exists());
 }
 
@@ -68,16 +71,16 @@ fn a_tree_of_any_depth_goes() {
     let folder = Folder::new();
     let gone = folder.path().join("gone");
     fs::create_dir(&gone).unwrap();
-    let mut here = open_folder(CWD, &gone).unwrap();
+    let mut here = open_usable(CWD, &gone).unwrap();
     for level in 0..DEPTH {
         if level % 1_000 == 0 {
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(&here, c"file", flags, OWNER_ALL).unwrap();
+            rustix::fs::openat(&here, c"file", flags, Mode::RWXU).unwrap();
         }
-        rustix::fs::mkdirat(&here, c"x", OWNER_ALL).unwrap();
-        here = open_folder(&here, c"x").unwrap();
+        rustix::fs::mkdirat(&here, c"x", Mode::RWXU).unwrap();
+        here = open_usable(&here, c"x").unwrap();
     }
-    remove(&gone).unwrap();
+    remove(CWD, &gone).unwrap();
     assert!(!gone.exists());
 }
 
@@ -95,14 +98,14 @@ fn many_files_and_folders_go() {
             fs::write(gone.join(format!("{outer}/file{number}")), "x").unwrap();
         }
     }
-    remove(&gone).unwrap();
+    remove(CWD, &gone).unwrap();
     assert!(!gone.exists());
 }
 
 #[test]
 fn what_cannot_be_removed_is_an_error() {
     // Neither may root do that.
-    let error = remove(Path::new("/proc/self/fdinfo")).unwrap_err();
+    let error = remove(CWD, Path::new("/proc/self/fdinfo")).unwrap_err();
     assert_ne!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
@@ -110,14 +113,14 @@ fn what_cannot_be_removed_is_an_error() {
 fn owners_are_let_in_and_links_are_left() {
     let folder = Folder::new();
     let path = folder.path().join("x");
-    allow_owner(&path).unwrap();
+    assert_eq!(allow(CWD, &path), Err(Errno::NOENT));
     fs::create_dir(&path).unwrap();
     set_mode(&path, 0o050);
     let link = folder.path().join("link");
     symlink(&path, &link).unwrap();
     let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
-    allow_owner(&link).unwrap();
+    allow(CWD, &link).unwrap();
     assert_eq!(mode(), 0o050);
-    allow_owner(&path).unwrap();
+    allow(CWD, &path).unwrap();
     assert_eq!(mode(), 0o750);
 }

@@ -1,7 +1,9 @@
 //! Receiving, and what stays in the folder: nothing that is not in use.
 
 use std::cell::Cell;
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use super::super::testing::{Builder, Folder};
 use super::super::{Archive, PackageLimits};
@@ -10,7 +12,18 @@ use super::*;
 const NEVER: &dyn Fn() -> bool = &|| false;
 
 fn receive(folder: &Path, source: &mut dyn Read, limit: u64) -> Result<Spool, PackageError> {
-    Spool::receive(folder, source, limit, NEVER)
+    let (data, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
+    Spool::receive(data, name.to_str().unwrap(), source, limit, NEVER)
+}
+
+/// Where the copy is.
+fn path(spool: &Spool) -> PathBuf {
+    spool.folder.at(&spool.name)
+}
+
+fn sweep(folder: &Path) {
+    let (data, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
+    Spool::sweep(data, name.to_str().unwrap());
 }
 
 fn count(folder: &Path) -> usize {
@@ -46,8 +59,8 @@ fn an_archive_is_received_checked_and_forgotten() {
     let bytes = Builder::plugin([]).bytes();
     let spool = receive(&inside, &mut &bytes[..], bytes.len() as u64).unwrap();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode(&inside), mode(&spool.path)), (0o700, 0o600));
-    assert_eq!(fs::read(&spool.path).unwrap(), bytes);
+    assert_eq!((mode(&inside), mode(&path(&spool))), (0o700, 0o600));
+    assert_eq!(fs::read(path(&spool)).unwrap(), bytes);
 
     let limits = PackageLimits::default();
     let archive = Archive::from_content(spool.content(), &limits, NEVER).unwrap();
@@ -66,7 +79,7 @@ fn one_that_was_moved_on_stays_there() {
     let folder = Folder::new();
     let spool = receive(folder.path(), &mut &b"x"[..], 1).unwrap();
     let there = folder.path().join("there");
-    fs::rename(&spool.path, &there).unwrap();
+    fs::rename(path(&spool), &there).unwrap();
     drop(spool);
     assert_eq!(fs::read(there).unwrap(), b"x");
 }
@@ -131,12 +144,12 @@ fn cancelling_at_any_moment_leaves_nothing() {
     let bytes = vec![b'x'; 2 * CHUNK + 1];
     for moment in 0_u32.. {
         let asked = Cell::new(0);
-        let result = Spool::receive(folder.path(), &mut &bytes[..], u64::MAX, &|| {
+        let result = Spool::receive(folder.path(), "in", &mut &bytes[..], u64::MAX, &|| {
             asked.set(asked.get() + 1);
             asked.get() > moment
         });
         match result {
-            Err(PackageError::Cancelled) => assert_eq!(count(folder.path()), 0),
+            Err(PackageError::Cancelled) => assert_eq!(count(&folder.path().join("in")), 0),
             other => {
                 drop(other.unwrap());
                 assert_eq!(moment, 4);
@@ -149,14 +162,19 @@ fn cancelling_at_any_moment_leaves_nothing() {
 #[test]
 fn what_a_crash_left_is_swept_and_what_is_in_use_is_not() {
     let folder = Folder::new();
-    Spool::sweep(&folder.path().join("missing"));
+    sweep(&folder.path().join("missing"));
     let live = receive(folder.path(), &mut &b"live"[..], 100).unwrap();
     fs::write(folder.path().join("dead.part"), "half").unwrap();
     fs::write(folder.path().join("other.zip"), "x").unwrap();
-    std::os::unix::fs::symlink(&live.path, folder.path().join("link.part")).unwrap();
+    std::os::unix::fs::symlink(path(&live), folder.path().join("link.part")).unwrap();
     fs::create_dir(folder.path().join("folder.part")).unwrap();
-    Spool::sweep(folder.path());
-    assert_eq!(fs::read(&live.path).unwrap(), b"live");
-    assert!(!folder.path().join("dead.part").exists());
+    sweep(folder.path());
+    assert_eq!(fs::read(path(&live)).unwrap(), b"live");
+    for gone in ["dead.part", "link.part", "folder.part"] {
+        assert!(
+            folder.path().join(gone).symlink_metadata().is_err(),
+            "{gone}"
+        );
+    }
     assert!(folder.path().join("other.zip").exists());
 }

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Barrier;
 
 use super::super::path::MARKER;
@@ -102,7 +104,7 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
     let modes = [
         ("setuid", 0o4755, 0o755),
         ("setgid", 0o2640, 0o640),
-        ("sticky", 0o1777, 0o777),
+        ("sticky", 0o1777, 0o755),
         ("none", 0, 0o644),
         ("private", 0o600, 0o600),
     ];
@@ -216,11 +218,12 @@ fn what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not() {
     fs::write(staging.join("dead.lock"), "").unwrap();
     fs::create_dir_all(staging.join("unlocked/bin")).unwrap();
     fs::write(staging.join("only.lock"), "").unwrap();
-    let live = Staging::create(root.path()).unwrap();
-    fs::write(live.path().join("file"), "in use").unwrap();
+    let live = Staging::create(&home(root.path()).unwrap()).unwrap();
+    let file = live.folder().at("file");
+    fs::write(&file, "in use").unwrap();
 
     unpack_into(root.path(), &plugin().archive()).unwrap();
-    assert_eq!(fs::read(live.path().join("file")).unwrap(), b"in use");
+    assert_eq!(fs::read(&file).unwrap(), b"in use");
     assert_eq!(
         fs::read_dir(&staging).unwrap().count(),
         2,

@@ -1,0 +1,354 @@
+//! `OpenDir`: a directory that is open, and through which what is in it is reached: so whoever puts a link
+//! in the place of a directory above leads us nowhere else. What is in it is opened without following
+//! links and without waiting, and is judged after that.
+
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use super::removal;
+use crate::error::PackageError;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+/// What stands there may be a pipe, a terminal, or any other device.
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+/// Of directories that others may read.
+pub(crate) const PUBLIC: u32 = 0o755;
+/// Of directories that are nobody else's business.
+pub(crate) const PRIVATE: u32 = 0o700;
+/// How often a directory is made that somebody else takes away.
+const ATTEMPTS: usize = 100;
+
+/// A directory that is open.
+#[derive(Debug)]
+pub(crate) struct OpenDir {
+    descriptor: OwnedFd,
+    /// Where it was when it was opened, for messages.
+    path: PathBuf,
+}
+
+impl AsFd for OpenDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl OpenDir {
+    /// Opens a directory that may be a link, and have links above it: one that the embedder has chosen.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn follow(path: &Path) -> io::Result<Self> {
+        // A relative path may have nothing above its last part.
+        let shown = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
+        Ok(Self {
+            descriptor: rustix::fs::openat(CWD, shown, flags, Mode::empty())?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Opens the directory at a path, which must not be a link itself; `None` if there is none: nothing,
+    /// or something else. If its owner may not list and change it, it is made so that he may.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn find(path: &Path) -> io::Result<Option<Self>> {
+        Self::found(removal::open_usable(CWD, path), path.to_owned())
+    }
+
+    /// Opens a directory that is in this one, if there is one, as it is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn find_in(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
+        let name = name.as_ref();
+        let opened = rustix::fs::openat(self, name, DIRECTORY, Mode::empty());
+        Self::found(opened, self.path.join(name))
+    }
+
+    /// As [`find_in`](Self::find_in). If its owner may not list and change the directory, it is made so
+    /// that he may.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn find_usable(&self, name: &str) -> io::Result<Option<Self>> {
+        Self::found(removal::open_usable(self, name), self.path.join(name))
+    }
+
+    /// Opens a directory in this one that is ours, if there is one. A link that is there, or a pipe, a
+    /// socket or a device, is removed. Otherwise as [`find_usable`](Self::find_usable).
+    ///
+    /// # Errors
+    /// What the system says; [`ErrorKind::NotADirectory`] if there is a file.
+    pub(crate) fn find_own(&self, name: &str) -> io::Result<Option<Self>> {
+        if let Some(found) = self.find_usable(name)? {
+            return Ok(Some(found));
+        }
+        match self.kind(name)? {
+            None | Some(FileType::Directory) => Ok(None),
+            Some(FileType::RegularFile) => Err(ErrorKind::NotADirectory.into()),
+            Some(kind) => {
+                log::warn!(
+                    "removing {}: {kind:?} in the place of a directory",
+                    self.at(name).display()
+                );
+                removal::unlink(self, name)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// As [`find_own`](Self::find_own); makes the directory if there is none.
+    ///
+    /// # Errors
+    /// Those of [`find_own`](Self::find_own).
+    pub(crate) fn own(&self, name: &str, mode: u32) -> io::Result<Self> {
+        for _ in 0..ATTEMPTS {
+            if let Some(found) = self.find_own(name)? {
+                return Ok(found);
+            }
+            match self.make_in(name, mode) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    /// Opens a directory that is somewhere below this one, through no link.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn below(&self, path: &Path) -> Result<Self, Errno> {
+        let mut here = rustix::fs::openat(self, c".", DIRECTORY, Mode::empty())?;
+        for part in path.components() {
+            let Component::Normal(name) = part else {
+                return Err(Errno::INVAL);
+            };
+            here = rustix::fs::openat(&here, name, DIRECTORY, Mode::empty())?;
+        }
+        Ok(Self {
+            descriptor: here,
+            path: self.path.join(path),
+        })
+    }
+
+    /// Makes a directory in this one, where nothing may be. The umask applies.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn make_in(&self, name: impl Arg, mode: u32) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(self, name, Mode::from_raw_mode(mode))?)
+    }
+
+    /// Makes a file in this directory, where nothing may be, for writing and reading. The umask applies.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn make_file(&self, name: impl Arg, mode: u32) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self, name, flags, Mode::from_raw_mode(mode))?;
+        Ok(file.into())
+    }
+
+    /// Opens a file in this directory for reading; `None` if there is none: nothing, or something else.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn open_file(&self, name: impl Arg) -> io::Result<Option<(File, Metadata)>> {
+        let file = match rustix::fs::openat(self, name, FILE, Mode::empty()) {
+            Ok(file) => File::from(file),
+            // Links, sockets, and devices without a driver.
+            Err(Errno::NOENT | Errno::LOOP | Errno::MLINK | Errno::NXIO | Errno::NODEV) => {
+                return Ok(None);
+            }
+            // What some systems say of sockets.
+            Err(Errno::OPNOTSUPP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let metadata = file.metadata()?;
+        Ok(metadata.is_file().then_some((file, metadata)))
+    }
+
+    /// What there is under this name, a link being one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn kind(&self, name: impl Arg) -> io::Result<Option<FileType>> {
+        match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether there is this file or directory under that name.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn has(&self, name: impl Arg, open: impl AsFd) -> io::Result<bool> {
+        let open = rustix::fs::fstat(open)?;
+        match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (open.st_dev, open.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives something in this directory another name, there or in another directory, at once.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn rename(&self, name: impl Arg, to: &Self, new: impl Arg) -> io::Result<()> {
+        Ok(rustix::fs::renameat(self, name, to, new)?)
+    }
+
+    /// Removes what is under this name, a directory with all that is in it; that nothing is there is fine.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
+        removal::remove(self, name.as_ref())
+    }
+
+    /// Makes what was done in this directory survive a power failure.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self)?)
+    }
+
+    /// Gives its entries, in no order. What is added or taken away meanwhile may or may not be among them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn list(&self) -> io::Result<Dir> {
+        Ok(Dir::read_from(self)?)
+    }
+
+    /// Where something in it is, for messages.
+    pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An error about something in it, for `map_err`.
+    pub(super) fn failed<'a, E: Into<io::Error>>(
+        &'a self,
+        action: &'static str,
+        name: impl AsRef<Path> + 'a,
+    ) -> impl FnOnce(E) -> PackageError + 'a {
+        move |source| PackageError::Io {
+            action,
+            path: self.path.join(name),
+            source: source.into(),
+        }
+    }
+
+    fn found(opened: Result<OwnedFd, Errno>, path: PathBuf) -> io::Result<Option<Self>> {
+        match opened {
+            Ok(descriptor) => Ok(Some(Self { descriptor, path })),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Makes a directory, with those above it, and opens it. It must not be a link itself. The umask applies.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn open_made(path: &Path, mode: u32) -> io::Result<OpenDir> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)?;
+    OpenDir::find(path)?.ok_or_else(|| ErrorKind::NotADirectory.into())
+}
+
+/// Changes the permissions of a file, or of a directory, and of nothing else, through no link.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn change_mode(
+    above: impl AsFd,
+    name: impl Arg + Copy,
+    kind: FileType,
+    change: impl Fn(Mode) -> Mode,
+) -> Result<(), Errno> {
+    // What is to be done. Whoever changes it meanwhile is found out below.
+    let wanted = |raw: rustix::fs::RawMode| {
+        let mode = Mode::from_raw_mode(raw);
+        let new = change(mode);
+        (FileType::from_raw_mode(raw) == kind && new != mode).then_some(new)
+    };
+    let stat = rustix::fs::statat(above.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if wanted(stat.st_mode).is_none() {
+        return Ok(());
+    }
+    let flags = if kind == FileType::Directory {
+        DIRECTORY
+    } else {
+        FILE
+    };
+    match rustix::fs::openat(above.as_fd(), name, flags, Mode::empty()) {
+        Ok(open) => match wanted(rustix::fs::fstat(&open)?.st_mode) {
+            Some(new) => rustix::fs::fchmod(open, new),
+            None => Ok(()),
+        },
+        Err(Errno::ACCESS) => change_unreadable(above.as_fd(), name, wanted),
+        Err(error) => Err(error),
+    }
+}
+
+/// The owner may change what he may not open.
+#[cfg(target_os = "linux")]
+fn change_unreadable(
+    above: BorrowedFd<'_>,
+    name: impl Arg,
+    wanted: impl Fn(rustix::fs::RawMode) -> Option<Mode>,
+) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd as _;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = rustix::fs::openat(above, name, flags, Mode::empty())?;
+    match wanted(rustix::fs::fstat(&open)?.st_mode) {
+        // The system changes no mode through such a descriptor but in this way.
+        Some(new) => rustix::fs::chmod(format!("/proc/self/fd/{}", open.as_raw_fd()), new),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn change_unreadable(
+    above: BorrowedFd<'_>,
+    name: impl Arg + Copy,
+    wanted: impl Fn(rustix::fs::RawMode) -> Option<Mode>,
+) -> Result<(), Errno> {
+    let stat = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match wanted(stat.st_mode) {
+        Some(new) => rustix::fs::chmodat(above, name, new, AtFlags::SYMLINK_NOFOLLOW),
+        None => Ok(()),
+    }
+}

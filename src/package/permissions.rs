@@ -1,0 +1,101 @@
+//! Who may write to the files of a release, and execute its command.
+
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use super::archive::poll;
+use super::listing::Listing;
+use super::open_dir::{OpenDir, change_mode};
+use crate::error::PackageError;
+
+/// All that a file of a package, or a copy of one of the plugin's own, may have: others never write to
+/// what a plugin runs from, and nobody becomes another one by executing it.
+pub(super) const MOST: u32 = 0o755;
+const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
+/// How many files are looked at between two looks at whether to stop.
+const POLL_FILES: usize = 1_000;
+
+/// The mode with the right to execute for all who may read.
+pub(super) const fn executable(mode: u32) -> u32 {
+    mode | (mode & 0o444) >> 2
+}
+
+/// Takes the permission to write from others: of the files that the listing names, and of the folders
+/// above them. Makes the command executable. What the plugin has put there instead, and links, stay as
+/// they are. What cannot be changed is logged: the disk may be read-only.
+///
+/// # Errors
+/// [`PackageError::Cancelled`], asked for each 1,000 files.
+pub(super) fn restrict(
+    above: &[&OpenDir],
+    release: &OpenDir,
+    listing: &Listing,
+    command: Option<&str>,
+    cancel: &dyn Fn() -> bool,
+) -> Result<(), PackageError> {
+    let mut problem = None;
+    let mut note = |path: &Path, result: Result<(), Errno>| match result {
+        Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK) => {}
+        Err(error) => drop(problem.get_or_insert_with(|| (path.to_owned(), error))),
+    };
+    for folder in above.iter().copied().chain([release]) {
+        note(folder.path(), restrict_folder(folder));
+    }
+    let mut parent: Option<(&str, Option<OpenDir>)> = None;
+    let files = listing.files().iter().map(|file| &*file.path);
+    for (number, path) in files.chain(command).enumerate() {
+        if number % POLL_FILES == POLL_FILES - 1 {
+            poll(cancel)?;
+        }
+        let is_command = command == Some(path);
+        let change = |mode: Mode| {
+            let restricted = mode.difference(OTHERS_WRITE);
+            if is_command {
+                restricted | Mode::from_raw_mode(executable(restricted.as_raw_mode()))
+            } else {
+                restricted
+            }
+        };
+        let change =
+            |folder: &OpenDir, name| change_mode(folder, name, FileType::RegularFile, change);
+        let Some((folder, name)) = path.rsplit_once('/') else {
+            note(Path::new(path), change(release, path));
+            continue;
+        };
+        if parent.as_ref().is_none_or(|(last, _)| *last != folder) {
+            let opened = open_restricted(release, folder);
+            note(
+                Path::new(folder),
+                opened.as_ref().map(drop).map_err(|error| *error),
+            );
+            parent = Some((folder, opened.ok()));
+        }
+        if let Some((_, Some(folder))) = &parent {
+            note(Path::new(path), change(folder, name));
+        }
+    }
+    if let Some((path, error)) = problem {
+        let path = release.at(path);
+        log::warn!("cannot set the permissions of {}: {error}", path.display());
+    }
+    Ok(())
+}
+
+/// Opens a folder below another one, through no link. Others may not write to it, and to none on the way.
+fn open_restricted(release: &OpenDir, path: &str) -> Result<OpenDir, Errno> {
+    let mut here = None;
+    for part in path.split('/') {
+        let next = here.as_ref().unwrap_or(release).below(Path::new(part))?;
+        restrict_folder(&next)?;
+        here = Some(next);
+    }
+    here.ok_or(Errno::INVAL)
+}
+
+fn restrict_folder(folder: &OpenDir) -> Result<(), Errno> {
+    change_mode(folder, c".", FileType::Directory, |mode| {
+        mode.difference(OTHERS_WRITE)
+    })
+}

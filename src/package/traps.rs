@@ -1,0 +1,494 @@
+//! What a plugin may put in the place of what is ours below its installation's directory: pipes, links,
+//! sockets, devices, directories and huge files. Nothing waits for them, nothing outside is touched, and
+//! they go with the rest.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::testing::{Builder, Folder, Item, REGULAR};
+use super::*;
+use crate::error::PackageError;
+
+const NEVER: &dyn Fn() -> bool = &|| false;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What can be in the place of a file.
+const KINDS: [&str; 9] = [
+    "nothing",
+    "pipe",
+    "link",
+    "dangling link",
+    "link to a pipe",
+    "socket",
+    "device",
+    "directory",
+    "huge file",
+];
+
+fn archive(version: &str) -> Archive {
+    Builder::plugin([
+        Item::stored("bin/main", version.as_bytes()),
+        Item::stored("lib/data", b"data"),
+    ])
+    .archive()
+}
+
+fn unpacked(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
+    unpack(
+        archive,
+        root,
+        "./bin/main",
+        &PackageLimits::default(),
+        NEVER,
+    )
+}
+
+/// What the work gives, which must come in time.
+#[track_caller]
+fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = channel();
+    let thread = std::thread::spawn(move || drop(sender.send(work())));
+    let done = receiver
+        .recv_timeout(PATIENCE)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    thread.join().unwrap();
+    done
+}
+
+fn make_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Puts this in the place of a file; `false` where it cannot be made here.
+fn replace(path: &Path, kind: &str, outside: &Path) -> bool {
+    fs::remove_file(path).unwrap();
+    match kind {
+        "nothing" => {}
+        "pipe" => make_pipe(path),
+        // To what would do.
+        "link" => symlink(outside.join("whole"), path).unwrap(),
+        "dangling link" => symlink(outside.join("nowhere"), path).unwrap(),
+        "link to a pipe" => {
+            let pipe = path.with_file_name("a-pipe");
+            if fs::symlink_metadata(&pipe).is_err() {
+                make_pipe(&pipe);
+            }
+            symlink(pipe, path).unwrap();
+        }
+        "socket" => {
+            // Its path there may be too long for one.
+            let folder = Folder::new();
+            let socket = folder.path().join("socket");
+            drop(UnixListener::bind(&socket).unwrap());
+            fs::rename(socket, path).unwrap();
+        }
+        "device" => {
+            let made = Command::new("mknod")
+                .arg(path)
+                .args(["c", "1", "5"])
+                .output();
+            return made.unwrap().status.success();
+        }
+        "directory" => {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("file"), "x").unwrap();
+        }
+        "huge file" => {
+            let file = File::create(path).unwrap();
+            file.set_len(1 << 40).unwrap();
+        }
+        other => panic!("{other}"),
+    }
+    true
+}
+
+/// Everything below a directory, with what a change of it would show in.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(next) = waiting.pop() {
+        let seen = fs::symlink_metadata(&next).unwrap();
+        let changed = (seen.mode(), seen.len(), seen.ctime(), seen.ctime_nsec());
+        if seen.is_dir() {
+            let entries = fs::read_dir(&next).unwrap();
+            waiting.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        found.insert(next, changed);
+    }
+    found
+}
+
+/// A directory elsewhere that has what the host would use or remove, were it the installation's.
+fn elsewhere(sha256: &str) -> Folder {
+    let outside = Folder::new();
+    for folder in [
+        "x",
+        "in",
+        &format!("{sha256}/in"),
+        "staging/x",
+        "releases/x",
+    ] {
+        fs::create_dir_all(outside.path().join(folder)).unwrap();
+    }
+    for file in ["x/file", "x.lock", "x.part", "file", "data"] {
+        fs::write(outside.path().join(file), "kept").unwrap();
+    }
+    for folder in ["x", ""] {
+        let mode = fs::Permissions::from_mode(0o550);
+        fs::set_permissions(outside.path().join(folder), mode).unwrap();
+    }
+    outside
+}
+
+#[test]
+fn what_is_no_file_is_no_listing() {
+    for kind in KINDS {
+        let outside = Folder::new();
+        let root = Folder::new();
+        let archive = archive("one");
+        let release = unpacked(root.path(), &archive).unwrap();
+        let marker = release.join(".complete");
+        fs::copy(&marker, outside.path().join("whole")).unwrap();
+        if !replace(&marker, kind, outside.path()) {
+            continue;
+        }
+        let listing = in_time(kind, {
+            let release = release.clone();
+            move || Listing::read(&release)
+        });
+        assert_eq!(listing.unwrap(), None, "{kind}");
+        let own = in_time(kind, {
+            let release = release.clone();
+            move || own_files(&release)
+        });
+        assert!(own.unwrap().files >= 3, "{kind}");
+        let sha256 = archive.sha256().to_owned();
+        let path = root.path().to_owned();
+        let found = in_time(kind, move || {
+            find_release(&path, &sha256, "./bin/main", NEVER)
+        });
+        assert_eq!(found.unwrap(), None, "{kind}");
+        // It is unpacked afresh, and the odd thing goes.
+        let path = root.path().to_owned();
+        let again = in_time(kind, move || unpacked(&path, &archive));
+        assert_eq!(again.unwrap(), release, "{kind}");
+        assert!(Listing::read(&release).unwrap().is_some(), "{kind}");
+        assert!(fs::symlink_metadata(&marker).unwrap().is_file(), "{kind}");
+        assert_eq!(
+            fs::read_dir(root.path().join("staging")).unwrap().count(),
+            0
+        );
+        assert!(outside.path().join("whole").is_file(), "{kind}");
+    }
+}
+
+#[test]
+fn installations_with_odd_listings_go() {
+    for kind in KINDS {
+        let outside = Folder::new();
+        let root = Folder::new();
+        let archive = archive("one");
+        let release = unpacked(root.path(), &archive).unwrap();
+        fs::write(outside.path().join("whole"), "x").unwrap();
+        if !replace(&release.join(".complete"), kind, outside.path()) {
+            continue;
+        }
+        let path = root.path().to_owned();
+        in_time(kind, move || remove_installation(&path, false)).unwrap();
+        assert!(!root.path().exists(), "{kind}");
+        assert!(outside.path().join("whole").is_file(), "{kind}");
+    }
+}
+
+#[test]
+fn odd_things_in_staging_go() {
+    for kind in KINDS {
+        let outside = Folder::new();
+        fs::write(outside.path().join("whole"), "x").unwrap();
+        let root = Folder::new();
+        let archive = archive("one");
+        unpacked(root.path(), &archive).unwrap();
+        let staging = root.path().join("staging");
+        fs::create_dir_all(staging.join("odd/below")).unwrap();
+        let mut made = true;
+        for name in ["odd.lock", "lone.lock", "stray"] {
+            let path = staging.join(name);
+            fs::write(&path, "").unwrap();
+            made &= replace(&path, kind, outside.path());
+        }
+        if !made {
+            continue;
+        }
+        let path = root.path().to_owned();
+        let found = in_time(kind, move || unpacked(&path, &archive));
+        found.unwrap();
+        let left = tree(&staging);
+        assert_eq!(left.len(), 1, "{kind}: {left:?}");
+        assert!(outside.path().join("whole").is_file(), "{kind}");
+    }
+}
+
+type Operation = (&'static str, fn(&Path));
+
+/// Everything that is done with an installation.
+fn operations() -> Vec<Operation> {
+    vec![
+        ("find", |root| {
+            let found = find_release(root, archive("one").sha256(), "./bin/main", NEVER);
+            let _ = found.unwrap();
+        }),
+        ("unpack", |root| {
+            let release = unpacked(root, &archive("one")).unwrap();
+            assert_eq!(fs::read(release.join("bin/main")).unwrap(), b"one");
+        }),
+        ("unpack another", |root| {
+            let release = unpacked(root, &archive("two")).unwrap();
+            assert_eq!(fs::read(release.join("bin/main")).unwrap(), b"two");
+        }),
+        ("unpack afresh", |root| {
+            let limits = PackageLimits::default();
+            let archive = archive("one");
+            let release = unpack_afresh(&archive, root, "./bin/main", &limits, NEVER).unwrap();
+            assert_eq!(fs::read(release.join("bin/main")).unwrap(), b"one");
+        }),
+        ("update", |root| {
+            let to = unpacked(root, &archive("two")).unwrap();
+            let from = release_folder(root, archive("one").sha256());
+            carry_over(&from, &to, &CarryOverLimits::default(), NEVER).unwrap();
+            own_files(&from).unwrap();
+            keep_releases(root, &[archive("two").sha256()]).unwrap();
+        }),
+        ("keep", |root| {
+            keep_releases(root, &[archive("one").sha256()]).unwrap();
+        }),
+        ("remove release", |root| {
+            remove_release(root, archive("one").sha256()).unwrap();
+        }),
+        ("data", |root| {
+            let data = data_folder(root).unwrap();
+            assert!(fs::symlink_metadata(data).unwrap().is_dir());
+        }),
+        ("remove, keeping data", |root| {
+            remove_installation(root, true).unwrap();
+        }),
+        ("remove", |root| {
+            remove_installation(root, false).unwrap();
+            assert!(fs::symlink_metadata(root).is_err());
+        }),
+    ]
+}
+
+#[test]
+fn links_in_the_place_of_our_directories_are_never_followed() {
+    let sha256 = archive("one").sha256().to_owned();
+    let release = format!("releases/{sha256}");
+    let places = [
+        "staging", "releases", "data", "logs", "removed", &release, "own",
+    ];
+    for (operation, work) in operations() {
+        for place in places {
+            let what = format!("{operation} with a link at {place}");
+            let root = Folder::new();
+            unpacked(root.path(), &archive("one")).unwrap();
+            let outside = elsewhere(&sha256);
+            let before = tree(outside.path());
+            let link = root.path().join(place);
+            let _ = fs::remove_dir_all(&link);
+            symlink(outside.path(), &link).unwrap();
+            let path = root.path().to_owned();
+            in_time(&what, move || work(&path));
+            assert_eq!(tree(outside.path()), before, "{what}");
+        }
+    }
+}
+
+#[test]
+fn odd_things_in_the_place_of_our_directories_hold_nobody_up() {
+    for (operation, work) in operations() {
+        for place in ["staging", "releases", "data", "logs", "removed"] {
+            for kind in ["pipe", "socket"] {
+                let what = format!("{operation} with a {kind} at {place}");
+                let root = Folder::new();
+                unpacked(root.path(), &archive("one")).unwrap();
+                let path = root.path().join(place);
+                let _ = fs::remove_dir_all(&path);
+                fs::write(&path, "").unwrap();
+                replace(&path, kind, root.path());
+                let path = root.path().to_owned();
+                in_time(&what, move || work(&path));
+            }
+        }
+    }
+}
+
+/// Unpacks while the plugin changes something at each moment in turn; gives how many moments there were.
+fn while_changing(change: &dyn Fn(&Path, &Path)) -> usize {
+    for moment in 0.. {
+        let root = Folder::new();
+        let archive = archive("two");
+        unpacked(root.path(), &self::archive("one")).unwrap();
+        let outside = elsewhere(archive.sha256());
+        for folder in ["bin", "lib"] {
+            fs::create_dir(outside.path().join(folder)).unwrap();
+        }
+        let before = tree(outside.path());
+        let asked = Cell::new(0);
+        let limits = PackageLimits::default();
+        let result = unpack(&archive, root.path(), "./bin/main", &limits, &|| {
+            asked.set(asked.get() + 1);
+            if asked.get() == moment + 1 {
+                change(root.path(), outside.path());
+            }
+            false
+        });
+        assert_eq!(
+            tree(outside.path()),
+            before,
+            "at moment {moment}: {result:?}"
+        );
+        if asked.get() <= moment {
+            return moment;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_plugin_that_runs_leads_unpacking_nowhere_else() {
+    let swap = |path: PathBuf, outside: &Path| {
+        if fs::symlink_metadata(&path).is_ok() {
+            fs::rename(&path, path.with_extension("moved")).unwrap();
+            symlink(outside, path).unwrap();
+        }
+    };
+    for name in ["staging", "releases"] {
+        let moments = while_changing(&|root, outside| swap(root.join(name), outside));
+        assert!(moments > 5, "{moments}");
+    }
+    for name in ["", "bin", "lib"] {
+        while_changing(&|root, outside| {
+            let staged = fs::read_dir(root.join("staging")).unwrap();
+            let mut staged = staged.map(|entry| entry.unwrap().path());
+            let staged = staged.find(|path| path.is_dir()).unwrap();
+            let path = if name.is_empty() {
+                staged
+            } else {
+                staged.join(name)
+            };
+            swap(path, outside);
+        });
+    }
+}
+
+#[test]
+fn an_unpacked_file_is_nobody_elses_to_write() {
+    let modes = [
+        ("everybody", 0o777, 0o755),
+        ("shared", 0o666, 0o644),
+        ("group", 0o664, 0o644),
+        ("setuid", 0o4777, 0o755),
+        ("sticky", 0o1666, 0o644),
+        ("private", 0o600, 0o600),
+        ("odd", 0o022, 0o644),
+    ];
+    let items =
+        modes.map(|(name, mode, _)| Item::stored(&format!("in/{name}"), b"x").unix(REGULAR | mode));
+    let folder = Item::folder("in/").unix(0o040_777);
+    let archive = Builder::plugin([folder].into_iter().chain(items)).archive();
+    let root = Folder::new();
+    let release = unpacked(root.path(), &archive).unwrap();
+    let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
+    for (name, _, expected) in modes {
+        assert_eq!(mode(&release.join("in").join(name)), expected, "{name}");
+    }
+    for folder in ["in", ""] {
+        assert_eq!(mode(&release.join(folder)), 0o755, "{folder}");
+    }
+}
+
+#[test]
+fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
+    let root = Folder::new();
+    let outside = Folder::new();
+    let archive = Builder::plugin([
+        Item::stored("bin/main", b"x"),
+        Item::stored("lib/deep/data", b"x"),
+        Item::stored("gone/data", b"x"),
+        Item::stored("link", b"x"),
+    ])
+    .archive();
+    let release = unpacked(root.path(), &archive).unwrap();
+    let set =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
+    fs::write(outside.path().join("data"), "x").unwrap();
+    fs::write(release.join("lib/own"), "x").unwrap();
+    fs::create_dir(release.join("own")).unwrap();
+    fs::remove_dir_all(release.join("gone")).unwrap();
+    symlink(outside.path(), release.join("gone")).unwrap();
+    fs::remove_file(release.join("link")).unwrap();
+    symlink(outside.path().join("data"), release.join("link")).unwrap();
+    for path in [
+        "bin/main",
+        "bin",
+        "lib/deep/data",
+        "lib/deep",
+        "lib",
+        "",
+        "lib/own",
+        "own",
+    ] {
+        set(&release.join(path), 0o777);
+    }
+    set(&release.join("lib/deep/data"), 0o666);
+    set(outside.path(), 0o777);
+    set(&outside.path().join("data"), 0o666);
+    let found = find_release(root.path(), archive.sha256(), "./bin/main", NEVER);
+    assert_eq!(found.unwrap().as_deref(), Some(&*release));
+    for (path, expected) in [
+        ("bin/main", 0o755),
+        ("bin", 0o755),
+        ("lib/deep/data", 0o644),
+        ("lib/deep", 0o755),
+        ("lib", 0o755),
+        ("", 0o755),
+        // The plugin's own are its own business.
+        ("lib/own", 0o777),
+        ("own", 0o777),
+    ] {
+        assert_eq!(mode(&release.join(path)), expected, "{path}");
+    }
+    assert_eq!(mode(outside.path()), 0o777);
+    assert_eq!(mode(&outside.path().join("data")), 0o666);
+}
+
+#[test]
+fn copies_at_an_update_lose_what_others_may_write() {
+    let root = Folder::new();
+    let old = unpacked(root.path(), &archive("one")).unwrap();
+    let new = unpacked(root.path(), &archive("two")).unwrap();
+    let modes = [
+        ("a", 0o666, 0o644),
+        ("b", 0o6777, 0o755),
+        ("c", 0o620, 0o600),
+    ];
+    fs::create_dir(old.join("in")).unwrap();
+    for (name, mode, _) in modes {
+        fs::write(old.join("in").join(name), "x").unwrap();
+        fs::set_permissions(old.join("in").join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(old.join("in"), fs::Permissions::from_mode(0o3777)).unwrap();
+    carry_over(&old, &new, &CarryOverLimits::default(), NEVER).unwrap();
+    let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
+    for (name, _, expected) in modes {
+        assert_eq!(mode(&new.join("in").join(name)), expected, "{name}");
+    }
+    assert_eq!(mode(&new.join("in")), 0o755);
+}
