@@ -1,18 +1,19 @@
 //! The files in which archives are. Which there are to be is the database's business.
 
-use std::fs::{self, File};
+use std::fs::Permissions;
 use std::io::{ErrorKind, Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::failure::{reading, system};
-use super::folder::{Folder, new_file, remove, sync};
+use super::folder::{Folder, PRIVATE_FILE};
 use crate::error::{Result, StoreError};
 use crate::id::Xid;
-use crate::package::ArchiveContent;
+use crate::package::{ArchiveContent, OpenDir};
 
 /// How much of an archive is in memory at once.
 const CHUNK: usize = 64 * 1024;
@@ -22,7 +23,8 @@ const UNFINISHED: &str = "tmp";
 /// A new file that has not got its name yet. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Unfinished {
-    path: PathBuf,
+    archives: OpenDir,
+    name: String,
     placed: bool,
 }
 
@@ -38,16 +40,21 @@ impl Unfinished {
         sha256: &str,
         content: &mut dyn Read,
     ) -> Result<(Self, u64)> {
-        let path = folder
-            .archives()
-            .join(Xid::generate().to_string())
-            .with_extension(UNFINISHED);
-        let mut file = new_file(&path).map_err(system("make", &path))?;
+        let opened = folder.open_archives();
+        let archives = opened.map_err(system("open", &folder.archives()))?;
+        let name = format!("{}.{UNFINISHED}", Xid::generate());
+        let path = &archives.at(&name);
+        let mut file = archives
+            .make_file(&*name, PRIVATE_FILE)
+            .map_err(system("make", path))?;
         let unfinished = Self {
-            path,
+            archives,
+            name,
             placed: false,
         };
-        let path = &unfinished.path;
+        // The umask may have taken away what we need ourselves.
+        file.set_permissions(Permissions::from_mode(PRIVATE_FILE))
+            .map_err(system("make", path))?;
         let mut digest = Sha256::new();
         let mut size = 0;
         let mut buffer = vec![0; CHUNK];
@@ -75,23 +82,31 @@ impl Unfinished {
         Ok((unfinished, size))
     }
 
-    /// Gives it its name, in place of a file that has it. That is on the disk then, too.
+    /// Gives it its name, in place of whatever has it. That is on the disk then, too.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`Error::Io`](crate::Error::Io).
-    pub(super) fn place(mut self, folder: &Folder, sha256: &str) -> Result<()> {
-        let path = path(folder, sha256);
-        fs::rename(&self.path, &path).map_err(system("write", &path))?;
+    pub(super) fn place(mut self, sha256: &str) -> Result<()> {
+        let archives = &self.archives;
+        let (name, path) = (name(sha256), &archives.at(name(sha256)));
+        let rename = || archives.rename(&*self.name, archives, &*name);
+        match rename() {
+            // Nothing of ours.
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                archives.remove(&name).and_then(|()| rename())
+            }
+            other => other,
+        }
+        .map_err(system("write", path))?;
         self.placed = true;
-        let archives = folder.archives();
-        sync(&archives).map_err(system("write", &archives))
+        archives.sync().map_err(system("write", archives.path()))
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.placed {
-            remove_or_tell(&self.path);
+            remove_or_tell(&self.archives, &self.name);
         }
     }
 }
@@ -99,33 +114,42 @@ impl Drop for Unfinished {
 /// The archive with this digest, which must be as long.
 ///
 /// # Errors
-/// [`StoreError::Archive`]: there is none, or it is of another size.
+/// [`StoreError::Archive`]: there is none, or it is of another size, or something else is in its place.
 /// [`Error::Io`](crate::Error::Io): it cannot be opened.
 pub(super) fn open(folder: &Folder, sha256: &str, size: u64) -> Result<ArchiveContent> {
-    let path = path(folder, sha256);
-    let file = match File::open(&path) {
-        Ok(file) => file,
+    let name = name(sha256);
+    let path = &folder.archives().join(&name);
+    let archives = match folder.open_archives() {
+        Ok(archives) => archives,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(archive_error(sha256, "missing"));
         }
-        Err(error) => return Err(reading("open", &path)(error)),
+        Err(error) => return Err(reading("open", &folder.archives())(error)),
     };
-    let found = file.metadata().map_err(reading("read", &path))?;
-    if !found.is_file() || found.len() != size {
-        return Err(archive_error(sha256, "damaged"));
+    match archives.open_file(&*name).map_err(reading("open", path))? {
+        Some((file, found)) if found.len() == size => Ok(ArchiveContent::File(Arc::new(file))),
+        None if archives
+            .kind(&*name)
+            .map_err(reading("open", path))?
+            .is_none() =>
+        {
+            Err(archive_error(sha256, "missing"))
+        }
+        _ => Err(archive_error(sha256, "damaged")),
     }
-    Ok(ArchiveContent::File(Arc::new(file)))
 }
 
 /// Whether there is a file of this size for the archive.
 pub(super) fn is_there(folder: &Folder, sha256: &str, size: u64) -> bool {
-    fs::metadata(path(folder, sha256)).is_ok_and(|file| file.is_file() && file.len() == size)
+    open(folder, sha256, size).is_ok()
 }
 
 /// Whether the file of the archive can be read and has its digest.
 pub(super) fn is_whole(folder: &Folder, sha256: &str) -> bool {
     let read = || -> std::io::Result<bool> {
-        let mut file = File::open(path(folder, sha256))?;
+        let Some((mut file, _)) = folder.open_archives()?.open_file(&*name(sha256))? else {
+            return Ok(false);
+        };
         let mut digest = Sha256::new();
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -143,22 +167,34 @@ pub(super) fn is_whole(folder: &Folder, sha256: &str) -> bool {
 /// Removes the file of an archive. Where that cannot be done it is told, and done when the store is
 /// opened next.
 pub(super) fn remove_file(folder: &Folder, sha256: &str) {
-    remove_or_tell(&path(folder, sha256));
+    match folder.open_archives() {
+        Ok(archives) => remove_or_tell(&archives, &name(sha256)),
+        Err(error) => tell(&folder.archives().join(name(sha256)), &error),
+    }
 }
 
 /// Removes what crashes have left: unfinished files, and archives that are not `known`.
 pub(super) fn sweep(folder: &Folder, known: impl Fn(&str) -> bool) {
-    for (path, name) in files(folder) {
-        if name.is_none_or(|sha256| !known(&sha256)) {
-            log::info!("removing {}, which a crash has left", path.display());
-            remove_or_tell(&path);
+    let swept = each(folder, &mut |archives, name, sha256| {
+        if sha256.is_none_or(|sha256| !known(sha256)) {
+            log::info!(
+                "removing {}, which a crash has left",
+                archives.at(name).display()
+            );
+            remove_or_tell(archives, name);
         }
+    });
+    if let Err(error) = swept {
+        tell(&folder.archives(), &error);
     }
 }
 
 /// Whether there is an archive.
 pub(super) fn are_there(folder: &Folder) -> bool {
-    files(folder).iter().any(|(_, name)| name.is_some())
+    let mut found = false;
+    // What cannot be listed is nothing that could be lost.
+    let _ = each(folder, &mut |_, _, sha256| found |= sha256.is_some());
+    found
 }
 
 /// An error about this archive.
@@ -170,29 +206,29 @@ pub(super) fn archive_error(sha256: &str, problem: &'static str) -> crate::Error
     .into()
 }
 
-fn path(folder: &Folder, sha256: &str) -> PathBuf {
-    folder.archives().join(format!("{sha256}.{FINISHED}"))
+fn name(sha256: &str) -> String {
+    format!("{sha256}.{FINISHED}")
 }
 
-/// The files of ours, and for those that are finished the digest that they are named after. What has
-/// another kind of name is somebody else's.
-fn files(folder: &Folder) -> Vec<(PathBuf, Option<String>)> {
-    let entries = fs::read_dir(folder.archives());
-    let paths = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    paths
-        .filter_map(|path| {
-            let stem = path.file_stem()?.to_str()?.to_owned();
-            match path.extension()?.to_str()? {
-                FINISHED if is_digest(&stem) => Some((path, Some(stem))),
-                UNFINISHED if stem.parse::<Xid>().is_ok() => Some((path, None)),
-                _ => None,
+/// Calls for each file of ours with its name, and with the digest that it is named after if it is
+/// finished. What has another kind of name is somebody else's.
+fn each(
+    folder: &Folder,
+    call: &mut dyn FnMut(&OpenDir, &str, Option<&str>),
+) -> std::io::Result<()> {
+    let archives = folder.open_archives()?;
+    for entry in archives.list()? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().ok();
+        match name.and_then(|name| Some((name, name.rsplit_once('.')?))) {
+            Some((name, (stem, FINISHED))) if is_digest(stem) => call(&archives, name, Some(stem)),
+            Some((name, (stem, UNFINISHED))) if stem.parse::<Xid>().is_ok() => {
+                call(&archives, name, None);
             }
-        })
-        .collect()
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether it is a SHA-256, so that it can be part of a path.
@@ -200,8 +236,12 @@ pub(super) fn is_digest(text: &str) -> bool {
     text.len() == 64 && HEXLOWER.decode(text.as_bytes()).is_ok()
 }
 
-fn remove_or_tell(path: &Path) {
-    if let Err(error) = remove(path) {
-        log::warn!("cannot remove {}: {error}", path.display());
+fn remove_or_tell(archives: &OpenDir, name: &str) {
+    if let Err(error) = archives.remove(name) {
+        tell(&archives.at(name), &error);
     }
+}
+
+fn tell(path: &Path, error: &std::io::Error) {
+    log::warn!("cannot remove {}: {error}", path.display());
 }

@@ -6,8 +6,11 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::failure::{reading, system};
 use crate::error::Result;
+use crate::package::OpenDir;
 
 const DATABASE: &str = "plugins.sqlite";
 const UNFINISHED: &str = "plugins.sqlite.new";
@@ -17,7 +20,7 @@ const LOCK: &str = "owner.lock";
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 const PRIVATE_FOLDER: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
+pub(super) const PRIVATE_FILE: u32 = 0o600;
 /// All of a mode that says who may do what.
 const PERMISSIONS: u32 = 0o777;
 /// Of a folder that belongs to everybody, such as `/tmp`.
@@ -49,8 +52,44 @@ impl Folder {
         make_private(path).map_err(system("make the folder", path))?;
         let folder = Self::open(path)?;
         let archives = folder.archives();
-        make_private(&archives).map_err(system("make the folder", &archives))?;
+        folder
+            .make_archives()
+            .map_err(system("make the folder", &archives))?;
         Ok(folder)
+    }
+
+    /// The folder of the archives, which must not be a link: what is removed there is removed for good.
+    ///
+    /// # Errors
+    /// What the system says; [`ErrorKind::NotADirectory`] if something else is in its place.
+    pub(super) fn open_archives(&self) -> io::Result<OpenDir> {
+        let folder = OpenDir::follow(&self.path)?;
+        match folder.find_in(ARCHIVES)? {
+            Some(archives) => Ok(archives),
+            None if folder.kind(ARCHIVES)?.is_none() => Err(ErrorKind::NotFound.into()),
+            None => Err(ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn make_archives(&self) -> io::Result<()> {
+        let folder = OpenDir::follow(&self.path)?;
+        match folder.make_in(ARCHIVES, PRIVATE_FOLDER) {
+            Ok(()) => folder.sync()?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        match folder.find_usable(ARCHIVES)? {
+            Some(archives) => {
+                let found = rustix::fs::fstat(&archives)?.st_mode;
+                restrict_found(archives.path(), found, PRIVATE_FOLDER, || {
+                    Ok(rustix::fs::fchmod(
+                        &archives,
+                        Mode::from_raw_mode(PRIVATE_FOLDER),
+                    )?)
+                })
+            }
+            None => Err(ErrorKind::NotADirectory.into()),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -105,7 +144,16 @@ impl Folder {
         let path = self.database();
         restrict(&path, PRIVATE_FILE)?;
         for name in SIDECARS {
-            match restrict(&sidecar(&path, name), PRIVATE_FILE) {
+            let path = sidecar(&path, name);
+            // By its path: closing a file of the database ends the locks that SQLite has on it. A link is
+            // none that SQLite has made.
+            let restricted = fs::symlink_metadata(&path).and_then(|found| {
+                if found.is_symlink() {
+                    return Err(io::Error::other(format!("{} is a link", path.display())));
+                }
+                restrict(&path, PRIVATE_FILE)
+            });
+            match restricted {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -170,8 +218,35 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens a file for reading. What stands there may be a named pipe, which nobody writes to.
+///
+/// # Errors
+/// What the system says, also when it is no file.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("not a regular file"))
+    }
+}
+
 fn restrict(path: &Path, mode: u32) -> io::Result<()> {
     let found = fs::metadata(path)?.permissions().mode();
+    restrict_found(path, found, mode, || {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    })
+}
+
+fn restrict_found(
+    path: &Path,
+    found: u32,
+    mode: u32,
+    change: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     if found & STICKY != 0 {
         log::warn!(
             "{} is everybody's folder; a data folder should be one's own",
@@ -182,7 +257,7 @@ fn restrict(path: &Path, mode: u32) -> io::Result<()> {
     if found & PERMISSIONS == mode {
         return Ok(());
     }
-    match fs::set_permissions(path, Permissions::from_mode(mode)) {
+    match change() {
         // Somebody else's, who lets us use it.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             log::warn!("others may read {}: {error}", path.display());

@@ -134,7 +134,7 @@ impl Owner {
             return Ok(());
         }
         let was_known = self.held.read().archives.contains_key(sha256);
-        let stored = unfinished.place(&self.folder, sha256).and_then(|()| {
+        let stored = unfinished.place(sha256).and_then(|()| {
             connection
                 .execute(
                     "INSERT INTO archive (sha256, size, added_at) VALUES (?1, ?2, ?3)

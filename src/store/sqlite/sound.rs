@@ -2,11 +2,10 @@
 //! cut off it takes some for empty.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Result};
 use std::path::Path;
 
-use super::folder::Folder;
+use super::folder::{Folder, open_file};
 use super::schema::APPLICATION;
 
 /// Bytes at the beginning of a database that describe it.
@@ -34,7 +33,7 @@ pub(super) enum Unsound {
 /// What the system says.
 pub(super) fn check(folder: &Folder) -> Result<Option<Unsound>> {
     let damaged = |problem: String| Ok(Some(Unsound::Damaged(problem)));
-    let file = File::open(folder.database())?;
+    let file = open_file(&folder.database())?;
     let size = file.metadata()?.len();
     if size == 0 {
         return damaged("it is empty".to_owned());
@@ -88,7 +87,7 @@ impl Log {
     /// Reads the log as far as it is valid, as SQLite does.
     fn read(folder: &Folder) -> Result<Self> {
         let mut log = Self::default();
-        let mut file = match File::open(folder.log()) {
+        let mut file = match open_file(&folder.log()) {
             Ok(file) => BufReader::new(file),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(log),
             Err(error) => return Err(error),
@@ -130,7 +129,7 @@ impl Log {
 
 fn begins_with(path: &Path, magic: &[u8]) -> Result<bool> {
     let mut found = Vec::new();
-    match File::open(path) {
+    match open_file(path) {
         Ok(file) => file.take(magic.len() as u64).read_to_end(&mut found)?,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),

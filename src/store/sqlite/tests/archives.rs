@@ -285,3 +285,108 @@ fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
         0
     );
 }
+
+/// What the work gives, which must come in time.
+#[track_caller]
+fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || drop(sender.send(work())));
+    let done = receiver.recv_timeout(std::time::Duration::from_secs(30));
+    done.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+fn make_pipe(path: &Path) {
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_an_archive_is_damage_and_is_put_right() {
+    type Make = (&'static str, fn(&Path, &Path));
+    let archive = archive("a", 1_000);
+    let make: [Make; 4] = [
+        ("pipe", |path, _| make_pipe(path)),
+        ("link", |path, outside| {
+            std::os::unix::fs::symlink(outside.join("whole.zip"), path).unwrap();
+        }),
+        ("directory", |path, _| {
+            fs::create_dir_all(path.join("x")).unwrap();
+        }),
+        ("huge file", |path, _| {
+            fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+        }),
+    ];
+    for (kind, make) in make {
+        let (folder, outside) = (TestFolder::new(), TestFolder::new());
+        let store = Arc::new(folder.open());
+        store.put_archive(&archive).unwrap();
+        let path = file(&folder, &archive);
+        fs::copy(&path, outside.path().join("whole.zip")).unwrap();
+        fs::remove_file(&path).unwrap();
+        make(&path, outside.path());
+        let (reading, sha256) = (store.clone(), archive.sha256().to_owned());
+        let found = in_time(kind, move || reading.get_archive(&sha256).map(drop));
+        let found = store_error(found);
+        let problem = "damaged";
+        assert!(
+            matches!(found, StoreError::Archive { problem: said, .. } if said == problem),
+            "{kind}: {found:?}"
+        );
+        let (putting, again) = (store.clone(), archive.clone());
+        in_time(kind, move || putting.put_archive(&again)).unwrap();
+        assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive), "{kind}");
+        let whole = fs::read(outside.path().join("whole.zip")).unwrap();
+        assert_eq!(whole[..], bytes(&archive), "{kind}");
+
+        // What is not known goes, whatever it is, when the store is opened next.
+        drop(store);
+        let stray = folder
+            .path()
+            .join(format!("archives/{}.zip", "ab".repeat(32)));
+        make(&stray, outside.path());
+        let path = folder.path().to_owned();
+        drop(in_time(kind, move || SqliteStore::open(path)).unwrap());
+        assert!(fs::symlink_metadata(&stray).is_err(), "{kind}");
+        assert!(outside.path().join("whole.zip").exists(), "{kind}");
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_the_archives_is_refused_and_nothing_done_behind_it() {
+    let (folder, outside) = (TestFolder::new(), TestFolder::new());
+    let archive = archive("a", 10);
+    let store = folder.open();
+    store.put_archive(&archive).unwrap();
+    let archives = folder.path().join("archives");
+    fs::rename(&archives, folder.path().join("moved")).unwrap();
+    let stray = outside.path().join(format!("{}.zip", "ab".repeat(32)));
+    fs::write(&stray, "kept").unwrap();
+    std::os::unix::fs::symlink(outside.path(), &archives).unwrap();
+    assert!(store.put_archive(&archive).is_err());
+    assert!(store.get_archive(archive.sha256()).is_err());
+    drop(store);
+    let error = SqliteStore::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("/archives"), "{error}");
+    assert_eq!(outside.files().len(), 1);
+    assert_eq!(fs::read(&stray).unwrap(), b"kept");
+}
+
+#[test]
+fn pipes_in_the_place_of_the_stores_other_files_hold_nobody_up() {
+    for name in [
+        "plugins.sqlite",
+        "plugins.sqlite-wal",
+        "plugins.sqlite-journal",
+        "owner.lock",
+    ] {
+        let folder = TestFolder::new();
+        drop(folder.open());
+        let path = folder.path().join(name);
+        let _ = fs::remove_file(&path);
+        make_pipe(&path);
+        let path = folder.path().to_owned();
+        let opened = in_time(name, move || SqliteStore::open(path).map(drop));
+        assert!(opened.is_err(), "{name}");
+        let path = folder.path().to_owned();
+        let _ = in_time(name, move || SqliteStore::open_read_only(path).map(drop));
+    }
+}
