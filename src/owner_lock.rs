@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -73,7 +73,8 @@ impl Drop for OwnerLock {
     }
 }
 
-/// A file for reading and writing, made if it is not there, that only its owner may use.
+/// A file for reading and writing, made if it is not there, that only its owner may use. It must not be a
+/// link.
 ///
 /// # Errors
 /// What the system says.
@@ -84,8 +85,14 @@ fn shared_file(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(PRIVATE)
+        // What is there might be a named pipe, or lead elsewhere.
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
         .open(path)?;
-    if file.metadata()?.permissions().mode() & PERMISSIONS != PRIVATE {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if metadata.permissions().mode() & PERMISSIONS != PRIVATE {
         file.set_permissions(Permissions::from_mode(PRIVATE))?;
     }
     Ok(file)
