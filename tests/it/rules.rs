@@ -29,6 +29,9 @@
 //! | 2 | `a_stop_while_unpacking_leaves_nothing_behind` |
 //! | 2 | `reading_and_hashing_can_be_cancelled_at_any_moment` |
 //! | 2 | `a_named_pipe_is_refused_without_waiting_for_a_writer` |
+//! | 2 | `traps_hold_nobody_up_and_lead_nowhere` |
+//! | 2 | `a_host_whose_plugin_is_just_started_on_a_pipe_is_shut_down` |
+//! | 2 | `what_is_no_file_is_no_listing` |
 //! | 2 | `a_stop_while_backing_off_ends_the_waiting` |
 //! | 2 | `a_stop_of_what_has_errored_clears_the_error` |
 //! | 2 | `a_frozen_plugin_is_killed` |
@@ -148,6 +151,10 @@
 //! | 8 | `every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing` |
 //! | 8 | `hostile_archives_are_errored_at_once_and_leave_nothing` |
 //! | 8 | `modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs` |
+//! | 8 | `an_unpacked_file_is_nobody_elses_to_write` |
+//! | 8 | `a_release_from_before_loses_what_others_may_write_and_nothing_else_does` |
+//! | 8 | `links_in_the_place_of_our_directories_are_never_followed` |
+//! | 8 | `a_plugin_that_runs_leads_unpacking_nowhere_else` |
 //! | 8 | `a_supervised_token_works_once` |
 //! | 8 | `a_token_is_spent_from_the_moment_in_which_its_bearer_is_let_in` |
 //! | 8 | `a_connection_that_was_let_in_by_an_earlier_run_never_becomes_the_next_ones` |
@@ -165,6 +172,7 @@
 //! | 9, bounded everything | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
 //! | 9 | `the_read_limit_is_exact` |
 //! | 9 | `odd_frames_are_counted_and_harm_nothing` |
+//! | 9 | `what_is_deep_down_is_not_collected_beyond_a_bound` |
 //! | 9 | `a_message_that_is_kept_keeps_nothing_else` |
 //! | 9 | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
 //! | 9 | `over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room` |

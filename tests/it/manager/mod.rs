@@ -48,6 +48,9 @@ mod leftovers;
 mod removal;
 // Two who come with one token.
 mod tokens;
+// Pipes and links that a plugin puts in the place of the host's files.
+#[cfg(feature = "sqlite")]
+mod traps;
 // Another version in the place of one.
 mod update;
 
