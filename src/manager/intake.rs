@@ -95,7 +95,7 @@ impl Shared {
     }
 
     /// What was cancelled because the time was over says so.
-    fn too_late(&self, error: Error, cancelled: &dyn Fn() -> bool) -> Error {
+    pub(super) fn too_late(&self, error: Error, cancelled: &dyn Fn() -> bool) -> Error {
         match error {
             _ if self.context().is_shut_down() => Error::ShutDown,
             Error::Package(package)

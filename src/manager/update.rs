@@ -388,7 +388,8 @@ impl Changing<'_> {
         };
         let limits = &self.shared.settings.carry_over;
         let cancel = || self.shared.context().is_shut_down();
-        Ok(package::check_own_files(old, limits, &cancel)?)
+        package::check_own_files(old, limits, &cancel)
+            .map_err(|error| self.shared.too_late(error.into(), &cancel))
     }
 
     fn carry_over(&self) -> Result<CarryOver> {
@@ -397,7 +398,8 @@ impl Changing<'_> {
         };
         let limits = &self.shared.settings.carry_over;
         let cancel = || self.shared.context().is_shut_down();
-        let carried = package::carry_over(old, &self.new, limits, &cancel)?;
+        let carried = package::carry_over(old, &self.new, limits, &cancel)
+            .map_err(|error| self.shared.too_late(error.into(), &cancel))?;
         fault::point(fault::CARRIED, self.record.id);
         Ok(carried)
     }
