@@ -15,7 +15,7 @@ settings! {
         file_size, with_file_size: u64 = 50 * MIB;
         /// Bytes of all files together, unpacked. Default 200 MiB.
         total_size, with_total_size: u64 = 200 * MIB;
-        /// Number of files. Default 2,048.
+        /// Number of files. Default 2,048; never more than 100,000.
         files, with_files: usize = 2_048;
         /// Number of folders, those that only the paths of files imply included. Default 4,096. The
         /// seed has no such limit; without one, a small archive makes millions of folders.

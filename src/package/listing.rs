@@ -13,6 +13,8 @@ use crate::error::PackageError;
 const TITLE: &str = "plugin-runner release 1";
 /// More than any listing within sensible limits; a larger one is not read but taken for damaged.
 const READ_LIMIT: u64 = 16 * 1024 * 1024;
+/// More files than any package has: a line may be a few bytes, and becomes many more in memory.
+pub(super) const MOST_FILES: usize = 100_000;
 const FILE_MODE: u32 = 0o644;
 
 /// What a package brought into its release folder. Files that are there and not listed are the
@@ -110,7 +112,12 @@ impl Listing {
         }
         let sha256 = lines.next()?.to_owned();
         let count: usize = lines.next()?.parse().ok()?;
+        if count > MOST_FILES {
+            return None;
+        }
+        // One more than there are to be is enough to see that it is none.
         let files = lines
+            .take(count + 1)
             .map(|line| {
                 let (size, path) = line.split_once(' ')?;
                 Some(ListedFile {
@@ -147,6 +154,19 @@ mod tests {
             listing(&[("manifest.json", 12), ("bin/a b ü", 0), (" x ", 1)]),
         ] {
             assert_eq!(Listing::parse(&listing.text()), Some(listing));
+        }
+    }
+
+    #[test]
+    fn listings_of_more_files_than_any_package_has_are_none() {
+        let lines = |count: usize| "0 x\n".repeat(count);
+        let text = |said: usize, there: usize| {
+            format!("{TITLE}\n{}\n{said}\n{}", "ab".repeat(32), lines(there))
+        };
+        assert!(Listing::parse(&text(MOST_FILES, MOST_FILES)).is_some());
+        let most = MOST_FILES + 1;
+        for (said, there) in [(most, most), (1, most), (MOST_FILES, most), (0, most)] {
+            assert_eq!(Listing::parse(&text(said, there)), None, "{said} {there}");
         }
     }
 
