@@ -131,6 +131,8 @@ fn elsewhere(sha256: &str) -> Folder {
     for folder in [
         "x",
         "in",
+        "bin",
+        "lib",
         &format!("{sha256}/in"),
         "staging/x",
         "releases/x",
@@ -235,6 +237,23 @@ fn odd_things_in_staging_go() {
     }
 }
 
+#[test]
+fn a_lock_whose_name_leads_up_takes_nothing_with_it() {
+    let root = Folder::new();
+    let archive = archive("one");
+    unpacked(root.path(), &archive).unwrap();
+    let data = data_folder(root.path()).unwrap().join("file");
+    fs::write(&data, "kept").unwrap();
+    let staging = root.path().join("staging");
+    for name in ["..lock", "...lock", ".lock"] {
+        fs::write(staging.join(name), "").unwrap();
+    }
+    let release = unpacked(root.path(), &archive).unwrap();
+    assert!(release.join("bin/main").is_file());
+    assert_eq!(fs::read(&data).unwrap(), b"kept");
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+}
+
 type Operation = (&'static str, fn(&Path));
 
 /// Everything that is done with an installation.
@@ -335,9 +354,6 @@ fn while_changing(change: &dyn Fn(&Path, &Path)) -> usize {
         let archive = archive("two");
         unpacked(root.path(), &self::archive("one")).unwrap();
         let outside = elsewhere(archive.sha256());
-        for folder in ["bin", "lib"] {
-            fs::create_dir(outside.path().join(folder)).unwrap();
-        }
         let before = tree(outside.path());
         let asked = Cell::new(0);
         let limits = PackageLimits::default();
