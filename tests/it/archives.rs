@@ -3,14 +3,22 @@
 
 use std::fs;
 use std::io::{Cursor, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use plugin_runner::ReportedState;
+use plugin_runner::error::PackageError;
+use plugin_runner::package::{
+    Archive, CarryOverLimits, PackageLimits, carry_over, own_files, unpack,
+};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::support::PATIENCE;
+use crate::support::alone::run_under;
+use crate::support::folder::TestFolder;
 use crate::support::host::TestHost;
 use crate::support::plugin::manifest;
 
@@ -185,4 +193,113 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
     session
         .wait_for(ReportedState::Connecting, PATIENCE)
         .unwrap();
+}
+
+/// Says the umask to the test that runs with it.
+const UMASK: &str = "TEST_UMASK";
+
+#[test]
+fn unpacked_files_have_the_archives_permissions_less_the_umask() {
+    for umask in ["000", "002", "022", "077"] {
+        let script = format!("umask {umask}; exec \"$@\"");
+        run_under(
+            Command::new("sh")
+                .args(["-c", &script, "sh"])
+                .env(UMASK, umask),
+            "archives::alone::permissions_are_the_archives_less_the_umask",
+        );
+    }
+}
+
+#[test]
+fn own_files_deep_down_take_little_memory() {
+    // A quarter of what all their paths take.
+    let script = "ulimit -v 250000; exec \"$@\"";
+    run_under(
+        Command::new("sh").args(["-c", script, "sh"]),
+        "archives::alone::links_deep_down_are_counted_and_refused",
+    );
+}
+
+/// Run by others, in processes of their own.
+mod alone {
+    use super::*;
+
+    fn unpacked(folder: &TestFolder, bytes: Vec<u8>) -> std::path::PathBuf {
+        let limits = PackageLimits::default();
+        let archive = Archive::from_bytes(bytes, &limits).unwrap();
+        unpack(&archive, folder.path(), "./tool", &limits, &|| false).unwrap()
+    }
+
+    #[test]
+    #[ignore = "with an umask; run by another test, in a process of its own"]
+    fn permissions_are_the_archives_less_the_umask() {
+        let umask = u32::from_str_radix(&std::env::var(UMASK).unwrap(), 8).unwrap();
+        let modes = [
+            ("in/all", 0o777, 0o755),
+            ("in/shared", 0o666, 0o644),
+            ("in/group", 0o660, 0o640),
+            ("in/setuid", 0o4755, 0o755),
+            ("tool", 0o666, 0o755),
+        ];
+        let bytes = archive(|writer| {
+            for (name, mode, _) in modes {
+                let options = SimpleFileOptions::default().unix_permissions(mode);
+                writer.start_file(name, options).unwrap();
+            }
+        });
+        let folder = TestFolder::new("umask");
+        let release = unpacked(&folder, bytes);
+        let all = [
+            ("in", 0, 0o755),
+            ("", 0, 0o755),
+            ("..", 0, 0o755),
+            ("../../staging", 0, 0o755),
+            (".complete", 0, 0o644),
+        ];
+        for (name, _, most) in modes.into_iter().chain(all) {
+            let found = fs::metadata(release.join(name)).unwrap().permissions();
+            let found = found.mode() & 0o7777;
+            assert_eq!(found, most & !umask, "{name}: {found:o}");
+        }
+    }
+
+    #[test]
+    #[ignore = "with little memory; run by another test, in a process of its own"]
+    fn links_deep_down_are_counted_and_refused() {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
+        const FOLDERS: usize = 250;
+        const LINKS: usize = 15_000;
+        let folder = TestFolder::new("deep");
+        let old = unpacked(&folder, archive(file("tool", b"old")));
+        let new = unpacked(&folder, archive(file("tool", b"new")));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut here = rustix::fs::open(&old, flags, Mode::empty()).unwrap();
+        let name = "n".repeat(250);
+        for _ in 0..FOLDERS {
+            mkdirat(&here, &*name, Mode::RWXU).unwrap();
+            here = openat(&here, &*name, flags, Mode::empty()).unwrap();
+        }
+        for number in 0..LINKS {
+            symlinkat(c"x", &here, format!("{number}")).unwrap();
+        }
+        assert_eq!(own_files(&old).unwrap().files, FOLDERS + LINKS);
+        let limits = CarryOverLimits::default().with_files(2 * LINKS);
+        let error = carry_over(&old, &new, &limits, &|| false).unwrap_err();
+        assert!(
+            matches!(error, PackageError::CarryOverPathsTooLarge { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains(old.to_str().unwrap()), "{error}");
+        let shallow = unpacked(&folder, archive(file("tool", b"shallow")));
+        for number in 0..10_001 {
+            fs::write(shallow.join(format!("own{number}")), "").unwrap();
+        }
+        let limits = CarryOverLimits::default();
+        let error = carry_over(&shallow, &new, &limits, &|| false).unwrap_err();
+        assert!(
+            matches!(error, PackageError::CarryOverTooLarge { files: 10_001, .. }),
+            "{error}"
+        );
+    }
 }

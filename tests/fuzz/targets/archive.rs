@@ -191,7 +191,10 @@ fn item(random: &mut Random, name: &str, slips: usize) -> Item {
         header: None,
     };
     if random.one_in(4) {
-        let bits = random.pick(&[0o100_755, 0o104_755, 0o106_777, 0o000_600, 0o100_000, 0]);
+        let bits = random.pick(&[
+            0o100_755, 0o100_777, 0o100_666, 0o100_664, 0o100_002, 0o104_755, 0o106_777, 0o101_666,
+            0o107_777, 0o000_600, 0o000_666, 0o100_000, 0o100_444, 0o100_111, 0,
+        ]);
         item.attributes = bits << 16;
     }
     if slip(random) {
@@ -370,7 +373,9 @@ fn accepted(archive: &Archive, limits: &PackageLimits) {
     for entry in archive.entries() {
         let path = entry.path();
         assert!(entry.size() <= limits.file_size);
-        assert_eq!(entry.mode() & !0o777, 0, "{path}");
+        // Nobody else may write to it, and nobody becomes another one by executing it.
+        assert_eq!(entry.mode() & !0o755, 0, "{path}");
+        assert_ne!(entry.mode(), 0, "{path}");
         assert!(!path.contains(|character: char| character.is_control() || character == '\\'));
         assert!(path.len() <= 1_024 && !path.is_empty());
         for part in path.split('/') {
@@ -409,7 +414,16 @@ fn unpacked(archive: &Archive, limits: &PackageLimits) {
             let listing = Listing::read(&release).unwrap().expect("complete");
             let mut expected = BTreeMap::new();
             for file in archive.entries().iter().filter(|entry| !entry.is_folder()) {
-                expected.insert(release.join(file.path()), Some(file.size()));
+                let on_disk = release.join(file.path());
+                let mode = fs::metadata(&on_disk).unwrap().permissions().mode() & 0o7777;
+                let mut allowed = file.mode();
+                if file.path() == archive.manifest_path() {
+                    // The command, for all who may read it.
+                    allowed |= (allowed & 0o444) >> 2;
+                }
+                // The umask may take more.
+                assert_eq!(mode & !allowed, 0, "{}: {mode:o}", file.path());
+                expected.insert(on_disk, Some(file.size()));
             }
             assert_eq!(listing.files().len(), expected.len());
             let marker = release.join(".complete");
@@ -454,7 +468,7 @@ fn walk(folder: &Path) -> Vec<(PathBuf, Option<u64>)> {
         let path = entry.unwrap().path();
         let metadata = fs::symlink_metadata(&path).unwrap();
         let mode = metadata.permissions().mode();
-        assert_eq!(mode & 0o7000, 0, "{}", path.display());
+        assert_eq!(mode & 0o7022, 0, "{}: {mode:o}", path.display());
         if metadata.is_dir() {
             found.push((path.clone(), None));
             found.extend(walk(&path));
