@@ -181,6 +181,8 @@ impl Operation {
                     | Self::StopAtOnce
                     | Self::Wait
             ),
+            // There was no time to look for all of it.
+            Error::DescendantsLeft(_) => matches!(self, Self::StopAtOnce | Self::Wait),
             // External plugins know no other method than `echo`, and a plugin may lose its
             // connection while it calls.
             Error::Rpc(_) => matches!(self, Self::CallBack | Self::Exit | Self::Close),
