@@ -4,6 +4,7 @@
 //! threads are the host's, but for those of `signals` and `pings`.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -307,10 +308,11 @@ fn tell(
         names.collect::<Vec<_>>().join(", ")
     };
     if !report.unfinished.is_empty() {
-        return Err(Failure::failed(format!(
-            "could not end in time: {}",
-            names(&report.unfinished)
-        )));
+        let mut text = format!("could not end in time: {}", names(&report.unfinished));
+        for (id, left) in &report.descendants {
+            let _ = write!(text, "; {}: {left}", names(&[*id]));
+        }
+        return Err(Failure::failed(text));
     }
     if impatient {
         return Err(Failure::failed("ended at once on a second signal"));

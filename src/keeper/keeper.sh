@@ -20,27 +20,31 @@ done
     for group in $groups; do kill -9 "-$group"; done
     [ -n "$cookie" ] || exit 0
     # How much of this is read, and how long it takes, is not for the processes to decide: five seconds in
-    # all, and so many bytes of each environment. This shell leads its own process group.
+    # all. This shell leads its own process group.
     (sleep 5; kill -9 0) &
-    # All at once, which takes an instant, unless a process presents more than there is room and time for.
-    for file in $(
-        ulimit -v 200000; ulimit -t 1
-        exec grep -lsz "^PLUGIN_RUNNER_COOKIE=$cookie[.]" /proc/[0-9]*/environ
-    ); do
-        process=${file#/proc/}
-        kill -9 "${process%/environ}"
-    done
-    # One after the other, whatever they present. A process that is just executing another program shows no
-    # environment: several looks, over a second.
+    # A process that is just executing another program shows no environment: several looks, over a second.
     empty=0
-    while [ "$empty" -lt 4 ]; do
+    while [ "$empty" -lt 5 ]; do
         empty=$((empty + 1))
-        for file in /proc/[0-9]*/environ; do
-            head -c 8388608 "$file" | grep -qz "^PLUGIN_RUNNER_COOKIE=$cookie[.]" || continue
+        # All at once, which takes an instant, unless a process presents more than there is room and time
+        # for; and then, once, one after the other, whatever they present.
+        if [ "$empty" -lt 5 ]; then
+            files=$(
+                ulimit -v 200000; ulimit -t 1
+                exec grep -lsz "^PLUGIN_RUNNER_COOKIE=$cookie[.]" /proc/[0-9]*/environ
+            )
+        else
+            files=
+            for file in /proc/[0-9]*/environ; do
+                head -c 8388608 "$file" | grep -qz "^PLUGIN_RUNNER_COOKIE=$cookie[.]" &&
+                    files="$files $file"
+            done
+        fi
+        for file in $files; do
             process=${file#/proc/}
             kill -9 "${process%/environ}" && empty=0
         done
-        sleep 0.25 || sleep 1
+        [ "$empty" -ge 4 ] || sleep 0.25 || sleep 1
     done
     kill -9 0
 } 2>/dev/null

@@ -104,8 +104,8 @@ impl Bearers {
     /// Kills these processes and what they start meanwhile, and waits until they are dead and nothing was
     /// found for `quiet`. Ends at the deadline at the latest; nothing is left stopped then.
     ///
-    /// Blocks for at most 20 ms of processor time beyond the deadline, unless the system does not come
-    /// back from reading one process; see [`Progress::give_up`].
+    /// Blocks beyond the deadline only for the first pass and for killing what was stopped, some 20 µs for
+    /// each process; unless the system does not come back from reading one: see [`Progress::give_up`].
     pub(crate) fn kill(&self, deadline: Deadline, quiet: Duration, progress: &Progress) -> Looked {
         #[cfg(target_os = "linux")]
         return look::kill(self, deadline, quiet, progress);
