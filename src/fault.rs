@@ -10,6 +10,7 @@
 //! | [`SPAWNED`] | the process exists, and nobody has been told |
 //! | [`EXITED`] | the end of the process has been noticed; its group lives and it is not reaped |
 //! | [`REAPED`] | the process is reaped; what follows is not decided |
+//! | [`INQUEST`] | what the system's files say of a kill is about to be read, on its own thread |
 //! | [`SIGNALLING`] | the group is about to be signalled; losing it is a process that cannot be killed |
 //! | [`LOOKING`] | a look for descendants begins; losing it is one that can stop and kill nothing |
 //! | [`RESERVED`] | a newcomer has been let in and has spent its token; it is not attached |
@@ -38,6 +39,8 @@ pub const SPAWNED: &str = "spawned";
 pub const EXITED: &str = "exited";
 /// See the table of the [module](self).
 pub const REAPED: &str = "reaped";
+/// See the table of the [module](self).
+pub const INQUEST: &str = "inquest";
 /// See the table of the [module](self).
 pub const SIGNALLING: &str = "signalling";
 /// See the table of the [module](self).

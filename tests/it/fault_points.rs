@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use plugin_runner::error::Phase;
 use plugin_runner::fault::{self, Hold};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{Error, Keeper, ReportedState, Session, Supervised};
-use rustix::process::Signal;
+use plugin_runner::{EndCause, Error, Keeper, ReportedState, Session, Supervised};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
@@ -510,4 +510,27 @@ fn a_shutdown_names_what_cannot_be_killed() {
     drop(host.take());
     host.expect_no_threads();
     assert!(!lock.is_held());
+}
+
+/// What the system's files say of a kill is not waited for longer than for a plugin's last words, and
+/// comes too late then.
+#[test]
+fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
+    for transport in TRANSPORTS {
+        let host = Setup::new("late-inquest").start();
+        let session = host.run(fixture(&host, transport, &["behave"]));
+        let mut events = host.events();
+        let hold = fault::hold(fault::INQUEST, session.id());
+        let pid = call(&session, "describe", &json!({})).unwrap();
+        let pid = pid["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        let pid = Pid::from_raw(pid.unwrap()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        assert!(hold.reached(PATIENCE), "nothing was to be found out");
+        events.until(session.id(), ReportedState::Restarting);
+        hold.release();
+        session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+        let ends = session.restart_history();
+        assert_eq!(ends.len(), 1, "{ends:?}");
+        assert_eq!(ends[0].cause, EndCause::KilledBySignal);
+    }
 }

@@ -105,7 +105,8 @@ impl Ward {
 
     /// What the system's files say of the end of this run has been read.
     pub(in crate::reaper) fn found(&mut self, context: &Context<'_>, run: Run, findings: Findings) {
-        if run != self.run {
+        // It may come too late for what was decided without it.
+        if run != self.run || !matches!(self.phase, Phase::Ending(..)) {
             return;
         }
         if let Phase::Ending(ended, until) = std::mem::replace(&mut self.phase, Phase::Idle) {
@@ -184,11 +185,12 @@ impl Ward {
     /// Has the system's files read; returns whether that is to be waited for.
     fn hold(&self, context: &Context<'_>, inquest: Inquest) -> bool {
         let (ward, run, reaper) = (self.charge.ward(), self.run, context.reaper.clone());
+        let id = self.charge.id();
         let held = context.threads.spawn("inquest", INQUEST_STACK, move || {
+            fault::point(fault::INQUEST, id);
             reaper.found(ward, run, inquest.hold());
         });
         if let Err(error) = &held {
-            let id = self.charge.id();
             log::debug!("plugin {id}: why it was killed is not looked at: {error}");
         }
         held.is_ok()
