@@ -10,6 +10,7 @@ use plugin_runner::{ReportedState, Session};
 use serde_json::json;
 
 use crate::support::PATIENCE;
+use crate::support::alone::run_alone;
 use crate::support::attack::{Attack, Busy, Said, bearers, said, trials, wait_until};
 use crate::support::host::{Setup, TestHost};
 use crate::support::lifeline::Lifeline;
@@ -261,4 +262,61 @@ fn a_stop_leaves_the_descendants_of_another_plugin_alone() {
     }
     assert_eq!(stop(&other, STOP), Said::Complete);
     others.expect_all_dead(Duration::ZERO);
+}
+
+/// What executes a program without an environment while it is looked at may get away, which is documented;
+/// but it is not left stopped.
+#[test]
+fn what_sheds_its_environment_during_a_look_is_not_left_frozen() {
+    let host = host("undress");
+    for round in 0..3 {
+        let name = format!("undress-{round}");
+        let attack = Attack::of(&host, &name);
+        let session = attack.run(&host, &name, &["undress", "100"]);
+        stop(&session, STOP);
+        let frozen = attack.frozen();
+        assert!(frozen.is_empty(), "{frozen:?}");
+    }
+}
+
+#[test]
+fn a_host_without_descriptors_takes_nothing_for_gone() {
+    run_alone("escapes::alone::has_few_descriptors");
+}
+
+mod alone {
+    use std::fs::File;
+
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "limits the process; run by another test, in a process of its own"]
+    fn has_few_descriptors() {
+        let host = host("few-descriptors");
+        let attack = Attack::of(&host, "few");
+        let session = attack.run(&host, "few", &["escape", "40"]);
+        // So many are left that a look can begin, and too few for each of its processes.
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(256),
+                ..limit
+            },
+        )
+        .unwrap();
+        let mut held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        held.truncate(held.len().saturating_sub(8));
+        let said = stop(&session, STOP);
+        drop(held);
+        let living = attack.living();
+        match said {
+            Said::Complete => assert!(living.is_empty(), "{living:?}"),
+            Said::Left(_) => assert_eq!(stop(&session, STOP), Said::Complete),
+            Said::Other(error) => panic!("{error}"),
+        }
+        attack.expect_all_dead(Duration::ZERO);
+    }
 }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::proc::{Reader, Shows, last_number, processes};
+use super::proc::{Life, Reader, Shows, last_number, processes};
 use super::{Bearers, Looked, Progress};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
@@ -26,7 +26,7 @@ const STOPPED_LIMIT: Duration = Duration::from_millis(100);
 /// The ends of so many are waited for at a time, each of which takes a descriptor.
 const AT_ONCE: usize = 64;
 /// The first wait, and the longest, for processes to end or to come into being.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 /// For so long is a process looked at again that shows nothing because it is executing a program, which
 /// on a busy machine may take a while.
 const EXECUTING_LIMIT: Duration = Duration::from_millis(250);
@@ -107,6 +107,9 @@ struct Look<'a> {
 }
 
 struct Known {
+    /// It is told from another with its number by this, and not by what it shows: it may have executed a
+    /// program with another environment just when it was stopped.
+    begun_at: u64,
     is_killed: bool,
     /// The pass in which it was last seen.
     pass: u32,
@@ -118,6 +121,8 @@ struct Pass {
     new: usize,
     /// Processes that ended before they could be looked at.
     strangers: usize,
+    /// Processes that could not be looked at, for want of something of the host's own.
+    unknown: usize,
 }
 
 impl Look<'_> {
@@ -151,7 +156,8 @@ impl Look<'_> {
                 let is_first = self.pass == 1;
                 required = required.max(if is_first { 2 } else { PASSES_AFTER_STRANGERS });
             }
-            self.has_seen_all = new == 0 && !got_away && self.executing.is_empty();
+            self.has_seen_all =
+                new == 0 && pass.unknown == 0 && !got_away && self.executing.is_empty();
             self.tell();
             if self.has_seen_all && self.known.is_empty() {
                 passes += 1;
@@ -170,7 +176,8 @@ impl Look<'_> {
                 continue;
             }
             // Who is new may have forked just before it was stopped: the next pass comes at once.
-            if new == 0 && (!self.known.is_empty() || passes >= required) {
+            let must_wait = !self.known.is_empty() || pass.unknown > 0 || passes >= required;
+            if new == 0 && must_wait {
                 self.wait_for_ends(pause);
                 pause = PAUSES.1.min(pause * 2);
             } else {
@@ -189,26 +196,23 @@ impl Look<'_> {
         let mut pass = Pass::default();
         let ended_before = std::mem::take(&mut self.ended);
         for pid in processes()? {
-            if self.unreadable.contains(&pid) || self.strange.contains(&pid) {
+            if self.unreadable.contains(&pid)
+                || self.strange.contains(&pid)
+                || self.is_known(pid, &mut pass)
+            {
                 continue;
             }
             match self.reader.what_shows(pid) {
-                Shows::Cookie => pass.new += usize::from(self.is_new(pid) && self.stop(pid)),
-                Shows::NoCookie => {
-                    self.known.remove(&pid);
-                    self.strange.insert(pid);
-                }
-                Shows::Gone => {
-                    self.known.remove(&pid);
-                    pass.strangers += 1;
-                }
+                Shows::Cookie => pass.new += usize::from(self.stop(pid)),
+                Shows::NoCookie => drop(self.strange.insert(pid)),
+                Shows::Gone => pass.strangers += 1,
                 Shows::Ended { is_young } => {
-                    let was_known = self.known.remove(&pid).is_some();
                     self.ended.insert(pid);
-                    if is_young && !was_known && !ended_before.contains(&pid) {
+                    if is_young && !ended_before.contains(&pid) {
                         pass.strangers += 1;
                     }
                 }
+                Shows::Unknown => pass.unknown += 1,
                 Shows::Nothing => self.executing.push(pid),
                 Shows::Unreadable => drop(self.unreadable.insert(pid)),
             }
@@ -222,16 +226,21 @@ impl Look<'_> {
         Ok(Some(pass))
     }
 
-    /// Whether a bearer is seen for the first time.
-    fn is_new(&mut self, pid: Pid) -> bool {
+    /// Whether this is one that was found before, and lives.
+    fn is_known(&mut self, pid: Pid, pass: &mut Pass) -> bool {
         let this = self.pass;
-        match self.known.get_mut(&pid) {
-            Some(known) => {
-                known.pass = this;
-                false
-            }
-            None => true,
+        let Some(known) = self.known.get_mut(&pid) else {
+            return false;
+        };
+        let life = self.reader.life(pid, known.begun_at);
+        pass.unknown += usize::from(life == Life::Unknown);
+        known.pass = this;
+        if life == Life::Ended {
+            self.known.remove(&pid);
+            // It was a bearer, so nobody need wonder what it was.
+            self.ended.insert(pid);
         }
+        life != Life::Ended
     }
 
     /// Stops a process that has just shown the cookie; returns whether it did.
@@ -245,7 +254,7 @@ impl Look<'_> {
                         self.got_away += 1;
                         false
                     }
-                    Shows::Nothing | Shows::Unreadable => {
+                    Shows::Nothing | Shows::Unreadable | Shows::Unknown => {
                         self.executing.push(pid);
                         false
                     }
@@ -286,16 +295,25 @@ impl Look<'_> {
     }
 
     fn note_stopped(&mut self, pid: Pid, stopped: bool) -> bool {
-        if stopped {
-            let known = Known {
-                is_killed: false,
-                pass: self.pass,
-            };
-            self.known.insert(pid, known);
-            self.stopped_since.get_or_insert_with(Instant::now);
-            self.tell();
+        if !stopped {
+            return false;
         }
-        stopped
+        let Some(begun_at) = self.reader.begun_at(pid) else {
+            // Later it could not be told from another that has its number, so it goes now.
+            if !self.progress.is_harmless {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            return true;
+        };
+        let known = Known {
+            begun_at,
+            is_killed: false,
+            pass: self.pass,
+        };
+        self.known.insert(pid, known);
+        self.stopped_since.get_or_insert_with(Instant::now);
+        self.tell();
+        true
     }
 
     /// Looks again at those that are executing a program, until they show what they are; returns how many
@@ -308,8 +326,8 @@ impl Look<'_> {
             pause = PAUSES.1.min(pause * 2);
             for pid in std::mem::take(&mut self.executing) {
                 match self.reader.what_shows(pid) {
-                    Shows::Cookie => found += usize::from(self.is_new(pid) && self.stop(pid)),
-                    Shows::Nothing => self.executing.push(pid),
+                    Shows::Cookie => found += usize::from(self.stop(pid)),
+                    Shows::Nothing | Shows::Unknown => self.executing.push(pid),
                     Shows::NoCookie | Shows::Ended { .. } | Shows::Gone => {}
                     Shows::Unreadable => drop(self.unreadable.insert(pid)),
                 }
@@ -363,13 +381,11 @@ impl Look<'_> {
             return;
         }
         let stopped = self.known.iter().filter(|(_, known)| !known.is_killed);
-        let stopped: Vec<Pid> = stopped.map(|(pid, _)| *pid).collect();
-        for pid in stopped {
+        let stopped: Vec<(Pid, u64)> = stopped.map(|(pid, known)| (*pid, known.begun_at)).collect();
+        for (pid, begun_at) in stopped {
             let opened = pidfd_open(pid, PidfdFlags::empty());
-            // Somebody else may have killed it, and the number be another's by now.
-            let is_over =
-                matches!(opened, Err(Errno::SRCH)) || is_gone(self.reader.what_shows(pid));
-            if is_over {
+            // Another may have killed it, and the number be a stranger's by now.
+            if self.reader.life(pid, begun_at) == Life::Ended {
                 self.known.remove(&pid);
                 continue;
             }
@@ -393,6 +409,10 @@ impl Look<'_> {
     /// Waits for ends of those that were killed, for so long at most.
     fn wait_for_ends(&mut self, limit: Duration) {
         let until = Deadline::after(limit).min(self.deadline);
+        if self.dying.is_empty() {
+            // Nothing to wait for but the time.
+            let _ = poll::wait(&mut [], Some(until));
+        }
         while let Some(process) = self.dying.pop() {
             let mut descriptors = [PollFd::new(&process, PollFlags::IN)];
             if !matches!(poll::wait(&mut descriptors, Some(until)), Ok(true)) {
@@ -400,17 +420,13 @@ impl Look<'_> {
                 return;
             }
         }
-        if self.known.values().all(|known| !known.is_killed) {
-            // Nothing to wait for but the time.
-            let _ = poll::wait(&mut [], Some(until));
-        }
     }
 
     /// Takes out those that have ended since they were last seen.
     fn recount(&mut self) {
         let reader = &mut self.reader;
         self.known
-            .retain(|pid, _| !is_gone(reader.what_shows(*pid)));
+            .retain(|pid, known| reader.life(*pid, known.begun_at) != Life::Ended);
         self.tell();
     }
 
@@ -422,11 +438,6 @@ impl Look<'_> {
             finished: self.has_seen_all,
         });
     }
-}
-
-/// Whether a process that was a bearer is no more.
-fn is_gone(shows: Shows) -> bool {
-    matches!(shows, Shows::NoCookie | Shows::Ended { .. } | Shows::Gone)
 }
 
 /// What this thread has used so far.

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
@@ -39,6 +40,18 @@ pub(super) enum Shows {
     },
     /// There is no such process any more.
     Gone,
+    /// The host could not look: it has no descriptor or no memory left.
+    Unknown,
+}
+
+/// What has become of a process that was seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Lives,
+    /// Or the number is another's by now.
+    Ended,
+    /// The host could not look.
+    Unknown,
 }
 
 /// Reads processes, one after the other, into one buffer.
@@ -88,13 +101,16 @@ impl<'a> Reader<'a> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Shows::NoCookie;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Shows::Gone,
+            Err(error) if is_gone(&error) => return Shows::Gone,
+            Err(error) if is_want(&error) => return Shows::Unknown,
             Ok(Read::Empty) | Err(_) => {}
         }
         // On most systems that is every second process: the kernel's threads, and those that have
         // ended. So it is found out in one go.
-        let Ok(status) = self.status(pid) else {
-            return Shows::Gone;
+        let status = match self.status(pid) {
+            Ok(status) => status,
+            Err(error) if is_want(&error) => return Shows::Unknown,
+            Err(_) => return Shows::Gone,
         };
         match status {
             None | Some(Status::KernelThread) => Shows::NoCookie,
@@ -169,12 +185,56 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads `/proc/<pid>/stat`, which is a line of a few hundred bytes.
+    /// When a process began, in clock ticks since the system started: two that had the same number began
+    /// at different times.
+    pub(super) fn begun_at(&mut self, pid: Pid) -> Option<u64> {
+        let line = self.stat(pid.as_raw_pid()).ok()?;
+        Fields::of(line)?.begun_at()
+    }
+
+    /// Whether the process that began then lives, whatever it shows by now.
+    pub(super) fn life(&mut self, pid: Pid, begun_at: u64) -> Life {
+        match self.stat(pid.as_raw_pid()) {
+            Err(error) if is_want(&error) => Life::Unknown,
+            Err(_) => Life::Ended,
+            Ok(line) => {
+                let ended = matches!(Status::parse(line), None | Some(Status::Ended { .. }));
+                let same = Fields::of(line).and_then(|fields| fields.begun_at()) == Some(begun_at);
+                if same && !ended {
+                    Life::Lives
+                } else {
+                    Life::Ended
+                }
+            }
+        }
+    }
+
     fn status(&mut self, pid: i32) -> io::Result<Option<Status>> {
+        Ok(Status::parse(self.stat(pid)?))
+    }
+
+    /// Reads `/proc/<pid>/stat`, which is a line of a few hundred bytes.
+    fn stat(&mut self, pid: i32) -> io::Result<&[u8]> {
         let mut file = File::open(format!("/proc/{pid}/stat"))?;
         let count = file.read(&mut self.buffer)?;
-        Ok(Status::parse(&self.buffer[..count]))
+        Ok(&self.buffer[..count])
     }
+}
+
+/// Whether an error means that there is no such process.
+fn is_gone(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [Errno::NOENT, Errno::SRCH]
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == number)
+}
+
+/// Whether an error says something of this process alone.
+fn is_want(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == number)
 }
 
 /// The processes there are, the youngest first, without this one.
@@ -226,32 +286,49 @@ pub(super) enum Status {
 
 impl Status {
     /// Reads the line of `/proc/<pid>/stat`.
-    pub(super) fn parse(status: &[u8]) -> Option<Self> {
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
         const KERNEL_THREAD: u64 = 0x0020_0000;
         const EXITING: u64 = 0x0000_0004;
-        // Behind the name, which may hold anything. Numbered from 1, the state is the third.
-        let end_of_name = status.iter().rposition(|&byte| byte == b')')?;
-        let fields = std::str::from_utf8(&status[end_of_name + 1..]).ok()?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        let flags = number(9)?;
+        let fields = Fields::of(line)?;
+        let flags = fields.number(9)?;
         if flags & KERNEL_THREAD != 0 {
             return Some(Self::KernelThread);
         }
-        if flags & EXITING != 0 || matches!(*fields.first()?, "Z" | "X") {
-            return Some(match number(20) {
+        if flags & EXITING != 0 || matches!(*fields.0.first()?, "Z" | "X") {
+            return Some(match fields.number(20) {
                 Some(0 | 1) => Self::Ended {
-                    begun_at: number(22)?,
+                    begun_at: fields.begun_at()?,
                 },
                 _ => Self::FirstThreadEnded,
             });
         }
         // Where the environment begins and ends in its memory.
-        Some(match (number(50), number(51)) {
+        Some(match (fields.number(50), fields.number(51)) {
             (Some(0) | None, Some(0) | None) => Self::Executing,
             (from, to) if from == to => Self::NoEnvironment,
             _ => Self::Environment,
         })
+    }
+}
+
+/// The fields of a line of `/proc/<pid>/stat`, from the third on.
+struct Fields<'a>(Vec<&'a str>);
+
+impl<'a> Fields<'a> {
+    fn of(line: &'a [u8]) -> Option<Self> {
+        // The second is the name, which may hold anything, in parentheses.
+        let end_of_name = line.iter().rposition(|&byte| byte == b')')?;
+        let fields = std::str::from_utf8(&line[end_of_name + 1..]).ok()?;
+        Some(Self(fields.split_whitespace().collect()))
+    }
+
+    /// A field by its number, of which the first is 1.
+    fn number(&self, field: usize) -> Option<u64> {
+        self.0.get(field - 3)?.parse().ok()
+    }
+
+    fn begun_at(&self) -> Option<u64> {
+        self.number(22)
     }
 }
 
