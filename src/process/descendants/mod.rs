@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 
 use crate::deadline::Deadline;
 use crate::error::{Descendants, Error, Result};
@@ -38,41 +39,69 @@ pub(crate) const ARE_FOUND: bool = cfg!(target_os = "linux");
 /// The variable that carries the cookie.
 pub(crate) const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
 
+/// Bytes of the number of a run; twice as many characters.
+const NUMBER_BYTES: usize = 8;
+
 /// Looks whose thread does not come back from reading one process, in all of a host. With so many no
 /// further look is begun.
 const STUCK_LIMIT: usize = 4;
 
-/// A host's own random number, in hexadecimal. All that its plugins start bear it.
+/// A host's own random number, in hexadecimal. All that its plugins start bear it, with a number of the
+/// run behind it that no plugin can guess of another's run.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Cookie(Arc<str>);
+pub(crate) struct Cookie {
+    text: Arc<str>,
+    /// What the numbers of runs are made with; told to nobody.
+    key: [u8; 16],
+}
 
 impl Cookie {
     pub(crate) fn generate() -> Result<Self> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| Error::io("get random bytes for a cookie", error))?;
-        Ok(Self(HEXLOWER.encode(&bytes).into()))
+        let mut key = [0; 16];
+        for random in [&mut bytes, &mut key] {
+            getrandom::fill(random)
+                .map_err(|error| Error::io("get random bytes for a cookie", error))?;
+        }
+        Ok(Self {
+            text: HEXLOWER.encode(&bytes).into(),
+            key,
+        })
     }
 
-    /// Takes what another process was told; `None` for what cannot be a cookie.
+    /// Takes what another process was told, for finding bearers of all runs; `None` for what cannot be a
+    /// cookie.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let bytes = HEXLOWER.decode(text.as_bytes()).ok()?;
-        (bytes.len() == 16).then(|| Self(text.into()))
+        (bytes.len() == 16).then(|| Self {
+            text: text.into(),
+            key: [0; 16],
+        })
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The value of the variable for one run.
     pub(crate) fn of_run(&self, run: u64) -> String {
-        format!("{}.{run}", self.0)
+        format!("{}.{}", self.text, self.number_of(run))
+    }
+
+    /// What stands for a run: not the run itself, or one plugin could have its processes taken for
+    /// another's, and keep that from being stopped.
+    fn number_of(&self, run: u64) -> String {
+        let digest = Sha256::new()
+            .chain_update(self.key)
+            .chain_update(run.to_be_bytes())
+            .finalize();
+        HEXLOWER.encode(&digest[..NUMBER_BYTES])
     }
 
     /// The processes that bear it from these runs.
     pub(crate) fn bearers_of(&self, runs: &[u64]) -> Bearers {
         Bearers {
-            runs: Some(runs.into()),
+            numbers: Some(runs.iter().map(|run| self.number_of(*run)).collect()),
             ..self.bearers()
         }
     }
@@ -80,8 +109,8 @@ impl Cookie {
     /// The processes that bear it, whatever the run.
     pub(crate) fn bearers(&self) -> Bearers {
         Bearers {
-            prefix: format!("{VARIABLE}={}.", self.0),
-            runs: None,
+            prefix: format!("{VARIABLE}={}.", self.text),
+            numbers: None,
         }
     }
 }
@@ -96,8 +125,8 @@ impl fmt::Debug for Cookie {
 pub(crate) struct Bearers {
     /// What the entry begins with; the number of the run follows.
     prefix: String,
-    /// The runs that count; `None` for any.
-    runs: Option<Box<[u64]>>,
+    /// The numbers that count; `None` for any.
+    numbers: Option<Box<[String]>>,
 }
 
 impl Bearers {
@@ -111,7 +140,7 @@ impl Bearers {
         return look::kill(self, deadline, quiet, progress);
         #[cfg(not(target_os = "linux"))]
         {
-            let _ = (&self.prefix, &self.runs, deadline, quiet, progress);
+            let _ = (&self.prefix, &self.numbers, deadline, quiet, progress);
             Looked {
                 finished: true,
                 ..Looked::default()

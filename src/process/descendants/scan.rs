@@ -2,10 +2,7 @@
 
 use memchr::memmem::Finder;
 
-use super::Bearers;
-
-/// Digits of the largest number of a run.
-const DIGITS: usize = 20;
+use super::{Bearers, NUMBER_BYTES};
 
 /// Looks through environments for the entry of some bearers. It may stand anywhere: shells reorder
 /// their environment.
@@ -25,7 +22,7 @@ impl<'a> Scanner<'a> {
     /// How many bytes of the end of one piece must stand before the next one, so that no entry is
     /// overlooked that lies across the two: the byte before the entry, the entry, and the one behind.
     pub(super) fn overlap(&self) -> usize {
-        1 + self.bearers.prefix.len() + DIGITS + 1
+        1 + self.bearers.prefix.len() + 2 * NUMBER_BYTES + 1
     }
 
     /// Whether the entry stands in this piece. `is_first` when nothing comes before it, `is_last` when
@@ -43,21 +40,15 @@ impl<'a> Scanner<'a> {
 
     /// Whether a value, with what stands behind it, is the number of a run that counts.
     fn is_run(&self, value: &[u8], is_last: bool) -> bool {
-        let Some(runs) = &self.bearers.runs else {
+        let Some(numbers) = &self.bearers.numbers else {
             return true;
         };
-        let end = value.iter().position(|&byte| byte == 0);
-        let number = match end {
-            Some(end) => &value[..end],
-            None if is_last => value,
-            // The rest comes with the next piece.
-            None => return false,
-        };
-        let number = std::str::from_utf8(number).ok();
-        let number = number.filter(|text| text.len() <= DIGITS);
-        number
-            .and_then(|text| text.parse().ok())
-            .is_some_and(|run| runs.contains(&run))
+        numbers.iter().any(|number| {
+            value
+                .strip_prefix(number.as_bytes())
+                // Without an end the rest comes with the next piece.
+                .is_some_and(|rest| rest.first().map_or(is_last, |&byte| byte == 0))
+        })
     }
 }
 
@@ -102,6 +93,8 @@ mod tests {
         ));
         let in_a_value = format!("X={VARIABLE}={}\0", cookie.of_run(1));
         assert!(!finds(&cookie.bearers(), in_a_value.as_bytes()));
+        let guessed = format!("{VARIABLE}={}.1\0", cookie.as_str());
+        assert!(!finds(&cookie.bearers_of(&[1]), guessed.as_bytes()));
         let other = Cookie::generate().unwrap();
         assert!(!finds(&other.bearers(), of(1).as_bytes()));
         assert!(!finds(&cookie.bearers(), b""));
@@ -123,7 +116,7 @@ mod tests {
                 "{environment:?}"
             );
         }
-        let longer = format!("{entry}{}", "0".repeat(DIGITS));
+        let longer = format!("{entry}0");
         assert!(!finds(&cookie.bearers_of(&[3]), longer.as_bytes()));
     }
 }

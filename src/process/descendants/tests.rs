@@ -42,7 +42,8 @@ fn expect_end(child: &mut Child) {
 #[test]
 fn a_cookie_is_read_back_and_nothing_else_is_one() {
     let cookie = Cookie::generate().unwrap();
-    assert_eq!(Cookie::from_text(cookie.as_str()), Some(cookie));
+    let read = Cookie::from_text(cookie.as_str()).unwrap();
+    assert_eq!(read.as_str(), cookie.as_str());
     for text in ["", "00", "zz", &"0".repeat(31), &"A".repeat(32)] {
         assert_eq!(Cookie::from_text(text), None, "{text}");
     }
