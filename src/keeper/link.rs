@@ -234,8 +234,9 @@ impl Shared {
         let Some(mut running) = current.running.take() else {
             return;
         };
-        // Nothing else ends one that is stopped.
-        let _ = running.child.kill();
+        // Nothing else ends one that is stopped. Not by its number, which may be free: the embedder may reap
+        // what is not its own.
+        running.handle.signal(Signal::KILL);
         let status = running.child.wait();
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         match changed {
@@ -334,6 +335,9 @@ impl Shared {
         let (stdin, input) = io::pipe()?;
         rustix::fs::fcntl_setfl(input.as_fd(), OFlags::NONBLOCK)?;
         let mut told = self.told.lock();
+        if told.is_over {
+            return Err(io::Error::other("the host ends"));
+        }
         let lines = told.all(self.cookie.as_ref());
         // It works without as well.
         #[cfg(target_os = "linux")]
