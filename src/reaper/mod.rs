@@ -35,7 +35,6 @@ pub(crate) use cause::{Cause, Failure};
 pub(crate) use charge::{Cancel, Charge, ChargeSettings, OutputGuard, Run, Transition, WardId};
 
 use crate::error::{Descendants, Disconnect, Error, Result, StartError};
-use crate::id::InstallationId;
 use crate::keeper::link::KeeperLink;
 use crate::process::descendants::{Looked, Looks};
 use crate::process::{ExitReason, Findings};
@@ -71,16 +70,17 @@ pub(crate) struct Reaper {
 
 enum Command {
     Start(Arc<dyn Charge>),
+    Stop {
+        charge: Arc<dyn Charge>,
+        grace: Duration,
+        waiter: Option<Waiter>,
+    },
     /// Something for a plugin that has a ward, if it has one.
     For(WardId, Order),
     ShutDown,
 }
 
 enum Order {
-    Stop {
-        grace: Duration,
-        waiter: Option<Waiter>,
-    },
     Forget,
     Prepared {
         run: Run,
@@ -174,8 +174,17 @@ impl Reaper {
 
     /// Asks for an end: SIGINT now, SIGTERM after half of the grace, SIGKILL after all of it.
     /// The waiter hears when nothing is left.
-    pub(crate) fn request_stop(&self, ward: WardId, grace: Duration, waiter: Option<Waiter>) {
-        self.send(Command::For(ward, Order::Stop { grace, waiter }));
+    pub(crate) fn request_stop(
+        &self,
+        charge: Arc<dyn Charge>,
+        grace: Duration,
+        waiter: Option<Waiter>,
+    ) {
+        self.send(Command::Stop {
+            charge,
+            grace,
+            waiter,
+        });
     }
 
     /// Lets go of a session that is gone, and of all that may be left of its plugin.
@@ -359,35 +368,28 @@ impl Thread {
         match command {
             Command::Start(charge) => {
                 let id = charge.ward();
-                if !self.wards.contains_key(&id) {
-                    let mut ward = Ward::new(charge.clone());
-                    self.inherit(charge.id(), &mut ward);
-                    self.wards.insert(id, ward);
-                }
+                self.ward(&charge);
                 self.with(id, Ward::start);
                 charge.start_obeyed();
             }
+            Command::Stop {
+                charge,
+                grace,
+                waiter,
+            } => {
+                // One that was never started may have to end what an earlier session left.
+                self.ward(&charge);
+                self.with(charge.ward(), |ward, _| ward.stop(grace, waiter));
+            }
             Command::For(ward, order) => {
                 if !self.wards.contains_key(&ward) {
-                    // Never started: there is nothing to wait for.
-                    if let Order::Stop {
-                        waiter: Some(waiter),
-                        ..
-                    } = order
-                    {
-                        let _ = waiter.done.try_send(Ok(StopReport {
-                            exit: None,
-                            killed: false,
-                            took: Duration::ZERO,
-                        }));
-                    }
+                    // Never started: nothing of it is there.
                     return;
                 }
                 if matches!(order, Order::Forget) {
                     self.lingering.push(ward);
                 }
                 self.with(ward, |ward, context| match order {
-                    Order::Stop { grace, waiter } => ward.stop(grace, waiter),
                     Order::Forget => ward.forget(),
                     Order::Prepared { run, result } => ward.prepared(context, run, result),
                     Order::Connected { run } => ward.connected(run),
@@ -411,13 +413,18 @@ impl Thread {
         }
     }
 
-    /// Takes over what is left of a plugin from the session that it was loaded with before: it does not
-    /// begin anew beside that.
-    fn inherit(&mut self, plugin: InstallationId, ward: &mut Ward) {
+    /// Makes the ward of this charge, if it is not there. It takes over what is left of the plugin from the
+    /// session that it was loaded with before: it is not stopped, and does not begin anew, beside that.
+    fn ward(&mut self, charge: &Arc<dyn Charge>) {
+        if self.wards.contains_key(&charge.ward()) {
+            return;
+        }
+        let mut ward = Ward::new(charge.clone());
         for old in &self.lingering {
-            if let Some(old) = self.wards.get_mut(old).filter(|old| old.is_of(plugin)) {
+            if let Some(old) = self.wards.get_mut(old).filter(|old| old.is_of(charge.id())) {
                 ward.inherit(old);
             }
         }
+        self.wards.insert(charge.ward(), ward);
     }
 }

@@ -406,14 +406,12 @@ impl Session {
         match shared.mode {
             PluginMode::Supervised => {
                 let (done, report) = bounded(1);
+                let charge = Arc::new(SupervisedCharge(shared.clone()));
                 let until = Deadline::after(timeout).instant();
                 let grace = grace_within(shared.context.timeouts.stop_grace, timeout);
                 state.stop_reason = (code, reason.into());
-                shared.context.reaper.request_stop(
-                    shared.ward,
-                    grace,
-                    Some(Waiter { until, done }),
-                );
+                let waiter = Some(Waiter { until, done });
+                shared.context.reaper.request_stop(charge, grace, waiter);
                 Ok(Stopping::Process(report))
             }
             PluginMode::External => {

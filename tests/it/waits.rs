@@ -138,6 +138,37 @@ fn an_unload_returns_in_time_and_says_how_many_descendants_it_leaves() {
 }
 
 #[test]
+fn what_an_unloaded_plugin_left_is_waited_for_when_it_is_loaded_again() {
+    let host = Setup::new("inherited-left")
+        .timeouts(|timeouts| {
+            timeouts.stop_grace = Duration::from_secs(1);
+            timeouts.stop = SHORT;
+        })
+        .start();
+    let (session, attack) = run(&host);
+    let loss = fault::lose(fault::LOOKING, session.id());
+    host.unload(session.id()).expect_err("they live");
+    let again = host.load(session.id()).unwrap();
+    let supervised = again.supervised().unwrap();
+    // Never started, and not all gone.
+    match said(&supervised.stop(SHORT)) {
+        Said::Left(told) => expect_all(told),
+        other => panic!("{other:?}"),
+    }
+    supervised.start().unwrap();
+    match again.wait_for(ReportedState::Active, SHORT) {
+        Err(Error::DescendantsLeft(told)) => expect_all(told),
+        other => panic!("{other:?}"),
+    }
+    attack.expect_one_run_at_a_time();
+    drop(loss);
+    again.wait_for(ReportedState::Connecting, PATIENCE).unwrap();
+    attack.expect_one_run_at_a_time();
+    assert_eq!(said(&supervised.stop(PATIENCE)), Said::Complete);
+    attack.expect_all_dead(Duration::ZERO);
+}
+
+#[test]
 fn a_shutdown_returns_in_time_and_says_how_many_descendants_it_leaves() {
     let mut host = host("shutdown-left");
     let (session, attack) = run(&host);

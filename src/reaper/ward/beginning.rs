@@ -33,8 +33,9 @@ impl Ward {
     /// Starts a run: has it prepared and spawned on a thread of its own.
     pub(super) fn begin(&mut self, context: &Context<'_>) {
         if context.shutting_down || self.forgotten {
+            let ended = self.leave_clearing();
             self.phase = Phase::Idle;
-            self.charge.transition(Transition::Inactive { ended: None });
+            self.charge.transition(Transition::Inactive { ended });
             return;
         }
         if !self.looks.let_begin(self.run) {

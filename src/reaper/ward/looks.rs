@@ -34,6 +34,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 const READ_PATIENCE: Duration = Duration::from_millis(250);
 /// For how long a look is held back at most.
 const HOLD_BACK: Duration = Duration::from_millis(10);
+/// The wait between looks that somebody waits for: one may have come to its end at once.
+const BETWEEN: Duration = Duration::from_millis(5);
 /// The waits between looks for what could not be ended, when nobody waits for them.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 /// After a look that nobody waits for comes so many times its processor time without one, whichever
@@ -157,10 +159,7 @@ impl Ward {
         }
         match &self.stop {
             Some(stop) => stop.waiters.iter().any(|waiter| waiter.until > now),
-            None => matches!(
-                self.phase,
-                Phase::Clearing { .. } | Phase::BackingOff { .. }
-            ),
+            None => matches!(self.phase, Phase::Clearing { .. }),
         }
     }
 
@@ -272,7 +271,7 @@ impl Ward {
             }
             self.saw(found);
             if self.is_look_awaited(now) {
-                self.looks.plan(now);
+                self.looks.plan(now + BETWEEN);
             } else {
                 self.looks.plan_later(now);
             }
@@ -410,17 +409,20 @@ impl Ward {
     /// left.
     pub(in crate::reaper) fn inherit(&mut self, old: &mut Self) {
         let found = old.charge.tally().descendants();
-        if !old.looks.are_seen || !matches!(old.phase, Phase::Idle | Phase::Clearing { .. }) {
+        let is_at_rest = matches!(old.phase, Phase::Idle | Phase::Clearing { .. });
+        if old.looks.are_over() || !is_at_rest {
             return;
         }
         // A look that is under way comes back to it, and brings no more than another one.
-        let Looks { runs, .. } = std::mem::take(&mut old.looks);
+        let Looks { runs, are_seen, .. } = std::mem::take(&mut old.looks);
         let ended = old.leave_clearing();
         old.give_up_stop(found);
         old.charge.transition(Transition::Inactive { ended });
         self.looks.runs.extend(runs);
         self.looks.plan(Instant::now());
-        self.saw(found);
+        if are_seen {
+            self.saw(found);
+        }
     }
 }
 
