@@ -269,10 +269,10 @@ fn a_stop_leaves_the_descendants_of_another_plugin_alone() {
 #[test]
 fn what_sheds_its_environment_during_a_look_is_not_left_frozen() {
     let host = host("undress");
-    for round in 0..3 {
+    for round in 0..6 {
         let name = format!("undress-{round}");
         let attack = Attack::of(&host, &name);
-        let session = attack.run(&host, &name, &["undress", "100"]);
+        let session = attack.run(&host, &name, &["undress", "300"]);
         stop(&session, STOP);
         let frozen = attack.frozen();
         assert!(frozen.is_empty(), "{frozen:?}");
@@ -295,28 +295,29 @@ mod alone {
     #[ignore = "limits the process; run by another test, in a process of its own"]
     fn has_few_descriptors() {
         let host = host("few-descriptors");
-        let attack = Attack::of(&host, "few");
-        let session = attack.run(&host, "few", &["escape", "40"]);
-        // So many are left that a look can begin, and too few for each of its processes.
         let limit = getrlimit(Resource::Nofile);
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
+        // Enough for a look to begin, and too few for each of the processes that it finds.
+        for spare in [2, 3, 5, 8, 13, 21, 34] {
+            let name = format!("few-{spare}");
+            let attack = Attack::of(&host, &name);
+            let session = attack.run(&host, &name, &["escape", "40"]);
+            let few = Rlimit {
                 current: Some(256),
                 ..limit
-            },
-        )
-        .unwrap();
-        let mut held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-        held.truncate(held.len().saturating_sub(8));
-        let said = stop(&session, STOP);
-        drop(held);
-        let living = attack.living();
-        match said {
-            Said::Complete => assert!(living.is_empty(), "{living:?}"),
-            Said::Left(_) => assert_eq!(stop(&session, STOP), Said::Complete),
-            Said::Other(error) => panic!("{error}"),
+            };
+            setrlimit(Resource::Nofile, few).unwrap();
+            let mut held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            held.truncate(held.len().saturating_sub(spare));
+            let said = stop(&session, Duration::from_secs(3));
+            drop(held);
+            setrlimit(Resource::Nofile, limit).unwrap();
+            let living = attack.living();
+            match said {
+                Said::Complete => assert!(living.is_empty(), "{spare} left: {living:?}"),
+                Said::Left(_) => assert_eq!(stop(&session, STOP), Said::Complete),
+                Said::Other(error) => panic!("{error}"),
+            }
+            attack.expect_all_dead(Duration::ZERO);
         }
-        attack.expect_all_dead(Duration::ZERO);
     }
 }
