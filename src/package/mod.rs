@@ -58,7 +58,7 @@ pub use folder::{data_folder, release_folder};
 pub(crate) use known::KnownArchives;
 pub use limits::PackageLimits;
 pub use listing::{ListedFile, Listing};
-pub(crate) use open_dir::{OpenDir, PUBLIC};
+pub(crate) use open_dir::{OpenDir, PRIVATE, PUBLIC, open_made};
 pub use own_files::{LeftFile, LeftReason, OwnFiles, own_files};
 pub use releases::{keep_releases, remove_installation, remove_release};
 pub(crate) use spool::Spool;

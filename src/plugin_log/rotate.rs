@@ -2,15 +2,15 @@
 //! shared and without locks; `PluginLog` holds it under the writer's.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::{self, CURRENT, Identity, LogFile};
 use super::settings::LogSettings;
 use super::stamp::Stamp;
+use crate::package::OpenDir;
 
 /// The files of a log at one moment. Each has a sequence number, one higher than that of the file
 /// before it, so that a reader knows what it missed.
@@ -98,7 +98,7 @@ impl RotatingFile {
             outage: None,
         };
         this.open_current()?;
-        this.remove_oldest();
+        this.remove_oldest(&file::make_directory(directory)?);
         Ok(this)
     }
 
@@ -208,16 +208,8 @@ impl RotatingFile {
         self.files.current = None;
         self.files_changed = true;
         self.start += std::mem::take(&mut self.size);
-        let current = match LogFile::append_to(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(&self.directory)?;
-                LogFile::append_to(&self.path)
-            }
-            result => result,
-        }?;
+        let directory = file::make_directory(&self.directory)?;
+        let current = LogFile::append_to(&directory, CURRENT)?;
         self.size = current.length()?;
         self.torn = current.is_torn()?;
         self.files.last_sequence += 1;
@@ -231,28 +223,34 @@ impl RotatingFile {
 
     fn rotate(&mut self) -> io::Result<()> {
         let stamp = Stamp::now_after(self.last_stamp);
-        fs::rename(&self.path, self.directory.join(stamp.file_name()))?;
-        self.last_stamp = Some(stamp);
+        let directory = file::make_directory(&self.directory)?;
+        if let Some((_, current)) = &self.files.current
+            && directory.has(CURRENT, current.file())?
+        {
+            directory.rename(CURRENT, &directory, stamp.file_name())?;
+            self.last_stamp = Some(stamp);
+        }
         if let Some((place, _)) = self.files.current.take() {
             self.files.old.push_back((place, stamp));
         }
         // Before the new file is made, which may need the room.
-        self.remove_oldest();
+        self.remove_oldest(&directory);
         self.open_current()
     }
 
-    fn remove_oldest(&mut self) {
+    fn remove_oldest(&mut self, directory: &OpenDir) {
         while self.files.old.len() > self.keep
             && let Some((_, stamp)) = self.files.old.front()
         {
-            let path = self.directory.join(stamp.file_name());
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let name = stamp.file_name();
+            match directory.remove(&name) {
+                Err(error) => {
                     // It is tried again at the next rotation.
+                    let path = directory.at(name);
                     log::warn!("cannot remove old log {}: {error}", path.display());
                     break;
                 }
-                _ => self.files.old.pop_front(),
+                Ok(()) => self.files.old.pop_front(),
             };
             self.files_changed = true;
         }
@@ -395,7 +393,9 @@ mod tests {
         assert_eq!(log.write(b"before\n"), 0);
         // Writes to a descriptor that is open for reading fail in the system, root or not.
         let (place, _) = log.files.current.clone().unwrap();
-        let unwritable = LogFile::read_from(&path).unwrap().unwrap();
+        let unwritable = LogFile::read_from(&scratch.logs(), CURRENT)
+            .unwrap()
+            .unwrap();
         log.files.current = Some((place, Arc::new(unwritable)));
         assert_eq!(log.write(b"1\n2\n"), 2);
         assert_eq!(log.write(b"3\n"), 1);

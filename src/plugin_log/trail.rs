@@ -95,8 +95,8 @@ impl LiveTrail {
                 None => return Ok(None),
                 Some((place, Err(current))) => (place, Some(current)),
                 Some((place, Ok(stamp))) => {
-                    let path = self.directory.join(stamp.file_name());
-                    (place, LogFile::read_from(&path)?.map(Arc::new))
+                    let file = LogFile::read_from(&self.directory, &stamp.file_name())?;
+                    (place, file.map(Arc::new))
                 }
             };
             let missing = place.sequence - self.place.sequence - 1;
@@ -190,7 +190,7 @@ impl DirectoryTrail {
     }
 
     fn look_ahead(&mut self, reading: Option<&LogFile>) -> io::Result<()> {
-        let current = LogFile::read_from(&self.directory.join(CURRENT))?;
+        let current = LogFile::read_from(&self.directory, CURRENT)?;
         self.look_behind(reading, current)
     }
 
@@ -246,7 +246,7 @@ impl DirectoryTrail {
     ) -> io::Result<Option<Stamp>> {
         for stamp in old {
             if self.after.is_none_or(|after| *stamp > after)
-                && let Some(file) = LogFile::read_from(&self.directory.join(stamp.file_name()))?
+                && let Some(file) = LogFile::read_from(&self.directory, &stamp.file_name())?
                 && is_read(&file)
             {
                 return Ok(Some(*stamp));
@@ -261,8 +261,7 @@ impl DirectoryTrail {
             let (name, file) = match ahead {
                 Ahead::Current(file) => (None, file),
                 Ahead::Old(stamp, length) => {
-                    let path = self.directory.join(stamp.file_name());
-                    let file = match LogFile::read_from(&path) {
+                    let file = match LogFile::read_from(&self.directory, &stamp.file_name()) {
                         Ok(file) => file,
                         Err(error) => {
                             self.ahead.push_front(Ahead::Old(stamp, length));
@@ -354,7 +353,7 @@ mod tests {
         let log = log(&scratch);
         write(&log, 1..=2);
         let mut trail = DirectoryTrail::new(scratch.logs());
-        let current = LogFile::read_from(&scratch.logs().join(CURRENT)).unwrap();
+        let current = LogFile::read_from(&scratch.logs(), CURRENT).unwrap();
         write(&log, 3..=4);
         trail.look_behind(None, current).unwrap();
         assert_eq!(rest(&mut trail, None), ["1", "2", "3", "4"]);
@@ -370,7 +369,7 @@ mod tests {
         let reading = trail.advance().unwrap().unwrap().file;
         write(&log, 2..=2);
         // File 2 is what comes next; it is rotated away before the names are listed.
-        let current = LogFile::read_from(&scratch.logs().join(CURRENT)).unwrap();
+        let current = LogFile::read_from(&scratch.logs(), CURRENT).unwrap();
         write(&log, 3..=4);
         trail.look_behind(Some(&reading), current).unwrap();
         assert!(trail.ended);

@@ -2,7 +2,6 @@
 //! it is, and its command becomes a child process of the host.
 
 use std::ffi::OsString;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -189,15 +188,12 @@ impl Runtime for LocalRuntime {
     }
 }
 
-/// `<data>/<installation id>`, made if need be.
+/// `<data>/<installation id>`, made if need be. It must not be a link.
 pub(crate) fn installation_folder(data: &Path, id: InstallationId) -> Result<PathBuf> {
     let folder = std::path::absolute(data)
         .map_err(|error| Error::io(format!("data folder {}", data.display()), error))?
         .join(id.to_string());
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(package::PUBLIC)
-        .create(&folder)
+    package::open_made(&folder, package::PUBLIC)
         .map_err(|error| Error::io(format!("create {}", folder.display()), error))?;
     Ok(folder)
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::support::folder::TestFolder;
 
 /// What the plugin does, in its release: `$out` is a directory elsewhere, `$sha` its archive's SHA-256.
-const TRAPS: [(&str, &str); 15] = [
+const TRAPS: [(&str, &str); 17] = [
     ("a pipe as its listing", "rm .complete; mkfifo .complete"),
     (
         "a link as its listing",
@@ -55,6 +55,14 @@ const TRAPS: [(&str, &str); 15] = [
     (
         "a link as its data",
         "rm -rf ../../data; ln -s $out ../../data",
+    ),
+    (
+        "a link as the directory of its log",
+        "rm -rf ../../logs; ln -s $out ../../logs; echo said >&2",
+    ),
+    (
+        "a pipe as the directory of its log",
+        "rm -rf ../../logs; mkfifo ../../logs; echo said >&2",
     ),
     (
         "a link where releases are removed",
