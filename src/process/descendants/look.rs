@@ -27,8 +27,8 @@ const STOPPED_LIMIT: Duration = Duration::from_millis(100);
 const AT_ONCE: usize = 64;
 /// The first wait, and the longest, for processes to end or to come into being.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
-/// For so long is a process looked at again that shows nothing because it is executing a program, which
-/// on a busy machine may take a while.
+/// For so long is a process looked at again that shows nothing because it is executing a program, or is
+/// ending, which on a busy machine may take a while.
 const EXECUTING_LIMIT: Duration = Duration::from_millis(250);
 /// So many passes in a row must find nothing when processes end before they can be looked at.
 const PASSES_AFTER_STRANGERS: u32 = 4;
@@ -90,7 +90,7 @@ struct Look<'a> {
     stopped_since: Option<Instant>,
     /// Of those that were killed, as far as the system gives such descriptors.
     dying: Vec<OwnedFd>,
-    /// Those that may show the cookie in a moment.
+    /// Those that may show the cookie in a moment, or be gone.
     executing: Vec<Pid>,
     /// Those that are no bearers. While something is stopped they are not read again: it is killed the
     /// sooner, and after that all are.
@@ -132,7 +132,7 @@ impl Look<'_> {
         let (mut quiet_since, mut pause) = (None, PAUSES.0);
         loop {
             let away_before = self.got_away;
-            let pass = match self.pass() {
+            let mut pass = match self.pass() {
                 Ok(Some(pass)) => pass,
                 Ok(None) => return false,
                 Err(error) => {
@@ -140,7 +140,8 @@ impl Look<'_> {
                     return false;
                 }
             };
-            let new = pass.new + self.settle_executing();
+            self.settle_executing(&mut pass);
+            let new = pass.new;
             if new == 0
                 || self
                     .stopped_since
@@ -316,19 +317,20 @@ impl Look<'_> {
         true
     }
 
-    /// Looks again at those that are executing a program, until they show what they are; returns how many
-    /// were bearers. Nothing wakes it: there is no event for the end of an `execve`.
-    fn settle_executing(&mut self) -> usize {
+    /// Looks again at those that are executing a program, or ending, until they show what they are. Nothing
+    /// wakes it: there is no event for the end of an `execve`.
+    fn settle_executing(&mut self, pass: &mut Pass) {
         let until = Deadline::after(self.executing_limit).min(self.deadline);
-        let (mut found, mut pause) = (0, PAUSES.0);
+        let mut pause = PAUSES.0;
         while !self.executing.is_empty() && !until.has_passed() {
             let _ = poll::wait(&mut [], Some(Deadline::after(pause)));
             pause = PAUSES.1.min(pause * 2);
             for pid in std::mem::take(&mut self.executing) {
                 match self.reader.what_shows(pid) {
-                    Shows::Cookie => found += usize::from(self.stop(pid)),
+                    Shows::Cookie => pass.new += usize::from(self.stop(pid)),
                     Shows::Nothing | Shows::Unknown => self.executing.push(pid),
-                    Shows::NoCookie | Shows::Ended { .. } | Shows::Gone => {}
+                    Shows::Ended { is_young: true } | Shows::Gone => pass.strangers += 1,
+                    Shows::NoCookie | Shows::Ended { is_young: false } => {}
                     Shows::Unreadable => drop(self.unreadable.insert(pid)),
                 }
             }
@@ -337,7 +339,6 @@ impl Look<'_> {
             // They take so long on purpose, or wait for a disk. No reason to wait for them each time.
             self.unreadable.extend(self.executing.drain(..));
         }
-        found
     }
 
     /// Looks at those that come into being now; returns whether a bearer was stopped.

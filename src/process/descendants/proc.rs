@@ -29,11 +29,11 @@ const THREADS_LIMIT: usize = 64;
 pub(super) enum Shows {
     Cookie,
     NoCookie,
-    /// It is just executing another program.
+    /// It is just executing another program, or ending.
     Nothing,
     /// It keeps its environment from being read, or presents one that no program is started with.
     Unreadable,
-    /// It has ended and is not reaped, or is about to.
+    /// It has ended and is not reaped.
     Ended {
         /// It had begun less than a second before.
         is_young: bool,
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
             Some(Status::Ended { begun_at }) => Shows::Ended {
                 is_young: age(begun_at).is_none_or(|age| age < YOUNG),
             },
-            Some(Status::Executing) => Shows::Nothing,
+            Some(Status::Executing | Status::Ending) => Shows::Nothing,
             Some(Status::FirstThreadEnded) => self.what_threads_show(pid),
             // Or the environment was just being put in place; then it shows by now.
             Some(Status::NoEnvironment) => self.once_more(pid, Shows::NoCookie),
@@ -269,7 +269,9 @@ fn age(begun_at: u64) -> Option<Duration> {
 pub(super) enum Status {
     /// A thread of the kernel's.
     KernelThread,
-    /// It has ended, or is about to: its memory is gone.
+    /// Its memory is gone, and its files may be open yet.
+    Ending,
+    /// It has ended.
     Ended {
         /// In clock ticks since the system started.
         begun_at: u64,
@@ -294,11 +296,13 @@ impl Status {
         if flags & KERNEL_THREAD != 0 {
             return Some(Self::KernelThread);
         }
-        if flags & EXITING != 0 || matches!(*fields.0.first()?, "Z" | "X") {
+        let has_ended = matches!(*fields.0.first()?, "Z" | "X");
+        if has_ended || flags & EXITING != 0 {
             return Some(match fields.number(20) {
-                Some(0 | 1) => Self::Ended {
+                Some(0 | 1) if has_ended => Self::Ended {
                     begun_at: fields.begun_at()?,
                 },
+                Some(0 | 1) => Self::Ending,
                 _ => Self::FirstThreadEnded,
             });
         }
@@ -351,7 +355,7 @@ mod tests {
         assert_eq!(status("I", 0x0020_8040, 1, 0, 0), Status::KernelThread);
         let ended = Status::Ended { begun_at: 0 };
         assert_eq!(status("Z", 0x0040_0044, 1, 0, 0), ended);
-        assert_eq!(status("R", 0x0040_0004, 1, 0, 0), ended);
+        assert_eq!(status("R", 0x0040_0004, 1, 0, 0), Status::Ending);
         assert_eq!(status("Z", 0x0040_0044, 3, 0, 0), Status::FirstThreadEnded);
         assert_eq!(status("S", 0x0040_0000, 1, 7, 7), Status::NoEnvironment);
         assert_eq!(status("R", 0x0040_0000, 1, 0, 0), Status::Executing);
