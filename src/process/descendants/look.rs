@@ -197,9 +197,9 @@ impl Look<'_> {
         let mut pass = Pass::default();
         let ended_before = std::mem::take(&mut self.ended);
         for pid in processes()? {
-            if self.unreadable.contains(&pid)
+            if self.is_known(pid, &mut pass)
+                || self.unreadable.contains(&pid)
                 || self.strange.contains(&pid)
-                || self.is_known(pid, &mut pass)
             {
                 continue;
             }

@@ -101,7 +101,8 @@ impl<'a> Reader<'a> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Shows::NoCookie;
             }
-            Err(error) if is_gone(&error) => return Shows::Gone,
+            // Not ESRCH: that says that it has no memory, or its first thread none any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Shows::Gone,
             Err(error) if is_want(&error) => return Shows::Unknown,
             Ok(Read::Empty) | Err(_) => {}
         }
@@ -221,15 +222,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether an error means that there is no such process.
-fn is_gone(error: &io::Error) -> bool {
-    let number = error.raw_os_error();
-    [Errno::NOENT, Errno::SRCH]
-        .iter()
-        .any(|errno| Some(errno.raw_os_error()) == number)
-}
-
-/// Whether an error says something of this process alone.
+/// Whether an error is the host's own want of something, and says nothing of the process.
 fn is_want(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
