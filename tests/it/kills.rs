@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{Host, Keeper, Session};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::PATIENCE;
@@ -94,6 +95,27 @@ impl Scene {
             .filter_map(|child| Process::of(child.as_raw_nonzero().get()))
             .filter(|child| !known.contains(child))
             .collect()
+    }
+
+    /// Waits until the host has a keeper that is neither stopped nor about to be: a signal to stop takes effect
+    /// when the system gets to it. A keeper that is stopped together with its host's end ends nothing.
+    #[track_caller]
+    fn wait_until_kept(&self) {
+        const ENDS: u64 = 1 << (Signal::STOP.as_raw() - 1) | 1 << (Signal::KILL.as_raw() - 1);
+        let is_well = |keeper: &Process| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", keeper.pid));
+            let status = status.unwrap_or_default();
+            let pending = status
+                .lines()
+                .find_map(|line| line.strip_prefix("ShdPnd:"))
+                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            let runs = matches!(keeper.state(), Some('S' | 'R'));
+            runs && pending.is_some_and(|mask| mask & ENDS == 0)
+        };
+        wait_until("a keeper that runs", PATIENCE, || {
+            let keepers = self.keepers();
+            !keepers.is_empty() && keepers.iter().all(is_well)
+        });
     }
 
     /// Kills the host; gives what was left of it when the time was over.
@@ -231,6 +253,7 @@ fn a_stopped_keeper_is_replaced_and_nothing_outlives_the_host() {
         });
         scene.tell("until-guaranteed");
         scene.driver.wait_for("driver: guaranteed");
+        scene.wait_until_kept();
         assert_eq!(scene.kill(), [""; 0], "keeper {keeper}");
     }
 }
@@ -247,6 +270,7 @@ fn a_keeper_that_is_stopped_again_and_again_is_told_and_innocents_go_on() {
         scene.driver.wait_for("driver: called");
         scene.tell("stop");
         scene.driver.wait_for("driver: stopped");
+        scene.wait_until_kept();
         assert_eq!(scene.kill(), [""; 0], "keeper {keeper}");
     }
 }
