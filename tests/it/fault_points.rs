@@ -534,3 +534,21 @@ fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
         assert_eq!(ends[0].cause, EndCause::KilledBySignal);
     }
 }
+
+#[test]
+fn a_plugin_that_connects_before_it_is_handed_over_has_been_active() {
+    let host = Setup::new("early").start();
+    let session = host.install(fixture(&host, Transport::WebSocket, &["behave"]));
+    let hold = fault::hold(fault::SPAWNED, session.id());
+    supervised(&session).start().unwrap();
+    assert!(hold.reached(PATIENCE), "it was not spawned");
+    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    hold.release();
+    let pid = call(&session, "describe", &json!({})).unwrap()["pid"].as_i64();
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+    let mut events = host.events();
+    kill_process(Pid::from_raw(pid.unwrap()).unwrap(), Signal::KILL).unwrap();
+    events.until(session.id(), ReportedState::Restarting);
+    let ends = session.restart_history();
+    assert!(ends[0].active_for.is_some(), "{ends:?}");
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{Phase, Running, Ward, after, signal};
+use super::{Early, Phase, Running, Ward, after, signal};
 use crate::deadline::Deadline;
 use crate::error::StartError;
 use crate::fault;
@@ -52,6 +52,7 @@ impl Ward {
         let cancel = Cancel::default();
         self.phase = Phase::Preparing {
             cancel: cancel.clone(),
+            early: Early::default(),
         };
         let (charge, reaper) = (self.charge.clone(), context.reaper.clone());
         let (keeper, threads) = (context.keeper.clone(), context.threads.clone());
@@ -98,7 +99,7 @@ impl Ward {
             return;
         }
         match result {
-            Ok(spawned) => self.spawned(*spawned),
+            Ok(spawned) => self.spawned(context, *spawned),
             Err(_) if self.stop.is_some() => {
                 self.clear(context, Some(self.unstarted(Cause::Stopped)));
             }
@@ -106,18 +107,22 @@ impl Ward {
         }
     }
 
-    fn spawned(&mut self, Spawned { process, pipes }: Spawned) {
+    fn spawned(&mut self, context: &Context<'_>, Spawned { process, pipes }: Spawned) {
+        let early = match &mut self.phase {
+            Phase::Preparing { early, .. } => std::mem::take(early),
+            _ => Early::default(),
+        };
         let (run, pid) = (self.run, process.pid());
         self.group = Some(pid);
         let now = Instant::now();
         let mut running = Running {
             process,
             spawned_at: now,
-            active_since: None,
+            active_since: early.active_since,
             patience: None,
             cause: None,
             output: None,
-            connected: false,
+            connected: early.active_since.is_some(),
         };
         if self.stop.is_some() {
             // It arrives too late.
@@ -128,7 +133,9 @@ impl Ward {
         let settings = self.charge.settings();
         let (limit, transport) = (settings.connect_timeout, settings.transport);
         let never_connected = Cause::NeverConnected { limit, transport };
-        running.patience = Some((after(now, limit), never_connected));
+        if early.active_since.is_none() {
+            running.patience = Some((after(now, limit), never_connected));
+        }
         self.charge.transition(Transition::Connecting { run, pid });
         match self.charge.spawned(run, pipes) {
             Ok(output) => running.output = Some(output),
@@ -139,6 +146,9 @@ impl Ward {
             }
         }
         self.phase = Phase::Running(running);
+        if let Some(cause) = early.disconnected {
+            self.disconnected(context, run, cause);
+        }
     }
 
     pub(in crate::reaper) fn connected(&mut self, run: Run) {
@@ -154,6 +164,10 @@ impl Ward {
                     self.start_again = false;
                 }
                 running.connected = true;
+            }
+            Phase::Preparing { early, .. } => {
+                early.active_since.get_or_insert_with(Instant::now);
+                early.disconnected = None;
             }
             // It was active, for so short a time that its end was seen in the same round.
             Phase::Ending(ended, _) => {

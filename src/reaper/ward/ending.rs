@@ -68,6 +68,7 @@ impl Ward {
                     running.patience = Some((until, Cause::ConnectionLost { cause, grace }));
                 }
             }
+            Phase::Preparing { early, .. } => early.disconnected = Some(cause),
             Phase::Ending(ended, _) => {
                 ended.connection_pending = false;
                 ended.cause = ended.cause.take().or_else(blamed);
@@ -308,7 +309,7 @@ impl Ward {
                 },
                 _,
             ) => drop(process.finish(|| Self::forget_group(group, context), Findings::default())),
-            Phase::Preparing { cancel } => cancel.cancel(),
+            Phase::Preparing { cancel, .. } => cancel.cancel(),
             Phase::Clearing { .. } => self.charge.tally().set_awaited(false),
             _ => {}
         }

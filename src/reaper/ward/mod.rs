@@ -19,6 +19,7 @@ use super::cause::Failure;
 use super::charge::{Cancel, Charge, OutputGuard, Run, Transition};
 use super::policy::History;
 use super::{Context, Waiter};
+use crate::error::Disconnect;
 use crate::fault;
 use crate::id::InstallationId;
 use crate::process::{ExitReason, ExitWatch, Process};
@@ -49,6 +50,7 @@ enum Phase {
     /// A thread prepares the run and spawns its process; there is one at most until it has come back.
     Preparing {
         cancel: Cancel,
+        early: Early,
     },
     Running(Running),
     /// The process is gone; its last output and messages are on their way.
@@ -66,6 +68,14 @@ enum Phase {
         /// has been seen.
         at_once: bool,
     },
+}
+
+/// What was heard of a process before the thread that spawned it handed it over.
+#[derive(Default)]
+struct Early {
+    active_since: Option<Instant>,
+    /// Why its connection has ended already.
+    disconnected: Option<Arc<Disconnect>>,
 }
 
 struct Running {
@@ -219,7 +229,7 @@ impl Ward {
                 }
             }
             // What arrives all the same is killed.
-            Phase::Preparing { cancel } => {
+            Phase::Preparing { cancel, .. } => {
                 cancel.cancel();
                 self.charge.transition(Transition::Stopping);
             }
