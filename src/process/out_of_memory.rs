@@ -21,7 +21,7 @@ static EXPLAINED: Mutex<Option<HashMap<PathBuf, u64>>> = Mutex::new(None);
 
 /// The kernel's count of kills, from the spawn of a process on. Where the process is in a control
 /// group of its own it is exact; in a group with others, a kill of any of these counts.
-/// Cloning gives another handle to the same.
+/// Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OutOfMemoryWatch {
     /// The file with the counter, and what it was just after the spawn. Empty until it was looked for, and

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::proc::{Life, Reader, Shows, last_number, processes};
+use super::proc::{Begun, Reader, Shows, last_number, processes};
 use super::{Bearers, Looked, Progress};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
@@ -197,10 +197,7 @@ impl Look<'_> {
         let mut pass = Pass::default();
         let ended_before = std::mem::take(&mut self.ended);
         for pid in processes()? {
-            if self.is_known(pid, &mut pass)
-                || self.unreadable.contains(&pid)
-                || self.strange.contains(&pid)
-            {
+            if self.is_known(pid) || self.unreadable.contains(&pid) || self.strange.contains(&pid) {
                 continue;
             }
             match self.reader.what_shows(pid) {
@@ -228,20 +225,19 @@ impl Look<'_> {
     }
 
     /// Whether this is one that was found before, and lives.
-    fn is_known(&mut self, pid: Pid, pass: &mut Pass) -> bool {
+    fn is_known(&mut self, pid: Pid) -> bool {
         let this = self.pass;
         let Some(known) = self.known.get_mut(&pid) else {
             return false;
         };
-        let life = self.reader.life(pid, known.begun_at);
-        pass.unknown += usize::from(life == Life::Unknown);
         known.pass = this;
-        if life == Life::Ended {
-            self.known.remove(&pid);
-            // It was a bearer, so nobody need wonder what it was.
-            self.ended.insert(pid);
+        if !self.reader.has_ended(pid, known.begun_at) {
+            return true;
         }
-        life != Life::Ended
+        self.known.remove(&pid);
+        // It was a bearer, so nobody need wonder what it was.
+        self.ended.insert(pid);
+        false
     }
 
     /// Stops a process that has just shown the cookie; returns whether it did.
@@ -250,7 +246,7 @@ impl Look<'_> {
             Ok(process) => {
                 // Once more, now that the descriptor says for certain which process is meant.
                 match self.reader.what_shows(pid) {
-                    Shows::Cookie => self.stop_by(&process, pid),
+                    Shows::Cookie => self.stop_by(Some(&process), pid),
                     Shows::Gone | Shows::Ended { .. } | Shows::NoCookie => {
                         self.got_away += 1;
                         false
@@ -266,55 +262,59 @@ impl Look<'_> {
                 false
             }
             // An old kernel, or no descriptor is left.
-            Err(_) => {
-                let stopped = self.progress.is_harmless || kill_process(pid, Signal::STOP).is_ok();
-                self.note_stopped(pid, stopped)
-            }
+            Err(_) => self.stop_by(None, pid),
         }
     }
 
-    fn stop_by(&mut self, process: &OwnedFd, pid: Pid) -> bool {
-        if self.progress.is_harmless {
-            return self.note_stopped(pid, true);
-        }
-        match pidfd_send_signal(process, Signal::STOP) {
-            // One that has ended takes signals until it is reaped.
-            Ok(()) => match self.reader.what_shows(pid) {
-                Shows::Gone | Shows::Ended { .. } | Shows::NoCookie => {
-                    self.got_away += 1;
-                    false
-                }
-                _ => self.note_stopped(pid, true),
-            },
+    /// Stops a process by its descriptor, or else by its number; returns whether it did.
+    fn stop_by(&mut self, process: Option<&OwnedFd>, pid: Pid) -> bool {
+        match self.signal(process, pid, Signal::STOP) {
+            Ok(()) => {}
             Err(Errno::SRCH) => {
+                self.got_away += 1;
+                return false;
+            }
+            // It has become another user's, whose processes are not ours to signal.
+            Err(_) => return false,
+        }
+        match self.reader.begun(pid) {
+            // Not by what it shows: it may just have executed a program with another environment.
+            Begun::At(begun_at) => {
+                let known = Known {
+                    begun_at,
+                    is_killed: false,
+                    pass: self.pass,
+                };
+                self.known.insert(pid, known);
+                self.stopped_since.get_or_insert_with(Instant::now);
+                self.tell();
+                true
+            }
+            // One that has ended takes signals until it is reaped.
+            Begun::Ended => {
                 self.got_away += 1;
                 false
             }
-            // It has become another user's, whose processes are not ours to signal.
-            Err(_) => self.note_stopped(pid, false),
+            // Later it could not be told from another that has its number, so it goes now.
+            Begun::Unknown => {
+                let _ = self.signal(process, pid, Signal::KILL);
+                self.killed += 1;
+                true
+            }
         }
     }
 
-    fn note_stopped(&mut self, pid: Pid, stopped: bool) -> bool {
-        if !stopped {
-            return false;
+    fn signal(
+        &self,
+        process: Option<&OwnedFd>,
+        pid: Pid,
+        signal: Signal,
+    ) -> rustix::io::Result<()> {
+        match process {
+            _ if self.progress.is_harmless => Ok(()),
+            Some(process) => pidfd_send_signal(process, signal),
+            None => kill_process(pid, signal),
         }
-        let Some(begun_at) = self.reader.begun_at(pid) else {
-            // Later it could not be told from another that has its number, so it goes now.
-            if !self.progress.is_harmless {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            return true;
-        };
-        let known = Known {
-            begun_at,
-            is_killed: false,
-            pass: self.pass,
-        };
-        self.known.insert(pid, known);
-        self.stopped_since.get_or_insert_with(Instant::now);
-        self.tell();
-        true
     }
 
     /// Looks again at those that are executing a program, or ending, until they show what they are. Nothing
@@ -367,7 +367,7 @@ impl Look<'_> {
                     continue;
                 };
                 match self.reader.what_shows(pid) {
-                    Shows::Cookie if self.stop_by(&process, pid) => return true,
+                    Shows::Cookie if self.stop_by(Some(&process), pid) => return true,
                     Shows::Unreadable => drop(self.unreadable.insert(pid)),
                     _ => {}
                 }
@@ -386,16 +386,11 @@ impl Look<'_> {
         for (pid, begun_at) in stopped {
             let opened = pidfd_open(pid, PidfdFlags::empty());
             // Another may have killed it, and the number be a stranger's by now.
-            if self.reader.life(pid, begun_at) == Life::Ended {
+            if self.reader.has_ended(pid, begun_at) {
                 self.known.remove(&pid);
                 continue;
             }
-            if !self.progress.is_harmless {
-                let _ = match &opened {
-                    Ok(process) => pidfd_send_signal(process, Signal::KILL),
-                    Err(_) => kill_process(pid, Signal::KILL),
-                };
-            }
+            let _ = self.signal(opened.as_ref().ok(), pid, Signal::KILL);
             self.killed += 1;
             if let Some(known) = self.known.get_mut(&pid) {
                 known.is_killed = true;
@@ -427,7 +422,7 @@ impl Look<'_> {
     fn recount(&mut self) {
         let reader = &mut self.reader;
         self.known
-            .retain(|pid, known| reader.life(*pid, known.begun_at) != Life::Ended);
+            .retain(|pid, known| !reader.has_ended(*pid, known.begun_at));
         self.tell();
     }
 

@@ -1,8 +1,9 @@
 //! Descendants that left their plugin's process group: found by a random cookie in the environment
 //! they inherited, and killed.
 //!
-//! What lives here: the cookie, and what all looks of one host share ([`Looks`]). How one look goes is in `look`, how it reads `/proc` in `proc`, how it recognises
-//! the cookie in `scan`. When to look is the reaper's and the keeper's.
+//! What lives here: the cookie, and what all looks of one host share ([`Looks`]). How one look goes is in
+//! `look`, how it reads `/proc` in `proc`, how it recognises the cookie in `scan`. When to look is the
+//! reaper's and the keeper's.
 //!
 //! Only Linux shows the environment of other processes. Elsewhere nothing is found, and nothing can
 //! be said of it either: [`ARE_FOUND`] is false.
@@ -41,6 +42,11 @@ pub(crate) const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
 
 /// Bytes of the number of a run; twice as many characters.
 const NUMBER_BYTES: usize = 8;
+
+/// A look that reads one process for longer is given up; that process is passed over then.
+pub(crate) const READ_PATIENCE: Duration = Duration::from_millis(250);
+/// The stack of a thread that looks, in bytes.
+pub(crate) const LOOK_STACK: usize = 128 * 1024;
 
 /// Looks whose thread does not come back from reading one process, in all of a host. With so many no
 /// further look is begun.
@@ -172,7 +178,7 @@ impl Looked {
     }
 }
 
-/// What all looks of one host share. Cloning gives another handle to the same.
+/// What all looks of one host share. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Looks {
     pub(crate) cookie: Cookie,

@@ -44,11 +44,12 @@ pub(super) enum Shows {
     Unknown,
 }
 
-/// What has become of a process that was seen before.
+/// When a process began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
-    Lives,
-    /// Or the number is another's by now.
+pub(super) enum Begun {
+    /// In clock ticks since the system started: two that had the same number began at different times.
+    At(u64),
+    /// It has ended.
     Ended,
     /// The host could not look.
     Unknown,
@@ -186,27 +187,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// When a process began, in clock ticks since the system started: two that had the same number began
-    /// at different times.
-    pub(super) fn begun_at(&mut self, pid: Pid) -> Option<u64> {
-        let line = self.stat(pid.as_raw_pid()).ok()?;
-        Fields::of(line)?.begun_at()
+    /// When a process began that has not ended, whatever it shows.
+    pub(super) fn begun(&mut self, pid: Pid) -> Begun {
+        let line = match self.stat(pid.as_raw_pid()) {
+            Ok(line) => line,
+            Err(error) if is_want(&error) => return Begun::Unknown,
+            Err(_) => return Begun::Ended,
+        };
+        match Status::parse(line) {
+            None | Some(Status::Ended { .. }) => Begun::Ended,
+            Some(_) => Fields::of(line)
+                .and_then(|fields| fields.begun_at())
+                .map_or(Begun::Ended, Begun::At),
+        }
     }
 
-    /// Whether the process that began then lives, whatever it shows by now.
-    pub(super) fn life(&mut self, pid: Pid, begun_at: u64) -> Life {
-        match self.stat(pid.as_raw_pid()) {
-            Err(error) if is_want(&error) => Life::Unknown,
-            Err(_) => Life::Ended,
-            Ok(line) => {
-                let ended = matches!(Status::parse(line), None | Some(Status::Ended { .. }));
-                let same = Fields::of(line).and_then(|fields| fields.begun_at()) == Some(begun_at);
-                if same && !ended {
-                    Life::Lives
-                } else {
-                    Life::Ended
-                }
-            }
+    /// Whether the process that began then has ended, so that its number may be another's.
+    pub(super) fn has_ended(&mut self, pid: Pid, begun_at: u64) -> bool {
+        match self.begun(pid) {
+            Begun::At(found) => found != begun_at,
+            Begun::Ended => true,
+            Begun::Unknown => false,
         }
     }
 

@@ -122,7 +122,7 @@ impl Ward {
             patience: None,
             cause: None,
             output: None,
-            connected: early.active_since.is_some(),
+            connected: early.active_since.is_some() && early.disconnected.is_none(),
         };
         if self.stop.is_some() {
             // It arrives too late.

@@ -117,6 +117,13 @@ impl Ward {
         }
     }
 
+    /// The group has been killed: its number is about to be free for others.
+    fn forget_group(group: &mut Option<u32>, context: &Context<'_>) {
+        if let Some(group) = group.take() {
+            context.keeper.forget_group(group);
+        }
+    }
+
     fn reap(&mut self, context: &Context<'_>, ended: Ended, findings: Findings) -> Ended {
         let body = match ended.body {
             Body::Unreaped(process) => {

@@ -19,7 +19,7 @@ use super::{Phase, Ward, after};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::fault;
-use crate::process::descendants::{Looked, Progress};
+use crate::process::descendants::{LOOK_STACK, Looked, Progress, READ_PATIENCE};
 use crate::reaper::Context;
 use crate::reaper::cause::{Cause, Failure};
 use crate::reaper::charge::{Run, Transition};
@@ -30,8 +30,6 @@ pub(super) const LEFT_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long one look may take.
 const LIMIT: Duration = Duration::from_secs(1);
-/// A look that reads one process for longer is given up.
-const READ_PATIENCE: Duration = Duration::from_millis(250);
 /// For how long a look is held back at most.
 const HOLD_BACK: Duration = Duration::from_millis(10);
 /// The wait between looks that somebody waits for: one may have come to its end at once.
@@ -41,7 +39,6 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 /// After a look that nobody waits for comes so many times its processor time without one, whichever
 /// plugin it was for: a fiftieth of one processor.
 const REST: u32 = 49;
-const STACK: usize = 128 * 1024;
 
 /// The looks for one plugin.
 pub(super) struct Looks {
@@ -124,13 +121,6 @@ impl Looks {
 }
 
 impl Ward {
-    /// The group has been killed: its number is about to be free for others.
-    pub(super) fn forget_group(group: &mut Option<u32>, context: &Context<'_>) {
-        if let Some(group) = group.take() {
-            context.keeper.forget_group(group);
-        }
-    }
-
     /// Has what this run left looked for, whose process has ended: at the end of the reaper's round, or
     /// when the next run is under way.
     pub(super) fn plan_look(&mut self, context: &Context<'_>) {
@@ -200,7 +190,7 @@ impl Ward {
         let (ward, number, runs) = (self.charge.ward(), self.looks.last, self.looks.runs.clone());
         let (bearers, reaper) = (looks.cookie.bearers_of(&runs), context.reaper.clone());
         let watched = progress.clone();
-        let started = context.threads.spawn("look", STACK, move || {
+        let started = context.threads.spawn("look", LOOK_STACK, move || {
             let looked = bearers.kill(Deadline::after(LIMIT), Duration::ZERO, &watched);
             reaper.looked(ward, number, runs, looked);
         });
