@@ -14,7 +14,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(1);
 const SHORT_LIVES: u32 = 5;
 /// How long a new keeper may take to read what does not fit into its pipe.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
-/// How long a keeper may take to end when it was told to.
+/// How long a keeper may take to end when it was told to, or killed.
 const END_LIMIT: Duration = Duration::from_millis(200);
 /// After a keeper that could not be had, the next is not tried for so long; then the next plugin that
 /// is started brings it.
@@ -50,7 +50,7 @@ const TOOLS: &str = "/usr/bin:/bin:/usr/local/bin";
 const PIPE_SIZE: usize = 64 * 1024;
 const WATCHER_STACK: usize = 256 * 1024;
 
-/// Cloning gives another handle to the same.
+/// The host's end of its keeper. Clones share it.
 #[derive(Clone)]
 pub(crate) struct KeeperLink {
     shared: Arc<Shared>,
@@ -191,12 +191,25 @@ impl KeeperLink {
         let Some(mut running) = current.running.take() else {
             return;
         };
-        if nothing_lives && !running.handle.ends_until(Deadline::after(END_LIMIT)) {
-            log::warn!("keeper does not end, killing it");
-            let _ = running.child.kill();
+        self.shared.status.set_keeper(None);
+        if !nothing_lives {
+            return;
         }
-        if nothing_lives {
-            let _ = running.child.wait();
+        if !running.handle.ends_until(Deadline::after(END_LIMIT)) {
+            log::warn!("keeper does not end, killing it");
+            running.handle.signal(Signal::KILL);
+        }
+        let _ = running.reap();
+    }
+}
+
+impl Running {
+    /// Reaps a keeper that has ended or was killed. One in uninterruptible sleep is not waited for.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        if self.handle.ends_until(Deadline::after(END_LIMIT)) {
+            self.child.wait()
+        } else {
+            Err(io::ErrorKind::TimedOut.into())
         }
     }
 }
@@ -228,8 +241,7 @@ impl Shared {
         }
     }
 
-    /// The keeper has ended or was stopped, which nobody asked for: starts another, which hears all that
-    /// lives.
+    /// Replaces a keeper that has ended or was stopped by another, which hears all that lives.
     fn replace(&self, current: &mut Current, changed: Changed) {
         let Some(mut running) = current.running.take() else {
             return;
@@ -237,7 +249,7 @@ impl Shared {
         // Nothing else ends one that is stopped. Not by its number, which may be free: the embedder may reap
         // what is not its own.
         running.handle.signal(Signal::KILL);
-        let status = running.child.wait();
+        let status = running.reap();
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         match changed {
             Changed::Stopped(_) => {
@@ -310,17 +322,17 @@ impl Shared {
             .spawn();
         // It goes at once, so that an end of the host is the end of the keeper's input.
         drop(command);
-        let running = spawned.and_then(|mut child| {
-            let handle = Arc::new(Handle::of(Pid::from_child(&child)));
-            if self.tell_rest(&handle) {
-                return Ok(Running {
-                    child,
-                    handle,
-                    since: Instant::now(),
-                });
+        let running = spawned.and_then(|child| {
+            let mut running = Running {
+                handle: Arc::new(Handle::of(Pid::from_child(&child))),
+                child,
+                since: Instant::now(),
+            };
+            if self.tell_rest(&running.handle) {
+                return Ok(running);
             }
-            let _ = child.kill();
-            let _ = child.wait();
+            running.handle.signal(Signal::KILL);
+            let _ = running.reap();
             Err(io::Error::other("it does not read what it is told"))
         });
         if running.is_err() {

@@ -132,7 +132,7 @@ fn is_sigchld_ignored() -> bool {
 const STOPS: usize = 5;
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How it is with the keeper, for all who want to know. Cloning gives another handle to the same.
+/// Whether the keeper can be relied upon. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeeperStatus {
     shared: Arc<Mutex<Known>>,
@@ -145,7 +145,7 @@ struct Known {
     problem: Option<String>,
     /// The one there is.
     keeper: Option<Arc<Handle>>,
-    /// When somebody stopped it, the last few times.
+    /// When it was stopped, the last few times.
     stops: VecDeque<Instant>,
     /// How it was stopped last.
     stopped: String,

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::deadline::Deadline;
 use crate::poll;
-use crate::process::descendants::{Cookie, Looks, Tally};
+use crate::process::descendants::{Cookie, LOOK_STACK, Looks, READ_PATIENCE, Tally};
 use crate::thread::Threads;
 
 /// How long descendants are looked for at most.
@@ -20,9 +20,6 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// For so long must none be found before the keeper ends: what the host was just spawning shows the
 /// cookie once it has executed its program.
 const QUIET: Duration = Duration::from_secs(1);
-/// A read of one process that takes longer is given up; that process is passed over.
-const READ_PATIENCE: Duration = Duration::from_millis(250);
-const LOOK_STACK: usize = 128 * 1024;
 /// No line is longer; what is, is no host's.
 const LINE_LIMIT: usize = 256;
 
