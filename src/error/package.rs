@@ -267,7 +267,7 @@ pub enum PackageError {
          {file_limit} files or {byte_limit} bytes; only PLUGIN_DATA_DIR may grow larger", .folder.display()
     )]
     CarryOverTooLarge {
-        /// The release folder that they are in.
+        /// The release directory that they are in.
         folder: PathBuf,
         /// Files, links, folders and the like found; counting ends with the first over the limit.
         files: usize,
@@ -286,7 +286,7 @@ pub enum PackageError {
          PLUGIN_DATA_DIR may grow larger", .folder.display()
     )]
     CarryOverPathsTooLarge {
-        /// The release folder that they are in.
+        /// The release directory that they are in.
         folder: PathBuf,
         /// The limit.
         limit: u64,

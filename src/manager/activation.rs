@@ -30,7 +30,9 @@ impl Manager {
     /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
     /// - [`Error::State`](crate::Error::State) or [`Error::Start`](crate::Error::Start), at once, when it
     ///   has errored, with the reason; or was stopped meanwhile.
-    /// - [`Error::Timeout`](crate::Error::Timeout) with what it was still at; it goes on starting.
+    /// - [`Error::Timeout`](crate::Error::Timeout) with what it was still at, or
+    ///   [`Error::DescendantsLeft`](crate::Error::DescendantsLeft) when it waits for processes of the run before
+    ///   to be gone; it goes on starting.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn activate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         // Waited for when the operation is over: a stop must be able to come in between.
@@ -65,7 +67,8 @@ impl Manager {
     ///   its token.
     /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
     /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop) when
-    ///   something of it is left; it is wanted inactive all the same, and goes on being stopped.
+    ///   its process is left, [`Error::DescendantsLeft`](crate::Error::DescendantsLeft) when others are that
+    ///   left its process group; it is wanted inactive all the same, and goes on being stopped.
     /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         let shared = &self.shared;

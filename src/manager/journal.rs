@@ -233,7 +233,7 @@ impl Shared {
     }
 }
 
-/// Removes a file, or whatever somebody has put in its place.
+/// Removes a file, or whatever was put in its place.
 fn remove(folder: &OpenDir, name: &str) {
     if let Err(error) = folder.remove(name) {
         log::warn!("cannot remove {}: {error}", folder.at(name).display());

@@ -13,7 +13,7 @@ const GIB: u64 = 1024 * 1024 * 1024;
 settings! {
     /// Every bound and every time of a [`Manager`](crate::Manager).
     ///
-    /// ```
+    /// ```no_run
     /// use std::time::Duration;
     ///
     /// use plugin_runner::{Host, Manager, ManagerSettings};

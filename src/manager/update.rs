@@ -115,7 +115,8 @@ impl Manager {
     /// - [`Error::Package`] with [`CarryOverTooLarge`](crate::error::PackageError::CarryOverTooLarge) or
     ///   [`CarryOverPathsTooLarge`](crate::error::PackageError::CarryOverPathsTooLarge), before the plugin
     ///   is stopped if it is so by then.
-    /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop): it could not be stopped.
+    /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or [`Error::DescendantsLeft`]: it
+    ///   could not be stopped.
     /// - With rolling back switched off, why the new version did not come up.
     /// - The store's, [`Error::Io`], [`Error::ShutDown`].
     pub fn update_package(

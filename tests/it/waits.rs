@@ -21,7 +21,10 @@ const DESCENDANTS: usize = 5;
 
 fn host(test: &'static str) -> TestHost {
     Setup::new(test)
-        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_secs(1))
+        .timeouts(|timeouts| {
+            timeouts.stop_grace = Duration::from_secs(1);
+            timeouts.stop = SHORT;
+        })
         .start()
 }
 
@@ -116,12 +119,7 @@ fn a_restart_waits_for_descendants_and_gives_them_up_by_name() {
 
 #[test]
 fn an_unload_returns_in_time_and_says_how_many_descendants_it_leaves() {
-    let host = Setup::new("unload-left")
-        .timeouts(|timeouts| {
-            timeouts.stop_grace = Duration::from_secs(1);
-            timeouts.stop = SHORT;
-        })
-        .start();
+    let host = host("unload-left");
     let (session, attack) = run(&host);
     let loss = fault::lose(fault::LOOKING, session.id());
     let began = Instant::now();
@@ -139,12 +137,7 @@ fn an_unload_returns_in_time_and_says_how_many_descendants_it_leaves() {
 
 #[test]
 fn what_an_unloaded_plugin_left_is_waited_for_when_it_is_loaded_again() {
-    let host = Setup::new("inherited-left")
-        .timeouts(|timeouts| {
-            timeouts.stop_grace = Duration::from_secs(1);
-            timeouts.stop = SHORT;
-        })
-        .start();
+    let host = host("inherited-left");
     let (session, attack) = run(&host);
     let loss = fault::lose(fault::LOOKING, session.id());
     host.unload(session.id()).expect_err("they live");

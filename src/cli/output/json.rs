@@ -114,7 +114,7 @@ fn write(object: &Object<'_>, to: &mut String) {
     }
 }
 
-/// JSON may hold raw what a terminal obeys, and somebody may look at it on one. It stands only inside
+/// JSON may hold raw what a terminal obeys, and it may be looked at on one. It stands only inside
 /// strings, where an escape means the same.
 fn push_escaped(json: &str, to: &mut String) {
     for character in json.chars() {
