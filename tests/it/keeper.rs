@@ -346,9 +346,10 @@ mod driver {
                 active(&session);
             }
         }
-        println!("driver: ready");
+        // Before anybody does something to one of them.
         let own = rustix::process::getpid();
         let known = children(own);
+        println!("driver: ready");
         for line in std::io::stdin().lock().lines() {
             match line.unwrap().as_str() {
                 "exit" => std::process::exit(0),

@@ -1,6 +1,7 @@
 //! Tests in a process of their own: those that look at the whole process, and those whose process is
 //! the host that something happens to. They are marked as ignored and run by other tests.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -136,14 +137,25 @@ impl Drop for Driver {
 /// The children of a process at this moment.
 pub(crate) fn children(parent: Pid) -> Vec<Pid> {
     let tasks = format!("/proc/{}/task", parent.as_raw_nonzero());
-    let mut children = Vec::new();
-    for task in fs::read_dir(tasks).unwrap().flatten() {
+    let mut tasks: Vec<u32> = fs::read_dir(&tasks)
+        .unwrap()
+        .flatten()
+        .filter_map(|task| task.file_name().to_str()?.parse().ok())
+        .collect();
+    // The children of a thread that ends become the first thread's: that is asked last, or one that
+    // changes hands would not be seen.
+    tasks.sort_unstable_by(|a, b| b.cmp(a));
+    let mut children = BTreeSet::new();
+    for task in tasks {
         // A thread may have ended meanwhile.
-        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        let pids = text.split_whitespace().map(|pid| pid.parse().unwrap());
-        children.extend(pids.filter_map(Pid::from_raw));
+        let path = format!("/proc/{}/task/{task}/children", parent.as_raw_nonzero());
+        let text = fs::read_to_string(path).unwrap_or_default();
+        children.extend(
+            text.split_whitespace()
+                .map(|pid| pid.parse::<i32>().unwrap()),
+        );
     }
-    children
+    children.into_iter().filter_map(Pid::from_raw).collect()
 }
 
 /// Python that executes what its arguments say, after this.
