@@ -74,6 +74,15 @@ impl OpenDir {
         Self::found(removal::open_usable(CWD, path), path.to_owned())
     }
 
+    /// As [`find`](Self::find), but leaves the permissions as they are: for those who only read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn find_as_is(path: &Path) -> io::Result<Option<Self>> {
+        let opened = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
+        Self::found(opened, path.to_owned())
+    }
+
     /// Opens a directory that is in this one, if there is one, as it is.
     ///
     /// # Errors
@@ -89,7 +98,8 @@ impl OpenDir {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn find_usable(&self, name: &str) -> io::Result<Option<Self>> {
+    pub(crate) fn find_usable(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
+        let name = name.as_ref();
         Self::found(removal::open_usable(self, name), self.path.join(name))
     }
 
@@ -98,7 +108,8 @@ impl OpenDir {
     ///
     /// # Errors
     /// What the system says; [`ErrorKind::NotADirectory`] if there is a file.
-    pub(crate) fn find_own(&self, name: &str) -> io::Result<Option<Self>> {
+    pub(crate) fn find_own(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
+        let name = name.as_ref();
         if let Some(found) = self.find_usable(name)? {
             return Ok(Some(found));
         }
@@ -120,7 +131,8 @@ impl OpenDir {
     ///
     /// # Errors
     /// Those of [`find_own`](Self::find_own).
-    pub(crate) fn own(&self, name: &str, mode: u32) -> io::Result<Self> {
+    pub(crate) fn own(&self, name: impl AsRef<Path>, mode: u32) -> io::Result<Self> {
+        let name = name.as_ref();
         for _ in 0..ATTEMPTS {
             if let Some(found) = self.find_own(name)? {
                 return Ok(found);
@@ -165,6 +177,17 @@ impl OpenDir {
     /// What the system says.
     pub(crate) fn make_file(&self, name: impl Arg, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self, name, flags, Mode::from_raw_mode(mode))?;
+        Ok(file.into())
+    }
+
+    /// Opens what is under this name for appending and reading, through no link and without waiting; makes
+    /// a file if there is nothing. The umask applies. It need not be a file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn append_to(&self, name: impl Arg, mode: u32) -> io::Result<File> {
+        let flags = FILE | OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
         let file = rustix::fs::openat(self, name, flags, Mode::from_raw_mode(mode))?;
         Ok(file.into())
     }
@@ -219,6 +242,14 @@ impl OpenDir {
     /// What the system says.
     pub(crate) fn rename(&self, name: impl Arg, to: &Self, new: impl Arg) -> io::Result<()> {
         Ok(rustix::fs::renameat(self, name, to, new)?)
+    }
+
+    /// Removes what is under this name, if it is no directory; that nothing is there is fine.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn unlink(&self, name: impl Arg) -> io::Result<()> {
+        removal::unlink(self, name)
     }
 
     /// Removes what is under this name, a directory with all that is in it; that nothing is there is fine.

@@ -1,18 +1,25 @@
-//! The files of a log: opening them safely, telling them apart, listing the old ones. Writing and
-//! rotating is in `rotate`, the order to read them in is in `trail`.
+//! The files of a log and the directory that they are in: opening them safely, telling them apart, listing
+//! the old ones. Writing and rotating is in `rotate`, the order to read them in is in `trail`.
+//!
+//! The plugin may write to all of that: what it puts there must neither lead us elsewhere (links) nor hold
+//! us up (named pipes).
 
-use std::fs::{self, File, Metadata};
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::FileType;
 
 use super::stamp::Stamp;
 use crate::package::{OpenDir, PRIVATE, PUBLIC, open_made};
 
 /// The file that is being written.
 pub(super) const CURRENT: &str = "output.log";
+const FILE_MODE: u32 = 0o600;
+/// How many entries of the directory are looked at, since the plugin may add to it without end.
+const MOST_ENTRIES: usize = 100_000;
 
 /// What a file is, whatever its name. No other file has the same while this one is held open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,37 +45,27 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens a file for appending and reading, made if there is none.
-    pub(super) fn append_to(directory: &OpenDir, name: &str) -> io::Result<Self> {
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-        Self::open(directory, name, flags)
-    }
-
-    /// Opens a file for reading; none if there is none.
-    pub(super) fn read_from(directory: &Path, name: &str) -> io::Result<Option<Self>> {
-        let Some(directory) = find_directory(directory)? else {
-            return Ok(None);
-        };
-        match Self::open(&directory, name, OFlags::RDONLY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            result => result.map(Some),
-        }
-    }
-
-    /// The plugin may write to the directory too: what it puts there must neither lead us elsewhere
-    /// (links) nor hold us up (named pipes).
-    fn open(directory: &OpenDir, name: &str, flags: OFlags) -> io::Result<Self> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let file = File::from(rustix::fs::openat(directory, name, flags, mode)?);
+    /// Opens the current file for appending and reading, made if there is none.
+    pub(super) fn append_to(directory: &OpenDir) -> io::Result<Self> {
+        let file = directory.append_to(CURRENT, FILE_MODE)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        Ok(Self {
+        Ok(Self::new(file, &metadata))
+    }
+
+    /// Opens a file for reading; none if there is none: nothing, or something else.
+    pub(super) fn read_from(directory: &OpenDir, name: &str) -> io::Result<Option<Self>> {
+        let opened = directory.open_file(name)?;
+        Ok(opened.map(|(file, metadata)| Self::new(file, &metadata)))
+    }
+
+    fn new(file: File, metadata: &Metadata) -> Self {
+        Self {
             file,
-            identity: Identity::of(&metadata),
-        })
+            identity: Identity::of(metadata),
+        }
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -103,52 +100,61 @@ impl LogFile {
     }
 }
 
-/// The directory of a log, made if it is not there. A link in its place is removed, as is any other thing
-/// but a file: the plugin may have put it there. Nor may the directory above it be a link.
-pub(super) fn make_directory(directory: &Path) -> io::Result<OpenDir> {
-    let (above, name) = parts(directory)?;
-    open_made(above, PUBLIC)?.own(name, PRIVATE)
+/// Opens the directory of a log, made if there is none. A link, a pipe or a socket in its place is removed;
+/// the directory above must not be a link itself.
+pub(super) fn make_directory(path: &Path) -> io::Result<OpenDir> {
+    match split(path) {
+        Some((above, name)) => open_made(above, PUBLIC)?.own(name, PRIVATE),
+        None => open_made(path, PRIVATE),
+    }
 }
 
-/// The directory of a log; none if there is none, or something else in its place.
-fn find_directory(directory: &Path) -> io::Result<Option<OpenDir>> {
-    let (above, name) = parts(directory)?;
-    match OpenDir::find(above)? {
+/// Opens the directory of a log, to read in it. None if there is none, or if it or the one above is a link.
+pub(super) fn find_directory(path: &Path) -> io::Result<Option<OpenDir>> {
+    let Some((above, name)) = split(path) else {
+        return OpenDir::find_as_is(path);
+    };
+    match OpenDir::find_as_is(above)? {
         Some(above) => above.find_in(name),
         None => Ok(None),
     }
 }
 
-/// The path above a directory, and its name.
-fn parts(directory: &Path) -> io::Result<(&Path, &str)> {
-    let name = directory.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or(io::ErrorKind::InvalidInput)?;
-    match directory.parent() {
-        Some(above) if !above.as_os_str().is_empty() => Ok((above, name)),
-        _ => Ok((Path::new("."), name)),
+/// The directory above, and the name in it.
+fn split(path: &Path) -> Option<(&Path, &OsStr)> {
+    let (above, name) = (path.parent()?, path.file_name()?);
+    if above.as_os_str().is_empty() {
+        return Some((Path::new("."), name));
     }
+    Some((above, name))
 }
 
-/// The old logs in a folder, oldest first; none if there is no such folder. Of those that come to be
-/// meanwhile it may have any.
-pub(super) fn old_logs(directory: &Path) -> io::Result<Vec<Stamp>> {
-    let Some(directory) = find_directory(directory)? else {
-        return Ok(Vec::new());
-    };
+/// The old logs in a directory, oldest first. Of those that come to be meanwhile it may have any; what is
+/// no file is none, whatever its name, and neither is what comes after 100,000 other entries.
+pub(super) fn old_logs(directory: &OpenDir) -> io::Result<Vec<Stamp>> {
     let mut stamps = Vec::new();
-    for entry in directory.list()? {
+    for entry in directory.list()?.take(MOST_ENTRIES) {
         let entry = entry?;
-        let name = entry.file_name().to_str().ok();
-        stamps.extend(name.and_then(Stamp::from_file_name));
+        let name = entry.file_name();
+        let Some(stamp) = name.to_str().ok().and_then(Stamp::from_file_name) else {
+            continue;
+        };
+        let kind = match entry.file_type() {
+            FileType::Unknown => directory.kind(name)?,
+            kind => Some(kind),
+        };
+        if kind == Some(FileType::RegularFile) {
+            stamps.push(stamp);
+        }
     }
     stamps.sort_unstable();
     Ok(stamps)
 }
 
 /// Bytes in an old log; none if it is not there.
-pub(super) fn old_length(directory: &Path, stamp: Stamp) -> Option<u64> {
-    let metadata = fs::symlink_metadata(directory.join(stamp.file_name())).ok()?;
-    Some(metadata.len())
+pub(super) fn old_length(directory: &OpenDir, stamp: Stamp) -> Option<u64> {
+    let opened = directory.open_file(stamp.file_name()).ok()?;
+    opened.map(|(_, metadata)| metadata.len())
 }
 
 #[cfg(test)]
@@ -159,44 +165,20 @@ mod tests {
     #[test]
     fn links_and_pipes_are_refused_without_waiting() {
         let scratch = Scratch::new("refused");
-        let target = scratch.path().join("target");
-        fs::write(&target, "kept").unwrap();
-        let link = scratch.path().join("link");
-        std::os::unix::fs::symlink(&target, &link).unwrap();
-        let directory = make_directory(scratch.path()).unwrap();
-        let refuses = |name| {
-            LogFile::append_to(&directory, name).is_err()
-                && LogFile::read_from(scratch.path(), name).is_err()
-        };
-        assert!(refuses("link"));
-
-        let pipe = scratch.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-        assert!(made.unwrap().success());
-        assert!(refuses("pipe"));
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_the_directory_leads_nowhere() {
-        let scratch = Scratch::new("linked");
-        let elsewhere = scratch.path().join("elsewhere");
-        fs::create_dir(&elsewhere).unwrap();
-        let old = "output-2026-02-21T11-50-22.965.log";
-        fs::write(elsewhere.join(CURRENT), "kept").unwrap();
-        fs::write(elsewhere.join(old), "kept").unwrap();
-        std::os::unix::fs::symlink(&elsewhere, scratch.logs()).unwrap();
-        assert!(
-            LogFile::read_from(&scratch.logs(), CURRENT)
-                .unwrap()
-                .is_none()
-        );
-        assert!(old_logs(&scratch.logs()).unwrap().is_empty());
         let directory = make_directory(&scratch.logs()).unwrap();
-        LogFile::append_to(&directory, CURRENT).unwrap();
-        assert!(!scratch.logs().is_symlink());
-        for name in [CURRENT, old] {
-            assert_eq!(fs::read_to_string(elsewhere.join(name)).unwrap(), "kept");
-        }
+        let target = scratch.path().join("target");
+        std::fs::write(&target, "kept").unwrap();
+        let current = scratch.logs().join(CURRENT);
+        std::os::unix::fs::symlink(&target, &current).unwrap();
+        assert!(LogFile::append_to(&directory).is_err());
+        assert!(LogFile::read_from(&directory, CURRENT).unwrap().is_none());
+
+        std::fs::remove_file(&current).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&current).status();
+        assert!(made.unwrap().success());
+        assert!(LogFile::append_to(&directory).is_err());
+        assert!(LogFile::read_from(&directory, CURRENT).unwrap().is_none());
+        assert_eq!(std::fs::read(&target).unwrap(), b"kept");
     }
 
     #[test]
@@ -209,9 +191,10 @@ mod tests {
             "output-2026-02-21T11-50-22.965.log.gz",
             "notes",
         ] {
-            fs::write(scratch.path().join(name), "").unwrap();
+            std::fs::write(scratch.path().join(name), "").unwrap();
         }
-        let names: Vec<String> = old_logs(scratch.path())
+        let directory = find_directory(scratch.path()).unwrap().unwrap();
+        let names: Vec<String> = old_logs(&directory)
             .unwrap()
             .into_iter()
             .map(Stamp::file_name)
@@ -223,10 +206,7 @@ mod tests {
                 "output-2026-02-21T11-50-22.965.log"
             ]
         );
-        assert!(
-            old_logs(&scratch.path().join("missing"))
-                .unwrap()
-                .is_empty()
-        );
+        let missing = find_directory(&scratch.path().join("missing"));
+        assert!(missing.unwrap().is_none());
     }
 }

@@ -90,6 +90,9 @@ impl Follower {
     /// Follows the log in a folder that another process writes to, from the oldest line that is
     /// there at the first call of [`next`](Self::next). The folder need not exist yet. New lines are
     /// looked for ten times a second.
+    ///
+    /// A link counts as nothing, in the place of the folder, of the one above, or of a file, and so does
+    /// a named pipe: the plugin may have put it there.
     pub fn open(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let trail = Trail::Directory(DirectoryTrail::new(directory.clone()));

@@ -62,12 +62,15 @@ impl PluginLog {
     /// there. Makes the folder with mode 0700 and `output.log` with mode 0600 if need be. The tap,
     /// if any, is called with every line.
     ///
+    /// The plugin may write to all of that. A link, a named pipe or a socket in the place of the folder is
+    /// removed, now and whenever a file is begun; what is no regular file is not taken for an old log.
+    ///
     /// Waits for the disk only.
     ///
     /// # Errors
     /// - [`Error::Setting`]: a setting cannot work.
-    /// - [`Error::Io`]: the folder or the file cannot be made or opened, or `output.log` is a link
-    ///   or something else than a file.
+    /// - [`Error::Io`]: the folder or the file cannot be made or opened, the directory above the folder is
+    ///   a link, or `output.log` is a link or something else than a file.
     pub fn open(
         directory: impl Into<PathBuf>,
         settings: LogSettings,

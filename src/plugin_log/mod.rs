@@ -28,6 +28,8 @@ mod settings;
 mod stamp;
 mod tail;
 mod trail;
+#[cfg(test)]
+mod traps;
 
 pub use follow::{Followed, Follower, Gap};
 pub use handle::PluginLog;

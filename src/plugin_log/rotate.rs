@@ -7,10 +7,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FileType;
+
 use super::file::{self, CURRENT, Identity, LogFile};
 use super::settings::LogSettings;
 use super::stamp::Stamp;
 use crate::package::OpenDir;
+
+/// How often a new file is begun for a line before it counts as lost: somebody may put full ones in the
+/// place of the new ones.
+const ROTATIONS: usize = 10;
 
 /// The files of a log at one moment. Each has a sequence number, one higher than that of the file
 /// before it, so that a reader knows what it missed.
@@ -73,11 +79,12 @@ struct Outage {
 impl RotatingFile {
     /// Opens the log in a folder; makes both if need be, and removes old logs over the number kept.
     pub(super) fn open(directory: &Path, settings: &LogSettings) -> io::Result<Self> {
+        let open = file::make_directory(directory)?;
         let mut old = VecDeque::new();
         let mut start = 0;
-        for (sequence, stamp) in (1..).zip(file::old_logs(directory)?) {
+        for (sequence, stamp) in (1..).zip(file::old_logs(&open)?) {
             old.push_back((Place { sequence, start }, stamp));
-            start += file::old_length(directory, stamp).unwrap_or_default();
+            start += file::old_length(&open, stamp).unwrap_or_default();
         }
         let last = old.back().copied();
         let mut this = Self {
@@ -97,8 +104,8 @@ impl RotatingFile {
             torn: false,
             outage: None,
         };
-        this.open_current()?;
-        this.remove_oldest(&file::make_directory(directory)?);
+        this.open_current_in(&open)?;
+        this.remove_oldest(&open);
         Ok(this)
     }
 
@@ -134,6 +141,7 @@ impl RotatingFile {
         self.find_current()?;
         let first_line = lines.iter().position(|byte| *byte == b'\n');
         self.mend(first_line.map_or(lines.len(), |end| end + 1))?;
+        let mut rotations = 0;
         while *done < lines.len() {
             let rest = &lines[*done..];
             let length = fitting(
@@ -142,9 +150,14 @@ impl RotatingFile {
                 self.size == 0,
             );
             if length == 0 {
+                rotations += 1;
+                if rotations > ROTATIONS {
+                    return Err(io::Error::other("it is replaced again and again"));
+                }
                 self.rotate()?;
                 continue;
             }
+            rotations = 0;
             let (written, result) = self.append(&rest[..length]);
             *done += end_of_last_line(&rest[..written]);
             result?;
@@ -205,11 +218,20 @@ impl RotatingFile {
     }
 
     fn open_current(&mut self) -> io::Result<()> {
+        self.forget_current();
+        let directory = file::make_directory(&self.directory)?;
+        self.open_current_in(&directory)
+    }
+
+    fn forget_current(&mut self) {
         self.files.current = None;
         self.files_changed = true;
         self.start += std::mem::take(&mut self.size);
-        let directory = file::make_directory(&self.directory)?;
-        let current = LogFile::append_to(&directory, CURRENT)?;
+    }
+
+    fn open_current_in(&mut self, directory: &OpenDir) -> io::Result<()> {
+        self.forget_current();
+        let current = LogFile::append_to(directory)?;
         self.size = current.length()?;
         self.torn = current.is_torn()?;
         self.files.last_sequence += 1;
@@ -222,20 +244,20 @@ impl RotatingFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let stamp = Stamp::now_after(self.last_stamp);
+        // Opened for this: by its name it may be reached through a link since, even if the current file is.
         let directory = file::make_directory(&self.directory)?;
-        if let Some((_, current)) = &self.files.current
+        if let Some((place, current)) = &self.files.current
             && directory.has(CURRENT, current.file())?
         {
+            let (place, stamp) = (*place, Stamp::now_after(self.last_stamp));
             directory.rename(CURRENT, &directory, stamp.file_name())?;
             self.last_stamp = Some(stamp);
-        }
-        if let Some((place, _)) = self.files.current.take() {
+            self.files.current = None;
             self.files.old.push_back((place, stamp));
         }
         // Before the new file is made, which may need the room.
         self.remove_oldest(&directory);
-        self.open_current()
+        self.open_current_in(&directory)
     }
 
     fn remove_oldest(&mut self, directory: &OpenDir) {
@@ -243,15 +265,18 @@ impl RotatingFile {
             && let Some((_, stamp)) = self.files.old.front()
         {
             let name = stamp.file_name();
-            match directory.remove(&name) {
-                Err(error) => {
-                    // It is tried again at the next rotation.
-                    let path = directory.at(name);
-                    log::warn!("cannot remove old log {}: {error}", path.display());
-                    break;
-                }
-                Ok(()) => self.files.old.pop_front(),
+            let removed = match directory.kind(&*name) {
+                Ok(Some(FileType::RegularFile)) => directory.unlink(&*name),
+                // It is gone, or not what was written here.
+                other => other.map(drop),
             };
+            if let Err(error) = removed {
+                // It is tried again at the next rotation.
+                let path = directory.at(name);
+                log::warn!("cannot remove old log {}: {error}", path.display());
+                break;
+            }
+            self.files.old.pop_front();
             self.files_changed = true;
         }
     }
@@ -393,9 +418,8 @@ mod tests {
         assert_eq!(log.write(b"before\n"), 0);
         // Writes to a descriptor that is open for reading fail in the system, root or not.
         let (place, _) = log.files.current.clone().unwrap();
-        let unwritable = LogFile::read_from(&scratch.logs(), CURRENT)
-            .unwrap()
-            .unwrap();
+        let directory = file::find_directory(&scratch.logs()).unwrap().unwrap();
+        let unwritable = LogFile::read_from(&directory, CURRENT).unwrap().unwrap();
         log.files.current = Some((place, Arc::new(unwritable)));
         assert_eq!(log.write(b"1\n2\n"), 2);
         assert_eq!(log.write(b"3\n"), 1);

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::handle::Shared;
 use super::rotate::Place;
 use super::stamp::Stamp;
 use crate::deadline::Deadline;
+use crate::package::OpenDir;
 
 /// How often the folder is looked at when there is no writer to wake us.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -95,7 +96,7 @@ impl LiveTrail {
                 None => return Ok(None),
                 Some((place, Err(current))) => (place, Some(current)),
                 Some((place, Ok(stamp))) => {
-                    let file = LogFile::read_from(&self.directory, &stamp.file_name())?;
+                    let file = read_from(&self.directory, &stamp.file_name())?;
                     (place, file.map(Arc::new))
                 }
             };
@@ -190,7 +191,7 @@ impl DirectoryTrail {
     }
 
     fn look_ahead(&mut self, reading: Option<&LogFile>) -> io::Result<()> {
-        let current = LogFile::read_from(&self.directory, CURRENT)?;
+        let current = read_from(&self.directory, CURRENT)?;
         self.look_behind(reading, current)
     }
 
@@ -207,11 +208,17 @@ impl DirectoryTrail {
         if current.as_ref().is_some_and(is_read) {
             return Ok(());
         }
-        let old = self.old_logs()?;
+        let directory = file::find_directory(&self.directory)?;
+        let old = match &directory {
+            Some(directory) => old_logs(directory)?,
+            None => Vec::new(),
+        };
         if reading.is_some() {
             self.ended = true;
-            if self.name.is_none() {
-                self.name = self.find_name(&old, is_read)?;
+            if self.name.is_none()
+                && let Some(directory) = &directory
+            {
+                self.name = self.find_name(directory, &old, is_read)?;
                 self.after = self.name.or(self.after);
             }
             self.lost_the_trail |= self
@@ -221,7 +228,8 @@ impl DirectoryTrail {
         let newer = old
             .into_iter()
             .filter(|stamp| self.after.is_none_or(|after| *stamp > after));
-        let seen = newer.map(|stamp| Ahead::Old(stamp, file::old_length(&self.directory, stamp)));
+        let length = |stamp| file::old_length(directory.as_ref()?, stamp);
+        let seen = newer.map(|stamp| Ahead::Old(stamp, length(stamp)));
         self.ahead.extend(seen);
         if self.ahead.is_empty() {
             self.ahead.extend(current.map(Ahead::Current));
@@ -229,24 +237,15 @@ impl DirectoryTrail {
         Ok(())
     }
 
-    /// The old logs without holes: a list that is made while the writer rotates may have a file that
-    /// came meanwhile and lack the one that came before it. What a second list has up to the
-    /// newest of the first was all there before the second was begun.
-    fn old_logs(&self) -> io::Result<Vec<Stamp>> {
-        let newest = file::old_logs(&self.directory)?.last().copied();
-        let mut old = file::old_logs(&self.directory)?;
-        old.retain(|stamp| Some(*stamp) <= newest);
-        Ok(old)
-    }
-
     fn find_name(
         &self,
+        directory: &OpenDir,
         old: &[Stamp],
         is_read: impl Fn(&LogFile) -> bool,
     ) -> io::Result<Option<Stamp>> {
         for stamp in old {
             if self.after.is_none_or(|after| *stamp > after)
-                && let Some(file) = LogFile::read_from(&self.directory, &stamp.file_name())?
+                && let Some(file) = LogFile::read_from(directory, &stamp.file_name())?
                 && is_read(&file)
             {
                 return Ok(Some(*stamp));
@@ -261,7 +260,7 @@ impl DirectoryTrail {
             let (name, file) = match ahead {
                 Ahead::Current(file) => (None, file),
                 Ahead::Old(stamp, length) => {
-                    let file = match LogFile::read_from(&self.directory, &stamp.file_name()) {
+                    let file = match read_from(&self.directory, &stamp.file_name()) {
                         Ok(file) => file,
                         Err(error) => {
                             self.ahead.push_front(Ahead::Old(stamp, length));
@@ -309,6 +308,24 @@ impl DirectoryTrail {
     }
 }
 
+/// Opens a file for reading, if there is one.
+fn read_from(directory: &Path, name: &str) -> io::Result<Option<LogFile>> {
+    match file::find_directory(directory)? {
+        Some(directory) => LogFile::read_from(&directory, name),
+        None => Ok(None),
+    }
+}
+
+/// The old logs without holes: a list that is made while the writer rotates may have a file that
+/// came meanwhile and lack the one that came before it. What a second list has up to the
+/// newest of the first was all there before the second was begun.
+fn old_logs(directory: &OpenDir) -> io::Result<Vec<Stamp>> {
+    let newest = file::old_logs(directory)?.last().copied();
+    let mut old = file::old_logs(directory)?;
+    old.retain(|stamp| Some(*stamp) <= newest);
+    Ok(old)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::line::LogStream;
@@ -353,7 +370,7 @@ mod tests {
         let log = log(&scratch);
         write(&log, 1..=2);
         let mut trail = DirectoryTrail::new(scratch.logs());
-        let current = LogFile::read_from(&scratch.logs(), CURRENT).unwrap();
+        let current = read_from(&scratch.logs(), CURRENT).unwrap();
         write(&log, 3..=4);
         trail.look_behind(None, current).unwrap();
         assert_eq!(rest(&mut trail, None), ["1", "2", "3", "4"]);
@@ -369,7 +386,7 @@ mod tests {
         let reading = trail.advance().unwrap().unwrap().file;
         write(&log, 2..=2);
         // File 2 is what comes next; it is rotated away before the names are listed.
-        let current = LogFile::read_from(&scratch.logs(), CURRENT).unwrap();
+        let current = read_from(&scratch.logs(), CURRENT).unwrap();
         write(&log, 3..=4);
         trail.look_behind(Some(&reading), current).unwrap();
         assert!(trail.ended);
