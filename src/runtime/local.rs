@@ -188,7 +188,10 @@ impl Runtime for LocalRuntime {
     }
 }
 
-/// `<data>/<installation id>`, made if need be. It must not be a link.
+/// `<data>/<installation id>`, made if need be.
+///
+/// # Errors
+/// [`Error::Io`]: it cannot be made, or is a link or something else than a directory.
 pub(crate) fn installation_folder(data: &Path, id: InstallationId) -> Result<PathBuf> {
     let folder = std::path::absolute(data)
         .map_err(|error| Error::io(format!("data folder {}", data.display()), error))?
@@ -221,6 +224,29 @@ mod tests {
             zip.write_all(content).unwrap();
         }
         zip.finish().unwrap();
+    }
+
+    #[test]
+    fn an_installation_folder_is_a_folder_itself() {
+        let name = format!("plugin-runner-local-link-{}", std::process::id());
+        let data = std::env::temp_dir().join(name);
+        let outside = data.join("outside");
+        fs::create_dir_all(&outside).unwrap();
+        let id = InstallationId::generate();
+        let folder = installation_folder(&data, id).unwrap();
+        assert!(folder.is_dir());
+        fs::remove_dir(&folder).unwrap();
+        for target in [outside.clone(), data.join("nowhere")] {
+            std::os::unix::fs::symlink(target, &folder).unwrap();
+            let error = installation_folder(&data, id).unwrap_err().to_string();
+            assert!(error.contains(&id.to_string()), "{error}");
+            fs::remove_file(&folder).unwrap();
+        }
+        fs::write(&folder, "").unwrap();
+        installation_folder(&data, id).unwrap_err();
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(!data.join("nowhere").exists());
+        fs::remove_dir_all(&data).unwrap();
     }
 
     #[test]
