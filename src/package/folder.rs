@@ -63,8 +63,8 @@ pub(super) fn find_release_folder(release: &Path) -> Result<Option<OpenDir>, Pac
         let Some(root) = OpenDir::find(root)? else {
             return Ok(None);
         };
-        match root.find_in(RELEASES)? {
-            Some(releases) => releases.find_in(name),
+        match root.find_usable(RELEASES)? {
+            Some(releases) => releases.find_usable(name),
             None => Ok(None),
         }
     };

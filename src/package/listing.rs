@@ -2,7 +2,7 @@
 //! package brought.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;
 
 use super::folder::find_release_folder;
@@ -38,7 +38,8 @@ impl Listing {
     /// Reads the listing of a release folder, a path as [`release_folder`](super::release_folder) gives
     /// it. `None` when the folder is not there, is reached through a link in the installation's folder, or
     /// was not unpacked to the end, and also when something else than a file of sensible size is in the
-    /// place of the listing: the plugin may have put that there. None of that is waited for.
+    /// place of the listing, or one that may not be read: the plugin may have put that there. None of that is
+    /// waited for.
     ///
     /// Looks at the listing alone: the plugin may have changed its files since.
     ///
@@ -56,8 +57,12 @@ impl Listing {
     /// # Errors
     /// [`PackageError::Io`].
     pub(super) fn read_in(release: &OpenDir) -> Result<Option<Self>, PackageError> {
-        let opened = release.open_file(MARKER);
-        let Some((file, metadata)) = opened.map_err(release.failed("open", MARKER))? else {
+        let opened = match release.open_file(MARKER) {
+            // The plugin may have shut it. The release is unpacked afresh, as if it had removed it.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+            other => other.map_err(release.failed("open", MARKER))?,
+        };
+        let Some((file, metadata)) = opened else {
             return Ok(None);
         };
         if metadata.len() > READ_LIMIT {

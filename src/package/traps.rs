@@ -192,6 +192,27 @@ fn what_is_no_file_is_no_listing() {
 }
 
 #[test]
+fn what_may_not_be_read_is_no_listing_and_is_unpacked_afresh() {
+    for place in [".complete", ""] {
+        let root = Folder::new();
+        let archive = archive("one");
+        let release = unpacked(root.path(), &archive).unwrap();
+        let shut = release.join(place);
+        fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
+        let by_root = File::open(&shut).is_ok();
+        let listing = Listing::read(&release).unwrap();
+        if place == ".complete" && !by_root {
+            assert_eq!(listing, None);
+        }
+        own_files(&release).unwrap();
+        find_release(root.path(), archive.sha256(), "./bin/main", NEVER).unwrap();
+        assert_eq!(unpacked(root.path(), &archive).unwrap(), release, "{place}");
+        assert!(Listing::read(&release).unwrap().is_some(), "{place}");
+        assert_eq!(fs::read(release.join("bin/main")).unwrap(), b"one");
+    }
+}
+
+#[test]
 fn installations_with_odd_listings_go() {
     for kind in KINDS {
         let outside = Folder::new();

@@ -156,7 +156,7 @@ pub(crate) fn find_release(
 
 /// The release of this archive, if it is whole.
 fn complete(releases: &OpenDir, sha256: &str) -> Result<Option<(OpenDir, Listing)>, PackageError> {
-    let found = releases.find_in(sha256);
+    let found = releases.find_usable(sha256);
     let Some(release) = found.map_err(releases.failed("open folder", sha256))? else {
         return Ok(None);
     };
