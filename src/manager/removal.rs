@@ -44,7 +44,8 @@ impl Manager {
     /// # Blocking
     /// For other operations on it, at most
     /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for its stop, at most the host's stop
-    /// timeout; and for the disk. An update that waits for its new version gives that up.
+    /// timeout; and for the disk, at most two minutes for each directory of the installation: what is not
+    /// gone by then is [left](Removed::left). An update that waits for its new version gives that up.
     ///
     /// # Errors
     /// Then it stays installed.

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use super::removal;
+use crate::deadline::Deadline;
 use crate::error::PackageError;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -255,9 +256,21 @@ impl OpenDir {
     /// Removes what is under this name, a directory with all that is in it; that nothing is there is fine.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; [`ErrorKind::TimedOut`] if that takes more than two minutes.
     pub(crate) fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
         removal::remove(self, name.as_ref())
+    }
+
+    /// As [`remove`](Self::remove), until a deadline.
+    ///
+    /// # Errors
+    /// What the system says; [`ErrorKind::TimedOut`].
+    pub(crate) fn remove_until(
+        &self,
+        name: impl AsRef<Path>,
+        deadline: Deadline,
+    ) -> io::Result<()> {
+        removal::remove_until(self, name.as_ref(), deadline)
     }
 
     /// Makes what was done in this directory survive a power failure.

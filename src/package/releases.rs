@@ -27,10 +27,11 @@ const ROUNDS: usize = 100;
 /// Files and folders that the plugin made read-only go too, and links are not followed, `root` included:
 /// one in the place of a folder is removed itself. After a crash, or an error, it can be done again.
 ///
-/// Blocks for as long as the disk needs.
+/// Blocks for as long as the disk needs, and at most two minutes for a thousand releases.
 ///
 /// # Errors
-/// [`PackageError::Io`]: the system refused, with the path.
+/// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], they were not
+/// removed within two minutes: they are huge, or some process goes on filling them.
 pub fn keep_releases(root: &Path, keep: &[&str]) -> Result<(), PackageError> {
     remove_where(root, |name| {
         !keep.iter().any(|kept| name == OsStr::new(kept))
@@ -86,10 +87,11 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
 /// is one, the link is removed, or kept with the data. Nothing needs room on the disk. After a crash, or
 /// an error, it can be done again.
 ///
-/// Blocks for as long as the disk needs.
+/// Blocks for as long as the disk needs, and at most two minutes for each directory in it.
 ///
 /// # Errors
-/// [`PackageError::Io`]: the system refused, with the path.
+/// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], a directory was
+/// not empty after two minutes: it is huge, or some process goes on filling it.
 pub fn remove_installation(root: &Path, keep_data: bool) -> Result<(), PackageError> {
     let home = find_home(root)?;
     if let Some(home) = &home {

@@ -10,15 +10,20 @@ use std::ffi::{CStr, OsStr};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 use super::open_dir::{OpenDir, change_mode};
+use crate::deadline::Deadline;
 use crate::error::PackageError;
 use crate::id::Xid;
 
+/// How long one removal may take. Some process may fill a folder as fast as it is emptied; a million files
+/// take seconds.
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// How often a name is tried that may be taken.
 const ATTEMPTS: usize = 100;
 /// How often a folder is gone through that turns out not to be empty: file systems may pass over an
@@ -35,8 +40,17 @@ const DEPTH: usize = 16;
 /// at any more.
 ///
 /// # Errors
-/// What the system says to the first thing that cannot be removed.
+/// What the system says to the first thing that cannot be removed; [`ErrorKind::TimedOut`] if it takes more
+/// than two minutes.
 pub(super) fn remove(above: impl AsFd, path: &Path) -> io::Result<()> {
+    remove_until(above, path, Deadline::after(LIMIT))
+}
+
+/// As [`remove`], with another deadline.
+///
+/// # Errors
+/// Those of [`remove`].
+pub(super) fn remove_until(above: impl AsFd, path: &Path, deadline: Deadline) -> io::Result<()> {
     let above = above.as_fd();
     match rustix::fs::statat(above, path, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -47,7 +61,7 @@ pub(super) fn remove(above: impl AsFd, path: &Path) -> io::Result<()> {
     let top = open_usable(above, path)?;
     let remove_top = || rustix::fs::unlinkat(above, path, AtFlags::REMOVEDIR);
     for _ in 1..ROUNDS {
-        while lower(top.as_fd())? {}
+        while lower(top.as_fd(), deadline)? {}
         match remove_top() {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             other => return ignore_missing(other),
@@ -77,11 +91,11 @@ pub(super) fn move_at_once(
 
 /// Removes all that is in the topmost folder, but for folders deep down: those it moves up. Gives
 /// whether there were any.
-fn lower(top: BorrowedFd<'_>) -> io::Result<bool> {
+fn lower(top: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
     let mut moved = false;
-    each(top, |name, kind| {
+    each(top, deadline, |name, kind| {
         if is_folder(top, name, kind)? {
-            moved |= remove_folder(top, name, top, DEPTH)?;
+            moved |= remove_folder(top, name, top, DEPTH, deadline)?;
             Ok(())
         } else {
             unlink(top, name)
@@ -97,6 +111,7 @@ fn remove_folder(
     name: &CStr,
     top: BorrowedFd<'_>,
     depth: usize,
+    deadline: Deadline,
 ) -> io::Result<bool> {
     let folder = match open_usable(above, name) {
         Err(Errno::NOENT) => return Ok(false),
@@ -105,12 +120,12 @@ fn remove_folder(
     let folder = folder.as_fd();
     let mut moved = false;
     for _ in 0..ROUNDS {
-        each(folder, |inner, kind| {
+        each(folder, deadline, |inner, kind| {
             if !is_folder(folder, inner, kind)? {
                 return unlink(folder, inner);
             }
             if depth > 0 {
-                moved |= remove_folder(folder, inner, top, depth - 1)?;
+                moved |= remove_folder(folder, inner, top, depth - 1, deadline)?;
                 return Ok(());
             }
             moved = true;
@@ -125,16 +140,23 @@ fn remove_folder(
     Err(ErrorKind::DirectoryNotEmpty.into())
 }
 
-/// Calls for everything in a folder but the folder itself and the one above. What is added or taken away
-/// meanwhile may or may not be seen.
+/// Calls for everything in a folder but the folder itself and the one above, until the deadline. What is
+/// added or taken away meanwhile may or may not be seen.
 fn each(
     folder: BorrowedFd<'_>,
+    deadline: Deadline,
     mut entry: impl FnMut(&CStr, FileType) -> io::Result<()>,
 ) -> io::Result<()> {
     for found in Dir::read_from(folder)? {
         let found = found?;
         let name = found.file_name();
         if name != c"." && name != c".." {
+            if deadline.has_passed() {
+                return Err(io::Error::new(
+                    ErrorKind::TimedOut,
+                    "it is not empty in time; some process may be filling it",
+                ));
+            }
             entry(name, found.file_type())?;
         }
     }

@@ -14,6 +14,8 @@ use super::content::{ArchiveContent, unreadable};
 use super::folder::io as failed;
 use super::lock::{Leftover, has_extension, new_locked};
 use super::open_dir::{OpenDir, PRIVATE};
+use super::staging::SWEEP_LIMIT;
+use crate::deadline::Deadline;
 use crate::error::PackageError;
 
 const EXTENSION: &str = "part";
@@ -70,13 +72,18 @@ impl Spool {
     }
 
     /// Removes the copies that crashes have left in the folder `name` below `data`, and what else is there
-    /// that has such a name, but none that is in use. What cannot be removed is logged and left.
+    /// that has such a name, but none that is in use. What cannot be removed is logged and left, as is what
+    /// is left after ten seconds.
     pub(crate) fn sweep(data: &Path, name: &str) {
         let swept = || -> io::Result<()> {
             let Some(folder) = OpenDir::follow(data)?.find_own(name)? else {
                 return Ok(());
             };
+            let deadline = Deadline::after(SWEEP_LIMIT);
             for entry in folder.list()? {
+                if deadline.has_passed() {
+                    return Err(ErrorKind::TimedOut.into());
+                }
                 let entry = entry?;
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());
                 if !has_extension(name, EXTENSION) {
@@ -84,7 +91,7 @@ impl Spool {
                 }
                 let removed = Leftover::lock(&folder, name).and_then(|found| match found {
                     Leftover::InUse => Ok(()),
-                    Leftover::Locked(_) | Leftover::Odd => folder.remove(name),
+                    Leftover::Locked(_) | Leftover::Odd => folder.remove_until(name, deadline),
                 });
                 if let Err(error) = removed {
                     let path = folder.at(name);
@@ -96,7 +103,7 @@ impl Spool {
         match swept() {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 let path = data.join(name);
-                log::warn!("cannot look for leftovers in {}: {error}", path.display());
+                log::warn!("cannot remove all leftovers in {}: {error}", path.display());
             }
             _ => {}
         }

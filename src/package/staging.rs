@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::FileType;
 
@@ -16,10 +17,13 @@ use super::folder::STAGING;
 use super::lock::{Leftover, has_extension, new_locked};
 use super::open_dir::{OpenDir, PUBLIC};
 use super::removal::move_at_once;
+use crate::deadline::Deadline;
 use crate::error::PackageError;
 use crate::id::Xid;
 
 const LOCK: &str = "lock";
+/// How long leftovers are removed at once. The next time goes on with the rest.
+pub(super) const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A staging folder in use. Dropping it removes what is left of it.
 #[derive(Debug)]
@@ -89,22 +93,27 @@ impl Staging {
     }
 
     /// Removes what crashes have left in the staging folder of an installation, and what else is there,
-    /// but nothing that is in use. What cannot be removed is logged and left: it is in nobody's way.
+    /// but nothing that is in use. What cannot be removed is logged and left: it is in nobody's way. So is
+    /// what is left after ten seconds.
     pub(super) fn sweep(home: &OpenDir) {
         let swept = || -> io::Result<()> {
             let Some(above) = home.find_own(STAGING)? else {
                 return Ok(());
             };
+            let deadline = Deadline::after(SWEEP_LIMIT);
             for entry in above.list()? {
+                if deadline.has_passed() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
                 let entry = entry?;
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());
                 if name == "." || name == ".." {
                     continue;
                 }
                 let result = if has_extension(name, LOCK) {
-                    sweep_locked(&above, name)
+                    sweep_locked(&above, name, deadline)
                 } else {
-                    sweep_unlocked(&above, name)
+                    sweep_unlocked(&above, name, deadline)
                 };
                 if let Err(error) = result {
                     let path = above.at(name);
@@ -115,7 +124,7 @@ impl Staging {
         };
         if let Err(error) = swept() {
             let path = home.at(STAGING);
-            log::warn!("cannot look for leftovers in {}: {error}", path.display());
+            log::warn!("cannot remove all leftovers in {}: {error}", path.display());
         }
     }
 }
@@ -129,29 +138,29 @@ impl Drop for Staging {
 /// Removes a staging folder, and then its lock file.
 fn remove_or_tell(above: &OpenDir, name: &str) {
     let removed = above
-        .remove(name)
+        .remove_until(name, Deadline::after(SWEEP_LIMIT))
         .and_then(|()| above.remove(format!("{name}.{LOCK}")));
     if let Err(error) = removed {
         log::warn!("cannot remove {}: {error}", above.at(name).display());
     }
 }
 
-fn sweep_locked(above: &OpenDir, lock: &OsStr) -> io::Result<()> {
+fn sweep_locked(above: &OpenDir, lock: &OsStr, deadline: Deadline) -> io::Result<()> {
     match Leftover::lock(above, lock)? {
         Leftover::InUse => Ok(()),
-        Leftover::Odd => above.remove(lock),
+        Leftover::Odd => above.remove_until(lock, deadline),
         Leftover::Locked(_file) => {
             let folder = Path::new(lock).file_stem().unwrap_or_default();
             // Not by these names: they are the folder itself, and the one above.
             if folder != "." && folder != ".." {
-                above.remove(folder)?;
+                above.remove_until(folder, deadline)?;
             }
             above.remove(lock)
         }
     }
 }
 
-fn sweep_unlocked(above: &OpenDir, name: &OsStr) -> io::Result<()> {
+fn sweep_unlocked(above: &OpenDir, name: &OsStr, deadline: Deadline) -> io::Result<()> {
     let mut lock = name.to_owned();
     lock.push(".");
     lock.push(LOCK);
@@ -159,5 +168,5 @@ fn sweep_unlocked(above: &OpenDir, name: &OsStr) -> io::Result<()> {
     if above.kind(&*lock)? == Some(FileType::RegularFile) {
         return Ok(());
     }
-    above.remove(name)
+    above.remove_until(name, deadline)
 }

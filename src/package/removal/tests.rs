@@ -4,6 +4,10 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::CWD;
 
@@ -123,4 +127,57 @@ fn owners_are_let_in_and_links_are_left() {
     assert_eq!(mode(), 0o050);
     allow(CWD, &path).unwrap();
     assert_eq!(mode(), 0o750);
+}
+
+#[test]
+fn a_folder_that_is_filled_without_end_is_given_up_in_time() {
+    let folder = Folder::new();
+    let gone = folder.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let deep: PathBuf = std::iter::repeat_n("x", DEPTH + 4).collect();
+    let (sender, receiver) = channel();
+    let stop = AtomicBool::new(false);
+    // Whole trees, which come at once.
+    let add = &|thread: u32| {
+        for number in 0_u64.. {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let name = format!("{thread}-{number}");
+            fs::create_dir_all(folder.path().join(&name).join(&deep)).unwrap();
+            let _ = fs::rename(folder.path().join(&name), gone.join(&name));
+        }
+    };
+    let done = thread::scope(|scope| {
+        for thread in 0..3 {
+            scope.spawn(move || add(thread));
+        }
+        scope.spawn(|| {
+            sender.send(remove_until(
+                CWD,
+                &gone,
+                Deadline::after(Duration::from_secs(1)),
+            ))
+        });
+        let done = receiver.recv_timeout(Duration::from_secs(60));
+        stop.store(true, Ordering::Relaxed);
+        done
+    });
+    // It may have been the faster one.
+    if let Err(error) = done.expect("it did not come to an end") {
+        let given_up = [ErrorKind::TimedOut, ErrorKind::DirectoryNotEmpty];
+        assert!(given_up.contains(&error.kind()), "{error}");
+    }
+}
+
+#[test]
+fn a_removal_that_takes_too_long_says_so_and_can_go_on() {
+    let folder = Folder::new();
+    let gone = folder.path().join("gone");
+    fs::create_dir_all(gone.join("a/b")).unwrap();
+    let error = remove_until(CWD, &gone, Deadline::after(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    assert!(error.to_string().contains("filling it"), "{error}");
+    remove(CWD, &gone).unwrap();
+    assert!(!gone.exists());
 }
