@@ -109,7 +109,7 @@ impl Shared {
 }
 
 /// The bytes of a SHA-256 in hexadecimal.
-fn digest(text: &str) -> Result<[u8; 32]> {
+pub(super) fn digest(text: &str) -> Result<[u8; 32]> {
     let bytes = HEXLOWER.decode(text.as_bytes()).ok();
     let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
     bytes.ok_or_else(|| Error::Setting {

@@ -2,15 +2,20 @@
 //! store, whose name says what, so that what a crash leaves of it can be told from everything else and
 //! removed. Nothing is ever removed that no such file speaks of.
 //!
+//! A plugin can make such files too, about any installation. What they say is bounded by the store: no
+//! release is removed that a record names, or may run without naming it.
+//!
 //! The store says whether an operation happened: it is the record that counts, and what is on disk
 //! follows.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use rustix::fs::Dir;
 
 use super::Shared;
 use super::intake;
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{self, OpenDir, PUBLIC, Spool};
@@ -18,6 +23,8 @@ use crate::package::{self, OpenDir, PUBLIC, Spool};
 /// Where these files are, below the data folder.
 const FOLDER: &str = "operations";
 const FILE_MODE: u32 = 0o644;
+/// How long all that was left is removed at once: some process may add to it meanwhile.
+const LIMIT: Duration = Duration::from_secs(300);
 /// In the place of an archive that there is none of.
 const NONE: &str = "none";
 
@@ -67,10 +74,16 @@ impl Undertaking {
         let words: Vec<&str> = name.split('.').collect();
         match words.as_slice() {
             ["install"] => Some(Self::Install),
-            ["update", new, old] => Some(Self::Update {
-                new: (*new).to_owned(),
-                old: (*old != NONE).then(|| (*old).to_owned()),
-            }),
+            ["update", new, old] => {
+                let old = (*old != NONE).then_some(*old);
+                for sha256 in [*new].into_iter().chain(old) {
+                    intake::digest(sha256).ok()?;
+                }
+                Some(Self::Update {
+                    new: (*new).to_owned(),
+                    old: old.map(str::to_owned),
+                })
+            }
             ["remove", "keep-data"] => Some(Self::Remove { keep_data: true }),
             ["remove", "all"] => Some(Self::Remove { keep_data: false }),
             _ => None,
@@ -88,13 +101,10 @@ impl Shared {
         };
         // What an operation before could not tidy up is to be done before this one changes what it is about.
         self.clean_up_where(
-            |name| name.starts_with(&id.to_string()),
-            |folder, name| {
-                if !matches!(folder.kind(name), Ok(None)) {
-                    let source = io::Error::other("it could not be removed; the log says why");
-                    return Err(failed("tidy up what is said by", name, source));
-                }
-                Ok(())
+            |other| other == id,
+            |name| {
+                let source = io::Error::other("it could not be removed; the log says why");
+                Err(failed("tidy up what is said by", name, source))
             },
         )?;
         let name = format!("{id}.{}", undertaking.name());
@@ -120,24 +130,25 @@ impl Shared {
         }
     }
 
-    /// Removes what operations have left that a crash cut short. What cannot be removed is logged and
-    /// left for the next time.
+    /// Removes what operations have left that a crash cut short. What cannot be removed, and what is left
+    /// after five minutes, is logged and left for the next time.
     ///
     /// # Errors
     /// The store's.
     pub(super) fn clean_up(&self) -> Result<()> {
         let data = &self.context().data;
         Spool::sweep(data, intake::FOLDER);
-        self.clean_up_where(|_| true, |_, _| Ok(()))?;
+        self.clean_up_where(|_| true, |_| Ok(()))?;
         self.collect_archives();
         Ok(())
     }
 
-    /// Removes what some operations have left, by the names of their files, and calls after each.
+    /// Removes what operations on some installations have left, and calls with the name of each file whose
+    /// operation still has something left after that.
     fn clean_up_where(
         &self,
-        which: impl Fn(&str) -> bool,
-        after: impl Fn(&OpenDir, &str) -> Result<()>,
+        which: impl Fn(InstallationId) -> bool,
+        failed: impl Fn(&str) -> Result<()>,
     ) -> Result<()> {
         let data = &self.context().data;
         let list = || -> io::Result<Option<(OpenDir, Dir)>> {
@@ -160,7 +171,13 @@ impl Shared {
                 return Ok(());
             }
         };
+        let deadline = Deadline::after(LIMIT);
+        let mut odd = 0_usize;
         for entry in entries {
+            if deadline.has_passed() {
+                warn(&"it took too long, the rest is left for later");
+                break;
+            }
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -169,39 +186,38 @@ impl Shared {
                 }
             };
             let name = entry.file_name().to_string_lossy();
-            if name != "." && name != ".." && which(&name) {
-                self.clean_up_after(&folder, &name)?;
-                after(&folder, &name)?;
+            if name == "." || name == ".." {
+                continue;
             }
+            let Some((id, undertaking)) = parse(&name) else {
+                odd += 1;
+                continue;
+            };
+            if which(id) && !self.clean_up_after(&folder, &name, id, &undertaking)? {
+                failed(&name)?;
+            }
+        }
+        if odd > 0 {
+            warn(&format_args!("{odd} names of files are not understood"));
         }
         Ok(())
     }
 
-    fn clean_up_after(&self, folder: &OpenDir, name: &str) -> Result<()> {
-        let warn = |error: &dyn std::fmt::Display| {
-            log::warn!(
-                "cannot clean up after {}: {error}",
-                folder.at(name).display()
-            );
-        };
-        let said = name.split_once('.').and_then(|(id, undertaking)| {
-            let id: InstallationId = id.parse().ok()?;
-            Some((id, Undertaking::parse(undertaking)?))
-        });
-        let Some((id, undertaking)) = said else {
-            warn(&"its name is not understood");
-            return Ok(());
-        };
-        match self.finish(id, &undertaking)? {
-            Ok(()) => {
-                log::info!(
-                    "cleaned up after an operation on {id} that was cut short: {undertaking:?}"
-                );
-                remove(folder, name);
-            }
-            Err(error) => warn(&error),
+    /// Gives whether nothing is left, the file included.
+    fn clean_up_after(
+        &self,
+        folder: &OpenDir,
+        name: &str,
+        id: InstallationId,
+        undertaking: &Undertaking,
+    ) -> Result<bool> {
+        if let Err(error) = self.finish(id, undertaking)? {
+            let path = folder.at(name);
+            log::warn!("cannot clean up after {}: {error}", path.display());
+            return Ok(false);
         }
-        Ok(())
+        log::info!("cleaned up after an operation on {id} that was cut short: {undertaking:?}");
+        Ok(remove(folder, name))
     }
 
     /// Removes what is not needed any more, or never came to be needed. The outer error is the store's.
@@ -218,12 +234,16 @@ impl Shared {
                 package::remove_installation(&root, *keep_data)
             }
             (Undertaking::Update { new, old }, Some(record)) => {
-                if record.stored_archive() == Some(new) {
+                let runs = record.stored_archive();
+                if runs == Some(new) {
                     let old = old.as_deref();
                     let kept: Vec<&str> = std::iter::once(&**new).chain(old).collect();
                     package::keep_releases(&root, &kept)
-                } else {
+                } else if runs.is_some() {
                     package::remove_release(&root, new)
+                } else {
+                    // It may run in this very release. What never ran goes with the next update.
+                    Ok(())
                 }
             }
             // It happened, or did not; there is nothing left of it.
@@ -233,11 +253,19 @@ impl Shared {
     }
 }
 
-/// Removes a file, or whatever was put in its place.
-fn remove(folder: &OpenDir, name: &str) {
-    if let Err(error) = folder.remove(name) {
+/// What the name of a file says, and about which installation.
+fn parse(name: &str) -> Option<(InstallationId, Undertaking)> {
+    let (id, undertaking) = name.split_once('.')?;
+    Some((id.parse().ok()?, Undertaking::parse(undertaking)?))
+}
+
+/// Removes a file, or whatever was put in its place; returns whether it is gone.
+fn remove(folder: &OpenDir, name: &str) -> bool {
+    let removed = folder.remove(name);
+    if let Err(error) = &removed {
         log::warn!("cannot remove {}: {error}", folder.at(name).display());
     }
+    removed.is_ok()
 }
 
 #[cfg(test)]
@@ -271,6 +299,11 @@ mod tests {
             "remove.none",
             "update.a",
             "part",
+            "update.a.none",
+            &format!("update.{}.b", "ab".repeat(32)),
+            &format!("update.{}.none", "AB".repeat(32)),
+            &format!("update.{}.none", "ab".repeat(33)),
+            &format!("update.{}.none", "/a".repeat(32)),
         ] {
             assert_eq!(Undertaking::parse(name), None, "{name:?}");
         }

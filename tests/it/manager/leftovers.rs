@@ -195,6 +195,58 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
 }
 
 #[test]
+fn what_somebody_else_writes_down_about_a_plugin_takes_nothing_that_it_needs() {
+    let managed = Managed::new("forged");
+    let stored = managed.running(managed.package("1", &[]));
+    let current = sha256(&managed.get(stored).unwrap()).to_owned();
+    // One whose record does not say in which release it runs.
+    let archive = managed.host.folder().join("own.zip");
+    fs::write(&archive, managed.package("3", &[])).unwrap();
+    let manifest = managed.store.get(stored).unwrap().unwrap().manifest;
+    let record = Record::supervised(manifest, Source::Archive(archive));
+    let unnamed = record.id;
+    managed.store.put(record).unwrap();
+    managed.activate(unnamed, PATIENCE).unwrap();
+    let releases = managed.releases(unnamed);
+    for id in [stored, unnamed] {
+        managed.write_own_file(id, "own.txt", "precious");
+    }
+    let operations = managed.data().join("operations");
+    let forge = || {
+        fs::create_dir_all(&operations).unwrap();
+        for id in [stored, unnamed] {
+            for digest in [&*current, &*releases[0], "..", "/", &"ab".repeat(32)] {
+                for old in ["none", "..", &"cd".repeat(32)] {
+                    let name = format!("{id}.update.{digest}.{old}").replace('/', "");
+                    fs::write(operations.join(name), "").unwrap();
+                }
+            }
+            for what in ["install", "remove.all", "remove.keep-data", "odd", "update"] {
+                fs::write(operations.join(format!("{id}.{what}")), "").unwrap();
+            }
+        }
+    };
+    forge();
+    // What nobody understands is not in the way of an update.
+    let new = PackageSource::bytes(managed.package("2", &[]));
+    let options = UpdateOptions::default();
+    managed.update_package(stored, new, &options).unwrap();
+    forge();
+    let Managed { manager, host, .. } = managed;
+    drop(manager);
+    let managed = Managed::of(host, settings());
+    for id in [stored, unnamed] {
+        assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("precious"));
+    }
+    assert_eq!(managed.answering_version(stored), "2");
+    // What its record says, whatever the archive does.
+    assert_eq!(managed.answering_version(unnamed), "1");
+    assert_eq!(managed.releases(unnamed), releases);
+    let new = PackageSource::bytes(managed.package("4", &[]));
+    managed.update_package(unnamed, new, &options).unwrap();
+}
+
+#[test]
 fn an_update_that_a_shutdown_ends_says_so_and_leaves_the_version_before() {
     let managed = Managed::new("shutdown-in-trial");
     let id = managed.running(managed.package("1", &[]));
