@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 use std::time::Instant;
 
+use plugin_runner::plugin_log::Followed;
 use plugin_runner::store::SqliteStore;
 use plugin_runner::{Remainder, UpdateOptions};
 
@@ -14,7 +15,7 @@ use super::*;
 use crate::support::folder::TestFolder;
 
 /// What the plugin does, in its release: `$out` is a directory elsewhere, `$sha` its archive's SHA-256.
-const TRAPS: [(&str, &str); 17] = [
+const TRAPS: [(&str, &str); 18] = [
     ("a pipe as its listing", "rm .complete; mkfifo .complete"),
     (
         "a link as its listing",
@@ -63,6 +64,11 @@ const TRAPS: [(&str, &str); 17] = [
     (
         "a pipe as the directory of its log",
         "rm -rf ../../logs; mkfifo ../../logs; echo said >&2",
+    ),
+    (
+        "links and pipes as its old logs",
+        "cd ../../logs; ln -s $out/output.log output-2026-02-21T11-50-22.965.log; \
+         mkfifo output-2026-02-21T11-50-22.966.log",
     ),
     (
         "a link where releases are removed",
@@ -164,6 +170,8 @@ fn traps_hold_nobody_up_and_lead_nowhere() {
             "a.part",
             "file",
             "complete",
+            "output.log",
+            "output-2026-02-21T11-50-22.965.log",
         ] {
             fs::write(outside.join(kept), "kept").unwrap();
         }
@@ -192,6 +200,21 @@ fn traps_hold_nobody_up_and_lead_nowhere() {
         fine("stop", stopped.err());
         let started = trap.meanwhile("start", |manager, id| manager.activate(id, PATIENCE));
         fine("start", started.err());
+        let followed = trap.meanwhile("follow", {
+            let session = managed.session(trap.plugin);
+            move |_, _| {
+                let mut follower = session.follow_log()?;
+                call(&session, "log", &json!({ "line": "said now" }))?;
+                loop {
+                    match follower.next(PATIENCE)? {
+                        Followed::Line(line) if line == "said now" => return Ok(()),
+                        Followed::Line(line) => assert_ne!(line, "kept"),
+                        _ => {}
+                    }
+                }
+            }
+        });
+        fine("follow", followed.err());
 
         let package = managed.package("2", &[]);
         let again = package.clone();
