@@ -1,13 +1,13 @@
 //! The data folder of one run: a temporary one that is removed at its end, or one that was named
 //! and is kept, which one run at a time may use.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use plugin_runner::Xid;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::failure::Failure;
@@ -49,8 +49,7 @@ impl DataFolder {
             )));
         }
         fs::create_dir_all(path).map_err(|error| cannot("make the data folder", path, &error))?;
-        let lock = File::create(path.join(LOCK))
-            .map_err(|error| cannot("write into the data folder", path, &error))?;
+        let lock = open_lock(&path.join(LOCK))?;
         // Two hosts would write into the same logs and run two processes of one plugin.
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -92,12 +91,33 @@ impl Drop for DataFolder {
     }
 }
 
+/// Opens the lock file, made if need be. Plugins may write to the folder too: a link that one has put there
+/// is not followed, and a named pipe not waited for.
+fn open_lock(path: &Path) -> Result<File, Failure> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let failed = |error| cannot("lock the data folder with", path, &error);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_file() {
+        Ok(file)
+    } else {
+        Err(failed(io::Error::other("not a regular file")))
+    }
+}
+
 fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot {action} {}: {error}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode};
+
     use super::*;
 
     #[test]
@@ -109,6 +129,26 @@ mod tests {
         assert!(!folder.is_kept());
         drop(folder);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_plugins_put_in_the_place_of_the_lock_is_neither_followed_nor_waited_for() {
+        let parent = DataFolder::temporary().unwrap();
+        let path = parent.path().join("data");
+        drop(DataFolder::named(&path).unwrap());
+        let target = parent.path().join("target");
+        fs::write(&target, "kept").unwrap();
+        fs::remove_file(path.join(LOCK)).unwrap();
+        std::os::unix::fs::symlink(&target, path.join(LOCK)).unwrap();
+        let refused = DataFolder::named(&path).unwrap_err().to_string();
+        assert!(refused.contains(LOCK), "{refused}");
+        assert_eq!(fs::read(&target).unwrap(), b"kept");
+        fs::remove_file(path.join(LOCK)).unwrap();
+        // No child makes it, which would hold the locks of other tests until it runs.
+        let pipe = FileType::Fifo;
+        rustix::fs::mknodat(CWD, path.join(LOCK), pipe, Mode::RWXU, 0).unwrap();
+        let refused = DataFolder::named(&path).unwrap_err().to_string();
+        assert!(refused.contains(LOCK), "{refused}");
     }
 
     #[test]
