@@ -111,7 +111,7 @@ pub trait DuplexReader: Send {
     }
 
     /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other
-    /// output logs it as such; others ignore it. Gives whether it was taken care of.
+    /// output logs it as such; others ignore it. Returns whether it was taken care of.
     fn not_a_message(&mut self, message: &Message) -> bool {
         let _ = message;
         false
@@ -129,17 +129,36 @@ pub struct Patience {
     pub is_coarse: bool,
 }
 
+/// Bytes that are looked at of what is no message.
+pub(crate) const BEGINNING: usize = 64 * 1024;
+
+/// The first bytes of what is no message.
+pub(crate) fn beginning(bytes: &[u8]) -> Box<[u8]> {
+    bytes.get(..BEGINNING).unwrap_or(bytes).into()
+}
+
 /// Something from the peer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Received {
     /// A whole text message.
     Message(Message),
+    /// A line of a stream that carries other output too. It may be a message:
+    /// [`Envelope::parse_line`](crate::protocol::jsonrpc::Envelope::parse_line) tells. One that is none
+    /// goes back by [`not_a_message`](DuplexReader::not_a_message).
+    Line(Message),
+    /// A line that is no message. The transport has taken care of it.
+    Output {
+        /// Its first bytes, at most 64 KiB.
+        beginning: Box<[u8]>,
+    },
     /// A whole message that is no text. It was skipped, as the seed's host does (protocol file,
     /// section 6).
     Binary {
         /// Its length.
         bytes: usize,
+        /// Its first bytes, at most 64 KiB.
+        beginning: Box<[u8]>,
     },
     /// A sign of life that carries nothing, such as a pong.
     Alive,

@@ -31,6 +31,10 @@ pub enum Disconnect {
     /// The stream ended without a close.
     #[error("connection lost")]
     Lost,
+    /// The stream of a stdio plugin ended in the middle of a line that would be a message with a line
+    /// feed behind it.
+    #[error("the plugin's last message came without a line end; each ends in a line feed")]
+    NoLineEnd,
     /// The system reported an error.
     #[error("connection failed: {}", Foreign::new(&.0.to_string()))]
     Io(Arc<io::Error>),

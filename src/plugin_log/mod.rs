@@ -33,5 +33,6 @@ mod traps;
 
 pub use follow::{Followed, Follower, Gap};
 pub use handle::PluginLog;
+pub(crate) use line::LineSplitter;
 pub use line::{CONTINUES, LogLine, LogStream, LogTap};
 pub use settings::LogSettings;

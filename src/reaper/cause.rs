@@ -154,6 +154,7 @@ impl Cause {
             }
             Disconnect::TooLarge { .. }
             | Disconnect::NotUtf8
+            | Disconnect::NoLineEnd
             | Disconnect::Violation(_)
             | Disconnect::ControlOverflow => Some(Self::Violation(cause.clone())),
             _ => None,

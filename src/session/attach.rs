@@ -19,7 +19,7 @@ use super::state::State;
 use crate::auth::SealedToken;
 use crate::deadline::Deadline;
 use crate::duplex::{Duplex, DuplexSettings, close_code};
-use crate::error::{Disconnect, Error, Result, RpcError};
+use crate::error::{Disconnect, Error, Result};
 use crate::fault;
 use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
@@ -331,17 +331,13 @@ impl Reservation {
         self.shared.enter(state, ReportedState::Active, None);
     }
 
-    /// A stdio plugin is active when it has answered a first ping; that it does not know the method
-    /// is an answer too. Without one the connect timeout ends it.
+    /// A stdio plugin is active when it has answered a first ping, if only with an error: there are servers
+    /// that take nothing else before they are initialized. Without an answer the connect timeout ends it.
     fn ping_first(&self, connection: &Arc<Connection>) -> Result<()> {
         let (shared, run) = (self.shared.clone(), self.run);
         let pinged = connection.clone();
         let on_outcome = Box::new(move |outcome| {
-            let answered = match outcome {
-                Outcome::Reply(..) => true,
-                Outcome::Refused(error) => error.code == RpcError::METHOD_NOT_FOUND,
-                Outcome::Ended(_) => false,
-            };
+            let answered = matches!(outcome, Outcome::Reply(..) | Outcome::Refused(_));
             let mut state = shared.state.lock();
             let current = state
                 .connection

@@ -24,6 +24,8 @@ pub(crate) enum Outcome {
     Reply(Message, ResultSpan),
     /// The plugin said no.
     Refused(RpcError),
+    /// What seems to be the plugin's answer cannot be read; this is the beginning of it.
+    Unreadable(Arc<str>),
     /// The connection ended first.
     Ended(Arc<Disconnect>),
 }
@@ -115,6 +117,29 @@ impl PendingTable {
         let call = entries.waiting.remove(&id)?;
         self.count.store(entries.waiting.len(), Ordering::SeqCst);
         Some(call.waiter)
+    }
+
+    /// Whether this is the id of a call that waits, or of the host's own ping.
+    pub(crate) fn expects(&self, id: RequestId) -> bool {
+        let entries = self.entries.lock();
+        entries.waiting.contains_key(&id) || entries.own_ping == Some(id)
+    }
+
+    /// Whether there is nobody whom an answer could be for.
+    pub(crate) fn expects_nothing(&self) -> bool {
+        self.len() == 0 && !self.expects_own_ping()
+    }
+
+    /// Tells the caller that waits for this answer that a line seems to be it and cannot be read. It waits
+    /// a second longer.
+    pub(crate) fn doubt(&self, id: RequestId, line: &Arc<str>) {
+        if let Some(Call {
+            waiter: Waiter::Caller(slot),
+            ..
+        }) = self.entries.lock().waiting.get(&id)
+        {
+            slot.doubt(line.clone());
+        }
     }
 
     /// Expects the answer to a ping of the host's own, in place of that to the one before.

@@ -4,26 +4,59 @@
 //! looks for a while, which costs several microseconds of the processor that the plugin may need;
 //! whether looking pays is `spin`'s to say.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::pending::Outcome;
 use crate::deadline::Deadline;
 
+/// How long after a line that seems to be the answer and cannot be read the answer itself may come:
+/// plugins print what they are about to send.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// A place for one outcome: one thread puts it there, one takes it.
 #[derive(Default)]
 pub(crate) struct Slot {
     /// Something was put there. Set after that, and read without the lock.
     filled: AtomicBool,
-    outcome: Mutex<Option<Outcome>>,
+    place: Mutex<Place>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Place {
+    outcome: Option<Outcome>,
+    /// What seems to be the answer, and until when that itself may come.
+    doubt: Option<(Arc<str>, Instant)>,
+}
+
+impl Place {
+    /// The outcome, if there is one by now.
+    fn take(&mut self) -> Option<Outcome> {
+        let outcome = self.outcome.take();
+        outcome.or_else(|| {
+            let over = self.doubt.take_if(|(_, until)| *until <= Instant::now());
+            over.map(|(line, _)| Outcome::Unreadable(line))
+        })
+    }
 }
 
 impl Slot {
     /// Puts the outcome there and wakes who waits. Never blocks.
     pub(crate) fn fill(&self, outcome: Outcome) {
-        *self.outcome.lock() = Some(outcome);
+        self.place.lock().outcome = Some(outcome);
+        self.filled.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Says that this line seems to be the answer and cannot be read, which is the outcome in a second if
+    /// there is no other by then. The first such line counts. Never blocks.
+    pub(crate) fn doubt(&self, line: Arc<str>) {
+        let until = Instant::now() + DOUBT;
+        self.place.lock().doubt.get_or_insert((line, until));
         self.filled.store(true, Ordering::Release);
         self.changed.notify_one();
     }
@@ -33,21 +66,23 @@ impl Slot {
         if !self.filled.load(Ordering::Acquire) {
             return None;
         }
-        self.outcome.lock().take()
+        self.place.lock().take()
     }
 
     /// Waits for the outcome, at most until the deadline.
     pub(crate) fn wait(&self, deadline: Deadline) -> Option<Outcome> {
-        let mut outcome = self.outcome.lock();
-        while outcome.is_none() {
-            let timed_out = self
-                .changed
-                .wait_until(&mut outcome, deadline.instant())
-                .timed_out();
-            if timed_out {
-                break;
+        let mut place = self.place.lock();
+        loop {
+            let outcome = place.take();
+            if outcome.is_some() || deadline.has_passed() {
+                return outcome;
             }
+            let until = deadline.instant();
+            let until = place
+                .doubt
+                .as_ref()
+                .map_or(until, |doubt| until.min(doubt.1));
+            self.changed.wait_until(&mut place, until);
         }
-        outcome.take()
     }
 }

@@ -35,6 +35,7 @@ mod process_limits;
 #[cfg(feature = "sqlite")]
 mod sqlite_store;
 // What a plugin over stdio prints between its messages.
+mod odd_lines;
 mod stdio_output;
 // A plugin in Python over stdio.
 mod python_stdio;

@@ -12,8 +12,10 @@ use super::OutputHook;
 use super::pipe::{Pipe, Waited};
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{DuplexReader, Message, Patience, Received};
+use crate::duplex::{DuplexReader, Message, Patience, Received, beginning};
 use crate::error::Disconnect;
+use crate::plugin_log::LineSplitter;
+use crate::protocol::jsonrpc::{BYTE_ORDER_MARK, Envelope};
 
 /// Bytes read at a time, and kept between lines.
 const READ_BUFFER: usize = 8 * 1024;
@@ -21,6 +23,12 @@ const READ_BUFFER: usize = 8 * 1024;
 /// Bytes still read after a write failed: more than a pipe holds, so that nothing the plugin said
 /// before it went away is lost, and not without limit.
 const LAST_BYTES: usize = 1024 * 1024;
+
+/// Output that comes as one line over the limit is given to the hook in pieces of this length.
+const PIECE: usize = 64 * 1024;
+
+/// The members that a message may begin with.
+const MEMBERS: [&[u8]; 6] = [b"jsonrpc", b"id", b"method", b"params", b"result", b"error"];
 
 pub(super) struct Reader {
     pipe: OwnedFd,
@@ -37,6 +45,8 @@ pub(super) struct Reader {
     timed: bool,
     /// A line that a timed read came upon and that is the hook's.
     held: Option<Range<usize>>,
+    /// The line that is being read is output over the limit, and goes to the hook as it comes.
+    overlong: Option<LineSplitter>,
     ended: Option<Disconnect>,
 }
 
@@ -59,37 +69,85 @@ impl Reader {
             last_bytes: LAST_BYTES,
             timed,
             held: None,
+            overlong: None,
             ended: None,
         }
     }
 
-    /// The next whole line, without its line feed; `None` if it does not come within `patience`.
+    /// The next whole line, without its line feed; `None` if it does not come within `patience`, and at
+    /// the end of the stream, which `ended` tells then.
     fn line(&mut self, patience: Option<Patience>) -> Result<Option<Range<usize>>, Disconnect> {
         loop {
             let unsearched = &self.buffer[self.searched..];
             let end = memchr::memchr(b'\n', unsearched);
             let end = end.map(|length| self.searched + length);
-            let length = end.unwrap_or(self.buffer.len()) - self.start;
-            if length > self.limit {
-                return Err(Disconnect::TooLarge { limit: self.limit });
-            }
-            if let Some(end) = end {
-                let line = self.start..end;
+            let line = self.start..end.unwrap_or(self.buffer.len());
+            if self.overlong.is_some() || line.len() > self.limit {
+                if self.overlong.is_none() && begins_as_message(&self.buffer[line.clone()]) {
+                    return Err(Disconnect::TooLarge { limit: self.limit });
+                }
+                if patience.is_some() {
+                    // The hook may take any time.
+                    return Ok(None);
+                }
+                self.output_overlong(line, end.is_some());
+            } else if let Some(end) = end {
                 self.start = end + 1;
                 self.searched = self.start;
                 return Ok(Some(line));
+            } else {
+                self.searched = self.buffer.len();
             }
-            self.searched = self.buffer.len();
+            if end.is_some() {
+                continue;
+            }
             let Some(count) = self.fill(patience)? else {
                 return Ok(None);
             };
             if count == 0 {
-                // What was printed last often has no line end.
-                let line = self.start..self.buffer.len();
-                self.start = line.end;
-                self.ended = Some(Disconnect::Lost);
-                return Ok(Some(line));
+                if patience.is_none() {
+                    self.ended = Some(self.end_of_stream());
+                }
+                return Ok(None);
             }
+        }
+    }
+
+    /// Gives the hook a piece of a line that is over the limit, the last one or not.
+    fn output_overlong(&mut self, piece: Range<usize>, is_last: bool) {
+        let mut overlong = self
+            .overlong
+            .take()
+            .unwrap_or_else(|| LineSplitter::new(PIECE));
+        let end = piece.end;
+        overlong.push(&self.buffer[piece], |line| self.output(line));
+        self.start = end;
+        if is_last {
+            overlong.push(b"\n", |line| self.output(line));
+            self.start += 1;
+        } else {
+            self.overlong = Some(overlong);
+        }
+        self.searched = self.start;
+    }
+
+    /// What is left has no line end: it is output, whatever it looks like, since it may be half of what
+    /// the plugin was about to say. What was printed last often has none.
+    fn end_of_stream(&mut self) -> Disconnect {
+        if let Some(mut overlong) = self.overlong.take() {
+            overlong.finish(|line| self.output(line));
+        }
+        let left = self.start..self.buffer.len();
+        self.start = left.end;
+        self.searched = left.end;
+        let left = &self.buffer[left];
+        if left.iter().all(u8::is_ascii_whitespace) {
+            return Disconnect::Lost;
+        }
+        self.output(left);
+        match std::str::from_utf8(left).map(Envelope::parse_line) {
+            Ok(Ok(_)) => Disconnect::NoLineEnd,
+            _ => Disconnect::Lost,
         }
     }
 
@@ -153,19 +211,18 @@ impl Reader {
 
 impl Reader {
     /// The next thing in the pipe, or why there will be none; `None` if it does not come within
-    /// `patience`.
+    /// `patience`, and at the end of the stream.
     fn next(&mut self, patience: Option<Patience>) -> Result<Option<Received>, Disconnect> {
         loop {
             let Some(range) = self.line(patience)? else {
                 return Ok(None);
             };
             let line = &self.buffer[range.clone()];
-            match line.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                None if self.ended.is_some() => return Ok(None),
+            match without_mark(line).first() {
                 None => continue,
                 Some(b'{') => {
                     if let Ok(text) = std::str::from_utf8(line) {
-                        return Ok(Some(Received::Message(Message::from(text))));
+                        return Ok(Some(Received::Line(Message::from(text))));
                     }
                 }
                 Some(_) => {}
@@ -175,17 +232,44 @@ impl Reader {
                 self.held = Some(range);
                 return Ok(None);
             }
-            self.output(line);
-            return Ok(Some(Received::Alive));
+            return Ok(Some(self.give_output(range)));
         }
     }
+
+    fn give_output(&self, range: Range<usize>) -> Received {
+        let line = &self.buffer[range];
+        self.output(line);
+        Received::Output {
+            beginning: beginning(line),
+        }
+    }
+}
+
+/// A line without the white space and the byte order mark that it begins with.
+fn without_mark(line: &[u8]) -> &[u8] {
+    let mut mark = [0; 4];
+    let mark = BYTE_ORDER_MARK.encode_utf8(&mut mark).as_bytes();
+    let line = line.trim_ascii_start();
+    line.strip_prefix(mark).unwrap_or(line).trim_ascii_start()
+}
+
+/// Whether a line begins as messages do: with an object and one of their members. Log lines in JSON do not.
+fn begins_as_message(line: &[u8]) -> bool {
+    let name = without_mark(line)
+        .strip_prefix(b"{")
+        .and_then(|members| members.trim_ascii_start().strip_prefix(b"\""));
+    name.is_some_and(|name| {
+        MEMBERS.iter().any(|member| {
+            name.strip_prefix(*member)
+                .is_some_and(|rest| rest.starts_with(b"\""))
+        })
+    })
 }
 
 impl DuplexReader for Reader {
     fn receive(&mut self) -> Result<Received, Disconnect> {
         if let Some(range) = self.held.take() {
-            self.output(&self.buffer[range]);
-            return Ok(Received::Alive);
+            return Ok(self.give_output(range));
         }
         loop {
             if self.outgoing.is_over() {
@@ -196,7 +280,7 @@ impl DuplexReader for Reader {
             }
             match self.next(None) {
                 Ok(Some(received)) => return Ok(received),
-                // The end, with nothing before it.
+                // The end.
                 Ok(None) => {}
                 Err(cause) => self.ended = Some(cause),
             }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::duplex::{DuplexReader, Message, Patience, Received};
+use crate::plugin_log::CONTINUES;
+use crate::protocol::jsonrpc::Envelope;
 use crate::thread::Threads;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -43,14 +45,17 @@ fn setup(settings: &DuplexSettings) -> Setup {
 
 fn text(reader: &mut dyn DuplexReader) -> String {
     match reader.receive() {
-        Ok(Received::Message(message)) => message.to_string(),
+        Ok(Received::Line(message)) => message.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
-fn alive(reader: &mut dyn DuplexReader) {
-    let received = reader.receive();
-    assert!(matches!(received, Ok(Received::Alive)), "{received:?}");
+#[track_caller]
+fn printed(reader: &mut dyn DuplexReader, line: &[u8]) {
+    match reader.receive() {
+        Ok(Received::Output { beginning }) => assert_eq!(&*beginning, line),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn wait_for_threads(settings: &DuplexSettings) {
@@ -68,10 +73,10 @@ fn lines_are_sorted_into_messages_and_output() {
         )
         .unwrap();
     assert_eq!(text(reader), "{\"a\":1}");
-    alive(reader);
+    printed(reader, b"starting up");
     assert_eq!(text(reader), " \t{\"b\":2}\r");
-    alive(reader);
-    alive(reader);
+    printed(reader, b"[1]");
+    printed(reader, b"{\"\xff\"}");
     let message = Message::from(text(reader));
     assert!(reader.not_a_message(&message));
     for line in [&b"starting up"[..], b"[1]", b"{\"\xff\"}", b"{not json}"] {
@@ -80,9 +85,8 @@ fn lines_are_sorted_into_messages_and_output() {
     setup.stdout.write_all(b"true}\nlast words").unwrap();
     assert_eq!(text(reader), "{\"half\":true}");
     drop(setup.stdout);
-    alive(reader);
-    assert_eq!(setup.output.try_recv().unwrap(), b"last words");
     assert!(matches!(reader.receive(), Err(Disconnect::Lost)));
+    assert_eq!(setup.output.try_recv().unwrap(), b"last words");
     assert!(matches!(reader.receive(), Err(Disconnect::Lost)));
     assert!(setup.output.is_empty());
 }
@@ -93,7 +97,7 @@ fn the_line_limit_is_exact() {
     settings.read_limit = 20_000;
     for over in [0, 1] {
         let mut setup = setup(&settings);
-        let line = format!("{{{}", "x".repeat(19_999 + over));
+        let line = format!(" {{ \"id\"{}", "x".repeat(19_993 + over));
         let writing = thread::spawn(move || {
             // The reader may hang up half-way.
             let _ = setup.stdout.write_all(line.as_bytes());
@@ -112,11 +116,87 @@ fn the_line_limit_is_exact() {
 }
 
 #[test]
-fn a_line_without_end_is_not_kept_for_ever() {
+fn what_ends_without_a_line_end_is_output_and_a_message_is_named() {
+    for (tail, is_message) in [
+        (r#"{"jsonrpc":"2.0","id":"x","result":{}}"#, true),
+        (r#"{"id":"x","result":{}}"#, true),
+        (r#"{"level":"info"}"#, false),
+        (r#"{"jsonrpc":"2.0","#, false),
+        ("last words", false),
+    ] {
+        let mut setup = setup(&settings());
+        setup.stdout.write_all(tail.as_bytes()).unwrap();
+        drop(setup.stdout);
+        let cause = setup.halves.reader.receive().unwrap_err();
+        assert_eq!(
+            matches!(cause, Disconnect::NoLineEnd),
+            is_message,
+            "{cause}"
+        );
+        assert_eq!(setup.output.try_recv().unwrap(), tail.as_bytes());
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_message_is_skipped() {
+    let mut setup = setup(&settings());
+    let line = "\u{feff} {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"}";
+    writeln!(setup.stdout, "{line}").unwrap();
+    let line = text(&mut *setup.halves.reader);
+    assert!(Envelope::parse_line(&line).is_ok(), "{line}");
+}
+
+/// The output of one line, which comes in pieces, put together again.
+fn pieces(output: &crossbeam_channel::Receiver<Vec<u8>>) -> Vec<u8> {
+    let mut whole = Vec::new();
+    loop {
+        let piece = output.try_recv().unwrap();
+        assert!(piece.len() <= 64 * 1024);
+        let Some(more) = piece.strip_suffix(CONTINUES.as_bytes()) else {
+            whole.extend(piece);
+            return whole;
+        };
+        whole.extend(more);
+    }
+}
+
+#[test]
+fn output_over_the_limit_comes_in_pieces_and_messages_go_on() {
+    let mut settings = settings();
+    settings.read_limit = 100_000;
+    for begins in [
+        "x",
+        "{\"level\":\"info\",\"text\":\"",
+        "[{\"id\":",
+        "{{{",
+        "{\"idx\":",
+    ] {
+        let mut setup = setup(&settings);
+        let line = format!("{begins}{}", "x".repeat(1_000_000));
+        let all = format!("{line}\n{{\"id\":1}}\n{line}");
+        let mut stdout = setup.stdout;
+        let writing = thread::spawn(move || stdout.write_all(all.as_bytes()).unwrap());
+        let reader = &mut *setup.halves.reader;
+        assert_eq!(text(reader), "{\"id\":1}");
+        assert!(pieces(&setup.output) == line.as_bytes(), "{begins}");
+        assert!(matches!(reader.receive(), Err(Disconnect::Lost)));
+        assert!(
+            pieces(&setup.output) == line.as_bytes(),
+            "{begins}, at the end"
+        );
+        writing.join().unwrap();
+    }
+}
+
+#[test]
+fn a_message_without_end_is_not_kept_for_ever() {
     let mut settings = settings();
     settings.read_limit = 100_000;
     let mut setup = setup(&settings);
-    let writing = thread::spawn(move || while setup.stdout.write_all(&[b'x'; 1000]).is_ok() {});
+    let writing = thread::spawn(move || {
+        let _ = setup.stdout.write_all(b"{\"result\":\"");
+        while setup.stdout.write_all(&[b'x'; 1000]).is_ok() {}
+    });
     let cause = setup.halves.reader.receive().unwrap_err();
     assert!(matches!(cause, Disconnect::TooLarge { .. }));
     drop(setup.halves);
@@ -283,7 +363,7 @@ fn what_the_plugin_said_before_it_died_is_not_lost() {
     let error = setup.halves.writer.send("{}", long()).unwrap_err();
     assert_eq!(error.to_string(), "not connected: connection lost");
     assert_eq!(text(&mut *setup.halves.reader), "{\"answer\":1}");
-    alive(&mut *setup.halves.reader);
+    printed(&mut *setup.halves.reader, b"goodbye");
     assert_eq!(setup.output.recv().unwrap(), b"goodbye");
     // Its stdout is still open, but there is nobody to talk to.
     let cause = setup.halves.reader.receive().unwrap_err();
@@ -347,21 +427,21 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
     assert!(halves.reader.receive_within(patience(1)).is_none());
     stdout.write_all(b"1}\nprinted\n{\"next\":1}\n").unwrap();
     let first = halves.reader.receive_within(patience(30_000));
-    assert!(matches!(first, Some(Received::Message(message)) if &*message == "{\"half\":1}"));
+    assert!(matches!(first, Some(Received::Line(message)) if &*message == "{\"half\":1}"));
     for _ in 0..2 {
         assert!(halves.reader.receive_within(patience(30_000)).is_none());
         assert!(output.is_empty(), "the hook was run");
     }
-    alive(&mut *halves.reader);
+    printed(&mut *halves.reader, b"printed");
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"printed");
     assert_eq!(text(&mut *halves.reader), "{\"next\":1}");
     // Its last words, without a line end.
     stdout.write_all(b"fatal").unwrap();
     drop(stdout);
     assert!(halves.reader.receive_within(patience(30_000)).is_none());
-    alive(&mut *halves.reader);
-    assert_eq!(output.recv_timeout(LONG).unwrap(), b"fatal");
+    assert!(output.is_empty(), "the hook was run");
     assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
+    assert_eq!(output.recv_timeout(LONG).unwrap(), b"fatal");
 }
 
 #[test]

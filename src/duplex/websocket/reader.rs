@@ -12,7 +12,9 @@ use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 use super::inlet::Inlet;
 use super::{Role, Socket, frame};
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{DuplexReader, DuplexSettings, Message, Patience, Received, close_code};
+use crate::duplex::{
+    DuplexReader, DuplexSettings, Message, Patience, Received, beginning, close_code,
+};
 use crate::error::Disconnect;
 
 /// Bytes read from the socket at a time. Each connection owns such a buffer for as long as it
@@ -67,6 +69,7 @@ impl Reader {
             }
             Frame::Binary(payload) => Received::Binary {
                 bytes: payload.len(),
+                beginning: beginning(&payload),
             },
             Frame::Pong(_) | Frame::Close(_) | Frame::Frame(_) => Received::Alive,
         }

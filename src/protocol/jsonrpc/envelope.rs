@@ -49,6 +49,9 @@ pub enum Incoming<'a> {
         id: Option<RequestId>,
         /// The result as JSON of whatever type, `null` when missing; or the error, if there is one.
         outcome: Result<&'a RawValue, RpcError>,
+        /// It does not say that it is JSON-RPC 2.0, so that among other output only its id tells that it
+        /// is an answer. Always false from [`Envelope::parse`], which does not ask.
+        is_unmarked: bool,
     },
 }
 
@@ -99,16 +102,78 @@ pub struct ResultSpan(Range<usize>);
 impl Envelope {
     /// Reads a message. A member `method` makes it a request or notification, without one it is a
     /// response (protocol file, section 8.2). Unknown members are ignored, of repeated ones the
-    /// last counts, and `null` is the same as leaving a member out.
+    /// last counts, and `null` is the same as leaving a member out. A byte order mark in front is skipped.
     ///
     /// # Errors
     /// The text is no message; see the variants. Nothing can be answered to it.
     pub fn parse(text: &str) -> Result<Incoming<'_>, EnvelopeError> {
+        Members::read(text)?.told_apart()
+    }
+
+    /// Reads a line of a stream that carries other output too, such as log lines in JSON. There a message
+    /// has a member `jsonrpc` that is 2.0, as text or as a number. An answer may be without it if it has
+    /// nothing but `id`, `method`, and `result` or an `error` with a `code`; then it
+    /// [`is_unmarked`](Incoming::Response::is_unmarked).
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_line(line: &str) -> Result<Incoming<'_>, EnvelopeError> {
+        let mut members = Members::read(line)?;
+        if members.is_marked() {
+            return members.told_apart();
+        }
+        if !members.is_unmarked_answer() {
+            return Err(EnvelopeError::NotAMessage);
+        }
+        members.method = None;
+        let mut answer = members.told_apart()?;
+        if let Incoming::Response { is_unmarked, .. } = &mut answer {
+            *is_unmarked = true;
+        }
+        Ok(answer)
+    }
+}
+
+impl<'a> Members<'a> {
+    fn read(text: &'a str) -> Result<Self, EnvelopeError> {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let found = kind_of_text(text);
         if found != "an object" && found != "nothing" {
             return Err(not_an_object(text, found));
         }
-        let members: Members<'_> = serde_json::from_str(text).map_err(EnvelopeError::Json)?;
+        serde_json::from_str(text).map_err(EnvelopeError::Json)
+    }
+
+    /// Whether it says that it is JSON-RPC 2.0.
+    fn is_marked(&self) -> bool {
+        self.jsonrpc
+            .is_some_and(|version| matches!(version.get(), "\"2.0\"" | "2.0" | "2"))
+    }
+
+    /// Whether it is what encoders write that leave the version out, and no logger does.
+    fn is_unmarked_answer(&self) -> bool {
+        let outcome = match self.error {
+            Some(error) => serde_json::from_str::<ErrorMembers<'_>>(error.get())
+                .is_ok_and(|error| error.code.is_some()),
+            None => self.has_result,
+        };
+        outcome && self.jsonrpc.is_none() && self.params.is_none() && !self.has_others
+    }
+
+    /// The id of the request that it answers, if it could be an answer to one of ours.
+    pub(super) fn answered(&self) -> Option<RequestId> {
+        if self.params.is_some() || !(self.has_result || self.error.is_some()) {
+            return None;
+        }
+        self.own_id()
+    }
+
+    fn own_id(&self) -> Option<RequestId> {
+        serde_json::from_str(self.id?.get()).ok()
+    }
+
+    fn told_apart(self) -> Result<Incoming<'a>, EnvelopeError> {
+        let members = self;
         let params = members.params;
         if let Some(method) = members.method {
             let method = method_text(method)?;
@@ -124,14 +189,16 @@ impl Envelope {
         if !members.is_response {
             return Err(EnvelopeError::NotAMessage);
         }
-        let id = members
-            .id
-            .and_then(|id| serde_json::from_str(id.get()).ok());
+        let id = members.own_id();
         let outcome = match members.error {
             Some(error) => Err(rpc_error(error)),
             None => Ok(members.result.unwrap_or(RawValue::NULL)),
         };
-        Ok(Incoming::Response { id, outcome })
+        Ok(Incoming::Response {
+            id,
+            outcome,
+            is_unmarked: false,
+        })
     }
 }
 
@@ -158,9 +225,13 @@ impl ResultSpan {
     }
 }
 
+/// Some encoders begin each text with it.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The members of a message that are looked at, none of them `null`.
 #[derive(Default)]
-struct Members<'a> {
+pub(super) struct Members<'a> {
+    jsonrpc: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
     method: Option<&'a RawValue>,
     params: Option<&'a RawValue>,
@@ -168,11 +239,16 @@ struct Members<'a> {
     error: Option<&'a RawValue>,
     /// One of the members that a response has was there, if only as `null`.
     is_response: bool,
+    /// There was a result, if only as `null`.
+    has_result: bool,
+    /// There were others.
+    has_others: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
 enum Member {
+    Jsonrpc,
     Id,
     Method,
     Params,
@@ -201,6 +277,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
         let mut members = Members::default();
         while let Some(name) = map.next_key()? {
             let member = match name {
+                Member::Jsonrpc => &mut members.jsonrpc,
                 Member::Id => &mut members.id,
                 Member::Method => &mut members.method,
                 Member::Params => &mut members.params,
@@ -208,9 +285,11 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 Member::Error => &mut members.error,
                 Member::Other => {
                     map.next_value::<IgnoredAny>()?;
+                    members.has_others = true;
                     continue;
                 }
             };
+            members.has_result |= matches!(name, Member::Result);
             members.is_response |= matches!(name, Member::Id | Member::Result | Member::Error);
             *member = not_null(map.next_value()?);
         }
@@ -290,18 +369,49 @@ fn method_text(json: &RawValue) -> Result<Cow<'_, str>, EnvelopeError> {
 }
 
 fn rpc_error(json: &RawValue) -> RpcError {
-    let text = |json: &RawValue| serde_json::from_str::<String>(json.get()).ok();
     match serde_json::from_str::<ErrorMembers<'_>>(json.get()) {
         Ok(error) => RpcError {
-            code: error
-                .code
-                .and_then(|code| code.get().parse().ok())
-                .unwrap_or_default(),
-            message: error.message.and_then(text).unwrap_or_default(),
+            code: error.code.and_then(code).unwrap_or_default(),
+            message: error
+                .message
+                .and_then(not_null)
+                .map_or_else(String::new, text_of),
         },
         // Not an object. It is an error all the same, and its text may help.
-        Err(_) => RpcError::new(0, text(json).unwrap_or_default()),
+        Err(_) => RpcError::new(0, text_of(json)),
     }
+}
+
+/// An error's code, which some write as a float or as text.
+fn code(json: &RawValue) -> Option<i64> {
+    let text = json.get().trim_matches('"');
+    if let Ok(code) = text.parse() {
+        return Some(code);
+    }
+    let float: f64 = text.parse().ok()?;
+    // A whole number is shown as one.
+    float.to_string().parse().ok()
+}
+
+/// The text that this is, what of it stands for no character replaced; of other JSON its own text.
+fn text_of(json: &RawValue) -> String {
+    struct Lossy;
+
+    impl Visitor<'_> for Lossy {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        // Half of a surrogate pair comes as the bytes that it would have, were it a character.
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
+            Ok(String::from_utf8_lossy(bytes).into_owned())
+        }
+    }
+
+    let text = serde_json::Deserializer::from_str(json.get()).deserialize_bytes(Lossy);
+    text.unwrap_or_else(|_| json.get().to_owned())
 }
 
 #[cfg(test)]
@@ -319,7 +429,7 @@ mod tests {
 
     fn response(text: &str) -> (Option<RequestId>, Result<String, RpcError>) {
         match Envelope::parse(text) {
-            Ok(Incoming::Response { id, outcome }) => {
+            Ok(Incoming::Response { id, outcome, .. }) => {
                 (id, outcome.map(|result| result.get().to_owned()))
             }
             other => panic!("{text}: {other:?}"),
@@ -462,26 +572,107 @@ mod tests {
     #[test]
     fn odd_errors_are_errors() {
         let error = |json: &str| response(&format!(r#"{{"id":"x","error":{json}}}"#)).1;
-        assert_eq!(error("{}"), Err(RpcError::new(0, "")));
-        assert_eq!(
-            error(r#"{"code":-32000.0,"message":"no"}"#),
-            Err(RpcError::new(0, "no"))
+        let is = |json: &str, code: i64, message: &str| {
+            assert_eq!(error(json), Err(RpcError::new(code, message)), "{json}");
+        };
+        is("{}", 0, "");
+        is(r#"{"code":null,"message":null}"#, 0, "");
+        // Codes of encoders that know floats only, or only text.
+        is(r#"{"code":-32000.0,"message":"no"}"#, -32000, "no");
+        is(r#"{"code":-3.2602e4}"#, -32602, "");
+        is(r#"{"code":"-32000","data":{"x":[]}}"#, -32000, "");
+        is(r#"{"code":"E_NO"}"#, 0, "");
+        is(r#"{"code":1.5}"#, 0, "");
+        is(r#"{"code":true}"#, 0, "");
+        is(r#"{"code":1e300}"#, 0, "");
+        is(r#"{"code":1e999}"#, 0, "");
+        is(
+            r#"{"code":123456789012345678901234567890,"code":-1}"#,
+            -1,
+            "",
         );
-        assert_eq!(
-            error(r#"{"code":"-32000","message":7,"data":{"x":[]}}"#),
-            Err(RpcError::new(0, ""))
+        // What it says is kept, whatever it is.
+        is(r#"{"code":1,"message":7}"#, 1, "7");
+        is(r#"{"code":1,"message":{"a":[1]}}"#, 1, r#"{"a":[1]}"#);
+        is(
+            r#"{"code":1,"message":"a\ud800b"}"#,
+            1,
+            "a\u{fffd}\u{fffd}\u{fffd}b",
         );
-        assert_eq!(
-            error(r#"{"code":null,"message":null}"#),
-            Err(RpcError::new(0, ""))
-        );
-        assert_eq!(
-            error(r#"{"code":123456789012345678901234567890,"code":-1}"#),
-            Err(RpcError::new(-1, ""))
-        );
-        assert_eq!(error(r#""it broke""#), Err(RpcError::new(0, "it broke")));
-        assert_eq!(error("false"), Err(RpcError::new(0, "")));
-        assert_eq!(error("[]"), Err(RpcError::new(0, "")));
+        is(r#"{"code":1,"message":"\ud83d\ude00"}"#, 1, "\u{1f600}");
+        is(r#""it broke""#, 0, "it broke");
+        is("false", 0, "false");
+        is("[]", 0, "[]");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let text = "\u{feff}{\"id\":1,\"method\":\"x\",\"params\":{}}";
+        assert_eq!(request(text).1, "x");
+        match Envelope::parse(text).unwrap() {
+            Incoming::Request { params, .. } => {
+                assert_eq!(ResultSpan::locate(text, params.unwrap()).of(text), "{}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn kind(line: &str) -> &'static str {
+        match Envelope::parse_line(line) {
+            Ok(Incoming::Request { .. }) => "request",
+            Ok(Incoming::Notification { .. }) => "notification",
+            Ok(Incoming::Response { is_unmarked, .. }) => {
+                if is_unmarked {
+                    "unmarked"
+                } else {
+                    "response"
+                }
+            }
+            Err(_) => "output",
+        }
+    }
+
+    #[test]
+    fn among_output_a_message_says_what_it_is() {
+        for version in [r#""2.0""#, "2.0"] {
+            let kind = |rest: &str| kind(&format!(r#"{{{rest},"jsonrpc":{version}}}"#));
+            assert_eq!(kind(r#""id":1,"method":"x""#), "request");
+            assert_eq!(kind(r#""method":"x","level":"info""#), "notification");
+            assert_eq!(kind(r#""id":"x","result":{}"#), "response");
+            assert_eq!(kind(r#""id":"x","error":"no","more":1"#), "response");
+            assert_eq!(kind(r#""level":"info""#), "output");
+        }
+        // As zap, zerolog and logrus write them.
+        for line in [
+            r#"{"level":"error","ts":1.5,"msg":"failed","error":"no route"}"#,
+            r#"{"level":"error","error":"no route","message":"failed"}"#,
+            r#"{"error":"no route","level":"error","msg":"failed"}"#,
+            r#"{"level":"info","id":7,"method":"GET","msg":"served"}"#,
+            r#"{"level":"info","id":7,"result":"ok"}"#,
+            r#"{"method":"GET"}"#,
+            r#"{"id":7,"method":"GET"}"#,
+            r#"{"id":7}"#,
+            r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#,
+            r#"{"jsonrpc":"1.0","id":7,"result":{}}"#,
+            r#"{"id":7,"error":"no"}"#,
+            r#"{"id":7,"error":{"message":"no"}}"#,
+            r#"{"id":7,"result":{},"params":{}}"#,
+        ] {
+            assert_eq!(kind(line), "output", "{line}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_version_has_nothing_that_others_have_not() {
+        for line in [
+            r#"{"id":"x","result":null}"#,
+            r#"{"result":{},"id":"x"}"#,
+            r#"{"id":"x","error":{"code":1}}"#,
+            r#"{"id":"x","result":null,"error":{"code":1,"message":"no"}}"#,
+            r#"{"id":"x","result":{},"error":null,"method":"ping"}"#,
+        ] {
+            assert_eq!(kind(line), "unmarked", "{line}");
+        }
     }
 
     #[test]

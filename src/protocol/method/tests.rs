@@ -45,7 +45,7 @@ fn request<M: Method>(text: &str) -> M::Params {
 /// Reads a response into its type and writes it again.
 #[track_caller]
 fn response<M: Method>(text: &str) -> M::Reply {
-    let Incoming::Response { id, outcome } = Envelope::parse(text).unwrap() else {
+    let Incoming::Response { id, outcome, .. } = Envelope::parse(text).unwrap() else {
         panic!("{text} is no response");
     };
     let span = ResultSpan::locate(text, outcome.unwrap());
@@ -205,7 +205,7 @@ fn robot_run_example() {
 fn error_example() {
     let text =
         r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","error":{"code":-32000,"message":"..."}}"#;
-    let Incoming::Response { id, outcome } = Envelope::parse(text).unwrap() else {
+    let Incoming::Response { id, outcome, .. } = Envelope::parse(text).unwrap() else {
         panic!("{text} is no response");
     };
     let mut again = String::new();

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::Error as _;
 
 use super::lending::Borrowed;
 use super::sending::Fitting;
@@ -238,6 +239,15 @@ impl Waiting {
             }),
             Some(Outcome::Refused(error)) => Err(error.into()),
             Some(Outcome::Ended(cause)) => Err(Error::Disconnected(cause)),
+            Some(Outcome::Unreadable(line)) => {
+                drop(self.connection.pending.take(self.id));
+                let source =
+                    serde_json::Error::custom(format!("it is no JSON-RPC message: {line}"));
+                Err(Error::InvalidReply {
+                    method: self.method.clone(),
+                    source: Arc::new(source),
+                })
+            }
             None => {
                 if !self.give_up() {
                     self.connection.overdue.store(true, Ordering::Relaxed);

@@ -5,12 +5,13 @@
 //!
 //! What lives here: what a connection is made of, answering the peer's calls, ending it. Calling the
 //! peer is in `calling`, what is done with what arrives in `reading`, when callers read for themselves
-//! in `lending`, how they wait otherwise in `spin`, signs of life in `liveness`, what may be written at
-//! all in `sending`.
+//! in `lending`, how they wait otherwise in `spin`, what arrives and is no message in `oddities`, signs of
+//! life in `liveness`, what may be written at all in `sending`.
 
 mod calling;
 mod lending;
 mod liveness;
+mod oddities;
 mod reading;
 mod sending;
 mod spin;
@@ -37,6 +38,7 @@ use crate::protocol::jsonrpc::{self, PeerId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
 use crate::text::Foreign;
 use lending::Lending;
+use oddities::Oddity;
 use sending::{Fitting, Sending};
 use spin::Spin;
 
@@ -57,8 +59,9 @@ pub(crate) struct Connection {
     verdict: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
     ended: AtomicBool,
-    /// It was told that the peer sends what is no JSON-RPC; a flood of it must not flood the log.
-    unreadable_told: AtomicBool,
+    /// It was told that the peer sends what is no JSON-RPC.
+    oddity_told: AtomicBool,
+    oddity: Mutex<Oddity>,
     /// Something arrived since somebody last looked; and a whole message did. Set by the reading
     /// thread, taken by whoever watches the connection's health.
     heard: AtomicBool,
@@ -190,7 +193,8 @@ impl Connection {
             lending: Lending::default(),
             verdict: Mutex::new(None),
             ended: AtomicBool::new(false),
-            unreadable_told: AtomicBool::new(false),
+            oddity_told: AtomicBool::new(false),
+            oddity: Mutex::default(),
             heard: AtomicBool::new(false),
             heard_message: AtomicBool::new(false),
             overdue: AtomicBool::new(false),

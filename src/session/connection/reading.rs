@@ -74,19 +74,22 @@ impl Connection {
             }
         }
         match received {
-            Received::Message(message) => {
-                raise(&self.heard_message);
-                if self.overdue.load(Ordering::Relaxed) {
-                    self.overdue.store(false, Ordering::Relaxed);
-                }
-                LiveCounters::add(&self.counters.bytes_received, message.len());
-                self.take_in(message, dispatch)
+            Received::Message(message) => self.take_in(message, Among::Messages, dispatch),
+            Received::Line(line) => self.take_in(line, Among::Output, dispatch),
+            Received::Output { beginning } => {
+                self.note_output(&beginning);
+                Heard::Nothing
             }
-            Received::Binary { bytes } => {
+            Received::Binary { bytes, beginning } => {
                 LiveCounters::add(&self.counters.bytes_received, bytes);
                 LiveCounters::add(&self.counters.binary, 1);
                 self.count_toward_rate();
-                log::debug!("{}: skipped a binary message of {bytes} bytes", self.peer);
+                let what = format_args!("skipped a binary message of {bytes} bytes");
+                if self.fail_unreadable(&beginning) {
+                    self.tell_oddity(what);
+                } else {
+                    log::debug!("{}: {what}", self.peer);
+                }
                 Heard::Nothing
             }
             Received::Alive => Heard::Nothing,
@@ -104,14 +107,38 @@ impl Connection {
         self.rate.as_ref()?.admit().err()
     }
 
-    fn take_in(&self, message: Message, dispatch: &mut dyn FnMut(InboundRequest)) -> Heard {
-        match Envelope::parse(&message) {
-            Ok(Incoming::Response { id, outcome }) => {
+    fn take_in(
+        &self,
+        message: Message,
+        among: Among,
+        dispatch: &mut dyn FnMut(InboundRequest),
+    ) -> Heard {
+        LiveCounters::add(&self.counters.bytes_received, message.len());
+        let parsed = match among {
+            Among::Messages => Envelope::parse(&message),
+            Among::Output => Envelope::parse_line(&message),
+        };
+        if among == Among::Messages || parsed.is_ok() {
+            raise(&self.heard_message);
+            if self.overdue.load(Ordering::Relaxed) {
+                self.overdue.store(false, Ordering::Relaxed);
+            }
+        }
+        match parsed {
+            Ok(Incoming::Response {
+                id,
+                outcome,
+                is_unmarked,
+            }) => {
                 let waiter = id.and_then(|id| self.pending.take(id));
                 let Some(waiter) = waiter else {
                     if id.is_some_and(|id| self.pending.take_own_ping(id)) {
                         return Heard::Nothing;
                     }
+                    if is_unmarked {
+                        return Heard::no_message(message);
+                    }
+                    self.note_stray(&message);
                     LiveCounters::add(&self.counters.stray_replies, 1);
                     self.count_toward_rate();
                     log::debug!("dropped an answer that nobody waits for, id {id:?}");
@@ -130,6 +157,12 @@ impl Connection {
                     }
                     waiter => waiter.tell(outcome),
                 }
+            }
+            // Programs print what they read.
+            Ok(Incoming::Request { id, .. })
+                if among == Among::Output && self.is_echo(id.as_json()) =>
+            {
+                return Heard::no_message(message);
             }
             Ok(Incoming::Request { id, method, params }) => {
                 if let Some(limit) = self.over_rate() {
@@ -156,7 +189,6 @@ impl Connection {
                 log::debug!("ignored a request without an id: {method}");
             }
             Err(error) => {
-                LiveCounters::add(&self.counters.unreadable, 1);
                 return Heard::Unreadable(Unreadable { message, error });
             }
         }
@@ -167,20 +199,24 @@ impl Connection {
     fn tell_unreadable(&self, unreadable: &Unreadable, reader: &mut dyn DuplexReader) {
         let Unreadable { message, error } = unreadable;
         if reader.not_a_message(message) {
+            self.note_output(message.as_bytes());
             return;
         }
+        LiveCounters::add(&self.counters.unreadable, 1);
         // Not before: what a program prints is no message that it sends.
         self.count_toward_rate();
-        let peer = &self.peer;
-        if self.unreadable_told.swap(true, Ordering::Relaxed) {
-            log::debug!("{peer}: ignored a message that is no JSON-RPC: {error}");
-        } else {
-            log::warn!(
-                "{peer}: ignored a message that is no JSON-RPC: {error}; more of them on \
-                 this connection are only counted"
-            );
-        }
+        self.fail_unreadable(message.as_bytes());
+        self.tell_oddity(format_args!(
+            "ignored a message that is no JSON-RPC: {error}"
+        ));
     }
+}
+
+/// What else the stream carries that a message comes in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Among {
+    Messages,
+    Output,
 }
 
 /// What has arrived, for whoever read it.
@@ -192,6 +228,14 @@ pub(super) enum Heard {
     Unreadable(Unreadable),
     /// Nothing that is left to be done.
     Nothing,
+}
+
+impl Heard {
+    /// A line that looks like a message and is none.
+    fn no_message(message: Message) -> Self {
+        let error = EnvelopeError::NotAMessage;
+        Self::Unreadable(Unreadable { message, error })
+    }
 }
 
 /// A caller's outcome, which it is told when this is dropped, whatever happens.

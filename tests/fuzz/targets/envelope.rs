@@ -193,7 +193,10 @@ fn agree(text: &str, members: &Map<String, Value>, parsed: &Result<Incoming<'_>,
                 );
                 return;
             }
-            let Ok(Incoming::Response { id: found, outcome }) = parsed else {
+            let Ok(Incoming::Response {
+                id: found, outcome, ..
+            }) = parsed
+            else {
                 panic!("{parsed:?}");
             };
             let ours = id.and_then(Value::as_str).filter(|id| is_xid(id));
@@ -260,6 +263,7 @@ fn again(text: &str, incoming: &Incoming<'_>) {
         Incoming::Response {
             id,
             outcome: Ok(result),
+            ..
         } => {
             let span = ResultSpan::locate(text, result);
             assert_eq!(span.of(text), result.get());
@@ -289,6 +293,7 @@ fn again(text: &str, incoming: &Incoming<'_>) {
                 Incoming::Response {
                     id: Some(found),
                     outcome: Ok(result),
+                    ..
                 } => {
                     assert_eq!(found, id);
                     assert_eq!(decoded(result), Value::Object(expected));
@@ -306,6 +311,7 @@ fn again(text: &str, incoming: &Incoming<'_>) {
                 Incoming::Response {
                     id: Some(found),
                     outcome: Err(again),
+                    ..
                 } => {
                     assert_eq!((found, &again), (id, error));
                 }

@@ -32,6 +32,9 @@ pub(crate) const TARGET: Target = Target {
         b"\xff",
         b"\x0c",
         b"\xc2\xa0",
+        b"\xef\xbb\xbf",
+        b"\"jsonrpc\":\"2.0\",",
+        b"{\"id\":",
     ],
     longest: 16 * 1024,
     check,
@@ -57,7 +60,11 @@ fn generate(random: &mut Random) -> Vec<u8> {
             _ => {
                 let mut json = Json::new(random);
                 json.some_of(
-                    &[("id", Json::number), ("method", Json::string)],
+                    &[
+                        ("jsonrpc", |json| json.text.push_str("\"2.0\"")),
+                        ("id", Json::number),
+                        ("method", Json::string),
+                    ],
                     &[("params", Json::value), ("result", Json::value)],
                 );
                 let text = json.text.replace('\n', " ");
@@ -81,6 +88,7 @@ enum Line {
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Ended,
+    NoLineEnd,
     TooLarge,
 }
 
@@ -100,20 +108,44 @@ fn check(input: &[u8]) -> bool {
 
 fn expected(bytes: &[u8], limit: usize) -> (Vec<Line>, End) {
     let mut lines = Vec::new();
-    for line in bytes.split(|byte| *byte == b'\n') {
-        if line.len() > limit {
-            return (lines, End::TooLarge);
-        }
+    let mut rest = bytes.split(|byte| *byte == b'\n').peekable();
+    while let Some(line) = rest.next() {
+        let is_last = rest.peek().is_none();
         let text = std::str::from_utf8(line);
-        match (text, line.trim_ascii().first()) {
-            (_, None) => {}
-            (Ok(text), Some(b'{')) if Envelope::parse(text).is_ok() => {
-                lines.push(Line::Message(text.to_owned()));
+        let is_message = text.is_ok_and(|text| Envelope::parse_line(text).is_ok());
+        if line.len() > limit {
+            if begins_as_message(line) {
+                return (lines, End::TooLarge);
             }
-            _ => lines.push(Line::Output(line.to_vec())),
+            // None of these lines is longer than a piece of output.
+            lines.push(Line::Output(line.to_vec()));
+        } else if line.trim_ascii().is_empty() {
+        } else if is_last {
+            lines.push(Line::Output(line.to_vec()));
+            if is_message {
+                return (lines, End::NoLineEnd);
+            }
+        } else if is_message {
+            lines.push(Line::Message(text.expect("a message").to_owned()));
+        } else {
+            lines.push(Line::Output(line.to_vec()));
         }
     }
     (lines, End::Ended)
+}
+
+fn begins_as_message(line: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(line);
+    let ascii = |character: char| character.is_ascii_whitespace();
+    let text = text.trim_start_matches(ascii);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Some(text) = text.trim_start_matches(ascii).strip_prefix('{') else {
+        return false;
+    };
+    let text = text.trim_start_matches(ascii);
+    ["jsonrpc", "id", "method", "params", "result", "error"]
+        .iter()
+        .any(|member| text.starts_with(&format!("\"{member}\"")))
 }
 
 fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
@@ -136,9 +168,9 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
     let mut sent = Vec::new();
     let end = loop {
         match reader.receive() {
-            Ok(Received::Message(message)) => {
+            Ok(Received::Line(message)) => {
                 // As a session does with what is no JSON-RPC.
-                if Envelope::parse(&message).is_err() {
+                if Envelope::parse_line(&message).is_err() {
                     assert!(reader.not_a_message(&message));
                     continue;
                 }
@@ -155,6 +187,7 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
             }
             Ok(_) => {}
             Err(Disconnect::Lost) => break End::Ended,
+            Err(Disconnect::NoLineEnd) => break End::NoLineEnd,
             Err(Disconnect::TooLarge { limit: told }) => {
                 assert_eq!(told, limit);
                 break End::TooLarge;

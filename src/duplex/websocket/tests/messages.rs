@@ -281,7 +281,7 @@ fn fragments_are_joined_and_binary_is_skipped() {
     peer.send(0x82, b"binary");
     assert!(matches!(
         halves.reader.receive(),
-        Ok(Received::Binary { bytes: 6 })
+        Ok(Received::Binary { bytes: 6, .. })
     ));
     peer.send(0x01, b"one ");
     peer.send(PING, b"between");

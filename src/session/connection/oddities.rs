@@ -1,0 +1,93 @@
+//! What arrives and is no message: whether a call waits for it, and what is remembered of it for the error
+//! of a call that waits in vain.
+//!
+//! Where other output is carried too, a line never fails a call at once by holding its id: plugins print
+//! the requests that they get and the answers that they are about to send.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Connection;
+use crate::id::RequestId;
+use crate::protocol::jsonrpc::{find_answer, find_id, resembles_message};
+use crate::session::pending::Outcome;
+use crate::text;
+
+/// Bytes of an odd line that are kept.
+const KEPT: usize = 256;
+
+/// The last line that looked like a message and was none, and when it came.
+pub(super) type Oddity = Option<(Instant, Arc<str>)>;
+
+impl Connection {
+    /// Looks at a line that was printed among the messages, if anybody waits for an answer.
+    pub(super) fn note_output(&self, line: &[u8]) {
+        if self.pending.expects_nothing() {
+            return;
+        }
+        let line = String::from_utf8_lossy(line);
+        let answered = find_answer(&line, |id| self.pending.expects(id));
+        if answered.is_none() && !resembles_message(&line) {
+            return;
+        }
+        let kept = self.remember(&line);
+        if let Some(id) = answered {
+            self.pending.doubt(id, &kept);
+        }
+    }
+
+    /// Looks at an answer that nobody waits for, or not under this id.
+    pub(super) fn note_stray(&self, answer: &str) {
+        if !self.pending.expects_nothing() {
+            self.remember(answer);
+        }
+    }
+
+    /// Whether a request is one of our own, printed: the id is that of a call that waits.
+    pub(super) fn is_echo(&self, id: &str) -> bool {
+        let id: Option<RequestId> = serde_json::from_str(id).ok();
+        id.is_some_and(|id| self.pending.expects(id))
+    }
+
+    /// Fails the call whose id is in a message that cannot be read, where nothing else is carried. Returns
+    /// whether there is one.
+    pub(super) fn fail_unreadable(&self, message: &[u8]) -> bool {
+        if self.pending.expects_nothing() {
+            return false;
+        }
+        let message = String::from_utf8_lossy(message);
+        let kept = self.remember(&message);
+        let waiter =
+            find_id(&message, |id| self.pending.expects(id)).and_then(|id| self.pending.take(id));
+        let found = waiter.is_some();
+        if let Some(waiter) = waiter {
+            waiter.tell(Outcome::Unreadable(kept));
+        }
+        found
+    }
+
+    /// Warns of the first thing that is no message; a flood of them must not flood the log.
+    pub(super) fn tell_oddity(&self, what: fmt::Arguments<'_>) {
+        let peer = &self.peer;
+        if self.oddity_told.swap(true, Ordering::Relaxed) {
+            log::debug!("{peer}: {what}");
+        } else {
+            log::warn!("{peer}: {what}; more of them on this connection are only counted");
+        }
+    }
+
+    /// The last thing since then that looked like a message and was none.
+    pub(crate) fn oddity_since(&self, since: Instant) -> Option<Arc<str>> {
+        let oddity = self.oddity.lock();
+        let (at, line) = oddity.as_ref()?;
+        (*at >= since).then(|| line.clone())
+    }
+
+    fn remember(&self, line: &str) -> Arc<str> {
+        let line: Arc<str> = text::cut(line.trim(), KEPT).into();
+        *self.oddity.lock() = Some((Instant::now(), line.clone()));
+        line
+    }
+}

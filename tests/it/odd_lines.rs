@@ -1,0 +1,253 @@
+//! What plugins print beside their messages, and what they send in place of them: no call fails for what
+//! is printed, and who waits in vain learns what came instead.
+
+use std::time::{Duration, Instant};
+
+use plugin_runner::store::Record;
+use plugin_runner::{Error, ReportedState, Session};
+use serde_json::{Value, json};
+use tungstenite::Message;
+
+use crate::support::PATIENCE;
+use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
+use crate::support::peer::Peer;
+use crate::support::plugin::{call, command, external, over_stdio, shell};
+
+const ANSWER: &str = r#"{"jsonrpc":"2.0","id":"ID","result":{}}"#;
+
+fn script(host: &TestHost, program: &str, name: &str, args: &[&str]) -> Record {
+    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let args: Vec<&str> = std::iter::once(&*path)
+        .chain(args.iter().copied())
+        .collect();
+    over_stdio(command(host, "odd", program, &args))
+}
+
+/// A plugin that answers with the lines that it is told, and its first ping with these, if any.
+fn odd(host: &TestHost, first: &[&str]) -> Session {
+    host.run(script(host, "python3", "odd_plugin.py", first))
+}
+
+/// Starts a plugin that need not become active.
+fn started(host: &TestHost, record: Record) -> Session {
+    let session = host.install(record);
+    session.supervised().unwrap().start().unwrap();
+    session
+}
+
+fn say(session: &Session, lines: &Value, limit: Duration) -> Result<(), Error> {
+    let params = json!({ "lines": lines });
+    session.call_raw("say", &params, limit).map(drop)
+}
+
+#[test]
+fn plugins_that_print_what_they_read_and_what_they_send_fail_no_call() {
+    let host = TestHost::new("odd-printing");
+    let sh = r#"while read -r line; do
+        case $line in *'"method"'*) ;; *) continue ;; esac
+        id=${line#*'"id":"'}; id=${id%%'"'*}; echo "got $line"; echo "$line"
+        echo "{\"level\":\"error\",\"id\":\"$id\",\"error\":\"none\"}"
+        echo "sending {\"id\":\"$id\",\"result\":{\"echo\":{}}}"
+        echo "{\"id\":\"$id\",\"result\":{\"echo\":${line##*'"params":'}}"; done"#;
+    for record in [
+        script(&host, "python3", "printing_plugin.py", &[]),
+        script(&host, "node", "printing_plugin.js", &[]),
+        over_stdio(shell(&host, "printing-sh", sh)),
+    ] {
+        let name = record.manifest.command.clone();
+        let session = host.run(record);
+        for number in 0..50 {
+            let answer = call(&session, "echo", &json!({ "number": number }));
+            let answer = answer.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(answer["echo"]["number"], number, "{name}");
+        }
+        assert_eq!(
+            session.counters().inbound_calls,
+            0,
+            "{name}: an echo is no call"
+        );
+        assert_eq!(session.reported_state(), ReportedState::Active);
+    }
+}
+
+#[test]
+fn an_answer_within_a_line_of_output_fails_its_call_after_a_second() {
+    let host = TestHost::new("odd-within");
+    let session = odd(&host, &[]);
+    for line in [
+        format!("sending {ANSWER}"),
+        r#"{"level":"debug","id":"ID","error":"no"}"#.to_owned(),
+        r#"{"reply":{"id":"ID","result":{}}}"#.to_owned(),
+        r#"{"id":"ID","error":{"message":"no"}}"#.to_owned(),
+    ] {
+        let began = Instant::now();
+        let error = say(&session, &json!([line]), PATIENCE).unwrap_err();
+        assert!(
+            matches!(error, Error::InvalidReply { .. }),
+            "{line}: {error}"
+        );
+        assert!(
+            began.elapsed() >= Duration::from_secs(1),
+            "{line}: too soon"
+        );
+        assert!(
+            began.elapsed() < PATIENCE / 2,
+            "{line}: not before its time"
+        );
+        let beginning = line.split("ID").next().unwrap();
+        assert!(error.to_string().contains(beginning), "{error}");
+        // An answer in time counts, whatever was printed before.
+        say(&session, &json!([line, 0.3, ANSWER]), PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn who_waits_in_vain_is_told_what_came_instead() {
+    let host = TestHost::new("odd-instead");
+    let session = odd(&host, &[]);
+    for (line, shown) in [
+        (
+            r#"{"jsonrpc":"2.0","id":"ID","result":{"value":NaN}}"#,
+            "NaN",
+        ),
+        (r#"{"jsonrpc":"2.0","id":"ID","#, r#"{"jsonrpc""#),
+        (r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, r#""id":7"#),
+        (
+            r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","result":{}}"#,
+            "d5k2m2",
+        ),
+        (
+            r"{'jsonrpc': '2.0', 'id': 'ID', 'result': {}}",
+            "{'jsonrpc'",
+        ),
+    ] {
+        let error = say(&session, &json!([line]), Duration::from_secs(2)).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("is no answer to it") && text.contains(shown),
+            "{text}"
+        );
+    }
+    // It has nothing to do with the next.
+    let error = say(&session, &json!(["listening"]), Duration::from_millis(200)).unwrap_err();
+    assert!(!error.to_string().contains("no answer to it"), "{error}");
+}
+
+#[test]
+fn log_lines_in_json_are_output_whatever_members_they_have() {
+    let host = TestHost::new("odd-json-logs");
+    let session = odd(&host, &[]);
+    let lines = [
+        r#"{"level":"error","ts":1.5,"msg":"failed","error":"no route"}"#,
+        r#"{"level":"info","id":7,"method":"GET","msg":"served"}"#,
+        r#"{"id":7,"method":"plugin.get_config"}"#,
+        r#"{"level":"info","result":"ok"}"#,
+    ];
+    let mut said: Vec<&str> = lines.to_vec();
+    said.push(ANSWER);
+    say(&session, &json!(said), PATIENCE).unwrap();
+    host.output.wait_for("the last of them", |line| {
+        (line.plugin == session.id() && line.text == lines[3]).then_some(())
+    });
+    let printed = host.output.texts(session.id());
+    assert_eq!(printed, lines, "each once, and nothing is answered");
+    assert_eq!(session.counters().inbound_calls, 0);
+    assert_eq!(session.counters().unreadable, 0);
+}
+
+#[test]
+fn output_of_any_length_is_no_end_of_a_connection() {
+    let host = TestHost::new("odd-long");
+    let session = odd(&host, &[]);
+    // What the script makes of it is longer than it may be sent.
+    let long = "ID".repeat(300_000);
+    for line in [
+        long.clone(),
+        format!(r#"{{"level":"info","text":"{long}"}}"#),
+    ] {
+        say(&session, &json!([line, ANSWER]), PATIENCE).unwrap();
+    }
+    assert_eq!(session.counters().connections, 1);
+    assert_eq!(session.reported_state(), ReportedState::Active);
+}
+
+#[test]
+fn any_answer_to_the_first_ping_is_a_sign_of_life() {
+    let host = TestHost::new("odd-first");
+    for answer in [
+        r#"{"jsonrpc":"2.0","id":"ID","error":{"code":-32602,"message":"not initialized"}}"#,
+        r#"{"jsonrpc":"2.0","id":"ID","error":"what"}"#,
+        r#"{"id":"ID","result":null}"#,
+        "\u{feff}{\"jsonrpc\":2.0,\"id\":\"ID\",\"result\":{}}",
+    ] {
+        let session = odd(&host, &[answer]);
+        active(&session);
+        host.unload(session.id()).unwrap();
+    }
+}
+
+#[test]
+fn no_plugin_becomes_active_by_dying() {
+    let host = Setup::new("odd-dying")
+        .policy(wait_an_hour_after_a_crash)
+        .start();
+    let dies = r#"read -r line; id=${line#*'"id":"'}; id=${id%%'"'*}
+        printf '{"jsonrpc":"2.0","id":"%s","result":{}}' "$id""#;
+    for _ in 0..20 {
+        let mut events = host.events();
+        let session = started(&host, over_stdio(shell(&host, "dying", dies)));
+        let change = events.expect(
+            session.id(),
+            &[
+                ReportedState::Starting,
+                ReportedState::Connecting,
+                ReportedState::Restarting,
+            ],
+        );
+        let message = change.message.unwrap_or_default();
+        assert!(message.contains("without a line end"), "{message}");
+        assert_eq!(session.counters().connections, 1);
+        host.unload(session.id()).unwrap();
+    }
+}
+
+#[test]
+fn on_a_websocket_an_answer_that_cannot_be_read_fails_its_call_at_once() {
+    let host = TestHost::new("odd-websocket");
+    let (session, target) = external(&host, "odd-websocket");
+    let mut peer = Peer::connect(host.address(), &target);
+    active(&session);
+    for text in [
+        r#"{"jsonrpc":"2.0","id":"ID","result":{"value":NaN}}"#,
+        "{\"jsonrpc\":\"2.0\",\"id\":\"ID\",\"result\":{\"value\":\"\u{1}\"}}",
+        r#"[{"jsonrpc":"2.0","id":"ID","result":{}}]"#,
+    ] {
+        for is_text in [true, false] {
+            let began = Instant::now();
+            let waiting = session
+                .start_call_raw("echo", &json!({}), PATIENCE)
+                .unwrap();
+            let id = peer.receive()["id"].as_str().unwrap().to_owned();
+            let said = text.replace("ID", &id);
+            let message = if is_text {
+                Message::text(said)
+            } else {
+                Message::binary(said.into_bytes())
+            };
+            peer.socket.send(message).unwrap();
+            let error = waiting.wait().unwrap_err();
+            assert!(
+                matches!(error, Error::InvalidReply { .. }),
+                "{text}: {error}"
+            );
+            assert!(began.elapsed() < PATIENCE / 2, "{text}");
+        }
+    }
+    let waiting = session
+        .start_call_raw("echo", &json!({}), PATIENCE)
+        .unwrap();
+    let id = peer.receive()["id"].as_str().unwrap().to_owned();
+    peer.send(format!("\u{feff}{}", ANSWER.replace("ID", &id)));
+    waiting.wait().unwrap();
+}
