@@ -108,14 +108,20 @@ fn answer(
             } else {
                 None
             };
-            let reply = match refusal {
+            let asked = params.session_id;
+            let mut reply = match refusal {
                 Some(text) => RobotRunReply {
-                    session_id: Some(Xid::generate()),
-                    output: None,
                     error: Some(text.to_owned()),
+                    ..RobotRunReply::default()
                 },
                 None => context.services.robot_run(&call, params)?,
             };
+            if reply.output.is_none() {
+                // Storyden's host names a session in every answer, and makes one up for a run that
+                // never was.
+                let session = reply.session_id.or(asked);
+                reply.session_id = Some(session.unwrap_or_else(Xid::generate));
+            }
             ResultObject::from_serialize(&reply)
                 .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))
         }

@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::Session;
 use super::connection::Params;
 use crate::error::RpcError;
-use crate::id::Xid;
 use crate::protocol::access::AccessGrant;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::manifest::Manifest;
@@ -113,7 +112,9 @@ pub trait Services: Send + Sync {
     }
 
     /// One unattended Robot run. May take minutes. Only asked when the manifest has an `access` block
-    /// and the message is not blank; anything else is refused as the protocol says.
+    /// and the message is not blank; anything else is refused as the protocol says. A refusal, which is
+    /// a reply with `error` and without `output`, need not name a session: the answer has the one that
+    /// was asked for, or a new one.
     ///
     /// # Errors
     /// An error that becomes the answer; a run that fails is a reply with `error` instead.
@@ -124,9 +125,8 @@ pub trait Services: Send + Sync {
     ) -> Result<RobotRunReply, RpcError> {
         let _ = (call, params);
         Ok(RobotRunReply {
-            session_id: Some(Xid::generate()),
-            output: None,
             error: Some("this host runs no Robots".to_owned()),
+            ..RobotRunReply::default()
         })
     }
 

@@ -90,9 +90,9 @@ pub struct RobotRunParams {
     pub workspace: Option<RobotRunWorkspace>,
 }
 
-/// Where a Robot works: one of both, never both.
+/// Where a Robot works. The schema asks for at most one of both ids; Storyden's host takes both, so
+/// they are passed on as they came, and whoever runs the Robot judges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WorkspaceMembers")]
 pub struct RobotRunWorkspace {
     /// A new instance of this workspace.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,25 +169,5 @@ impl RobotRunReply {
     /// Why the run was refused or failed, if it was or did: as opposed to 'the call failed'.
     pub fn failure(&self) -> Option<&str> {
         failure(self.error.as_deref())
-    }
-}
-
-#[derive(Deserialize)]
-struct WorkspaceMembers {
-    workspace_id: Option<Xid>,
-    workspace_instance_id: Option<Xid>,
-}
-
-impl TryFrom<WorkspaceMembers> for RobotRunWorkspace {
-    type Error = &'static str;
-
-    fn try_from(members: WorkspaceMembers) -> Result<Self, Self::Error> {
-        if members.workspace_id.is_some() && members.workspace_instance_id.is_some() {
-            return Err("workspace must have workspace_id or workspace_instance_id, not both");
-        }
-        Ok(Self {
-            workspace_id: members.workspace_id,
-            workspace_instance_id: members.workspace_instance_id,
-        })
     }
 }

@@ -468,11 +468,6 @@ fn bad_params_are_answered_with_the_code_for_it() {
         "{refused}"
     );
     assert_eq!(error(r#"[["channel"]]"#).code, -32602);
-    let both = r#"{"message":"m","robot_id":"r","workspace":
-        {"workspace_id":"d5k1vg45o2dtjn9ct4a0","workspace_instance_id":"d5k1vg45o2dtjn9ct4a0"}}"#;
-    let params = RawValue::from_string(both.to_owned()).unwrap();
-    let refused = decode_params::<RobotRun>(Some(&params)).unwrap_err();
-    assert!(refused.message.contains("not both"), "{refused}");
 }
 
 #[test]

@@ -215,3 +215,81 @@ fn a_robot_run_is_answered_by_the_service() {
         })
     );
 }
+
+#[test]
+fn a_refused_robot_run_names_the_session_that_was_asked_for() {
+    /// Refuses every run, and says nothing of a session.
+    struct Refusing;
+
+    impl Services for Refusing {
+        fn robot_run(
+            &self,
+            _call: &InboundCall,
+            _params: RobotRunParams,
+        ) -> Result<RobotRunReply, RpcError> {
+            let error = Some("not now".to_owned());
+            Ok(RobotRunReply {
+                error,
+                ..RobotRunReply::default()
+            })
+        }
+    }
+
+    let asked = "d5k2m9s5o2dtjn9ct6f0";
+    let refused = |bench: &Bench, message: &str| {
+        let params = json!({
+            "message": message, "robot_id": "d5k1vg45o2dtjn9ct4a0", "session_id": asked,
+        });
+        let plugin = bench.connect();
+        let answer = plugin.call("1", "robot_run", &params.to_string());
+        let result = answer["result"].clone();
+        assert!(result["error"].is_string(), "{answer}");
+        result["session_id"].clone()
+    };
+    assert_eq!(refused(&Bench::new(), "Summarise."), asked, "no access");
+    let bench = Bench::with_record(asks_for_access);
+    assert_eq!(refused(&bench, " "), asked, "a blank message");
+    let bench = Bench::with_record(asks_for_access);
+    assert_eq!(refused(&bench, "Summarise."), asked, "no Robots");
+    let bench = Bench::with(|builder| builder.services(Refusing), asks_for_access);
+    assert_eq!(refused(&bench, "Summarise."), asked, "the service");
+}
+
+#[test]
+fn a_robot_run_with_both_workspace_ids_reaches_the_service() {
+    /// Says where it was to work.
+    struct Where;
+
+    impl Services for Where {
+        fn robot_run(
+            &self,
+            _call: &InboundCall,
+            params: RobotRunParams,
+        ) -> Result<RobotRunReply, RpcError> {
+            let summary = serde_json::to_string(&params.workspace).unwrap();
+            Ok(RobotRunReply {
+                output: Some(RobotRunOutput {
+                    status: RobotRunStatus::Completed,
+                    summary,
+                    attention: None,
+                }),
+                ..RobotRunReply::default()
+            })
+        }
+    }
+
+    let bench = Bench::with(|builder| builder.services(Where), asks_for_access);
+    let plugin = bench.connect();
+    let workspace = json!({
+        "workspace_id": "d5k1vg45o2dtjn9ct4a0", "workspace_instance_id": "d5k2m9s5o2dtjn9ct6f0",
+    });
+    let params = json!({
+        "message": "Summarise.", "robot_id": "d5k1vg45o2dtjn9ct4a0", "workspace": workspace,
+    });
+    let answer = plugin.call("1", "robot_run", &params.to_string());
+    assert_eq!(
+        answer["result"]["output"]["summary"],
+        workspace.to_string(),
+        "{answer}"
+    );
+}
