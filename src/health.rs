@@ -13,9 +13,16 @@ settings! {
     /// Every [`interval`](Self::interval) the plugin is pinged. On a socket that is a WebSocket ping,
     /// and whatever arrives after it is a sign of life. A plugin over stdio gets the protocol's `ping`
     /// (protocol file, section 9.3): any answer will do, also that it does not know the method, and
-    /// so will any line that it prints. Since it may answer nothing while a handler runs, it is neither
-    /// asked nor blamed while a call to it is outstanding within its time, nor while the host handles
-    /// one of its own calls.
+    /// so will any line that it prints.
+    ///
+    /// A plugin may be unable to answer while a handler runs: over stdio, and with Python's `websockets`
+    /// (a user agent `Python/… websockets/…`), where handlers run on the event loop that answers pings.
+    /// Such a plugin is not blamed for its silence while a call to it is outstanding within its time,
+    /// for [`busy_limit`](Self::busy_limit) at most; over stdio it is not asked either. A call that has
+    /// run out of time without a word from the plugin excuses nothing, and neither do calls after it. A
+    /// plugin that is asked with the protocol's `ping` is also left alone while the host handles one of
+    /// its own calls, for as long as that takes. A connection that stands in a newcomer's way is looked
+    /// at without any excuse; see [`Timeouts::incumbent`](crate::Timeouts::incumbent).
     ///
     /// Plugins are pinged in groups, so that many of them do not wake the host for each: up to a
     /// sixteenth of the interval early (or of the timeout, if that is shorter), and their answers are
@@ -25,7 +32,8 @@ settings! {
     /// connection ends with [`Disconnect::Unresponsive`](crate::error::Disconnect::Unresponsive). A
     /// supervised plugin is killed and, as after any crash, started again; an external one sees close
     /// code 1012 and may come back at once. With the defaults that is after 100 seconds without a
-    /// sign of life, at the latest 130 seconds after the last one.
+    /// sign of life, at the latest 130 seconds after the last one; for a plugin that is busy with a call,
+    /// ten minutes later.
     ///
     /// ```
     /// use std::time::Duration;
@@ -57,6 +65,10 @@ settings! {
         /// life. A transport that has no ping of its own, such as one in memory, is watched with this
         /// alone. Default false.
         rpc_ping, with_rpc_ping: bool = false;
+        /// For how long calls may excuse that a plugin which cannot answer meanwhile shows no sign of
+        /// life; after that it is pinged, and blamed, as if it were idle. A sign of life starts the time
+        /// over. Zero: no call excuses anything. Default 10 min.
+        busy_limit, with_busy_limit: Duration = Duration::from_secs(600);
     }
 }
 
@@ -108,6 +120,7 @@ mod tests {
             timeout: Duration::MAX,
             misses_allowed: u32::MAX,
             rpc_ping: false,
+            busy_limit: Duration::MAX,
         };
         assert_eq!(never.silence(), Duration::MAX);
     }

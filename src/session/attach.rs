@@ -280,7 +280,12 @@ impl Reservation {
         if first_ping {
             self.ping_first(&connection)
         } else {
-            shared.watch(&connection, Asks::Transport);
+            // Storyden's Python SDK runs handlers on the event loop that answers pings.
+            let asks = match kind {
+                PeerKind::Python => Asks::SharedLoop,
+                _ => Asks::Transport,
+            };
+            shared.watch(&connection, asks);
             shared.settle_if_needed();
             Ok(())
         }
@@ -426,7 +431,7 @@ impl Shared {
         });
         let health = own.unwrap_or(&self.context.health);
         let asks = match asks {
-            Asks::Transport if health.rpc_ping => Asks::PluginMessages,
+            Asks::Transport | Asks::SharedLoop if health.rpc_ping => Asks::PluginMessages,
             asks => asks,
         };
         self.context.health_monitor.watch(connection, health, asks);

@@ -17,7 +17,7 @@ use crate::support::PATIENCE;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::peer::Peer;
-use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, python};
+use crate::support::plugin::{TRANSPORTS, call, command, fixture, manifest, python};
 
 /// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
 fn quick() -> Health {
@@ -51,6 +51,15 @@ fn external(host: &TestHost, change: impl FnOnce(Record) -> Record) -> (Session,
 /// Connects a peer that says nothing by itself, not even pongs.
 fn connect(host: &TestHost, target: &str) -> Silent {
     let answer = Request::upgrade(target).send(host.address());
+    assert_eq!(answer.status, 101);
+    Silent(answer.stream)
+}
+
+/// [`connect`] for a peer that says it is a plugin on Python's `websockets`.
+fn connect_as_python(host: &TestHost, target: &str) -> Silent {
+    let request = Request::upgrade(target).without("User-Agent");
+    let request = request.with("User-Agent", "Python/3.12 websockets/15.0.1");
+    let answer = request.send(host.address());
     assert_eq!(answer.status, 101);
     Silent(answer.stream)
 }
@@ -264,6 +273,104 @@ fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
     let counters = session.counters();
     assert_eq!(counters.pings_missed, missed, "{counters:?}");
     assert_eq!(counters.connections, 1);
+}
+
+#[test]
+fn a_python_plugin_whose_loop_is_busy_with_a_call_is_left_alone() {
+    let host = watched("busy-loop", quick()).start();
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/websocket_plugin.py"
+    );
+    let record = command(&host, "busy-loop", "python3", &["-u", script])
+        .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+    let session = host.run(record);
+    let process = host.lifelines.next();
+    let gate = json!({
+        "provider_id": "p", "tool_id": "gate", "call_id": "c", "session_id": "s",
+        "account_id": "a", "arguments": {},
+    });
+    let busy = session
+        .start_call_raw("robot_tool_call", &gate, PATIENCE * 10)
+        .unwrap();
+    let missed = session.counters().pings_missed;
+    several_intervals(&host);
+    assert_eq!(session.reported_state(), ReportedState::Active);
+    process.open_gate();
+    busy.wait().unwrap();
+    let counters = session.counters();
+    assert_eq!(counters.pings_missed, missed, "{counters:?}");
+    assert_eq!(counters.connections, 1);
+}
+
+#[test]
+fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
+    let host = watched("idle-python", quick()).start();
+    let mut events = host.events();
+    let (idle, target) = external(&host, |record| record);
+    let _half_open = connect_as_python(&host, &target);
+    let change = events.until(idle.id(), ReportedState::Active);
+    assert_eq!(change.message, None);
+    let change = events.until(idle.id(), ReportedState::Connecting);
+    assert_eq!(change.message.as_deref(), Some(FOUND));
+
+    let (late, target) = external(&host, |record| record);
+    let _half_open = connect_as_python(&host, &target);
+    active(&late);
+    let soon = Duration::from_millis(100);
+    let given_up = late.call_raw("echo", &json!({}), soon);
+    assert!(given_up.is_err_and(|error| error.is_timeout()));
+    let change = events.until(late.id(), ReportedState::Active);
+    assert_eq!(change.message, None);
+    let change = events.until(late.id(), ReportedState::Connecting);
+    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert_eq!(late.counters().pings_missed, 3);
+}
+
+#[test]
+fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
+    let limit = Duration::from_secs(3);
+    let host = watched("busy-limit", quick().with_busy_limit(limit)).start();
+    let mut events = host.events();
+    let (outside, target) = external(&host, |record| record);
+    let mut silent = connect_as_python(&host, &target);
+    active(&outside);
+    let began = Instant::now();
+    let call = outside.start_call_raw("echo", &json!({}), PATIENCE * 10);
+    events.until(outside.id(), ReportedState::Active);
+    let change = events.until(outside.id(), ReportedState::Connecting);
+    assert!(began.elapsed() > limit, "{:?}", began.elapsed());
+    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert!(call.unwrap().wait().unwrap_err().is_disconnected());
+    assert_eq!(silent.expect_close(), (1012, FOUND.to_owned()));
+
+    let inside = host.run(python(&host, "hangs-in-call"));
+    let process = host.lifelines.next();
+    process.signal(Signal::STOP);
+    let began = Instant::now();
+    let call = inside.start_call_raw("echo", &json!({}), PATIENCE * 10);
+    let change = events.until(inside.id(), ReportedState::Restarting);
+    assert!(began.elapsed() > limit, "{:?}", began.elapsed());
+    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert!(call.unwrap().wait().unwrap_err().is_disconnected());
+    process.expect_end();
+}
+
+#[test]
+fn a_newcomers_look_is_excused_by_no_call() {
+    let host = watched("newcomer-busy", frequent())
+        .timeouts(|timeouts| timeouts.incumbent = Duration::from_millis(200))
+        .start();
+    let (session, target) = external(&host, |record| record);
+    let _dead = connect_as_python(&host, &target);
+    active(&session);
+    let call = session.start_call_raw("echo", &json!({}), PATIENCE * 10);
+    let mut events = host.events();
+    assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
+    let change = events.expect(session.id(), &[ReportedState::Connecting]);
+    let found = "unresponsive: no sign of life for 200ms";
+    assert_eq!(change.message.as_deref(), Some(found));
+    assert!(call.unwrap().wait().unwrap_err().is_disconnected());
 }
 
 #[test]

@@ -40,12 +40,16 @@ impl Connection {
         if messages_only { message } else { any }
     }
 
-    /// Whether the peer may be inside a call, and answer nothing meanwhile: somebody waits for its
-    /// answer, or it waits for ours. One that has let a call's time pass without a word since is not
-    /// excused by the next call: callers that come one after the other would hide a hung plugin.
-    pub(in crate::session) fn is_in_call(&self, now: Instant) -> bool {
+    /// Whether the peer waits for an answer of ours.
+    pub(in crate::session) fn waits_for_us(&self) -> bool {
         self.counters.inbound_in_flight.load(Ordering::Relaxed) > 0
-            || (!self.overdue.load(Ordering::Relaxed) && self.pending.has_calls_within_time(now))
+    }
+
+    /// Whether the peer may be inside a call, and answer nothing meanwhile: somebody waits for its
+    /// answer. One that has let a call's time pass without a word since is not excused by the next
+    /// call: callers that come one after the other would hide a hung plugin.
+    pub(in crate::session) fn is_called(&self, now: Instant) -> bool {
+        !self.overdue.load(Ordering::Relaxed) && self.pending.has_calls_within_time(now)
     }
 
     /// Whether the transport has a ping of its own.

@@ -98,8 +98,11 @@ struct Patient {
 /// How a connection is asked for a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asks {
-    /// With the transport's own ping.
+    /// With the transport's own ping, which the transport answers whatever its plugin is doing.
     Transport,
+    /// With the transport's own ping, where nothing answers it while the plugin handles a call: the
+    /// library does both on one event loop.
+    SharedLoop,
     /// With the protocol's `ping`, where any line is a sign of life.
     Plugin,
     /// With the protocol's `ping`, where only whole messages are signs of life: what the transport
@@ -124,11 +127,12 @@ impl HealthMonitor {
 
     /// Watches a connection until it ends, if there is a way to ask for a sign of life. Never blocks.
     pub(super) fn watch(&self, connection: &Arc<Connection>, health: &Health, asks: Asks) {
-        if !health.is_on() || asks == Asks::Transport && !connection.has_transport_ping() {
+        let by_transport = matches!(asks, Asks::Transport | Asks::SharedLoop);
+        if !health.is_on() || by_transport && !connection.has_transport_ping() {
             return;
         }
         let key = key(connection);
-        let pulse = Pulse::new(health.clone(), Instant::now());
+        let pulse = Pulse::new(health.clone(), !by_transport, Instant::now());
         let mut watched = self.shared.watched.lock();
         // Who ends it says so first and lets go of it second.
         if watched.over || connection.has_ended() {
@@ -246,14 +250,19 @@ impl Patient {
         let now = Instant::now();
         let heard = connection.take_heard(self.asks == Asks::PluginMessages);
         let signs = match self.asks {
-            // Whatever its plugin is doing, a transport answers for itself.
             Asks::Transport => Signs {
                 heard,
                 ..Signs::default()
             },
+            Asks::SharedLoop => Signs {
+                heard,
+                called: connection.is_called(now),
+                ..Signs::default()
+            },
             Asks::Plugin | Asks::PluginMessages => Signs {
                 heard,
-                busy: connection.is_in_call(now),
+                called: connection.is_called(now),
+                waits: connection.waits_for_us(),
                 owes_answer: connection.expects_own_ping(),
             },
         };
@@ -281,7 +290,7 @@ impl Patient {
         // Before anybody can see it.
         pings.fetch_add(1, Ordering::Relaxed);
         let sent = match self.asks {
-            Asks::Transport => connection.ping_transport(),
+            Asks::Transport | Asks::SharedLoop => connection.ping_transport(),
             Asks::Plugin | Asks::PluginMessages => connection.ping_peer(),
         };
         if !sent {
@@ -314,7 +323,7 @@ mod tests {
         let mut moments = BTreeSet::new();
         for number in 0..10_000 {
             let connected = begin + Duration::from_millis(number);
-            let mut pulse = Pulse::new(health.clone(), connected);
+            let mut pulse = Pulse::new(health.clone(), false, connected);
             let ask = rounds.of(&pulse);
             let due = connected + health.interval;
             assert!(ask <= due && due < ask + step, "asked at {ask:?}");

@@ -8,9 +8,13 @@ use crate::health::Health;
 #[derive(Debug)]
 pub(super) struct Pulse {
     health: Health,
+    /// It is not even asked while it handles a call: its answers would only pile up.
+    spares_called: bool,
     phase: Phase,
     /// Pings in a row without a sign of life.
     misses: u32,
+    /// Since when a call has excused that there is no sign of life.
+    excused_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -34,8 +38,11 @@ enum Phase {
 pub(super) struct Signs {
     /// There was a sign of life since the last look.
     pub(super) heard: bool,
-    /// It need not answer right now.
-    pub(super) busy: bool,
+    /// It handles a call of ours, and may not be able to answer before that is done. Excuses it for
+    /// [`Health::busy_limit`] without a sign of life, and no longer.
+    pub(super) called: bool,
+    /// It waits for us, so it is ours to end that. It is neither asked nor blamed meanwhile.
+    pub(super) waits: bool,
     /// It has not answered the last ping itself, whatever else was heard. It is not asked again
     /// while that may still come.
     pub(super) owes_answer: bool,
@@ -56,12 +63,14 @@ pub(super) enum Step {
 
 impl Pulse {
     /// That of a connection that begins now.
-    pub(super) fn new(health: Health, now: Instant) -> Self {
+    pub(super) fn new(health: Health, spares_called: bool, now: Instant) -> Self {
         let until = later(now, health.interval);
         Self {
             health,
+            spares_called,
             phase: Phase::Resting { until },
             misses: 0,
+            excused_since: None,
         }
     }
 
@@ -86,19 +95,21 @@ impl Pulse {
     pub(super) fn attend(&mut self, now: Instant, signs: Signs) -> Step {
         if signs.heard {
             self.misses = 0;
+            self.excused_since = None;
         }
+        let excused = signs.called && self.is_excused_by_call(now);
         if let Phase::Asked { heard, .. } = &mut self.phase {
             *heard |= signs.heard;
         }
         match &mut self.phase {
-            Phase::Resting { .. } if signs.busy => {
+            Phase::Resting { .. } if signs.waits || excused && self.spares_called => {
                 self.rest(now, now);
                 Step::Rest
             }
             Phase::Resting { .. } => self.ask(now),
             Phase::Asked {
                 at, until, heard, ..
-            } if signs.busy || *heard && (!signs.owes_answer || *until <= now) => {
+            } if signs.waits || excused || *heard && (!signs.owes_answer || *until <= now) => {
                 let at = *at;
                 self.rest(at, now);
                 Step::Rest
@@ -121,6 +132,13 @@ impl Pulse {
                 Step::Missed
             }
         }
+    }
+
+    /// Whether a call still excuses that there is no sign of life. Counts from the first time that it
+    /// did since there was one, so that one call after the other excuses no longer than a single one.
+    fn is_excused_by_call(&mut self, now: Instant) -> bool {
+        let since = *self.excused_since.get_or_insert(now);
+        now < later(since, self.health.busy_limit)
     }
 
     /// The ping that was to be sent could not be, for want of room: that is the peer's fault only if
@@ -165,15 +183,20 @@ mod tests {
 
     const NOTHING: Signs = Signs {
         heard: false,
-        busy: false,
+        called: false,
+        waits: false,
         owes_answer: false,
     };
     const HEARD: Signs = Signs {
         heard: true,
         ..NOTHING
     };
-    const BUSY: Signs = Signs {
-        busy: true,
+    const CALLED: Signs = Signs {
+        called: true,
+        ..NOTHING
+    };
+    const WAITS: Signs = Signs {
+        waits: true,
         ..NOTHING
     };
     const UNANSWERED: Signs = Signs {
@@ -194,8 +217,15 @@ mod tests {
             let begin = Instant::now();
             Self {
                 begin,
-                pulse: Pulse::new(health, begin),
+                pulse: Pulse::new(health, true, begin),
             }
+        }
+
+        /// One that is asked also while it handles a call.
+        fn always_asked(health: Health) -> Self {
+            let mut patient = Self::with(health);
+            patient.pulse.spares_called = false;
+            patient
         }
 
         /// Goes on to the next look; gives when that is, in seconds, and what is to be done.
@@ -257,16 +287,98 @@ mod tests {
 
     #[test]
     fn one_that_is_busy_is_neither_asked_nor_blamed_nor_forgiven() {
-        Patient::new(1).expect(&[
-            (BUSY, 30, Step::Rest),
-            (NOTHING, 60, Step::Ask),
-            (BUSY, 70, Step::Rest),
-            (BUSY, 90, Step::Rest),
-            (NOTHING, 120, Step::Ask),
-            (NOTHING, 130, Step::Missed),
-            (BUSY, 150, Step::Rest),
-            (NOTHING, 180, Step::Ask),
-            (NOTHING, 190, Step::GiveUp),
+        for busy in [CALLED, WAITS] {
+            Patient::new(1).expect(&[
+                (busy, 30, Step::Rest),
+                (NOTHING, 60, Step::Ask),
+                (busy, 70, Step::Rest),
+                (busy, 90, Step::Rest),
+                (NOTHING, 120, Step::Ask),
+                (NOTHING, 130, Step::Missed),
+                (busy, 150, Step::Rest),
+                (NOTHING, 180, Step::Ask),
+                (NOTHING, 190, Step::GiveUp),
+            ]);
+        }
+    }
+
+    #[test]
+    fn one_that_may_be_asked_is_asked_while_it_is_called_and_not_blamed() {
+        let mut patient = Patient::always_asked(Health::default().with_misses_allowed(1));
+        patient.expect(&[
+            (CALLED, 30, Step::Ask),
+            (CALLED, 40, Step::Rest),
+            (CALLED, 60, Step::Ask),
+            (CALLED, 70, Step::Rest),
+            (NOTHING, 90, Step::Ask),
+            (NOTHING, 100, Step::Missed),
+            (CALLED, 120, Step::Ask),
+            (CALLED, 130, Step::Rest),
+            (NOTHING, 150, Step::Ask),
+            (NOTHING, 160, Step::GiveUp),
+        ]);
+    }
+
+    #[test]
+    fn a_call_excuses_for_the_busy_limit_from_the_first_silence_on() {
+        let health = Health::default()
+            .with_misses_allowed(1)
+            .with_busy_limit(Duration::from_secs(100));
+        // Not called for a while, with nothing heard: that is no new beginning.
+        Patient::with(health.clone()).expect(&[
+            (CALLED, 30, Step::Rest),
+            (CALLED, 60, Step::Rest),
+            (NOTHING, 90, Step::Ask),
+            (CALLED, 100, Step::Rest),
+            (CALLED, 120, Step::Rest),
+            (CALLED, 150, Step::Ask),
+            (CALLED, 160, Step::Missed),
+            (CALLED, 180, Step::Ask),
+            (CALLED, 190, Step::GiveUp),
+        ]);
+        // A sign of life is one.
+        Patient::with(health.clone()).expect(&[
+            (CALLED, 30, Step::Rest),
+            (
+                Signs {
+                    heard: true,
+                    ..CALLED
+                },
+                60,
+                Step::Rest,
+            ),
+            (CALLED, 90, Step::Rest),
+            (CALLED, 120, Step::Rest),
+            (CALLED, 150, Step::Rest),
+            (CALLED, 180, Step::Ask),
+            (
+                Signs {
+                    heard: true,
+                    ..CALLED
+                },
+                190,
+                Step::Rest,
+            ),
+            (CALLED, 210, Step::Rest),
+        ]);
+        Patient::always_asked(health.clone()).expect(&[
+            (CALLED, 30, Step::Ask),
+            (CALLED, 40, Step::Rest),
+            (CALLED, 60, Step::Ask),
+            (CALLED, 70, Step::Rest),
+            (CALLED, 90, Step::Ask),
+            (CALLED, 100, Step::Rest),
+            (CALLED, 120, Step::Ask),
+            (CALLED, 130, Step::Missed),
+            (CALLED, 150, Step::Ask),
+            (CALLED, 160, Step::GiveUp),
+        ]);
+        // Who waits for us is excused for as long as we take.
+        Patient::with(health.with_busy_limit(Duration::ZERO)).expect(&[
+            (WAITS, 30, Step::Rest),
+            (WAITS, 60, Step::Rest),
+            (CALLED, 90, Step::Ask),
+            (CALLED, 100, Step::Missed),
         ]);
     }
 

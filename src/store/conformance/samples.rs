@@ -129,7 +129,8 @@ fn overrides() -> Overrides {
                 .with_interval(Duration::new(1, 1))
                 .with_timeout(Duration::MAX)
                 .with_misses_allowed(u32::MAX)
-                .with_rpc_ping(true),
+                .with_rpc_ping(true)
+                .with_busy_limit(Duration::new(7, 7)),
         ),
         inbound_per_second: Some(0),
         process_limits: ProcessLimits::default()
