@@ -206,6 +206,11 @@ impl SealedToken {
         Ok(id.into())
     }
 
+    /// What knows the token again, once it is spent or replaced.
+    pub(crate) fn digest(&self) -> TokenDigest {
+        TokenDigest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
     /// The text itself, for handing it to the plugin. It belongs in no log and no message.
     pub fn expose(&self) -> &str {
         &self.0

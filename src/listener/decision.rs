@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::head::Head;
 use super::refusal::Refusal;
-use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, is_rpc_path};
+use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, TokenDigest, is_rpc_path};
 use crate::host::HostShared;
 use crate::id::InstallationId;
-use crate::session::{Credential, Refused, Reservation, Session};
+use crate::session::{Credential, RefusalReason, Refused, Reservation, Session};
+use crate::state::PluginMode;
 
 /// A newcomer that is let in, its token spent.
 #[derive(Debug)]
@@ -23,15 +24,30 @@ pub(super) struct Admitted {
 #[derive(Debug)]
 pub(super) struct Denied {
     pub(super) refusal: Refusal,
-    /// Its plugin has a connection, whose life should be looked at.
-    pub(super) incumbent: Option<Session>,
+    /// The plugin that it names, if that is loaded, and what the plugin's people are told.
+    pub(super) plugin: Option<(Session, RefusalReason)>,
+}
+
+impl Denied {
+    fn new(refusal: Refusal, session: Session, reason: RefusalReason) -> Self {
+        Self {
+            refusal,
+            plugin: Some((session, reason)),
+        }
+    }
+
+    /// For a token that does not count, or no more. Nobody outside learns which.
+    fn token(session: Session, token: TokenDigest) -> Self {
+        let reason = session.shared().judge_refused_token(token);
+        Self::new(Refusal::UNAUTHENTICATED, session, reason)
+    }
 }
 
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Self {
         Self {
             refusal,
-            incumbent: None,
+            plugin: None,
         }
     }
 }
@@ -53,7 +69,7 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
             // An unknown plugin and a bad token look the same from outside.
             let session = host.session(id).ok_or(Refusal::UNAUTHENTICATED)?;
             if !session.shared().knows_token(token) {
-                return Err(Refusal::UNAUTHENTICATED.into());
+                return Err(Denied::token(session, token.digest()));
             }
             Admission {
                 session,
@@ -61,11 +77,18 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
             }
         }
     };
-    let accept = check_upgrade(head)?;
-    if host.context.is_shut_down() {
-        return Err(Refusal::SHUTTING_DOWN.into());
-    }
     let Admission { session, sealed } = admission;
+    let accept = match check_upgrade(head) {
+        Ok(accept) => accept,
+        Err(refusal) => {
+            let reason = RefusalReason::Malformed(refusal.text());
+            return Err(Denied::new(refusal, session, reason));
+        }
+    };
+    if host.context.is_shut_down() {
+        let reason = RefusalReason::ShuttingDown;
+        return Err(Denied::new(Refusal::SHUTTING_DOWN, session, reason));
+    }
     let credential = sealed
         .as_ref()
         .map_or(Credential::Vouched, Credential::Sealed);
@@ -75,6 +98,7 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
             // replaced since it was found.
             if let Token::External(token) = token {
                 find_external(host, token, Some(session.id()))?;
+                session.shared().learn_token(token.digest());
             }
             Ok(Admitted {
                 reservation,
@@ -82,12 +106,18 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
                 accept,
             })
         }
-        Err(Refused::BadToken) => Err(Refusal::UNAUTHENTICATED.into()),
-        Err(Refused::NotWanted(_)) => Err(Refusal::NOT_WANTED.into()),
-        Err(Refused::AlreadyConnected) => Err(Denied {
-            refusal: Refusal::ALREADY_CONNECTED,
-            incumbent: Some(session),
+        Err(Refused::BadToken) => Err(match &sealed {
+            Some(token) => Denied::token(session, token.digest()),
+            None => Refusal::UNAUTHENTICATED.into(),
         }),
+        Err(Refused::NotWanted(state)) => {
+            let reason = RefusalReason::NotWanted(state);
+            Err(Denied::new(Refusal::NOT_WANTED, session, reason))
+        }
+        Err(Refused::AlreadyConnected) => {
+            let reason = RefusalReason::AlreadyConnected;
+            Err(Denied::new(Refusal::ALREADY_CONNECTED, session, reason))
+        }
     }
 }
 
@@ -100,24 +130,50 @@ fn find_external(
     host: &HostShared,
     token: &ExternalToken,
     claimed: Option<InstallationId>,
-) -> Result<Admission, Refusal> {
+) -> Result<Admission, Denied> {
     // The store decides, so that a token counts no more from the moment it is replaced.
     let id = match host.context.store.find_external(token) {
         Ok(Some(id)) => id,
-        Ok(None) => return Err(Refusal::UNAUTHENTICATED),
+        Ok(None) => {
+            let digest = token.digest();
+            let named = match claimed {
+                Some(claimed) => host.session(claimed),
+                None => once_of(host, digest),
+            };
+            return Err(match named {
+                Some(session) => Denied::token(session, digest),
+                None => Refusal::UNAUTHENTICATED.into(),
+            });
+        }
         Err(error) => {
             log::error!("cannot look up an external token: {error}");
-            return Err(Refusal::INTERNAL);
+            return Err(Refusal::INTERNAL.into());
         }
     };
+    let session = host.session(id);
     if claimed.is_some_and(|claimed| claimed != id) {
-        return Err(Refusal::UNAUTHENTICATED);
+        return Err(match session {
+            Some(session) => {
+                let reason = RefusalReason::WrongToken;
+                Denied::new(Refusal::UNAUTHENTICATED, session, reason)
+            }
+            None => Refusal::UNAUTHENTICATED.into(),
+        });
     }
-    let session = host.session(id).ok_or(Refusal::NOT_WANTED)?;
     Ok(Admission {
-        session,
+        session: session.ok_or(Refusal::NOT_WANTED)?,
         sealed: None,
     })
+}
+
+/// The external plugin that had this token before it was replaced.
+fn once_of(host: &HostShared, token: TokenDigest) -> Option<Session> {
+    let sessions = host.sessions.read();
+    let mut sessions = sessions.values();
+    let is_its = |session: &&Session| {
+        session.mode() == PluginMode::External && session.shared().knew_token(token)
+    };
+    sessions.find(is_its).cloned()
 }
 
 /// The WebSocket part of the handshake; gives the `Sec-WebSocket-Accept`.

@@ -31,7 +31,7 @@ use crate::error::{Error, Phase, Result};
 use crate::host::{Host, HostShared};
 use crate::poll;
 use crate::session::context::HostContext;
-use crate::session::{Peer, Session};
+use crate::session::{Peer, RefusalReason, Session};
 pub use counters::HandshakeCounters;
 pub(crate) use counters::LiveHandshakes;
 use counters::count;
@@ -372,11 +372,20 @@ fn handshake(
         session,
         accept,
     } = decide(host, &head).map_err(|denied| {
-        let Denied { refusal, incumbent } = denied;
+        let Denied { refusal, plugin } = denied;
+        let Some((session, reason)) = plugin else {
+            return refused(refusal);
+        };
+        session.shared().count_refusal(reason);
+        // While it is there.
+        let address = socket.peer_address();
         let error = refused(refusal);
-        if let Some(session) = incumbent {
-            look_at_incumbent(host, session);
+        if reason == RefusalReason::AlreadyConnected {
+            look_at_incumbent(host, session.clone());
         }
+        // Last, so that the answer takes no longer than any other.
+        let shared = session.shared();
+        shared.tell_refusal(reason, refusal.status, &address);
         error
     })?;
     let answer = format!(

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::file::CURRENT;
 use super::follow::Follower;
 use super::line::{Batch, LogStream, LogTap};
+use super::notes::Notes;
 use super::rotate::{Files, RotatingFile};
 use super::settings::LogSettings;
 use super::tail::Tail;
@@ -39,6 +40,8 @@ pub struct PluginLog {
     tap: Option<LogTap>,
     tap_panicked: AtomicBool,
     lost: AtomicU64,
+    /// What the host has to say here.
+    pub(super) notes: Notes,
 }
 
 /// What followers hold on to.
@@ -106,6 +109,7 @@ impl PluginLog {
             tap,
             tap_panicked: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            notes: Notes::default(),
         })
     }
 

@@ -2,8 +2,9 @@
 //!
 //! What lives here: [`PluginLog`] (the rotating file, the last lines in memory, the live tap),
 //! [`Follower`] (reads such a log from its start and waits for more, across rotation), the body
-//! of the thread that drains a child's output, and a queue to it for threads that must not wait. What does not: starting that thread (`session`),
-//! what the host itself has to say (the `log` crate).
+//! of the thread that drains a child's output, and two queues to it for threads that must not wait, one
+//! for a plugin's lines and one for the host's own. What does not: starting that thread (`session`),
+//! what the host has to say to its own people (the `log` crate).
 //!
 //! On disk (protocol file, section 16): a folder with `output.log`, mode 0600, standard output and
 //! standard error mixed, the bytes as they were printed and no time stamps. Over its size the file
@@ -20,6 +21,7 @@ mod follow;
 mod handle;
 pub(crate) mod inlet;
 mod line;
+mod notes;
 pub(crate) mod pump;
 mod rotate;
 #[cfg(test)]

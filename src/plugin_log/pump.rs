@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::handle::PluginLog;
 use super::inlet::Outlet;
 use super::line::{Batch, LineSplitter, LogStream};
+use super::notes::Taker;
 use crate::deadline::Deadline;
 use crate::poll;
 
@@ -39,7 +40,7 @@ pub(crate) struct Outputs {
 /// until its other end is let go of, for five seconds at most.
 ///
 /// A last line without end is logged when its pipe ends. Everything that one round reads goes to
-/// the log in one write.
+/// the log in one write. Meanwhile the host's own notes are logged too ([`PluginLog::note`]).
 ///
 /// Blocks in `poll` and in the log, in nothing else. The pipes are set to non-blocking, which the
 /// writing ends do not notice.
@@ -54,10 +55,13 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
         .filter_map(|(stream, descriptor)| Some(Pipe::new(stream, descriptor?, log)))
         .collect();
     let mut lines = outputs.lines;
+    let notes = log.notes.begin();
+    let notes = notes.inspect_err(|error| log::debug!("no notes in a log: {error}"));
+    let notes = notes.ok();
     let mut buffer = vec![0; READ_SIZE];
     let mut batch = Batch::default();
     while !pipes.is_empty() || lines.is_some() {
-        let Some(ready) = wait(&pipes, lines.as_ref(), &stop) else {
+        let Some(ready) = wait(&pipes, lines.as_ref(), notes.as_ref(), &stop) else {
             break;
         };
         for (pipe, ready) in pipes.iter_mut().zip(ready.pipes) {
@@ -67,6 +71,9 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
         }
         pipes.retain(|pipe| !pipe.ended);
         lines = lines.filter(|lines| !ready.lines || lines.take(&mut batch, max_line));
+        if let Some(notes) = notes.as_ref().filter(|_| ready.notes) {
+            notes.take(&mut batch, max_line);
+        }
         log.write(&batch);
         batch.clear();
     }
@@ -95,19 +102,30 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
         log.write(&batch);
         batch.clear();
     }
+    if let Some(notes) = notes {
+        notes.end(&mut batch, max_line);
+        log.write(&batch);
+    }
 }
 
 /// What can be read.
 struct Ready {
     pipes: Vec<bool>,
     lines: bool,
+    notes: bool,
 }
 
 /// Waits until something can be read, and tells which; none to stop.
-fn wait(pipes: &[Pipe], lines: Option<&Outlet>, stop: &OwnedFd) -> Option<Ready> {
+fn wait(
+    pipes: &[Pipe],
+    lines: Option<&Outlet>,
+    notes: Option<&Taker<'_>>,
+    stop: &OwnedFd,
+) -> Option<Ready> {
     let descriptors = pipes.iter().map(|pipe| pipe.descriptor.as_fd());
     let mut polled: Vec<PollFd<'_>> = descriptors
         .chain(lines.map(Outlet::descriptor))
+        .chain(notes.map(Taker::descriptor))
         .chain([stop.as_fd()])
         .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
         .collect();
@@ -122,9 +140,14 @@ fn wait(pipes: &[Pipe], lines: Option<&Outlet>, stop: &OwnedFd) -> Option<Ready>
         .map(|polled| !polled.revents().is_empty())
         .collect();
     let stopped = ready.pop().unwrap_or(true);
+    let notes = notes.is_some() && ready.pop().unwrap_or(false);
     let lines = lines.is_some() && ready.pop().unwrap_or(false);
     let pipes = ready;
-    (!stopped).then_some(Ready { pipes, lines })
+    (!stopped).then_some(Ready {
+        pipes,
+        lines,
+        notes,
+    })
 }
 
 /// The reading end of one of the child's outputs.

@@ -121,6 +121,10 @@ impl Session {
     /// Blocks until the close is written and the plugin has ended its side, at most until `deadline`.
     pub(crate) fn drop_connection(&self, code: u16, reason: &str, deadline: Deadline) {
         let shared = self.shared();
+        // Its token may be the reason, and the plugin may yet come with the one before.
+        if let Ok(Some(record)) = shared.current_record() {
+            shared.learn_token_of(&record);
+        }
         let connection = {
             let mut state = shared.state.lock();
             // It may have been let in with what does not count any more.

@@ -5,8 +5,9 @@
 //! (`process`, `reaper`), transports (`duplex`), who may connect from outside (`listener`).
 //!
 //! Locks, outermost first: a session's state; then, one at a time and never around anything that
-//! blocks, its readers, its log, its events, the feed of state changes. A connection's own locks
-//! (pending table, writer) are taken with none of these held, but for `post`, which never blocks.
+//! blocks, its readers, its log, its events, what it keeps of refusals, the feed of state changes. A
+//! connection's own locks (pending table, writer) are taken with none of these held, but for `post`,
+//! which never blocks.
 
 mod attach;
 mod call;
@@ -22,6 +23,7 @@ mod inbound;
 pub(crate) mod management;
 mod pending;
 mod rate;
+mod refusals;
 mod run;
 pub(crate) mod services;
 mod shared;
@@ -50,6 +52,7 @@ pub use counters::Counters;
 pub(crate) use feed::Feed;
 pub use feed::StateChange;
 pub use history::{Aftermath, RunEnd};
+pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, NoServices, Services};
 
 use crate::deadline::Deadline;
@@ -65,6 +68,7 @@ use crate::store::Record;
 use crate::text::Foreign;
 use context::{HostContext, grace_within};
 use delivery::EventQueue;
+use refusals::Refusals;
 use shared::Shared;
 use state::StateCell;
 use supervision::SupervisedCharge;
@@ -112,8 +116,10 @@ impl Session {
             challenging: false.into(),
             log: Mutex::new(None),
             opening_log: Mutex::new(()),
+            refusals: Refusals::default(),
             context: context.clone(),
         });
+        shared.learn_token_of(&shared.record());
         let body = shared.clone();
         let name = format!("sess-{}", shared.name);
         context

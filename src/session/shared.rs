@@ -16,6 +16,7 @@ use super::counters::LiveCounters;
 use super::delivery::EventQueue;
 use super::feed::StateChange;
 use super::rate::Rate;
+use super::refusals::Refusals;
 use super::run::Reading;
 use super::state::{State, StateCell};
 use super::workers::Workers;
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(super) log: Mutex<Option<Arc<PluginLog>>>,
     /// Held while the log is being opened, so that no two write to one folder.
     pub(super) opening_log: Mutex<()>,
+    /// What is kept of newcomers that were refused.
+    pub(super) refusals: Refusals,
 }
 
 impl Shared {

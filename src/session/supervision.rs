@@ -282,11 +282,15 @@ impl SupervisedCharge {
         let prepare = |error: Error| StartError::Prepare(Box::new(error));
         let token_failed = |error: TokenError| prepare(error.into());
         let secret = Secret::generate().map_err(token_failed)?;
-        let token = Token::Sealed(SealedToken::seal(&secret, shared.id).map_err(token_failed)?);
+        let token = SealedToken::seal(&secret, shared.id).map_err(token_failed)?;
+        let digest = token.digest();
+        let token = Token::Sealed(token);
         let url = auth::connection_url(&base, Some(shared.id), &token).map_err(token_failed)?;
         let mut state = shared.state.lock();
         if state.run == run {
             state.secret = Some(secret);
+            drop(state);
+            shared.learn_token(digest);
         }
         Ok(url)
     }

@@ -52,6 +52,8 @@ mod environment;
 mod example;
 // External plugins, and embedders that accept connections themselves.
 mod external;
+// What is known of handshakes that were refused.
+mod refusals;
 // Messages up to the limits and over them.
 mod sizes;
 // What cannot be started, and what never connects.

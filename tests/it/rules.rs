@@ -99,6 +99,7 @@
 //! | 6 | `a_frozen_plugin_is_found_killed_and_started_again` |
 //! | 6 | `a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once` |
 //! | 6 | `a_plugin_that_is_busy_with_a_call_is_left_alone` |
+//! | 6 | `a_call_excuses_silence_for_the_busy_limit_and_no_longer` |
 //! | 6 | `pings_to_a_peer_that_does_not_read_wait_for_nothing_and_are_one` |
 //! | 6 | `one_plugin_that_does_not_answer_does_not_keep_events_from_another` |
 //! | 6 | `a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout` |

@@ -168,6 +168,13 @@ fn a_rotated_token_counts_no_more() {
     assert_eq!(closing.join().unwrap(), (1008, "token rotated".to_owned()));
     assert_ne!(old.expose(), new.expose());
     assert_eq!(managed.knock(&old), 401);
+    assert_eq!(session.counters().refused_spent_token, 1);
+    // One that nobody ever came with is known too.
+    let newer = managed.rotate_token(id).unwrap();
+    assert_eq!(managed.knock(&new), 401);
+    let new = managed.rotate_token(id).unwrap();
+    assert_eq!(managed.knock(&newer), 401);
+    assert_eq!(session.counters().refused_spent_token, 3);
     assert_eq!(
         managed.get(id).unwrap().status.state,
         ReportedState::Connecting

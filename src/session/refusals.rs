@@ -1,0 +1,220 @@
+//! Newcomers in a plugin's name that are refused: why, how often, and telling it where the plugin's
+//! people look. Who is refused is decided elsewhere (`listener`, `attach`).
+//!
+//! Tokens that were good once are known by their digests, in memory alone: enough to tell a plugin that
+//! comes back with a spent token from somebody who guesses. Only whoever reads the plugin's log or counters
+//! learns of the difference, never the newcomer.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::counters::LiveCounters;
+use super::shared::Shared;
+use crate::auth::TokenDigest;
+use crate::state::ReportedState;
+use crate::store::{PluginKind, Record};
+
+/// A reason is told at most once in this time, so that whoever knocks on and on fills no log.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a newcomer that names a plugin is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalReason {
+    /// Its token was the plugin's, and is spent or replaced.
+    SpentToken,
+    /// Its token is not the plugin's, or the plugin is not the one it names besides.
+    WrongToken,
+    /// It asks for no WebSocket; what is missing, in words.
+    Malformed(&'static str),
+    /// The plugin is not wanted, not started, or going away.
+    NotWanted(ReportedState),
+    /// The plugin has a connection.
+    AlreadyConnected,
+    /// The host shuts down.
+    ShuttingDown,
+}
+
+impl RefusalReason {
+    /// How many of them are told apart.
+    const KINDS: usize = 6;
+
+    fn kind(self) -> usize {
+        match self {
+            Self::SpentToken => 0,
+            Self::WrongToken => 1,
+            Self::Malformed(_) => 2,
+            Self::NotWanted(_) => 3,
+            Self::AlreadyConnected => 4,
+            Self::ShuttingDown => 5,
+        }
+    }
+
+    fn counter(self, counters: &LiveCounters) -> &AtomicU64 {
+        match self {
+            Self::SpentToken => &counters.refused_spent_token,
+            Self::WrongToken => &counters.refused_wrong_token,
+            Self::Malformed(_) => &counters.refused_malformed,
+            Self::NotWanted(_) => &counters.refused_not_wanted,
+            Self::AlreadyConnected => &counters.refused_already_connected,
+            Self::ShuttingDown => &counters.refused_shutting_down,
+        }
+    }
+}
+
+impl fmt::Display for RefusalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SpentToken => f.write_str("its token is spent or was rotated"),
+            Self::WrongToken => f.write_str("its token is wrong, or another plugin's"),
+            Self::Malformed(problem) => f.write_str(problem),
+            Self::NotWanted(state) => write!(f, "the plugin is not wanted now; it is {state}"),
+            Self::AlreadyConnected => f.write_str("the plugin is already connected"),
+            Self::ShuttingDown => f.write_str("the host is shutting down"),
+        }
+    }
+}
+
+/// What one session keeps of them.
+#[derive(Default)]
+pub(super) struct Refusals(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    tokens: Tokens,
+    told: [Told; RefusalReason::KINDS],
+}
+
+/// The last two tokens that were the plugin's. The newer may be good still.
+#[derive(Default)]
+struct Tokens {
+    newest: Option<TokenDigest>,
+    former: Option<TokenDigest>,
+}
+
+impl Tokens {
+    fn add(&mut self, token: TokenDigest) {
+        if self.newest != Some(token) {
+            self.former = self.newest.replace(token);
+        }
+    }
+
+    fn has(&self, token: TokenDigest) -> bool {
+        [self.newest, self.former].contains(&Some(token))
+    }
+}
+
+/// When a reason was told last, and how many there were since.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    at: Option<Instant>,
+    since: u64,
+}
+
+impl Told {
+    /// One more. Gives how many there are to tell of, if it is time to tell.
+    fn add(&mut self, now: Instant) -> Option<u64> {
+        self.since += 1;
+        let is_due = self.at.is_none_or(|at| now >= at + TOLD_EVERY);
+        is_due.then(|| {
+            self.at = Some(now);
+            std::mem::take(&mut self.since)
+        })
+    }
+}
+
+impl Shared {
+    /// This token is the plugin's from now on, or was found to be.
+    pub(crate) fn learn_token(&self, token: TokenDigest) {
+        self.refusals.0.lock().tokens.add(token);
+    }
+
+    /// [`learn_token`](Self::learn_token) for the token of this record, if it has one.
+    pub(super) fn learn_token_of(&self, record: &Record) {
+        if let PluginKind::External(credential) = &record.kind {
+            self.learn_token(credential.digest());
+        }
+    }
+
+    /// Whether this token is one of the last two that were the plugin's.
+    pub(crate) fn knew_token(&self, token: TokenDigest) -> bool {
+        self.refusals.0.lock().tokens.has(token)
+    }
+
+    /// Why a token that does not count is refused.
+    pub(crate) fn judge_refused_token(&self, token: TokenDigest) -> RefusalReason {
+        if self.knew_token(token) {
+            RefusalReason::SpentToken
+        } else {
+            RefusalReason::WrongToken
+        }
+    }
+
+    /// Counts a refusal. Before the newcomer can know of it.
+    pub(crate) fn count_refusal(&self, reason: RefusalReason) {
+        let counter = reason.counter(&self.counters);
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells of a refusal with this status, unless its reason was told just now: in the plugin's log, which
+    /// its own thread writes, or, where there is none or nobody writes to it, in the host's. Never waits
+    /// for the disk.
+    pub(crate) fn tell_refusal(&self, reason: RefusalReason, status: u16, address: &str) {
+        let told = self.refusals.0.lock().told[reason.kind()].add(Instant::now());
+        let Some(count) = told else { return };
+        let since = match count {
+            1 => String::new(),
+            _ => format!(", {count} times since it was last told"),
+        };
+        // It may be gone already.
+        let from = if address.is_empty() { "" } else { " from " };
+        let text =
+            format!("a connection{from}{address} was refused with {status}: {reason}{since}");
+        let log = self.log.lock().clone();
+        if !log.is_some_and(|log| log.note(&text)) {
+            log::warn!("plugin {}: {text}", self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{SealedToken, Secret};
+    use crate::id::InstallationId;
+
+    #[test]
+    fn a_reason_is_told_at_once_and_then_once_a_minute_with_the_number_since() {
+        let mut told = Told::default();
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        assert_eq!(told.add(at(0)), Some(1));
+        assert_eq!(told.add(at(1)), None);
+        assert_eq!(told.add(at(59)), None);
+        assert_eq!(told.add(at(60)), Some(3));
+        assert_eq!(told.add(at(61)), None);
+        assert_eq!(told.add(at(3600)), Some(2));
+        assert_eq!(told.add(at(7200)), Some(1));
+    }
+
+    #[test]
+    fn the_last_two_tokens_are_known() {
+        let token = || {
+            let secret = Secret::generate().unwrap();
+            let sealed = SealedToken::seal(&secret, InstallationId::generate());
+            sealed.unwrap().digest()
+        };
+        let (first, second, third) = (token(), token(), token());
+        let mut tokens = Tokens::default();
+        assert!(!tokens.has(first));
+        tokens.add(first);
+        tokens.add(second);
+        // Found again, which is nothing new.
+        tokens.add(second);
+        assert!(tokens.has(first) && tokens.has(second) && !tokens.has(third));
+        tokens.add(third);
+        assert!(!tokens.has(first) && tokens.has(second) && tokens.has(third));
+    }
+}
