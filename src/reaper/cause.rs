@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::charge::ChargeSettings;
+use super::policy::Restarts;
 use crate::error::{Descendants, Disconnect, StartError};
 use crate::process::{ExitReason, ProcessEnd};
 use crate::protocol::Transport;
+use crate::runtime::local::URL_VARIABLE;
 
 /// Why a run of a supervised plugin ended, or why there was none. The first cause wins: if the host
 /// closed, gave up or killed, that is it, whatever the exit status.
@@ -99,7 +102,7 @@ pub(crate) struct Failure {
     /// How long it had been active; `None` if it never was.
     pub(crate) active_for: Option<Duration>,
     /// Restarts in a row before this end.
-    pub(crate) restarts: u32,
+    pub(crate) restarts: Restarts,
 }
 
 /// The process of a run that is over.
@@ -167,6 +170,50 @@ impl Failure {
         self.process.as_ref().map(|process| process.end.exit)
     }
 
+    /// The text of `error_message`, for a plugin with these settings that is started again, or given up.
+    ///
+    /// An exit with status 0 is told in more than the protocol's words, which sound as if nothing were
+    /// wrong.
+    pub(crate) fn message(&self, settings: &ChargeSettings, given_up: bool) -> String {
+        if !matches!(self.cause, Cause::Exited) || !self.exit().is_some_and(ExitReason::is_clean) {
+            return self.to_string();
+        }
+        match (self.active_for, settings.transport) {
+            (None, Transport::WebSocket) => format!(
+                "ended (exit status 0) before it connected; it must connect to the URL in \
+                 {URL_VARIABLE}, or have \"transport\": \"stdio\" in its manifest and answer on its \
+                 standard output"
+            ),
+            (None, Transport::Stdio) => {
+                "ended (exit status 0) before it answered its first ping; it \
+                must read requests from its standard input until that ends, and answer on its \
+                standard output"
+                    .to_owned()
+            }
+            (Some(_), _) if given_up => {
+                let threshold = settings.policy.crash_threshold;
+                self.asked_too_often(threshold)
+            }
+            (Some(_), _) => self.to_string(),
+        }
+    }
+
+    /// No run of those was active for as long as this.
+    fn asked_too_often(&self, threshold: Duration) -> String {
+        let Restarts { count, requested } = self.restarts;
+        // This end asks too.
+        let often = match requested {
+            0 => String::new(),
+            _ => format!(" {} times, each", requested + 1),
+        };
+        let others = match count - requested {
+            0 => String::new(),
+            1 => ", after another restart".to_owned(),
+            others => format!(", after {others} other restarts"),
+        };
+        format!("asked to be started again{often} within {threshold:?} (exit status 0){others}")
+    }
+
     /// The cause in the public's words.
     pub(crate) fn end_cause(&self) -> EndCause {
         match &self.cause {
@@ -194,7 +241,7 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The text of `error_message`; for an exit, the seed's words (protocol file, section 13.2).
+    /// How the run ended; for an exit, the seed's words (protocol file, section 13.2).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self.process.as_ref().map(|process| &process.end);
         match (&self.cause, end) {
@@ -231,5 +278,41 @@ impl fmt::Display for Failure {
             (Cause::Stopped, None) => f.write_str("stopped before there was a process"),
             (Cause::Panicked(text), _) => write!(f, "the supervision panicked: {text}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_too_often_is_told_with_its_numbers() {
+        let text = |count, requested| {
+            let failure = Failure {
+                cause: Cause::Exited,
+                process: None,
+                started_at: SystemTime::UNIX_EPOCH,
+                ended_at: SystemTime::UNIX_EPOCH,
+                active_for: Some(Duration::ZERO),
+                restarts: Restarts { count, requested },
+            };
+            failure.asked_too_often(Duration::from_secs(30))
+        };
+        assert_eq!(
+            text(3, 3),
+            "asked to be started again 4 times, each within 30s (exit status 0)"
+        );
+        assert_eq!(
+            text(0, 0),
+            "asked to be started again within 30s (exit status 0)"
+        );
+        assert_eq!(
+            text(3, 0),
+            "asked to be started again within 30s (exit status 0), after 3 other restarts"
+        );
+        assert_eq!(
+            text(3, 2),
+            "asked to be started again 3 times, each within 30s (exit status 0), after another restart"
+        );
     }
 }

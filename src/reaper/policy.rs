@@ -88,15 +88,20 @@ pub(crate) enum Decision {
 /// What came before: all that the policy remembers of earlier runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct History {
-    /// Counted restarts in a row.
-    restarts: u32,
-    /// The run before asked to be started again, and was short.
-    requested_before: bool,
+    restarts: Restarts,
+}
+
+/// Counted restarts in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Restarts {
+    pub(crate) count: u32,
+    /// For so many of the last of them, without another in between, the plugin had asked.
+    pub(crate) requested: u32,
 }
 
 impl History {
     /// Restarts in a row that counted.
-    pub(crate) fn restarts(self) -> u32 {
+    pub(crate) fn restarts(self) -> Restarts {
         self.restarts
     }
 
@@ -115,15 +120,21 @@ impl History {
                 End::Crash => policy.crash_backoff,
             });
         }
-        if self.restarts >= policy.max_restart_attempts {
+        let Restarts { count, requested } = self.restarts;
+        if count >= policy.max_restart_attempts {
             return Decision::GiveUp;
         }
         let wait = match end {
-            End::Requested if !self.requested_before => policy.requested_restart_delay,
-            End::Requested | End::Crash => policy.backoff(self.restarts),
+            End::Requested if requested == 0 => policy.requested_restart_delay,
+            End::Requested | End::Crash => policy.backoff(count),
         };
-        self.restarts += 1;
-        self.requested_before = end == End::Requested;
+        self.restarts = Restarts {
+            count: count + 1,
+            requested: match end {
+                End::Requested => requested + 1,
+                End::Crash => 0,
+            },
+        };
         Decision::Restart(wait)
     }
 }
@@ -177,8 +188,10 @@ mod tests {
             ],
         );
         let mut history = History {
-            restarts: 200,
-            requested_before: false,
+            restarts: Restarts {
+                count: 200,
+                requested: 0,
+            },
         };
         assert_eq!(
             history.decide(
@@ -245,6 +258,23 @@ mod tests {
                 (End::Requested, LONG, restart(0.25)),
             ],
         );
+    }
+
+    #[test]
+    fn what_was_asked_for_is_counted_since_the_last_crash() {
+        let policy = RestartPolicy::default().with_max_restart_attempts(5);
+        let mut history = History::default();
+        for (end, count, requested) in [
+            (End::Requested, 1, 1),
+            (End::Crash, 2, 0),
+            (End::Requested, 3, 1),
+            (End::Requested, 4, 2),
+        ] {
+            history.decide(&policy, end, SHORT);
+            assert_eq!(history.restarts(), Restarts { count, requested });
+        }
+        history.decide(&policy, End::Requested, LONG);
+        assert_eq!(history.restarts(), Restarts::default());
     }
 
     #[test]

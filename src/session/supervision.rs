@@ -309,7 +309,7 @@ impl SupervisedCharge {
             Some((_, limit)) => {
                 format!("{failure}; by its last output it may have hit its limit of {limit}")
             }
-            None => failure.to_string(),
+            None => failure.message(&self.settings(), restarting_after.is_none()),
         };
         let mut details = Map::new();
         let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
@@ -329,9 +329,9 @@ impl SupervisedCharge {
         if let Cause::Start(StartError::Limit { limit, .. }) = &failure.cause {
             put("limit", (*limit).into());
         }
-        put("restarts", failure.restarts.into());
+        put("restarts", failure.restarts.count.into());
         // The first start is an attempt too.
-        put("attempts", (failure.restarts + 1).into());
+        put("attempts", (failure.restarts.count + 1).into());
         if let Some(after) = restarting_after {
             put("restarting_after_seconds", after.as_secs_f64().into());
         }

@@ -134,7 +134,12 @@ fn exits_with_0_after_short_runs_count() {
     }
     call(&session, "exit", &json!({"code": 0})).unwrap_err();
     let change = events.until(session.id(), ReportedState::Errored);
-    assert_eq!(change.message.as_deref(), Some("process exited cleanly"));
+    assert_eq!(
+        change.message.as_deref(),
+        Some("asked to be started again 3 times, each within 3600s (exit status 0)")
+    );
+    assert_eq!(change.details["cause"], "exited");
+    assert_eq!(change.details["exit_status"], "process exited cleanly");
     assert_eq!(change.details["attempts"], 3);
 }
 

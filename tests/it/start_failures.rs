@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use plugin_runner::protocol::Manifest;
+use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{Error, ReportedState, RestartPolicy, Session};
 use serde_json::{Value, json};
@@ -269,22 +269,40 @@ fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
 #[test]
 fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
     let host = Setup::new("exit-0")
-        .policy(|policy| policy.with_max_restart_attempts(0))
+        .policy(|policy| {
+            policy
+                .with_max_restart_attempts(1)
+                .with_max_backoff(Duration::from_millis(20))
+        })
         .start();
-    let session = host.install(shell(&host, "quitter", "exit 0"));
-    let mut events = host.events();
-    start(&session);
-    let change = events.expect(
-        session.id(),
-        &[
-            ReportedState::Starting,
-            ReportedState::Connecting,
-            ReportedState::Errored,
-        ],
-    );
-    assert_eq!(change.message.as_deref(), Some("process exited cleanly"));
-    assert_eq!(change.details["exit_status"], "process exited cleanly");
-    assert_eq!(change.details.get("exit_code"), None);
+    for (transport, expected) in [
+        (
+            Transport::WebSocket,
+            "ended (exit status 0) before it connected; it must connect to the URL in \
+             STORYDEN_RPC_URL, or have \"transport\": \"stdio\" in its manifest and answer on its \
+             standard output",
+        ),
+        (
+            Transport::Stdio,
+            "ended (exit status 0) before it answered its first ping; it must read requests from its \
+             standard input until that ends, and answer on its standard output",
+        ),
+    ] {
+        let mut record = shell(&host, &format!("quitter-{transport}"), "exit 0");
+        record.manifest.transport = transport;
+        let session = host.install(record);
+        let mut events = host.events();
+        start(&session);
+        for state in [ReportedState::Restarting, ReportedState::Errored] {
+            let change = events.until(session.id(), state);
+            assert_eq!(change.message.as_deref(), Some(expected));
+            assert_eq!(change.details["error"], expected);
+            assert_eq!(change.details["cause"], "exited");
+            assert_eq!(change.details["exit_status"], "process exited cleanly");
+            assert_eq!(change.details.get("exit_code"), None);
+        }
+        assert_eq!(session.restart_history()[1].message.as_ref(), expected);
+    }
 }
 
 #[test]
