@@ -95,12 +95,15 @@ pub enum Error {
     Start(Arc<StartError>),
 
     /// Time ran out; `phase` says what was being waited for.
-    #[error("{phase} timed out after {limit:?}")]
+    #[error("{phase} timed out after {limit:?}{}", .problem.as_deref().map(problem_text).unwrap_or_default())]
     Timeout {
         /// What was being waited for.
         phase: Phase,
         /// The time that was given.
         limit: Duration,
+        /// What went wrong last with a plugin that was waited for, where something did: `it ended with
+        /// exit status 1 and is being restarted`.
+        problem: Option<Arc<str>>,
     },
     /// Processes of the plugin that left its process group are still there, and are looked for on and on.
     #[error("the plugin is not all gone: {0}")]
@@ -205,9 +208,17 @@ pub enum Error {
     },
 }
 
-/// More than one piece of foreign text may have gone into it, each cut already.
 fn state_reason(reason: &str) -> String {
-    format!(": {}", Foreign::new(reason).limited_to(4 * Foreign::LIMIT))
+    format!(": {}", shown(reason))
+}
+
+fn problem_text(problem: &str) -> String {
+    format!("; {}", shown(problem))
+}
+
+/// More than one piece of foreign text may have gone into it, each cut already.
+fn shown(reason: &str) -> Foreign<'_> {
+    Foreign::new(reason).limited_to(4 * Foreign::LIMIT)
 }
 
 impl Error {
@@ -228,7 +239,11 @@ impl Error {
     }
 
     pub(crate) const fn timeout(phase: Phase, limit: Duration) -> Self {
-        Self::Timeout { phase, limit }
+        Self::Timeout {
+            phase,
+            limit,
+            problem: None,
+        }
     }
 
     /// Whether time ran out.
@@ -351,6 +366,11 @@ mod tests {
             Error::State {
                 state: ReportedState::Errored,
                 message: Some(shared.clone()),
+            },
+            Error::Timeout {
+                phase: Phase::State,
+                limit: Duration::ZERO,
+                problem: Some(shared.clone()),
             },
             Error::InvalidReply {
                 method: shared.clone(),

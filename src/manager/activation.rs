@@ -30,7 +30,7 @@ impl Manager {
     /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
     /// - [`Error::State`](crate::Error::State) or [`Error::Start`](crate::Error::Start), at once, when it
     ///   has errored, with the reason; or was stopped meanwhile.
-    /// - [`Error::Timeout`](crate::Error::Timeout) with what it was still at, or
+    /// - [`Error::Timeout`](crate::Error::Timeout) with what it was still at and what went wrong last, or
     ///   [`Error::DescendantsLeft`](crate::Error::DescendantsLeft) when it waits for processes of the run before
     ///   to be gone; it goes on starting.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.

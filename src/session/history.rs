@@ -66,6 +66,10 @@ impl RunHistory {
         self.ends.drain(..excess);
     }
 
+    pub(super) fn last(&self) -> Option<&RunEnd> {
+        self.ends.back()
+    }
+
     pub(super) fn ends(&self) -> Vec<RunEnd> {
         self.ends.iter().cloned().collect()
     }

@@ -246,7 +246,7 @@ impl Session {
     /// - [`Error::NotLoaded`] when it is unloaded.
     /// - [`Error::Start`], at once, when it has errored because no process came to be.
     /// - [`Error::Timeout`] with what it was still at: [`Phase::Spawn`], [`Phase::Connect`] or
-    ///   [`Phase::State`].
+    ///   [`Phase::State`]; and with what went wrong last, if something did since it was started.
     /// - [`Error::DescendantsLeft`], also when time ran out: it waits for processes of the run before to be
     ///   gone.
     pub fn wait_for(&self, state: ReportedState, timeout: Duration) -> Result<()> {

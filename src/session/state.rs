@@ -15,7 +15,8 @@ use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::error::{Error, Phase, Result, StartError};
 use crate::id::InstallationId;
-use crate::reaper::Run;
+use crate::process::ExitReason;
+use crate::reaper::{EndCause, Run};
 use crate::state::{ActiveState, ReportedState};
 
 pub(crate) struct StateCell {
@@ -105,6 +106,25 @@ impl State {
         }
     }
 
+    /// What went wrong last and is not mended, as a part of a sentence.
+    fn last_problem(&self) -> Option<Arc<str>> {
+        let message = self.message.as_ref()?;
+        let is_restarted = matches!(
+            self.reported,
+            ReportedState::Starting | ReportedState::Connecting | ReportedState::Restarting
+        );
+        let ended = self.history.last().is_some_and(|end| {
+            let by_itself = matches!(end.cause, EndCause::Exited | EndCause::KilledBySignal);
+            // An exit with 0 has words that do not follow "ended with".
+            by_itself && end.message == *message && !end.exit.is_some_and(ExitReason::is_clean)
+        });
+        Some(if ended && is_restarted {
+            format!("it ended with {message} and is being restarted").into()
+        } else {
+            format!("what went wrong last: {message}").into()
+        })
+    }
+
     /// Whether nothing is under way that could change the state by itself.
     fn is_settled(&self) -> bool {
         if self.starts_pending > 0 {
@@ -177,7 +197,11 @@ impl StateCell {
                 return Err(state.failure());
             }
             if timed_out {
-                return Err(Error::timeout(state.phase_before(target), timeout));
+                return Err(Error::Timeout {
+                    phase: state.phase_before(target),
+                    limit: timeout,
+                    problem: state.last_problem(),
+                });
             }
             // Looked at once more after the time is over: it may have come and passed.
             timed_out = self

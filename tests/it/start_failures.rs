@@ -306,6 +306,41 @@ fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
 }
 
 #[test]
+fn a_wait_that_runs_out_says_what_went_wrong_last() {
+    let host = Setup::new("wait-problem")
+        .policy(|policy| policy.with_max_backoff(Duration::from_secs(3600)))
+        .start();
+    let session = host.install(shell(&host, "failing", "exit 1"));
+    let mut events = host.events();
+    start(&session);
+    events.until(session.id(), ReportedState::Restarting);
+    let error = session
+        .wait_for(ReportedState::Active, Duration::from_millis(100))
+        .unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    // Also if it is just being started again.
+    let text = error.to_string();
+    assert!(
+        text.ends_with(
+            " timed out after 100ms; it ended with exit status 1 and is being restarted"
+        ),
+        "{text}"
+    );
+    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    // What was wrong before a stop does not count.
+    let idler = host.install(shell(&host, "idler", "exec sleep 1000"));
+    start(&idler);
+    idler.wait_for(ReportedState::Connecting, PATIENCE).unwrap();
+    let error = idler
+        .wait_for(ReportedState::Active, Duration::from_millis(100))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "waiting for the plugin to connect timed out after 100ms"
+    );
+}
+
+#[test]
 fn a_plugin_that_never_connects_is_killed_for_that() {
     let host = Setup::new("never-connects")
         .timeouts(|timeouts| timeouts.connect = Duration::from_secs(1))

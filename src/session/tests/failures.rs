@@ -18,7 +18,7 @@ use crate::state::{ActiveState, ReportedState};
 #[track_caller]
 fn assert_timeout(error: &Error, phase: Phase, limit: Duration) {
     assert!(
-        matches!(error, Error::Timeout { phase: found, limit: given } if *found == phase && *given == limit),
+        matches!(error, Error::Timeout { phase: found, limit: given, .. } if *found == phase && *given == limit),
         "{error:?}"
     );
 }

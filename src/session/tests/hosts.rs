@@ -199,7 +199,8 @@ fn draining_refuses_new_calls_and_waits_for_those_in_flight() {
             error,
             Error::Timeout {
                 phase: Phase::Drain,
-                limit: SHORT
+                limit: SHORT,
+                ..
             }
         ),
         "{error:?}"

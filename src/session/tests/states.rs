@@ -86,7 +86,8 @@ fn waiting_is_judged_from_the_call_on() {
             error,
             Error::Timeout {
                 phase: Phase::Connect,
-                limit: SHORT
+                limit: SHORT,
+                ..
             }
         ),
         "{error:?}"

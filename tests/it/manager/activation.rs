@@ -127,6 +127,27 @@ fn a_stop_ends_the_wait_of_who_activates() {
 }
 
 #[test]
+fn who_activates_in_vain_is_told_what_went_wrong_last() {
+    let setup = Setup::new("activate-problem")
+        .policy(|policy| policy.with_max_backoff(Duration::from_secs(3600)));
+    let managed = Managed::with(setup, settings());
+    let id = managed.installed(managed.package("1", &["exit-at", "start", "1"]));
+    let mut events = managed.host.events();
+    managed.request_activation(id).unwrap();
+    for _ in 0..2 {
+        events.until(id, ReportedState::Restarting);
+    }
+    // Asking once more ends the wait for the restart; the next one is longer.
+    let error = managed.activate(id, Duration::from_secs(2)).unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.ends_with("; it ended with exit status 1 and is being restarted"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_stop_that_takes_too_long_goes_on() {
     let managed = Managed::new("stubborn");
     let id = managed.running(managed.package("1", &[]));

@@ -204,7 +204,7 @@ fn a_reader_that_trickles_is_given_up_in_time() {
         .unwrap_err();
     let in_time = matches!(
         error,
-        Error::Timeout { phase: Phase::Install, limit: found } if found == limit
+        Error::Timeout { phase: Phase::Install, limit: found, .. } if found == limit
     );
     assert!(in_time, "{error}");
     managed.expect_nothing_at_all();

@@ -316,6 +316,31 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
 }
 
 #[test]
+fn a_version_that_runs_out_of_time_is_told_with_what_went_wrong_last() {
+    let setup = Setup::new("update-problem")
+        .policy(|policy| policy.with_max_backoff(Duration::from_secs(3600)));
+    let managed = Managed::with(setup, settings());
+    let id = managed.running(managed.package("1", &["alone"]));
+    let options = UpdateOptions::default().with_activate_timeout(Duration::from_secs(3));
+    let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
+    let error = operation_error(managed.try_update(id, package, &options));
+    let OperationError::RolledBack { cause, .. } = &*error else {
+        panic!("{error}");
+    };
+    assert!(cause.is_timeout(), "{error}");
+    let text = cause.to_string();
+    assert!(
+        text.ends_with("; it ended with exit status 1 and is being restarted"),
+        "{text}"
+    );
+    // Said once, and with the last line.
+    let text = error.to_string();
+    assert_eq!(text.matches("exit status 1").count(), 1, "{text}");
+    assert!(text.contains("(its last output: "), "{text}");
+    managed.activate(id, PATIENCE).unwrap();
+}
+
+#[test]
 fn what_the_failed_version_wrote_stays_with_it() {
     let managed = Managed::new("failed-files");
     let id = managed.running(managed.package("1", &["alone"]));
