@@ -58,9 +58,18 @@ pub enum SpawnError {
     /// There is something else than a file, such as a folder.
     #[error("not a file")]
     NotAFile,
-    /// The file is not marked executable.
+    /// The file is not marked executable, for anybody.
     #[error("not executable; chmod +x makes it so")]
     NotExecutable,
+    /// The file is marked executable, but not for this user.
+    #[error("executable, but not by this user; its owner, group and mode say by whom")]
+    NotForThisUser,
+    /// This user may not search a directory above the file, so what is there cannot be seen.
+    #[error("this user may not search a directory above it")]
+    NotSearchable,
+    /// The file system that the file is on is mounted with `noexec`.
+    #[error("its file system is mounted noexec, so nothing on it is executed")]
+    NoExecMount,
     /// The system cannot run this kind of file.
     #[error("not a program for this system; a script needs a first line such as #!/bin/sh")]
     WrongFormat,
@@ -76,6 +85,9 @@ pub enum SpawnError {
     /// The folder that it was to run in is gone.
     #[error("the folder that it was to run in is not found")]
     NoWorkingDirectory,
+    /// The arguments and the environment together, or one of them, are over the system's limit.
+    #[error("its arguments and environment are too long for the system")]
+    TooLong,
     /// The file is open for writing; worth trying again.
     #[error("{0}")]
     Busy(#[source] Arc<io::Error>),
@@ -87,20 +99,24 @@ pub enum SpawnError {
 impl SpawnError {
     /// The word that stands under `spawn_error` in
     /// [`Session::error_details`](crate::Session::error_details): `not_found`, `not_on_path`,
-    /// `not_a_file`, `not_executable`, `wrong_format`, `permission_denied`, `interpreter_not_found`,
-    /// `loader_not_found`, `no_working_directory`, `busy` or `other`. They do not change from version
-    /// to version; new ones may come.
+    /// `not_a_file`, `not_executable`, `not_for_this_user`, `not_searchable`, `noexec`, `wrong_format`,
+    /// `permission_denied`, `interpreter_not_found`, `loader_not_found`, `no_working_directory`,
+    /// `too_long`, `busy` or `other`. They do not change from version to version; new ones may come.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
             Self::NotOnPath => "not_on_path",
             Self::NotAFile => "not_a_file",
             Self::NotExecutable => "not_executable",
+            Self::NotForThisUser => "not_for_this_user",
+            Self::NotSearchable => "not_searchable",
+            Self::NoExecMount => "noexec",
             Self::WrongFormat => "wrong_format",
             Self::PermissionDenied => "permission_denied",
             Self::NoInterpreter(_) => "interpreter_not_found",
             Self::NoLoader => "loader_not_found",
             Self::NoWorkingDirectory => "no_working_directory",
+            Self::TooLong => "too_long",
             Self::Busy(_) => "busy",
             Self::Io(_) => "other",
         }

@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Access, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{SpawnError, StartError};
 
@@ -51,26 +53,61 @@ pub(crate) fn resolve(
 }
 
 fn check(program: &Path) -> Result<(), SpawnError> {
-    match std::fs::metadata(program) {
+    let metadata = match std::fs::metadata(program) {
         Ok(metadata) if !metadata.is_file() => return Err(SpawnError::NotAFile),
-        Ok(_) => {}
+        Ok(metadata) => metadata,
+        // Nothing else keeps a file from being looked at.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(SpawnError::NotSearchable);
+        }
         Err(error) => return Err(classify(error)),
-    }
+    };
     match rustix::fs::access(program, Access::EXEC_OK) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::ACCESS) => Err(SpawnError::NotExecutable),
+        Err(Errno::ACCESS) => {
+            Err(not_executable(program, metadata.mode()).unwrap_or(SpawnError::PermissionDenied))
+        }
         Err(error) => Err(classify(error.into())),
     }
 }
 
+/// Why the system does not allow that a file with this mode is executed, where that can be seen.
+fn not_executable(program: &Path, mode: u32) -> Option<SpawnError> {
+    /// For the owner, the group or others.
+    const EXECUTABLE: u32 = 0o111;
+    if mode & EXECUTABLE == 0 {
+        return Some(SpawnError::NotExecutable);
+    }
+    Some(match is_mounted_noexec(program) {
+        Ok(true) => SpawnError::NoExecMount,
+        Ok(false) => SpawnError::NotForThisUser,
+        // It is gone, or hidden, meanwhile.
+        Err(_) => return None,
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn is_mounted_noexec(path: &Path) -> Result<bool, Errno> {
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    Ok(statvfs(path)?.f_flag.contains(StatVfsMountFlags::NOEXEC))
+}
+
+/// What other systems say of a mount is not looked at.
+#[cfg(not(target_os = "linux"))]
+fn is_mounted_noexec(_path: &Path) -> Result<bool, Errno> {
+    Ok(false)
+}
+
 fn classify(error: io::Error) -> SpawnError {
-    const NOT_A_FOLDER: i32 = rustix::io::Errno::NOTDIR.raw_os_error();
-    const EXEC_FORMAT: i32 = rustix::io::Errno::NOEXEC.raw_os_error();
+    const NOT_A_FOLDER: i32 = Errno::NOTDIR.raw_os_error();
+    const EXEC_FORMAT: i32 = Errno::NOEXEC.raw_os_error();
+    const TOO_LONG: i32 = Errno::TOOBIG.raw_os_error();
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::NotFound, _) | (_, Some(NOT_A_FOLDER)) => SpawnError::NotFound,
         (io::ErrorKind::PermissionDenied, _) => SpawnError::PermissionDenied,
         (io::ErrorKind::ExecutableFileBusy, _) => SpawnError::Busy(Arc::new(error)),
         (_, Some(EXEC_FORMAT)) => SpawnError::WrongFormat,
+        (_, Some(TOO_LONG)) => SpawnError::TooLong,
         _ => SpawnError::Io(Arc::new(error)),
     }
 }
@@ -83,6 +120,12 @@ pub(crate) fn spawn_error(
     error: io::Error,
 ) -> StartError {
     let mut source = classify(error);
+    // It may have been changed since it was looked at.
+    if matches!(source, SpawnError::PermissionDenied)
+        && let Err(seen) = check(program)
+    {
+        source = seen;
+    }
     // The system says only that something is not there.
     if matches!(source, SpawnError::NotFound) {
         if !working_directory.exists() {
@@ -235,8 +278,6 @@ mod tests {
 
     #[test]
     fn what_else_keeps_a_program_from_being_spawned_is_told_apart() {
-        use rustix::io::Errno;
-
         let word = |program: &str, folder: &str, error: io::Error| match spawn_error(
             Path::new(program),
             Path::new(folder),
@@ -257,6 +298,7 @@ mod tests {
         );
         assert_eq!(word("/bin/sh", "/", system(Errno::NOEXEC)), "wrong_format");
         assert_eq!(word("/bin/sh", "/", system(Errno::TXTBSY)), "busy");
+        assert_eq!(word("/bin/sh", "/", system(Errno::TOOBIG)), "too_long");
         assert_eq!(word("/bin/sh", "/", system(Errno::AGAIN)), "other");
     }
 

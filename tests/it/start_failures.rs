@@ -306,6 +306,20 @@ fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
 }
 
 #[test]
+fn what_is_too_long_for_the_system_is_said_at_once() {
+    let host = TestHost::new("too-long");
+    let long = "x".repeat(4 << 20);
+    let message = errored_at_once(
+        &host,
+        command(&host, "long", "/bin/sh", &["-c", ":", &long]),
+    );
+    assert_eq!(
+        message,
+        "could not start /bin/sh: its arguments and environment are too long for the system"
+    );
+}
+
+#[test]
 fn a_wait_that_runs_out_says_what_went_wrong_last() {
     let host = Setup::new("wait-problem")
         .policy(|policy| policy.with_max_backoff(Duration::from_secs(3600)))
