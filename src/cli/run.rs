@@ -34,6 +34,9 @@ const AFTER_GRACE: Duration = Duration::from_secs(2);
 /// How long whoever reads standard output may take for the rest.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Said at the first request to end.
+const STOPPING: &str = "stopping; once more to kill";
+
 /// Why a run ends.
 enum Ending {
     /// A signal.
@@ -83,11 +86,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
         Ok([session]) if sampling => Pings::start(session.clone(), printer.notices().clone()).ok(),
         _ => None,
     };
+    let mut asked = false;
     let outcome = loaded.and_then(|sessions| {
         let ending = wait(&signals, &changes, &sessions, &printer);
+        asked = matches!(ending, Ending::Asked);
         judge(ending, &plugins)
     });
-    let ended = shut_down(&host, arguments.stop_grace, &signals, &plugins);
+    let ended = shut_down(&host, arguments.stop_grace, &signals, asked, &plugins);
     drop(pings);
     printer.finish(LAST_WORDS);
     // What failed first is what is told.
@@ -218,7 +223,10 @@ fn wait(
 ) -> Ending {
     loop {
         select! {
-            recv(signals.received()) -> _ => return Ending::Asked,
+            recv(signals.received()) -> _ => {
+                say(STOPPING);
+                return Ending::Asked;
+            }
             recv(printer.done()) -> result => {
                 let failed = |_| Err(io::Error::other("the thread that writes it ended"));
                 return Ending::Output(result.unwrap_or_else(failed));
@@ -257,11 +265,13 @@ fn judge(ending: Ending, plugins: &[Plugin]) -> Result<(), Failure> {
     }
 }
 
-/// Stops everything in order; a signal meanwhile kills what is left.
+/// Stops everything in order; a signal meanwhile kills what is left, unless it is the first: whoever
+/// sends that does not know that the end has begun.
 fn shut_down(
     host: &Host,
     grace: Duration,
     signals: &Signals,
+    mut asked: bool,
     plugins: &[Plugin],
 ) -> Result<(), Failure> {
     // A shutdown takes the sessions out of the host.
@@ -282,6 +292,10 @@ fn shut_down(
             select! {
                 recv(done) -> report => return report.unwrap_or_default(),
                 recv(signals.received()) -> _ => {
+                    if !std::mem::replace(&mut asked, true) {
+                        say(STOPPING);
+                        continue;
+                    }
                     impatient = true;
                     for supervised in sessions.iter().filter_map(Session::supervised) {
                         // Only asks: the shutdown under way waits for the end.

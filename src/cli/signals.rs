@@ -2,13 +2,18 @@
 
 use std::io;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{self, Handle};
 
-/// Gives one message for each SIGINT, SIGTERM or SIGHUP from the start on. None of them ends the
-/// process by itself any more.
+/// A signal that comes so soon after the first belongs to it: the terminal sends one to the whole
+/// foreground, and a wrapper such as `timeout` passes on its own.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
+
+/// Sends a message for each SIGINT, SIGTERM or SIGHUP from the start on that is a request
+/// of its own. None of them ends the process by itself any more.
 #[derive(Debug)]
 pub(crate) struct Signals {
     /// Unbounded, but fed by people.
@@ -26,9 +31,10 @@ impl Signals {
         let thread = thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
+                let mut requests = Requests::default();
                 for signal in signals.forever() {
                     log::info!("signal {signal}");
-                    if sender.send(()).is_err() {
+                    if requests.is_one(Instant::now()) && sender.send(()).is_err() {
                         return;
                     }
                 }
@@ -45,11 +51,45 @@ impl Signals {
     }
 }
 
+/// Which signals are requests of their own.
+#[derive(Default)]
+struct Requests {
+    first: Option<Instant>,
+}
+
+impl Requests {
+    fn is_one(&mut self, now: Instant) -> bool {
+        match self.first {
+            None => {
+                self.first = Some(now);
+                true
+            }
+            Some(first) => now.saturating_duration_since(first) >= ONE_REQUEST,
+        }
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         self.handle.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_soon_after_the_first_belongs_to_it() {
+        let mut requests = Requests::default();
+        let began = Instant::now();
+        let asked: Vec<_> = [0, 0, 499, 500, 501, 900]
+            .into_iter()
+            .map(|after| requests.is_one(began + Duration::from_millis(after)))
+            .collect();
+        assert_eq!(asked, [true, false, false, true, true, true]);
     }
 }

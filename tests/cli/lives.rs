@@ -1,9 +1,34 @@
 //! The life of plugins, from the first state to the end of the run.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{ANSWERING, FAILING, Program, Scratch, is_alive, manifest, text};
+use crate::support::{ANSWERING, FAILING, Program, Scratch, is_alive, make_pipe, manifest, text};
+
+/// What is said at a first signal.
+const STOPPING: &str = "plugin-runner: stopping; once more to kill\n";
+
+/// A plugin over stdio that, asked to end, says so and ends when somebody has written to a named pipe.
+const SAVING: &str = r#"#!/usr/bin/env python3
+import json, os, signal, sys
+def save(*_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("saving", flush=True)
+    open("gate").readline()
+    print("saved", flush=True)
+    os._exit(0)
+signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("pid", os.getpid(), flush=True)
+while line := sys.stdin.readline():
+    call = json.loads(line)
+    print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {}}), flush=True)
+while True:
+    signal.pause()
+"#;
 
 /// `from` and `to` of the state changes among these objects.
 fn states(objects: &[Value]) -> Vec<(&str, &str)> {
@@ -40,7 +65,7 @@ fn a_plugin_becomes_active_and_a_signal_ends_it_in_order() {
         );
         let output = program.end();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        assert_eq!(text(&output.stderr), "");
+        assert_eq!(text(&output.stderr), STOPPING);
         assert!(!is_alive(pid));
         scratch.assert_nothing_left();
     }
@@ -199,7 +224,7 @@ fn a_plugin_that_does_not_end_is_killed_after_the_grace() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         text(&output.stderr),
-        "plugin-runner: killed, because it had not ended in 100ms: stubborn\n"
+        format!("{STOPPING}plugin-runner: killed, because it had not ended in 100ms: stubborn\n")
     );
     assert!(!is_alive(pid));
 }
@@ -216,16 +241,39 @@ fn a_second_signal_kills_at_once() {
     let (pid, _) = program.active("stubborn");
     program.signal(Signal::INT);
     program.state("stubborn", "stopping");
-    program.signal(Signal::INT);
-    program.state("stubborn", "inactive");
+    let inactive = program.signal_until(Signal::INT, "\"to\":\"inactive\"");
+    assert!(inactive.contains("stubborn"), "{inactive}");
     let output = program.end();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stderr),
-        "plugin-runner: ended at once on a second signal\n"
+        format!("{STOPPING}plugin-runner: ended at once on a second signal\n")
     );
     assert!(!is_alive(pid));
     scratch.assert_nothing_left();
+}
+
+#[test]
+fn the_two_signals_of_a_wrapper_are_one() {
+    let scratch = Scratch::new();
+    let folder = scratch.plugin("saving", &manifest("saving"), SAVING);
+    let gate = folder.join("gate");
+    make_pipe(&gate);
+    // Far beyond the test's own deadline.
+    let arguments = ["run", "saving", "--json", "--stop-grace", "1h"];
+    let mut program = Program::start(scratch.command(arguments));
+    program.active("saving");
+    // As `timeout` does; of one number the system may make one.
+    program.signal(Signal::INT);
+    program.signal(Signal::TERM);
+    program.line_with("\"saving\"}");
+    // For both, so that this waits for nobody, should the plugin be gone.
+    let gate = OpenOptions::new().read(true).write(true).open(gate);
+    writeln!(gate.unwrap(), "go on").unwrap();
+    program.line_with("\"saved\"}");
+    let output = program.end();
+    assert_eq!(text(&output.stderr), STOPPING);
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

@@ -27,7 +27,8 @@ fn without_a_path_the_sample_shows_a_whole_life() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         text(&output.stderr),
-        "plugin-runner: no plugin given, so this runs the built-in sample; Ctrl-C ends it\n"
+        "plugin-runner: no plugin given, so this runs the built-in sample; Ctrl-C ends it\n\
+         plugin-runner: stopping; once more to kill\n"
     );
     scratch.assert_nothing_left();
 }

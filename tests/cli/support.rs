@@ -203,6 +203,23 @@ impl Program {
         panic!("ended without {part:?} after {:#?}", self.seen);
     }
 
+    /// Sends the signal again and again until a line has this in it, and gives that line.
+    pub(crate) fn signal_until(&mut self, signal: Signal, part: &str) -> String {
+        const BETWEEN: Duration = Duration::from_millis(50);
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.lines.recv_timeout(BETWEEN) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) => self.signal(signal),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended without {part:?} after {:#?}", self.seen)
+                }
+            }
+            assert!(Instant::now() < deadline, "no {part:?} in {:#?}", self.seen);
+        }
+    }
+
     /// The next object; for a program with `--json`.
     pub(crate) fn object(&mut self) -> Option<Value> {
         let line = self.line()?;
