@@ -1,18 +1,24 @@
 //! The data folder of one run: a temporary one that is removed at its end, or one that was named
-//! and is kept, which one run at a time may use.
+//! and is kept, with the tokens of external plugins, which one run at a time may use.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use plugin_runner::Xid;
+use plugin_runner::auth::ExternalToken;
+use plugin_runner::{InstallationId, Xid};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::failure::Failure;
 
 const LOCK: &str = ".plugin-runner.lock";
+/// Followed by the installation's id.
+const TOKEN: &str = ".plugin-runner.token-";
+/// More than any token has.
+const TOKEN_SIZE: u64 = 256;
 
 /// A folder for packages, logs and plugin data.
 #[derive(Debug)]
@@ -25,7 +31,34 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     /// A new folder for this process alone, removed when dropped.
     pub(crate) fn temporary() -> Result<Self, Failure> {
-        let above = std::env::temp_dir();
+        Self::temporary_in(&std::env::temp_dir())
+    }
+
+    /// As [`temporary`](Self::temporary), for archives whose programs are to be executed there: where the
+    /// system does not do that, the folder is in the user's cache, and what is returned with it says so.
+    pub(crate) fn temporary_for_programs() -> Result<(Self, Option<String>), Failure> {
+        let usual = std::env::temp_dir();
+        if !is_mounted_noexec(&usual) {
+            return Ok((Self::temporary_in(&usual)?, None));
+        }
+        let cache = cache_folder().filter(|cache| {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            // If this is no better, the error of the start says what is wrong.
+            builder.create(cache).is_ok() && !is_mounted_noexec(cache)
+        });
+        let Some(cache) = cache else {
+            return Ok((Self::temporary_in(&usual)?, None));
+        };
+        let note = format!(
+            "nothing is executed in {}, which is mounted noexec; unpacking below {} instead",
+            usual.display(),
+            cache.display()
+        );
+        Ok((Self::temporary_in(&cache)?, Some(note)))
+    }
+
+    fn temporary_in(above: &Path) -> Result<Self, Failure> {
         let name = format!("plugin-runner-{}-{}", std::process::id(), Xid::generate());
         let path = above.join(name);
         DirBuilder::new()
@@ -68,6 +101,32 @@ impl DataFolder {
         })
     }
 
+    /// The token of an external plugin: the same in every run with this folder, so that a plugin that was
+    /// told to come back can.
+    ///
+    /// # Errors
+    /// [`Failure`] when it cannot be kept, or when something else than a token of this user's is in its
+    /// place, which would let somebody else in.
+    pub(crate) fn token(&self, id: InstallationId) -> Result<ExternalToken, Failure> {
+        let path = self.path.join(format!("{TOKEN}{id}"));
+        let failed = |error| cannot("read the token in", &path, &error);
+        let unusable = |what| failed(io::Error::other(what));
+        let file = match open_own(&path, OpenOptions::new().read(true)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return new_token(&path),
+            Err(error) => return Err(failed(error)),
+        };
+        if file.metadata().map_err(failed)?.uid() != geteuid().as_raw() {
+            return Err(unusable("it belongs to another user"));
+        }
+        let mut text = String::new();
+        file.take(TOKEN_SIZE)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
+        ExternalToken::parse(text.trim_end())
+            .map_err(|_| unusable("this is no token; without the file there is a new one"))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -91,23 +150,75 @@ impl Drop for DataFolder {
     }
 }
 
-/// Opens the lock file, made if need be. Plugins may write to the folder too: a link that one has put there
-/// is not followed, and a named pipe not waited for.
-fn open_lock(path: &Path) -> Result<File, Failure> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let failed = |error| cannot("lock the data folder with", path, &error);
-    let file = OpenOptions::new()
+/// Makes a token, and keeps it in a file that is there whole or not at all.
+fn new_token(path: &Path) -> Result<ExternalToken, Failure> {
+    let failed = |error| cannot("keep a token in", path, &error);
+    let token = ExternalToken::generate().map_err(|error| failed(io::Error::other(error)))?;
+    let unfinished = unfinished(path);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(false)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)
         .map_err(failed)?;
-    if file.metadata().map_err(failed)?.is_file() {
+    let kept = writeln!(file, "{}", token.expose()).and_then(|()| file.sync_all());
+    kept.and_then(|()| fs::rename(&unfinished, path))
+        .map_err(failed)?;
+    Ok(token)
+}
+
+/// Opens the lock file, made if need be.
+fn open_lock(path: &Path) -> Result<File, Failure> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    open_own(path, &mut options).map_err(|error| cannot("lock the data folder with", path, &error))
+}
+
+/// Opens a file of this program's in a data folder. Plugins may write to the folder too: a link that one
+/// has put there is not followed, and a named pipe not waited for.
+fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(failed(io::Error::other("not a regular file")))
+        Err(io::Error::other("not a regular file"))
     }
+}
+
+/// Where a file is written before it is put in its place.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    unfinished.into()
+}
+
+/// Where the user keeps what can be made again; `None` if the environment does not say.
+fn cache_folder() -> Option<PathBuf> {
+    let named = |name| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        // A relative one is to be ignored, and an empty one is none.
+        path.is_absolute().then_some(path)
+    };
+    named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))
+}
+
+/// Whether the system executes nothing there, as far as it says.
+#[cfg(target_os = "linux")]
+fn is_mounted_noexec(folder: &Path) -> bool {
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    statvfs(folder).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mounted_noexec(_folder: &Path) -> bool {
+    false
 }
 
 fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
@@ -149,6 +260,37 @@ mod tests {
         rustix::fs::mknodat(CWD, path.join(LOCK), pipe, Mode::RWXU, 0).unwrap();
         let refused = DataFolder::named(&path).unwrap_err().to_string();
         assert!(refused.contains(LOCK), "{refused}");
+    }
+
+    #[test]
+    fn what_plugins_put_in_the_place_of_a_token_is_no_token() {
+        let parent = DataFolder::temporary().unwrap();
+        let folder = DataFolder::named(&parent.path().join("data")).unwrap();
+        let id = InstallationId::generate();
+        let token = folder.token(id).unwrap();
+        assert_eq!(folder.token(id).unwrap(), token);
+        assert_ne!(folder.token(InstallationId::generate()).unwrap(), token);
+        let path = folder.path().join(format!("{TOKEN}{id}"));
+        let elsewhere = parent.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        let refused = folder.token(id).unwrap_err().to_string();
+        assert!(refused.contains(TOKEN), "{refused}");
+        fs::remove_file(&path).unwrap();
+        // No child makes it, which would hold the locks of other tests until it runs.
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let refused = folder.token(id).unwrap_err().to_string();
+        assert!(refused.contains("not a regular file"), "{refused}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "sdprt_short\n").unwrap();
+        let refused = folder.token(id).unwrap_err().to_string();
+        assert!(refused.contains("this is no token"), "{refused}");
+        fs::remove_file(&path).unwrap();
+        // What a run that was killed had begun to write is no hindrance, a link neither.
+        let kept = fs::read(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, unfinished(&path)).unwrap();
+        assert_ne!(folder.token(id).unwrap(), token);
+        assert_eq!(fs::read(&elsewhere).unwrap(), kept);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
-use plugin_runner::auth::{Token, connection_url};
-use plugin_runner::store::{MemoryStore, Record, Source, Store};
+use plugin_runner::auth::{ExternalCredential, Token, connection_url};
+use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
     ActiveState, Host, InstallationId, Keeper, Listener, PluginMode, ReportedState, RestartPolicy,
     Session, ShutdownReport, StateChange, Timeouts,
@@ -56,17 +56,32 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     // First of all, so that from here on a signal ends the run in order.
     let signals = Signals::listen()
         .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
+    let mut records = records(arguments)?;
     let data = match &arguments.data {
         Some(path) => DataFolder::named(path)?,
+        None if records.iter().any(source::unpacks_its_program) => {
+            let (folder, note) = DataFolder::temporary_for_programs()?;
+            if let Some(note) = note {
+                say(&note);
+            }
+            folder
+        }
         None => DataFolder::temporary()?,
     };
-    let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
-    let plugins = if sampling {
+    if sampling {
         say("no plugin given, so this runs the built-in sample; Ctrl-C ends it");
-        source::named(vec![sample_record(&data)?])
-    } else {
-        plugins(arguments, &data)?
-    };
+        records.push(sample_record(&data)?);
+    }
+    if data.is_kept() {
+        for record in &mut records {
+            if record.mode() == PluginMode::External {
+                let token = data.token(record.id)?;
+                record.kind = PluginKind::External(ExternalCredential::new(token));
+            }
+        }
+    }
+    let plugins = source::named(records);
 
     let (line_sender, line_receiver) = lines::queue(plugins.iter().map(|plugin| plugin.record.id));
     let host = host(arguments, &data, &plugins, line_sender)?;
@@ -100,10 +115,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
 }
 
 /// The plugins that the arguments name.
-fn plugins(arguments: &RunArguments, data: &DataFolder) -> Result<Vec<Plugin>, Failure> {
+fn records(arguments: &RunArguments) -> Result<Vec<Record>, Failure> {
     let mut occurrences: HashMap<PathBuf, usize> = HashMap::new();
     let mut finish = |mut record: Record, path: &PathBuf| {
-        if data.is_kept() {
+        if arguments.data.is_some() {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
             let occurrence = occurrences.entry(path.clone()).or_default();
             record.id = source::lasting_id(&record, &path, *occurrence);
@@ -118,7 +133,7 @@ fn plugins(arguments: &RunArguments, data: &DataFolder) -> Result<Vec<Plugin>, F
     for path in &arguments.external {
         records.push(finish(source::external(path)?, path));
     }
-    Ok(source::named(records))
+    Ok(records)
 }
 
 /// The sample: this very program, in a folder of its own.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use plugin_runner::error::ManifestError;
 use plugin_runner::package::{Archive, PackageLimits};
 use plugin_runner::protocol::Manifest;
-use plugin_runner::store::{Record, Source};
+use plugin_runner::store::{PluginKind, Record, Source};
 use plugin_runner::{InstallationId, PluginMode, Xid};
 use sha2::{Digest as _, Sha256};
 
@@ -83,6 +83,13 @@ pub(crate) fn external(path: &Path) -> Result<Record, Failure> {
     }
     let manifest = Manifest::parse(&json).map_err(|error| about(unusable(&error)))?;
     Ok(Record::external(manifest)?)
+}
+
+/// Whether the program that this plugin runs is a file of its archive, which is unpacked first.
+pub(crate) fn unpacks_its_program(record: &Record) -> bool {
+    let command = &record.manifest.command;
+    let is_own_file = command.contains('/') && Path::new(command).is_relative();
+    is_own_file && matches!(record.kind, PluginKind::Supervised(Source::Archive(_)))
 }
 
 /// An id that is the same in every run with these files, so that what a plugin keeps in a data

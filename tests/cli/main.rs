@@ -13,6 +13,9 @@ mod descriptors;
 mod lives;
 // What is printed, and what happens when nobody reads it.
 mod output;
+// Programs that may not be executed, and where archives are unpacked then.
+#[cfg(target_os = "linux")]
+mod permissions;
 // The built-in sample.
 mod sample;
 // Arguments that set things: data, variables, external plugins.

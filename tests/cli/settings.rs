@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -107,6 +108,40 @@ fn an_external_plugin_connects_with_the_printed_url() {
         (&Value::Null, &json!({}))
     );
     assert_eq!(program.end().status.code(), Some(0));
+}
+
+#[test]
+fn an_external_plugin_may_come_back_to_a_later_run_with_the_same_data() {
+    let scratch = Scratch::new();
+    scratch.write("outside.json", manifest("outside").to_string());
+    let token = |data: &[&str]| {
+        let arguments = ["run", "--external", "outside.json", "--json"];
+        let arguments = arguments.iter().chain(data);
+        let mut program = Program::start(scratch.command(arguments));
+        let external = program.object_with("a URL", |object| object["type"] == "external");
+        let url = external["url"].as_str().unwrap();
+        let token = url.split_once("?token=").unwrap().1.to_owned();
+        program.signal(Signal::TERM);
+        assert_eq!(program.end().status.code(), Some(0));
+        token
+    };
+    let first = token(&["--data", "kept"]);
+    assert_eq!(token(&["--data", "kept"]), first);
+    assert_ne!(token(&["--data", "other"]), first);
+    assert_ne!(token(&[]), token(&[]));
+    let holding: Vec<_> = std::fs::read_dir(scratch.path("kept"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(&first)))
+        .collect();
+    let [path] = &*holding else {
+        panic!("{holding:?}");
+    };
+    let mode = std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Without the file there is a new one.
+    std::fs::remove_file(path).unwrap();
+    assert_ne!(token(&["--data", "kept"]), first);
 }
 
 #[test]
