@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+use crate::id::InstallationId;
+
 /// Text from outside, fit to be shown on one line: cut to a limit, and with everything escaped that
 /// is not seen as itself (see [`disturbs`]). Cheap to make; the work is done when it is shown.
 ///
@@ -98,6 +100,26 @@ pub const fn disturbs(character: char) -> bool {
     )
 }
 
+/// How a plugin is named in a log line: `plugin hello (d0abc…)`, by the id of its manifest and that of
+/// its installation. Several installations may have the one, and people do not know the other.
+#[derive(Clone, Copy)]
+pub(crate) struct PluginName<'a> {
+    /// Empty if it could not be read.
+    pub(crate) manifest_id: &'a str,
+    pub(crate) id: InstallationId,
+}
+
+impl fmt::Display for PluginName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { manifest_id, id } = self;
+        if manifest_id.is_empty() {
+            write!(f, "plugin {id}")
+        } else {
+            write!(f, "plugin {} ({id})", Foreign::new(manifest_id))
+        }
+    }
+}
+
 /// At most so many bytes of the text, cut between characters, and then how many more there were.
 pub(crate) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
@@ -148,6 +170,14 @@ mod tests {
             let quoted = format!("{:?}", character.to_string());
             assert!(!quoted.contains(disturbs), "{character:?}");
         }
+    }
+
+    #[test]
+    fn a_plugin_is_named_by_both_ids() {
+        let id = InstallationId::generate();
+        let name = |manifest_id| PluginName { manifest_id, id }.to_string();
+        assert_eq!(name("a\nb"), format!(r"plugin a\nb ({id})"));
+        assert_eq!(name(""), format!("plugin {id}"));
     }
 
     #[test]

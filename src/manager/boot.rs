@@ -142,7 +142,7 @@ impl Shared {
         for (id, mode) in waiting {
             let outcome = self.boot_one(id, mode, deadline);
             if let Outcome::Failed(error) = &outcome {
-                log::error!("plugin {id}: did not come up: {error}");
+                log::error!("{}: did not come up: {error}", self.named(id));
             }
             // There is room for all.
             let _ = done.send((id, outcome));

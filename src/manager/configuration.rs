@@ -129,7 +129,8 @@ impl Manager {
                 record.unsettled_configuration = unsettled;
                 if let Err(error) = shared.store().put(record) {
                     // The plugin is told once more than it needs to be.
-                    log::warn!("plugin {id}: cannot store that its configuration stays: {error}");
+                    let plugin = shared.named(id);
+                    log::warn!("{plugin}: cannot store that its configuration stays: {error}");
                 }
                 Err(error)
             }
@@ -172,8 +173,9 @@ impl Shared {
     /// known which one that would be, and it may have asked for it then.
     pub(super) fn settle(&self, id: InstallationId) {
         if let Err(error) = self.try_settle(id) {
+            let plugin = self.named(id);
             log::warn!(
-                "plugin {id}: it is not certain that it has the configuration that is stored: {error}; tried again at its next connect"
+                "{plugin}: it is not certain that it has the configuration that is stored: {error}; tried again at its next connect"
             );
         }
     }
@@ -192,7 +194,8 @@ impl Shared {
         if record.unsettled_configuration.take().is_some() {
             self.store().put(record)?;
         }
-        log::info!("plugin {id}: told the stored configuration again");
+        let plugin = self.named(id);
+        log::info!("{plugin}: told the stored configuration again");
         Ok(())
     }
 }

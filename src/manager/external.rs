@@ -9,7 +9,7 @@ use crate::id::InstallationId;
 use crate::protocol::manifest::Manifest;
 use crate::state::ActiveState;
 use crate::store::{PluginKind, Record};
-use crate::text::Foreign;
+use crate::text::{Foreign, PluginName};
 
 /// An external plugin that was just installed.
 #[derive(Clone, Debug)]
@@ -47,7 +47,11 @@ impl Manager {
         shared.store().put(record.clone())?;
         if let Err(error) = shared.host.load(id) {
             if let Err(left) = shared.store().delete(id) {
-                log::error!("plugin {id}: not installed, but its record is there: {left}");
+                let plugin = PluginName {
+                    manifest_id: &record.manifest.id,
+                    id,
+                };
+                log::error!("{plugin}: not installed, but its record is there: {left}");
             }
             return Err(error);
         }
@@ -167,7 +171,7 @@ impl Shared {
     }
 
     pub(super) fn failed_to_load(&self, id: InstallationId, error: &Error) {
-        log::error!("plugin {id}: cannot be loaded: {error}");
+        log::error!("{}: cannot be loaded: {error}", self.named(id));
         self.failures.lock().insert(id, error.to_string().into());
     }
 }

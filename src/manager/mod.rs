@@ -64,6 +64,7 @@ use crate::session::context::HostContext;
 use crate::session::management::Settles;
 use crate::state::PluginMode;
 use crate::store::{Record, Store};
+use crate::text::PluginName;
 use admission::Admission;
 use operations::{Operation, Operations};
 
@@ -306,6 +307,13 @@ impl Shared {
                 log::warn!("cannot remove archives that no plugin needs: {error}; left for later");
             }
         }
+    }
+
+    /// How a plugin is named in a log line, for who has only its id. Asks the store.
+    fn named(&self, id: InstallationId) -> String {
+        let record = self.store().get(id).ok().flatten();
+        let manifest_id = record.as_ref().map_or("", |record| &record.manifest.id);
+        PluginName { manifest_id, id }.to_string()
     }
 
     fn collect_now(&self) -> Result<()> {

@@ -13,6 +13,7 @@ use crate::id::InstallationId;
 use crate::process::descendants::Tally;
 use crate::process::{ExitReason, Pipes, Process, ProcessCommand};
 use crate::protocol::Transport;
+use crate::text::PluginName;
 
 /// Numbers the runs of all plugins of a host, from 1, so that what is late from one run is never
 /// taken for the next, also when its plugin was unloaded and loaded in between.
@@ -30,8 +31,10 @@ pub(crate) trait Charge: Send + Sync {
     /// The session's own place with the reaper.
     fn ward(&self) -> WardId;
 
-    /// For log lines.
     fn id(&self) -> InstallationId;
+
+    /// For log lines.
+    fn name(&self) -> PluginName<'_>;
 
     /// The reaper has acted on a request to start.
     fn start_obeyed(&self);

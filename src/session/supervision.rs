@@ -25,6 +25,7 @@ use crate::reaper::{
 };
 use crate::runtime::{self, Preparation};
 use crate::state::ReportedState;
+use crate::text::PluginName;
 
 /// The stack of a log pump's thread.
 const PUMP_STACK: usize = 256 * 1024;
@@ -54,6 +55,13 @@ impl Charge for SupervisedCharge {
 
     fn id(&self) -> InstallationId {
         self.0.id
+    }
+
+    fn name(&self) -> PluginName<'_> {
+        PluginName {
+            manifest_id: &self.0.name,
+            id: self.0.id,
+        }
     }
 
     fn start_obeyed(&self) {

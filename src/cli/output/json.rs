@@ -98,7 +98,7 @@ impl Json {
         }
     }
 
-    fn plugin(&self, id: InstallationId) -> &str {
+    pub(super) fn plugin(&self, id: InstallationId) -> &str {
         self.manifest_ids.get(&id).map_or("", |id| id)
     }
 }

@@ -7,6 +7,7 @@ mod paint;
 
 use std::time::Duration;
 
+use plugin_runner::text::Foreign;
 use plugin_runner::{InstallationId, StateChange};
 
 pub(crate) use human::Human;
@@ -71,9 +72,10 @@ impl Format {
     pub(crate) fn lost(&self, plugin: InstallationId, lost: u64, to: &mut String) {
         match self {
             Self::Human(human) => human.lost(plugin, lost, to),
-            Self::Json(_) => log::warn!(
-                "plugin {plugin}: {lost} lines of output left out, because they are not read fast \
-                 enough; the plugin's log, which --data keeps, has them"
+            Self::Json(json) => log::warn!(
+                "plugin {} ({plugin}): {lost} lines of output left out, because they are not read fast \
+                 enough; the plugin's log, which --data keeps, has them",
+                Foreign::new(json.plugin(plugin))
             ),
         }
     }

@@ -210,8 +210,8 @@ impl Ward {
     fn look_failed(&mut self, now: Instant, why: &str) {
         self.looks.plan_later(now);
         self.saw(Descendants::default());
-        let id = self.charge.id();
-        guarded(|| log::warn!("plugin {id}: cannot look for what it left: {why}"));
+        let plugin = self.charge.name();
+        guarded(|| log::warn!("{plugin}: cannot look for what it left: {why}"));
     }
 
     /// A look is over.
@@ -278,21 +278,21 @@ impl Ward {
     }
 
     fn report(&self, looked: &Looked, was_seen: bool) {
-        let id = self.charge.id();
+        let plugin = self.charge.name();
         let found = looked.descendants();
         guarded(|| {
             if looked.killed > 0 {
                 let killed = looked.killed;
-                log::info!("plugin {id}: killed {killed} processes that had left its group");
+                log::info!("{plugin}: killed {killed} processes that had left its group");
             }
             if looked.unclear > 0 {
                 let unclear = looked.unclear;
-                log::debug!("plugin {id}: the environment of {unclear} processes cannot be read");
+                log::debug!("{plugin}: the environment of {unclear} processes cannot be read");
             }
             match (found.is_clear(), was_seen) {
-                (false, false) => log::warn!("plugin {id}: {found}; looking for more"),
-                (false, true) => log::debug!("plugin {id}: {found}"),
-                (true, true) => log::info!("plugin {id}: nothing of it is left"),
+                (false, false) => log::warn!("{plugin}: {found}; looking for more"),
+                (false, true) => log::debug!("{plugin}: {found}"),
+                (true, true) => log::info!("{plugin}: nothing of it is left"),
                 (true, false) => {}
             }
         });
@@ -308,11 +308,9 @@ impl Ward {
             if progress.give_up(READ_PATIENCE) {
                 // The next one passes that process over.
                 self.looks.plan(now);
-                let id = self.charge.id();
+                let plugin = self.charge.name();
                 guarded(|| {
-                    log::warn!(
-                        "plugin {id}: reading a process does not come back, passing it over"
-                    );
+                    log::warn!("{plugin}: reading a process does not come back, passing it over");
                 });
             } else {
                 *check_at = now + READ_PATIENCE;

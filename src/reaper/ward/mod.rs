@@ -262,10 +262,7 @@ impl Ward {
             }
             Phase::Ending(_, until) => {
                 if *until <= now {
-                    log::debug!(
-                        "plugin {}: output still open after the end",
-                        self.charge.id()
-                    );
+                    log::debug!("{}: output still open after the end", self.charge.name());
                     self.ended(context);
                 }
             }

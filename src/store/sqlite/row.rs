@@ -19,6 +19,7 @@ use crate::id::InstallationId;
 use crate::protocol::manifest::Manifest;
 use crate::state::{ActiveState, PluginMode};
 use crate::store::{PluginKind, Record, Source};
+use crate::text::PluginName;
 
 const COLUMNS: [&str; 15] = [
     "id",
@@ -402,7 +403,11 @@ pub(super) fn decode_all(rows: &[Values]) -> (Vec<Record>, usize) {
     let records: Vec<_> = rows.iter().filter_map(decode).collect();
     for record in &records {
         if let Some(problem) = &record.damage {
-            log::warn!("the record of plugin {} is damaged: {problem}", record.id);
+            let plugin = PluginName {
+                manifest_id: &record.manifest.id,
+                id: record.id,
+            };
+            log::warn!("the record of {plugin} is damaged: {problem}");
         }
     }
     let skipped = rows.len() - records.len();
