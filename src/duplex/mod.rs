@@ -245,6 +245,13 @@ pub trait DuplexWriter: Send + Sync {
         false
     }
 
+    /// Ends what is sent to the peer, which reads to the end of it, where the transport can do that without
+    /// ending what is received: what is queued is dropped, what is begun is not finished, later sends fail.
+    /// By default it does nothing. [`close`](Self::close) may follow. Never blocks.
+    fn hang_up(&self, code: u16, reason: &str) {
+        let _ = (code, reason);
+    }
+
     /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline
     /// if the peer reads), and then the reader is made to end with [`Disconnect::ByHost`], also if
     /// the peer never answers. Later sends fail. Idempotent; the first close counts. Blocks at

@@ -172,7 +172,8 @@ impl Reaper {
         self.send(Command::Start(charge));
     }
 
-    /// Asks for an end: SIGINT now, SIGTERM after half of the grace, SIGKILL after all of it.
+    /// Asks for an end: SIGINT now, or for a stdio plugin the end of its input now and SIGINT after a third
+    /// of the grace; SIGTERM after half of it, SIGKILL after all of it.
     /// The waiter hears when nothing is left.
     pub(crate) fn request_stop(
         &self,

@@ -536,7 +536,9 @@ impl Supervised {
     }
 
     /// Stops the plugin: SIGINT to its process group, SIGTERM after half of the stop grace, SIGKILL
-    /// after all of it. Stopped already is fine.
+    /// after all of it. For a stdio plugin its standard input is closed first, even in the middle of a
+    /// message that it does not read, and SIGINT follows after a third of the grace; what it answers and
+    /// prints meanwhile still counts. Stopped already is fine.
     ///
     /// # Blocking
     /// Until nothing of it is left, at most `timeout`. The end of the process wakes it. The grace is

@@ -227,7 +227,7 @@ impl Charge for SupervisedCharge {
                 // What is in flight may still be answered. If not, this is why.
                 if let Some(connection) = &state.connection {
                     let (code, reason) = state.stop_reason.clone();
-                    connection.blame(Disconnect::ByHost { code, reason });
+                    connection.hang_up(code, &reason);
                 }
                 shared.drop_events();
                 // It is there already if the stop met the plugin's last crash.

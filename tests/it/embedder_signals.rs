@@ -110,7 +110,8 @@ mod alone {
             let host = Setup::new("no-interrupt")
                 .timeouts(|timeouts| timeouts.stop_grace = grace)
                 .start();
-            let session = host.run(fixture(&host, transport, &["behave"]));
+            // Over stdio the end of its input would be enough.
+            let session = host.run(fixture(&host, transport, &["behave", "linger"]));
             let process = host.lifelines.next();
             // It has inherited that this signal does nothing.
             process.signal(Signal::INT);

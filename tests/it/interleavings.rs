@@ -257,7 +257,9 @@ fn a_time_without_end_is_one_that_never_comes() {
 #[test]
 fn a_shutdown_that_loses_patience_with_another_does_not_call_it_complete() {
     let mut host = Setup::new("two-shutdowns").start();
-    let record = answering(&host, "stubborn", r#"trap "" INT TERM"#);
+    let stubborn = format!("trap '' INT TERM\n{ANSWERING}\nwhile :; do sleep 1; done");
+    let record = over_stdio(shell(&host, "stubborn", &stubborn));
+    let record = record.with_active_state(ActiveState::Active);
     let session = host.install(record);
     active(&session);
     let mut events = host.events();

@@ -14,7 +14,7 @@ use crate::support::PATIENCE;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
-    call, manifest, package, printed_url, python, shell, target, url_printer,
+    call, command, manifest, over_stdio, package, printed_url, python, shell, target, url_printer,
 };
 
 const INTERRUPT: i32 = 2;
@@ -341,9 +341,92 @@ fn everybody_who_asks_for_a_stop_gets_its_report() {
             .collect();
         stops.into_iter().map(|stop| stop.join().unwrap()).collect()
     });
-    let ended = |report: &&StopReport| report.exit == Some(ExitReason::Signal(INTERRUPT));
+    let ended = |report: &&StopReport| report.exit == Some(ExitReason::Code(0));
     assert!(reports.iter().filter(ended).count() >= 1, "{reports:?}");
     assert!(reports.iter().all(|report| !report.killed), "{reports:?}");
+}
+
+/// A plugin over stdio that says what happens to it at its end.
+fn saving(host: &TestHost, at_the_end: &str) -> Session {
+    let script = format!(
+        r#"
+import json, os, signal, sys, time
+def caught(number, _):
+    print("caught", signal.Signals(number).name, flush=True)
+signal.signal(signal.SIGINT, caught)
+signal.signal(signal.SIGTERM, caught)
+slow = None
+while line := sys.stdin.readline():
+    request = json.loads(line)
+    answer = json.dumps({{"jsonrpc": "2.0", "id": request["id"], "result": {{}}}})
+    if request["method"] == "slow":
+        slow = answer
+    else:
+        print(answer, flush=True)
+if slow:
+    print(slow, flush=True)
+{at_the_end}
+print("saved", flush=True)
+"#
+    );
+    host.run(over_stdio(command(
+        host,
+        "saving",
+        "python3",
+        &["-c", &script],
+    )))
+}
+
+#[test]
+fn a_stdio_plugin_that_reads_to_the_end_of_its_input_stops_by_itself() {
+    let host = TestHost::new("stop-input");
+    for _ in 0..10 {
+        let session = saving(&host, "");
+        // An answer that comes at the end still counts.
+        let slow = session
+            .start_call_raw("slow", &json!({}), PATIENCE)
+            .unwrap();
+        call(&session, "quick", &json!({})).unwrap();
+        let report = stop(&session);
+        assert_eq!(report.exit, Some(ExitReason::Code(0)));
+        assert!(report.took < Duration::from_secs(1), "{report:?}");
+        slow.wait().unwrap();
+        assert_eq!(host.output.texts(session.id()), ["saved"]);
+        host.unload(session.id()).unwrap();
+    }
+}
+
+#[test]
+fn a_stdio_plugin_that_does_not_end_is_told_louder_and_louder() {
+    let grace = Duration::from_secs(3);
+    let host = Setup::new("stop-louder")
+        .timeouts(|timeouts| timeouts.stop_grace = grace)
+        .start();
+    let session = saving(&host, "while True: time.sleep(60)");
+    let report = stop(&session);
+    assert!(report.killed && report.took >= grace, "{report:?}");
+    let heard = host.output.texts(session.id());
+    assert_eq!(heard, ["caught SIGINT", "caught SIGTERM"]);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_stdio_plugin_that_reads_nothing() {
+    let host = TestHost::new("stop-unread");
+    let script = r#"read -r line; id=${line#*'"id":"'}; id=${id%%'"'*}
+        echo "{\"id\":\"$id\",\"result\":{}}"; trap 'echo interrupted; exit 0' INT
+        while :; do sleep 0.05; done"#;
+    let session = host.run(over_stdio(shell(&host, "deaf", script)));
+    let large = json!({ "text": "x".repeat(1_000_000) });
+    // A thread waits for room in a pipe that nobody reads.
+    let waiting = session
+        .try_start_call_raw("echo", &large, PATIENCE)
+        .unwrap();
+    let report = stop(&session);
+    assert_eq!(report.exit, Some(ExitReason::Code(0)));
+    assert!(report.took < Duration::from_secs(4), "{report:?}");
+    let error = waiting.wait().unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
+    assert_eq!(host.output.texts(session.id()), ["interrupted"]);
 }
 
 #[test]

@@ -141,6 +141,23 @@ impl<S: Sink> Outgoing<S> {
         }
     }
 
+    /// Ends the writing direction alone, for good: what is queued is dropped, what is begun is not finished,
+    /// senders fail with this cause. Reading goes on. Never blocks; a writer that waits for a peer that does
+    /// not read lets go of the medium a moment later.
+    pub(in crate::duplex) fn hang_up(&self, cause: Disconnect) {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        if shared.closed(&state).is_some() {
+            return;
+        }
+        state.failed = Some(Arc::new(cause));
+        state.hung_up = true;
+        state.drop_waiting();
+        MutexGuard::unlocked(&mut state, || shared.sink.finish());
+        shared.changed.notify_all();
+        shared.wake.notify_all();
+    }
+
     /// Closes for the reading thread, which does not write: a writer thread sends the frame. Gives
     /// false when the connection was ending already.
     pub(in crate::duplex) fn close_from_reader(&self, cause: Disconnect, frame: Vec<u8>) -> bool {
@@ -242,6 +259,10 @@ impl<S: Sink> Shared<S> {
     /// A write failed. Senders fail from now on. The true cause is left to the reader, who may
     /// still find the peer's close among what has arrived.
     pub(super) fn fail(&self, state: &mut MutexGuard<'_, State>, error: io::Error) {
+        if state.failed.is_some() {
+            // It was hung up on, which is no reason to read no further.
+            return;
+        }
         let cause = Disconnect::from(error);
         log::debug!("{}: {cause}", self.thread_name);
         state.failed = Some(Arc::new(cause));

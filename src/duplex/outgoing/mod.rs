@@ -102,6 +102,8 @@ struct State {
     /// A write failed. Stands in for the cause until the reader has found out more: it may still
     /// read the peer's close.
     failed: Option<Arc<Disconnect>>,
+    /// That was the host's doing, which says nothing of the peer.
+    hung_up: bool,
     reader_gone: bool,
 }
 
@@ -301,7 +303,8 @@ impl<S: Sink> Outgoing<S> {
 
     /// Whether a write has failed. The reader may go on for a while, to find out why.
     pub(super) fn has_failed(&self) -> bool {
-        self.shared.state.lock().failed.is_some()
+        let state = self.shared.state.lock();
+        state.failed.is_some() && !state.hung_up
     }
 
     /// Bytes have come from the peer.

@@ -150,6 +150,13 @@ impl DuplexWriter for Writer {
         }
     }
 
+    fn hang_up(&self, code: u16, reason: &str) {
+        self.0.hang_up(Disconnect::ByHost {
+            code,
+            reason: reason.into(),
+        });
+    }
+
     /// Finishes the message that has been begun and closes the pipe, so that the plugin reads to
     /// the end of its stdin. Code and reason have no form here but in the cause.
     fn close(&self, code: u16, reason: &str, deadline: Deadline) {

@@ -4,6 +4,7 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
@@ -38,6 +39,9 @@ impl Wake {
         PollFd::new(&self.waiting, PollFlags::IN)
     }
 }
+
+/// How long a full pipe is held at once while it is waited for.
+const HELD: Duration = Duration::from_millis(100);
 
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +109,7 @@ impl Sink for Pipe {
         if !self.shared {
             return Ok(rustix::io::write(&*writer, bytes)?);
         }
-        if !poll::writable(writer.as_fd(), Deadline::after(std::time::Duration::ZERO))? {
+        if !poll::writable(writer.as_fd(), Deadline::after(Duration::ZERO))? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         // A pipe that is ready takes this much without blocking.
@@ -114,9 +118,18 @@ impl Sink for Pipe {
     }
 
     fn wait_writable(&self, deadline: Deadline) -> io::Result<bool> {
-        let writer = self.descriptor()?;
-        let mut descriptors = [PollFd::new(&*writer, PollFlags::OUT), self.wake.poll_fd()];
-        poll::wait(&mut descriptors, Some(deadline))
+        loop {
+            // Held for a moment only, because the pipe is closed when nobody holds it.
+            let writer = self.descriptor()?;
+            let mut descriptors = [PollFd::new(&*writer, PollFlags::OUT), self.wake.poll_fd()];
+            let moment = deadline.min(Deadline::after(HELD));
+            if poll::wait(&mut descriptors, Some(moment))? {
+                return Ok(true);
+            }
+            if deadline.has_passed() {
+                return Ok(false);
+            }
+        }
     }
 
     fn finish(&self) {

@@ -11,6 +11,7 @@ use crate::fault;
 use crate::keeper::link::KeeperLink;
 use crate::poll;
 use crate::process::{Findings, Process};
+use crate::protocol::Transport;
 use crate::reaper::Context;
 use crate::reaper::cause::{Cause, Failure};
 use crate::reaper::charge::{Cancel, Charge, Run, Spawned, Transition};
@@ -138,7 +139,11 @@ impl Ward {
         }
         self.charge.transition(Transition::Connecting { run, pid });
         match self.charge.spawned(run, pipes) {
-            Ok(output) => running.output = Some(output),
+            Ok(output) => {
+                running.output = Some(output);
+                // Over stdio its pipes are the connection, whose end may say why it ended.
+                running.connected |= transport == Transport::Stdio;
+            }
             Err(error) => {
                 running.cause = Some(Cause::Start(StartError::Prepare(Box::new(error))));
                 running.patience = None;

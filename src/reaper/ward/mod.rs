@@ -23,6 +23,7 @@ use crate::error::Disconnect;
 use crate::fault;
 use crate::id::InstallationId;
 use crate::process::{ExitReason, ExitWatch, Process};
+use crate::protocol::Transport;
 use ending::{Ended, LAST_WORDS_AT_STOP};
 use looks::{LEFT_LIMIT, Looks};
 
@@ -95,6 +96,7 @@ struct Running {
 
 struct Stop {
     since: Instant,
+    interrupt_at: Option<Instant>,
     terminate_at: Option<Instant>,
     kill_at: Option<Instant>,
     killed: bool,
@@ -158,6 +160,7 @@ impl Ward {
                 let stop = self.stop.as_ref();
                 let times = [
                     running.patience.as_ref().map(|(until, _)| *until),
+                    stop.and_then(|stop| stop.interrupt_at),
                     stop.and_then(|stop| stop.terminate_at),
                     stop.and_then(|stop| stop.kill_at),
                 ];
@@ -204,6 +207,7 @@ impl Ward {
         let first = self.stop.is_none();
         let stop = self.stop.get_or_insert_with(|| Stop {
             since: now,
+            interrupt_at: None,
             terminate_at: Some(after(now, grace / 2)),
             kill_at: Some(after(now, grace)),
             killed: false,
@@ -235,9 +239,15 @@ impl Ward {
             }
             Phase::Running(running) => {
                 running.patience = None;
-                // Told before the process is, whose last words come after it then.
+                // Told before the process is, whose last words come after it then. A stdio plugin is at
+                // the end of its standard input with that, and most end by themselves.
                 self.charge.transition(Transition::Stopping);
-                signal(&*self.charge, &running.process, Signal::INT);
+                match self.charge.settings().transport {
+                    Transport::Stdio => stop.interrupt_at = Some(after(now, grace / 3)),
+                    Transport::WebSocket => {
+                        signal(&*self.charge, &running.process, Signal::INT);
+                    }
+                }
             }
             Phase::Ending(_, until) => {
                 *until = (*until).min(now + LAST_WORDS_AT_STOP);
@@ -273,10 +283,16 @@ impl Ward {
                 }
                 let Some(stop) = &mut self.stop else { return };
                 if stop.kill_at.take_if(|at| *at <= now).is_some() {
+                    stop.interrupt_at = None;
                     stop.terminate_at = None;
                     stop.killed = true;
                     signal(&*self.charge, &running.process, Signal::KILL);
-                } else if stop.terminate_at.take_if(|at| *at <= now).is_some() {
+                    return;
+                }
+                if stop.interrupt_at.take_if(|at| *at <= now).is_some() {
+                    signal(&*self.charge, &running.process, Signal::INT);
+                }
+                if stop.terminate_at.take_if(|at| *at <= now).is_some() {
                     // A host started in the background may have handed down an ignored SIGINT.
                     signal(&*self.charge, &running.process, Signal::TERM);
                 }

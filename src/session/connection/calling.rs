@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::Error as _;
@@ -102,8 +102,10 @@ impl Connection {
         timeout: Duration,
         send: impl FnOnce(&Fitting<'_>, Deadline) -> std::result::Result<Ticket, SendError>,
     ) -> Result<Waiting> {
+        let begun = Instant::now();
         let deadline = Deadline::after(timeout);
         let mut waiting = Waiting {
+            begun,
             connection: self.clone(),
             id,
             method: method.into(),
@@ -174,6 +176,7 @@ pub(crate) struct Waiting {
     id: RequestId,
     method: Arc<str>,
     slot: Arc<Slot>,
+    begun: Instant,
     deadline: Deadline,
     timeout: Duration,
     ticket: Option<Ticket>,
@@ -252,7 +255,11 @@ impl Waiting {
                 if !self.give_up() {
                     self.connection.overdue.store(true, Ordering::Relaxed);
                 }
-                Err(Error::timeout(Phase::Reply, self.timeout))
+                Err(Error::Timeout {
+                    phase: Phase::Reply,
+                    limit: self.timeout,
+                    problem: self.connection.oddity_since(self.begun),
+                })
             }
         }
     }

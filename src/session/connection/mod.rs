@@ -303,6 +303,17 @@ impl Connection {
         self.sending.control().close(code, reason, deadline);
     }
 
+    /// Ends what is sent to the peer, as far as the transport can do that alone, and lets what it still says
+    /// count. Never blocks.
+    pub(crate) fn hang_up(&self, code: u16, reason: &str) {
+        self.blame(Disconnect::ByHost {
+            code,
+            reason: reason.into(),
+        });
+        self.lending.recall();
+        self.sending.control().hang_up(code, reason);
+    }
+
     /// Ends the connection at once, without a word to the peer; gives the cause that counts.
     pub(crate) fn abort(&self, cause: Disconnect) -> Arc<Disconnect> {
         let cause = self.blame(cause);

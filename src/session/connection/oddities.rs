@@ -78,11 +78,11 @@ impl Connection {
         }
     }
 
-    /// The last thing since then that looked like a message and was none.
+    /// Says what came since then that looked like a message and was none, or answered nothing.
     pub(crate) fn oddity_since(&self, since: Instant) -> Option<Arc<str>> {
         let oddity = self.oddity.lock();
-        let (at, line) = oddity.as_ref()?;
-        (*at >= since).then(|| line.clone())
+        let (_, line) = oddity.as_ref().filter(|(at, _)| *at >= since)?;
+        Some(format!("this came and is no answer to it: {line}").into())
     }
 
     fn remember(&self, line: &str) -> Arc<str> {
