@@ -52,6 +52,10 @@ pub(crate) trait Charge: Send + Sync {
     /// output finish and call [`Reaper::drained`](super::Reaper::drained).
     fn spawned(&self, run: Run, pipes: Pipes) -> crate::Result<OutputGuard>;
 
+    /// The process of this run has not connected for so long, or over stdio not answered: who reads its log
+    /// is told what is waited for.
+    fn waited(&self, run: Run, time: Duration);
+
     /// The process of this run has ended and all of its output is in the log.
     fn ended(&self, run: Run, exit: ExitReason);
 

@@ -23,9 +23,10 @@ use crate::protocol::manifest::Transport;
 use crate::reaper::{
     Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition, WardId,
 };
+use crate::runtime::local::URL_VARIABLE;
 use crate::runtime::{self, Preparation};
 use crate::state::ReportedState;
-use crate::text::PluginName;
+use crate::text::{Foreign, PluginName};
 
 /// The stack of a log pump's thread.
 const PUMP_STACK: usize = 256 * 1024;
@@ -171,6 +172,36 @@ impl Charge for SupervisedCharge {
             reservation.attach(Box::new(duplex), &Peer::default(), true)?;
         }
         Ok(OutputGuard(guard))
+    }
+
+    fn waited(&self, run: Run, time: Duration) {
+        let shared = &self.0;
+        let connection = {
+            let state = shared.state.lock();
+            if state.run != run || state.reported != ReportedState::Connecting {
+                return;
+            }
+            state.connection.clone()
+        };
+        let mut hint = match self.settings().transport {
+            Transport::Stdio => format!(
+                "no answer to the first ping after {time:?}; each answer must be one JSON object on a line \
+                 of its own on standard output, and be flushed"
+            ),
+            Transport::WebSocket => format!(
+                "not connected after {time:?}; it must connect to the URL in {URL_VARIABLE}, or have \
+                 \"transport\": \"stdio\" in its manifest and answer on its standard output"
+            ),
+        };
+        if let Some(oddity) = connection.and_then(|connection| connection.oddity()) {
+            hint.push_str("; ");
+            hint.push_str(&oddity);
+        }
+        let hint = Foreign::new(&hint).to_string();
+        let log = shared.log.lock().clone();
+        if !log.is_some_and(|log| log.note(&hint)) {
+            log::warn!("plugin {}: {hint}", shared.name);
+        }
     }
 
     fn ended(&self, run: Run, exit: ExitReason) {

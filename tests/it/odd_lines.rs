@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use plugin_runner::plugin_log::LogStream;
 use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState, Session};
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use tungstenite::Message;
 use crate::support::PATIENCE;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::peer::Peer;
-use crate::support::plugin::{call, command, external, over_stdio, shell};
+use crate::support::plugin::{call, command, external, over_stdio, shell, url_printer};
 
 const ANSWER: &str = r#"{"jsonrpc":"2.0","id":"ID","result":{}}"#;
 
@@ -250,4 +251,28 @@ fn on_a_websocket_an_answer_that_cannot_be_read_fails_its_call_at_once() {
     let id = peer.receive()["id"].as_str().unwrap().to_owned();
     peer.send(format!("\u{feff}{}", ANSWER.replace("ID", &id)));
     waiting.wait().unwrap();
+}
+
+#[test]
+fn who_wonders_why_a_plugin_is_not_active_is_told_after_a_while() {
+    let host = TestHost::new("odd-hint");
+    let hint_of = |record: Record| {
+        let session = started(&host, record);
+        host.output.wait_for("a line of the host's", |line| {
+            let is_it = line.plugin == session.id() && line.stream == LogStream::Host;
+            is_it.then(|| line.text.clone())
+        })
+    };
+    let answer = r"{'jsonrpc': '2.0', 'id': 'ID', 'result': {}}";
+    let python = script(&host, "python3", "odd_plugin.py", &[answer]);
+    let hint = hint_of(python);
+    assert!(
+        hint.contains("no answer to the first ping after 5s"),
+        "{hint}"
+    );
+    assert!(hint.contains("be flushed; this came"), "{hint}");
+    assert!(hint.contains("{'jsonrpc'"), "{hint}");
+    let hint = hint_of(url_printer(&host, "odd-unconnected"));
+    assert!(hint.contains("not connected after 5s"), "{hint}");
+    assert!(hint.contains("STORYDEN_RPC_URL"), "{hint}");
 }

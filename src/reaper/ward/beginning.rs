@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{Early, Phase, Running, Ward, after, signal};
+use super::{Early, HINT_AFTER, Phase, Running, Ward, after, signal};
 use crate::deadline::Deadline;
 use crate::error::StartError;
 use crate::fault;
@@ -121,6 +121,7 @@ impl Ward {
             spawned_at: now,
             active_since: early.active_since,
             patience: None,
+            hint_at: None,
             cause: None,
             output: None,
             connected: early.active_since.is_some() && early.disconnected.is_none(),
@@ -136,6 +137,7 @@ impl Ward {
         let never_connected = Cause::NeverConnected { limit, transport };
         if early.active_since.is_none() {
             running.patience = Some((after(now, limit), never_connected));
+            running.hint_at = Some(now + HINT_AFTER);
         }
         self.charge.transition(Transition::Connecting { run, pid });
         match self.charge.spawned(run, pipes) {

@@ -86,6 +86,8 @@ struct Running {
     active_since: Option<Instant>,
     /// It must have connected, or ended, by then.
     patience: Option<(Instant, Cause)>,
+    /// When those who wonder why it is not active are told what is waited for.
+    hint_at: Option<Instant>,
     /// What the host did to it first.
     cause: Option<Cause>,
     /// Held until its end; `None` once all of its output is in the log.
@@ -160,6 +162,7 @@ impl Ward {
                 let stop = self.stop.as_ref();
                 let times = [
                     running.patience.as_ref().map(|(until, _)| *until),
+                    running.hint_at,
                     stop.and_then(|stop| stop.interrupt_at),
                     stop.and_then(|stop| stop.terminate_at),
                     stop.and_then(|stop| stop.kill_at),
@@ -281,6 +284,12 @@ impl Ward {
                     running.cause.get_or_insert(cause);
                     signal(&*self.charge, &running.process, Signal::KILL);
                 }
+                if running.hint_at.take_if(|at| *at <= now).is_some()
+                    && running.active_since.is_none()
+                    && self.stop.is_none()
+                {
+                    self.charge.waited(self.run, HINT_AFTER);
+                }
                 let Some(stop) = &mut self.stop else { return };
                 if stop.kill_at.take_if(|at| *at <= now).is_some() {
                     stop.interrupt_at = None;
@@ -300,6 +309,9 @@ impl Ward {
         }
     }
 }
+
+/// How long a process may take to connect before it is told in its log what is waited for.
+pub(super) const HINT_AFTER: Duration = Duration::from_secs(5);
 
 /// `now` and so much later; anything over a year is a year, so that no setting can overflow.
 fn after(now: Instant, wait: Duration) -> Instant {

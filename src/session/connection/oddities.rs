@@ -78,11 +78,17 @@ impl Connection {
         }
     }
 
-    /// Says what came since then that looked like a message and was none, or answered nothing.
-    pub(crate) fn oddity_since(&self, since: Instant) -> Option<Arc<str>> {
+    /// Says what came last that looked like a message and was none, or answered nothing.
+    pub(crate) fn oddity(&self) -> Option<Arc<str>> {
         let oddity = self.oddity.lock();
-        let (_, line) = oddity.as_ref().filter(|(at, _)| *at >= since)?;
+        let (_, line) = oddity.as_ref()?;
         Some(format!("this came and is no answer to it: {line}").into())
+    }
+
+    /// The same if it has come since then.
+    pub(super) fn oddity_since(&self, since: Instant) -> Option<Arc<str>> {
+        let at = self.oddity.lock().as_ref().map(|(at, _)| *at);
+        if at? >= since { self.oddity() } else { None }
     }
 
     fn remember(&self, line: &str) -> Arc<str> {
