@@ -83,7 +83,9 @@ impl Reader {
             let end = end.map(|length| self.searched + length);
             let line = self.start..end.unwrap_or(self.buffer.len());
             if self.overlong.is_some() || line.len() > self.limit {
-                if self.overlong.is_none() && begins_as_message(&self.buffer[line.clone()]) {
+                // The same, however much of it has come.
+                let beginning = line.start..line.end.min(line.start + self.limit);
+                if self.overlong.is_none() && begins_as_message(&self.buffer[beginning]) {
                     return Err(Disconnect::TooLarge { limit: self.limit });
                 }
                 if patience.is_some() {
@@ -218,14 +220,13 @@ impl Reader {
                 return Ok(None);
             };
             let line = &self.buffer[range.clone()];
-            match without_mark(line).first() {
-                None => continue,
-                Some(b'{') => {
-                    if let Ok(text) = std::str::from_utf8(line) {
-                        return Ok(Some(Received::Line(Message::from(text))));
-                    }
-                }
-                Some(_) => {}
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            if without_mark(line).starts_with(b"{")
+                && let Ok(text) = std::str::from_utf8(line)
+            {
+                return Ok(Some(Received::Line(Message::from(text))));
             }
             if patience.is_some() {
                 // Its hook may take any time.

@@ -146,8 +146,10 @@ impl<'a> Members<'a> {
 
     /// Whether it says that it is JSON-RPC 2.0.
     fn is_marked(&self) -> bool {
-        self.jsonrpc
-            .is_some_and(|version| matches!(version.get(), "\"2.0\"" | "2.0" | "2"))
+        self.jsonrpc.map(RawValue::get).is_some_and(|version| {
+            let number = version.parse::<f64>();
+            version == "\"2.0\"" || number.is_ok_and(|number| (number - 2.0).abs() < f64::EPSILON)
+        })
     }
 
     /// Whether it is what encoders write that leave the version out, and no logger does.
@@ -389,8 +391,9 @@ fn code(json: &RawValue) -> Option<i64> {
         return Some(code);
     }
     let float: f64 = text.parse().ok()?;
-    // A whole number is shown as one.
-    float.to_string().parse().ok()
+    // A whole number is shown as one. Larger ones are not what was meant.
+    let is_exact = float.abs() <= 9_007_199_254_740_992.0;
+    is_exact.then(|| float.to_string().parse().ok())?
 }
 
 /// The text that this is, what of it stands for no character replaced; of other JSON its own text.

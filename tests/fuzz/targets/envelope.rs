@@ -120,11 +120,20 @@ fn check(input: &[u8]) -> bool {
         return false;
     };
     let parsed = Envelope::parse(text);
+    let line = Envelope::parse_line(text);
+    // Nobody else skips it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !matches!(parsed, Err(EnvelopeError::Json(_))) {
         assert!(is_json(text), "taken for JSON");
     }
     match serde_json::from_str::<Value>(text) {
-        Ok(Value::Object(members)) => agree(text, &members, &parsed),
+        Ok(Value::Object(members)) => {
+            agree(text, &members, &parsed);
+            // Names and versions may be spelt with escapes.
+            if !text.contains('\\') {
+                among_output(&members, &line, parsed.is_ok());
+            }
+        }
         Ok(_) => assert!(
             matches!(parsed, Err(EnvelopeError::NotAnObject { .. })),
             "{parsed:?}"
@@ -140,6 +149,34 @@ fn check(input: &[u8]) -> bool {
         again(text, incoming);
     }
     parsed.is_ok()
+}
+
+/// Compares what is a message among other output with what its members say.
+fn among_output(
+    members: &Map<String, Value>,
+    line: &Result<Incoming<'_>, EnvelopeError>,
+    is_message: bool,
+) {
+    let member = |name: &str| members.get(name).filter(|value| !value.is_null());
+    let is_marked = match member("jsonrpc") {
+        Some(Value::String(version)) => version == "2.0",
+        Some(Value::Number(version)) => version.as_f64() == Some(2.0),
+        _ => false,
+    };
+    let has_outcome = match member("error") {
+        Some(error) => error.get("code").is_some(),
+        None => members.contains_key("result"),
+    };
+    let known = ["jsonrpc", "id", "method", "params", "result", "error"];
+    let is_bare = member("jsonrpc").or(member("params")).is_none()
+        && members.keys().all(|name| known.contains(&&**name));
+    match line {
+        Ok(Incoming::Response {
+            is_unmarked: true, ..
+        }) => assert!(!is_marked && is_bare && has_outcome),
+        Ok(_) => assert!(is_marked && is_message),
+        Err(_) => assert!(!(is_marked && is_message || is_bare && has_outcome)),
+    }
 }
 
 /// Compares with what a parse of everything says.
@@ -202,7 +239,13 @@ fn agree(text: &str, members: &Map<String, Value>, parsed: &Result<Incoming<'_>,
             let ours = id.and_then(Value::as_str).filter(|id| is_xid(id));
             assert_eq!(found.map(|found| found.to_string()).as_deref(), ours);
             match (member("error"), outcome) {
-                (Some(error), Err(found)) => assert_eq!(&rpc_error(error), found),
+                (Some(error), Err(found)) => {
+                    let expected = rpc_error(error);
+                    // What is no text is kept as its JSON, which may be spelt in more than one way.
+                    let is_text = error.get("message").unwrap_or(error).is_string();
+                    assert_eq!(expected.code, found.code);
+                    assert!(!is_text || expected.message == found.message, "{found:?}");
+                }
                 (None, Ok(result)) => {
                     let expected = member("result").unwrap_or(&Value::Null);
                     assert_eq!(&decoded(result), expected);
@@ -226,19 +269,30 @@ fn is_xid(text: &str) -> bool {
 }
 
 fn rpc_error(error: &Value) -> RpcError {
-    match error {
-        Value::Object(members) => RpcError::new(
-            members
-                .get("code")
-                .and_then(Value::as_i64)
-                .unwrap_or_default(),
-            members
-                .get("message")
-                .and_then(Value::as_str)
-                .unwrap_or_default(),
-        ),
-        other => RpcError::new(0, other.as_str().unwrap_or_default()),
+    /// What is kept of text, and of anything in its place.
+    fn text(value: &Value) -> Option<String> {
+        value.as_str().map(str::to_owned)
     }
+    let Value::Object(members) = error else {
+        return RpcError::new(0, text(error).unwrap_or_default());
+    };
+    let code = match members.get("code") {
+        Some(Value::Number(code)) => code.as_i64().or_else(|| whole(code.as_f64()?)),
+        Some(Value::String(code)) => {
+            let code = code.as_str();
+            code.parse().ok().or_else(|| whole(code.parse().ok()?))
+        }
+        _ => None,
+    };
+    let message = members.get("message").and_then(text);
+    RpcError::new(code.unwrap_or_default(), message.unwrap_or_default())
+}
+
+/// The code that a float stands for.
+fn whole(float: f64) -> Option<i64> {
+    let is_exact = float.fract() == 0.0 && float.abs() <= 2_f64.powi(53);
+    let wanted = is_exact.then(|| format!("{float:.0}"))?;
+    wanted.parse().ok()
 }
 
 /// Writes what was read, and reads that.

@@ -88,7 +88,7 @@ enum Line {
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Ended,
-    NoLineEnd,
+    Unfinished,
     TooLarge,
 }
 
@@ -114,7 +114,7 @@ fn expected(bytes: &[u8], limit: usize) -> (Vec<Line>, End) {
         let text = std::str::from_utf8(line);
         let is_message = text.is_ok_and(|text| Envelope::parse_line(text).is_ok());
         if line.len() > limit {
-            if begins_as_message(line) {
+            if begins_as_message(&line[..limit]) {
                 return (lines, End::TooLarge);
             }
             // None of these lines is longer than a piece of output.
@@ -123,7 +123,7 @@ fn expected(bytes: &[u8], limit: usize) -> (Vec<Line>, End) {
         } else if is_last {
             lines.push(Line::Output(line.to_vec()));
             if is_message {
-                return (lines, End::NoLineEnd);
+                return (lines, End::Unfinished);
             }
         } else if is_message {
             lines.push(Line::Message(text.expect("a message").to_owned()));
@@ -187,7 +187,7 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
             }
             Ok(_) => {}
             Err(Disconnect::Lost) => break End::Ended,
-            Err(Disconnect::NoLineEnd) => break End::NoLineEnd,
+            Err(Disconnect::NoLineEnd) => break End::Unfinished,
             Err(Disconnect::TooLarge { limit: told }) => {
                 assert_eq!(told, limit);
                 break End::TooLarge;
