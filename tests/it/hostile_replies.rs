@@ -132,19 +132,19 @@ fn an_answer_that_is_none_never_reaches_a_caller() {
         (
             "a method of no type",
             r#"{"id":ID,"method":7,"result":{"ok":1}}"#,
-            Waits,
+            Unreadable,
             UNREADABLE,
         ),
         (
             "no JSON",
             r#"{"id":ID,"result":{"ok":1}"#,
-            Waits,
+            Unreadable,
             UNREADABLE,
         ),
         (
             "in a batch",
             r#"[{"id":ID,"result":{"ok":1}}]"#,
-            Waits,
+            Unreadable,
             UNREADABLE,
         ),
         ("neither result nor error", r#"{"id":ID}"#, Unreadable, None),

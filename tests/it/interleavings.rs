@@ -138,7 +138,7 @@ fn breaking(host: &TestHost, id: &str) -> (Session, PathBuf) {
         trap "" PIPE
         while read -r line; do
             id=${{line#*\"id\":\"}}; id=${{id%%\"*}}
-            case $line in *break*) printf '%09999d\n' 0 2>/dev/null ;; esac
+            case $line in *break*) printf '{{"result":"%09999d"}}\n' 0 2>/dev/null ;; esac
             printf '{{"jsonrpc":"2.0","id":"%s","error":{{"code":-32601,"message":"no"}}}}\n' "$id"
         done
         read -r line < '{0}'"#,
