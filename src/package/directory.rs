@@ -14,12 +14,10 @@ use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 
 use super::content::{ArchiveReader, Bytes, unreadable};
+use super::end::End;
 use super::path::shown;
 use crate::error::PackageError;
 
-const END_SIGNATURE: &[u8; 4] = b"PK\x05\x06";
-const END_LENGTH: usize = 22;
-const ZIP64_END_SIGNATURE: &[u8; 4] = b"PK\x06\x06";
 const RECORD_SIGNATURE: &[u8; 4] = b"PK\x01\x02";
 const RECORD_LENGTH: usize = 46;
 const LOCAL_SIGNATURE: &[u8; 4] = b"PK\x03\x04";
@@ -80,52 +78,18 @@ impl Place {
     /// [`PackageError::DirectoryTooLarge`], [`PackageError::Malformed`] and
     /// [`PackageError::Unreadable`].
     pub(super) fn find(archive: Bytes<'_>, entry_limit: usize) -> Result<Self, PackageError> {
-        let not_an_archive = |problem| PackageError::NotAnArchive { problem };
-        // A comment is at most 65,535 bytes long, so that is how far back the end record can be.
-        let longest = END_LENGTH + usize::from(u16::MAX);
-        let tail_length = usize::try_from(archive.size()).map_or(longest, |size| size.min(longest));
-        let tail_start = archive.size() - tail_length as u64;
-        let tail = archive.range(tail_start, tail_length)?.unwrap_or_default();
-        let Some(end) = find_end(&tail) else {
-            return Err(not_an_archive(if archive.contain(END_SIGNATURE)? {
-                "something comes after its end"
-            } else {
-                "it has no end of central directory, so it is something else or cut off"
-            }));
-        };
-        let mut fields = Fields(&tail[end + END_SIGNATURE.len()..]);
-        let (disk, directory_disk) = (fields.u16(), fields.u16());
-        let (on_disk, count) = (fields.u16(), fields.u16());
-        let (length, start) = (fields.u32(), fields.u32());
-        if (disk, directory_disk) != (Some(0), Some(0)) || on_disk != count {
-            return Err(malformed("it is a part of an archive in several parts"));
-        }
-        let count = usize::from(count.unwrap_or_default());
-        if count > entry_limit {
+        let end = End::find(archive)?;
+        if end.count > entry_limit as u64 {
             return Err(PackageError::TooManyEntries {
-                found: count,
+                found: usize::try_from(end.count).unwrap_or(usize::MAX),
                 limit: entry_limit,
             });
         }
-        let (Some(length), Some(start)) = (narrow(length), narrow(start)) else {
-            return Err(malformed(
-                "it uses zip64, which nothing of its size needs; make it without",
-            ));
-        };
-        // Between directory and end there is nothing, or the records of zip64.
-        let start = u64::from(start);
-        let directory_end = start + u64::from(length);
-        let fits = match (tail_start + end as u64).checked_sub(directory_end) {
-            None => false,
-            Some(0) => true,
-            Some(_) => archive
-                .range(directory_end, ZIP64_END_SIGNATURE.len())?
-                .is_some_and(|gap| *gap == ZIP64_END_SIGNATURE[..]),
-        };
-        if !fits {
+        let (start, length) = (end.start, end.length);
+        if start.checked_add(length) != Some(end.at) {
             return Err(malformed("its central directory is not where it should be"));
         }
-        if count == 0 {
+        if end.count == 0 {
             return Err(if length == 0 {
                 PackageError::Empty
             } else {
@@ -133,9 +97,9 @@ impl Place {
             });
         }
         let limit = entry_limit.saturating_mul(LENGTH_PER_ENTRY) as u64;
-        if u64::from(length) > limit {
+        if length > limit {
             return Err(PackageError::DirectoryTooLarge {
-                size: length.into(),
+                size: length,
                 limit,
             });
         }
@@ -144,7 +108,8 @@ impl Place {
         Ok(Self {
             start,
             length,
-            count,
+            // Not over the limit.
+            count: usize::try_from(end.count).unwrap_or(usize::MAX),
         })
     }
 
@@ -334,19 +299,25 @@ fn zip64_sizes(extra: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 /// Reads little-endian numbers one after the other.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         let mut bytes = [0; 2];
         self.0.read_exact(&mut bytes).ok()?;
         Some(u16::from_le_bytes(bytes))
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         let mut bytes = [0; 4];
         self.0.read_exact(&mut bytes).ok()?;
         Some(u32::from_le_bytes(bytes))
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.0.read_exact(&mut bytes).ok()?;
+        Some(u64::from_le_bytes(bytes))
     }
 
     fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
@@ -355,28 +326,12 @@ impl<'a> Fields<'a> {
         Some(bytes)
     }
 
-    fn skip(&mut self, count: usize) -> Option<()> {
+    pub(super) fn skip(&mut self, count: usize) -> Option<()> {
         self.bytes(count).map(drop)
     }
 }
 
-/// Where the end record is in the end of an archive: the last one whose comment ends where the
-/// archive ends.
-fn find_end(tail: &[u8]) -> Option<usize> {
-    let last = tail.len().checked_sub(END_LENGTH)?;
-    (0..=last).rev().find(|start| {
-        let end = &tail[*start..];
-        let comment = u16::from_le_bytes([end[END_LENGTH - 2], end[END_LENGTH - 1]]);
-        end.starts_with(END_SIGNATURE) && usize::from(comment) == last - start
-    })
-}
-
-/// A 32-bit field; `None` also for the value that refers to zip64.
-fn narrow(field: Option<u32>) -> Option<u32> {
-    field.filter(|field| *field != u32::MAX)
-}
-
-fn malformed(problem: &str) -> PackageError {
+pub(super) fn malformed(problem: &str) -> PackageError {
     PackageError::Malformed {
         problem: problem.to_owned(),
     }

@@ -28,6 +28,7 @@ mod content;
 #[cfg(test)]
 mod corpus;
 mod directory;
+mod end;
 mod entry;
 mod folder;
 mod known;

@@ -180,6 +180,70 @@ pub(super) fn end(count: u16, length: usize, start: usize, comment: usize) -> Ve
     bytes
 }
 
+/// An archive that ends with records of zip64; each field of them may lie.
+pub(super) struct Zip64 {
+    pub(super) before: Vec<u8>,
+    pub(super) count: u64,
+    pub(super) length: u64,
+    pub(super) start: u64,
+    pub(super) record_size: u64,
+    pub(super) disks: u32,
+    /// Whether they are written at all.
+    pub(super) records: bool,
+    /// Whether count, length and start stand in the 16 or 32 bits of the end record besides.
+    pub(super) narrow: [bool; 3],
+    pub(super) true_fields: (u16, u32, u32),
+    pub(super) after: Vec<u8>,
+}
+
+impl Zip64 {
+    pub(super) fn of(builder: &Builder) -> Self {
+        let mut before = builder.bytes();
+        let end = before.split_off(before.len() - 22);
+        let field = |at: usize| u32::from_le_bytes(end[at..at + 4].try_into().unwrap());
+        let count = u16::from_le_bytes([end[10], end[11]]);
+        Self {
+            before,
+            count: count.into(),
+            length: field(12).into(),
+            start: field(16).into(),
+            record_size: 44,
+            disks: 1,
+            records: true,
+            narrow: [false; 3],
+            true_fields: (count, field(12), field(16)),
+            after: Vec::new(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.before.clone();
+        let record = bytes.len() as u64;
+        if self.records {
+            bytes.extend(b"PK\x06\x06");
+            bytes.extend(self.record_size.to_le_bytes());
+            bytes.extend([45, 3, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            for field in [self.count, self.count, self.length, self.start] {
+                bytes.extend(field.to_le_bytes());
+            }
+            bytes.extend(b"PK\x06\x07\0\0\0\0");
+            bytes.extend(record.to_le_bytes());
+            bytes.extend(self.disks.to_le_bytes());
+        }
+        let (count, length, start) = self.true_fields;
+        let [narrow_count, narrow_length, narrow_start] = self.narrow;
+        let wide = |narrow, field| if narrow { field } else { u32::MAX };
+        bytes.extend(end(
+            if narrow_count { count } else { u16::MAX },
+            wide(narrow_length, length) as usize,
+            wide(narrow_start, start) as usize,
+            0,
+        ));
+        bytes.extend(&self.after);
+        bytes
+    }
+}
+
 pub(super) fn checksum(content: &[u8]) -> u32 {
     !content.iter().fold(!0_u32, |sum, byte| {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| {

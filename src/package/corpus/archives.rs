@@ -1,7 +1,7 @@
 //! Archives that are hostile as a whole: in their sizes, formats, numbers and manifests.
 
-use super::super::testing::{Builder, Item, end};
-use super::{BadManifest, Corpus, Refused};
+use super::super::testing::{Builder, Item, Zip64, end};
+use super::{BadManifest, Corpus, Refused, Unpacks};
 
 impl Corpus {
     /// Small ones that become large, and headers that lie about how large.
@@ -207,7 +207,25 @@ impl Corpus {
         );
         let mut wide = bytes[..bytes.len() - 22].to_vec();
         wide.extend(end(2, u32::MAX as usize, u32::MAX as usize, 0));
-        add("zip64 without need", &wide, "Malformed", "zip64");
+        let words = "zip64 records that are not there";
+        add("zip64 without its records", &wide, "Malformed", words);
+        let wide = Zip64::of(&plugin);
+        let lost = Zip64 {
+            disks: 0,
+            ..Zip64::of(&plugin)
+        };
+        let words = "several parts";
+        add("zip64 of no disk", &lost.bytes(), "Malformed", words);
+        let zeros = [&bytes[..], &vec![0; 64 * 1024 + 1]].concat();
+        let words = "after its end";
+        add("zeros without end", &zeros, "NotAnArchive", words);
+        let zeros = [&bytes[..], &vec![0; 64 * 1024]].concat();
+        for (name, bytes) in [
+            ("zip64 without need", wide.bytes()),
+            ("64 KiB of zeros", zeros),
+        ] {
+            self.add(name, bytes, Unpacks(vec!["x".to_owned()]));
+        }
     }
 
     /// More of everything than anybody needs.
@@ -252,6 +270,16 @@ impl Corpus {
             "100,000 entries, wrapped",
             wrapped.bytes(),
             Refused("TooManyEntries", words),
+        );
+        // And in 64: the count that is true.
+        let wide = Zip64 {
+            count: 100_000,
+            ..Zip64::of(&count(10))
+        };
+        self.add(
+            "100,000 entries, counted by zip64",
+            wide.bytes(),
+            Refused("TooManyEntries", "has 100000 entries"),
         );
         let few = count(10).bytes();
         self.add(

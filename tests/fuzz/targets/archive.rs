@@ -107,7 +107,9 @@ fn generate(random: &mut Random) -> Vec<u8> {
     let start = u32::try_from(archive.len()).unwrap();
     let length = u32::try_from(directory.len()).unwrap();
     archive.extend(directory);
+    let [count, length, start] = ending(random, &mut archive, [count.into(), length, start]);
     archive.extend(b"PK\x05\x06\0\0\0\0");
+    let count = u16::try_from(count).unwrap_or(u16::MAX);
     archive.extend(count.to_le_bytes());
     archive.extend(count.to_le_bytes());
     archive.extend(length.to_le_bytes());
@@ -117,7 +119,37 @@ fn generate(random: &mut Random) -> Vec<u8> {
     archive.extend(u16::try_from(comment).unwrap().to_le_bytes());
     let comment = random.bytes(comment);
     archive.extend(comment);
+    if random.one_in(8) {
+        let zeros = random.length(200);
+        let padding = random.pick(&[&b"\n"[..], b"\r\n", b"\n\n", b"\0\n", &[0; 200][..zeros]]);
+        archive.extend(padding);
+    }
     archive
+}
+
+/// Adds records of zip64 to some archives, and gives what the end record is to say after them.
+fn ending(random: &mut Random, archive: &mut Vec<u8>, narrow: [u32; 3]) -> [u32; 3] {
+    if !random.one_in(4) {
+        return narrow;
+    }
+    let slip = |random: &mut Random, field: u64| match random.below(40) {
+        0 => field + 1,
+        1 => random.pick(&[0, 65_535, 0xffff_ffff, 1 << 40, u64::MAX]),
+        _ => field,
+    };
+    let record = archive.len() as u64;
+    let [count, length, start] = narrow.map(u64::from);
+    archive.extend(b"PK\x06\x06");
+    archive.extend(slip(random, 44).to_le_bytes());
+    archive.extend([45, 3, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let count = slip(random, count);
+    for field in [count, count, slip(random, length), slip(random, start)] {
+        archive.extend(field.to_le_bytes());
+    }
+    archive.extend(b"PK\x06\x07\0\0\0\0");
+    archive.extend(slip(random, record).to_le_bytes());
+    archive.extend([1, 0, 0, 0]);
+    narrow.map(|field| if random.one_in(2) { field } else { u32::MAX })
 }
 
 fn name(random: &mut Random) -> String {

@@ -59,6 +59,7 @@ macro_rules! assert_refused {
 // After the macro, which they use.
 mod entries;
 mod sizes;
+mod zip64;
 
 #[test]
 fn a_good_archive_gives_its_content() {

@@ -1,0 +1,162 @@
+//! `End`: where an archive ends, and what its end says of the central directory.
+//!
+//! Readers differ in which of several ends they take and in when they look at the records of zip64:
+//! some whenever they are there, some only when a field of the end record refers to them. So an
+//! archive has one end here, whichever way it is read: each field of the end record says what those
+//! records say, or refers to them.
+
+use super::content::Bytes;
+use super::directory::{Fields, malformed};
+use crate::error::PackageError;
+
+const SIGNATURE: &[u8; 4] = b"PK\x05\x06";
+const LENGTH: usize = 22;
+const ZIP64_SIGNATURE: &[u8; 4] = b"PK\x06\x06";
+/// Without data of a vendor's own, which readers expect in different places.
+const ZIP64_LENGTH: usize = 56;
+const LOCATOR_SIGNATURE: &[u8; 4] = b"PK\x06\x07";
+const LOCATOR_LENGTH: usize = 20;
+
+/// How far from the end of an archive its end record may begin to end: the longest comment, or the
+/// padding that other readers pass over, are about as long.
+const LONGEST_TAIL: usize = 64 * 1024;
+
+/// What the end of an archive says, in fields wide enough for all of it.
+pub(super) struct End {
+    /// Where the central directory must end: where the records of the end begin.
+    pub(super) at: u64,
+    pub(super) count: u64,
+    pub(super) length: u64,
+    pub(super) start: u64,
+}
+
+impl End {
+    /// Finds the end record, and the records of zip64 before it. After its comment there may be
+    /// nothing, one line end, or zeros: 64 KiB of comment and zeros together, as far as others look.
+    ///
+    /// # Errors
+    /// [`PackageError::NotAnArchive`], [`PackageError::Malformed`] and [`PackageError::Unreadable`].
+    pub(super) fn find(archive: Bytes<'_>) -> Result<Self, PackageError> {
+        let not_an_archive = |problem| PackageError::NotAnArchive { problem };
+        let longest = LENGTH + LONGEST_TAIL;
+        let tail_length = usize::try_from(archive.size()).map_or(longest, |size| size.min(longest));
+        let tail_start = archive.size() - tail_length as u64;
+        let tail = archive.range(tail_start, tail_length)?.unwrap_or_default();
+        let Some(end) = find_record(&tail) else {
+            return Err(not_an_archive(if archive.contain(SIGNATURE)? {
+                "something comes after its end"
+            } else {
+                "it has no end of central directory, so it is something else or cut off"
+            }));
+        };
+        let mut fields = Fields(&tail[end + SIGNATURE.len()..]);
+        let (disk, directory_disk) = (fields.u16(), fields.u16());
+        let (on_disk, count) = (fields.u16(), fields.u16());
+        let (length, start) = (fields.u32(), fields.u32());
+        if (disk, directory_disk) != (Some(0), Some(0)) || on_disk != count {
+            return Err(in_parts());
+        }
+        let (Some(count), Some(length), Some(start)) = (count, length, start) else {
+            return Err(not_an_archive("its end is cut off"));
+        };
+        let refers = count == u16::MAX || length == u32::MAX || start == u32::MAX;
+        let end = tail_start + end as u64;
+        if let Some(wide) = Self::zip64(archive, end, refers)? {
+            let agree = (count == u16::MAX || u64::from(count) == wide.count)
+                && (length == u32::MAX || u64::from(length) == wide.length)
+                && (start == u32::MAX || u64::from(start) == wide.start);
+            return if agree {
+                Ok(wide)
+            } else {
+                Err(malformed("it has two different ends, one of them of zip64"))
+            };
+        }
+        // A count of 65,535 may be one.
+        if length == u32::MAX || start == u32::MAX {
+            return Err(malformed(
+                "its end refers to zip64 records that are not there",
+            ));
+        }
+        Ok(Self {
+            at: end,
+            count: count.into(),
+            length: length.into(),
+            start: start.into(),
+        })
+    }
+
+    /// What the records of zip64 say that stand before the end record, if there are any.
+    fn zip64(archive: Bytes<'_>, end: u64, refers: bool) -> Result<Option<Self>, PackageError> {
+        let at = |back: usize, length| match end.checked_sub(back as u64) {
+            Some(start) => archive.range(start, length),
+            None => Ok(None),
+        };
+        let back = LOCATOR_LENGTH + ZIP64_LENGTH;
+        let locator = at(LOCATOR_LENGTH, LOCATOR_LENGTH)?.unwrap_or_default();
+        let record = at(back, ZIP64_LENGTH)?.unwrap_or_default();
+        let Some(locator) = locator.strip_prefix(LOCATOR_SIGNATURE) else {
+            return Ok(None);
+        };
+        let Some(record) = record.strip_prefix(ZIP64_SIGNATURE) else {
+            // What looks like the one without the other may be the end of a comment.
+            return if refers { Err(damaged()) } else { Ok(None) };
+        };
+        let mut fields = Fields(locator);
+        let (disk, place, disks) = (fields.u32(), fields.u64(), fields.u32());
+        if (disk, disks) != (Some(0), Some(1)) {
+            return Err(in_parts());
+        }
+        let mut fields = Fields(record);
+        // What follows the field itself.
+        let rest = fields.u64();
+        // The versions that made it and that it needs.
+        fields.skip(2 + 2);
+        let (disk, directory_disk) = (fields.u32(), fields.u32());
+        let (on_disk, count) = (fields.u64(), fields.u64());
+        let (length, start) = (fields.u64(), fields.u64());
+        if (disk, directory_disk) != (Some(0), Some(0)) || on_disk != count {
+            return Err(in_parts());
+        }
+        let at_record = end - back as u64;
+        match (count, length, start) {
+            (Some(count), Some(length), Some(start))
+                if place == Some(at_record) && rest == Some(ZIP64_LENGTH as u64 - 12) =>
+            {
+                Ok(Some(Self {
+                    at: at_record,
+                    count,
+                    length,
+                    start,
+                }))
+            }
+            _ => Err(damaged()),
+        }
+    }
+}
+
+/// Where the end record is in the end of an archive: the last one whose comment ends where the
+/// archive ends, or where nothing but padding follows.
+fn find_record(tail: &[u8]) -> Option<usize> {
+    let last = tail.len().checked_sub(LENGTH)?;
+    let zeros = tail
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
+    (0..=last).rev().find(|start| {
+        let end = &tail[*start..];
+        let comment = u16::from_le_bytes([end[LENGTH - 2], end[LENGTH - 1]]);
+        let over = start + LENGTH + usize::from(comment);
+        end.starts_with(SIGNATURE)
+            && tail
+                .get(over..)
+                .is_some_and(|after| over >= zeros || matches!(after, b"\n" | b"\r\n"))
+    })
+}
+
+fn in_parts() -> PackageError {
+    malformed("it is a part of an archive in several parts")
+}
+
+fn damaged() -> PackageError {
+    malformed("its zip64 records are damaged")
+}
