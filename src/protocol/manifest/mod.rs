@@ -7,6 +7,7 @@
 mod access;
 mod capability;
 mod decode;
+mod similar;
 #[cfg(test)]
 mod tests;
 
@@ -190,6 +191,18 @@ impl Manifest {
     /// events of its own they are misspelled, and will never come.
     pub fn unknown_events(&self) -> impl Iterator<Item = &str> {
         self.events().filter(|event| !is_storyden_event(event))
+    }
+
+    /// The members that are not known here, each with the known one that its name is like, if any:
+    /// misspelled, perhaps. Names that begin with `$`, `_` or `x-` are left out, since those are written
+    /// for other tools.
+    pub fn unknown_members(&self) -> impl Iterator<Item = (&str, Option<&'static str>)> {
+        let for_others = |name: &str| name.starts_with(['$', '_']) || name.starts_with("x-");
+        self.extra
+            .keys()
+            .map(String::as_str)
+            .filter(move |name| !for_others(name))
+            .map(|name| (name, similar::similar(name, &MEMBERS)))
     }
 
     fn decode(members: Map<String, Value>) -> (Self, Vec<ManifestProblem>) {
