@@ -7,10 +7,11 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use plugin_runner::error::ManifestError;
-use plugin_runner::package::{Archive, PackageLimits};
+use plugin_runner::error::{ManifestError, PackageError};
+use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{PluginKind, Record, Source};
+use plugin_runner::text::Foreign;
 use plugin_runner::{InstallationId, PluginMode, Xid};
 use sha2::{Digest as _, Sha256};
 
@@ -142,6 +143,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
         }
         let json = read_manifest(&file).map_err(|failure| failure.about(MANIFEST))?;
         let manifest = Manifest::parse(&json).map_err(|error| unusable(&error))?;
+        tell(&manifest, PluginFiles::Directory(path));
         return Ok((manifest, Source::Folder(absolute)));
     }
     if is_manifest(path) {
@@ -153,7 +155,24 @@ fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
     let archive = Archive::open(&absolute, &PackageLimits::default())
         .map_err(|error| Failure::failed(error.to_string()))?;
     let manifest = Manifest::parse(archive.manifest_bytes()).map_err(|error| unusable(&error))?;
+    tell(&manifest, PluginFiles::Archive(&archive));
     Ok((manifest, Source::Archive(absolute)))
+}
+
+/// Tells what installing would refuse or warn of. It is run all the same: the author is at it, and what
+/// comes of it is seen.
+fn tell(manifest: &Manifest, files: PluginFiles<'_>) {
+    let found = package::review(files, manifest);
+    // Without a command there is an error of its own.
+    let problems = found
+        .problems
+        .iter()
+        .filter(|problem| !matches!(problem, PackageError::NoCommand))
+        .map(PackageError::to_string);
+    let warnings = found.warnings.iter().map(PackageWarning::to_string);
+    for text in problems.chain(warnings) {
+        log::warn!("plugin {}: {text}", Foreign::new(&manifest.id));
+    }
 }
 
 /// Whether somebody named the manifest where its folder is meant.

@@ -4,11 +4,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use plugin_runner::error::{ManifestError, PackageError};
-use plugin_runner::package::{self, Archive, PackageLimits};
+use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::text::Foreign;
 
@@ -25,17 +24,6 @@ struct Findings {
     manifest: Option<Manifest>,
     /// Files and their bytes, for an archive.
     size: Option<(usize, u64)>,
-}
-
-/// Where a command leads.
-#[derive(Debug, PartialEq, Eq)]
-enum Command {
-    /// To a file of the plugin: its path from the plugin's folder.
-    Own(PathBuf),
-    /// To a program of the system, by name.
-    Bare,
-    /// Out of the plugin's folder.
-    Outside,
 }
 
 /// Prints what is wrong with a plugin, or what it is.
@@ -92,10 +80,7 @@ fn folder(path: &Path) -> Findings {
         Ok(json) => findings.manifest(&json),
         Err(failure) => findings.problems.push(failure.about(MANIFEST).to_string()),
     }
-    if let Some(manifest) = findings.manifest.take() {
-        findings.command_in_folder(path, &manifest);
-        findings.manifest = Some(manifest);
-    }
+    findings.review(PluginFiles::Directory(path));
     findings
 }
 
@@ -115,14 +100,11 @@ fn archive(path: &Path) -> Result<Findings, Failure> {
         (files + 1, bytes + entry.size())
     }));
     findings.manifest(archive.manifest_bytes());
+    findings.review(PluginFiles::Archive(&archive));
     let command = findings
         .manifest
         .as_ref()
         .map(|manifest| manifest.command.clone());
-    if let Some(manifest) = findings.manifest.take() {
-        findings.command_in_archive(&archive, &manifest);
-        findings.manifest = Some(manifest);
-    }
     // Damage inside an entry shows only when it is unpacked.
     let scratch = DataFolder::temporary()?;
     let unpacked = package::unpack(
@@ -140,120 +122,26 @@ fn archive(path: &Path) -> Result<Findings, Failure> {
 
 impl Findings {
     fn manifest(&mut self, json: &[u8]) {
-        let manifest = match Manifest::parse(json) {
-            Ok(manifest) => manifest,
+        match Manifest::parse(json) {
+            Ok(manifest) => self.manifest = Some(manifest),
             Err(ManifestError::Invalid { problems }) => {
                 let problems = problems
                     .iter()
                     .map(|problem| format!("{MANIFEST}: {problem}"));
                 self.problems.extend(problems);
-                return;
             }
-            Err(error) => {
-                self.problems.push(error.to_string());
-                return;
-            }
-        };
-        for event in manifest.unknown_events() {
-            self.warnings.push(format!(
-                "{MANIFEST}: Storyden has no event {event:?}; it comes only from a host that \
-                 defines it"
-            ));
-        }
-        for (field, value) in [
-            ("description", &manifest.description),
-            ("version", &manifest.version),
-        ] {
-            if value.is_empty() {
-                self.warnings
-                    .push(format!("{MANIFEST}: field `{field}` is missing or empty"));
-            }
-        }
-        if manifest.command.is_empty() {
-            self.problems.push(format!(
-                "{MANIFEST}: field `command` is missing or empty, so a host cannot start it; it can \
-                 only connect by itself, as with run --external"
-            ));
-        }
-        self.manifest = Some(manifest);
-    }
-
-    fn command_in_folder(&mut self, folder: &Path, manifest: &Manifest) {
-        let command = &manifest.command;
-        match Command::of(command) {
-            _ if command.is_empty() => {}
-            Command::Bare => self.bare_command(command, folder.join(command).is_file()),
-            // Started where it stands, so it counts wherever that is.
-            Command::Own(_) | Command::Outside => match fs::metadata(folder.join(command)) {
-                Ok(metadata) if !metadata.is_file() => {
-                    self.problems
-                        .push(format!("the command {command:?} is not a file"));
-                }
-                Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
-                    self.problems.push(format!(
-                        "the command {command:?} is not executable; chmod +x makes it so"
-                    ));
-                }
-                Ok(_) => {}
-                Err(error) => self
-                    .problems
-                    .push(format!("the command {command:?} cannot be found: {error}")),
-            },
+            Err(error) => self.problems.push(error.to_string()),
         }
     }
 
-    fn command_in_archive(&mut self, archive: &Archive, manifest: &Manifest) {
-        let command = &manifest.command;
-        let file = |path: &Path| {
-            archive
-                .entries()
-                .iter()
-                .find(|entry| !entry.is_folder() && Path::new(entry.path()) == path)
-        };
-        match Command::of(command) {
-            _ if command.is_empty() => {}
-            Command::Bare => self.bare_command(command, file(Path::new(command)).is_some()),
-            Command::Outside => self.warnings.push(format!(
-                "the command {command:?} is outside the archive, and must be there on every host"
-            )),
-            Command::Own(path) => match file(&path) {
-                Some(entry) if entry.mode() & 0o111 == 0 => self.warnings.push(format!(
-                    "the command {command:?} is not executable; it is made so when unpacked"
-                )),
-                Some(_) => {}
-                None => {
-                    let mut problem = format!("the command {command:?} is not in the archive");
-                    let parent = Path::new(archive.manifest_path()).parent();
-                    let beside = parent.map(|parent| parent.join(&path));
-                    if let Some(beside) = beside.filter(|beside| file(beside).is_some()) {
-                        // Writing to a string succeeds.
-                        let _ = write!(
-                            problem,
-                            "; paths begin at the archive's root, so write \"./{}\"",
-                            beside.display()
-                        );
-                    }
-                    self.problems.push(problem);
-                }
-            },
-        }
-    }
-
-    /// A name without a slash is looked up on `PATH`, even if a file of that name lies there.
-    fn bare_command(&mut self, command: &str, lies_there: bool) {
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|folder| folder.join(command).is_file())
-        });
-        if lies_there {
-            self.warnings.push(format!(
-                "the command {command:?} is looked up on PATH; to run the plugin's own file write \
-                 \"./{command}\""
-            ));
-        }
-        if !found {
-            self.warnings.push(format!(
-                "the command {command:?} is not on this machine's PATH"
-            ));
+    /// What installing would find.
+    fn review(&mut self, files: PluginFiles<'_>) {
+        if let Some(manifest) = &self.manifest {
+            let found = package::review(files, manifest);
+            let problems = found.problems.iter().map(PackageError::to_string);
+            self.problems.extend(problems);
+            let warnings = found.warnings.iter().map(PackageWarning::to_string);
+            self.warnings.extend(warnings);
         }
     }
 
@@ -294,26 +182,6 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-impl Command {
-    fn of(command: &str) -> Self {
-        if !command.contains('/') {
-            return Self::Bare;
-        }
-        let mut path = PathBuf::new();
-        for component in Path::new(command).components() {
-            match component {
-                Component::CurDir => {}
-                Component::Normal(part) => path.push(part),
-                Component::ParentDir if path.pop() => {}
-                Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                    return Self::Outside;
-                }
-            }
-        }
-        Self::Own(path)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,21 +190,5 @@ mod tests {
     fn one_is_not_many() {
         assert_eq!(counted(1, "file"), "1 file");
         assert_eq!(counted(0, "byte"), "0 bytes");
-    }
-
-    #[test]
-    fn where_commands_lead() {
-        let own = |path: &str| Command::Own(path.into());
-        for (command, leads) in [
-            ("python3", Command::Bare),
-            ("./main", own("main")),
-            ("bin/../main", own("main")),
-            ("bin//main", own("bin/main")),
-            ("../main", Command::Outside),
-            ("a/../../main", Command::Outside),
-            ("/usr/bin/env", Command::Outside),
-        ] {
-            assert_eq!(Command::of(command), leads, "{command}");
-        }
     }
 }

@@ -43,7 +43,7 @@ pub use fetch::{FetchError, FetchStep};
 pub use id::{IdError, UnknownName};
 pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind, Quoted};
 pub use operation::OperationError;
-pub use package::PackageError;
+pub use package::{CommandProblem, PackageError};
 pub use phase::Phase;
 pub use rpc::RpcError;
 pub use start::{SpawnError, StartError};

@@ -292,6 +292,33 @@ pub enum PackageError {
         limit: u64,
     },
 
+    /// The manifest names no command.
+    #[error(
+        "manifest.json: field `command` is missing or empty, so a host cannot start it; it can only \
+         connect by itself, as with run --external"
+    )]
+    NoCommand,
+    /// The manifest's command cannot be started.
+    #[error("the command {:?} {problem}", Foreign::new(.command))]
+    Command {
+        /// The command.
+        command: String,
+        /// Why it cannot be started.
+        problem: CommandProblem,
+    },
+    /// Everything in the archive, the manifest too, is below one directory.
+    #[error(
+        "everything in the archive is in the directory {:?}, but paths begin at the archive's root; \
+         zip from inside the directory: cd {:?} && zip -r ../plugin.zip .{}",
+        Foreign::new(.directory), Foreign::new(.directory), or_write(.meant.as_deref())
+    )]
+    DirectoryOnTop {
+        /// The directory.
+        directory: String,
+        /// The path of a file that is where the command would be then.
+        meant: Option<String>,
+    },
+
     /// No file is called `manifest.json`.
     #[error("the archive has no manifest.json")]
     NoManifest,
@@ -305,6 +332,73 @@ pub enum PackageError {
         /// The limit.
         limit: u64,
     },
+}
+
+fn or_write(meant: Option<&str>) -> String {
+    meant
+        .map(|meant| {
+            format!(
+                "; or keep the directory, and so write {:?}",
+                Foreign::new(meant)
+            )
+        })
+        .unwrap_or_default()
+}
+
+/// Why the command of a package cannot be started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandProblem {
+    /// There is no such file in the archive.
+    #[error(
+        "is not in the archive{}", .meant.as_deref().map(|meant| format!(
+            "; paths begin at the archive's root, so write {:?}", Foreign::new(meant)
+        )).unwrap_or_default()
+    )]
+    NotInArchive {
+        /// The path of a file of that name beside the manifest.
+        meant: Option<String>,
+    },
+    /// There is no such file in the plugin's directory.
+    #[error("cannot be found: {reason}")]
+    NotFound {
+        /// What the system says.
+        reason: String,
+    },
+    /// It is a directory, or another thing that is not a file.
+    #[error("is not a file")]
+    NotAFile,
+    /// It is a file that nobody may execute.
+    #[error("is not executable; chmod +x makes it so")]
+    NotExecutable,
+    /// It is a file that its owner may neither read nor execute, so that unpacking does not make it
+    /// executable.
+    #[error(
+        "is not executable, and is not made so when unpacked, since its owner may not read it; \
+         chmod 755 before zipping"
+    )]
+    NotMadeExecutable,
+    /// It is a whole command line, and no file has that name.
+    #[error(
+        "is a whole command line; put the program in `command`, {:?}, and the rest in `args`: {:?}",
+        Foreign::new(.program), Foreign::new(.rest)
+    )]
+    CommandLine {
+        /// What stands before the first space.
+        program: String,
+        /// What stands after it.
+        rest: String,
+    },
+    /// It is a script whose first line ends with a carriage return, which the system takes for a part of
+    /// the interpreter's name.
+    #[error(
+        "is a script whose first line ends with a carriage return, as on Windows; save it with line \
+         feeds alone (dos2unix does that)"
+    )]
+    CarriageReturn,
+    /// It is a script with a byte order mark before its first line, so that the system does not see one.
+    #[error("is a script with a byte order mark before #!; save it as UTF-8 without one")]
+    ByteOrderMark,
 }
 
 impl PackageError {

@@ -13,7 +13,8 @@ use crate::text::Foreign;
 
 impl Manager {
     /// Installs a plugin from a package: receives, checks and unpacks it. It is inactive then; the same
-    /// plugin may be installed more than once.
+    /// plugin may be installed more than once. What the author may not have meant is in
+    /// [`Installation::warnings`].
     ///
     /// # Blocking
     /// At most [`install_timeout`](super::ManagerSettings::install_timeout), and for the reader or the
@@ -21,8 +22,9 @@ impl Manager {
     ///
     /// # Errors
     /// Nothing is left of it then.
-    /// - [`Error::Package`](crate::Error::Package): it is no package, or breaks a limit of
-    ///   [`PackageLimits`](package::PackageLimits).
+    /// - [`Error::Package`](crate::Error::Package): it is no package, breaks a limit of
+    ///   [`PackageLimits`](package::PackageLimits), or could never be started; see
+    ///   [`package::review`](package::review()).
     /// - [`Error::Manifest`](crate::Error::Manifest), with all that is wrong.
     /// - [`Error::Fetch`](crate::Error::Fetch): it could not be fetched.
     /// - [`Error::Setting`](crate::Error::Setting): the expected SHA-256 is none.
@@ -37,6 +39,7 @@ impl Manager {
         shared.check_runtime()?;
         let deadline = Deadline::after(shared.settings.install_timeout);
         let intake = shared.receive(source, deadline)?;
+        let warnings = Shared::judge(&intake)?;
         let Intake {
             archive, manifest, ..
         } = &intake;
@@ -67,7 +70,10 @@ impl Manager {
             Foreign::new(&record.manifest.id),
             record.id
         );
-        Ok(shared.view(record))
+        Ok(Installation {
+            warnings,
+            ..shared.view(record)
+        })
     }
 
     /// The package that a plugin was installed from, byte for byte as it was stored. Of what the disk may

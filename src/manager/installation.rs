@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{Manager, Shared};
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
+use crate::package::PackageWarning;
 use crate::state::ReportedState;
 use crate::store::Record;
 
@@ -18,6 +19,10 @@ pub struct Installation {
     pub record: Record,
     /// How it is.
     pub status: Status,
+    /// What its author may not have meant, as [`install`](Manager::install) or
+    /// [`update_package`](Manager::update_package) found it in the package, which return it once and
+    /// log it; empty otherwise.
+    pub warnings: Vec<PackageWarning>,
 }
 
 /// How an installed plugin is right now.
@@ -100,7 +105,11 @@ impl Shared {
             }
             None => self.unloaded_status(&record),
         };
-        Installation { record, status }
+        Installation {
+            record,
+            status,
+            warnings: Vec::new(),
+        }
     }
 
     fn unloaded_status(&self, record: &Record) -> Status {

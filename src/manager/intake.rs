@@ -14,9 +14,12 @@ use crate::deadline::Deadline;
 use crate::error::{Error, OperationError, PackageError, Phase, Result};
 #[cfg(feature = "fetch")]
 use crate::fetch::Wanted;
-use crate::package::{Archive, ArchiveContent, PackageLimits, Spool};
+use crate::package::{
+    Archive, ArchiveContent, PackageLimits, PackageWarning, PluginFiles, Review, Spool, review,
+};
 use crate::protocol::manifest::Manifest;
 use crate::store::Record;
+use crate::text::Foreign;
 
 /// Where packages are while they are being received, below the data folder.
 pub(super) const FOLDER: &str = "incoming";
@@ -75,6 +78,22 @@ impl Shared {
             manifest,
             _spool: spool,
         })
+    }
+
+    /// Refuses a package that could never be started, and returns what its author may not have meant,
+    /// once it is logged. A package that is installed is never judged again: it may run somewhere, and
+    /// rules may change.
+    pub(super) fn judge(intake: &Intake) -> Result<Vec<PackageWarning>> {
+        let Review { problems, warnings } =
+            review(PluginFiles::Archive(&intake.archive), &intake.manifest);
+        if let Some(problem) = problems.into_iter().next() {
+            return Err(problem.into());
+        }
+        for warning in &warnings {
+            let id = Foreign::new(&intake.manifest.id);
+            log::warn!("plugin {id}: {warning}");
+        }
+        Ok(warnings)
     }
 
     /// Puts an archive on disk as a release of the plugin of this record, in the way that `unpack` does.

@@ -97,6 +97,9 @@ impl Manager {
     /// a rollback the version before has its files as it left them; what the new one wrote meanwhile
     /// stays in the folder that it ran in, until the next update.
     ///
+    /// What the author may not have meant is in [`Installation::warnings`]. The package that is installed
+    /// already is not judged again.
+    ///
     /// # Blocking
     /// For other operations on it, at most
     /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for the package, at most
@@ -157,6 +160,7 @@ impl Manager {
         if old.as_deref() == Some(&*new) {
             return changing.repair(&intake, deadline);
         }
+        let warnings = Shared::judge(&intake)?;
         let undertaking = Undertaking::Update {
             new: new.clone(),
             old: old.clone(),
@@ -184,7 +188,10 @@ impl Manager {
             ),
         }
         shared.collect_archives();
-        result
+        result.map(|mut update| {
+            update.installation.warnings = warnings;
+            update
+        })
     }
 }
 

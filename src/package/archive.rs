@@ -165,6 +165,16 @@ impl Archive {
         &self.folders
     }
 
+    /// The beginning of a file, as far as it unpacks.
+    pub(super) fn beginning(&self, entry: &Entry, most: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Ok(file) = self.reader().by_index(entry.index) {
+            // Damage is for unpacking to tell.
+            let _ = file.take(most).read_to_end(&mut bytes);
+        }
+        bytes
+    }
+
     /// A reader of entries, for [`read_entry`].
     pub(super) fn reader(&self) -> Zip {
         self.zip.clone()

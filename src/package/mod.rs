@@ -41,6 +41,7 @@ mod path;
 mod permissions;
 mod releases;
 mod removal;
+mod review;
 mod spool;
 mod staging;
 #[cfg(test)]
@@ -49,6 +50,7 @@ mod testing;
 mod traps;
 mod tree;
 mod unpack;
+mod warning;
 
 pub use archive::Archive;
 pub(crate) use carry_over::check_own_files;
@@ -62,6 +64,8 @@ pub use listing::{ListedFile, Listing};
 pub(crate) use open_dir::{OpenDir, PRIVATE, PUBLIC, open_made};
 pub use own_files::{LeftFile, LeftReason, OwnFiles, own_files};
 pub use releases::{keep_releases, remove_installation, remove_release};
+pub use review::{PluginFiles, Review, review};
 pub(crate) use spool::Spool;
 pub(crate) use unpack::find_release;
 pub use unpack::{unpack, unpack_afresh};
+pub use warning::PackageWarning;

@@ -121,11 +121,20 @@ pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 /// Where `command` leads if it names a file of the release: it has a slash, is relative, and does
 /// not leave the release folder.
 pub(super) fn command_path(command: &str) -> Option<String> {
-    if !command.contains('/') || command.starts_with('/') {
+    if command.contains('/') {
+        inside(command)
+    } else {
+        None
+    }
+}
+
+/// Where a relative path leads, if it does not leave the release folder and is not that itself.
+pub(super) fn inside(path: &str) -> Option<String> {
+    if path.starts_with('/') {
         return None;
     }
     let mut parts = Vec::new();
-    for part in command.split('/') {
+    for part in path.split('/') {
         match part {
             "" | "." => {}
             ".." => {

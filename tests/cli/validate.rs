@@ -176,3 +176,83 @@ fn damage_inside_an_archive_is_found() {
         "{said}"
     );
 }
+
+#[test]
+fn what_authors_mistake_is_told_with_the_way_out() {
+    let scratch = Scratch::new();
+    for (number, (change, program, told)) in [
+        (
+            json!({"command": "python3 main.py"}),
+            "",
+            "problem: the command \"python3 main.py\" is a whole command line; put the program in \
+             `command`, \"python3\", and the rest in `args`: \"main.py\"\n",
+        ),
+        (
+            json!({}),
+            "#!/bin/sh\r\nexit\r\n",
+            "problem: the command \"./main\" is a script whose first line ends with a carriage \
+             return, as on Windows; save it with line feeds alone (dos2unix does that)\n",
+        ),
+        (
+            json!({"eventsConsumed": []}),
+            "",
+            "warning: manifest.json: there is no field `eventsConsumed`; did you mean \
+             `events_consumed`?\n",
+        ),
+        (
+            json!({"args": ["src/mian.py"]}),
+            "",
+            "warning: the argument \"src/mian.py\" looks like a file of the plugin, which is not \
+             there; paths begin at the directory that the plugin runs in\n",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut json = manifest("mistaken");
+        let members = json.as_object_mut().unwrap();
+        members.extend(change.as_object().unwrap().clone());
+        let directory = format!("{number}");
+        scratch.plugin(&directory, &json, program);
+        let archive = format!("{number}.zip");
+        let json = json.to_string();
+        scratch.zip(
+            &archive,
+            &[("manifest.json", &json, 0o644), ("main", program, 0o755)],
+        );
+        let expected = i32::from(told.starts_with("problem: "));
+        for path in [directory, archive] {
+            let (code, said) = validate(&scratch, &path);
+            assert_eq!(code, Some(expected), "{path}: {said}");
+            assert!(said.starts_with(told), "{path}: {said}");
+        }
+    }
+    let json = manifest("below").to_string();
+    let files = [
+        ("top/manifest.json", &*json, 0o644),
+        ("top/main", "", 0o755),
+    ];
+    scratch.zip("below.zip", &files);
+    let (code, said) = validate(&scratch, "below.zip");
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        said,
+        "problem: everything in the archive is in the directory \"top\", but paths begin at the \
+         archive's root; zip from inside the directory: cd \"top\" && zip -r ../plugin.zip .; or \
+         keep the directory, and so write \"./top/main\"\n"
+    );
+}
+
+#[test]
+fn a_run_tells_what_may_not_be_meant_and_runs() {
+    let scratch = Scratch::new();
+    let mut json = manifest("doubtful");
+    json["evnets_consumed"] = json!([]);
+    scratch.plugin("doubtful", &json, "#!/bin/sh\nexit 3\n");
+    let output = scratch.output(&["run", "doubtful", "--max-restart-attempts", "0"]);
+    let said = text(&output.stderr);
+    let told = "plugin doubtful: manifest.json: there is no field `evnets_consumed`; did you mean \
+                `events_consumed`?";
+    assert_eq!(said.matches(told).count(), 1, "{said}");
+    assert!(said.contains("has errored"), "{said}");
+}

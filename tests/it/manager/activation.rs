@@ -45,21 +45,18 @@ fn activating_waits_until_the_plugin_is_active() {
 #[test]
 fn a_plugin_that_cannot_start_says_why_at_once_and_an_old_error_does_not_count() {
     let managed = Managed::new("errored");
-    let mut broken = manifest("broken");
-    broken.command = "./missing".to_owned();
-    let id = managed.installed(managed.package_with(&broken, &[]));
+    let id = managed.installed(managed.package("1", &[]));
+    // What it needs goes, by hand.
+    let release = managed.folder(id).join("releases");
+    let release = release.join(super::sha256(&managed.get(id).unwrap()));
+    std::fs::rename(release.join("run"), release.join("moved")).unwrap();
     let error = managed.activate(id, PATIENCE).unwrap_err();
     assert!(matches!(error, Error::Start(_)), "{error}");
     let shown = managed.get(id).unwrap();
     assert_eq!(shown.status.state, ReportedState::Errored);
     assert_eq!(shown.record.active_state, ActiveState::Active);
     assert_eq!(shown.status.message.as_deref(), Some(&*error.to_string()));
-    // What it needs comes to be, by hand.
-    let release = managed
-        .folder(id)
-        .join("releases")
-        .join(super::sha256(&shown));
-    std::fs::rename(release.join("run"), release.join("missing")).unwrap();
+    std::fs::rename(release.join("moved"), release.join("run")).unwrap();
     let active = managed.activate(id, PATIENCE).unwrap();
     assert_eq!(active.status.state, ReportedState::Active);
     assert_eq!(active.status.message, None);

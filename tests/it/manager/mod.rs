@@ -44,6 +44,8 @@ mod install;
 mod meetings;
 // What must not be removed, and what must not stay.
 mod leftovers;
+// What authors do not mean.
+mod review;
 // A plugin goes.
 mod removal;
 // Two who come with one token.

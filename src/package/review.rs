@@ -1,0 +1,314 @@
+//! `review`: whether a plugin can be started from its files as its manifest says, and what its author
+//! may not have meant. One check for all who ask: installing, updating and `validate`. What an archive
+//! is refused for as an archive is in `check`.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::archive::Archive;
+use super::entry::Entry;
+use super::path::{command_path, inside};
+use super::permissions::executable;
+use super::warning::PackageWarning;
+use crate::error::{CommandProblem, PackageError};
+use crate::protocol::manifest::Manifest;
+
+/// How many warnings a review has at most: a manifest may have any number of members.
+const WARNING_LIMIT: usize = 100;
+/// As much of a first line as Linux looks at.
+const LOOKED_AT: u64 = 256;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// How the names of scripts end.
+const SCRIPTS: [&str; 15] = [
+    "cjs", "jar", "js", "jsx", "lua", "mjs", "php", "pl", "py", "pyc", "rb", "sh", "ts", "tsx",
+    "wasm",
+];
+/// What macOS adds beside the files that were to be zipped.
+const ADDED_BY_MACOS: &str = "__MACOSX";
+
+/// Where the files of a plugin are.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum PluginFiles<'a> {
+    /// In an archive, to be unpacked: the file that `command` names is made executable then.
+    Archive(&'a Archive),
+    /// In a directory, where it runs as it is.
+    Directory(&'a Path),
+}
+
+/// What was found in a plugin.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Review {
+    /// Why it can never be started; a package that has any is not installed.
+    pub problems: Vec<PackageError>,
+    /// What its author may not have meant, at most 100.
+    pub warnings: Vec<PackageWarning>,
+}
+
+/// Checks whether a plugin can be started from its files as its manifest says.
+///
+/// Problems are [`PackageError::NoCommand`], [`PackageError::Command`] and
+/// [`PackageError::DirectoryOnTop`]. The warnings are those of [`PackageWarning`], some of which are
+/// about this machine: its `PATH`, and a command that is an absolute path.
+///
+/// An archive has a directory on top when everything else is below it, its manifest too, and neither
+/// the command nor an argument names a file by its path from there. What macOS adds to archives does
+/// not count.
+///
+/// # Blocking
+/// For reading the beginning of the command's file.
+pub fn review(files: PluginFiles<'_>, manifest: &Manifest) -> Review {
+    let mut review = Review::default();
+    review.members(manifest);
+    let directory_on_top = files.directory_on_top(manifest);
+    if manifest.command.is_empty() {
+        review.problems.push(PackageError::NoCommand);
+    } else if let Some(directory) = directory_on_top {
+        // What else is missing is missing for that.
+        review.problems.push(PackageError::DirectoryOnTop {
+            directory: directory.to_owned(),
+            meant: command_path(&manifest.command).and_then(|path| files.meant(&path)),
+        });
+    } else {
+        review.command(files, &manifest.command);
+        review.arguments(files, &manifest.args);
+    }
+    review.warnings.truncate(WARNING_LIMIT);
+    review
+}
+
+impl Review {
+    fn command(&mut self, files: PluginFiles<'_>, command: &str) {
+        if let Some(problem) = self.command_problem(files, command) {
+            self.problems.push(PackageError::Command {
+                command: command.to_owned(),
+                problem,
+            });
+        }
+    }
+
+    fn command_problem(&mut self, files: PluginFiles<'_>, command: &str) -> Option<CommandProblem> {
+        let line = || {
+            let (program, rest) = command.trim().split_once(char::is_whitespace)?;
+            Some(CommandProblem::CommandLine {
+                program: program.to_owned(),
+                rest: rest.trim_start().to_owned(),
+            })
+        };
+        let own = || command.to_owned();
+        if !command.contains('/') {
+            let on_path = is_on_path(command);
+            if !on_path && let Some(problem) = line() {
+                return Some(problem);
+            }
+            if files.has(command) {
+                self.warnings
+                    .push(PackageWarning::CommandIsNoPath { command: own() });
+            }
+            if !on_path {
+                self.warnings
+                    .push(PackageWarning::CommandNotOnPath { command: own() });
+            }
+            return None;
+        }
+        let path = command_path(command);
+        match files {
+            PluginFiles::Archive(archive) => {
+                let Some(path) = path else {
+                    if !Path::new(command).is_file()
+                        && let Some(problem) = line()
+                    {
+                        return Some(problem);
+                    }
+                    self.warnings
+                        .push(PackageWarning::CommandOutside { command: own() });
+                    return None;
+                };
+                let Some(entry) = archive.file(&path) else {
+                    if archive.folders().contains(&path) {
+                        return Some(CommandProblem::NotAFile);
+                    }
+                    let meant = files.meant(&path);
+                    return line().or(Some(CommandProblem::NotInArchive { meant }));
+                };
+                if executable(entry.mode()) & 0o100 == 0 {
+                    return Some(CommandProblem::NotMadeExecutable);
+                }
+                if entry.mode() & 0o111 == 0 {
+                    self.warnings
+                        .push(PackageWarning::CommandMadeExecutable { command: own() });
+                }
+                first_line_problem(&archive.beginning(entry, LOOKED_AT))
+            }
+            // Started where it stands, so it counts wherever that is.
+            PluginFiles::Directory(directory) => {
+                let file = directory.join(command);
+                match fs::metadata(&file) {
+                    Err(error) => line().or(Some(CommandProblem::NotFound {
+                        reason: error.to_string(),
+                    })),
+                    Ok(metadata) if !metadata.is_file() => Some(CommandProblem::NotAFile),
+                    Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+                        Some(CommandProblem::NotExecutable)
+                    }
+                    Ok(_) => first_line_problem(&beginning(&file)),
+                }
+            }
+        }
+    }
+
+    /// Warns of the first argument that names a script which is not there. Those after it are the
+    /// script's own.
+    fn arguments(&mut self, files: PluginFiles<'_>, arguments: &[String]) {
+        let script = arguments.iter().find(|argument| is_script(argument));
+        if let Some(argument) = script
+            && !files.has(argument)
+        {
+            let argument = argument.clone();
+            self.warnings
+                .push(PackageWarning::ArgumentNotThere { argument });
+        }
+    }
+
+    fn members(&mut self, manifest: &Manifest) {
+        let unknown = manifest.unknown_members().take(WARNING_LIMIT);
+        self.warnings.extend(unknown.map(|(member, meant)| {
+            let member = member.to_owned();
+            PackageWarning::UnknownMember { member, meant }
+        }));
+        let unknown = manifest.unknown_events().take(WARNING_LIMIT);
+        self.warnings.extend(unknown.map(|event| {
+            let event = event.to_owned();
+            PackageWarning::UnknownEvent { event }
+        }));
+        for (field, value) in [
+            ("description", &manifest.description),
+            ("version", &manifest.version),
+        ] {
+            if value.is_empty() {
+                self.warnings.push(PackageWarning::EmptyField { field });
+            }
+        }
+    }
+}
+
+impl PluginFiles<'_> {
+    /// Whether there is a file of this path, from where the plugin runs.
+    fn has(self, path: &str) -> bool {
+        match self {
+            Self::Archive(archive) => {
+                inside(path).is_some_and(|path| archive.file(&path).is_some())
+            }
+            Self::Directory(directory) => directory.join(path).is_file(),
+        }
+    }
+
+    /// How to write this path, if it is beside the manifest and not where it begins.
+    fn meant(self, path: &str) -> Option<String> {
+        let Self::Archive(archive) = self else {
+            return None;
+        };
+        let (parent, _) = archive.manifest_path().rsplit_once('/')?;
+        let beside = format!("{parent}/{path}");
+        archive
+            .file(&beside)
+            .is_some()
+            .then(|| format!("./{beside}"))
+    }
+
+    /// The directory that everything in an archive is below, unless its author knows: names files by
+    /// their paths from the archive's root.
+    fn directory_on_top(&self, manifest: &Manifest) -> Option<&str> {
+        let Self::Archive(archive) = self else {
+            return None;
+        };
+        let (top, _) = archive.manifest_path().split_once('/')?;
+        let is_below = |path: &str| path.split('/').next() == Some(top);
+        let all = archive.entries().iter().all(|entry| {
+            let path = entry.path();
+            is_below(path) || path.split('/').next() == Some(ADDED_BY_MACOS) || path == ".DS_Store"
+        });
+        let named = command_path(&manifest.command)
+            .into_iter()
+            .chain(manifest.args.iter().filter_map(|argument| inside(argument)));
+        let paths: HashSet<&str> = archive
+            .entries()
+            .iter()
+            .map(Entry::path)
+            .chain(archive.folders().iter().map(String::as_str))
+            .collect();
+        let known = named
+            .into_iter()
+            .any(|path| is_below(&path) && paths.contains(&*path));
+        (all && !known).then_some(top)
+    }
+}
+
+impl Archive {
+    fn file(&self, path: &str) -> Option<&Entry> {
+        let mut files = self.entries().iter().filter(|entry| !entry.is_folder());
+        files.find(|entry| entry.path() == path)
+    }
+}
+
+/// Whether an argument names a script by a relative path: it is no option and no URL, has nothing in it
+/// that such paths do not have, does not lead out of the directory, and ends as the names of scripts do.
+fn is_script(argument: &str) -> bool {
+    let plain = |character: char| {
+        character.is_alphanumeric() || matches!(character, '/' | '\\' | '.' | '_' | '-' | '+' | '@')
+    };
+    !argument.starts_with(['-', '@'])
+        && argument.chars().all(plain)
+        && inside(argument).is_some()
+        && argument.rsplit_once('.').is_some_and(|(name, end)| {
+            !name.is_empty()
+                && SCRIPTS
+                    .iter()
+                    .any(|script| script.eq_ignore_ascii_case(end))
+        })
+}
+
+/// What keeps the system from understanding the first line of a script.
+fn first_line_problem(beginning: &[u8]) -> Option<CommandProblem> {
+    if let Some(rest) = beginning.strip_prefix(BYTE_ORDER_MARK)
+        && rest.starts_with(b"#!")
+    {
+        return Some(CommandProblem::ByteOrderMark);
+    }
+    let line = beginning.strip_prefix(b"#!")?.split(|byte| *byte == b'\n');
+    let ends = line.take(1).all(|line| line.ends_with(b"\r"));
+    ends.then_some(CommandProblem::CarriageReturn)
+}
+
+/// The beginning of a file, as far as it can be read: it need not be readable to be executed.
+fn beginning(file: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Opening a named pipe that came in its place would wait for a writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(file);
+    if let Ok(file) = file {
+        let _ = file.take(LOOKED_AT).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+/// Whether a program of this name would be found, as when a plugin is started.
+fn is_on_path(command: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path)
+            .filter(|directory| directory.is_absolute())
+            .any(|directory| {
+                fs::metadata(directory.join(command)).is_ok_and(|metadata| {
+                    metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
+                })
+            })
+    })
+}

@@ -1,0 +1,292 @@
+//! What is said of a package that is whole and yet not what its author means: refused by name where it
+//! could never be started, and else warned of.
+
+use std::fs;
+use std::io::{Cursor, Write as _};
+
+use plugin_runner::error::{CommandProblem, PackageError};
+use plugin_runner::package::{Archive, PackageLimits, PackageWarning};
+use plugin_runner::protocol::Manifest;
+use plugin_runner::store::{Record, Source};
+use plugin_runner::{Error, PackageSource, UpdateOptions};
+use serde_json::{Value, json};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use super::Managed;
+use crate::support::PATIENCE;
+
+const FIXTURE: &str = env!("CARGO_BIN_EXE_plugin-runner-fixture");
+
+fn zip(files: &[(&str, &str, u32)]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, content, mode) in files {
+        let options = SimpleFileOptions::default().unix_permissions(*mode);
+        zip.start_file(*name, options).unwrap();
+        zip.write_all(content.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+fn manifest(more: Value) -> String {
+    let mut manifest = json!({
+        "id": "scripted", "author": "tests", "name": "x", "description": "x", "version": "9",
+    });
+    let members = manifest.as_object_mut().unwrap();
+    members.extend(more.as_object().unwrap().clone());
+    manifest.to_string()
+}
+
+/// Packages that could never be started, each with what is said of it.
+fn hopeless() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let one = |command: &str, files: &[(&str, &str, u32)]| {
+        let manifest = manifest(json!({"command": command}));
+        let mut all = vec![("manifest.json", &*manifest, 0o644)];
+        all.extend_from_slice(files);
+        zip(&all)
+    };
+    let python = manifest(json!({"command": "/bin/sh", "args": ["main.sh"]}));
+    let main = ("main", "#!/bin/sh\n", 0o755);
+    vec![
+        (
+            "no command",
+            one("", &[main]),
+            "field `command` is missing or empty",
+        ),
+        (
+            "not there",
+            one("./mian", &[main]),
+            "\"./mian\" is not in the archive",
+        ),
+        (
+            "a directory",
+            one("./bin", &[("bin/main", "", 0o755)]),
+            "\"./bin\" is not a file",
+        ),
+        (
+            "unreadable",
+            one("./main", &[("main", "", 0o200)]),
+            "is not made so when unpacked",
+        ),
+        (
+            "a carriage return",
+            one("./main", &[("main", "#!/bin/sh\r\necho\r\n", 0o755)]),
+            "carriage return, as on Windows; save it with line feeds",
+        ),
+        (
+            "a carriage return after an option",
+            one("./main", &[("main", "#!/usr/bin/env python3\r", 0o755)]),
+            "carriage return",
+        ),
+        (
+            "a byte order mark",
+            one("./main", &[("main", "\u{feff}#!/bin/sh\n", 0o755)]),
+            "byte order mark",
+        ),
+        (
+            "a command line",
+            one("python3 main.py", &[("main.py", "", 0o644)]),
+            "put the program in `command`, \"python3\", and the rest in `args`: \"main.py\"",
+        ),
+        (
+            "a command line of the own file",
+            one("./main --fast", &[main]),
+            "put the program in `command`, \"./main\", and the rest in `args`: \"--fast\"",
+        ),
+        (
+            "a command line with a path",
+            one("/usr/bin/env python3 ./main.py", &[main]),
+            "put the program in `command`, \"/usr/bin/env\"",
+        ),
+        (
+            "a directory on top",
+            zip(&[
+                ("my plugin/manifest.json", &python, 0o644),
+                ("my plugin/main.sh", "", 0o644),
+            ]),
+            "cd \"my plugin\" && zip -r ../plugin.zip .",
+        ),
+        (
+            "a directory on top, by macOS",
+            zip(&[
+                ("x/manifest.json", &python, 0o644),
+                ("x/main.sh", "", 0o644),
+                ("__MACOSX/x/._main.sh", "", 0o644),
+            ]),
+            "zip from inside the directory",
+        ),
+    ]
+}
+
+#[test]
+fn a_package_that_could_never_start_is_neither_installed_nor_an_update() {
+    let managed = Managed::new("hopeless");
+    for (name, bytes, words) in hopeless() {
+        let Err(error) = managed.install(PackageSource::bytes(bytes)) else {
+            panic!("{name} was installed");
+        };
+        let told = error.to_string();
+        assert!(matches!(error, Error::Package(_)), "{name}: {told}");
+        assert!(told.contains(words), "{name}: {told}");
+        managed.expect_nothing_at_all();
+    }
+    let id = managed.running(managed.package("1", &["alone"]));
+    for (name, bytes, words) in hopeless() {
+        let options = UpdateOptions::default();
+        let source = PackageSource::bytes(bytes);
+        let Err(error) = managed.update_package(id, source, &options) else {
+            panic!("{name} was taken");
+        };
+        assert!(error.to_string().contains(words), "{name}: {error}");
+        assert_eq!(managed.answering_version(id), "1");
+        managed.expect_nothing_left_over();
+    }
+}
+
+#[test]
+fn what_is_right_in_its_own_way_is_taken_without_a_word() {
+    let managed = Managed::new("right");
+    let main = ("x/main", "#!/bin/sh\r\n", 0o644);
+    for (name, more, files) in [
+        (
+            "on PATH",
+            json!({"command": "sh", "args": ["main.sh"]}),
+            &["main.sh"][..],
+        ),
+        (
+            "options",
+            json!({"command": "sh", "args": ["-c", "exit # no.sh", "--x=no.sh", "-"]}),
+            &[],
+        ),
+        (
+            "a script's own",
+            json!({"command": "sh", "args": ["./main.sh", "out.js"]}),
+            &["main.sh"],
+        ),
+        (
+            "a URL",
+            json!({"command": "sh", "args": ["https://example.org/a.js", "/no/b.js"]}),
+            &[],
+        ),
+        (
+            "for others",
+            json!({"command": "sh", "$schema": "x", "x-icon": 1, "_": 2}),
+            &[],
+        ),
+        (
+            "a name with a space",
+            json!({"command": "./my main"}),
+            &["my main"],
+        ),
+    ] {
+        let manifest = manifest(more);
+        let mut all = vec![("manifest.json", &*manifest, 0o644)];
+        all.extend(files.iter().map(|file| (*file, "#!/bin/sh\n", 0o755)));
+        let installed = managed.install(PackageSource::bytes(zip(&all)));
+        let installed = installed.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(installed.warnings, [], "{name}");
+    }
+    // Who writes paths from the archive's root knows of the directory on top.
+    let known = manifest(json!({"command": "sh", "args": ["x/main"]}));
+    let known = zip(&[("x/manifest.json", &known, 0o644), main]);
+    managed.install(PackageSource::bytes(known)).unwrap();
+}
+
+#[test]
+fn what_may_not_be_meant_is_returned_beside_the_installation() {
+    let managed = Managed::new("doubtful");
+    let json = manifest(json!({
+        "command": "no-such-program-anywhere", "args": ["-u", "mian.py"],
+        "event_consumed": [], "homepage": "x", "version": "",
+    }));
+    let bytes = zip(&[("manifest.json", &json, 0o644), ("main.py", "", 0o644)]);
+    let installed = managed
+        .install(PackageSource::bytes(bytes.clone()))
+        .unwrap();
+    let told: Vec<_> = installed.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "manifest.json: there is no field `event_consumed`; did you mean `events_consumed`?",
+            "manifest.json: there is no field `homepage`",
+            "manifest.json: field `version` is missing or empty",
+            "the command \"no-such-program-anywhere\" is not on this machine's PATH",
+            "the argument \"mian.py\" looks like a file of the plugin, which is not there; paths \
+             begin at the directory that the plugin runs in",
+        ]
+    );
+    // It was told: whoever looks at it later is told how it is.
+    assert_eq!(managed.get(installed.id()).unwrap().warnings, []);
+    let id = managed.installed(managed.package("1", &[]));
+    let options = UpdateOptions::default();
+    let updated = managed.update_package(id, PackageSource::bytes(bytes.clone()), &options);
+    assert_eq!(updated.unwrap().installation.warnings, installed.warnings);
+    // The same once more is nothing new.
+    let again = managed
+        .update_package(id, PackageSource::bytes(bytes), &options)
+        .unwrap();
+    assert!(again.unchanged);
+    assert_eq!(again.installation.warnings, []);
+}
+
+#[test]
+fn what_is_installed_is_not_judged_again() {
+    let managed = Managed::new("installed-before");
+    // It runs, and would be refused now.
+    let json = manifest(json!({"command": FIXTURE, "args": ["version", "9"]}));
+    let bytes = zip(&[("x/manifest.json", &json, 0o644)]);
+    let Err(Error::Package(error)) = managed.install(PackageSource::bytes(bytes.clone())) else {
+        panic!("it was installed");
+    };
+    assert!(
+        matches!(*error, PackageError::DirectoryOnTop { .. }),
+        "{error}"
+    );
+    let archive = Archive::from_bytes(bytes.clone(), &PackageLimits::default()).unwrap();
+    let source = Source::Stored {
+        sha256: archive.sha256().to_owned(),
+        size: archive.size(),
+    };
+    let record = Record::supervised(Manifest::parse(json.as_bytes()).unwrap(), source);
+    let id = record.id;
+    managed.store.put_archive(&archive).unwrap();
+    managed.store.put(record).unwrap();
+    managed.activate(id, PATIENCE).unwrap();
+    assert_eq!(managed.answering_version(id), "9");
+    managed.deactivate(id, PATIENCE).unwrap();
+    // Nor when the same package mends what is missing.
+    fs::remove_dir_all(managed.folder(id).join("releases")).unwrap();
+    let options = UpdateOptions::default();
+    let mended = managed
+        .update_package(id, PackageSource::bytes(bytes), &options)
+        .unwrap();
+    assert!(mended.unchanged);
+    managed.activate(id, PATIENCE).unwrap();
+}
+
+#[test]
+fn a_refusal_can_be_matched() {
+    let managed = Managed::new("matched");
+    let json = manifest(json!({"command": "./main"}));
+    let bytes = zip(&[
+        ("manifest.json", &json, 0o644),
+        ("main", "#!/bin/sh\r\n", 0o755),
+    ]);
+    let Err(Error::Package(error)) = managed.install(PackageSource::bytes(bytes)) else {
+        panic!("it was installed");
+    };
+    let PackageError::Command { command, problem } = &*error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        (&**command, problem),
+        ("./main", &CommandProblem::CarriageReturn)
+    );
+    let json = manifest(json!({"command": "./main"}));
+    let bytes = zip(&[("manifest.json", &json, 0o644), ("main", "", 0o644)]);
+    let installed = managed.install(PackageSource::bytes(bytes)).unwrap();
+    let made = PackageWarning::CommandMadeExecutable {
+        command: "./main".to_owned(),
+    };
+    assert_eq!(installed.warnings, [made]);
+}
