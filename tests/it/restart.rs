@@ -378,7 +378,9 @@ fn a_plugin_that_ignores_signals_is_killed_and_the_report_says_so() {
         let host = Setup::new("ignores-signals")
             .timeouts(|timeouts| timeouts.stop_grace = Duration::from_secs(3))
             .start();
-        let session = host.run(fixture(&host, transport, &["ignore-signals", "grandchild"]));
+        // Over stdio the end of its input would be enough.
+        let script = ["ignore-signals", "linger", "grandchild"];
+        let session = host.run(fixture(&host, transport, &script));
         let lifelines = [host.lifelines.next(), host.lifelines.next()];
         let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
         assert!(report.killed, "{report:?}");
