@@ -27,6 +27,8 @@ use crate::support::plugin::{TRANSPORTS, fixture};
 
 /// Between the first signal of a stop and the kill.
 const GRACE: Duration = Duration::from_millis(400);
+/// When a stdio plugin that does not end with its input is signalled: after a third of the grace.
+const INTERRUPTED: Duration = Duration::from_secs(4);
 /// What a stop may take beyond its grace.
 const PROMPT: Duration = Duration::from_millis(250);
 /// From a spawn until the plugin must be connected, where it never is.
@@ -385,6 +387,10 @@ impl Row {
                 }
             }
         }
+        if self.transport == Transport::Stdio && self.behaviour.deaf {
+            // The end of its input is no signal that it could ignore.
+            args.push("linger");
+        }
         args
     }
 
@@ -395,8 +401,14 @@ impl Row {
         let after_good_run = matches!(self.moment, Moment::Active | Moment::InCall);
         Setup::new("matrix")
             .timeouts(|timeouts| {
-                // Who listens is never killed, however busy the machine is.
-                timeouts.stop_grace = if is_deaf { GRACE } else { PATIENCE };
+                // Who listens is not killed, however busy the machine is.
+                timeouts.stop_grace = if is_deaf {
+                    GRACE
+                } else if self.transport == Transport::Stdio {
+                    3 * INTERRUPTED
+                } else {
+                    PATIENCE
+                };
                 timeouts.stop = timeouts.stop_grace + PATIENCE;
                 if is_waited_for {
                     timeouts.connect = CONNECT;
@@ -677,7 +689,14 @@ impl Scene {
         cause: Option<String>,
         took: Duration,
     ) -> Outcome {
-        let grace = if row.is_deaf() { GRACE } else { Duration::ZERO };
+        let grace = if row.is_deaf() {
+            GRACE
+        } else if row.transport == Transport::Stdio {
+            // It may not be reading.
+            INTERRUPTED
+        } else {
+            Duration::ZERO
+        };
         let bound = grace + PROMPT;
         assert!(took < bound + NOISE, "{took:?}");
         if let Some(call) = self.call.take() {
