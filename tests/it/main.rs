@@ -41,6 +41,8 @@ mod stdio_output;
 mod python_stdio;
 // A plugin in Python over a WebSocket, as strict as the SDK.
 mod python_websocket;
+// Clients and servers that other people wrote.
+mod third_party;
 // Why a run ended, and the history of runs.
 mod causes;
 // What an embedder may do with signals.
