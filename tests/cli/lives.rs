@@ -11,23 +11,21 @@ use crate::support::{ANSWERING, FAILING, Program, Scratch, is_alive, make_pipe, 
 /// What is said at a first signal.
 const STOPPING: &str = "plugin-runner: stopping; once more to kill\n";
 
-/// A plugin over stdio that, asked to end, says so and ends when somebody has written to a named pipe.
+/// A plugin over stdio that, at the end of its input, says so and ends when somebody has written to a named pipe.
 const SAVING: &str = r#"#!/usr/bin/env python3
 import json, os, signal, sys
-def save(*_):
+def save():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("saving", flush=True)
     open("gate").readline()
     print("saved", flush=True)
     os._exit(0)
-signal.signal(signal.SIGINT, save)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("pid", os.getpid(), flush=True)
 while line := sys.stdin.readline():
     call = json.loads(line)
     print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {}}), flush=True)
-while True:
-    signal.pause()
+save()
 "#;
 
 /// `from` and `to` of the state changes among these objects.
