@@ -20,3 +20,13 @@ use std::time::Duration;
 
 /// How long anything may take. Long enough for a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says that a test, or a part of it, is skipped, and why. Where all tests are required to run, that is a
+/// failure.
+#[track_caller]
+pub(crate) fn skipped(test: &str, why: &str) {
+    let text = format!("skipped: {test}: {why}");
+    let required = std::env::var_os("PLUGIN_RUNNER_REQUIRE_ALL").is_some();
+    assert!(!required, "{text}");
+    println!("{text}");
+}
