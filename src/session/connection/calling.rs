@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::Error as _;
@@ -102,10 +102,8 @@ impl Connection {
         timeout: Duration,
         send: impl FnOnce(&Fitting<'_>, Deadline) -> std::result::Result<Ticket, SendError>,
     ) -> Result<Waiting> {
-        let begun = Instant::now();
         let deadline = Deadline::after(timeout);
         let mut waiting = Waiting {
-            begun,
             connection: self.clone(),
             id,
             method: method.into(),
@@ -176,7 +174,6 @@ pub(crate) struct Waiting {
     id: RequestId,
     method: Arc<str>,
     slot: Arc<Slot>,
-    begun: Instant,
     deadline: Deadline,
     timeout: Duration,
     ticket: Option<Ticket>,
@@ -258,10 +255,16 @@ impl Waiting {
                 Err(Error::Timeout {
                     phase: Phase::Reply,
                     limit: self.timeout,
-                    problem: self.connection.oddity_since(self.begun),
+                    problem: self.problem(),
                 })
             }
         }
+    }
+
+    /// What has come since the call was begun and may have been meant as its answer.
+    fn problem(&self) -> Option<Arc<str>> {
+        let begun = self.deadline.instant().checked_sub(self.timeout)?;
+        self.connection.oddity_since(begun)
     }
 
     /// Gives whether the peer sees nothing of the call.
