@@ -410,6 +410,24 @@ fn a_stdio_plugin_that_does_not_end_is_told_louder_and_louder() {
 }
 
 #[test]
+fn a_second_stop_in_more_of_a_hurry_signals_before_it_kills() {
+    let host = Setup::new("stop-hurry")
+        .timeouts(|timeouts| timeouts.stop_grace = PATIENCE * 9 / 10)
+        .start();
+    let session = saving(&host, "while True: time.sleep(60)");
+    let mut events = host.events();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| supervised(&session).stop(PATIENCE));
+        events.expect(session.id(), &[ReportedState::Stopping]);
+        let report = supervised(&session).stop(Duration::from_secs(4)).unwrap();
+        assert!(report.killed, "{report:?}");
+        first.join().unwrap().unwrap();
+    });
+    let heard = host.output.texts(session.id());
+    assert_eq!(heard, ["caught SIGINT", "caught SIGTERM"]);
+}
+
+#[test]
 fn a_stop_does_not_wait_for_a_stdio_plugin_that_reads_nothing() {
     let host = TestHost::new("stop-unread");
     let script = r#"read -r line; id=${line#*'"id":"'}; id=${id%%'"'*}

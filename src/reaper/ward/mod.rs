@@ -221,8 +221,14 @@ impl Ward {
         self.looks.hurry(now);
         if !first {
             // A second stop may be in more of a hurry than the first.
-            if let Some(kill_at) = &mut stop.kill_at {
-                *kill_at = (*kill_at).min(after(now, grace));
+            for (at, wait) in [
+                (&mut stop.interrupt_at, grace / 3),
+                (&mut stop.terminate_at, grace / 2),
+                (&mut stop.kill_at, grace),
+            ] {
+                if let Some(at) = at {
+                    *at = (*at).min(after(now, wait));
+                }
             }
             return;
         }
