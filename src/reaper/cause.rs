@@ -150,8 +150,12 @@ pub(crate) enum Cause {
 impl Cause {
     /// What the plugin is to blame for, if its connection ended thus; its exit, whatever the status,
     /// is then not a request to be started again.
-    pub(super) fn of_connection(cause: &Arc<Disconnect>) -> Option<Self> {
+    ///
+    /// An answer without a line end is told to a plugin that `was_active` nowhere but to its callers: it
+    /// knows how answers end, and its exit says more.
+    pub(super) fn of_connection(cause: &Arc<Disconnect>, was_active: bool) -> Option<Self> {
         match **cause {
+            Disconnect::NoLineEnd if was_active => None,
             Disconnect::Stalled { .. } | Disconnect::Unresponsive { .. } => {
                 Some(Self::Unresponsive(cause.clone()))
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::store::Record;
-use plugin_runner::{Error, ReportedState, Session};
+use plugin_runner::{EndCause, Error, ExitReason, ReportedState, Session};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
@@ -221,6 +221,30 @@ fn no_plugin_becomes_active_by_dying() {
         let message = change.message.unwrap_or_default();
         assert!(message.contains("without a line end"), "{message}");
         assert_eq!(session.counters().connections, 1);
+        host.unload(session.id()).unwrap();
+    }
+}
+
+#[test]
+fn what_an_active_plugin_says_last_does_not_hide_how_it_ended() {
+    let host = Setup::new("odd-last-words")
+        .policy(wait_an_hour_after_a_crash)
+        .start();
+    let ends = r#"while read -r line; do id=${line#*'"id":"'}; id=${id%%'"'*}
+        case $line in
+        *'"leave"'*) printf '{"jsonrpc":"2.0","method":"bye"}'; exit STATUS ;;
+        *) echo "{\"id\":\"$id\",\"result\":{}}" ;;
+        esac; done"#;
+    for status in [0, 3] {
+        let script = ends.replace("STATUS", &status.to_string());
+        let session = host.run(over_stdio(shell(&host, "leaving", &script)));
+        let mut events = host.events();
+        let error = call(&session, "leave", &json!({})).unwrap_err();
+        assert!(error.to_string().contains("without a line end"), "{error}");
+        events.until(session.id(), ReportedState::Restarting);
+        let end = session.restart_history().pop().unwrap();
+        assert_eq!(end.exit, Some(ExitReason::Code(status)));
+        assert_eq!(end.cause, EndCause::Exited, "{}", end.message);
         host.unload(session.id()).unwrap();
     }
 }

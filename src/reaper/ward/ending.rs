@@ -55,11 +55,12 @@ impl Ward {
             return;
         }
         let grace = self.charge.settings().disconnect_grace;
-        let blamed = || Cause::of_connection(&cause);
+        let blamed = |was_active| Cause::of_connection(&cause, was_active);
         match &mut self.phase {
             Phase::Running(running) => {
                 running.connected = false;
-                running.cause = running.cause.take().or_else(blamed);
+                let was_active = running.active_since.is_some();
+                running.cause = running.cause.take().or_else(|| blamed(was_active));
                 if self.stop.is_none() {
                     // Who showed no sign of life for so long needs no time to end by itself.
                     let hangs = matches!(*cause, Disconnect::Unresponsive { .. });
@@ -71,7 +72,8 @@ impl Ward {
             Phase::Preparing { early, .. } => early.disconnected = Some(cause),
             Phase::Ending(ended, _) => {
                 ended.connection_pending = false;
-                ended.cause = ended.cause.take().or_else(blamed);
+                let was_active = ended.active_for.is_some();
+                ended.cause = ended.cause.take().or_else(|| blamed(was_active));
                 self.end_if_complete(context);
             }
             _ => {}
