@@ -17,6 +17,7 @@ use crate::duplex::Message;
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::id::RequestId;
 use crate::protocol::jsonrpc::ResultSpan;
+use crate::protocol::method::{Method as _, Ping};
 
 /// What becomes of a call.
 pub(crate) enum Outcome {
@@ -68,6 +69,7 @@ struct Entries {
 
 struct Call {
     waiter: Waiter,
+    method: Arc<str>,
     /// Until when its caller waits; none for one that only the end of the connection ends.
     deadline: Option<Deadline>,
 }
@@ -90,6 +92,7 @@ impl PendingTable {
     pub(crate) fn register(
         &self,
         id: RequestId,
+        method: Arc<str>,
         waiter: Waiter,
         deadline: Option<Deadline>,
     ) -> Result<()> {
@@ -102,7 +105,11 @@ impl PendingTable {
         }
         match entries.waiting.entry(id) {
             Entry::Vacant(place) => {
-                place.insert(Call { waiter, deadline });
+                place.insert(Call {
+                    waiter,
+                    method,
+                    deadline,
+                });
                 self.count.store(entries.waiting.len(), Ordering::SeqCst);
                 Ok(())
             }
@@ -123,6 +130,14 @@ impl PendingTable {
     pub(crate) fn expects(&self, id: RequestId) -> bool {
         let entries = self.entries.lock();
         entries.waiting.contains_key(&id) || entries.own_ping == Some(id)
+    }
+
+    /// Whether a call of this method, or the host's own ping, waits under this id.
+    pub(crate) fn expects_of(&self, id: RequestId, method: &str) -> bool {
+        let entries = self.entries.lock();
+        let call = entries.waiting.get(&id);
+        call.is_some_and(|call| *call.method == *method)
+            || entries.own_ping == Some(id) && method == Ping::NAME
     }
 
     /// Whether there is nobody whom an answer could be for.
@@ -199,7 +214,8 @@ mod tests {
         let (sender, receiver) = bounded(1);
         let id = RequestId::generate();
         let waiter = Waiter::Callback(Box::new(move |outcome| drop(sender.send(outcome))));
-        (id, table.register(id, waiter, None).map(|()| receiver))
+        let registered = table.register(id, "x".into(), waiter, None);
+        (id, registered.map(|()| receiver))
     }
 
     fn nobody() -> Waiter {
@@ -242,7 +258,7 @@ mod tests {
     fn an_id_is_used_by_one_call_at_a_time() {
         let table = PendingTable::new(10);
         let (id, receiver) = register(&table);
-        let refused = table.register(id, nobody(), None).unwrap_err();
+        let refused = table.register(id, "x".into(), nobody(), None).unwrap_err();
         assert_eq!(
             refused.to_string(),
             format!("a call with the id {id} is waiting for its answer already")
@@ -255,7 +271,7 @@ mod tests {
             receiver.unwrap().try_recv().is_ok(),
             "the first call lost its answer"
         );
-        assert!(table.register(id, nobody(), None).is_ok());
+        assert!(table.register(id, "x".into(), nobody(), None).is_ok());
     }
 
     #[test]
@@ -283,7 +299,7 @@ mod tests {
         assert!(!table.has_calls_within_time(now));
         let id = RequestId::generate();
         let deadline = Some(Deadline::at(later));
-        table.register(id, nobody(), deadline).unwrap();
+        table.register(id, "x".into(), nobody(), deadline).unwrap();
         assert!(table.has_calls_within_time(now));
         assert!(!table.has_calls_within_time(later));
         drop(table.take(id));

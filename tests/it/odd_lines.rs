@@ -226,6 +226,23 @@ fn no_plugin_becomes_active_by_dying() {
 }
 
 #[test]
+fn a_call_with_the_id_of_the_call_that_is_handled_is_no_echo() {
+    let host = TestHost::new("odd-same-id");
+    let session = odd(&host, &[]);
+    let asks = r#"{"jsonrpc":"2.0","id":"ID","method":"get_config","params":{}}"#;
+    say(&session, &json!([asks, ANSWER]), PATIENCE).unwrap();
+    assert_eq!(
+        session.counters().inbound_calls,
+        1,
+        "{:?}",
+        host.output.texts(session.id())
+    );
+    host.output.wait_for("the answer to its call", |line| {
+        line.text.starts_with("answered:").then_some(())
+    });
+}
+
+#[test]
 fn what_an_active_plugin_says_last_does_not_hide_how_it_ended() {
     let host = Setup::new("odd-last-words")
         .policy(wait_an_hour_after_a_crash)

@@ -117,7 +117,8 @@ impl Connection {
         with_buffer(|buffer| {
             let message = self.encode(buffer, id, method, params)?;
             let waiter = Waiter::Caller(waiting.slot.clone());
-            self.pending.register(id, waiter, Some(deadline))?;
+            let method = waiting.method.clone();
+            self.pending.register(id, method, waiter, Some(deadline))?;
             waiting.registered = true;
             LiveCounters::add(&self.counters.calls, 1);
             let ticket = send(&message, deadline).map_err(|error| match error {
@@ -145,7 +146,7 @@ impl Connection {
         with_buffer(|buffer| {
             let message = self.encode(buffer, id, method, params)?;
             let waiter = Waiter::Callback(on_outcome);
-            self.pending.register(id, waiter, None)?;
+            self.pending.register(id, method.into(), waiter, None)?;
             message.post().map_err(|error| {
                 drop(self.pending.take(id));
                 match error {

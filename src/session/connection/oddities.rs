@@ -45,10 +45,11 @@ impl Connection {
         }
     }
 
-    /// Whether a request is one of our own, printed: the id is that of a call that waits.
-    pub(super) fn is_echo(&self, id: &str) -> bool {
+    /// Whether a request is one of our own, printed: a call of this method waits under this id. Both ends
+    /// number their calls as they like, so a plugin may use the id of what it handles for a call of its own.
+    pub(super) fn is_echo(&self, id: &str, method: &str) -> bool {
         let id: Option<RequestId> = serde_json::from_str(id).ok();
-        id.is_some_and(|id| self.pending.expects(id))
+        id.is_some_and(|id| self.pending.expects_of(id, method))
     }
 
     /// Fails the call whose id is in a message that cannot be read, where nothing else is carried. Returns

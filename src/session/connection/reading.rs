@@ -159,8 +159,8 @@ impl Connection {
                 }
             }
             // Programs print what they read.
-            Ok(Incoming::Request { id, .. })
-                if among == Among::Output && self.is_echo(id.as_json()) =>
+            Ok(Incoming::Request { id, method, .. })
+                if among == Among::Output && self.is_echo(id.as_json(), &method) =>
             {
                 return Heard::no_message(message);
             }
