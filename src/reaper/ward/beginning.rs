@@ -28,7 +28,17 @@ impl Ward {
     pub(super) fn begin_anew(&mut self, context: &Context<'_>) {
         self.start_again = false;
         self.history = History::default();
-        self.begin(context);
+        self.begin_alone(context);
+    }
+
+    /// Starts a run that somebody asks for, once it is known what the one before left: that may be less
+    /// than a look away.
+    pub(super) fn begin_alone(&mut self, context: &Context<'_>) {
+        if self.looks.are_over() {
+            self.begin(context);
+        } else {
+            self.wait_for_looks(None);
+        }
     }
 
     /// Starts a run: has it prepared and spawned on a thread of its own.

@@ -185,7 +185,7 @@ impl Ward {
         match &self.phase {
             Phase::Idle => self.begin_anew(context),
             // Somebody does not want to wait; the counting goes on.
-            Phase::BackingOff { .. } => self.begin(context),
+            Phase::BackingOff { .. } => self.begin_alone(context),
             // What is there lives and is wanted.
             Phase::Preparing { .. } | Phase::Clearing { .. } if self.stop.is_none() => {}
             Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
