@@ -41,13 +41,17 @@ impl DataFolder {
         if !is_mounted_noexec(&usual) {
             return Ok((Self::temporary_in(&usual)?, None));
         }
-        let cache = cache_folder().filter(|cache| {
+        let in_cache = cache_folder().and_then(|cache| {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
+            builder.create(&cache).ok()?;
             // If this is no better, the error of the start says what is wrong.
-            builder.create(cache).is_ok() && !is_mounted_noexec(cache)
+            let folder = Self::temporary_in(&cache).ok();
+            folder
+                .filter(|_| !is_mounted_noexec(&cache))
+                .zip(Some(cache))
         });
-        let Some(cache) = cache else {
+        let Some((folder, cache)) = in_cache else {
             return Ok((Self::temporary_in(&usual)?, None));
         };
         let note = format!(
@@ -55,7 +59,7 @@ impl DataFolder {
             usual.display(),
             cache.display()
         );
-        Ok((Self::temporary_in(&cache)?, Some(note)))
+        Ok((folder, Some(note)))
     }
 
     fn temporary_in(above: &Path) -> Result<Self, Failure> {

@@ -103,6 +103,24 @@ fn archives_are_unpacked_to_the_cache_when_nothing_is_executed_in_the_temporary_
 }
 
 #[test]
+fn a_cache_that_cannot_be_written_to_is_no_reason_to_run_nothing() {
+    let test = "a_cache_that_cannot_be_written_to_is_no_reason_to_run_nothing";
+    let scratch = Scratch::new();
+    archive(&scratch, "hello.zip", "./main");
+    let script = format!(
+        r#"mkdir -p "$HOME/.cache" && mount -t tmpfs -o ro tmpfs "$HOME/.cache" && {NOEXEC}"#
+    );
+    let rest = ["run", "hello.zip"];
+    let Some(command) = apart(test, &scratch, "-rm", &script, &rest) else {
+        return;
+    };
+    let output = Program::start(command).end();
+    assert_eq!(output.status.code(), Some(1));
+    let said = format!("{}{}", text(&output.stderr), text(&output.stdout));
+    assert!(said.contains("its file system is mounted noexec"), "{said}");
+}
+
+#[test]
 fn a_system_program_needs_no_other_folder() {
     let test = "a_system_program_needs_no_other_folder";
     let scratch = Scratch::new();
