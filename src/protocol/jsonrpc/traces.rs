@@ -4,8 +4,11 @@
 use super::envelope::Members;
 use crate::id::RequestId;
 
-/// Beginnings of objects that are tried in one text, which bounds the time for a hostile one.
+/// Beginnings of objects that are tried in one text.
 const ATTEMPTS: usize = 32;
+/// Bytes that are read again, in all attempts together, besides four times the length of the text: that
+/// bounds the time for a hostile one.
+const AGAIN: usize = 64 * 1024;
 
 /// Finds the first answer to one of the ids that are asked for: an object with `result` or `error` and
 /// without `params`, wherever in the text it begins.
@@ -14,8 +17,14 @@ pub(crate) fn find_answer(
     is_asked_for: impl Fn(RequestId) -> bool,
 ) -> Option<RequestId> {
     memchr::memmem::find(text.as_bytes(), b"\"id\"")?;
+    let mut budget = 4 * text.len() + AGAIN;
     memchr::memchr_iter(b'{', text.as_bytes())
         .take(ATTEMPTS)
+        .map_while(|start| {
+            // Each may go on to the end.
+            budget = budget.checked_sub(text.len() - start)?;
+            Some(start)
+        })
         .find_map(|start| {
             let mut objects = serde_json::Deserializer::from_str(&text[start..]).into_iter();
             let object: Members<'_> = objects.next()?.ok()?;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::Connection;
 use crate::id::RequestId;
-use crate::protocol::jsonrpc::{find_answer, find_id, resembles_message};
+use crate::protocol::jsonrpc::{EnvelopeError, find_answer, find_id, resembles_message};
 use crate::session::pending::Outcome;
 use crate::text;
 
@@ -23,7 +23,7 @@ pub(super) type Oddity = Option<(Instant, Arc<str>)>;
 
 impl Connection {
     /// Looks at a line that was printed among the messages, if anybody waits for an answer.
-    pub(super) fn note_output(&self, line: &[u8]) {
+    pub(super) fn note_output(&self, line: &[u8], problem: Option<&EnvelopeError>) {
         if self.pending.expects_nothing() {
             return;
         }
@@ -32,7 +32,7 @@ impl Connection {
         if answered.is_none() && !resembles_message(&line) {
             return;
         }
-        let kept = self.remember(&line);
+        let kept = self.remember(&line, problem.map(|problem| problem as _));
         if let Some(id) = answered {
             self.pending.doubt(id, &kept);
         }
@@ -41,7 +41,7 @@ impl Connection {
     /// Looks at an answer that nobody waits for, or not under this id.
     pub(super) fn note_stray(&self, answer: &str) {
         if !self.pending.expects_nothing() {
-            self.remember(answer);
+            self.remember(answer, Some(&"no call that waits has its id"));
         }
     }
 
@@ -52,21 +52,18 @@ impl Connection {
         id.is_some_and(|id| self.pending.expects_of(id, method))
     }
 
-    /// Fails the call whose id is in a message that cannot be read, where nothing else is carried. Returns
-    /// whether there is one.
-    pub(super) fn fail_unreadable(&self, message: &[u8]) -> bool {
+    /// Fails the call whose id is in a message that cannot be read, where nothing else is carried.
+    pub(super) fn fail_unreadable(&self, message: &[u8]) {
         if self.pending.expects_nothing() {
-            return false;
+            return;
         }
         let message = String::from_utf8_lossy(message);
-        let kept = self.remember(&message);
+        let kept = self.remember(&message, None);
         let waiter =
             find_id(&message, |id| self.pending.expects(id)).and_then(|id| self.pending.take(id));
-        let found = waiter.is_some();
         if let Some(waiter) = waiter {
             waiter.tell(Outcome::Unreadable(kept));
         }
-        found
     }
 
     /// Warns of the first thing that is no message; a flood of them must not flood the log.
@@ -92,8 +89,13 @@ impl Connection {
         if at? >= since { self.oddity() } else { None }
     }
 
-    fn remember(&self, line: &str) -> Arc<str> {
-        let line: Arc<str> = text::cut(line.trim(), KEPT).into();
+    /// Keeps the beginning of a line, with what is wrong with it as far as that is known.
+    fn remember(&self, line: &str, problem: Option<&dyn fmt::Display>) -> Arc<str> {
+        let line = text::cut(line.trim(), KEPT);
+        let line: Arc<str> = match problem {
+            Some(problem) => format!("{line} ({problem})").into(),
+            None => line.into(),
+        };
         *self.oddity.lock() = Some((Instant::now(), line.clone()));
         line
     }

@@ -77,19 +77,17 @@ impl Connection {
             Received::Message(message) => self.take_in(message, Among::Messages, dispatch),
             Received::Line(line) => self.take_in(line, Among::Output, dispatch),
             Received::Output { beginning } => {
-                self.note_output(&beginning);
+                self.note_output(&beginning, None);
                 Heard::Nothing
             }
             Received::Binary { bytes, beginning } => {
                 LiveCounters::add(&self.counters.bytes_received, bytes);
                 LiveCounters::add(&self.counters.binary, 1);
                 self.count_toward_rate();
-                let what = format_args!("skipped a binary message of {bytes} bytes");
-                if self.fail_unreadable(&beginning) {
-                    self.tell_oddity(what);
-                } else {
-                    log::debug!("{}: {what}", self.peer);
-                }
+                self.fail_unreadable(&beginning);
+                self.tell_oddity(format_args!(
+                    "skipped a binary message of {bytes} bytes; JSON-RPC goes in text messages"
+                ));
                 Heard::Nothing
             }
             Received::Alive => Heard::Nothing,
@@ -199,7 +197,7 @@ impl Connection {
     fn tell_unreadable(&self, unreadable: &Unreadable, reader: &mut dyn DuplexReader) {
         let Unreadable { message, error } = unreadable;
         if reader.not_a_message(message) {
-            self.note_output(message.as_bytes());
+            self.note_output(message.as_bytes(), Some(error));
             return;
         }
         LiveCounters::add(&self.counters.unreadable, 1);
