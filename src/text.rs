@@ -83,6 +83,9 @@ impl fmt::Debug for Foreign<'_> {
     }
 }
 
+/// Some editors and encoders begin each text with it.
+pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 /// Whether a character does something else than being seen: control characters, line feeds and
 /// escapes among them, what separates lines and paragraphs, and what changes the direction of text
 /// or is not seen at all.

@@ -129,11 +129,9 @@ pub struct Patience {
     pub is_coarse: bool,
 }
 
-/// Bytes that are looked at of what is no message.
-pub(crate) const BEGINNING: usize = 64 * 1024;
-
-/// The first bytes of what is no message.
+/// As much of what is no message as is looked at.
 pub(crate) fn beginning(bytes: &[u8]) -> Box<[u8]> {
+    const BEGINNING: usize = 64 * 1024;
     bytes.get(..BEGINNING).unwrap_or(bytes).into()
 }
 

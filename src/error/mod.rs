@@ -101,8 +101,9 @@ pub enum Error {
         phase: Phase,
         /// The time that was given.
         limit: Duration,
-        /// What went wrong last with a plugin that was waited for, where something did: `it ended with
-        /// exit status 1 and is being restarted`.
+        /// What is known to have gone wrong meanwhile. With a plugin that was waited for, how its last run
+        /// ended: `it ended with exit status 1 and is being restarted`. With a call, what came in place of
+        /// its answer.
         problem: Option<Arc<str>>,
     },
     /// Processes of the plugin that left its process group are still there, and are looked for on and on.
@@ -115,7 +116,9 @@ pub enum Error {
     /// The plugin answered with a JSON-RPC error: it said no.
     #[error("the plugin answered with an error: {0}")]
     Rpc(Arc<RpcError>),
-    /// The plugin answered, but not with what the method's result looks like.
+    /// The plugin answered, but not with what the method's result looks like, or with what is no JSON-RPC
+    /// message. A message that cannot be read fails its call at once over WebSocket; over stdio, where
+    /// plugins print what they are about to send, a second later unless the answer comes after all.
     #[error("the plugin's answer to {} cannot be read: {}", Foreign::new(.method), Foreign::new(&.source.to_string()))]
     InvalidReply {
         /// The method that was called.

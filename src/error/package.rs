@@ -368,7 +368,7 @@ pub enum CommandProblem {
     /// It is a directory, or another thing that is not a file.
     #[error("is not a file")]
     NotAFile,
-    /// It is a file that nobody may execute.
+    /// The file has no execute bit.
     #[error("is not executable; chmod +x makes it so")]
     NotExecutable,
     /// It is a file that its owner may neither read nor execute, so that unpacking does not make it

@@ -203,7 +203,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives whether nothing is left, the file included.
+    /// Returns whether nothing is left, the file included.
     fn clean_up_after(
         &self,
         folder: &OpenDir,

@@ -16,13 +16,14 @@ use super::path::{command_path, inside};
 use super::permissions::executable;
 use super::warning::PackageWarning;
 use crate::error::{CommandProblem, PackageError};
+use crate::process::resolve;
 use crate::protocol::manifest::Manifest;
+use crate::text::BYTE_ORDER_MARK;
 
 /// How many warnings a review has at most: a manifest may have any number of members.
 const WARNING_LIMIT: usize = 100;
 /// As much of a first line as Linux looks at.
 const LOOKED_AT: u64 = 256;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How the names of scripts end.
 const SCRIPTS: [&str; 15] = [
     "cjs", "jar", "js", "jsx", "lua", "mjs", "php", "pl", "py", "pyc", "rb", "sh", "ts", "tsx",
@@ -276,7 +277,7 @@ fn is_script(argument: &str) -> bool {
 
 /// What keeps the system from understanding the first line of a script.
 fn first_line_problem(beginning: &[u8]) -> Option<CommandProblem> {
-    if let Some(rest) = beginning.strip_prefix(BYTE_ORDER_MARK)
+    if let Some(rest) = beginning.strip_prefix(BYTE_ORDER_MARK.as_bytes())
         && rest.starts_with(b"#!")
     {
         return Some(CommandProblem::ByteOrderMark);
@@ -302,13 +303,6 @@ fn beginning(file: &Path) -> Vec<u8> {
 
 /// Whether a program of this name would be found, as when a plugin is started.
 fn is_on_path(command: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path)
-            .filter(|directory| directory.is_absolute())
-            .any(|directory| {
-                fs::metadata(directory.join(command)).is_ok_and(|metadata| {
-                    metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
-                })
-            })
-    })
+    let path = std::env::var_os("PATH");
+    resolve(command, Path::new("/"), path.as_deref()).is_ok()
 }

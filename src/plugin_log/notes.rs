@@ -76,7 +76,7 @@ impl Notes {
 }
 
 impl PluginLog {
-    /// Has the log's thread write a line of the host's own, marked as such. Never waits; gives whether
+    /// Has the log's thread write a line of the host's own, marked as such. Never waits; returns whether
     /// the line will be written, which it is not while no run's output is being logged.
     pub(crate) fn note(&self, note: &str) -> bool {
         self.notes.put(note)
@@ -104,7 +104,7 @@ impl Taker<'_> {
         push(&waiting, batch, max_line);
     }
 
-    /// Lets go, unless another has taken over; gives what is left then.
+    /// Lets go, unless another has taken over; returns what is left then.
     fn retire(&self) -> Vec<String> {
         let mut inner = self.notes.0.lock();
         if inner.takers != self.number {

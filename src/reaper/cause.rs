@@ -182,24 +182,21 @@ impl Failure {
         if !matches!(self.cause, Cause::Exited) || !self.exit().is_some_and(ExitReason::is_clean) {
             return self.to_string();
         }
-        match (self.active_for, settings.transport) {
-            (None, Transport::WebSocket) => format!(
-                "ended (exit status 0) before it connected; it must connect to the URL in \
-                 {URL_VARIABLE}, or have \"transport\": \"stdio\" in its manifest and answer on its \
-                 standard output"
-            ),
-            (None, Transport::Stdio) => {
-                "ended (exit status 0) before it answered its first ping; it \
-                must read requests from its standard input until that ends, and answer on its \
-                standard output"
-                    .to_owned()
-            }
-            (Some(_), _) if given_up => {
-                let threshold = settings.policy.crash_threshold;
-                self.asked_too_often(threshold)
-            }
-            (Some(_), _) => self.to_string(),
+        if self.active_for.is_some() {
+            return if given_up {
+                self.asked_too_often(settings.policy.crash_threshold)
+            } else {
+                self.to_string()
+            };
         }
+        let missing = match settings.transport {
+            Transport::WebSocket => "it connected",
+            Transport::Stdio => "it answered its first ping",
+        };
+        format!(
+            "ended (exit status 0) before {missing}; {}",
+            how_to_connect(settings.transport)
+        )
     }
 
     /// No run of those was active for as long as this.
@@ -241,6 +238,20 @@ impl Failure {
             Cause::Stopped => EndCause::Stopped,
             Cause::Panicked(_) => EndCause::InternalError,
         }
+    }
+}
+
+/// What a plugin has to do to become active, for its author.
+pub(crate) fn how_to_connect(transport: Transport) -> String {
+    match transport {
+        Transport::WebSocket => format!(
+            "it must connect to the URL in {URL_VARIABLE}, or have \"transport\": \"stdio\" in its \
+             manifest and answer on its standard output"
+        ),
+        Transport::Stdio => "it must read requests from its standard input until that ends; each answer \
+                             must be one JSON object on a line of its own on standard output, and be \
+                             flushed"
+            .to_owned(),
     }
 }
 

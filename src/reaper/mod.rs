@@ -31,7 +31,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 pub use cause::EndCause;
-pub(crate) use cause::{Cause, Failure};
+pub(crate) use cause::{Cause, Failure, how_to_connect};
 pub(crate) use charge::{Cancel, Charge, ChargeSettings, OutputGuard, Run, Transition, WardId};
 
 use crate::error::{Descendants, Disconnect, Error, Result, StartError};

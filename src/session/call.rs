@@ -32,7 +32,8 @@ impl Session {
     ///   may have acted.
     /// - [`Error::Disconnected`] when the connection ended first. The plugin may have acted.
     /// - [`Error::Rpc`] when the plugin answered with an error.
-    /// - [`Error::InvalidReply`] when its answer cannot be read.
+    /// - [`Error::InvalidReply`] when its answer cannot be read: at once, or over stdio up to a second after
+    ///   a line that seems to be the answer and is no message.
     pub fn call<M: Method>(&self, params: &M::Params, timeout: Duration) -> Result<M::Reply> {
         self.send::<M>(RequestId::generate(), params, timeout)
     }

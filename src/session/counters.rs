@@ -54,7 +54,7 @@ counters! {
     inbound_limited,
     /// Messages from the plugin that ask without an id, and so get no answer.
     notifications,
-    /// Messages from the plugin that are no JSON-RPC.
+    /// Messages from the plugin that are no JSON-RPC. What a stdio plugin prints is output, and not counted.
     unreadable,
     /// Messages from the plugin that are binary, which the protocol has no use for.
     binary,

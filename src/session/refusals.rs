@@ -114,7 +114,7 @@ struct Told {
 }
 
 impl Told {
-    /// One more. Gives how many there are to tell of, if it is time to tell.
+    /// One more. Returns how many there are to tell of, if it is time to tell.
     fn add(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
         let is_due = self.at.is_none_or(|at| now >= at + TOLD_EVERY);

@@ -22,8 +22,8 @@ use crate::process::{ExitReason, Limited, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
     Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition, WardId,
+    how_to_connect,
 };
-use crate::runtime::local::URL_VARIABLE;
 use crate::runtime::{self, Preparation};
 use crate::state::ReportedState;
 use crate::text::{Foreign, PluginName};
@@ -183,17 +183,13 @@ impl Charge for SupervisedCharge {
             }
             state.connection.clone()
         };
-        let mut hint = match self.settings().transport {
-            Transport::Stdio => format!(
-                "no answer to the first ping after {time:?}; each answer must be one JSON object on a line \
-                 of its own on standard output, and be flushed"
-            ),
-            Transport::WebSocket => format!(
-                "not connected after {time:?}; it must connect to the URL in {URL_VARIABLE}, or have \
-                 \"transport\": \"stdio\" in its manifest and answer on its standard output"
-            ),
+        let transport = self.settings().transport;
+        let missing = match transport {
+            Transport::Stdio => "no answer to the first ping",
+            Transport::WebSocket => "not connected",
         };
-        if let Some(oddity) = connection.and_then(|connection| connection.oddity()) {
+        let mut hint = format!("{missing} after {time:?}; {}", how_to_connect(transport));
+        if let Some(oddity) = connection.and_then(|connection| connection.oddity(None)) {
             hint.push_str("; ");
             hint.push_str(&oddity);
         }
@@ -255,15 +251,22 @@ impl Charge for SupervisedCharge {
                 }
             }
             Transition::Stopping => {
+                let connection = state.connection.clone();
+                let (code, reason) = state.stop_reason.clone();
                 // What is in flight may still be answered. If not, this is why.
-                if let Some(connection) = &state.connection {
-                    let (code, reason) = state.stop_reason.clone();
-                    connection.hang_up(code, &reason);
+                if let Some(connection) = &connection {
+                    let reason = reason.clone();
+                    connection.blame(Disconnect::ByHost { code, reason });
                 }
                 shared.drop_events();
                 // It is there already if the stop met the plugin's last crash.
                 if state.reported != ReportedState::Stopping {
                     shared.enter(&mut state, ReportedState::Stopping, None);
+                }
+                // A transport's own locks are taken with none of ours held.
+                drop(state);
+                if let Some(connection) = connection {
+                    connection.hang_up(code, &reason);
                 }
             }
             Transition::Inactive { ended } => {

@@ -285,7 +285,8 @@ fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
         (
             Transport::Stdio,
             "ended (exit status 0) before it answered its first ping; it must read requests from its \
-             standard input until that ends, and answer on its standard output",
+             standard input until that ends; each answer must be one JSON object on a line of its own on \
+             standard output, and be flushed",
         ),
     ] {
         let mut record = shell(&host, &format!("quitter-{transport}"), "exit 0");

@@ -15,7 +15,8 @@ use crate::duplex::outgoing::Outgoing;
 use crate::duplex::{DuplexReader, Message, Patience, Received, beginning};
 use crate::error::Disconnect;
 use crate::plugin_log::LineSplitter;
-use crate::protocol::jsonrpc::{BYTE_ORDER_MARK, Envelope};
+use crate::protocol::jsonrpc::Envelope;
+use crate::text::BYTE_ORDER_MARK;
 
 /// Bytes read at a time, and kept between lines.
 const READ_BUFFER: usize = 8 * 1024;
@@ -248,10 +249,9 @@ impl Reader {
 
 /// A line without the white space and the byte order mark that it begins with.
 fn without_mark(line: &[u8]) -> &[u8] {
-    let mut mark = [0; 4];
-    let mark = BYTE_ORDER_MARK.encode_utf8(&mut mark).as_bytes();
     let line = line.trim_ascii_start();
-    line.strip_prefix(mark).unwrap_or(line).trim_ascii_start()
+    let rest = line.strip_prefix(BYTE_ORDER_MARK.as_bytes());
+    rest.unwrap_or(line).trim_ascii_start()
 }
 
 /// Whether a line begins as messages do: with an object and one of their members. Log lines in JSON do not.

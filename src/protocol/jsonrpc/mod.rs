@@ -9,7 +9,6 @@ mod result_object;
 mod traces;
 
 pub use encode::{encode_error, encode_request, encode_result};
-pub(crate) use envelope::BYTE_ORDER_MARK;
 pub use envelope::{Envelope, EnvelopeError, Incoming, ResultSpan};
 pub use peer_id::PeerId;
 pub use result_object::ResultObject;

@@ -45,13 +45,17 @@ pub(crate) fn find_id(text: &str, is_asked_for: impl Fn(RequestId) -> bool) -> O
 
 /// Whether a line that is no message looks as if it was meant to be one, or is a piece of one.
 pub(crate) fn resembles_message(line: &str) -> bool {
-    let has = |name: &str| {
-        ['"', '\''].into_iter().any(|quote| {
-            let quoted = format!("{quote}{name}{quote}");
-            memchr::memmem::find(line.as_bytes(), quoted.as_bytes()).is_some()
-        })
+    let has = |quoted: [&str; 2]| {
+        let is_there =
+            |name: &str| memchr::memmem::find(line.as_bytes(), name.as_bytes()).is_some();
+        quoted.into_iter().any(is_there)
     };
-    has("jsonrpc") || has("id") && (has("result") || has("error"))
+    let [id, result, error] = [
+        ["\"id\"", "'id'"],
+        ["\"result\"", "'result'"],
+        ["\"error\"", "'error'"],
+    ];
+    has(["\"jsonrpc\"", "'jsonrpc'"]) || has(id) && (has(result) || has(error))
 }
 
 #[cfg(test)]

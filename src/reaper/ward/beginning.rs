@@ -175,6 +175,7 @@ impl Ward {
         match &mut self.phase {
             Phase::Running(running) => {
                 running.active_since.get_or_insert_with(Instant::now);
+                running.hint_at = None;
                 // In time, so what it did on the connection before is not what ends it.
                 if running.patience.take().is_some() {
                     running.cause = None;

@@ -248,6 +248,7 @@ impl Ward {
             }
             Phase::Running(running) => {
                 running.patience = None;
+                running.hint_at = None;
                 // Told before the process is, whose last words come after it then. A stdio plugin is at
                 // the end of its standard input with that, and most end by themselves.
                 self.charge.transition(Transition::Stopping);
@@ -290,10 +291,7 @@ impl Ward {
                     running.cause.get_or_insert(cause);
                     signal(&*self.charge, &running.process, Signal::KILL);
                 }
-                if running.hint_at.take_if(|at| *at <= now).is_some()
-                    && running.active_since.is_none()
-                    && self.stop.is_none()
-                {
+                if running.hint_at.take_if(|at| *at <= now).is_some() {
                     self.charge.waited(self.run, HINT_AFTER);
                 }
                 let Some(stop) = &mut self.stop else { return };

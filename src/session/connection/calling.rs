@@ -264,8 +264,8 @@ impl Waiting {
 
     /// What has come since the call was begun and may have been meant as its answer.
     fn problem(&self) -> Option<Arc<str>> {
-        let begun = self.deadline.instant().checked_sub(self.timeout)?;
-        self.connection.oddity_since(begun)
+        let begun = self.deadline.instant().checked_sub(self.timeout);
+        self.connection.oddity(begun)
     }
 
     /// Gives whether the peer sees nothing of the call.

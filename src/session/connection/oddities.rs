@@ -76,17 +76,12 @@ impl Connection {
         }
     }
 
-    /// Says what came last that looked like a message and was none, or answered nothing.
-    pub(crate) fn oddity(&self) -> Option<Arc<str>> {
+    /// Says what came last, and since then, that looked like a message and was none, or answered nothing.
+    pub(crate) fn oddity(&self, since: Option<Instant>) -> Option<Arc<str>> {
         let oddity = self.oddity.lock();
-        let (_, line) = oddity.as_ref()?;
-        Some(format!("this came and is no answer to it: {line}").into())
-    }
-
-    /// The same if it has come since then.
-    pub(super) fn oddity_since(&self, since: Instant) -> Option<Arc<str>> {
-        let at = self.oddity.lock().as_ref().map(|(at, _)| *at);
-        if at? >= since { self.oddity() } else { None }
+        let (at, line) = oddity.as_ref()?;
+        let is_new = since.is_none_or(|since| *at >= since);
+        is_new.then(|| format!("this came and is no answer to it: {line}").into())
     }
 
     /// Keeps the beginning of a line, with what is wrong with it as far as that is known.
