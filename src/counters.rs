@@ -1,32 +1,46 @@
 //! `counters!`: a struct of plain counts and the atomics behind it, made from one table. What is
 //! counted, and when, is where it happens.
 
-/// Makes a struct of counts, and one of atomics with the same fields that gives a snapshot. The
-/// snapshot may be off by what happens meanwhile.
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Makes a struct of counts, and one of atomics with the same fields that takes a snapshot of itself. The
+/// snapshot may be off by what happens meanwhile. After the counts may come one part that another such
+/// table counts.
 macro_rules! counters {
     (
         $(#[$doc:meta])* $name:ident, $live:ident;
         $($(#[$field_doc:meta])* $field:ident,)+
+        $(; $(#[$part_doc:meta])* $part:ident: $part_name:ident, $part_live:ident,)?
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct $name {
             $($(#[$field_doc])* pub $field: u64,)+
+            $($(#[$part_doc])* pub $part: $part_name,)?
         }
 
         #[derive(Debug, Default)]
         pub(crate) struct $live {
             $(pub(crate) $field: ::std::sync::atomic::AtomicU64,)+
+            $(pub(crate) $part: ::std::sync::Arc<$part_live>,)?
         }
 
         impl $live {
             pub(crate) fn snapshot(&self) -> $name {
                 use ::std::sync::atomic::Ordering;
-                $name { $($field: self.$field.load(Ordering::Relaxed),)+ }
+                $name {
+                    $($field: self.$field.load(Ordering::Relaxed),)+
+                    $($part: self.$part.snapshot(),)?
+                }
             }
         }
     };
 }
 
 pub(crate) use counters;
+
+/// Adds to a count, in no order with anything else.
+pub(crate) fn count_by(counter: &AtomicU64, amount: usize) {
+    counter.fetch_add(amount as u64, Ordering::Relaxed);
+}

@@ -28,6 +28,7 @@ mod poll;
 mod process;
 pub mod protocol;
 mod reaper;
+mod rpc;
 mod runtime;
 pub mod sdk;
 mod session;
@@ -55,10 +56,11 @@ pub use manager::{
 pub use process::{ExitReason, ProcessLimits};
 pub use reaper::policy::RestartPolicy;
 pub use reaper::{EndCause, StopReport};
+pub use rpc::{Params, Reply, RpcCounters};
 pub use runtime::RuntimeProvider;
 pub use session::{
-    Aftermath, Batch, Counters, InboundCall, NoServices, Params, Peer, PendingCall, PendingReply,
-    Reply, RunEnd, Services, Session, StateChange, Supervised,
+    Aftermath, Batch, Counters, InboundCall, NoServices, Peer, PendingCall, PendingReply, RunEnd,
+    Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

@@ -23,14 +23,15 @@ use crate::process::descendants::{self, Cookie, Looks};
 use crate::protocol::jsonrpc::ResultObject;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
+use crate::rpc::Params;
+use crate::rpc::spin_limit;
 use crate::runtime::local::LocalRuntime;
 use crate::runtime::{Runtime, RuntimeProvider};
-use crate::session::connection::spin_limit;
 use crate::session::context::{Addresses, Drain, HostContext, OutputTap};
 use crate::session::health::HealthMonitor;
 use crate::session::management::Settler;
 use crate::session::services::Methods;
-use crate::session::{Feed, InboundCall, NoServices, Params, Services};
+use crate::session::{Feed, InboundCall, NoServices, Services};
 use crate::store::{MemoryStore, Store};
 use crate::thread::Threads;
 

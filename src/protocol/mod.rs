@@ -24,6 +24,12 @@ pub use manifest::{Capability, Manifest, Transport};
 pub use method::Method;
 pub use peer::PeerKind;
 
+/// In a plugin's environment: the URL to connect to, with its token.
+pub(crate) const URL_VARIABLE: &str = "STORYDEN_RPC_URL";
+
+/// In a plugin's environment: `stdio` for a plugin that talks over its standard input and output.
+pub(crate) const TRANSPORT_VARIABLE: &str = "PLUGIN_RUNNER_TRANSPORT";
+
 /// What kind of JSON value this is, with its article, for error texts.
 fn kind_of(value: &serde_json::Value) -> &'static str {
     use serde_json::Value;

@@ -11,14 +11,11 @@ use crate::id::InstallationId;
 use crate::package::{self, Archive, KnownArchives, PackageLimits};
 use crate::process::{Environment, ProcessCommand, ProcessLimits, descendants, resolve};
 use crate::protocol::manifest::Transport;
+use crate::protocol::{TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::store::{PluginKind, Source};
 
 /// Where the plugin's own files go, surviving updates.
 const DATA_VARIABLE: &str = "PLUGIN_DATA_DIR";
-/// What the plugin connects to (protocol file, section 5.1).
-pub(crate) const URL_VARIABLE: &str = "STORYDEN_RPC_URL";
-/// Says that the plugin talks over its standard input and output.
-pub(crate) const TRANSPORT_VARIABLE: &str = "PLUGIN_RUNNER_TRANSPORT";
 
 #[derive(Debug)]
 pub(crate) struct LocalRuntime {

@@ -15,8 +15,8 @@ use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::{
     Configure, ConfigureReply, Event, EventReply, Method, Ping, PingReply, decode_params,
 };
-use crate::session::Params;
-use crate::session::handling::{Answer, guarded};
+use crate::rpc::Params;
+use crate::rpc::handling::{Answer, guarded};
 use crate::text::Foreign;
 
 type MethodHandler =

@@ -17,8 +17,8 @@ use crate::protocol::method::{
     AccessGet, Empty, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
     decode_reply,
 };
-use crate::session::Reply;
-use crate::session::connection::Connection;
+use crate::rpc::Connection;
+use crate::rpc::Reply;
 
 /// How long a close may take to reach the host.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -22,9 +22,9 @@ use crate::protocol::configuration::Configuration;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::Method;
 use crate::protocol::peer::PeerKind;
-use crate::session::Params;
-use crate::session::connection::{Connection, ConnectionSettings, InboundRequest, spin_limit};
-use crate::session::workers::{WorkerSettings, Workers};
+use crate::rpc::Params;
+use crate::rpc::workers::{WorkerSettings, Workers};
+use crate::rpc::{Connection, ConnectionSettings, InboundRequest, spin_limit};
 use crate::text::Foreign;
 use crate::thread::Threads;
 

@@ -22,7 +22,7 @@ use crate::protocol::manifest::Manifest;
 use crate::protocol::method::{
     Empty, Ping, PingReply, RobotRunParams, RobotToolCall, ToolCallParams, ToolCallReply,
 };
-use crate::session::connection::{Connection, ConnectionSettings, InboundRequest};
+use crate::rpc::{Connection, ConnectionSettings, InboundRequest};
 use crate::store::Record;
 use crate::{Host, InstallationId, ReportedState, Session, Threads};
 

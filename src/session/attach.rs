@@ -9,14 +9,12 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::Session;
-use super::connection::{Connection, ConnectionSettings};
-use super::counters::LiveCounters;
 use super::health::Asks;
-use super::pending::Outcome;
 use super::run::Reading;
 use super::shared::Shared;
 use super::state::State;
 use crate::auth::SealedToken;
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::{Duplex, DuplexSettings, close_code};
 use crate::error::{Disconnect, Error, Result};
@@ -24,6 +22,8 @@ use crate::fault;
 use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
 use crate::reaper::Run;
+use crate::rpc::Outcome;
+use crate::rpc::{Connection, ConnectionSettings};
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::text::Foreign;
 
@@ -242,7 +242,7 @@ impl Reservation {
             rate: shared.rate.limited_to(per_second),
             spin: context.spin,
         };
-        let (connection, reader) = Connection::new(halves, settings, shared.counters.clone());
+        let (connection, reader) = Connection::new(halves, settings, shared.counters.rpc.clone());
         let reading = Reading {
             connection: connection.clone(),
             reader,
@@ -322,7 +322,7 @@ impl Reservation {
         }
         drop(readers);
         state.connection = Some(connection);
-        LiveCounters::add(&shared.counters.connections, 1);
+        count_by(&shared.counters.connections, 1);
         if !first_ping {
             self.activate(state);
         }

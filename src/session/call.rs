@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Session;
-use super::connection::{Connection, Reply, Waiting};
 use super::counters::LiveCounters;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
 use crate::protocol::method::{Method, decode_reply};
+use crate::rpc::{Connection, Reply, Waiting};
 
 impl Session {
     /// Calls a method of the plugin and waits for its answer.
@@ -298,7 +298,7 @@ impl Shared {
     /// The connection to call on; that there is none counts as a failed call.
     fn connection_to_call(&self) -> Result<Arc<Connection>> {
         self.active_connection()
-            .inspect_err(|error| self.counters.count_failure(error))
+            .inspect_err(|error| self.counters.rpc.count_failure(error))
     }
 
     /// Starts a call on this connection and no other.
@@ -311,7 +311,7 @@ impl Shared {
             let waiting = start(connection)?;
             Ok(PendingReply { waiting, in_flight })
         });
-        begun.inspect_err(|error| self.counters.count_failure(error))
+        begun.inspect_err(|error| self.counters.rpc.count_failure(error))
     }
 }
 
@@ -349,7 +349,7 @@ impl<M: Method> PendingCall<M> {
     fn read(reply: &Reply, counters: &LiveCounters) -> Result<M::Reply> {
         let result = decode_reply::<M>(reply.as_json());
         if let Err(error) = &result {
-            counters.count_failure(error);
+            counters.rpc.count_failure(error);
         }
         result
     }
@@ -403,8 +403,8 @@ impl std::fmt::Debug for PendingReply {
 impl Shared {
     fn count_outcome(&self, result: &Result<Reply>) {
         match result {
-            Ok(_) => drop(self.counters.replies.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => self.counters.count_failure(error),
+            Ok(_) => drop(self.counters.rpc.replies.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => self.counters.rpc.count_failure(error),
         }
     }
 }
@@ -420,6 +420,7 @@ impl InFlight {
         // the two sees the other.
         shared
             .counters
+            .rpc
             .calls_in_flight
             .fetch_add(1, Ordering::SeqCst);
         let in_flight = Self {
@@ -436,6 +437,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.shared
             .counters
+            .rpc
             .calls_in_flight
             .fetch_sub(1, Ordering::SeqCst);
         self.shared.context.drain.call_ended();

@@ -7,12 +7,12 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Condvar, Mutex};
 use serde_json::value::RawValue;
 
-use super::connection::Connection;
-use super::counters::LiveCounters;
 use super::shared::Shared;
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::id::RequestId;
 use crate::protocol::method::{Event, EventReply, Method, decode_reply};
+use crate::rpc::Connection;
 use crate::state::ReportedState;
 
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl Shared {
                 || queue.bytes + size > limits.queued_event_bytes;
             if full || queue.closed {
                 drop(queue);
-                LiveCounters::add(&self.counters.events_dropped, 1);
+                count_by(&self.counters.events_dropped, 1);
                 return Some(false);
             }
             queue.events.push_back(Queued {
@@ -104,7 +104,7 @@ impl Shared {
         if let Err(error) = started {
             log::warn!("plugin {}: event not delivered: {error}", self.name);
             self.events.inner.lock().delivering = false;
-            LiveCounters::add(&self.counters.events_dropped, self.events.clear());
+            count_by(&self.counters.events_dropped, self.events.clear());
             return Some(false);
         }
         Some(true)
@@ -140,7 +140,7 @@ fn deliver(shared: &Arc<Shared>) {
             .upgrade()
             .filter(|connection| !connection.has_ended());
         let Some(connection) = connection else {
-            LiveCounters::add(&shared.counters.events_dropped, 1);
+            count_by(&shared.counters.events_dropped, 1);
             continue;
         };
         let id = RequestId::generate();
@@ -151,13 +151,13 @@ fn deliver(shared: &Arc<Shared>) {
             .and_then(super::PendingReply::wait)
             .and_then(|reply| decode_reply::<Event>(reply.as_json()));
         match answer {
-            Ok(EventReply { ok: true }) => LiveCounters::add(&shared.counters.events_delivered, 1),
+            Ok(EventReply { ok: true }) => count_by(&shared.counters.events_delivered, 1),
             Ok(EventReply { ok: false }) => {
-                LiveCounters::add(&shared.counters.events_failed, 1);
+                count_by(&shared.counters.events_failed, 1);
                 log::warn!("plugin {}: did not accept an event", shared.name);
             }
             Err(error) => {
-                LiveCounters::add(&shared.counters.events_failed, 1);
+                count_by(&shared.counters.events_failed, 1);
                 log::warn!("plugin {}: event not delivered: {error}", shared.name);
             }
         }

@@ -4,11 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::{Connection, InboundRequest, Params};
-use super::counters::LiveCounters;
-use super::handling::{Answer, guarded};
 use super::services::InboundCall;
 use super::shared::Shared;
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::error::RpcError;
 use crate::id::Xid;
@@ -17,6 +15,8 @@ use crate::protocol::jsonrpc::{PeerId, ResultObject};
 use crate::protocol::method::{
     AccessGet, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
 };
+use crate::rpc::handling::{Answer, guarded};
+use crate::rpc::{Connection, InboundRequest, Params};
 
 /// Hands a call to a worker, or refuses it. On the reading thread.
 pub(super) fn dispatch(
@@ -25,11 +25,11 @@ pub(super) fn dispatch(
     shape: AccessShape,
     request: InboundRequest,
 ) {
-    LiveCounters::add(&shared.counters.inbound_calls, 1);
+    count_by(&shared.counters.rpc.inbound_calls, 1);
     let InboundRequest { id, method, params } = request;
     let in_flight = InFlight::begin(shared);
     let refuse = || {
-        LiveCounters::add(&shared.counters.inbound_refused, 1);
+        count_by(&shared.counters.rpc.inbound_refused, 1);
         let text = "too many calls from this plugin are in progress; try again later";
         connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
     };
@@ -175,6 +175,7 @@ impl InFlight {
     fn begin(shared: &Arc<Shared>) -> Self {
         shared
             .counters
+            .rpc
             .inbound_in_flight
             .fetch_add(1, Ordering::SeqCst);
         let mut counted = Self(Some(shared.clone()));
@@ -188,6 +189,7 @@ impl InFlight {
         if let Some(shared) = self.0.take() {
             shared
                 .counters
+                .rpc
                 .inbound_in_flight
                 .fetch_sub(1, Ordering::SeqCst);
             shared.context.drain.call_ended();

@@ -11,26 +11,20 @@
 
 mod attach;
 mod call;
-pub(crate) mod connection;
 pub(crate) mod context;
-pub(crate) mod counters;
+mod counters;
 mod delivery;
 mod feed;
-pub(crate) mod handling;
 pub(crate) mod health;
 mod history;
 mod inbound;
 pub(crate) mod management;
-mod pending;
-mod rate;
 mod refusals;
 mod run;
 pub(crate) mod services;
 mod shared;
-mod slot;
 mod state;
 mod supervision;
-pub(crate) mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -47,7 +41,6 @@ use serde_json::{Map, Value};
 pub use attach::Peer;
 pub(crate) use attach::{Credential, Refused, Reservation};
 pub use call::{Batch, PendingCall, PendingReply};
-pub use connection::{Params, Reply};
 pub use counters::Counters;
 pub(crate) use feed::Feed;
 pub use feed::StateChange;
@@ -62,6 +55,7 @@ use crate::id::InstallationId;
 use crate::plugin_log::Follower;
 use crate::protocol::manifest::Manifest;
 use crate::reaper::{StopReport, Stopped, Waiter};
+use crate::rpc::workers::{WorkerSettings, Workers};
 use crate::runtime;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
@@ -72,7 +66,6 @@ use refusals::Refusals;
 use shared::Shared;
 use state::StateCell;
 use supervision::SupervisedCharge;
-use workers::{WorkerSettings, Workers};
 
 /// A loaded plugin. Cloning gives another handle to the same one; handles may be used from any
 /// thread, and outlive the plugin's unloading (then they say [`Error::NotLoaded`]).
@@ -500,7 +493,7 @@ impl Session {
     pub(crate) fn in_flight(&self) -> u64 {
         use std::sync::atomic::Ordering::SeqCst;
         let counters = &self.shared.counters;
-        counters.calls_in_flight.load(SeqCst) + counters.inbound_in_flight.load(SeqCst)
+        counters.rpc.calls_in_flight.load(SeqCst) + counters.rpc.inbound_in_flight.load(SeqCst)
     }
 }
 
@@ -513,7 +506,7 @@ impl fmt::Debug for Session {
 /// What a requested stop has to wait for.
 pub(crate) enum Stopping {
     Process(crossbeam_channel::Receiver<Stopped>),
-    Connection(Option<Arc<connection::Connection>>),
+    Connection(Option<Arc<crate::rpc::Connection>>),
 }
 
 /// Starting and stopping of a plugin that the host runs.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use super::connection::Connection;
-use super::counters::LiveCounters;
 use super::inbound;
 use super::shared::Shared;
+use crate::counters::count_by;
 use crate::duplex::DuplexReader;
 use crate::error::Disconnect;
 use crate::protocol::access::AccessShape;
 use crate::reaper::Run;
+use crate::rpc::Connection;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::thread::panic_text;
 
@@ -62,7 +62,7 @@ fn disconnected(
     cause: Arc<Disconnect>,
 ) {
     // Before anybody can see that the connection has ended.
-    shared.counters.count_end(&cause);
+    shared.counters.rpc.count_end(&cause);
     let mut state = shared.state.lock();
     let is_current = state
         .connection
@@ -86,6 +86,6 @@ impl Shared {
     /// Drops the events that wait: those published while a plugin is away are lost to it
     /// (protocol file, section 15).
     pub(super) fn drop_events(&self) {
-        LiveCounters::add(&self.counters.events_dropped, self.events.clear());
+        count_by(&self.counters.events_dropped, self.events.clear());
     }
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Session;
-use super::connection::Params;
 use crate::error::RpcError;
 use crate::protocol::access::AccessGrant;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::method::{GetConfigParams, RobotRunParams, RobotRunReply};
+use crate::rpc::Params;
 use crate::store::Record;
 
 /// A call from a plugin, as a handler sees it.

@@ -10,21 +10,21 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
 use super::Session;
-use super::connection::Connection;
 use super::context::HostContext;
 use super::counters::LiveCounters;
 use super::delivery::EventQueue;
 use super::feed::StateChange;
-use super::rate::Rate;
 use super::refusals::Refusals;
 use super::run::Reading;
 use super::state::{State, StateCell};
-use super::workers::Workers;
 use crate::error::{Disconnect, Error, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::PluginLog;
 use crate::process::descendants::Tally;
 use crate::reaper::WardId;
+use crate::rpc::Connection;
+use crate::rpc::Rate;
+use crate::rpc::workers::Workers;
 use crate::state::{PluginMode, ReportedState};
 use crate::store::Record;
 

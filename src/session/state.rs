@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
-use super::connection::Connection;
 use super::history::RunHistory;
 use crate::auth::Secret;
 use crate::deadline::Deadline;
@@ -17,6 +16,7 @@ use crate::error::{Error, Phase, Result, StartError};
 use crate::id::InstallationId;
 use crate::process::ExitReason;
 use crate::reaper::{EndCause, Run};
+use crate::rpc::Connection;
 use crate::state::{ActiveState, ReportedState};
 
 pub(crate) struct StateCell {

@@ -474,7 +474,7 @@ fn a_second_request_behind_the_first_is_no_frame() {
     session
         .wait_for(ReportedState::Connecting, PATIENCE)
         .unwrap();
-    assert_eq!(session.counters().violations, 1);
+    assert_eq!(session.counters().rpc.violations, 1);
     assert_eq!(host.handshake_counters().begun, 1);
 }
 

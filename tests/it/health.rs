@@ -161,7 +161,7 @@ fn a_frozen_plugin_is_found_killed_and_started_again() {
         assert_ne!(host.lifelines.next().pid, process.pid);
         assert_eq!(host.lifelines.most_at_once(), 1);
         call(&session, "echo", &json!({})).unwrap();
-        assert!(session.counters().pings_missed >= 3);
+        assert!(session.counters().rpc.pings_missed >= 3);
     }
 }
 
@@ -206,7 +206,7 @@ fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
     again.wait().unwrap();
     assert_eq!(silent.expect_close(), (1012, FOUND.to_owned()));
     let counters = session.counters();
-    assert_eq!(counters.pings_missed, 3, "{counters:?}");
+    assert_eq!(counters.rpc.pings_missed, 3, "{counters:?}");
 }
 
 #[test]
@@ -220,8 +220,8 @@ fn a_peer_that_only_answers_pings_stays() {
     }
     assert_eq!(session.reported_state(), ReportedState::Active);
     let counters = session.counters();
-    assert!(counters.pings_sent >= 8, "{counters:?}");
-    assert_eq!(counters.pings_missed, 0, "{counters:?}");
+    assert!(counters.rpc.pings_sent >= 8, "{counters:?}");
+    assert_eq!(counters.rpc.pings_missed, 0, "{counters:?}");
     assert_eq!(counters.connections, 1);
 }
 
@@ -236,7 +236,7 @@ fn any_frame_is_as_good_as_a_pong() {
         silent.0.write_all(b"\x81\x82\0\0\0\0{}").unwrap();
     }
     assert_eq!(session.reported_state(), ReportedState::Active);
-    assert_eq!(session.counters().pings_missed, 0);
+    assert_eq!(session.counters().rpc.pings_missed, 0);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn as_many_misses_as_are_allowed_are_forgiven() {
         silent.expect_ping();
         let last = silent.expect_ping();
         silent.pong(&last);
-        assert_eq!(session.counters().pings_missed, round);
+        assert_eq!(session.counters().rpc.pings_missed, round);
     }
     let next = silent.expect_ping();
     silent.pong(&next);
@@ -274,13 +274,13 @@ fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
 /// The plugin is inside a call until its gate is opened, and is not blamed for its silence.
 #[track_caller]
 fn expect_left_alone(host: &TestHost, session: &Session, busy: PendingReply, process: &Lifeline) {
-    let missed = session.counters().pings_missed;
+    let missed = session.counters().rpc.pings_missed;
     several_intervals(host);
     assert_eq!(session.reported_state(), ReportedState::Active);
     process.open_gate();
     busy.wait().unwrap();
     let counters = session.counters();
-    assert_eq!(counters.pings_missed, missed, "{counters:?}");
+    assert_eq!(counters.rpc.pings_missed, missed, "{counters:?}");
     assert_eq!(counters.connections, 1);
 }
 
@@ -326,7 +326,7 @@ fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
     assert_eq!(change.message, None);
     let change = events.until(late.id(), ReportedState::Connecting);
     assert_eq!(change.message.as_deref(), Some(FOUND));
-    assert_eq!(late.counters().pings_missed, 3);
+    assert_eq!(late.counters().rpc.pings_missed, 3);
 }
 
 #[test]
@@ -420,8 +420,8 @@ fn a_large_message_on_a_slow_line_is_a_sign_of_life() {
     }
     assert_eq!(session.reported_state(), ReportedState::Active);
     let counters = session.counters();
-    assert!(counters.pings_sent >= 3, "{counters:?}");
-    assert_eq!(counters.pings_missed, 0, "{counters:?}");
+    assert!(counters.rpc.pings_sent >= 3, "{counters:?}");
+    assert_eq!(counters.rpc.pings_missed, 0, "{counters:?}");
 }
 
 /// Services whose `get_config` waits for the test.
@@ -450,11 +450,11 @@ fn a_plugin_that_waits_for_the_host_is_left_alone() {
     let given_up = session.call_raw("call_back", &json!({}), soon);
     assert!(given_up.is_err_and(|error| error.is_timeout()));
     until("call from the plugin", || {
-        session.counters().inbound_calls == 1
+        session.counters().rpc.inbound_calls == 1
     });
-    let missed = session.counters().pings_missed;
+    let missed = session.counters().rpc.pings_missed;
     several_intervals(&host);
-    assert_eq!(session.counters().pings_missed, missed);
+    assert_eq!(session.counters().rpc.pings_missed, missed);
     open.send(()).unwrap();
     call(&session, "echo", &json!({})).unwrap();
     assert_eq!(session.counters().connections, 1);
@@ -497,14 +497,14 @@ fn pings_of_the_hosts_own_are_no_calls() {
         let refusal = json!({"code": -32601, "message": "unknown method"});
         let answer = json!({"jsonrpc": "2.0", "id": ping["id"], "error": refusal});
         peer.send(answer.to_string());
-        assert_eq!(session.counters().calls, round);
+        assert_eq!(session.counters().rpc.calls, round);
     }
     let ping = peer.receive();
     assert_eq!(ping["method"], "ping");
     let counters = session.counters();
-    assert_eq!(counters.pings_missed, 0, "{counters:?}");
-    assert_eq!((counters.stray_replies, counters.refusals), (0, 0));
-    assert!(counters.pings_sent >= 5, "{counters:?}");
+    assert_eq!(counters.rpc.pings_missed, 0, "{counters:?}");
+    assert_eq!((counters.rpc.stray_replies, counters.rpc.refusals), (0, 0));
+    assert!(counters.rpc.pings_sent >= 5, "{counters:?}");
 }
 
 #[test]
@@ -542,7 +542,7 @@ fn an_interval_of_zero_switches_health_checks_off() {
         .unwrap();
     let first = peer.socket.read().unwrap();
     assert!(first.is_text(), "{first:?}");
-    assert_eq!(session.counters().pings_sent, 0);
+    assert_eq!(session.counters().rpc.pings_sent, 0);
     drop(waiting);
 }
 
@@ -585,7 +585,7 @@ fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
     let (session, target) = external(&host, |record| record);
     let mut incumbent = connect(&host, &target);
     let mut pings = 0;
-    while session.counters().pings_sent < 20 {
+    while session.counters().rpc.pings_sent < 20 {
         assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
         let ping = incumbent.expect_ping();
         incumbent.pong(&ping);
@@ -593,7 +593,7 @@ fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
     }
     assert!(pings > 0);
     assert_eq!(session.reported_state(), ReportedState::Active);
-    assert_eq!(session.counters().pings_missed, 0);
+    assert_eq!(session.counters().rpc.pings_missed, 0);
     assert_eq!(session.counters().connections, 1);
 }
 
@@ -610,7 +610,7 @@ fn a_shutdown_does_not_wait_for_pings() {
     active(&outside);
     silent.expect_ping();
     until("ping to the frozen one", || {
-        session.counters().pings_sent > 0
+        session.counters().rpc.pings_sent > 0
     });
     let report = host.shutdown(PATIENCE);
     assert!(report.is_complete(), "{report:?}");

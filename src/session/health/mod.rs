@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::pulse::{Pulse, Signs, Step};
-use super::connection::Connection;
-use super::counters::LiveCounters;
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::error::Disconnect;
 use crate::health::Health;
+use crate::rpc::Connection;
 use crate::thread::{Threads, panic_text};
 
 /// The stack of the thread: room for a logger, no more.
@@ -273,12 +273,12 @@ impl Patient {
                 true
             }
             Step::Missed => {
-                LiveCounters::add(&connection.counters().pings_missed, 1);
+                count_by(&connection.counters().pings_missed, 1);
                 log::debug!("{}: no sign of life after a ping", connection.peer());
                 true
             }
             Step::GiveUp => {
-                LiveCounters::add(&connection.counters().pings_missed, 1);
+                count_by(&connection.counters().pings_missed, 1);
                 self.give_up(&connection);
                 false
             }

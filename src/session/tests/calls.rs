@@ -39,8 +39,8 @@ where
     assert_eq!(answered.remove("method").unwrap(), M::NAME);
     assert_eq!(object(serde_json::to_value(&reply).unwrap()), answered);
     let counters = bench.session.counters();
-    assert_eq!((counters.calls, counters.replies), (1, 1));
-    assert_eq!(counters.calls_in_flight, 0);
+    assert_eq!((counters.rpc.calls, counters.rpc.replies), (1, 1));
+    assert_eq!(counters.rpc.calls_in_flight, 0);
     reply
 }
 
@@ -200,7 +200,7 @@ fn an_error_from_the_plugin_is_told_with_its_code() {
         }
     }
     let counters = bench.session.counters();
-    assert_eq!((counters.refusals, counters.replies), (6, 0));
+    assert_eq!((counters.rpc.refusals, counters.rpc.replies), (6, 0));
 }
 
 /// A shuffle that is the same every time.
@@ -221,7 +221,7 @@ fn one_thread_has_64_calls_in_flight_and_each_gets_its_own_answer() {
     let calls: Vec<_> = (0..64)
         .map(|number| start_raw(&bench.session, "echo", json!({"number": number})))
         .collect();
-    assert_eq!(bench.session.counters().calls_in_flight, 64);
+    assert_eq!(bench.session.counters().rpc.calls_in_flight, 64);
     let requests = (0..64).map(|_| plugin.expect("echo")).collect();
     for request in shuffled(requests) {
         let params = request.params.clone();
@@ -231,7 +231,7 @@ fn one_thread_has_64_calls_in_flight_and_each_gets_its_own_answer() {
         let reply: Value = call.wait().unwrap().read().unwrap();
         assert_eq!(reply["number"], number);
     }
-    assert_eq!(bench.session.counters().calls_in_flight, 0);
+    assert_eq!(bench.session.counters().rpc.calls_in_flight, 0);
 }
 
 fn two_hundred_callers(bench: &Bench, plugin: &Plugin) {
@@ -251,8 +251,11 @@ fn two_hundred_callers(bench: &Bench, plugin: &Plugin) {
         }
     });
     let counters = bench.session.counters();
-    assert_eq!((counters.calls, counters.replies), (200, 200));
-    assert_eq!((counters.calls_in_flight, counters.stray_replies), (0, 0));
+    assert_eq!((counters.rpc.calls, counters.rpc.replies), (200, 200));
+    assert_eq!(
+        (counters.rpc.calls_in_flight, counters.rpc.stray_replies),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -294,7 +297,7 @@ fn an_answer_can_be_asked_for_without_waiting() {
         reply.is_some()
     });
     assert!(reply.unwrap().unwrap_err().is_timeout());
-    assert_eq!(bench.session.counters().timeouts, 1);
+    assert_eq!(bench.session.counters().rpc.timeouts, 1);
 }
 
 #[test]
@@ -342,9 +345,9 @@ fn answers_to_nobody_are_dropped_and_counted() {
 
     bench.ping(&plugin);
     let counters = bench.session.counters();
-    assert_eq!(counters.stray_replies, 6);
-    assert_eq!((counters.replies, counters.timeouts), (2, 1));
-    assert_eq!(counters.calls_in_flight, 0);
+    assert_eq!(counters.rpc.stray_replies, 6);
+    assert_eq!((counters.rpc.replies, counters.rpc.timeouts), (2, 1));
+    assert_eq!(counters.rpc.calls_in_flight, 0);
 }
 
 #[test]
@@ -368,7 +371,7 @@ fn two_plugins_of_a_host_do_not_get_each_others_answers() {
     let request = plugin.expect("ping");
     other_plugin.reply(&request, json!({"pong": false}));
     ping(&other, &other_plugin);
-    assert_eq!(other.counters().stray_replies, 1);
+    assert_eq!(other.counters().rpc.stray_replies, 1);
     plugin.reply(&request, json!({"pong": true}));
     assert!(call.wait().unwrap().pong);
 }

@@ -40,7 +40,10 @@ fn assert_not_callable(bench: &Bench, state: ReportedState) {
         other => panic!("{other:?}"),
     }
     let counters = bench.session.counters();
-    assert_eq!((counters.calls_in_flight, counters.disconnects), (0, 5));
+    assert_eq!(
+        (counters.rpc.calls_in_flight, counters.rpc.disconnects),
+        (0, 5)
+    );
 }
 
 /// A plugin that is connected in memory, and one that is over a socket.

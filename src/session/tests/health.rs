@@ -46,7 +46,7 @@ fn a_transport_without_a_ping_is_watched_on_demand_alone() {
     assert_eq!(message, "unresponsive: no sign of life for 60ms");
     assert_eq!(bench.session.reported_state(), ReportedState::Active);
     assert!(unwatched.has_nothing_more());
-    assert_eq!(bench.session.counters().pings_sent, 0);
+    assert_eq!(bench.session.counters().rpc.pings_sent, 0);
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn a_late_answer_to_a_ping_of_the_hosts_own_harms_nothing() {
     plugin.reply(&request, json!({}));
     call.wait().unwrap();
     let counters = bench.session.counters();
-    assert_eq!((counters.stray_replies, counters.replies), (1, 1));
-    assert_eq!(counters.calls, 1);
+    assert_eq!((counters.rpc.stray_replies, counters.rpc.replies), (1, 1));
+    assert_eq!(counters.rpc.calls, 1);
 }
 
 #[test]
@@ -74,12 +74,12 @@ fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
         .connect(Panicking(ours), &Peer::default())
         .unwrap();
     let plugin = Plugin::over(theirs);
-    until("ping", || bench.session.counters().pings_sent == 1);
+    until("ping", || bench.session.counters().rpc.pings_sent == 1);
     // Another is watched all the same.
     let other = bench.load(|record| record.with_health(patient().with_rpc_ping(true)));
     super::support::connect(&other, "").expect("ping");
     bench.ping(&plugin);
-    assert_eq!(bench.session.counters().pings_sent, 1);
+    assert_eq!(bench.session.counters().rpc.pings_sent, 1);
 }
 
 /// A transport whose ping panics.

@@ -19,9 +19,10 @@ use crate::host::{Host, HostBuilder, ShutdownReport};
 use crate::id::InstallationId;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::{Empty, Ping};
+use crate::rpc::{Params, Reply};
 use crate::session::{
-    Counters, InboundCall, Params, Peer, PendingCall, PendingReply, Reply, Services, Session,
-    StateChange, Supervised,
+    Counters, InboundCall, Peer, PendingCall, PendingReply, Services, Session, StateChange,
+    Supervised,
 };
 use crate::state::{ActiveState, ReportedState};
 use crate::store::Record;

@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Connection;
+use super::pending::Outcome;
 use crate::id::RequestId;
 use crate::protocol::jsonrpc::{EnvelopeError, find_answer, find_id, resembles_message};
-use crate::session::pending::Outcome;
 use crate::text;
 
 /// Bytes of an odd line that are kept.

@@ -13,14 +13,14 @@ pub(crate) struct Rate(Mutex<Meter>);
 
 impl Rate {
     /// Sets the limit, and gives what to ask about each message; nothing when there is no limit.
-    pub(super) fn limited_to(self: &Arc<Self>, per_second: u32) -> Option<Arc<Self>> {
+    pub(crate) fn limited_to(self: &Arc<Self>, per_second: u32) -> Option<Arc<Self>> {
         self.0.lock().per_second = per_second;
         (per_second > 0).then(|| self.clone())
     }
 
     /// Counts a message of this moment. Fails with the limit when it is over it, and then it has
     /// used up nothing.
-    pub(super) fn admit(&self) -> Result<(), u32> {
+    pub(crate) fn admit(&self) -> Result<(), u32> {
         self.0.lock().admit(Instant::now())
     }
 }

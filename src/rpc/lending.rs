@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::pending::Outcome;
 use super::reading::{Heard, Unreadable};
+use super::slot::Slot;
 use super::{Connection, InboundRequest};
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::{DuplexReader, Patience};
 use crate::error::Disconnect;
-use crate::session::counters::LiveCounters;
-use crate::session::pending::Outcome;
-use crate::session::slot::Slot;
 use crate::thread::panic_text;
 
 /// So many answers in a row to callers that waited alone, and the half is lent.
@@ -221,7 +221,7 @@ impl Connection {
         });
         match outcome {
             Some(outcome) => {
-                LiveCounters::add(&self.counters.read_by_caller, 1);
+                count_by(&self.counters.read_by_caller, 1);
                 loan.in_order = self.pending.len() == 0 && loan.is_clean();
                 Borrowed::Outcome(outcome)
             }

@@ -4,17 +4,25 @@
 //! Any thread calls; one thread runs [`Connection::read_until_end`] and never writes.
 //!
 //! What lives here: what a connection is made of, answering the peer's calls, ending it. Calling the
-//! peer is in `calling`, what is done with what arrives in `reading`, when callers read for themselves
-//! in `lending`, how they wait otherwise in `spin`, what arrives and is no message in `oddities`, signs of
-//! life in `liveness`, what may be written at all in `sending`.
+//! peer is in `calling`, the table of calls that wait in `pending` and where one waits in `slot`, what is
+//! done with what arrives in `reading`, when callers read for themselves in `lending`, how they wait
+//! otherwise in `spin`, what arrives and is no message in `oddities`, signs of life in `liveness`, what may
+//! be written at all in `sending`. Running the peer's calls: threads in `workers`, handlers in `handling`,
+//! how many a second in `rate`. What is counted is in `counters`.
 
 mod calling;
+pub(crate) mod counters;
+pub(crate) mod handling;
 mod lending;
 mod liveness;
 mod oddities;
+mod pending;
+mod rate;
 mod reading;
 mod sending;
+mod slot;
 mod spin;
+pub(crate) mod workers;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -26,11 +34,13 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 pub(crate) use calling::Waiting;
+pub(crate) use counters::LiveRpcCounters;
+pub use counters::RpcCounters;
+pub(crate) use pending::Outcome;
+pub(crate) use rate::Rate;
 pub(crate) use spin::spin_limit;
 
-use super::counters::LiveCounters;
-use super::pending::PendingTable;
-use super::rate::Rate;
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::{DuplexReader, Halves, Interrupt, Message};
 use crate::error::{Disconnect, Error, Result, RpcError};
@@ -39,6 +49,7 @@ use crate::protocol::method::object_from_text;
 use crate::text::Foreign;
 use lending::Lending;
 use oddities::Oddity;
+use pending::PendingTable;
 use sending::{Fitting, Sending};
 use spin::Spin;
 
@@ -48,7 +59,7 @@ pub(crate) struct Connection {
     pending: PendingTable,
     /// Who is at the other end, for log lines.
     peer: String,
-    counters: Arc<LiveCounters>,
+    counters: Arc<LiveRpcCounters>,
     /// How many messages the peer may send in a second, if there is a limit.
     rate: Option<Arc<Rate>>,
     /// Whether a caller that waits alone looks for its answer before it sleeps.
@@ -96,7 +107,7 @@ impl Params {
     }
 
     /// Bytes that they keep in memory: those of the whole message.
-    pub(in crate::session) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.message.len()
     }
 
@@ -175,7 +186,7 @@ impl Connection {
     pub(crate) fn new(
         halves: Halves,
         settings: ConnectionSettings,
-        counters: Arc<LiveCounters>,
+        counters: Arc<LiveRpcCounters>,
     ) -> (Arc<Self>, Box<dyn DuplexReader>) {
         let Halves {
             reader,
@@ -218,7 +229,7 @@ impl Connection {
                 return;
             };
             match fitting.send(deadline) {
-                Ok(_) => LiveCounters::add(&self.counters.bytes_sent, fitting.len()),
+                Ok(_) => count_by(&self.counters.bytes_sent, fitting.len()),
                 Err(error) => {
                     let method = Foreign::new(method);
                     log::debug!("answer to {method} not sent: {error}");
@@ -336,12 +347,12 @@ impl Connection {
         self.ended.load(Ordering::Acquire)
     }
 
-    pub(in crate::session) fn counters(&self) -> &LiveCounters {
+    pub(crate) fn counters(&self) -> &LiveRpcCounters {
         &self.counters
     }
 
     /// Who is at the other end, for log lines.
-    pub(in crate::session) fn peer(&self) -> &str {
+    pub(crate) fn peer(&self) -> &str {
         &self.peer
     }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lending::{Dispatch, Half, LOAN, Streak};
+use super::pending::{Outcome, Waiter};
+use super::slot::Slot;
 use super::{Connection, InboundRequest, Params};
+use crate::counters::count_by;
 use crate::duplex::{DuplexReader, Message, Received};
 use crate::error::{Disconnect, RpcError};
 use crate::protocol::jsonrpc::{Envelope, EnvelopeError, Incoming, ResultSpan};
-use crate::session::counters::LiveCounters;
-use crate::session::pending::{Outcome, Waiter};
-use crate::session::slot::Slot;
 use crate::text::Foreign;
 
 impl Connection {
@@ -81,8 +81,8 @@ impl Connection {
                 Heard::Nothing
             }
             Received::Binary { bytes, beginning } => {
-                LiveCounters::add(&self.counters.bytes_received, bytes);
-                LiveCounters::add(&self.counters.binary, 1);
+                count_by(&self.counters.bytes_received, bytes);
+                count_by(&self.counters.binary, 1);
                 self.count_toward_rate();
                 self.fail_unreadable(&beginning);
                 self.tell_oddity(format_args!(
@@ -111,7 +111,7 @@ impl Connection {
         among: Among,
         dispatch: &mut dyn FnMut(InboundRequest),
     ) -> Heard {
-        LiveCounters::add(&self.counters.bytes_received, message.len());
+        count_by(&self.counters.bytes_received, message.len());
         let parsed = match among {
             Among::Messages => Envelope::parse(&message),
             Among::Output => Envelope::parse_line(&message),
@@ -137,7 +137,7 @@ impl Connection {
                         return Heard::no_message(message);
                     }
                     self.note_stray(&message);
-                    LiveCounters::add(&self.counters.stray_replies, 1);
+                    count_by(&self.counters.stray_replies, 1);
                     self.count_toward_rate();
                     log::debug!("dropped an answer that nobody waits for, id {id:?}");
                     return Heard::Nothing;
@@ -164,8 +164,8 @@ impl Connection {
             }
             Ok(Incoming::Request { id, method, params }) => {
                 if let Some(limit) = self.over_rate() {
-                    LiveCounters::add(&self.counters.inbound_calls, 1);
-                    LiveCounters::add(&self.counters.inbound_limited, 1);
+                    count_by(&self.counters.inbound_calls, 1);
+                    count_by(&self.counters.inbound_limited, 1);
                     let text = format!(
                         "this plugin may send {limit} messages in a second; try again later"
                     );
@@ -181,7 +181,7 @@ impl Connection {
                 });
             }
             Ok(Incoming::Notification { method, .. }) => {
-                LiveCounters::add(&self.counters.notifications, 1);
+                count_by(&self.counters.notifications, 1);
                 self.count_toward_rate();
                 let method = Foreign::new(&method);
                 log::debug!("ignored a request without an id: {method}");
@@ -200,7 +200,7 @@ impl Connection {
             self.note_output(message.as_bytes(), Some(error));
             return;
         }
-        LiveCounters::add(&self.counters.unreadable, 1);
+        count_by(&self.counters.unreadable, 1);
         // Not before: what a program prints is no message that it sends.
         self.count_toward_rate();
         self.fail_unreadable(message.as_bytes());

@@ -6,10 +6,10 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 
 use super::{Connection, with_buffer};
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::id::RequestId;
 use crate::protocol::method::{Empty, Method, Ping};
-use crate::session::counters::LiveCounters;
 
 impl Connection {
     /// Asks the peer for a sign of life, with a transport-level ping. Anything that arrives is
@@ -33,7 +33,7 @@ impl Connection {
 
     /// Whether anything arrived since the last look, be it a part of something; with `messages_only`,
     /// a whole message.
-    pub(in crate::session) fn take_heard(&self, messages_only: bool) -> bool {
+    pub(crate) fn take_heard(&self, messages_only: bool) -> bool {
         let any =
             self.heard.swap(false, Ordering::Relaxed) | self.sending.control().take_progress();
         let message = self.heard_message.swap(false, Ordering::Relaxed);
@@ -41,30 +41,30 @@ impl Connection {
     }
 
     /// Whether the peer waits for an answer of ours.
-    pub(in crate::session) fn waits_for_us(&self) -> bool {
+    pub(crate) fn waits_for_us(&self) -> bool {
         self.counters.inbound_in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// Whether the peer may be inside a call, and answer nothing meanwhile: somebody waits for its
     /// answer. One that has let a call's time pass without a word since is not excused by the next
     /// call: callers that come one after the other would hide a hung plugin.
-    pub(in crate::session) fn is_called(&self, now: Instant) -> bool {
+    pub(crate) fn is_called(&self, now: Instant) -> bool {
         !self.overdue.load(Ordering::Relaxed) && self.pending.has_calls_within_time(now)
     }
 
     /// Whether the transport has a ping of its own.
-    pub(in crate::session) fn has_transport_ping(&self) -> bool {
+    pub(crate) fn has_transport_ping(&self) -> bool {
         self.sending.control().has_ping()
     }
 
     /// Sends the transport's own ping, without waiting for anything. False where there is none.
-    pub(in crate::session) fn ping_transport(&self) -> bool {
+    pub(crate) fn ping_transport(&self) -> bool {
         self.sending.control().ping()
     }
 
     /// Sends the protocol's `ping` on the host's own behalf, without waiting for anything. Whatever
     /// arrives shows in [`take_heard`](Self::take_heard). False when there is no room for it now.
-    pub(in crate::session) fn ping_peer(&self) -> bool {
+    pub(crate) fn ping_peer(&self) -> bool {
         let id = RequestId::generate();
         with_buffer(|buffer| {
             let Ok(fitting) = self.encode(buffer, id, Ping::NAME, &Empty {}) else {
@@ -74,7 +74,7 @@ impl Connection {
             self.pending.expect_own_ping(id);
             let sent = fitting.try_send().is_ok();
             if sent {
-                LiveCounters::add(&self.counters.bytes_sent, fitting.len());
+                count_by(&self.counters.bytes_sent, fitting.len());
             } else {
                 self.pending.take_own_ping(id);
             }
@@ -83,7 +83,7 @@ impl Connection {
     }
 
     /// Whether the answer to the last of those pings has not come.
-    pub(in crate::session) fn expects_own_ping(&self) -> bool {
+    pub(crate) fn expects_own_ping(&self) -> bool {
         self.pending.expects_own_ping()
     }
 }

@@ -8,16 +8,16 @@ use serde::Serialize;
 use serde::de::Error as _;
 
 use super::lending::Borrowed;
+use super::pending::{OnOutcome, Outcome, Waiter};
 use super::sending::Fitting;
+use super::slot::Slot;
 use super::{Connection, Reply, with_buffer};
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::{SendError, Ticket};
 use crate::error::{Error, Phase, Result};
 use crate::id::RequestId;
 use crate::protocol::jsonrpc;
-use crate::session::counters::LiveCounters;
-use crate::session::pending::{OnOutcome, Outcome, Waiter};
-use crate::session::slot::Slot;
 
 impl Connection {
     /// Calls a method and waits for the answer, all within `timeout`.
@@ -120,7 +120,7 @@ impl Connection {
             let method = waiting.method.clone();
             self.pending.register(id, method, waiter, Some(deadline))?;
             waiting.registered = true;
-            LiveCounters::add(&self.counters.calls, 1);
+            count_by(&self.counters.calls, 1);
             let ticket = send(&message, deadline).map_err(|error| match error {
                 SendError::Timeout { withdrawn: true } => Error::timeout(Phase::Write, timeout),
                 // Begun, so others finish it and the peer acts on it.
@@ -128,7 +128,7 @@ impl Connection {
                 SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
             })?;
             waiting.ticket = Some(ticket);
-            LiveCounters::add(&self.counters.bytes_sent, message.len());
+            count_by(&self.counters.bytes_sent, message.len());
             Ok::<(), Error>(())
         })?;
         Ok(waiting)
