@@ -45,10 +45,10 @@ pub use error::{Error, Result};
 #[cfg(feature = "fetch")]
 pub use fetch::FetchSettings;
 pub use health::Health;
-pub use host::{Host, HostBuilder, ShutdownReport, WeakHost};
+pub use host::{HandshakeCounters, Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 pub use keeper::{Guarantees, Keeper};
-pub use listener::{HandshakeCounters, Listener};
+pub use listener::Listener;
 pub use manager::{
     BootReport, ConfigureMode, Installation, InstalledExternal, Manager, ManagerSettings,
     PackageSource, Remainder, Removed, Status, Update, UpdateOptions, WeakManager,

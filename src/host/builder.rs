@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Host, HostShared, Owner};
+use super::{Host, HostShared, LiveHandshakes, Owner};
 use crate::auth::{Token, connection_url};
 use crate::config::{Limits, Timeouts};
 use crate::error::{Error, Result, RpcError};
@@ -15,7 +15,6 @@ use crate::health::Health;
 use crate::id::InstallationId;
 use crate::keeper::link::KeeperLink;
 use crate::keeper::{Keeper, KeeperStatus};
-use crate::listener::LiveHandshakes;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::ProcessLimits;
@@ -27,9 +26,10 @@ use crate::rpc::Params;
 use crate::rpc::spin_limit;
 use crate::runtime::local::LocalRuntime;
 use crate::runtime::{Runtime, RuntimeProvider};
-use crate::session::context::{Addresses, Drain, HostContext, OutputTap};
+use crate::session::context::{
+    Addresses, Drain, HostContext, HostServices, HostSettings, OutputTap,
+};
 use crate::session::health::HealthMonitor;
-use crate::session::management::Settler;
 use crate::session::services::Methods;
 use crate::session::{Feed, InboundCall, NoServices, Services};
 use crate::store::{MemoryStore, Store};
@@ -278,29 +278,35 @@ impl HostBuilder {
             .transpose()?;
         let looks = cookie.clone().map(Looks::new);
         let link = KeeperLink::new(self.keeper, cookie, threads.clone(), keeper.clone());
-        let context = HostContext {
+        let settings = HostSettings {
             data: self.data,
             limits: self.limits,
             package_limits: self.package_limits,
             spin: spin_limit(self.timeouts.spin),
             timeouts: self.timeouts,
             policy: self.policy,
-            log_settings: self.log_settings,
+            log: self.log_settings,
             output_tap: self.output_tap,
-            reaper: Reaper::start(&threads, link, looks.clone())?,
-            looks,
-            keeper,
             health: self.health,
-            health_monitor: HealthMonitor::new(threads.clone()),
+            provider: self.provider,
+        };
+        let services = HostServices {
+            reaper: Reaper::start(&threads, link, looks.clone())?,
+            health: HealthMonitor::new(threads.clone()),
             threads,
             store: self.store,
-            feed: Feed::default(),
-            services: self.services,
-            methods: self.methods,
-            provider: self.provider,
             runtime,
+            keeper,
+            looks,
+            feed: Feed::default(),
             addresses: Addresses::new(self.rpc_base_url),
-            settler: Settler::default(),
+            handlers: self.services,
+            methods: self.methods,
+            on_reconnect: RwLock::default(),
+        };
+        let context = HostContext {
+            settings,
+            services,
             drain: Drain::default(),
             shut_down: false.into(),
         };

@@ -3,6 +3,8 @@
 //! connections is `listener`'s, events are `bus`'s.
 
 mod builder;
+mod handshakes;
+mod listener_stop;
 mod shutdown;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,9 @@ use crossbeam_channel::Receiver;
 use parking_lot::{Mutex, RwLock};
 
 pub use builder::HostBuilder;
+pub use handshakes::HandshakeCounters;
+pub(crate) use handshakes::LiveHandshakes;
+pub(crate) use listener_stop::ListenerStop;
 pub use shutdown::ShutdownReport;
 
 use crate::deadline::Deadline;
@@ -21,7 +26,6 @@ use crate::duplex::{Duplex, close_code};
 use crate::error::{Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::keeper::Guarantees;
-use crate::listener::{ListenerStop, LiveHandshakes};
 use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
 use crate::session::{Peer, Session, StateChange};
@@ -129,12 +133,12 @@ impl Host {
 
     /// Where the host's records are.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.context().store
+        &self.context().services.store
     }
 
     /// Where supervised plugins run.
     pub fn runtime_provider(&self) -> RuntimeProvider {
-        self.context().provider
+        self.context().settings.provider
     }
 
     /// What this host can promise of the processes that it starts, as things are now.
@@ -143,12 +147,12 @@ impl Host {
     /// plugin.
     pub fn guarantees(&self) -> Guarantees {
         let context = self.context();
-        Guarantees::of(&context.keeper, context.looks.as_ref())
+        Guarantees::of(&context.services.keeper, context.services.looks.as_ref())
     }
 
     /// The thread budget.
     pub fn threads(&self) -> &Threads {
-        &self.context().threads
+        &self.context().services.threads
     }
 
     /// Loads the plugin of this record, and asks for its start if the record says active. Loading a
@@ -172,9 +176,13 @@ impl Host {
         if context.is_shut_down() {
             return Err(Error::ShutDown);
         }
-        let record = context.store.get(id)?.ok_or(Error::NotInstalled(id))?;
-        if record.mode() == PluginMode::Supervised && context.runtime.is_none() {
-            return Err(runtime::unavailable(context.provider));
+        let record = context
+            .services
+            .store
+            .get(id)?
+            .ok_or(Error::NotInstalled(id))?;
+        if record.mode() == PluginMode::Supervised && context.services.runtime.is_none() {
+            return Err(runtime::unavailable(context.settings.provider));
         }
         let session = Session::load(context.clone(), record)?;
         {
@@ -194,7 +202,7 @@ impl Host {
             sessions.insert(id, session.clone());
         }
         // Once more, now that who removes the plugin finds the session: its record may have gone.
-        let wanted = match context.store.get(id) {
+        let wanted = match context.services.store.get(id) {
             Ok(Some(record)) => record.active_state,
             gone => {
                 self.unload(id)?;
@@ -228,7 +236,7 @@ impl Host {
         let Some(session) = self.session(id) else {
             return Ok(());
         };
-        let timeout = self.context().timeouts.stop;
+        let timeout = self.context().settings.timeouts.stop;
         let unloaded = match session.unload(timeout, code, reason) {
             Ok(_) => Ok(()),
             // Another thread was quicker.
@@ -289,7 +297,16 @@ impl Host {
     /// ```
     pub fn subscribe(&self) -> Receiver<StateChange> {
         let context = self.context();
-        context.feed.subscribe(context.limits.queued_state_changes)
+        context
+            .services
+            .feed
+            .subscribe(context.settings.limits.queued_state_changes)
+    }
+
+    /// What became of the handshakes of this host: those of its listeners, and those on streams that
+    /// the embedder accepted.
+    pub fn handshake_counters(&self) -> HandshakeCounters {
+        self.shared().handshakes.snapshot()
     }
 
     /// Refuses new calls to plugins, for good, and waits for those in flight, both ways. Events are
@@ -354,7 +371,9 @@ impl HostShared {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let report = self.shared.shut_down(self.shared.context.timeouts.stop);
+        let report = self
+            .shared
+            .shut_down(self.shared.context.settings.timeouts.stop);
         if !report.is_complete() {
             log::warn!("host dropped, but not everything ended: {report:?}");
         }

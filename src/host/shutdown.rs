@@ -70,7 +70,7 @@ impl HostShared {
             // Another thread is at it with more patience.
             return ShutdownReport {
                 unfinished: self.stopping.lock().clone(),
-                threads: self.context.threads.names(),
+                threads: self.context.services.threads.names(),
                 took: began.elapsed(),
                 ..ShutdownReport::default()
             };
@@ -81,14 +81,14 @@ impl HostShared {
         self.context.shut_down.store(true, Ordering::Release);
         self.context.drain.begin();
         // Who does not answer now is asked to end anyway.
-        self.context.health_monitor.end();
+        self.context.services.health.end();
         for listener in self.listeners.lock().drain(..) {
             listener.stop();
         }
         let mut report = ShutdownReport::default();
         let late = self.stop_all(timeout, deadline, &mut report);
-        self.context.reaper.shut_down();
-        let threads = &self.context.threads;
+        self.context.services.reaper.shut_down();
+        let threads = &self.context.services.threads;
         let patience = deadline.instant().max(Instant::now() + THREADS_GRACE);
         if threads.join_all(Deadline::at(patience)) > 0 {
             report.threads = threads.names();

@@ -132,7 +132,7 @@ fn find_external(
     claimed: Option<InstallationId>,
 ) -> Result<Admission, Denied> {
     // The store decides, so that a token counts no more from the moment it is replaced.
-    let id = match host.context.store.find_external(token) {
+    let id = match host.context.services.store.find_external(token) {
         Ok(Some(id)) => id,
         Ok(None) => {
             let digest = token.digest();

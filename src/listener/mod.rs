@@ -7,7 +7,6 @@
 //! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
 //! silent clients hold up nobody.
 
-mod counters;
 mod decision;
 #[cfg(feature = "_fuzzing")]
 pub(crate) mod fuzzing;
@@ -15,26 +14,21 @@ mod head;
 mod places;
 mod refusal;
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::{Role, Socket, WebSocket};
 use crate::error::{Error, Phase, Result};
-use crate::host::{Host, HostShared};
+use crate::host::{Host, HostShared, ListenerStop};
 use crate::poll;
-use crate::session::context::HostContext;
 use crate::session::{Peer, RefusalReason, Session};
-pub use counters::HandshakeCounters;
-pub(crate) use counters::LiveHandshakes;
-use counters::count;
 use decision::{Admitted, Denied, decide};
 use head::{Head, HeadError, Interruption, RawHead, read_head};
 use places::{Place, Places};
@@ -79,29 +73,6 @@ impl Drop for Listener {
     }
 }
 
-/// Ends a listener's threads.
-#[derive(Clone)]
-pub(crate) struct ListenerStop {
-    context: Arc<HostContext>,
-    base_url: Arc<str>,
-    /// They poll the other end of this pipe.
-    pipe: Arc<Mutex<Option<io::PipeWriter>>>,
-}
-
-impl ListenerStop {
-    pub(crate) fn stop(&self) {
-        if self.pipe.lock().take().is_some() {
-            self.context.addresses.remove(&self.base_url);
-        }
-    }
-}
-
-impl fmt::Debug for ListenerStop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListenerStop").finish_non_exhaustive()
-    }
-}
-
 impl Host {
     /// Binds an address and accepts plugins on it. Unless the builder named an `rpc_base_url`, the
     /// oldest listener that is bound is what supervised plugins are told to connect to.
@@ -134,24 +105,21 @@ impl Host {
         let address = listener.local_addr().map_err(failed)?;
         let (stopped, writer) = io::pipe().map_err(failed)?;
         let base = base_url(address);
-        let stop = ListenerStop {
-            context: shared.context.clone(),
-            base_url: base.as_str().into(),
-            pipe: Arc::new(Mutex::new(Some(writer))),
-        };
+        let stop = ListenerStop::new(shared.context.clone(), base.as_str().into(), writer);
         let acceptor = Acceptor {
             host: shared.clone(),
             listener,
             stopped: Arc::new(stopped),
-            places: Places::new(shared.context.limits.handshakes),
+            places: Places::new(shared.context.settings.limits.handshakes),
         };
         shared
             .context
+            .services
             .threads
             .spawn("host-accept", HANDSHAKE_STACK, move || acceptor.run())?;
-        shared.context.addresses.add(base);
+        shared.context.services.addresses.add(base);
         let mut listeners = shared.listeners.lock();
-        listeners.retain(|listener| listener.pipe.lock().is_some());
+        listeners.retain(|listener| !listener.has_stopped());
         listeners.push(stop.clone());
         drop(listeners);
         if shared.context.is_shut_down() {
@@ -215,12 +183,6 @@ impl Host {
         }
         result
     }
-
-    /// What became of the handshakes of this host: those of its listeners, and those on streams that
-    /// the embedder accepted.
-    pub fn handshake_counters(&self) -> HandshakeCounters {
-        self.shared().handshakes.snapshot()
-    }
 }
 
 fn base_url(address: SocketAddr) -> String {
@@ -259,7 +221,7 @@ impl Acceptor {
                 Err(error) => {
                     // Out of descriptors, most likely: the connection stays in the queue, and
                     // asking again at once would only burn time.
-                    count(&self.host.handshakes.accept_errors);
+                    count_by(&self.host.handshakes.accept_errors, 1);
                     if std::mem::replace(&mut is_failing, true) {
                         log::debug!("still cannot accept a connection: {error}");
                     } else {
@@ -300,7 +262,7 @@ impl Acceptor {
         let socket = Arc::new(socket);
         let Some(place) = self.places.take(&socket) else {
             log::debug!("connection from {address} refused: no place for its handshake");
-            count(&self.host.handshakes.begun);
+            count_by(&self.host.handshakes.begun, 1);
             refuse(
                 &self.host,
                 &socket,
@@ -310,18 +272,19 @@ impl Acceptor {
             return;
         };
         let (host, stopped) = (self.host.clone(), self.stopped.clone());
-        let started = self
-            .host
-            .context
-            .threads
-            .spawn("handshake", HANDSHAKE_STACK, move || {
-                let mut guard = Guard { stopped, place };
-                if let Err(error) = handshake(&host, socket, Vec::new(), Some(&mut guard)) {
-                    log::info!("connection from {address} refused: {error}");
-                }
-            });
+        let started =
+            self.host
+                .context
+                .services
+                .threads
+                .spawn("handshake", HANDSHAKE_STACK, move || {
+                    let mut guard = Guard { stopped, place };
+                    if let Err(error) = handshake(&host, socket, Vec::new(), Some(&mut guard)) {
+                        log::info!("connection from {address} refused: {error}");
+                    }
+                });
         if let Err(error) = started {
-            count(&self.host.handshakes.no_thread);
+            count_by(&self.host.handshakes.no_thread, 1);
             log::warn!("connection from {address} dropped: {error}");
         }
     }
@@ -342,10 +305,10 @@ fn handshake(
 ) -> Result<Session> {
     let counts = &host.handshakes;
     let _in_progress = counts.begin();
-    let limit = host.context.timeouts.handshake;
+    let limit = host.context.settings.timeouts.handshake;
     let deadline = Deadline::after(limit);
     let gone = || {
-        count(&counts.hung_up);
+        count_by(&counts.hung_up, 1);
         Error::io("handshake", io::ErrorKind::ConnectionAborted)
     };
     let refused = |refusal| refuse(host, &socket, refusal, deadline);
@@ -359,7 +322,7 @@ fn handshake(
         Err(HeadError::Gone) => return Err(gone()),
         // No answer: a 4xx would make an SDK that was merely slow give up for good.
         Err(HeadError::Timeout) => {
-            count(&counts.timed_out);
+            count_by(&counts.timed_out, 1);
             return Err(Error::timeout(Phase::Handshake, limit));
         }
     };
@@ -392,11 +355,11 @@ fn handshake(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
     // Before the peer can know.
-    count(&counts.accepted);
+    count_by(&counts.accepted, 1);
     socket
         .write_within(answer.as_bytes(), deadline)
         .map_err(|error| {
-            count(&counts.hung_up);
+            count_by(&counts.hung_up, 1);
             Error::io("handshake", error)
         })?;
     // The places had the other handle, and have given it up.
@@ -405,13 +368,17 @@ fn handshake(
     let duplex = WebSocket::from_upgraded(socket, Role::Server, rest);
     reservation
         .attach(Box::new(duplex), &peer, false)
-        .inspect_err(|_| count(&counts.overtaken))?;
+        .inspect_err(|_| count_by(&counts.raced, 1))?;
     Ok(session)
 }
 
 /// Answers with a refusal, as far as the peer takes it; gives the error that says so.
 fn refuse(host: &HostShared, socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
-    count(refusal.counter(&host.handshakes));
+    if refusal == Refusal::BUSY {
+        count_by(&host.handshakes.over_limit, 1);
+    } else {
+        host.handshakes.count_refusal(refusal.status);
+    }
     // A peer that does not take its refusal learns of it from the end of the connection.
     let _ = socket.write_within(&refusal.to_bytes(), deadline);
     socket.end_writing();
@@ -429,6 +396,7 @@ fn look_at_incumbent(host: &HostShared, session: Session) {
     };
     let started = host
         .context
+        .services
         .threads
         .spawn("check-peer", HANDSHAKE_STACK, move || check.run());
     if let Err(error) = started {

@@ -2,12 +2,9 @@
 //! section 7), so what may pass is always 503.
 
 use std::fmt::Write as _;
-use std::sync::atomic::AtomicU64;
-
-use super::counters::LiveHandshakes;
 
 /// An HTTP answer that refuses a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: u16,
     reason: &'static str,
@@ -15,8 +12,6 @@ pub(super) struct Refusal {
     body: &'static str,
     /// A header beyond the usual ones.
     header: Option<(&'static str, &'static str)>,
-    /// What counts it.
-    counter: fn(&LiveHandshakes) -> &AtomicU64,
 }
 
 impl Refusal {
@@ -25,99 +20,78 @@ impl Refusal {
         reason: "Bad Request",
         body: "invalid connection parameters",
         header: None,
-        counter: |counts| &counts.invalid_parameters,
     };
     pub(super) const BAD_REQUEST: Self = Self {
         status: 400,
         reason: "Bad Request",
         body: "malformed request",
         header: None,
-        counter: |counts| &counts.malformed,
     };
     pub(super) const BAD_HANDSHAKE: Self = Self {
         status: 400,
         reason: "Bad Request",
         body: "malformed WebSocket handshake",
         header: Some(("Sec-WebSocket-Version", "13")),
-        counter: |counts| &counts.bad_handshakes,
     };
     pub(super) const UNAUTHENTICATED: Self = Self {
         status: 401,
         reason: "Unauthorized",
         body: "unauthenticated",
         header: None,
-        counter: |counts| &counts.unauthenticated,
     };
     pub(super) const FOREIGN_ORIGIN: Self = Self {
         status: 403,
         reason: "Forbidden",
         body: "origin is not this host",
         header: None,
-        counter: |counts| &counts.foreign_origins,
     };
     pub(super) const NO_SUCH_PATH: Self = Self {
         status: 404,
         reason: "Not Found",
         body: "plugins connect to /rpc",
         header: None,
-        counter: |counts| &counts.unknown_paths,
     };
     pub(super) const METHOD_NOT_ALLOWED: Self = Self {
         status: 405,
         reason: "Method Not Allowed",
         body: "only GET",
         header: Some(("Allow", "GET")),
-        counter: |counts| &counts.wrong_methods,
     };
     pub(super) const UPGRADE_REQUIRED: Self = Self {
         status: 426,
         reason: "Upgrade Required",
         body: "a WebSocket handshake is expected here",
         header: Some(("Upgrade", "websocket")),
-        counter: |counts| &counts.not_upgrades,
     };
     pub(super) const HEAD_TOO_LARGE: Self = Self {
         status: 431,
         reason: "Request Header Fields Too Large",
         body: "the request head is too large",
         header: None,
-        counter: |counts| &counts.heads_too_large,
     };
     pub(super) const INTERNAL: Self = Self {
         status: 500,
         reason: "Internal Server Error",
         body: "internal server error",
         header: None,
-        counter: |counts| &counts.internal_errors,
     };
-    const fn come_back(body: &'static str, counter: fn(&LiveHandshakes) -> &AtomicU64) -> Self {
+    pub(super) const BUSY: Self = Self::come_back("too many handshakes in progress");
+    pub(super) const NOT_WANTED: Self = Self::come_back("the plugin is not wanted now");
+    pub(super) const ALREADY_CONNECTED: Self = Self::come_back("the plugin is already connected");
+    pub(super) const SHUTTING_DOWN: Self = Self::come_back("shutting down");
+
+    const fn come_back(body: &'static str) -> Self {
         Self {
             status: 503,
             reason: "Service Unavailable",
             body,
             header: Some(("Retry-After", "1")),
-            counter,
         }
     }
-    pub(super) const BUSY: Self =
-        Self::come_back("too many handshakes in progress", |counts| &counts.over_cap);
-    pub(super) const NOT_WANTED: Self =
-        Self::come_back("the plugin is not wanted now", |counts| &counts.not_wanted);
-    pub(super) const ALREADY_CONNECTED: Self =
-        Self::come_back("the plugin is already connected", |counts| {
-            &counts.already_connected
-        });
-    pub(super) const SHUTTING_DOWN: Self =
-        Self::come_back("shutting down", |counts| &counts.shutting_down);
 
     /// What it says, for log lines and errors.
     pub(super) fn text(&self) -> &'static str {
         self.body
-    }
-
-    /// What counts it.
-    pub(super) fn counter(self, counts: &LiveHandshakes) -> &AtomicU64 {
-        (self.counter)(counts)
     }
 
     /// The whole answer.

@@ -120,7 +120,7 @@ impl Shared {
         if told.waits
             && let Some(session) = self.host.session(id)
         {
-            let timeout = self.context().timeouts.stop;
+            let timeout = self.context().settings.timeouts.stop;
             // That it stops is what the update waits for; its outcome is looked at there.
             let _ = session.request_stop(timeout, close_code::NORMAL, "closed");
         }

@@ -70,7 +70,8 @@ impl Manager {
             record.mode() == PluginMode::Supervised
                 && record.manifest.transport == Transport::WebSocket
         };
-        if records.iter().any(connects) && shared.context().addresses.base_url().is_none() {
+        if records.iter().any(connects) && shared.context().services.addresses.base_url().is_none()
+        {
             return Err(StartError::NoAddress.into());
         }
         let mut report = shared.boot_all(&records, deadline);
@@ -96,15 +97,16 @@ impl Shared {
             .saturating_sub(1);
         for number in 0..more {
             let (shared, waiting, done) = (self.clone(), waiting.clone(), done.clone());
-            let started =
-                self.context()
-                    .threads
-                    .spawn(&format!("boot-{number}"), STACK, move || {
-                        shared.boot_some(&waiting, &done, deadline);
-                        // First, so that the host is not kept by this when the boot is over.
-                        drop(shared);
-                        drop(done);
-                    });
+            let started = self.context().services.threads.spawn(
+                &format!("boot-{number}"),
+                STACK,
+                move || {
+                    shared.boot_some(&waiting, &done, deadline);
+                    // First, so that the host is not kept by this when the boot is over.
+                    drop(shared);
+                    drop(done);
+                },
+            );
             if let Err(error) = started {
                 log::warn!("starting fewer plugins at once: {error}");
                 break;

@@ -156,7 +156,7 @@ impl Shared {
 
     fn drop_connection(&self, id: InstallationId, code: u16, reason: &str) {
         if let Some(session) = self.host.session(id) {
-            let deadline = Deadline::after(self.context().timeouts.stop);
+            let deadline = Deadline::after(self.context().settings.timeouts.stop);
             session.drop_connection(code, reason, deadline);
         }
     }

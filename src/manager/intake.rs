@@ -39,11 +39,11 @@ pub(super) struct Intake {
 impl Shared {
     /// Receives a package and checks all that can be checked without unpacking it.
     pub(super) fn receive(&self, source: PackageSource<'_>, deadline: Deadline) -> Result<Intake> {
-        let limits = &self.context().package_limits;
+        let limits = &self.context().settings.package_limits;
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let expected = source.sha256.as_deref().map(digest).transpose()?;
         let spool = |reader: &mut dyn Read| {
-            let data = &self.context().data;
+            let data = &self.context().settings.data;
             Spool::receive(data, FOLDER, reader, limits.archive_size, &cancel)
                 .map_err(|error| self.too_late(error.into(), &cancel))
         };
@@ -106,7 +106,7 @@ impl Shared {
     ) -> Result<()> {
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let (root, command) = (self.folder(record.id), &record.manifest.command);
-        let limits = &self.context().package_limits;
+        let limits = &self.context().settings.package_limits;
         match unpack(archive, &root, command, limits, &cancel) {
             Ok(_) => Ok(()),
             Err(error) => Err(self.too_late(error.into(), &cancel)),

@@ -61,7 +61,6 @@ use crate::id::InstallationId;
 use crate::owner_lock::OwnerLock;
 use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
-use crate::session::management::Settles;
 use crate::state::PluginMode;
 use crate::store::{Record, Store};
 use crate::text::PluginName;
@@ -152,9 +151,8 @@ impl Manager {
     /// For the store and the disk.
     ///
     /// # Errors
-    /// - [`Error::Unsupported`] when the host has a manager already.
-    /// - [`Error::Store`] with [`StoreError::InUse`]: the data folder has a manager already, of another
-    ///   host.
+    /// - [`Error::Store`] with [`StoreError::InUse`]: the data folder has a manager already, this host's or
+    ///   another's.
     /// - [`Error::Io`]: the data folder cannot be made, or not be locked.
     /// - The store's.
     ///
@@ -172,9 +170,7 @@ impl Manager {
         #[cfg(feature = "fetch")]
         let fetcher = Fetcher::new(settings.fetch.clone(), host.threads().clone())?;
         let context = host.shared().context.clone();
-        context.settler.take()?;
-        let owner = take_folder(&context.data).inspect_err(|_| context.settler.leave())?;
-        // From here on dropping it makes room for another one.
+        let owner = take_folder(&context.settings.data)?;
         let shared = Arc::new(Shared {
             host,
             settings,
@@ -187,8 +183,12 @@ impl Manager {
             failures: Mutex::default(),
             _owner: owner,
         });
-        let settler = Settler(Arc::downgrade(&shared));
-        shared.context().settler.set(Arc::new(settler));
+        let weak = Arc::downgrade(&shared);
+        *context.services.on_reconnect.write() = Some(Arc::new(move |id| {
+            if let Some(shared) = weak.upgrade() {
+                shared.settle(id);
+            }
+        }));
         shared.clean_up()?;
         Ok(Self { shared })
     }
@@ -217,7 +217,7 @@ impl Shared {
     }
 
     fn store(&self) -> &dyn Store {
-        &*self.context().store
+        &*self.context().services.store
     }
 
     /// Begins an operation on an installation.
@@ -274,7 +274,7 @@ impl Shared {
 
     /// Whether this host runs plugins from packages.
     fn check_runtime(&self) -> Result<()> {
-        match self.context().provider {
+        match self.context().settings.provider {
             RuntimeProvider::Local => Ok(()),
             provider => Err(runtime::unavailable(provider)),
         }
@@ -282,7 +282,7 @@ impl Shared {
 
     /// The folder of an installation, which need not be there.
     fn folder(&self, id: InstallationId) -> PathBuf {
-        self.context().data.join(id.to_string())
+        self.context().settings.data.join(id.to_string())
     }
 
     /// Holds off the removal of archives that no record names, for who stores one.
@@ -358,7 +358,7 @@ impl Drop for Storing<'_> {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.context().settler.leave();
+        *self.context().services.on_reconnect.write() = None;
     }
 }
 
@@ -369,17 +369,6 @@ fn take_folder(data: &Path) -> Result<OwnerLock> {
         |action: &'static str, error| Error::io(format!("{action} {}", path.display()), error);
     std::fs::create_dir_all(data).map_err(|error| failed("make the folder of", error))?;
     OwnerLock::take(&path, &failed)
-}
-
-/// Hears of plugins that are to be told their configuration again.
-struct Settler(Weak<Shared>);
-
-impl Settles for Settler {
-    fn settle(&self, id: InstallationId) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.settle(id);
-        }
-    }
 }
 
 impl fmt::Debug for Manager {

@@ -289,7 +289,7 @@ impl Changing<'_> {
         let (shared, id) = (self.shared, self.record.id);
         let was_active = session.reported_state() == ReportedState::Active;
         let began = Instant::now();
-        let stop = shared.context().timeouts.stop;
+        let stop = shared.context().settings.timeouts.stop;
         let back = |cause| Err(self.roll_back(session, cause, was_active, began));
         if let Err(error) = session.stop_with(stop, close_code::RESTART, REASON) {
             // It goes on being stopped; and then it is to run again, if it can be.
@@ -339,7 +339,7 @@ impl Changing<'_> {
         // In this order: who tells it to give up asks for the stop after this start, or is seen here.
         session.set_active_state(ActiveState::Active)?;
         if !self.operation.begin_wait() {
-            let stop = self.shared.context().timeouts.stop;
+            let stop = self.shared.context().settings.timeouts.stop;
             session.request_stop(stop, close_code::NORMAL, "closed")?;
             return Err(given_up());
         }
@@ -359,7 +359,7 @@ impl Changing<'_> {
         was_active: bool,
         began: Instant,
     ) -> Error {
-        let stop = self.shared.context().timeouts.stop;
+        let stop = self.shared.context().settings.timeouts.stop;
         // Looked at before the stop, which clears it.
         let problem = last_problem(session, &cause);
         let stopped = session.stop_with(stop, close_code::RESTART, REASON);

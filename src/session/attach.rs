@@ -150,7 +150,7 @@ impl Challenge {
         let Some(connection) = shared.state.lock().connection.clone() else {
             return;
         };
-        let limit = shared.context.timeouts.incumbent;
+        let limit = shared.context.settings.timeouts.incumbent;
         // One that has ended by itself meanwhile has a cause of its own.
         if !connection.is_alive(Deadline::after(limit)) && !connection.has_ended() {
             log::warn!(
@@ -217,10 +217,11 @@ impl Reservation {
             // must not wait for a store.
             PluginMode::Supervised => shared.record(),
         };
-        let mut settings = DuplexSettings::new(shared.name.to_string(), context.threads.clone());
-        settings.read_limit = context.limits.read_message;
-        settings.outgoing_limit = context.limits.outgoing;
-        settings.write_stall_timeout = context.timeouts.write_stall;
+        let mut settings =
+            DuplexSettings::new(shared.name.to_string(), context.services.threads.clone());
+        settings.read_limit = context.settings.limits.read_message;
+        settings.outgoing_limit = context.settings.limits.outgoing;
+        settings.write_stall_timeout = context.settings.timeouts.write_stall;
         let halves = duplex.split(&settings)?;
         let kind = PeerKind::from_user_agent(&peer.user_agent);
         let message_limit = record
@@ -234,13 +235,13 @@ impl Reservation {
         let per_second = record
             .overrides
             .inbound_per_second
-            .unwrap_or(context.limits.inbound_per_second);
+            .unwrap_or(context.settings.limits.inbound_per_second);
         let settings = ConnectionSettings {
             peer: format!("plugin {}", shared.name),
-            pending_limit: context.limits.pending_calls,
+            pending_limit: context.settings.limits.pending_calls,
             message_limit,
             rate: shared.rate.limited_to(per_second),
-            spin: context.spin,
+            spin: context.settings.spin,
         };
         let (connection, reader) = Connection::new(halves, settings, shared.counters.rpc.clone());
         let reading = Reading {
@@ -308,14 +309,18 @@ impl Reservation {
         if tells_reaper {
             // Before anybody can see it active, and before a call of its own is answered: it may exit
             // upon either, and the reaper must not hear of the exit first.
-            shared.context.reaper.connected(shared.ward, self.run);
+            shared
+                .context
+                .services
+                .reaper
+                .connected(shared.ward, self.run);
         }
         // There is at most one connection; a session thread that is still busy with the end of the
         // one before takes it next.
         if let Err(refused) = sender.try_send(reading) {
             if tells_reaper {
                 let cause = Arc::new(Disconnect::NotYet);
-                let reaper = &shared.context.reaper;
+                let reaper = &shared.context.services.reaper;
                 reaper.disconnected(shared.ward, self.run, cause);
             }
             return Some((Error::NotLoaded(shared.id), refused.into_inner()));
@@ -350,7 +355,7 @@ impl Reservation {
                 .is_some_and(|current| Arc::ptr_eq(current, &pinged));
             if answered && current && state.reported == ReportedState::Connecting {
                 // In this order for the same reason as above.
-                shared.context.reaper.connected(shared.ward, run);
+                shared.context.services.reaper.connected(shared.ward, run);
                 shared.enter(&mut state, ReportedState::Active, None);
                 drop(state);
                 // Not before: until then it has the connect timeout.
@@ -429,12 +434,12 @@ impl Shared {
                 false
             }
         });
-        let health = own.unwrap_or(&self.context.health);
+        let health = own.unwrap_or(&self.context.settings.health);
         let asks = match asks {
             Asks::Transport | Asks::SharedLoop if health.rpc_ping => Asks::PluginMessages,
             asks => asks,
         };
-        self.context.health_monitor.watch(connection, health, asks);
+        self.context.services.health.watch(connection, health, asks);
     }
 
     fn refusal(&self, refused: &Refused) -> Error {

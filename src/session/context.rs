@@ -1,4 +1,4 @@
-//! What all sessions of a host share: its settings and its organs. Made by `host`, which owns
+//! What all sessions of a host share: its settings and its services. Made by `host`, which owns
 //! their ends; nothing here acts by itself.
 
 use std::path::PathBuf;
@@ -10,7 +10,6 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::feed::Feed;
 use super::health::HealthMonitor;
-use super::management::Settler;
 use super::services::{Methods, Services};
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
@@ -30,6 +29,16 @@ use crate::thread::Threads;
 pub(crate) type OutputTap = Arc<dyn Fn(crate::InstallationId, &str, &LogLine<'_>) + Send + Sync>;
 
 pub(crate) struct HostContext {
+    pub(crate) settings: HostSettings,
+    pub(crate) services: HostServices,
+    /// Refuses new calls from when a host is drained, or shuts down.
+    pub(crate) drain: Drain,
+    /// Set once, when shutdown begins.
+    pub(crate) shut_down: AtomicBool,
+}
+
+/// What was settled when the host was built.
+pub(crate) struct HostSettings {
     pub(crate) data: PathBuf,
     pub(crate) limits: Limits,
     pub(crate) package_limits: PackageLimits,
@@ -37,29 +46,36 @@ pub(crate) struct HostContext {
     pub(crate) spin: Duration,
     pub(crate) timeouts: Timeouts,
     pub(crate) policy: RestartPolicy,
-    pub(crate) log_settings: LogSettings,
+    pub(crate) log: LogSettings,
     pub(crate) output_tap: Option<OutputTap>,
     pub(crate) health: Health,
-    pub(crate) health_monitor: HealthMonitor,
+    pub(crate) provider: RuntimeProvider,
+}
+
+/// What all sessions use: the parts of the host that run, and what the embedder provides.
+pub(crate) struct HostServices {
     pub(crate) threads: Threads,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) reaper: Reaper,
-    /// With the cookie that all bears what the host starts; `None` when descendants are not looked for.
-    pub(crate) looks: Option<Looks>,
-    pub(crate) keeper: KeeperStatus,
-    pub(crate) feed: Feed,
-    pub(crate) services: Arc<dyn Services>,
-    pub(crate) methods: Methods,
-    pub(crate) provider: RuntimeProvider,
     /// `None` where supervised plugins cannot run.
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
+    pub(crate) reaper: Reaper,
+    pub(crate) keeper: KeeperStatus,
+    /// With the cookie that all processes carry which the host starts; `None` when descendants are not
+    /// looked for.
+    pub(crate) looks: Option<Looks>,
+    pub(crate) health: HealthMonitor,
+    pub(crate) feed: Feed,
     pub(crate) addresses: Addresses,
-    /// Who tells plugins their configuration again.
-    pub(crate) settler: Settler,
-    pub(crate) drain: Drain,
-    /// Set once, when shutdown begins.
-    pub(crate) shut_down: AtomicBool,
+    /// What answers the protocol's calls from plugins.
+    pub(crate) handlers: Arc<dyn Services>,
+    /// What answers the embedder's own.
+    pub(crate) methods: Methods,
+    /// The manager's, called when a plugin has connected whose configuration is unsettled. Runs on a
+    /// worker of the session, and may block within a deadline of its own.
+    pub(crate) on_reconnect: RwLock<Option<OnReconnect>>,
 }
+
+pub(crate) type OnReconnect = Arc<dyn Fn(crate::InstallationId) + Send + Sync>;
 
 impl HostContext {
     pub(crate) fn is_shut_down(&self) -> bool {

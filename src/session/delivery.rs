@@ -73,7 +73,7 @@ impl Shared {
             }
             Arc::downgrade(state.connection.as_ref()?)
         };
-        let limits = &self.context.limits;
+        let limits = &self.context.settings.limits;
         let size = params.get().len();
         {
             let mut queue = self.events.inner.lock();
@@ -99,6 +99,7 @@ impl Shared {
         let name = format!("event-{}", self.name);
         let started = self
             .context
+            .services
             .threads
             .spawn(&name, limits.handler_stack, move || deliver(&shared));
         if let Err(error) = started {
@@ -113,7 +114,7 @@ impl Shared {
 
 /// The worker's body: one event at a time, in order, until there has been none for a while.
 fn deliver(shared: &Arc<Shared>) {
-    let timeouts = &shared.context.timeouts;
+    let timeouts = &shared.context.settings.timeouts;
     let unwinding = Unwinding(&shared.events);
     loop {
         let Queued { connection, params } = {

@@ -49,7 +49,7 @@ pub(super) fn dispatch(
             let answer = guarded(&plugin, &method, || {
                 answer(&shared, shape, &id, &method, &params)
             });
-            let deadline = Deadline::after(shared.context.timeouts.call);
+            let deadline = Deadline::after(shared.context.settings.timeouts.call);
             connection.answer(&id, &method, answer.as_ref(), deadline);
             drop(in_flight);
         })
@@ -83,7 +83,7 @@ fn answer(
     match method {
         GetConfig::NAME => {
             let params: GetConfigParams = params.read()?;
-            let config = context.services.get_config(&call, &params.keys)?;
+            let config = context.services.handlers.get_config(&call, &params.keys)?;
             let mut result = serde_json::Map::new();
             result.insert("config".to_owned(), config.into());
             Ok(ResultObject::from(result))
@@ -95,7 +95,7 @@ fn answer(
                     "this plugin's manifest asks for no access",
                 ));
             }
-            let grant = context.services.access_get(&call)?;
+            let grant = context.services.handlers.access_get(&call)?;
             Ok(access::reply(shape, &grant, id))
         }
         RobotRun::NAME => {
@@ -114,7 +114,7 @@ fn answer(
                     error: Some(text.to_owned()),
                     ..RobotRunReply::default()
                 },
-                None => context.services.robot_run(&call, params)?,
+                None => context.services.handlers.robot_run(&call, params)?,
             };
             if reply.output.is_none() {
                 // Storyden's host names a session in every answer, and makes one up for a run that
@@ -125,14 +125,18 @@ fn answer(
             ResultObject::from_serialize(&reply)
                 .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))
         }
-        _ => match context.methods.get(method) {
+        _ => match context.services.methods.get(method) {
             Some(handler) => handler(&call, params),
-            None => context.services.call(&call, params).unwrap_or_else(|| {
-                Err(RpcError::new(
-                    RpcError::METHOD_NOT_FOUND,
-                    format!("unknown method \"{method}\""),
-                ))
-            }),
+            None => context
+                .services
+                .handlers
+                .call(&call, params)
+                .unwrap_or_else(|| {
+                    Err(RpcError::new(
+                        RpcError::METHOD_NOT_FOUND,
+                        format!("unknown method \"{method}\""),
+                    ))
+                }),
         },
     }
 }
@@ -146,7 +150,7 @@ struct Held {
 impl Held {
     /// `None` when calls of this plugin hold too much already.
     fn take(shared: &Arc<Shared>, bytes: usize) -> Option<Self> {
-        let limit = shared.context.limits.inbound_bytes;
+        let limit = shared.context.settings.limits.inbound_bytes;
         let room = |held: usize| (held == 0 || held + bytes <= limit).then_some(held + bytes);
         let taken = shared
             .inbound_bytes

@@ -2,52 +2,16 @@
 //! comes back, and hearing of a plugin that has to be told its configuration again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use parking_lot::RwLock;
 use serde_json::{Map, Value};
 
 use super::Session;
 use super::shared::Shared;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
-use crate::id::InstallationId;
+use crate::error::Result;
 use crate::state::ReportedState;
 use crate::store::Record;
-
-/// Who is told of plugins that have connected and whose record has an unsettled configuration.
-pub(crate) trait Settles: Send + Sync {
-    /// Runs on a worker of the session; may block, within a deadline of its own.
-    fn settle(&self, id: InstallationId);
-}
-
-/// The host's place for one of them.
-#[derive(Default)]
-pub(crate) struct Settler {
-    taken: AtomicBool,
-    settles: RwLock<Option<Arc<dyn Settles>>>,
-}
-
-impl Settler {
-    /// Takes the place, unless it is taken; it is filled with [`set`](Self::set).
-    pub(crate) fn take(&self) -> Result<()> {
-        if self.taken.swap(true, Ordering::AcqRel) {
-            return Err(Error::Unsupported("the host has a manager already"));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn set(&self, settles: Arc<dyn Settles>) {
-        *self.settles.write() = Some(settles);
-    }
-
-    /// Leaves the place to somebody else.
-    pub(crate) fn leave(&self) {
-        *self.settles.write() = None;
-        self.taken.store(false, Ordering::Release);
-    }
-}
 
 impl Shared {
     /// The record as it is to be taken now: the one on trial, else the stored one, which may have
@@ -56,21 +20,21 @@ impl Shared {
         if let Some(trial) = self.trial.read().clone() {
             return Ok(Some(trial));
         }
-        Ok(self.context.store.get(self.id)?.map(Arc::new))
+        Ok(self.context.services.store.get(self.id)?.map(Arc::new))
     }
 
-    /// Has the plugin told its configuration again, if that is unsettled. Never blocks.
+    /// Re-sends the stored configuration if the plugin's copy may differ. Never blocks.
     pub(super) fn settle_if_needed(self: &Arc<Self>) {
         if self.record().unsettled_configuration.is_none() {
             return;
         }
-        let Some(settler) = self.context.settler.settles.read().clone() else {
+        let Some(on_reconnect) = self.context.services.on_reconnect.read().clone() else {
             return;
         };
         let id = self.id;
         if self
             .workers
-            .submit(Box::new(move || settler.settle(id)))
+            .submit(Box::new(move || on_reconnect(id)))
             .is_err()
         {
             log::warn!(

@@ -83,18 +83,18 @@ impl Session {
         let name: Arc<str> = name.to_string().into();
         let workers = Workers::new(WorkerSettings {
             name: format!("call-{name}"),
-            threads: context.threads.clone(),
-            stack: context.limits.handler_stack,
-            cap: context.limits.inbound_workers,
-            queue: context.limits.inbound_queue,
-            idle: context.timeouts.worker_idle,
+            threads: context.services.threads.clone(),
+            stack: context.settings.limits.handler_stack,
+            cap: context.settings.limits.inbound_workers,
+            queue: context.settings.limits.inbound_queue,
+            idle: context.settings.timeouts.worker_idle,
         });
         // More than one waits only while the thread deals with the end of the connection before.
         let (sender, readings) = bounded(8);
         let shared = Arc::new(Shared {
             id,
             mode,
-            ward: context.reaper.new_ward(),
+            ward: context.services.reaper.new_ward(),
             name,
             record: RwLock::new(Arc::new(record)),
             trial: RwLock::default(),
@@ -115,11 +115,13 @@ impl Session {
         shared.learn_token_of(&shared.record());
         let body = shared.clone();
         let name = format!("sess-{}", shared.name);
-        context
-            .threads
-            .spawn(&name, context.limits.session_stack, move || {
+        context.services.threads.spawn(
+            &name,
+            context.settings.limits.session_stack,
+            move || {
                 run::run(&body, &readings);
-            })?;
+            },
+        )?;
         Ok(Self { shared })
     }
 
@@ -263,7 +265,9 @@ impl Session {
     pub fn set_active_state(&self, state: ActiveState) -> Result<()> {
         match state {
             ActiveState::Active => self.start(),
-            ActiveState::Inactive => self.stop(self.shared.context.timeouts.stop).map(drop),
+            ActiveState::Inactive => self
+                .stop(self.shared.context.settings.timeouts.stop)
+                .map(drop),
         }
     }
 
@@ -312,8 +316,8 @@ impl Session {
     fn start(&self) -> Result<()> {
         let shared = &self.shared;
         let context = &shared.context;
-        if shared.mode == PluginMode::Supervised && context.runtime.is_none() {
-            return Err(runtime::unavailable(context.provider));
+        if shared.mode == PluginMode::Supervised && context.services.runtime.is_none() {
+            return Err(runtime::unavailable(context.settings.provider));
         }
         let mut state = shared.state.lock();
         // Looked at under the lock: shutdown sets it first and stops everything second.
@@ -339,6 +343,7 @@ impl Session {
                 // Under the lock, so that the reaper hears requests in the order of `wanted`.
                 state.starts_pending += 1;
                 context
+                    .services
                     .reaper
                     .request_start(Arc::new(SupervisedCharge(shared.clone())));
             }
@@ -407,10 +412,14 @@ impl Session {
                 let (done, report) = bounded(1);
                 let charge = Arc::new(SupervisedCharge(shared.clone()));
                 let until = Deadline::after(timeout).instant();
-                let grace = grace_within(shared.context.timeouts.stop_grace, timeout);
+                let grace = grace_within(shared.context.settings.timeouts.stop_grace, timeout);
                 state.stop_reason = (code, reason.into());
                 let waiter = Some(Waiter { until, done });
-                shared.context.reaper.request_stop(charge, grace, waiter);
+                shared
+                    .context
+                    .services
+                    .reaper
+                    .request_stop(charge, grace, waiter);
                 Ok(Stopping::Process(report))
             }
             PluginMode::External => {
@@ -480,7 +489,7 @@ impl Session {
             lost.store(log.lost_lines(), Ordering::Relaxed);
         }
         if shared.mode == PluginMode::Supervised {
-            shared.context.reaper.forget(shared.ward);
+            shared.context.services.reaper.forget(shared.ward);
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
                 format!("reading panicked: {text}").into(),
             ))
         });
-        shared.context.health_monitor.forget(&connection);
+        shared.context.services.health.forget(&connection);
         disconnected(shared, &connection, run, cause.clone());
         // Last, and guarded for the same reason.
         let log = AssertUnwindSafe(|| log::info!("plugin {}: {cause}", shared.name));
@@ -78,7 +78,11 @@ fn disconnected(
     }
     if shared.mode == PluginMode::Supervised {
         // Under the lock, so that the reaper hears of it before it hears of a next connection.
-        shared.context.reaper.disconnected(shared.ward, run, cause);
+        shared
+            .context
+            .services
+            .reaper
+            .disconnected(shared.ward, run, cause);
     }
 }
 

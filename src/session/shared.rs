@@ -96,7 +96,7 @@ impl Shared {
         } else {
             (None, Arc::default())
         };
-        self.context.feed.publish(StateChange {
+        self.context.services.feed.publish(StateChange {
             sequence: 0,
             plugin: self.id,
             name: self.name.clone(),

@@ -73,10 +73,10 @@ impl Charge for SupervisedCharge {
     fn settings(&self) -> ChargeSettings {
         let context = &self.0.context;
         ChargeSettings {
-            policy: context.policy.clone(),
+            policy: context.settings.policy.clone(),
             transport: self.0.record().manifest.transport,
-            connect_timeout: context.timeouts.connect,
-            disconnect_grace: context.timeouts.disconnect_grace,
+            connect_timeout: context.settings.timeouts.connect,
+            disconnect_grace: context.settings.timeouts.disconnect_grace,
         }
     }
 
@@ -94,18 +94,23 @@ impl Charge for SupervisedCharge {
         log.clear_tail();
         let record = shared.refreshed_record().map_err(prepare)?;
         let runtime = context
+            .services
             .runtime
             .as_ref()
-            .ok_or_else(|| prepare(runtime::unavailable(context.provider)))?;
+            .ok_or_else(|| prepare(runtime::unavailable(context.settings.provider)))?;
         let url = match record.manifest.transport {
             Transport::Stdio => None,
             Transport::WebSocket => Some(self.seal_url(run)?),
         };
         runtime.prepare(&Preparation {
             record: &record,
-            store: &*context.store,
+            store: &*context.services.store,
             connection_url: url.as_deref(),
-            cookie: context.looks.as_ref().map(|looks| looks.cookie.of_run(run)),
+            cookie: context
+                .services
+                .looks
+                .as_ref()
+                .map(|looks| looks.cookie.of_run(run)),
             cancel,
         })
     }
@@ -145,12 +150,13 @@ impl Charge for SupervisedCharge {
             lines,
         };
         let drained = Arc::new(Drained {
-            reaper: context.reaper.clone(),
+            reaper: context.services.reaper.clone(),
             ward: shared.ward,
             run,
         });
         let pump_drained = drained.clone();
         context
+            .services
             .threads
             .spawn(&format!("log-{}", shared.name), PUMP_STACK, move || {
                 pump(outputs, &log, stop.into());
@@ -318,6 +324,7 @@ impl SupervisedCharge {
         let shared = &self.0;
         let base = shared
             .context
+            .services
             .addresses
             .base_url()
             .ok_or(StartError::NoAddress)?;
@@ -355,7 +362,10 @@ impl SupervisedCharge {
         };
         let mut details = Map::new();
         let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
-        put("runtime_provider", self.0.context.provider.as_str().into());
+        put(
+            "runtime_provider",
+            self.0.context.settings.provider.as_str().into(),
+        );
         let stage = match failure.cause {
             Cause::Start(_) => "start",
             _ => "exit",
@@ -428,7 +438,7 @@ impl SupervisedCharge {
             pid: failure.process.as_ref().map(|process| process.pid),
             aftermath,
         };
-        let limit = self.0.context.limits.restart_history;
+        let limit = self.0.context.settings.limits.restart_history;
         state.history.push(end, limit);
     }
 }
@@ -457,13 +467,14 @@ impl Shared {
             return Ok(log);
         }
         let context = &self.context;
-        let folder = runtime::local::installation_folder(&context.data, self.id)?.join("logs");
-        let tap = context.output_tap.clone().map(|tap| {
+        let folder =
+            runtime::local::installation_folder(&context.settings.data, self.id)?.join("logs");
+        let tap = context.settings.output_tap.clone().map(|tap| {
             let (id, name) = (self.id, self.name.clone());
             let tap: LogTap = Arc::new(move |line| tap(id, &name, line));
             tap
         });
-        let opened = Arc::new(PluginLog::open(&folder, context.log_settings.clone(), tap)?);
+        let opened = Arc::new(PluginLog::open(&folder, context.settings.log.clone(), tap)?);
         *self.log.lock() = Some(opened.clone());
         Ok(opened)
     }

@@ -61,7 +61,7 @@ fn over_the_cap_on_handshakes_a_connection_is_told_to_come_back() {
         assert_eq!(oldest.status, 503);
         assert_eq!(oldest.header("Retry-After"), Some("1"));
         assert_eq!(oldest.body, "too many handshakes in progress\n");
-        assert_eq!(host.handshake_counters().over_cap, round);
+        assert_eq!(host.handshake_counters().over_limit, round);
     }
     // Nobody who sends a request at once is kept out.
     let _peer = Peer::connect(host.address(), &good);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use plugin_runner::error::{OperationError, PackageError, Phase};
+use plugin_runner::error::{OperationError, PackageError, Phase, StoreError};
 use plugin_runner::package::PackageLimits;
 use plugin_runner::protocol::Transport;
 use plugin_runner::{
@@ -441,7 +441,10 @@ fn a_host_that_is_shut_down_installs_nothing() {
 fn a_host_has_one_manager_at_a_time() {
     let managed = Managed::new("one-manager");
     let error = Manager::new((*managed.host).clone()).unwrap_err();
-    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    let Error::Store(error) = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(*error, StoreError::InUse { .. }), "{error}");
     let id = managed.running(managed.package_of("stdio", "1", Transport::Stdio, &[]));
     let weak = managed.downgrade();
     assert_eq!(weak.upgrade().unwrap().list().unwrap().len(), 1);
