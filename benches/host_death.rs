@@ -121,7 +121,7 @@ fn host(what: &str) {
         },
     };
     let host = Host::builder()
-        .data_folder(&folder)
+        .data_dir(&folder)
         .keeper(keeper)
         .build()
         .unwrap();

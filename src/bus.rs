@@ -1,5 +1,5 @@
-//! Publishing events: finding who consumes one, and putting it into each one's queue. Delivery is
-//! each session's own.
+//! Publishing events: finds the plugins that consume one and puts it into their queues. Each session
+//! delivers its own.
 
 use std::sync::Arc;
 
@@ -10,23 +10,22 @@ use serde_json::value::RawValue;
 use crate::error::{Error, Result};
 use crate::host::Host;
 
-/// What became of a published event.
+/// How many plugins a published event was queued for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishReport {
-    /// Plugins in whose queue it was put.
+    /// Plugins that it was queued for.
     pub queued: usize,
-    /// Plugins that would have got it, but whose queue was full, or for which no thread was left to
-    /// deliver it.
+    /// Plugins that consume it, but whose queue was full, or for which no thread was left to deliver it.
     pub dropped: usize,
 }
 
 impl Host {
-    /// Publishes an event: every active plugin whose manifest lists `name` gets it once, in the
-    /// order of publishing, one at a time. `payload` must encode to a JSON object; its member
-    /// `event` is set to the name (protocol file, section 11).
+    /// Publishes an event: every active plugin whose manifest lists `name` receives it once, in the order
+    /// of publishing, one at a time. `payload` must encode to a JSON object; its member `event` is set to
+    /// the name (protocol file, section 11).
     ///
-    /// Plugins that are not connected do not get it, and nothing is sent again.
+    /// Plugins that are not connected do not receive it, and nothing is sent again.
     ///
     /// ```
     /// use serde_json::json;
@@ -35,13 +34,13 @@ impl Host {
     /// # let host = plugin_runner::Host::builder().build()?;
     /// let thread = json!({"id": "d5k2jq45o2dtjn9ct5rg"});
     /// let report = host.publish("EventThreadPublished", &thread)?;
-    /// println!("{} plugins hear of it, {} have no room", report.queued, report.dropped);
+    /// println!("queued for {} plugins, dropped for {}", report.queued, report.dropped);
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Blocking
-    /// Does not wait for any plugin: events are queued, and delivered by workers.
+    /// Never waits for a plugin: events are queued, and delivered by workers.
     ///
     /// # Errors
     /// - [`Error::Encode`] when the payload is not a JSON object.

@@ -36,7 +36,7 @@ pub(crate) fn fixture() -> PathBuf {
 
 /// A host builder with a data folder.
 pub(crate) fn builder(folder: &Folder) -> HostBuilder {
-    Host::builder().data_folder(folder.path())
+    Host::builder().data_dir(folder.path())
 }
 
 /// Stores a supervised plugin that runs a program as it stands, unpacked.

@@ -182,7 +182,7 @@ fn host(
         .with_crash_threshold(arguments.crash_threshold)
         .with_crash_backoff(arguments.crash_backoff);
     let mut builder = Host::builder()
-        .data_folder(data.path())
+        .data_dir(data.path())
         .store(Arc::new(store))
         .timeouts(timeouts)
         .restart_policy(policy)

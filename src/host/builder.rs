@@ -1,4 +1,4 @@
-//! Settings of a host, checked when it is built.
+//! The settings of a host, checked when it is built.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +38,7 @@ use crate::thread::Threads;
 /// Builds a [`Host`]. Every setting has a default that works.
 #[must_use = "a builder does nothing until `build`"]
 pub struct HostBuilder {
-    data: PathBuf,
+    data_dir: PathBuf,
     provider: RuntimeProvider,
     limits: Limits,
     timeouts: Timeouts,
@@ -61,7 +61,7 @@ pub struct HostBuilder {
 impl Default for HostBuilder {
     fn default() -> Self {
         Self {
-            data: PathBuf::from("./data/plugins"),
+            data_dir: PathBuf::from("./data/plugins"),
             provider: RuntimeProvider::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -84,9 +84,9 @@ impl Default for HostBuilder {
 }
 
 impl HostBuilder {
-    /// Where packages are unpacked and logs and plugin data are kept. Default `./data/plugins`.
-    pub fn data_folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.data = folder.into();
+    /// The directory for unpacked packages, logs and plugin data. Default `./data/plugins`.
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data_dir = directory.into();
         self
     }
 
@@ -96,25 +96,25 @@ impl HostBuilder {
         self
     }
 
-    /// Every bound; see [`Limits`] for the defaults.
+    /// All bounds; see [`Limits`] for the defaults.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Every wait; see [`Timeouts`] for the defaults.
+    /// All timeouts; see [`Timeouts`] for the defaults.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// When plugins that ended are started again; see [`RestartPolicy`] for the defaults.
+    /// When plugins that ended are restarted; see [`RestartPolicy`] for the defaults.
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// How connections are watched for signs of life; see [`Health`] for the defaults.
+    /// How connections are checked for signs of life; see [`Health`] for the defaults.
     pub fn health(mut self, health: Health) -> Self {
         self.health = health;
         self
@@ -132,9 +132,9 @@ impl HostBuilder {
         self
     }
 
-    /// Hears every line of output of every supervised plugin, with the installation and the
-    /// manifest's id. Runs on the threads that drain the output: it must not block. If it panics,
-    /// that is logged, and it hears no more of that plugin.
+    /// A function that receives every line of output of every supervised plugin, with the id of the
+    /// installation and that of the manifest. It runs on the threads that drain the output and must not
+    /// block. If it panics, the panic is logged and it receives nothing more of that plugin.
     pub fn on_output(
         mut self,
         tap: impl Fn(InstallationId, &str, &LogLine<'_>) + Send + Sync + 'static,
@@ -151,29 +151,29 @@ impl HostBuilder {
         self
     }
 
-    /// What the process of each supervised plugin may use of the machine, unless its record says
-    /// otherwise. Default: as much as the host.
+    /// Resource limits for the processes of supervised plugins, unless a record has its own. Default: those
+    /// of the host itself.
     pub fn process_limits(mut self, limits: ProcessLimits) -> Self {
         self.process_limits = limits;
         self
     }
 
-    /// What plugins connect to, for an embedder that listens itself, such as
-    /// `http://127.0.0.1:8000`. Default: the oldest listener that is bound.
+    /// The base URL that plugins connect to, for an embedder that listens itself, such as
+    /// `http://127.0.0.1:8000`. Default: that of the oldest bound listener.
     pub fn rpc_base_url(mut self, url: impl Into<String>) -> Self {
         self.rpc_base_url = Some(url.into());
         self
     }
 
-    /// What the protocol's calls from plugins mean here. Default [`NoServices`].
+    /// Answers the protocol's calls from plugins. Default [`NoServices`].
     pub fn services(mut self, services: impl Services + 'static) -> Self {
         self.services = Arc::new(services);
         self
     }
 
-    /// Registers a method of the embedder's own that plugins may call. Handlers follow the rules of
-    /// [`Services`]; a registered name is found before [`Services::call`], and the protocol's own
-    /// three methods before both.
+    /// Registers one of the embedder's own methods for plugins to call. Handlers follow the rules of
+    /// [`Services`]. The protocol's three methods come first, then registered ones, then
+    /// [`Services::call`].
     ///
     /// ```
     /// use plugin_runner::Host;
@@ -210,7 +210,7 @@ impl HostBuilder {
         self
     }
 
-    /// Where records are. Default: in memory.
+    /// Where records are kept. Default: in memory.
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = store;
         self
@@ -222,19 +222,19 @@ impl HostBuilder {
         self
     }
 
-    /// What ends the plugins of a host that is killed. Default [`Keeper::Shell`].
+    /// The process that ends the plugins of a host that was killed. Default [`Keeper::Shell`].
     pub fn keeper(mut self, keeper: Keeper) -> Self {
         self.keeper = keeper;
         self
     }
 
-    /// Whether descendants of plugins that left their process group are looked for and killed, when
-    /// the plugin ends and when the host does. Default true. They are known by a random number in
-    /// their environment (`PLUGIN_RUNNER_COOKIE`), which only Linux shows. What escapes all the same:
-    /// a process that was given another environment, wrote over its own or keeps it from being read, that
-    /// runs as a user whose processes the host may not look at, or that `/proc` does not show.
+    /// Whether descendants that left their plugin's process group are found and killed when the plugin
+    /// ends and when the host does. Default true. A random number in their environment
+    /// (`PLUGIN_RUNNER_COOKIE`) marks them, which only Linux shows. These escape: a process that was given
+    /// another environment, overwrote its own or keeps it from being read, that runs as a user whose
+    /// processes the host may not inspect, or that `/proc` does not show.
     ///
-    /// Those that are found and cannot be ended are [`Error::DescendantsLeft`].
+    /// Descendants that are found and cannot be ended are reported as [`Error::DescendantsLeft`].
     pub fn find_descendants(mut self, yes: bool) -> Self {
         self.find_descendants = yes;
         self
@@ -243,10 +243,10 @@ impl HostBuilder {
     /// Checks the settings and starts the host's reaper thread.
     ///
     /// # Errors
-    /// - [`Error::Setting`] names the setting that cannot work.
+    /// - [`Error::Setting`] names an invalid setting.
     /// - [`Error::ThreadLimit`] or [`Error::Io`] when the thread cannot be started.
     ///
-    /// That the data folder can be written to is seen when a plugin is started, not here.
+    /// Whether the data directory can be written to is checked when a plugin starts, not here.
     pub fn build(self) -> Result<Host> {
         self.limits.validate()?;
         self.timeouts.validate()?;
@@ -265,7 +265,7 @@ impl HostBuilder {
         let threads = Threads::with_limit(self.thread_limit.unwrap_or_else(Threads::default_limit));
         let runtime: Option<Arc<dyn Runtime>> = match self.provider {
             RuntimeProvider::Local => Some(Arc::new(LocalRuntime::new(
-                self.data.clone(),
+                self.data_dir.clone(),
                 self.package_limits.clone(),
                 self.passed_variables,
                 self.process_limits,
@@ -279,7 +279,7 @@ impl HostBuilder {
         let looks = cookie.clone().map(Looks::new);
         let link = KeeperLink::new(self.keeper, cookie, threads.clone(), keeper.clone());
         let settings = HostSettings {
-            data: self.data,
+            data_dir: self.data_dir,
             limits: self.limits,
             package_limits: self.package_limits,
             spin: spin_limit(self.timeouts.spin),
@@ -327,7 +327,7 @@ impl HostBuilder {
 impl fmt::Debug for HostBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostBuilder")
-            .field("data", &self.data)
+            .field("data_dir", &self.data_dir)
             .field("provider", &self.provider)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,6 @@
 //! The host: the registry of sessions, loading and unloading, draining, ordered shutdown. It owns
-//! every thread through its [`Threads`] budget. Settings are made in `builder`; accepting
-//! connections is `listener`'s, events are `bus`'s.
+//! every thread through its [`Threads`] budget. `builder` makes the settings; connections are accepted
+//! in `listener`, events published in `bus`.
 
 mod builder;
 mod handshakes;
@@ -39,8 +39,8 @@ use crate::thread::Threads;
 /// timeout; [`Host::shutdown`] does the same and reports.
 ///
 /// # Signals
-/// The host installs no handlers and waits for no children but its own; handlers of the embedder disturb
-/// none of its waits. Plugins inherit which signals are ignored. An embedder that ignores SIGCHLD, or
+/// The host installs no signal handlers and waits only for its own children; the embedder's handlers
+/// interrupt none of its waits. Plugins inherit which signals are ignored. An embedder that ignores SIGCHLD, or
 /// reaps children that are not its own, keeps the host from knowing how a plugin ended: its status is
 /// unknown, which counts as a crash. Where SIGINT is ignored, a stop ends plugins with SIGTERM, after half
 /// of the grace.
@@ -49,9 +49,8 @@ pub struct Host {
     owner: Arc<Owner>,
 }
 
-/// A handle that does not keep the host from being dropped, for handlers and services that belong to
-/// it: with a [`Host`] in them it would keep itself alive. They are made before the host is, so they
-/// get it afterwards:
+/// A handle that does not keep the host alive, for handlers and services that belong to it: a [`Host`]
+/// inside them would never be dropped. They exist before the host does, so they receive it afterwards:
 ///
 /// ```
 /// use std::sync::{Arc, OnceLock};
@@ -92,7 +91,7 @@ impl WeakHost {
     }
 }
 
-/// Shuts the host down when the last handle goes. Threads of the host hold what is inside, never
+/// Shuts the host down when the last handle is dropped. The host's threads hold the shared part, never
 /// the owner itself.
 struct Owner {
     shared: Arc<HostShared>,
@@ -100,13 +99,13 @@ struct Owner {
 
 pub(crate) struct HostShared {
     pub(crate) context: Arc<HostContext>,
-    /// In the order in which they are listed.
+    /// Ordered by id, as they are listed.
     pub(crate) sessions: RwLock<BTreeMap<InstallationId, Session>>,
     pub(crate) listeners: Mutex<Vec<ListenerStop>>,
     pub(crate) handshakes: LiveHandshakes,
-    /// Plugins that a shutdown under way has not seen end.
+    /// Plugins that a shutdown in progress still waits for.
     stopping: Mutex<Vec<InstallationId>>,
-    /// The report of the shutdown, once there was one.
+    /// The report of the shutdown, once it is complete.
     ended: Mutex<Option<ShutdownReport>>,
 }
 
@@ -141,10 +140,9 @@ impl Host {
         self.context().settings.provider
     }
 
-    /// What this host can promise of the processes that it starts, as things are now.
+    /// What this host can promise about the processes that it starts, as things are now.
     ///
-    /// That there is no keeper to be had may show only once it was needed, with the first supervised
-    /// plugin.
+    /// A missing keeper may go unnoticed until the first supervised plugin starts.
     pub fn guarantees(&self) -> Guarantees {
         let context = self.context();
         Guarantees::of(&context.services.keeper, context.services.looks.as_ref())
@@ -155,16 +153,16 @@ impl Host {
         &self.context().services.threads
     }
 
-    /// Loads the plugin of this record, and asks for its start if the record says active. Loading a
-    /// loaded plugin gives its session and changes nothing.
+    /// Loads the plugin of this record, and requests its start if the record says active. Loading a
+    /// plugin that is loaded already returns its session and changes nothing.
     ///
     /// # Blocking
-    /// For the store alone; it never waits for the plugin.
+    /// Only for the store's I/O; it never waits for the plugin.
     ///
     /// # Errors
     /// - [`Error::NotInstalled`] when the store has no such record, or the store's own error.
     /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
-    /// - [`Error::ThreadLimit`] or [`Error::Io`] when no thread can be had for it.
+    /// - [`Error::ThreadLimit`] or [`Error::Io`] when no thread can be started for it.
     /// - [`Error::NotLoaded`] when another thread unloaded it meanwhile.
     /// - [`Error::ShutDown`].
     pub fn load(&self, id: InstallationId) -> Result<Session> {
@@ -201,7 +199,7 @@ impl Host {
             }
             sessions.insert(id, session.clone());
         }
-        // Once more, now that who removes the plugin finds the session: its record may have gone.
+        // Read again: a removal that ran before the session was registered did not find it.
         let wanted = match context.services.store.get(id) {
             Ok(Some(record)) => record.active_state,
             gone => {
@@ -215,23 +213,23 @@ impl Host {
         Ok(session)
     }
 
-    /// Stops a plugin and forgets its session; handles to it say [`Error::NotLoaded`] from then on.
+    /// Stops a plugin and forgets its session; its handles return [`Error::NotLoaded`] from then on.
     /// Unloading an unknown plugin does nothing.
     ///
     /// # Blocking
-    /// As [`Supervised::stop`](crate::Supervised::stop), with the host's stop timeout. A handler of
-    /// the embedder's that the plugin called is not waited for.
+    /// As [`Supervised::stop`](crate::Supervised::stop), with the host's stop timeout. It does not wait
+    /// for the embedder's handlers of calls from this plugin.
     ///
     /// # Errors
     /// - [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
-    /// - [`Error::DescendantsLeft`] when its process is gone and others that have left its process group
-    ///   are not. It is unloaded all the same; they are looked for on and on.
+    /// - [`Error::DescendantsLeft`] when its process has ended and others that left its process group have
+    ///   not. The plugin is unloaded all the same, and the host goes on trying to end them.
     /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn unload(&self, id: InstallationId) -> Result<()> {
         self.unload_with(id, close_code::NORMAL, "closed")
     }
 
-    /// As [`unload`](Self::unload), with what the plugin and calls in flight are told.
+    /// As [`unload`](Self::unload), with the close code and reason for the plugin and for calls in flight.
     pub(crate) fn unload_with(&self, id: InstallationId, code: u16, reason: &str) -> Result<()> {
         let Some(session) = self.session(id) else {
             return Ok(());
@@ -278,10 +276,10 @@ impl Host {
             .connect(duplex, peer)
     }
 
-    /// A receiver of every state change from now on. It holds as many as
-    /// [`Limits::queued_state_changes`](crate::Limits::queued_state_changes) says (1,024); when it is
-    /// full the newest are dropped, and the next one it gets says how many were. It is disconnected
-    /// when the last handle to the host and to its sessions is gone.
+    /// Subscribes to every state change from now on. The receiver holds
+    /// [`Limits::queued_state_changes`](crate::Limits::queued_state_changes) (1,024) of them; when it is
+    /// full, the newest are dropped and the next one that fits says how many were. The receiver is
+    /// disconnected when the last handle to the host and to its sessions is dropped.
     ///
     /// ```no_run
     /// # fn main() -> plugin_runner::Result<()> {
@@ -309,14 +307,13 @@ impl Host {
         self.shared().handshakes.snapshot()
     }
 
-    /// Refuses new calls to plugins, for good, and waits for those in flight, both ways. Events are
-    /// calls: none is published any more, and those that are queued fail. Plugins go on running, and
-    /// what they call meanwhile is answered, but not waited for. [`shutdown`](Self::shutdown) usually
-    /// comes next.
+    /// Refuses new calls to plugins, for good, and waits for those in flight, in both directions. Events
+    /// are calls too: publishing fails from now on, and so do queued events. Plugins go on running; their
+    /// calls are still answered, but not waited for. [`shutdown`](Self::shutdown) usually comes next.
     ///
     /// # Blocking
-    /// At most `timeout`. The end of the last call wakes it. In a handler it waits for the very call
-    /// that it handles, so in vain.
+    /// At most `timeout`; the end of the last call wakes it. Called from a handler it always times out: it
+    /// waits for that handler's own call.
     ///
     /// # Errors
     /// [`Error::Timeout`] with [`Phase::Drain`] when calls are still in flight.
@@ -341,17 +338,17 @@ impl Host {
         }
     }
 
-    /// Stops everything, in order: no new loads, calls or connections; listeners; all plugins at
-    /// once (external ones are told to come back later, close code 1012: protocol file, section 7; all
-    /// of them have the same second to end their side); threads. A second call gives the report of the
-    /// first.
+    /// Stops everything, in order: it refuses new loads, calls and connections, stops the listeners, then
+    /// all plugins at once, then the threads. External plugins are told to come back later (close code
+    /// 1012: protocol file, section 7) and share one second to end their side. A second call returns the
+    /// report of the first.
     ///
     /// # Blocking
-    /// At most `timeout`, and a quarter of a second more if threads are still ending then. The end of
-    /// the last process and of the last thread wake it. The grace is shortened, if need be, to a
-    /// quarter of a second less than `timeout`. While another thread shuts the host down, waits for
-    /// that one, and reports what is left if that takes longer. May be called by a handler: its own
-    /// thread is not waited for.
+    /// At most `timeout`, and a quarter of a second more while threads still end. The end of the last
+    /// process and of the last thread wake it. The stop grace is shortened, if need be, to a quarter of a
+    /// second less than `timeout`. When another thread is already shutting the host down, this call waits
+    /// for it, and reports what is left if that takes longer. A handler may call it: its own thread is not
+    /// waited for.
     pub fn shutdown(&self, timeout: Duration) -> ShutdownReport {
         self.shared().shut_down(timeout)
     }
@@ -360,7 +357,7 @@ impl Host {
 impl HostShared {
     pub(crate) fn session(&self, id: InstallationId) -> Option<Session> {
         let session = self.sessions.read().get(&id).cloned();
-        // One that is unloaded stays in the registry for a moment.
+        // An unloaded session stays in the registry for a moment.
         session.filter(|session| !session.is_unloaded())
     }
 

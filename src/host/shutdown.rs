@@ -1,4 +1,4 @@
-//! Ending a host, in order, within a deadline, with a report.
+//! Shuts a host down, in order, within a deadline, and reports.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,31 +16,31 @@ use crate::state::PluginMode;
 
 /// How long the peers of all connections have, at the same time, to end their sides.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// What each connection has at least whose transport could not tell its peer before.
+/// The least time for a connection whose close frame could not be written with the others'.
 const CLOSE_LEAST: Duration = Duration::from_millis(100);
 const CLOSE_REASON: &str = "host is shutting down";
-/// Kept at the end of a shutdown for threads to end in, beyond the deadline if need be.
+/// Reserved at the end of a shutdown for threads to end, beyond the deadline if need be.
 const THREADS_GRACE: Duration = Duration::from_millis(250);
 
-/// What a shutdown came to.
+/// The result of a shutdown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Plugins that had to be killed, because they did not end within the grace.
     pub killed: Vec<InstallationId>,
-    /// Plugins of which something is left.
+    /// Plugins that have not ended entirely.
     pub unfinished: Vec<InstallationId>,
-    /// What is left of those of them whose own process is gone. It is looked for on and on, until it is
-    /// gone or this process ends; then the keeper goes on.
+    /// The descendants left by those of them whose own process has ended. The host goes on trying to end
+    /// them until this process ends; then the keeper does.
     pub descendants: Vec<(InstallationId, Descendants)>,
-    /// Threads that had not ended, by name: a handler of the embedder's that goes on, say.
+    /// Names of threads that had not ended, such as one that runs the embedder's handler.
     pub threads: Vec<String>,
-    /// How long it took.
+    /// How long the shutdown took.
     pub took: Duration,
 }
 
 impl ShutdownReport {
-    /// Whether nothing is left.
+    /// Whether everything has ended.
     pub fn is_complete(&self) -> bool {
         self.unfinished.is_empty() && self.threads.is_empty()
     }
@@ -59,7 +59,7 @@ impl ShutdownReport {
     }
 }
 
-/// Plugins, and where the report of each one's end will come.
+/// Plugins, and the channel on which each one's end will be reported.
 type Waits = Vec<(Session, Receiver<Stopped>)>;
 
 impl HostShared {
@@ -67,7 +67,7 @@ impl HostShared {
         let began = Instant::now();
         let deadline = Deadline::after(timeout);
         let Some(mut ended) = self.ended.try_lock_until(deadline.instant()) else {
-            // Another thread is at it with more patience.
+            // Another thread is shutting down, with a later deadline.
             return ShutdownReport {
                 unfinished: self.stopping.lock().clone(),
                 threads: self.context.services.threads.names(),
@@ -80,7 +80,7 @@ impl HostShared {
         }
         self.context.shut_down.store(true, Ordering::Release);
         self.context.drain.begin();
-        // Who does not answer now is asked to end anyway.
+        // Unresponsive peers are being stopped anyway.
         self.context.services.health.end();
         for listener in self.listeners.lock().drain(..) {
             listener.stop();
@@ -89,11 +89,11 @@ impl HostShared {
         let late = self.stop_all(timeout, deadline, &mut report);
         self.context.services.reaper.shut_down();
         let threads = &self.context.services.threads;
-        let patience = deadline.instant().max(Instant::now() + THREADS_GRACE);
-        if threads.join_all(Deadline::at(patience)) > 0 {
+        let until = deadline.instant().max(Instant::now() + THREADS_GRACE);
+        if threads.join_all(Deadline::at(until)) > 0 {
             report.threads = threads.names();
         }
-        // Letting go of a session kills what is left of its plugin, for which there was time.
+        // Discarding the sessions killed what was left of their plugins; it has had time to end.
         for (session, stopped) in late {
             report.count(&session, stopped.try_recv().ok());
         }
@@ -103,7 +103,7 @@ impl HostShared {
         report
     }
 
-    /// Stops all plugins at once and ends their sessions. Gives those that had not ended by the
+    /// Stops all plugins at once and ends their sessions. Returns those that had not ended by the
     /// deadline.
     fn stop_all(
         &self,
@@ -115,7 +115,7 @@ impl HostShared {
             .into_values()
             .collect();
         *self.stopping.lock() = sessions.iter().map(Session::id).collect();
-        // All processes and all peers are told to end before anything is waited for.
+        // All processes and peers are told to end before the first one is waited for.
         let is_supervised = |session: &&Session| session.mode() == PluginMode::Supervised;
         let (supervised, external): (Vec<_>, Vec<_>) = sessions.iter().partition(is_supervised);
         let (mut waits, mut closes) = (Vec::new(), Vec::new());
@@ -130,11 +130,10 @@ impl HostShared {
                 Ok(Stopping::Connection(None)) | Err(_) => {}
             }
         }
-        // Half of the time is kept for what comes after.
-        let patience = CLOSE_LIMIT.min(deadline.remaining() / 2);
-        let until = Deadline::after(patience);
+        // Half of the time is kept for processes and threads.
+        let until = Deadline::after(CLOSE_LIMIT.min(deadline.remaining() / 2));
         for (connection, begun) in closes {
-            // One that was told has had its time with the others; one that was not must have some.
+            // A peer whose close was begun shares its time with the others; any other gets a little.
             let until = if begun {
                 until
             } else {

@@ -1,5 +1,5 @@
-//! Who is let in: the protocol's decision table (protocol file, section 5.3) with this host's
-//! answers. Everything is looked at before the token is spent, and refused before the 101.
+//! Decides which connections are accepted: the protocol's decision table (protocol file, section 5.3) with
+//! this host's answers. Every check comes before the token is spent, and every refusal before the 101.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::id::InstallationId;
 use crate::session::{Credential, RefusalReason, Refused, Reservation, Session};
 use crate::state::PluginMode;
 
-/// A newcomer that is let in, its token spent.
+/// A connection that is accepted, its token spent.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) reservation: Reservation,
@@ -20,11 +20,11 @@ pub(super) struct Admitted {
     pub(super) accept: String,
 }
 
-/// Why a newcomer is not let in.
+/// Why a connection is refused.
 #[derive(Debug)]
 pub(super) struct Denied {
     pub(super) refusal: Refusal,
-    /// The plugin that it names, if that is loaded, and what the plugin's people are told.
+    /// The plugin that it names, if that is loaded, and the reason for the plugin's log.
     pub(super) plugin: Option<(Session, RefusalReason)>,
 }
 
@@ -36,7 +36,7 @@ impl Denied {
         }
     }
 
-    /// For a token that does not count, or no more. Nobody outside learns which.
+    /// For a token that is not valid, or not any more. The answer is the same for both.
     fn token(session: Session, token: TokenDigest) -> Self {
         let reason = session.shared().judge_refused_token(token);
         Self::new(Refusal::UNAUTHENTICATED, session, reason)
@@ -52,7 +52,7 @@ impl From<Refusal> for Denied {
     }
 }
 
-/// Decides. May block for the store's own I/O.
+/// Decides on a request. May block for the store's I/O.
 pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, Denied> {
     let request = ConnectionRequest::parse(&head.target);
     if !is_rpc_path(&head.target) {
@@ -62,22 +62,22 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
         .installation()
         .map_err(|_| Refusal::INVALID_PARAMETERS)?;
     let token = request.token().ok_or(Refusal::INVALID_PARAMETERS)?;
-    let admission = match token {
+    let claim = match token {
         Token::External(token) => find_external(host, token, claimed)?,
         Token::Sealed(token) => {
             let id = claimed.ok_or(Refusal::INVALID_PARAMETERS)?;
-            // An unknown plugin and a bad token look the same from outside.
+            // An unknown plugin and a bad token are answered alike.
             let session = host.session(id).ok_or(Refusal::UNAUTHENTICATED)?;
             if !session.shared().knows_token(token) {
                 return Err(Denied::token(session, token.digest()));
             }
-            Admission {
+            Claim {
                 session,
                 sealed: Some(token.clone()),
             }
         }
     };
-    let Admission { session, sealed } = admission;
+    let Claim { session, sealed } = claim;
     let accept = match check_upgrade(head) {
         Ok(accept) => accept,
         Err(refusal) => {
@@ -94,8 +94,8 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
         .map_or(Credential::Vouched, Credential::Sealed);
     match session.shared().reserve(&credential) {
         Ok(reservation) => {
-            // Once more, now that a rotation takes the reservation away: the token may have been
-            // replaced since it was found.
+            // Checked again: a rotation before the reservation could not revoke it, and may have
+            // replaced the token since it was found.
             if let Token::External(token) = token {
                 find_external(host, token, Some(session.id()))?;
                 session.shared().learn_token(token.digest());
@@ -121,7 +121,7 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
     }
 }
 
-struct Admission {
+struct Claim {
     session: Session,
     sealed: Option<SealedToken>,
 }
@@ -130,15 +130,15 @@ fn find_external(
     host: &HostShared,
     token: &ExternalToken,
     claimed: Option<InstallationId>,
-) -> Result<Admission, Denied> {
-    // The store decides, so that a token counts no more from the moment it is replaced.
+) -> Result<Claim, Denied> {
+    // The store decides, so that a token is invalid from the moment it is replaced.
     let id = match host.context.services.store.find_external(token) {
         Ok(Some(id)) => id,
         Ok(None) => {
             let digest = token.digest();
             let named = match claimed {
                 Some(claimed) => host.session(claimed),
-                None => once_of(host, digest),
+                None => earlier_owner(host, digest),
             };
             return Err(match named {
                 Some(session) => Denied::token(session, digest),
@@ -160,14 +160,14 @@ fn find_external(
             None => Refusal::UNAUTHENTICATED.into(),
         });
     }
-    Ok(Admission {
+    Ok(Claim {
         session: session.ok_or(Refusal::NOT_WANTED)?,
         sealed: None,
     })
 }
 
-/// The external plugin that had this token before it was replaced.
-fn once_of(host: &HostShared, token: TokenDigest) -> Option<Session> {
+/// The external plugin whose earlier token this is.
+fn earlier_owner(host: &HostShared, token: TokenDigest) -> Option<Session> {
     let sessions = host.sessions.read();
     let mut sessions = sessions.values();
     let is_its = |session: &&Session| {
@@ -176,7 +176,7 @@ fn once_of(host: &HostShared, token: TokenDigest) -> Option<Session> {
     sessions.find(is_its).cloned()
 }
 
-/// The WebSocket part of the handshake; gives the `Sec-WebSocket-Accept`.
+/// Checks the WebSocket part of the handshake and returns the value of `Sec-WebSocket-Accept`.
 pub(super) fn check_upgrade(head: &Head) -> Result<String, Refusal> {
     let lists = |values: &[String], wanted: &str| values.iter().any(|value| value == wanted);
     if !head.is_current || !lists(&head.connection, "upgrade") || !lists(&head.upgrade, "websocket")
@@ -207,8 +207,8 @@ pub(super) fn check_upgrade(head: &Head) -> Result<String, Refusal> {
     Ok(tungstenite::handshake::derive_accept_key(key.as_bytes()))
 }
 
-/// Whether this is 16 bytes in base64. The decoder takes padding in the middle too, so the padding
-/// is taken off first.
+/// Whether this is 16 bytes in base64. The decoder accepts padding in the middle too, so the padding is
+/// stripped first.
 fn is_key(key: &str) -> bool {
     let digits = key.strip_suffix("==").unwrap_or_default();
     data_encoding::BASE64_NOPAD

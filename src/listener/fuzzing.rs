@@ -30,7 +30,7 @@ pub enum HeadVerdict {
     Timeout,
 }
 
-/// Reads a head and judges it. `already_read` comes before what the socket gives. Blocks at most for
+/// Reads a head and judges it. `already_read` comes before what the socket yields. Blocks at most for
 /// the limit.
 pub fn judge_head(socket: &Socket, already_read: Vec<u8>, limit: Duration) -> HeadVerdict {
     let raw = match read_head(socket, already_read, Deadline::after(limit), None) {

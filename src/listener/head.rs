@@ -1,12 +1,12 @@
-//! The head of a handshake request: reading it under a deadline, and taking it apart.
+//! The head of a handshake request: reads it under a deadline, and parses it.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::places::Place;
 use super::refusal::Refusal;
+use super::slots::HandshakeSlot;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::Socket;
 use crate::poll;
@@ -16,17 +16,17 @@ pub(super) const HEAD_LIMIT: usize = 8 * 1024;
 /// Most header lines in a head.
 const HEADERS: usize = 64;
 
-/// Bytes up to the end of a head, and whatever came right behind it.
+/// The bytes of a head, and those that came right behind it.
 #[derive(Debug)]
 pub(super) struct RawHead {
     pub(super) head: Vec<u8>,
     pub(super) rest: Vec<u8>,
 }
 
-/// Why there is no head to answer.
+/// Why a head could not be read.
 #[derive(Debug)]
 pub(super) enum HeadError {
-    /// Worth an answer.
+    /// The peer is to be sent this answer.
     Refused(Refusal),
     /// The peer went away, or the listener stops.
     Gone,
@@ -34,12 +34,12 @@ pub(super) enum HeadError {
     Timeout,
 }
 
-/// What may end the reading of a head early, on a listener of ours.
+/// What ends the reading of a head early, on the host's own listener.
 #[derive(Clone, Copy)]
 pub(super) struct Interruption<'a> {
-    /// The end of its other end is the listener's.
+    /// Its other end is closed when the listener stops.
     pub(super) stop: &'a io::PipeReader,
-    pub(super) place: &'a Place,
+    pub(super) slot: &'a HandshakeSlot,
 }
 
 /// Reads until the end of the head. Blocks at most until the deadline; an interruption wakes it.
@@ -52,12 +52,12 @@ pub(super) fn read_head(
     let mut bytes = already_read;
     let mut searched = 0;
     loop {
-        // Also for one whose bytes keep coming.
-        if interruption.is_some_and(|interruption| interruption.place.is_lost()) {
+        // Checked each time, so that a peer that keeps sending is interrupted too.
+        if interruption.is_some_and(|interruption| interruption.slot.is_lost()) {
             return Err(HeadError::Refused(Refusal::BUSY));
         }
         if let Some(end) = end_of_head(&bytes, searched) {
-            // An embedder may have read more than we would have.
+            // An embedder may have read more than this limit.
             if end > HEAD_LIMIT {
                 return Err(HeadError::Refused(Refusal::HEAD_TOO_LARGE));
             }
@@ -72,8 +72,8 @@ pub(super) fn read_head(
         let mut chunk = [0; 1024];
         let room = chunk.len().min(HEAD_LIMIT - bytes.len());
         match socket.read(&mut chunk[..room]) {
-            // Ended by the peer, or from within: that is looked at above.
-            Ok(0) if interruption.is_some_and(|it| it.place.is_lost()) => {}
+            // The slot was given away, which ended reading: handled above.
+            Ok(0) if interruption.is_some_and(|it| it.slot.is_lost()) => {}
             Ok(0) => return Err(HeadError::Gone),
             Ok(count) => bytes.extend_from_slice(&chunk[..count]),
             Err(error)
@@ -98,7 +98,7 @@ fn wait_readable(
     deadline: Deadline,
     stop: Option<&io::PipeReader>,
 ) -> Result<(), HeadError> {
-    // Also for a peer whose bytes keep coming.
+    // A peer that keeps sending is always readable, so the deadline is checked here too.
     if deadline.has_passed() {
         return Err(HeadError::Timeout);
     }
@@ -116,7 +116,7 @@ fn wait_readable(
     }
 }
 
-/// What matters of a head.
+/// The parts of a request head that the handshake uses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) method: String,
@@ -134,13 +134,13 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Takes a whole head apart.
+    /// Parses a whole head.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(bytes) {
-            // An empty line that ends in a bare line feed ends the head for the parser, but not for
-            // who read it: what stands behind would be lost without a word.
+            // A line that is only a line feed ends the head for the parser, but not for `read_head`:
+            // what follows it would be lost.
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HEAD_TOO_LARGE),
             Ok(_) | Err(_) => return Err(Refusal::BAD_REQUEST),
@@ -152,7 +152,7 @@ impl Head {
             ..Self::default()
         };
         for header in request.headers.iter() {
-            // Only the user agent may carry anything but ASCII, and is only looked at.
+            // Only the user agent may contain anything but ASCII, and it decides nothing.
             let value = String::from_utf8_lossy(header.value).trim().to_owned();
             let list = || {
                 value
@@ -163,13 +163,13 @@ impl Head {
                 "user-agent" => once(&mut head.user_agent, value)?,
                 "host" => once(&mut head.host, value)?,
                 "origin" => once(&mut head.origin, value)?,
-                // A body would be taken for frames here, and frames for a body elsewhere.
+                // A body would be read as frames here, and frames as a body by a proxy.
                 "content-length" if value == "0" => {}
                 "content-length" | "transfer-encoding" => return Err(Refusal::BAD_REQUEST),
-                // Lists, which may come in pieces.
+                // Lists, which may be split over several headers.
                 "connection" => head.connection.extend(list()),
                 "upgrade" => head.upgrade.extend(list()),
-                // Counted where they are looked at.
+                // `check_upgrade` counts them.
                 "sec-websocket-version" => head.versions.push(value),
                 "sec-websocket-key" => head.keys.push(value),
                 _ => {}
@@ -179,8 +179,7 @@ impl Head {
     }
 }
 
-/// Takes the value of a header that may stand in a head once: of two, a proxy in front may have gone
-/// by the other.
+/// Stores the value of a header that may occur once: with two, a proxy in front may have used the other.
 fn once(slot: &mut Option<String>, value: String) -> Result<(), Refusal> {
     match slot.replace(value) {
         None => Ok(()),

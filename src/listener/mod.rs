@@ -1,8 +1,8 @@
 //! Accepting plugins that connect in: a listener of our own, and the same handshake for streams
 //! that the embedder accepted.
 //!
-//! What lives here: reading the request head, the decision ([`decision`]), the 101 or the refusal.
-//! What does not: what a connection is used for (`session`), and the frames on it (`duplex`).
+//! What lives here: reading the request head, the decision ([`decision`]), the answer 101 or a refusal.
+//! What does not: the use of a connection (`session`), and the frames on it (`duplex`).
 //!
 //! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
 //! silent clients hold up nobody.
@@ -11,8 +11,8 @@ mod decision;
 #[cfg(feature = "_fuzzing")]
 pub(crate) mod fuzzing;
 mod head;
-mod places;
 mod refusal;
+mod slots;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -31,8 +31,8 @@ use crate::poll;
 use crate::session::{Peer, RefusalReason, Session};
 use decision::{Admitted, Denied, decide};
 use head::{Head, HeadError, Interruption, RawHead, read_head};
-use places::{Place, Places};
 use refusal::Refusal;
+use slots::{HandshakeSlot, HandshakeSlots};
 
 /// The stack of a handshake's thread, in bytes.
 const HANDSHAKE_STACK: usize = 128 * 1024;
@@ -77,11 +77,11 @@ impl Host {
     /// Binds an address and accepts plugins on it. Unless the builder named an `rpc_base_url`, the
     /// oldest listener that is bound is what supervised plugins are told to connect to.
     ///
-    /// `address` is a literal such as `127.0.0.1:8000` or `[::1]:0`; port 0 takes a free one. Names are
-    /// not looked up, because that has no limit in time. Does not block.
+    /// `address` is a literal such as `127.0.0.1:8000` or `[::1]:0`; port 0 takes a free one. Host names
+    /// are not resolved, because resolving has no deadline. Does not block.
     ///
     /// # Errors
-    /// - [`Error::Setting`] when `address` is no literal address.
+    /// - [`Error::Setting`] when `address` is not a literal address.
     /// - [`Error::Io`] when the address cannot be bound, or no thread can be started.
     /// - [`Error::ThreadLimit`] when no thread is left. [`Error::ShutDown`].
     pub fn listen(&self, address: &str) -> Result<Listener> {
@@ -96,11 +96,11 @@ impl Host {
         }
         let failed = |error: io::Error| Error::io("bind the listener", error);
         let listener = TcpListener::bind(address).map_err(failed)?;
-        // The standard library's queue is short, and a peer that the system drops from it waits a
+        // The standard library's backlog is short, and a peer that the system drops from it waits a
         // second or more before it tries again.
         rustix::net::listen(&listener, ACCEPT_QUEUE)
             .map_err(|error| failed(io::Error::from(error)))?;
-        // A peer that is gone again between poll and accept must not hold up the others.
+        // A peer that hangs up between poll and accept must not delay the others.
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stopped, writer) = io::pipe().map_err(failed)?;
@@ -110,7 +110,7 @@ impl Host {
             host: shared.clone(),
             listener,
             stopped: Arc::new(stopped),
-            places: Places::new(shared.context.settings.limits.handshakes),
+            slots: HandshakeSlots::new(shared.context.settings.limits.handshakes),
         };
         shared
             .context
@@ -128,9 +128,9 @@ impl Host {
         Ok(Listener { address, stop })
     }
 
-    /// Does the handshake on a stream that the embedder accepted, and attaches the connection to its
-    /// session. [`Limits::handshakes`](crate::Limits::handshakes) does not count it: how many run at
-    /// once is the embedder's own affair.
+    /// Performs the handshake on a stream that the embedder accepted, and attaches the connection to its
+    /// session. [`Limits::handshakes`](crate::Limits::handshakes) does not apply: the embedder limits how
+    /// many run at once.
     ///
     /// ```no_run
     /// use std::net::TcpListener;
@@ -150,21 +150,21 @@ impl Host {
     /// ```
     ///
     /// # Blocking
-    /// At most the handshake timeout, and for the store's own I/O. What the peer sends wakes it; a
-    /// shutdown of the host does not.
+    /// At most the handshake timeout, and for the store's I/O. Data from the peer wakes it; a shutdown of
+    /// the host does not.
     ///
     /// # Errors
-    /// - [`Error::Refused`] with the status that the peer was answered.
+    /// - [`Error::Refused`] with the status that the peer was sent.
     /// - [`Error::Timeout`] with [`Phase::Handshake`] when the peer was too slow.
-    /// - [`Error::Io`] when it went away; or the store's own error.
-    /// - [`Error::State`], [`Error::NotLoaded`] when the plugin was stopped or unloaded in the very
-    ///   moment it was let in.
+    /// - [`Error::Io`] when the peer went away; or the store's error.
+    /// - [`Error::State`] or [`Error::NotLoaded`] when the plugin was stopped or unloaded just as it was
+    ///   accepted.
     pub fn accept(&self, socket: impl Into<Socket>) -> Result<Session> {
         self.accept_with_head(socket, Vec::new())
     }
 
-    /// [`accept`](Self::accept) for a stream of which the embedder has read something already:
-    /// `already_read` is all of it, usually the whole request head.
+    /// [`accept`](Self::accept) for a stream that the embedder has read from: `already_read` is everything
+    /// it read, usually the whole request head.
     ///
     /// # Blocking
     /// As [`accept`](Self::accept).
@@ -186,7 +186,7 @@ impl Host {
 }
 
 fn base_url(address: SocketAddr) -> String {
-    // A literal address: names may resolve to another family than the one that is bound.
+    // A literal address: a name may resolve to another family than the one that is bound.
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -199,7 +199,7 @@ struct Acceptor {
     host: Arc<HostShared>,
     listener: TcpListener,
     stopped: Arc<io::PipeReader>,
-    places: Arc<Places>,
+    slots: Arc<HandshakeSlots>,
 }
 
 impl Acceptor {
@@ -220,7 +220,7 @@ impl Acceptor {
                     ) => {}
                 Err(error) => {
                     // Out of descriptors, most likely: the connection stays in the queue, and
-                    // asking again at once would only burn time.
+                    // retrying at once would only spin.
                     count_by(&self.host.handshakes.accept_errors, 1);
                     if std::mem::replace(&mut is_failing, true) {
                         log::debug!("still cannot accept a connection: {error}");
@@ -235,7 +235,7 @@ impl Acceptor {
         }
     }
 
-    /// Waits for a connection, or for the pause if there is one; gives false when it is to stop.
+    /// Waits for a connection, or for the pause if there is one. Returns false when the listener stops.
     fn wait(&self, pause: Option<Duration>) -> bool {
         let mut descriptors = vec![PollFd::from_borrowed_fd(
             self.stopped.as_fd(),
@@ -250,7 +250,7 @@ impl Acceptor {
         match poll::wait(&mut descriptors, pause.map(Deadline::after)) {
             Ok(_) => descriptors[0].revents().is_empty(),
             Err(error) => {
-                // Out of memory, say: not again at once, and not never again.
+                // Out of memory, say. It retries, but not at once.
                 log::error!("cannot wait for connections: {error}");
                 std::thread::park_timeout(Duration::from_millis(100));
                 true
@@ -260,8 +260,8 @@ impl Acceptor {
 
     fn accepted(&self, socket: Socket, address: SocketAddr) {
         let socket = Arc::new(socket);
-        let Some(place) = self.places.take(&socket) else {
-            log::debug!("connection from {address} refused: no place for its handshake");
+        let Some(slot) = self.slots.take(&socket) else {
+            log::debug!("connection from {address} refused: too many handshakes in progress");
             count_by(&self.host.handshakes.begun, 1);
             refuse(
                 &self.host,
@@ -278,7 +278,7 @@ impl Acceptor {
                 .services
                 .threads
                 .spawn("handshake", HANDSHAKE_STACK, move || {
-                    let mut guard = Guard { stopped, place };
+                    let mut guard = Guard { stopped, slot };
                     if let Err(error) = handshake(&host, socket, Vec::new(), Some(&mut guard)) {
                         log::info!("connection from {address} refused: {error}");
                     }
@@ -290,10 +290,10 @@ impl Acceptor {
     }
 }
 
-/// What a listener's handshake goes by.
+/// What can interrupt a listener's handshake.
 struct Guard {
     stopped: Arc<io::PipeReader>,
-    place: Place,
+    slot: HandshakeSlot,
 }
 
 /// The whole handshake, from the first byte to the attached connection.
@@ -314,19 +314,19 @@ fn handshake(
     let refused = |refusal| refuse(host, &socket, refusal, deadline);
     let interruption = guard.as_deref().map(|guard| Interruption {
         stop: &guard.stopped,
-        place: &guard.place,
+        slot: &guard.slot,
     });
     let RawHead { head, rest } = match read_head(&socket, already_read, deadline, interruption) {
         Ok(raw) => raw,
         Err(HeadError::Refused(refusal)) => return Err(refused(refusal)),
         Err(HeadError::Gone) => return Err(gone()),
-        // No answer: a 4xx would make an SDK that was merely slow give up for good.
+        // Unanswered: a 4xx would make an SDK that was merely slow give up for good.
         Err(HeadError::Timeout) => {
             count_by(&counts.timed_out, 1);
             return Err(Error::timeout(Phase::Handshake, limit));
         }
     };
-    if guard.is_some_and(|guard| !guard.place.keep()) {
+    if guard.is_some_and(|guard| !guard.slot.keep()) {
         return Err(refused(Refusal::BUSY));
     }
     let head = Head::parse(&head).map_err(&refused)?;
@@ -340,13 +340,13 @@ fn handshake(
             return refused(refusal);
         };
         session.shared().count_refusal(reason);
-        // While it is there.
+        // Before the socket is shut down, which forgets it.
         let address = socket.peer_address();
         let error = refused(refusal);
         if reason == RefusalReason::AlreadyConnected {
-            look_at_incumbent(host, session.clone());
+            check_existing(host, session.clone());
         }
-        // Last, so that the answer takes no longer than any other.
+        // Last, so that this refusal is answered as fast as any other.
         let shared = session.shared();
         shared.tell_refusal(reason, refusal.status, &address);
         error
@@ -354,7 +354,7 @@ fn handshake(
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    // Before the peer can know.
+    // Counted before the peer can notice.
     count_by(&counts.accepted, 1);
     socket
         .write_within(answer.as_bytes(), deadline)
@@ -362,7 +362,7 @@ fn handshake(
             count_by(&counts.hung_up, 1);
             Error::io("handshake", error)
         })?;
-    // The places had the other handle, and have given it up.
+    // The handshake slots held the other handle, and have dropped it.
     let socket = Arc::into_inner(socket).ok_or_else(gone)?;
     let peer = Peer::new(head.user_agent.unwrap_or_default()).with_address(socket.peer_address());
     let duplex = WebSocket::from_upgraded(socket, Role::Server, rest);
@@ -372,14 +372,14 @@ fn handshake(
     Ok(session)
 }
 
-/// Answers with a refusal, as far as the peer takes it; gives the error that says so.
+/// Sends a refusal, as far as the peer reads it, and returns it as an error.
 fn refuse(host: &HostShared, socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
     if refusal == Refusal::BUSY {
         count_by(&host.handshakes.over_limit, 1);
     } else {
         host.handshakes.count_refusal(refusal.status);
     }
-    // A peer that does not take its refusal learns of it from the end of the connection.
+    // A peer that does not read its refusal sees the connection end.
     let _ = socket.write_within(&refusal.to_bytes(), deadline);
     socket.end_writing();
     socket.discard_arrived();
@@ -389,8 +389,8 @@ fn refuse(host: &HostShared, socket: &Socket, refusal: Refusal, deadline: Deadli
     }
 }
 
-/// Checks on a thread of its own whether the connection that a newcomer was refused for is alive.
-fn look_at_incumbent(host: &HostShared, session: Session) {
+/// Checks, on a thread of its own, whether the existing connection is alive that a new one was refused for.
+fn check_existing(host: &HostShared, session: Session) {
     let Some(check) = session.shared().begin_challenge() else {
         return;
     };

@@ -1,5 +1,5 @@
-//! Answers other than 101. A 4xx ends an SDK for good, a 5xx makes it come back (protocol file,
-//! section 7), so what may pass is always 503.
+//! HTTP answers that refuse a connection. A 4xx ends an SDK for good, a 5xx makes it retry (protocol file,
+//! section 7), so every temporary reason is answered with 503.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ pub(super) struct Refusal {
     reason: &'static str,
     /// One line of plain text (protocol file, section 5.3).
     body: &'static str,
-    /// A header beyond the usual ones.
+    /// One header beyond those that every answer has.
     header: Option<(&'static str, &'static str)>,
 }
 
@@ -89,12 +89,12 @@ impl Refusal {
         }
     }
 
-    /// What it says, for log lines and errors.
+    /// The text of the body, for log lines and errors.
     pub(super) fn text(&self) -> &'static str {
         self.body
     }
 
-    /// The whole answer.
+    /// The whole HTTP answer.
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut answer = String::with_capacity(256);
         // Writing to a string cannot fail.

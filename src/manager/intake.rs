@@ -43,7 +43,7 @@ impl Shared {
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let expected = source.sha256.as_deref().map(digest).transpose()?;
         let spool = |reader: &mut dyn Read| {
-            let data = &self.context().settings.data;
+            let data = &self.context().settings.data_dir;
             Spool::receive(data, FOLDER, reader, limits.archive_size, &cancel)
                 .map_err(|error| self.too_late(error.into(), &cancel))
         };

@@ -94,7 +94,7 @@ impl Undertaking {
 impl Shared {
     /// Writes down what is about to be done, to the disk.
     pub(super) fn note(&self, id: InstallationId, undertaking: &Undertaking) -> Result<Note> {
-        let data = &self.context().settings.data;
+        let data = &self.context().settings.data_dir;
         let failed = |action: &str, name: &str, error| {
             let path = data.join(FOLDER).join(name);
             Error::io(format!("{action} {}", path.display()), error)
@@ -136,7 +136,7 @@ impl Shared {
     /// # Errors
     /// The store's.
     pub(super) fn clean_up(&self) -> Result<()> {
-        let data = &self.context().settings.data;
+        let data = &self.context().settings.data_dir;
         Spool::sweep(data, intake::FOLDER);
         self.clean_up_where(|_| true, |_| Ok(()))?;
         self.collect_archives();
@@ -150,7 +150,7 @@ impl Shared {
         which: impl Fn(InstallationId) -> bool,
         failed: impl Fn(&str) -> Result<()>,
     ) -> Result<()> {
-        let data = &self.context().settings.data;
+        let data = &self.context().settings.data_dir;
         let list = || -> io::Result<Option<(OpenDir, Dir)>> {
             let Some(folder) = OpenDir::follow(data)?.find_own(FOLDER)? else {
                 return Ok(None);

@@ -87,7 +87,7 @@ const LOCK: &str = "manager.lock";
 ///
 /// # fn main() -> plugin_runner::Result<()> {
 /// let store = Arc::new(SqliteStore::open("data")?);
-/// let host = Host::builder().data_folder("data").store(store).build()?;
+/// let host = Host::builder().data_dir("data").store(store).build()?;
 /// let _listener = host.listen("127.0.0.1:0")?;
 /// let manager = Manager::new(host)?;
 /// manager.boot(Duration::from_secs(60))?;
@@ -170,7 +170,7 @@ impl Manager {
         #[cfg(feature = "fetch")]
         let fetcher = Fetcher::new(settings.fetch.clone(), host.threads().clone())?;
         let context = host.shared().context.clone();
-        let owner = take_folder(&context.settings.data)?;
+        let owner = take_folder(&context.settings.data_dir)?;
         let shared = Arc::new(Shared {
             host,
             settings,
@@ -282,7 +282,7 @@ impl Shared {
 
     /// The folder of an installation, which need not be there.
     fn folder(&self, id: InstallationId) -> PathBuf {
-        self.context().settings.data.join(id.to_string())
+        self.context().settings.data_dir.join(id.to_string())
     }
 
     /// Holds off the removal of archives that no record names, for who stores one.

@@ -417,7 +417,7 @@ impl RealHost {
             std::process::id(),
             InstallationId::generate()
         ));
-        let host = Host::builder().data_folder(&folder).build().unwrap();
+        let host = Host::builder().data_dir(&folder).build().unwrap();
         let manifest = json!({
             "id": "sdk-test", "author": "nobody", "name": "SDK test",
             "events_consumed": ["EventPostLiked"],

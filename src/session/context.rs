@@ -39,7 +39,7 @@ pub(crate) struct HostContext {
 
 /// What was settled when the host was built.
 pub(crate) struct HostSettings {
-    pub(crate) data: PathBuf,
+    pub(crate) data_dir: PathBuf,
     pub(crate) limits: Limits,
     pub(crate) package_limits: PackageLimits,
     /// [`Timeouts::spin`], where this process has processors enough for it.

@@ -468,7 +468,7 @@ impl Shared {
         }
         let context = &self.context;
         let folder =
-            runtime::local::installation_folder(&context.settings.data, self.id)?.join("logs");
+            runtime::local::installation_folder(&context.settings.data_dir, self.id)?.join("logs");
         let tap = context.settings.output_tap.clone().map(|tap| {
             let (id, name) = (self.id, self.name.clone());
             let tap: LogTap = Arc::new(move |line| tap(id, &name, line));

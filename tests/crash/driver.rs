@@ -50,7 +50,7 @@ pub(crate) struct Settings {
 pub(crate) fn open(folder: &Path) -> (Arc<SqliteStore>, Manager) {
     let store = Arc::new(SqliteStore::open(folder).unwrap());
     let host = Host::builder()
-        .data_folder(folder)
+        .data_dir(folder)
         .store(store.clone())
         .build()
         .unwrap();

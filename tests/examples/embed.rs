@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let data = arguments.next().ok_or("usage: embed DATA [PACKAGE]")?;
 
     let store = Arc::new(SqliteStore::open(&data)?);
-    let host = Host::builder().data_folder(&data).store(store).build()?;
+    let host = Host::builder().data_dir(&data).store(store).build()?;
     let _listener = host.listen("127.0.0.1:0")?;
     let manager = Manager::new(host.clone())?;
 

@@ -74,7 +74,7 @@ mod alone {
         let disk = Disk::new();
         let data = disk.folder.join("data");
         let host = Setup::new("full-disk")
-            .configure(move |builder| builder.data_folder(data))
+            .configure(move |builder| builder.data_dir(data))
             .start();
         a_running_plugin_goes_on(&host, &disk);
         a_new_plugin_waits_for_room(&host, &disk);
@@ -145,7 +145,7 @@ mod alone {
         let host = Setup::new("rotation")
             .configure(move |builder| {
                 let settings = LogSettings::default().with_max_file_size(1_000);
-                builder.data_folder(folder).log_settings(settings)
+                builder.data_dir(folder).log_settings(settings)
             })
             .start();
         let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
@@ -189,7 +189,7 @@ mod alone {
         };
         let data = disk.join("data");
         let host = Setup::new("read-only")
-            .configure(move |builder| builder.data_folder(data))
+            .configure(move |builder| builder.data_dir(data))
             .start();
         let fresh = host.install(packaged(&host, b""));
         let known = host.install(packaged(&host, b""));

@@ -516,7 +516,7 @@ mod alone {
     fn without_descriptors_connections_wait() {
         // Not a host of the usual kind, which has a listener of its own that must not fail.
         let folder = TestFolder::new("no-descriptors");
-        let host = Host::builder().data_folder(folder.path()).build().unwrap();
+        let host = Host::builder().data_dir(folder.path()).build().unwrap();
         let listener = host.listen("127.0.0.1:0").unwrap();
         let (session, good) = external(&host, "outside");
         let limit = getrlimit(Resource::Nofile);

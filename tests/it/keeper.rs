@@ -313,7 +313,7 @@ mod driver {
             other => panic!("{other}"),
         };
         Host::builder()
-            .data_folder(folder.join("data"))
+            .data_dir(folder.join("data"))
             .keeper(keeper)
             .build()
             .unwrap()

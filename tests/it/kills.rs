@@ -322,7 +322,7 @@ mod driver {
             },
         };
         let host = Host::builder()
-            .data_folder(folder.join("data"))
+            .data_dir(folder.join("data"))
             .keeper(keeper)
             .build()
             .unwrap();

@@ -336,7 +336,7 @@ fn begin(
         .map(|plugin| (plugin.id, plugin.urls.clone()))
         .collect();
     let host = Host::builder()
-        .data_folder(folder.path().join("data"))
+        .data_dir(folder.path().join("data"))
         .store(store.clone())
         .restart_policy(policy.clone())
         .timeouts(timeouts)

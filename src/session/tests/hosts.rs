@@ -296,7 +296,7 @@ fn after_shutdown_everything_says_so() {
 fn a_handler_that_goes_on_is_reported_and_nothing_waits_for_it_for_ever() {
     let (begin, begun) = unbounded();
     let (release, released) = bounded::<()>(0);
-    let builder = Host::builder().data_folder(folder());
+    let builder = Host::builder().data_dir(folder());
     let host = builder
         .method("slow", move |_, _| {
             begin.send(()).unwrap();
@@ -320,7 +320,7 @@ fn a_handler_that_goes_on_is_reported_and_nothing_waits_for_it_for_ever() {
 
 #[test]
 fn dropping_the_last_handle_shuts_the_host_down() {
-    let host = Host::builder().data_folder(folder()).build().unwrap();
+    let host = Host::builder().data_dir(folder()).build().unwrap();
     let session = load(&host, |record| record);
     let plugin = connect(&session, "");
     let call = start_ping(&session);

@@ -48,7 +48,7 @@ fn sprites_say_that_they_are_not_built_in_yet() {
 
 #[track_caller]
 fn assert_refused(setting: &str, change: impl FnOnce(HostBuilder) -> HostBuilder) {
-    let refused = change(Host::builder().data_folder(folder())).build();
+    let refused = change(Host::builder().data_dir(folder())).build();
     let error = refused.expect_err(setting);
     assert!(
         matches!(error, Error::Setting { name, .. } if name == setting),
@@ -114,10 +114,7 @@ fn an_address_for_plugins_must_be_a_url() {
         "https://forum.example/api?tenant=1",
         "ws://[::1]:9000",
     ] {
-        let host = Host::builder()
-            .data_folder(folder())
-            .rpc_base_url(url)
-            .build();
+        let host = Host::builder().data_dir(folder()).rpc_base_url(url).build();
         assert!(host.is_ok(), "{url}: {host:?}");
     }
 }

@@ -60,9 +60,7 @@ impl Bench {
         record: impl FnOnce(Record) -> Record,
     ) -> Self {
         let folder = folder();
-        let host = settings(Host::builder().data_folder(&folder))
-            .build()
-            .unwrap();
+        let host = settings(Host::builder().data_dir(&folder)).build().unwrap();
         let session = load(&host, record);
         Self {
             host,

@@ -223,11 +223,7 @@ fn a_plugin_is_back_with_the_next_host_on_the_same_folder_and_store() {
     before.shutdown(PATIENCE);
     // It has the folder for as long as it is there.
     drop(manager);
-    let host = Host::builder()
-        .data_folder(data)
-        .store(store)
-        .build()
-        .unwrap();
+    let host = Host::builder().data_dir(data).store(store).build().unwrap();
     let _listener = host.listen("127.0.0.1:0").unwrap();
     let next = Manager::new(host.clone()).unwrap();
     let report = next.boot(PATIENCE).unwrap();

@@ -135,7 +135,7 @@ fn on(disk: &Path) -> Managed {
     let data = disk.join("data");
     let store = Arc::new(SqliteStore::open(&data).unwrap());
     let setup = Setup::new("disk");
-    let setup = setup.configure(move |builder| builder.data_folder(data).store(store));
+    let setup = setup.configure(move |builder| builder.data_dir(data).store(store));
     Managed::with(setup, settings())
 }
 

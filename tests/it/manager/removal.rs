@@ -182,7 +182,7 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
     let (data, folder, store) = (managed.data(), managed.folder(id), managed.store.clone());
     let another = || {
         let next = Host::builder()
-            .data_folder(&data)
+            .data_dir(&data)
             .store(store.clone())
             .build()
             .unwrap();

@@ -179,7 +179,7 @@ fn traps_hold_nobody_up_and_lead_nowhere() {
         let path = data.path().join("data");
         let store = Arc::new(SqliteStore::open(&path).unwrap());
         let setup =
-            Setup::new("traps").configure(move |builder| builder.data_folder(path).store(store));
+            Setup::new("traps").configure(move |builder| builder.data_dir(path).store(store));
         let managed = Managed::with(setup, settings());
         let trap = Trap {
             plugin: managed.running(managed.package("1", &[])),

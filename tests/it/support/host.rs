@@ -82,7 +82,7 @@ impl Setup {
         let folder = TestFolder::new(self.test);
         let output = Output::default();
         let builder = Host::builder()
-            .data_folder(folder.path().join("data"))
+            .data_dir(folder.path().join("data"))
             .timeouts(self.timeouts)
             .limits(self.limits)
             .restart_policy(self.policy)

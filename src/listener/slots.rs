@@ -1,0 +1,184 @@
+//! The handshake slots of one listener: how many handshakes may be in progress, and which one makes room
+//! for a new connection when all slots are taken.
+//!
+//! **The oldest handshake whose request is incomplete makes room.** A plugin sends its request at once, so
+//! a connection that has not done so while as many others came as there are slots is slow or hostile.
+//! Refusing the new connection instead would let a handful of silent ones lock every plugin out for the
+//! whole handshake timeout, and a supervised plugin that is refused never retries (protocol file,
+//! section 7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::duplex::websocket::Socket;
+
+pub(super) struct HandshakeSlots {
+    limit: usize,
+    taken: Mutex<TakenSlots>,
+}
+
+#[derive(Default)]
+struct TakenSlots {
+    next: u64,
+    /// Handshakes whose request is incomplete, oldest first.
+    reading: BTreeMap<u64, Arc<Socket>>,
+    /// Handshakes that are being decided on; they keep their slots.
+    deciding: usize,
+    /// Handshakes whose slots were given away, and whose threads have not ended yet. At most as many as
+    /// there are slots, so that threads stay bounded however fast connections come.
+    leaving: usize,
+    /// Whether it was logged that all slots are taken.
+    is_full_logged: bool,
+}
+
+/// A slot, freed when dropped.
+pub(super) struct HandshakeSlot {
+    slots: Arc<HandshakeSlots>,
+    number: u64,
+    is_kept: bool,
+}
+
+impl HandshakeSlots {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Takes a slot for the handshake on this socket; `None` when no other can make room. Never blocks.
+    pub(super) fn take(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<HandshakeSlot> {
+        let mut taken = self.taken.lock();
+        let is_full = taken.reading.len() + taken.deciding >= self.limit;
+        let first_time = is_full && !std::mem::replace(&mut taken.is_full_logged, true);
+        let oldest = if !is_full {
+            Ok(None)
+        } else if taken.leaving >= self.limit {
+            Err(())
+        } else {
+            taken.reading.pop_first().map(Some).ok_or(())
+        };
+        let slot = oldest.map(|oldest| {
+            taken.leaving += usize::from(oldest.is_some());
+            taken.next += 1;
+            let number = taken.next;
+            taken.reading.insert(number, socket.clone());
+            let slot = HandshakeSlot {
+                slots: self.clone(),
+                number,
+                is_kept: false,
+            };
+            (slot, oldest)
+        });
+        drop(taken);
+        if first_time {
+            log::warn!(
+                "{} handshakes are in progress, the limit; the oldest with an incomplete request makes room",
+                self.limit
+            );
+        }
+        let (slot, oldest) = slot.ok()?;
+        if let Some((_, socket)) = oldest {
+            // Wakes its thread, which finds its slot lost.
+            socket.end_reading();
+        }
+        Some(slot)
+    }
+}
+
+impl HandshakeSlot {
+    /// Whether the slot was given to another connection before the request was complete.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.is_kept && !self.slots.taken.lock().reading.contains_key(&self.number)
+    }
+
+    /// Keeps the slot to the end, now that the request is complete. Returns false when it is lost.
+    pub(super) fn keep(&mut self) -> bool {
+        let mut taken = self.slots.taken.lock();
+        self.is_kept = taken.reading.remove(&self.number).is_some();
+        taken.deciding += usize::from(self.is_kept);
+        self.is_kept
+    }
+}
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.taken.lock();
+        if self.is_kept {
+            taken.deciding -= 1;
+        } else if taken.reading.remove(&self.number).is_none() {
+            taken.leaving -= 1;
+        }
+        if taken.reading.is_empty() && taken.deciding == 0 && taken.leaving == 0 {
+            taken.is_full_logged = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Our end of a connection, and the other.
+    fn connection() -> (Arc<Socket>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Arc::new(ours.into()), theirs)
+    }
+
+    #[test]
+    fn the_oldest_without_a_whole_request_makes_room() {
+        let slots = HandshakeSlots::new(2);
+        let (decided, _far) = connection();
+        let mut decided = slots.take(&decided).unwrap();
+        assert!(decided.keep());
+        let (slow, _far) = connection();
+        let mut lost = slots.take(&slow).unwrap();
+        let (quick, _far) = connection();
+        let mut newcomer = slots.take(&quick).unwrap();
+        assert!(lost.is_lost() && !lost.keep());
+        assert_eq!(slow.read(&mut [0]).unwrap(), 0, "its reader is not woken");
+        assert!(!newcomer.is_lost() && newcomer.keep());
+        // No other is left that could make room.
+        let (late, _far) = connection();
+        assert!(slots.take(&late).is_none());
+        drop(decided);
+        assert!(slots.take(&late).is_some());
+    }
+
+    #[test]
+    fn those_that_leave_are_bounded_too() {
+        let slots = HandshakeSlots::new(2);
+        let (socket, _far) = connection();
+        let taken: Vec<_> = (0..4).map(|_| slots.take(&socket).unwrap()).collect();
+        assert!(slots.take(&socket).is_none(), "two slots, two that leave");
+        drop(taken);
+        let all: Vec<_> = (0..4).map(|_| slots.take(&socket).unwrap()).collect();
+        drop(all);
+        let taken = slots.taken.lock();
+        assert_eq!(
+            (taken.reading.len(), taken.deciding, taken.leaving),
+            (0, 0, 0)
+        );
+        assert!(!taken.is_full_logged);
+    }
+
+    #[test]
+    fn a_lost_slot_does_not_silence_its_peer() {
+        let slots = HandshakeSlots::new(1);
+        let (socket, mut far) = connection();
+        let lost = slots.take(&socket).unwrap();
+        let _newcomer = slots.take(&socket).unwrap();
+        assert!(lost.is_lost());
+        // Only reading has ended: there is a refusal to be written.
+        let soon = crate::deadline::Deadline::after(std::time::Duration::from_secs(30));
+        socket.write_within(b"busy", soon).unwrap();
+        let mut answer = [0; 4];
+        far.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"busy");
+    }
+}
