@@ -5,7 +5,9 @@
 //! next. What does not: I/O, threads, waiting, request bookkeeping, and archives. Everything here
 //! is plain data and pure functions.
 //!
-//! Facts come from the protocol file; comments name its sections.
+//! The rest of this page is `PROTOCOL.md`, which says what the wire looks like.
+//!
+#![doc = include_str!("PROTOCOL.md")]
 
 pub mod access;
 mod base_url;
@@ -16,6 +18,8 @@ pub(crate) mod line_breaks;
 pub mod manifest;
 pub mod method;
 pub mod peer;
+#[cfg(test)]
+mod tests;
 
 pub use access::{AccessGrant, AccessShape};
 pub use configuration::ConfigurationSchema;

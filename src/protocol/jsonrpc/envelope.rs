@@ -102,7 +102,7 @@ pub struct ResultSpan(Range<usize>);
 
 impl Envelope {
     /// Reads a message. A member `method` makes it a request or notification, without one it is a
-    /// response (protocol file, section 8.2). Unknown members are ignored, of repeated ones the
+    /// response ([protocol](crate::protocol#requests-and-responses)). Unknown members are ignored, of repeated ones the
     /// last counts, and `null` is the same as leaving a member out. A byte order mark in front is skipped.
     ///
     /// # Errors

@@ -285,7 +285,7 @@ impl Serialize for Manifest {
 }
 
 /// The names that `extra` may not hide behind.
-const MEMBERS: [&str; 12] = [
+pub(super) const MEMBERS: [&str; 12] = [
     "id",
     "author",
     "name",
