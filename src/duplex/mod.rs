@@ -142,7 +142,7 @@ pub enum Received {
     /// A whole text message.
     Message(Message),
     /// A line of a stream that carries other output too. It may be a message:
-    /// [`Envelope::parse_line`](crate::protocol::jsonrpc::Envelope::parse_line) tells. One that is none
+    /// [`Incoming::parse_line`](crate::protocol::jsonrpc::Incoming::parse_line) tells. One that is none
     /// goes back by [`not_a_message`](DuplexReader::not_a_message).
     Line(Message),
     /// A line that is no message. The transport has taken care of it.

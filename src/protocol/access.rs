@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::base_url::{BaseUrl, go_url_text};
-use super::jsonrpc::{PeerId, ResultObject};
+use super::jsonrpc::{RemoteRequestId, ResultObject};
 use super::method::{AccessGet, Method};
 use crate::error::{Error, Result, RpcError};
 
@@ -81,7 +81,11 @@ impl fmt::Debug for AccessGrant {
 }
 
 /// The result that answers the request `request_id` with credentials.
-pub fn reply(shape: AccessShape, grant: &AccessGrant, request_id: &PeerId) -> ResultObject {
+pub fn reply(
+    shape: AccessShape,
+    grant: &AccessGrant,
+    request_id: &RemoteRequestId,
+) -> ResultObject {
     let key = &grant.access_key;
     let url = &grant.api_base_url;
     let inner = match shape {
@@ -98,7 +102,7 @@ pub fn reply(shape: AccessShape, grant: &AccessGrant, request_id: &PeerId) -> Re
 
 /// The result that answers the request `request_id` with a refusal, in the nested form. An error
 /// response says the same to both SDKs and is simpler; this is for peers that look for it here.
-pub fn refusal(shape: AccessShape, error: &RpcError, request_id: &PeerId) -> ResultObject {
+pub fn refusal(shape: AccessShape, error: &RpcError, request_id: &RemoteRequestId) -> ResultObject {
     let error = json!({"code": error.code, "message": error.message});
     match shape {
         // What Go's decoder finds in a struct without values.
@@ -114,7 +118,7 @@ pub fn refusal(shape: AccessShape, error: &RpcError, request_id: &PeerId) -> Res
 /// it, and is spared them.
 fn nested<const N: usize>(
     shape: AccessShape,
-    request_id: &PeerId,
+    request_id: &RemoteRequestId,
     members: [(&str, Value); N],
 ) -> ResultObject {
     let mut object = Map::new();
@@ -197,8 +201,8 @@ mod tests {
         AccessGrant::new("sdbak_3vK0exampleonly", url).unwrap()
     }
 
-    fn id(json: &str) -> PeerId {
-        PeerId::from_json(serde_json::from_str(json).unwrap()).unwrap()
+    fn id(json: &str) -> RemoteRequestId {
+        RemoteRequestId::from_json(serde_json::from_str(json).unwrap()).unwrap()
     }
 
     fn inner(shape: AccessShape, url: &str) -> Value {

@@ -23,7 +23,7 @@ mod tests;
 
 pub use access::{AccessGrant, AccessShape};
 pub use configuration::ConfigurationSchema;
-pub use jsonrpc::{PeerId, ResultObject};
+pub use jsonrpc::{RemoteRequestId, ResultObject};
 pub use manifest::{Capability, Manifest, Transport};
 pub use method::Method;
 pub use peer::PeerKind;

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::jsonrpc::{Envelope, Incoming, ResultSpan};
+use super::jsonrpc::{Incoming, ResultSpan};
 use super::manifest::Manifest;
 use super::method::{
     AccessGet, Configure, Event, GetConfig, Method, Ping, RobotModelProviderGenerate,
@@ -75,7 +75,7 @@ fn examples_of_all_nine_methods_go_through_their_types() {
     let mut manifests = 0;
     for example in examples() {
         let text = example.get();
-        let Ok(message) = Envelope::parse_line(text) else {
+        let Ok(message) = Incoming::parse_line(text) else {
             let manifest = Manifest::parse(text.as_bytes()).unwrap();
             assert_eq!(manifest.unknown_members().count(), 0);
             manifests += 1;

@@ -44,7 +44,7 @@ use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::{DuplexReader, Halves, Interrupt, Message};
 use crate::error::{Disconnect, Error, Result, RpcError};
-use crate::protocol::jsonrpc::{self, PeerId, ResultObject, ResultSpan};
+use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
 use crate::text::Foreign;
 use lending::Lending;
@@ -86,7 +86,7 @@ pub(crate) struct Connection {
 
 /// A call from the peer.
 pub(crate) struct InboundRequest {
-    pub(crate) id: PeerId,
+    pub(crate) id: RemoteRequestId,
     pub(crate) method: String,
     pub(crate) params: Params,
 }
@@ -219,7 +219,7 @@ impl Connection {
     /// is nobody left to be told.
     pub(crate) fn answer(
         &self,
-        id: &PeerId,
+        id: &RemoteRequestId,
         method: &str,
         answer: std::result::Result<&ResultObject, &RpcError>,
         deadline: Deadline,
@@ -239,7 +239,7 @@ impl Connection {
     }
 
     /// Refuses a call from the peer without blocking, from the reading thread.
-    pub(crate) fn refuse(&self, id: &PeerId, error: &RpcError) {
+    pub(crate) fn refuse(&self, id: &RemoteRequestId, error: &RpcError) {
         with_buffer(|buffer| {
             if let Some(fitting) = self.encode_answer(buffer, id, "", Err(error)) {
                 // Too many of them unread end the connection, which the reader then reports.
@@ -253,7 +253,7 @@ impl Connection {
     fn encode_answer<'a>(
         &'a self,
         buffer: &'a mut String,
-        id: &PeerId,
+        id: &RemoteRequestId,
         method: &str,
         answer: std::result::Result<&ResultObject, &RpcError>,
     ) -> Option<Fitting<'a>> {

@@ -11,7 +11,7 @@ use super::{Connection, InboundRequest, Params};
 use crate::counters::count_by;
 use crate::duplex::{DuplexReader, Message, Received};
 use crate::error::{Disconnect, RpcError};
-use crate::protocol::jsonrpc::{Envelope, EnvelopeError, Incoming, ResultSpan};
+use crate::protocol::jsonrpc::{EnvelopeError, Incoming, ResultSpan};
 use crate::text::Foreign;
 
 impl Connection {
@@ -113,8 +113,8 @@ impl Connection {
     ) -> Heard {
         count_by(&self.counters.bytes_received, message.len());
         let parsed = match among {
-            Among::Messages => Envelope::parse(&message),
-            Among::Output => Envelope::parse_line(&message),
+            Among::Messages => Incoming::parse(&message),
+            Among::Output => Incoming::parse_line(&message),
         };
         if among == Among::Messages || parsed.is_ok() {
             raise(&self.heard_message);

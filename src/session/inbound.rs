@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::error::RpcError;
 use crate::id::Xid;
 use crate::protocol::access::{self, AccessShape};
-use crate::protocol::jsonrpc::{PeerId, ResultObject};
+use crate::protocol::jsonrpc::{RemoteRequestId, ResultObject};
 use crate::protocol::method::{
     AccessGet, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
 };
@@ -62,7 +62,7 @@ pub(super) fn dispatch(
 fn answer(
     shared: &Arc<Shared>,
     shape: AccessShape,
-    id: &PeerId,
+    id: &RemoteRequestId,
     method: &str,
     params: &Params,
 ) -> Answer {

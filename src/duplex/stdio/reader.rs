@@ -15,7 +15,7 @@ use crate::duplex::outgoing::Outgoing;
 use crate::duplex::{DuplexReader, Message, Patience, Received, beginning};
 use crate::error::Disconnect;
 use crate::plugin_log::LineSplitter;
-use crate::protocol::jsonrpc::Envelope;
+use crate::protocol::jsonrpc::Incoming;
 use crate::text::BYTE_ORDER_MARK;
 
 /// Bytes read at a time, and kept between lines.
@@ -148,7 +148,7 @@ impl Reader {
             return Disconnect::Lost;
         }
         self.output(left);
-        match std::str::from_utf8(left).map(Envelope::parse_line) {
+        match std::str::from_utf8(left).map(Incoming::parse_line) {
             Ok(Ok(_)) => Disconnect::NoLineEnd,
             _ => Disconnect::Lost,
         }

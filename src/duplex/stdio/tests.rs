@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::duplex::{DuplexReader, Message, Patience, Received};
 use crate::plugin_log::CONTINUES;
-use crate::protocol::jsonrpc::Envelope;
+use crate::protocol::jsonrpc::Incoming;
 use crate::thread::Threads;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -143,7 +143,7 @@ fn a_byte_order_mark_before_a_message_is_skipped() {
     let line = "\u{feff} {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"}";
     writeln!(setup.stdout, "{line}").unwrap();
     let line = text(&mut *setup.halves.reader);
-    assert!(Envelope::parse_line(&line).is_ok(), "{line}");
+    assert!(Incoming::parse_line(&line).is_ok(), "{line}");
 }
 
 /// The output of one line, which comes in pieces, put together again.

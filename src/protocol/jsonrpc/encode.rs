@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::result_object::not_an_object;
-use super::{PeerId, ResultObject};
+use super::{RemoteRequestId, ResultObject};
 use crate::error::{Error, Result, RpcError};
 use crate::id::RequestId;
 use crate::protocol::kind_of_text;
@@ -39,7 +39,12 @@ pub fn encode_request<P: Serialize + ?Sized>(
 ///
 /// The result's member `method` is always the method that was asked for, also if the handler put
 /// in another; the response itself never has one, because that would make it a request.
-pub fn encode_result(buffer: &mut String, id: &PeerId, method: &str, result: &ResultObject) {
+pub fn encode_result(
+    buffer: &mut String,
+    id: &RemoteRequestId,
+    method: &str,
+    result: &ResultObject,
+) {
     let mut writer = Writer::new(buffer);
     writer.text(r#"{"jsonrpc":"2.0","id":"#);
     writer.text(id.as_json());
@@ -64,7 +69,7 @@ const ERROR_TEXT: usize = 4 * 1024;
 /// line breaks.
 ///
 /// Of the error's text 4 KiB are sent, and how much is missing.
-pub fn encode_error(buffer: &mut String, id: &PeerId, error: &RpcError) {
+pub fn encode_error(buffer: &mut String, id: &RemoteRequestId, error: &RpcError) {
     let mut writer = Writer::new(buffer);
     writer.text(r#"{"jsonrpc":"2.0","id":"#);
     writer.text(id.as_json());
@@ -130,8 +135,8 @@ mod tests {
     use crate::id::Xid;
     use crate::protocol::method::Empty;
 
-    fn peer_id(json: &str) -> PeerId {
-        PeerId::from_json(serde_json::from_str(json).unwrap()).unwrap()
+    fn request_id(json: &str) -> RemoteRequestId {
+        RemoteRequestId::from_json(serde_json::from_str(json).unwrap()).unwrap()
     }
 
     fn object(value: Value) -> ResultObject {
@@ -191,7 +196,7 @@ mod tests {
             let mut buffer = String::new();
             encode_result(
                 &mut buffer,
-                &peer_id(id),
+                &request_id(id),
                 "get_config",
                 &ResultObject::new(),
             );
@@ -199,7 +204,7 @@ mod tests {
                 buffer.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#)),
                 "{buffer}"
             );
-            encode_error(&mut buffer, &peer_id(id), &RpcError::new(-32601, "no"));
+            encode_error(&mut buffer, &request_id(id), &RpcError::new(-32601, "no"));
             assert!(
                 buffer.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"#)),
                 "{buffer}"
@@ -212,7 +217,7 @@ mod tests {
         let mut buffer = String::new();
         encode_result(
             &mut buffer,
-            &peer_id("1"),
+            &request_id("1"),
             "get_config",
             &ResultObject::new(),
         );
@@ -221,7 +226,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"result":{"method":"get_config"}}"#
         );
         let result = object(json!({"method": "another", "config": {}}));
-        encode_result(&mut buffer, &peer_id("1"), "get_config", &result);
+        encode_result(&mut buffer, &request_id("1"), "get_config", &result);
         assert_eq!(
             buffer,
             r#"{"jsonrpc":"2.0","id":1,"result":{"method":"get_config","config":{}}}"#
@@ -236,9 +241,9 @@ mod tests {
         };
         let mut buffer = String::new();
         let result = object(json!({"method": "x", "ok": true}));
-        encode_result(&mut buffer, &peer_id("1"), "x", &result);
+        encode_result(&mut buffer, &request_id("1"), "x", &result);
         assert_eq!(members(&buffer), ["id", "jsonrpc", "result"]);
-        encode_error(&mut buffer, &peer_id("1"), &RpcError::new(-32000, "no"));
+        encode_error(&mut buffer, &request_id("1"), &RpcError::new(-32000, "no"));
         assert_eq!(members(&buffer), ["error", "id", "jsonrpc"]);
     }
 
@@ -246,7 +251,7 @@ mod tests {
     fn an_error_has_a_code_and_a_message_and_nothing_else() {
         let mut buffer = String::new();
         let error = RpcError::new(RpcError::HANDLER_FAILED, "no \"such\"\nthing");
-        encode_error(&mut buffer, &peer_id(r#""a""#), &error);
+        encode_error(&mut buffer, &request_id(r#""a""#), &error);
         assert_eq!(
             buffer,
             r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32000,"message":"no \"such\"\nthing"}}"#

@@ -13,15 +13,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::PeerId;
+use super::RemoteRequestId;
 use crate::error::RpcError;
 use crate::id::RequestId;
 use crate::protocol::kind_of_text;
 use crate::text::BYTE_ORDER_MARK;
-
-/// The outer shape of a message.
-#[derive(Debug)]
-pub struct Envelope;
 
 /// A message, told apart.
 #[derive(Debug)]
@@ -30,7 +26,7 @@ pub enum Incoming<'a> {
     /// The peer asks something and expects an answer.
     Request {
         /// The peer's id for it; to be echoed.
-        id: PeerId,
+        id: RemoteRequestId,
         /// What is asked.
         method: Cow<'a, str>,
         /// The params as JSON of whatever type; nothing when missing or `null`.
@@ -51,7 +47,7 @@ pub enum Incoming<'a> {
         /// The result as JSON of whatever type, `null` when missing; or the error, if there is one.
         outcome: Result<&'a RawValue, RpcError>,
         /// It does not say that it is JSON-RPC 2.0, so that among other output only its id tells that it
-        /// is an answer. Always false from [`Envelope::parse`], which does not ask.
+        /// is an answer. Always false from [`Incoming::parse`], which does not ask.
         is_unmarked: bool,
     },
 }
@@ -88,7 +84,7 @@ pub enum EnvelopeError {
         found: &'static str,
     },
     /// The id of a request is too long to be kept and echoed.
-    #[error("the id of a request has {found} bytes, more than the limit of {limit}", limit = PeerId::LIMIT)]
+    #[error("the id of a request has {found} bytes, more than the limit of {limit}", limit = RemoteRequestId::LIMIT)]
     IdTooLong {
         /// Bytes of its JSON text.
         found: usize,
@@ -100,14 +96,14 @@ pub enum EnvelopeError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResultSpan(Range<usize>);
 
-impl Envelope {
+impl<'a> Incoming<'a> {
     /// Reads a message. A member `method` makes it a request or notification, without one it is a
     /// response ([protocol](crate::protocol#requests-and-responses)). Unknown members are ignored, of repeated ones the
     /// last counts, and `null` is the same as leaving a member out. A byte order mark in front is skipped.
     ///
     /// # Errors
     /// The text is no message; see the variants. Nothing can be answered to it.
-    pub fn parse(text: &str) -> Result<Incoming<'_>, EnvelopeError> {
+    pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
         Members::read(text)?.told_apart()
     }
 
@@ -118,7 +114,7 @@ impl Envelope {
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
-    pub fn parse_line(line: &str) -> Result<Incoming<'_>, EnvelopeError> {
+    pub fn parse_line(line: &'a str) -> Result<Self, EnvelopeError> {
         let mut members = Members::read(line)?;
         if members.is_marked() {
             return members.told_apart();
@@ -128,7 +124,7 @@ impl Envelope {
         }
         members.method = None;
         let mut answer = members.told_apart()?;
-        if let Incoming::Response { is_unmarked, .. } = &mut answer {
+        if let Self::Response { is_unmarked, .. } = &mut answer {
             *is_unmarked = true;
         }
         Ok(answer)
@@ -181,7 +177,7 @@ impl<'a> Members<'a> {
             let method = method_text(method)?;
             return Ok(match self.id {
                 Some(id) => Incoming::Request {
-                    id: PeerId::from_json(id)?,
+                    id: RemoteRequestId::from_json(id)?,
                     method,
                     params,
                 },

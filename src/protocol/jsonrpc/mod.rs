@@ -4,12 +4,12 @@
 
 mod encode;
 mod envelope;
-mod peer_id;
+mod request_id;
 mod result_object;
 mod traces;
 
 pub use encode::{encode_error, encode_request, encode_result};
-pub use envelope::{Envelope, EnvelopeError, Incoming, ResultSpan};
-pub use peer_id::PeerId;
+pub use envelope::{EnvelopeError, Incoming, ResultSpan};
+pub use request_id::RemoteRequestId;
 pub use result_object::ResultObject;
 pub(crate) use traces::{find_answer, find_id, resembles_message};

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::protocol::access::{self, AccessGrant};
 use crate::protocol::jsonrpc::{
-    Envelope, Incoming, PeerId, ResultObject, ResultSpan, encode_error, encode_request,
+    Incoming, RemoteRequestId, ResultObject, ResultSpan, encode_error, encode_request,
     encode_result,
 };
 use crate::protocol::peer::PeerKind;
@@ -25,7 +25,7 @@ fn map(value: Value) -> Map<String, Value> {
 /// Reads a request into its type and writes it again.
 #[track_caller]
 fn request<M: Method>(text: &str) -> M::Params {
-    let Incoming::Request { id, method, params } = Envelope::parse(text).unwrap() else {
+    let Incoming::Request { id, method, params } = Incoming::parse(text).unwrap() else {
         panic!("{text} is no request");
     };
     assert_eq!(method, M::NAME);
@@ -45,7 +45,7 @@ fn request<M: Method>(text: &str) -> M::Params {
 /// Reads a response into its type and writes it again.
 #[track_caller]
 fn response<M: Method>(text: &str) -> M::Reply {
-    let Incoming::Response { id, outcome, .. } = Envelope::parse(text).unwrap() else {
+    let Incoming::Response { id, outcome, .. } = Incoming::parse(text).unwrap() else {
         panic!("{text} is no response");
     };
     let span = ResultSpan::locate(text, outcome.unwrap());
@@ -165,7 +165,7 @@ fn access_get_examples() {
         let decoded = decode_reply::<AccessGet>(&message["result"].to_string()).unwrap();
         assert_eq!(decoded.0, expected);
         let id = RawValue::from_string(message["id"].to_string()).unwrap();
-        let id = PeerId::from_json(&id).unwrap();
+        let id = RemoteRequestId::from_json(&id).unwrap();
         let result = match &decoded.0 {
             Ok(grant) => access::reply(shape, grant, &id),
             Err(error) => access::refusal(shape, error, &id),
@@ -205,7 +205,7 @@ fn robot_run_example() {
 fn error_example() {
     let text =
         r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","error":{"code":-32000,"message":"..."}}"#;
-    let Incoming::Response { id, outcome, .. } = Envelope::parse(text).unwrap() else {
+    let Incoming::Response { id, outcome, .. } = Incoming::parse(text).unwrap() else {
         panic!("{text} is no response");
     };
     let mut again = String::new();
@@ -520,7 +520,7 @@ fn the_deepest_payload_that_is_followed_needs_half_a_mebibyte_of_stack() {
     };
     let body = move || {
         let reply = decode_reply::<GetConfig>(&config(125)).unwrap();
-        let id = PeerId::from(crate::id::RequestId::generate());
+        let id = RemoteRequestId::from(crate::id::RequestId::generate());
         let result = ResultObject::from_serialize(&reply).unwrap();
         let mut buffer = String::new();
         encode_result(&mut buffer, &id, GetConfig::NAME, &result);

@@ -5,7 +5,7 @@ use plugin_runner::RequestId;
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::jsonrpc::{
-    Envelope, EnvelopeError, Incoming, PeerId, ResultSpan, encode_error, encode_request,
+    EnvelopeError, Incoming, RemoteRequestId, ResultSpan, encode_error, encode_request,
     encode_result,
 };
 use serde_json::value::RawValue;
@@ -119,8 +119,8 @@ fn check(input: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(input) else {
         return false;
     };
-    let parsed = Envelope::parse(text);
-    let line = Envelope::parse_line(text);
+    let parsed = Incoming::parse(text);
+    let line = Incoming::parse_line(text);
     // Nobody else skips it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !matches!(parsed, Err(EnvelopeError::Json(_))) {
@@ -205,7 +205,7 @@ fn agree(text: &str, members: &Map<String, Value>, parsed: &Result<Incoming<'_>,
                     assert_eq!(&serde_json::from_str::<Value>(found.as_json()).unwrap(), id);
                     assert!(text.contains(found.as_json()) && found.as_json().len() <= 256);
                 }
-                Err(EnvelopeError::IdTooLong { found }) => assert!(*found > PeerId::LIMIT),
+                Err(EnvelopeError::IdTooLong { found }) => assert!(*found > RemoteRequestId::LIMIT),
                 other => panic!("{other:?}"),
             }
         }
@@ -331,7 +331,7 @@ fn again(text: &str, incoming: &Incoming<'_>) {
                     Incoming::Request {
                         id: found, params, ..
                     } => {
-                        assert_eq!(found, PeerId::from(*id));
+                        assert_eq!(found, RemoteRequestId::from(*id));
                         let params = decoded(params.unwrap());
                         assert_eq!(params, Value::Object(members.clone()));
                     }
@@ -379,5 +379,5 @@ fn again(text: &str, incoming: &Incoming<'_>) {
 /// Reads a message that we wrote, which has to be one line.
 fn parse_line(text: &str) -> Incoming<'_> {
     assert!(!text.contains(['\n', '\r']), "{text}");
-    Envelope::parse(text).unwrap()
+    Incoming::parse(text).unwrap()
 }

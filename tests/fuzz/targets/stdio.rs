@@ -10,7 +10,7 @@ use plugin_runner::Threads;
 use plugin_runner::duplex::stdio::Stdio;
 use plugin_runner::duplex::{Duplex as _, DuplexSettings, Halves, Received};
 use plugin_runner::error::Disconnect;
-use plugin_runner::protocol::jsonrpc::Envelope;
+use plugin_runner::protocol::jsonrpc::Incoming;
 
 use super::Target;
 use super::json::Json;
@@ -112,7 +112,7 @@ fn expected(bytes: &[u8], limit: usize) -> (Vec<Line>, End) {
     while let Some(line) = rest.next() {
         let is_last = rest.peek().is_none();
         let text = std::str::from_utf8(line);
-        let is_message = text.is_ok_and(|text| Envelope::parse_line(text).is_ok());
+        let is_message = text.is_ok_and(|text| Incoming::parse_line(text).is_ok());
         if line.len() > limit {
             if begins_as_message(&line[..limit]) {
                 return (lines, End::TooLarge);
@@ -170,7 +170,7 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
         match reader.receive() {
             Ok(Received::Line(message)) => {
                 // As a session does with what is no JSON-RPC.
-                if Envelope::parse_line(&message).is_err() {
+                if Incoming::parse_line(&message).is_err() {
                     assert!(reader.not_a_message(&message));
                     continue;
                 }

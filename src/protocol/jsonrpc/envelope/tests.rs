@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::*;
 
-fn request(text: &str) -> (PeerId, String) {
-    match Envelope::parse(text) {
+fn request(text: &str) -> (RemoteRequestId, String) {
+    match Incoming::parse(text) {
         Ok(Incoming::Request { id, method, .. }) => (id, method.into_owned()),
         other => panic!("{text}: {other:?}"),
     }
 }
 
 fn response(text: &str) -> (Option<RequestId>, Result<String, RpcError>) {
-    match Envelope::parse(text) {
+    match Incoming::parse(text) {
         Ok(Incoming::Response { id, outcome, .. }) => {
             (id, outcome.map(|result| result.get().to_owned()))
         }
@@ -21,7 +21,7 @@ fn response(text: &str) -> (Option<RequestId>, Result<String, RpcError>) {
 }
 
 fn refusal(text: &str) -> String {
-    Envelope::parse(text).unwrap_err().to_string()
+    Incoming::parse(text).unwrap_err().to_string()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn without_an_id_it_is_a_notification() {
         r#"{"method":"x","params":{"a":1}}"#,
         r#"{"id":null,"method":"x","params":{"a":1}}"#,
     ] {
-        match Envelope::parse(text).unwrap() {
+        match Incoming::parse(text).unwrap() {
             Incoming::Notification { method, params } => {
                 assert_eq!(method, "x");
                 assert_eq!(params.unwrap().get(), r#"{"a":1}"#);
@@ -85,7 +85,7 @@ fn without_an_id_it_is_a_notification() {
 #[test]
 fn params_are_borrowed_and_null_is_none() {
     let text = r#"{"id":1,"method":"x","params": {"a": [1, 2]} }"#;
-    match Envelope::parse(text).unwrap() {
+    match Incoming::parse(text).unwrap() {
         Incoming::Request { params, method, .. } => {
             let params = params.unwrap().get();
             assert_eq!(params, r#"{"a": [1, 2]}"#);
@@ -94,7 +94,7 @@ fn params_are_borrowed_and_null_is_none() {
         }
         other => panic!("{other:?}"),
     }
-    match Envelope::parse(r#"{"id":1,"method":"x","params":null}"#).unwrap() {
+    match Incoming::parse(r#"{"id":1,"method":"x","params":null}"#).unwrap() {
         Incoming::Request { params, .. } => assert!(params.is_none()),
         other => panic!("{other:?}"),
     }
@@ -193,7 +193,7 @@ fn odd_errors_are_errors() {
 fn a_byte_order_mark_is_skipped() {
     let text = "\u{feff}{\"id\":1,\"method\":\"x\",\"params\":{}}";
     assert_eq!(request(text).1, "x");
-    match Envelope::parse(text).unwrap() {
+    match Incoming::parse(text).unwrap() {
         Incoming::Request { params, .. } => {
             assert_eq!(ResultSpan::locate(text, params.unwrap()).of(text), "{}");
         }
@@ -202,7 +202,7 @@ fn a_byte_order_mark_is_skipped() {
 }
 
 fn kind(line: &str) -> &'static str {
-    match Envelope::parse_line(line) {
+    match Incoming::parse_line(line) {
         Ok(Incoming::Request { .. }) => "request",
         Ok(Incoming::Notification { .. }) => "notification",
         Ok(Incoming::Response { is_unmarked, .. }) => {
@@ -287,7 +287,7 @@ fn what_is_no_message_says_why() {
 #[test]
 fn the_result_can_be_found_again_on_another_thread() {
     let text: Arc<str> = r#"{"id":"x", "result": {"ä": [1]} }"#.into();
-    let span = match Envelope::parse(&text).unwrap() {
+    let span = match Incoming::parse(&text).unwrap() {
         Incoming::Response { outcome, .. } => ResultSpan::locate(&text, outcome.unwrap()),
         other => panic!("{other:?}"),
     };
@@ -295,7 +295,7 @@ fn the_result_can_be_found_again_on_another_thread() {
     assert_eq!(found.join().unwrap(), r#"{"ä": [1]}"#);
 
     let text = r#"{"id":"x"}"#;
-    match Envelope::parse(text).unwrap() {
+    match Incoming::parse(text).unwrap() {
         Incoming::Response { outcome, .. } => {
             assert_eq!(ResultSpan::locate(text, outcome.unwrap()).of(text), "null");
         }
@@ -312,24 +312,24 @@ fn deep_nesting_needs_no_stack() {
     let objects = format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
     let on_a_small_stack = std::thread::Builder::new().stack_size(128 * 1024);
     let body = move || {
-        assert!(Envelope::parse(&longest).is_err());
+        assert!(Incoming::parse(&longest).is_err());
         let text = format!(r#"{{"id":1,"params":{longest}"#);
-        assert!(Envelope::parse(&text).is_err());
-        assert!(Envelope::parse(&closed).is_err());
-        assert!(Envelope::parse(&objects).is_err());
+        assert!(Incoming::parse(&text).is_err());
+        assert!(Incoming::parse(&closed).is_err());
+        assert!(Incoming::parse(&objects).is_err());
         for deep in [&closed, &objects] {
             for name in ["params", "result", "error", "unknown"] {
                 let text = format!(r#"{{"id":1,"{name}":{deep}}}"#);
-                assert!(Envelope::parse(&text).is_ok(), "{name}");
+                assert!(Incoming::parse(&text).is_ok(), "{name}");
             }
             let text = format!(r#"{{"id":{deep},"result":{{}}}}"#);
             assert_eq!(response(&text).0, None);
             let text = format!(r#"{{"id":{deep},"method":"x"}}"#);
-            assert!(Envelope::parse(&text).is_err());
+            assert!(Incoming::parse(&text).is_err());
             let text = format!(r#"{{"id":1,"method":{deep}}}"#);
-            assert!(Envelope::parse(&text).is_err());
+            assert!(Incoming::parse(&text).is_err());
             let text = format!(r#"{{"id":1,"error":{{"code":{deep},"message":{deep}}}}}"#);
-            assert!(Envelope::parse(&text).is_ok());
+            assert!(Incoming::parse(&text).is_ok());
         }
     };
     on_a_small_stack.spawn(body).unwrap().join().unwrap();

@@ -1,4 +1,4 @@
-//! `PeerId`: the id of a request that the other side sent, kept as it came.
+//! `RemoteRequestId`: the id of a request that the other side sent, kept as it came.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::protocol::kind_of_text;
 /// and are none, and other peers send numbers (protocol file, sections 2 and 8.2). Cloning is
 /// cheap. Two ids are equal when their JSON text is.
 #[derive(Clone)]
-pub struct PeerId(Arc<RawValue>);
+pub struct RemoteRequestId(Arc<RawValue>);
 
-impl PeerId {
+impl RemoteRequestId {
     /// The longest id, in bytes of JSON text, quotes included.
     pub const LIMIT: usize = 256;
 
@@ -45,7 +45,7 @@ impl PeerId {
     }
 }
 
-impl From<RequestId> for PeerId {
+impl From<RequestId> for RemoteRequestId {
     /// One of our own ids, as the one who answers us sees it.
     #[expect(clippy::expect_used, reason = "an xid in quotes is JSON")]
     fn from(id: RequestId) -> Self {
@@ -54,33 +54,33 @@ impl From<RequestId> for PeerId {
     }
 }
 
-impl PartialEq for PeerId {
+impl PartialEq for RemoteRequestId {
     fn eq(&self, other: &Self) -> bool {
         self.as_json() == other.as_json()
     }
 }
 
-impl Eq for PeerId {}
+impl Eq for RemoteRequestId {}
 
-impl std::hash::Hash for PeerId {
+impl std::hash::Hash for RemoteRequestId {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.as_json().hash(state);
     }
 }
 
-impl fmt::Display for PeerId {
+impl fmt::Display for RemoteRequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_json())
     }
 }
 
-impl fmt::Debug for PeerId {
+impl fmt::Debug for RemoteRequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PeerId({self})")
+        write!(f, "RemoteRequestId({self})")
     }
 }
 
-impl Serialize for PeerId {
+impl Serialize for RemoteRequestId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
