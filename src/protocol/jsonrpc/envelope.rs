@@ -152,7 +152,7 @@ impl<'a> Members<'a> {
     /// Whether it is what encoders write that leave the version out, and no logger does.
     fn is_unmarked_answer(&self) -> bool {
         let outcome = match self.error {
-            Some(error) => serde_json::from_str::<ErrorMembers<'_>>(error.get())
+            Some(error) => serde_json::from_str::<Members<'_>>(error.get())
                 .is_ok_and(|error| error.code.is_some()),
             None => self.has_result,
         };
@@ -223,7 +223,8 @@ impl ResultSpan {
     }
 }
 
-/// The members of a message that are looked at, none of them `null`.
+/// The members of a message, or of its error, that are looked at, none of them `null` but where it says so. Of repeated ones
+/// the last counts, which a derived decoder would refuse.
 #[derive(Default)]
 pub(super) struct Members<'a> {
     jsonrpc: Option<&'a RawValue>,
@@ -232,11 +233,15 @@ pub(super) struct Members<'a> {
     params: Option<&'a RawValue>,
     result: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
+    /// Of an error; may be `null`.
+    code: Option<&'a RawValue>,
+    /// Of an error.
+    message: Option<&'a RawValue>,
     /// One of the members that a response has was there, if only as `null`.
     is_response: bool,
     /// There was a result, if only as `null`.
     has_result: bool,
-    /// There were others.
+    /// There were some that a message does not have.
     has_others: bool,
 }
 
@@ -249,6 +254,8 @@ enum Member {
     Params,
     Result,
     Error,
+    Code,
+    Message,
     #[serde(other)]
     Other,
 }
@@ -278,61 +285,24 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 Member::Params => &mut members.params,
                 Member::Result => &mut members.result,
                 Member::Error => &mut members.error,
+                Member::Code => &mut members.code,
+                Member::Message => &mut members.message,
                 Member::Other => {
                     map.next_value::<IgnoredAny>()?;
                     members.has_others = true;
                     continue;
                 }
             };
+            members.has_others |= matches!(name, Member::Code | Member::Message);
             members.has_result |= matches!(name, Member::Result);
             members.is_response |= matches!(name, Member::Id | Member::Result | Member::Error);
-            *member = not_null(map.next_value()?);
-        }
-        Ok(members)
-    }
-}
-
-/// The error member of a response, in which anything may be missing or odd.
-#[derive(Default)]
-struct ErrorMembers<'a> {
-    code: Option<&'a RawValue>,
-    message: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum ErrorMember {
-    Code,
-    Message,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for ErrorMembers<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ErrorMembersVisitor)
-    }
-}
-
-struct ErrorMembersVisitor;
-
-impl<'de> Visitor<'de> for ErrorMembersVisitor {
-    type Value = ErrorMembers<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON-RPC error")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = ErrorMembers::default();
-        while let Some(name) = map.next_key()? {
-            match name {
-                ErrorMember::Code => members.code = Some(map.next_value()?),
-                ErrorMember::Message => members.message = Some(map.next_value()?),
-                ErrorMember::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
+            let value = map.next_value()?;
+            // An error has a code also if it is `null`.
+            *member = if matches!(name, Member::Code) {
+                Some(value)
+            } else {
+                not_null(value)
+            };
         }
         Ok(members)
     }
@@ -364,13 +334,10 @@ fn method_text(json: &RawValue) -> Result<Cow<'_, str>, EnvelopeError> {
 }
 
 fn rpc_error(json: &RawValue) -> RpcError {
-    match serde_json::from_str::<ErrorMembers<'_>>(json.get()) {
+    match serde_json::from_str::<Members<'_>>(json.get()) {
         Ok(error) => RpcError {
             code: error.code.and_then(code).unwrap_or_default(),
-            message: error
-                .message
-                .and_then(not_null)
-                .map_or_else(String::new, text_of),
+            message: error.message.map_or_else(String::new, text_of),
         },
         // Not an object. It is an error all the same, and its text may help.
         Err(_) => RpcError::new(0, text_of(json)),
