@@ -66,11 +66,6 @@ impl Xid {
         &self.0
     }
 
-    /// Whether this is the all-zero id, which Go's library calls nil and writes as `null`.
-    pub fn is_nil(&self) -> bool {
-        self.0 == [0; 12]
-    }
-
     fn text(&self) -> [u8; TEXT_LENGTH] {
         let mut value = [0_u8; 16];
         value[..12].copy_from_slice(&self.0);
@@ -228,7 +223,6 @@ mod tests {
             let id = Xid::from_bytes(bytes);
             assert_eq!(id.to_string().parse::<Xid>().unwrap(), id);
         }
-        assert!(Xid::from_bytes([0; 12]).is_nil());
     }
 
     #[test]

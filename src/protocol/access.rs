@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 
 use super::base_url::{BaseUrl, go_url_text};
 use super::jsonrpc::{RemoteRequestId, ResultObject};
-use super::method::{AccessGet, Method};
 use crate::error::{Error, Result, RpcError};
 
 /// Credentials for the host's HTTP API. The key is left out of debug output.
@@ -37,7 +36,7 @@ pub enum AccessShape {
 
 /// The answer to `access_get` as a plugin reads it, from a host of any kind.
 ///
-/// Encodes in the form of [`AccessShape::Schema`]. A host answers with [`reply`] instead.
+/// Encodes in the form of [`AccessShape::Schema`]. A host answers in the form that suits the peer instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessGetReply(pub Result<AccessGrant, RpcError>);
 
@@ -80,15 +79,29 @@ impl fmt::Debug for AccessGrant {
     }
 }
 
-/// The result that answers the request `request_id` with credentials.
-pub fn reply(
+/// The result that answers the request `request_id` with credentials. It is itself shaped like a
+/// response; the Python SDK ignores `id` and `jsonrpc` in it, and is spared them.
+pub(crate) fn reply(
     shape: AccessShape,
     grant: &AccessGrant,
     request_id: &RemoteRequestId,
 ) -> ResultObject {
+    let mut object = Map::new();
+    if shape != AccessShape::Python {
+        // A number that JSON values cannot hold is left out; no plugin looks at it.
+        if let Ok(id) = serde_json::to_value(request_id) {
+            object.insert("id".to_owned(), id);
+        }
+        object.insert("jsonrpc".to_owned(), "2.0".into());
+    }
+    object.insert("result".to_owned(), credentials(shape, grant));
+    object.into()
+}
+
+fn credentials(shape: AccessShape, grant: &AccessGrant) -> Value {
     let key = &grant.access_key;
     let url = &grant.api_base_url;
-    let inner = match shape {
+    match shape {
         AccessShape::GoUrl => {
             // It did parse when the grant was made.
             let url = BaseUrl::parse(url).map(|url| url.to_go());
@@ -96,52 +109,14 @@ pub fn reply(
         }
         AccessShape::Python => json!({"access_key": key, "apibase_url": url}),
         AccessShape::Schema => json!({"access_key": key, "api_base_url": url}),
-    };
-    nested(shape, request_id, [("result", inner)])
-}
-
-/// The result that answers the request `request_id` with a refusal, in the nested form. An error
-/// response says the same to both SDKs and is simpler; this is for peers that look for it here.
-pub fn refusal(shape: AccessShape, error: &RpcError, request_id: &RemoteRequestId) -> ResultObject {
-    let error = json!({"code": error.code, "message": error.message});
-    match shape {
-        // What Go's decoder finds in a struct without values.
-        AccessShape::GoUrl => {
-            let empty = json!({"access_key": "", "api_base_url": {}});
-            nested(shape, request_id, [("error", error), ("result", empty)])
-        }
-        AccessShape::Python | AccessShape::Schema => nested(shape, request_id, [("error", error)]),
     }
-}
-
-/// A result that is itself shaped like a response. The Python SDK ignores `id` and `jsonrpc` in
-/// it, and is spared them.
-fn nested<const N: usize>(
-    shape: AccessShape,
-    request_id: &RemoteRequestId,
-    members: [(&str, Value); N],
-) -> ResultObject {
-    let mut object = Map::new();
-    object.insert("method".to_owned(), AccessGet::NAME.into());
-    if shape != AccessShape::Python {
-        // A number that JSON values cannot hold is left out; nobody looks at it.
-        if let Ok(id) = serde_json::to_value(request_id) {
-            object.insert("id".to_owned(), id);
-        }
-        object.insert("jsonrpc".to_owned(), "2.0".into());
-    }
-    object.extend(members.map(|(name, value)| (name.to_owned(), value)));
-    object.into()
 }
 
 impl Serialize for AccessGetReply {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(1))?;
         match &self.0 {
-            Ok(grant) => map.serialize_entry(
-                "result",
-                &json!({"access_key": grant.access_key, "api_base_url": grant.api_base_url}),
-            )?,
+            Ok(grant) => map.serialize_entry("result", &credentials(AccessShape::Schema, grant))?,
             Err(error) => map.serialize_entry("error", error)?,
         }
         map.end()
@@ -191,7 +166,7 @@ impl<'de> Deserialize<'de> for AccessGetReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::PeerKind;
+    use crate::protocol::peer::PeerKind;
 
     fn for_user_agent(user_agent: &str) -> AccessShape {
         PeerKind::from_user_agent(user_agent).access_shape()
@@ -307,8 +282,8 @@ mod tests {
     #[test]
     fn a_plugin_reads_a_refusal_first() {
         let error = RpcError::new(-32601, "no access");
-        for shape in [AccessShape::GoUrl, AccessShape::Python, AccessShape::Schema] {
-            let reply = Value::Object(refusal(shape, &error, &id("1")).into_map());
+        for inner in [json!(null), json!({"access_key": "", "api_base_url": {}})] {
+            let reply = json!({"error": {"code": -32601, "message": "no access"}, "result": inner});
             assert_eq!(decode(&reply), Err(error.clone()), "{reply}");
         }
         assert!(AccessGetReply::deserialize(&json!({})).is_err());

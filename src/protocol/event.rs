@@ -52,7 +52,7 @@ pub const STORYDEN_EVENTS: [&str; 42] = [
 ];
 
 /// Whether this is one of Storyden's events, the only ones that its SDKs can decode.
-pub fn is_storyden_event(name: &str) -> bool {
+pub(super) fn is_storyden_event(name: &str) -> bool {
     STORYDEN_EVENTS.contains(&name)
 }
 

@@ -9,24 +9,27 @@
 //!
 #![doc = include_str!("PROTOCOL.md")]
 
-pub mod access;
+pub(crate) mod access;
 mod base_url;
-pub mod configuration;
-pub mod event;
-pub mod jsonrpc;
+pub(crate) mod configuration;
+pub(crate) mod event;
+#[cfg_attr(not(feature = "_fuzzing"), expect(unreachable_pub))]
+pub(crate) mod jsonrpc;
 pub(crate) mod line_breaks;
 pub mod manifest;
 pub mod method;
-pub mod peer;
+pub(crate) mod peer;
 #[cfg(test)]
 mod tests;
 
-pub use access::{AccessGrant, AccessShape};
-pub use configuration::ConfigurationSchema;
-pub use jsonrpc::{RemoteRequestId, ResultObject};
+pub use access::{AccessGetReply, AccessGrant, AccessShape};
+pub use configuration::{
+    Configuration, ConfigurationField, ConfigurationFieldKind, ConfigurationSchema,
+};
+pub use event::STORYDEN_EVENTS;
+pub use jsonrpc::ResultObject;
 pub use manifest::{Capability, Manifest, Transport};
 pub use method::Method;
-pub use peer::PeerKind;
 
 /// In a plugin's environment: the URL to connect to, with its token.
 pub(crate) const URL_VARIABLE: &str = "STORYDEN_RPC_URL";

@@ -8,8 +8,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 
 /// The kind of peer, judged by the `User-Agent` of its handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PeerKind {
+pub(crate) enum PeerKind {
     /// Storyden's Go SDK, or anything else that uses Go's HTTP client unchanged.
     Go,
     /// Storyden's Python SDK, or anything else on the `websockets` package.
@@ -21,7 +20,7 @@ pub enum PeerKind {
 
 impl PeerKind {
     /// Judges a `User-Agent` header: `Go-http-client/1.1`, `Python/3.11 websockets/15.0.1`.
-    pub fn from_user_agent(user_agent: &str) -> Self {
+    pub(crate) fn from_user_agent(user_agent: &str) -> Self {
         if user_agent.starts_with("Go-http-client/") {
             Self::Go
         } else if user_agent.starts_with("Python/") && user_agent.contains(" websockets/") {
@@ -33,7 +32,7 @@ impl PeerKind {
 
     /// The largest message to send to such a peer, in bytes: 1 MiB to Python, whose library closes
     /// the connection over it, 4 MiB to the others (protocol file, section 6).
-    pub const fn message_limit(self) -> usize {
+    pub(crate) const fn message_limit(self) -> usize {
         match self {
             Self::Python => MEBIBYTE,
             Self::Go | Self::Other => 4 * MEBIBYTE,
@@ -41,7 +40,7 @@ impl PeerKind {
     }
 
     /// The only form of credentials that such a peer can read.
-    pub const fn access_shape(self) -> AccessShape {
+    pub(crate) const fn access_shape(self) -> AccessShape {
         match self {
             Self::Go => AccessShape::GoUrl,
             Self::Python => AccessShape::Python,

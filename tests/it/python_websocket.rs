@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use plugin_runner::error::RpcError;
-use plugin_runner::protocol::access::AccessGrant;
+use plugin_runner::protocol::AccessGrant;
 use plugin_runner::protocol::manifest::AccessRequest;
 use plugin_runner::protocol::method::{
     Configure, Empty, Event, EventParams, GenerateMessage, GenerateParams, GenerateRole,

@@ -21,7 +21,6 @@ use crate::text::BYTE_ORDER_MARK;
 
 /// A message, told apart.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Incoming<'a> {
     /// The peer asks something and expects an answer.
     Request {
@@ -37,8 +36,6 @@ pub enum Incoming<'a> {
     Notification {
         /// What is said.
         method: Cow<'a, str>,
-        /// The params as JSON of whatever type; nothing when missing or `null`.
-        params: Option<&'a RawValue>,
     },
     /// The peer answers.
     Response {
@@ -54,7 +51,6 @@ pub enum Incoming<'a> {
 
 /// Why a message is none.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum EnvelopeError {
     /// The text is not one JSON value.
     #[error("the message is not valid JSON: {0}")]
@@ -181,7 +177,7 @@ impl<'a> Members<'a> {
                     method,
                     params,
                 },
-                None => Incoming::Notification { method, params },
+                None => Incoming::Notification { method },
             });
         }
         if !self.is_response {

@@ -72,7 +72,7 @@ pub struct Empty {}
 ///
 /// # Errors
 /// An error response to send: -32602, saying what is wrong with the params.
-pub fn decode_params<M: Method>(params: Option<&RawValue>) -> Result<M::Params, RpcError> {
+pub(crate) fn decode_params<M: Method>(params: Option<&RawValue>) -> Result<M::Params, RpcError> {
     object_from_text(params.map_or("{}", RawValue::get)).map_err(|error| {
         RpcError::new(
             RpcError::INVALID_PARAMS,
@@ -86,7 +86,7 @@ pub fn decode_params<M: Method>(params: Option<&RawValue>) -> Result<M::Params, 
 /// # Errors
 /// [`Error::InvalidReply`] when it is no object, lacks something that is required, or has
 /// something of the wrong type.
-pub fn decode_reply<M: Method>(result: &str) -> Result<M::Reply> {
+pub(crate) fn decode_reply<M: Method>(result: &str) -> Result<M::Reply> {
     object_from_text(result).map_err(|error| Error::InvalidReply {
         method: M::NAME.into(),
         source: Arc::new(error),

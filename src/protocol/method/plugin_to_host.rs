@@ -9,8 +9,8 @@ use crate::protocol::configuration::Configuration;
 
 /// `access_get`: the plugin wants credentials for the host's HTTP API.
 ///
-/// A host does not answer with the typed reply, but in the form that suits the peer: see
-/// [`access::reply`](crate::protocol::access::reply).
+/// A host does not answer with the typed reply, but in the form that suits the peer; see
+/// [`AccessShape`](crate::protocol::AccessShape).
 #[derive(Clone, Copy, Debug)]
 pub struct AccessGet;
 

@@ -1,7 +1,7 @@
 //! Configuration schemas, and configurations checked against them.
 
 use plugin_runner::protocol::Manifest;
-use plugin_runner::protocol::configuration::{ConfigurationFieldKind, ConfigurationSchema};
+use plugin_runner::protocol::{ConfigurationFieldKind, ConfigurationSchema};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 

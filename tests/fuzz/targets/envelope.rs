@@ -3,11 +3,11 @@
 
 use plugin_runner::RequestId;
 use plugin_runner::error::RpcError;
-use plugin_runner::protocol::ResultObject;
-use plugin_runner::protocol::jsonrpc::{
+use plugin_runner::fuzzing::{
     EnvelopeError, Incoming, RemoteRequestId, ResultSpan, encode_error, encode_request,
     encode_result,
 };
+use plugin_runner::protocol::ResultObject;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -187,10 +187,7 @@ fn agree(text: &str, members: &Map<String, Value>, parsed: &Result<Incoming<'_>,
     };
     match (member("method"), member("id")) {
         (Some(Value::String(wanted)), None) => match parsed {
-            Ok(Incoming::Notification { method, params }) => {
-                assert_eq!(method, wanted);
-                assert!(same(*params, member("params")));
-            }
+            Ok(Incoming::Notification { method }) => assert_eq!(method, wanted),
             other => panic!("{other:?}"),
         },
         (Some(Value::String(wanted)), Some(id @ (Value::String(_) | Value::Number(_)))) => {

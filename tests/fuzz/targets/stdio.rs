@@ -10,7 +10,7 @@ use plugin_runner::Threads;
 use plugin_runner::duplex::stdio::Stdio;
 use plugin_runner::duplex::{Duplex as _, DuplexSettings, Halves, Received};
 use plugin_runner::error::Disconnect;
-use plugin_runner::protocol::jsonrpc::Incoming;
+use plugin_runner::fuzzing::Incoming;
 
 use super::Target;
 use super::json::Json;

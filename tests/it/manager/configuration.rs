@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::OperationError;
-use plugin_runner::protocol::configuration::Configuration;
+use plugin_runner::protocol::Configuration;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::{ConfigureMode, Error, InstallationId, ReportedState, fault};
 use serde_json::{Value, json};

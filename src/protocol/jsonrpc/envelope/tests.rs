@@ -73,10 +73,7 @@ fn without_an_id_it_is_a_notification() {
         r#"{"id":null,"method":"x","params":{"a":1}}"#,
     ] {
         match Incoming::parse(text).unwrap() {
-            Incoming::Notification { method, params } => {
-                assert_eq!(method, "x");
-                assert_eq!(params.unwrap().get(), r#"{"a":1}"#);
-            }
+            Incoming::Notification { method } => assert_eq!(method, "x"),
             other => panic!("{other:?}"),
         }
     }
