@@ -11,8 +11,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::IdError;
-
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 const TEXT_LENGTH: usize = 20;
 
@@ -137,6 +135,27 @@ impl<'de> Deserialize<'de> for Xid {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// Why text is not an xid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// Not 20 characters long.
+    #[error("id has {found} bytes, expected 20 characters of 0-9 and a-v")]
+    Length {
+        /// Bytes found.
+        found: usize,
+    },
+    /// A character outside the alphabet; capitals are outside too.
+    #[error("id has a character outside 0-9 and a-v at position {position}")]
+    Character {
+        /// Where, counted in bytes from zero.
+        position: usize,
+    },
+    /// The last character carries bits beyond the 96 of an xid.
+    #[error("id does not end in 0 or g, so it is not an xid")]
+    LastCharacter,
 }
 
 macro_rules! xid_newtype {

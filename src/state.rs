@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::UnknownName;
+use crate::text::Foreign;
 
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
@@ -79,6 +80,28 @@ names! {
         Errored = "errored",
         /// Waiting out the back-off before the next start.
         Restarting = "restarting",
+    }
+}
+
+/// A name that is not in its fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {what}: {:?}", Foreign::new(.name))]
+pub struct UnknownName {
+    what: &'static str,
+    name: Arc<str>,
+}
+
+impl UnknownName {
+    pub(crate) fn new(what: &'static str, name: &str) -> Self {
+        Self {
+            what,
+            name: name.into(),
+        }
+    }
+
+    /// The name that is not known.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 

@@ -23,7 +23,6 @@
 mod descendants;
 mod disconnect;
 mod fetch;
-mod id;
 mod manifest;
 mod operation;
 mod package;
@@ -40,9 +39,8 @@ use std::time::Duration;
 pub use descendants::Descendants;
 pub use disconnect::Disconnect;
 pub use fetch::{FetchError, FetchStep};
-pub use id::{IdError, UnknownName};
 pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind, Quoted};
-pub use operation::OperationError;
+pub use operation::{ConfigurationProblem, OperationError};
 pub use package::{CommandProblem, PackageError};
 pub use phase::Phase;
 pub use rpc::RpcError;
@@ -50,8 +48,10 @@ pub use start::{SpawnError, StartError};
 pub use store::StoreError;
 pub use token::TokenError;
 
+pub use crate::id::IdError;
 use crate::id::{InstallationId, RequestId};
 use crate::state::ReportedState;
+pub use crate::state::UnknownName;
 use crate::text::Foreign;
 
 /// The result of almost everything here.

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Error;
-use crate::protocol::configuration::ConfigurationProblem;
+use super::{Error, Quoted};
 use crate::text::Foreign;
 
 /// Why an operation on an installation was not done. Unless a variant says otherwise, everything is
@@ -102,6 +101,19 @@ pub enum OperationError {
         /// What the store says.
         cause: Error,
     },
+}
+
+/// A member of a proposed configuration that does not have its field's type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("field {field} must be {expected}, found {found}")]
+#[non_exhaustive]
+pub struct ConfigurationProblem {
+    /// The field.
+    pub field: Quoted,
+    /// What it should be, such as `a number`.
+    pub expected: &'static str,
+    /// What it is.
+    pub found: &'static str,
 }
 
 fn lines(problems: &[ConfigurationProblem]) -> String {

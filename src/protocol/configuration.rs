@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use super::kind_of;
 use super::manifest::Object;
-use crate::error::Quoted;
+use crate::error::{ConfigurationProblem, Quoted};
 
 const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
 
@@ -61,19 +61,6 @@ pub enum ConfigurationFieldKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         default: Option<bool>,
     },
-}
-
-/// A member of a proposed configuration that does not have its field's type.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field {field} must be {expected}, found {found}")]
-#[non_exhaustive]
-pub struct ConfigurationProblem {
-    /// The field.
-    pub field: Quoted,
-    /// What it should be, such as `a number`.
-    pub expected: &'static str,
-    /// What it is.
-    pub found: &'static str,
 }
 
 impl ConfigurationSchema {
