@@ -1,12 +1,12 @@
 //! `OwnerLock`: that one owner at a time has a folder, and who. What they own it for is theirs.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -67,7 +67,7 @@ impl OwnerLock {
 impl Drop for OwnerLock {
     fn drop(&mut self) {
         // Not left to closing: a child that is just being started has the descriptor as well.
-        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+        if let Err(error) = self.file.unlock() {
             log::warn!("cannot unlock a data folder: {error}");
         }
     }
@@ -105,11 +105,15 @@ fn in_use(folder: &Path, owner: Option<u32>) -> StoreError {
     }
 }
 
-fn try_lock(file: &File) -> io::Result<bool> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+/// Locks a file, without waiting; false when it is locked already.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
         Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -1,15 +1,14 @@
 //! The data folder of one run: a temporary one that is removed at its end, or one that was named
 //! and is kept, with the tokens of external plugins, which one run at a time may use.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use plugin_runner::auth::ExternalToken;
 use plugin_runner::{InstallationId, Xid};
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::failure::Failure;
@@ -88,16 +87,18 @@ impl DataFolder {
         fs::create_dir_all(path).map_err(|error| cannot("make the data folder", path, &error))?;
         let lock = open_lock(&path.join(LOCK))?;
         // Two hosts would write into the same logs and run two processes of one plugin.
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock.try_lock() {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(Failure::failed(format!(
                     "another plugin-runner is using the data folder {}; name another with --data",
                     path.display()
                 )));
             }
             // Some network file systems have no locks; better to run than not.
-            Err(error) => log::warn!("cannot lock {}: {error}", path.display()),
+            Err(TryLockError::Error(error)) => {
+                log::warn!("cannot lock {}: {error}", path.display());
+            }
         }
         Ok(Self {
             path: path.to_owned(),

@@ -9,12 +9,10 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use super::open_dir::OpenDir;
 use crate::error::PackageError;
 use crate::id::Xid;
+use crate::owner_lock::try_lock;
 
 /// How often a new name is tried; each can only be lost to somebody who sweeps at that moment.
 const ATTEMPTS: usize = 100;
@@ -92,13 +90,5 @@ fn try_new(folder: &OpenDir, name: &str) -> Result<Option<File>, PackageError> {
             let _ = folder.remove(name);
             Err(folder.failed("lock", name)(error))
         }
-    }
-}
-
-fn try_lock(file: &File) -> io::Result<bool> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
