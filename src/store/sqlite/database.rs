@@ -1,24 +1,27 @@
 //! The database's file: making one, finding out whether one is sound, and opening it to write.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt as _;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::archive_files;
-use super::failure::{damaged, database, reading, system};
+use super::failure::{NO_DATABASE, damaged, database, reading, system};
 use super::folder::{Folder, new_file, sync};
 use super::schema::{self, APPLICATION, SUPPORTED};
 use super::settings::SqliteSettings;
-use super::sound::{self, Unsound};
 use crate::error::{Result, StoreError};
 
-/// Held for reading while somebody in this process reads a database that it does not own, and for
-/// writing while the file of one is looked at past SQLite: that would end the locks of the former.
-pub(super) static PAST_SQLITE: RwLock<()> = RwLock::new(());
+/// Bytes of the smallest page, and so of the smallest database.
+const SMALLEST: u64 = 512;
+/// Bytes before the first frame of a log, and before the page in each frame.
+const LOG_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
 
 /// Makes the database if there is none. Only for the owner of the folder.
 ///
@@ -63,7 +66,6 @@ fn make(folder: &Folder) -> Result<()> {
         connection.pragma_update(None, "journal_mode", "MEMORY")?;
         connection.pragma_update(None, "application_id", APPLICATION)?;
         schema::migrate(&mut connection)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.close().map_err(|(_, error)| error)
     };
     fill().map_err(database("make", &path))?;
@@ -72,92 +74,79 @@ fn make(folder: &Folder) -> Result<()> {
     sync(folder.path()).map_err(make)
 }
 
-/// Makes sure that the database is ours and sound. Only for the owner of the folder, before it opens
-/// it. Changes nothing, so that what is wrong can still be looked into.
+/// Opens a database that is sound, and brings it up to date. Only for the owner of the folder. Where
+/// this is refused nothing has changed, so that what is wrong can still be looked into.
 ///
 /// # Errors
 /// [`StoreError::Foreign`], [`StoreError::Damaged`], [`StoreError::NewerSchema`],
-/// [`StoreError::Busy`], [`StoreError::Database`], [`Error::Io`](crate::Error::Io).
-pub(super) fn inspect(folder: &Folder, settings: &SqliteSettings) -> Result<()> {
-    let path = folder.database();
-    let unsound = {
-        let _alone = PAST_SQLITE.write();
-        sound::check(folder).map_err(reading("read", &path))?
-    };
-    match unsound {
-        Some(Unsound::Foreign) => return Err(StoreError::Foreign { path }.into()),
-        Some(Unsound::Damaged(problem)) => return Err(damaged(&path, problem)),
-        None => {}
-    }
-    let connection = open_to_read(folder, settings).map_err(database("open", &path))?;
-    expect_known(&connection, &path)?;
-    expect_sound(&connection, &path)
-}
-
-/// Opens a database that is sound, and brings it up to date. Only for the owner of the folder.
-///
-/// # Errors
 /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Busy`], [`StoreError::Database`],
 /// [`Error::Io`](crate::Error::Io).
 pub(super) fn open_to_write(folder: &Folder, settings: &SqliteSettings) -> Result<Connection> {
     let path = folder.database();
+    let said = database("open", &path);
+    let mut connection = open(folder, writing(), settings)?;
+    // Closing would move the log into a database that is damaged.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(&said)?;
+    expect_known(&connection, &path)?;
+    expect_whole(&connection, folder)?;
     // Before SQLite makes the other files, which get the mode of this one.
     folder
         .make_database_private()
         .map_err(system("set the permissions of", &path))?;
-    let open = || {
-        let mut connection = Connection::open_with_flags(&path, writing())?;
-        connection.busy_timeout(settings.busy_timeout)?;
-        harden(&connection)?;
+    let mut prepare = || {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // What was a token is overwritten.
         connection.pragma_update(None, "secure_delete", true)?;
-        schema::migrate(&mut connection)?;
-        Ok(connection)
+        schema::migrate(&mut connection)
     };
-    open().map_err(database("open", &path))
+    prepare().map_err(&said)?;
+    Ok(connection)
+}
+
+/// Moves the log into the database and leaves the mode that needs one: a database that nobody owns is a
+/// single file, which SQLite reads without making others beside it. Does not wait for whoever is
+/// reading meanwhile; then the log stays, for the next owner.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.pragma_update(None, "journal_mode", "DELETE")
 }
 
 /// Opens the database without changing it.
 ///
 /// # Errors
-/// What the database says.
-pub(super) fn open_to_read(
-    folder: &Folder,
-    settings: &SqliteSettings,
-) -> rusqlite::Result<Connection> {
-    let mut uri = "file:".to_owned();
-    for &byte in folder.database().as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            uri.extend(['%', hexadecimal(byte >> 4), hexadecimal(byte & 15)]);
-        }
-    }
-    // With nothing in the log the file alone is all there is, and reading it needs neither locks nor
-    // the files that SQLite keeps them in, which it would make. Without its log it may be anything.
-    uri.push_str(if log_is_empty(folder) {
-        "?mode=ro&immutable=1"
-    } else {
-        "?mode=ro"
-    });
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri, flags)?;
-    connection.busy_timeout(settings.busy_timeout)?;
-    harden(&connection)?;
-    Ok(connection)
+/// [`StoreError::Damaged`], [`StoreError::Database`], [`Error::Io`](crate::Error::Io).
+pub(super) fn open_to_read(folder: &Folder, settings: &SqliteSettings) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    open(folder, flags, settings)
 }
 
-/// Whether all that was committed is in the database itself.
-pub(super) fn log_is_empty(folder: &Folder) -> bool {
-    match fs::metadata(folder.log()) {
-        Ok(log) => log.len() == 0,
-        Err(error) => error.kind() == ErrorKind::NotFound,
+fn open(folder: &Folder, flags: OpenFlags, settings: &SqliteSettings) -> Result<Connection> {
+    let path = folder.database();
+    let size = folder.find_database().map_err(reading("open", &path))?;
+    // SQLite takes it for a database with nothing in it.
+    if size < SMALLEST {
+        let problem = if size == 0 {
+            "it is empty"
+        } else {
+            NO_DATABASE
+        };
+        return Err(damaged(&path, problem));
     }
+    let open = || {
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(settings.busy_timeout)?;
+        harden(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(database("open", &path))
 }
 
 /// Gives the schema, which must be one that is known.
@@ -187,12 +176,50 @@ pub(super) fn expect_known(connection: &Connection, path: &Path) -> Result<u32> 
     }
 }
 
-/// Has SQLite look at all of it, but for whether indices hold what they should.
+/// Has SQLite check everything but the indices, and makes sure that no page is cut off: SQLite takes a
+/// missing one for a page of zeros, which may stand at the end of a long record.
 ///
 /// # Errors
 /// [`StoreError::Damaged`], or what else the database says.
-pub(super) fn expect_sound(connection: &Connection, path: &Path) -> Result<()> {
-    expect_ok(connection, "quick_check", path)
+pub(super) fn expect_whole(connection: &Connection, folder: &Folder) -> Result<()> {
+    let path = &folder.database();
+    expect_ok(connection, "quick_check", path)?;
+    let number = |name| {
+        let number = connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+        number.map_err(database("read", path))
+    };
+    let (pages, page_size) = (number("page_count")?, u64::from(number("page_size")?));
+    let logged = logged_pages(connection, folder, page_size)?;
+    // Only now, since an owner may be moving pages from its log into the file.
+    let in_file = fs::metadata(path).map_err(reading("read", path))?.len() / page_size;
+    match (1..=pages).find(|page| u64::from(*page) > in_file && !logged.contains(page)) {
+        Some(page) => Err(damaged(
+            path,
+            format!("of its {pages} pages, page {page} is cut off"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The pages in the part of the log that SQLite says is valid.
+fn logged_pages(connection: &Connection, folder: &Folder, page_size: u64) -> Result<HashSet<u32>> {
+    let path = &folder.log();
+    // Does nothing but say how many there are; -1 where there is no log.
+    let frames: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))
+        .map_err(database("read", path))?;
+    let Ok(frames @ 1..) = u64::try_from(frames) else {
+        return Ok(HashSet::new());
+    };
+    let log = File::open(path).map_err(reading("open", path))?;
+    let page = |frame: u64| {
+        // A frame begins with the number of its page.
+        let mut number = [0; 4];
+        log.read_exact_at(&mut number, LOG_HEADER + frame * (FRAME_HEADER + page_size))?;
+        Ok(u32::from_be_bytes(number))
+    };
+    let pages: io::Result<_> = (0..frames).map(page).collect();
+    pages.map_err(reading("read", path))
 }
 
 /// Has SQLite look at all of it.
@@ -228,10 +255,6 @@ fn expect_ok(connection: &Connection, check: &str, path: &Path) -> Result<()> {
         [] => Err(damaged(path, "it cannot be checked")),
         [first, ..] => Err(damaged(path, first.lines().collect::<Vec<_>>().join(" "))),
     }
-}
-
-fn hexadecimal(digit: u8) -> char {
-    char::from_digit(digit.into(), 16).unwrap_or_default()
 }
 
 /// A file that is not there is not made: it is made under another name.

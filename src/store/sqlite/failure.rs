@@ -10,6 +10,9 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::error::{Error, StoreError};
 
+/// What is wrong with a file that is something else.
+pub(super) const NO_DATABASE: &str = "it is no database";
+
 /// What the database at `path` says, for `map_err`.
 pub(super) fn database<'a>(
     action: &'static str,
@@ -38,11 +41,7 @@ pub(super) fn reading<'a>(
 }
 
 pub(super) fn damaged(path: &Path, problem: impl Into<Arc<str>>) -> Error {
-    StoreError::Damaged {
-        path: path.to_owned(),
-        problem: problem.into(),
-    }
-    .into()
+    damage(path, problem).into()
 }
 
 pub(super) fn read_only(path: &Path) -> StoreError {
@@ -58,6 +57,13 @@ pub(super) fn is_reference(error: &rusqlite::Error) -> bool {
         .is_some_and(|error| error.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY)
 }
 
+fn damage(path: &Path, problem: impl Into<Arc<str>>) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        problem: problem.into(),
+    }
+}
+
 fn full(path: &Path) -> StoreError {
     StoreError::Full {
         path: path.to_owned(),
@@ -68,12 +74,8 @@ fn explain(action: &'static str, path: &Path, error: rusqlite::Error) -> StoreEr
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => return full(path),
         Some(ErrorCode::ReadOnly) => return read_only(path),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            return StoreError::Damaged {
-                path: path.to_owned(),
-                problem: error.to_string().into(),
-            };
-        }
+        Some(ErrorCode::DatabaseCorrupt) => return damage(path, error.to_string()),
+        Some(ErrorCode::NotADatabase) => return damage(path, NO_DATABASE),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             return StoreError::Busy {
                 path: path.to_owned(),

@@ -1,12 +1,12 @@
 //! `Folder`: where the store's files are, what they are called, and making them so that nobody else may
 //! read them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 use super::failure::{reading, system};
 use crate::error::Result;
@@ -118,12 +118,6 @@ impl Folder {
         sidecar(&self.database(), "-wal")
     }
 
-    /// What an interrupted transaction has overwritten, where somebody has taken the database out of the
-    /// mode that the store puts it in.
-    pub(super) fn journal(&self) -> PathBuf {
-        sidecar(&self.database(), "-journal")
-    }
-
     /// Removes what is left of a database that was not finished.
     ///
     /// # Errors
@@ -136,29 +130,49 @@ impl Folder {
         remove(&path)
     }
 
+    /// The size of the database in bytes. What is there, and what SQLite has put next to it, must be
+    /// files: opening a named pipe would block, and a link is none that SQLite has made.
+    ///
+    /// # Errors
+    /// What the system says, also when there is no database.
+    pub(super) fn find_database(&self) -> io::Result<u64> {
+        let database = fs::metadata(self.database())?;
+        let beside = self.sidecars().filter_map(|(_, found)| found.ok());
+        if beside
+            .chain([database.clone()])
+            .all(|found| found.is_file())
+        {
+            Ok(database.len())
+        } else {
+            Err(io::Error::other("not a regular file"))
+        }
+    }
+
     /// Takes the database and what belongs to it away from everybody else, however it came there.
     ///
     /// # Errors
     /// What the system says.
     pub(super) fn make_database_private(&self) -> io::Result<()> {
-        let path = self.database();
-        restrict(&path, PRIVATE_FILE)?;
-        for name in SIDECARS {
-            let path = sidecar(&path, name);
-            // By its path: closing a file of the database ends the locks that SQLite has on it. A link is
-            // none that SQLite has made.
-            let restricted = fs::symlink_metadata(&path).and_then(|found| {
-                if found.is_symlink() {
-                    return Err(io::Error::other(format!("{} is a link", path.display())));
-                }
-                restrict(&path, PRIVATE_FILE)
-            });
-            match restricted {
+        restrict(&self.database(), PRIVATE_FILE)?;
+        for (path, found) in self.sidecars() {
+            // By its path: closing a file of the database ends the locks that SQLite has on it.
+            match found.and_then(|_| restrict(&path, PRIVATE_FILE)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// The files that SQLite may have put next to the database, and what is there.
+    fn sidecars(&self) -> impl Iterator<Item = (PathBuf, io::Result<Metadata>)> {
+        SIDECARS
+            .map(|suffix| sidecar(&self.database(), suffix))
+            .into_iter()
+            .map(|path| {
+                let found = fs::symlink_metadata(&path);
+                (path, found)
+            })
     }
 }
 
@@ -215,22 +229,6 @@ fn make_private(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(above) if !above.as_os_str().is_empty() => sync(above),
         _ => sync(Path::new(".")),
-    }
-}
-
-/// Opens a file for reading. What stands there may be a named pipe, which nobody writes to.
-///
-/// # Errors
-/// What the system says, also when it is no file.
-pub(super) fn open_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("not a regular file"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `SqliteStore`: records in an SQLite database, archives in files next to it.
 //!
 //! What lives here: the folder and its lock (`folder`), the database and its schema (`database`,
-//! `schema`, `sound`), records as rows (`row`), the files of archives (`archive_files`), and the two ways
+//! `schema`), records as rows (`row`), the files of archives (`archive_files`), and the two ways
 //! in which a store is used (`owner`, `reader`). No threads. The owner's mutex is held over the
 //! database's I/O, since that is what it guards; what reads takes another lock, under which nothing is
 //! waited for.
@@ -15,7 +15,6 @@ mod reader;
 mod row;
 mod schema;
 mod settings;
-mod sound;
 #[cfg(test)]
 mod tests;
 

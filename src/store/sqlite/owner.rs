@@ -52,7 +52,6 @@ impl Owner {
             failure::system(action, &path)(error)
         })?;
         database::make_if_missing(&folder)?;
-        database::inspect(&folder, settings)?;
         let connection = database::open_to_write(&folder, settings)?;
         let (held, skipped) =
             load(&connection).map_err(failure::database("read", &folder.database()))?;
@@ -231,6 +230,20 @@ impl Owner {
     #[cfg(test)]
     pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Not beside a file that somebody has put in the place of ours.
+        if let Ok(connection) = self.to_write()
+            && let Err(error) = database::settle(&connection)
+        {
+            log::debug!(
+                "{} keeps its log: {error}",
+                self.folder.database().display()
+            );
+        }
     }
 }
 

@@ -1,31 +1,22 @@
 //! `Reader`: a store that somebody else may own and change meanwhile, and that is only read.
 
-use std::fs::Metadata;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-
 use rusqlite::Connection;
 
 use super::archive_files;
-use super::database::{self, PAST_SQLITE};
+use super::database;
 use super::failure;
 use super::folder::Folder;
 use super::owner;
 use super::row;
 use super::settings::SqliteSettings;
-use super::sound;
 use crate::auth::ExternalToken;
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 use crate::id::InstallationId;
 use crate::package::ArchiveContent;
 use crate::store::{Record, StoredArchive};
 
-/// How often something is read again because it changed meanwhile.
-const ATTEMPTS: usize = 10;
-
-/// Opens the database anew for each question: what is right at one time, such as reading the file
-/// without locks because nothing changes it, is wrong at another.
+/// Opens the database anew for each question, so that it is not in an owner's way in between, and finds
+/// the one that is there now.
 #[derive(Debug)]
 pub(super) struct Reader {
     folder: Folder,
@@ -37,20 +28,9 @@ impl Reader {
     pub(super) fn open(folder: Folder, settings: SqliteSettings) -> Result<Self> {
         let reader = Self { folder, settings };
         let path = reader.folder.database();
-        let size = std::fs::metadata(&path)
-            .map_err(failure::reading("open", &path))?
-            .len();
-        // SQLite takes it for a database with nothing in it.
-        if size < sound::HEADER as u64 {
-            return Err(failure::damaged(
-                &path,
-                format!("only {size} bytes of it are there"),
-            ));
-        }
         reader.read(|connection| {
             database::expect_known(connection, &path)?;
-            database::expect_sound(connection, &path)?;
-            reader.expect_whole(connection, &path)
+            database::expect_whole(connection, &reader.folder)
         })?;
         Ok(reader)
     }
@@ -120,74 +100,8 @@ impl Reader {
         })
     }
 
-    /// Asks the database, again where it changed meanwhile without SQLite's noticing.
-    fn read<T>(&self, ask: impl Fn(&Connection) -> Result<T>) -> Result<T> {
-        let path = self.folder.database();
-        let _sqlite = PAST_SQLITE.read();
-        for _ in 0..ATTEMPTS {
-            let before = State::of(&self.folder)?;
-            let answer = database::open_to_read(&self.folder, &self.settings)
-                .map_err(failure::database("open", &path))
-                .and_then(|connection| ask(&connection));
-            if before.is_logged() || State::of(&self.folder)? == before {
-                return answer;
-            }
-        }
-        Err(StoreError::Busy { path }.into())
+    /// Asks the database.
+    fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        ask(&database::open_to_read(&self.folder, &self.settings)?)
     }
-
-    /// All pages that the database says it has are in its file, unless some are still in the log.
-    fn expect_whole(&self, connection: &Connection, path: &Path) -> Result<()> {
-        if !database::log_is_empty(&self.folder) {
-            return Ok(());
-        }
-        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
-        let (pages, size) = number("page_count")
-            .and_then(|pages| Ok((pages, number("page_size")?)))
-            .map_err(failure::database("read", path))?;
-        let found = std::fs::metadata(path)
-            .map_err(failure::reading("read", path))?
-            .len();
-        if found < u64::from(pages) * u64::from(size) {
-            return Err(failure::damaged(path, "it is cut off"));
-        }
-        Ok(())
-    }
-}
-
-/// What shows that the database has been written to.
-#[derive(PartialEq, Eq)]
-struct State {
-    database: Stamp,
-    log: Option<Stamp>,
-}
-
-/// Which file, how long, and when it was changed.
-type Stamp = (u64, u64, i64, i64);
-
-impl State {
-    /// Without opening anything: closing it again would end the locks that an owner in this process
-    /// has on it.
-    fn of(folder: &Folder) -> Result<Self> {
-        let path = folder.database();
-        let database = std::fs::metadata(&path).map_err(failure::reading("read", &path))?;
-        let log = match std::fs::metadata(folder.log()) {
-            Ok(log) => Some(stamp(&log)),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(failure::reading("read", &folder.log())(error)),
-        };
-        Ok(Self {
-            database: stamp(&database),
-            log,
-        })
-    }
-
-    /// Whether there is something in the log, so that SQLite's own locks are used.
-    fn is_logged(&self) -> bool {
-        self.log.is_some_and(|(_, size, _, _)| size > 0)
-    }
-}
-
-fn stamp(file: &Metadata) -> Stamp {
-    (file.ino(), file.len(), file.mtime(), file.mtime_nsec())
 }
