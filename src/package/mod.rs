@@ -25,8 +25,6 @@ mod archive;
 mod carry_over;
 mod check;
 mod content;
-#[cfg(test)]
-mod corpus;
 mod directory;
 mod end;
 mod entry;
@@ -47,7 +45,7 @@ mod staging;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
-mod traps;
+mod tests;
 mod tree;
 mod unpack;
 mod warning;

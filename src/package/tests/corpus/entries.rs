@@ -1,7 +1,7 @@
 //! Entries that are hostile, or look it: by their names, by what they are, by what they share.
 
-use super::super::testing::{Builder, Item, REGULAR, checksum};
 use super::Corpus;
+use crate::package::testing::{Builder, Item, REGULAR, checksum};
 
 impl Corpus {
     /// Names that lead out of the folder, or would if somebody read them differently.

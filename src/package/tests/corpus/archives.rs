@@ -1,7 +1,7 @@
 //! Archives that are hostile as a whole: in their sizes, formats, numbers and manifests.
 
-use super::super::testing::{Builder, Item, Zip64, end};
 use super::{BadManifest, Corpus, Refused, Unpacks};
+use crate::package::testing::{Builder, Item, Zip64, end};
 
 impl Corpus {
     /// Small ones that become large, and headers that lie about how large.

@@ -12,9 +12,9 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::testing::{Builder, Folder, Item, REGULAR};
-use super::*;
 use crate::error::PackageError;
+use crate::package::testing::{Builder, Folder, Item, REGULAR};
+use crate::package::*;
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 const PATIENCE: Duration = Duration::from_secs(30);

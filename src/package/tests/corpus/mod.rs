@@ -10,9 +10,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::testing::{Builder, Folder, Item};
-use super::{Archive, ArchiveContent, PackageLimits, unpack};
 use crate::error::PackageError;
+use crate::package::testing::{Builder, Folder, Item};
+use crate::package::{Archive, ArchiveContent, PackageLimits, unpack};
 use crate::protocol::Manifest;
 
 /// Far more than any of them takes, also on a busy machine.
