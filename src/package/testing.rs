@@ -1,12 +1,21 @@
-//! For tests: zip archives that may lie in every header, and temporary folders.
+//! For tests: zip archives that may lie in every header, temporary directories, and what is in them.
 
-use std::fs;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata, Permissions};
 use std::io::{Cursor, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::archive::Archive;
 use super::limits::PackageLimits;
+use super::unpack;
+use crate::error::PackageError;
+
+pub(super) const NEVER: &dyn Fn() -> bool = &|| false;
 
 pub(super) const REGULAR: u32 = 0o100_000;
 
@@ -291,4 +300,95 @@ impl Drop for Folder {
         // Also what a test has locked up.
         let _ = super::removal::remove(rustix::fs::CWD, &self.0);
     }
+}
+
+/// Unpacks an archive, whose command is `./bin/main`.
+pub(super) fn unpacked(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
+    let limits = PackageLimits::default();
+    unpack(archive, root, "./bin/main", &limits, NEVER)
+}
+
+/// Does some work again and again, cancelled one question later each time, until it succeeds. Returns
+/// how often it was cancelled before, and what it returned then.
+#[track_caller]
+pub(super) fn cancelled_at_each_moment<T>(
+    mut work: impl FnMut(&dyn Fn() -> bool) -> Result<T, PackageError>,
+) -> (u32, T) {
+    let mut moment = 0;
+    loop {
+        let asked = Cell::new(0);
+        let result = work(&|| {
+            asked.set(asked.get() + 1);
+            asked.get() > moment
+        });
+        match result {
+            Err(PackageError::Cancelled) => moment += 1,
+            other => return (moment, other.unwrap()),
+        }
+    }
+}
+
+/// A question whether to cancel that is answered with no, and does something when it is asked the nth time.
+pub(super) fn when_asked(nth: u32, act: impl Fn()) -> impl Fn() -> bool {
+    let asked = Cell::new(0);
+    move || {
+        asked.set(asked.get() + 1);
+        if asked.get() == nth {
+            act();
+        }
+        false
+    }
+}
+
+/// What there is below a directory, the directory itself not included.
+pub(super) fn walk(dir: &Path) -> Vec<(PathBuf, Metadata)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() {
+            found.extend(walk(&path));
+        }
+        found.push((path, metadata));
+    }
+    found
+}
+
+/// In what a change would show: mode, time of the last change, and the content of a file.
+type Seen = (u32, i64, i64, Option<Vec<u8>>);
+
+/// The directory and everything in it.
+pub(super) fn tree(dir: &Path) -> BTreeMap<PathBuf, Seen> {
+    let all = walk(dir).into_iter();
+    all.chain([(dir.to_owned(), dir.symlink_metadata().unwrap())])
+        .map(|(path, seen)| {
+            let content = seen.is_file().then(|| fs::read(&path).unwrap());
+            (
+                path,
+                (seen.mode(), seen.ctime(), seen.ctime_nsec(), content),
+            )
+        })
+        .collect()
+}
+
+pub(super) fn mode(path: impl AsRef<Path>) -> u32 {
+    let metadata = path.as_ref().symlink_metadata().unwrap();
+    metadata.permissions().mode() & 0o7777
+}
+
+pub(super) fn set_mode(path: impl AsRef<Path>, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+pub(super) fn make_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Makes a socket that nothing listens to.
+pub(super) fn make_socket(path: &Path) {
+    // Bound elsewhere: its path there may be too long for one.
+    let folder = Folder::new();
+    let socket = folder.path().join("socket");
+    drop(UnixListener::bind(&socket).unwrap());
+    fs::rename(socket, path).unwrap();
 }

@@ -1,21 +1,19 @@
 //! What comes over, as what, and what does not; and that nothing is touched outside of the new release.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::super::own_files::own_files;
-use super::super::testing::{Builder, Folder, Item};
-use super::super::{Listing, OwnFiles, PackageLimits, unpack};
+use super::super::testing::{
+    Builder, Folder, Item, NEVER, cancelled_at_each_moment, make_pipe, make_socket, mode, set_mode,
+    tree, unpacked, when_asked,
+};
+use super::super::{Listing, OwnFiles};
 use super::*;
-
-const NEVER: &dyn Fn() -> bool = &|| false;
 
 /// Two releases of a plugin: an old one, to write into, and a new one.
 struct Releases {
@@ -27,16 +25,16 @@ struct Releases {
 impl Releases {
     fn new(old: &[&str], new: &[&str]) -> Self {
         let root = Folder::new();
-        let unpacked = |version: &str, names: &[&str]| {
+        let release = |version: &str, names: &[&str]| {
             let items = names.iter().map(|name| match name.strip_suffix('/') {
                 Some(_) => Item::folder(name),
                 None => Item::stored(name, version.as_bytes()),
             });
             let version = Item::stored("version", version.as_bytes());
             let archive = Builder::plugin(items.chain([version])).archive();
-            unpack(&archive, root.path(), "", &PackageLimits::default(), NEVER).unwrap()
+            unpacked(root.path(), &archive).unwrap()
         };
-        let (old, new) = (unpacked("old", old), unpacked("new", new));
+        let (old, new) = (release("old", old), release("new", new));
         Self { root, old, new }
     }
 
@@ -63,33 +61,6 @@ impl Releases {
         let OwnFiles { files, bytes } = own_files(&self.old).unwrap();
         (files, bytes)
     }
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-}
-
-fn mode(path: &Path) -> u32 {
-    path.symlink_metadata().unwrap().permissions().mode() & 0o7777
-}
-
-/// Everything below a folder: mode, time of the last change, and the content of files.
-fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, SystemTime, Option<Vec<u8>>)> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(next) = waiting.pop() {
-        for entry in fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = fs::symlink_metadata(&path).unwrap();
-            let content = metadata.is_file().then(|| fs::read(&path).unwrap());
-            let modified = metadata.modified().unwrap();
-            found.insert(path.clone(), (metadata.mode(), modified, content));
-            if metadata.is_dir() {
-                waiting.push(path);
-            }
-        }
-    }
-    found
 }
 
 fn left(report: &CarryOver) -> Vec<(&Path, LeftReason)> {
@@ -145,14 +116,14 @@ fn modes_and_times_come_along_without_what_is_dangerous() {
         File::open(&path).unwrap().set_modified(time).unwrap();
         set_mode(&path, file_mode);
     }
-    set_mode(&releases.old.join("d"), 0o1777);
+    set_mode(releases.old.join("d"), 0o1777);
     releases.carry_over();
     for (path, expected) in [("a", 0o755), ("b", 0o640), ("c", 0o400), ("d/e", 0o600)] {
         let path = releases.new.join(path);
         assert_eq!(mode(&path), expected, "{}", path.display());
         assert_eq!(path.metadata().unwrap().modified().unwrap(), time);
     }
-    assert_eq!(mode(&releases.new.join("d")), 0o755);
+    assert_eq!(mode(releases.new.join("d")), 0o755);
 }
 
 #[test]
@@ -162,17 +133,17 @@ fn folders_that_nobody_may_write_to_come_with_what_is_in_them() {
     releases.write("a/x", b"x");
     let locked = ["a/b/c", "a/b", "a"];
     for path in locked {
-        set_mode(&releases.old.join(path), 0o555);
+        set_mode(releases.old.join(path), 0o555);
     }
     let report = releases.carry_over();
     assert_eq!(report.files, 2);
     for path in locked {
-        assert_eq!(mode(&releases.new.join(path)), 0o555);
+        assert_eq!(mode(releases.new.join(path)), 0o555);
     }
     // For whoever removes the test's folder.
     for release in [&releases.old, &releases.new] {
         for path in ["a", "a/b"] {
-            set_mode(&release.join(path), 0o755);
+            set_mode(release.join(path), 0o755);
         }
     }
 }
@@ -223,7 +194,7 @@ fn a_link_in_the_new_release_is_not_gone_through() {
         left(&report),
         ["a", "a/file", "b"].map(|path| (Path::new(path), LeftReason::InPackage))
     );
-    assert!(tree(outside.path()).is_empty());
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -274,14 +245,8 @@ fn a_file_of_the_package_that_became_something_else_is_not_the_plugins() {
 #[test]
 fn what_is_no_file_is_left_and_reported() {
     let releases = Releases::new(&[], &[]);
-    // Bound elsewhere: its path there would be too long for one.
-    let folder = Folder::new();
-    let socket = folder.path().join("socket");
-    let _listener = UnixListener::bind(&socket).unwrap();
-    fs::rename(socket, releases.old.join("socket")).unwrap();
-    let pipe = releases.old.join("pipe");
-    let made = std::process::Command::new("mkfifo").arg(pipe).status();
-    assert!(made.unwrap().success());
+    make_socket(&releases.old.join("socket"));
+    make_pipe(&releases.old.join("pipe"));
     releases.write("file", b"x");
     let report = releases.carry_over();
     assert_eq!(report.files, 1);
@@ -298,7 +263,7 @@ fn what_cannot_be_read_is_left_and_reported() {
     releases.write("folder/file", b"x");
     let closed = ["file", "folder"];
     for path in closed {
-        set_mode(&releases.old.join(path), 0o300);
+        set_mode(releases.old.join(path), 0o300);
     }
     let limits = CarryOverLimits::default();
     let report = carry_over(&releases.old, &releases.new, &limits, NEVER).unwrap();
@@ -310,10 +275,10 @@ fn what_cannot_be_read_is_left_and_reported() {
             closed.map(|path| (Path::new(path), LeftReason::Unreadable))
         );
     }
-    assert_eq!(mode(&releases.new.join("folder")), 0o300);
+    assert_eq!(mode(releases.new.join("folder")), 0o300);
     // For whoever removes the test's folder.
     for release in [&releases.old, &releases.new] {
-        set_mode(&release.join("folder"), 0o700);
+        set_mode(release.join("folder"), 0o700);
     }
 }
 
@@ -322,15 +287,9 @@ fn folders_that_go_while_they_are_counted_are_not_counted() {
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"x");
     releases.write("b", b"x");
-    let asked = Cell::new(0);
     let bounds = CarryOverLimits::default().bounds();
-    let found = survey(&releases.old, &bounds, &mut |_| {}, &|| {
-        asked.set(asked.get() + 1);
-        if asked.get() == 2 {
-            fs::remove_dir_all(releases.old.join("a")).unwrap();
-        }
-        false
-    });
+    let gone = || fs::remove_dir_all(releases.old.join("a")).unwrap();
+    let found = survey(&releases.old, &bounds, &mut |_| {}, &when_asked(2, gone));
     let own = found.unwrap().unwrap().own;
     assert_eq!((own.files, own.bytes), (2, 1));
 }
@@ -410,15 +369,8 @@ fn a_file_that_grows_or_goes_meanwhile_is_an_error() {
         let releases = Releases::new(&[], &[]);
         releases.write("file", b"four");
         let file = releases.old.join("file");
-        let asked = Cell::new(0);
-        let cancel = || {
-            asked.set(asked.get() + 1);
-            // Once for the folder.
-            if asked.get() == 2 {
-                fs::write(&file, change).unwrap();
-            }
-            false
-        };
+        // Once for the folder.
+        let cancel = when_asked(2, || fs::write(&file, change).unwrap());
         let limits = CarryOverLimits::default();
         let error = carry_over(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
         assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
@@ -432,16 +384,11 @@ fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
     fs::write(outside.path().join("file"), "five5").unwrap();
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"five5");
-    let asked = Cell::new(0);
-    let cancel = || {
-        asked.set(asked.get() + 1);
-        // The release, the folder, and then the first to copy.
-        if asked.get() == 3 {
-            fs::remove_dir_all(releases.old.join("a")).unwrap();
-            symlink(outside.path(), releases.old.join("a")).unwrap();
-        }
-        false
-    };
+    // The release, the folder, and then the first to copy.
+    let cancel = when_asked(3, || {
+        fs::remove_dir_all(releases.old.join("a")).unwrap();
+        symlink(outside.path(), releases.old.join("a")).unwrap();
+    });
     let limits = CarryOverLimits::default();
     let error = carry_over(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
     assert!(error.to_string().contains("open folder"), "{error}");
@@ -453,25 +400,14 @@ fn cancelling_is_possible_at_any_moment() {
     let releases = Releases::new(&["lib/x"], &["lib/x"]);
     releases.write("lib/own", &vec![1; 3 * POLL_BYTES]);
     releases.write("own/file", b"x");
-    let mut moments = 0;
-    for moment in 0_u32.. {
-        let asked = Cell::new(0);
-        let limits = CarryOverLimits::default();
-        let result = carry_over(&releases.old, &releases.new, &limits, &|| {
-            asked.set(asked.get() + 1);
-            asked.get() > moment
-        });
+    let limits = CarryOverLimits::default();
+    let (moments, report) = cancelled_at_each_moment(|cancel| {
         // As who discards the new release does.
         let _ = fs::remove_file(releases.new.join("lib/own"));
         let _ = fs::remove_dir_all(releases.new.join("own"));
-        match result {
-            Err(PackageError::Cancelled) => moments += 1,
-            other => {
-                assert_eq!(other.unwrap().files, 2);
-                break;
-            }
-        }
-    }
+        carry_over(&releases.old, &releases.new, &limits, cancel)
+    });
+    assert_eq!(report.files, 2);
     // Three folders, the four things in them, four chunks, and two or three folders to finish.
     assert!(moments >= 3 + 4 + 4 + 2, "{moments}");
 }

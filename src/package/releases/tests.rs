@@ -1,23 +1,17 @@
 //! What goes and what stays, also after a crash at any point.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use super::super::testing::{Builder, Folder, Item};
-use super::super::{
-    Archive, Listing, PackageLimits, data_folder, release_folder, unpack, unpack_afresh,
+use super::super::testing::{
+    Builder, Folder, Item, NEVER, cancelled_at_each_moment, set_mode, unpacked,
 };
+use super::super::{Archive, Listing, PackageLimits, data_folder, release_folder, unpack_afresh};
 use super::*;
-
-const NEVER: &dyn Fn() -> bool = &|| false;
 
 fn archive(name: &str) -> Archive {
     Builder::plugin([Item::stored(name, b"x"), Item::stored("lib/data", b"data")]).archive()
-}
-
-fn unpacked(root: &Path, archive: &Archive) -> PathBuf {
-    unpack(archive, root, "", &PackageLimits::default(), NEVER).unwrap()
 }
 
 fn afresh(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
@@ -31,17 +25,13 @@ fn below(folder: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
 /// As a plugin may: its folder, those above it, and its files made read-only.
 fn lock_up(release: &Path) {
     fs::create_dir_all(release.join("own/deep")).unwrap();
     fs::write(release.join("own/deep/file"), "x").unwrap();
     symlink("/etc", release.join("own/link")).unwrap();
     for path in ["own/deep/file", "own/deep", "own", "lib", ""] {
-        set_mode(&release.join(path), 0o500);
+        set_mode(release.join(path), 0o500);
     }
     let releases = release.parent().unwrap();
     set_mode(releases, 0o500);
@@ -79,7 +69,7 @@ fn a_release_is_replaced_by_a_fresh_one() {
 fn one_that_the_plugin_locked_up_is_replaced_too() {
     let root = Folder::new();
     let archive = archive("main");
-    let release = unpacked(root.path(), &archive);
+    let release = unpacked(root.path(), &archive).unwrap();
     lock_up(&release);
     afresh(root.path(), &archive).unwrap();
     assert!(!release.join("own").exists());
@@ -111,23 +101,16 @@ fn a_file_or_a_link_in_the_place_of_a_release_is_replaced() {
 fn cancelling_keeps_the_old_release() {
     let root = Folder::new();
     let archive = archive("main");
-    let release = unpacked(root.path(), &archive);
+    let release = unpacked(root.path(), &archive).unwrap();
     fs::write(release.join("own"), "mine").unwrap();
     let limits = PackageLimits::default();
-    for moment in 0_u32.. {
-        let asked = std::cell::Cell::new(0);
-        let result = unpack_afresh(&archive, root.path(), "", &limits, &|| {
-            asked.set(asked.get() + 1);
-            asked.get() > moment
-        });
-        let Err(error) = result else {
-            assert!(moment > 3);
-            break;
-        };
-        assert!(matches!(error, PackageError::Cancelled), "{error:?}");
+    let (moments, _) = cancelled_at_each_moment(|cancel| {
         assert!(release.join("own").exists());
+        let result = unpack_afresh(&archive, root.path(), "", &limits, cancel);
         assert!(below(&root.path().join("staging")).is_empty());
-    }
+        result
+    });
+    assert!(moments > 3);
     assert!(!release.join("own").exists());
 }
 
@@ -137,7 +120,7 @@ fn the_releases_to_keep_stay() {
     let archives: Vec<_> = ["one", "two", "three"].map(archive).into();
     let releases: Vec<_> = archives
         .iter()
-        .map(|archive| unpacked(root.path(), archive))
+        .map(|archive| unpacked(root.path(), archive).unwrap())
         .collect();
     let folder = root.path().join("releases");
     fs::write(folder.join("stray"), "x").unwrap();
@@ -206,15 +189,15 @@ fn releases_behind_a_link_are_nobodys() {
 
 /// An installation with everything that one may have.
 fn installation(root: &Path) {
-    let release = unpacked(root, &archive("main"));
+    let release = unpacked(root, &archive("main")).unwrap();
     fs::create_dir_all(root.join("staging/leftover")).unwrap();
     for folder in ["data", "logs"] {
         fs::create_dir(root.join(folder)).unwrap();
         fs::write(root.join(folder).join("file"), "x").unwrap();
     }
     fs::create_dir_all(root.join("data/locked/in")).unwrap();
-    set_mode(&root.join("data/locked/in"), 0);
-    set_mode(&root.join("data/locked"), 0);
+    set_mode(root.join("data/locked/in"), 0);
+    set_mode(root.join("data/locked"), 0);
     lock_up(&release);
 }
 
@@ -233,7 +216,7 @@ fn an_installation_goes_with_its_data_or_without() {
         remove_installation(&root, false).unwrap();
         assert!(!root.exists());
     }
-    unpacked(&root, &archive("main"));
+    unpacked(&root, &archive("main")).unwrap();
     remove_installation(&root, true).unwrap();
     assert!(!root.exists(), "nothing was left in it");
 }
@@ -260,7 +243,7 @@ fn removing_is_taken_up_where_a_crash_left_it() {
     for keep_data in [true, false] {
         for crash in crashes {
             let root = Folder::new();
-            unpacked(root.path(), &archive("main"));
+            unpacked(root.path(), &archive("main")).unwrap();
             for folder in ["data/x", "logs/x"] {
                 fs::create_dir_all(root.path().join(folder)).unwrap();
             }

@@ -1,15 +1,11 @@
 //! Receiving, and what stays in the folder: nothing that is not in use.
 
-use std::cell::Cell;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use super::super::testing::{Builder, Folder};
+use super::super::testing::{Builder, Folder, NEVER, cancelled_at_each_moment, mode};
 use super::super::{Archive, PackageLimits};
 use super::*;
-
-const NEVER: &dyn Fn() -> bool = &|| false;
 
 fn receive(folder: &Path, source: &mut dyn Read, limit: u64) -> Result<Spool, PackageError> {
     let (data, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
@@ -58,8 +54,7 @@ fn an_archive_is_received_checked_and_forgotten() {
     let inside = folder.path().join("a/spool");
     let bytes = Builder::plugin([]).bytes();
     let spool = receive(&inside, &mut &bytes[..], bytes.len() as u64).unwrap();
-    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode(&inside), mode(&path(&spool))), (0o700, 0o600));
+    assert_eq!((mode(&inside), mode(path(&spool))), (0o700, 0o600));
     assert_eq!(fs::read(path(&spool)).unwrap(), bytes);
 
     let limits = PackageLimits::default();
@@ -142,21 +137,12 @@ fn a_source_that_lies_is_an_error() {
 fn cancelling_at_any_moment_leaves_nothing() {
     let folder = Folder::new();
     let bytes = vec![b'x'; 2 * CHUNK + 1];
-    for moment in 0_u32.. {
-        let asked = Cell::new(0);
-        let result = Spool::receive(folder.path(), "in", &mut &bytes[..], u64::MAX, &|| {
-            asked.set(asked.get() + 1);
-            asked.get() > moment
-        });
-        match result {
-            Err(PackageError::Cancelled) => assert_eq!(count(&folder.path().join("in")), 0),
-            other => {
-                drop(other.unwrap());
-                assert_eq!(moment, 4);
-                break;
-            }
-        }
-    }
+    let (moments, _) = cancelled_at_each_moment(|cancel| {
+        let result = Spool::receive(folder.path(), "in", &mut &bytes[..], u64::MAX, cancel);
+        assert!(result.is_ok() || count(&folder.path().join("in")) == 0);
+        result
+    });
+    assert_eq!(moments, 4);
 }
 
 #[test]

@@ -2,21 +2,19 @@
 //! sockets, devices, directories and huge files. Nothing waits for them, nothing outside is touched, and
 //! they go with the rest.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::error::PackageError;
-use crate::package::testing::{Builder, Folder, Item, REGULAR};
+use crate::package::testing::{
+    Builder, Folder, Item, NEVER, REGULAR, make_pipe, make_socket, mode, set_mode, tree, unpacked,
+    walk, when_asked,
+};
 use crate::package::*;
 
-const NEVER: &dyn Fn() -> bool = &|| false;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What can be in the place of a file.
@@ -40,16 +38,6 @@ fn archive(version: &str) -> Archive {
     .archive()
 }
 
-fn unpacked(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
-    unpack(
-        archive,
-        root,
-        "./bin/main",
-        &PackageLimits::default(),
-        NEVER,
-    )
-}
-
 /// What the work gives, which must come in time.
 #[track_caller]
 fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -60,10 +48,6 @@ fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'sta
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     thread.join().unwrap();
     done
-}
-
-fn make_pipe(path: &Path) {
-    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 /// Puts this in the place of a file; `false` where it cannot be made here.
@@ -82,13 +66,7 @@ fn replace(path: &Path, kind: &str, outside: &Path) -> bool {
             }
             symlink(pipe, path).unwrap();
         }
-        "socket" => {
-            // Its path there may be too long for one.
-            let folder = Folder::new();
-            let socket = folder.path().join("socket");
-            drop(UnixListener::bind(&socket).unwrap());
-            fs::rename(socket, path).unwrap();
-        }
+        "socket" => make_socket(path),
         "device" => {
             let made = Command::new("mknod")
                 .arg(path)
@@ -109,22 +87,6 @@ fn replace(path: &Path, kind: &str, outside: &Path) -> bool {
     true
 }
 
-/// Everything below a directory, with what a change of it would show in.
-fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(next) = waiting.pop() {
-        let seen = fs::symlink_metadata(&next).unwrap();
-        let changed = (seen.mode(), seen.len(), seen.ctime(), seen.ctime_nsec());
-        if seen.is_dir() {
-            let entries = fs::read_dir(&next).unwrap();
-            waiting.extend(entries.map(|entry| entry.unwrap().path()));
-        }
-        found.insert(next, changed);
-    }
-    found
-}
-
 /// A directory elsewhere that has what the host would use or remove, were it the installation's.
 fn elsewhere(sha256: &str) -> Folder {
     let outside = Folder::new();
@@ -143,8 +105,7 @@ fn elsewhere(sha256: &str) -> Folder {
         fs::write(outside.path().join(file), "kept").unwrap();
     }
     for folder in ["x", ""] {
-        let mode = fs::Permissions::from_mode(0o550);
-        fs::set_permissions(outside.path().join(folder), mode).unwrap();
+        set_mode(outside.path().join(folder), 0o550);
     }
     outside
 }
@@ -198,7 +159,7 @@ fn what_may_not_be_read_is_no_listing_and_is_unpacked_afresh() {
         let archive = archive("one");
         let release = unpacked(root.path(), &archive).unwrap();
         let shut = release.join(place);
-        fs::set_permissions(&shut, fs::Permissions::from_mode(0o0)).unwrap();
+        set_mode(&shut, 0);
         let by_root = File::open(&shut).is_ok();
         let listing = Listing::read(&release).unwrap();
         if place == ".complete" && !by_root {
@@ -252,8 +213,8 @@ fn odd_things_in_staging_go() {
         let path = root.path().to_owned();
         let found = in_time(kind, move || unpacked(&path, &archive));
         found.unwrap();
-        let left = tree(&staging);
-        assert_eq!(left.len(), 1, "{kind}: {left:?}");
+        let left = walk(&staging);
+        assert!(left.is_empty(), "{kind}: {left:?}");
         assert!(outside.path().join("whole").is_file(), "{kind}");
     }
 }
@@ -369,28 +330,23 @@ fn odd_things_in_the_place_of_our_directories_hold_nobody_up() {
 }
 
 /// Unpacks while the plugin changes something at each moment in turn; gives how many moments there were.
-fn while_changing(change: &dyn Fn(&Path, &Path)) -> usize {
-    for moment in 0.. {
+fn while_changing(change: &dyn Fn(&Path, &Path)) -> u32 {
+    for moment in 1.. {
         let root = Folder::new();
         let archive = archive("two");
         unpacked(root.path(), &self::archive("one")).unwrap();
         let outside = elsewhere(archive.sha256());
         let before = tree(outside.path());
-        let asked = Cell::new(0);
-        let limits = PackageLimits::default();
-        let result = unpack(&archive, root.path(), "./bin/main", &limits, &|| {
-            asked.set(asked.get() + 1);
-            if asked.get() == moment + 1 {
-                change(root.path(), outside.path());
-            }
-            false
+        let changed = std::cell::Cell::new(false);
+        let cancel = when_asked(moment, || {
+            changed.set(true);
+            change(root.path(), outside.path());
         });
-        assert_eq!(
-            tree(outside.path()),
-            before,
-            "at moment {moment}: {result:?}"
-        );
-        if asked.get() <= moment {
+        let limits = PackageLimits::default();
+        let result = unpack(&archive, root.path(), "./bin/main", &limits, &cancel);
+        let after = tree(outside.path());
+        assert_eq!(after, before, "at moment {moment}: {result:?}");
+        if !changed.get() {
             return moment;
         }
     }
@@ -441,12 +397,11 @@ fn an_unpacked_file_is_nobody_elses_to_write() {
     let archive = Builder::plugin([folder].into_iter().chain(items)).archive();
     let root = Folder::new();
     let release = unpacked(root.path(), &archive).unwrap();
-    let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
     for (name, _, expected) in modes {
-        assert_eq!(mode(&release.join("in").join(name)), expected, "{name}");
+        assert_eq!(mode(release.join("in").join(name)), expected, "{name}");
     }
     for folder in ["in", ""] {
-        assert_eq!(mode(&release.join(folder)), 0o755, "{folder}");
+        assert_eq!(mode(release.join(folder)), 0o755, "{folder}");
     }
 }
 
@@ -462,9 +417,6 @@ fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
     ])
     .archive();
     let release = unpacked(root.path(), &archive).unwrap();
-    let set =
-        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
     fs::write(outside.path().join("data"), "x").unwrap();
     fs::write(release.join("lib/own"), "x").unwrap();
     fs::create_dir(release.join("own")).unwrap();
@@ -482,11 +434,11 @@ fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
         "lib/own",
         "own",
     ] {
-        set(&release.join(path), 0o777);
+        set_mode(release.join(path), 0o777);
     }
-    set(&release.join("lib/deep/data"), 0o666);
-    set(outside.path(), 0o777);
-    set(&outside.path().join("data"), 0o666);
+    set_mode(release.join("lib/deep/data"), 0o666);
+    set_mode(outside.path(), 0o777);
+    set_mode(outside.path().join("data"), 0o666);
     let found = find_release(root.path(), archive.sha256(), "./bin/main", NEVER);
     assert_eq!(found.unwrap().as_deref(), Some(&*release));
     for (path, expected) in [
@@ -500,10 +452,10 @@ fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
         ("lib/own", 0o777),
         ("own", 0o777),
     ] {
-        assert_eq!(mode(&release.join(path)), expected, "{path}");
+        assert_eq!(mode(release.join(path)), expected, "{path}");
     }
     assert_eq!(mode(outside.path()), 0o777);
-    assert_eq!(mode(&outside.path().join("data")), 0o666);
+    assert_eq!(mode(outside.path().join("data")), 0o666);
 }
 
 #[test]
@@ -519,13 +471,12 @@ fn copies_at_an_update_lose_what_others_may_write() {
     fs::create_dir(old.join("in")).unwrap();
     for (name, mode, _) in modes {
         fs::write(old.join("in").join(name), "x").unwrap();
-        fs::set_permissions(old.join("in").join(name), fs::Permissions::from_mode(mode)).unwrap();
+        set_mode(old.join("in").join(name), mode);
     }
-    fs::set_permissions(old.join("in"), fs::Permissions::from_mode(0o3777)).unwrap();
+    set_mode(old.join("in"), 0o3777);
     carry_over(&old, &new, &CarryOverLimits::default(), NEVER).unwrap();
-    let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode() & 0o7777;
     for (name, _, expected) in modes {
-        assert_eq!(mode(&new.join("in").join(name)), expected, "{name}");
+        assert_eq!(mode(new.join("in").join(name)), expected, "{name}");
     }
-    assert_eq!(mode(&new.join("in")), 0o755);
+    assert_eq!(mode(new.join("in")), 0o755);
 }

@@ -1,26 +1,14 @@
 //! What unpacking leaves on disk: when it succeeds, fails, is cancelled, or crashed before.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Barrier;
 
 use super::super::path::MARKER;
-use super::super::testing::{Builder, Folder, Item, REGULAR};
+use super::super::testing::{
+    Builder, Folder, Item, NEVER, REGULAR, cancelled_at_each_moment, mode, unpacked, walk,
+};
 use super::*;
-
-const NEVER: &dyn Fn() -> bool = &|| false;
-
-fn unpack_into(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
-    unpack(
-        archive,
-        root,
-        "./bin/main",
-        &PackageLimits::default(),
-        NEVER,
-    )
-}
 
 fn plugin() -> Builder {
     Builder::plugin([
@@ -30,44 +18,22 @@ fn plugin() -> Builder {
     ])
 }
 
-/// Everything below a folder: mode, and the content of files.
-fn tree(folder: &Path) -> BTreeMap<String, (u32, Option<Vec<u8>>)> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(next) = waiting.pop() {
-        for entry in fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = fs::symlink_metadata(&path).unwrap();
-            let name = path.strip_prefix(folder).unwrap().to_str().unwrap();
-            let content = metadata.is_file().then(|| fs::read(&path).unwrap());
-            found.insert(
-                name.to_owned(),
-                (metadata.permissions().mode() & 0o7777, content),
-            );
-            if metadata.is_dir() {
-                waiting.push(path);
-            }
-        }
-    }
-    found
-}
-
 fn assert_nothing_staged(root: &Path) {
-    let left = tree(&root.join("staging"));
-    assert!(left.is_empty(), "{:?}", left.keys());
+    let left = walk(&root.join("staging"));
+    assert!(left.is_empty(), "{left:?}");
 }
 
 fn assert_nothing_left(root: &Path) {
     assert_nothing_staged(root);
-    let left = tree(&root.join("releases"));
-    assert!(left.is_empty(), "{:?}", left.keys());
+    let left = walk(&root.join("releases"));
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
 fn files_folders_modes_and_listing() {
     let root = Folder::new();
     let archive = plugin().archive();
-    let release = unpack_into(root.path(), &archive).unwrap();
+    let release = unpacked(root.path(), &archive).unwrap();
     assert_eq!(release, release_folder(root.path(), archive.sha256()));
 
     let listing = Listing::read(&release).unwrap().unwrap();
@@ -82,20 +48,20 @@ fn files_folders_modes_and_listing() {
         [("manifest.json", 2), ("bin/main", 10), ("lib/data", 5_000)]
     );
 
-    let mut tree = tree(&release);
-    assert!(tree.remove(MARKER).is_some());
     let expected = [
-        ("bin", (0o755, None)),
-        ("bin/main", (0o755, Some(b"#!/bin/sh\n".to_vec()))),
-        ("empty", (0o755, None)),
-        ("lib", (0o755, None)),
-        ("lib/data", (0o600, Some(vec![9; 5_000]))),
-        ("manifest.json", (0o644, Some(b"{}".to_vec()))),
+        ("bin", 0o755, None),
+        ("bin/main", 0o755, Some(b"#!/bin/sh\n".to_vec())),
+        ("empty", 0o755, None),
+        ("lib", 0o755, None),
+        ("lib/data", 0o600, Some(vec![9; 5_000])),
+        ("manifest.json", 0o644, Some(b"{}".to_vec())),
     ];
-    assert_eq!(
-        tree,
-        expected.map(|(name, node)| (name.to_owned(), node)).into()
-    );
+    assert_eq!(walk(&release).len(), expected.len() + 1, "with the marker");
+    for (name, expected_mode, content) in expected {
+        let path = release.join(name);
+        assert_eq!(mode(&path), expected_mode, "{name}");
+        assert_eq!(fs::read(path).ok(), content, "{name}");
+    }
     assert_nothing_staged(root.path());
 }
 
@@ -121,18 +87,11 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
         ("./missing", "private", 0o600),
     ] {
         let root = Folder::new();
-        let release = unpack(
-            &archive,
-            root.path(),
-            command,
-            &PackageLimits::default(),
-            NEVER,
-        )
-        .unwrap();
-        let tree = tree(&release);
-        assert_eq!(tree[path].0, expected, "{command}");
+        let limits = PackageLimits::default();
+        let release = unpack(&archive, root.path(), command, &limits, NEVER).unwrap();
+        assert_eq!(mode(release.join(path)), expected, "{command}");
         for (name, _, expected) in modes.iter().filter(|(name, ..)| *name != path) {
-            assert_eq!(tree[*name].0, *expected, "{name}");
+            assert_eq!(mode(release.join(name)), *expected, "{name}");
         }
     }
 }
@@ -141,23 +100,15 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
 fn a_complete_release_is_left_as_it_is() {
     let root = Folder::new();
     let archive = plugin().archive();
-    let release = unpack_into(root.path(), &archive).unwrap();
+    let release = unpacked(root.path(), &archive).unwrap();
     // As plugins do: own files next to the package's, and the package's changed.
     fs::write(release.join("state.db"), "mine").unwrap();
     fs::write(release.join("lib/data"), "changed").unwrap();
-    let polls = Cell::new(0);
-    let again = unpack(
-        &archive,
-        root.path(),
-        "./bin/main",
-        &PackageLimits::default(),
-        &|| {
-            polls.set(polls.get() + 1);
-            true
-        },
-    );
+    // It would go through the entries.
+    let cancel = || panic!("it was asked");
+    let limits = PackageLimits::default();
+    let again = unpack(&archive, root.path(), "./bin/main", &limits, &cancel);
     assert_eq!(again.unwrap(), release);
-    assert_eq!(polls.get(), 0, "it went through the entries");
     assert_eq!(fs::read(release.join("state.db")).unwrap(), b"mine");
     assert_eq!(fs::read(release.join("lib/data")).unwrap(), b"changed");
 }
@@ -168,17 +119,17 @@ fn the_command_of_a_complete_release_is_made_executable() {
     let archive = plugin().archive();
     let limits = PackageLimits::default();
     let release = unpack(&archive, root.path(), "true", &limits, NEVER).unwrap();
-    assert_eq!(tree(&release)["bin/main"].0, 0o644);
-    unpack_into(root.path(), &archive).unwrap();
-    assert_eq!(tree(&release)["bin/main"].0, 0o755);
+    assert_eq!(mode(release.join("bin/main")), 0o644);
+    unpacked(root.path(), &archive).unwrap();
+    assert_eq!(mode(release.join("bin/main")), 0o755);
 }
 
 #[test]
 fn two_archives_make_two_releases() {
     let root = Folder::new();
-    let one = unpack_into(root.path(), &plugin().archive()).unwrap();
+    let one = unpacked(root.path(), &plugin().archive()).unwrap();
     let other = Builder::plugin([Item::stored("new", b"x")]).archive();
-    let other = unpack_into(root.path(), &other).unwrap();
+    let other = unpacked(root.path(), &other).unwrap();
     assert_ne!(one, other);
     assert!(one.join("bin/main").is_file());
     assert!(other.join("new").is_file() && !other.join("bin").exists());
@@ -201,7 +152,7 @@ fn a_release_that_a_crash_left_unfinished_is_done_again() {
         if let Some(marker) = marker {
             fs::write(release.join(MARKER), marker).unwrap();
         }
-        unpack_into(root.path(), &archive).unwrap();
+        unpacked(root.path(), &archive).unwrap();
         assert_eq!(fs::read(release.join("bin/main")).unwrap(), b"#!/bin/sh\n");
         assert!(!release.join("stray").exists());
         assert!(Listing::read(&release).unwrap().is_some());
@@ -222,7 +173,7 @@ fn what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not() {
     let file = live.folder().at("file");
     fs::write(&file, "in use").unwrap();
 
-    unpack_into(root.path(), &plugin().archive()).unwrap();
+    unpacked(root.path(), &plugin().archive()).unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"in use");
     assert_eq!(
         fs::read_dir(&staging).unwrap().count(),
@@ -250,7 +201,7 @@ fn many_threads_may_unpack_the_same_archive_at_once() {
                 .map(|_| {
                     scope.spawn(|| {
                         barrier.wait();
-                        unpack_into(root.path(), &archive)
+                        unpacked(root.path(), &archive)
                     })
                 })
                 .collect();
@@ -258,9 +209,8 @@ fn many_threads_may_unpack_the_same_archive_at_once() {
                 assert_eq!(thread.join().unwrap().unwrap(), release);
             }
         });
-        let tree = tree(&release);
-        assert_eq!(tree["lib/data"].1, Some(vec![9; 5_000]));
-        assert!(!tree.contains_key("stray"));
+        assert_eq!(fs::read(release.join("lib/data")).unwrap(), [9; 5_000]);
+        assert!(!release.join("stray").exists());
         assert_nothing_staged(root.path());
     }
 }
@@ -272,29 +222,16 @@ fn cancelling_at_any_moment_leaves_nothing() {
         Item::deflated("large", &vec![1; 3 * 1024 * 1024]),
     ])
     .archive();
-    let mut cancelled = 0;
-    for moment in 0_u32.. {
-        let root = Folder::new();
-        let asked = Cell::new(0);
-        let result = unpack(
-            &archive,
-            root.path(),
-            "./a/b",
-            &PackageLimits::default(),
-            &|| {
-                asked.set(asked.get() + 1);
-                asked.get() > moment
-            },
-        );
-        match result {
-            Err(PackageError::Cancelled) => assert_nothing_left(root.path()),
-            other => {
-                assert!(other.unwrap().join("large").is_file());
-                break;
-            }
+    let limits = PackageLimits::default();
+    let root = Folder::new();
+    let (cancelled, release) = cancelled_at_each_moment(|cancel| {
+        let result = unpack(&archive, root.path(), "./a/b", &limits, cancel);
+        if result.is_err() {
+            assert_nothing_left(root.path());
         }
-        cancelled += 1;
-    }
+        result
+    });
+    assert!(release.join("large").is_file());
     // One folder (made, and synced), three files, three MiB in one of them, and at the end.
     assert_eq!(cancelled, 2 + 3 + 3 + 1);
 }
@@ -331,7 +268,7 @@ fn headers_that_lie_are_found_out_and_nothing_is_left() {
     ] {
         let root = Folder::new();
         let archive = Builder::plugin([Item::stored("first", b"x"), item]).archive();
-        let error = unpack_into(root.path(), &archive).unwrap_err();
+        let error = unpacked(root.path(), &archive).unwrap_err();
         assert!(check(&error), "{error:?}");
         assert!(error.is_permanent());
         assert!(error.to_string().contains("\"bomb\""), "{error}");
@@ -418,7 +355,7 @@ fn limits_count_what_is_written() {
 fn errors_of_the_system_name_the_path_and_may_pass() {
     let root = Folder::new();
     fs::write(root.path().join("staging"), "in the way").unwrap();
-    let error = unpack_into(root.path(), &plugin().archive()).unwrap_err();
+    let error = unpacked(root.path(), &plugin().archive()).unwrap_err();
     assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
     assert!(error.to_string().contains("/staging"), "{error}");
     assert!(!error.is_permanent());
@@ -434,7 +371,7 @@ fn nested_packages_keep_their_paths() {
     .archive();
     let limits = PackageLimits::default();
     let release = unpack(&archive, root.path(), "plugin/main", &limits, NEVER).unwrap();
-    assert_eq!(tree(&release)["plugin/main"].0, 0o755);
+    assert_eq!(mode(release.join("plugin/main")), 0o755);
 }
 
 #[test]

@@ -92,17 +92,3 @@ fn too_many_entries_files_or_folders_are_refused() {
         Err(PackageError::TooManyEntries { found: 6, limit: 5 })
     ));
 }
-
-#[test]
-fn a_stored_entry_with_two_sizes_is_refused() {
-    let item = Item::stored("file", b"four").with(|item| item.size = 5);
-    assert_refused!(
-        refusal(item),
-        PackageError::SizeMismatch {
-            declared: 5,
-            found: 4,
-            ..
-        },
-        "\"file\""
-    );
-}

@@ -5,8 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use super::*;
-use crate::package::testing::Zip64;
-use crate::package::unpack;
+use crate::package::testing::{Zip64, unpacked};
 
 /// An archive of three entries whose end is given.
 fn ended(end: impl FnOnce(&mut Zip64)) -> Vec<u8> {
@@ -61,13 +60,7 @@ fn small_archives_with_zip64_records_or_a_padded_end_are_good() {
         let entries: Vec<_> = archive.entries().iter().map(Entry::path).collect();
         assert_eq!(entries, ["manifest.json", "a", "b"], "{name}");
         let folder = Folder::new();
-        let release = unpack(
-            &archive,
-            folder.path(),
-            "./a",
-            &PackageLimits::default(),
-            NEVER,
-        );
+        let release = unpacked(folder.path(), &archive);
         let release = release.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(fs::read(release.join("a")).unwrap(), [1; 300], "{name}");
     }

@@ -58,15 +58,18 @@ impl Corpus {
         self.plugin("content cut off", [cut], "Content", "\"x\"");
         let noise = packed(|item| item.packed.fill(0xff));
         self.plugin("content that is noise", [noise], "Content", "\"x\"");
-        let far = packed(|item| item.packed_size = 100_000);
-        self.plugin(
-            "content past the end",
-            [far],
-            "BadEntry",
-            "not in the archive",
-        );
+        for change in [
+            (|item| item.packed_size = 100_000) as fn(&mut Item),
+            |item| item.header = Some(100_000),
+            |item| item.header = Some(1),
+            |item| item.header = Some(u32::MAX - 1),
+        ] {
+            let words = "not in the archive";
+            self.plugin("content past the end", [packed(change)], "BadEntry", words);
+        }
         let stored = Item::stored("x", b"four").with(|item| item.size = 5);
-        self.plugin("stored with two sizes", [stored], "SizeMismatch", "\"x\"");
+        let words = "\"x\" has 4 bytes, its header says 5";
+        self.plugin("stored with two sizes", [stored], "SizeMismatch", words);
         for (field, name) in ["checksum", "packed size", "size"].into_iter().enumerate() {
             let item = Item::deflated("x", b"content").with(|item| {
                 let mut content = [item.checksum, item.packed_size, item.size];
@@ -130,6 +133,7 @@ impl Corpus {
             self.add(name, bytes.to_vec(), Refused(error, words));
         };
         add("no bytes", b"", "NotAnArchive", "not a zip archive");
+        add("two bytes", b"PK", "NotAnArchive", "not a zip archive");
         add(
             "a script",
             b"#!/bin/sh\nexec x\n",
@@ -178,13 +182,14 @@ impl Corpus {
             "an archive in the comment",
             &comment.bytes(),
             "Malformed",
-            "",
+            "not where it should be",
         );
         let between = Builder {
             between: b"gap".to_vec(),
             ..Builder::plugin([])
         };
-        add("a gap before the end", &between.bytes(), "Malformed", "");
+        let words = "central directory";
+        add("a gap before the end", &between.bytes(), "Malformed", words);
         for (name, count) in [("too few", 1), ("too many", 3), ("none", 0)] {
             let counted = Builder {
                 count: Some(count),
@@ -194,7 +199,7 @@ impl Corpus {
                 &format!("{name} records counted"),
                 &counted.bytes(),
                 "Malformed",
-                "records",
+                "records than it counts",
             );
         }
         let mut parts = bytes.clone();
@@ -294,29 +299,26 @@ impl Corpus {
             self.add(name, Builder::new(items).bytes(), expected);
         };
         let manifest = |content: &[u8]| Item::stored("manifest.json", content);
-        let missing = || Refused("NoManifest", "no manifest.json");
-        add("no manifest", vec![Item::stored("x", b"")], missing());
-        add(
-            "a manifest in capitals",
-            vec![Item::stored("MANIFEST.JSON", b"{}")],
-            missing(),
-        );
-        add(
-            "a manifest of YAML",
-            vec![Item::stored("manifest.yaml", b"id: x")],
-            missing(),
-        );
-        add(
-            "a folder as manifest",
-            vec![Item::folder("manifest.json/")],
-            missing(),
-        );
-        let twice = vec![manifest(b"{}"), manifest(b"{\"id\":1}")];
-        add(
-            "two manifests",
-            twice,
-            Refused("Duplicate", "\"manifest.json\""),
-        );
+        for name in [
+            "x",
+            "MANIFEST.JSON",
+            "Manifest.json",
+            "manifest.yaml",
+            "xmanifest.json",
+            "manifest.json/",
+            "manifest.json/x",
+        ] {
+            let items = vec![Item::stored(name, b"")];
+            let missing = Refused("NoManifest", "no manifest.json");
+            add(&format!("no manifest but {name}"), items, missing);
+        }
+        // Even if the records are the same in every byte.
+        let same = manifest(b"{}").with(|item| item.header = Some(0));
+        for second in [manifest(b"{\"id\":1}"), same] {
+            let twice = vec![manifest(b"{}"), second];
+            let refused = Refused("Duplicate", "\"manifest.json\" is there twice");
+            add("two manifests", twice, refused);
+        }
         let link = manifest(b"x").unix(0o120_777);
         add(
             "a link as manifest",
@@ -336,11 +338,14 @@ impl Corpus {
             Refused("ManifestTooLarge", "1048577"),
         );
         let lying = large.with(|item| item.size = 2);
-        add(
-            "a large manifest that lies",
-            vec![lying],
-            Refused("Content", "\"manifest.json\""),
-        );
+        let damaged = manifest(b"{}").with(|item| item.checksum ^= 1);
+        for (name, item) in [("lies", lying), ("is damaged", damaged)] {
+            let refused = Refused("Content", "\"manifest.json\"");
+            add(&format!("a manifest that {name}"), vec![item], refused);
+        }
+        let short = Item::deflated("manifest.json", b"{}").with(|item| item.size = 100);
+        let refused = Refused("SizeMismatch", "has 2 bytes, its header says 100");
+        add("a manifest that is short", vec![short], refused);
         for (name, content) in [
             ("empty", &b""[..]),
             ("noise", b"\xff\xfe\x00"),

@@ -143,15 +143,13 @@ impl Corpus {
                 ("character device", 0o020_644, "SpecialFile"),
                 ("named pipe", 0o010_644, "SpecialFile"),
                 ("socket", 0o140_644, "SpecialFile"),
-                ("door", 0o150_644, "SpecialFile"),
+                ("unknown type", 0o150_644, "SpecialFile"),
+                ("unknown type", 0o110_644, "SpecialFile"),
             ] {
                 let item = made(Item::stored("x", b"/etc/passwd").unix(mode));
-                self.plugin(
-                    &format!("{kind} of system {system}"),
-                    [item],
-                    error,
-                    "\"x\"",
-                );
+                let name = format!("{kind} {mode:o} of system {system}");
+                self.plugin(&name, [item.clone()], error, "\"x\"");
+                self.plugin(&name, [item], error, kind);
             }
             let link = made(Item::stored("x/", b"/tmp").unix(0o120_777));
             let below = Item::stored("x/below", b"evil");
@@ -181,12 +179,17 @@ impl Corpus {
             });
             self.good(&format!("link in a field of {name}"), [item], &["x"]);
         }
-        self.plugin(
-            "folder with content",
-            [Item::stored("x/", b"x")],
-            "FolderWithContent",
-            "\"x/\"",
-        );
+        for (name, item) in [
+            ("name", Item::stored("x/", b"x")),
+            ("mode", Item::stored("x", b"x").unix(0o040_755)),
+            (
+                "attribute of DOS",
+                Item::stored("x", b"x").with(|item| (item.system, item.attributes) = (0, 0x10)),
+            ),
+        ] {
+            let name = format!("folder by its {name}, with content");
+            self.plugin(&name, [item], "FolderWithContent", "\"x");
+        }
     }
 
     /// Entries that share bytes, paths or names.
@@ -208,7 +211,7 @@ impl Corpus {
             "one entry inside another",
             [Item::stored("outer", inner), item],
             "Overlap",
-            "inner",
+            "\"inner\" and \"outer\"",
         );
         for (name, one, other, error) in [
             ("twice", "a", "a", "Duplicate"),

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::PackageError;
-use crate::package::testing::{Builder, Folder, Item};
+use crate::package::testing::{Builder, Folder, Item, NEVER, walk};
 use crate::package::{Archive, ArchiveContent, PackageLimits, unpack};
 use crate::protocol::Manifest;
 
@@ -79,8 +79,8 @@ fn corpus() -> Vec<Row> {
 
 fn try_it(content: ArchiveContent, root: &Path) -> Result<Archive, PackageError> {
     let limits = PackageLimits::default();
-    let archive = Archive::from_content(content, &limits, &|| false)?;
-    unpack(&archive, root, "./x", &limits, &|| false)?;
+    let archive = Archive::from_content(content, &limits, NEVER)?;
+    unpack(&archive, root, "./x", &limits, NEVER)?;
     Ok(archive)
 }
 
@@ -89,21 +89,14 @@ fn try_it(content: ArchiveContent, root: &Path) -> Result<Archive, PackageError>
 #[track_caller]
 fn plain_files(folder: &Path) -> Vec<String> {
     let mut files = Vec::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(next) = waiting.pop() {
-        for entry in fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = fs::symlink_metadata(&path).unwrap();
-            let mode = metadata.permissions().mode();
-            assert_eq!(mode & 0o7000, 0, "{} has mode {mode:o}", path.display());
-            if metadata.is_dir() {
-                waiting.push(path);
-            } else {
-                assert!(metadata.is_file(), "{} is no file", path.display());
-                assert_eq!(metadata.nlink(), 1, "{} is a link", path.display());
-                let path = path.strip_prefix(folder).unwrap();
-                files.push(path.to_str().unwrap().to_owned());
-            }
+    for (path, metadata) in walk(folder) {
+        let mode = metadata.permissions().mode();
+        assert_eq!(mode & 0o7000, 0, "{} has mode {mode:o}", path.display());
+        if !metadata.is_dir() {
+            assert!(metadata.is_file(), "{} is no file", path.display());
+            assert_eq!(metadata.nlink(), 1, "{} is a link", path.display());
+            let path = path.strip_prefix(folder).unwrap();
+            files.push(path.to_str().unwrap().to_owned());
         }
     }
     files.sort();
