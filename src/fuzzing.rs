@@ -1,8 +1,26 @@
-//! Inner parts that fuzzing has to reach, behind the private feature `_fuzzing`. No logic, and not
-//! part of the API: everything else that is fuzzed is public anyway.
+//! Inner parts that fuzzing and tests in processes of their own have to reach, behind the private feature
+//! `_fuzzing`. No logic, and not part of the API: everything else that they need is public anyway.
+
+use std::path::Path;
 
 pub use crate::listener::fuzzing::{HeadVerdict, judge_head};
 pub use crate::protocol::jsonrpc::{
     EnvelopeError, Incoming, RemoteRequestId, ResultSpan, encode_error, encode_request,
     encode_result,
 };
+
+use crate::error::PackageError;
+use crate::package::{self, CarryOver, CarryOverLimits};
+
+/// Copies a plugin's own files from one release directory to another, as an update does.
+///
+/// # Errors
+/// Those of the update.
+pub fn carry_over(
+    from: &Path,
+    to: &Path,
+    limits: &CarryOverLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<CarryOver, PackageError> {
+    package::carry_over(from, to, limits, cancel)
+}

@@ -11,8 +11,6 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use rustix::fs::Dir;
-
 use super::Shared;
 use super::intake;
 use crate::deadline::Deadline;
@@ -151,7 +149,7 @@ impl Shared {
         failed: impl Fn(&str) -> Result<()>,
     ) -> Result<()> {
         let data = &self.context().settings.data_dir;
-        let list = || -> io::Result<Option<(OpenDir, Dir)>> {
+        let list = || -> io::Result<Option<(OpenDir, _)>> {
             let Some(folder) = OpenDir::follow(data)?.find_own(FOLDER)? else {
                 return Ok(None);
             };
@@ -186,9 +184,6 @@ impl Shared {
                 }
             };
             let name = entry.file_name().to_string_lossy();
-            if name == "." || name == ".." {
-                continue;
-            }
             let Some((id, undertaking)) = parse(&name) else {
                 odd += 1;
                 continue;

@@ -8,70 +8,21 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::archive::{POLL_BYTES, poll};
 use super::folder::{find_release_folder, io as failed};
-use super::open_dir::OpenDir;
-use super::own_files::{Bounds, Found, Item, Kind, Left, LeftFile, LeftReason, Over, survey};
+use super::limits::CarryOverLimits;
+use super::open_dir::{DirCache, OpenDir};
+use super::own_files::{Item, Kind, LeftFile, LeftReason, survey};
 use super::permissions::MOST;
 use crate::error::PackageError;
-use crate::settings::settings;
 
-const MIB: u64 = 1024 * 1024;
+/// How many of the files that are left behind are named.
+const NAMED: usize = 100;
 
-/// What the paths of what is carried over may take in memory, for each thing that may be, and at least
-/// for so many.
-const MEMORY_PER_FILE: usize = 1_024;
-const MEMORY_FOR_FILES: usize = 1_024;
-
-settings! {
-    /// Bounds on what is carried over at an update. Over them the update fails.
-    pub struct CarryOverLimits {
-        /// Bytes of all files together. Default 256 MiB.
-        bytes, with_bytes: u64 = 256 * MIB;
-        /// Number of files, links and folders, and of sockets and the like. Default 10,000.
-        ///
-        /// For each of them, their paths may take 1 KiB of memory: 10 MiB by default, and never less than
-        /// 1 MiB. The names of folders that are not gone into yet may take 16 MiB.
-        files, with_files: usize = 10_000;
-    }
-}
-
-impl CarryOverLimits {
-    fn bounds(&self) -> Bounds {
-        Bounds {
-            files: self.files,
-            bytes: self.bytes,
-            memory: self
-                .files
-                .max(MEMORY_FOR_FILES)
-                .saturating_mul(MEMORY_PER_FILE),
-        }
-    }
-
-    /// Whether all of this, found in a release folder, may be carried over.
-    fn check(&self, folder: &Path, found: &Found) -> Result<(), PackageError> {
-        let folder = folder.to_owned();
-        match found.over {
-            None => Ok(()),
-            Some(Over::Files) => Err(PackageError::CarryOverTooLarge {
-                folder,
-                files: found.own.files.saturating_add(found.left.count),
-                bytes: found.own.bytes,
-                file_limit: self.files,
-                byte_limit: self.bytes,
-            }),
-            Some(Over::Memory(limit)) => {
-                let limit = limit as u64;
-                Err(PackageError::CarryOverPathsTooLarge { folder, limit })
-            }
-        }
-    }
-}
-
-/// Whether the plugin's own files are within the limits on what is carried over. Nothing of them is kept.
+/// Checks whether the plugin's own files are within the limits on what is carried over.
 ///
 /// # Errors
 /// Those of [`carry_over`] that concern the old release.
@@ -80,8 +31,14 @@ pub(crate) fn check_own_files(
     limits: &CarryOverLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<(), PackageError> {
-    match survey(release, &limits.bounds(), &mut |_| {}, cancel)? {
-        Some(found) => limits.check(release, &found),
+    match find_release_folder(release)? {
+        Some(release) => survey(
+            &release,
+            limits,
+            &mut CarryOver::default(),
+            &mut |_| {},
+            cancel,
+        ),
         None => Ok(()),
     }
 }
@@ -98,6 +55,17 @@ pub struct CarryOver {
     pub left: Vec<LeftFile>,
     /// How much was left behind in all.
     pub left_count: usize,
+}
+
+impl CarryOver {
+    /// Notes something that is left behind.
+    pub(super) fn leave(&mut self, path: &Path, reason: LeftReason) {
+        self.left_count += 1;
+        if self.left.len() < NAMED {
+            let path = path.to_owned();
+            self.left.push(LeftFile { path, reason });
+        }
+    }
 }
 
 /// Copies the plugin's own files from one release folder into another: whatever is in `from` that its
@@ -122,88 +90,51 @@ pub struct CarryOver {
 /// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`].
 /// - [`PackageError::Cancelled`].
 /// - [`PackageError::Io`]: the system refused, with the path; or something changed meanwhile.
-pub fn carry_over(
+pub(crate) fn carry_over(
     from: &Path,
     to: &Path,
     limits: &CarryOverLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<CarryOver, PackageError> {
-    let mut items = Vec::new();
-    let found = survey(from, &limits.bounds(), &mut |item| items.push(item), cancel)?;
-    let Some(found) = found else {
+    let Some(from) = find_release_folder(from)? else {
         return Ok(CarryOver::default());
     };
-    limits.check(from, &found)?;
+    let mut report = CarryOver::default();
+    let mut items = Vec::new();
+    survey(
+        &from,
+        limits,
+        &mut report,
+        &mut |item| items.push(item),
+        cancel,
+    )?;
+    let missing = || failed("open folder", to)(io::ErrorKind::NotFound.into());
+    let to = find_release_folder(to)?.ok_or_else(missing)?;
     let mut copier = Copier {
-        from: Tree::open(from)?,
-        to: Tree::open(to)?,
+        to: &to,
         made: Vec::new(),
         touched: BTreeSet::new(),
-        parent: None,
-        report: CarryOver::default(),
-        left: found.left,
+        report,
         cancel,
     };
-    copier.copy(&items)?;
+    copier.copy(&from, &items)?;
     copier.finish()?;
-    let Left { list, count } = copier.left;
-    Ok(CarryOver {
-        left: list,
-        left_count: count,
-        ..copier.report
-    })
-}
-
-/// A release folder that is open.
-struct Tree<'a> {
-    path: &'a Path,
-    folder: OpenDir,
-}
-
-impl<'a> Tree<'a> {
-    fn open(path: &'a Path) -> Result<Self, PackageError> {
-        match find_release_folder(path)? {
-            Some(folder) => Ok(Self { path, folder }),
-            None => Err(failed("open folder", path)(io::ErrorKind::NotFound.into())),
-        }
-    }
-
-    /// An error about a path in it, for `map_err`.
-    fn failed<E: Into<io::Error>>(
-        &self,
-        action: &'static str,
-        path: &Path,
-    ) -> impl Fn(E) -> PackageError {
-        let path = self.path.join(path);
-        move |error| failed(action, &path)(error.into())
-    }
+    Ok(copier.report)
 }
 
 struct Copier<'a> {
-    from: Tree<'a>,
-    to: Tree<'a>,
-    /// Folders that were made, each before what is in it, with the mode that they are to have.
+    to: &'a OpenDir,
+    /// Directories that were made, each before what is in it, with the mode that they are to have.
     made: Vec<(&'a Path, u32)>,
-    /// Folders that were there, and in which something was made.
+    /// Directories that were there, and in which something was made.
     touched: BTreeSet<&'a Path>,
-    /// The folder that was worked in last: many files are in the same one.
-    parent: Option<Parent<'a>>,
     report: CarryOver,
-    left: Left,
     cancel: &'a dyn Fn() -> bool,
 }
 
-/// A folder, open in both releases.
-struct Parent<'a> {
-    path: &'a Path,
-    from: OpenDir,
-    /// `None` where the new package has something else.
-    to: Option<OpenDir>,
-}
-
 impl<'a> Copier<'a> {
-    fn copy(&mut self, items: &'a [Item]) -> Result<(), PackageError> {
-        // The old package's folders are needed for what the plugin put into them.
+    fn copy(&mut self, from: &OpenDir, items: &'a [Item]) -> Result<(), PackageError> {
+        // The old package's directories are needed for what the plugin put into them.
         let mut needed = HashSet::new();
         for item in items.iter().filter(|item| item.own) {
             for above in item.path.ancestors() {
@@ -212,53 +143,36 @@ impl<'a> Copier<'a> {
                 }
             }
         }
+        let (mut old, mut new) = (DirCache::new(from), DirCache::new(self.to));
         for item in items.iter().filter(|item| needed.contains(&*item.path)) {
             poll(self.cancel)?;
-            let Some(name) = item.path.file_name() else {
+            let path = &*item.path;
+            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
             };
-            let parent = self.parent(item.path.parent().unwrap_or(Path::new("")))?;
-            let done = match &parent.to {
-                None => false,
-                Some(to) => match item.kind {
-                    Kind::Folder { mode } => self.folder(to, name, &item.path, mode)?,
-                    Kind::Link => self.link(&parent.from, to, name, &item.path)?,
-                    Kind::File { size } => self.file(&parent.from, to, name, item, size)?,
+            let from = old.open(above).map_err(from.failed("open folder", above))?;
+            let done = match new.open(above) {
+                // A file of the new package, or one that could not be made for such a one.
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => false,
+                Err(error) => return Err(self.to.failed("open folder", above)(error)),
+                Ok(to) => match item.kind {
+                    Kind::Dir { mode } => self.make_dir(to, name, path, mode)?,
+                    Kind::Link => self.copy_link(from, to, name)?,
+                    Kind::File { size } => self.copy_file(from, to, name, path, size)?,
                 },
             };
             if done {
-                self.touched.insert(parent.path);
+                self.touched.insert(above);
             } else if item.own {
-                self.left.add(&item.path, LeftReason::InPackage);
+                self.report.leave(path, LeftReason::InPackage);
             }
-            self.parent = Some(parent);
         }
         Ok(())
     }
 
-    /// The folder with this path, open in both releases.
-    fn parent(&mut self, path: &'a Path) -> Result<Parent<'a>, PackageError> {
-        if let Some(parent) = self.parent.take()
-            && parent.path == path
-        {
-            return Ok(parent);
-        }
-        let from = self.from.folder.below(path);
-        let to = match self.to.folder.below(path) {
-            // A file of the new package, or one that could not be made for such a one.
-            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => None,
-            other => Some(other.map_err(self.to.failed("open folder", path))?),
-        };
-        Ok(Parent {
-            path,
-            from: from.map_err(self.from.failed("open folder", path))?,
-            to,
-        })
-    }
+    // Each returns whether it is there now; if not, the new package has something else there.
 
-    // Each gives whether it is there now; if not, the new package has something else there.
-
-    fn folder(
+    fn make_dir(
         &mut self,
         to: &OpenDir,
         name: &OsStr,
@@ -271,74 +185,59 @@ impl<'a> Copier<'a> {
                 Ok(true)
             }
             Err(Errno::EXIST) => {
-                let stat = rustix::fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(self.to.failed("look at", path))?;
-                Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+                let kind = to.kind(name).map_err(to.failed("look at", name))?;
+                Ok(kind == Some(FileType::Directory))
             }
-            Err(error) => Err(self.to.failed("make folder", path)(error)),
+            Err(error) => Err(to.failed("make folder", name)(error)),
         }
     }
 
-    fn link(
+    fn copy_link(
         &mut self,
         from: &OpenDir,
         to: &OpenDir,
         name: &OsStr,
-        path: &Path,
     ) -> Result<bool, PackageError> {
         let target = rustix::fs::readlinkat(from, name, Vec::new())
-            .map_err(self.from.failed("read link", path))?;
+            .map_err(from.failed("read link", name))?;
         match rustix::fs::symlinkat(&target, to, name) {
             Ok(()) => {
                 self.report.files += 1;
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
-            Err(error) => Err(self.to.failed("make link", path)(error)),
+            Err(error) => Err(to.failed("make link", name)(error)),
         }
     }
 
-    fn file(
+    fn copy_file(
         &mut self,
         from: &OpenDir,
         to: &OpenDir,
         name: &OsStr,
-        item: &Item,
+        path: &Path,
         size: u64,
     ) -> Result<bool, PackageError> {
-        let path = &*item.path;
-        // What stands there now might be a pipe.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let source = match rustix::fs::openat(from, name, flags, Mode::empty()) {
-            Ok(source) => File::from(source),
-            Err(Errno::ACCESS) => {
-                self.left.add(path, LeftReason::Unreadable);
+        let changed = || from.failed("carry over", name)(io::Error::other("it changed meanwhile"));
+        let (source, metadata) = match from.open_file(name) {
+            Ok(found) => found.ok_or_else(changed)?,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.report.leave(path, LeftReason::Unreadable);
                 return Ok(true);
             }
-            Err(error) => return Err(self.from.failed("open", path)(error)),
+            Err(error) => return Err(from.failed("open", name)(error)),
         };
-        let metadata = source
-            .metadata()
-            .map_err(self.from.failed("look at", path))?;
-        let changed = || {
-            let error = io::Error::other("it changed meanwhile");
-            self.from.failed("carry over", path)(error)
-        };
-        if !metadata.is_file() {
-            return Err(changed());
-        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let target = match rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(target) => File::from(target),
             Err(Errno::EXIST) => return Ok(false),
-            Err(error) => return Err(self.to.failed("make", path)(error)),
+            Err(error) => return Err(to.failed("make", name)(error)),
         };
         let mut copied = 0;
         loop {
             let mut chunk = (&source).take(POLL_BYTES as u64);
             // Within the system, where it can.
-            let count =
-                io::copy(&mut chunk, &mut &target).map_err(self.to.failed("write", path))?;
+            let count = io::copy(&mut chunk, &mut &target).map_err(to.failed("write", name))?;
             copied += count;
             if copied > size {
                 return Err(changed());
@@ -354,45 +253,39 @@ impl<'a> Copier<'a> {
         let mode = metadata.permissions().mode() & MOST;
         target
             .set_permissions(Permissions::from_mode(mode))
-            .map_err(self.to.failed("set permissions of", path))?;
+            .map_err(to.failed("set permissions of", name))?;
         metadata
             .modified()
             .and_then(|modified| target.set_modified(modified))
-            .map_err(self.to.failed("set time of", path))?;
-        target.sync_all().map_err(self.to.failed("sync", path))?;
+            .map_err(to.failed("set time of", name))?;
+        target.sync_all().map_err(to.failed("sync", name))?;
         self.report.files += 1;
         self.report.bytes += copied;
         Ok(true)
     }
 
-    /// Gives the new folders their permissions, and brings all folders to the disk.
+    /// Gives the new directories their permissions, and brings all directories to the disk.
     fn finish(&mut self) -> Result<(), PackageError> {
-        let made = std::mem::take(&mut self.made);
-        // What is in a folder before it may become unwritable.
-        for (path, mode) in made.iter().rev() {
-            self.finish_folder(path, Some(*mode))?;
-        }
-        for (path, _) in &made {
+        // What is in a directory before it may become unwritable.
+        for (path, mode) in self.made.iter().rev() {
+            self.finish_dir(path, Some(*mode))?;
             self.touched.remove(path);
         }
-        for path in std::mem::take(&mut self.touched) {
-            self.finish_folder(path, None)?;
+        for path in &self.touched {
+            self.finish_dir(path, None)?;
         }
         Ok(())
     }
 
-    fn finish_folder(&self, path: &Path, mode: Option<u32>) -> Result<(), PackageError> {
+    fn finish_dir(&self, path: &Path, mode: Option<u32>) -> Result<(), PackageError> {
         poll(self.cancel)?;
-        let folder = self
-            .to
-            .folder
-            .below(path)
-            .map_err(self.to.failed("open folder", path))?;
+        let opened = self.to.below(path);
+        let dir = opened.map_err(self.to.failed("open folder", path))?;
         if let Some(mode) = mode {
-            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode & MOST))
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & MOST))
                 .map_err(self.to.failed("set permissions of", path))?;
         }
-        folder.sync().map_err(self.to.failed("sync folder", path))
+        dir.sync_folder()
     }
 }
 

@@ -125,7 +125,8 @@ impl<'a> Checker<'a> {
                 return Ok(());
             }
         } else {
-            self.size(&path.path, size)?;
+            self.files += 1;
+            self.limits.check_file(&path.path, size, &mut self.total)?;
             if record.method == STORED && packed != size {
                 return Err(PackageError::SizeMismatch {
                     entry: entry(),
@@ -142,31 +143,6 @@ impl<'a> Checker<'a> {
             mode: if folder { 0o755 } else { mode(record) },
             index,
         });
-        Ok(())
-    }
-
-    fn size(&mut self, path: &str, size: u64) -> Result<(), PackageError> {
-        let entry = || path.to_owned();
-        self.files += 1;
-        let limit = self.limits.file_size;
-        if size > limit {
-            return Err(PackageError::FileTooLarge {
-                entry: entry(),
-                size,
-                limit,
-            });
-        }
-        let before = self.total;
-        self.total = before.saturating_add(size);
-        let limit = self.limits.total_size;
-        // Once is enough.
-        if before <= limit && self.total > limit {
-            return Err(PackageError::TotalTooLarge {
-                entry: entry(),
-                size: self.total,
-                limit,
-            });
-        }
         Ok(())
     }
 

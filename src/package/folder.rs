@@ -14,7 +14,7 @@ pub(super) const REMOVED: &str = "removed";
 
 /// Where the archive with this SHA-256 is unpacked, or will be: `<root>/releases/<sha256>`. `root`
 /// is the folder of one installation. Makes nothing.
-pub fn release_folder(root: &Path, sha256: &str) -> PathBuf {
+pub(crate) fn release_folder(root: &Path, sha256: &str) -> PathBuf {
     root.join(RELEASES).join(sha256)
 }
 
@@ -24,7 +24,7 @@ pub fn release_folder(root: &Path, sha256: &str) -> PathBuf {
 ///
 /// # Errors
 /// [`PackageError::Io`]: it cannot be made.
-pub fn data_folder(root: &Path) -> Result<PathBuf, PackageError> {
+pub(crate) fn data_folder(root: &Path) -> Result<PathBuf, PackageError> {
     home(root)?.own_folder(DATA)?;
     Ok(root.join(DATA))
 }
@@ -51,19 +51,13 @@ pub(super) fn find_home(root: &Path) -> Result<Option<OpenDir>, PackageError> {
 /// # Errors
 /// [`PackageError::Io`].
 pub(super) fn find_release_folder(release: &Path) -> Result<Option<OpenDir>, PackageError> {
-    let find = || -> io::Result<Option<OpenDir>> {
-        let place = release.parent().zip(release.file_name());
-        let Some((releases, name)) = place.filter(|(above, _)| above.ends_with(RELEASES)) else {
-            return OpenDir::find(release);
-        };
-        let root = match releases.parent() {
-            Some(root) if !root.as_os_str().is_empty() => root,
-            _ => Path::new("."),
-        };
-        let Some(root) = OpenDir::find(root)? else {
+    let find = || {
+        let (root, name) = (release.ancestors().nth(2), release.file_name());
+        let Some((root, name)) = root.zip(name) else {
             return Ok(None);
         };
-        match root.find_usable(RELEASES)? {
+        let releases = OpenDir::find(root)?.map(|root| root.find_usable(RELEASES));
+        match releases.transpose()?.flatten() {
             Some(releases) => releases.find_usable(name),
             None => Ok(None),
         }

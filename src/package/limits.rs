@@ -1,8 +1,15 @@
-//! `PackageLimits`: how large an archive and what is in it may be.
+//! `PackageLimits` and `CarryOverLimits`: how large an archive may be, and what is carried over at an
+//! update.
 
+use crate::error::PackageError;
 use crate::settings::settings;
 
 const MIB: u64 = 1024 * 1024;
+
+/// Bytes of memory that the paths of what is carried over may take, for each thing that may be carried
+/// over, and the least number of things that this is allowed for.
+const MEMORY_PER_FILE: usize = 1_024;
+const MEMORY_FOR_FILES: usize = 1_024;
 
 settings! {
     /// Bounds on an archive; the defaults are the protocol's (protocol file, section 4).
@@ -30,5 +37,57 @@ impl PackageLimits {
     /// How many entries an archive may have at all.
     pub(super) const fn entries(&self) -> usize {
         self.files.saturating_add(self.folders)
+    }
+
+    /// Adds a file of an archive, unpacked, to the `total` of those before.
+    ///
+    /// # Errors
+    /// [`PackageError::FileTooLarge`], and [`PackageError::TotalTooLarge`] with the first file that is over.
+    pub(super) fn check_file(
+        &self,
+        path: &str,
+        size: u64,
+        total: &mut u64,
+    ) -> Result<(), PackageError> {
+        let entry = || path.to_owned();
+        if size > self.file_size {
+            return Err(PackageError::FileTooLarge {
+                entry: entry(),
+                size,
+                limit: self.file_size,
+            });
+        }
+        let before = *total;
+        *total = before.saturating_add(size);
+        if before <= self.total_size && *total > self.total_size {
+            return Err(PackageError::TotalTooLarge {
+                entry: entry(),
+                size: *total,
+                limit: self.total_size,
+            });
+        }
+        Ok(())
+    }
+}
+
+settings! {
+    /// Bounds on what is carried over at an update. Over them the update fails.
+    pub struct CarryOverLimits {
+        /// Bytes of all files together. Default 256 MiB.
+        bytes, with_bytes: u64 = 256 * MIB;
+        /// Number of files, links and directories, and of sockets and the like. Default 10,000.
+        ///
+        /// For each of them, their paths may take 1 KiB of memory: 10 MiB by default, and never less than
+        /// 1 MiB. The names of directories that have not been listed yet may take 16 MiB.
+        files, with_files: usize = 10_000;
+    }
+}
+
+impl CarryOverLimits {
+    /// Bytes that the paths may take in memory.
+    pub(super) fn memory(&self) -> usize {
+        self.files
+            .max(MEMORY_FOR_FILES)
+            .saturating_mul(MEMORY_PER_FILE)
     }
 }

@@ -3,9 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::path::Path;
 
-use super::folder::find_release_folder;
 use super::open_dir::OpenDir;
 use super::path::MARKER;
 use crate::error::PackageError;
@@ -20,43 +18,32 @@ const FILE_MODE: u32 = 0o644;
 /// What a package brought into its release folder. Files that are there and not listed are the
 /// plugin's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listing {
+pub(super) struct Listing {
+    /// SHA-256 of the archive that was unpacked, in lower-case hexadecimal.
     pub(super) sha256: String,
+    /// In the order of the archive.
     pub(super) files: Vec<ListedFile>,
 }
 
 /// One file of a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedFile {
+pub(super) struct ListedFile {
     /// Its path below the release folder, parts separated by `/`.
-    pub path: String,
+    pub(super) path: String,
     /// Its size in bytes, as it was unpacked.
-    pub size: u64,
+    pub(super) size: u64,
 }
 
 impl Listing {
-    /// Reads the listing of a release folder, a path as [`release_folder`](super::release_folder) gives
-    /// it. `None` when the folder is not there, is reached through a link in the installation's folder, or
-    /// was not unpacked to the end, and also when something else than a file of sensible size is in the
-    /// place of the listing, or one that may not be read: the plugin may have put that there. None of that is
-    /// waited for.
+    /// Reads the listing of a release folder. `None` when it was not unpacked to the end, and also when
+    /// something else than a file of sensible size is in the place of the listing, or one that may not be
+    /// read: the plugin may have put that there. None of that is waited for.
     ///
     /// Looks at the listing alone: the plugin may have changed its files since.
     ///
     /// # Errors
     /// [`PackageError::Io`]: the listing is there and cannot be read.
-    pub fn read(release: &Path) -> Result<Option<Self>, PackageError> {
-        match find_release_folder(release)? {
-            Some(release) => Self::read_in(&release),
-            None => Ok(None),
-        }
-    }
-
-    /// As [`read`](Self::read), of a release folder that is open.
-    ///
-    /// # Errors
-    /// [`PackageError::Io`].
-    pub(super) fn read_in(release: &OpenDir) -> Result<Option<Self>, PackageError> {
+    pub(super) fn read(release: &OpenDir) -> Result<Option<Self>, PackageError> {
         let opened = match release.open_file(MARKER) {
             // The plugin may have shut it. The release is unpacked afresh, as if it had removed it.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
@@ -75,16 +62,6 @@ impl Listing {
         Ok(String::from_utf8(bytes)
             .ok()
             .and_then(|text| Self::parse(&text)))
-    }
-
-    /// SHA-256 of the archive that was unpacked, in lower-case hexadecimal.
-    pub fn sha256(&self) -> &str {
-        &self.sha256
-    }
-
-    /// The files, in the order of the archive.
-    pub fn files(&self) -> &[ListedFile] {
-        &self.files
     }
 
     /// Writes the listing into a release folder that has none, to the disk.

@@ -2,13 +2,15 @@
 //! in the place of a directory above leads us nowhere else. What is in it is opened without following
 //! links and without waiting, and is judged after that.
 
+use std::ffi::{CStr, OsStr};
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -281,12 +283,13 @@ impl OpenDir {
         Ok(rustix::fs::fsync(self)?)
     }
 
-    /// Gives its entries, in no order. What is added or taken away meanwhile may or may not be among them.
+    /// Returns its entries, in no order, without itself and the directory above. What is added or taken away
+    /// meanwhile may or may not be among them.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn list(&self) -> io::Result<Dir> {
-        Ok(Dir::read_from(self)?)
+    pub(crate) fn list(&self) -> io::Result<impl Iterator<Item = io::Result<DirEntry>> + use<>> {
+        list(self.as_fd())
     }
 
     /// Where something in it is, for messages.
@@ -318,6 +321,53 @@ impl OpenDir {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Opens directories below another one, and keeps the last of them open: many files are in the same one.
+pub(super) struct DirCache<'a> {
+    top: &'a OpenDir,
+    last: Option<(PathBuf, OpenDir)>,
+}
+
+impl<'a> DirCache<'a> {
+    pub(super) const fn new(top: &'a OpenDir) -> Self {
+        Self { top, last: None }
+    }
+
+    /// Opens a directory, through no link: the plugin may be running, and put some there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn open(&mut self, path: &Path) -> Result<&OpenDir, Errno> {
+        let opened = match self.last.take() {
+            Some((last, dir)) if last.as_os_str() == path.as_os_str() => (last, dir),
+            last => {
+                // From the last one if it is below that, so that each part of a deep path is gone through once.
+                let near = last.as_ref().and_then(|(above, dir)| {
+                    let path = path.as_os_str().as_bytes();
+                    let rest = path.strip_prefix(above.as_os_str().as_bytes())?;
+                    Some((dir, Path::new(OsStr::from_bytes(rest.strip_prefix(b"/")?))))
+                });
+                let (from, rest) = near.unwrap_or((self.top, path));
+                (path.to_owned(), from.below(rest)?)
+            }
+        };
+        Ok(&self.last.insert(opened).1)
+    }
+}
+
+/// Lists an open directory, as [`OpenDir::list`] does.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn list(
+    dir: BorrowedFd<'_>,
+) -> io::Result<impl Iterator<Item = io::Result<DirEntry>> + use<>> {
+    let entries = Dir::read_from(dir)?.map(|entry| Ok(entry?));
+    Ok(entries.filter(|entry: &io::Result<DirEntry>| {
+        let name = entry.as_ref().map(DirEntry::file_name);
+        !matches!(name.map(CStr::to_bytes), Ok(b"." | b".."))
+    }))
 }
 
 /// Makes a directory, with those above it, and opens it. It must not be a link itself. The umask applies.

@@ -8,29 +8,18 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::archive::poll;
-use super::folder::{find_release_folder, io as failed};
+use super::carry_over::CarryOver;
+use super::folder::io as failed;
+use super::limits::CarryOverLimits;
 use super::listing::Listing;
+use super::open_dir::OpenDir;
 use super::path::MARKER;
 use crate::error::PackageError;
 
-/// Where counting ends for who only wants to know how much it is.
-const MOST: usize = 1_000_000;
-/// How many of those that are left behind are named.
-const NAMED: usize = 100;
 /// How deep folders are gone into.
 const DEPTH: usize = 256;
 /// What the names of folders may take that are not gone into yet.
 const WAITING: usize = 16 * 1024 * 1024;
-
-/// How much a plugin has written next to its program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OwnFiles {
-    /// Number of files, links and folders. A folder counts if nothing of the package is in it.
-    pub files: usize,
-    /// Bytes of the files.
-    pub bytes: u64,
-}
 
 /// One file that was not carried over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,82 +45,19 @@ pub enum LeftReason {
     TooDeep,
 }
 
-/// How much the plugin has written next to its program: what is in the release folder and not in its
-/// listing. Nothing if there is no such folder. Links are not followed. Counting ends at a million, and
-/// where so many folders wait to be gone into that remembering their names takes more than 16 MiB. The
-/// plugin may be running: what goes meanwhile is not counted.
-///
-/// Blocks for as long as the disk needs.
-///
-/// # Errors
-/// [`PackageError::Io`]: the system refused, with the path.
-pub fn own_files(release: &Path) -> Result<OwnFiles, PackageError> {
-    let bounds = Bounds {
-        files: MOST,
-        bytes: u64::MAX,
-        memory: usize::MAX,
-    };
-    let found = survey(release, &bounds, &mut |_| {}, &|| false)?;
-    Ok(found.map(|found| found.own).unwrap_or_default())
-}
-
-/// Where going through a release ends.
-pub(super) struct Bounds {
-    /// Files, links and folders, and what is neither.
-    pub(super) files: usize,
-    /// Bytes of the files.
-    pub(super) bytes: u64,
-    /// Bytes that all items take.
-    pub(super) memory: usize,
-}
-
-/// What is in a release folder besides the files of its package.
-#[derive(Default)]
-pub(super) struct Found {
-    pub(super) own: OwnFiles,
-    pub(super) left: Left,
-    /// Why it is not all.
-    pub(super) over: Option<Over>,
-}
-
-/// What there is too much of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Over {
-    /// Files, or bytes of them.
-    Files,
-    /// Bytes that the items take, or the folders that wait to be gone into.
-    Memory(usize),
-}
-
+/// Something in a release directory that may have to be carried over.
 pub(super) struct Item {
     pub(super) path: PathBuf,
     pub(super) kind: Kind,
-    /// Not so for folders with files of the package.
+    /// False for directories with files of the package.
     pub(super) own: bool,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    Folder { mode: u32 },
+    Dir { mode: u32 },
     File { size: u64 },
     Link,
-}
-
-/// What cannot be carried over: the first ones, and how many.
-#[derive(Default)]
-pub(super) struct Left {
-    pub(super) list: Vec<LeftFile>,
-    pub(super) count: usize,
-}
-
-impl Left {
-    pub(super) fn add(&mut self, path: &Path, reason: LeftReason) {
-        self.count += 1;
-        if self.list.len() < NAMED {
-            let path = path.to_owned();
-            self.list.push(LeftFile { path, reason });
-        }
-    }
 }
 
 /// The paths of the files of a package, sorted.
@@ -139,7 +65,7 @@ struct Package<'a>(Vec<&'a [u8]>);
 
 impl<'a> Package<'a> {
     fn new(listing: Option<&'a Listing>) -> Self {
-        let listed = listing.into_iter().flat_map(Listing::files);
+        let listed = listing.into_iter().flat_map(|listing| &listing.files);
         let mut paths: Vec<&[u8]> = listed.map(|file| file.path.as_bytes()).collect();
         paths.sort_unstable();
         Self(paths)
@@ -160,100 +86,97 @@ impl<'a> Package<'a> {
     }
 }
 
-/// Goes through a release folder, and gives what is in it: folders before what is in them, and all that is
-/// in one folder together. `None` if it is not there. Ends with the first thing that is over a bound.
+/// Lists a release directory, except for the files of its package. Calls `found` for each thing that can be
+/// carried over: for directories before what is in them, and for all that is in one directory in a row.
+/// What cannot be carried over is noted in `report`.
 ///
-/// Keeps nothing itself but the names of folders that it has not gone into yet, and of those a bounded
+/// Keeps nothing itself but the names of directories that it has not listed yet, and of those a bounded
 /// number: the plugin decides how many there are, and how deep.
 ///
 /// # Errors
-/// [`PackageError::Io`] and [`PackageError::Cancelled`].
+/// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`]: as soon as something is over
+///   a limit.
+/// - [`PackageError::Io`] and [`PackageError::Cancelled`].
 pub(super) fn survey(
-    release: &Path,
-    bounds: &Bounds,
-    give: &mut dyn FnMut(Item),
+    release: &OpenDir,
+    limits: &CarryOverLimits,
+    report: &mut CarryOver,
+    found: &mut dyn FnMut(Item),
     cancel: &dyn Fn() -> bool,
-) -> Result<Option<Found>, PackageError> {
-    let Some(root) = find_release_folder(release)? else {
-        return Ok(None);
-    };
-    let listing = Listing::read_in(&root)?;
+) -> Result<(), PackageError> {
+    let listing = Listing::read(release)?;
     let package = Package::new(listing.as_ref());
-    let mut found = Found::default();
-    let mut memory = 0_usize;
-    // Names, each with how many folders are above it: the last one with fewer is what it is in.
+    let (mut files, mut bytes, mut memory) = (0_usize, 0_u64, 0_usize);
+    // Names, each with how many directories are above it: the last one with fewer is what it is in.
     let mut waiting: Vec<(usize, OsString)> = Vec::new();
     let mut waiting_memory = 0_usize;
-    let mut folder = PathBuf::new();
+    let mut dir = PathBuf::new();
     let mut depth = 0;
     loop {
         poll(cancel)?;
-        let failed = |action, path: &Path, error| failed(action, &release.join(path))(error);
-        match root.below(&folder) {
-            // A plugin that runs takes its own away.
+        match release.below(&dir) {
+            // A plugin that runs may remove it.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(Errno::ACCESS) => found.left.add(&folder, LeftReason::Unreadable),
-            Err(error) => return Err(failed("open folder", &folder, error.into())),
+            Err(Errno::ACCESS) => report.leave(&dir, LeftReason::Unreadable),
+            Err(error) => return Err(release.failed("open folder", &dir)(error)),
             Ok(here) => {
-                let listed = |error| failed("list", &folder, error);
-                for entry in here.list().map_err(listed)? {
-                    let entry = entry.map_err(|error| listed(error.into()))?;
-                    let name = entry.file_name();
-                    if name == c"." || name == c".." {
-                        continue;
-                    }
-                    let path = folder.join(OsStr::from_bytes(name.to_bytes()));
+                for entry in here.list().map_err(failed("list", here.path()))? {
+                    let entry = entry.map_err(failed("list", here.path()))?;
+                    let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                    let path = dir.join(name);
                     let stat = match rustix::fs::statat(&here, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Err(Errno::NOENT) => continue,
-                        other => other.map_err(|error| failed("look at", &path, error.into()))?,
+                        other => other.map_err(here.failed("look at", name))?,
                     };
-                    let Some(kind) = kind(&stat, &path, &package) else {
-                        continue;
-                    };
-                    let item = match kind {
-                        Ok(Kind::Folder { .. }) if depth >= DEPTH => Err(LeftReason::TooDeep),
-                        other => other,
-                    };
-                    match item {
-                        Err(reason) => found.left.add(&path, reason),
-                        Ok(kind) => {
+                    match kind(&stat, &path, &package) {
+                        None => continue,
+                        Some(Err(reason)) => report.leave(&path, reason),
+                        Some(Ok(Kind::Dir { .. })) if depth >= DEPTH => {
+                            report.leave(&path, LeftReason::TooDeep);
+                        }
+                        Some(Ok(kind)) => {
                             let mut own = true;
-                            if let Kind::Folder { .. } = kind {
+                            if let Kind::Dir { .. } = kind {
                                 own = !package.has_in(&path);
-                                let name = OsStr::from_bytes(name.to_bytes()).to_owned();
                                 waiting_memory += name.len() + size_of::<(usize, OsString)>();
-                                waiting.push((depth, name));
+                                waiting.push((depth, name.to_owned()));
+                            } else if let Kind::File { size } = kind {
+                                bytes = bytes.saturating_add(size);
                             }
-                            found.own.files += usize::from(own);
-                            if let Kind::File { size } = kind {
-                                found.own.bytes = found.own.bytes.saturating_add(size);
-                            }
+                            files += usize::from(own);
                             memory += path.as_os_str().len() + size_of::<Item>();
-                            give(Item { path, kind, own });
+                            found(Item { path, kind, own });
                         }
                     }
-                    let files = found.own.files.saturating_add(found.left.count);
-                    found.over = if files > bounds.files || found.own.bytes > bounds.bytes {
-                        Some(Over::Files)
-                    } else if memory > bounds.memory {
-                        Some(Over::Memory(bounds.memory))
-                    } else if waiting_memory > WAITING {
-                        Some(Over::Memory(WAITING))
-                    } else {
-                        continue;
-                    };
-                    return Ok(Some(found));
+                    let files = files.saturating_add(report.left_count);
+                    if files > limits.files || bytes > limits.bytes {
+                        return Err(PackageError::CarryOverTooLarge {
+                            folder: release.path().to_owned(),
+                            files,
+                            bytes,
+                            file_limit: limits.files,
+                            byte_limit: limits.bytes,
+                        });
+                    }
+                    for (memory, limit) in [(memory, limits.memory()), (waiting_memory, WAITING)] {
+                        if memory > limit {
+                            return Err(PackageError::CarryOverPathsTooLarge {
+                                folder: release.path().to_owned(),
+                                limit: limit as u64,
+                            });
+                        }
+                    }
                 }
             }
         }
         let Some((above, name)) = waiting.pop() else {
-            return Ok(Some(found));
+            return Ok(());
         };
         waiting_memory -= name.len() + size_of::<(usize, OsString)>();
         for _ in above..depth {
-            folder.pop();
+            dir.pop();
         }
-        folder.push(name);
+        dir.push(name);
         depth = above + 1;
     }
 }
@@ -266,7 +189,7 @@ fn kind(stat: &Stat, path: &Path, package: &Package<'_>) -> Option<Result<Kind, 
         return None;
     }
     Some(match kind {
-        FileType::Directory => Ok(Kind::Folder { mode: stat.st_mode }),
+        FileType::Directory => Ok(Kind::Dir { mode: stat.st_mode }),
         FileType::RegularFile => Ok(Kind::File {
             size: u64::try_from(stat.st_size).unwrap_or(u64::MAX),
         }),

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 
 use super::archive::poll;
 use super::listing::Listing;
-use super::open_dir::{OpenDir, change_mode};
+use super::open_dir::{DirCache, OpenDir, change_mode};
+use super::path::ancestors;
 use crate::error::PackageError;
 
 /// All that a file of a package, or a copy of one of the plugin's own, may have: others never write to
@@ -43,55 +44,39 @@ pub(super) fn restrict(
     for folder in above.iter().copied().chain([release]) {
         note(folder.path(), restrict_folder(folder));
     }
-    let mut parent: Option<(&str, Option<OpenDir>)> = None;
-    let files = listing.files().iter().map(|file| &*file.path);
+    let mut dirs = DirCache::new(release);
+    let mut last = "";
+    let files = listing.files.iter().map(|file| &*file.path);
     for (number, path) in files.chain(command).enumerate() {
         if number % POLL_FILES == POLL_FILES - 1 {
             poll(cancel)?;
         }
-        let is_command = command == Some(path);
         let change = |mode: Mode| {
             let restricted = mode.difference(OTHERS_WRITE);
-            if is_command {
+            if command == Some(path) {
                 restricted | Mode::from_raw_mode(executable(restricted.as_raw_mode()))
             } else {
                 restricted
             }
         };
-        let change =
-            |folder: &OpenDir, name| change_mode(folder, name, FileType::RegularFile, change);
-        let Some((folder, name)) = path.rsplit_once('/') else {
-            note(Path::new(path), change(release, path));
-            continue;
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut restrict = || {
+            if last != parent {
+                last = parent;
+                for above in ancestors(path) {
+                    restrict_folder(dirs.open(Path::new(above))?)?;
+                }
+            }
+            let parent = dirs.open(Path::new(parent))?;
+            change_mode(parent, name, FileType::RegularFile, change)
         };
-        if parent.as_ref().is_none_or(|(last, _)| *last != folder) {
-            let opened = open_restricted(release, folder);
-            note(
-                Path::new(folder),
-                opened.as_ref().map(drop).map_err(|error| *error),
-            );
-            parent = Some((folder, opened.ok()));
-        }
-        if let Some((_, Some(folder))) = &parent {
-            note(Path::new(path), change(folder, name));
-        }
+        note(Path::new(path), restrict());
     }
     if let Some((path, error)) = problem {
         let path = release.at(path);
         log::warn!("cannot set the permissions of {}: {error}", path.display());
     }
     Ok(())
-}
-
-/// Opens a folder below another one, through no link. Others may not write to it, and to none on the way.
-fn open_restricted(release: &OpenDir, path: &str) -> Result<OpenDir, Errno> {
-    let mut here = None;
-    for part in path.split('/') {
-        let next = here.as_ref().unwrap_or(release).below(Path::new(part))?;
-        restrict_folder(&next)?;
-        here = Some(next);
-    }
-    here.ok_or(Errno::INVAL)
 }
 
 fn restrict_folder(folder: &OpenDir) -> Result<(), Errno> {

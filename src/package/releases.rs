@@ -32,7 +32,7 @@ const ROUNDS: usize = 100;
 /// # Errors
 /// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], they were not
 /// removed within two minutes: they are huge, or some process goes on filling them.
-pub fn keep_releases(root: &Path, keep: &[&str]) -> Result<(), PackageError> {
+pub(crate) fn keep_releases(root: &Path, keep: &[&str]) -> Result<(), PackageError> {
     remove_where(root, |name| {
         !keep.iter().any(|kept| name == OsStr::new(kept))
     })
@@ -42,7 +42,7 @@ pub fn keep_releases(root: &Path, keep: &[&str]) -> Result<(), PackageError> {
 ///
 /// # Errors
 /// [`PackageError::Io`]: the system refused, with the path.
-pub fn remove_release(root: &Path, sha256: &str) -> Result<(), PackageError> {
+pub(crate) fn remove_release(root: &Path, sha256: &str) -> Result<(), PackageError> {
     remove_where(root, |name| name == OsStr::new(sha256))
 }
 
@@ -92,7 +92,7 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
 /// # Errors
 /// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], a directory was
 /// not empty after two minutes: it is huge, or some process goes on filling it.
-pub fn remove_installation(root: &Path, keep_data: bool) -> Result<(), PackageError> {
+pub(crate) fn remove_installation(root: &Path, keep_data: bool) -> Result<(), PackageError> {
     let home = find_home(root)?;
     if let Some(home) = &home {
         let remove = |name| home.remove(name).map_err(home.failed("remove", name));
@@ -142,7 +142,7 @@ fn names(folder: &OpenDir, goes: &dyn Fn(&OsStr) -> bool) -> Result<Vec<OsString
         for entry in folder.list()? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." && goes(name) {
+            if goes(name) {
                 names.push(name.to_owned());
             }
             if names.len() == AT_ONCE {

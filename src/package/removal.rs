@@ -12,11 +12,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use super::open_dir::{OpenDir, change_mode};
+use super::open_dir::{OpenDir, change_mode, list};
 use crate::deadline::Deadline;
 use crate::error::PackageError;
 use crate::id::Xid;
@@ -147,18 +147,15 @@ fn each(
     deadline: Deadline,
     mut entry: impl FnMut(&CStr, FileType) -> io::Result<()>,
 ) -> io::Result<()> {
-    for found in Dir::read_from(folder)? {
+    for found in list(folder)? {
         let found = found?;
-        let name = found.file_name();
-        if name != c"." && name != c".." {
-            if deadline.has_passed() {
-                return Err(io::Error::new(
-                    ErrorKind::TimedOut,
-                    "it is not empty in time; some process may be filling it",
-                ));
-            }
-            entry(name, found.file_type())?;
+        if deadline.has_passed() {
+            return Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "it is not empty in time; some process may be filling it",
+            ));
         }
+        entry(found.file_name(), found.file_type())?;
     }
     Ok(())
 }

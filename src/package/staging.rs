@@ -107,9 +107,6 @@ impl Staging {
                 }
                 let entry = entry?;
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                if name == "." || name == ".." {
-                    continue;
-                }
                 let result = if has_extension(name, LOCK) {
                     sweep_locked(&above, name, deadline)
                 } else {

@@ -11,8 +11,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::archive::Archive;
-use super::limits::PackageLimits;
-use super::unpack;
+use super::folder::find_release_folder;
+use super::listing::Listing;
+use super::own_files::{self, Kind, survey};
+use super::{CarryOver, CarryOverLimits, PackageLimits, unpack};
 use crate::error::PackageError;
 
 pub(super) const NEVER: &dyn Fn() -> bool = &|| false;
@@ -306,6 +308,35 @@ impl Drop for Folder {
 pub(super) fn unpacked(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
     let limits = PackageLimits::default();
     unpack(archive, root, "./bin/main", &limits, NEVER)
+}
+
+/// The listing of a release directory, if that is whole.
+pub(super) fn listing(release: &Path) -> Option<Listing> {
+    let release = find_release_folder(release).unwrap()?;
+    Listing::read(&release).unwrap()
+}
+
+/// How many files, links and directories of a release are the plugin's own, and the bytes of those files.
+pub(super) fn own_files(release: &Path) -> (usize, u64) {
+    let (mut files, mut bytes) = (0, 0);
+    let limits = CarryOverLimits::default().with_files(usize::MAX);
+    if let Some(release) = find_release_folder(release).unwrap() {
+        let mut count = |item: own_files::Item| {
+            files += usize::from(item.own);
+            if let Kind::File { size } = item.kind {
+                bytes += size;
+            }
+        };
+        survey(
+            &release,
+            &limits,
+            &mut CarryOver::default(),
+            &mut count,
+            NEVER,
+        )
+        .unwrap();
+    }
+    (files, bytes)
 }
 
 /// Does some work again and again, cancelled one question later each time, until it succeeds. Returns

@@ -5,11 +5,12 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, POLL_BYTES, poll, read_entry};
+use super::directory::Zip;
 use super::entry::Entry;
 use super::folder::{RELEASES, find_home, home, release_folder};
 use super::limits::PackageLimits;
 use super::listing::{ListedFile, Listing};
-use super::open_dir::{OpenDir, PUBLIC};
+use super::open_dir::{DirCache, OpenDir, PUBLIC};
 use super::path::command_path;
 use super::permissions::{executable, restrict};
 use super::staging::Staging;
@@ -73,7 +74,7 @@ pub fn unpack(
 ///
 /// # Errors
 /// Those of [`unpack`]. The old release stays, unless the system refuses to put the new one in its place.
-pub fn unpack_afresh(
+pub(crate) fn unpack_afresh(
     archive: &Archive,
     root: &Path,
     command: &str,
@@ -101,23 +102,21 @@ fn stage(
     let command = command_path(command);
     home.own_folder(RELEASES)?;
     let staging = Staging::create(home)?;
-    let mut writer = Writer {
-        folder: staging.folder(),
-        parent: None,
+    let files = Writer {
+        dir: staging.folder(),
+        dirs: DirCache::new(staging.folder()),
         command: command.as_deref(),
         limits,
         cancel,
-        total: 0,
-        since_poll: 0,
-    };
-    let files = writer.write(archive)?;
+    }
+    .write(archive)?;
     let listing = Listing {
         sha256: archive.sha256().to_owned(),
         files,
     };
     listing.write(staging.folder())?;
     staging.folder().sync_folder()?;
-    writer.poll()?;
+    poll(cancel)?;
     Ok(staging)
 }
 
@@ -160,7 +159,7 @@ fn complete(releases: &OpenDir, sha256: &str) -> Result<Option<(OpenDir, Listing
     let Some(release) = found.map_err(releases.failed("open folder", sha256))? else {
         return Ok(None);
     };
-    let listing = Listing::read_in(&release)?.filter(|listing| listing.sha256() == sha256);
+    let listing = Listing::read(&release)?.filter(|listing| listing.sha256 == sha256);
     Ok(listing.map(|listing| (release, listing)))
 }
 
@@ -201,22 +200,19 @@ fn publish(staging: &Staging, home: &OpenDir, archive: &Archive) -> Result<PathB
     Err(failed(ErrorKind::AlreadyExists.into()))
 }
 
-/// Writes the content of an archive below one folder.
+/// Writes the content of an archive into a directory.
 struct Writer<'a> {
-    folder: &'a OpenDir,
-    /// The folder that was worked in last, with its path: many files are in the same one.
-    parent: Option<(String, OpenDir)>,
+    dir: &'a OpenDir,
+    dirs: DirCache<'a>,
     command: Option<&'a str>,
     limits: &'a PackageLimits,
     cancel: &'a dyn Fn() -> bool,
-    total: u64,
-    since_poll: u64,
 }
 
 impl Writer<'_> {
     fn write(&mut self, archive: &Archive) -> Result<Vec<ListedFile>, PackageError> {
         for folder in archive.folders() {
-            self.poll()?;
+            poll(self.cancel)?;
             let (parent, name) = self.parent(folder)?;
             parent
                 .make_in(name, PUBLIC)
@@ -224,101 +220,64 @@ impl Writer<'_> {
                 .map_err(collision(folder))?;
         }
         let mut zip = archive.reader();
+        let mut total = 0;
         let mut files = Vec::new();
         for entry in archive.entries().iter().filter(|entry| !entry.is_folder()) {
-            self.poll()?;
-            let mode = self.mode(entry);
-            let (parent, name) = self.parent(entry.path())?;
-            // New, so that two names which only this file system takes for one are an error.
-            let mut file = parent
-                .make_file(name, mode)
-                .map_err(parent.failed("make", name))
-                .map_err(collision(entry.path()))?;
-            let failed = |action, error| self.folder.failed(action, entry.path())(error);
-            let mut size = 0;
-            read_entry(&mut zip, entry, |chunk| {
-                size += chunk.len() as u64;
-                self.count(entry, chunk.len() as u64, size)?;
-                file.write_all(chunk)
-                    .map_err(|error| failed("write", error))
-            })?;
-            file.sync_all().map_err(|error| failed("sync", error))?;
+            poll(self.cancel)?;
+            // No more than this comes out, whatever the headers say.
+            self.limits
+                .check_file(entry.path(), entry.size(), &mut total)?;
+            self.file(entry, &mut zip)?;
             files.push(ListedFile {
                 path: entry.path().to_owned(),
-                size,
+                size: entry.size(),
             });
         }
         for folder in archive.folders() {
-            self.poll()?;
+            poll(self.cancel)?;
             self.open(folder)?.sync_folder()?;
         }
         Ok(files)
     }
 
-    /// The folder that something is in, and its name there.
-    fn parent<'p>(&mut self, path: &'p str) -> Result<(&OpenDir, &'p str), PackageError> {
-        match path.rsplit_once('/') {
-            Some((above, name)) => Ok((self.open(above)?, name)),
-            None => Ok((self.folder, path)),
-        }
-    }
-
-    /// Opens a folder, through no link: the plugin may be running, and put some there.
-    fn open(&mut self, path: &str) -> Result<&OpenDir, PackageError> {
-        let opened = match self.parent.take() {
-            Some((last, folder)) if last == path => (last, folder),
-            last => {
-                // From the last one if it is below that, so that each part of a deep path is gone through once.
-                let near = last.as_ref().and_then(|(above, folder)| {
-                    let rest = path.strip_prefix(above.as_str())?.strip_prefix('/')?;
-                    Some((folder, rest))
-                });
-                let (from, rest) = near.unwrap_or((self.folder, path));
-                let opened = from.below(Path::new(rest));
-                let opened = opened.map_err(self.folder.failed("open folder", path))?;
-                (path.to_owned(), opened)
-            }
-        };
-        Ok(&self.parent.insert(opened).1)
-    }
-
-    /// Counts what really comes out, whatever the headers say.
-    fn count(&mut self, entry: &Entry, bytes: u64, size: u64) -> Result<(), PackageError> {
-        let limit = self.limits.file_size;
-        if size > limit {
-            return Err(PackageError::FileTooLarge {
-                entry: entry.path().to_owned(),
-                size,
-                limit,
-            });
-        }
-        self.total += bytes;
-        let limit = self.limits.total_size;
-        if self.total > limit {
-            return Err(PackageError::TotalTooLarge {
-                entry: entry.path().to_owned(),
-                size: self.total,
-                limit,
-            });
-        }
-        self.since_poll += bytes;
-        if self.since_poll >= POLL_BYTES as u64 {
-            self.poll()?;
-        }
-        Ok(())
-    }
-
-    fn mode(&self, entry: &Entry) -> u32 {
-        if self.command == Some(entry.path()) {
+    fn file(&mut self, entry: &Entry, zip: &mut Zip) -> Result<(), PackageError> {
+        let mode = if self.command == Some(entry.path()) {
             executable(entry.mode())
         } else {
             entry.mode()
+        };
+        let cancel = self.cancel;
+        let (parent, name) = self.parent(entry.path())?;
+        // New, so that two names which only this file system takes for one are an error.
+        let mut file = parent
+            .make_file(name, mode)
+            .map_err(parent.failed("make", name))
+            .map_err(collision(entry.path()))?;
+        let mut since_poll = 0;
+        read_entry(zip, entry, |chunk| {
+            file.write_all(chunk)
+                .map_err(parent.failed("write", name))?;
+            since_poll += chunk.len();
+            if since_poll >= POLL_BYTES {
+                since_poll = 0;
+                poll(cancel)?;
+            }
+            Ok(())
+        })?;
+        file.sync_all().map_err(parent.failed("sync", name))
+    }
+
+    /// The directory that something is in, and its name there.
+    fn parent<'p>(&mut self, path: &'p str) -> Result<(&OpenDir, &'p str), PackageError> {
+        match path.rsplit_once('/') {
+            Some((above, name)) => Ok((self.open(above)?, name)),
+            None => Ok((self.dir, path)),
         }
     }
 
-    fn poll(&mut self) -> Result<(), PackageError> {
-        self.since_poll = 0;
-        poll(self.cancel)
+    fn open(&mut self, path: &str) -> Result<&OpenDir, PackageError> {
+        let opened = self.dirs.open(Path::new(path));
+        opened.map_err(self.dir.failed("open folder", path))
     }
 }
 

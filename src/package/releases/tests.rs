@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::super::testing::{
-    Builder, Folder, Item, NEVER, cancelled_at_each_moment, set_mode, unpacked,
+    Builder, Folder, Item, NEVER, cancelled_at_each_moment, listing, set_mode, unpacked,
 };
-use super::super::{Archive, Listing, PackageLimits, data_folder, release_folder, unpack_afresh};
+use super::super::{Archive, PackageLimits, data_folder, release_folder, unpack_afresh};
 use super::*;
 
 fn archive(name: &str) -> Archive {
@@ -60,7 +60,7 @@ fn a_release_is_replaced_by_a_fresh_one() {
                 .into()
         );
         assert_eq!(fs::read(release.join("lib/data")).unwrap(), b"data");
-        assert!(Listing::read(&release).unwrap().is_some());
+        assert!(listing(&release).is_some());
         assert!(below(&root.path().join("staging")).is_empty());
     }
 }
@@ -137,7 +137,7 @@ fn the_releases_to_keep_stay() {
             keep[..2].iter().map(|name| (*name).to_owned()).collect()
         );
         assert!(below(&root.path().join("staging")).is_empty());
-        assert!(Listing::read(&releases[2]).unwrap().is_some());
+        assert!(listing(&releases[2]).is_some());
     }
     for _ in 0..2 {
         remove_release(root.path(), keep[0]).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Barrier;
 
 use super::super::path::MARKER;
 use super::super::testing::{
-    Builder, Folder, Item, NEVER, REGULAR, cancelled_at_each_moment, mode, unpacked, walk,
+    Builder, Folder, Item, NEVER, REGULAR, cancelled_at_each_moment, listing, mode, unpacked, walk,
 };
 use super::*;
 
@@ -36,10 +36,10 @@ fn files_folders_modes_and_listing() {
     let release = unpacked(root.path(), &archive).unwrap();
     assert_eq!(release, release_folder(root.path(), archive.sha256()));
 
-    let listing = Listing::read(&release).unwrap().unwrap();
-    assert_eq!(listing.sha256(), archive.sha256());
+    let listing = listing(&release).unwrap();
+    assert_eq!(listing.sha256, archive.sha256());
     let listed: Vec<_> = listing
-        .files()
+        .files
         .iter()
         .map(|file| (file.path.as_str(), file.size))
         .collect();
@@ -155,7 +155,7 @@ fn a_release_that_a_crash_left_unfinished_is_done_again() {
         unpacked(root.path(), &archive).unwrap();
         assert_eq!(fs::read(release.join("bin/main")).unwrap(), b"#!/bin/sh\n");
         assert!(!release.join("stray").exists());
-        assert!(Listing::read(&release).unwrap().is_some());
+        assert!(listing(&release).is_some());
         assert_nothing_staged(root.path());
     }
 }
