@@ -37,6 +37,7 @@ mod state;
 pub mod store;
 pub mod text;
 mod thread;
+mod url;
 
 pub use bus::PublishReport;
 pub use config::{Limits, Timeouts};

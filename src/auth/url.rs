@@ -1,10 +1,9 @@
 //! Connection URLs: building the one that a plugin is given, and reading it on the plugin's side.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv6Addr;
 
 use form_urlencoded::Serializer;
-use http::Uri;
 
 use super::RPC_PATH;
 use super::redact::{REDACTED, redact};
@@ -12,6 +11,7 @@ use super::request::ConnectionRequest;
 use super::token::Token;
 use crate::error::{IdError, TokenError};
 use crate::id::InstallationId;
+use crate::url::{Authority, Url};
 
 /// Builds the URL that a plugin connects to (protocol file, section 5.1).
 ///
@@ -30,8 +30,14 @@ pub fn connection_url(
     installation: Option<InstallationId>,
     token: &Token,
 ) -> Result<String, TokenError> {
-    let (uri, authority) = parse(base)?;
-    let scheme = match uri.scheme_str() {
+    let base = if base.contains(['/', '?', '#']) {
+        Cow::from(base)
+    } else {
+        // A host alone, or host and port.
+        format!("ws://{base}").into()
+    };
+    let (url, authority) = parse(&base)?;
+    let scheme = match url.scheme {
         // The seed turns `wss` into `ws`; that would send the token in the clear.
         Some(scheme)
             if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") =>
@@ -44,7 +50,7 @@ pub fn connection_url(
         return Err(TokenError::NoInstallation);
     }
     let mut parameters: Vec<(String, String)> =
-        form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        form_urlencoded::parse(url.query.unwrap_or_default().as_bytes())
             .into_owned()
             .filter(|(key, _)| key != "plugin_id" && key != "token")
             .collect();
@@ -84,28 +90,21 @@ impl ConnectionUrl {
         if text.is_empty() {
             return Err(problem("it is empty"));
         }
-        let (uri, authority) = parse(text)?;
-        let secure = match uri.scheme_str() {
+        let (url, authority) = parse(text)?;
+        let secure = match url.scheme {
             Some(scheme) if scheme.eq_ignore_ascii_case("ws") => false,
             Some(scheme) if scheme.eq_ignore_ascii_case("wss") => true,
             _ => return Err(problem("its scheme is neither ws nor wss")),
         };
-        let target = uri
-            .path_and_query()
-            .map_or_else(|| "/".to_owned(), ToString::to_string);
+        let target = url.request_target();
         let request = ConnectionRequest::parse(&target);
         let token = request.token().cloned().ok_or(TokenError::Missing)?;
-        let host = uri.host().unwrap_or_default();
         Ok(Self {
             text: text.to_owned(),
             secure,
-            host: host
-                .strip_prefix('[')
-                .and_then(|host| host.strip_suffix(']'))
-                .unwrap_or(host)
-                .to_owned(),
-            port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
-            authority,
+            host: authority.bare_host().to_owned(),
+            port: authority.port.unwrap_or(if secure { 443 } else { 80 }),
+            authority: authority.to_string(),
             target,
             token,
             request,
@@ -189,47 +188,15 @@ impl fmt::Debug for ConnectionUrl {
 }
 
 /// The URL, and its host and port.
-fn parse(text: &str) -> Result<(Uri, String), TokenError> {
-    let uri: Uri = text.parse().map_err(|_| problem("it is not a URL"))?;
-    let host = uri.host().filter(|host| !host.is_empty());
-    let host = host.ok_or_else(|| problem("it has no host"))?;
-    // The library takes what it cannot read there for no port at all, and skips over what stands
-    // between the two; a plugin would then connect to another port than was meant.
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let (_, authority) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let port = match authority.strip_prefix(host) {
-        Some("" | ":") => String::new(),
-        Some(rest) if is_port(rest) => rest.to_owned(),
-        _ => return Err(problem("its port is not a number up to 65535")),
-    };
-    if !is_host(host) {
-        return Err(problem("its host cannot be one"));
+fn parse(text: &str) -> Result<(Url<'_>, Authority<'_>), TokenError> {
+    let url = Url::parse(text).map_err(problem)?;
+    let authority = url.authority.filter(|_| url.scheme.is_some());
+    let authority = authority.ok_or_else(|| problem("it is not a URL"))?;
+    let authority = Authority::parse(authority).map_err(problem)?;
+    if authority.host.is_empty() {
+        return Err(problem("it has no host"));
     }
-    let authority = format!("{host}{port}");
-    Ok((uri, authority))
-}
-
-/// A name, or an address with its brackets. The library looks neither into brackets nor at what user
-/// info inside them leaves of them.
-fn is_host(host: &str) -> bool {
-    match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
-        // With the name of an interface, perhaps.
-        Some(address) => address
-            .split('%')
-            .next()
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        None => !host.contains(['[', ']']),
-    }
-}
-
-/// A colon and a port.
-fn is_port(text: &str) -> bool {
-    text.strip_prefix(':').is_some_and(|digits| {
-        digits.bytes().all(|digit| digit.is_ascii_digit()) && digits.parse::<u16>().is_ok()
-    })
+    Ok((url, authority))
 }
 
 const fn problem(problem: &'static str) -> TokenError {
@@ -310,16 +277,18 @@ mod tests {
 
     #[test]
     fn a_port_that_is_none_is_refused_and_not_taken_for_the_usual_one() {
-        for authority in [
-            "h:99999",
-            "h:80x",
-            "h:+80",
-            "[::1]80",
-            "[::1]x:80",
-            "a[::1]:80",
-            "a[::1]:x",
+        let port = "its port is not a number up to 65535";
+        let between = "there is something between its IPv6 address and the path";
+        for (authority, expected) in [
+            ("h:99999", port),
+            ("h:80x", port),
+            ("h:+80", port),
+            ("[::1]80", between),
+            ("[::1]x:80", between),
+            ("a[::1]:80", port),
+            ("a[::1]:x", port),
         ] {
-            let expected = problem("its port is not a number up to 65535");
+            let expected = problem(expected);
             let base = format!("http://{authority}/");
             let built = connection_url(&base, Some(id()), &sealed());
             assert_eq!(built, Err(expected.clone()), "{base}");
@@ -332,12 +301,16 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_a_whole_address_in_brackets() {
-        for host in ["[]", "[h]", "[1.2.3.4]", "[user:password@fe1%25eth0]"] {
-            assert_eq!(
-                connection_url(&format!("http://{host}/"), Some(id()), &sealed()),
-                Err(problem("its host cannot be one")),
-                "{host}"
-            );
+        let (address, user) = ("its IPv6 address is not one", "has to be encoded");
+        for (host, expected) in [
+            ("[]", address),
+            ("[h]", address),
+            ("[1.2.3.4]", address),
+            ("[user:password@fe1%25eth0]", user),
+        ] {
+            let built = connection_url(&format!("http://{host}/"), Some(id()), &sealed());
+            let text = built.unwrap_err().to_string();
+            assert!(text.contains(expected), "{host}: {text}");
         }
         for host in ["h", "1.2.3.4", "[::1]", "[fe80::1%25eth0]"] {
             let built = connection_url(&format!("http://{host}"), Some(id()), &sealed()).unwrap();

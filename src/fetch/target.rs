@@ -4,12 +4,14 @@
 //! The host is made canonical here (lower case, no trailing dot, addresses in their usual spelling),
 //! so that what is checked, connected to and asked for is one and the same.
 
-use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
+use percent_encoding::percent_encode;
 use ureq::http::Uri;
+use ureq::http::uri::{Authority, Scheme};
 
 use crate::error::FetchError;
+use crate::url::{self, NOT_IN_URL, Url};
 
 /// Longest URL, in bytes: the request has to fit into a socket's buffer.
 const LONGEST: usize = 8 * 1024;
@@ -18,9 +20,7 @@ const LONGEST: usize = 8 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     uri: Uri,
-    secure: bool,
     place: Place,
-    name: String,
 }
 
 /// A host and a port.
@@ -42,34 +42,35 @@ pub(super) enum Host {
 impl Target {
     /// Reads a URL. Its fragment is dropped.
     pub(super) fn parse(url: &str) -> Result<Self, FetchError> {
-        Self::from_escaped(&escape(url.trim_ascii().as_bytes())?)
+        Self::from_escaped(&escape(url.as_bytes())?)
     }
 
-    /// Where a `Location` leads from here, relative or absolute.
+    /// Where a `Location` leads from here, relative or absolute (RFC 3986, section 5.2).
     pub(super) fn redirected(&self, location: &[u8]) -> Result<Self, FetchError> {
-        let location = escape(location.trim_ascii())?;
-        let location = before(&location, '#');
-        if split_scheme(location).is_some() {
-            return Self::from_escaped(location);
+        let location = escape(location)?;
+        let reference = Url::split(&location);
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        if reference.scheme.is_some() {
+            return Self::from_escaped(&location);
         }
-        let scheme = self.scheme();
-        if location.starts_with("//") {
+        if reference.authority.is_some() {
             return Self::from_escaped(&format!("{scheme}:{location}"));
         }
-        let authority = self.place.authority(self.default_port());
-        let path = self.uri.path();
-        let (relative, query) = location
-            .find('?')
-            .map_or((location, ""), |start| location.split_at(start));
-        let path = if relative.is_empty() {
-            path.to_owned()
-        } else if relative.starts_with('/') {
-            without_dots(relative)
-        } else {
-            let folder = path.rfind('/').map_or("/", |end| &path[..=end]);
-            without_dots(&format!("{folder}{relative}"))
+        let here = self.uri.path();
+        let path = match reference.path {
+            "" => here.to_owned(),
+            path if path.starts_with('/') => without_dots(path),
+            path => {
+                let directory = here.rfind('/').map_or("/", |end| &here[..=end]);
+                without_dots(&format!("{directory}{path}"))
+            }
         };
-        Self::from_escaped(&format!("{scheme}://{authority}{path}{query}"))
+        let target = Url {
+            path: &path,
+            ..reference
+        }
+        .request_target();
+        Self::from_escaped(&format!("{scheme}://{}{target}", self.name()))
     }
 
     /// The URL, canonical.
@@ -79,7 +80,7 @@ impl Target {
 
     /// Whether it is `https`.
     pub(super) fn secure(&self) -> bool {
-        self.secure
+        self.uri.scheme() == Some(&Scheme::HTTPS)
     }
 
     /// Host and port.
@@ -89,164 +90,93 @@ impl Target {
 
     /// The host for messages, with the port where it is not the scheme's.
     pub(super) fn name(&self) -> &str {
-        &self.name
+        self.uri.authority().map_or("", Authority::as_str)
     }
 
     fn from_escaped(url: &str) -> Result<Self, FetchError> {
         let problem = |problem| FetchError::Url { problem };
-        let (scheme, rest) = split_scheme(url)
-            .filter(|(_, rest)| rest.starts_with('/'))
-            .ok_or(problem("it starts with neither https:// nor http://"))?;
-        let secure = match scheme.to_ascii_lowercase().as_str() {
-            "https" => true,
-            "http" => false,
+        let url = Url::parse(url).map_err(problem)?;
+        let scheme = url
+            .scheme
+            .filter(|_| url.authority.is_some() || url.path.starts_with('/'))
+            .ok_or(problem("it starts with neither https:// nor http://"))?
+            .to_ascii_lowercase();
+        let default_port = match scheme.as_str() {
+            "https" => 443,
+            "http" => 80,
             other => {
                 let scheme = other.chars().take(32).collect();
                 return Err(FetchError::Scheme { scheme });
             }
         };
-        let rest = before(rest, '#')
-            .strip_prefix("//")
+        let authority = url
+            .authority
             .ok_or(problem("it has no // after its scheme"))?;
-        let (authority, path) = rest
-            .find(['/', '?'])
-            .map_or((rest, ""), |end| rest.split_at(end));
-        if let Some((_, host)) = authority.rsplit_once('@') {
+        if url.user_info.is_some() {
             return Err(FetchError::UserInfo {
-                host: host.to_owned(),
+                host: authority.to_owned(),
             });
         }
-        if authority.is_empty() || authority.starts_with(':') {
-            return Err(FetchError::NoHost);
-        }
         let (host, port) = parse_authority(authority).map_err(problem)?;
-        let default_port = default_port(secure);
-        let place = Place {
-            host,
-            port: port.unwrap_or(default_port),
+        let host = host.ok_or(FetchError::NoHost)?;
+        let port = port.unwrap_or(default_port);
+        let mut name = match &host {
+            Host::Name(name) => name.clone(),
+            Host::Address(IpAddr::V4(address)) => address.to_string(),
+            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
         };
-        let name = place.authority(default_port);
-        let scheme = if secure { "https" } else { "http" };
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        let uri = format!("{scheme}://{name}{slash}{path}")
+        if port != default_port {
+            name = format!("{name}:{port}");
+        }
+        let uri = format!("{scheme}://{name}{}", url.request_target())
             .parse()
             .map_err(|_| problem("it has a character that no URL has"))?;
-        Ok(Self {
-            uri,
-            secure,
-            place,
-            name,
-        })
-    }
-
-    fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
-    }
-
-    fn default_port(&self) -> u16 {
-        default_port(self.secure)
+        let place = Place { host, port };
+        Ok(Self { uri, place })
     }
 }
 
 impl Place {
     /// Reads `host:port`.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        match parse_authority(text)? {
-            (host, Some(port)) => Ok(Self { host, port }),
-            (_, None) => Err("it has no port"),
-        }
+        let (host, port) = parse_authority(text)?;
+        Ok(Self {
+            host: host.ok_or("it has no host")?,
+            port: port.ok_or("it has no port")?,
+        })
     }
-
-    /// As it stands in a URL: the port is left out where it is the scheme's.
-    fn authority(&self, default_port: u16) -> String {
-        let mut text = match &self.host {
-            Host::Name(name) => name.clone(),
-            Host::Address(IpAddr::V4(address)) => address.to_string(),
-            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
-        };
-        if self.port != default_port {
-            // Writing to a String does not fail.
-            let _ = write!(text, ":{}", self.port);
-        }
-        text
-    }
-}
-
-fn default_port(secure: bool) -> u16 {
-    if secure { 443 } else { 80 }
 }
 
 /// Replaces what may not stand in a URL as it is, so that the rest can work on ASCII.
 fn escape(url: &[u8]) -> Result<String, FetchError> {
+    let problem = |problem| Err(FetchError::Url { problem });
+    let url = url.trim_ascii();
     if url.len() > LONGEST {
-        return Err(FetchError::Url {
-            problem: "it is longer than 8 KiB",
-        });
+        return problem("it is longer than 8 KiB");
     }
-    let mut escaped = String::with_capacity(url.len());
-    for &byte in url {
-        match byte {
-            0..0x20 | 0x7f => {
-                return Err(FetchError::Url {
-                    problem: "it has a control character, such as a line break",
-                });
-            }
-            b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
-                let _ = write!(escaped, "%{byte:02X}");
-            }
-            _ => escaped.push(char::from(byte)),
-        }
+    if url.iter().any(u8::is_ascii_control) {
+        return problem("it has a control character, such as a line break");
     }
-    Ok(escaped)
+    Ok(percent_encode(url, NOT_IN_URL).to_string())
 }
 
-/// The scheme and what follows its colon, if there is one.
-fn split_scheme(url: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = url.split_once(':')?;
-    let valid = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    valid.then_some((scheme, rest))
-}
-
-fn before(text: &str, end: char) -> &str {
-    text.find(end).map_or(text, |end| &text[..end])
-}
-
-fn parse_authority(authority: &str) -> Result<(Host, Option<u16>), &'static str> {
-    if let Some(bracketed) = authority.strip_prefix('[') {
-        let (address, port) = bracketed
-            .split_once(']')
-            .ok_or("its IPv6 address has no closing bracket")?;
+/// The host, if there is one, and the port.
+fn parse_authority(text: &str) -> Result<(Option<Host>, Option<u16>), &'static str> {
+    let authority = url::Authority::parse(text)?;
+    if authority.port == Some(0) {
+        return Err("its port is not a number from 1 to 65535");
+    }
+    let bare = authority.bare_host();
+    let host = if bare.is_empty() {
+        None
+    } else if bare.len() < authority.host.len() {
         // A zone (`%lo`) is an interface of this machine, so not on the internet.
-        let address: Ipv6Addr = address
-            .parse()
-            .map_err(|_| "its IPv6 address is not one, or has a zone")?;
-        let port = match port.strip_prefix(':') {
-            Some(port) => parse_port(port)?,
-            None if port.is_empty() => None,
-            None => return Err("there is something between its IPv6 address and the path"),
-        };
-        return Ok((Host::Address(address.into()), port));
-    }
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, parse_port(port)?),
-        None => (authority, None),
+        let address = bare.parse().map_err(|_| "its IPv6 address has a zone")?;
+        Some(Host::Address(address))
+    } else {
+        Some(parse_host(bare)?)
     };
-    Ok((parse_host(host)?, port))
-}
-
-/// Gives none for an empty port, which means the scheme's.
-fn parse_port(port: &str) -> Result<Option<u16>, &'static str> {
-    if port.is_empty() {
-        return Ok(None);
-    }
-    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-    match port.parse() {
-        Ok(number @ 1..) if digits => Ok(Some(number)),
-        _ => Err("its port is not a number from 1 to 65535"),
-    }
+    Ok((host, authority.port))
 }
 
 fn parse_host(host: &str) -> Result<Host, &'static str> {
@@ -255,10 +185,7 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if !name {
-        return Err(
-            "its host has a character that no host name has; write an international name in its \
-             xn-- form",
-        );
+        return Err("its host has a character that no host name on the internet has");
     }
     if host.len() > 253
         || host
@@ -294,7 +221,7 @@ fn without_dots(path: &str) -> String {
         if !dots {
             kept.push(segment);
         } else if segments.peek().is_none() {
-            // What ends in dots is a folder.
+            // What ends in dots is a directory.
             kept.push("");
         }
     }

@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::base_url::{BaseUrl, go_url_text};
+use super::base_url::{self, go_url_text};
 use super::jsonrpc::{RemoteRequestId, ResultObject};
 use crate::error::{Error, Result, RpcError};
 
@@ -48,7 +48,7 @@ impl AccessGrant {
     /// a path: the forms on the wire have room for no more.
     pub fn new(access_key: impl Into<String>, api_base_url: impl Into<String>) -> Result<Self> {
         let api_base_url = api_base_url.into();
-        if let Err(problem) = BaseUrl::parse(&api_base_url) {
+        if let Err(problem) = base_url::parse(&api_base_url) {
             return Err(Error::Setting {
                 name: "api_base_url",
                 problem: problem.into(),
@@ -104,7 +104,7 @@ fn credentials(shape: AccessShape, grant: &AccessGrant) -> Value {
     match shape {
         AccessShape::GoUrl => {
             // It did parse when the grant was made.
-            let url = BaseUrl::parse(url).map(|url| url.to_go());
+            let url = base_url::parse(url).map(|url| base_url::to_go(&url));
             json!({"access_key": key, "api_base_url": url.unwrap_or_default()})
         }
         AccessShape::Python => json!({"access_key": key, "apibase_url": url}),

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use http::uri::{InvalidUri, PathAndQuery};
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
@@ -16,6 +14,7 @@ use super::{Role, Socket, WebSocket};
 use crate::deadline::Deadline;
 use crate::error::{Disconnect, Error, Phase, Result};
 use crate::thread::Threads;
+use crate::url::{Authority, Url};
 
 /// What we call ourselves in the handshake.
 const AGENT: &str = concat!("plugin-runner/", env!("CARGO_PKG_VERSION"));
@@ -100,10 +99,8 @@ impl Target {
             name: "url",
             problem: text.into(),
         };
-        let uri: Uri = url
-            .parse()
-            .map_err(|error: InvalidUri| problem(&error.to_string()))?;
-        match uri.scheme_str() {
+        let url = Url::parse(url).map_err(problem)?;
+        match url.scheme {
             Some("ws") => {}
             Some("wss") => {
                 return Err(Error::Unsupported(
@@ -112,27 +109,16 @@ impl Target {
             }
             _ => return Err(problem("not a ws:// URL")),
         }
-        let authority = uri.authority().ok_or_else(|| problem("it names no host"))?;
-        let host = authority.host();
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        if host.is_empty() {
+        // Without the user's name and password, which are not for the header.
+        let authority = Authority::parse(url.authority.unwrap_or_default()).map_err(problem)?;
+        if authority.host.is_empty() {
             return Err(problem("it names no host"));
         }
-        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         Ok(Self {
-            host: bare.unwrap_or(host).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            // Without the user's name and password, which are not for the header.
-            authority: match authority.port_u16() {
-                Some(port) => format!("{host}:{port}"),
-                None => host.to_owned(),
-            },
-            path: match path.strip_prefix('?') {
-                Some(query) => format!("/?{query}"),
-                None => path.to_owned(),
-            },
+            host: authority.bare_host().to_owned(),
+            port: authority.port.unwrap_or(80),
+            authority: authority.to_string(),
+            path: url.request_target(),
         })
     }
 }
