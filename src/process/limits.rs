@@ -1,5 +1,5 @@
-//! `ProcessLimits`: what one plugin's process may use of the machine, how that is put upon it from
-//! outside, and what its last words say of having run into it.
+//! `ProcessLimits`: what one plugin's process may use of the machine, and how that is applied to it from
+//! outside.
 
 use std::io;
 use std::sync::Arc;
@@ -61,53 +61,6 @@ settings! {
         /// Priority on the processor, from -20, which goes before all others and needs privileges, to 19,
         /// which lets all others go first. Default none: the host's own.
         nice, with_nice: Option<i32> = None;
-    }
-}
-
-/// A limit whose name the details use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limited {
-    Memory,
-    Processes,
-    OpenFiles,
-}
-
-/// What programs say in their last lines when a limit was in their way, in lower case. The less a text
-/// can mean anything else, the earlier it stands.
-const LAST_WORDS: [(Limited, &[&str]); 3] = [
-    (Limited::OpenFiles, &["too many open files", "emfile"]),
-    (
-        Limited::Memory,
-        &[
-            "memoryerror",
-            "out of memory",
-            "cannot allocate memory",
-            "memory allocation of",
-            "bad_alloc",
-            "not enough memory",
-            "failed to allocate",
-            "enomem",
-        ],
-    ),
-    (
-        Limited::Processes,
-        &[
-            "resource temporarily unavailable",
-            "can't start new thread",
-            "cannot fork",
-            "failed to create new os thread",
-            "eagain",
-        ],
-    ),
-];
-
-impl Limited {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Processes => "processes",
-            Self::OpenFiles => "open_files",
-        }
     }
 }
 
@@ -183,23 +136,6 @@ impl ProcessLimits {
             .filter_map(|(name, limit)| Some((name.to_owned(), limit?.into())));
         let nice = self.nice.map(|nice| ("nice".to_owned(), nice.into()));
         numbers.chain(nice).collect()
-    }
-
-    /// The limit in force that the last lines of output speak of, newest line first, and the limit in
-    /// words.
-    pub(crate) fn suspect(&self, output: &[String]) -> Option<(Limited, String)> {
-        output.iter().rev().find_map(|line| {
-            let line = line.to_lowercase();
-            LAST_WORDS.iter().find_map(|(limited, texts)| {
-                let words = match limited {
-                    Limited::Memory => format!("{} bytes of memory", self.memory?),
-                    Limited::Processes => format!("{} processes", self.processes?),
-                    Limited::OpenFiles => format!("{} open files", self.open_files?),
-                };
-                let spoken_of = texts.iter().any(|text| line.contains(text));
-                spoken_of.then_some((*limited, words))
-            })
-        })
     }
 }
 
@@ -354,34 +290,5 @@ mod tests {
         assert_eq!(system::at_most(100, None), 100);
         assert_eq!(system::at_most(100, Some(50)), 50);
         assert_eq!(system::at_most(100, Some(500)), 100);
-    }
-
-    #[test]
-    fn last_words_are_held_against_limits_in_force_only() {
-        let suspect = |limits: &ProcessLimits, output: &[&str]| {
-            let output: Vec<String> = output.iter().map(|&line| line.to_owned()).collect();
-            limits.suspect(&output)
-        };
-        let none = ProcessLimits::default();
-        let said = ["OSError: [Errno 24] Too many open files: 'x'"];
-        assert_eq!(suspect(&none, &said), None);
-        let files = none.clone().with_open_files(Some(9));
-        assert_eq!(
-            suspect(&files, &said),
-            Some((Limited::OpenFiles, "9 open files".to_owned()))
-        );
-        assert_eq!(suspect(&files, &["all is well"]), None);
-        let memory = files.with_memory(Some(7)).with_processes(Some(3));
-        for line in [
-            "MemoryError",
-            "fatal error: runtime: out of memory",
-            "memory allocation of 8 bytes failed",
-            "terminate called after throwing an instance of 'std::bad_alloc'",
-        ] {
-            let (limited, words) = suspect(&memory, &["Too many open files", line]).unwrap();
-            assert_eq!((limited, &*words), (Limited::Memory, "7 bytes of memory"));
-        }
-        let (limited, _) = suspect(&memory, &["sh: 0: Cannot fork"]).unwrap();
-        assert_eq!(limited, Limited::Processes);
     }
 }

@@ -30,7 +30,6 @@ pub(crate) use environment::Environment;
 pub use exit::ExitReason;
 pub(crate) use exit::ExitWatch;
 pub(crate) use inquest::{Findings, Inquest};
-pub(crate) use limits::Limited;
 pub use limits::ProcessLimits;
 pub(crate) use out_of_memory::OutOfMemoryWatch;
 

@@ -197,7 +197,6 @@ impl Session {
     /// | `spawn_error` | with `could_not_spawn`: the word of a [`SpawnError`](crate::error::SpawnError), or `no_command` |
     /// | `limit` | with `could_not_limit`: the one that could not be had, by its name in [`ProcessLimits`](crate::ProcessLimits) |
     /// | `limits` | the limits that were in force, by these names; `cpu_time` in seconds |
-    /// | `suspected_limit` | the one of them that the last output of a plugin that failed by itself speaks of |
     /// | `exit_status` | how the process ended, in words, whatever the cause was |
     /// | `signal` | the number of the signal that ended it |
     /// | `signal_name` | its name, such as `SIGSEGV` |

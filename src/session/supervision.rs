@@ -18,7 +18,7 @@ use crate::plugin_log::inlet::inlet;
 use crate::plugin_log::pump::{Outputs, pump};
 use crate::plugin_log::{LogStream, LogTap, PluginLog};
 use crate::process::descendants::Tally;
-use crate::process::{ExitReason, Limited, Pipes, ProcessCommand};
+use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
     Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition, WardId,
@@ -353,13 +353,7 @@ impl SupervisedCharge {
     ) -> (Arc<str>, Map<String, Value>) {
         let output = self.0.log.lock().as_ref().map(|log| log.tail());
         let output = output.unwrap_or_default();
-        let suspect = suspected_limit(failure, &output);
-        let message = match &suspect {
-            Some((_, limit)) => {
-                format!("{failure}; by its last output it may have hit its limit of {limit}")
-            }
-            None => failure.message(&self.settings(), restarting_after.is_none()),
-        };
+        let message = failure.message(&self.settings(), restarting_after.is_none());
         let mut details = Map::new();
         let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
         put(
@@ -411,9 +405,6 @@ impl SupervisedCharge {
             if !limits.is_empty() {
                 put("limits", limits.into());
             }
-            if let Some((limited, _)) = suspect {
-                put("suspected_limit", limited.as_str().into());
-            }
             put("output", json!(output));
         }
         (message.into(), details)
@@ -441,13 +432,6 @@ impl SupervisedCharge {
         let limit = self.0.context.settings.limits.restart_history;
         state.history.push(end, limit);
     }
-}
-
-/// The limit that a process which failed by itself speaks of in its last lines, also in words.
-fn suspected_limit(failure: &Failure, output: &[String]) -> Option<(Limited, String)> {
-    let end = &failure.process.as_ref()?.end;
-    let failed = matches!(failure.cause, Cause::Exited) && !end.exit.is_clean();
-    failed.then(|| end.limits.suspect(output)).flatten()
 }
 
 /// Why nothing was spawned, in a word, if that is what went wrong.

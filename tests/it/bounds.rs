@@ -84,7 +84,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("LogSettings::tail_lines", "the_last_lines_stay"),
     (
         "ProcessLimits::memory",
-        "a_plugin_that_runs_into_its_memory_limit_is_suspected_of_it",
+        "a_plugin_that_runs_into_its_memory_limit_fails_by_itself",
     ),
     (
         "ProcessLimits::cpu_time",
@@ -92,11 +92,11 @@ const BOUNDS: &[(&str, &str)] = &[
     ),
     (
         "ProcessLimits::processes",
-        "a_plugin_that_starts_too_many_processes_is_suspected_of_it",
+        "a_plugin_that_starts_too_many_processes_fails_by_itself",
     ),
     (
         "ProcessLimits::open_files",
-        "a_plugin_that_opens_too_many_files_is_suspected_of_it",
+        "a_plugin_that_opens_too_many_files_fails_by_itself",
     ),
     (
         "ProcessLimits::core_size",

@@ -139,7 +139,7 @@
 //! | 7 | `what_keeps_a_process_from_being_spawned_has_a_word` |
 //! | 7 | `who_was_killed_by_the_host_is_told_why_with_all_that_is_known` |
 //! | 7 | `a_plugin_that_the_kernel_kills_for_want_of_memory_is_told_as_that` |
-//! | 7 | `a_plugin_that_runs_into_its_memory_limit_is_suspected_of_it` |
+//! | 7 | `a_plugin_that_runs_into_its_memory_limit_fails_by_itself` |
 //! | 7 | `a_limit_that_cannot_be_had_is_named_and_the_process_killed` |
 //! | 7 | `never_silent_about_what_is_missing` |
 //! | 7 | `who_follows_more_slowly_than_is_kept_is_told_how_much_is_missing` |
