@@ -12,6 +12,7 @@
 pub(crate) mod access;
 mod base_url;
 pub(crate) mod configuration;
+pub(crate) mod environment;
 pub(crate) mod event;
 #[cfg_attr(not(feature = "_fuzzing"), expect(unreachable_pub))]
 pub(crate) mod jsonrpc;
@@ -30,12 +31,6 @@ pub use event::STORYDEN_EVENTS;
 pub use jsonrpc::ResultObject;
 pub use manifest::{Capability, Manifest, Transport};
 pub use method::Method;
-
-/// In a plugin's environment: the URL to connect to, with its token.
-pub(crate) const URL_VARIABLE: &str = "STORYDEN_RPC_URL";
-
-/// In a plugin's environment: `stdio` for a plugin that talks over its standard input and output.
-pub(crate) const TRANSPORT_VARIABLE: &str = "PLUGIN_RUNNER_TRANSPORT";
 
 /// What kind of JSON value this is, with its article, for error texts.
 fn kind_of(value: &serde_json::Value) -> &'static str {

@@ -10,7 +10,7 @@ use super::policy::Restarts;
 use crate::error::{Descendants, Disconnect, StartError};
 use crate::process::{ExitReason, ProcessEnd};
 use crate::protocol::Transport;
-use crate::protocol::URL_VARIABLE;
+use crate::protocol::environment::URL_VARIABLE;
 
 /// Why a run of a supervised plugin ended, or why there was none. The first cause wins: if the host
 /// closed, gave up or killed, that is it, whatever the exit status.

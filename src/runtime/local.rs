@@ -10,12 +10,9 @@ use crate::error::{Error, PackageError, Result, StartError, StoreError};
 use crate::id::InstallationId;
 use crate::package::{self, Archive, KnownArchives, PackageLimits};
 use crate::process::{Environment, ProcessCommand, ProcessLimits, descendants, resolve};
+use crate::protocol::environment::{DATA_VARIABLE, TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::protocol::manifest::Transport;
-use crate::protocol::{TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::store::{PluginKind, Source};
-
-/// Where the plugin's own files go, surviving updates.
-const DATA_VARIABLE: &str = "PLUGIN_DATA_DIR";
 
 #[derive(Debug)]
 pub(crate) struct LocalRuntime {

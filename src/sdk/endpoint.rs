@@ -5,7 +5,7 @@ use std::fmt;
 use crate::auth::ConnectionUrl;
 use crate::duplex::Duplex;
 use crate::error::{Error, Result};
-use crate::protocol::{TRANSPORT_VARIABLE, URL_VARIABLE};
+use crate::protocol::environment::{TRANSPORT_VARIABLE, URL_VARIABLE};
 
 /// Where the host is.
 pub(super) enum Endpoint {
