@@ -27,15 +27,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 
 pub use cause::EndCause;
 pub(crate) use cause::{Cause, Failure, how_to_connect};
 pub(crate) use charge::{Cancel, Charge, ChargeSettings, OutputGuard, Run, Transition, WardId};
 
+use crate::deadline::Deadline;
 use crate::error::{Descendants, Disconnect, Error, Result, StartError};
 use crate::keeper::link::KeeperLink;
+use crate::poll;
 use crate::process::descendants::{Looked, Looks};
 use crate::process::{ExitReason, Findings};
 use crate::thread::{Threads, panic_text};
@@ -135,16 +137,18 @@ impl Reaper {
             last_ward: Arc::default(),
         };
         let body = Thread {
-            reaper: reaper.clone(),
+            context: Context {
+                reaper: reaper.clone(),
+                threads: threads.clone(),
+                keeper,
+                looks,
+                next_background_look: Cell::new(Instant::now()),
+                shutting_down: false,
+            },
             inbox,
             wake: reader,
-            threads: threads.clone(),
-            keeper,
-            looks,
-            next_background_look: Cell::new(Instant::now()),
             wards: HashMap::new(),
             lingering: Vec::new(),
-            shutting_down: false,
         };
         threads.spawn("host-reaper", 256 * 1024, move || body.run())?;
         Ok(reaper)
@@ -190,41 +194,26 @@ impl Reaper {
 
     /// Lets go of a session that is gone, and of all that may be left of its plugin.
     pub(crate) fn forget(&self, ward: WardId) {
-        self.send(Command::For(ward, Order::Forget));
+        self.tell(ward, Order::Forget);
     }
 
-    fn prepared(&self, ward: WardId, run: Run, result: Result<Box<Spawned>, StartError>) {
-        self.send(Command::For(ward, Order::Prepared { run, result }));
+    fn tell(&self, ward: WardId, order: Order) {
+        self.send(Command::For(ward, order));
     }
 
     /// The plugin of this run is connected.
     pub(crate) fn connected(&self, ward: WardId, run: Run) {
-        self.send(Command::For(ward, Order::Connected { run }));
+        self.tell(ward, Order::Connected { run });
     }
 
     /// The connection of this run has ended, and all that came over it has been read.
     pub(crate) fn disconnected(&self, ward: WardId, run: Run, cause: Arc<Disconnect>) {
-        self.send(Command::For(ward, Order::Disconnected { run, cause }));
+        self.tell(ward, Order::Disconnected { run, cause });
     }
 
     /// All output of this run has been taken.
     pub(crate) fn drained(&self, ward: WardId, run: Run) {
-        self.send(Command::For(ward, Order::Drained { run }));
-    }
-
-    /// What the system's files say of the end of this run has been read.
-    fn found(&self, ward: WardId, run: Run, findings: Findings) {
-        self.send(Command::For(ward, Order::Found { run, findings }));
-    }
-
-    /// The descendants of these runs that had left their groups have been looked for.
-    fn looked(&self, ward: WardId, number: u64, runs: Vec<Run>, looked: Looked) {
-        let order = Order::Looked {
-            number,
-            runs,
-            looked,
-        };
-        self.send(Command::For(ward, order));
+        self.tell(ward, Order::Drained { run });
     }
 
     /// Kills what still runs, starts nothing more, and ends the thread after the last child.
@@ -234,30 +223,25 @@ impl Reaper {
 }
 
 /// What a ward needs of the reaper.
-pub(super) struct Context<'a> {
-    pub(super) reaper: &'a Reaper,
-    pub(super) threads: &'a Threads,
-    pub(super) keeper: &'a KeeperLink,
+pub(super) struct Context {
+    pub(super) reaper: Reaper,
+    pub(super) threads: Threads,
+    pub(super) keeper: KeeperLink,
     /// `None` when descendants are not looked for.
-    pub(super) looks: Option<&'a Looks>,
+    pub(super) looks: Option<Looks>,
     /// Looks that nobody waits for share what little of a processor they may have: none before this.
-    pub(super) next_background_look: &'a Cell<Instant>,
+    pub(super) next_background_look: Cell<Instant>,
     /// Nothing is started any more.
     pub(super) shutting_down: bool,
 }
 
 struct Thread {
-    reaper: Reaper,
+    context: Context,
     inbox: Receiver<Command>,
     wake: io::PipeReader,
-    threads: Threads,
-    keeper: KeeperLink,
-    looks: Option<Looks>,
-    next_background_look: Cell<Instant>,
     wards: HashMap<WardId, Ward>,
     /// Those whose session is gone and of whose plugin something is left.
     lingering: Vec<WardId>,
-    shutting_down: bool,
 }
 
 impl Thread {
@@ -282,9 +266,9 @@ impl Thread {
             self.begin_looks(now);
             self.wards.retain(|_, ward| !ward.is_over());
             self.lingering.retain(|ward| self.wards.contains_key(ward));
-            if self.shutting_down && self.wards.values().all(Ward::is_idle) {
+            if self.context.shutting_down && self.wards.values().all(Ward::is_idle) {
                 // A panic in it, the logger's say, comes too late to cost anything.
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| self.keeper.end()));
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| self.context.keeper.end()));
                 return;
             }
         }
@@ -301,39 +285,22 @@ impl Thread {
 
     /// Does something with a ward, if it is there. A panic in it, the embedder's logger's say, costs
     /// that plugin and no other.
-    fn with(&mut self, ward: WardId, act: impl FnOnce(&mut Ward, &Context<'_>)) {
+    fn with(&mut self, ward: WardId, act: impl FnOnce(&mut Ward, &Context)) {
         let Some(ward) = self.wards.get_mut(&ward) else {
             return;
         };
-        let context = Context {
-            reaper: &self.reaper,
-            threads: &self.threads,
-            keeper: &self.keeper,
-            looks: self.looks.as_ref(),
-            next_background_look: &self.next_background_look,
-            shutting_down: self.shutting_down,
-        };
-        let guarded = AssertUnwindSafe(|| act(ward, &context));
+        let context = &self.context;
+        let guarded = AssertUnwindSafe(|| act(ward, context));
         if let Err(panic) = panic::catch_unwind(guarded) {
             let text = panic_text(&*panic).to_string();
             // Its second panic is swallowed: there is nothing more to be done.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(&context, &text)));
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(context, &text)));
         }
     }
 
     /// Sleeps until a command, an exit or a timer; gives those whose process has ended.
     fn sleep(&mut self) -> Vec<WardId> {
-        let due = self.wards.values().filter_map(Ward::due);
-        let due = due.min();
-        let timeout = due.map(|due| {
-            let left = due.saturating_duration_since(Instant::now());
-            // Rounded up: waking a moment early would only mean another round.
-            let left = left + Duration::from_micros(50);
-            Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            }
-        });
+        let due = self.wards.values().filter_map(Ward::due).min();
         let watched = |(id, ward): (&WardId, _)| Some((*id, Ward::watch(ward)?));
         let watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
@@ -342,15 +309,11 @@ impl Thread {
                 .iter()
                 .map(|(_, watch)| PollFd::new(*watch, PollFlags::IN)),
         );
-        match poll(&mut descriptors, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Vec::new(),
-            Err(error) => {
-                // Out of memory, say: not again at once.
-                log::error!("reaper cannot poll: {error}");
-                thread::park_timeout(Duration::from_millis(10));
-                return Vec::new();
-            }
+        if let Err(error) = poll::wait(&mut descriptors, due.map(Deadline::at)) {
+            // Out of memory, say: not again at once.
+            log::error!("reaper cannot poll: {error}");
+            thread::park_timeout(Duration::from_millis(10));
+            return Vec::new();
         }
         let ready = descriptors[1..]
             .iter()
@@ -405,7 +368,7 @@ impl Thread {
                 });
             }
             Command::ShutDown => {
-                self.shutting_down = true;
+                self.context.shutting_down = true;
                 let wards: Vec<WardId> = self.wards.keys().copied().collect();
                 for ward in wards {
                     self.with(ward, |ward, _| ward.end());

@@ -12,10 +12,10 @@ use crate::keeper::link::KeeperLink;
 use crate::poll;
 use crate::process::{Findings, Process};
 use crate::protocol::Transport;
-use crate::reaper::Context;
 use crate::reaper::cause::{Cause, Failure};
 use crate::reaper::charge::{Cancel, Charge, Run, Spawned, Transition};
 use crate::reaper::policy::{End, History};
+use crate::reaper::{Context, Order};
 use crate::thread::Threads;
 
 /// How long a program's file may be open for writing before that counts as a failed start.
@@ -25,7 +25,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 
 impl Ward {
     /// Starts a run after a stop, an explicit start or giving up: the counting begins anew.
-    pub(super) fn begin_anew(&mut self, context: &Context<'_>) {
+    pub(super) fn begin_anew(&mut self, context: &Context) {
         self.start_again = false;
         self.history = History::default();
         self.begin_alone(context);
@@ -33,7 +33,7 @@ impl Ward {
 
     /// Starts a run that somebody asks for, once it is known what the one before left: that may be less
     /// than a look away.
-    pub(super) fn begin_alone(&mut self, context: &Context<'_>) {
+    pub(super) fn begin_alone(&mut self, context: &Context) {
         if self.looks.are_over() {
             self.begin(context);
         } else {
@@ -42,7 +42,7 @@ impl Ward {
     }
 
     /// Starts a run: has it prepared and spawned on a thread of its own.
-    pub(super) fn begin(&mut self, context: &Context<'_>) {
+    pub(super) fn begin(&mut self, context: &Context) {
         if context.shutting_down || self.forgotten {
             let ended = self.leave_clearing();
             self.phase = Phase::Idle;
@@ -82,7 +82,7 @@ impl Ward {
             });
             let spawned = result.as_ref().ok();
             let memory = spawned.map(|spawned| (spawned.process.memory(), spawned.process.id()));
-            reaper.prepared(ward, run, result);
+            reaper.tell(ward, Order::Prepared { run, result });
             // Nobody waits for this.
             if let Some((memory, pid)) = memory {
                 memory.begin(pid);
@@ -96,7 +96,7 @@ impl Ward {
     /// The thread that prepares and spawns has come back.
     pub(in crate::reaper) fn prepared(
         &mut self,
-        context: &Context<'_>,
+        context: &Context,
         run: Run,
         result: Result<Box<Spawned>, StartError>,
     ) {
@@ -118,7 +118,7 @@ impl Ward {
         }
     }
 
-    fn spawned(&mut self, context: &Context<'_>, Spawned { process, pipes }: Spawned) {
+    fn spawned(&mut self, context: &Context, Spawned { process, pipes }: Spawned) {
         let early = match &mut self.phase {
             Phase::Preparing { early, .. } => std::mem::take(early),
             _ => Early::default(),

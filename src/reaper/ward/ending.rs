@@ -12,7 +12,7 @@ use crate::process::{ExitReason, Findings, Inquest, Process, ProcessEnd};
 use crate::reaper::cause::{Cause, EndedProcess, Failure};
 use crate::reaper::charge::{Run, Transition};
 use crate::reaper::policy::{Decision, End};
-use crate::reaper::{Context, StopReport};
+use crate::reaper::{Context, Order, StopReport};
 
 /// How long the output and the messages of an ended process may take to arrive before its end is
 /// acted upon all the same.
@@ -47,7 +47,7 @@ impl Ward {
     /// The connection of this run has ended, and all that came over it has been read.
     pub(in crate::reaper) fn disconnected(
         &mut self,
-        context: &Context<'_>,
+        context: &Context,
         run: Run,
         cause: Arc<Disconnect>,
     ) {
@@ -81,7 +81,7 @@ impl Ward {
     }
 
     /// The last output of this run is in the log.
-    pub(in crate::reaper) fn drained(&mut self, context: &Context<'_>, run: Run) {
+    pub(in crate::reaper) fn drained(&mut self, context: &Context, run: Run) {
         if run != self.run {
             return;
         }
@@ -96,7 +96,7 @@ impl Ward {
         }
     }
 
-    pub(super) fn end_if_complete(&mut self, context: &Context<'_>) {
+    pub(super) fn end_if_complete(&mut self, context: &Context) {
         let Phase::Ending(ended, _) = &self.phase else {
             return;
         };
@@ -107,7 +107,7 @@ impl Ward {
     }
 
     /// What the system's files say of the end of this run has been read.
-    pub(in crate::reaper) fn found(&mut self, context: &Context<'_>, run: Run, findings: Findings) {
+    pub(in crate::reaper) fn found(&mut self, context: &Context, run: Run, findings: Findings) {
         // It may come too late for what was decided without it.
         if run != self.run || !matches!(self.phase, Phase::Ending(..)) {
             return;
@@ -120,13 +120,13 @@ impl Ward {
     }
 
     /// The group has been killed: its number is about to be free for others.
-    fn forget_group(group: &mut Option<u32>, context: &Context<'_>) {
+    fn forget_group(group: &mut Option<u32>, context: &Context) {
         if let Some(group) = group.take() {
             context.keeper.forget_group(group);
         }
     }
 
-    fn reap(&mut self, context: &Context<'_>, ended: Ended, findings: Findings) -> Ended {
+    fn reap(&mut self, context: &Context, ended: Ended, findings: Findings) -> Ended {
         let body = match ended.body {
             Body::Unreaped(process) => {
                 let group = &mut self.group;
@@ -140,7 +140,7 @@ impl Ward {
     }
 
     /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
-    pub(in crate::reaper) fn exited(&mut self, context: &Context<'_>) {
+    pub(in crate::reaper) fn exited(&mut self, context: &Context) {
         let now = Instant::now();
         let running = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Running(running) => running,
@@ -193,12 +193,13 @@ impl Ward {
     }
 
     /// Has the system's files read; returns whether that is to be waited for.
-    fn hold(&self, context: &Context<'_>, inquest: Inquest) -> bool {
+    fn hold(&self, context: &Context, inquest: Inquest) -> bool {
         let (ward, run, reaper) = (self.charge.ward(), self.run, context.reaper.clone());
         let id = self.charge.id();
         let held = context.threads.spawn("inquest", INQUEST_STACK, move || {
             fault::point(fault::INQUEST, id);
-            reaper.found(ward, run, inquest.hold());
+            let findings = inquest.hold();
+            reaper.tell(ward, Order::Found { run, findings });
         });
         if let Err(error) = &held {
             log::debug!("plugin {id}: why it was killed is not looked at: {error}");
@@ -207,7 +208,7 @@ impl Ward {
     }
 
     /// Everything of the run is over: decides what follows.
-    pub(super) fn ended(&mut self, context: &Context<'_>) {
+    pub(super) fn ended(&mut self, context: &Context) {
         let Phase::Ending(ended, _) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
@@ -306,7 +307,7 @@ impl Ward {
     }
 
     /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
-    pub(in crate::reaper) fn give_up(&mut self, context: &Context<'_>, panic: &str) {
+    pub(in crate::reaper) fn give_up(&mut self, context: &Context, panic: &str) {
         let group = &mut self.group;
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             // Kills the group, and waits for the process.

@@ -20,9 +20,9 @@ use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::fault;
 use crate::process::descendants::{LOOK_STACK, Looked, Progress, READ_PATIENCE};
-use crate::reaper::Context;
 use crate::reaper::cause::{Cause, Failure};
 use crate::reaper::charge::{Run, Transition};
+use crate::reaper::{Context, Order};
 
 /// For how long a start waits for what the run before left to be gone, 30 seconds. After that the plugin
 /// is errored with [`EndCause::DescendantsLeft`](crate::EndCause::DescendantsLeft).
@@ -123,7 +123,7 @@ impl Looks {
 impl Ward {
     /// Has what this run left looked for, whose process has ended: at the end of the reaper's round, or
     /// when the next run is under way.
-    pub(super) fn plan_look(&mut self, context: &Context<'_>) {
+    pub(super) fn plan_look(&mut self, context: &Context) {
         if context.looks.is_none() {
             return;
         }
@@ -155,7 +155,7 @@ impl Ward {
 
     /// Begins the look that is planned. Not one that would take the processor from an end that is about
     /// to be told or a run that is about to begin, for as long as these are quick.
-    pub(in crate::reaper) fn begin_look(&mut self, context: &Context<'_>) {
+    pub(in crate::reaper) fn begin_look(&mut self, context: &Context) {
         let now = Instant::now();
         let State::Planned { at, by } = self.looks.state else {
             return;
@@ -176,7 +176,7 @@ impl Ward {
             self.looks.plan(turn);
             return;
         }
-        let Some(looks) = context.looks else { return };
+        let Some(looks) = &context.looks else { return };
         let id = self.charge.id();
         let is_harmless = fault::is_lost(fault::LOOKING, id);
         let Some(progress) = looks.begin(self.charge.tally(), is_harmless) else {
@@ -192,7 +192,12 @@ impl Ward {
         let watched = progress.clone();
         let started = context.threads.spawn("look", LOOK_STACK, move || {
             let looked = bearers.kill(Deadline::after(LIMIT), Duration::ZERO, &watched);
-            reaper.looked(ward, number, runs, looked);
+            let order = Order::Looked {
+                number,
+                runs,
+                looked,
+            };
+            reaper.tell(ward, order);
         });
         match started {
             Ok(()) => {
@@ -217,7 +222,7 @@ impl Ward {
     /// A look is over.
     pub(in crate::reaper) fn looked(
         &mut self,
-        context: &Context<'_>,
+        context: &Context,
         number: u64,
         runs: Vec<Run>,
         looked: Looked,
@@ -256,7 +261,7 @@ impl Ward {
                 self.looks.plan(now);
             }
         } else {
-            if let Some(looks) = context.looks {
+            if let Some(looks) = &context.looks {
                 looks.add_escaped(found.escaped);
             }
             self.saw(found);
@@ -334,13 +339,13 @@ impl Ward {
 
     /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
     /// any more.
-    pub(super) fn clear(&mut self, context: &Context<'_>, ended: Option<Failure>) {
+    pub(super) fn clear(&mut self, context: &Context, ended: Option<Failure>) {
         self.wait_for_looks(ended);
         self.cleared(context);
     }
 
     /// Goes on with what waited for a look, if that is over.
-    fn cleared(&mut self, context: &Context<'_>) {
+    fn cleared(&mut self, context: &Context) {
         if !matches!(self.phase, Phase::Clearing { .. }) {
             return;
         }

@@ -181,7 +181,7 @@ impl Ward {
         }
     }
 
-    pub(super) fn start(&mut self, context: &Context<'_>) {
+    pub(super) fn start(&mut self, context: &Context) {
         match &self.phase {
             Phase::Idle => self.begin_anew(context),
             // Somebody does not want to wait; the counting goes on.
@@ -267,7 +267,7 @@ impl Ward {
     }
 
     /// Looks at the clock.
-    pub(super) fn attend(&mut self, context: &Context<'_>, now: Instant) {
+    pub(super) fn attend(&mut self, context: &Context, now: Instant) {
         self.attend_looks(now);
         match &mut self.phase {
             Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => {}
