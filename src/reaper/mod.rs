@@ -84,24 +84,14 @@ enum Command {
 
 enum Order {
     Forget,
-    Prepared {
-        run: Run,
-        result: Result<Box<Spawned>, StartError>,
-    },
-    Connected {
-        run: Run,
-    },
-    Disconnected {
-        run: Run,
-        cause: Arc<Disconnect>,
-    },
-    Drained {
-        run: Run,
-    },
-    Found {
-        run: Run,
-        findings: Findings,
-    },
+    /// The thread that prepares and spawns has come back.
+    Prepared(Run, Result<Box<Spawned>, StartError>),
+    Connected(Run),
+    Disconnected(Run, Arc<Disconnect>),
+    Drained(Run),
+    /// What the system's files say of the end of this run has been read.
+    Found(Run, Findings),
+    /// The descendants of these runs that had left their groups have been looked for.
     Looked {
         number: u64,
         runs: Vec<Run>,
@@ -203,17 +193,17 @@ impl Reaper {
 
     /// The plugin of this run is connected.
     pub(crate) fn connected(&self, ward: WardId, run: Run) {
-        self.tell(ward, Order::Connected { run });
+        self.tell(ward, Order::Connected(run));
     }
 
     /// The connection of this run has ended, and all that came over it has been read.
     pub(crate) fn disconnected(&self, ward: WardId, run: Run, cause: Arc<Disconnect>) {
-        self.tell(ward, Order::Disconnected { run, cause });
+        self.tell(ward, Order::Disconnected(run, cause));
     }
 
     /// All output of this run has been taken.
     pub(crate) fn drained(&self, ward: WardId, run: Run) {
-        self.tell(ward, Order::Drained { run });
+        self.tell(ward, Order::Drained(run));
     }
 
     /// Kills what still runs, starts nothing more, and ends the thread after the last child.
@@ -255,15 +245,19 @@ impl Thread {
                 self.with(ward, Ward::exited);
             }
             let now = Instant::now();
-            let due: Vec<WardId> = self
-                .wards
-                .iter()
-                .filter_map(|(id, ward)| (ward.due()? <= now).then_some(*id))
-                .collect();
-            for ward in due {
-                self.with(ward, |ward, context| ward.attend(context, now));
+            for ward in self.wards.values_mut() {
+                if ward.due().is_some_and(|due| due <= now) {
+                    guarded(ward, &self.context, |ward, context| {
+                        ward.attend(context, now);
+                    });
+                }
             }
-            self.begin_looks(now);
+            // Last in a round: what looks would take the processor from has been done.
+            for ward in self.wards.values_mut() {
+                if ward.plans_look(now) {
+                    guarded(ward, &self.context, Ward::begin_look);
+                }
+            }
             self.wards.retain(|_, ward| !ward.is_over());
             self.lingering.retain(|ward| self.wards.contains_key(ward));
             if self.context.shutting_down && self.wards.values().all(Ward::is_idle) {
@@ -274,27 +268,10 @@ impl Thread {
         }
     }
 
-    /// Last in a round: what looks would take the processor from has been done.
-    fn begin_looks(&mut self, now: Instant) {
-        let planned = self.wards.iter().filter(|(_, ward)| ward.plans_look(now));
-        let planned: Vec<WardId> = planned.map(|(id, _)| *id).collect();
-        for ward in planned {
-            self.with(ward, Ward::begin_look);
-        }
-    }
-
-    /// Does something with a ward, if it is there. A panic in it, the embedder's logger's say, costs
-    /// that plugin and no other.
+    /// Does something with a ward, if it is there.
     fn with(&mut self, ward: WardId, act: impl FnOnce(&mut Ward, &Context)) {
-        let Some(ward) = self.wards.get_mut(&ward) else {
-            return;
-        };
-        let context = &self.context;
-        let guarded = AssertUnwindSafe(|| act(ward, context));
-        if let Err(panic) = panic::catch_unwind(guarded) {
-            let text = panic_text(&*panic).to_string();
-            // Its second panic is swallowed: there is nothing more to be done.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(context, &text)));
+        if let Some(ward) = self.wards.get_mut(&ward) {
+            guarded(ward, &self.context, act);
         }
     }
 
@@ -345,33 +322,17 @@ impl Thread {
                 self.ward(&charge);
                 self.with(charge.ward(), |ward, _| ward.stop(grace, waiter));
             }
+            // One that was never started has no ward, and nothing of it is there.
             Command::For(ward, order) => {
-                if !self.wards.contains_key(&ward) {
-                    // Never started: nothing of it is there.
-                    return;
-                }
-                if matches!(order, Order::Forget) {
+                if matches!(order, Order::Forget) && self.wards.contains_key(&ward) {
                     self.lingering.push(ward);
                 }
-                self.with(ward, |ward, context| match order {
-                    Order::Forget => ward.forget(),
-                    Order::Prepared { run, result } => ward.prepared(context, run, result),
-                    Order::Connected { run } => ward.connected(run),
-                    Order::Disconnected { run, cause } => ward.disconnected(context, run, cause),
-                    Order::Drained { run } => ward.drained(context, run),
-                    Order::Found { run, findings } => ward.found(context, run, findings),
-                    Order::Looked {
-                        number,
-                        runs,
-                        looked,
-                    } => ward.looked(context, number, runs, looked),
-                });
+                self.with(ward, |ward, context| ward.obey(context, order));
             }
             Command::ShutDown => {
                 self.context.shutting_down = true;
-                let wards: Vec<WardId> = self.wards.keys().copied().collect();
-                for ward in wards {
-                    self.with(ward, |ward, _| ward.end());
+                for ward in self.wards.values_mut() {
+                    guarded(ward, &self.context, |ward, _| ward.end());
                 }
             }
         }
@@ -390,5 +351,16 @@ impl Thread {
             }
         }
         self.wards.insert(charge.ward(), ward);
+    }
+}
+
+/// Does something with a ward. A panic in it, the embedder's logger's say, costs that plugin and no
+/// other.
+fn guarded(ward: &mut Ward, context: &Context, act: impl FnOnce(&mut Ward, &Context)) {
+    let act = AssertUnwindSafe(|| act(ward, context));
+    if let Err(panic) = panic::catch_unwind(act) {
+        let text = panic_text(&*panic).to_string();
+        // Its second panic is swallowed: there is nothing more to be done.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(context, &text)));
     }
 }

@@ -82,7 +82,7 @@ impl Ward {
             });
             let spawned = result.as_ref().ok();
             let memory = spawned.map(|spawned| (spawned.process.memory(), spawned.process.id()));
-            reaper.tell(ward, Order::Prepared { run, result });
+            reaper.tell(ward, Order::Prepared(run, result));
             // Nobody waits for this.
             if let Some((memory, pid)) = memory {
                 memory.begin(pid);
@@ -94,7 +94,7 @@ impl Ward {
     }
 
     /// The thread that prepares and spawns has come back.
-    pub(in crate::reaper) fn prepared(
+    pub(super) fn prepared(
         &mut self,
         context: &Context,
         run: Run,
@@ -168,7 +168,7 @@ impl Ward {
         }
     }
 
-    pub(in crate::reaper) fn connected(&mut self, run: Run) {
+    pub(super) fn connected(&mut self, run: Run) {
         if run != self.run {
             return;
         }

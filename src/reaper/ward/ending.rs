@@ -28,7 +28,10 @@ pub(super) struct Ended {
     output_pending: bool,
     /// What it sent last is still being read.
     pub(super) connection_pending: bool,
-    body: Body,
+    /// Until it is reaped: what the system's files say of its end is being read.
+    process: Option<Process>,
+    /// Once it is reaped.
+    end: Option<ProcessEnd>,
     pid: u32,
     uptime: Duration,
     at: SystemTime,
@@ -37,20 +40,9 @@ pub(super) struct Ended {
     cause: Option<Cause>,
 }
 
-enum Body {
-    /// What the system's files say of its end is being read.
-    Unreaped(Process),
-    Reaped(ProcessEnd),
-}
-
 impl Ward {
     /// The connection of this run has ended, and all that came over it has been read.
-    pub(in crate::reaper) fn disconnected(
-        &mut self,
-        context: &Context,
-        run: Run,
-        cause: Arc<Disconnect>,
-    ) {
+    pub(super) fn disconnected(&mut self, context: &Context, run: Run, cause: Arc<Disconnect>) {
         if run != self.run {
             return;
         }
@@ -81,7 +73,7 @@ impl Ward {
     }
 
     /// The last output of this run is in the log.
-    pub(in crate::reaper) fn drained(&mut self, context: &Context, run: Run) {
+    pub(super) fn drained(&mut self, context: &Context, run: Run) {
         if run != self.run {
             return;
         }
@@ -100,21 +92,16 @@ impl Ward {
         let Phase::Ending(ended, _) = &self.phase else {
             return;
         };
-        let is_reaped = matches!(ended.body, Body::Reaped(_));
-        if is_reaped && !ended.output_pending && !ended.connection_pending {
+        if ended.end.is_some() && !ended.output_pending && !ended.connection_pending {
             self.ended(context);
         }
     }
 
     /// What the system's files say of the end of this run has been read.
-    pub(in crate::reaper) fn found(&mut self, context: &Context, run: Run, findings: Findings) {
+    pub(super) fn found(&mut self, context: &Context, run: Run, findings: Findings) {
         // It may come too late for what was decided without it.
-        if run != self.run || !matches!(self.phase, Phase::Ending(..)) {
-            return;
-        }
-        if let Phase::Ending(ended, until) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            let ended = self.reap(context, ended, findings);
-            self.phase = Phase::Ending(ended, until);
+        if run == self.run {
+            self.reap(context, findings);
             self.end_if_complete(context);
         }
     }
@@ -126,17 +113,16 @@ impl Ward {
         }
     }
 
-    fn reap(&mut self, context: &Context, ended: Ended, findings: Findings) -> Ended {
-        let body = match ended.body {
-            Body::Unreaped(process) => {
-                let group = &mut self.group;
-                let end = process.finish(|| Self::forget_group(group, context), findings);
-                fault::point(fault::REAPED, self.charge.id());
-                Body::Reaped(end)
-            }
-            reaped @ Body::Reaped(_) => reaped,
-        };
-        Ended { body, ..ended }
+    /// Reaps the process of the run that is ending, unless that is done.
+    fn reap(&mut self, context: &Context, findings: Findings) {
+        if let Phase::Ending(ended, _) = &mut self.phase
+            && let Some(process) = ended.process.take()
+        {
+            let group = &mut self.group;
+            let end = process.finish(|| Self::forget_group(group, context), findings);
+            fault::point(fault::REAPED, self.charge.id());
+            ended.end = Some(end);
+        }
     }
 
     /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
@@ -166,7 +152,12 @@ impl Ward {
             // While its leader is a zombie nobody else can have the number of the group.
             process.signal_group(Signal::KILL);
         }
-        let mut ended = Ended {
+        let patience = if self.stop.is_some() {
+            LAST_WORDS_AT_STOP
+        } else {
+            LAST_WORDS
+        };
+        let ended = Ended {
             output_pending: running.output.is_some(),
             connection_pending: running.connected,
             pid: process.pid(),
@@ -175,20 +166,16 @@ impl Ward {
             active_for: running
                 .active_since
                 .map(|since| now.saturating_duration_since(since)),
-            body: Body::Unreaped(process),
+            process: Some(process),
+            end: None,
             cause,
         };
+        self.phase = Phase::Ending(ended, now + patience);
         if !is_held {
-            ended = self.reap(context, ended, Findings::default());
+            self.reap(context, Findings::default());
         }
         // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
         drop(running.output);
-        let patience = if self.stop.is_some() {
-            LAST_WORDS_AT_STOP
-        } else {
-            LAST_WORDS
-        };
-        self.phase = Phase::Ending(ended, now + patience);
         self.end_if_complete(context);
     }
 
@@ -199,7 +186,7 @@ impl Ward {
         let held = context.threads.spawn("inquest", INQUEST_STACK, move || {
             fault::point(fault::INQUEST, id);
             let findings = inquest.hold();
-            reaper.tell(ward, Order::Found { run, findings });
+            reaper.tell(ward, Order::Found(run, findings));
         });
         if let Err(error) = &held {
             log::debug!("plugin {id}: why it was killed is not looked at: {error}");
@@ -209,14 +196,12 @@ impl Ward {
 
     /// Everything of the run is over: decides what follows.
     pub(super) fn ended(&mut self, context: &Context) {
+        // If its time is over before the files were read.
+        self.reap(context, Findings::default());
         let Phase::Ending(ended, _) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
-        // If its time is over before the files were read.
-        let ended = self.reap(context, ended, Findings::default());
-        let Body::Reaped(end) = ended.body else {
-            return;
-        };
+        let Some(end) = ended.end else { return };
         let exit = end.exit;
         if let Some(stop) = &mut self.stop {
             stop.exit = Some(exit);
@@ -314,7 +299,7 @@ impl Ward {
             Phase::Running(Running { process, .. })
             | Phase::Ending(
                 Ended {
-                    body: Body::Unreaped(process),
+                    process: Some(process),
                     ..
                 },
                 _,

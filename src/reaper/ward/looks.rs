@@ -220,7 +220,7 @@ impl Ward {
     }
 
     /// A look is over.
-    pub(in crate::reaper) fn looked(
+    pub(super) fn looked(
         &mut self,
         context: &Context,
         number: u64,

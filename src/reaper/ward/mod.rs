@@ -18,7 +18,7 @@ use super::cause::Cause;
 use super::cause::Failure;
 use super::charge::{Cancel, Charge, OutputGuard, Run, Transition};
 use super::policy::History;
-use super::{Context, Waiter};
+use super::{Context, Order, Waiter};
 use crate::error::Disconnect;
 use crate::fault;
 use crate::id::InstallationId;
@@ -137,7 +137,7 @@ impl Ward {
     }
 
     /// The session is gone. Whatever is left of the plugin goes too.
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         self.forgotten = true;
         self.end();
     }
@@ -178,6 +178,22 @@ impl Ward {
         match &self.phase {
             Phase::Running(running) => Some(running.process.watch()),
             _ => None,
+        }
+    }
+
+    pub(super) fn obey(&mut self, context: &Context, order: Order) {
+        match order {
+            Order::Forget => self.forget(),
+            Order::Prepared(run, result) => self.prepared(context, run, result),
+            Order::Connected(run) => self.connected(run),
+            Order::Disconnected(run, cause) => self.disconnected(context, run, cause),
+            Order::Drained(run) => self.drained(context, run),
+            Order::Found(run, findings) => self.found(context, run, findings),
+            Order::Looked {
+                number,
+                runs,
+                looked,
+            } => self.looked(context, number, runs, looked),
         }
     }
 
