@@ -98,9 +98,8 @@ struct Running {
 
 struct Stop {
     since: Instant,
-    interrupt_at: Option<Instant>,
-    terminate_at: Option<Instant>,
-    kill_at: Option<Instant>,
+    /// The signals that are still to be sent, and when. The first in time is the last here.
+    signals: Vec<(Instant, Signal)>,
     killed: bool,
     waiters: Vec<Waiter>,
     exit: Option<ExitReason>,
@@ -159,13 +158,11 @@ impl Ward {
             | Phase::BackingOff { until, .. }
             | Phase::Clearing { until, .. } => Some(*until),
             Phase::Running(running) => {
-                let stop = self.stop.as_ref();
+                let signal = self.stop.as_ref().and_then(|stop| stop.signals.last());
                 let times = [
                     running.patience.as_ref().map(|(until, _)| *until),
                     running.hint_at,
-                    stop.and_then(|stop| stop.interrupt_at),
-                    stop.and_then(|stop| stop.terminate_at),
-                    stop.and_then(|stop| stop.kill_at),
+                    signal.map(|(at, _)| *at),
                 ];
                 times.into_iter().flatten().min()
             }
@@ -226,9 +223,10 @@ impl Ward {
         let first = self.stop.is_none();
         let stop = self.stop.get_or_insert_with(|| Stop {
             since: now,
-            interrupt_at: None,
-            terminate_at: Some(after(now, grace / 2)),
-            kill_at: Some(after(now, grace)),
+            signals: vec![
+                (after(now, grace), Signal::KILL),
+                (after(now, grace / 2), Signal::TERM),
+            ],
             killed: false,
             waiters: Vec::new(),
             exit: None,
@@ -237,14 +235,13 @@ impl Ward {
         self.looks.hurry(now);
         if !first {
             // A second stop may be in more of a hurry than the first.
-            for (at, wait) in [
-                (&mut stop.interrupt_at, grace / 3),
-                (&mut stop.terminate_at, grace / 2),
-                (&mut stop.kill_at, grace),
-            ] {
-                if let Some(at) = at {
-                    *at = (*at).min(after(now, wait));
-                }
+            for (at, signal) in &mut stop.signals {
+                let wait = match *signal {
+                    Signal::INT => grace / 3,
+                    Signal::TERM => grace / 2,
+                    _ => grace,
+                };
+                *at = (*at).min(after(now, wait));
             }
             return;
         }
@@ -269,7 +266,7 @@ impl Ward {
                 // the end of its standard input with that, and most end by themselves.
                 self.charge.transition(Transition::Stopping);
                 match self.charge.settings().transport {
-                    Transport::Stdio => stop.interrupt_at = Some(after(now, grace / 3)),
+                    Transport::Stdio => stop.signals.push((after(now, grace / 3), Signal::INT)),
                     Transport::WebSocket => {
                         signal(&*self.charge, &running.process, Signal::INT);
                     }
@@ -311,19 +308,15 @@ impl Ward {
                     self.charge.waited(self.run, HINT_AFTER);
                 }
                 let Some(stop) = &mut self.stop else { return };
-                if stop.kill_at.take_if(|at| *at <= now).is_some() {
-                    stop.interrupt_at = None;
-                    stop.terminate_at = None;
-                    stop.killed = true;
-                    signal(&*self.charge, &running.process, Signal::KILL);
-                    return;
+                if matches!(stop.signals.first(), Some((at, _)) if *at <= now) {
+                    // The kill is due, and nothing else counts any more.
+                    stop.signals.truncate(1);
                 }
-                if stop.interrupt_at.take_if(|at| *at <= now).is_some() {
-                    signal(&*self.charge, &running.process, Signal::INT);
-                }
-                if stop.terminate_at.take_if(|at| *at <= now).is_some() {
-                    // A host started in the background may have handed down an ignored SIGINT.
-                    signal(&*self.charge, &running.process, Signal::TERM);
+                // SIGTERM besides SIGINT: a host started in the background may have handed down an
+                // ignored SIGINT.
+                while let Some((_, due)) = stop.signals.pop_if(|(at, _)| *at <= now) {
+                    stop.killed |= due == Signal::KILL;
+                    signal(&*self.charge, &running.process, due);
                 }
             }
         }
