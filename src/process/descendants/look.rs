@@ -67,12 +67,14 @@ pub(super) fn kill(
     // Whatever happened, nothing is left stopped.
     look.kill_stopped();
     look.recount();
+    let mut found = look.found();
+    if is_clear {
+        found.escaped = 0;
+    }
     Looked {
         killed: look.killed,
-        left: look.known.len(),
-        escaped: if is_clear { 0 } else { look.got_away },
+        found,
         unclear: look.unreadable.len(),
-        finished: look.has_seen_all,
         cost: processor_time().saturating_sub(began),
     }
 }
@@ -428,11 +430,15 @@ impl Look<'_> {
 
     /// Tells those who wait for this look.
     fn tell(&self) {
-        self.progress.tally.tell(Descendants {
+        self.progress.tally.tell(self.found());
+    }
+
+    fn found(&self) -> Descendants {
+        Descendants {
             left: self.known.len(),
             escaped: self.got_away,
             finished: self.has_seen_all,
-        });
+        }
     }
 }
 

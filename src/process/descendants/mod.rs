@@ -24,7 +24,7 @@ mod tests;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
@@ -147,10 +147,9 @@ impl Bearers {
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (&self.prefix, &self.numbers, deadline, quiet, progress);
-            Looked {
-                finished: true,
-                ..Looked::default()
-            }
+            let mut looked = Looked::default();
+            looked.found.finished = true;
+            looked
         }
     }
 }
@@ -159,23 +158,12 @@ impl Bearers {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
     pub(crate) killed: usize,
-    pub(crate) left: usize,
-    pub(crate) escaped: usize,
+    /// What was not killed.
+    pub(crate) found: Descendants,
     /// Passed over: their environment could not be read.
     pub(crate) unclear: usize,
-    pub(crate) finished: bool,
     /// The processor time that it took.
     pub(crate) cost: Duration,
-}
-
-impl Looked {
-    pub(crate) fn descendants(&self) -> Descendants {
-        Descendants {
-            left: self.left,
-            escaped: self.escaped,
-            finished: self.finished,
-        }
-    }
 }
 
 /// What all looks of one host share. Clones share it.
@@ -227,54 +215,47 @@ impl Looks {
 
 /// What looks for one plugin's descendants have found so far, for those who wait for them.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    left: AtomicUsize,
-    escaped: AtomicUsize,
-    finished: AtomicBool,
+pub(crate) struct Tally(Mutex<Counted>);
+
+/// Locked for an instant only.
+#[derive(Debug, Default)]
+struct Counted {
+    found: Descendants,
     /// Some were found, or a look was not finished.
-    is_telling: AtomicBool,
+    is_telling: bool,
     /// Nothing else is waited for.
-    is_awaited: AtomicBool,
+    is_awaited: bool,
 }
 
 impl Tally {
     pub(crate) fn set_awaited(&self, yes: bool) {
-        self.is_awaited.store(yes, Ordering::Release);
+        self.0.lock().is_awaited = yes;
     }
 
     /// What is left, if that is known, and nothing else is waited for.
     pub(crate) fn awaited(&self) -> Option<Descendants> {
-        let is_known =
-            self.is_awaited.load(Ordering::Acquire) && self.is_telling.load(Ordering::Acquire);
-        is_known.then(|| self.descendants())
+        let counted = self.0.lock();
+        (counted.is_awaited && counted.is_telling).then_some(counted.found)
     }
 
     /// Takes what a look that goes on has found.
     pub(crate) fn tell(&self, found: Descendants) {
-        let is_news = found.left > 0 || found.escaped > 0;
-        if is_news || self.is_telling.load(Ordering::Acquire) {
-            self.store(found, true);
+        let mut counted = self.0.lock();
+        if found.left > 0 || found.escaped > 0 || counted.is_telling {
+            counted.found = found;
+            counted.is_telling = true;
         }
     }
 
     /// Takes what a look came to.
     pub(crate) fn set(&self, found: Descendants) {
-        self.store(found, !found.is_clear());
-    }
-
-    fn store(&self, found: Descendants, is_telling: bool) {
-        self.left.store(found.left, Ordering::Relaxed);
-        self.escaped.store(found.escaped, Ordering::Relaxed);
-        self.finished.store(found.finished, Ordering::Relaxed);
-        self.is_telling.store(is_telling, Ordering::Release);
+        let mut counted = self.0.lock();
+        counted.found = found;
+        counted.is_telling = !found.is_clear();
     }
 
     pub(crate) fn descendants(&self) -> Descendants {
-        Descendants {
-            left: self.left.load(Ordering::Relaxed),
-            escaped: self.escaped.load(Ordering::Relaxed),
-            finished: self.finished.load(Ordering::Relaxed),
-        }
+        self.0.lock().found
     }
 }
 

@@ -77,10 +77,7 @@ fn they_are_killed_with_all_that_they_start_and_others_are_not() {
     let mut one = start(&cookie, 1, script);
     let mut other = start(&cookie, 2, script);
     let looked = kill(&cookie.bearers_of(&[1]));
-    assert!(
-        looked.killed >= 4 && looked.descendants().is_clear(),
-        "{looked:?}"
-    );
+    assert!(looked.killed >= 4 && looked.found.is_clear(), "{looked:?}");
     expect_end(&mut one);
     assert!(other.try_wait().unwrap().is_none(), "the other run was hit");
     kill(&cookie.bearers());
@@ -94,10 +91,7 @@ fn hundreds_in_sessions_of_their_own_are_all_found() {
                   exec sleep 1000";
     let mut child = start(&cookie, 1, script);
     let looked = kill(&cookie.bearers_of(&[1]));
-    assert!(
-        looked.killed > 300 && looked.descendants().is_clear(),
-        "{looked:?}"
-    );
+    assert!(looked.killed > 300 && looked.found.is_clear(), "{looked:?}");
     expect_end(&mut child);
 }
 
@@ -126,10 +120,7 @@ fn a_chain_of_forks_is_caught() {
     output.read_exact(&mut byte).unwrap();
     let began = Instant::now();
     let looked = kill(&cookie.bearers_of(&[1]));
-    assert!(
-        looked.killed >= 1 && looked.descendants().is_clear(),
-        "{looked:?}"
-    );
+    assert!(looked.killed >= 1 && looked.found.is_clear(), "{looked:?}");
     expect_end(&mut child);
     assert!(began.elapsed() < LONG, "it ended by itself");
 }
@@ -148,10 +139,14 @@ fn what_cannot_be_killed_is_counted_and_a_look_ends_in_time() {
     let deadline = Deadline::after(Duration::from_millis(300));
     let looked = cookie.bearers().kill(deadline, Duration::ZERO, &harmless);
     // The shell and what it started; each `setsid` may still be on its way to its program.
-    assert_eq!((looked.left, looked.finished), (4, true), "{looked:?}");
+    assert_eq!(
+        (looked.found.left, looked.found.finished),
+        (4, true),
+        "{looked:?}"
+    );
     assert_eq!(tally.descendants().left, 4);
-    assert!(!looked.descendants().is_clear());
-    assert!(kill(&cookie.bearers()).descendants().is_clear());
+    assert!(!looked.found.is_clear());
+    assert!(kill(&cookie.bearers()).found.is_clear());
     expect_end(&mut child);
 }
 

@@ -228,7 +228,7 @@ impl Ward {
         looked: Looked,
     ) {
         let now = Instant::now();
-        let found = looked.descendants();
+        let found = looked.found;
         let in_background = match self.looks.state {
             State::Begun { in_background, .. } if number == self.looks.last => in_background,
             // One that was given up. It came back, so the process that it read can be looked at now.
@@ -284,7 +284,7 @@ impl Ward {
 
     fn report(&self, looked: &Looked, was_seen: bool) {
         let plugin = self.charge.name();
-        let found = looked.descendants();
+        let found = looked.found;
         guarded(|| {
             if looked.killed > 0 {
                 let killed = looked.killed;
