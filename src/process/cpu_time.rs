@@ -4,20 +4,18 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+use super::stat::StatFields;
+
 /// What the process itself has used, all of its threads together; `None` where the system does not say.
 pub(super) fn cpu_time(pid: Pid) -> Option<Duration> {
-    let text = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    parse(&text, rustix::param::clock_ticks_per_second())
+    let line = std::fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    parse(&line, rustix::param::clock_ticks_per_second())
 }
 
-/// Reads the line of `/proc/<pid>/stat`: the second field is the program's name in parentheses, which
-/// may have anything in it; the fourteenth and fifteenth are the time used in and out of the kernel.
-fn parse(line: &str, ticks_per_second: u64) -> Option<Duration> {
-    const FIELDS_BETWEEN: usize = 11;
-    let (_, rest) = line.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(FIELDS_BETWEEN);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    let ticks = next()?.checked_add(next()?)?;
+fn parse(line: &[u8], ticks_per_second: u64) -> Option<Duration> {
+    let fields = StatFields::of(line)?;
+    // In and out of the kernel.
+    let ticks = fields.number(14)?.checked_add(fields.number(15)?)?;
     let nanoseconds = ticks.checked_mul(1_000_000_000)?;
     Some(Duration::from_nanos(
         nanoseconds.checked_div(ticks_per_second)?,
@@ -30,10 +28,10 @@ mod tests {
 
     #[test]
     fn the_line_is_read_whatever_the_programs_name() {
-        let line = "7 (a) (b c) S 1 7 7 0 -1 4194560 104 20 0 0 150 30 9 9 20 0 1 0 94 3 4";
+        let line = b"7 (a) (b c) S 1 7 7 0 -1 4194560 104 20 0 0 150 30 9 9 20 0 1 0 94 3 4";
         assert_eq!(parse(line, 100), Some(Duration::from_millis(1800)));
-        assert_eq!(parse("7 (x) S 1 2", 100), None);
-        assert_eq!(parse("", 100), None);
+        assert_eq!(parse(b"7 (x) S 1 2", 100), None);
+        assert_eq!(parse(b"", 100), None);
         assert_eq!(parse(line, 0), None);
     }
 

@@ -1,13 +1,16 @@
-//! `ProcessEnd`: all that is known about how a process ended. What that means for the plugin is the
-//! reaper's to say.
+//! `ProcessEnd`: all that is known about how a process ended, and [`Inquest`]: what only the system's
+//! files say of it. They are read on a short thread, before the process is reaped: reading them may have
+//! to wait for locks of the kernel's. What the end means for the plugin is the reaper's to say.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
-use super::{ExitReason, Findings, ProcessLimits};
+use super::cpu_time::cpu_time;
+use super::{ExitReason, OutOfMemoryWatch, ProcessLimits};
 
 /// How a process ended, with what the system tells besides the status.
 #[derive(Clone, Debug)]
@@ -74,6 +77,32 @@ pub(super) fn may_be_the_kernels(exit: ExitReason) -> bool {
     }
 }
 
+/// Questions about a process that has ended.
+#[derive(Debug)]
+pub(crate) struct Inquest {
+    /// Whose processor time is asked for; nobody asks for it without a limit.
+    pub(super) pid: Option<Pid>,
+    pub(super) memory: OutOfMemoryWatch,
+}
+
+/// What the files said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Findings {
+    pub(super) cpu_time: Option<Duration>,
+    /// The kernel counts a kill for want of memory that explains no other end.
+    pub(super) killed_for_memory: bool,
+}
+
+impl Inquest {
+    /// Reads the files. A kill that is found explains this end and no other.
+    pub(crate) fn hold(self) -> Findings {
+        Findings {
+            cpu_time: self.pid.and_then(cpu_time),
+            killed_for_memory: self.memory.take_kill(),
+        }
+    }
+}
+
 impl fmt::Display for ProcessEnd {
     /// In the protocol's words; the seed adds the core as here.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,8 +116,6 @@ impl fmt::Display for ProcessEnd {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// The end with this raw status.

@@ -13,9 +13,9 @@ pub(crate) mod descendants;
 mod end;
 mod environment;
 mod exit;
-mod inquest;
 mod limits;
 mod out_of_memory;
+mod stat;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -25,11 +25,10 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use rustix::process::{Pid, Signal};
 
 pub(crate) use command::{resolve, spawn_error};
-pub(crate) use end::ProcessEnd;
+pub(crate) use end::{Findings, Inquest, ProcessEnd};
 pub(crate) use environment::Environment;
 pub use exit::ExitReason;
 pub(crate) use exit::ExitWatch;
-pub(crate) use inquest::{Findings, Inquest};
 pub use limits::ProcessLimits;
 pub(crate) use out_of_memory::OutOfMemoryWatch;
 

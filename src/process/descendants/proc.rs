@@ -13,6 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::scan::Scanner;
 use super::{Bearers, Progress};
 use crate::deadline::Deadline;
+use crate::process::stat::StatFields;
 
 /// So much of an environment is read. Executing a program takes 6 MiB of arguments and environment at
 /// most; who presents more has written over its own.
@@ -196,7 +197,7 @@ impl<'a> Reader<'a> {
         };
         match Status::parse(line) {
             None | Some(Status::Ended { .. }) => Begun::Ended,
-            Some(_) => Fields::of(line)
+            Some(_) => StatFields::of(line)
                 .and_then(|fields| fields.begun_at())
                 .map_or(Begun::Ended, Begun::At),
         }
@@ -285,12 +286,12 @@ impl Status {
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         const KERNEL_THREAD: u64 = 0x0020_0000;
         const EXITING: u64 = 0x0000_0004;
-        let fields = Fields::of(line)?;
+        let fields = StatFields::of(line)?;
         let flags = fields.number(9)?;
         if flags & KERNEL_THREAD != 0 {
             return Some(Self::KernelThread);
         }
-        let has_ended = matches!(*fields.0.first()?, "Z" | "X");
+        let has_ended = matches!(fields.state()?, "Z" | "X");
         if has_ended || flags & EXITING != 0 {
             return Some(match fields.number(20) {
                 Some(0 | 1) if has_ended => Self::Ended {
@@ -306,27 +307,6 @@ impl Status {
             (from, to) if from == to => Self::NoEnvironment,
             _ => Self::Environment,
         })
-    }
-}
-
-/// The fields of a line of `/proc/<pid>/stat`, from the third on.
-struct Fields<'a>(Vec<&'a str>);
-
-impl<'a> Fields<'a> {
-    fn of(line: &'a [u8]) -> Option<Self> {
-        // The second is the name, which may hold anything, in parentheses.
-        let end_of_name = line.iter().rposition(|&byte| byte == b')')?;
-        let fields = std::str::from_utf8(&line[end_of_name + 1..]).ok()?;
-        Some(Self(fields.split_whitespace().collect()))
-    }
-
-    /// A field by its number, of which the first is 1.
-    fn number(&self, field: usize) -> Option<u64> {
-        self.0.get(field - 3)?.parse().ok()
-    }
-
-    fn begun_at(&self) -> Option<u64> {
-        self.number(22)
     }
 }
 

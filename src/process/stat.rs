@@ -1,0 +1,26 @@
+//! `StatFields`: the line of `/proc/<pid>/stat`, taken apart.
+
+/// The fields of the line, from the third on.
+pub(super) struct StatFields<'a>(Vec<&'a str>);
+
+impl<'a> StatFields<'a> {
+    pub(super) fn of(line: &'a [u8]) -> Option<Self> {
+        // The second is the program's name in parentheses, which may have anything in it.
+        let end_of_name = line.iter().rposition(|&byte| byte == b')')?;
+        let fields = std::str::from_utf8(&line[end_of_name + 1..]).ok()?;
+        Some(Self(fields.split_whitespace().collect()))
+    }
+
+    /// A field by its number, of which the first is 1.
+    pub(super) fn number(&self, field: usize) -> Option<u64> {
+        self.0.get(field - 3)?.parse().ok()
+    }
+
+    pub(super) fn state(&self) -> Option<&str> {
+        self.0.first().copied()
+    }
+
+    pub(super) fn begun_at(&self) -> Option<u64> {
+        self.number(22)
+    }
+}
