@@ -13,8 +13,8 @@ use crate::config::{Limits, Timeouts};
 use crate::error::{Error, Result, RpcError};
 use crate::health::Health;
 use crate::id::InstallationId;
+use crate::keeper::Keeper;
 use crate::keeper::link::KeeperLink;
-use crate::keeper::{Keeper, KeeperStatus};
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::ProcessLimits;
@@ -272,12 +272,11 @@ impl HostBuilder {
             ))),
             RuntimeProvider::None | RuntimeProvider::Sprites => None,
         };
-        let keeper = KeeperStatus::of(&self.keeper);
         let cookie = (self.find_descendants && descendants::ARE_FOUND)
             .then(Cookie::generate)
             .transpose()?;
         let looks = cookie.clone().map(Looks::new);
-        let link = KeeperLink::new(self.keeper, cookie, threads.clone(), keeper.clone());
+        let keeper = KeeperLink::new(self.keeper, cookie, threads.clone());
         let settings = HostSettings {
             data_dir: self.data_dir,
             limits: self.limits,
@@ -291,7 +290,7 @@ impl HostBuilder {
             provider: self.provider,
         };
         let services = HostServices {
-            reaper: Reaper::start(&threads, link, looks.clone())?,
+            reaper: Reaper::start(&threads, keeper.clone(), looks.clone())?,
             health: HealthMonitor::new(threads.clone()),
             threads,
             store: self.store,

@@ -1,9 +1,10 @@
 //! The host's end of the keeper: starts it, tells it which groups live, and replaces it when it has
 //! ended or was stopped.
 //!
-//! Two locks, in this order. `current` is held while a keeper is started or replaced, which takes the
+//! Three locks, in this order. `current` is held while a keeper is started or replaced, which takes the
 //! file system and a process; the reaper never waits for it. `told` is held for an instant, to tell the
-//! keeper something: what it is told goes to a pipe that takes it at once or not at all.
+//! keeper something: what it is told goes to a pipe that takes it at once or not at all. `status` is held
+//! for an instant, by those who ask whether the keeper can be relied upon too.
 //!
 //! A thread waits for the keeper to end or to be stopped, and sleeps otherwise.
 
@@ -61,7 +62,7 @@ struct Shared {
     /// `None` when descendants are not looked for.
     cookie: Option<Cookie>,
     threads: Threads,
-    status: KeeperStatus,
+    status: Mutex<KeeperStatus>,
     current: Mutex<Current>,
     told: Mutex<Told>,
 }
@@ -102,12 +103,8 @@ struct Pipe {
 }
 
 impl KeeperLink {
-    pub(crate) fn new(
-        keeper: Keeper,
-        cookie: Option<Cookie>,
-        threads: Threads,
-        status: KeeperStatus,
-    ) -> Self {
+    pub(crate) fn new(keeper: Keeper, cookie: Option<Cookie>, threads: Threads) -> Self {
+        let mut status = KeeperStatus::default();
         if keeper == Keeper::None {
             status.set_problem("the keeper is switched off".to_owned());
         }
@@ -115,13 +112,22 @@ impl KeeperLink {
             keeper,
             cookie,
             threads,
-            status,
+            status: Mutex::new(status),
             current: Mutex::default(),
             told: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    pub(super) fn is_shell(&self) -> bool {
+        self.shared.keeper == Keeper::Shell
+    }
+
+    /// Why the keeper cannot be relied upon, if it cannot.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.shared.status.lock().problem()
     }
 
     /// Starts the keeper, if there is to be one and it does not run: before a process is spawned, so
@@ -191,7 +197,7 @@ impl KeeperLink {
         let Some(mut running) = current.running.take() else {
             return;
         };
-        self.shared.status.set_keeper(None);
+        self.shared.status.lock().keeper = None;
         if !nothing_lives {
             return;
         }
@@ -253,7 +259,10 @@ impl Shared {
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         match changed {
             Changed::Stopped(_) => {
-                let problem = self.status.add_stop(Instant::now(), &changed.to_string());
+                let problem = self
+                    .status
+                    .lock()
+                    .add_stop(Instant::now(), &changed.to_string());
                 warn(&problem.unwrap_or_else(|| format!("keeper {changed}; starting another")));
             }
             Changed::Ended => {
@@ -278,7 +287,7 @@ impl Shared {
         match self.start() {
             Ok(running) => {
                 current.retry_at = None;
-                self.status.set_keeper(Some(running.handle.clone()));
+                self.status.lock().set_keeper(running.handle.clone());
                 log::debug!("keeper started, process {}", running.child.id());
                 current.running = Some(running);
             }
@@ -291,10 +300,9 @@ impl Shared {
 
     fn do_without(&self, current: &mut Current, problem: &str) {
         self.told.lock().pipe = None;
-        self.status.set_keeper(None);
         current.retry_at = Some(Instant::now() + RETRY_WAIT);
         current.short_lives = 0;
-        self.status.set_problem(problem.to_owned());
+        self.status.lock().set_problem(problem.to_owned());
         warn(&format!(
             "{problem}; plugins may outlive a host that is killed"
         ));

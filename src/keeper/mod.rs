@@ -30,12 +30,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 pub use serve::serve;
 
 use crate::process::descendants::Looks;
 use child::Handle;
+use link::KeeperLink;
 
 /// What ends a host's plugins when the host is gone without having stopped them: killed, crashed, or
 /// left by `exit`. One is started for each host, with its first supervised plugin.
@@ -75,7 +74,7 @@ pub struct Guarantees {
 }
 
 impl Guarantees {
-    pub(crate) fn of(keeper: &KeeperStatus, looks: Option<&Looks>) -> Self {
+    pub(crate) fn of(keeper: &KeeperLink, looks: Option<&Looks>) -> Self {
         let descendants_are_found = looks.is_some();
         let escaped = looks.map_or(0, Looks::escaped);
         let problem = keeper.problem();
@@ -89,7 +88,7 @@ impl Guarantees {
                 "{escaped} times a process of a plugin that was to be killed got away"
             ));
         }
-        if plugins_end_with_host && descendants_are_found && keeper.is_shell {
+        if plugins_end_with_host && descendants_are_found && keeper.is_shell() {
             limitations.push(
                 "a chain of forks outside of its plugin's process group may outlive a host that is \
                  killed: the keeper is /bin/sh"
@@ -132,15 +131,9 @@ fn is_sigchld_ignored() -> bool {
 const STOPS: usize = 5;
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Whether the keeper can be relied upon. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct KeeperStatus {
-    shared: Arc<Mutex<Known>>,
-    is_shell: bool,
-}
-
+/// Whether the keeper can be relied upon.
 #[derive(Debug, Default)]
-struct Known {
+struct KeeperStatus {
     /// Why there is no keeper, if there is none.
     problem: Option<String>,
     /// The one there is.
@@ -152,49 +145,37 @@ struct Known {
 }
 
 impl KeeperStatus {
-    pub(crate) fn of(keeper: &Keeper) -> Self {
-        Self {
-            is_shell: *keeper == Keeper::Shell,
-            ..Self::default()
-        }
-    }
-
     /// Why the keeper cannot be relied upon, if it cannot.
-    pub(crate) fn problem(&self) -> Option<String> {
-        let known = self.shared.lock();
-        let problem = known.problem.clone();
-        let problem = problem.or_else(|| known.stops_problem(Instant::now()));
+    fn problem(&self) -> Option<String> {
+        let problem = self.problem.clone();
+        let problem = problem.or_else(|| self.stops_problem(Instant::now()));
         problem.or_else(|| {
-            let changed = known.keeper.as_ref()?.has_changed()?;
+            let changed = self.keeper.as_ref()?.has_changed()?;
             Some(format!("the keeper {changed}, another is being started"))
         })
     }
 
-    fn set_keeper(&self, keeper: Option<Arc<Handle>>) {
-        let mut known = self.shared.lock();
-        if keeper.is_some() {
-            known.problem = None;
-        }
-        known.keeper = keeper;
+    fn set_keeper(&mut self, keeper: Arc<Handle>) {
+        self.problem = None;
+        self.keeper = Some(keeper);
     }
 
-    fn set_problem(&self, problem: String) {
-        self.shared.lock().problem = Some(problem);
+    /// There is no keeper, and this is why.
+    fn set_problem(&mut self, problem: String) {
+        self.problem = Some(problem);
+        self.keeper = None;
     }
 
     /// Somebody stopped the keeper; returns what is wrong if that happens too often.
-    fn add_stop(&self, now: Instant, how: &str) -> Option<String> {
-        let mut known = self.shared.lock();
-        known.stops.push_back(now);
-        if known.stops.len() > STOPS {
-            known.stops.pop_front();
+    fn add_stop(&mut self, now: Instant, how: &str) -> Option<String> {
+        self.stops.push_back(now);
+        if self.stops.len() > STOPS {
+            self.stops.pop_front();
         }
-        how.clone_into(&mut known.stopped);
-        known.stops_problem(now)
+        how.clone_into(&mut self.stopped);
+        self.stops_problem(now)
     }
-}
 
-impl Known {
     fn stops_problem(&self, now: Instant) -> Option<String> {
         let recent = |at: &&Instant| now.saturating_duration_since(**at) < STOPS_WITHIN;
         let count = self.stops.iter().filter(recent).count();
@@ -211,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_keeper_that_is_stopped_too_often_is_a_problem_for_a_minute() {
-        let status = KeeperStatus::default();
+        let mut status = KeeperStatus::default();
         let begin = Instant::now();
         for second in 0..4 {
             let now = begin + Duration::from_secs(second);
@@ -223,11 +204,7 @@ mod tests {
             problem.starts_with("the keeper was stopped by signal 19, 5 times"),
             "{problem}"
         );
-        let known = status.shared.lock();
-        assert!(
-            known
-                .stops_problem(begin + Duration::from_secs(60))
-                .is_none()
-        );
+        let later = begin + Duration::from_secs(60);
+        assert!(status.stops_problem(later).is_none());
     }
 }

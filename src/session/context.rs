@@ -14,7 +14,7 @@ use super::services::{Methods, Services};
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::health::Health;
-use crate::keeper::KeeperStatus;
+use crate::keeper::link::KeeperLink;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::descendants::Looks;
@@ -59,7 +59,7 @@ pub(crate) struct HostServices {
     /// `None` where supervised plugins cannot run.
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
     pub(crate) reaper: Reaper,
-    pub(crate) keeper: KeeperStatus,
+    pub(crate) keeper: KeeperLink,
     /// With the cookie that all processes carry which the host starts; `None` when descendants are not
     /// looked for.
     pub(crate) looks: Option<Looks>,
