@@ -232,50 +232,18 @@ impl Charge for SupervisedCharge {
         if let Transition::Connecting { pid, .. } = transition {
             log::info!("plugin {}: started, process {pid}", shared.name);
         }
-        let mut state = shared.state.lock();
         match transition {
-            Transition::Starting { run } => {
-                state.run = run;
-                state.secret = None;
-                state.reserved = None;
-                // Whoever connected before is not this run's process.
-                let stale = state.connection.take();
-                // A request to start has put it there already.
-                if state.reported != ReportedState::Starting {
-                    shared.enter(&mut state, ReportedState::Starting, None);
-                }
-                // Its first ping may be outstanding, and fails under the state lock.
-                drop(state);
-                if let Some(connection) = stale {
-                    connection.abort(Disconnect::NotYet);
-                }
-            }
+            Transition::Starting { run } => self.starting(run),
             Transition::Connecting { run, .. } => {
+                let mut state = shared.state.lock();
                 // It may be connected already.
                 if state.run == run && state.reported == ReportedState::Starting {
                     shared.enter(&mut state, ReportedState::Connecting, None);
                 }
             }
-            Transition::Stopping => {
-                let connection = state.connection.clone();
-                let (code, reason) = state.stop_reason.clone();
-                // What is in flight may still be answered. If not, this is why.
-                if let Some(connection) = &connection {
-                    let reason = reason.clone();
-                    connection.blame(Disconnect::ByHost { code, reason });
-                }
-                shared.drop_events();
-                // It is there already if the stop met the plugin's last crash.
-                if state.reported != ReportedState::Stopping {
-                    shared.enter(&mut state, ReportedState::Stopping, None);
-                }
-                // A transport's own locks are taken with none of ours held.
-                drop(state);
-                if let Some(connection) = connection {
-                    connection.hang_up(code, &reason);
-                }
-            }
+            Transition::Stopping => self.stopping(),
             Transition::Inactive { ended } => {
+                let mut state = shared.state.lock();
                 state.secret = None;
                 if let Some(ended) = ended {
                     let message = ended.to_string().into();
@@ -287,38 +255,78 @@ impl Charge for SupervisedCharge {
             }
             Transition::Ended(ended) => {
                 let message = ended.to_string().into();
+                let mut state = shared.state.lock();
                 self.remember(&mut state, &ended, message, Aftermath::Stay);
             }
-            Transition::Restarting { failure, after } => {
-                drop(state);
-                let problem = self.problem(&failure, Some(after));
-                log::warn!(
-                    "plugin {}: {}; starting again in {after:?}",
-                    shared.name,
-                    problem.0
-                );
-                let mut state = shared.state.lock();
-                let aftermath = Aftermath::Restart { after };
-                self.remember(&mut state, &failure, problem.0.clone(), aftermath);
-                shared.enter(&mut state, ReportedState::Restarting, Some(problem));
-            }
-            Transition::Errored { failure } => {
-                drop(state);
-                let problem = self.problem(&failure, None);
-                log::error!("plugin {}: {}; giving up", shared.name, problem.0);
-                let mut state = shared.state.lock();
-                self.remember(&mut state, &failure, problem.0.clone(), Aftermath::GiveUp);
-                state.start_error = match failure.cause {
-                    Cause::Start(error) => Some(Arc::new(error)),
-                    _ => None,
-                };
-                shared.enter(&mut state, ReportedState::Errored, Some(problem));
-            }
+            Transition::Restarting { failure, after } => self.failed(failure, Some(after)),
+            Transition::Errored { failure } => self.failed(failure, None),
         }
     }
 }
 
 impl SupervisedCharge {
+    fn starting(&self, run: Run) {
+        let shared = &self.0;
+        let mut state = shared.state.lock();
+        state.run = run;
+        state.secret = None;
+        state.reserved = None;
+        // Whoever connected before is not this run's process.
+        let stale = state.connection.take();
+        // A request to start has put it there already.
+        if state.reported != ReportedState::Starting {
+            shared.enter(&mut state, ReportedState::Starting, None);
+        }
+        // Its first ping may be outstanding, and fails under the state lock.
+        drop(state);
+        if let Some(connection) = stale {
+            connection.abort(Disconnect::NotYet);
+        }
+    }
+
+    fn stopping(&self) {
+        let shared = &self.0;
+        let mut state = shared.state.lock();
+        let connection = state.connection.clone();
+        let (code, reason) = state.stop_reason.clone();
+        // What is in flight may still be answered. If not, this is why.
+        if let Some(connection) = &connection {
+            let reason = reason.clone();
+            connection.blame(Disconnect::ByHost { code, reason });
+        }
+        shared.drop_events();
+        // It is there already if the stop met the plugin's last crash.
+        if state.reported != ReportedState::Stopping {
+            shared.enter(&mut state, ReportedState::Stopping, None);
+        }
+        // A transport's own locks are taken with none of ours held.
+        drop(state);
+        if let Some(connection) = connection {
+            connection.hang_up(code, &reason);
+        }
+    }
+
+    /// A run has failed, and another follows after this wait, or none.
+    fn failed(&self, failure: Failure, restarting_after: Option<Duration>) {
+        let shared = &self.0;
+        let problem = self.problem(&failure, restarting_after);
+        let (name, message) = (&shared.name, problem.0.clone());
+        let (reported, aftermath) = if let Some(after) = restarting_after {
+            log::warn!("plugin {name}: {message}; starting again in {after:?}");
+            (ReportedState::Restarting, Aftermath::Restart { after })
+        } else {
+            log::error!("plugin {name}: {message}; giving up");
+            (ReportedState::Errored, Aftermath::GiveUp)
+        };
+        let mut state = shared.state.lock();
+        self.remember(&mut state, &failure, message, aftermath);
+        state.start_error = match failure.cause {
+            Cause::Start(error) => Some(Arc::new(error)),
+            _ => None,
+        };
+        shared.enter(&mut state, reported, Some(problem));
+    }
+
     /// The URL with a token for this run, sealed with a new secret.
     fn seal_url(&self, run: Run) -> Result<String, StartError> {
         let shared = &self.0;
