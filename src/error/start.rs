@@ -123,6 +123,13 @@ impl SpawnError {
     }
 }
 
+impl From<Error> for StartError {
+    /// What goes wrong on the way to a start keeps it from being prepared.
+    fn from(error: Error) -> Self {
+        Self::Prepare(Box::new(error))
+    }
+}
+
 impl StartError {
     /// Whether starting again can only fail the same way.
     pub fn is_permanent(&self) -> bool {

@@ -123,7 +123,7 @@ impl Process {
                 // Without a way to notice its end it cannot be supervised.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 let _ = child.wait();
-                Err(StartError::Prepare(Box::new(error)))
+                Err(error.into())
             }
         }
     }

@@ -50,12 +50,10 @@ impl LocalRuntime {
         let record = preparation.record;
         match &record.kind {
             PluginKind::Supervised(Source::Folder(folder)) => {
-                folder.canonicalize().map_err(|error| {
-                    prepare(Error::io(
-                        format!("open plugin folder {}", folder.display()),
-                        error,
-                    ))
-                })
+                let opened = folder.canonicalize().map_err(|error| {
+                    Error::io(format!("open plugin folder {}", folder.display()), error)
+                });
+                Ok(opened?)
             }
             PluginKind::Supervised(Source::Archive(path)) => {
                 let cancel = || preparation.cancel.is_cancelled();
@@ -65,9 +63,9 @@ impl LocalRuntime {
             PluginKind::Supervised(Source::Stored { sha256, .. }) => {
                 self.stored_release(preparation, sha256, root)
             }
-            PluginKind::External(_) => Err(prepare(Error::Unsupported(
-                "an external plugin is not started by the host",
-            ))),
+            PluginKind::External(_) => {
+                Err(Error::Unsupported("an external plugin is not started by the host").into())
+            }
         }
     }
 
@@ -109,17 +107,16 @@ impl LocalRuntime {
         }
         let lacking = |problem| {
             let sha256 = sha256.into();
-            prepare(StoreError::Archive { sha256, problem }.into())
+            Error::from(StoreError::Archive { sha256, problem })
         };
         let content = preparation
             .store
-            .get_archive(sha256)
-            .map_err(prepare)?
+            .get_archive(sha256)?
             .ok_or_else(|| lacking("missing"))?;
         let limits = &self.package_limits;
         let archive = Archive::from_content(content, limits, &cancel).map_err(unpack_failed)?;
         if archive.sha256() != sha256 {
-            return Err(lacking("damaged"));
+            return Err(lacking("damaged").into());
         }
         package::unpack(&archive, root, command, limits, &cancel).map_err(unpack_failed)
     }
@@ -138,16 +135,16 @@ impl Runtime for LocalRuntime {
         let record = preparation.record;
         if let Some(problem) = &record.damage {
             let (id, problem) = (record.id, problem.clone());
-            return Err(prepare(StoreError::DamagedRecord { id, problem }.into()));
+            return Err(Error::from(StoreError::DamagedRecord { id, problem }).into());
         }
         if record.manifest.command.is_empty() {
             return Err(StartError::NoCommand);
         }
         let own_limits = &record.overrides.process_limits;
-        own_limits.validate().map_err(prepare)?;
-        let root = installation_folder(&self.data, record.id).map_err(prepare)?;
+        own_limits.validate()?;
+        let root = installation_folder(&self.data, record.id)?;
         let working_directory = self.working_directory(preparation, &root)?;
-        let data = package::data_folder(&root).map_err(|error| prepare(error.into()))?;
+        let data = package::data_folder(&root).map_err(Error::from)?;
 
         let mut environment = Environment::allowed(
             std::env::vars_os(),
@@ -193,10 +190,6 @@ pub(crate) fn installation_folder(data: &Path, id: InstallationId) -> Result<Pat
     package::open_made(&folder, package::PUBLIC)
         .map_err(|error| Error::io(format!("create {}", folder.display()), error))?;
     Ok(folder)
-}
-
-fn prepare(error: Error) -> StartError {
-    StartError::Prepare(Box::new(error))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::state::State;
 use crate::auth::{self, SealedToken, Secret, Token};
 use crate::duplex::stdio::Stdio;
-use crate::error::{Disconnect, Error, Result, StartError, TokenError};
+use crate::error::{Disconnect, Error, Result, StartError};
 use crate::id::InstallationId;
 use crate::plugin_log::inlet::inlet;
 use crate::plugin_log::pump::{Outputs, pump};
@@ -87,17 +87,16 @@ impl Charge for SupervisedCharge {
     fn prepare(&self, run: Run, cancel: &Cancel) -> Result<ProcessCommand, StartError> {
         let shared = &self.0;
         let context = &shared.context;
-        let prepare = |error: Error| StartError::Prepare(Box::new(error));
         // Here and not when the process is there: the reaper must not wait for the disk.
-        let log = shared.open_log().map_err(prepare)?;
+        let log = shared.open_log()?;
         // Error details show what this run printed, not the one before.
         log.clear_tail();
-        let record = shared.refreshed_record().map_err(prepare)?;
+        let record = shared.refreshed_record()?;
         let runtime = context
             .services
             .runtime
             .as_ref()
-            .ok_or_else(|| prepare(runtime::unavailable(context.settings.provider)))?;
+            .ok_or_else(|| runtime::unavailable(context.settings.provider))?;
         let url = match record.manifest.transport {
             Transport::Stdio => None,
             Transport::WebSocket => Some(self.seal_url(run)?),
@@ -336,13 +335,11 @@ impl SupervisedCharge {
             .addresses
             .base_url()
             .ok_or(StartError::NoAddress)?;
-        let prepare = |error: Error| StartError::Prepare(Box::new(error));
-        let token_failed = |error: TokenError| prepare(error.into());
-        let secret = Secret::generate().map_err(token_failed)?;
-        let token = SealedToken::seal(&secret, shared.id).map_err(token_failed)?;
+        let secret = Secret::generate().map_err(Error::from)?;
+        let token = SealedToken::seal(&secret, shared.id).map_err(Error::from)?;
         let digest = token.digest();
         let token = Token::Sealed(token);
-        let url = auth::connection_url(&base, Some(shared.id), &token).map_err(token_failed)?;
+        let url = auth::connection_url(&base, Some(shared.id), &token).map_err(Error::from)?;
         let mut state = shared.state.lock();
         if state.run == run {
             state.secret = Some(secret);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::{Early, HINT_AFTER, Phase, Running, Ward, after, signal};
 use crate::deadline::Deadline;
-use crate::error::StartError;
+use crate::error::{Error, StartError};
 use crate::fault;
 use crate::keeper::link::KeeperLink;
 use crate::poll;
@@ -76,9 +76,7 @@ impl Ward {
             let result = std::panic::catch_unwind(prepare).unwrap_or_else(|panic| {
                 let text = crate::thread::panic_text(&*panic);
                 let error = std::io::Error::other(format!("panicked: {text}"));
-                Err(StartError::Prepare(Box::new(crate::Error::io(
-                    "prepare", error,
-                ))))
+                Err(Error::io("prepare", error).into())
             });
             let spawned = result.as_ref().ok();
             let memory = spawned.map(|spawned| (spawned.process.memory(), spawned.process.id()));
@@ -89,7 +87,7 @@ impl Ward {
             }
         });
         if let Err(error) = started {
-            self.could_not_start(StartError::Prepare(Box::new(error)));
+            self.could_not_start(error.into());
         }
     }
 
@@ -157,7 +155,7 @@ impl Ward {
                 running.connected |= transport == Transport::Stdio;
             }
             Err(error) => {
-                running.cause = Some(Cause::Start(StartError::Prepare(Box::new(error))));
+                running.cause = Some(Cause::Start(error.into()));
                 running.patience = None;
                 signal(&*self.charge, &running.process, Signal::KILL);
             }
