@@ -15,6 +15,7 @@ use super::{ExitReason, OutOfMemoryWatch, ProcessLimits};
 /// How a process ended, with what the system tells besides the status.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcessEnd {
+    pub(crate) pid: u32,
     pub(crate) exit: ExitReason,
     /// It left a core file, or whoever takes them got one.
     pub(crate) core_dumped: bool,
@@ -29,11 +30,13 @@ const WRAPPED: i32 = 128;
 impl ProcessEnd {
     /// `status` is `None` where the system kept none.
     pub(super) fn new(
+        pid: u32,
         status: Option<ExitStatus>,
         limits: ProcessLimits,
         findings: Findings,
     ) -> Self {
         Self {
+            pid,
             exit: status.map_or(ExitReason::Unknown, ExitReason::from),
             core_dumped: status.is_some_and(|status| status.core_dumped()),
             limits,
@@ -124,7 +127,7 @@ mod tests {
             cpu_time: used,
             ..Findings::default()
         };
-        ProcessEnd::new(status.map(ExitStatus::from_raw), limits, findings)
+        ProcessEnd::new(7, status.map(ExitStatus::from_raw), limits, findings)
     }
 
     #[test]

@@ -60,8 +60,8 @@ impl Environment {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    pub(crate) fn into_variables(self) -> Vec<(OsString, OsString)> {
-        self.0.into_iter().collect()
+    pub(crate) fn into_variables(self) -> BTreeMap<OsString, OsString> {
+        self.0
     }
 }
 

@@ -17,6 +17,7 @@ mod limits;
 mod out_of_memory;
 mod stat;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -43,7 +44,7 @@ pub(crate) struct ProcessCommand {
     pub(crate) args: Vec<String>,
     pub(crate) working_directory: PathBuf,
     /// The whole environment; nothing is inherited.
-    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) environment: BTreeMap<OsString, OsString>,
     /// Whether stdin is a pipe of ours; else it is null.
     pub(crate) stdin: bool,
     pub(crate) limits: ProcessLimits,
@@ -86,12 +87,7 @@ impl Process {
             .args(&command.args)
             .current_dir(&command.working_directory)
             .env_clear()
-            .envs(
-                command
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
+            .envs(&command.environment)
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -104,28 +100,23 @@ impl Process {
             stderr: child.stderr.take(),
         };
         let pid = Pid::from_child(&child);
-        match ExitWatch::new(pid, threads) {
-            Ok(watch) => {
-                let mut process = Self {
-                    child,
-                    pid,
-                    watch,
-                    memory: OutOfMemoryWatch::default(),
-                    limits: ProcessLimits::default(),
-                    reaped: false,
-                };
-                // From outside, and so a moment late: see `ProcessLimits`. On failure the process is
-                // killed by being dropped.
-                process.limits = command.limits.apply(pid)?;
-                Ok((process, pipes))
-            }
-            Err(error) => {
-                // Without a way to notice its end it cannot be supervised.
-                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-                let _ = child.wait();
-                Err(error.into())
-            }
-        }
+        let watch = ExitWatch::new(pid, threads).inspect_err(|_| {
+            // Without a way to notice its end it cannot be supervised.
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            let _ = child.wait();
+        })?;
+        let mut process = Self {
+            child,
+            pid,
+            watch,
+            memory: OutOfMemoryWatch::default(),
+            limits: ProcessLimits::default(),
+            reaped: false,
+        };
+        // From outside, and so a moment late: see `ProcessLimits`. On failure the process is killed by
+        // being dropped.
+        process.limits = command.limits.apply(pid)?;
+        Ok((process, pipes))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -195,7 +186,12 @@ impl Process {
                 None
             }
         };
-        ProcessEnd::new(status, std::mem::take(&mut self.limits), findings)
+        ProcessEnd::new(
+            self.pid(),
+            status,
+            std::mem::take(&mut self.limits),
+            findings,
+        )
     }
 }
 

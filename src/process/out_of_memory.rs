@@ -3,7 +3,7 @@
 //! process, and comparing it at the spawn and at the end. Reading the files may wait for locks of the
 //! kernel's, so no thread reads them that others depend on.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const READ_LIMIT: u64 = 256 * 1024;
 
 /// Kills that a process's end has been put down to already, per counter: one kill explains one end.
 /// For the whole program, since the counters are.
-static EXPLAINED: Mutex<Option<HashMap<PathBuf, u64>>> = Mutex::new(None);
+static EXPLAINED: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
 /// The kernel's count of kills, from the spawn of a process on. Where the process is in a control
 /// group of its own it is exact; in a group with others, a kill of any of these counts.
@@ -59,7 +59,6 @@ impl OutOfMemoryWatch {
             return false;
         };
         let mut explained = EXPLAINED.lock();
-        let explained = explained.get_or_insert_default();
         let before = explained
             .get(file)
             .copied()

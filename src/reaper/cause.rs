@@ -108,7 +108,6 @@ pub(crate) struct Failure {
 /// The process of a run that is over.
 #[derive(Clone, Debug)]
 pub(crate) struct EndedProcess {
-    pub(crate) pid: u32,
     /// How long it lived.
     pub(crate) uptime: Duration,
     pub(crate) end: ProcessEnd,

@@ -101,25 +101,17 @@ pub(crate) struct OutputGuard(
 /// A change of state that the reaper brought about.
 #[derive(Clone, Debug)]
 pub(crate) enum Transition {
-    Starting {
-        run: Run,
-    },
+    Starting(Run),
     Connecting {
         run: Run,
         pid: u32,
     },
     Stopping,
     /// Nothing of it runs. With the end of the run that was stopped, if there was one.
-    Inactive {
-        ended: Option<Failure>,
-    },
+    Inactive(Option<Failure>),
     /// A run was stopped; what comes next is told next.
     Ended(Failure),
-    Restarting {
-        failure: Failure,
-        after: Duration,
-    },
-    Errored {
-        failure: Failure,
-    },
+    /// Another run follows after this wait.
+    Restarting(Failure, Duration),
+    Errored(Failure),
 }

@@ -130,24 +130,21 @@ impl Charge for SupervisedCharge {
             stdout,
             stderr,
         } = pipes;
-        let (pumped_stdout, own_stdout) = match stdin {
-            None => (stdout, None),
-            Some(_) => (None, stdout),
-        };
-        let (output, lines) = match own_stdout {
-            None => (None, None),
-            Some(stdout) => {
-                let ends = inlet(LogStream::Stdout, log.clone());
-                let (inlet, outlet) =
-                    ends.map_err(|error| Error::io("create a queue to the log", error))?;
-                (Some((stdout, inlet)), Some(outlet))
-            }
-        };
-        let outputs = Outputs {
-            stdout: pumped_stdout.map(Into::into),
+        let mut outputs = Outputs {
+            stdout: None,
             stderr: stderr.map(Into::into),
-            lines,
+            lines: None,
         };
+        let mut stdio = None;
+        match (stdin, stdout) {
+            (Some(stdin), Some(stdout)) => {
+                let (inlet, outlet) = inlet(LogStream::Stdout, log.clone())
+                    .map_err(|error| Error::io("create a queue to the log", error))?;
+                outputs.lines = Some(outlet);
+                stdio = Some((stdin, stdout, inlet));
+            }
+            (_, stdout) => outputs.stdout = stdout.map(Into::into),
+        }
         let drained = Arc::new(Drained {
             reaper: context.services.reaper.clone(),
             ward: shared.ward,
@@ -161,7 +158,7 @@ impl Charge for SupervisedCharge {
                 pump(outputs, &log, stop.into());
                 drop(pump_drained);
             })?;
-        if let (Some(stdin), Some((stdout, inlet))) = (stdin, output) {
+        if let Some((stdin, stdout, inlet)) = stdio {
             let duplex = Stdio::new(stdout, stdin).with_output(Arc::new(move |line: &[u8]| {
                 // Goes when the connection has been read to its end, and the inlet with it.
                 let _held = &drained;
@@ -232,7 +229,7 @@ impl Charge for SupervisedCharge {
             log::info!("plugin {}: started, process {pid}", shared.name);
         }
         match transition {
-            Transition::Starting { run } => self.starting(run),
+            Transition::Starting(run) => self.starting(run),
             Transition::Connecting { run, .. } => {
                 let mut state = shared.state.lock();
                 // It may be connected already.
@@ -241,7 +238,7 @@ impl Charge for SupervisedCharge {
                 }
             }
             Transition::Stopping => self.stopping(),
-            Transition::Inactive { ended } => {
+            Transition::Inactive(ended) => {
                 let mut state = shared.state.lock();
                 state.secret = None;
                 if let Some(ended) = ended {
@@ -257,8 +254,8 @@ impl Charge for SupervisedCharge {
                 let mut state = shared.state.lock();
                 self.remember(&mut state, &ended, message, Aftermath::Stay);
             }
-            Transition::Restarting { failure, after } => self.failed(failure, Some(after)),
-            Transition::Errored { failure } => self.failed(failure, None),
+            Transition::Restarting(failure, after) => self.failed(failure, Some(after)),
+            Transition::Errored(failure) => self.failed(failure, None),
         }
     }
 }
@@ -404,7 +401,7 @@ impl SupervisedCharge {
             if end.core_dumped {
                 put("core_dumped", true.into());
             }
-            put("pid", process.pid.into());
+            put("pid", end.pid.into());
             put("uptime_seconds", process.uptime.as_secs_f64().into());
             let limits = end.limits.to_json();
             if !limits.is_empty() {
@@ -431,7 +428,7 @@ impl SupervisedCharge {
             cause: failure.end_cause(),
             message,
             exit: failure.exit(),
-            pid: failure.process.as_ref().map(|process| process.pid),
+            pid: failure.process.as_ref().map(|process| process.end.pid),
             aftermath,
         };
         let limit = self.0.context.settings.limits.restart_history;

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -64,14 +65,6 @@ pub(super) struct Reader<'a> {
     buffer: Vec<u8>,
 }
 
-/// What came of reading an environment.
-enum Read {
-    Cookie,
-    NoCookie,
-    Empty,
-    TooLarge,
-}
-
 impl<'a> Reader<'a> {
     pub(super) fn new(bearers: &'a Bearers, progress: &'a Progress, deadline: Deadline) -> Self {
         Self {
@@ -95,10 +88,8 @@ impl<'a> Reader<'a> {
     }
 
     fn look_at(&mut self, pid: i32) -> Shows {
-        match self.environment(&format!("/proc/{pid}/environ")) {
-            Ok(Read::Cookie) => return Shows::Cookie,
-            Ok(Read::NoCookie) => return Shows::NoCookie,
-            Ok(Read::TooLarge) => return Shows::Unreadable,
+        match self.environment(format!("/proc/{pid}/environ")) {
+            Ok(Some(shows)) => return shows,
             // However often it is tried.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Shows::NoCookie;
@@ -106,7 +97,7 @@ impl<'a> Reader<'a> {
             // Not ESRCH: that says that it has no memory, or its first thread none any more.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Shows::Gone,
             Err(error) if is_want(&error) => return Shows::Unknown,
-            Ok(Read::Empty) | Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         // On most systems that is every second process: the kernel's threads, and those that have
         // ended. So it is found out in one go.
@@ -129,9 +120,8 @@ impl<'a> Reader<'a> {
     }
 
     fn once_more(&mut self, pid: i32, otherwise: Shows) -> Shows {
-        match self.environment(&format!("/proc/{pid}/environ")) {
-            Ok(Read::Cookie) => Shows::Cookie,
-            Ok(Read::NoCookie) => Shows::NoCookie,
+        match self.environment(format!("/proc/{pid}/environ")) {
+            Ok(Some(shows @ (Shows::Cookie | Shows::NoCookie))) => shows,
             _ => otherwise,
         }
     }
@@ -141,11 +131,9 @@ impl<'a> Reader<'a> {
     fn what_threads_show(&mut self, pid: i32) -> Shows {
         let tasks = fs::read_dir(format!("/proc/{pid}/task"));
         for task in tasks.into_iter().flatten().flatten().take(THREADS_LIMIT) {
-            match self.environment(&format!("{}/environ", task.path().display())) {
-                Ok(Read::Cookie) => return Shows::Cookie,
-                Ok(Read::NoCookie) => return Shows::NoCookie,
-                Ok(Read::TooLarge) => return Shows::Unreadable,
-                Ok(Read::Empty) | Err(_) => {}
+            let path = task.path().join("environ");
+            if let Ok(Some(shows)) = self.environment(&path) {
+                return shows;
             }
             if self.deadline.has_passed() {
                 break;
@@ -154,8 +142,8 @@ impl<'a> Reader<'a> {
         Shows::Unreadable
     }
 
-    /// Reads an environment and looks for the cookie meanwhile.
-    fn environment(&mut self, path: &str) -> io::Result<Read> {
+    /// Reads an environment and looks for the cookie meanwhile; `None` when it is empty.
+    fn environment(&mut self, path: impl AsRef<Path>) -> io::Result<Option<Shows>> {
         let mut file = File::open(path)?;
         let (mut kept, mut total) = (0, 0);
         loop {
@@ -168,18 +156,13 @@ impl<'a> Reader<'a> {
             total += count;
             let window = &self.buffer[..kept + count];
             if self.scanner.finds(window, is_first, is_last) {
-                return Ok(Read::Cookie);
+                return Ok(Some(Shows::Cookie));
             }
             if is_last {
-                let is_empty = total == 0;
-                return Ok(if is_empty {
-                    Read::Empty
-                } else {
-                    Read::NoCookie
-                });
+                return Ok((total > 0).then_some(Shows::NoCookie));
             }
             if total >= ENVIRONMENT_LIMIT || self.deadline.has_passed() {
-                return Ok(Read::TooLarge);
+                return Ok(Some(Shows::Unreadable));
             }
             let length = window.len();
             let cut = length.saturating_sub(self.scanner.overlap());

@@ -46,7 +46,7 @@ impl Ward {
         if context.shutting_down || self.forgotten {
             let ended = self.leave_clearing();
             self.phase = Phase::Idle;
-            self.charge.transition(Transition::Inactive { ended });
+            self.charge.transition(Transition::Inactive(ended));
             return;
         }
         if !self.looks.let_begin(self.run) {
@@ -59,7 +59,7 @@ impl Ward {
         self.run = context.reaper.next_run();
         self.begun_at = SystemTime::now();
         let (ward, run) = (self.charge.ward(), self.run);
-        self.charge.transition(Transition::Starting { run });
+        self.charge.transition(Transition::Starting(run));
         let cancel = Cancel::default();
         self.phase = Phase::Preparing {
             cancel: cancel.clone(),
@@ -199,7 +199,7 @@ impl Ward {
         let failure = self.unstarted(Cause::Start(error));
         if permanent {
             self.phase = Phase::Idle;
-            self.charge.transition(Transition::Errored { failure });
+            self.charge.transition(Transition::Errored(failure));
         } else {
             self.decide(End::Crash, None, failure);
         }

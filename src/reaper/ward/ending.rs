@@ -32,7 +32,6 @@ pub(super) struct Ended {
     process: Option<Process>,
     /// Once it is reaped.
     end: Option<ProcessEnd>,
-    pid: u32,
     uptime: Duration,
     at: SystemTime,
     pub(super) active_for: Option<Duration>,
@@ -160,7 +159,6 @@ impl Ward {
         let ended = Ended {
             output_pending: running.output.is_some(),
             connection_pending: running.connected,
-            pid: process.pid(),
             uptime: now.saturating_duration_since(running.spawned_at),
             at: SystemTime::now(),
             active_for: running
@@ -227,7 +225,6 @@ impl Ward {
         let failure = Failure {
             cause,
             process: Some(EndedProcess {
-                pid: ended.pid,
                 uptime: ended.uptime,
                 end,
             }),
@@ -242,10 +239,8 @@ impl Ward {
         }
         if self.start_again {
             // It is told as any other end, so that nobody wonders where the process went.
-            self.charge.transition(Transition::Restarting {
-                failure,
-                after: Duration::ZERO,
-            });
+            self.charge
+                .transition(Transition::Restarting(failure, Duration::ZERO));
             self.begin_anew(context);
             return;
         }
@@ -261,14 +256,12 @@ impl Ward {
                     until: after(Instant::now(), wait),
                     at_once: wait.is_zero(),
                 };
-                self.charge.transition(Transition::Restarting {
-                    failure,
-                    after: wait,
-                });
+                self.charge
+                    .transition(Transition::Restarting(failure, wait));
             }
             Decision::GiveUp => {
                 self.phase = Phase::Idle;
-                self.charge.transition(Transition::Errored { failure });
+                self.charge.transition(Transition::Errored(failure));
             }
         }
     }
@@ -277,7 +270,7 @@ impl Ward {
     /// one.
     pub(super) fn stopped(&mut self, ended: Option<Failure>) {
         self.phase = Phase::Idle;
-        self.charge.transition(Transition::Inactive { ended });
+        self.charge.transition(Transition::Inactive(ended));
         if let Some(stop) = self.stop.take() {
             let report = StopReport {
                 exit: stop.exit,
@@ -317,7 +310,7 @@ impl Ward {
         if self.stop.is_some() {
             self.clear(context, Some(failure));
         } else {
-            self.charge.transition(Transition::Errored { failure });
+            self.charge.transition(Transition::Errored(failure));
         }
     }
 }

@@ -387,7 +387,7 @@ impl Ward {
             self.charge.transition(Transition::Ended(ended));
         }
         let failure = self.unstarted(Cause::DescendantsLeft(found));
-        self.charge.transition(Transition::Errored { failure });
+        self.charge.transition(Transition::Errored(failure));
     }
 
     /// Tells those who wait for a stop that this is left.
@@ -410,7 +410,7 @@ impl Ward {
         let Looks { runs, are_seen, .. } = std::mem::take(&mut old.looks);
         let ended = old.leave_clearing();
         old.give_up_stop(found);
-        old.charge.transition(Transition::Inactive { ended });
+        old.charge.transition(Transition::Inactive(ended));
         self.looks.runs.extend(runs);
         self.looks.plan(Instant::now());
         if are_seen {

@@ -286,10 +286,10 @@ impl Ward {
             Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => {}
             Phase::BackingOff { until, at_once } => {
                 if *until <= now {
-                    if *at_once || self.looks.are_over() {
+                    if *at_once {
                         self.begin(context);
                     } else {
-                        self.wait_for_looks(None);
+                        self.begin_alone(context);
                     }
                 }
             }
