@@ -17,7 +17,7 @@ pub(crate) mod policy;
 mod ward;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
@@ -45,7 +45,7 @@ use charge::Spawned;
 use ward::Ward;
 
 /// How a plugin was stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopReport {
     /// How the process ended; `None` when none was running, and for an external plugin.
@@ -94,7 +94,7 @@ enum Order {
     /// The descendants of these runs that had left their groups have been looked for.
     Looked {
         number: u64,
-        runs: Vec<Run>,
+        runs: BTreeSet<Run>,
         looked: Looked,
     },
 }

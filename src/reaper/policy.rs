@@ -85,13 +85,7 @@ pub(crate) enum Decision {
     GiveUp,
 }
 
-/// What came before: all that the policy remembers of earlier runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct History {
-    restarts: Restarts,
-}
-
-/// Counted restarts in a row.
+/// Counted restarts in a row: all that the policy remembers of earlier runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restarts {
     pub(crate) count: u32,
@@ -99,12 +93,7 @@ pub(crate) struct Restarts {
     pub(crate) requested: u32,
 }
 
-impl History {
-    /// Restarts in a row that counted.
-    pub(crate) fn restarts(self) -> Restarts {
-        self.restarts
-    }
-
+impl Restarts {
     /// Decides what follows a run that ended thus and was active for so long (`None`: never).
     pub(crate) fn decide(
         &mut self,
@@ -120,7 +109,7 @@ impl History {
                 End::Crash => policy.crash_backoff,
             });
         }
-        let Restarts { count, requested } = self.restarts;
+        let Self { count, requested } = *self;
         if count >= policy.max_restart_attempts {
             return Decision::GiveUp;
         }
@@ -128,7 +117,7 @@ impl History {
             End::Requested if requested == 0 => policy.requested_restart_delay,
             End::Requested | End::Crash => policy.backoff(count),
         };
-        self.restarts = Restarts {
+        *self = Self {
             count: count + 1,
             requested: match end {
                 End::Requested => requested + 1,
@@ -152,10 +141,10 @@ mod tests {
 
     #[track_caller]
     fn check(policy: &RestartPolicy, runs: &[(End, Option<Duration>, Decision)]) {
-        let mut history = History::default();
+        let mut restarts = Restarts::default();
         for (number, (end, active_for, expected)) in runs.iter().enumerate() {
             assert_eq!(
-                history.decide(policy, *end, *active_for),
+                restarts.decide(policy, *end, *active_for),
                 *expected,
                 "run {number}"
             );
@@ -187,14 +176,12 @@ mod tests {
                 (End::Crash, None, restart(0.05)),
             ],
         );
-        let mut history = History {
-            restarts: Restarts {
-                count: 200,
-                requested: 0,
-            },
+        let mut restarts = Restarts {
+            count: 200,
+            requested: 0,
         };
         assert_eq!(
-            history.decide(
+            restarts.decide(
                 &policy.with_max_backoff(Duration::from_secs(60)),
                 End::Crash,
                 None
@@ -263,18 +250,18 @@ mod tests {
     #[test]
     fn what_was_asked_for_is_counted_since_the_last_crash() {
         let policy = RestartPolicy::default().with_max_restart_attempts(5);
-        let mut history = History::default();
+        let mut restarts = Restarts::default();
         for (end, count, requested) in [
             (End::Requested, 1, 1),
             (End::Crash, 2, 0),
             (End::Requested, 3, 1),
             (End::Requested, 4, 2),
         ] {
-            history.decide(&policy, end, SHORT);
-            assert_eq!(history.restarts(), Restarts { count, requested });
+            restarts.decide(&policy, end, SHORT);
+            assert_eq!(restarts, Restarts { count, requested });
         }
-        history.decide(&policy, End::Requested, LONG);
-        assert_eq!(history.restarts(), Restarts::default());
+        restarts.decide(&policy, End::Requested, LONG);
+        assert_eq!(restarts, Restarts::default());
     }
 
     #[test]

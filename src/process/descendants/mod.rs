@@ -105,9 +105,9 @@ impl Cookie {
     }
 
     /// The processes that bear it from these runs.
-    pub(crate) fn bearers_of(&self, runs: &[u64]) -> Bearers {
+    pub(crate) fn bearers_of<'a>(&self, runs: impl IntoIterator<Item = &'a u64>) -> Bearers {
         Bearers {
-            numbers: Some(runs.iter().map(|run| self.number_of(*run)).collect()),
+            numbers: Some(runs.into_iter().map(|run| self.number_of(*run)).collect()),
             ..self.bearers()
         }
     }

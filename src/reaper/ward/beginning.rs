@@ -14,7 +14,7 @@ use crate::process::{Findings, Process};
 use crate::protocol::Transport;
 use crate::reaper::cause::{Cause, Failure};
 use crate::reaper::charge::{Cancel, Charge, Run, Spawned, Transition};
-use crate::reaper::policy::{End, History};
+use crate::reaper::policy::{End, Restarts};
 use crate::reaper::{Context, Order};
 use crate::thread::Threads;
 
@@ -27,7 +27,7 @@ impl Ward {
     /// Starts a run after a stop, an explicit start or giving up: the counting begins anew.
     pub(super) fn begin_anew(&mut self, context: &Context) {
         self.start_again = false;
-        self.history = History::default();
+        self.restarts = Restarts::default();
         self.begin_alone(context);
     }
 
@@ -98,17 +98,20 @@ impl Ward {
         run: Run,
         result: Result<Box<Spawned>, StartError>,
     ) {
-        if run != self.run || !matches!(self.phase, Phase::Preparing { .. }) {
-            // The supervision panicked meanwhile, and let go of all that it had.
-            if let Ok(spawned) = result {
-                let pid = spawned.process.pid();
-                let forget = || context.keeper.forget_group(pid);
-                spawned.process.finish(forget, Findings::default());
+        let early = match &mut self.phase {
+            Phase::Preparing { early, .. } if run == self.run => std::mem::take(early),
+            _ => {
+                // The supervision panicked meanwhile, and let go of all that it had.
+                if let Ok(spawned) = result {
+                    let pid = spawned.process.pid();
+                    let forget = || context.keeper.forget_group(pid);
+                    spawned.process.finish(forget, Findings::default());
+                }
+                return;
             }
-            return;
-        }
+        };
         match result {
-            Ok(spawned) => self.spawned(context, *spawned),
+            Ok(spawned) => self.spawned(context, *spawned, early),
             Err(_) if self.stop.is_some() => {
                 self.clear(context, Some(self.unstarted(Cause::Stopped)));
             }
@@ -116,11 +119,8 @@ impl Ward {
         }
     }
 
-    fn spawned(&mut self, context: &Context, Spawned { process, pipes }: Spawned) {
-        let early = match &mut self.phase {
-            Phase::Preparing { early, .. } => std::mem::take(early),
-            _ => Early::default(),
-        };
+    fn spawned(&mut self, context: &Context, spawned: Spawned, early: Early) {
+        let Spawned { process, pipes } = spawned;
         let (run, pid) = (self.run, process.pid());
         self.group = Some(pid);
         let now = Instant::now();
@@ -213,7 +213,7 @@ impl Ward {
             started_at: self.begun_at,
             ended_at: SystemTime::now(),
             active_for: None,
-            restarts: self.history.restarts(),
+            restarts: self.restarts,
         }
     }
 }

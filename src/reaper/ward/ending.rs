@@ -202,7 +202,7 @@ impl Ward {
         let Some(end) = ended.end else { return };
         let exit = end.exit;
         if let Some(stop) = &mut self.stop {
-            stop.exit = Some(exit);
+            stop.report.exit = Some(exit);
         }
         self.charge.ended(self.run, exit);
         let requested = ended.cause.is_none() && exit.is_clean() && ended.active_for.is_some();
@@ -231,7 +231,7 @@ impl Ward {
             started_at: self.begun_at,
             ended_at: ended.at,
             active_for,
-            restarts: self.history.restarts(),
+            restarts: self.restarts,
         };
         if self.stop.is_some() {
             self.clear(context, Some(failure));
@@ -249,7 +249,7 @@ impl Ward {
 
     pub(super) fn decide(&mut self, end: End, active_for: Option<Duration>, failure: Failure) {
         let policy = self.charge.settings().policy;
-        match self.history.decide(&policy, end, active_for) {
+        match self.restarts.decide(&policy, end, active_for) {
             Decision::Restart(wait) => {
                 let wait = policy.jittered(wait, chance());
                 self.phase = Phase::BackingOff {
@@ -273,9 +273,8 @@ impl Ward {
         self.charge.transition(Transition::Inactive(ended));
         if let Some(stop) = self.stop.take() {
             let report = StopReport {
-                exit: stop.exit,
-                killed: stop.killed,
                 took: stop.since.elapsed(),
+                ..stop.report
             };
             for waiter in stop.waiters {
                 // Room for one is kept in each; a waiter whose time ran out is gone.

@@ -11,6 +11,7 @@
 //! A plugin has one look at a time. While somebody waits for its outcome one follows upon the other;
 //! else they become rarer, and all plugins together take no more than their share of a processor.
 
+use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,24 +42,25 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 const REST: u32 = 49;
 
 /// The looks for one plugin.
+#[derive(Default)]
 pub(super) struct Looks {
     /// The runs that have ended, of which something may be left.
-    runs: Vec<Run>,
+    runs: BTreeSet<Run>,
     state: State,
     /// A look has seen some that it could not end.
     are_seen: bool,
-    back_off: Duration,
+    /// The last wait before a look that nobody waited for.
+    back_off: Option<Duration>,
     /// The number of the last look.
     last: u64,
 }
 
+#[derive(Default)]
 enum State {
+    #[default]
     Idle,
     /// To be begun at `at`; by `by` however much else there is to do.
-    Planned {
-        at: Instant,
-        by: Instant,
-    },
+    Planned { at: Instant, by: Instant },
     /// Its thread runs, or was to. When it is looked after next.
     Begun {
         progress: Arc<Progress>,
@@ -66,18 +68,6 @@ enum State {
         /// Nobody waits for it.
         in_background: bool,
     },
-}
-
-impl Default for Looks {
-    fn default() -> Self {
-        Self {
-            runs: Vec::new(),
-            state: State::Idle,
-            are_seen: false,
-            back_off: BACK_OFF.0,
-            last: 0,
-        }
-    }
 }
 
 impl Looks {
@@ -102,7 +92,7 @@ impl Looks {
 
     /// Somebody waits: the next look comes at once.
     pub(super) fn hurry(&mut self, now: Instant) {
-        self.back_off = BACK_OFF.0;
+        self.back_off = None;
         if let State::Planned { at, .. } = &mut self.state {
             *at = now.min(*at);
         }
@@ -115,8 +105,9 @@ impl Looks {
 
     /// Plans the next look, later each time.
     fn plan_later(&mut self, now: Instant) {
-        self.plan(now + self.back_off);
-        self.back_off = BACK_OFF.1.min(self.back_off * 2);
+        let longer = self.back_off.map(|last| BACK_OFF.1.min(last * 2));
+        let wait = *self.back_off.insert(longer.unwrap_or(BACK_OFF.0));
+        self.plan(now + wait);
     }
 }
 
@@ -127,7 +118,7 @@ impl Ward {
         if context.looks.is_none() {
             return;
         }
-        self.looks.runs.push(self.run);
+        self.looks.runs.insert(self.run);
         let now = Instant::now();
         match self.looks.state {
             State::Idle => self.looks.plan(now),
@@ -224,7 +215,7 @@ impl Ward {
         &mut self,
         context: &Context,
         number: u64,
-        runs: Vec<Run>,
+        runs: BTreeSet<Run>,
         looked: Looked,
     ) {
         let now = Instant::now();
@@ -234,11 +225,7 @@ impl Ward {
             // One that was given up. It came back, so the process that it read can be looked at now.
             _ => {
                 if !found.is_clear() || looked.killed > 0 {
-                    for run in runs {
-                        if !self.looks.runs.contains(&run) {
-                            self.looks.runs.push(run);
-                        }
-                    }
+                    self.looks.runs.extend(runs);
                     if matches!(self.looks.state, State::Idle) {
                         self.looks.plan(now);
                     }
@@ -255,7 +242,7 @@ impl Ward {
         if found.is_clear() {
             self.looks.runs.retain(|run| !runs.contains(run));
             self.looks.are_seen = false;
-            self.looks.back_off = BACK_OFF.0;
+            self.looks.back_off = None;
             self.charge.tally().set(found);
             if !self.looks.runs.is_empty() {
                 self.looks.plan(now);

@@ -17,12 +17,12 @@ use rustix::process::Signal;
 use super::cause::Cause;
 use super::cause::Failure;
 use super::charge::{Cancel, Charge, OutputGuard, Run, Transition};
-use super::policy::History;
-use super::{Context, Order, Waiter};
+use super::policy::Restarts;
+use super::{Context, Order, StopReport, Waiter};
 use crate::error::Disconnect;
 use crate::fault;
 use crate::id::InstallationId;
-use crate::process::{ExitReason, ExitWatch, Process};
+use crate::process::{ExitWatch, Process};
 use crate::protocol::Transport;
 use ending::{Ended, LAST_WORDS_AT_STOP};
 use looks::{LEFT_LIMIT, Looks};
@@ -32,7 +32,7 @@ pub(super) struct Ward {
     run: Run,
     /// When the run began, for people.
     begun_at: SystemTime,
-    history: History,
+    restarts: Restarts,
     phase: Phase,
     /// The process group that the keeper was told of.
     group: Option<u32>,
@@ -100,9 +100,8 @@ struct Stop {
     since: Instant,
     /// The signals that are still to be sent, and when. The first in time is the last here.
     signals: Vec<(Instant, Signal)>,
-    killed: bool,
     waiters: Vec<Waiter>,
-    exit: Option<ExitReason>,
+    report: StopReport,
 }
 
 impl Ward {
@@ -111,7 +110,7 @@ impl Ward {
             charge,
             run: 0,
             begun_at: SystemTime::UNIX_EPOCH,
-            history: History::default(),
+            restarts: Restarts::default(),
             phase: Phase::Idle,
             group: None,
             looks: Looks::default(),
@@ -227,9 +226,8 @@ impl Ward {
                 (after(now, grace), Signal::KILL),
                 (after(now, grace / 2), Signal::TERM),
             ],
-            killed: false,
             waiters: Vec::new(),
-            exit: None,
+            report: StopReport::default(),
         });
         stop.waiters.extend(waiter);
         self.looks.hurry(now);
@@ -315,7 +313,7 @@ impl Ward {
                 // SIGTERM besides SIGINT: a host started in the background may have handed down an
                 // ignored SIGINT.
                 while let Some((_, due)) = stop.signals.pop_if(|(at, _)| *at <= now) {
-                    stop.killed |= due == Signal::KILL;
+                    stop.report.killed |= due == Signal::KILL;
                     signal(&*self.charge, &running.process, due);
                 }
             }
