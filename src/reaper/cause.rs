@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::charge::ChargeSettings;
+use super::hooks::ChildSpec;
 use super::policy::Restarts;
 use crate::error::{Descendants, Disconnect, StartError};
 use crate::process::{ExitReason, ProcessEnd};
@@ -177,24 +177,24 @@ impl Failure {
     ///
     /// An exit with status 0 is told in more than the protocol's words, which sound as if nothing were
     /// wrong.
-    pub(crate) fn message(&self, settings: &ChargeSettings, given_up: bool) -> String {
+    pub(crate) fn message(&self, spec: &ChildSpec, given_up: bool) -> String {
         if !matches!(self.cause, Cause::Exited) || !self.exit().is_some_and(ExitReason::is_clean) {
             return self.to_string();
         }
         if self.active_for.is_some() {
             return if given_up {
-                self.asked_too_often(settings.policy.crash_threshold)
+                self.asked_too_often(spec.policy.crash_threshold)
             } else {
                 self.to_string()
             };
         }
-        let missing = match settings.transport {
+        let missing = match spec.transport {
             Transport::WebSocket => "it connected",
             Transport::Stdio => "it answered its first ping",
         };
         format!(
             "ended (exit status 0) before {missing}; {}",
-            how_to_connect(settings.transport)
+            how_to_connect(spec.transport)
         )
     }
 

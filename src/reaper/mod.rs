@@ -3,7 +3,7 @@
 //! it was given back.
 //!
 //! What lives here: the thread, its commands, restart and kill timers. What does not: the policy
-//! ([`policy`], pure), what one plugin's supervision looks like (`ward`), anything that blocks. The thread
+//! ([`policy`], pure), what one plugin's supervision looks like (`child`), anything that blocks. The thread
 //! touches no file and takes no lock that is held around one: a run is prepared and its process spawned
 //! on a short thread, which hands the process over; what the system's files say of processes is read on
 //! short threads too.
@@ -12,9 +12,9 @@
 //! next timer is due; an idle host's reaper does not wake at all.
 
 mod cause;
-mod charge;
+mod child;
+mod hooks;
 pub(crate) mod policy;
-mod ward;
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
@@ -32,7 +32,7 @@ use rustix::fs::OFlags;
 
 pub use cause::EndCause;
 pub(crate) use cause::{Cause, Failure, how_to_connect};
-pub(crate) use charge::{Cancel, Charge, ChargeSettings, OutputGuard, Run, Transition, WardId};
+pub(crate) use hooks::{Cancel, ChildHooks, ChildId, ChildSpec, OutputGuard, RunId, Transition};
 
 use crate::deadline::Deadline;
 use crate::error::{Descendants, Disconnect, Error, Result, StartError};
@@ -41,8 +41,8 @@ use crate::poll;
 use crate::process::descendants::{Looked, Looks};
 use crate::process::{ExitReason, Findings};
 use crate::thread::{Threads, panic_text};
-use charge::Spawned;
-use ward::Ward;
+use child::SupervisedChild;
+use hooks::Spawned;
 
 /// How a plugin was stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,38 +63,38 @@ pub(crate) type Stopped = std::result::Result<StopReport, Descendants>;
 #[derive(Clone, Debug)]
 pub(crate) struct Reaper {
     /// Unbounded, because its senders must never wait; few and small messages.
-    commands: Sender<Command>,
+    commands: Sender<ReaperCommand>,
     wake: Arc<io::PipeWriter>,
     /// The number of the last run begun.
     last_run: Arc<AtomicU64>,
-    last_ward: Arc<AtomicU64>,
+    last_child: Arc<AtomicU64>,
 }
 
-enum Command {
-    Start(Arc<dyn Charge>),
+enum ReaperCommand {
+    Start(Arc<dyn ChildHooks>),
     Stop {
-        charge: Arc<dyn Charge>,
+        hooks: Arc<dyn ChildHooks>,
         grace: Duration,
         waiter: Option<Waiter>,
     },
     /// Something for a plugin that has a ward, if it has one.
-    For(WardId, Order),
+    For(ChildId, ChildCommand),
     ShutDown,
 }
 
-enum Order {
+enum ChildCommand {
     Forget,
     /// The thread that prepares and spawns has come back.
-    Prepared(Run, Result<Box<Spawned>, StartError>),
-    Connected(Run),
-    Disconnected(Run, Arc<Disconnect>),
-    Drained(Run),
+    Prepared(RunId, Result<Box<Spawned>, StartError>),
+    Connected(RunId),
+    Disconnected(RunId, Arc<Disconnect>),
+    Drained(RunId),
     /// What the system's files say of the end of this run has been read.
-    Found(Run, Findings),
+    Found(RunId, Findings),
     /// The descendants of these runs that had left their groups have been looked for.
     Looked {
         number: u64,
-        runs: BTreeSet<Run>,
+        runs: BTreeSet<RunId>,
         looked: Looked,
     },
 }
@@ -124,7 +124,7 @@ impl Reaper {
             commands,
             wake: Arc::new(writer),
             last_run: Arc::default(),
-            last_ward: Arc::default(),
+            last_child: Arc::default(),
         };
         let body = Thread {
             context: Context {
@@ -137,14 +137,14 @@ impl Reaper {
             },
             inbox,
             wake: reader,
-            wards: HashMap::new(),
+            children: HashMap::new(),
             lingering: Vec::new(),
         };
         threads.spawn("host-reaper", 256 * 1024, move || body.run())?;
         Ok(reaper)
     }
 
-    fn send(&self, command: Command) {
+    fn send(&self, command: ReaperCommand) {
         // After shutdown nobody listens, and nothing is left to be told.
         if self.commands.send(command).is_ok() {
             // A full pipe has woken the thread already.
@@ -152,18 +152,18 @@ impl Reaper {
         }
     }
 
-    fn next_run(&self) -> Run {
+    fn next_run(&self) -> RunId {
         self.last_run.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A place for a new session.
-    pub(crate) fn new_ward(&self) -> WardId {
-        WardId(self.last_ward.fetch_add(1, Ordering::Relaxed) + 1)
+    pub(crate) fn new_child_id(&self) -> ChildId {
+        ChildId(self.last_child.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Asks for a run. The last request wins, also against a stop under way.
-    pub(crate) fn request_start(&self, charge: Arc<dyn Charge>) {
-        self.send(Command::Start(charge));
+    pub(crate) fn request_start(&self, hooks: Arc<dyn ChildHooks>) {
+        self.send(ReaperCommand::Start(hooks));
     }
 
     /// Asks for an end: SIGINT now, or for a stdio plugin the end of its input now and SIGINT after a third
@@ -171,44 +171,44 @@ impl Reaper {
     /// The waiter hears when nothing is left.
     pub(crate) fn request_stop(
         &self,
-        charge: Arc<dyn Charge>,
+        hooks: Arc<dyn ChildHooks>,
         grace: Duration,
         waiter: Option<Waiter>,
     ) {
-        self.send(Command::Stop {
-            charge,
+        self.send(ReaperCommand::Stop {
+            hooks,
             grace,
             waiter,
         });
     }
 
     /// Lets go of a session that is gone, and of all that may be left of its plugin.
-    pub(crate) fn forget(&self, ward: WardId) {
-        self.tell(ward, Order::Forget);
+    pub(crate) fn forget(&self, child: ChildId) {
+        self.tell(child, ChildCommand::Forget);
     }
 
-    fn tell(&self, ward: WardId, order: Order) {
-        self.send(Command::For(ward, order));
+    fn tell(&self, child: ChildId, command: ChildCommand) {
+        self.send(ReaperCommand::For(child, command));
     }
 
     /// The plugin of this run is connected.
-    pub(crate) fn connected(&self, ward: WardId, run: Run) {
-        self.tell(ward, Order::Connected(run));
+    pub(crate) fn connected(&self, child: ChildId, run: RunId) {
+        self.tell(child, ChildCommand::Connected(run));
     }
 
     /// The connection of this run has ended, and all that came over it has been read.
-    pub(crate) fn disconnected(&self, ward: WardId, run: Run, cause: Arc<Disconnect>) {
-        self.tell(ward, Order::Disconnected(run, cause));
+    pub(crate) fn disconnected(&self, child: ChildId, run: RunId, cause: Arc<Disconnect>) {
+        self.tell(child, ChildCommand::Disconnected(run, cause));
     }
 
     /// All output of this run has been taken.
-    pub(crate) fn drained(&self, ward: WardId, run: Run) {
-        self.tell(ward, Order::Drained(run));
+    pub(crate) fn drained(&self, child: ChildId, run: RunId) {
+        self.tell(child, ChildCommand::Drained(run));
     }
 
     /// Kills what still runs, starts nothing more, and ends the thread after the last child.
     pub(crate) fn shut_down(&self) {
-        self.send(Command::ShutDown);
+        self.send(ReaperCommand::ShutDown);
     }
 }
 
@@ -227,11 +227,11 @@ pub(super) struct Context {
 
 struct Thread {
     context: Context,
-    inbox: Receiver<Command>,
+    inbox: Receiver<ReaperCommand>,
     wake: io::PipeReader,
-    wards: HashMap<WardId, Ward>,
+    children: HashMap<ChildId, SupervisedChild>,
     /// Those whose session is gone and of whose plugin something is left.
-    lingering: Vec<WardId>,
+    lingering: Vec<ChildId>,
 }
 
 impl Thread {
@@ -239,28 +239,29 @@ impl Thread {
         loop {
             let ended = self.sleep();
             while let Ok(command) = self.inbox.try_recv() {
-                self.obey(command);
+                self.handle(command);
             }
-            for ward in ended {
-                self.with(ward, Ward::exited);
+            for child in ended {
+                self.with(child, SupervisedChild::exited);
             }
             let now = Instant::now();
-            for ward in self.wards.values_mut() {
-                if ward.due().is_some_and(|due| due <= now) {
-                    guarded(ward, &self.context, |ward, context| {
-                        ward.attend(context, now);
+            for child in self.children.values_mut() {
+                if child.due().is_some_and(|due| due <= now) {
+                    guarded(child, &self.context, |child, context| {
+                        child.attend(context, now);
                     });
                 }
             }
             // Last in a round: what looks would take the processor from has been done.
-            for ward in self.wards.values_mut() {
-                if ward.plans_look(now) {
-                    guarded(ward, &self.context, Ward::begin_look);
+            for child in self.children.values_mut() {
+                if child.plans_look(now) {
+                    guarded(child, &self.context, SupervisedChild::begin_look);
                 }
             }
-            self.wards.retain(|_, ward| !ward.is_over());
-            self.lingering.retain(|ward| self.wards.contains_key(ward));
-            if self.context.shutting_down && self.wards.values().all(Ward::is_idle) {
+            self.children.retain(|_, child| !child.is_over());
+            self.lingering
+                .retain(|child| self.children.contains_key(child));
+            if self.context.shutting_down && self.children.values().all(SupervisedChild::is_idle) {
                 // A panic in it, the logger's say, comes too late to cost anything.
                 let _ = panic::catch_unwind(AssertUnwindSafe(|| self.context.keeper.end()));
                 return;
@@ -269,17 +270,21 @@ impl Thread {
     }
 
     /// Does something with a ward, if it is there.
-    fn with(&mut self, ward: WardId, act: impl FnOnce(&mut Ward, &Context)) {
-        if let Some(ward) = self.wards.get_mut(&ward) {
-            guarded(ward, &self.context, act);
+    fn with(&mut self, child: ChildId, act: impl FnOnce(&mut SupervisedChild, &Context)) {
+        if let Some(child) = self.children.get_mut(&child) {
+            guarded(child, &self.context, act);
         }
     }
 
     /// Sleeps until a command, an exit or a timer; gives those whose process has ended.
-    fn sleep(&mut self) -> Vec<WardId> {
-        let due = self.wards.values().filter_map(Ward::due).min();
-        let watched = |(id, ward): (&WardId, _)| Some((*id, Ward::watch(ward)?));
-        let watches: Vec<_> = self.wards.iter().filter_map(watched).collect();
+    fn sleep(&mut self) -> Vec<ChildId> {
+        let due = self
+            .children
+            .values()
+            .filter_map(SupervisedChild::due)
+            .min();
+        let watched = |(id, child): (&ChildId, _)| Some((*id, SupervisedChild::watch(child)?));
+        let watches: Vec<_> = self.children.iter().filter_map(watched).collect();
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
         descriptors.extend(
             watches
@@ -298,41 +303,41 @@ impl Thread {
         let ended = watches
             .iter()
             .zip(ready)
-            .filter_map(|((ward, _), ready)| ready.then_some(*ward))
+            .filter_map(|((child, _), ready)| ready.then_some(*child))
             .collect();
         let mut drain = [0; 64];
         while matches!((&self.wake).read(&mut drain), Ok(read) if read == drain.len()) {}
         ended
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle(&mut self, command: ReaperCommand) {
         match command {
-            Command::Start(charge) => {
-                let id = charge.ward();
-                self.ward(&charge);
-                self.with(id, Ward::start);
-                charge.start_obeyed();
+            ReaperCommand::Start(hooks) => {
+                let id = hooks.child_id();
+                self.ensure_child(&hooks);
+                self.with(id, SupervisedChild::start);
+                hooks.start_handled();
             }
-            Command::Stop {
-                charge,
+            ReaperCommand::Stop {
+                hooks,
                 grace,
                 waiter,
             } => {
                 // One that was never started may have to end what an earlier session left.
-                self.ward(&charge);
-                self.with(charge.ward(), |ward, _| ward.stop(grace, waiter));
+                self.ensure_child(&hooks);
+                self.with(hooks.child_id(), |child, _| child.stop(grace, waiter));
             }
             // One that was never started has no ward, and nothing of it is there.
-            Command::For(ward, order) => {
-                if matches!(order, Order::Forget) && self.wards.contains_key(&ward) {
-                    self.lingering.push(ward);
+            ReaperCommand::For(child, command) => {
+                if matches!(command, ChildCommand::Forget) && self.children.contains_key(&child) {
+                    self.lingering.push(child);
                 }
-                self.with(ward, |ward, context| ward.obey(context, order));
+                self.with(child, |child, context| child.handle(context, command));
             }
-            Command::ShutDown => {
+            ReaperCommand::ShutDown => {
                 self.context.shutting_down = true;
-                for ward in self.wards.values_mut() {
-                    guarded(ward, &self.context, |ward, _| ward.end());
+                for child in self.children.values_mut() {
+                    guarded(child, &self.context, |child, _| child.end());
                 }
             }
         }
@@ -340,27 +345,35 @@ impl Thread {
 
     /// Makes the ward of this charge, if it is not there. It takes over what is left of the plugin from the
     /// session that it was loaded with before: it is not stopped, and does not begin anew, beside that.
-    fn ward(&mut self, charge: &Arc<dyn Charge>) {
-        if self.wards.contains_key(&charge.ward()) {
+    fn ensure_child(&mut self, hooks: &Arc<dyn ChildHooks>) {
+        if self.children.contains_key(&hooks.child_id()) {
             return;
         }
-        let mut ward = Ward::new(charge.clone());
+        let mut child = SupervisedChild::new(hooks.clone());
         for old in &self.lingering {
-            if let Some(old) = self.wards.get_mut(old).filter(|old| old.is_of(charge.id())) {
-                ward.inherit(old);
+            if let Some(old) = self
+                .children
+                .get_mut(old)
+                .filter(|old| old.is_of(hooks.id()))
+            {
+                child.inherit(old);
             }
         }
-        self.wards.insert(charge.ward(), ward);
+        self.children.insert(hooks.child_id(), child);
     }
 }
 
 /// Does something with a ward. A panic in it, the embedder's logger's say, costs that plugin and no
 /// other.
-fn guarded(ward: &mut Ward, context: &Context, act: impl FnOnce(&mut Ward, &Context)) {
-    let act = AssertUnwindSafe(|| act(ward, context));
+fn guarded(
+    child: &mut SupervisedChild,
+    context: &Context,
+    act: impl FnOnce(&mut SupervisedChild, &Context),
+) {
+    let act = AssertUnwindSafe(|| act(child, context));
     if let Err(panic) = panic::catch_unwind(act) {
         let text = panic_text(&*panic).to_string();
         // Its second panic is swallowed: there is nothing more to be done.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| ward.give_up(context, &text)));
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| child.give_up(context, &text)));
     }
 }

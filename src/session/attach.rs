@@ -21,7 +21,7 @@ use crate::error::{Disconnect, Error, Result};
 use crate::fault;
 use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
-use crate::reaper::Run;
+use crate::reaper::RunId;
 use crate::rpc::Outcome;
 use crate::rpc::{Connection, ConnectionSettings};
 use crate::state::{ActiveState, PluginMode, ReportedState};
@@ -77,7 +77,7 @@ pub(crate) enum Refused {
 /// The right to attach one connection. Dropping it lets others try.
 pub(crate) struct Reservation {
     shared: Arc<Shared>,
-    run: Run,
+    run: RunId,
     number: u64,
     used: bool,
 }
@@ -313,7 +313,7 @@ impl Reservation {
                 .context
                 .services
                 .reaper
-                .connected(shared.ward, self.run);
+                .connected(shared.child, self.run);
         }
         // There is at most one connection; a session thread that is still busy with the end of the
         // one before takes it next.
@@ -321,7 +321,7 @@ impl Reservation {
             if tells_reaper {
                 let cause = Arc::new(Disconnect::NotYet);
                 let reaper = &shared.context.services.reaper;
-                reaper.disconnected(shared.ward, self.run, cause);
+                reaper.disconnected(shared.child, self.run, cause);
             }
             return Some((Error::NotLoaded(shared.id), refused.into_inner()));
         }
@@ -355,7 +355,7 @@ impl Reservation {
                 .is_some_and(|current| Arc::ptr_eq(current, &pinged));
             if answered && current && state.reported == ReportedState::Connecting {
                 // In this order for the same reason as above.
-                shared.context.services.reaper.connected(shared.ward, run);
+                shared.context.services.reaper.connected(shared.child, run);
                 shared.enter(&mut state, ReportedState::Active, None);
                 drop(state);
                 // Not before: until then it has the connect timeout.

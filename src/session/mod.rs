@@ -65,7 +65,7 @@ use delivery::EventQueue;
 use refusals::Refusals;
 use shared::Shared;
 use state::StateCell;
-use supervision::SupervisedCharge;
+use supervision::SessionHooks;
 
 /// A loaded plugin. Cloning gives another handle to the same one; handles may be used from any
 /// thread, and outlive the plugin's unloading (then they say [`Error::NotLoaded`]).
@@ -94,7 +94,7 @@ impl Session {
         let shared = Arc::new(Shared {
             id,
             mode,
-            ward: context.services.reaper.new_ward(),
+            child: context.services.reaper.new_child_id(),
             name,
             record: RwLock::new(Arc::new(record)),
             trial: RwLock::default(),
@@ -344,7 +344,7 @@ impl Session {
                 context
                     .services
                     .reaper
-                    .request_start(Arc::new(SupervisedCharge(shared.clone())));
+                    .request_start(Arc::new(SessionHooks(shared.clone())));
             }
             PluginMode::External => {
                 if at_rest {
@@ -409,7 +409,7 @@ impl Session {
         match shared.mode {
             PluginMode::Supervised => {
                 let (done, report) = bounded(1);
-                let charge = Arc::new(SupervisedCharge(shared.clone()));
+                let hooks = Arc::new(SessionHooks(shared.clone()));
                 let until = Deadline::after(timeout).instant();
                 let grace = grace_within(shared.context.settings.timeouts.stop_grace, timeout);
                 state.stop_reason = (code, reason.into());
@@ -418,7 +418,7 @@ impl Session {
                     .context
                     .services
                     .reaper
-                    .request_stop(charge, grace, waiter);
+                    .request_stop(hooks, grace, waiter);
                 Ok(Stopping::Process(report))
             }
             PluginMode::External => {
@@ -488,7 +488,7 @@ impl Session {
             lost.store(log.lost_lines(), Ordering::Relaxed);
         }
         if shared.mode == PluginMode::Supervised {
-            shared.context.services.reaper.forget(shared.ward);
+            shared.context.services.reaper.forget(shared.child);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::counters::count_by;
 use crate::duplex::DuplexReader;
 use crate::error::Disconnect;
 use crate::protocol::access::AccessShape;
-use crate::reaper::Run;
+use crate::reaper::RunId;
 use crate::rpc::Connection;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::thread::panic_text;
@@ -22,7 +22,7 @@ pub(crate) struct Reading {
     pub(super) connection: Arc<Connection>,
     pub(super) reader: Box<dyn DuplexReader>,
     pub(super) shape: AccessShape,
-    pub(super) run: Run,
+    pub(super) run: RunId,
 }
 
 /// The body of the thread; ends when the session lets go of the sender.
@@ -58,7 +58,7 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
 fn disconnected(
     shared: &Arc<Shared>,
     connection: &Arc<Connection>,
-    run: Run,
+    run: RunId,
     cause: Arc<Disconnect>,
 ) {
     // Before anybody can see that the connection has ended.
@@ -82,7 +82,7 @@ fn disconnected(
             .context
             .services
             .reaper
-            .disconnected(shared.ward, run, cause);
+            .disconnected(shared.child, run, cause);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::error::{Disconnect, Error, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::PluginLog;
 use crate::process::descendants::Tally;
-use crate::reaper::WardId;
+use crate::reaper::ChildId;
 use crate::rpc::Connection;
 use crate::rpc::Rate;
 use crate::rpc::workers::Workers;
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(super) id: InstallationId,
     pub(super) mode: PluginMode,
     /// Its place with the reaper.
-    pub(super) ward: WardId,
+    pub(super) child: ChildId,
     /// The manifest's id, for log lines and state changes.
     pub(super) name: Arc<str>,
     pub(super) context: Arc<HostContext>,

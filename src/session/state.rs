@@ -15,7 +15,7 @@ use crate::duplex::close_code;
 use crate::error::{Error, Phase, Result, StartError};
 use crate::id::InstallationId;
 use crate::process::ExitReason;
-use crate::reaper::{EndCause, Run};
+use crate::reaper::{EndCause, RunId};
 use crate::rpc::Connection;
 use crate::state::{ActiveState, ReportedState};
 
@@ -37,7 +37,7 @@ pub(crate) struct State {
     /// How runs ended.
     pub(super) history: RunHistory,
     /// The run whose process may connect; 0 before the first.
-    pub(super) run: Run,
+    pub(super) run: RunId,
     /// The secret with which the current run's token is sealed, until it is spent.
     pub(super) secret: Option<Secret>,
     pub(super) connection: Option<Arc<Connection>>,

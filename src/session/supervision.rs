@@ -21,7 +21,7 @@ use crate::process::descendants::Tally;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
-    Cancel, Cause, Charge, ChargeSettings, Failure, OutputGuard, Reaper, Run, Transition, WardId,
+    Cancel, Cause, ChildHooks, ChildId, ChildSpec, Failure, OutputGuard, Reaper, RunId, Transition,
     how_to_connect,
 };
 use crate::runtime::{self, Preparation};
@@ -32,26 +32,26 @@ use crate::text::{Foreign, PluginName};
 const PUMP_STACK: usize = 256 * 1024;
 
 /// What the reaper gets to hold.
-pub(super) struct SupervisedCharge(pub(super) Arc<Shared>);
+pub(super) struct SessionHooks(pub(super) Arc<Shared>);
 
 /// Held by everybody who reads a run's output: the log pump, and over stdio the connection too, whose
 /// lines the pump takes to their end.
 /// When the last lets go, the reaper hears that all of it has been taken.
 struct Drained {
     reaper: Reaper,
-    ward: WardId,
-    run: Run,
+    child: ChildId,
+    run: RunId,
 }
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        self.reaper.drained(self.ward, self.run);
+        self.reaper.drained(self.child, self.run);
     }
 }
 
-impl Charge for SupervisedCharge {
-    fn ward(&self) -> WardId {
-        self.0.ward
+impl ChildHooks for SessionHooks {
+    fn child_id(&self) -> ChildId {
+        self.0.child
     }
 
     fn id(&self) -> InstallationId {
@@ -65,14 +65,14 @@ impl Charge for SupervisedCharge {
         }
     }
 
-    fn start_obeyed(&self) {
+    fn start_handled(&self) {
         self.0.state.lock().starts_pending -= 1;
         self.0.state.notify();
     }
 
-    fn settings(&self) -> ChargeSettings {
+    fn spec(&self) -> ChildSpec {
         let context = &self.0.context;
-        ChargeSettings {
+        ChildSpec {
             policy: context.settings.policy.clone(),
             transport: self.0.record().manifest.transport,
             connect_timeout: context.settings.timeouts.connect,
@@ -84,7 +84,7 @@ impl Charge for SupervisedCharge {
         &self.0.tally
     }
 
-    fn prepare(&self, run: Run, cancel: &Cancel) -> Result<ProcessCommand, StartError> {
+    fn prepare(&self, run: RunId, cancel: &Cancel) -> Result<ProcessCommand, StartError> {
         let shared = &self.0;
         let context = &shared.context;
         // Here and not when the process is there: the reaper must not wait for the disk.
@@ -114,7 +114,7 @@ impl Charge for SupervisedCharge {
         })
     }
 
-    fn spawned(&self, run: Run, pipes: Pipes) -> Result<OutputGuard> {
+    fn spawned(&self, run: RunId, pipes: Pipes) -> Result<OutputGuard> {
         let shared = &self.0;
         let context = &shared.context;
         // Opened while the run was prepared; gone only if the plugin is being unloaded.
@@ -147,7 +147,7 @@ impl Charge for SupervisedCharge {
         }
         let drained = Arc::new(Drained {
             reaper: context.services.reaper.clone(),
-            ward: shared.ward,
+            child: shared.child,
             run,
         });
         let pump_drained = drained.clone();
@@ -176,7 +176,7 @@ impl Charge for SupervisedCharge {
         Ok(OutputGuard(guard))
     }
 
-    fn waited(&self, run: Run, time: Duration) {
+    fn waited(&self, run: RunId, time: Duration) {
         let shared = &self.0;
         let connection = {
             let state = shared.state.lock();
@@ -185,7 +185,7 @@ impl Charge for SupervisedCharge {
             }
             state.connection.clone()
         };
-        let transport = self.settings().transport;
+        let transport = self.spec().transport;
         let missing = match transport {
             Transport::Stdio => "no answer to the first ping",
             Transport::WebSocket => "not connected",
@@ -202,7 +202,7 @@ impl Charge for SupervisedCharge {
         }
     }
 
-    fn ended(&self, run: Run, exit: ExitReason) {
+    fn ended(&self, run: RunId, exit: ExitReason) {
         let connection = {
             let mut state = self.0.state.lock();
             if state.run != run {
@@ -260,8 +260,8 @@ impl Charge for SupervisedCharge {
     }
 }
 
-impl SupervisedCharge {
-    fn starting(&self, run: Run) {
+impl SessionHooks {
+    fn starting(&self, run: RunId) {
         let shared = &self.0;
         let mut state = shared.state.lock();
         state.run = run;
@@ -324,7 +324,7 @@ impl SupervisedCharge {
     }
 
     /// The URL with a token for this run, sealed with a new secret.
-    fn seal_url(&self, run: Run) -> Result<String, StartError> {
+    fn seal_url(&self, run: RunId) -> Result<String, StartError> {
         let shared = &self.0;
         let base = shared
             .context
@@ -355,7 +355,7 @@ impl SupervisedCharge {
     ) -> (Arc<str>, Map<String, Value>) {
         let output = self.0.log.lock().as_ref().map(|log| log.tail());
         let output = output.unwrap_or_default();
-        let message = failure.message(&self.settings(), restarting_after.is_none());
+        let message = failure.message(&self.spec(), restarting_after.is_none());
         let mut details = Map::new();
         let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
         put(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{Early, HINT_AFTER, Phase, Running, Ward, after, signal};
+use super::{Early, HINT_AFTER, Phase, Running, SupervisedChild, after, signal};
 use crate::deadline::Deadline;
 use crate::error::{Error, StartError};
 use crate::fault;
@@ -13,9 +13,9 @@ use crate::poll;
 use crate::process::{Findings, Process};
 use crate::protocol::Transport;
 use crate::reaper::cause::{Cause, Failure};
-use crate::reaper::charge::{Cancel, Charge, Run, Spawned, Transition};
+use crate::reaper::hooks::{Cancel, ChildHooks, RunId, Spawned, Transition};
 use crate::reaper::policy::{End, Restarts};
-use crate::reaper::{Context, Order};
+use crate::reaper::{ChildCommand, Context};
 use crate::thread::Threads;
 
 /// How long a program's file may be open for writing before that counts as a failed start.
@@ -23,7 +23,7 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// The wait before it is tried again.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
-impl Ward {
+impl SupervisedChild {
     /// Starts a run after a stop, an explicit start or giving up: the counting begins anew.
     pub(super) fn begin_anew(&mut self, context: &Context) {
         self.start_again = false;
@@ -46,7 +46,7 @@ impl Ward {
         if context.shutting_down || self.forgotten {
             let ended = self.leave_clearing();
             self.phase = Phase::Idle;
-            self.charge.transition(Transition::Inactive(ended));
+            self.hooks.transition(Transition::Inactive(ended));
             return;
         }
         if !self.looks.let_begin(self.run) {
@@ -58,20 +58,20 @@ impl Ward {
         self.leave_clearing();
         self.run = context.reaper.next_run();
         self.begun_at = SystemTime::now();
-        let (ward, run) = (self.charge.ward(), self.run);
-        self.charge.transition(Transition::Starting(run));
+        let (child, run) = (self.hooks.child_id(), self.run);
+        self.hooks.transition(Transition::Starting(run));
         let cancel = Cancel::default();
         self.phase = Phase::Preparing {
             cancel: cancel.clone(),
             early: Early::default(),
         };
-        let (charge, reaper) = (self.charge.clone(), context.reaper.clone());
+        let (hooks, reaper) = (self.hooks.clone(), context.reaper.clone());
         let (keeper, threads) = (context.keeper.clone(), context.threads.clone());
         let started = context.threads.spawn("prepare", 512 * 1024, move || {
             // A preparation that panics must not leave the plugin waiting for it.
             let prepare = std::panic::AssertUnwindSafe(|| {
-                fault::point(fault::PREPARING, charge.id());
-                prepare_and_spawn(&*charge, run, &cancel, &keeper, &threads)
+                fault::point(fault::PREPARING, hooks.id());
+                prepare_and_spawn(&*hooks, run, &cancel, &keeper, &threads)
             });
             let result = std::panic::catch_unwind(prepare).unwrap_or_else(|panic| {
                 let text = crate::thread::panic_text(&*panic);
@@ -80,7 +80,7 @@ impl Ward {
             });
             let spawned = result.as_ref().ok();
             let memory = spawned.map(|spawned| (spawned.process.memory(), spawned.process.id()));
-            reaper.tell(ward, Order::Prepared(run, result));
+            reaper.tell(child, ChildCommand::Prepared(run, result));
             // Nobody waits for this.
             if let Some((memory, pid)) = memory {
                 memory.begin(pid);
@@ -95,7 +95,7 @@ impl Ward {
     pub(super) fn prepared(
         &mut self,
         context: &Context,
-        run: Run,
+        run: RunId,
         result: Result<Box<Spawned>, StartError>,
     ) {
         let early = match &mut self.phase {
@@ -136,19 +136,19 @@ impl Ward {
         };
         if self.stop.is_some() {
             // It arrives too late.
-            signal(&*self.charge, &running.process, Signal::KILL);
+            signal(&*self.hooks, &running.process, Signal::KILL);
             self.phase = Phase::Running(running);
             return;
         }
-        let settings = self.charge.settings();
-        let (limit, transport) = (settings.connect_timeout, settings.transport);
+        let spec = self.hooks.spec();
+        let (limit, transport) = (spec.connect_timeout, spec.transport);
         let never_connected = Cause::NeverConnected { limit, transport };
         if early.active_since.is_none() {
             running.patience = Some((after(now, limit), never_connected));
             running.hint_at = Some(now + HINT_AFTER);
         }
-        self.charge.transition(Transition::Connecting { run, pid });
-        match self.charge.spawned(run, pipes) {
+        self.hooks.transition(Transition::Connecting { run, pid });
+        match self.hooks.spawned(run, pipes) {
             Ok(output) => {
                 running.output = Some(output);
                 // Over stdio its pipes are the connection, whose end may say why it ended.
@@ -157,7 +157,7 @@ impl Ward {
             Err(error) => {
                 running.cause = Some(Cause::Start(error.into()));
                 running.patience = None;
-                signal(&*self.charge, &running.process, Signal::KILL);
+                signal(&*self.hooks, &running.process, Signal::KILL);
             }
         }
         self.phase = Phase::Running(running);
@@ -166,7 +166,7 @@ impl Ward {
         }
     }
 
-    pub(super) fn connected(&mut self, run: Run) {
+    pub(super) fn connected(&mut self, run: RunId) {
         if run != self.run {
             return;
         }
@@ -199,7 +199,7 @@ impl Ward {
         let failure = self.unstarted(Cause::Start(error));
         if permanent {
             self.phase = Phase::Idle;
-            self.charge.transition(Transition::Errored(failure));
+            self.hooks.transition(Transition::Errored(failure));
         } else {
             self.decide(End::Crash, None, failure);
         }
@@ -221,13 +221,13 @@ impl Ward {
 /// Gets a run ready and spawns its process, of which the keeper hears before anything else happens. Waits
 /// for the disk.
 fn prepare_and_spawn(
-    charge: &dyn Charge,
-    run: Run,
+    hooks: &dyn ChildHooks,
+    run: RunId,
     cancel: &Cancel,
     keeper: &KeeperLink,
     threads: &Threads,
 ) -> Result<Box<Spawned>, StartError> {
-    let command = charge.prepare(run, cancel)?;
+    let command = hooks.prepare(run, cancel)?;
     let give_up_at = Deadline::after(BUSY_LIMIT);
     loop {
         if cancel.is_cancelled() {
@@ -237,7 +237,7 @@ fn prepare_and_spawn(
         match Process::spawn(&command, threads) {
             Ok((process, pipes)) => {
                 keeper.watch_group(process.pid());
-                fault::point(fault::SPAWNED, charge.id());
+                fault::point(fault::SPAWNED, hooks.id());
                 return Ok(Box::new(Spawned { process, pipes }));
             }
             // The program's file is open for writing; most likely in a child that is about to execute.

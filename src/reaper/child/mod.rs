@@ -2,12 +2,12 @@
 //! exits and the time. It is the only place that holds the plugin's process, so there is at most
 //! one.
 //!
-//! What lives here: the phases, commands and timers. How a run begins is in `beginning`, how it ends
-//! and what follows in `ending`, and what it may have left outside of its group in `looks`.
+//! What lives here: the phases, commands and timers. How a run begins is in `start`, how it ends
+//! and what follows in `exit`, and what it may have left outside of its group in `looks`.
 
-mod beginning;
-mod ending;
+mod exit;
 mod looks;
+mod start;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,20 +16,20 @@ use rustix::process::Signal;
 
 use super::cause::Cause;
 use super::cause::Failure;
-use super::charge::{Cancel, Charge, OutputGuard, Run, Transition};
+use super::hooks::{Cancel, ChildHooks, OutputGuard, RunId, Transition};
 use super::policy::Restarts;
-use super::{Context, Order, StopReport, Waiter};
+use super::{ChildCommand, Context, StopReport, Waiter};
 use crate::error::Disconnect;
 use crate::fault;
 use crate::id::InstallationId;
 use crate::process::{ExitWatch, Process};
 use crate::protocol::Transport;
-use ending::{Ended, LAST_WORDS_AT_STOP};
+use exit::{Ended, LAST_WORDS_AT_STOP};
 use looks::{LEFT_LIMIT, Looks};
 
-pub(super) struct Ward {
-    charge: Arc<dyn Charge>,
-    run: Run,
+pub(super) struct SupervisedChild {
+    hooks: Arc<dyn ChildHooks>,
+    run: RunId,
     /// When the run began, for people.
     begun_at: SystemTime,
     restarts: Restarts,
@@ -104,10 +104,10 @@ struct Stop {
     report: StopReport,
 }
 
-impl Ward {
-    pub(super) fn new(charge: Arc<dyn Charge>) -> Self {
+impl SupervisedChild {
+    pub(super) fn new(hooks: Arc<dyn ChildHooks>) -> Self {
         Self {
-            charge,
+            hooks,
             run: 0,
             begun_at: SystemTime::UNIX_EPOCH,
             restarts: Restarts::default(),
@@ -126,7 +126,7 @@ impl Ward {
 
     /// Whether it is this plugin's.
     pub(super) fn is_of(&self, plugin: InstallationId) -> bool {
-        self.charge.id() == plugin
+        self.hooks.id() == plugin
     }
 
     /// Whether it can be let go of.
@@ -177,15 +177,15 @@ impl Ward {
         }
     }
 
-    pub(super) fn obey(&mut self, context: &Context, order: Order) {
-        match order {
-            Order::Forget => self.forget(),
-            Order::Prepared(run, result) => self.prepared(context, run, result),
-            Order::Connected(run) => self.connected(run),
-            Order::Disconnected(run, cause) => self.disconnected(context, run, cause),
-            Order::Drained(run) => self.drained(context, run),
-            Order::Found(run, findings) => self.found(context, run, findings),
-            Order::Looked {
+    pub(super) fn handle(&mut self, context: &Context, command: ChildCommand) {
+        match command {
+            ChildCommand::Forget => self.forget(),
+            ChildCommand::Prepared(run, result) => self.prepared(context, run, result),
+            ChildCommand::Connected(run) => self.connected(run),
+            ChildCommand::Disconnected(run, cause) => self.disconnected(context, run, cause),
+            ChildCommand::Drained(run) => self.drained(context, run),
+            ChildCommand::Found(run, findings) => self.found(context, run, findings),
+            ChildCommand::Looked {
                 number,
                 runs,
                 looked,
@@ -249,30 +249,30 @@ impl Ward {
                     self.stopped(None);
                 } else {
                     self.wait_for_looks(None);
-                    self.charge.transition(Transition::Stopping);
+                    self.hooks.transition(Transition::Stopping);
                 }
             }
             // What arrives all the same is killed.
             Phase::Preparing { cancel, .. } => {
                 cancel.cancel();
-                self.charge.transition(Transition::Stopping);
+                self.hooks.transition(Transition::Stopping);
             }
             Phase::Running(running) => {
                 running.patience = None;
                 running.hint_at = None;
                 // Told before the process is, whose last words come after it then. A stdio plugin is at
                 // the end of its standard input with that, and most end by themselves.
-                self.charge.transition(Transition::Stopping);
-                match self.charge.settings().transport {
+                self.hooks.transition(Transition::Stopping);
+                match self.hooks.spec().transport {
                     Transport::Stdio => stop.signals.push((after(now, grace / 3), Signal::INT)),
                     Transport::WebSocket => {
-                        signal(&*self.charge, &running.process, Signal::INT);
+                        signal(&*self.hooks, &running.process, Signal::INT);
                     }
                 }
             }
             Phase::Ending(_, until) => {
                 *until = (*until).min(now + LAST_WORDS_AT_STOP);
-                self.charge.transition(Transition::Stopping);
+                self.hooks.transition(Transition::Stopping);
             }
         }
     }
@@ -293,17 +293,17 @@ impl Ward {
             }
             Phase::Ending(_, until) => {
                 if *until <= now {
-                    log::debug!("{}: output still open after the end", self.charge.name());
+                    log::debug!("{}: output still open after the end", self.hooks.name());
                     self.ended(context);
                 }
             }
             Phase::Running(running) => {
                 if let Some((_, cause)) = running.patience.take_if(|(until, _)| *until <= now) {
                     running.cause.get_or_insert(cause);
-                    signal(&*self.charge, &running.process, Signal::KILL);
+                    signal(&*self.hooks, &running.process, Signal::KILL);
                 }
                 if running.hint_at.take_if(|at| *at <= now).is_some() {
-                    self.charge.waited(self.run, HINT_AFTER);
+                    self.hooks.waited(self.run, HINT_AFTER);
                 }
                 let Some(stop) = &mut self.stop else { return };
                 if matches!(stop.signals.first(), Some((at, _)) if *at <= now) {
@@ -314,7 +314,7 @@ impl Ward {
                 // ignored SIGINT.
                 while let Some((_, due)) = stop.signals.pop_if(|(at, _)| *at <= now) {
                     stop.report.killed |= due == Signal::KILL;
-                    signal(&*self.charge, &running.process, due);
+                    signal(&*self.hooks, &running.process, due);
                 }
             }
         }
@@ -330,8 +330,8 @@ fn after(now: Instant, wait: Duration) -> Instant {
 }
 
 /// Signals the process's group. A test may have it that the signal does nothing.
-fn signal(charge: &dyn Charge, process: &Process, signal: Signal) {
-    if !fault::is_lost(fault::SIGNALLING, charge.id()) {
+fn signal(hooks: &dyn ChildHooks, process: &Process, signal: Signal) {
+    if !fault::is_lost(fault::SIGNALLING, hooks.id()) {
         process.signal_group(signal);
     }
 }

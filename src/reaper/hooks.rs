@@ -17,19 +17,19 @@ use crate::text::PluginName;
 
 /// Numbers the runs of all plugins of a host, from 1, so that what is late from one run is never
 /// taken for the next, also when its plugin was unloaded and loaded in between.
-pub(crate) type Run = u64;
+pub(crate) type RunId = u64;
 
 /// Names one session's place with the reaper. Not the installation: that may be unloaded and loaded
 /// again, and what is late from the session before must not be taken for the next one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct WardId(pub(super) u64);
+pub(crate) struct ChildId(pub(super) u64);
 
 /// A plugin in the reaper's charge.
 ///
 /// All but `prepare` are called on the reaper's thread, which serves every plugin: none may block.
-pub(crate) trait Charge: Send + Sync {
+pub(crate) trait ChildHooks: Send + Sync {
     /// The session's own place with the reaper.
-    fn ward(&self) -> WardId;
+    fn child_id(&self) -> ChildId;
 
     fn id(&self) -> InstallationId;
 
@@ -37,27 +37,27 @@ pub(crate) trait Charge: Send + Sync {
     fn name(&self) -> PluginName<'_>;
 
     /// The reaper has acted on a request to start.
-    fn start_obeyed(&self);
+    fn start_handled(&self);
 
-    fn settings(&self) -> ChargeSettings;
+    fn spec(&self) -> ChildSpec;
 
     /// Where those who wait for the plugin learn what was found of its descendants.
     fn tally(&self) -> &Arc<Tally>;
 
     /// Makes everything ready for a run. Called on a short thread of its own, since unpacking takes
     /// its time; gives up soon after `cancel` is set.
-    fn prepare(&self, run: Run, cancel: &Cancel) -> Result<ProcessCommand, StartError>;
+    fn prepare(&self, run: RunId, cancel: &Cancel) -> Result<ProcessCommand, StartError>;
 
     /// The process runs: takes over its pipes. The guard, when dropped, makes whoever drains the
     /// output finish and call [`Reaper::drained`](super::Reaper::drained).
-    fn spawned(&self, run: Run, pipes: Pipes) -> crate::Result<OutputGuard>;
+    fn spawned(&self, run: RunId, pipes: Pipes) -> crate::Result<OutputGuard>;
 
     /// The process of this run has not connected for so long, or over stdio not answered: who reads its log
     /// is told what is waited for.
-    fn waited(&self, run: Run, time: Duration);
+    fn waited(&self, run: RunId, time: Duration);
 
     /// The process of this run has ended and all of its output is in the log.
-    fn ended(&self, run: Run, exit: ExitReason);
+    fn ended(&self, run: RunId, exit: ExitReason);
 
     fn transition(&self, transition: Transition);
 }
@@ -71,7 +71,7 @@ pub(crate) struct Spawned {
 
 /// Times and policy of one plugin.
 #[derive(Clone, Debug)]
-pub(crate) struct ChargeSettings {
+pub(crate) struct ChildSpec {
     pub(crate) policy: RestartPolicy,
     pub(crate) transport: Transport,
     pub(crate) connect_timeout: Duration,
@@ -101,9 +101,9 @@ pub(crate) struct OutputGuard(
 /// A change of state that the reaper brought about.
 #[derive(Clone, Debug)]
 pub(crate) enum Transition {
-    Starting(Run),
+    Starting(RunId),
     Connecting {
-        run: Run,
+        run: RunId,
         pid: u32,
     },
     Stopping,

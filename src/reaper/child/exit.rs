@@ -5,14 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{Phase, Running, Ward, after};
+use super::{Phase, Running, SupervisedChild, after};
 use crate::error::Disconnect;
 use crate::fault;
 use crate::process::{ExitReason, Findings, Inquest, Process, ProcessEnd};
 use crate::reaper::cause::{Cause, EndedProcess, Failure};
-use crate::reaper::charge::{Run, Transition};
+use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::policy::{Decision, End};
-use crate::reaper::{Context, Order, StopReport};
+use crate::reaper::{ChildCommand, Context, StopReport};
 
 /// How long the output and the messages of an ended process may take to arrive before its end is
 /// acted upon all the same.
@@ -39,13 +39,13 @@ pub(super) struct Ended {
     cause: Option<Cause>,
 }
 
-impl Ward {
+impl SupervisedChild {
     /// The connection of this run has ended, and all that came over it has been read.
-    pub(super) fn disconnected(&mut self, context: &Context, run: Run, cause: Arc<Disconnect>) {
+    pub(super) fn disconnected(&mut self, context: &Context, run: RunId, cause: Arc<Disconnect>) {
         if run != self.run {
             return;
         }
-        let grace = self.charge.settings().disconnect_grace;
+        let grace = self.hooks.spec().disconnect_grace;
         let blamed = |was_active| Cause::of_connection(&cause, was_active);
         match &mut self.phase {
             Phase::Running(running) => {
@@ -72,7 +72,7 @@ impl Ward {
     }
 
     /// The last output of this run is in the log.
-    pub(super) fn drained(&mut self, context: &Context, run: Run) {
+    pub(super) fn drained(&mut self, context: &Context, run: RunId) {
         if run != self.run {
             return;
         }
@@ -97,7 +97,7 @@ impl Ward {
     }
 
     /// What the system's files say of the end of this run has been read.
-    pub(super) fn found(&mut self, context: &Context, run: Run, findings: Findings) {
+    pub(super) fn found(&mut self, context: &Context, run: RunId, findings: Findings) {
         // It may come too late for what was decided without it.
         if run == self.run {
             self.reap(context, findings);
@@ -119,7 +119,7 @@ impl Ward {
         {
             let group = &mut self.group;
             let end = process.finish(|| Self::forget_group(group, context), findings);
-            fault::point(fault::REAPED, self.charge.id());
+            fault::point(fault::REAPED, self.hooks.id());
             ended.end = Some(end);
         }
     }
@@ -134,7 +134,7 @@ impl Ward {
                 return;
             }
         };
-        fault::point(fault::EXITED, self.charge.id());
+        fault::point(fault::EXITED, self.hooks.id());
         self.plan_look(context);
         let cause = running
             .cause
@@ -179,12 +179,12 @@ impl Ward {
 
     /// Has the system's files read; returns whether that is to be waited for.
     fn hold(&self, context: &Context, inquest: Inquest) -> bool {
-        let (ward, run, reaper) = (self.charge.ward(), self.run, context.reaper.clone());
-        let id = self.charge.id();
+        let (child, run, reaper) = (self.hooks.child_id(), self.run, context.reaper.clone());
+        let id = self.hooks.id();
         let held = context.threads.spawn("inquest", INQUEST_STACK, move || {
             fault::point(fault::INQUEST, id);
             let findings = inquest.hold();
-            reaper.tell(ward, Order::Found(run, findings));
+            reaper.tell(child, ChildCommand::Found(run, findings));
         });
         if let Err(error) = &held {
             log::debug!("plugin {id}: why it was killed is not looked at: {error}");
@@ -204,7 +204,7 @@ impl Ward {
         if let Some(stop) = &mut self.stop {
             stop.report.exit = Some(exit);
         }
-        self.charge.ended(self.run, exit);
+        self.hooks.ended(self.run, exit);
         let requested = ended.cause.is_none() && exit.is_clean() && ended.active_for.is_some();
         let policy_end = if requested {
             End::Requested
@@ -239,7 +239,7 @@ impl Ward {
         }
         if self.start_again {
             // It is told as any other end, so that nobody wonders where the process went.
-            self.charge
+            self.hooks
                 .transition(Transition::Restarting(failure, Duration::ZERO));
             self.begin_anew(context);
             return;
@@ -248,7 +248,7 @@ impl Ward {
     }
 
     pub(super) fn decide(&mut self, end: End, active_for: Option<Duration>, failure: Failure) {
-        let policy = self.charge.settings().policy;
+        let policy = self.hooks.spec().policy;
         match self.restarts.decide(&policy, end, active_for) {
             Decision::Restart(wait) => {
                 let wait = policy.jittered(wait, chance());
@@ -256,12 +256,11 @@ impl Ward {
                     until: after(Instant::now(), wait),
                     at_once: wait.is_zero(),
                 };
-                self.charge
-                    .transition(Transition::Restarting(failure, wait));
+                self.hooks.transition(Transition::Restarting(failure, wait));
             }
             Decision::GiveUp => {
                 self.phase = Phase::Idle;
-                self.charge.transition(Transition::Errored(failure));
+                self.hooks.transition(Transition::Errored(failure));
             }
         }
     }
@@ -270,7 +269,7 @@ impl Ward {
     /// one.
     pub(super) fn stopped(&mut self, ended: Option<Failure>) {
         self.phase = Phase::Idle;
-        self.charge.transition(Transition::Inactive(ended));
+        self.hooks.transition(Transition::Inactive(ended));
         if let Some(stop) = self.stop.take() {
             let report = StopReport {
                 took: stop.since.elapsed(),
@@ -297,19 +296,19 @@ impl Ward {
                 _,
             ) => drop(process.finish(|| Self::forget_group(group, context), Findings::default())),
             Phase::Preparing { cancel, .. } => cancel.cancel(),
-            Phase::Clearing { .. } => self.charge.tally().set_awaited(false),
+            Phase::Clearing { .. } => self.hooks.tally().set_awaited(false),
             _ => {}
         }
         // If the process was let go of by the panic itself.
         Self::forget_group(&mut self.group, context);
         self.plan_look(context);
         self.start_again = false;
-        self.charge.ended(self.run, ExitReason::Unknown);
+        self.hooks.ended(self.run, ExitReason::Unknown);
         let failure = self.unstarted(Cause::Panicked(panic.to_owned()));
         if self.stop.is_some() {
             self.clear(context, Some(failure));
         } else {
-            self.charge.transition(Transition::Errored(failure));
+            self.hooks.transition(Transition::Errored(failure));
         }
     }
 }

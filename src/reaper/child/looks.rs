@@ -16,14 +16,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Phase, Ward, after};
+use super::{Phase, SupervisedChild, after};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::fault;
 use crate::process::descendants::{LOOK_STACK, Looked, Progress, READ_PATIENCE};
 use crate::reaper::cause::{Cause, Failure};
-use crate::reaper::charge::{Run, Transition};
-use crate::reaper::{Context, Order};
+use crate::reaper::hooks::{RunId, Transition};
+use crate::reaper::{ChildCommand, Context};
 
 /// For how long a start waits for what the run before left to be gone, 30 seconds. After that the plugin
 /// is errored with [`EndCause::DescendantsLeft`](crate::EndCause::DescendantsLeft).
@@ -45,7 +45,7 @@ const REST: u32 = 49;
 #[derive(Default)]
 pub(super) struct Looks {
     /// The runs that have ended, of which something may be left.
-    runs: BTreeSet<Run>,
+    runs: BTreeSet<RunId>,
     state: State,
     /// A look has seen some that it could not end.
     are_seen: bool,
@@ -77,7 +77,7 @@ impl Looks {
     }
 
     /// Whether a run may begin now, of which `last` is the one before.
-    pub(super) fn let_begin(&self, last: Run) -> bool {
+    pub(super) fn let_begin(&self, last: RunId) -> bool {
         !self.are_seen && self.runs.iter().all(|run| *run == last)
     }
 
@@ -111,7 +111,7 @@ impl Looks {
     }
 }
 
-impl Ward {
+impl SupervisedChild {
     /// Has what this run left looked for, whose process has ended: at the end of the reaper's round, or
     /// when the next run is under way.
     pub(super) fn plan_look(&mut self, context: &Context) {
@@ -168,9 +168,9 @@ impl Ward {
             return;
         }
         let Some(looks) = &context.looks else { return };
-        let id = self.charge.id();
+        let id = self.hooks.id();
         let is_harmless = fault::is_lost(fault::LOOKING, id);
-        let Some(progress) = looks.begin(self.charge.tally(), is_harmless) else {
+        let Some(progress) = looks.begin(self.hooks.tally(), is_harmless) else {
             self.look_failed(
                 now,
                 "too many looks do not come back from reading a process",
@@ -178,17 +178,21 @@ impl Ward {
             return;
         };
         self.looks.last += 1;
-        let (ward, number, runs) = (self.charge.ward(), self.looks.last, self.looks.runs.clone());
+        let (child, number, runs) = (
+            self.hooks.child_id(),
+            self.looks.last,
+            self.looks.runs.clone(),
+        );
         let (bearers, reaper) = (looks.cookie.bearers_of(&runs), context.reaper.clone());
         let watched = progress.clone();
         let started = context.threads.spawn("look", LOOK_STACK, move || {
             let looked = bearers.kill(Deadline::after(LIMIT), Duration::ZERO, &watched);
-            let order = Order::Looked {
+            let command = ChildCommand::Looked {
                 number,
                 runs,
                 looked,
             };
-            reaper.tell(ward, order);
+            reaper.tell(child, command);
         });
         match started {
             Ok(()) => {
@@ -206,7 +210,7 @@ impl Ward {
     fn look_failed(&mut self, now: Instant, why: &str) {
         self.looks.plan_later(now);
         self.saw(Descendants::default());
-        let plugin = self.charge.name();
+        let plugin = self.hooks.name();
         guarded(|| log::warn!("{plugin}: cannot look for what it left: {why}"));
     }
 
@@ -215,7 +219,7 @@ impl Ward {
         &mut self,
         context: &Context,
         number: u64,
-        runs: BTreeSet<Run>,
+        runs: BTreeSet<RunId>,
         looked: Looked,
     ) {
         let now = Instant::now();
@@ -243,7 +247,7 @@ impl Ward {
             self.looks.runs.retain(|run| !runs.contains(run));
             self.looks.are_seen = false;
             self.looks.back_off = None;
-            self.charge.tally().set(found);
+            self.hooks.tally().set(found);
             if !self.looks.runs.is_empty() {
                 self.looks.plan(now);
             }
@@ -266,11 +270,11 @@ impl Ward {
 
     fn saw(&mut self, found: Descendants) {
         self.looks.are_seen = true;
-        self.charge.tally().set(found);
+        self.hooks.tally().set(found);
     }
 
     fn report(&self, looked: &Looked, was_seen: bool) {
-        let plugin = self.charge.name();
+        let plugin = self.hooks.name();
         let found = looked.found;
         guarded(|| {
             if looked.killed > 0 {
@@ -300,7 +304,7 @@ impl Ward {
             if progress.give_up(READ_PATIENCE) {
                 // The next one passes that process over.
                 self.looks.plan(now);
-                let plugin = self.charge.name();
+                let plugin = self.hooks.name();
                 guarded(|| {
                     log::warn!("{plugin}: reading a process does not come back, passing it over");
                 });
@@ -321,7 +325,7 @@ impl Ward {
         let until = after(Instant::now(), LEFT_LIMIT);
         self.phase = Phase::Clearing { ended, until };
         self.looks.hurry(Instant::now());
-        self.charge.tally().set_awaited(true);
+        self.hooks.tally().set_awaited(true);
     }
 
     /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
@@ -354,7 +358,7 @@ impl Ward {
 
     /// Waits for looks no longer; returns the end of the run that was stopped, if there was one.
     pub(super) fn leave_clearing(&mut self) -> Option<Failure> {
-        self.charge.tally().set_awaited(false);
+        self.hooks.tally().set_awaited(false);
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Clearing { ended, .. } => ended,
             other => {
@@ -366,15 +370,15 @@ impl Ward {
 
     /// What the run before left does not go: the plugin is not started. The looks go on.
     fn give_up_start(&mut self) {
-        let found = self.charge.tally().descendants();
+        let found = self.hooks.tally().descendants();
         let ended = self.leave_clearing();
         self.start_again = false;
         self.give_up_stop(found);
         if let Some(ended) = ended {
-            self.charge.transition(Transition::Ended(ended));
+            self.hooks.transition(Transition::Ended(ended));
         }
         let failure = self.unstarted(Cause::DescendantsLeft(found));
-        self.charge.transition(Transition::Errored(failure));
+        self.hooks.transition(Transition::Errored(failure));
     }
 
     /// Tells those who wait for a stop that this is left.
@@ -388,7 +392,7 @@ impl Ward {
     /// Takes over what is looked for from another, whose session is gone and of which nothing else is
     /// left.
     pub(in crate::reaper) fn inherit(&mut self, old: &mut Self) {
-        let found = old.charge.tally().descendants();
+        let found = old.hooks.tally().descendants();
         let is_at_rest = matches!(old.phase, Phase::Idle | Phase::Clearing { .. });
         if old.looks.are_over() || !is_at_rest {
             return;
@@ -397,7 +401,7 @@ impl Ward {
         let Looks { runs, are_seen, .. } = std::mem::take(&mut old.looks);
         let ended = old.leave_clearing();
         old.give_up_stop(found);
-        old.charge.transition(Transition::Inactive(ended));
+        old.hooks.transition(Transition::Inactive(ended));
         self.looks.runs.extend(runs);
         self.looks.plan(Instant::now());
         if are_seen {
