@@ -18,7 +18,7 @@ use crate::keeper::link::KeeperLink;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
 use crate::process::ProcessLimits;
-use crate::process::descendants::{self, Cookie, Looks};
+use crate::process::orphans::{self, Cookie, OrphanScanner};
 use crate::protocol::jsonrpc::ResultObject;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
@@ -272,10 +272,10 @@ impl HostBuilder {
             ))),
             RuntimeProvider::None | RuntimeProvider::Sprites => None,
         };
-        let cookie = (self.find_descendants && descendants::ARE_FOUND)
+        let cookie = (self.find_descendants && orphans::ARE_FOUND)
             .then(Cookie::generate)
             .transpose()?;
-        let looks = cookie.clone().map(Looks::new);
+        let scanner = cookie.clone().map(OrphanScanner::new);
         let keeper = KeeperLink::new(self.keeper, cookie, threads.clone());
         let settings = HostSettings {
             data_dir: self.data_dir,
@@ -290,13 +290,13 @@ impl HostBuilder {
             provider: self.provider,
         };
         let services = HostServices {
-            reaper: Reaper::start(&threads, keeper.clone(), looks.clone())?,
+            reaper: Reaper::start(&threads, keeper.clone(), scanner.clone())?,
             health: HealthMonitor::new(threads.clone()),
             threads,
             store: self.store,
             runtime,
             keeper,
-            looks,
+            scanner,
             feed: Feed::default(),
             addresses: Addresses::new(self.rpc_base_url),
             handlers: self.services,

@@ -145,7 +145,7 @@ impl Host {
     /// A missing keeper may go unnoticed until the first supervised plugin starts.
     pub fn guarantees(&self) -> Guarantees {
         let context = self.context();
-        Guarantees::of(&context.services.keeper, context.services.looks.as_ref())
+        Guarantees::of(&context.services.keeper, context.services.scanner.as_ref())
     }
 
     /// The thread budget.

@@ -27,7 +27,7 @@ use super::child::{Changed, Handle};
 use super::{Keeper, KeeperStatus};
 use crate::deadline::Deadline;
 use crate::poll;
-use crate::process::descendants::{self, Cookie};
+use crate::process::orphans::{self, Cookie};
 use crate::process::resolve;
 use crate::thread::Threads;
 
@@ -322,7 +322,7 @@ impl Shared {
         let stdin = self.open_pipe()?;
         let spawned = command
             // Another host may look for all that bears its own.
-            .env_remove(descendants::VARIABLE)
+            .env_remove(orphans::VARIABLE)
             .current_dir("/")
             .stdin(stdin)
             .stdout(Stdio::null())

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 pub use serve::serve;
 
-use crate::process::descendants::Looks;
+use crate::process::orphans::OrphanScanner;
 use child::Handle;
 use link::KeeperLink;
 
@@ -74,9 +74,9 @@ pub struct Guarantees {
 }
 
 impl Guarantees {
-    pub(crate) fn of(keeper: &KeeperLink, looks: Option<&Looks>) -> Self {
-        let descendants_are_found = looks.is_some();
-        let escaped = looks.map_or(0, Looks::escaped);
+    pub(crate) fn of(keeper: &KeeperLink, scanner: Option<&OrphanScanner>) -> Self {
+        let descendants_are_found = scanner.is_some();
+        let escaped = scanner.map_or(0, OrphanScanner::escaped);
         let problem = keeper.problem();
         let plugins_end_with_host = problem.is_none();
         let mut limitations: Vec<String> = problem

@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal};
 
 use crate::deadline::Deadline;
 use crate::poll;
-use crate::process::descendants::{Cookie, LOOK_STACK, Looks, READ_PATIENCE, Tally};
+use crate::process::orphans::{Cookie, OrphanScanner, READ_TIMEOUT, SCAN_STACK, Tally};
 use crate::thread::Threads;
 
 /// How long descendants are looked for at most.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+const SCAN_LIMIT: Duration = Duration::from_secs(5);
 /// For so long must none be found before the keeper ends: what the host was just spawning shows the
 /// cookie once it has executed its program.
 const QUIET: Duration = Duration::from_secs(1);
@@ -91,34 +91,34 @@ impl Kept {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
         if let Some(cookie) = &self.cookie {
-            kill_bearers(cookie);
+            kill_orphans(cookie);
         }
     }
 }
 
 /// Kills all that bears the cookie. Each look is on a thread of its own, since the system may not come
 /// back from reading a process.
-fn kill_bearers(cookie: &Cookie) {
-    let (looks, threads) = (Looks::new(cookie.clone()), Threads::with_limit(16));
-    let deadline = Deadline::after(LOOK_LIMIT);
+fn kill_orphans(cookie: &Cookie) {
+    let (scanner, threads) = (OrphanScanner::new(cookie.clone()), Threads::with_limit(16));
+    let deadline = Deadline::after(SCAN_LIMIT);
     while !deadline.has_passed() {
-        let Some(progress) = looks.begin(&Tally::default().into(), false) else {
+        let Some(progress) = scanner.begin(&Tally::default().into(), false) else {
             return;
         };
-        let (done, look) = crossbeam_channel::bounded(1);
-        let (bearers, watched) = (cookie.bearers(), progress.clone());
-        let started = threads.spawn("look", LOOK_STACK, move || {
-            let _ = done.send(bearers.kill(deadline, QUIET, &watched));
+        let (done, result) = crossbeam_channel::bounded(1);
+        let (matching, watched) = (cookie.match_all(), progress.clone());
+        let started = threads.spawn("scan-orphans", SCAN_STACK, move || {
+            let _ = done.send(matching.kill(deadline, QUIET, &watched));
         });
         if started.is_err() {
             // Better a look that may hang than none.
-            cookie.bearers().kill(deadline, QUIET, &progress);
+            cookie.match_all().kill(deadline, QUIET, &progress);
             return;
         }
         loop {
-            match look.recv_timeout(READ_PATIENCE) {
+            match result.recv_timeout(READ_TIMEOUT) {
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
-                    if progress.give_up(READ_PATIENCE) {
+                    if progress.give_up(READ_TIMEOUT) {
                         break;
                     }
                 }

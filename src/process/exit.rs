@@ -143,18 +143,18 @@ impl AsFd for ExitWatch {
 
 /// Whether this child runs, or has ended and is not reaped.
 pub(crate) fn is_ours(pid: Pid) -> bool {
-    look(pid).is_ok()
+    peek(pid).is_ok()
 }
 
 /// How this child has ended, without reaping it; `None` if it runs, or the system kept no status.
 pub(super) fn status(pid: Pid) -> Option<ExitReason> {
-    let status = look(pid).ok()??;
+    let status = peek(pid).ok()??;
     let code = status.exit_status().map(ExitReason::Code);
     code.or_else(|| status.terminating_signal().map(ExitReason::Signal))
 }
 
 /// Looks at a child without waiting for it and without reaping it.
-fn look(pid: Pid) -> rustix::io::Result<Option<WaitIdStatus>> {
+fn peek(pid: Pid) -> rustix::io::Result<Option<WaitIdStatus>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     loop {
         match waitid(WaitId::Pid(pid), options) {
@@ -203,7 +203,7 @@ mod tests {
         let pid = Pid::from_child(&child);
         let watch = ExitWatch::on_thread(pid, &threads).unwrap();
         assert!(!is_ready(&watch));
-        assert!(look(pid).unwrap().is_none(), "it runs");
+        assert!(peek(pid).unwrap().is_none(), "it runs");
         drop(child.stdin.take());
         assert_eq!(
             threads.join_all(Deadline::after(Duration::from_secs(30))),

@@ -9,11 +9,11 @@
 
 mod command;
 mod cpu_time;
-pub(crate) mod descendants;
 mod end;
 mod environment;
 mod exit;
 mod limits;
+pub(crate) mod orphans;
 mod out_of_memory;
 mod stat;
 

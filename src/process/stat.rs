@@ -20,7 +20,7 @@ impl<'a> StatFields<'a> {
         self.0.first().copied()
     }
 
-    pub(super) fn begun_at(&self) -> Option<u64> {
+    pub(super) fn started_at(&self) -> Option<u64> {
         self.number(22)
     }
 }

@@ -10,7 +10,7 @@ use super::cause::Failure;
 use super::policy::RestartPolicy;
 use crate::error::StartError;
 use crate::id::InstallationId;
-use crate::process::descendants::Tally;
+use crate::process::orphans::Tally;
 use crate::process::{ExitReason, Pipes, Process, ProcessCommand};
 use crate::protocol::Transport;
 use crate::text::PluginName;

@@ -38,7 +38,7 @@ use crate::deadline::Deadline;
 use crate::error::{Descendants, Disconnect, Error, Result, StartError};
 use crate::keeper::link::KeeperLink;
 use crate::poll;
-use crate::process::descendants::{Looked, Looks};
+use crate::process::orphans::{OrphanScanner, ScanResult};
 use crate::process::{ExitReason, Findings};
 use crate::thread::{Threads, panic_text};
 use child::SupervisedChild;
@@ -92,10 +92,10 @@ enum ChildCommand {
     /// What the system's files say of the end of this run has been read.
     Found(RunId, Findings),
     /// The descendants of these runs that had left their groups have been looked for.
-    Looked {
+    Scanned {
         number: u64,
         runs: BTreeSet<RunId>,
-        looked: Looked,
+        result: ScanResult,
     },
 }
 
@@ -111,7 +111,7 @@ impl Reaper {
     pub(crate) fn start(
         threads: &Threads,
         keeper: KeeperLink,
-        looks: Option<Looks>,
+        scanner: Option<OrphanScanner>,
     ) -> Result<Self> {
         let failed = |error: io::Error| Error::io("create the reaper's wake pipe", error);
         let (reader, writer) = io::pipe().map_err(failed)?;
@@ -131,8 +131,8 @@ impl Reaper {
                 reaper: reaper.clone(),
                 threads: threads.clone(),
                 keeper,
-                looks,
-                next_background_look: Cell::new(Instant::now()),
+                scanner,
+                next_background_scan: Cell::new(Instant::now()),
                 shutting_down: false,
             },
             inbox,
@@ -218,9 +218,9 @@ pub(super) struct Context {
     pub(super) threads: Threads,
     pub(super) keeper: KeeperLink,
     /// `None` when descendants are not looked for.
-    pub(super) looks: Option<Looks>,
+    pub(super) scanner: Option<OrphanScanner>,
     /// Looks that nobody waits for share what little of a processor they may have: none before this.
-    pub(super) next_background_look: Cell<Instant>,
+    pub(super) next_background_scan: Cell<Instant>,
     /// Nothing is started any more.
     pub(super) shutting_down: bool,
 }
@@ -248,14 +248,14 @@ impl Thread {
             for child in self.children.values_mut() {
                 if child.due().is_some_and(|due| due <= now) {
                     guarded(child, &self.context, |child, context| {
-                        child.attend(context, now);
+                        child.tick(context, now);
                     });
                 }
             }
             // Last in a round: what looks would take the processor from has been done.
             for child in self.children.values_mut() {
-                if child.plans_look(now) {
-                    guarded(child, &self.context, SupervisedChild::begin_look);
+                if child.is_scan_due(now) {
+                    guarded(child, &self.context, SupervisedChild::begin_scan);
                 }
             }
             self.children.retain(|_, child| !child.is_over());

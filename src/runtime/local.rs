@@ -9,7 +9,7 @@ use super::{Preparation, Runtime};
 use crate::error::{Error, PackageError, Result, StartError, StoreError};
 use crate::id::InstallationId;
 use crate::package::{self, Archive, KnownArchives, PackageLimits};
-use crate::process::{Environment, ProcessCommand, ProcessLimits, descendants, resolve};
+use crate::process::{Environment, ProcessCommand, ProcessLimits, orphans, resolve};
 use crate::protocol::environment::{DATA_VARIABLE, TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::protocol::manifest::Transport;
 use crate::store::{PluginKind, Source};
@@ -161,7 +161,7 @@ impl Runtime for LocalRuntime {
         }
         // Last: no record may take it away.
         if let Some(cookie) = &preparation.cookie {
-            environment.set(descendants::VARIABLE, cookie);
+            environment.set(orphans::VARIABLE, cookie);
         }
         let path = environment.get("PATH").map(OsString::from);
         Ok(ProcessCommand {

@@ -17,7 +17,7 @@ use crate::health::Health;
 use crate::keeper::link::KeeperLink;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings};
-use crate::process::descendants::Looks;
+use crate::process::orphans::OrphanScanner;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
 use crate::runtime::{Runtime, RuntimeProvider};
@@ -61,8 +61,8 @@ pub(crate) struct HostServices {
     pub(crate) reaper: Reaper,
     pub(crate) keeper: KeeperLink,
     /// With the cookie that all processes carry which the host starts; `None` when descendants are not
-    /// looked for.
-    pub(crate) looks: Option<Looks>,
+    /// searched for.
+    pub(crate) scanner: Option<OrphanScanner>,
     pub(crate) health: HealthMonitor,
     pub(crate) feed: Feed,
     pub(crate) addresses: Addresses,

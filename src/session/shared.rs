@@ -20,7 +20,7 @@ use super::state::{State, StateCell};
 use crate::error::{Disconnect, Error, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::PluginLog;
-use crate::process::descendants::Tally;
+use crate::process::orphans::Tally;
 use crate::reaper::ChildId;
 use crate::rpc::Connection;
 use crate::rpc::Rate;

@@ -17,7 +17,7 @@ use crate::id::InstallationId;
 use crate::plugin_log::inlet::inlet;
 use crate::plugin_log::pump::{Outputs, pump};
 use crate::plugin_log::{LogStream, LogTap, PluginLog};
-use crate::process::descendants::Tally;
+use crate::process::orphans::Tally;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
@@ -107,9 +107,9 @@ impl ChildHooks for SessionHooks {
             connection_url: url.as_deref(),
             cookie: context
                 .services
-                .looks
+                .scanner
                 .as_ref()
-                .map(|looks| looks.cookie.of_run(run)),
+                .map(|scanner| scanner.cookie.of_run(run)),
             cancel,
         })
     }

@@ -135,7 +135,7 @@ impl SupervisedChild {
             }
         };
         fault::point(fault::EXITED, self.hooks.id());
-        self.plan_look(context);
+        self.plan_scan(context);
         let cause = running
             .cause
             .or_else(|| self.stop.is_some().then_some(Cause::Stopped));
@@ -228,13 +228,13 @@ impl SupervisedChild {
                 uptime: ended.uptime,
                 end,
             }),
-            started_at: self.begun_at,
+            started_at: self.started_at,
             ended_at: ended.at,
             active_for,
             restarts: self.restarts,
         };
         if self.stop.is_some() {
-            self.clear(context, Some(failure));
+            self.finish_after_scan(context, Some(failure));
             return;
         }
         if self.start_again {
@@ -296,17 +296,17 @@ impl SupervisedChild {
                 _,
             ) => drop(process.finish(|| Self::forget_group(group, context), Findings::default())),
             Phase::Preparing { cancel, .. } => cancel.cancel(),
-            Phase::Clearing { .. } => self.hooks.tally().set_awaited(false),
+            Phase::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
             _ => {}
         }
         // If the process was let go of by the panic itself.
         Self::forget_group(&mut self.group, context);
-        self.plan_look(context);
+        self.plan_scan(context);
         self.start_again = false;
         self.hooks.ended(self.run, ExitReason::Unknown);
         let failure = self.unstarted(Cause::Panicked(panic.to_owned()));
         if self.stop.is_some() {
-            self.clear(context, Some(failure));
+            self.finish_after_scan(context, Some(failure));
         } else {
             self.hooks.transition(Transition::Errored(failure));
         }

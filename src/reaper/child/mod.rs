@@ -3,10 +3,10 @@
 //! one.
 //!
 //! What lives here: the phases, commands and timers. How a run begins is in `start`, how it ends
-//! and what follows in `exit`, and what it may have left outside of its group in `looks`.
+//! and what follows in `exit`, and what it may have left outside of its group in `orphans`.
 
 mod exit;
-mod looks;
+mod orphans;
 mod start;
 
 use std::sync::Arc;
@@ -25,19 +25,19 @@ use crate::id::InstallationId;
 use crate::process::{ExitWatch, Process};
 use crate::protocol::Transport;
 use exit::{Ended, LAST_WORDS_AT_STOP};
-use looks::{LEFT_LIMIT, Looks};
+use orphans::{LEFT_LIMIT, ScanSchedule};
 
 pub(super) struct SupervisedChild {
     hooks: Arc<dyn ChildHooks>,
     run: RunId,
     /// When the run began, for people.
-    begun_at: SystemTime,
+    started_at: SystemTime,
     restarts: Restarts,
     phase: Phase,
     /// The process group that the keeper was told of.
     group: Option<u32>,
     /// What runs before left outside of their group is being looked for.
-    looks: Looks,
+    scans: ScanSchedule,
     /// A stop under way, whatever the phase.
     stop: Option<Stop>,
     /// A start was asked for that has to wait for the end of what there is.
@@ -57,7 +57,7 @@ enum Phase {
     /// The process is gone; its last output and messages are on their way.
     Ending(Ended, Instant),
     /// Nothing but looks is waited for: then it is stopped, or, if nobody asked for that, started.
-    Clearing {
+    AwaitingScan {
         /// The run that was stopped, if there was one.
         ended: Option<Failure>,
         /// A start does not wait for longer.
@@ -109,11 +109,11 @@ impl SupervisedChild {
         Self {
             hooks,
             run: 0,
-            begun_at: SystemTime::UNIX_EPOCH,
+            started_at: SystemTime::UNIX_EPOCH,
             restarts: Restarts::default(),
             phase: Phase::Idle,
             group: None,
-            looks: Looks::default(),
+            scans: ScanSchedule::default(),
             stop: None,
             start_again: false,
             forgotten: false,
@@ -121,7 +121,7 @@ impl SupervisedChild {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && self.looks.are_over()
+        matches!(self.phase, Phase::Idle) && self.scans.is_done()
     }
 
     /// Whether it is this plugin's.
@@ -147,15 +147,15 @@ impl SupervisedChild {
         }
     }
 
-    /// When [`attend`](Self::attend) has something to do though nothing happened.
+    /// When [`tick`](Self::attend) has something to do though nothing happened.
     pub(super) fn due(&self) -> Option<Instant> {
         let of_phase = match &self.phase {
             Phase::Idle | Phase::Preparing { .. } => None,
             // A stop has no such limit: its waiters have their own.
-            Phase::Clearing { .. } if self.stop.is_some() && !self.start_again => None,
+            Phase::AwaitingScan { .. } if self.stop.is_some() && !self.start_again => None,
             Phase::Ending(_, until)
             | Phase::BackingOff { until, .. }
-            | Phase::Clearing { until, .. } => Some(*until),
+            | Phase::AwaitingScan { until, .. } => Some(*until),
             Phase::Running(running) => {
                 let signal = self.stop.as_ref().and_then(|stop| stop.signals.last());
                 let times = [
@@ -166,7 +166,7 @@ impl SupervisedChild {
                 times.into_iter().flatten().min()
             }
         };
-        of_phase.into_iter().chain(self.looks.due()).min()
+        of_phase.into_iter().chain(self.scans.due()).min()
     }
 
     /// The descriptor that tells of the process's end.
@@ -185,11 +185,11 @@ impl SupervisedChild {
             ChildCommand::Disconnected(run, cause) => self.disconnected(context, run, cause),
             ChildCommand::Drained(run) => self.drained(context, run),
             ChildCommand::Found(run, findings) => self.found(context, run, findings),
-            ChildCommand::Looked {
+            ChildCommand::Scanned {
                 number,
                 runs,
-                looked,
-            } => self.looked(context, number, runs, looked),
+                result,
+            } => self.scanned(context, number, runs, result),
         }
     }
 
@@ -199,17 +199,17 @@ impl SupervisedChild {
             // Somebody does not want to wait; the counting goes on.
             Phase::BackingOff { .. } => self.begin_alone(context),
             // What is there lives and is wanted.
-            Phase::Preparing { .. } | Phase::Clearing { .. } if self.stop.is_none() => {}
+            Phase::Preparing { .. } | Phase::AwaitingScan { .. } if self.stop.is_none() => {}
             Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
             // It is ending, or about to.
             Phase::Preparing { .. } | Phase::Running(_) | Phase::Ending(..) => {
                 self.start_again = true;
             }
-            Phase::Clearing { .. } => {
+            Phase::AwaitingScan { .. } => {
                 self.start_again = true;
                 let now = Instant::now();
-                self.looks.hurry(now);
-                if let Phase::Clearing { until, .. } = &mut self.phase {
+                self.scans.expedite(now);
+                if let Phase::AwaitingScan { until, .. } = &mut self.phase {
                     *until = after(now, LEFT_LIMIT);
                 }
             }
@@ -230,7 +230,7 @@ impl SupervisedChild {
             report: StopReport::default(),
         });
         stop.waiters.extend(waiter);
-        self.looks.hurry(now);
+        self.scans.expedite(now);
         if !first {
             // A second stop may be in more of a hurry than the first.
             for (at, signal) in &mut stop.signals {
@@ -244,11 +244,11 @@ impl SupervisedChild {
             return;
         }
         match &mut self.phase {
-            Phase::Idle | Phase::BackingOff { .. } | Phase::Clearing { .. } => {
-                if self.looks.are_over() {
+            Phase::Idle | Phase::BackingOff { .. } | Phase::AwaitingScan { .. } => {
+                if self.scans.is_done() {
                     self.stopped(None);
                 } else {
-                    self.wait_for_looks(None);
+                    self.wait_for_scan(None);
                     self.hooks.transition(Transition::Stopping);
                 }
             }
@@ -278,10 +278,10 @@ impl SupervisedChild {
     }
 
     /// Looks at the clock.
-    pub(super) fn attend(&mut self, context: &Context, now: Instant) {
-        self.attend_looks(now);
+    pub(super) fn tick(&mut self, context: &Context, now: Instant) {
+        self.tick_scan(now);
         match &mut self.phase {
-            Phase::Idle | Phase::Preparing { .. } | Phase::Clearing { .. } => {}
+            Phase::Idle | Phase::Preparing { .. } | Phase::AwaitingScan { .. } => {}
             Phase::BackingOff { until, at_once } => {
                 if *until <= now {
                     if *at_once {

@@ -34,30 +34,30 @@ impl SupervisedChild {
     /// Starts a run that somebody asks for, once it is known what the one before left: that may be less
     /// than a look away.
     pub(super) fn begin_alone(&mut self, context: &Context) {
-        if self.looks.are_over() {
+        if self.scans.is_done() {
             self.begin(context);
         } else {
-            self.wait_for_looks(None);
+            self.wait_for_scan(None);
         }
     }
 
     /// Starts a run: has it prepared and spawned on a thread of its own.
     pub(super) fn begin(&mut self, context: &Context) {
         if context.shutting_down || self.forgotten {
-            let ended = self.leave_clearing();
+            let ended = self.leave_awaiting_scan();
             self.phase = Phase::Idle;
             self.hooks.transition(Transition::Inactive(ended));
             return;
         }
-        if !self.looks.let_begin(self.run) {
-            if !matches!(self.phase, Phase::Clearing { .. }) {
-                self.wait_for_looks(None);
+        if !self.scans.may_start(self.run) {
+            if !matches!(self.phase, Phase::AwaitingScan { .. }) {
+                self.wait_for_scan(None);
             }
             return;
         }
-        self.leave_clearing();
+        self.leave_awaiting_scan();
         self.run = context.reaper.next_run();
-        self.begun_at = SystemTime::now();
+        self.started_at = SystemTime::now();
         let (child, run) = (self.hooks.child_id(), self.run);
         self.hooks.transition(Transition::Starting(run));
         let cancel = Cancel::default();
@@ -113,7 +113,7 @@ impl SupervisedChild {
         match result {
             Ok(spawned) => self.spawned(context, *spawned, early),
             Err(_) if self.stop.is_some() => {
-                self.clear(context, Some(self.unstarted(Cause::Stopped)));
+                self.finish_after_scan(context, Some(self.unstarted(Cause::Stopped)));
             }
             Err(error) => self.could_not_start(error),
         }
@@ -210,7 +210,7 @@ impl SupervisedChild {
         Failure {
             cause,
             process: None,
-            started_at: self.begun_at,
+            started_at: self.started_at,
             ended_at: SystemTime::now(),
             active_for: None,
             restarts: self.restarts,

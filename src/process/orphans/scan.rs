@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::proc::{Begun, Reader, Shows, last_number, processes};
-use super::{Bearers, Looked, Progress};
+use super::proc::{Inspection, ProcReader, StartTime, last_number, processes};
+use super::{CookieMatch, ScanProgress, ScanResult};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::poll;
@@ -40,14 +40,14 @@ const CHASE: Duration = Duration::from_millis(2);
 const YOUNGEST: i32 = 4;
 
 pub(super) fn kill(
-    bearers: &Bearers,
+    matching: &CookieMatch,
     deadline: Deadline,
     quiet: Duration,
-    progress: &Progress,
-) -> Looked {
+    progress: &ScanProgress,
+) -> ScanResult {
     let began = processor_time();
-    let mut look = Look {
-        reader: Reader::new(bearers, progress, deadline),
+    let mut scan = OrphanScan {
+        reader: ProcReader::new(matching, progress, deadline),
         progress,
         deadline,
         executing_limit: EXECUTING_LIMIT.max(quiet),
@@ -63,29 +63,29 @@ pub(super) fn kill(
         killed: 0,
         has_seen_all: false,
     };
-    let is_clear = look.until_clear(quiet);
+    let is_clear = scan.until_clear(quiet);
     // Whatever happened, nothing is left stopped.
-    look.kill_stopped();
-    look.recount();
-    let mut found = look.found();
+    scan.kill_stopped();
+    scan.recount();
+    let mut found = scan.found();
     if is_clear {
         found.escaped = 0;
     }
-    Looked {
-        killed: look.killed,
+    ScanResult {
+        killed: scan.killed,
         found,
-        unclear: look.unreadable.len(),
+        unclear: scan.unreadable.len(),
         cost: processor_time().saturating_sub(began),
     }
 }
 
-struct Look<'a> {
-    reader: Reader<'a>,
-    progress: &'a Progress,
+struct OrphanScan<'a> {
+    reader: ProcReader<'a>,
+    progress: &'a ScanProgress,
     deadline: Deadline,
     executing_limit: Duration,
     /// Bearers that are not known to be dead.
-    known: HashMap<Pid, Known>,
+    known: HashMap<Pid, KnownProcess>,
     /// Counts passes.
     pass: u32,
     /// Since when there is something stopped.
@@ -108,10 +108,10 @@ struct Look<'a> {
     has_seen_all: bool,
 }
 
-struct Known {
+struct KnownProcess {
     /// It is told from another with its number by this, and not by what it shows: it may have executed a
     /// program with another environment just when it was stopped.
-    begun_at: u64,
+    started_at: u64,
     is_killed: bool,
     /// The pass in which it was last seen.
     pass: u32,
@@ -127,7 +127,7 @@ struct Pass {
     unknown: usize,
 }
 
-impl Look<'_> {
+impl OrphanScan<'_> {
     /// Goes over all processes until nothing is found any more; returns whether that was reached in time.
     fn until_clear(&mut self, quiet: Duration) -> bool {
         let (mut passes, mut required) = (0, 1);
@@ -202,19 +202,19 @@ impl Look<'_> {
             if self.is_known(pid) || self.unreadable.contains(&pid) || self.strange.contains(&pid) {
                 continue;
             }
-            match self.reader.what_shows(pid) {
-                Shows::Cookie => pass.new += usize::from(self.stop(pid)),
-                Shows::NoCookie => drop(self.strange.insert(pid)),
-                Shows::Gone => pass.strangers += 1,
-                Shows::Ended { is_young } => {
+            match self.reader.inspect(pid) {
+                Inspection::Cookie => pass.new += usize::from(self.stop(pid)),
+                Inspection::NoCookie => drop(self.strange.insert(pid)),
+                Inspection::Gone => pass.strangers += 1,
+                Inspection::Ended { is_young } => {
                     self.ended.insert(pid);
                     if is_young && !ended_before.contains(&pid) {
                         pass.strangers += 1;
                     }
                 }
-                Shows::Unknown => pass.unknown += 1,
-                Shows::Nothing => self.executing.push(pid),
-                Shows::Unreadable => drop(self.unreadable.insert(pid)),
+                Inspection::Unknown => pass.unknown += 1,
+                Inspection::Nothing => self.executing.push(pid),
+                Inspection::Unreadable => drop(self.unreadable.insert(pid)),
             }
             // One pass, however late it is: the time may have been for one only.
             if self.progress.is_given_up() || (self.pass > 1 && self.deadline.has_passed()) {
@@ -233,7 +233,7 @@ impl Look<'_> {
             return false;
         };
         known.pass = this;
-        if !self.reader.has_ended(pid, known.begun_at) {
+        if !self.reader.has_ended(pid, known.started_at) {
             return true;
         }
         self.known.remove(&pid);
@@ -247,13 +247,13 @@ impl Look<'_> {
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(process) => {
                 // Once more, now that the descriptor says for certain which process is meant.
-                match self.reader.what_shows(pid) {
-                    Shows::Cookie => self.stop_by(Some(&process), pid),
-                    Shows::Gone | Shows::Ended { .. } | Shows::NoCookie => {
+                match self.reader.inspect(pid) {
+                    Inspection::Cookie => self.stop_by(Some(&process), pid),
+                    Inspection::Gone | Inspection::Ended { .. } | Inspection::NoCookie => {
                         self.got_away += 1;
                         false
                     }
-                    Shows::Nothing | Shows::Unreadable | Shows::Unknown => {
+                    Inspection::Nothing | Inspection::Unreadable | Inspection::Unknown => {
                         self.executing.push(pid);
                         false
                     }
@@ -279,11 +279,11 @@ impl Look<'_> {
             // It has become another user's, whose processes are not ours to signal.
             Err(_) => return false,
         }
-        match self.reader.begun(pid) {
+        match self.reader.start_time(pid) {
             // Not by what it shows: it may just have executed a program with another environment.
-            Begun::At(begun_at) => {
-                let known = Known {
-                    begun_at,
+            StartTime::At(started_at) => {
+                let known = KnownProcess {
+                    started_at,
                     is_killed: false,
                     pass: self.pass,
                 };
@@ -293,12 +293,12 @@ impl Look<'_> {
                 true
             }
             // One that has ended takes signals until it is reaped.
-            Begun::Ended => {
+            StartTime::Ended => {
                 self.got_away += 1;
                 false
             }
             // Later it could not be told from another that has its number, so it goes now.
-            Begun::Unknown => {
+            StartTime::Unknown => {
                 let _ = self.signal(process, pid, Signal::KILL);
                 self.killed += 1;
                 true
@@ -328,12 +328,12 @@ impl Look<'_> {
             let _ = poll::wait(&mut [], Some(Deadline::after(pause)));
             pause = PAUSES.1.min(pause * 2);
             for pid in std::mem::take(&mut self.executing) {
-                match self.reader.what_shows(pid) {
-                    Shows::Cookie => pass.new += usize::from(self.stop(pid)),
-                    Shows::Nothing | Shows::Unknown => self.executing.push(pid),
-                    Shows::Ended { is_young: true } | Shows::Gone => pass.strangers += 1,
-                    Shows::NoCookie | Shows::Ended { is_young: false } => {}
-                    Shows::Unreadable => drop(self.unreadable.insert(pid)),
+                match self.reader.inspect(pid) {
+                    Inspection::Cookie => pass.new += usize::from(self.stop(pid)),
+                    Inspection::Nothing | Inspection::Unknown => self.executing.push(pid),
+                    Inspection::Ended { is_young: true } | Inspection::Gone => pass.strangers += 1,
+                    Inspection::NoCookie | Inspection::Ended { is_young: false } => {}
+                    Inspection::Unreadable => drop(self.unreadable.insert(pid)),
                 }
             }
         }
@@ -368,9 +368,9 @@ impl Look<'_> {
                 let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
                     continue;
                 };
-                match self.reader.what_shows(pid) {
-                    Shows::Cookie if self.stop_by(Some(&process), pid) => return true,
-                    Shows::Unreadable => drop(self.unreadable.insert(pid)),
+                match self.reader.inspect(pid) {
+                    Inspection::Cookie if self.stop_by(Some(&process), pid) => return true,
+                    Inspection::Unreadable => drop(self.unreadable.insert(pid)),
                     _ => {}
                 }
             }
@@ -384,11 +384,13 @@ impl Look<'_> {
             return;
         }
         let stopped = self.known.iter().filter(|(_, known)| !known.is_killed);
-        let stopped: Vec<(Pid, u64)> = stopped.map(|(pid, known)| (*pid, known.begun_at)).collect();
-        for (pid, begun_at) in stopped {
+        let stopped: Vec<(Pid, u64)> = stopped
+            .map(|(pid, known)| (*pid, known.started_at))
+            .collect();
+        for (pid, started_at) in stopped {
             let opened = pidfd_open(pid, PidfdFlags::empty());
             // Another may have killed it, and the number be a stranger's by now.
-            if self.reader.has_ended(pid, begun_at) {
+            if self.reader.has_ended(pid, started_at) {
                 self.known.remove(&pid);
                 continue;
             }
@@ -424,7 +426,7 @@ impl Look<'_> {
     fn recount(&mut self) {
         let reader = &mut self.reader;
         self.known
-            .retain(|pid, known| !reader.has_ended(*pid, known.begun_at));
+            .retain(|pid, known| !reader.has_ended(*pid, known.started_at));
         self.tell();
     }
 

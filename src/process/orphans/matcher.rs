@@ -1,28 +1,28 @@
-//! `Scanner`: recognises the cookie in an environment that is read piece by piece. Pure.
+//! `CookieMatcher`: recognises the cookie in an environment that is read piece by piece. Pure.
 
 use memchr::memmem::Finder;
 
-use super::{Bearers, NUMBER_BYTES};
+use super::{CookieMatch, NUMBER_BYTES};
 
 /// Looks through environments for the entry of some bearers. It may stand anywhere: shells reorder
 /// their environment.
-pub(super) struct Scanner<'a> {
-    bearers: &'a Bearers,
+pub(super) struct CookieMatcher<'a> {
+    matching: &'a CookieMatch,
     finder: Finder<'a>,
 }
 
-impl<'a> Scanner<'a> {
-    pub(super) fn new(bearers: &'a Bearers) -> Self {
+impl<'a> CookieMatcher<'a> {
+    pub(super) fn new(matching: &'a CookieMatch) -> Self {
         Self {
-            bearers,
-            finder: Finder::new(&bearers.prefix),
+            matching,
+            finder: Finder::new(&matching.prefix),
         }
     }
 
     /// How many bytes of the end of one piece must stand before the next one, so that no entry is
     /// overlooked that lies across the two: the byte before the entry, the entry, and the one behind.
     pub(super) fn overlap(&self) -> usize {
-        1 + self.bearers.prefix.len() + 2 * NUMBER_BYTES + 1
+        1 + self.matching.prefix.len() + 2 * NUMBER_BYTES + 1
     }
 
     /// Whether the entry stands in this piece. `is_first` when nothing comes before it, `is_last` when
@@ -33,14 +33,14 @@ impl<'a> Scanner<'a> {
                 Some(before) => piece[before] == 0,
                 None => is_first,
             };
-            let value = &piece[start + self.bearers.prefix.len()..];
+            let value = &piece[start + self.matching.prefix.len()..];
             begins && self.is_run(value, is_last)
         })
     }
 
     /// Whether a value, with what stands behind it, is the number of a run that counts.
     fn is_run(&self, value: &[u8], is_last: bool) -> bool {
-        let Some(numbers) = &self.bearers.numbers else {
+        let Some(numbers) = &self.matching.numbers else {
             return true;
         };
         numbers.iter().any(|number| {
@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     /// Scans in pieces of every size, which must make no difference.
-    fn finds(bearers: &Bearers, environment: &[u8]) -> bool {
-        let scanner = Scanner::new(bearers);
-        let whole = scanner.finds(environment, true, true);
+    fn finds(matching: &CookieMatch, environment: &[u8]) -> bool {
+        let matcher = CookieMatcher::new(matching);
+        let whole = matcher.finds(environment, true, true);
         for size in 1..=environment.len() {
             let (mut window, mut found) = (Vec::new(), false);
             let pieces = environment.chunks(size);
@@ -68,8 +68,8 @@ mod tests {
             let mut is_first = true;
             for (number, piece) in (1..).zip(pieces) {
                 window.extend_from_slice(piece);
-                found |= scanner.finds(&window, is_first, number == count);
-                let cut = window.len().saturating_sub(scanner.overlap());
+                found |= matcher.finds(&window, is_first, number == count);
+                let cut = window.len().saturating_sub(matcher.overlap());
                 is_first &= cut == 0;
                 window.drain(..cut);
             }
@@ -82,22 +82,22 @@ mod tests {
     fn bearers_are_told_by_the_whole_entry_of_their_run() {
         let cookie = Cookie::generate().unwrap();
         let of = |run| format!("PATH=/bin\0{VARIABLE}={}\0LAST=1\0", cookie.of_run(run));
-        assert!(finds(&cookie.bearers_of(&[1]), of(1).as_bytes()));
-        assert!(!finds(&cookie.bearers_of(&[1]), of(12).as_bytes()));
-        assert!(finds(&cookie.bearers_of(&[7, 12]), of(12).as_bytes()));
-        assert!(!finds(&cookie.bearers_of(&[]), of(12).as_bytes()));
-        assert!(finds(&cookie.bearers(), of(12).as_bytes()));
+        assert!(finds(&cookie.match_runs(&[1]), of(1).as_bytes()));
+        assert!(!finds(&cookie.match_runs(&[1]), of(12).as_bytes()));
+        assert!(finds(&cookie.match_runs(&[7, 12]), of(12).as_bytes()));
+        assert!(!finds(&cookie.match_runs(&[]), of(12).as_bytes()));
+        assert!(finds(&cookie.match_all(), of(12).as_bytes()));
         assert!(finds(
-            &cookie.bearers_of(&[u64::MAX]),
+            &cookie.match_runs(&[u64::MAX]),
             of(u64::MAX).as_bytes()
         ));
         let in_a_value = format!("X={VARIABLE}={}\0", cookie.of_run(1));
-        assert!(!finds(&cookie.bearers(), in_a_value.as_bytes()));
+        assert!(!finds(&cookie.match_all(), in_a_value.as_bytes()));
         let guessed = format!("{VARIABLE}={}.1\0", cookie.as_str());
-        assert!(!finds(&cookie.bearers_of(&[1]), guessed.as_bytes()));
+        assert!(!finds(&cookie.match_runs(&[1]), guessed.as_bytes()));
         let other = Cookie::generate().unwrap();
-        assert!(!finds(&other.bearers(), of(1).as_bytes()));
-        assert!(!finds(&cookie.bearers(), b""));
+        assert!(!finds(&other.match_all(), of(1).as_bytes()));
+        assert!(!finds(&cookie.match_all(), b""));
     }
 
     #[test]
@@ -112,11 +112,11 @@ mod tests {
             format!("\0\0{entry}\0"),
         ] {
             assert!(
-                finds(&cookie.bearers_of(&[3]), environment.as_bytes()),
+                finds(&cookie.match_runs(&[3]), environment.as_bytes()),
                 "{environment:?}"
             );
         }
         let longer = format!("{entry}0");
-        assert!(!finds(&cookie.bearers_of(&[3]), longer.as_bytes()));
+        assert!(!finds(&cookie.match_runs(&[3]), longer.as_bytes()));
     }
 }

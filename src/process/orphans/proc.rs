@@ -1,4 +1,4 @@
-//! `Reader`: what processes show of themselves under `/proc`, read within bounds. What a process does
+//! `ProcReader`: what processes show of themselves under `/proc`, read within bounds. What a process does
 //! to its memory, its threads or its arguments makes a read no larger, and little longer.
 
 use std::fs::{self, File};
@@ -11,8 +11,8 @@ use rustix::param::clock_ticks_per_second;
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::scan::Scanner;
-use super::{Bearers, Progress};
+use super::matcher::CookieMatcher;
+use super::{CookieMatch, ScanProgress};
 use crate::deadline::Deadline;
 use crate::process::stat::StatFields;
 
@@ -28,7 +28,7 @@ const THREADS_LIMIT: usize = 64;
 
 /// What a process shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shows {
+pub(super) enum Inspection {
     Cookie,
     NoCookie,
     /// It is just executing another program, or ending.
@@ -48,7 +48,7 @@ pub(super) enum Shows {
 
 /// When a process began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begun {
+pub(super) enum StartTime {
     /// In clock ticks since the system started: two that had the same number began at different times.
     At(u64),
     /// It has ended.
@@ -58,17 +58,21 @@ pub(super) enum Begun {
 }
 
 /// Reads processes, one after the other, into one buffer.
-pub(super) struct Reader<'a> {
-    scanner: Scanner<'a>,
-    progress: &'a Progress,
+pub(super) struct ProcReader<'a> {
+    matcher: CookieMatcher<'a>,
+    progress: &'a ScanProgress,
     deadline: Deadline,
     buffer: Vec<u8>,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(bearers: &'a Bearers, progress: &'a Progress, deadline: Deadline) -> Self {
+impl<'a> ProcReader<'a> {
+    pub(super) fn new(
+        matching: &'a CookieMatch,
+        progress: &'a ScanProgress,
+        deadline: Deadline,
+    ) -> Self {
         Self {
-            scanner: Scanner::new(bearers),
+            matcher: CookieMatcher::new(matching),
             progress,
             deadline,
             buffer: vec![0; READ],
@@ -76,74 +80,74 @@ impl<'a> Reader<'a> {
     }
 
     /// What a process shows now.
-    pub(super) fn what_shows(&mut self, pid: Pid) -> Shows {
+    pub(super) fn inspect(&mut self, pid: Pid) -> Inspection {
         let number = pid.as_raw_pid();
         if self.progress.is_stuck(number) {
-            return Shows::Unreadable;
+            return Inspection::Unreadable;
         }
         self.progress.begin_reading(number);
-        let shows = self.look_at(number);
+        let inspection = self.inspect_process(number);
         self.progress.end_reading(number);
-        shows
+        inspection
     }
 
-    fn look_at(&mut self, pid: i32) -> Shows {
+    fn inspect_process(&mut self, pid: i32) -> Inspection {
         match self.environment(format!("/proc/{pid}/environ")) {
-            Ok(Some(shows)) => return shows,
+            Ok(Some(inspection)) => return inspection,
             // However often it is tried.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Shows::NoCookie;
+                return Inspection::NoCookie;
             }
             // Not ESRCH: that says that it has no memory, or its first thread none any more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Shows::Gone,
-            Err(error) if is_want(&error) => return Shows::Unknown,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Inspection::Gone,
+            Err(error) if is_want(&error) => return Inspection::Unknown,
             Ok(None) | Err(_) => {}
         }
         // On most systems that is every second process: the kernel's threads, and those that have
         // ended. So it is found out in one go.
         let status = match self.status(pid) {
             Ok(status) => status,
-            Err(error) if is_want(&error) => return Shows::Unknown,
-            Err(_) => return Shows::Gone,
+            Err(error) if is_want(&error) => return Inspection::Unknown,
+            Err(_) => return Inspection::Gone,
         };
         match status {
-            None | Some(Status::KernelThread) => Shows::NoCookie,
-            Some(Status::Ended { begun_at }) => Shows::Ended {
-                is_young: age(begun_at).is_none_or(|age| age < YOUNG),
+            None | Some(ProcessStatus::KernelThread) => Inspection::NoCookie,
+            Some(ProcessStatus::Ended { started_at }) => Inspection::Ended {
+                is_young: age(started_at).is_none_or(|age| age < YOUNG),
             },
-            Some(Status::Executing | Status::Ending) => Shows::Nothing,
-            Some(Status::FirstThreadEnded) => self.what_threads_show(pid),
+            Some(ProcessStatus::Executing | ProcessStatus::Ending) => Inspection::Nothing,
+            Some(ProcessStatus::FirstThreadEnded) => self.inspect_threads(pid),
             // Or the environment was just being put in place; then it shows by now.
-            Some(Status::NoEnvironment) => self.once_more(pid, Shows::NoCookie),
-            Some(Status::Environment) => self.once_more(pid, Shows::Unreadable),
+            Some(ProcessStatus::NoEnvironment) => self.once_more(pid, Inspection::NoCookie),
+            Some(ProcessStatus::Environment) => self.once_more(pid, Inspection::Unreadable),
         }
     }
 
-    fn once_more(&mut self, pid: i32, otherwise: Shows) -> Shows {
+    fn once_more(&mut self, pid: i32, otherwise: Inspection) -> Inspection {
         match self.environment(format!("/proc/{pid}/environ")) {
-            Ok(Some(shows @ (Shows::Cookie | Shows::NoCookie))) => shows,
+            Ok(Some(inspection @ (Inspection::Cookie | Inspection::NoCookie))) => inspection,
             _ => otherwise,
         }
     }
 
     /// For a process whose first thread has ended before the others. All share one memory, so the first
     /// that shows any will do.
-    fn what_threads_show(&mut self, pid: i32) -> Shows {
+    fn inspect_threads(&mut self, pid: i32) -> Inspection {
         let tasks = fs::read_dir(format!("/proc/{pid}/task"));
         for task in tasks.into_iter().flatten().flatten().take(THREADS_LIMIT) {
             let path = task.path().join("environ");
-            if let Ok(Some(shows)) = self.environment(&path) {
-                return shows;
+            if let Ok(Some(inspection)) = self.environment(&path) {
+                return inspection;
             }
             if self.deadline.has_passed() {
                 break;
             }
         }
-        Shows::Unreadable
+        Inspection::Unreadable
     }
 
     /// Reads an environment and looks for the cookie meanwhile; `None` when it is empty.
-    fn environment(&mut self, path: impl AsRef<Path>) -> io::Result<Option<Shows>> {
+    fn environment(&mut self, path: impl AsRef<Path>) -> io::Result<Option<Inspection>> {
         let mut file = File::open(path)?;
         let (mut kept, mut total) = (0, 0);
         loop {
@@ -155,48 +159,48 @@ impl<'a> Reader<'a> {
             let (is_first, is_last) = (total == kept, count == 0);
             total += count;
             let window = &self.buffer[..kept + count];
-            if self.scanner.finds(window, is_first, is_last) {
-                return Ok(Some(Shows::Cookie));
+            if self.matcher.finds(window, is_first, is_last) {
+                return Ok(Some(Inspection::Cookie));
             }
             if is_last {
-                return Ok((total > 0).then_some(Shows::NoCookie));
+                return Ok((total > 0).then_some(Inspection::NoCookie));
             }
             if total >= ENVIRONMENT_LIMIT || self.deadline.has_passed() {
-                return Ok(Some(Shows::Unreadable));
+                return Ok(Some(Inspection::Unreadable));
             }
             let length = window.len();
-            let cut = length.saturating_sub(self.scanner.overlap());
+            let cut = length.saturating_sub(self.matcher.overlap());
             self.buffer.copy_within(cut..length, 0);
             kept = length - cut;
         }
     }
 
     /// When a process began that has not ended, whatever it shows.
-    pub(super) fn begun(&mut self, pid: Pid) -> Begun {
+    pub(super) fn start_time(&mut self, pid: Pid) -> StartTime {
         let line = match self.stat(pid.as_raw_pid()) {
             Ok(line) => line,
-            Err(error) if is_want(&error) => return Begun::Unknown,
-            Err(_) => return Begun::Ended,
+            Err(error) if is_want(&error) => return StartTime::Unknown,
+            Err(_) => return StartTime::Ended,
         };
-        match Status::parse(line) {
-            None | Some(Status::Ended { .. }) => Begun::Ended,
+        match ProcessStatus::parse(line) {
+            None | Some(ProcessStatus::Ended { .. }) => StartTime::Ended,
             Some(_) => StatFields::of(line)
-                .and_then(|fields| fields.begun_at())
-                .map_or(Begun::Ended, Begun::At),
+                .and_then(|fields| fields.started_at())
+                .map_or(StartTime::Ended, StartTime::At),
         }
     }
 
     /// Whether the process that began then has ended, so that its number may be another's.
-    pub(super) fn has_ended(&mut self, pid: Pid, begun_at: u64) -> bool {
-        match self.begun(pid) {
-            Begun::At(found) => found != begun_at,
-            Begun::Ended => true,
-            Begun::Unknown => false,
+    pub(super) fn has_ended(&mut self, pid: Pid, started_at: u64) -> bool {
+        match self.start_time(pid) {
+            StartTime::At(found) => found != started_at,
+            StartTime::Ended => true,
+            StartTime::Unknown => false,
         }
     }
 
-    fn status(&mut self, pid: i32) -> io::Result<Option<Status>> {
-        Ok(Status::parse(self.stat(pid)?))
+    fn status(&mut self, pid: i32) -> io::Result<Option<ProcessStatus>> {
+        Ok(ProcessStatus::parse(self.stat(pid)?))
     }
 
     /// Reads `/proc/<pid>/stat`, which is a line of a few hundred bytes.
@@ -236,15 +240,15 @@ pub(super) fn last_number() -> Option<i32> {
 }
 
 /// For how long a process has been there that began then.
-fn age(begun_at: u64) -> Option<Duration> {
+fn age(started_at: u64) -> Option<Duration> {
     let now = Duration::try_from(clock_gettime(ClockId::Boottime)).ok()?;
-    let milliseconds = begun_at.saturating_mul(1000) / clock_ticks_per_second().max(1);
+    let milliseconds = started_at.saturating_mul(1000) / clock_ticks_per_second().max(1);
     Some(now.saturating_sub(Duration::from_millis(milliseconds)))
 }
 
 /// What is known of a process that shows no environment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(super) enum ProcessStatus {
     /// A thread of the kernel's.
     KernelThread,
     /// Its memory is gone, and its files may be open yet.
@@ -252,7 +256,7 @@ pub(super) enum Status {
     /// It has ended.
     Ended {
         /// In clock ticks since the system started.
-        begun_at: u64,
+        started_at: u64,
     },
     /// It was started without any variable.
     NoEnvironment,
@@ -264,7 +268,7 @@ pub(super) enum Status {
     Environment,
 }
 
-impl Status {
+impl ProcessStatus {
     /// Reads the line of `/proc/<pid>/stat`.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         const KERNEL_THREAD: u64 = 0x0020_0000;
@@ -278,7 +282,7 @@ impl Status {
         if has_ended || flags & EXITING != 0 {
             return Some(match fields.number(20) {
                 Some(0 | 1) if has_ended => Self::Ended {
-                    begun_at: fields.begun_at()?,
+                    started_at: fields.started_at()?,
                 },
                 Some(0 | 1) => Self::Ending,
                 _ => Self::FirstThreadEnded,
@@ -307,25 +311,37 @@ mod tests {
                 zeros(10),
                 zeros(29)
             );
-            Status::parse(line.as_bytes()).unwrap()
+            ProcessStatus::parse(line.as_bytes()).unwrap()
         };
-        assert_eq!(status("I", 0x0020_8040, 1, 0, 0), Status::KernelThread);
-        let ended = Status::Ended { begun_at: 0 };
+        assert_eq!(
+            status("I", 0x0020_8040, 1, 0, 0),
+            ProcessStatus::KernelThread
+        );
+        let ended = ProcessStatus::Ended { started_at: 0 };
         assert_eq!(status("Z", 0x0040_0044, 1, 0, 0), ended);
-        assert_eq!(status("R", 0x0040_0004, 1, 0, 0), Status::Ending);
-        assert_eq!(status("Z", 0x0040_0044, 3, 0, 0), Status::FirstThreadEnded);
-        assert_eq!(status("S", 0x0040_0000, 1, 7, 7), Status::NoEnvironment);
-        assert_eq!(status("R", 0x0040_0000, 1, 0, 0), Status::Executing);
-        assert_eq!(status("R", 0x0040_0000, 1, 7, 9), Status::Environment);
-        assert_eq!(Status::parse(b"12 (a"), None);
+        assert_eq!(status("R", 0x0040_0004, 1, 0, 0), ProcessStatus::Ending);
+        assert_eq!(
+            status("Z", 0x0040_0044, 3, 0, 0),
+            ProcessStatus::FirstThreadEnded
+        );
+        assert_eq!(
+            status("S", 0x0040_0000, 1, 7, 7),
+            ProcessStatus::NoEnvironment
+        );
+        assert_eq!(status("R", 0x0040_0000, 1, 0, 0), ProcessStatus::Executing);
+        assert_eq!(
+            status("R", 0x0040_0000, 1, 7, 9),
+            ProcessStatus::Environment
+        );
+        assert_eq!(ProcessStatus::parse(b"12 (a"), None);
     }
 
     #[test]
     fn the_age_of_a_process_is_told() {
         let status = fs::read_to_string("/proc/self/stat").unwrap();
         let (_, fields) = status.rsplit_once(')').unwrap();
-        let begun_at = fields.split_whitespace().nth(19).unwrap();
-        let age = age(begun_at.parse().unwrap()).unwrap();
+        let started_at = fields.split_whitespace().nth(19).unwrap();
+        let age = age(started_at.parse().unwrap()).unwrap();
         assert!(age < Duration::from_secs(3600), "{age:?}");
         assert!(super::age(0).unwrap() > age);
     }

@@ -1,8 +1,8 @@
 //! Descendants that left their plugin's process group: found by a random cookie in the environment
 //! they inherited, and killed.
 //!
-//! What lives here: the cookie, and what all looks of one host share ([`Looks`]). How one look goes is in
-//! `look`, how it reads `/proc` in `proc`, how it recognises the cookie in `scan`. When to look is the
+//! What lives here: the cookie, and what all looks of one host share ([`OrphanScanner`]). How one look goes is in
+//! `scan`, how it reads `/proc` in `proc`, how it recognises the cookie in `matcher`. When to look is the
 //! reaper's and the keeper's.
 //!
 //! Only Linux shows the environment of other processes. Elsewhere nothing is found, and nothing can
@@ -14,7 +14,7 @@
 //! hides it.
 
 #[cfg(target_os = "linux")]
-mod look;
+mod matcher;
 #[cfg(target_os = "linux")]
 mod proc;
 mod scan;
@@ -44,9 +44,9 @@ pub(crate) const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
 const NUMBER_BYTES: usize = 8;
 
 /// A look that reads one process for longer is given up; that process is passed over then.
-pub(crate) const READ_PATIENCE: Duration = Duration::from_millis(250);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_millis(250);
 /// The stack of a thread that looks, in bytes.
-pub(crate) const LOOK_STACK: usize = 128 * 1024;
+pub(crate) const SCAN_STACK: usize = 128 * 1024;
 
 /// Looks whose thread does not come back from reading one process, in all of a host. With so many no
 /// further look is begun.
@@ -105,16 +105,16 @@ impl Cookie {
     }
 
     /// The processes that bear it from these runs.
-    pub(crate) fn bearers_of<'a>(&self, runs: impl IntoIterator<Item = &'a u64>) -> Bearers {
-        Bearers {
+    pub(crate) fn match_runs<'a>(&self, runs: impl IntoIterator<Item = &'a u64>) -> CookieMatch {
+        CookieMatch {
             numbers: Some(runs.into_iter().map(|run| self.number_of(*run)).collect()),
-            ..self.bearers()
+            ..self.match_all()
         }
     }
 
     /// The processes that bear it, whatever the run.
-    pub(crate) fn bearers(&self) -> Bearers {
-        Bearers {
+    pub(crate) fn match_all(&self) -> CookieMatch {
+        CookieMatch {
             prefix: format!("{VARIABLE}={}.", self.text),
             numbers: None,
         }
@@ -128,35 +128,40 @@ impl fmt::Debug for Cookie {
 }
 
 /// Processes known by an entry of their environment.
-pub(crate) struct Bearers {
+pub(crate) struct CookieMatch {
     /// What the entry begins with; the number of the run follows.
     prefix: String,
     /// The numbers that count; `None` for any.
     numbers: Option<Box<[String]>>,
 }
 
-impl Bearers {
+impl CookieMatch {
     /// Kills these processes and what they start meanwhile, and waits until they are dead and nothing was
     /// found for `quiet`. Ends at the deadline at the latest; nothing is left stopped then.
     ///
     /// Blocks beyond the deadline only for the first pass and for killing what was stopped, some 20 µs for
-    /// each process; unless the system does not come back from reading one: see [`Progress::give_up`].
-    pub(crate) fn kill(&self, deadline: Deadline, quiet: Duration, progress: &Progress) -> Looked {
+    /// each process; unless the system does not come back from reading one: see [`ScanProgress::give_up`].
+    pub(crate) fn kill(
+        &self,
+        deadline: Deadline,
+        quiet: Duration,
+        progress: &ScanProgress,
+    ) -> ScanResult {
         #[cfg(target_os = "linux")]
-        return look::kill(self, deadline, quiet, progress);
+        return scan::kill(self, deadline, quiet, progress);
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (&self.prefix, &self.numbers, deadline, quiet, progress);
-            let mut looked = Looked::default();
-            looked.found.finished = true;
-            looked
+            let mut result = ScanResult::default();
+            result.found.finished = true;
+            result
         }
     }
 }
 
 /// What one look came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Looked {
+pub(crate) struct ScanResult {
     pub(crate) killed: usize,
     /// What was not killed.
     pub(crate) found: Descendants,
@@ -168,19 +173,19 @@ pub(crate) struct Looked {
 
 /// What all looks of one host share. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Looks {
+pub(crate) struct OrphanScanner {
     pub(crate) cookie: Cookie,
-    shared: Arc<LooksShared>,
+    shared: Arc<ScannerShared>,
 }
 
 #[derive(Debug, Default)]
-struct LooksShared {
+struct ScannerShared {
     /// Processes from which a read did not come back yet: they are passed over.
     stuck: Mutex<HashSet<i32>>,
     escaped: AtomicU64,
 }
 
-impl Looks {
+impl OrphanScanner {
     pub(crate) fn new(cookie: Cookie) -> Self {
         Self {
             cookie,
@@ -189,11 +194,11 @@ impl Looks {
     }
 
     /// For a look that begins now; `None` when too many do not come back.
-    pub(crate) fn begin(&self, tally: &Arc<Tally>, is_harmless: bool) -> Option<Arc<Progress>> {
+    pub(crate) fn begin(&self, tally: &Arc<Tally>, is_harmless: bool) -> Option<Arc<ScanProgress>> {
         let may_begin = self.shared.stuck.lock().len() < STUCK_LIMIT;
         may_begin.then(|| {
-            Arc::new(Progress {
-                at: Mutex::new(At::default()),
+            Arc::new(ScanProgress {
+                at: Mutex::new(CurrentRead::default()),
                 tally: tally.clone(),
                 shared: self.shared.clone(),
                 is_harmless,
@@ -261,30 +266,30 @@ impl Tally {
 
 /// Where a look is, for those that wait for it on another thread.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct ScanProgress {
     /// Locked for an instant only.
-    at: Mutex<At>,
+    at: Mutex<CurrentRead>,
     tally: Arc<Tally>,
-    shared: Arc<LooksShared>,
+    shared: Arc<ScannerShared>,
     /// A test wants to see what comes when signals have no effect.
     is_harmless: bool,
 }
 
 #[derive(Debug, Default)]
-struct At {
+struct CurrentRead {
     /// The process that is being read.
     reading: Option<(i32, Instant)>,
     given_up: bool,
 }
 
-impl Progress {
+impl ScanProgress {
     /// Gives the look up if it has been reading one process for so long; returns whether it is given up.
     /// That process is passed over by others until the read comes back.
-    pub(crate) fn give_up(&self, patience: Duration) -> bool {
+    pub(crate) fn give_up(&self, timeout: Duration) -> bool {
         let mut at = self.at.lock();
         if let Some((process, since)) = at.reading
             && !at.given_up
-            && since.elapsed() >= patience
+            && since.elapsed() >= timeout
         {
             at.given_up = true;
             self.shared.stuck.lock().insert(process);

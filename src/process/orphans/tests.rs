@@ -5,15 +5,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::proc::Status;
+use super::proc::ProcessStatus;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(30);
 
-fn kill(bearers: &Bearers) -> Looked {
-    let looks = Looks::new(Cookie::generate().unwrap());
-    let progress = looks.begin(&Arc::default(), false).unwrap();
-    bearers.kill(Deadline::after(LONG), Duration::ZERO, &progress)
+fn kill(matching: &CookieMatch) -> ScanResult {
+    let scanner = OrphanScanner::new(Cookie::generate().unwrap());
+    let progress = scanner.begin(&Arc::default(), false).unwrap();
+    matching.kill(Deadline::after(LONG), Duration::ZERO, &progress)
 }
 
 /// A shell that runs this with the cookie of a run, once it has said that it does.
@@ -65,7 +65,10 @@ fn a_process_without_any_variable_is_seen_through_at_once() {
     let status = std::fs::read(format!("/proc/{}/stat", child.id())).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(Status::parse(&status), Some(Status::NoEnvironment));
+    assert_eq!(
+        ProcessStatus::parse(&status),
+        Some(ProcessStatus::NoEnvironment)
+    );
 }
 
 #[test]
@@ -76,11 +79,11 @@ fn they_are_killed_with_all_that_they_start_and_others_are_not() {
                   echo; exec sleep 1000";
     let mut one = start(&cookie, 1, script);
     let mut other = start(&cookie, 2, script);
-    let looked = kill(&cookie.bearers_of(&[1]));
-    assert!(looked.killed >= 4 && looked.found.is_clear(), "{looked:?}");
+    let result = kill(&cookie.match_runs(&[1]));
+    assert!(result.killed >= 4 && result.found.is_clear(), "{result:?}");
     expect_end(&mut one);
     assert!(other.try_wait().unwrap().is_none(), "the other run was hit");
-    kill(&cookie.bearers());
+    kill(&cookie.match_all());
     expect_end(&mut other);
 }
 
@@ -90,8 +93,8 @@ fn hundreds_in_sessions_of_their_own_are_all_found() {
     let script = "i=0; while [ $i -lt 300 ]; do setsid sleep 1000 & i=$((i+1)); done; echo; \
                   exec sleep 1000";
     let mut child = start(&cookie, 1, script);
-    let looked = kill(&cookie.bearers_of(&[1]));
-    assert!(looked.killed > 300 && looked.found.is_clear(), "{looked:?}");
+    let result = kill(&cookie.match_runs(&[1]));
+    assert!(result.killed > 300 && result.found.is_clear(), "{result:?}");
     expect_end(&mut child);
 }
 
@@ -119,8 +122,8 @@ fn a_chain_of_forks_is_caught() {
     let output = child.stdout.as_mut().unwrap();
     output.read_exact(&mut byte).unwrap();
     let began = Instant::now();
-    let looked = kill(&cookie.bearers_of(&[1]));
-    assert!(looked.killed >= 1 && looked.found.is_clear(), "{looked:?}");
+    let result = kill(&cookie.match_runs(&[1]));
+    assert!(result.killed >= 1 && result.found.is_clear(), "{result:?}");
     expect_end(&mut child);
     assert!(began.elapsed() < LONG, "it ended by itself");
 }
@@ -133,49 +136,49 @@ fn what_cannot_be_killed_is_counted_and_a_look_ends_in_time() {
         1,
         "for i in 1 2 3; do setsid sleep 1000 & done; echo; wait",
     );
-    let looks = Looks::new(cookie.clone());
+    let scanner = OrphanScanner::new(cookie.clone());
     let tally = Arc::<Tally>::default();
-    let harmless = looks.begin(&tally, true).unwrap();
+    let harmless = scanner.begin(&tally, true).unwrap();
     let deadline = Deadline::after(Duration::from_millis(300));
-    let looked = cookie.bearers().kill(deadline, Duration::ZERO, &harmless);
+    let result = cookie.match_all().kill(deadline, Duration::ZERO, &harmless);
     // The shell and what it started; each `setsid` may still be on its way to its program.
     assert_eq!(
-        (looked.found.left, looked.found.finished),
+        (result.found.left, result.found.finished),
         (4, true),
-        "{looked:?}"
+        "{result:?}"
     );
     assert_eq!(tally.descendants().left, 4);
-    assert!(!looked.found.is_clear());
-    assert!(kill(&cookie.bearers()).found.is_clear());
+    assert!(!result.found.is_clear());
+    assert!(kill(&cookie.match_all()).found.is_clear());
     expect_end(&mut child);
 }
 
 #[test]
 fn a_process_that_a_read_does_not_come_back_from_is_passed_over() {
-    let looks = Looks::new(Cookie::generate().unwrap());
+    let scanner = OrphanScanner::new(Cookie::generate().unwrap());
     let tally = Arc::<Tally>::default();
-    let progress = looks.begin(&tally, false).unwrap();
+    let progress = scanner.begin(&tally, false).unwrap();
     assert!(!progress.give_up(Duration::ZERO), "it reads nothing");
     progress.begin_reading(7);
     assert!(!progress.give_up(LONG), "it has its time");
     assert!(progress.give_up(Duration::ZERO));
-    let next = looks.begin(&tally, false).unwrap();
+    let next = scanner.begin(&tally, false).unwrap();
     assert!(next.is_stuck(7) && !next.is_given_up());
     // It does come back.
     progress.end_reading(7);
     assert!(!next.is_stuck(7) && progress.is_given_up());
     let stuck: Vec<_> = (0..STUCK_LIMIT)
         .map(|number| {
-            let progress = looks.begin(&tally, false).unwrap();
+            let progress = scanner.begin(&tally, false).unwrap();
             progress.begin_reading(i32::try_from(number).unwrap());
             assert!(progress.give_up(Duration::ZERO));
             progress
         })
         .collect();
     assert!(
-        looks.begin(&tally, false).is_none(),
+        scanner.begin(&tally, false).is_none(),
         "no more threads for that"
     );
     stuck[0].end_reading(0);
-    assert!(looks.begin(&tally, false).is_some());
+    assert!(scanner.begin(&tally, false).is_some());
 }

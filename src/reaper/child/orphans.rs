@@ -20,7 +20,7 @@ use super::{Phase, SupervisedChild, after};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::fault;
-use crate::process::descendants::{LOOK_STACK, Looked, Progress, READ_PATIENCE};
+use crate::process::orphans::{READ_TIMEOUT, SCAN_STACK, ScanProgress, ScanResult};
 use crate::reaper::cause::{Cause, Failure};
 use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::{ChildCommand, Context};
@@ -43,12 +43,12 @@ const REST: u32 = 49;
 
 /// The looks for one plugin.
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct ScanSchedule {
     /// The runs that have ended, of which something may be left.
     runs: BTreeSet<RunId>,
-    state: State,
+    state: ScanState,
     /// A look has seen some that it could not end.
-    are_seen: bool,
+    has_leftovers: bool,
     /// The last wait before a look that nobody waited for.
     back_off: Option<Duration>,
     /// The number of the last look.
@@ -56,51 +56,51 @@ pub(super) struct Looks {
 }
 
 #[derive(Default)]
-enum State {
+enum ScanState {
     #[default]
     Idle,
     /// To be begun at `at`; by `by` however much else there is to do.
     Planned { at: Instant, by: Instant },
     /// Its thread runs, or was to. When it is looked after next.
     Begun {
-        progress: Arc<Progress>,
+        progress: Arc<ScanProgress>,
         check_at: Instant,
         /// Nobody waits for it.
         in_background: bool,
     },
 }
 
-impl Looks {
+impl ScanSchedule {
     /// Whether nothing is left, as far as can be known.
-    pub(super) fn are_over(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// Whether a run may begin now, of which `last` is the one before.
-    pub(super) fn let_begin(&self, last: RunId) -> bool {
-        !self.are_seen && self.runs.iter().all(|run| *run == last)
+    pub(super) fn may_start(&self, last: RunId) -> bool {
+        !self.has_leftovers && self.runs.iter().all(|run| *run == last)
     }
 
     /// When there is something to do though nothing happened.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
-            State::Idle => None,
-            State::Planned { at, by } => Some(if at > Instant::now() { at } else { by }),
-            State::Begun { check_at, .. } => Some(check_at),
+            ScanState::Idle => None,
+            ScanState::Planned { at, by } => Some(if at > Instant::now() { at } else { by }),
+            ScanState::Begun { check_at, .. } => Some(check_at),
         }
     }
 
     /// Somebody waits: the next look comes at once.
-    pub(super) fn hurry(&mut self, now: Instant) {
+    pub(super) fn expedite(&mut self, now: Instant) {
         self.back_off = None;
-        if let State::Planned { at, .. } = &mut self.state {
+        if let ScanState::Planned { at, .. } = &mut self.state {
             *at = now.min(*at);
         }
     }
 
     fn plan(&mut self, at: Instant) {
         let by = at + HOLD_BACK;
-        self.state = State::Planned { at, by };
+        self.state = ScanState::Planned { at, by };
     }
 
     /// Plans the next look, later each time.
@@ -114,41 +114,41 @@ impl Looks {
 impl SupervisedChild {
     /// Has what this run left looked for, whose process has ended: at the end of the reaper's round, or
     /// when the next run is under way.
-    pub(super) fn plan_look(&mut self, context: &Context) {
-        if context.looks.is_none() {
+    pub(super) fn plan_scan(&mut self, context: &Context) {
+        if context.scanner.is_none() {
             return;
         }
-        self.looks.runs.insert(self.run);
+        self.scans.runs.insert(self.run);
         let now = Instant::now();
-        match self.looks.state {
-            State::Idle => self.looks.plan(now),
-            State::Planned { .. } => self.looks.hurry(now),
+        match self.scans.state {
+            ScanState::Idle => self.scans.plan(now),
+            ScanState::Planned { .. } => self.scans.expedite(now),
             // Its end brings the next.
-            State::Begun { .. } => {}
+            ScanState::Begun { .. } => {}
         }
     }
 
-    /// Whether [`begin_look`](Self::begin_look) may have something to do.
-    pub(in crate::reaper) fn plans_look(&self, now: Instant) -> bool {
-        matches!(self.looks.state, State::Planned { at, .. } if at <= now)
+    /// Whether [`begin_scan`](Self::begin_look) may have something to do.
+    pub(in crate::reaper) fn is_scan_due(&self, now: Instant) -> bool {
+        matches!(self.scans.state, ScanState::Planned { at, .. } if at <= now)
     }
 
     /// Whether somebody waits for what a look comes to.
-    fn is_look_awaited(&self, now: Instant) -> bool {
-        if !self.looks.are_seen || self.start_again {
+    fn is_scan_awaited(&self, now: Instant) -> bool {
+        if !self.scans.has_leftovers || self.start_again {
             return true;
         }
         match &self.stop {
             Some(stop) => stop.waiters.iter().any(|waiter| waiter.until > now),
-            None => matches!(self.phase, Phase::Clearing { .. }),
+            None => matches!(self.phase, Phase::AwaitingScan { .. }),
         }
     }
 
     /// Begins the look that is planned. Not one that would take the processor from an end that is about
     /// to be told or a run that is about to begin, for as long as these are quick.
-    pub(in crate::reaper) fn begin_look(&mut self, context: &Context) {
+    pub(in crate::reaper) fn begin_scan(&mut self, context: &Context) {
         let now = Instant::now();
-        let State::Planned { at, by } = self.looks.state else {
+        let ScanState::Planned { at, by } = self.scans.state else {
             return;
         };
         let is_busy = self.stop.is_none()
@@ -161,128 +161,127 @@ impl SupervisedChild {
         if now < at || (is_busy && now < by) {
             return;
         }
-        let in_background = !self.is_look_awaited(now);
-        let turn = context.next_background_look.get();
+        let in_background = !self.is_scan_awaited(now);
+        let turn = context.next_background_scan.get();
         if in_background && now < turn {
-            self.looks.plan(turn);
+            self.scans.plan(turn);
             return;
         }
-        let Some(looks) = &context.looks else { return };
-        let id = self.hooks.id();
-        let is_harmless = fault::is_lost(fault::LOOKING, id);
-        let Some(progress) = looks.begin(self.hooks.tally(), is_harmless) else {
-            self.look_failed(
-                now,
-                "too many looks do not come back from reading a process",
-            );
+        let Some(scanner) = &context.scanner else {
             return;
         };
-        self.looks.last += 1;
+        let id = self.hooks.id();
+        let is_harmless = fault::is_lost(fault::LOOKING, id);
+        let Some(progress) = scanner.begin(self.hooks.tally(), is_harmless) else {
+            self.scan_failed(now, "too many scans are stuck reading a process");
+            return;
+        };
+        self.scans.last += 1;
         let (child, number, runs) = (
             self.hooks.child_id(),
-            self.looks.last,
-            self.looks.runs.clone(),
+            self.scans.last,
+            self.scans.runs.clone(),
         );
-        let (bearers, reaper) = (looks.cookie.bearers_of(&runs), context.reaper.clone());
+        let (matching, reaper) = (scanner.cookie.match_runs(&runs), context.reaper.clone());
         let watched = progress.clone();
-        let started = context.threads.spawn("look", LOOK_STACK, move || {
-            let looked = bearers.kill(Deadline::after(LIMIT), Duration::ZERO, &watched);
-            let command = ChildCommand::Looked {
+        let started = context.threads.spawn("scan-orphans", SCAN_STACK, move || {
+            let result = matching.kill(Deadline::after(LIMIT), Duration::ZERO, &watched);
+            let command = ChildCommand::Scanned {
                 number,
                 runs,
-                looked,
+                result,
             };
             reaper.tell(child, command);
         });
         match started {
             Ok(()) => {
-                self.looks.state = State::Begun {
+                self.scans.state = ScanState::Begun {
                     progress,
-                    check_at: now + READ_PATIENCE,
+                    check_at: now + READ_TIMEOUT,
                     in_background,
                 };
             }
-            Err(error) => self.look_failed(now, &error.to_string()),
+            Err(error) => self.scan_failed(now, &error.to_string()),
         }
     }
 
     /// A look could not be begun, so what it would find is there for all that is known.
-    fn look_failed(&mut self, now: Instant, why: &str) {
-        self.looks.plan_later(now);
+    fn scan_failed(&mut self, now: Instant, why: &str) {
+        self.scans.plan_later(now);
         self.saw(Descendants::default());
         let plugin = self.hooks.name();
         guarded(|| log::warn!("{plugin}: cannot look for what it left: {why}"));
     }
 
     /// A look is over.
-    pub(super) fn looked(
+    pub(super) fn scanned(
         &mut self,
         context: &Context,
         number: u64,
         runs: BTreeSet<RunId>,
-        looked: Looked,
+        result: ScanResult,
     ) {
         let now = Instant::now();
-        let found = looked.found;
-        let in_background = match self.looks.state {
-            State::Begun { in_background, .. } if number == self.looks.last => in_background,
+        let found = result.found;
+        let in_background = match self.scans.state {
+            ScanState::Begun { in_background, .. } if number == self.scans.last => in_background,
             // One that was given up. It came back, so the process that it read can be looked at now.
             _ => {
-                if !found.is_clear() || looked.killed > 0 {
-                    self.looks.runs.extend(runs);
-                    if matches!(self.looks.state, State::Idle) {
-                        self.looks.plan(now);
+                if !found.is_clear() || result.killed > 0 {
+                    self.scans.runs.extend(runs);
+                    if matches!(self.scans.state, ScanState::Idle) {
+                        self.scans.plan(now);
                     }
                 }
                 return;
             }
         };
-        self.looks.state = State::Idle;
+        self.scans.state = ScanState::Idle;
         if in_background {
-            let turn = &context.next_background_look;
-            turn.set(turn.get().max(now) + looked.cost * REST);
+            let turn = &context.next_background_scan;
+            turn.set(turn.get().max(now) + result.cost * REST);
         }
-        let was_seen = self.looks.are_seen;
+        let was_seen = self.scans.has_leftovers;
         if found.is_clear() {
-            self.looks.runs.retain(|run| !runs.contains(run));
-            self.looks.are_seen = false;
-            self.looks.back_off = None;
+            self.scans.runs.retain(|run| !runs.contains(run));
+            self.scans.has_leftovers = false;
+            self.scans.back_off = None;
             self.hooks.tally().set(found);
-            if !self.looks.runs.is_empty() {
-                self.looks.plan(now);
+            if !self.scans.runs.is_empty() {
+                self.scans.plan(now);
             }
         } else {
-            if let Some(looks) = &context.looks {
-                looks.add_escaped(found.escaped);
+            if let Some(scanner) = &context.scanner {
+                scanner.add_escaped(found.escaped);
             }
             self.saw(found);
-            if self.is_look_awaited(now) {
-                self.looks.plan(now + BETWEEN);
+            if self.is_scan_awaited(now) {
+                self.scans.plan(now + BETWEEN);
             } else {
-                self.looks.plan_later(now);
+                self.scans.plan_later(now);
             }
         }
-        self.report(&looked, was_seen);
+        self.report(&result, was_seen);
         if found.is_clear() {
-            self.cleared(context);
+            self.scan_finished(context);
         }
     }
 
     fn saw(&mut self, found: Descendants) {
-        self.looks.are_seen = true;
+        self.scans.has_leftovers = true;
         self.hooks.tally().set(found);
     }
 
-    fn report(&self, looked: &Looked, was_seen: bool) {
+    fn report(&self, result: &ScanResult, was_seen: bool) {
         let plugin = self.hooks.name();
-        let found = looked.found;
+        let found = result.found;
         guarded(|| {
-            if looked.killed > 0 {
-                let killed = looked.killed;
+            if result.killed > 0 {
+                let killed = result.killed;
                 log::info!("{plugin}: killed {killed} processes that had left its group");
             }
-            if looked.unclear > 0 {
-                let unclear = looked.unclear;
+            if result.unclear > 0 {
+                let unclear = result.unclear;
                 log::debug!("{plugin}: the environment of {unclear} processes cannot be read");
             }
             match (found.is_clear(), was_seen) {
@@ -295,24 +294,24 @@ impl SupervisedChild {
     }
 
     /// Looks after a look that is under way, and for what a start has waited too long.
-    pub(super) fn attend_looks(&mut self, now: Instant) {
-        if let State::Begun {
+    pub(super) fn tick_scan(&mut self, now: Instant) {
+        if let ScanState::Begun {
             progress, check_at, ..
-        } = &mut self.looks.state
+        } = &mut self.scans.state
             && *check_at <= now
         {
-            if progress.give_up(READ_PATIENCE) {
+            if progress.give_up(READ_TIMEOUT) {
                 // The next one passes that process over.
-                self.looks.plan(now);
+                self.scans.plan(now);
                 let plugin = self.hooks.name();
                 guarded(|| {
                     log::warn!("{plugin}: reading a process does not come back, passing it over");
                 });
             } else {
-                *check_at = now + READ_PATIENCE;
+                *check_at = now + READ_TIMEOUT;
             }
         }
-        if let Phase::Clearing { until, .. } = &self.phase
+        if let Phase::AwaitingScan { until, .. } = &self.phase
             && *until <= now
             && (self.stop.is_none() || self.start_again)
         {
@@ -321,35 +320,35 @@ impl SupervisedChild {
     }
 
     /// Waits for nothing but looks. With the end of the run that was stopped, if there was one.
-    pub(super) fn wait_for_looks(&mut self, ended: Option<Failure>) {
+    pub(super) fn wait_for_scan(&mut self, ended: Option<Failure>) {
         let until = after(Instant::now(), LEFT_LIMIT);
-        self.phase = Phase::Clearing { ended, until };
-        self.looks.hurry(Instant::now());
+        self.phase = Phase::AwaitingScan { ended, until };
+        self.scans.expedite(Instant::now());
         self.hooks.tally().set_awaited(true);
     }
 
     /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
     /// any more.
-    pub(super) fn clear(&mut self, context: &Context, ended: Option<Failure>) {
-        self.wait_for_looks(ended);
-        self.cleared(context);
+    pub(super) fn finish_after_scan(&mut self, context: &Context, ended: Option<Failure>) {
+        self.wait_for_scan(ended);
+        self.scan_finished(context);
     }
 
     /// Goes on with what waited for a look, if that is over.
-    fn cleared(&mut self, context: &Context) {
-        if !matches!(self.phase, Phase::Clearing { .. }) {
+    fn scan_finished(&mut self, context: &Context) {
+        if !matches!(self.phase, Phase::AwaitingScan { .. }) {
             return;
         }
         if self.stop.is_none() {
-            if self.looks.let_begin(self.run) {
+            if self.scans.may_start(self.run) {
                 self.begin(context);
             }
             return;
         }
-        if !self.looks.are_over() {
+        if !self.scans.is_done() {
             return;
         }
-        let ended = self.leave_clearing();
+        let ended = self.leave_awaiting_scan();
         self.stopped(ended);
         if self.start_again {
             self.begin_anew(context);
@@ -357,10 +356,10 @@ impl SupervisedChild {
     }
 
     /// Waits for looks no longer; returns the end of the run that was stopped, if there was one.
-    pub(super) fn leave_clearing(&mut self) -> Option<Failure> {
+    pub(super) fn leave_awaiting_scan(&mut self) -> Option<Failure> {
         self.hooks.tally().set_awaited(false);
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Clearing { ended, .. } => ended,
+            Phase::AwaitingScan { ended, .. } => ended,
             other => {
                 self.phase = other;
                 None
@@ -371,7 +370,7 @@ impl SupervisedChild {
     /// What the run before left does not go: the plugin is not started. The looks go on.
     fn give_up_start(&mut self) {
         let found = self.hooks.tally().descendants();
-        let ended = self.leave_clearing();
+        let ended = self.leave_awaiting_scan();
         self.start_again = false;
         self.give_up_stop(found);
         if let Some(ended) = ended {
@@ -393,18 +392,22 @@ impl SupervisedChild {
     /// left.
     pub(in crate::reaper) fn inherit(&mut self, old: &mut Self) {
         let found = old.hooks.tally().descendants();
-        let is_at_rest = matches!(old.phase, Phase::Idle | Phase::Clearing { .. });
-        if old.looks.are_over() || !is_at_rest {
+        let is_at_rest = matches!(old.phase, Phase::Idle | Phase::AwaitingScan { .. });
+        if old.scans.is_done() || !is_at_rest {
             return;
         }
         // A look that is under way comes back to it, and brings no more than another one.
-        let Looks { runs, are_seen, .. } = std::mem::take(&mut old.looks);
-        let ended = old.leave_clearing();
+        let ScanSchedule {
+            runs,
+            has_leftovers,
+            ..
+        } = std::mem::take(&mut old.scans);
+        let ended = old.leave_awaiting_scan();
         old.give_up_stop(found);
         old.hooks.transition(Transition::Inactive(ended));
-        self.looks.runs.extend(runs);
-        self.looks.plan(Instant::now());
-        if are_seen {
+        self.scans.runs.extend(runs);
+        self.scans.plan(Instant::now());
+        if has_leftovers {
             self.saw(found);
         }
     }
