@@ -60,8 +60,8 @@ pub use reaper::{EndCause, StopReport};
 pub use rpc::{Params, Reply, RpcCounters};
 pub use runtime::RuntimeProvider;
 pub use session::{
-    Aftermath, Batch, Counters, InboundCall, NoServices, Peer, PendingCall, PendingReply, RunEnd,
-    Services, Session, StateChange, Supervised,
+    Batch, Counters, InboundCall, NoServices, Peer, PendingCall, PendingReply, RestartDecision,
+    RunEnd, Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

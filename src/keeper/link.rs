@@ -2,7 +2,7 @@
 //! ended or was stopped.
 //!
 //! Three locks, in this order. `current` is held while a keeper is started or replaced, which takes the
-//! file system and a process; the reaper never waits for it. `told` is held for an instant, to tell the
+//! file system and a process; the reaper never waits for it. `announced` is held for an instant, to tell the
 //! keeper something: what it is told goes to a pipe that takes it at once or not at all. `status` is held
 //! for an instant, by those who ask whether the keeper can be relied upon too.
 //!
@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 
-use super::child::{Changed, Handle};
+use super::handle::{Changed, KeeperHandle};
 use super::{Keeper, KeeperStatus};
 use crate::deadline::Deadline;
 use crate::poll;
@@ -54,22 +54,22 @@ const WATCHER_STACK: usize = 256 * 1024;
 /// The host's end of its keeper. Clones share it.
 #[derive(Clone)]
 pub(crate) struct KeeperLink {
-    shared: Arc<Shared>,
+    shared: Arc<LinkShared>,
 }
 
-struct Shared {
+struct LinkShared {
     keeper: Keeper,
     /// `None` when descendants are not looked for.
     cookie: Option<Cookie>,
     threads: Threads,
     status: Mutex<KeeperStatus>,
-    current: Mutex<Current>,
-    told: Mutex<Told>,
+    current: Mutex<CurrentKeeper>,
+    announced: Mutex<Announced>,
 }
 
 #[derive(Default)]
-struct Current {
-    running: Option<Running>,
+struct CurrentKeeper {
+    running: Option<RunningKeeper>,
     /// The thread that waits for it lives.
     is_watched: bool,
     /// Short lives in a row.
@@ -78,28 +78,28 @@ struct Current {
     retry_at: Option<Instant>,
 }
 
-struct Running {
+struct RunningKeeper {
     child: Child,
-    handle: Arc<Handle>,
+    handle: Arc<KeeperHandle>,
     since: Instant,
 }
 
 #[derive(Default)]
-struct Told {
+struct Announced {
     /// The groups that live, to be told to a keeper that is started later.
     groups: BTreeSet<u32>,
-    pipe: Option<Pipe>,
+    pipe: Option<KeeperPipe>,
     /// The host ends in order: no keeper is started any more.
     is_over: bool,
 }
 
 /// The way to a keeper's standard input.
-struct Pipe {
+struct KeeperPipe {
     input: Arc<io::PipeWriter>,
     /// What a keeper that is just being started could not be told at once.
     unsent: Vec<u8>,
     /// `None` while it is being started.
-    keeper: Option<Arc<Handle>>,
+    keeper: Option<Arc<KeeperHandle>>,
 }
 
 impl KeeperLink {
@@ -108,13 +108,13 @@ impl KeeperLink {
         if keeper == Keeper::None {
             status.set_problem("the keeper is switched off".to_owned());
         }
-        let shared = Shared {
+        let shared = LinkShared {
             keeper,
             cookie,
             threads,
             status: Mutex::new(status),
             current: Mutex::default(),
-            told: Mutex::default(),
+            announced: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -163,16 +163,16 @@ impl KeeperLink {
 
     /// A group has come to life.
     pub(crate) fn watch_group(&self, group: u32) {
-        let mut told = self.shared.told.lock();
-        told.groups.insert(group);
-        told.tell(&format!("+ {group}\n"));
+        let mut announced = self.shared.announced.lock();
+        announced.groups.insert(group);
+        announced.tell(&format!("+ {group}\n"));
     }
 
     /// A group has been killed; call before its leader is reaped. Never blocks.
     pub(crate) fn forget_group(&self, group: u32) {
-        let mut told = self.shared.told.lock();
-        if told.groups.remove(&group) {
-            told.tell(&format!("- {group}\n"));
+        let mut announced = self.shared.announced.lock();
+        if announced.groups.remove(&group) {
+            announced.tell(&format!("- {group}\n"));
         }
     }
 
@@ -180,14 +180,14 @@ impl KeeperLink {
     /// nothing; else it kills what is.
     pub(crate) fn end(&self) {
         let nothing_lives = {
-            let mut told = self.shared.told.lock();
-            told.is_over = true;
-            let nothing_lives = told.groups.is_empty();
+            let mut announced = self.shared.announced.lock();
+            announced.is_over = true;
+            let nothing_lives = announced.groups.is_empty();
             if nothing_lives {
-                told.tell("end\n");
+                announced.tell("end\n");
             }
             // The end of its input; and what it is told from now on goes nowhere.
-            told.pipe = None;
+            announced.pipe = None;
             nothing_lives
         };
         let Some(mut current) = self.shared.current.try_lock_for(END_LIMIT) else {
@@ -209,7 +209,7 @@ impl KeeperLink {
     }
 }
 
-impl Running {
+impl RunningKeeper {
     /// Reaps a keeper that has ended or was killed. One in uninterruptible sleep is not waited for.
     fn reap(&mut self) -> io::Result<ExitStatus> {
         if self.handle.ends_until(Deadline::after(END_LIMIT)) {
@@ -220,7 +220,7 @@ impl Running {
     }
 }
 
-impl Shared {
+impl LinkShared {
     /// The body of the thread that waits for the keeper. Ends with the host, or when there is no keeper.
     fn watch(&self) {
         loop {
@@ -234,7 +234,7 @@ impl Shared {
             };
             handle.wait_for_change();
             let mut current = self.current.lock();
-            if self.told.lock().is_over {
+            if self.announced.lock().is_over {
                 current.is_watched = false;
                 return;
             }
@@ -248,7 +248,7 @@ impl Shared {
     }
 
     /// Replaces a keeper that has ended or was stopped by another, which hears all that lives.
-    fn replace(&self, current: &mut Current, changed: Changed) {
+    fn replace(&self, current: &mut CurrentKeeper, changed: Changed) {
         let Some(mut running) = current.running.take() else {
             return;
         };
@@ -283,7 +283,7 @@ impl Shared {
         self.start_or_do_without(current);
     }
 
-    fn start_or_do_without(&self, current: &mut Current) {
+    fn start_or_do_without(&self, current: &mut CurrentKeeper) {
         match self.start() {
             Ok(running) => {
                 current.retry_at = None;
@@ -298,8 +298,8 @@ impl Shared {
         }
     }
 
-    fn do_without(&self, current: &mut Current, problem: &str) {
-        self.told.lock().pipe = None;
+    fn do_without(&self, current: &mut CurrentKeeper, problem: &str) {
+        self.announced.lock().pipe = None;
         current.retry_at = Some(Instant::now() + RETRY_WAIT);
         current.short_lives = 0;
         self.status.lock().set_problem(problem.to_owned());
@@ -308,7 +308,7 @@ impl Shared {
         ));
     }
 
-    fn start(&self) -> io::Result<Running> {
+    fn start(&self) -> io::Result<RunningKeeper> {
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
         let mut command = match &self.keeper {
             Keeper::None => return Err(io::ErrorKind::Unsupported.into()),
@@ -331,8 +331,8 @@ impl Shared {
         // It goes at once, so that an end of the host is the end of the keeper's input.
         drop(command);
         let running = spawned.and_then(|child| {
-            let mut running = Running {
-                handle: Arc::new(Handle::of(Pid::from_child(&child))),
+            let mut running = RunningKeeper {
+                handle: Arc::new(KeeperHandle::of(Pid::from_child(&child))),
                 child,
                 since: Instant::now(),
             };
@@ -344,7 +344,7 @@ impl Shared {
             Err(io::Error::other("it does not read what it is told"))
         });
         if running.is_err() {
-            self.told.lock().pipe = None;
+            self.announced.lock().pipe = None;
         }
         running
     }
@@ -354,34 +354,34 @@ impl Shared {
     fn open_pipe(&self) -> io::Result<io::PipeReader> {
         let (stdin, input) = io::pipe()?;
         rustix::fs::fcntl_setfl(input.as_fd(), OFlags::NONBLOCK)?;
-        let mut told = self.told.lock();
-        if told.is_over {
+        let mut announced = self.announced.lock();
+        if announced.is_over {
             return Err(io::Error::other("the host ends"));
         }
-        let lines = told.all(self.cookie.as_ref());
+        let lines = announced.all(self.cookie.as_ref());
         // It works without as well.
         #[cfg(target_os = "linux")]
         if lines.len() > PIPE_SIZE / 2 {
             let _ = rustix::pipe::fcntl_setpipe_size(&input, 2 * lines.len());
         }
-        let mut pipe = Pipe {
+        let mut pipe = KeeperPipe {
             input: Arc::new(input),
             unsent: lines,
             keeper: None,
         };
         pipe.flush();
-        told.pipe = Some(pipe);
+        announced.pipe = Some(pipe);
         Ok(stdin)
     }
 
     /// Tells a new keeper what did not fit into its pipe; returns whether it took that in time.
-    fn tell_rest(&self, keeper: &Arc<Handle>) -> bool {
+    fn tell_rest(&self, keeper: &Arc<KeeperHandle>) -> bool {
         let deadline = Deadline::after(TELL_LIMIT);
         loop {
             let input = {
-                let mut told = self.told.lock();
+                let mut announced = self.announced.lock();
                 // The host ends meanwhile.
-                let Some(pipe) = &mut told.pipe else {
+                let Some(pipe) = &mut announced.pipe else {
                     return true;
                 };
                 pipe.flush();
@@ -398,7 +398,7 @@ impl Shared {
     }
 }
 
-impl Told {
+impl Announced {
     /// All that a new keeper has to know.
     fn all(&self, cookie: Option<&Cookie>) -> Vec<u8> {
         let mut lines = cookie
@@ -425,7 +425,7 @@ impl Told {
     }
 }
 
-impl Pipe {
+impl KeeperPipe {
     /// Writes what the pipe takes. An error is the keeper's end, which is noticed elsewhere.
     fn flush(&mut self) {
         while !self.unsent.is_empty() {

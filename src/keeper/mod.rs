@@ -20,7 +20,7 @@
 //! a second, since what the host was just spawning when it died shows the cookie a moment later. The one
 //! in `sh` kills what it finds, without stopping it before, for at most five seconds.
 
-mod child;
+mod handle;
 pub(crate) mod link;
 mod serve;
 
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 pub use serve::serve;
 
 use crate::process::orphans::OrphanScanner;
-use child::Handle;
+use handle::KeeperHandle;
 use link::KeeperLink;
 
 /// What ends a host's plugins when the host is gone without having stopped them: killed, crashed, or
@@ -137,7 +137,7 @@ struct KeeperStatus {
     /// Why there is no keeper, if there is none.
     problem: Option<String>,
     /// The one there is.
-    keeper: Option<Arc<Handle>>,
+    keeper: Option<Arc<KeeperHandle>>,
     /// When it was stopped, the last few times.
     stops: VecDeque<Instant>,
     /// How it was stopped last.
@@ -155,7 +155,7 @@ impl KeeperStatus {
         })
     }
 
-    fn set_keeper(&mut self, keeper: Arc<Handle>) {
+    fn set_keeper(&mut self, keeper: Arc<KeeperHandle>) {
         self.problem = None;
         self.keeper = Some(keeper);
     }

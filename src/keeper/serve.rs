@@ -41,23 +41,23 @@ pub fn serve() -> io::Result<()> {
     // Fails for the leader of a group, which has left the host's group already.
     let _ = rustix::process::setsid();
     let stdin = io::stdin();
-    let mut kept = Kept::default();
-    let listened = listen(stdin.as_fd(), &mut kept);
-    kept.kill_all();
+    let mut watched_groups = WatchedGroups::default();
+    let listened = listen(stdin.as_fd(), &mut watched_groups);
+    watched_groups.kill_all();
     listened
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct WatchedGroups {
     groups: BTreeSet<i32>,
     cookie: Option<Cookie>,
     /// The host ended in order.
     ended: bool,
 }
 
-impl Kept {
+impl WatchedGroups {
     /// Takes one line; one that is not understood is passed over.
-    fn obey(&mut self, line: &str) {
+    fn handle_line(&mut self, line: &str) {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("cookie", value) => self.cookie = Cookie::from_text(value),
             ("+", value) => self.groups.extend(group(value)),
@@ -72,10 +72,10 @@ impl Kept {
     }
 
     /// Takes the whole lines out of `text`.
-    fn obey_lines(&mut self, text: &mut Vec<u8>) {
+    fn handle_lines(&mut self, text: &mut Vec<u8>) {
         while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = text.drain(..=end).collect();
-            self.obey(String::from_utf8_lossy(&line).trim_end());
+            self.handle_line(String::from_utf8_lossy(&line).trim_end());
         }
         if text.len() > LINE_LIMIT {
             text.clear();
@@ -134,11 +134,11 @@ fn group(text: &str) -> Option<i32> {
 }
 
 /// Reads what the host tells until it has ended.
-fn listen(input: BorrowedFd<'_>, kept: &mut Kept) -> io::Result<()> {
+fn listen(input: BorrowedFd<'_>, watched_groups: &mut WatchedGroups) -> io::Result<()> {
     // A copy of the pipe may be in a child that the embedder forked; the host's own end is certain.
     let host = host();
     let mut text = Vec::new();
-    while !kept.ended {
+    while !watched_groups.ended {
         let mut descriptors = vec![PollFd::from_borrowed_fd(input, PollFlags::IN)];
         descriptors.extend(host.as_ref().map(|host| PollFd::new(host, PollFlags::IN)));
         poll::wait(&mut descriptors, None)?;
@@ -153,7 +153,7 @@ fn listen(input: BorrowedFd<'_>, kept: &mut Kept) -> io::Result<()> {
             Ok(0) => return Ok(()),
             Ok(count) => {
                 text.extend_from_slice(&buffer[..count]);
-                kept.obey_lines(&mut text);
+                watched_groups.handle_lines(&mut text);
             }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -179,19 +179,19 @@ mod tests {
 
     #[test]
     fn groups_come_and_go_and_nonsense_is_passed_over() {
-        let mut kept = Kept::default();
+        let mut watched_groups = WatchedGroups::default();
         let mut text = b"cookie 00112233445566778899aabbccddeeff\n+ 10\n+ 20\n- 10\n+ 0\n+ -1\n\
             + 1\n- 99\nwhat\n\n+ 3"
             .to_vec();
-        kept.obey_lines(&mut text);
-        assert_eq!(kept.groups, BTreeSet::from([20]));
-        assert!(kept.cookie.is_some());
+        watched_groups.handle_lines(&mut text);
+        assert_eq!(watched_groups.groups, BTreeSet::from([20]));
+        assert!(watched_groups.cookie.is_some());
         text.extend_from_slice(b"0\nend\n");
-        kept.obey_lines(&mut text);
-        assert_eq!(kept.groups, BTreeSet::from([20, 30]));
-        assert!(kept.ended);
+        watched_groups.handle_lines(&mut text);
+        assert_eq!(watched_groups.groups, BTreeSet::from([20, 30]));
+        assert!(watched_groups.ended);
         let mut endless = vec![b'x'; 10 * LINE_LIMIT];
-        kept.obey_lines(&mut endless);
+        watched_groups.handle_lines(&mut endless);
         assert!(endless.is_empty());
     }
 }

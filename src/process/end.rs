@@ -1,4 +1,4 @@
-//! `ProcessEnd`: all that is known about how a process ended, and [`Inquest`]: what only the system's
+//! `ProcessEnd`: all that is known about how a process ended, and [`PostMortem`]: what only the system's
 //! files say of it. They are read on a short thread, before the process is reaped: reading them may have
 //! to wait for locks of the kernel's. What the end means for the plugin is the reaper's to say.
 
@@ -21,7 +21,7 @@ pub(crate) struct ProcessEnd {
     pub(crate) core_dumped: bool,
     /// The limits that were in force.
     pub(crate) limits: ProcessLimits,
-    findings: Findings,
+    findings: ExitFindings,
 }
 
 /// How shells and other wrappers report that what they ran was ended by a signal: this and its number.
@@ -33,7 +33,7 @@ impl ProcessEnd {
         pid: u32,
         status: Option<ExitStatus>,
         limits: ProcessLimits,
-        findings: Findings,
+        findings: ExitFindings,
     ) -> Self {
         Self {
             pid,
@@ -82,7 +82,7 @@ pub(super) fn may_be_the_kernels(exit: ExitReason) -> bool {
 
 /// Questions about a process that has ended.
 #[derive(Debug)]
-pub(crate) struct Inquest {
+pub(crate) struct PostMortem {
     /// Whose processor time is asked for; nobody asks for it without a limit.
     pub(super) pid: Option<Pid>,
     pub(super) memory: OutOfMemoryWatch,
@@ -90,16 +90,16 @@ pub(crate) struct Inquest {
 
 /// What the files said.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Findings {
+pub(crate) struct ExitFindings {
     pub(super) cpu_time: Option<Duration>,
     /// The kernel counts a kill for want of memory that explains no other end.
     pub(super) killed_for_memory: bool,
 }
 
-impl Inquest {
+impl PostMortem {
     /// Reads the files. A kill that is found explains this end and no other.
-    pub(crate) fn hold(self) -> Findings {
-        Findings {
+    pub(crate) fn run(self) -> ExitFindings {
+        ExitFindings {
             cpu_time: self.pid.and_then(cpu_time),
             killed_for_memory: self.memory.take_kill(),
         }
@@ -123,9 +123,9 @@ mod tests {
 
     /// The end with this raw status.
     fn end(status: Option<i32>, limits: ProcessLimits, used: Option<Duration>) -> ProcessEnd {
-        let findings = Findings {
+        let findings = ExitFindings {
             cpu_time: used,
-            ..Findings::default()
+            ..ExitFindings::default()
         };
         ProcessEnd::new(7, status.map(ExitStatus::from_raw), limits, findings)
     }

@@ -4,7 +4,7 @@
 //! What does not live here: when any of that happens (`reaper`), what the environment is made of
 //! (`runtime`), who reads the pipes (`plugin_log`, `duplex::stdio`). A [`Process`] is spawned on the
 //! short thread that prepares a run, and then belongs to the reaper's, which touches no file: what the
-//! system's files say of its end is read on a short thread too ([`Inquest`]). Where the system has no
+//! system's files say of its end is read on a short thread too ([`PostMortem`]). Where the system has no
 //! pidfd each [`ExitWatch`] has a thread that waits.
 
 mod command;
@@ -26,7 +26,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use rustix::process::{Pid, Signal};
 
 pub(crate) use command::{resolve, spawn_error};
-pub(crate) use end::{Findings, Inquest, ProcessEnd};
+pub(crate) use end::{ExitFindings, PostMortem, ProcessEnd};
 pub(crate) use environment::Environment;
 pub use exit::ExitReason;
 pub(crate) use exit::ExitWatch;
@@ -153,9 +153,9 @@ impl Process {
 
     /// What has to be found out before the process, which must have ended, is reaped; `None` when its
     /// exit status says all.
-    pub(crate) fn inquest(&self) -> Option<Inquest> {
+    pub(crate) fn post_mortem(&self) -> Option<PostMortem> {
         let exit = exit::status(self.pid).map_or(ExitReason::Unknown, |exit| exit);
-        end::may_be_the_kernels(exit).then(|| Inquest {
+        end::may_be_the_kernels(exit).then(|| PostMortem {
             pid: self.limits.cpu_time.is_some().then_some(self.pid),
             memory: self.memory.clone(),
         })
@@ -166,7 +166,7 @@ impl Process {
     pub(crate) fn finish(
         mut self,
         before_reaping: impl FnOnce(),
-        findings: Findings,
+        findings: ExitFindings,
     ) -> ProcessEnd {
         // A zombie leader still holds the id of its group.
         self.signal_group(Signal::KILL);
@@ -174,7 +174,7 @@ impl Process {
         self.reap(findings)
     }
 
-    fn reap(&mut self, findings: Findings) -> ProcessEnd {
+    fn reap(&mut self, findings: ExitFindings) -> ProcessEnd {
         self.reaped = true;
         let status = match self.child.wait() {
             Ok(status) => Some(status),
@@ -199,7 +199,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if !self.reaped {
             self.signal_group(Signal::KILL);
-            self.reap(Findings::default());
+            self.reap(ExitFindings::default());
         }
     }
 }

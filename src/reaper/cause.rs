@@ -92,7 +92,7 @@ impl fmt::Display for EndCause {
 
 /// How a run ended, with what is known about it.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct EndedRun {
     pub(crate) cause: Cause,
     /// `None` when there never was a process.
     pub(crate) process: Option<EndedProcess>,
@@ -168,7 +168,7 @@ impl Cause {
     }
 }
 
-impl Failure {
+impl EndedRun {
     pub(crate) fn exit(&self) -> Option<ExitReason> {
         self.process.as_ref().map(|process| process.end.exit)
     }
@@ -254,7 +254,7 @@ pub(crate) fn how_to_connect(transport: Transport) -> String {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for EndedRun {
     /// How the run ended; for an exit, the seed's words (protocol file, section 13.2).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self.process.as_ref().map(|process| &process.end);
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn asking_too_often_is_told_with_its_numbers() {
         let text = |count, requested| {
-            let failure = Failure {
+            let failure = EndedRun {
                 cause: Cause::Exited,
                 process: None,
                 started_at: SystemTime::UNIX_EPOCH,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::cause::Failure;
+use super::cause::EndedRun;
 use super::policy::RestartPolicy;
 use crate::error::StartError;
 use crate::id::InstallationId;
@@ -108,10 +108,10 @@ pub(crate) enum Transition {
     },
     Stopping,
     /// Nothing of it runs. With the end of the run that was stopped, if there was one.
-    Inactive(Option<Failure>),
+    Inactive(Option<EndedRun>),
     /// A run was stopped; what comes next is told next.
-    Ended(Failure),
+    Ended(EndedRun),
     /// Another run follows after this wait.
-    Restarting(Failure, Duration),
-    Errored(Failure),
+    Restarting(EndedRun, Duration),
+    Errored(EndedRun),
 }

@@ -31,7 +31,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 
 pub use cause::EndCause;
-pub(crate) use cause::{Cause, Failure, how_to_connect};
+pub(crate) use cause::{Cause, EndedRun, how_to_connect};
 pub(crate) use hooks::{Cancel, ChildHooks, ChildId, ChildSpec, OutputGuard, RunId, Transition};
 
 use crate::deadline::Deadline;
@@ -39,7 +39,7 @@ use crate::error::{Descendants, Disconnect, Error, Result, StartError};
 use crate::keeper::link::KeeperLink;
 use crate::poll;
 use crate::process::orphans::{OrphanScanner, ScanResult};
-use crate::process::{ExitReason, Findings};
+use crate::process::{ExitFindings, ExitReason};
 use crate::thread::{Threads, panic_text};
 use child::SupervisedChild;
 use hooks::Spawned;
@@ -75,7 +75,7 @@ enum ReaperCommand {
     Stop {
         hooks: Arc<dyn ChildHooks>,
         grace: Duration,
-        waiter: Option<Waiter>,
+        waiter: Option<StopWaiter>,
     },
     /// Something for a plugin that has a ward, if it has one.
     For(ChildId, ChildCommand),
@@ -90,7 +90,7 @@ enum ChildCommand {
     Disconnected(RunId, Arc<Disconnect>),
     Drained(RunId),
     /// What the system's files say of the end of this run has been read.
-    Found(RunId, Findings),
+    Examined(RunId, ExitFindings),
     /// The descendants of these runs that had left their groups have been looked for.
     Scanned {
         number: u64,
@@ -100,7 +100,7 @@ enum ChildCommand {
 }
 
 /// Somebody who waits for a stop, and until when.
-pub(crate) struct Waiter {
+pub(crate) struct StopWaiter {
     pub(crate) until: Instant,
     /// Has room for one.
     pub(crate) done: Sender<Stopped>,
@@ -126,7 +126,7 @@ impl Reaper {
             last_run: Arc::default(),
             last_child: Arc::default(),
         };
-        let body = Thread {
+        let body = ReaperThread {
             context: Context {
                 reaper: reaper.clone(),
                 threads: threads.clone(),
@@ -173,7 +173,7 @@ impl Reaper {
         &self,
         hooks: Arc<dyn ChildHooks>,
         grace: Duration,
-        waiter: Option<Waiter>,
+        waiter: Option<StopWaiter>,
     ) {
         self.send(ReaperCommand::Stop {
             hooks,
@@ -225,7 +225,7 @@ pub(super) struct Context {
     pub(super) shutting_down: bool,
 }
 
-struct Thread {
+struct ReaperThread {
     context: Context,
     inbox: Receiver<ReaperCommand>,
     wake: io::PipeReader,
@@ -234,7 +234,7 @@ struct Thread {
     lingering: Vec<ChildId>,
 }
 
-impl Thread {
+impl ReaperThread {
     fn run(mut self) {
         loop {
             let ended = self.sleep();

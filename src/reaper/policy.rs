@@ -69,7 +69,7 @@ impl RestartPolicy {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum RunOutcome {
     /// It asked to be started again: exit status 0, by itself, after having been active.
     Requested,
     /// Anything else that nobody asked for.
@@ -98,30 +98,30 @@ impl Restarts {
     pub(crate) fn decide(
         &mut self,
         policy: &RestartPolicy,
-        end: End,
+        outcome: RunOutcome,
         active_for: Option<Duration>,
     ) -> Decision {
         // A run that never became active resets nothing, however long it took.
         if active_for.is_some_and(|active_for| active_for >= policy.crash_threshold) {
             *self = Self::default();
-            return Decision::Restart(match end {
-                End::Requested => policy.requested_restart_delay,
-                End::Crash => policy.crash_backoff,
+            return Decision::Restart(match outcome {
+                RunOutcome::Requested => policy.requested_restart_delay,
+                RunOutcome::Crash => policy.crash_backoff,
             });
         }
         let Self { count, requested } = *self;
         if count >= policy.max_restart_attempts {
             return Decision::GiveUp;
         }
-        let wait = match end {
-            End::Requested if requested == 0 => policy.requested_restart_delay,
-            End::Requested | End::Crash => policy.backoff(count),
+        let wait = match outcome {
+            RunOutcome::Requested if requested == 0 => policy.requested_restart_delay,
+            RunOutcome::Requested | RunOutcome::Crash => policy.backoff(count),
         };
         *self = Self {
             count: count + 1,
-            requested: match end {
-                End::Requested => requested + 1,
-                End::Crash => 0,
+            requested: match outcome {
+                RunOutcome::Requested => requested + 1,
+                RunOutcome::Crash => 0,
             },
         };
         Decision::Restart(wait)
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(policy: &RestartPolicy, runs: &[(End, Option<Duration>, Decision)]) {
+    fn check(policy: &RestartPolicy, runs: &[(RunOutcome, Option<Duration>, Decision)]) {
         let mut restarts = Restarts::default();
         for (number, (end, active_for, expected)) in runs.iter().enumerate() {
             assert_eq!(
@@ -156,10 +156,10 @@ mod tests {
         check(
             &RestartPolicy::default(),
             &[
-                (End::Crash, None, restart(1.0)),
-                (End::Crash, SHORT, restart(2.0)),
-                (End::Crash, None, restart(4.0)),
-                (End::Crash, None, Decision::GiveUp),
+                (RunOutcome::Crash, None, restart(1.0)),
+                (RunOutcome::Crash, SHORT, restart(2.0)),
+                (RunOutcome::Crash, None, restart(4.0)),
+                (RunOutcome::Crash, None, Decision::GiveUp),
             ],
         );
     }
@@ -172,8 +172,8 @@ mod tests {
         check(
             &policy,
             &[
-                (End::Crash, None, restart(0.05)),
-                (End::Crash, None, restart(0.05)),
+                (RunOutcome::Crash, None, restart(0.05)),
+                (RunOutcome::Crash, None, restart(0.05)),
             ],
         );
         let mut restarts = Restarts {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(
             restarts.decide(
                 &policy.with_max_backoff(Duration::from_secs(60)),
-                End::Crash,
+                RunOutcome::Crash,
                 None
             ),
             restart(60.0)
@@ -195,13 +195,13 @@ mod tests {
         check(
             &RestartPolicy::default(),
             &[
-                (End::Crash, None, restart(1.0)),
-                (End::Crash, None, restart(2.0)),
-                (End::Crash, LONG, restart(5.0)),
-                (End::Crash, None, restart(1.0)),
-                (End::Crash, None, restart(2.0)),
-                (End::Crash, None, restart(4.0)),
-                (End::Crash, None, Decision::GiveUp),
+                (RunOutcome::Crash, None, restart(1.0)),
+                (RunOutcome::Crash, None, restart(2.0)),
+                (RunOutcome::Crash, LONG, restart(5.0)),
+                (RunOutcome::Crash, None, restart(1.0)),
+                (RunOutcome::Crash, None, restart(2.0)),
+                (RunOutcome::Crash, None, restart(4.0)),
+                (RunOutcome::Crash, None, Decision::GiveUp),
             ],
         );
     }
@@ -214,8 +214,8 @@ mod tests {
         check(
             &policy,
             &[
-                (End::Crash, None, restart(1.0)),
-                (End::Crash, None, Decision::GiveUp),
+                (RunOutcome::Crash, None, restart(1.0)),
+                (RunOutcome::Crash, None, Decision::GiveUp),
             ],
         );
     }
@@ -225,10 +225,10 @@ mod tests {
         check(
             &RestartPolicy::default(),
             &[
-                (End::Requested, SHORT, restart(0.25)),
-                (End::Requested, SHORT, restart(2.0)),
-                (End::Requested, SHORT, restart(4.0)),
-                (End::Requested, SHORT, Decision::GiveUp),
+                (RunOutcome::Requested, SHORT, restart(0.25)),
+                (RunOutcome::Requested, SHORT, restart(2.0)),
+                (RunOutcome::Requested, SHORT, restart(4.0)),
+                (RunOutcome::Requested, SHORT, Decision::GiveUp),
             ],
         );
     }
@@ -238,11 +238,11 @@ mod tests {
         check(
             &RestartPolicy::default(),
             &[
-                (End::Requested, LONG, restart(0.25)),
-                (End::Requested, LONG, restart(0.25)),
-                (End::Requested, LONG, restart(0.25)),
-                (End::Requested, LONG, restart(0.25)),
-                (End::Requested, LONG, restart(0.25)),
+                (RunOutcome::Requested, LONG, restart(0.25)),
+                (RunOutcome::Requested, LONG, restart(0.25)),
+                (RunOutcome::Requested, LONG, restart(0.25)),
+                (RunOutcome::Requested, LONG, restart(0.25)),
+                (RunOutcome::Requested, LONG, restart(0.25)),
             ],
         );
     }
@@ -252,15 +252,15 @@ mod tests {
         let policy = RestartPolicy::default().with_max_restart_attempts(5);
         let mut restarts = Restarts::default();
         for (end, count, requested) in [
-            (End::Requested, 1, 1),
-            (End::Crash, 2, 0),
-            (End::Requested, 3, 1),
-            (End::Requested, 4, 2),
+            (RunOutcome::Requested, 1, 1),
+            (RunOutcome::Crash, 2, 0),
+            (RunOutcome::Requested, 3, 1),
+            (RunOutcome::Requested, 4, 2),
         ] {
             restarts.decide(&policy, end, SHORT);
             assert_eq!(restarts, Restarts { count, requested });
         }
-        restarts.decide(&policy, End::Requested, LONG);
+        restarts.decide(&policy, RunOutcome::Requested, LONG);
         assert_eq!(restarts, Restarts::default());
     }
 
@@ -269,10 +269,10 @@ mod tests {
         check(
             &RestartPolicy::default(),
             &[
-                (End::Crash, None, restart(1.0)),
-                (End::Requested, SHORT, restart(0.25)),
-                (End::Crash, SHORT, restart(4.0)),
-                (End::Requested, SHORT, Decision::GiveUp),
+                (RunOutcome::Crash, None, restart(1.0)),
+                (RunOutcome::Requested, SHORT, restart(0.25)),
+                (RunOutcome::Crash, SHORT, restart(4.0)),
+                (RunOutcome::Requested, SHORT, Decision::GiveUp),
             ],
         );
     }
@@ -281,7 +281,7 @@ mod tests {
     fn zero_attempts_never_restart_a_crash() {
         check(
             &RestartPolicy::default().with_max_restart_attempts(0),
-            &[(End::Crash, None, Decision::GiveUp)],
+            &[(RunOutcome::Crash, None, Decision::GiveUp)],
         );
     }
 
@@ -325,10 +325,10 @@ mod tests {
         check(
             &RestartPolicy::default(),
             &[
-                (End::Requested, SHORT, restart(0.25)),
-                (End::Requested, LONG, restart(0.25)),
-                (End::Requested, SHORT, restart(0.25)),
-                (End::Requested, SHORT, restart(2.0)),
+                (RunOutcome::Requested, SHORT, restart(0.25)),
+                (RunOutcome::Requested, LONG, restart(0.25)),
+                (RunOutcome::Requested, SHORT, restart(0.25)),
+                (RunOutcome::Requested, SHORT, restart(2.0)),
             ],
         );
     }

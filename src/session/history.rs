@@ -30,13 +30,13 @@ pub struct RunEnd {
     /// The process's id, which may be somebody else's by now; `None` when there never was one.
     pub pid: Option<u32>,
     /// What was decided then.
-    pub aftermath: Aftermath,
+    pub decision: RestartDecision,
 }
 
 /// What was decided after the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Aftermath {
+pub enum RestartDecision {
     /// To start it again.
     Restart {
         /// The wait before that; somebody's start or stop may have cut it short.
@@ -89,7 +89,7 @@ mod tests {
             message: "exit status 3".into(),
             exit: Some(ExitReason::Code(3)),
             pid: Some(7),
-            aftermath: Aftermath::GiveUp,
+            decision: RestartDecision::GiveUp,
         }
     }
 

@@ -44,7 +44,7 @@ pub use call::{Batch, PendingCall, PendingReply};
 pub use counters::Counters;
 pub(crate) use feed::Feed;
 pub use feed::StateChange;
-pub use history::{Aftermath, RunEnd};
+pub use history::{RestartDecision, RunEnd};
 pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, NoServices, Services};
 
@@ -54,7 +54,7 @@ use crate::error::{Descendants, Disconnect, Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::Follower;
 use crate::protocol::manifest::Manifest;
-use crate::reaper::{StopReport, Stopped, Waiter};
+use crate::reaper::{StopReport, StopWaiter, Stopped};
 use crate::rpc::workers::{WorkerSettings, Workers};
 use crate::runtime;
 use crate::state::{ActiveState, PluginMode, ReportedState};
@@ -413,7 +413,7 @@ impl Session {
                 let until = Deadline::after(timeout).instant();
                 let grace = grace_within(shared.context.settings.timeouts.stop_grace, timeout);
                 state.stop_reason = (code, reason.into());
-                let waiter = Some(Waiter { until, done });
+                let waiter = Some(StopWaiter { until, done });
                 shared
                     .context
                     .services

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::attach::{Credential, Peer};
-use super::history::{Aftermath, RunEnd};
+use super::history::{RestartDecision, RunEnd};
 use super::shared::Shared;
 use super::state::State;
 use crate::auth::{self, SealedToken, Secret, Token};
@@ -21,8 +21,8 @@ use crate::process::orphans::Tally;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
-    Cancel, Cause, ChildHooks, ChildId, ChildSpec, Failure, OutputGuard, Reaper, RunId, Transition,
-    how_to_connect,
+    Cancel, Cause, ChildHooks, ChildId, ChildSpec, EndedRun, OutputGuard, Reaper, RunId,
+    Transition, how_to_connect,
 };
 use crate::runtime::{self, Preparation};
 use crate::state::ReportedState;
@@ -243,7 +243,7 @@ impl ChildHooks for SessionHooks {
                 state.secret = None;
                 if let Some(ended) = ended {
                     let message = ended.to_string().into();
-                    self.remember(&mut state, &ended, message, Aftermath::Stay);
+                    self.remember(&mut state, &ended, message, RestartDecision::Stay);
                 }
                 if state.reported != ReportedState::Inactive {
                     shared.enter(&mut state, ReportedState::Inactive, None);
@@ -252,7 +252,7 @@ impl ChildHooks for SessionHooks {
             Transition::Ended(ended) => {
                 let message = ended.to_string().into();
                 let mut state = shared.state.lock();
-                self.remember(&mut state, &ended, message, Aftermath::Stay);
+                self.remember(&mut state, &ended, message, RestartDecision::Stay);
             }
             Transition::Restarting(failure, after) => self.failed(failure, Some(after)),
             Transition::Errored(failure) => self.failed(failure, None),
@@ -303,19 +303,22 @@ impl SessionHooks {
     }
 
     /// A run has failed, and another follows after this wait, or none.
-    fn failed(&self, failure: Failure, restarting_after: Option<Duration>) {
+    fn failed(&self, failure: EndedRun, restarting_after: Option<Duration>) {
         let shared = &self.0;
         let problem = self.problem(&failure, restarting_after);
         let (name, message) = (&shared.name, problem.0.clone());
-        let (reported, aftermath) = if let Some(after) = restarting_after {
+        let (reported, decision) = if let Some(after) = restarting_after {
             log::warn!("plugin {name}: {message}; starting again in {after:?}");
-            (ReportedState::Restarting, Aftermath::Restart { after })
+            (
+                ReportedState::Restarting,
+                RestartDecision::Restart { after },
+            )
         } else {
             log::error!("plugin {name}: {message}; giving up");
-            (ReportedState::Errored, Aftermath::GiveUp)
+            (ReportedState::Errored, RestartDecision::GiveUp)
         };
         let mut state = shared.state.lock();
-        self.remember(&mut state, &failure, message, aftermath);
+        self.remember(&mut state, &failure, message, decision);
         state.start_error = match failure.cause {
             Cause::Start(error) => Some(Arc::new(error)),
             _ => None,
@@ -350,7 +353,7 @@ impl SessionHooks {
     /// and what else helps to understand it.
     fn problem(
         &self,
-        failure: &Failure,
+        failure: &EndedRun,
         restarting_after: Option<Duration>,
     ) -> (Arc<str>, Map<String, Value>) {
         let output = self.0.log.lock().as_ref().map(|log| log.tail());
@@ -416,9 +419,9 @@ impl SessionHooks {
     fn remember(
         &self,
         state: &mut State,
-        failure: &Failure,
+        failure: &EndedRun,
         message: Arc<str>,
-        aftermath: Aftermath,
+        decision: RestartDecision,
     ) {
         let end = RunEnd {
             run: 0,
@@ -429,7 +432,7 @@ impl SessionHooks {
             message,
             exit: failure.exit(),
             pid: failure.process.as_ref().map(|process| process.end.pid),
-            aftermath,
+            decision,
         };
         let limit = self.0.context.settings.limits.restart_history;
         state.history.push(end, limit);

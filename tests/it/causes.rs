@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{
-    Aftermath, EndCause, ExitReason, ReportedState, RunEnd, Session, StateChange, fault,
+    EndCause, ExitReason, ReportedState, RestartDecision, RunEnd, Session, StateChange, fault,
 };
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn errored(host: &TestHost, session: &Session) -> StateChange {
     let last = last(session);
     assert_eq!(change.details["cause"], last.cause.as_str());
     assert_eq!(Some(&last.message), change.message.as_ref());
-    assert_eq!(last.aftermath, Aftermath::GiveUp);
+    assert_eq!(last.decision, RestartDecision::GiveUp);
     change
 }
 
@@ -214,7 +214,7 @@ fn the_history_tells_every_end_and_what_came_of_it() {
         let history = session.restart_history();
         let told: Vec<_> = history
             .iter()
-            .map(|end| (end.run, end.cause, &*end.message, end.aftermath))
+            .map(|end| (end.run, end.cause, &*end.message, end.decision))
             .collect();
         let after = Duration::from_millis(20);
         assert_eq!(
@@ -224,14 +224,19 @@ fn the_history_tells_every_end_and_what_came_of_it() {
                     2,
                     EndCause::Exited,
                     "exit status 7",
-                    Aftermath::Restart { after }
+                    RestartDecision::Restart { after }
                 ),
-                (3, EndCause::Exited, "exit status 7", Aftermath::GiveUp),
+                (
+                    3,
+                    EndCause::Exited,
+                    "exit status 7",
+                    RestartDecision::GiveUp
+                ),
             ]
         );
-        let (run, cause, message, aftermath) = told[0];
+        let (run, cause, message, decision) = told[0];
         assert_eq!((run, cause), (1, EndCause::Stopped));
-        assert_eq!(aftermath, Aftermath::Stay);
+        assert_eq!(decision, RestartDecision::Stay);
         assert!(message.starts_with("stopped ("), "{message}");
         assert_eq!(history[0].pid, Some(first.pid));
         let pids: HashSet<_> = history.iter().map(|end| end.pid).collect();
@@ -280,7 +285,7 @@ fn a_run_that_is_stopped_before_it_has_a_process_is_in_the_history() {
         panic!("{:?}", session.restart_history());
     };
     assert_eq!((end.cause, end.pid), (EndCause::Stopped, None));
-    assert_eq!(end.aftermath, Aftermath::Stay);
+    assert_eq!(end.decision, RestartDecision::Stay);
     assert_eq!(session.error_message(), None);
 }
 
@@ -346,7 +351,7 @@ fn jitter_shortens_the_wait_before_a_restart() {
     errored(&host, &session);
     let mut waits = HashSet::new();
     for end in session.restart_history() {
-        if let Aftermath::Restart { after } = end.aftermath {
+        if let RestartDecision::Restart { after } = end.decision {
             let bounds = Duration::from_millis(100)..=Duration::from_millis(200);
             assert!(bounds.contains(&after), "{after:?}");
             waits.insert(after);
@@ -447,7 +452,7 @@ fn a_good_run_that_crashes_is_in_the_history_with_its_length() {
     let change = events.until(session.id(), ReportedState::Restarting);
     let end = last(&session);
     let after = Duration::from_secs(3600);
-    assert_eq!(end.aftermath, Aftermath::Restart { after });
+    assert_eq!(end.decision, RestartDecision::Restart { after });
     let active_for = end.active_for.unwrap();
     assert_eq!(change.details["active_seconds"], active_for.as_secs_f64());
     assert!(active_for.as_secs_f64() <= change.details["uptime_seconds"].as_f64().unwrap());

@@ -5,26 +5,26 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{Phase, Running, SupervisedChild, after};
+use super::{ChildPhase, RunningChild, SupervisedChild, after};
 use crate::error::Disconnect;
 use crate::fault;
-use crate::process::{ExitReason, Findings, Inquest, Process, ProcessEnd};
-use crate::reaper::cause::{Cause, EndedProcess, Failure};
+use crate::process::{ExitFindings, ExitReason, PostMortem, Process, ProcessEnd};
+use crate::reaper::cause::{Cause, EndedProcess, EndedRun};
 use crate::reaper::hooks::{RunId, Transition};
-use crate::reaper::policy::{Decision, End};
+use crate::reaper::policy::{Decision, RunOutcome};
 use crate::reaper::{ChildCommand, Context, StopReport};
 
 /// How long the output and the messages of an ended process may take to arrive before its end is
 /// acted upon all the same.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same when somebody waits for the plugin to be stopped.
-pub(super) const LAST_WORDS_AT_STOP: Duration = Duration::from_millis(150);
+pub(super) const DRAIN_TIMEOUT_AT_STOP: Duration = Duration::from_millis(150);
 
 /// The stack of the thread that reads what the system's files say of an end.
-const INQUEST_STACK: usize = 64 * 1024;
+const POST_MORTEM_STACK: usize = 64 * 1024;
 
 /// A process that has ended, and what of it is still on its way.
-pub(super) struct Ended {
+pub(super) struct EndedChild {
     output_pending: bool,
     /// What it sent last is still being read.
     pub(super) connection_pending: bool,
@@ -48,7 +48,7 @@ impl SupervisedChild {
         let grace = self.hooks.spec().disconnect_grace;
         let blamed = |was_active| Cause::of_connection(&cause, was_active);
         match &mut self.phase {
-            Phase::Running(running) => {
+            ChildPhase::Running(running) => {
                 running.connected = false;
                 let was_active = running.active_since.is_some();
                 running.cause = running.cause.take().or_else(|| blamed(was_active));
@@ -57,11 +57,11 @@ impl SupervisedChild {
                     let hangs = matches!(*cause, Disconnect::Unresponsive { .. });
                     let grace = if hangs { Duration::ZERO } else { grace };
                     let until = after(Instant::now(), grace);
-                    running.patience = Some((until, Cause::ConnectionLost { cause, grace }));
+                    running.deadline = Some((until, Cause::ConnectionLost { cause, grace }));
                 }
             }
-            Phase::Preparing { early, .. } => early.disconnected = Some(cause),
-            Phase::Ending(ended, _) => {
+            ChildPhase::Preparing { early, .. } => early.disconnected = Some(cause),
+            ChildPhase::Ending(ended, _) => {
                 ended.connection_pending = false;
                 let was_active = ended.active_for.is_some();
                 ended.cause = ended.cause.take().or_else(|| blamed(was_active));
@@ -77,18 +77,18 @@ impl SupervisedChild {
             return;
         }
         match &mut self.phase {
-            Phase::Ending(ended, _) => {
+            ChildPhase::Ending(ended, _) => {
                 ended.output_pending = false;
                 self.end_if_complete(context);
             }
             // It closed its output and lives on: at its end there will be nothing to wait for.
-            Phase::Running(running) => running.output = None,
+            ChildPhase::Running(running) => running.output = None,
             _ => {}
         }
     }
 
     pub(super) fn end_if_complete(&mut self, context: &Context) {
-        let Phase::Ending(ended, _) = &self.phase else {
+        let ChildPhase::Ending(ended, _) = &self.phase else {
             return;
         };
         if ended.end.is_some() && !ended.output_pending && !ended.connection_pending {
@@ -97,7 +97,7 @@ impl SupervisedChild {
     }
 
     /// What the system's files say of the end of this run has been read.
-    pub(super) fn found(&mut self, context: &Context, run: RunId, findings: Findings) {
+    pub(super) fn examined(&mut self, context: &Context, run: RunId, findings: ExitFindings) {
         // It may come too late for what was decided without it.
         if run == self.run {
             self.reap(context, findings);
@@ -113,8 +113,8 @@ impl SupervisedChild {
     }
 
     /// Reaps the process of the run that is ending, unless that is done.
-    fn reap(&mut self, context: &Context, findings: Findings) {
-        if let Phase::Ending(ended, _) = &mut self.phase
+    fn reap(&mut self, context: &Context, findings: ExitFindings) {
+        if let ChildPhase::Ending(ended, _) = &mut self.phase
             && let Some(process) = ended.process.take()
         {
             let group = &mut self.group;
@@ -127,8 +127,8 @@ impl SupervisedChild {
     /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
     pub(in crate::reaper) fn exited(&mut self, context: &Context) {
         let now = Instant::now();
-        let running = match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Running(running) => running,
+        let running = match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
+            ChildPhase::Running(running) => running,
             other => {
                 self.phase = other;
                 return;
@@ -141,22 +141,23 @@ impl SupervisedChild {
             .or_else(|| self.stop.is_some().then_some(Cause::Stopped));
         let process = running.process;
         // Who knows why it ended need not ask the system.
-        let inquest = if cause.is_none() {
-            process.inquest()
+        let post_mortem = if cause.is_none() {
+            process.post_mortem()
         } else {
             None
         };
-        let is_held = inquest.is_some_and(|inquest| self.hold(context, inquest));
-        if is_held {
+        let is_awaited =
+            post_mortem.is_some_and(|post_mortem| self.start_post_mortem(context, post_mortem));
+        if is_awaited {
             // While its leader is a zombie nobody else can have the number of the group.
             process.signal_group(Signal::KILL);
         }
-        let patience = if self.stop.is_some() {
-            LAST_WORDS_AT_STOP
+        let drain_timeout = if self.stop.is_some() {
+            DRAIN_TIMEOUT_AT_STOP
         } else {
-            LAST_WORDS
+            DRAIN_TIMEOUT
         };
-        let ended = Ended {
+        let ended = EndedChild {
             output_pending: running.output.is_some(),
             connection_pending: running.connected,
             uptime: now.saturating_duration_since(running.spawned_at),
@@ -168,9 +169,9 @@ impl SupervisedChild {
             end: None,
             cause,
         };
-        self.phase = Phase::Ending(ended, now + patience);
-        if !is_held {
-            self.reap(context, Findings::default());
+        self.phase = ChildPhase::Ending(ended, now + drain_timeout);
+        if !is_awaited {
+            self.reap(context, ExitFindings::default());
         }
         // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
         drop(running.output);
@@ -178,25 +179,28 @@ impl SupervisedChild {
     }
 
     /// Has the system's files read; returns whether that is to be waited for.
-    fn hold(&self, context: &Context, inquest: Inquest) -> bool {
+    fn start_post_mortem(&self, context: &Context, post_mortem: PostMortem) -> bool {
         let (child, run, reaper) = (self.hooks.child_id(), self.run, context.reaper.clone());
         let id = self.hooks.id();
-        let held = context.threads.spawn("inquest", INQUEST_STACK, move || {
-            fault::point(fault::INQUEST, id);
-            let findings = inquest.hold();
-            reaper.tell(child, ChildCommand::Found(run, findings));
-        });
-        if let Err(error) = &held {
+        let started = context
+            .threads
+            .spawn("post-mortem", POST_MORTEM_STACK, move || {
+                fault::point(fault::INQUEST, id);
+                let findings = post_mortem.run();
+                reaper.tell(child, ChildCommand::Examined(run, findings));
+            });
+        if let Err(error) = &started {
             log::debug!("plugin {id}: why it was killed is not looked at: {error}");
         }
-        held.is_ok()
+        started.is_ok()
     }
 
     /// Everything of the run is over: decides what follows.
     pub(super) fn ended(&mut self, context: &Context) {
         // If its time is over before the files were read.
-        self.reap(context, Findings::default());
-        let Phase::Ending(ended, _) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+        self.reap(context, ExitFindings::default());
+        let ChildPhase::Ending(ended, _) = std::mem::replace(&mut self.phase, ChildPhase::Idle)
+        else {
             return;
         };
         let Some(end) = ended.end else { return };
@@ -207,9 +211,9 @@ impl SupervisedChild {
         self.hooks.ended(self.run, exit);
         let requested = ended.cause.is_none() && exit.is_clean() && ended.active_for.is_some();
         let policy_end = if requested {
-            End::Requested
+            RunOutcome::Requested
         } else {
-            End::Crash
+            RunOutcome::Crash
         };
         let by_itself = || {
             if end.was_out_of_cpu_time() {
@@ -222,7 +226,7 @@ impl SupervisedChild {
         };
         let active_for = ended.active_for;
         let cause = ended.cause.unwrap_or_else(by_itself);
-        let failure = Failure {
+        let failure = EndedRun {
             cause,
             process: Some(EndedProcess {
                 uptime: ended.uptime,
@@ -241,25 +245,30 @@ impl SupervisedChild {
             // It is told as any other end, so that nobody wonders where the process went.
             self.hooks
                 .transition(Transition::Restarting(failure, Duration::ZERO));
-            self.begin_anew(context);
+            self.start_fresh(context);
             return;
         }
         self.decide(policy_end, active_for, failure);
     }
 
-    pub(super) fn decide(&mut self, end: End, active_for: Option<Duration>, failure: Failure) {
+    pub(super) fn decide(
+        &mut self,
+        outcome: RunOutcome,
+        active_for: Option<Duration>,
+        failure: EndedRun,
+    ) {
         let policy = self.hooks.spec().policy;
-        match self.restarts.decide(&policy, end, active_for) {
+        match self.restarts.decide(&policy, outcome, active_for) {
             Decision::Restart(wait) => {
                 let wait = policy.jittered(wait, chance());
-                self.phase = Phase::BackingOff {
+                self.phase = ChildPhase::BackingOff {
                     until: after(Instant::now(), wait),
                     at_once: wait.is_zero(),
                 };
                 self.hooks.transition(Transition::Restarting(failure, wait));
             }
             Decision::GiveUp => {
-                self.phase = Phase::Idle;
+                self.phase = ChildPhase::Idle;
                 self.hooks.transition(Transition::Errored(failure));
             }
         }
@@ -267,8 +276,8 @@ impl SupervisedChild {
 
     /// Nothing is left: tells those who wait. With the end of the run that was stopped, if there was
     /// one.
-    pub(super) fn stopped(&mut self, ended: Option<Failure>) {
-        self.phase = Phase::Idle;
+    pub(super) fn stopped(&mut self, ended: Option<EndedRun>) {
+        self.phase = ChildPhase::Idle;
         self.hooks.transition(Transition::Inactive(ended));
         if let Some(stop) = self.stop.take() {
             let report = StopReport {
@@ -285,18 +294,21 @@ impl SupervisedChild {
     /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
     pub(in crate::reaper) fn give_up(&mut self, context: &Context, panic: &str) {
         let group = &mut self.group;
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
+        match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
             // Kills the group, and waits for the process.
-            Phase::Running(Running { process, .. })
-            | Phase::Ending(
-                Ended {
+            ChildPhase::Running(RunningChild { process, .. })
+            | ChildPhase::Ending(
+                EndedChild {
                     process: Some(process),
                     ..
                 },
                 _,
-            ) => drop(process.finish(|| Self::forget_group(group, context), Findings::default())),
-            Phase::Preparing { cancel, .. } => cancel.cancel(),
-            Phase::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
+            ) => drop(process.finish(
+                || Self::forget_group(group, context),
+                ExitFindings::default(),
+            )),
+            ChildPhase::Preparing { cancel, .. } => cancel.cancel(),
+            ChildPhase::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
             _ => {}
         }
         // If the process was let go of by the panic itself.

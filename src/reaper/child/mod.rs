@@ -15,16 +15,16 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::process::Signal;
 
 use super::cause::Cause;
-use super::cause::Failure;
+use super::cause::EndedRun;
 use super::hooks::{Cancel, ChildHooks, OutputGuard, RunId, Transition};
 use super::policy::Restarts;
-use super::{ChildCommand, Context, StopReport, Waiter};
+use super::{ChildCommand, Context, StopReport, StopWaiter};
 use crate::error::Disconnect;
 use crate::fault;
 use crate::id::InstallationId;
 use crate::process::{ExitWatch, Process};
 use crate::protocol::Transport;
-use exit::{Ended, LAST_WORDS_AT_STOP};
+use exit::{DRAIN_TIMEOUT_AT_STOP, EndedChild};
 use orphans::{LEFT_LIMIT, ScanSchedule};
 
 pub(super) struct SupervisedChild {
@@ -33,33 +33,33 @@ pub(super) struct SupervisedChild {
     /// When the run began, for people.
     started_at: SystemTime,
     restarts: Restarts,
-    phase: Phase,
+    phase: ChildPhase,
     /// The process group that the keeper was told of.
     group: Option<u32>,
     /// What runs before left outside of their group is being looked for.
     scans: ScanSchedule,
     /// A stop under way, whatever the phase.
-    stop: Option<Stop>,
+    stop: Option<StopRequest>,
     /// A start was asked for that has to wait for the end of what there is.
     start_again: bool,
     /// The session is gone: nothing is started any more.
     forgotten: bool,
 }
 
-enum Phase {
+enum ChildPhase {
     Idle,
     /// A thread prepares the run and spawns its process; there is one at most until it has come back.
     Preparing {
         cancel: Cancel,
-        early: Early,
+        early: EarlyEvents,
     },
-    Running(Running),
+    Running(RunningChild),
     /// The process is gone; its last output and messages are on their way.
-    Ending(Ended, Instant),
+    Ending(EndedChild, Instant),
     /// Nothing but looks is waited for: then it is stopped, or, if nobody asked for that, started.
     AwaitingScan {
         /// The run that was stopped, if there was one.
-        ended: Option<Failure>,
+        ended: Option<EndedRun>,
         /// A start does not wait for longer.
         until: Instant,
     },
@@ -73,19 +73,19 @@ enum Phase {
 
 /// What was heard of a process before the thread that spawned it handed it over.
 #[derive(Default)]
-struct Early {
+struct EarlyEvents {
     active_since: Option<Instant>,
     /// Why its connection has ended already.
     disconnected: Option<Arc<Disconnect>>,
 }
 
-struct Running {
+struct RunningChild {
     process: Process,
     spawned_at: Instant,
     /// When it first became active.
     active_since: Option<Instant>,
     /// It must have connected, or ended, by then.
-    patience: Option<(Instant, Cause)>,
+    deadline: Option<(Instant, Cause)>,
     /// When those who wonder why it is not active are told what is waited for.
     hint_at: Option<Instant>,
     /// What the host did to it first.
@@ -96,11 +96,11 @@ struct Running {
     connected: bool,
 }
 
-struct Stop {
+struct StopRequest {
     since: Instant,
     /// The signals that are still to be sent, and when. The first in time is the last here.
     signals: Vec<(Instant, Signal)>,
-    waiters: Vec<Waiter>,
+    waiters: Vec<StopWaiter>,
     report: StopReport,
 }
 
@@ -111,7 +111,7 @@ impl SupervisedChild {
             run: 0,
             started_at: SystemTime::UNIX_EPOCH,
             restarts: Restarts::default(),
-            phase: Phase::Idle,
+            phase: ChildPhase::Idle,
             group: None,
             scans: ScanSchedule::default(),
             stop: None,
@@ -121,7 +121,7 @@ impl SupervisedChild {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && self.scans.is_done()
+        matches!(self.phase, ChildPhase::Idle) && self.scans.is_done()
     }
 
     /// Whether it is this plugin's.
@@ -150,16 +150,16 @@ impl SupervisedChild {
     /// When [`tick`](Self::attend) has something to do though nothing happened.
     pub(super) fn due(&self) -> Option<Instant> {
         let of_phase = match &self.phase {
-            Phase::Idle | Phase::Preparing { .. } => None,
+            ChildPhase::Idle | ChildPhase::Preparing { .. } => None,
             // A stop has no such limit: its waiters have their own.
-            Phase::AwaitingScan { .. } if self.stop.is_some() && !self.start_again => None,
-            Phase::Ending(_, until)
-            | Phase::BackingOff { until, .. }
-            | Phase::AwaitingScan { until, .. } => Some(*until),
-            Phase::Running(running) => {
+            ChildPhase::AwaitingScan { .. } if self.stop.is_some() && !self.start_again => None,
+            ChildPhase::Ending(_, until)
+            | ChildPhase::BackingOff { until, .. }
+            | ChildPhase::AwaitingScan { until, .. } => Some(*until),
+            ChildPhase::Running(running) => {
                 let signal = self.stop.as_ref().and_then(|stop| stop.signals.last());
                 let times = [
-                    running.patience.as_ref().map(|(until, _)| *until),
+                    running.deadline.as_ref().map(|(until, _)| *until),
                     running.hint_at,
                     signal.map(|(at, _)| *at),
                 ];
@@ -172,7 +172,7 @@ impl SupervisedChild {
     /// The descriptor that tells of the process's end.
     pub(super) fn watch(&self) -> Option<&ExitWatch> {
         match &self.phase {
-            Phase::Running(running) => Some(running.process.watch()),
+            ChildPhase::Running(running) => Some(running.process.watch()),
             _ => None,
         }
     }
@@ -184,7 +184,7 @@ impl SupervisedChild {
             ChildCommand::Connected(run) => self.connected(run),
             ChildCommand::Disconnected(run, cause) => self.disconnected(context, run, cause),
             ChildCommand::Drained(run) => self.drained(context, run),
-            ChildCommand::Found(run, findings) => self.found(context, run, findings),
+            ChildCommand::Examined(run, findings) => self.examined(context, run, findings),
             ChildCommand::Scanned {
                 number,
                 runs,
@@ -195,32 +195,33 @@ impl SupervisedChild {
 
     pub(super) fn start(&mut self, context: &Context) {
         match &self.phase {
-            Phase::Idle => self.begin_anew(context),
+            ChildPhase::Idle => self.start_fresh(context),
             // Somebody does not want to wait; the counting goes on.
-            Phase::BackingOff { .. } => self.begin_alone(context),
+            ChildPhase::BackingOff { .. } => self.start_after_scan(context),
             // What is there lives and is wanted.
-            Phase::Preparing { .. } | Phase::AwaitingScan { .. } if self.stop.is_none() => {}
-            Phase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
+            ChildPhase::Preparing { .. } | ChildPhase::AwaitingScan { .. }
+                if self.stop.is_none() => {}
+            ChildPhase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
             // It is ending, or about to.
-            Phase::Preparing { .. } | Phase::Running(_) | Phase::Ending(..) => {
+            ChildPhase::Preparing { .. } | ChildPhase::Running(_) | ChildPhase::Ending(..) => {
                 self.start_again = true;
             }
-            Phase::AwaitingScan { .. } => {
+            ChildPhase::AwaitingScan { .. } => {
                 self.start_again = true;
                 let now = Instant::now();
                 self.scans.expedite(now);
-                if let Phase::AwaitingScan { until, .. } = &mut self.phase {
+                if let ChildPhase::AwaitingScan { until, .. } = &mut self.phase {
                     *until = after(now, LEFT_LIMIT);
                 }
             }
         }
     }
 
-    pub(super) fn stop(&mut self, grace: Duration, waiter: Option<Waiter>) {
+    pub(super) fn stop(&mut self, grace: Duration, waiter: Option<StopWaiter>) {
         self.start_again = false;
         let now = Instant::now();
         let first = self.stop.is_none();
-        let stop = self.stop.get_or_insert_with(|| Stop {
+        let stop = self.stop.get_or_insert_with(|| StopRequest {
             since: now,
             signals: vec![
                 (after(now, grace), Signal::KILL),
@@ -244,7 +245,7 @@ impl SupervisedChild {
             return;
         }
         match &mut self.phase {
-            Phase::Idle | Phase::BackingOff { .. } | Phase::AwaitingScan { .. } => {
+            ChildPhase::Idle | ChildPhase::BackingOff { .. } | ChildPhase::AwaitingScan { .. } => {
                 if self.scans.is_done() {
                     self.stopped(None);
                 } else {
@@ -253,12 +254,12 @@ impl SupervisedChild {
                 }
             }
             // What arrives all the same is killed.
-            Phase::Preparing { cancel, .. } => {
+            ChildPhase::Preparing { cancel, .. } => {
                 cancel.cancel();
                 self.hooks.transition(Transition::Stopping);
             }
-            Phase::Running(running) => {
-                running.patience = None;
+            ChildPhase::Running(running) => {
+                running.deadline = None;
                 running.hint_at = None;
                 // Told before the process is, whose last words come after it then. A stdio plugin is at
                 // the end of its standard input with that, and most end by themselves.
@@ -270,8 +271,8 @@ impl SupervisedChild {
                     }
                 }
             }
-            Phase::Ending(_, until) => {
-                *until = (*until).min(now + LAST_WORDS_AT_STOP);
+            ChildPhase::Ending(_, until) => {
+                *until = (*until).min(now + DRAIN_TIMEOUT_AT_STOP);
                 self.hooks.transition(Transition::Stopping);
             }
         }
@@ -281,24 +282,24 @@ impl SupervisedChild {
     pub(super) fn tick(&mut self, context: &Context, now: Instant) {
         self.tick_scan(now);
         match &mut self.phase {
-            Phase::Idle | Phase::Preparing { .. } | Phase::AwaitingScan { .. } => {}
-            Phase::BackingOff { until, at_once } => {
+            ChildPhase::Idle | ChildPhase::Preparing { .. } | ChildPhase::AwaitingScan { .. } => {}
+            ChildPhase::BackingOff { until, at_once } => {
                 if *until <= now {
                     if *at_once {
-                        self.begin(context);
+                        self.start_run(context);
                     } else {
-                        self.begin_alone(context);
+                        self.start_after_scan(context);
                     }
                 }
             }
-            Phase::Ending(_, until) => {
+            ChildPhase::Ending(_, until) => {
                 if *until <= now {
                     log::debug!("{}: output still open after the end", self.hooks.name());
                     self.ended(context);
                 }
             }
-            Phase::Running(running) => {
-                if let Some((_, cause)) = running.patience.take_if(|(until, _)| *until <= now) {
+            ChildPhase::Running(running) => {
+                if let Some((_, cause)) = running.deadline.take_if(|(until, _)| *until <= now) {
                     running.cause.get_or_insert(cause);
                     signal(&*self.hooks, &running.process, Signal::KILL);
                 }

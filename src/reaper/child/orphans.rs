@@ -16,12 +16,12 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Phase, SupervisedChild, after};
+use super::{ChildPhase, SupervisedChild, after};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::fault;
 use crate::process::orphans::{READ_TIMEOUT, SCAN_STACK, ScanProgress, ScanResult};
-use crate::reaper::cause::{Cause, Failure};
+use crate::reaper::cause::{Cause, EndedRun};
 use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::{ChildCommand, Context};
 
@@ -140,7 +140,7 @@ impl SupervisedChild {
         }
         match &self.stop {
             Some(stop) => stop.waiters.iter().any(|waiter| waiter.until > now),
-            None => matches!(self.phase, Phase::AwaitingScan { .. }),
+            None => matches!(self.phase, ChildPhase::AwaitingScan { .. }),
         }
     }
 
@@ -154,9 +154,9 @@ impl SupervisedChild {
         let is_busy = self.stop.is_none()
             && matches!(
                 self.phase,
-                Phase::Ending(..)
-                    | Phase::BackingOff { at_once: true, .. }
-                    | Phase::Preparing { .. }
+                ChildPhase::Ending(..)
+                    | ChildPhase::BackingOff { at_once: true, .. }
+                    | ChildPhase::Preparing { .. }
             );
         if now < at || (is_busy && now < by) {
             return;
@@ -311,7 +311,7 @@ impl SupervisedChild {
                 *check_at = now + READ_TIMEOUT;
             }
         }
-        if let Phase::AwaitingScan { until, .. } = &self.phase
+        if let ChildPhase::AwaitingScan { until, .. } = &self.phase
             && *until <= now
             && (self.stop.is_none() || self.start_again)
         {
@@ -320,28 +320,28 @@ impl SupervisedChild {
     }
 
     /// Waits for nothing but looks. With the end of the run that was stopped, if there was one.
-    pub(super) fn wait_for_scan(&mut self, ended: Option<Failure>) {
+    pub(super) fn wait_for_scan(&mut self, ended: Option<EndedRun>) {
         let until = after(Instant::now(), LEFT_LIMIT);
-        self.phase = Phase::AwaitingScan { ended, until };
+        self.phase = ChildPhase::AwaitingScan { ended, until };
         self.scans.expedite(Instant::now());
         self.hooks.tally().set_awaited(true);
     }
 
     /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
     /// any more.
-    pub(super) fn finish_after_scan(&mut self, context: &Context, ended: Option<Failure>) {
+    pub(super) fn finish_after_scan(&mut self, context: &Context, ended: Option<EndedRun>) {
         self.wait_for_scan(ended);
         self.scan_finished(context);
     }
 
     /// Goes on with what waited for a look, if that is over.
     fn scan_finished(&mut self, context: &Context) {
-        if !matches!(self.phase, Phase::AwaitingScan { .. }) {
+        if !matches!(self.phase, ChildPhase::AwaitingScan { .. }) {
             return;
         }
         if self.stop.is_none() {
             if self.scans.may_start(self.run) {
-                self.begin(context);
+                self.start_run(context);
             }
             return;
         }
@@ -351,15 +351,15 @@ impl SupervisedChild {
         let ended = self.leave_awaiting_scan();
         self.stopped(ended);
         if self.start_again {
-            self.begin_anew(context);
+            self.start_fresh(context);
         }
     }
 
     /// Waits for looks no longer; returns the end of the run that was stopped, if there was one.
-    pub(super) fn leave_awaiting_scan(&mut self) -> Option<Failure> {
+    pub(super) fn leave_awaiting_scan(&mut self) -> Option<EndedRun> {
         self.hooks.tally().set_awaited(false);
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::AwaitingScan { ended, .. } => ended,
+        match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
+            ChildPhase::AwaitingScan { ended, .. } => ended,
             other => {
                 self.phase = other;
                 None
@@ -392,7 +392,10 @@ impl SupervisedChild {
     /// left.
     pub(in crate::reaper) fn inherit(&mut self, old: &mut Self) {
         let found = old.hooks.tally().descendants();
-        let is_at_rest = matches!(old.phase, Phase::Idle | Phase::AwaitingScan { .. });
+        let is_at_rest = matches!(
+            old.phase,
+            ChildPhase::Idle | ChildPhase::AwaitingScan { .. }
+        );
         if old.scans.is_done() || !is_at_rest {
             return;
         }

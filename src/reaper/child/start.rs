@@ -4,17 +4,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{Early, HINT_AFTER, Phase, Running, SupervisedChild, after, signal};
+use super::{ChildPhase, EarlyEvents, HINT_AFTER, RunningChild, SupervisedChild, after, signal};
 use crate::deadline::Deadline;
 use crate::error::{Error, StartError};
 use crate::fault;
 use crate::keeper::link::KeeperLink;
 use crate::poll;
-use crate::process::{Findings, Process};
+use crate::process::{ExitFindings, Process};
 use crate::protocol::Transport;
-use crate::reaper::cause::{Cause, Failure};
+use crate::reaper::cause::{Cause, EndedRun};
 use crate::reaper::hooks::{Cancel, ChildHooks, RunId, Spawned, Transition};
-use crate::reaper::policy::{End, Restarts};
+use crate::reaper::policy::{Restarts, RunOutcome};
 use crate::reaper::{ChildCommand, Context};
 use crate::thread::Threads;
 
@@ -25,32 +25,32 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 
 impl SupervisedChild {
     /// Starts a run after a stop, an explicit start or giving up: the counting begins anew.
-    pub(super) fn begin_anew(&mut self, context: &Context) {
+    pub(super) fn start_fresh(&mut self, context: &Context) {
         self.start_again = false;
         self.restarts = Restarts::default();
-        self.begin_alone(context);
+        self.start_after_scan(context);
     }
 
     /// Starts a run that somebody asks for, once it is known what the one before left: that may be less
     /// than a look away.
-    pub(super) fn begin_alone(&mut self, context: &Context) {
+    pub(super) fn start_after_scan(&mut self, context: &Context) {
         if self.scans.is_done() {
-            self.begin(context);
+            self.start_run(context);
         } else {
             self.wait_for_scan(None);
         }
     }
 
     /// Starts a run: has it prepared and spawned on a thread of its own.
-    pub(super) fn begin(&mut self, context: &Context) {
+    pub(super) fn start_run(&mut self, context: &Context) {
         if context.shutting_down || self.forgotten {
             let ended = self.leave_awaiting_scan();
-            self.phase = Phase::Idle;
+            self.phase = ChildPhase::Idle;
             self.hooks.transition(Transition::Inactive(ended));
             return;
         }
         if !self.scans.may_start(self.run) {
-            if !matches!(self.phase, Phase::AwaitingScan { .. }) {
+            if !matches!(self.phase, ChildPhase::AwaitingScan { .. }) {
                 self.wait_for_scan(None);
             }
             return;
@@ -61,9 +61,9 @@ impl SupervisedChild {
         let (child, run) = (self.hooks.child_id(), self.run);
         self.hooks.transition(Transition::Starting(run));
         let cancel = Cancel::default();
-        self.phase = Phase::Preparing {
+        self.phase = ChildPhase::Preparing {
             cancel: cancel.clone(),
-            early: Early::default(),
+            early: EarlyEvents::default(),
         };
         let (hooks, reaper) = (self.hooks.clone(), context.reaper.clone());
         let (keeper, threads) = (context.keeper.clone(), context.threads.clone());
@@ -99,13 +99,13 @@ impl SupervisedChild {
         result: Result<Box<Spawned>, StartError>,
     ) {
         let early = match &mut self.phase {
-            Phase::Preparing { early, .. } if run == self.run => std::mem::take(early),
+            ChildPhase::Preparing { early, .. } if run == self.run => std::mem::take(early),
             _ => {
                 // The supervision panicked meanwhile, and let go of all that it had.
                 if let Ok(spawned) = result {
                     let pid = spawned.process.pid();
                     let forget = || context.keeper.forget_group(pid);
-                    spawned.process.finish(forget, Findings::default());
+                    spawned.process.finish(forget, ExitFindings::default());
                 }
                 return;
             }
@@ -119,16 +119,16 @@ impl SupervisedChild {
         }
     }
 
-    fn spawned(&mut self, context: &Context, spawned: Spawned, early: Early) {
+    fn spawned(&mut self, context: &Context, spawned: Spawned, early: EarlyEvents) {
         let Spawned { process, pipes } = spawned;
         let (run, pid) = (self.run, process.pid());
         self.group = Some(pid);
         let now = Instant::now();
-        let mut running = Running {
+        let mut running = RunningChild {
             process,
             spawned_at: now,
             active_since: early.active_since,
-            patience: None,
+            deadline: None,
             hint_at: None,
             cause: None,
             output: None,
@@ -137,14 +137,14 @@ impl SupervisedChild {
         if self.stop.is_some() {
             // It arrives too late.
             signal(&*self.hooks, &running.process, Signal::KILL);
-            self.phase = Phase::Running(running);
+            self.phase = ChildPhase::Running(running);
             return;
         }
         let spec = self.hooks.spec();
         let (limit, transport) = (spec.connect_timeout, spec.transport);
         let never_connected = Cause::NeverConnected { limit, transport };
         if early.active_since.is_none() {
-            running.patience = Some((after(now, limit), never_connected));
+            running.deadline = Some((after(now, limit), never_connected));
             running.hint_at = Some(now + HINT_AFTER);
         }
         self.hooks.transition(Transition::Connecting { run, pid });
@@ -156,11 +156,11 @@ impl SupervisedChild {
             }
             Err(error) => {
                 running.cause = Some(Cause::Start(error.into()));
-                running.patience = None;
+                running.deadline = None;
                 signal(&*self.hooks, &running.process, Signal::KILL);
             }
         }
-        self.phase = Phase::Running(running);
+        self.phase = ChildPhase::Running(running);
         if let Some(cause) = early.disconnected {
             self.disconnected(context, run, cause);
         }
@@ -171,22 +171,22 @@ impl SupervisedChild {
             return;
         }
         match &mut self.phase {
-            Phase::Running(running) => {
+            ChildPhase::Running(running) => {
                 running.active_since.get_or_insert_with(Instant::now);
                 running.hint_at = None;
                 // In time, so what it did on the connection before is not what ends it.
-                if running.patience.take().is_some() {
+                if running.deadline.take().is_some() {
                     running.cause = None;
                     self.start_again = false;
                 }
                 running.connected = true;
             }
-            Phase::Preparing { early, .. } => {
+            ChildPhase::Preparing { early, .. } => {
                 early.active_since.get_or_insert_with(Instant::now);
                 early.disconnected = None;
             }
             // It was active, for so short a time that its end was seen in the same round.
-            Phase::Ending(ended, _) => {
+            ChildPhase::Ending(ended, _) => {
                 ended.active_for.get_or_insert(Duration::ZERO);
                 ended.connection_pending = true;
             }
@@ -198,16 +198,16 @@ impl SupervisedChild {
         let permanent = error.is_permanent();
         let failure = self.unstarted(Cause::Start(error));
         if permanent {
-            self.phase = Phase::Idle;
+            self.phase = ChildPhase::Idle;
             self.hooks.transition(Transition::Errored(failure));
         } else {
-            self.decide(End::Crash, None, failure);
+            self.decide(RunOutcome::Crash, None, failure);
         }
     }
 
     /// The end of a run that never had a process.
-    pub(super) fn unstarted(&self, cause: Cause) -> Failure {
-        Failure {
+    pub(super) fn unstarted(&self, cause: Cause) -> EndedRun {
+        EndedRun {
             cause,
             process: None,
             started_at: self.started_at,

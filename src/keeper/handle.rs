@@ -1,4 +1,4 @@
-//! `Handle`: names the keeper's process for those that wait for it, or signal it, while another thread
+//! `KeeperHandle`: names the keeper's process for those that wait for it, or signal it, while another thread
 //! may be the one that reaps it.
 
 use std::fmt;
@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A child of this process.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(super) struct KeeperHandle {
     pid: Pid,
     /// `None` where the system has none.
     #[cfg(target_os = "linux")]
@@ -41,7 +41,7 @@ impl fmt::Display for Changed {
     }
 }
 
-impl Handle {
+impl KeeperHandle {
     pub(super) fn of(pid: Pid) -> Self {
         Self {
             pid,
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_stop_and_an_end_are_noticed_and_nothing_is_reaped() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let handle = Handle::of(Pid::from_child(&child));
+        let handle = KeeperHandle::of(Pid::from_child(&child));
         assert_eq!(handle.has_changed(), None);
         handle.signal(Signal::STOP);
         handle.wait_for_change();
