@@ -1,5 +1,5 @@
-//! `KeeperHandle`: names the keeper's process for those that wait for it, or signal it, while another thread
-//! may be the one that reaps it.
+//! `KeeperHandle`: the keeper's process, for waiting for it and signalling it while another thread may reap
+//! it.
 
 use std::fmt;
 #[cfg(target_os = "linux")]
@@ -12,22 +12,22 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use crate::deadline::Deadline;
 use crate::poll;
 
-/// How often an end is looked for where the system does not tell of it.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often the end is polled for on systems without pidfds.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A child of this process.
 #[derive(Debug)]
 pub(super) struct KeeperHandle {
     pid: Pid,
-    /// `None` where the system has none.
+    /// The pidfd; `None` if the system has none.
     #[cfg(target_os = "linux")]
     descriptor: Option<OwnedFd>,
 }
 
-/// What has become of a child that ran.
+/// What happened to a running child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Changed {
-    /// This signal stopped it.
+    /// A signal stopped it.
     Stopped(i32),
     Ended,
 }
@@ -48,7 +48,7 @@ impl KeeperHandle {
             #[cfg(target_os = "linux")]
             descriptor: rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                 .ok()
-                // Linux 5.3 has them, and cannot wait for them.
+                // Linux 5.3 has pidfds but cannot wait for them.
                 .filter(|found| {
                     let options =
                         WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
@@ -66,13 +66,13 @@ impl KeeperHandle {
         WaitId::Pid(self.pid)
     }
 
-    /// Waits until it has ended or is stopped, however long that is.
+    /// Waits without a limit until the process has ended or is stopped.
     pub(super) fn wait_for_change(&self) {
         let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while matches!(waitid(self.id(), options), Err(Errno::INTR)) {}
     }
 
-    /// Whether it has ended or is stopped.
+    /// Returns whether the process has ended or is stopped.
     pub(super) fn has_changed(&self) -> Option<Changed> {
         let options = WaitIdOptions::STOPPED
             | WaitIdOptions::EXITED
@@ -87,13 +87,13 @@ impl KeeperHandle {
                         .map_or(Changed::Ended, Changed::Stopped),
                 ),
                 Err(Errno::INTR) => continue,
-                // It was reaped by the system, or by the embedder.
+                // The system or the embedder has reaped it.
                 Err(_) => Some(Changed::Ended),
             };
         }
     }
 
-    /// Waits until it has ended; returns whether it has.
+    /// Waits until the process has ended; returns whether it has.
     pub(super) fn ends_until(&self, deadline: Deadline) -> bool {
         #[cfg(target_os = "linux")]
         if let Some(descriptor) = &self.descriptor {
@@ -103,7 +103,7 @@ impl KeeperHandle {
             if deadline.has_passed() {
                 return false;
             }
-            let _ = poll::wait(&mut [], Some(Deadline::after(LOOK_EVERY).min(deadline)));
+            let _ = poll::wait(&mut [], Some(Deadline::after(POLL_INTERVAL).min(deadline)));
         }
         true
     }

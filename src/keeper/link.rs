@@ -1,10 +1,10 @@
-//! The host's end of the keeper: starts it, tells it which groups live, and replaces it when it has
+//! The host's end of the keeper: starts it, announces process groups to it, and replaces it when it has
 //! ended or was stopped.
 //!
-//! Three locks, in this order. `current` is held while a keeper is started or replaced, which takes the
-//! file system and a process; the reaper never waits for it. `announced` is held for an instant, to tell the
-//! keeper something: what it is told goes to a pipe that takes it at once or not at all. `status` is held
-//! for an instant, by those who ask whether the keeper can be relied upon too.
+//! Three locks, taken in this order. `current` is held while a keeper is started or replaced, which needs
+//! the file system and a new process; the reaper never waits for it. `announced` is held for an instant
+//! while a line is written to the keeper's pipe, without blocking. `status` is held for an instant to
+//! record, or to ask, whether the keeper works.
 //!
 //! A thread waits for the keeper to end or to be stopped, and sleeps otherwise.
 
@@ -33,21 +33,21 @@ use crate::thread::Threads;
 
 const SCRIPT: &str = include_str!("keeper.sh");
 
-/// A keeper that lived for less is not worth starting again and again.
+/// A keeper that ended sooner than this counts as a short life.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// So many short lives in a row, and the host goes on without.
+/// After this many short lives in a row the host continues without a keeper.
 const SHORT_LIVES: u32 = 5;
-/// How long a new keeper may take to read what does not fit into its pipe.
+/// How long a new keeper may take to read lines that did not fit into its pipe.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
-/// How long a keeper may take to end when it was told to, or killed.
+/// How long a keeper may take to end after it was asked to, or killed.
 const END_LIMIT: Duration = Duration::from_millis(200);
-/// After a keeper that could not be had, the next is not tried for so long; then the next plugin that
-/// is started brings it.
+/// After a failed start of a keeper, the next attempt is made with the first plugin started after this
+/// time.
 const RETRY_WAIT: Duration = Duration::from_secs(10);
-/// Where the tool that makes a session is looked for: not in all of `PATH`, whose directories may be on
-/// a disk that does not answer.
+/// Where `setsid` is searched for. Not in all of `PATH`, whose directories may be on a file system that does
+/// not respond.
 const TOOLS: &str = "/usr/bin:/bin:/usr/local/bin";
-/// What a pipe holds on Linux unless told otherwise: thousands of lines.
+/// The default capacity of a pipe on Linux: thousands of lines.
 const PIPE_SIZE: usize = 64 * 1024;
 const WATCHER_STACK: usize = 256 * 1024;
 
@@ -59,7 +59,7 @@ pub(crate) struct KeeperLink {
 
 struct LinkShared {
     keeper: Keeper,
-    /// `None` when descendants are not looked for.
+    /// `None` if orphans are not searched for.
     cookie: Option<Cookie>,
     threads: Threads,
     status: Mutex<KeeperStatus>,
@@ -70,11 +70,11 @@ struct LinkShared {
 #[derive(Default)]
 struct CurrentKeeper {
     running: Option<RunningKeeper>,
-    /// The thread that waits for it lives.
+    /// The thread that waits for it is running.
     is_watched: bool,
     /// Short lives in a row.
     short_lives: u32,
-    /// When another is tried after one that could not be had.
+    /// When the next attempt may be made after a failed start.
     retry_at: Option<Instant>,
 }
 
@@ -86,17 +86,17 @@ struct RunningKeeper {
 
 #[derive(Default)]
 struct Announced {
-    /// The groups that live, to be told to a keeper that is started later.
+    /// The running groups, which a keeper started later has to know.
     groups: BTreeSet<u32>,
     pipe: Option<KeeperPipe>,
-    /// The host ends in order: no keeper is started any more.
+    /// The host is shutting down: no keeper is started any more.
     is_over: bool,
 }
 
-/// The way to a keeper's standard input.
+/// The pipe to a keeper's standard input.
 struct KeeperPipe {
     input: Arc<io::PipeWriter>,
-    /// What a keeper that is just being started could not be told at once.
+    /// Lines that do not fit into the pipe while the keeper is being started.
     unsent: Vec<u8>,
     /// `None` while it is being started.
     keeper: Option<Arc<KeeperHandle>>,
@@ -125,13 +125,13 @@ impl KeeperLink {
         self.shared.keeper == Keeper::Shell
     }
 
-    /// Why the keeper cannot be relied upon, if it cannot.
+    /// Returns why the keeper does not work, if it does not.
     pub(super) fn problem(&self) -> Option<String> {
         self.shared.status.lock().problem()
     }
 
-    /// Starts the keeper, if there is to be one and it does not run: before a process is spawned, so
-    /// that none lives for a moment without it. Waits for the file system.
+    /// Starts the keeper, if there is to be one and it is not running. Called before a process is spawned,
+    /// so that none ever runs without a keeper. Waits for the file system.
     pub(crate) fn ensure_started(&self) {
         let shared = &self.shared;
         if shared.keeper == Keeper::None {
@@ -161,14 +161,14 @@ impl KeeperLink {
         }
     }
 
-    /// A group has come to life.
+    /// Announces a new process group. Never blocks.
     pub(crate) fn watch_group(&self, group: u32) {
         let mut announced = self.shared.announced.lock();
         announced.groups.insert(group);
         announced.tell(&format!("+ {group}\n"));
     }
 
-    /// A group has been killed; call before its leader is reaped. Never blocks.
+    /// Announces that a group has been killed; call it before the leader is reaped. Never blocks.
     pub(crate) fn forget_group(&self, group: u32) {
         let mut announced = self.shared.announced.lock();
         if announced.groups.remove(&group) {
@@ -176,8 +176,8 @@ impl KeeperLink {
         }
     }
 
-    /// Ends the keeper in order, for at most half a second. If nothing is left for it to do, it does
-    /// nothing; else it kills what is.
+    /// Ends the keeper when the host shuts down, and waits for that for at most half a second. If processes
+    /// are left, the keeper kills them first.
     pub(crate) fn end(&self) {
         let nothing_lives = {
             let mut announced = self.shared.announced.lock();
@@ -186,12 +186,12 @@ impl KeeperLink {
             if nothing_lives {
                 announced.tell("end\n");
             }
-            // The end of its input; and what it is told from now on goes nowhere.
+            // The end of the keeper's input; later announcements are dropped.
             announced.pipe = None;
             nothing_lives
         };
         let Some(mut current) = self.shared.current.try_lock_for(END_LIMIT) else {
-            log::warn!("a keeper is being started while the host ends; it ends by itself");
+            log::warn!("a keeper is being started while the host shuts down; it ends by itself");
             return;
         };
         let Some(mut running) = current.running.take() else {
@@ -202,7 +202,7 @@ impl KeeperLink {
             return;
         }
         if !running.handle.ends_until(Deadline::after(END_LIMIT)) {
-            log::warn!("keeper does not end, killing it");
+            log::warn!("the keeper does not end, killing it");
             running.handle.signal(Signal::KILL);
         }
         let _ = running.reap();
@@ -210,7 +210,7 @@ impl KeeperLink {
 }
 
 impl RunningKeeper {
-    /// Reaps a keeper that has ended or was killed. One in uninterruptible sleep is not waited for.
+    /// Reaps a keeper that has ended or was killed. Does not wait for one in uninterruptible sleep.
     fn reap(&mut self) -> io::Result<ExitStatus> {
         if self.handle.ends_until(Deadline::after(END_LIMIT)) {
             self.child.wait()
@@ -221,7 +221,7 @@ impl RunningKeeper {
 }
 
 impl LinkShared {
-    /// The body of the thread that waits for the keeper. Ends with the host, or when there is no keeper.
+    /// The body of the thread that waits for the keeper. Ends at shutdown, or when there is no keeper.
     fn watch(&self) {
         loop {
             let handle = {
@@ -238,7 +238,7 @@ impl LinkShared {
                 current.is_watched = false;
                 return;
             }
-            // Another thread may have been quicker.
+            // Another thread may have replaced it already.
             if let Some(running) = &current.running
                 && let Some(changed) = running.handle.has_changed()
             {
@@ -247,13 +247,13 @@ impl LinkShared {
         }
     }
 
-    /// Replaces a keeper that has ended or was stopped by another, which hears all that lives.
+    /// Starts another keeper in the place of one that has ended or was stopped.
     fn replace(&self, current: &mut CurrentKeeper, changed: Changed) {
         let Some(mut running) = current.running.take() else {
             return;
         };
-        // Nothing else ends one that is stopped. Not by its number, which may be free: the embedder may reap
-        // what is not its own.
+        // Only SIGKILL ends a stopped process. It is sent through the pidfd, because the embedder may have
+        // reaped the keeper, and its id may be reused.
         running.handle.signal(Signal::KILL);
         let status = running.reap();
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -321,14 +321,14 @@ impl LinkShared {
         };
         let stdin = self.open_pipe()?;
         let spawned = command
-            // Another host may look for all that bears its own.
+            // This process may itself be a plugin of another host, which searches for its own cookie.
             .env_remove(orphans::VARIABLE)
             .current_dir("/")
             .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        // It goes at once, so that an end of the host is the end of the keeper's input.
+        // Closes the host's copy of the reading end: the keeper's must be the only one.
         drop(command);
         let running = spawned.and_then(|child| {
             let mut running = RunningKeeper {
@@ -341,7 +341,7 @@ impl LinkShared {
             }
             running.handle.signal(Signal::KILL);
             let _ = running.reap();
-            Err(io::Error::other("it does not read what it is told"))
+            Err(io::Error::other("it does not read its input"))
         });
         if running.is_err() {
             self.announced.lock().pipe = None;
@@ -349,8 +349,8 @@ impl LinkShared {
         running
     }
 
-    /// Makes the way to a new keeper, with all that it has to know in it already: the host may die at
-    /// any moment. From then on it hears what others hear. Returns the reading end.
+    /// Creates the pipe to a new keeper and returns its reading end. The pipe already holds all that the
+    /// keeper has to know, because the host may die at any moment, and receives all later announcements.
     fn open_pipe(&self) -> io::Result<io::PipeReader> {
         let (stdin, input) = io::pipe()?;
         rustix::fs::fcntl_setfl(input.as_fd(), OFlags::NONBLOCK)?;
@@ -359,7 +359,7 @@ impl LinkShared {
             return Err(io::Error::other("the host ends"));
         }
         let lines = announced.all(self.cookie.as_ref());
-        // It works without as well.
+        // Optional: the rest is sent once the keeper reads.
         #[cfg(target_os = "linux")]
         if lines.len() > PIPE_SIZE / 2 {
             let _ = rustix::pipe::fcntl_setpipe_size(&input, 2 * lines.len());
@@ -374,13 +374,13 @@ impl LinkShared {
         Ok(stdin)
     }
 
-    /// Tells a new keeper what did not fit into its pipe; returns whether it took that in time.
+    /// Sends a new keeper the lines that did not fit into its pipe; returns whether it read them in time.
     fn tell_rest(&self, keeper: &Arc<KeeperHandle>) -> bool {
         let deadline = Deadline::after(TELL_LIMIT);
         loop {
             let input = {
                 let mut announced = self.announced.lock();
-                // The host ends meanwhile.
+                // The host is shutting down meanwhile.
                 let Some(pipe) = &mut announced.pipe else {
                     return true;
                 };
@@ -399,7 +399,7 @@ impl LinkShared {
 }
 
 impl Announced {
-    /// All that a new keeper has to know.
+    /// Returns the lines with all that a new keeper has to know.
     fn all(&self, cookie: Option<&Cookie>) -> Vec<u8> {
         let mut lines = cookie
             .map(|cookie| format!("cookie {}\n", cookie.as_str()))
@@ -410,8 +410,8 @@ impl Announced {
         lines.into_bytes()
     }
 
-    /// Tells the keeper a line. One that has not read thousands of lines before is killed: its end brings
-    /// another, which hears all anew.
+    /// Sends the keeper a line. If it has not read thousands of earlier lines it is killed, and the next
+    /// keeper receives all groups again.
     fn tell(&mut self, line: &str) {
         let Some(pipe) = &mut self.pipe else { return };
         pipe.unsent.extend_from_slice(line.as_bytes());
@@ -426,7 +426,8 @@ impl Announced {
 }
 
 impl KeeperPipe {
-    /// Writes what the pipe takes. An error is the keeper's end, which is noticed elsewhere.
+    /// Writes as much as fits into the pipe. An error means that the keeper has ended, which its thread
+    /// notices.
     fn flush(&mut self) {
         while !self.unsent.is_empty() {
             match (&*self.input).write(&self.unsent) {
@@ -439,13 +440,13 @@ impl KeeperPipe {
     }
 }
 
-/// Logs, whatever the embedder's logger does.
+/// Logs. A panic of the embedder's logger is caught.
 fn warn(text: &str) {
     let log = std::panic::AssertUnwindSafe(|| log::warn!("{text}"));
     let _ = std::panic::catch_unwind(log);
 }
 
-/// `sh` with the script, in a session of its own where the system has the tool for that, else in a
+/// Returns the command of the keeper in `sh`: in a session of its own if the system has `setsid`, else in a
 /// process group of its own.
 fn shell(path: &OsStr) -> Command {
     let own_session: Result<_, crate::error::StartError> =

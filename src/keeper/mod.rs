@@ -1,24 +1,24 @@
-//! The keeper: a small process beside the host that ends what the host started when the host is gone,
-//! however it went, SIGKILL included.
+//! The keeper: a small process beside the host that kills the host's plugins when the host is gone without
+//! having stopped them, even after SIGKILL.
 //!
-//! What lives here: which program keeps ([`Keeper`]), the host's end ([`link`]; `child` is the
+//! What lives here: which program is the keeper ([`Keeper`]), the host's end ([`link`]; `handle` is the
 //! process), the keeper in POSIX `sh` (`keeper.sh`) and the one in Rust ([`serve`]). What does not:
-//! ending plugins while the host lives (`reaper`), how descendants are found (`process`).
+//! ending plugins while the host is running (`reaper`), how orphans are found (`process`).
 //!
 //! The keeper runs in a session of its own, ignores SIGINT, SIGTERM and SIGHUP, and reads lines from
 //! the host on its standard input:
 //!
 //! | line | meaning |
 //! | --- | --- |
-//! | `cookie HEX` | what the environment of everything bears that the host started |
-//! | `+ GROUP` | a process group lives |
-//! | `- GROUP` | it has been killed and is about to be reaped: its number may become somebody else's |
-//! | `end` | the host ends in order, nothing is left to do |
+//! | `cookie HEX` | the cookie that all processes of the host's plugins carry in their environment |
+//! | `+ GROUP` | a process group was started |
+//! | `- GROUP` | it was killed and is about to be reaped, after which its id may be reused |
+//! | `end` | the host shuts down, and nothing is left to do |
 //!
-//! At the end of the input without `end`, the groups that live and all bearers of the cookie are
-//! killed, and then the keeper ends. The one in Rust looks for bearers as the host does, and for at least
-//! a second, since what the host was just spawning when it died shows the cookie a moment later. The one
-//! in `sh` kills what it finds, without stopping it before, for at most five seconds.
+//! At the end of the input without `end`, the keeper kills the running groups and all processes with the
+//! cookie, and then ends. The keeper in Rust scans as the host does, and for at least a second, because a
+//! process that the host was just spawning shows the cookie a moment later. The one in `sh` kills what it
+//! finds, without stopping it first, for at most five seconds.
 
 mod handle;
 pub(crate) mod link;
@@ -36,40 +36,40 @@ use crate::process::orphans::OrphanScanner;
 use handle::KeeperHandle;
 use link::KeeperLink;
 
-/// What ends a host's plugins when the host is gone without having stopped them: killed, crashed, or
-/// left by `exit`. One is started for each host, with its first supervised plugin.
+/// The program that ends a host's plugins when the host is gone without having stopped them: killed,
+/// crashed, or ended by `exit`. One is started for each host, with its first supervised plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Keeper {
-    /// `/bin/sh` with a short script; about 100 kB. Of what left its plugin's process group it kills what
-    /// it finds within five seconds; a chain of processes, each of which forks the next one and ends, it
-    /// may not find.
+    /// `/bin/sh` with a short script; about 100 kB. Of the processes that left their plugin's process group
+    /// it kills those that it finds within five seconds. It may miss a chain of processes in which each
+    /// forks the next one and ends.
     #[default]
     Shell,
-    /// A program that calls [`serve`] and does nothing else, such as the embedder's own with an
-    /// argument that says so. It inherits the environment. Finds all that the host itself finds.
+    /// A program that calls [`serve`] and does nothing else, such as the embedder's own with a special
+    /// argument. It inherits the environment, and finds all processes that the host itself would find.
     Command {
         /// The program, as an absolute path.
         program: PathBuf,
         /// Its arguments.
         args: Vec<OsString>,
     },
-    /// None: plugins that do not look at their connection outlive a host that is killed.
+    /// No keeper: plugins that do not notice the end of their connection outlive a host that is killed.
     None,
 }
 
-/// What a host can promise on this system, with its settings.
+/// What a host guarantees on this system with its settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Guarantees {
-    /// Supervised plugins end with the host, also when it is killed.
+    /// Supervised plugins end with the host, even if it is killed.
     pub plugins_end_with_host: bool,
-    /// Descendants of plugins that left their process group are found and killed too.
+    /// Descendants of plugins that left the plugin's process group are found and killed too.
     pub descendants_are_found: bool,
-    /// Processes of plugins, since the host was built, that were seen and got away before they could be
-    /// stopped: they, or what they started, may still run.
+    /// How many processes of plugins were seen since the host was built, and escaped before they could be
+    /// stopped. They, or processes that they started, may still be running.
     pub escaped: u64,
-    /// What is not guaranteed, and why, in words.
+    /// What is not guaranteed and why, one sentence each.
     pub limitations: Vec<String>,
 }
 
@@ -116,7 +116,7 @@ impl Guarantees {
     }
 }
 
-/// Whether this process ignores SIGCHLD, as far as the system says; then it keeps no exit statuses.
+/// Whether this process ignores SIGCHLD, as far as the system says. The system then keeps no exit statuses.
 fn is_sigchld_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status
@@ -127,25 +127,25 @@ fn is_sigchld_ignored() -> bool {
     ignored.is_some_and(|ignored| ignored >> bit & 1 == 1)
 }
 
-/// A keeper that is stopped more often than this within a minute cannot be relied upon.
+/// A keeper that is stopped this often within a minute is reported as a problem.
 const STOPS: usize = 5;
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Whether the keeper can be relied upon.
+/// Whether the keeper works.
 #[derive(Debug, Default)]
 struct KeeperStatus {
     /// Why there is no keeper, if there is none.
     problem: Option<String>,
-    /// The one there is.
+    /// The running keeper.
     keeper: Option<Arc<KeeperHandle>>,
-    /// When it was stopped, the last few times.
+    /// When keepers were stopped, the last few times.
     stops: VecDeque<Instant>,
-    /// How it was stopped last.
+    /// How one was stopped last.
     stopped: String,
 }
 
 impl KeeperStatus {
-    /// Why the keeper cannot be relied upon, if it cannot.
+    /// Returns why the keeper does not work, if it does not.
     fn problem(&self) -> Option<String> {
         let problem = self.problem.clone();
         let problem = problem.or_else(|| self.stops_problem(Instant::now()));
@@ -160,13 +160,13 @@ impl KeeperStatus {
         self.keeper = Some(keeper);
     }
 
-    /// There is no keeper, and this is why.
+    /// Records why there is no keeper.
     fn set_problem(&mut self, problem: String) {
         self.problem = Some(problem);
         self.keeper = None;
     }
 
-    /// Somebody stopped the keeper; returns what is wrong if that happens too often.
+    /// Records that a signal stopped the keeper; returns the problem if that happens too often.
     fn add_stop(&mut self, now: Instant, how: &str) -> Option<String> {
         self.stops.push_back(now);
         if self.stops.len() > STOPS {

@@ -1,5 +1,4 @@
-//! The keeper in Rust: what a program runs that an embedder names as its
-//! [`Keeper::Command`](super::Keeper::Command).
+//! The keeper in Rust: the main function of a [`Keeper::Command`](super::Keeper::Command).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,30 +14,29 @@ use crate::poll;
 use crate::process::orphans::{Cookie, OrphanScanner, READ_TIMEOUT, SCAN_STACK, Tally};
 use crate::thread::Threads;
 
-/// How long descendants are looked for at most.
+/// How long the keeper scans for orphans at most.
 const SCAN_LIMIT: Duration = Duration::from_secs(5);
-/// For so long must none be found before the keeper ends: what the host was just spawning shows the
-/// cookie once it has executed its program.
+/// The keeper ends once it has found no orphan for this time: a process that the host was just spawning
+/// shows the cookie only when it has executed its program.
 const QUIET: Duration = Duration::from_secs(1);
-/// No line is longer; what is, is no host's.
+/// Longer than any line of a host, in bytes.
 const LINE_LIMIT: usize = 256;
 
-/// Keeps the host that started this process as its [`Keeper`](super::Keeper): waits on standard input
-/// for the host's end, then kills the process groups that the host told of and all that bears its
+/// Runs the [`Keeper`](super::Keeper) of the host that started this process: waits for the host's end on
+/// standard input, then kills the process groups that the host has announced and all processes with its
 /// cookie.
 ///
-/// For a program that does nothing else. It must ignore or handle SIGINT, SIGTERM and SIGHUP, which
-/// this function does not do for it; handlers must do nothing. Puts the process in a session of its
-/// own.
+/// It is meant for a program that does nothing else. That program has to ignore SIGINT, SIGTERM and SIGHUP,
+/// or handle them by doing nothing; this function does not. It moves the process to a session of its own.
 ///
 /// # Blocking
-/// Until the host has ended, and then until what it left is dead: a second at least, and about five at
-/// most.
+/// Until the host has ended, and then until what it left is dead, which takes between one second and about
+/// five.
 ///
 /// # Errors
-/// When standard input cannot be read. What was left is killed then too.
+/// If standard input cannot be read. What the host left is killed in this case too.
 pub fn serve() -> io::Result<()> {
-    // Fails for the leader of a group, which has left the host's group already.
+    // Fails for the leader of a process group, which is not in the host's group anyway.
     let _ = rustix::process::setsid();
     let stdin = io::stdin();
     let mut watched_groups = WatchedGroups::default();
@@ -51,12 +49,12 @@ pub fn serve() -> io::Result<()> {
 struct WatchedGroups {
     groups: BTreeSet<i32>,
     cookie: Option<Cookie>,
-    /// The host ended in order.
+    /// The host has shut down in order.
     ended: bool,
 }
 
 impl WatchedGroups {
-    /// Takes one line; one that is not understood is passed over.
+    /// Handles one line; unknown lines are ignored.
     fn handle_line(&mut self, line: &str) {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("cookie", value) => self.cookie = Cookie::from_text(value),
@@ -71,7 +69,7 @@ impl WatchedGroups {
         }
     }
 
-    /// Takes the whole lines out of `text`.
+    /// Removes complete lines from `text` and handles them.
     fn handle_lines(&mut self, text: &mut Vec<u8>) {
         while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = text.drain(..=end).collect();
@@ -87,7 +85,7 @@ impl WatchedGroups {
             return;
         }
         for group in self.groups.iter().filter_map(|group| Pid::from_raw(*group)) {
-            // The group may be gone.
+            // An error means that the group is gone.
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
         if let Some(cookie) = &self.cookie {
@@ -96,8 +94,8 @@ impl WatchedGroups {
     }
 }
 
-/// Kills all that bears the cookie. Each look is on a thread of its own, since the system may not come
-/// back from reading a process.
+/// Kills all processes with the cookie. Each scan has a thread of its own, because reading a process may
+/// hang.
 fn kill_orphans(cookie: &Cookie) {
     let (scanner, threads) = (OrphanScanner::new(cookie.clone()), Threads::with_limit(16));
     let deadline = Deadline::after(SCAN_LIMIT);
@@ -111,7 +109,7 @@ fn kill_orphans(cookie: &Cookie) {
             let _ = done.send(matching.kill(deadline, QUIET, &watched));
         });
         if started.is_err() {
-            // Better a look that may hang than none.
+            // A scan that may hang is better than none.
             cookie.match_all().kill(deadline, QUIET, &progress);
             return;
         }
@@ -128,14 +126,15 @@ fn kill_orphans(cookie: &Cookie) {
     }
 }
 
-/// A group that may be signalled: never 0 and 1, which would be far more than a plugin.
+/// Parses the id of a group. Refuses 0 and 1, which would signal far more than a plugin.
 fn group(text: &str) -> Option<i32> {
     text.parse().ok().filter(|group| *group > 1)
 }
 
-/// Reads what the host tells until it has ended.
+/// Reads and handles lines until the host has ended.
 fn listen(input: BorrowedFd<'_>, watched_groups: &mut WatchedGroups) -> io::Result<()> {
-    // A copy of the pipe may be in a child that the embedder forked; the host's own end is certain.
+    // A child that the embedder forked may hold a copy of the pipe open, so the host's process is watched
+    // too.
     let host = host();
     let mut text = Vec::new();
     while !watched_groups.ended {
@@ -144,11 +143,11 @@ fn listen(input: BorrowedFd<'_>, watched_groups: &mut WatchedGroups) -> io::Resu
         poll::wait(&mut descriptors, None)?;
         let is_readable = !descriptors[0].revents().is_empty();
         if !is_readable {
-            // The host is gone, and all that it wrote has been read.
+            // The host has ended, and all that it wrote has been read.
             return Ok(());
         }
         let mut buffer = [0; 1024];
-        // Not through the standard library's buffer, of which `poll` knows nothing.
+        // Reads the descriptor itself: lines in the buffer of `io::stdin` would be invisible to `poll`.
         match rustix::io::read(input, &mut buffer) {
             Ok(0) => return Ok(()),
             Ok(count) => {
@@ -162,7 +161,7 @@ fn listen(input: BorrowedFd<'_>, watched_groups: &mut WatchedGroups) -> io::Resu
     Ok(())
 }
 
-/// Readable once the host has ended, where the system has such a thing.
+/// Opens a descriptor that is readable once the host has ended, if the system has pidfds.
 fn host() -> Option<OwnedFd> {
     #[cfg(target_os = "linux")]
     {

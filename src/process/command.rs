@@ -1,4 +1,4 @@
-//! From the manifest's `command` to a file that can be executed.
+//! Resolving the manifest's `command` to an executable file, and explaining why a spawn failed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -28,7 +28,7 @@ pub(crate) fn resolve(
     }
     let failed = |command: PathBuf, source| StartError::Spawn { command, source };
     if command.contains('/') {
-        // Without the dots in between, which only make messages and process lists harder to read.
+        // `components` removes `.` parts, which only make messages and process lists harder to read.
         let program: PathBuf = working_directory.join(command).components().collect();
         return match check(&program) {
             Ok(()) => Ok(program),
@@ -36,15 +36,15 @@ pub(crate) fn resolve(
         };
     }
     let mut found = SpawnError::NotOnPath;
-    for folder in path.map(std::env::split_paths).into_iter().flatten() {
-        // An empty or relative entry would run what lies in whatever folder we happen to be in.
-        if !folder.is_absolute() {
+    for dir in path.map(std::env::split_paths).into_iter().flatten() {
+        // An empty or relative entry would run a file from the host's current directory.
+        if !dir.is_absolute() {
             continue;
         }
-        let program = folder.join(command);
+        let program = dir.join(command);
         match check(&program) {
             Ok(()) => return Ok(program),
-            // A folder of that name is passed over, as a shell does.
+            // A directory of that name is skipped, as a shell does.
             Err(SpawnError::NotFound | SpawnError::NotAFile) => {}
             Err(source) => found = source,
         }
@@ -56,7 +56,7 @@ fn check(program: &Path) -> Result<(), SpawnError> {
     let metadata = match std::fs::metadata(program) {
         Ok(metadata) if !metadata.is_file() => return Err(SpawnError::NotAFile),
         Ok(metadata) => metadata,
-        // Nothing else keeps a file from being looked at.
+        // `stat` needs no permission but to search the directories above the file.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(SpawnError::NotSearchable);
         }
@@ -71,9 +71,9 @@ fn check(program: &Path) -> Result<(), SpawnError> {
     }
 }
 
-/// Why the system does not allow that a file with this mode is executed, where that can be seen.
+/// Explains why the system does not execute a file with this mode; `None` if that cannot be seen.
 fn not_executable(program: &Path, mode: u32) -> Option<SpawnError> {
-    /// For the owner, the group or others.
+    /// The execute bits of owner, group and others.
     const EXECUTABLE: u32 = 0o111;
     if mode & EXECUTABLE == 0 {
         return Some(SpawnError::NotExecutable);
@@ -81,7 +81,7 @@ fn not_executable(program: &Path, mode: u32) -> Option<SpawnError> {
     Some(match is_mounted_noexec(program) {
         Ok(true) => SpawnError::NoExecMount,
         Ok(false) => SpawnError::NotForThisUser,
-        // It is gone, or hidden, meanwhile.
+        // The file has been removed or hidden meanwhile.
         Err(_) => return None,
     })
 }
@@ -92,18 +92,18 @@ fn is_mounted_noexec(path: &Path) -> Result<bool, Errno> {
     Ok(statvfs(path)?.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
-/// What other systems say of a mount is not looked at.
+/// Mount flags are read on Linux only.
 #[cfg(not(target_os = "linux"))]
 fn is_mounted_noexec(_path: &Path) -> Result<bool, Errno> {
     Ok(false)
 }
 
 fn classify(error: io::Error) -> SpawnError {
-    const NOT_A_FOLDER: i32 = Errno::NOTDIR.raw_os_error();
+    const NOT_A_DIR: i32 = Errno::NOTDIR.raw_os_error();
     const EXEC_FORMAT: i32 = Errno::NOEXEC.raw_os_error();
     const TOO_LONG: i32 = Errno::TOOBIG.raw_os_error();
     match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::NotFound, _) | (_, Some(NOT_A_FOLDER)) => SpawnError::NotFound,
+        (io::ErrorKind::NotFound, _) | (_, Some(NOT_A_DIR)) => SpawnError::NotFound,
         (io::ErrorKind::PermissionDenied, _) => SpawnError::PermissionDenied,
         (io::ErrorKind::ExecutableFileBusy, _) => SpawnError::Busy(Arc::new(error)),
         (_, Some(EXEC_FORMAT)) => SpawnError::WrongFormat,
@@ -112,26 +112,26 @@ fn classify(error: io::Error) -> SpawnError {
     }
 }
 
-/// What a failed spawn means. Looks at the program, which the plugin may have put something else in the
-/// place of.
+/// Turns a failed spawn into an error that says what is wrong. Opens the program's file, which the plugin
+/// may have replaced by something else meanwhile.
 pub(crate) fn spawn_error(
     program: &Path,
     working_directory: &Path,
     error: io::Error,
 ) -> StartError {
     let mut source = classify(error);
-    // It may have been changed since it was looked at.
+    // The file may have changed since `resolve` checked it.
     if matches!(source, SpawnError::PermissionDenied)
         && let Err(seen) = check(program)
     {
         source = seen;
     }
-    // The system says only that something is not there.
+    // ENOENT may mean the directory, the file, or what the file needs to run.
     if matches!(source, SpawnError::NotFound) {
         if !working_directory.exists() {
             source = SpawnError::NoWorkingDirectory;
         } else if program.exists() {
-            // So it is what the file needs that is not.
+            // The file is there, so its interpreter or loader is not.
             source = match interpreter(program) {
                 Some(name) => SpawnError::NoInterpreter(name),
                 None => SpawnError::NoLoader,
@@ -144,14 +144,14 @@ pub(crate) fn spawn_error(
     }
 }
 
-/// What the first line of a script names, with what is easily overlooked in it: a file written on
-/// Windows has a carriage return at its end.
+/// Returns the interpreter that the first line of a script names. A carriage return at its end, as files
+/// written on Windows have, is kept, so that the error shows it.
 fn interpreter(program: &Path) -> Option<String> {
-    /// As much of a first line as Linux looks at.
-    const LOOKED_AT: u64 = 256;
+    /// The part of a first line that Linux reads, in bytes.
+    const LINE_LIMIT: u64 = 256;
     let mut start = Vec::new();
     let file = open_regular(program).ok()?;
-    file.take(LOOKED_AT).read_to_end(&mut start).ok()?;
+    file.take(LINE_LIMIT).read_to_end(&mut start).ok()?;
     let line = start
         .strip_prefix(b"#!")?
         .split(|&byte| byte == b'\n')
@@ -166,7 +166,8 @@ fn interpreter(program: &Path) -> Option<String> {
 #[cfg(target_os = "linux")]
 fn open_regular(path: &Path) -> io::Result<File> {
     use std::os::fd::AsRawFd as _;
-    // Names the file without opening what it is, so that it cannot be exchanged between the two.
+    // `O_PATH` opens no device and waits for no writer, and what is opened through /proc below is certain
+    // to be the file that was checked.
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -174,7 +175,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
     File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
-/// As on Linux, but a device is opened before it is seen to be one.
+/// Opens a regular file for reading. Without `O_PATH` a device is opened before it can be refused.
 #[cfg(not(target_os = "linux"))]
 fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -278,9 +279,9 @@ mod tests {
 
     #[test]
     fn what_else_keeps_a_program_from_being_spawned_is_told_apart() {
-        let word = |program: &str, folder: &str, error: io::Error| match spawn_error(
+        let word = |program: &str, dir: &str, error: io::Error| match spawn_error(
             Path::new(program),
-            Path::new(folder),
+            Path::new(dir),
             error,
         ) {
             StartError::Spawn { source, .. } => source.as_str(),

@@ -1,4 +1,4 @@
-//! The processor time that a process has used, also when it has ended and is not reaped yet.
+//! The processor time that a process has used, readable until it is reaped.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use rustix::process::Pid;
 
 use super::stat::StatFields;
 
-/// What the process itself has used, all of its threads together; `None` where the system does not say.
+/// Returns the time used by all threads of the process, without its children; `None` where the system
+/// does not say.
 pub(super) fn cpu_time(pid: Pid) -> Option<Duration> {
     let line = std::fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     parse(&line, rustix::param::clock_ticks_per_second())
@@ -14,7 +15,7 @@ pub(super) fn cpu_time(pid: Pid) -> Option<Duration> {
 
 fn parse(line: &[u8], ticks_per_second: u64) -> Option<Duration> {
     let fields = StatFields::of(line)?;
-    // In and out of the kernel.
+    // Fields 14 and 15 are the time in user mode and in the kernel.
     let ticks = fields.number(14)?.checked_add(fields.number(15)?)?;
     let nanoseconds = ticks.checked_mul(1_000_000_000)?;
     Some(Duration::from_nanos(

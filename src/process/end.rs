@@ -1,6 +1,6 @@
-//! `ProcessEnd`: all that is known about how a process ended, and [`PostMortem`]: what only the system's
-//! files say of it. They are read on a short thread, before the process is reaped: reading them may have
-//! to wait for locks of the kernel's. What the end means for the plugin is the reaper's to say.
+//! `ProcessEnd`: what is known about how a process ended, and [`PostMortem`]: reading what only files of
+//! the system say about it. A short-lived thread reads them before the process is reaped, because a read
+//! may have to wait for locks in the kernel. What the end means for the plugin is decided in `reaper`.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
@@ -12,23 +12,23 @@ use rustix::process::{Pid, Signal};
 use super::cpu_time::cpu_time;
 use super::{ExitReason, OutOfMemoryWatch, ProcessLimits};
 
-/// How a process ended, with what the system tells besides the status.
+/// How a process ended: its status, and what else the system says.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcessEnd {
     pub(crate) pid: u32,
     pub(crate) exit: ExitReason,
-    /// It left a core file, or whoever takes them got one.
+    /// Whether it left a core file, or handed one to a crash handler.
     pub(crate) core_dumped: bool,
-    /// The limits that were in force.
+    /// The limits in force when it ended.
     pub(crate) limits: ProcessLimits,
     findings: ExitFindings,
 }
 
-/// How shells and other wrappers report that what they ran was ended by a signal: this and its number.
+/// Shells and other wrappers exit with this plus the signal's number when a signal ended their command.
 const WRAPPED: i32 = 128;
 
 impl ProcessEnd {
-    /// `status` is `None` where the system kept none.
+    /// `status` is `None` if the system kept none.
     pub(super) fn new(
         pid: u32,
         status: Option<ExitStatus>,
@@ -44,16 +44,16 @@ impl ProcessEnd {
         }
     }
 
-    /// Whether the kernel ended it because it had used up its processor time, under a limit of ours or
-    /// one that the host handed down. To be asked only if nobody else is known to have killed it.
+    /// Whether the kernel ended the process because its processor time was used up, under a limit of ours
+    /// or an inherited one. Call it only if the host did not kill the process.
     pub(crate) fn was_out_of_cpu_time(&self) -> bool {
         const LIMIT: i32 = Signal::XCPU.as_raw();
         const KILL: i32 = Signal::KILL.as_raw();
         match self.exit {
             ExitReason::Signal(LIMIT) => true,
             ExitReason::Code(code) => code == WRAPPED + LIMIT,
-            // A program that disregards the first signal gets this one a second later. The limit is
-            // compared and not the second: the kernel judges by another account than it shows.
+            // A program that ignores SIGXCPU gets SIGKILL a second later. The time used is compared with the
+            // limit, not with that second: the kernel enforces by a different account than it shows.
             ExitReason::Signal(KILL) | ExitReason::Unknown => {
                 let used = self.findings.cpu_time.zip(self.limits.cpu_time);
                 used.is_some_and(|(used, limit)| used >= limit)
@@ -62,42 +62,42 @@ impl ProcessEnd {
         }
     }
 
-    /// Whether this is an end by a SIGKILL that the kernel counts as its own, for want of memory. To be
-    /// asked only if nobody else is known to have killed the process.
+    /// Whether the process was killed and the kernel counted a kill for lack of memory. Call it only if the
+    /// host did not kill the process.
     pub(crate) fn was_out_of_memory(&self) -> bool {
         may_be_the_kernels(self.exit) && self.findings.killed_for_memory
     }
 }
 
-/// Whether this may be an end by a SIGKILL of the kernel's own.
+/// Whether the kernel may have sent the SIGKILL that ended the process.
 pub(super) fn may_be_the_kernels(exit: ExitReason) -> bool {
     const KILL: i32 = Signal::KILL.as_raw();
     match exit {
         ExitReason::Signal(signal) => signal == KILL,
         ExitReason::Code(code) => code == WRAPPED + KILL,
-        // The status is lost, but not what the kernel counts.
+        // The status is lost, but the kernel's counters are not.
         ExitReason::Unknown => true,
     }
 }
 
-/// Questions about a process that has ended.
+/// What to read about a process that has ended and is not reaped.
 #[derive(Debug)]
 pub(crate) struct PostMortem {
-    /// Whose processor time is asked for; nobody asks for it without a limit.
+    /// Set if there is a limit on processor time; without one the time explains nothing.
     pub(super) pid: Option<Pid>,
     pub(super) memory: OutOfMemoryWatch,
 }
 
-/// What the files said.
+/// The result of a [`PostMortem`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ExitFindings {
     pub(super) cpu_time: Option<Duration>,
-    /// The kernel counts a kill for want of memory that explains no other end.
+    /// The kernel counted a kill for lack of memory that is not attributed to another exit.
     pub(super) killed_for_memory: bool,
 }
 
 impl PostMortem {
-    /// Reads the files. A kill that is found explains this end and no other.
+    /// Reads the files. A kill that is found is attributed to this exit and to no other.
     pub(crate) fn run(self) -> ExitFindings {
         ExitFindings {
             cpu_time: self.pid.and_then(cpu_time),
@@ -107,7 +107,7 @@ impl PostMortem {
 }
 
 impl fmt::Display for ProcessEnd {
-    /// In the protocol's words; the seed adds the core as here.
+    /// In the protocol's words; the core is mentioned as Storyden's Go host does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.exit)?;
         if self.core_dumped {

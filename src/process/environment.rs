@@ -1,10 +1,10 @@
-//! The environment a plugin gets: an allowlist of the host's own, plus what its record and the
-//! host add (design: the child's environment).
+//! The environment of a plugin's process: an allowlist of the host's variables, plus what the embedder,
+//! the record and the host add.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-/// Names that are passed on when the host has them.
+/// Variables of the host that are passed on.
 const PASSED: [&str; 10] = [
     "PATH",
     "HOME",
@@ -17,20 +17,20 @@ const PASSED: [&str; 10] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
-/// Beginnings of names that are passed on.
+/// Prefixes of variables that are passed on.
 const PASSED_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
-/// Proxy variables; clients in the field read either case.
+/// Proxy variables, in upper or lower case: HTTP clients differ in which they read.
 const PROXY: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-/// Some clients send even loopback traffic through a proxy unless told not to.
+/// Without these, some clients send even loopback traffic through a proxy.
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 const LOOPBACK: &str = "127.0.0.1,localhost,::1";
 
-/// An environment under construction. Later settings of a name win.
+/// An environment under construction. A later value of a name replaces an earlier one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// What of `host`'s variables every plugin may see, and those that `also` names.
+    /// Takes those of the `host`'s variables that every plugin may see, and those named in `also`.
     pub(crate) fn allowed<'a>(
         host: impl IntoIterator<Item = (OsString, OsString)>,
         also: impl IntoIterator<Item = &'a str>,

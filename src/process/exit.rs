@@ -1,4 +1,4 @@
-//! How a process ended, and noticing that it did.
+//! `ExitReason`: a process's exit status, and [`ExitWatch`]: a descriptor that reports the exit.
 
 use std::fmt;
 use std::io;
@@ -15,16 +15,16 @@ use crate::thread::Threads;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitReason {
-    /// It exited with this status.
+    /// The process exited with this status.
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It ended, and the system kept no status (the embedder ignores SIGCHLD).
+    /// The process ended, and the system kept no status because the embedder ignores SIGCHLD.
     Unknown,
 }
 
 impl ExitReason {
-    /// The exit code as the protocol shows it: -1 when a signal ended the process
+    /// Returns the exit code as the protocol shows it: -1 if a signal ended the process
     /// (protocol file, section 13.2).
     pub fn code(self) -> i32 {
         match self {
@@ -33,8 +33,8 @@ impl ExitReason {
         }
     }
 
-    /// The name of the signal that ended it, such as `SIGSEGV`; `None` if none did, and for the less
-    /// usual ones.
+    /// Returns the name of the signal that ended the process, such as `SIGSEGV`; `None` if no signal did,
+    /// and for uncommon signals.
     pub fn signal_name(self) -> Option<&'static str> {
         match self {
             Self::Signal(signal) => signal_names(signal).map(|(name, _)| name),
@@ -42,7 +42,7 @@ impl ExitReason {
         }
     }
 
-    /// Whether it exited by itself with status 0.
+    /// Whether the process exited with status 0.
     pub fn is_clean(self) -> bool {
         self == Self::Code(0)
     }
@@ -72,8 +72,7 @@ impl fmt::Display for ExitReason {
     }
 }
 
-/// A signal's number, its name, and the words that the seed shows, which are those of its standard
-/// library.
+/// Returns a signal's name and its description, which is the one that Storyden's Go host shows.
 fn signal_names(signal: i32) -> Option<(&'static str, &'static str)> {
     use rustix::process::Signal;
     let names = [
@@ -104,10 +103,10 @@ fn signal_names(signal: i32) -> Option<(&'static str, &'static str)> {
         .map(|(_, name, words)| (*name, *words))
 }
 
-/// A descriptor that becomes readable when a process has ended. Poll it; read nothing from it.
+/// A descriptor that becomes readable when a process has ended. It is for polling, not for reading.
 ///
-/// A pidfd on Linux. Elsewhere, and where the system gives none, the reading end of a pipe whose
-/// writing end is held by a thread that waits for the process without reaping it.
+/// On Linux it is a pidfd. Elsewhere, and if no pidfd can be opened, it is the reading end of a pipe whose
+/// writing end belongs to a thread that waits for the process without reaping it.
 #[derive(Debug)]
 pub(crate) struct ExitWatch(OwnedFd);
 
@@ -141,19 +140,20 @@ impl AsFd for ExitWatch {
     }
 }
 
-/// Whether this child runs, or has ended and is not reaped.
+/// Whether this child is running, or has ended and is not reaped.
 pub(crate) fn is_ours(pid: Pid) -> bool {
     peek(pid).is_ok()
 }
 
-/// How this child has ended, without reaping it; `None` if it runs, or the system kept no status.
+/// Returns how this child has ended, without reaping it; `None` if it is running or the system kept no
+/// status.
 pub(super) fn status(pid: Pid) -> Option<ExitReason> {
     let status = peek(pid).ok()??;
     let code = status.exit_status().map(ExitReason::Code);
     code.or_else(|| status.terminating_signal().map(ExitReason::Signal))
 }
 
-/// Looks at a child without waiting for it and without reaping it.
+/// Asks for a child's status without waiting for it or reaping it.
 fn peek(pid: Pid) -> rustix::io::Result<Option<WaitIdStatus>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     loop {

@@ -12,11 +12,12 @@ use crate::error::{Error, Result, StartError};
 use crate::settings::settings;
 
 settings! {
-    /// What a supervised plugin's process may use. Each limit is optional; what has none is as the host
-    /// handed it down. For all plugins with
-    /// [`HostBuilder::process_limits`](crate::HostBuilder::process_limits), and for one in
-    /// [`Overrides`](crate::store::Overrides), where the greatest possible value (`u64::MAX`,
-    /// `Duration::MAX`) lifts the host's limit. Where what the host itself may have is less, that counts.
+    /// What a supervised plugin's process may use. Each limit is optional; a resource without one is
+    /// inherited from the host's process.
+    /// [`HostBuilder::process_limits`](crate::HostBuilder::process_limits) sets the limits of all plugins,
+    /// and [`Overrides`](crate::store::Overrides) those of one plugin, where the greatest possible value
+    /// (`u64::MAX`, `Duration::MAX`) lifts the host's limit. A limit on the host's own process is never
+    /// exceeded.
     ///
     /// ```
     /// use plugin_runner::{Host, ProcessLimits};
@@ -30,36 +31,34 @@ settings! {
     /// # }
     /// ```
     ///
-    /// The limits are the kernel's (`setrlimit`, `setpriority`), and hold for each process of a plugin
-    /// by itself: its children inherit them, and have what they use counted anew. They are put upon the
-    /// process from outside right after it was spawned, so for the first instants, usually well under a
-    /// millisecond, it runs without them; what it has by then it keeps. When one cannot be had, the
-    /// process is killed and the start fails with
+    /// The kernel enforces the limits (`setrlimit`, `setpriority`) on each process of a plugin separately:
+    /// children inherit them, and their use is counted from zero. The host applies them right after the
+    /// spawn, so the process runs without them for a moment, usually well under a millisecond, and keeps
+    /// what it takes in that time. If a limit cannot be set, the process is killed and the start fails with
     /// [`StartError::Limit`](crate::error::StartError::Limit).
     ///
-    /// A limit on the umask is not among them: a process's umask can be set by nobody but itself. A
-    /// plugin inherits the host's.
+    /// The umask is not among them, because only a process itself can set it. A plugin inherits the host's.
     ///
-    /// Linux only, except for `nice`; elsewhere a start with any other limit fails.
+    /// Except for `nice`, limits exist on Linux only; elsewhere a start with any other limit fails.
     #[derive(serde::Serialize, serde::Deserialize)]
     #[serde(default)]
     pub struct ProcessLimits {
-        /// Address space, in bytes: all that is mapped, used or not, so a good deal more than what the
-        /// process really takes. Over it, allocations fail within the program. Default none.
+        /// Address space, in bytes. It counts all mapped memory, used or not, so it has to be well above
+        /// what the process really uses. Over it, allocations in the program fail. Default none.
         memory, with_memory: Option<u64> = None;
-        /// Processor time of all of the process's threads together, rounded up to whole seconds. At the
-        /// limit the process gets SIGXCPU, and a second later SIGKILL; its cause of death is then
+        /// Processor time of all threads of the process together, rounded up to whole seconds. At the
+        /// limit the process receives SIGXCPU, and a second later SIGKILL; the run then ends with
         /// [`EndCause::CpuTime`](crate::EndCause::CpuTime). Default none.
         cpu_time, with_cpu_time: Option<Duration> = None;
-        /// Processes and threads of the user that the plugin runs as, those of others than the plugin
-        /// included. Over it, new ones fail. Root is exempt. Default none.
+        /// Processes and threads of the user that the plugin runs as, including those that do not belong to
+        /// the plugin. Over it, starting another fails. Root is exempt. Default none.
         processes, with_processes: Option<u64> = None;
-        /// Descriptors that are open at once: one more than the greatest that can be had. Default none.
+        /// Open descriptors: one more than the highest descriptor number. Default none.
         open_files, with_open_files: Option<u64> = None;
-        /// Size of a core file, in bytes; 0 for none. Default none: as the host handed it down.
+        /// Size of a core file, in bytes; 0 writes none. Default none: inherited from the host.
         core_size, with_core_size: Option<u64> = None;
-        /// Priority on the processor, from -20, which goes before all others and needs privileges, to 19,
-        /// which lets all others go first. Default none: the host's own.
+        /// Scheduling priority from -20, the highest, to 19, the lowest. Raising it above the host's needs
+        /// privileges. Default none: inherited from the host.
         nice, with_nice: Option<i32> = None;
     }
 }
@@ -90,7 +89,7 @@ impl ProcessLimits {
         Ok(())
     }
 
-    /// These limits, and for what has none here those of `defaults`.
+    /// Returns these limits, completed by those of `defaults`.
     pub(crate) fn or(&self, defaults: &Self) -> Self {
         let number = |own: Option<u64>, default: Option<u64>| {
             own.or(default).filter(|limit| *limit != u64::MAX)
@@ -108,10 +107,10 @@ impl ProcessLimits {
         }
     }
 
-    /// Puts the limits upon a child that has just been spawned; gives those that are in force then.
+    /// Applies the limits to a child that has just been spawned, and returns those in force.
     ///
     /// # Errors
-    /// [`StartError::Limit`] names the one that could not be had.
+    /// [`StartError::Limit`] names the limit that could not be set.
     pub(crate) fn apply(&self, pid: Pid) -> Result<Self, StartError> {
         let mut in_force = self.clone();
         system::apply(pid, &mut in_force)?;
@@ -122,7 +121,7 @@ impl ProcessLimits {
         Ok(in_force)
     }
 
-    /// For error details: the limits by name; times in seconds.
+    /// Returns the limits by name for error details; times are in seconds.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let numbers = [
             ("memory", self.memory),
@@ -145,7 +144,7 @@ fn whole_seconds(time: Duration) -> u64 {
         .saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
-/// A process that is gone already needs no limits.
+/// Passes over the error of a process that is gone already, which needs no limits.
 fn unless_gone<T>(limit: &'static str, result: rustix::io::Result<T>) -> Result<(), StartError> {
     match result {
         Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -162,7 +161,7 @@ fn failed(limit: &'static str, error: io::Error) -> StartError {
 
 #[cfg(target_os = "linux")]
 mod system {
-    //! Limits from outside.
+    //! Limits set by the parent, with `prlimit`.
 
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
@@ -178,7 +177,7 @@ mod system {
         for (name, resource, limit) in numbers {
             if let Some(limit) = limit {
                 *limit = at_most(*limit, getrlimit(resource).maximum);
-                // Both, so that the plugin cannot raise it again.
+                // The hard limit too, so that the plugin cannot raise it again.
                 set(pid, name, resource, *limit, *limit)?;
             }
         }
@@ -186,14 +185,14 @@ mod system {
             let inherited = getrlimit(Resource::Cpu).maximum;
             let seconds = at_most(whole_seconds(*limit), inherited);
             *limit = Duration::from_secs(seconds);
-            // The signal at the limit can be caught, to end in order; the second one cannot.
+            // SIGXCPU at the soft limit can be caught for an orderly end; SIGKILL at the hard one cannot.
             let last = at_most(seconds.saturating_add(1), inherited);
             set(pid, "cpu_time", Resource::Cpu, seconds, last)?;
         }
         Ok(())
     }
 
-    /// What the host itself may have is never exceeded, privileges or not.
+    /// Caps a limit at the host's own, even if the host has the privilege to exceed it.
     pub(super) fn at_most(limit: u64, inherited: Option<u64>) -> u64 {
         inherited.map_or(limit, |inherited| limit.min(inherited))
     }
@@ -215,7 +214,7 @@ mod system {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    //! No limits can be put upon another process.
+    //! No way to limit another process.
 
     use rustix::process::Pid;
 

@@ -1,11 +1,11 @@
-//! One child process: resolving its command, spawning it in a process group of its own, noticing
-//! its end, signalling the group, reaping.
+//! One child process: resolving its command, spawning it in a process group of its own, watching for
+//! its exit, signalling the group, reaping.
 //!
-//! What does not live here: when any of that happens (`reaper`), what the environment is made of
-//! (`runtime`), who reads the pipes (`plugin_log`, `duplex::stdio`). A [`Process`] is spawned on the
-//! short thread that prepares a run, and then belongs to the reaper's, which touches no file: what the
-//! system's files say of its end is read on a short thread too ([`PostMortem`]). Where the system has no
-//! pidfd each [`ExitWatch`] has a thread that waits.
+//! What does not live here: when any of that happens (`reaper`), what the environment consists of
+//! (`runtime`), reading the pipes (`plugin_log`, `duplex::stdio`). A [`Process`] is spawned on the
+//! short-lived thread that prepares a run, and then belongs to the reaper's thread, which touches no file:
+//! another short-lived thread reads what files of the system say about its end ([`PostMortem`]). Where the
+//! system has no pidfd, each [`ExitWatch`] has a thread that waits.
 
 mod command;
 mod cpu_time;
@@ -36,16 +36,16 @@ pub(crate) use out_of_memory::OutOfMemoryWatch;
 use crate::error::StartError;
 use crate::thread::Threads;
 
-/// Everything that is needed to spawn a process.
+/// What it takes to spawn a process.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcessCommand {
-    /// Resolved: absolute, and known to be an executable file.
+    /// The absolute path of an executable file.
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
     pub(crate) working_directory: PathBuf,
-    /// The whole environment; nothing is inherited.
+    /// The complete environment; no variable is inherited.
     pub(crate) environment: BTreeMap<OsString, OsString>,
-    /// Whether stdin is a pipe of ours; else it is null.
+    /// Whether stdin is a pipe from the host; otherwise it is `/dev/null`.
     pub(crate) stdin: bool,
     pub(crate) limits: ProcessLimits,
 }
@@ -58,22 +58,22 @@ pub(crate) struct Pipes {
     pub(crate) stderr: Option<ChildStderr>,
 }
 
-/// A child that has not been reaped. Its process group has the id of its pid. Dropping it kills the
-/// group and waits for the child: nothing may stay behind whose owner is gone.
+/// A child that has not been reaped, the leader of its own process group. Dropping it kills the group and
+/// waits for the child, so that no process stays behind without an owner.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     pid: Pid,
     watch: ExitWatch,
     memory: OutOfMemoryWatch,
-    /// Those in force.
+    /// The limits in force.
     limits: ProcessLimits,
     reaped: bool,
 }
 
 impl Process {
-    /// Spawns the process with the standard library's fast path: a `pre_exec` hook would force a
-    /// fork, which in a large host costs a hundred times as much. Touches the file system.
+    /// Spawns the process. Without a `pre_exec` hook, because a hook would force a fork, which in a large
+    /// host costs a hundred times as much. Touches the file system.
     pub(crate) fn spawn(
         command: &ProcessCommand,
         threads: &Threads,
@@ -101,7 +101,7 @@ impl Process {
         };
         let pid = Pid::from_child(&child);
         let watch = ExitWatch::new(pid, threads).inspect_err(|_| {
-            // Without a way to notice its end it cannot be supervised.
+            // A process whose exit cannot be noticed cannot be supervised.
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
             let _ = child.wait();
         })?;
@@ -113,8 +113,8 @@ impl Process {
             limits: ProcessLimits::default(),
             reaped: false,
         };
-        // From outside, and so a moment late: see `ProcessLimits`. On failure the process is killed by
-        // being dropped.
+        // The limits come a moment late: see `ProcessLimits`. On failure `process` is dropped, which kills
+        // it.
         process.limits = command.limits.apply(pid)?;
         Ok((process, pipes))
     }
@@ -127,20 +127,19 @@ impl Process {
         self.pid
     }
 
-    /// Its count of kills for want of memory, which is to [begin](OutOfMemoryWatch::begin) when nobody
-    /// waits for the process any more.
+    /// Returns the counter of kills for lack of memory. The caller has to
+    /// [begin](OutOfMemoryWatch::begin) it once the run waits for nothing else.
     pub(crate) fn memory(&self) -> OutOfMemoryWatch {
         self.memory.clone()
     }
 
-    /// Readable once the process has ended.
+    /// Returns the descriptor that is readable once the process has ended.
     pub(crate) fn watch(&self) -> &ExitWatch {
         &self.watch
     }
 
-    /// Signals the whole group, while its leader is ours to reap: then the id cannot belong to
-    /// anybody else. Where the embedder ignores SIGCHLD the system reaps by itself, and once it has,
-    /// the group is left alone.
+    /// Signals the whole group, unless its leader has been reaped: until then no other group can have the
+    /// same id. Where the embedder ignores SIGCHLD the system reaps, and afterwards no signal is sent.
     pub(crate) fn signal_group(&self, signal: Signal) {
         if !exit::is_ours(self.pid) {
             return;
@@ -151,8 +150,8 @@ impl Process {
         }
     }
 
-    /// What has to be found out before the process, which must have ended, is reaped; `None` when its
-    /// exit status says all.
+    /// Returns what has to be read before the process, which must have ended, is reaped; `None` if its exit
+    /// status explains the end.
     pub(crate) fn post_mortem(&self) -> Option<PostMortem> {
         let exit = exit::status(self.pid).map_or(ExitReason::Unknown, |exit| exit);
         end::may_be_the_kernels(exit).then(|| PostMortem {
@@ -161,14 +160,14 @@ impl Process {
         })
     }
 
-    /// Kills what is left of the group and reaps the process, which must have ended. What has to be
-    /// done while the id of the group cannot be somebody else's is done in between.
+    /// Kills what is left of the group and reaps the process, which must have ended. `before_reaping` runs
+    /// in between, while no other group can have the same id.
     pub(crate) fn finish(
         mut self,
         before_reaping: impl FnOnce(),
         findings: ExitFindings,
     ) -> ProcessEnd {
-        // A zombie leader still holds the id of its group.
+        // A zombie leader still reserves the id of its group.
         self.signal_group(Signal::KILL);
         before_reaping();
         self.reap(findings)

@@ -1,7 +1,7 @@
-//! Whether the kernel killed for want of memory. It tells nobody directly: it counts its kills, per
-//! control group and for the whole system. What lives here: finding the nearest such counter of a
-//! process, and comparing it at the spawn and at the end. Reading the files may wait for locks of the
-//! kernel's, so no thread reads them that others depend on.
+//! Whether the kernel killed a process for lack of memory. The kernel does not report that; it counts its
+//! kills, per control group and for the whole system. What lives here: finding the nearest counter for a
+//! process, and comparing its values at the spawn and at the end. A read may wait for locks in the kernel,
+//! so these files are not read on the reaper's thread.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,30 +12,29 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rustix::process::Pid;
 
-/// None of these files is longer.
+/// Longer than any of these files, in bytes.
 const READ_LIMIT: u64 = 256 * 1024;
 
-/// Kills that a process's end has been put down to already, per counter: one kill explains one end.
-/// For the whole program, since the counters are.
+/// Kills already attributed to an exit, by counter file; each explains one exit only. Shared by all hosts
+/// of the process, as the counters are.
 static EXPLAINED: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
-/// The kernel's count of kills, from the spawn of a process on. Where the process is in a control
-/// group of its own it is exact; in a group with others, a kill of any of these counts.
-/// Clones share it.
+/// The kernel's count of kills since the spawn of a process. It is exact for a process in a control group
+/// of its own; in a shared group a kill of any member counts. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OutOfMemoryWatch {
-    /// The file with the counter, and what it was just after the spawn. Empty until it was looked for, and
-    /// where the kernel has none.
+    /// The file with the counter, and its value just after the spawn. Empty before [`begin`](Self::begin),
+    /// and if the kernel has no counter.
     counter: Arc<OnceLock<(PathBuf, u64)>>,
 }
 
 impl OutOfMemoryWatch {
-    /// Looks for the counter of a process that has just been spawned.
+    /// Finds and reads the counter for a process that has just been spawned.
     pub(crate) fn begin(&self, pid: Pid) {
         self.begin_below(Path::new("/proc"), Path::new("/sys/fs/cgroup"), pid);
     }
 
-    /// With `/proc` and `/sys/fs/cgroup` elsewhere.
+    /// [`begin`](Self::begin) with other directories than `/proc` and `/sys/fs/cgroup`, for tests.
     fn begin_below(&self, proc: &Path, groups: &Path, pid: Pid) {
         let membership = proc.join(pid.as_raw_pid().to_string()).join("cgroup");
         let membership = text(&membership).unwrap_or_default();
@@ -49,8 +48,8 @@ impl OutOfMemoryWatch {
         }
     }
 
-    /// Whether the kernel has killed since the spawn and no other end was put down to it; if so, that
-    /// kill is used up.
+    /// Whether the kernel has counted a kill since the spawn that is not attributed to another exit. If so,
+    /// attributes it to this one.
     pub(crate) fn take_kill(&self) -> bool {
         let Some((file, at_spawn)) = self.counter.get() else {
             return false;
@@ -72,17 +71,18 @@ impl OutOfMemoryWatch {
     }
 }
 
-/// The files that may hold the counter, best first, for what `/proc/<pid>/cgroup` says. Its lines are
-/// `number:controllers:path`; version 2 has the number 0 and names no controllers.
+/// Returns the files that may hold the counter, best first. `membership` is the text of
+/// `/proc/<pid>/cgroup`, whose lines are `number:controllers:path`; version 2 has the number 0 and no
+/// controllers.
 fn candidates(membership: &str, groups: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut add = |root: PathBuf, path: &str, file: &str| {
         let path = path.trim_start_matches('/');
-        // Outside of what this process sees of the groups.
+        // A path with `..` lies outside of the groups that this process can see.
         if !path.split('/').any(|part| part == "..") {
             files.push(root.join(path).join(file));
         }
-        // In a container, its own group may be all that is to be seen, at the root.
+        // In a container only its own group may be visible, at the root.
         files.push(root.join(file));
     };
     let lines = || {
@@ -92,7 +92,7 @@ fn candidates(membership: &str, groups: &Path) -> Vec<PathBuf> {
             Some((number, controllers, path))
         })
     };
-    // The memory of a process is counted by one version only: by the first, if that has it.
+    // One version only counts a process's memory: version 1, if it has the memory controller.
     for (_, controllers, path) in lines() {
         if controllers.split(',').any(|name| name == "memory") {
             add(groups.join("memory"), path, "memory.oom_control");
@@ -110,7 +110,7 @@ fn read(file: &Path) -> Option<u64> {
     kills(&text(file)?)
 }
 
-/// What a file of the kernel's says, as far as it is read.
+/// Reads a file of the kernel, up to [`READ_LIMIT`].
 fn text(file: &Path) -> Option<String> {
     let mut text = String::new();
     let file = File::open(file).ok()?;
@@ -118,7 +118,7 @@ fn text(file: &Path) -> Option<String> {
     Some(text)
 }
 
-/// The counter, which all of these files have on a line of the same form.
+/// Returns the counter, which is on a line `oom_kill NUMBER` in all of these files.
 fn kills(text: &str) -> Option<u64> {
     text.lines()
         .filter_map(|line| line.split_once(' '))
@@ -181,60 +181,60 @@ mod tests {
         assert_eq!(files("nonsense\n\n:\n"), [""; 0]);
     }
 
-    /// A made-up system: its folder, and a process in it.
+    /// A made-up system: its dir, and a process in it.
     fn system(name: &str, membership: &str) -> (PathBuf, Pid) {
-        let folder = std::env::temp_dir().join(format!(
+        let dir = std::env::temp_dir().join(format!(
             "plugin-runner-memory-{name}-{}",
             std::process::id()
         ));
         let pid = rustix::process::getpid();
-        let own = folder.join("proc").join(pid.as_raw_pid().to_string());
+        let own = dir.join("proc").join(pid.as_raw_pid().to_string());
         fs::create_dir_all(&own).unwrap();
         fs::write(own.join("cgroup"), membership).unwrap();
-        fs::write(folder.join("proc/vmstat"), "oom_kill 5\n").unwrap();
-        (folder, pid)
+        fs::write(dir.join("proc/vmstat"), "oom_kill 5\n").unwrap();
+        (dir, pid)
     }
 
-    fn watch(folder: &Path, pid: Pid) -> OutOfMemoryWatch {
+    fn watch(dir: &Path, pid: Pid) -> OutOfMemoryWatch {
         let watch = OutOfMemoryWatch::default();
-        watch.begin_below(&folder.join("proc"), &folder.join("groups"), pid);
+        watch.begin_below(&dir.join("proc"), &dir.join("groups"), pid);
         watch
     }
 
     #[test]
     fn a_kill_since_the_spawn_explains_one_end() {
-        let (folder, pid) = system("two", VERSION_2);
-        let group = folder.join("groups/system.slice/server.service");
+        let (dir, pid) = system("two", VERSION_2);
+        let group = dir.join("groups/system.slice/server.service");
         fs::create_dir_all(&group).unwrap();
         let count = |count: u64| {
             fs::write(group.join("memory.events"), format!("oom_kill {count}\n")).unwrap();
         };
         count(4);
-        let (first, second) = (watch(&folder, pid), watch(&folder, pid));
+        let (first, second) = (watch(&dir, pid), watch(&dir, pid));
         assert!(!first.take_kill(), "before any kill");
         count(5);
         assert!(first.take_kill());
         assert!(!second.take_kill(), "it was the other's");
         count(7);
         assert!(second.take_kill());
-        let third = watch(&folder, pid);
+        let third = watch(&dir, pid);
         assert!(!third.take_kill(), "it was before its time");
         count(8);
         assert!(third.take_kill());
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn without_a_group_the_whole_systems_counter_counts() {
-        let (folder, pid) = system("none", VERSION_1);
-        let whole = watch(&folder, pid);
+        let (dir, pid) = system("none", VERSION_1);
+        let whole = watch(&dir, pid);
         assert!(!whole.take_kill());
-        fs::write(folder.join("proc/vmstat"), "oom_kill 6\n").unwrap();
+        fs::write(dir.join("proc/vmstat"), "oom_kill 6\n").unwrap();
         assert!(whole.take_kill());
-        fs::remove_file(folder.join("proc/vmstat")).unwrap();
+        fs::remove_file(dir.join("proc/vmstat")).unwrap();
         assert!(!whole.take_kill());
-        assert!(!watch(&folder, pid).take_kill(), "there is no counter");
-        fs::remove_dir_all(&folder).unwrap();
+        assert!(!watch(&dir, pid).take_kill(), "there is no counter");
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -1,17 +1,17 @@
-//! `StatFields`: the line of `/proc/<pid>/stat`, taken apart.
+//! `StatFields`: the fields of `/proc/<pid>/stat`.
 
-/// The fields of the line, from the third on.
+/// The fields of the line from the third on.
 pub(super) struct StatFields<'a>(Vec<&'a str>);
 
 impl<'a> StatFields<'a> {
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
-        // The second is the program's name in parentheses, which may have anything in it.
+        // The second field is the program's name in parentheses, which may contain anything.
         let end_of_name = line.iter().rposition(|&byte| byte == b')')?;
         let fields = std::str::from_utf8(&line[end_of_name + 1..]).ok()?;
         Some(Self(fields.split_whitespace().collect()))
     }
 
-    /// A field by its number, of which the first is 1.
+    /// Returns a numeric field; the first field of the line is number 1.
     pub(super) fn number(&self, field: usize) -> Option<u64> {
         self.0.get(field - 3)?.parse().ok()
     }

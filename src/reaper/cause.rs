@@ -1,5 +1,5 @@
-//! Why a run ended, in the words that details, history and log lines use. Finding out which of them
-//! it was is the ward's part and, for what the kernel did, `process`'s.
+//! Why a run ended, in the words of details, history and log lines. Which cause it was is found out in
+//! `child` and, for what the kernel did, in `process`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::process::{ExitReason, ProcessEnd};
 use crate::protocol::Transport;
 use crate::protocol::environment::URL_VARIABLE;
 
-/// Why a run of a supervised plugin ended, or why there was none. The first cause wins: if the host
-/// closed, gave up or killed, that is it, whatever the exit status.
+/// Why a run of a supervised plugin ended, or could not start. The first cause wins: if the host closed
+/// the connection, gave up or killed the process, that is the cause, whatever the exit status.
 ///
-/// [`as_str`](Self::as_str) gives the words that stand under `cause` in
-/// [`Session::error_details`](crate::Session::error_details). They do not change from version to
-/// version; new ones may come.
+/// [`as_str`](Self::as_str) returns the word under `cause` in
+/// [`Session::error_details`](crate::Session::error_details). These words do not change from version to
+/// version; new ones may be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndCause {
@@ -25,21 +25,19 @@ pub enum EndCause {
     CouldNotUnpack,
     /// `could_not_spawn`: the system did not start the process; `spawn_error` in the details says why.
     CouldNotSpawn,
-    /// `could_not_prepare`: anything else that was missing for a run, such as a folder, a thread or an
+    /// `could_not_prepare`: anything else that was missing for a run, such as a directory, a thread or an
     /// address to connect to.
     CouldNotPrepare,
-    /// `could_not_limit`: one of its [`ProcessLimits`](crate::ProcessLimits) could not be had, and the
+    /// `could_not_limit`: one of its [`ProcessLimits`](crate::ProcessLimits) could not be set, and the
     /// process was killed at once; `limit` in the details names it.
     CouldNotLimit,
-    /// `exited`: the process ended by itself, with an exit code, or with a status that the system did
-    /// not keep.
+    /// `exited`: the process exited by itself, or the system did not keep its status.
     Exited,
     /// `killed_by_signal`: a signal that the host did not send ended the process.
     KilledBySignal,
-    /// `out_of_memory`: the process was killed, and the kernel counts that it killed for want of
-    /// memory.
+    /// `out_of_memory`: the process was killed, and the kernel counted a kill for lack of memory.
     OutOfMemory,
-    /// `cpu_time`: the process had used up the processor time that its limit gave it.
+    /// `cpu_time`: the process had used up its limit of processor time.
     CpuTime,
     /// `never_connected`: the process was not connected within the connect timeout, or over stdio had
     /// not answered the first ping, and was killed.
@@ -51,18 +49,17 @@ pub enum EndCause {
     Unresponsive,
     /// `protocol_violation`: the host closed the connection because of what came over it.
     ProtocolViolation,
-    /// `descendants_left`: it was not started, because processes of the run before are still there that
-    /// left its process group and could not be killed within
-    /// 30 seconds. They are still being looked for.
+    /// `descendants_left`: it was not started, because processes of the previous run that had left its
+    /// process group could not be killed within 30 seconds. The host goes on trying.
     DescendantsLeft,
-    /// `stopped`: somebody asked for the end. Never in error details, for nothing is wrong.
+    /// `stopped`: a stop was requested. Not found in error details, because nothing is wrong.
     Stopped,
-    /// `internal_error`: the supervision itself failed, and ended what it had in its charge.
+    /// `internal_error`: the supervision itself panicked, and ended the run.
     InternalError,
 }
 
 impl EndCause {
-    /// The word for details and logs, such as `never_connected`.
+    /// Returns the word for details and logs, such as `never_connected`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CouldNotUnpack => "could_not_unpack",
@@ -90,22 +87,22 @@ impl fmt::Display for EndCause {
     }
 }
 
-/// How a run ended, with what is known about it.
+/// A run that has ended, and what is known about its end.
 #[derive(Clone, Debug)]
 pub(crate) struct EndedRun {
     pub(crate) cause: Cause,
-    /// `None` when there never was a process.
+    /// `None` if there never was a process.
     pub(crate) process: Option<EndedProcess>,
-    /// When the run began, with its preparation.
+    /// When the preparation of the run began.
     pub(crate) started_at: SystemTime,
     pub(crate) ended_at: SystemTime,
-    /// How long it had been active; `None` if it never was.
+    /// How long the plugin had been active; `None` if it never was.
     pub(crate) active_for: Option<Duration>,
     /// Restarts in a row before this end.
     pub(crate) restarts: Restarts,
 }
 
-/// The process of a run that is over.
+/// The process of an ended run.
 #[derive(Clone, Debug)]
 pub(crate) struct EndedProcess {
     /// How long it lived.
@@ -116,42 +113,42 @@ pub(crate) struct EndedProcess {
 /// Why a run ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Cause {
-    /// No process came to be.
+    /// No process was started.
     Start(StartError),
     /// The process ended by itself.
     Exited,
-    /// The kernel killed it for want of memory.
+    /// The kernel killed the process for lack of memory.
     OutOfMemory,
-    /// The kernel ended it because its processor time was used up.
+    /// The kernel ended the process because its processor time was used up.
     CpuTime,
-    /// It did not connect, or over stdio answer the first ping, in time, and was killed.
+    /// The plugin did not connect, or over stdio answer the first ping, in time, and was killed.
     NeverConnected {
         limit: Duration,
         transport: Transport,
     },
-    /// Its connection ended while it lived on, and it was killed.
+    /// The connection ended while the process kept running, and it was killed.
     ConnectionLost {
         cause: Arc<Disconnect>,
         grace: Duration,
     },
-    /// The host closed the connection because nothing came, or nothing was read.
+    /// The host closed the connection because the plugin sent nothing, or read nothing.
     Unresponsive(Arc<Disconnect>),
     /// The host closed the connection because of what the plugin sent.
     Violation(Arc<Disconnect>),
-    /// What the run before left in other process groups does not go.
+    /// Orphans of the previous run could not be killed.
     DescendantsLeft(Descendants),
-    /// Somebody asked for it.
+    /// A stop was requested.
     Stopped,
-    /// The supervision panicked, and said this.
+    /// The supervision panicked, with this message.
     Panicked(String),
 }
 
 impl Cause {
-    /// What the plugin is to blame for, if its connection ended thus; its exit, whatever the status,
-    /// is then not a request to be started again.
+    /// Returns the cause if the plugin is to blame for the end of its connection; then its exit is not a
+    /// request to be restarted, whatever the status.
     ///
-    /// An answer without a line end is told to a plugin that `was_active` nowhere but to its callers: it
-    /// knows how answers end, and its exit says more.
+    /// An unfinished line at the end is no cause for a plugin that `was_active`: it knows how lines end, so
+    /// its exit explains more. Its callers still get the error.
     pub(super) fn of_connection(cause: &Arc<Disconnect>, was_active: bool) -> Option<Self> {
         match **cause {
             Disconnect::NoLineEnd if was_active => None,
@@ -173,10 +170,9 @@ impl EndedRun {
         self.process.as_ref().map(|process| process.end.exit)
     }
 
-    /// The text of `error_message`, for a plugin with these settings that is started again, or given up.
+    /// Returns the text of `error_message` for a plugin that is restarted or given up.
     ///
-    /// An exit with status 0 is told in more than the protocol's words, which sound as if nothing were
-    /// wrong.
+    /// An exit with status 0 gets more than the protocol's words, which sound as if nothing were wrong.
     pub(crate) fn message(&self, spec: &ChildSpec, given_up: bool) -> String {
         if !matches!(self.cause, Cause::Exited) || !self.exit().is_some_and(ExitReason::is_clean) {
             return self.to_string();
@@ -198,10 +194,10 @@ impl EndedRun {
         )
     }
 
-    /// No run of those was active for as long as this.
+    /// Describes requests to be restarted by runs that were all active for less than `threshold`.
     fn asked_too_often(&self, threshold: Duration) -> String {
         let Restarts { count, requested } = self.restarts;
-        // This end asks too.
+        // This exit is a request too.
         let often = match requested {
             0 => String::new(),
             _ => format!(" {} times, each", requested + 1),
@@ -214,7 +210,7 @@ impl EndedRun {
         format!("asked to be started again{often} within {threshold:?} (exit status 0){others}")
     }
 
-    /// The cause in the public's words.
+    /// Returns the public form of the cause.
     pub(crate) fn end_cause(&self) -> EndCause {
         match &self.cause {
             Cause::Start(StartError::Unpack(_)) => EndCause::CouldNotUnpack,
@@ -240,7 +236,7 @@ impl EndedRun {
     }
 }
 
-/// What a plugin has to do to become active, for its author.
+/// Tells a plugin's author what the plugin has to do to become active.
 pub(crate) fn how_to_connect(transport: Transport) -> String {
     match transport {
         Transport::WebSocket => format!(
@@ -255,7 +251,7 @@ pub(crate) fn how_to_connect(transport: Transport) -> String {
 }
 
 impl fmt::Display for EndedRun {
-    /// How the run ended; for an exit, the seed's words (protocol file, section 13.2).
+    /// Describes the end; for an exit, in the words of Storyden's Go host (protocol file, section 13.2).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self.process.as_ref().map(|process| &process.end);
         match (&self.cause, end) {
@@ -268,7 +264,7 @@ impl fmt::Display for EndedRun {
                 Some(limit) => write!(f, "used up its processor time of {limit:?} ({end})"),
                 None => write!(f, "used up its processor time ({end})"),
             },
-            // Without a process none of these comes about.
+            // These causes always have a process.
             (Cause::Exited | Cause::OutOfMemory | Cause::CpuTime, None) => f.write_str("ended"),
             (Cause::NeverConnected { limit, transport }, _) => {
                 let missing = match transport {

@@ -1,5 +1,5 @@
-//! What the reaper supervises, seen from the reaper: a trait that sessions implement, and what it is
-//! told. Why a run ended is in `cause`.
+//! `ChildHooks`: what the reaper needs of a plugin that it supervises, as a trait that sessions implement.
+//! Why a run ended is in `cause`.
 
 use std::io;
 use std::sync::Arc;
@@ -15,48 +15,48 @@ use crate::process::{ExitReason, Pipes, Process, ProcessCommand};
 use crate::protocol::Transport;
 use crate::text::PluginName;
 
-/// Numbers the runs of all plugins of a host, from 1, so that what is late from one run is never
-/// taken for the next, also when its plugin was unloaded and loaded in between.
+/// The number of a run among those of all plugins of a host, from 1. A late event of one run is never taken
+/// for the next, even if its plugin was unloaded and loaded in between.
 pub(crate) type RunId = u64;
 
-/// Names one session's place with the reaper. Not the installation: that may be unloaded and loaded
-/// again, and what is late from the session before must not be taken for the next one's.
+/// Identifies one session to the reaper. Installation ids would not do: an installation may be unloaded and
+/// loaded again, and a late event of the old session must not reach the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ChildId(pub(super) u64);
 
-/// A plugin in the reaper's charge.
+/// What the reaper calls for one plugin.
 ///
-/// All but `prepare` are called on the reaper's thread, which serves every plugin: none may block.
+/// All methods but `prepare` are called on the reaper's thread, which serves every plugin: they must not
+/// block.
 pub(crate) trait ChildHooks: Send + Sync {
-    /// The session's own place with the reaper.
     fn child_id(&self) -> ChildId;
 
     fn id(&self) -> InstallationId;
 
-    /// For log lines.
+    /// Returns the name for log lines.
     fn name(&self) -> PluginName<'_>;
 
-    /// The reaper has acted on a request to start.
+    /// Called once the reaper has handled a request to start.
     fn start_handled(&self);
 
     fn spec(&self) -> ChildSpec;
 
-    /// Where those who wait for the plugin learn what was found of its descendants.
+    /// Returns the count of orphans that callers waiting for the plugin can see.
     fn tally(&self) -> &Arc<Tally>;
 
-    /// Makes everything ready for a run. Called on a short thread of its own, since unpacking takes
-    /// its time; gives up soon after `cancel` is set.
+    /// Prepares a run. Called on a short-lived thread, because it may unpack an archive; returns soon after
+    /// `cancel` is set.
     fn prepare(&self, run: RunId, cancel: &Cancel) -> Result<ProcessCommand, StartError>;
 
-    /// The process runs: takes over its pipes. The guard, when dropped, makes whoever drains the
-    /// output finish and call [`Reaper::drained`](super::Reaper::drained).
+    /// Takes over the pipes of the run's process. Dropping the guard makes the log pump finish and call
+    /// [`Reaper::drained`](super::Reaper::drained).
     fn spawned(&self, run: RunId, pipes: Pipes) -> crate::Result<OutputGuard>;
 
-    /// The process of this run has not connected for so long, or over stdio not answered: who reads its log
-    /// is told what is waited for.
+    /// Called when the run's process has not connected, or over stdio not answered, for `time`: writes a
+    /// hint to its log.
     fn waited(&self, run: RunId, time: Duration);
 
-    /// The process of this run has ended and all of its output is in the log.
+    /// Called when the run's process has ended and all of its output is in the log.
     fn ended(&self, run: RunId, exit: ExitReason);
 
     fn transition(&self, transition: Transition);
@@ -69,7 +69,7 @@ pub(crate) struct Spawned {
     pub(super) pipes: Pipes,
 }
 
-/// Times and policy of one plugin.
+/// The times and the restart policy of one plugin.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildSpec {
     pub(crate) policy: RestartPolicy,
@@ -78,7 +78,7 @@ pub(crate) struct ChildSpec {
     pub(crate) disconnect_grace: Duration,
 }
 
-/// Asks a preparation to give up.
+/// Asks a preparation to stop early. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cancel(Arc<AtomicBool>);
 
@@ -92,13 +92,13 @@ impl Cancel {
     }
 }
 
-/// Held while a process's output is wanted: the writing end of a pipe that the log pump polls.
+/// The writing end of a pipe that the log pump polls: dropping it ends the pump.
 #[derive(Debug)]
 pub(crate) struct OutputGuard(
     #[expect(dead_code, reason = "held to be dropped")] pub(crate) io::PipeWriter,
 );
 
-/// A change of state that the reaper brought about.
+/// A change of a plugin's state.
 #[derive(Clone, Debug)]
 pub(crate) enum Transition {
     Starting(RunId),
@@ -107,11 +107,11 @@ pub(crate) enum Transition {
         pid: u32,
     },
     Stopping,
-    /// Nothing of it runs. With the end of the run that was stopped, if there was one.
+    /// No process is running. With the run that was stopped, if there was one.
     Inactive(Option<EndedRun>),
-    /// A run was stopped; what comes next is told next.
+    /// A run was stopped, and another transition follows at once.
     Ended(EndedRun),
-    /// Another run follows after this wait.
+    /// A run has ended, and another starts after this wait.
     Restarting(EndedRun, Duration),
     Errored(EndedRun),
 }

@@ -1,15 +1,14 @@
 //! The reaper: the one thread that owns every child process of a host. It alone waits, signals and
-//! restarts, so that there is never more than one process per plugin and a process id is never used after
-//! it was given back.
+//! restarts, so that there is never more than one process per plugin and no process id is used after the
+//! process was reaped.
 //!
-//! What lives here: the thread, its commands, restart and kill timers. What does not: the policy
-//! ([`policy`], pure), what one plugin's supervision looks like (`child`), anything that blocks. The thread
-//! touches no file and takes no lock that is held around one: a run is prepared and its process spawned
-//! on a short thread, which hands the process over; what the system's files say of processes is read on
-//! short threads too.
+//! What lives here: the thread, its commands and its loop. What does not: the restart policy ([`policy`],
+//! pure functions), the supervision of one plugin (`child`), anything that blocks. The thread touches no
+//! file and takes no lock that is held around file access: short-lived threads prepare runs and spawn
+//! their processes, read what files of the system say about processes, and report back with a command.
 //!
-//! The thread sleeps in one `poll` over its wake pipe and every child's exit descriptor, until the
-//! next timer is due; an idle host's reaper does not wake at all.
+//! The thread sleeps in one `poll` on its wake pipe and every child's exit descriptor until the next timer
+//! is due; the reaper of an idle host does not wake at all.
 
 mod cause;
 mod child;
@@ -48,21 +47,21 @@ use hooks::Spawned;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// How the process ended; `None` when none was running, and for an external plugin.
+    /// How the process ended; `None` if none was running, and for an external plugin.
     pub exit: Option<ExitReason>,
-    /// Whether it had to be killed, because it did not end within the grace.
+    /// Whether it was killed because it did not end within the grace.
     pub killed: bool,
-    /// From the request until nothing was left.
+    /// The time from the request until nothing was left.
     pub took: Duration,
 }
 
-/// What came of a stop: a report once nothing is left, or what is left when that is given up.
+/// The result of a stop: a report once nothing is left, or what is left when waiting was given up.
 pub(crate) type Stopped = std::result::Result<StopReport, Descendants>;
 
-/// A handle to the reaper's thread. Every method only queues; none blocks.
+/// A handle to the reaper's thread. Its methods queue a command and never block.
 #[derive(Clone, Debug)]
 pub(crate) struct Reaper {
-    /// Unbounded, because its senders must never wait; few and small messages.
+    /// Unbounded, because its senders must never wait; its messages are few and small.
     commands: Sender<ReaperCommand>,
     wake: Arc<io::PipeWriter>,
     /// The number of the last run begun.
@@ -77,21 +76,21 @@ enum ReaperCommand {
         grace: Duration,
         waiter: Option<StopWaiter>,
     },
-    /// Something for a plugin that has a ward, if it has one.
+    /// A command for a child, dropped if there is none.
     For(ChildId, ChildCommand),
     ShutDown,
 }
 
 enum ChildCommand {
     Forget,
-    /// The thread that prepares and spawns has come back.
+    /// The result of preparing and spawning.
     Prepared(RunId, Result<Box<Spawned>, StartError>),
     Connected(RunId),
     Disconnected(RunId, Arc<Disconnect>),
     Drained(RunId),
-    /// What the system's files say of the end of this run has been read.
+    /// The result of the post-mortem of this run.
     Examined(RunId, ExitFindings),
-    /// The descendants of these runs that had left their groups have been looked for.
+    /// The result of a scan for orphans of these runs.
     Scanned {
         number: u64,
         runs: BTreeSet<RunId>,
@@ -99,15 +98,15 @@ enum ChildCommand {
     },
 }
 
-/// Somebody who waits for a stop, and until when.
+/// A caller that waits for a stop.
 pub(crate) struct StopWaiter {
     pub(crate) until: Instant,
-    /// Has room for one.
+    /// Has room for one result.
     pub(crate) done: Sender<Stopped>,
 }
 
 impl Reaper {
-    /// Starts the thread. What bears the cookie of a run is killed when the run ends.
+    /// Starts the thread. With a scanner, orphans of a run are killed when the run ends.
     pub(crate) fn start(
         threads: &Threads,
         keeper: KeeperLink,
@@ -145,9 +144,9 @@ impl Reaper {
     }
 
     fn send(&self, command: ReaperCommand) {
-        // After shutdown nobody listens, and nothing is left to be told.
+        // After shutdown the thread is gone, and the command would have nothing to do.
         if self.commands.send(command).is_ok() {
-            // A full pipe has woken the thread already.
+            // If the pipe is full, the thread has been woken already.
             let _ = (&*self.wake).write(&[0]);
         }
     }
@@ -156,19 +155,19 @@ impl Reaper {
         self.last_run.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A place for a new session.
+    /// Returns an id for a new session.
     pub(crate) fn new_child_id(&self) -> ChildId {
         ChildId(self.last_child.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Asks for a run. The last request wins, also against a stop under way.
+    /// Requests a run. The last request wins, also over a stop under way.
     pub(crate) fn request_start(&self, hooks: Arc<dyn ChildHooks>) {
         self.send(ReaperCommand::Start(hooks));
     }
 
-    /// Asks for an end: SIGINT now, or for a stdio plugin the end of its input now and SIGINT after a third
-    /// of the grace; SIGTERM after half of it, SIGKILL after all of it.
-    /// The waiter hears when nothing is left.
+    /// Requests a stop: SIGINT now, or for a stdio plugin the end of its input now and SIGINT after a third
+    /// of the grace; SIGTERM after half of it, SIGKILL at its end. The waiter receives the result once
+    /// nothing is left.
     pub(crate) fn request_stop(
         &self,
         hooks: Arc<dyn ChildHooks>,
@@ -182,7 +181,7 @@ impl Reaper {
         });
     }
 
-    /// Lets go of a session that is gone, and of all that may be left of its plugin.
+    /// Reports that a session is gone. Ends what is left of its plugin.
     pub(crate) fn forget(&self, child: ChildId) {
         self.tell(child, ChildCommand::Forget);
     }
@@ -191,37 +190,38 @@ impl Reaper {
         self.send(ReaperCommand::For(child, command));
     }
 
-    /// The plugin of this run is connected.
+    /// Reports that the plugin of this run is connected.
     pub(crate) fn connected(&self, child: ChildId, run: RunId) {
         self.tell(child, ChildCommand::Connected(run));
     }
 
-    /// The connection of this run has ended, and all that came over it has been read.
+    /// Reports that the connection of this run has ended and all that came over it has been read.
     pub(crate) fn disconnected(&self, child: ChildId, run: RunId, cause: Arc<Disconnect>) {
         self.tell(child, ChildCommand::Disconnected(run, cause));
     }
 
-    /// All output of this run has been taken.
+    /// Reports that all output of this run is in the log.
     pub(crate) fn drained(&self, child: ChildId, run: RunId) {
         self.tell(child, ChildCommand::Drained(run));
     }
 
-    /// Kills what still runs, starts nothing more, and ends the thread after the last child.
+    /// Kills all processes, starts no more, and ends the thread after the last child.
     pub(crate) fn shut_down(&self) {
         self.send(ReaperCommand::ShutDown);
     }
 }
 
-/// What a ward needs of the reaper.
+/// What children use of the reaper.
 pub(super) struct Context {
     pub(super) reaper: Reaper,
     pub(super) threads: Threads,
     pub(super) keeper: KeeperLink,
-    /// `None` when descendants are not looked for.
+    /// `None` if orphans are not searched for.
     pub(super) scanner: Option<OrphanScanner>,
-    /// Looks that nobody waits for share what little of a processor they may have: none before this.
+    /// No background scan begins before this time: the scans of all plugins share a small part of a
+    /// processor.
     pub(super) next_background_scan: Cell<Instant>,
-    /// Nothing is started any more.
+    /// No run is started any more.
     pub(super) shutting_down: bool,
 }
 
@@ -230,7 +230,7 @@ struct ReaperThread {
     inbox: Receiver<ReaperCommand>,
     wake: io::PipeReader,
     children: HashMap<ChildId, SupervisedChild>,
-    /// Those whose session is gone and of whose plugin something is left.
+    /// Children whose session is gone and that are not done yet.
     lingering: Vec<ChildId>,
 }
 
@@ -247,36 +247,36 @@ impl ReaperThread {
             let now = Instant::now();
             for child in self.children.values_mut() {
                 if child.due().is_some_and(|due| due <= now) {
-                    guarded(child, &self.context, |child, context| {
+                    catch_panic(child, &self.context, |child, context| {
                         child.tick(context, now);
                     });
                 }
             }
-            // Last in a round: what looks would take the processor from has been done.
+            // Scans begin last, so that they do not compete with the above for the processor.
             for child in self.children.values_mut() {
                 if child.is_scan_due(now) {
-                    guarded(child, &self.context, SupervisedChild::begin_scan);
+                    catch_panic(child, &self.context, SupervisedChild::begin_scan);
                 }
             }
             self.children.retain(|_, child| !child.is_over());
             self.lingering
                 .retain(|child| self.children.contains_key(child));
             if self.context.shutting_down && self.children.values().all(SupervisedChild::is_idle) {
-                // A panic in it, the logger's say, comes too late to cost anything.
+                // A panic in it, for example in the embedder's logger, comes too late to matter.
                 let _ = panic::catch_unwind(AssertUnwindSafe(|| self.context.keeper.end()));
                 return;
             }
         }
     }
 
-    /// Does something with a ward, if it is there.
+    /// Calls `act` for a child, if there is one with this id.
     fn with(&mut self, child: ChildId, act: impl FnOnce(&mut SupervisedChild, &Context)) {
         if let Some(child) = self.children.get_mut(&child) {
-            guarded(child, &self.context, act);
+            catch_panic(child, &self.context, act);
         }
     }
 
-    /// Sleeps until a command, an exit or a timer; gives those whose process has ended.
+    /// Sleeps until a command, an exit or a timer; returns the children whose process has ended.
     fn sleep(&mut self) -> Vec<ChildId> {
         let due = self
             .children
@@ -292,8 +292,8 @@ impl ReaperThread {
                 .map(|(_, watch)| PollFd::new(*watch, PollFlags::IN)),
         );
         if let Err(error) = poll::wait(&mut descriptors, due.map(Deadline::at)) {
-            // Out of memory, say: not again at once.
-            log::error!("reaper cannot poll: {error}");
+            // For example out of memory: pauses before the next attempt.
+            log::error!("the reaper cannot poll: {error}");
             thread::park_timeout(Duration::from_millis(10));
             return Vec::new();
         }
@@ -323,11 +323,11 @@ impl ReaperThread {
                 grace,
                 waiter,
             } => {
-                // One that was never started may have to end what an earlier session left.
+                // A child that was never started may have to end what an earlier session left.
                 self.ensure_child(&hooks);
                 self.with(hooks.child_id(), |child, _| child.stop(grace, waiter));
             }
-            // One that was never started has no ward, and nothing of it is there.
+            // A plugin that was never started has no child, and nothing of it can be left.
             ReaperCommand::For(child, command) => {
                 if matches!(command, ChildCommand::Forget) && self.children.contains_key(&child) {
                     self.lingering.push(child);
@@ -337,14 +337,14 @@ impl ReaperThread {
             ReaperCommand::ShutDown => {
                 self.context.shutting_down = true;
                 for child in self.children.values_mut() {
-                    guarded(child, &self.context, |child, _| child.end());
+                    catch_panic(child, &self.context, |child, _| child.end());
                 }
             }
         }
     }
 
-    /// Makes the ward of this charge, if it is not there. It takes over what is left of the plugin from the
-    /// session that it was loaded with before: it is not stopped, and does not begin anew, beside that.
+    /// Creates the child for these hooks, if there is none. It takes over the orphans that an earlier session
+    /// of the same plugin left, so that it neither reports a stop nor starts a run beside them.
     fn ensure_child(&mut self, hooks: &Arc<dyn ChildHooks>) {
         if self.children.contains_key(&hooks.child_id()) {
             return;
@@ -363,9 +363,9 @@ impl ReaperThread {
     }
 }
 
-/// Does something with a ward. A panic in it, the embedder's logger's say, costs that plugin and no
-/// other.
-fn guarded(
+/// Calls `act` for a child. A panic in it, for example in the embedder's logger, ends that plugin's run and
+/// leaves the others alone.
+fn catch_panic(
     child: &mut SupervisedChild,
     context: &Context,
     act: impl FnOnce(&mut SupervisedChild, &Context),
@@ -373,7 +373,7 @@ fn guarded(
     let act = AssertUnwindSafe(|| act(child, context));
     if let Err(panic) = panic::catch_unwind(act) {
         let text = panic_text(&*panic).to_string();
-        // Its second panic is swallowed: there is nothing more to be done.
+        // A second panic is swallowed, because nothing more can be done.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| child.give_up(context, &text)));
     }
 }

@@ -1,5 +1,5 @@
-//! Restart and back-off, as pure functions of history and what just happened. No clock, no
-//! threads: the reaper feeds it durations.
+//! Restart and back-off as pure functions of the restarts so far and the run that just ended. There are
+//! no clock and no threads here: the reaper passes durations.
 
 use std::time::Duration;
 
@@ -7,24 +7,25 @@ use crate::error::{Error, Result};
 use crate::settings::settings;
 
 settings! {
-    /// When a supervised plugin that ended is started again (names and defaults of the protocol file,
-    /// section 14).
+    /// Whether and when a supervised plugin is restarted after its run ended (names and defaults of the
+    /// protocol file, section 14).
     pub struct RestartPolicy {
-        /// Restarts in a row before giving up. Default 3: the fourth end is `errored`. With 0 only a
-        /// good run is followed by another.
+        /// Restarts in a row before giving up. Default 3: after the fourth end the plugin is `errored`. With
+        /// 0 it is restarted only after a good run.
         max_restart_attempts, with_max_restart_attempts: u32 = 3;
-        /// Cap of the back-off of 1, 2, 4, 8 … seconds; may be below a second. Default 60 s.
+        /// The greatest back-off. The wait is 1, 2, 4, 8 … seconds, but never longer than this, which may be
+        /// less than a second. Default 60 s.
         max_backoff, with_max_backoff: Duration = Duration::from_secs(60);
-        /// A run that was active for at least this long was a good one: it starts the counting over.
-        /// Default 30 s.
+        /// A run that was active for at least this long was a good one: the count of restarts starts again
+        /// at zero. Default 30 s.
         crash_threshold, with_crash_threshold: Duration = Duration::from_secs(30);
-        /// The wait after the crash of such a run. Default 5 s.
+        /// The wait after the crash of a good run. Default 5 s.
         crash_backoff, with_crash_backoff: Duration = Duration::from_secs(5);
-        /// The wait after an exit by which the plugin asks to be started again. Default 250 ms.
+        /// The wait after an exit by which the plugin asks to be restarted. Default 250 ms.
         requested_restart_delay, with_requested_restart_delay: Duration = Duration::from_millis(250);
-        /// By how much at most each of these waits is shortened at random, in per cent of it, so that
-        /// plugins that failed together do not come back together. 100 is anything from no wait at all
-        /// to the whole one. Default 0: waits are exact.
+        /// The greatest random reduction of each wait in per cent, so that plugins that failed together are
+        /// not restarted together. With 100 a wait is anything from zero to its full length. Default 0:
+        /// waits are exact.
         jitter_percent, with_jitter_percent: u8 = 0;
     }
 }
@@ -53,14 +54,14 @@ impl RestartPolicy {
         Ok(())
     }
 
-    /// Shortens a wait by its jitter. `chance` is what decides: drawn evenly from 0 up to, and without,
-    /// 1; what lies outside counts as the nearest of these.
+    /// Shortens a wait by its jitter. `chance` is a random number from 0 up to 1; values outside are
+    /// clamped.
     pub(crate) fn jittered(&self, wait: Duration, chance: f64) -> Duration {
         let most = f64::from(self.jitter_percent.min(100)) / 100.0;
         wait.mul_f64(1.0 - most * chance.clamp(0.0, 1.0))
     }
 
-    /// The wait before restart number `restarts + 1` in a row.
+    /// Returns the wait before restart number `restarts + 1` in a row.
     fn backoff(&self, restarts: u32) -> Duration {
         let seconds = 1_u64.checked_shl(restarts).unwrap_or(u64::MAX);
         Duration::from_secs(seconds).min(self.max_backoff)
@@ -70,38 +71,38 @@ impl RestartPolicy {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunOutcome {
-    /// It asked to be started again: exit status 0, by itself, after having been active.
+    /// The plugin asked to be restarted: it exited with status 0 by itself after it had been active.
     Requested,
-    /// Anything else that nobody asked for.
+    /// Any other end that was not requested.
     Crash,
 }
 
 /// What to do after a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Start again after this wait.
+    /// Restart after this wait.
     Restart(Duration),
     /// Give up.
     GiveUp,
 }
 
-/// Counted restarts in a row: all that the policy remembers of earlier runs.
+/// The counted restarts in a row, which is all that the policy remembers of earlier runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restarts {
     pub(crate) count: u32,
-    /// For so many of the last of them, without another in between, the plugin had asked.
+    /// How many of the most recent of them the plugin had asked for, without a crash in between.
     pub(crate) requested: u32,
 }
 
 impl Restarts {
-    /// Decides what follows a run that ended thus and was active for so long (`None`: never).
+    /// Decides what follows a run that was active for `active_for`; `None` if it never was.
     pub(crate) fn decide(
         &mut self,
         policy: &RestartPolicy,
         outcome: RunOutcome,
         active_for: Option<Duration>,
     ) -> Decision {
-        // A run that never became active resets nothing, however long it took.
+        // A run that never became active does not reset the count, however long it took.
         if active_for.is_some_and(|active_for| active_for >= policy.crash_threshold) {
             *self = Self::default();
             return Decision::Restart(match outcome {

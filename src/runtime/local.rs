@@ -1,5 +1,5 @@
-//! The local runtime: a plugin's archive is unpacked below the data folder, or its folder used as
-//! it is, and its command becomes a child process of the host.
+//! The local runtime: unpacks a plugin's archive below the data directory, or uses its directory as it is,
+//! and runs its command as a child process of the host.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use crate::store::{PluginKind, Source};
 pub(crate) struct LocalRuntime {
     data: PathBuf,
     package_limits: PackageLimits,
-    /// Names of the host's variables that plugins get beyond the allowlist.
+    /// Names of host variables that plugins get in addition to the allowlist.
     passed_variables: Vec<String>,
-    /// For plugins whose records say nothing else.
+    /// The limits of plugins whose records set no others.
     process_limits: ProcessLimits,
-    /// So that only the first start reads an archive.
+    /// Spares all starts but the first from reading the archive.
     known_archives: KnownArchives,
 }
 
@@ -49,9 +49,9 @@ impl LocalRuntime {
     ) -> Result<PathBuf, StartError> {
         let record = preparation.record;
         match &record.kind {
-            PluginKind::Supervised(Source::Folder(folder)) => {
-                let opened = folder.canonicalize().map_err(|error| {
-                    Error::io(format!("open plugin folder {}", folder.display()), error)
+            PluginKind::Supervised(Source::Folder(dir)) => {
+                let opened = dir.canonicalize().map_err(|error| {
+                    Error::io(format!("open plugin directory {}", dir.display()), error)
                 });
                 Ok(opened?)
             }
@@ -69,7 +69,7 @@ impl LocalRuntime {
         }
     }
 
-    /// The folder of the archive in this file, unpacked if need be.
+    /// Returns the directory of the archive in this file, unpacked if needed.
     fn release(
         &self,
         path: &Path,
@@ -89,8 +89,8 @@ impl LocalRuntime {
         Ok(release)
     }
 
-    /// The folder of an archive in the store, unpacked if need be, which a crash of the disk or a
-    /// careless hand may have made necessary: usually installation has done it.
+    /// Returns the directory of an archive in the store. Installation has unpacked it; it is unpacked again
+    /// if the directory has been damaged or removed since.
     fn stored_release(
         &self,
         preparation: &Preparation<'_>,
@@ -142,7 +142,7 @@ impl Runtime for LocalRuntime {
         }
         let own_limits = &record.overrides.process_limits;
         own_limits.validate()?;
-        let root = installation_folder(&self.data, record.id)?;
+        let root = installation_dir(&self.data, record.id)?;
         let working_directory = self.working_directory(preparation, &root)?;
         let data = package::data_folder(&root).map_err(Error::from)?;
 
@@ -159,7 +159,7 @@ impl Runtime for LocalRuntime {
             (Transport::WebSocket, Some(url)) => environment.set(URL_VARIABLE, url),
             (Transport::WebSocket, None) => return Err(StartError::NoAddress),
         }
-        // Last: no record may take it away.
+        // Set last, so that no record can replace it.
         if let Some(cookie) = &preparation.cookie {
             environment.set(orphans::VARIABLE, cookie);
         }
@@ -179,17 +179,17 @@ impl Runtime for LocalRuntime {
     }
 }
 
-/// `<data>/<installation id>`, made if need be.
+/// Returns the directory `<data>/<installation id>`, which is created if needed.
 ///
 /// # Errors
-/// [`Error::Io`]: it cannot be made, or is a link or something else than a directory.
-pub(crate) fn installation_folder(data: &Path, id: InstallationId) -> Result<PathBuf> {
-    let folder = std::path::absolute(data)
-        .map_err(|error| Error::io(format!("data folder {}", data.display()), error))?
+/// [`Error::Io`]: it cannot be created, or is a link or another kind of file.
+pub(crate) fn installation_dir(data: &Path, id: InstallationId) -> Result<PathBuf> {
+    let dir = std::path::absolute(data)
+        .map_err(|error| Error::io(format!("data directory {}", data.display()), error))?
         .join(id.to_string());
-    package::open_made(&folder, package::PUBLIC)
-        .map_err(|error| Error::io(format!("create {}", folder.display()), error))?;
-    Ok(folder)
+    package::open_made(&dir, package::PUBLIC)
+        .map_err(|error| Error::io(format!("create {}", dir.display()), error))?;
+    Ok(dir)
 }
 
 #[cfg(test)]
@@ -220,17 +220,17 @@ mod tests {
         let outside = data.join("outside");
         fs::create_dir_all(&outside).unwrap();
         let id = InstallationId::generate();
-        let folder = installation_folder(&data, id).unwrap();
-        assert!(folder.is_dir());
-        fs::remove_dir(&folder).unwrap();
+        let dir = installation_dir(&data, id).unwrap();
+        assert!(dir.is_dir());
+        fs::remove_dir(&dir).unwrap();
         for target in [outside.clone(), data.join("nowhere")] {
-            std::os::unix::fs::symlink(target, &folder).unwrap();
-            let error = installation_folder(&data, id).unwrap_err().to_string();
+            std::os::unix::fs::symlink(target, &dir).unwrap();
+            let error = installation_dir(&data, id).unwrap_err().to_string();
             assert!(error.contains(&id.to_string()), "{error}");
-            fs::remove_file(&folder).unwrap();
+            fs::remove_file(&dir).unwrap();
         }
-        fs::write(&folder, "").unwrap();
-        installation_folder(&data, id).unwrap_err();
+        fs::write(&dir, "").unwrap();
+        installation_dir(&data, id).unwrap_err();
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         assert!(!data.join("nowhere").exists());
         fs::remove_dir_all(&data).unwrap();
@@ -239,11 +239,11 @@ mod tests {
     #[test]
     fn a_warm_start_reads_no_archive_and_a_changed_one_is_noticed() {
         let name = format!("plugin-runner-local-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        let (path, root) = (folder.join("plugin.zip"), folder.join("installation"));
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let (path, root) = (dir.join("plugin.zip"), dir.join("installation"));
         let runtime = LocalRuntime::new(
-            folder.clone(),
+            dir.clone(),
             PackageLimits::default(),
             Vec::new(),
             ProcessLimits::default(),
@@ -283,6 +283,6 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
         assert_eq!(release(), second);
         assert_eq!(fs::read(second.join("file")).unwrap(), b"two");
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! Where supervised plugins run: the provider's name, and what each provider needs to get a run
-//! ready. Supervision itself (restarting, stopping) is the reaper's.
+//! Where supervised plugins run: the provider's name, and the trait by which a provider prepares a run.
+//! Supervision (restarting, stopping) is in `reaper`.
 
 pub(crate) mod local;
 
@@ -14,18 +14,18 @@ use crate::store::{Record, Store};
 /// Where supervised plugins run (protocol file, section 13.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RuntimeProvider {
-    /// Nowhere: supervised plugins are disabled. External ones work.
+    /// Nowhere: supervised plugins are disabled, and external ones work.
     None,
     /// As child processes of the host.
     #[default]
     Local,
-    /// In remote sandboxes. Not built in yet: loading a supervised plugin then says
+    /// In remote sandboxes. Not implemented yet: loading a supervised plugin fails with
     /// [`Error::Unsupported`].
     Sprites,
 }
 
 impl RuntimeProvider {
-    /// The name in settings.
+    /// Returns the name used in settings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -44,7 +44,7 @@ impl fmt::Display for RuntimeProvider {
 impl FromStr for RuntimeProvider {
     type Err = UnknownName;
 
-    /// Trims, ignores case; empty is `local`.
+    /// Parses a name, ignoring case and surrounding space; an empty text is `local`.
     fn from_str(text: &str) -> Result<Self, UnknownName> {
         match text.trim().to_lowercase().as_str() {
             "none" => Ok(Self::None),
@@ -55,26 +55,26 @@ impl FromStr for RuntimeProvider {
     }
 }
 
-/// What a runtime gets to prepare a run with.
+/// The input of [`Runtime::prepare`].
 pub(crate) struct Preparation<'a> {
     pub(crate) record: &'a Record,
-    /// Where its archive may be.
+    /// The store that may hold its archive.
     pub(crate) store: &'a dyn Store,
-    /// What the plugin connects to; `None` for stdio.
+    /// The URL that the plugin connects to; `None` for stdio.
     pub(crate) connection_url: Option<&'a str>,
-    /// What the process and its descendants are known by; `None` when they are not looked for.
+    /// Identifies the process and its descendants; `None` if orphans are not searched for.
     pub(crate) cookie: Option<String>,
     pub(crate) cancel: &'a Cancel,
 }
 
-/// Gets supervised plugins ready to run.
+/// Prepares runs of supervised plugins.
 pub(crate) trait Runtime: Send + Sync + fmt::Debug {
-    /// Unpacks if needed and builds the command. Called on a thread of its own; may take long, but
-    /// gives up soon after `cancel` is set.
+    /// Unpacks the plugin if needed and returns the command to run. Called on a short-lived thread; may take
+    /// long, but returns soon after `cancel` is set.
     fn prepare(&self, preparation: &Preparation<'_>) -> Result<ProcessCommand, StartError>;
 }
 
-/// The error of starting a supervised plugin where no runtime is there for it.
+/// Returns the error of starting a supervised plugin with a provider that cannot run it.
 pub(crate) fn unavailable(provider: RuntimeProvider) -> Error {
     match provider {
         RuntimeProvider::None => Error::Disabled,

@@ -1,5 +1,5 @@
-//! The restart history of a supervised plugin: how its last runs ended and what came of it. Only
-//! keeps; what it keeps is made by `supervision`.
+//! The restart history of a supervised plugin: how its last runs ended and what was decided then.
+//! `supervision` fills it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,56 +8,56 @@ use std::time::{Duration, SystemTime};
 use crate::process::ExitReason;
 use crate::reaper::EndCause;
 
-/// How a run of a supervised plugin ended. A run begins when the plugin is prepared to be started, and
-/// ends when nothing of it is left.
+/// How a run of a supervised plugin ended. A run begins with its preparation, and ends when nothing of it
+/// is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunEnd {
-    /// Which run of this session it was, from 1.
+    /// The number of the run in this session, from 1.
     pub run: u64,
-    /// When it began, with its preparation.
+    /// When its preparation began.
     pub started_at: SystemTime,
-    /// When its process ended; where there was none, when that was known.
+    /// When its process ended, or when it was known that there would be none.
     pub ended_at: SystemTime,
-    /// From when it first became active until the end of its process; `None` if it never was active.
+    /// The time from when it first became active until its process ended; `None` if it never was active.
     pub active_for: Option<Duration>,
     /// Why it ended.
     pub cause: EndCause,
-    /// The same in words, as [`Session::error_message`](crate::Session::error_message) had it.
+    /// The same in words, as in [`Session::error_message`](crate::Session::error_message).
     pub message: Arc<str>,
-    /// How its process ended; `None` when there never was one.
+    /// How its process ended; `None` if there never was one.
     pub exit: Option<ExitReason>,
-    /// The process's id, which may be somebody else's by now; `None` when there never was one.
+    /// The id of its process, which may have been reused; `None` if there never was one.
     pub pid: Option<u32>,
-    /// What was decided then.
+    /// What was decided after it.
     pub decision: RestartDecision,
 }
 
-/// What was decided after the end of a run.
+/// What the restart policy decided after a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestartDecision {
-    /// To start it again.
+    /// The plugin is restarted.
     Restart {
-        /// The wait before that; somebody's start or stop may have cut it short.
+        /// The wait before that. A request to start or to stop may have cut it short.
         after: Duration,
     },
-    /// To leave it, because it had failed too often, or can only fail the same way again.
+    /// It is not restarted, because it failed too often or can only fail the same way again.
     GiveUp,
-    /// To leave it, because somebody had asked for the end.
+    /// It is not restarted, because a stop was requested.
     Stay,
 }
 
-/// The last ends, oldest first.
+/// The most recent runs, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct RunHistory {
     ends: VecDeque<RunEnd>,
-    /// How many there ever were.
+    /// How many runs there have been in all.
     count: u64,
 }
 
 impl RunHistory {
-    /// Takes one more, and numbers it. Lets go of the oldest when there are more than `limit`.
+    /// Adds a run and numbers it. Drops the oldest if there are more than `limit`.
     pub(super) fn push(&mut self, mut end: RunEnd, limit: usize) {
         self.count += 1;
         end.run = self.count;

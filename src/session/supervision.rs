@@ -1,5 +1,5 @@
-//! A supervised plugin as the reaper's charge: getting a run ready, taking over the process's
-//! pipes, and turning what the reaper reports into states, messages and details.
+//! `SessionHooks`: what a session does for the reaper. Prepares runs, takes over the pipes of processes,
+//! and turns the reaper's transitions into states, messages and details.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +28,14 @@ use crate::runtime::{self, Preparation};
 use crate::state::ReportedState;
 use crate::text::{Foreign, PluginName};
 
-/// The stack of a log pump's thread.
+/// The stack of a log pump's thread, in bytes.
 const PUMP_STACK: usize = 256 * 1024;
 
-/// What the reaper gets to hold.
+/// The hooks that the reaper holds for a session.
 pub(super) struct SessionHooks(pub(super) Arc<Shared>);
 
-/// Held by everybody who reads a run's output: the log pump, and over stdio the connection too, whose
-/// lines the pump takes to their end.
-/// When the last lets go, the reaper hears that all of it has been taken.
+/// Held by all readers of a run's output: the log pump and, over stdio, the connection. When the last of them
+/// drops it, the reaper is told that all output is in the log.
 struct Drained {
     reaper: Reaper,
     child: ChildId,
@@ -87,9 +86,9 @@ impl ChildHooks for SessionHooks {
     fn prepare(&self, run: RunId, cancel: &Cancel) -> Result<ProcessCommand, StartError> {
         let shared = &self.0;
         let context = &shared.context;
-        // Here and not when the process is there: the reaper must not wait for the disk.
+        // The log is opened before the spawn, because the reaper must not wait for the disk.
         let log = shared.open_log()?;
-        // Error details show what this run printed, not the one before.
+        // Error details show the output of this run only.
         log.clear_tail();
         let record = shared.refreshed_record()?;
         let runtime = context
@@ -117,7 +116,7 @@ impl ChildHooks for SessionHooks {
     fn spawned(&self, run: RunId, pipes: Pipes) -> Result<OutputGuard> {
         let shared = &self.0;
         let context = &shared.context;
-        // Opened while the run was prepared; gone only if the plugin is being unloaded.
+        // The log was opened by `prepare`; it is gone only if the plugin is being unloaded.
         let log = shared
             .log
             .lock()
@@ -160,7 +159,7 @@ impl ChildHooks for SessionHooks {
             })?;
         if let Some((stdin, stdout, inlet)) = stdio {
             let duplex = Stdio::new(stdout, stdin).with_output(Arc::new(move |line: &[u8]| {
-                // Goes when the connection has been read to its end, and the inlet with it.
+                // Dropped, together with the inlet, when the connection has been read to its end.
                 let _held = &drained;
                 inlet.put(line);
             }));
@@ -210,7 +209,7 @@ impl ChildHooks for SessionHooks {
             }
             state.secret = None;
             state.reserved = None;
-            // Taken here, so that the next run's connection is not refused for this one.
+            // Removed here, so that the connection of the next run is not refused because of it.
             let connection = state.connection.take();
             if connection.is_some() {
                 self.0.drop_events();
@@ -218,7 +217,7 @@ impl ChildHooks for SessionHooks {
             connection
         };
         if let Some(connection) = connection {
-            // A descendant that got away may hold the socket open.
+            // An orphan may hold the socket open.
             connection.abort(Disconnect::ProcessEnded(exit.to_string().into()));
         }
     }
@@ -267,13 +266,13 @@ impl SessionHooks {
         state.run = run;
         state.secret = None;
         state.reserved = None;
-        // Whoever connected before is not this run's process.
+        // A connection from before this run cannot be to its process.
         let stale = state.connection.take();
-        // A request to start has put it there already.
+        // A request to start may have set the state already.
         if state.reported != ReportedState::Starting {
             shared.enter(&mut state, ReportedState::Starting, None);
         }
-        // Its first ping may be outstanding, and fails under the state lock.
+        // Aborting fails a pending first ping, which takes the state lock.
         drop(state);
         if let Some(connection) = stale {
             connection.abort(Disconnect::NotYet);
@@ -285,24 +284,24 @@ impl SessionHooks {
         let mut state = shared.state.lock();
         let connection = state.connection.clone();
         let (code, reason) = state.stop_reason.clone();
-        // What is in flight may still be answered. If not, this is why.
+        // Calls in flight may still be answered; otherwise they fail with this reason.
         if let Some(connection) = &connection {
             let reason = reason.clone();
             connection.blame(Disconnect::ByHost { code, reason });
         }
         shared.drop_events();
-        // It is there already if the stop met the plugin's last crash.
+        // The state is set already if the stop coincided with the plugin's last crash.
         if state.reported != ReportedState::Stopping {
             shared.enter(&mut state, ReportedState::Stopping, None);
         }
-        // A transport's own locks are taken with none of ours held.
+        // `hang_up` takes the transport's locks, with no lock of the session held.
         drop(state);
         if let Some(connection) = connection {
             connection.hang_up(code, &reason);
         }
     }
 
-    /// A run has failed, and another follows after this wait, or none.
+    /// Reports a failed run. Another follows after `restarting_after`, or none.
     fn failed(&self, failure: EndedRun, restarting_after: Option<Duration>) {
         let shared = &self.0;
         let problem = self.problem(&failure, restarting_after);
@@ -326,7 +325,7 @@ impl SessionHooks {
         shared.enter(&mut state, reported, Some(problem));
     }
 
-    /// The URL with a token for this run, sealed with a new secret.
+    /// Returns the URL with a token for this run, sealed with a new secret.
     fn seal_url(&self, run: RunId) -> Result<String, StartError> {
         let shared = &self.0;
         let base = shared
@@ -349,8 +348,8 @@ impl SessionHooks {
         Ok(url)
     }
 
-    /// The message and the details of a failure, with the keys of the protocol file's section 13.2
-    /// and what else helps to understand it.
+    /// Returns the message and the details of a failure: the keys of the protocol file's section 13.2, and
+    /// more that helps to understand it.
     fn problem(
         &self,
         failure: &EndedRun,
@@ -381,7 +380,7 @@ impl SessionHooks {
             put("limit", (*limit).into());
         }
         put("restarts", failure.restarts.count.into());
-        // The first start is an attempt too.
+        // The first start counts as an attempt.
         put("attempts", (failure.restarts.count + 1).into());
         if let Some(after) = restarting_after {
             put("restarting_after_seconds", after.as_secs_f64().into());
@@ -415,7 +414,7 @@ impl SessionHooks {
         (message.into(), details)
     }
 
-    /// Adds the end of a run to the session's history.
+    /// Adds an ended run to the session's history.
     fn remember(
         &self,
         state: &mut State,
@@ -439,7 +438,7 @@ impl SessionHooks {
     }
 }
 
-/// Why nothing was spawned, in a word, if that is what went wrong.
+/// Returns the word for `spawn_error` in the details, if the spawn failed.
 fn spawn_word(error: &StartError) -> Option<&'static str> {
     match error {
         StartError::Spawn { source, .. } => Some(source.as_str()),
@@ -449,21 +448,21 @@ fn spawn_word(error: &StartError) -> Option<&'static str> {
 }
 
 impl Shared {
-    /// The plugin's log, opened if need be, which waits for the disk.
+    /// Returns the plugin's log. Opens it if needed, which waits for the disk.
     pub(super) fn open_log(&self) -> Result<Arc<PluginLog>> {
         let _opening = self.opening_log.lock();
         if let Some(log) = self.log.lock().clone() {
             return Ok(log);
         }
         let context = &self.context;
-        let folder =
-            runtime::local::installation_folder(&context.settings.data_dir, self.id)?.join("logs");
+        let dir =
+            runtime::local::installation_dir(&context.settings.data_dir, self.id)?.join("logs");
         let tap = context.settings.output_tap.clone().map(|tap| {
             let (id, name) = (self.id, self.name.clone());
             let tap: LogTap = Arc::new(move |line| tap(id, &name, line));
             tap
         });
-        let opened = Arc::new(PluginLog::open(&folder, context.settings.log.clone(), tap)?);
+        let opened = Arc::new(PluginLog::open(&dir, context.settings.log.clone(), tap)?);
         *self.log.lock() = Some(opened.clone());
         Ok(opened)
     }

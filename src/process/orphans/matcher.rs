@@ -1,11 +1,11 @@
-//! `CookieMatcher`: recognises the cookie in an environment that is read piece by piece. Pure.
+//! `CookieMatcher`: finds the cookie in an environment that is read in pieces. Does no I/O.
 
 use memchr::memmem::Finder;
 
 use super::{CookieMatch, NUMBER_BYTES};
 
-/// Looks through environments for the entry of some bearers. It may stand anywhere: shells reorder
-/// their environment.
+/// Searches environments for an entry that a [`CookieMatch`] describes. The entry may be anywhere, because
+/// shells reorder their environment.
 pub(super) struct CookieMatcher<'a> {
     matching: &'a CookieMatch,
     finder: Finder<'a>,
@@ -19,14 +19,14 @@ impl<'a> CookieMatcher<'a> {
         }
     }
 
-    /// How many bytes of the end of one piece must stand before the next one, so that no entry is
-    /// overlooked that lies across the two: the byte before the entry, the entry, and the one behind.
+    /// Returns how many bytes from the end of one piece must precede the next, so that an entry across both
+    /// is found: the byte before the entry, the entry, and the byte after it.
     pub(super) fn overlap(&self) -> usize {
         1 + self.matching.prefix.len() + 2 * NUMBER_BYTES + 1
     }
 
-    /// Whether the entry stands in this piece. `is_first` when nothing comes before it, `is_last` when
-    /// nothing comes behind.
+    /// Whether this piece contains the entry. `is_first` says that nothing precedes the piece, `is_last`
+    /// that nothing follows it.
     pub(super) fn finds(&self, piece: &[u8], is_first: bool, is_last: bool) -> bool {
         self.finder.find_iter(piece).any(|start| {
             let begins = match start.checked_sub(1) {
@@ -38,7 +38,7 @@ impl<'a> CookieMatcher<'a> {
         })
     }
 
-    /// Whether a value, with what stands behind it, is the number of a run that counts.
+    /// Whether a value, followed by the rest of the piece, is the number of a matching run.
     fn is_run(&self, value: &[u8], is_last: bool) -> bool {
         let Some(numbers) = &self.matching.numbers else {
             return true;
@@ -46,7 +46,7 @@ impl<'a> CookieMatcher<'a> {
         numbers.iter().any(|number| {
             value
                 .strip_prefix(number.as_bytes())
-                // Without an end the rest comes with the next piece.
+                // A value without an end is decided with the next piece.
                 .is_some_and(|rest| rest.first().map_or(is_last, |&byte| byte == 0))
         })
     }

@@ -1,17 +1,15 @@
-//! Descendants that left their plugin's process group: found by a random cookie in the environment
-//! they inherited, and killed.
+//! Orphans: descendants of a plugin that left its process group. A scan finds them by a random cookie in the
+//! environment that they inherited, and kills them.
 //!
-//! What lives here: the cookie, and what all looks of one host share ([`OrphanScanner`]). How one look goes is in
-//! `scan`, how it reads `/proc` in `proc`, how it recognises the cookie in `matcher`. When to look is the
-//! reaper's and the keeper's.
+//! What lives here: the cookie, and what all scans of one host share ([`OrphanScanner`]). `scan` is one scan,
+//! `proc` reads `/proc`, `matcher` recognises the cookie. When to scan is decided in `reaper` and `keeper`.
 //!
-//! Only Linux shows the environment of other processes. Elsewhere nothing is found, and nothing can
-//! be said of it either: [`ARE_FOUND`] is false.
+//! Only Linux shows the environment of other processes. Elsewhere no orphan is found: [`ARE_FOUND`] is
+//! false.
 //!
-//! What still escapes: a process that was given another environment, that wrote over the memory in
-//! which its environment was or keeps it from being read, that runs as another user or is marked as not
-//! to be looked at (unless the host may look at it all the same), or that sits behind a `/proc` which
-//! hides it.
+//! A process escapes the scan if it was started with another environment, overwrote the memory that held
+//! its environment or prevents it from being read, runs as another user or is marked as not dumpable
+//! (unless the host may read it all the same), or is hidden by the way `/proc` is mounted.
 
 #[cfg(target_os = "linux")]
 mod matcher;
@@ -34,30 +32,30 @@ use sha2::{Digest as _, Sha256};
 use crate::deadline::Deadline;
 use crate::error::{Descendants, Error, Result};
 
-/// Whether this system shows what it takes.
+/// Whether this system shows the environment of other processes.
 pub(crate) const ARE_FOUND: bool = cfg!(target_os = "linux");
 
-/// The variable that carries the cookie.
+/// The environment variable that carries the cookie.
 pub(crate) const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
 
-/// Bytes of the number of a run; twice as many characters.
+/// The length of a run's number in bytes; in text it is twice as long.
 const NUMBER_BYTES: usize = 8;
 
-/// A look that reads one process for longer is given up; that process is passed over then.
+/// A scan that reads one process for longer than this is given up, and the next one skips that process.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_millis(250);
-/// The stack of a thread that looks, in bytes.
+/// The stack of a thread that scans, in bytes.
 pub(crate) const SCAN_STACK: usize = 128 * 1024;
 
-/// Looks whose thread does not come back from reading one process, in all of a host. With so many no
-/// further look is begun.
+/// No further scan begins while the threads of this many scans, in all of a host, are stuck reading a
+/// process.
 const STUCK_LIMIT: usize = 4;
 
-/// A host's own random number, in hexadecimal. All that its plugins start bear it, with a number of the
-/// run behind it that no plugin can guess of another's run.
+/// A random number of one host, in hexadecimal. The processes of its plugins carry it in their environment,
+/// followed by a number of the run that other plugins cannot guess.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Cookie {
     text: Arc<str>,
-    /// What the numbers of runs are made with; told to nobody.
+    /// The secret from which the numbers of runs are derived.
     key: [u8; 16],
 }
 
@@ -75,8 +73,8 @@ impl Cookie {
         })
     }
 
-    /// Takes what another process was told, for finding bearers of all runs; `None` for what cannot be a
-    /// cookie.
+    /// Parses the cookie of another process, whose orphans of all runs can then be found; `None` if the text
+    /// is not a cookie.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let bytes = HEXLOWER.decode(text.as_bytes()).ok()?;
         (bytes.len() == 16).then(|| Self {
@@ -89,13 +87,13 @@ impl Cookie {
         &self.text
     }
 
-    /// The value of the variable for one run.
+    /// Returns the value of the variable for one run.
     pub(crate) fn of_run(&self, run: u64) -> String {
         format!("{}.{}", self.text, self.number_of(run))
     }
 
-    /// What stands for a run: not the run itself, or one plugin could have its processes taken for
-    /// another's, and keep that from being stopped.
+    /// Returns the number that stands for a run. It is not the run's id: with that a plugin could pass its
+    /// processes off as another plugin's, and keep that one from being stopped.
     fn number_of(&self, run: u64) -> String {
         let digest = Sha256::new()
             .chain_update(self.key)
@@ -104,7 +102,7 @@ impl Cookie {
         HEXLOWER.encode(&digest[..NUMBER_BYTES])
     }
 
-    /// The processes that bear it from these runs.
+    /// Matches the processes of these runs.
     pub(crate) fn match_runs<'a>(&self, runs: impl IntoIterator<Item = &'a u64>) -> CookieMatch {
         CookieMatch {
             numbers: Some(runs.into_iter().map(|run| self.number_of(*run)).collect()),
@@ -112,7 +110,7 @@ impl Cookie {
         }
     }
 
-    /// The processes that bear it, whatever the run.
+    /// Matches the processes of all runs.
     pub(crate) fn match_all(&self) -> CookieMatch {
         CookieMatch {
             prefix: format!("{VARIABLE}={}.", self.text),
@@ -127,20 +125,20 @@ impl fmt::Debug for Cookie {
     }
 }
 
-/// Processes known by an entry of their environment.
+/// Which processes a scan is for, recognised by an entry of their environment.
 pub(crate) struct CookieMatch {
-    /// What the entry begins with; the number of the run follows.
+    /// The beginning of the entry; the number of the run follows.
     prefix: String,
-    /// The numbers that count; `None` for any.
+    /// The numbers that match; `None` for any.
     numbers: Option<Box<[String]>>,
 }
 
 impl CookieMatch {
-    /// Kills these processes and what they start meanwhile, and waits until they are dead and nothing was
-    /// found for `quiet`. Ends at the deadline at the latest; nothing is left stopped then.
+    /// Kills these processes and those that they start meanwhile, and waits until they are dead and none was
+    /// found for `quiet`. Returns at the deadline at the latest, and leaves no process stopped.
     ///
-    /// Blocks beyond the deadline only for the first pass and for killing what was stopped, some 20 µs for
-    /// each process; unless the system does not come back from reading one: see [`ScanProgress::give_up`].
+    /// Blocks beyond the deadline only for the first pass and for killing what was stopped, about 20 µs per
+    /// process; or if the system does not return from reading a process: see [`ScanProgress::give_up`].
     pub(crate) fn kill(
         &self,
         deadline: Deadline,
@@ -159,19 +157,19 @@ impl CookieMatch {
     }
 }
 
-/// What one look came to.
+/// The result of one scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ScanResult {
     pub(crate) killed: usize,
-    /// What was not killed.
+    /// What was found and not killed.
     pub(crate) found: Descendants,
-    /// Passed over: their environment could not be read.
+    /// Processes that were skipped because their environment could not be read.
     pub(crate) unclear: usize,
-    /// The processor time that it took.
+    /// The processor time that the scan took.
     pub(crate) cost: Duration,
 }
 
-/// What all looks of one host share. Clones share it.
+/// What all scans of one host share. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct OrphanScanner {
     pub(crate) cookie: Cookie,
@@ -180,7 +178,7 @@ pub(crate) struct OrphanScanner {
 
 #[derive(Debug, Default)]
 struct ScannerShared {
-    /// Processes from which a read did not come back yet: they are passed over.
+    /// Processes on which a read is stuck; scans skip them.
     stuck: Mutex<HashSet<i32>>,
     escaped: AtomicU64,
 }
@@ -193,7 +191,7 @@ impl OrphanScanner {
         }
     }
 
-    /// For a look that begins now; `None` when too many do not come back.
+    /// Returns the progress of a scan that begins now; `None` if too many scans are stuck.
     pub(crate) fn begin(&self, tally: &Arc<Tally>, is_harmless: bool) -> Option<Arc<ScanProgress>> {
         let may_begin = self.shared.stuck.lock().len() < STUCK_LIMIT;
         may_begin.then(|| {
@@ -206,7 +204,7 @@ impl OrphanScanner {
         })
     }
 
-    /// How many processes have been seen and got away, since the host was built.
+    /// Returns how many processes have been seen and escaped since the host was built.
     pub(crate) fn escaped(&self) -> u64 {
         self.shared.escaped.load(Ordering::Relaxed)
     }
@@ -218,17 +216,17 @@ impl OrphanScanner {
     }
 }
 
-/// What looks for one plugin's descendants have found so far, for those who wait for them.
+/// What the scans for one plugin have found so far, for callers that wait for its end.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<Counted>);
 
-/// Locked for an instant only.
+/// The lock around it is held for an instant only.
 #[derive(Debug, Default)]
 struct Counted {
     found: Descendants,
-    /// Some were found, or a look was not finished.
-    is_telling: bool,
-    /// Nothing else is waited for.
+    /// Orphans were found, or a scan was not finished.
+    is_known: bool,
+    /// The end of the plugin waits for nothing but orphans.
     is_awaited: bool,
 }
 
@@ -237,26 +235,26 @@ impl Tally {
         self.0.lock().is_awaited = yes;
     }
 
-    /// What is left, if that is known, and nothing else is waited for.
+    /// Returns what is left, if that is known and the end of the plugin waits for nothing else.
     pub(crate) fn awaited(&self) -> Option<Descendants> {
         let counted = self.0.lock();
-        (counted.is_awaited && counted.is_telling).then_some(counted.found)
+        (counted.is_awaited && counted.is_known).then_some(counted.found)
     }
 
-    /// Takes what a look that goes on has found.
+    /// Takes what a scan has found so far.
     pub(crate) fn tell(&self, found: Descendants) {
         let mut counted = self.0.lock();
-        if found.left > 0 || found.escaped > 0 || counted.is_telling {
+        if found.left > 0 || found.escaped > 0 || counted.is_known {
             counted.found = found;
-            counted.is_telling = true;
+            counted.is_known = true;
         }
     }
 
-    /// Takes what a look came to.
+    /// Takes what a scan has found in the end.
     pub(crate) fn set(&self, found: Descendants) {
         let mut counted = self.0.lock();
         counted.found = found;
-        counted.is_telling = !found.is_clear();
+        counted.is_known = !found.is_clear();
     }
 
     pub(crate) fn descendants(&self) -> Descendants {
@@ -264,27 +262,27 @@ impl Tally {
     }
 }
 
-/// Where a look is, for those that wait for it on another thread.
+/// How far a scan is, for the thread that waits for it.
 #[derive(Debug)]
 pub(crate) struct ScanProgress {
-    /// Locked for an instant only.
+    /// The lock is held for an instant only.
     at: Mutex<CurrentRead>,
     tally: Arc<Tally>,
     shared: Arc<ScannerShared>,
-    /// A test wants to see what comes when signals have no effect.
+    /// Set by tests: signals have no effect.
     is_harmless: bool,
 }
 
 #[derive(Debug, Default)]
 struct CurrentRead {
-    /// The process that is being read.
+    /// The process that is being read, and since when.
     reading: Option<(i32, Instant)>,
     given_up: bool,
 }
 
 impl ScanProgress {
-    /// Gives the look up if it has been reading one process for so long; returns whether it is given up.
-    /// That process is passed over by others until the read comes back.
+    /// Gives the scan up if it has been reading one process for `timeout`; returns whether it is given up.
+    /// Other scans skip that process until the read returns.
     pub(crate) fn give_up(&self, timeout: Duration) -> bool {
         let mut at = self.at.lock();
         if let Some((process, since)) = at.reading

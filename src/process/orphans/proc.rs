@@ -1,5 +1,5 @@
-//! `ProcReader`: what processes show of themselves under `/proc`, read within bounds. What a process does
-//! to its memory, its threads or its arguments makes a read no larger, and little longer.
+//! `ProcReader`: reads what `/proc` shows of processes. Reads are bounded: nothing that a process does to
+//! its memory, its threads or its arguments makes them larger, or much longer.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -16,48 +16,48 @@ use super::{CookieMatch, ScanProgress};
 use crate::deadline::Deadline;
 use crate::process::stat::StatFields;
 
-/// So much of an environment is read. Executing a program takes 6 MiB of arguments and environment at
-/// most; who presents more has written over its own.
+/// How much of an environment is read, in bytes. A program starts with at most 6 MiB of arguments and
+/// environment; a process that shows more has overwritten its own.
 const ENVIRONMENT_LIMIT: usize = 8 * 1024 * 1024;
-/// Bytes that are read at a time: more than nearly all that is read here.
+/// Bytes that are read at a time. Nearly all files read here are shorter.
 const READ: usize = 64 * 1024;
-/// A process that has ended and was younger may be one of a chain.
+/// An ended process that was younger than this may be part of a chain of forks.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Of a process whose first thread has ended so many others are asked.
+/// How many threads are inspected of a process whose first thread has ended.
 const THREADS_LIMIT: usize = 64;
 
-/// What a process shows.
+/// What the environment of a process shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inspection {
     Cookie,
     NoCookie,
-    /// It is just executing another program, or ending.
+    /// The process is just executing another program, or ending.
     Nothing,
-    /// It keeps its environment from being read, or presents one that no program is started with.
+    /// Its environment cannot be read, or is larger than that of any program at its start.
     Unreadable,
-    /// It has ended and is not reaped.
+    /// The process has ended and is not reaped.
     Ended {
-        /// It had begun less than a second before.
+        /// It was started less than a second ago.
         is_young: bool,
     },
-    /// There is no such process any more.
+    /// The process does not exist any more.
     Gone,
-    /// The host could not look: it has no descriptor or no memory left.
+    /// The host could not read it: it has no descriptor or no memory left.
     Unknown,
 }
 
-/// When a process began.
+/// When a process was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StartTime {
-    /// In clock ticks since the system started: two that had the same number began at different times.
+    /// In clock ticks since the system started. It tells apart processes that had the same id.
     At(u64),
-    /// It has ended.
+    /// The process has ended.
     Ended,
-    /// The host could not look.
+    /// The host could not read it.
     Unknown,
 }
 
-/// Reads processes, one after the other, into one buffer.
+/// Inspects processes one after the other, with one buffer.
 pub(super) struct ProcReader<'a> {
     matcher: CookieMatcher<'a>,
     progress: &'a ScanProgress,
@@ -79,7 +79,7 @@ impl<'a> ProcReader<'a> {
         }
     }
 
-    /// What a process shows now.
+    /// Inspects the environment of a process.
     pub(super) fn inspect(&mut self, pid: Pid) -> Inspection {
         let number = pid.as_raw_pid();
         if self.progress.is_stuck(number) {
@@ -94,17 +94,17 @@ impl<'a> ProcReader<'a> {
     fn inspect_process(&mut self, pid: i32) -> Inspection {
         match self.environment(format!("/proc/{pid}/environ")) {
             Ok(Some(inspection)) => return inspection,
-            // However often it is tried.
+            // Trying again would not help.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Inspection::NoCookie;
             }
-            // Not ESRCH: that says that it has no memory, or its first thread none any more.
+            // ESRCH is different: the process has no memory, or its first thread has none any more.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Inspection::Gone,
             Err(error) if is_want(&error) => return Inspection::Unknown,
             Ok(None) | Err(_) => {}
         }
-        // On most systems that is every second process: the kernel's threads, and those that have
-        // ended. So it is found out in one go.
+        // On most systems this is every second process, a thread of the kernel or one that has ended. So a
+        // single read decides what it is.
         let status = match self.status(pid) {
             Ok(status) => status,
             Err(error) if is_want(&error) => return Inspection::Unknown,
@@ -117,7 +117,7 @@ impl<'a> ProcReader<'a> {
             },
             Some(ProcessStatus::Executing | ProcessStatus::Ending) => Inspection::Nothing,
             Some(ProcessStatus::FirstThreadEnded) => self.inspect_threads(pid),
-            // Or the environment was just being put in place; then it shows by now.
+            // Unless the environment was just being set up; then it can be read by now.
             Some(ProcessStatus::NoEnvironment) => self.once_more(pid, Inspection::NoCookie),
             Some(ProcessStatus::Environment) => self.once_more(pid, Inspection::Unreadable),
         }
@@ -130,8 +130,8 @@ impl<'a> ProcReader<'a> {
         }
     }
 
-    /// For a process whose first thread has ended before the others. All share one memory, so the first
-    /// that shows any will do.
+    /// Inspects a process whose first thread has ended before the others. Threads share their memory, so
+    /// any that shows an environment will do.
     fn inspect_threads(&mut self, pid: i32) -> Inspection {
         let tasks = fs::read_dir(format!("/proc/{pid}/task"));
         for task in tasks.into_iter().flatten().flatten().take(THREADS_LIMIT) {
@@ -146,7 +146,7 @@ impl<'a> ProcReader<'a> {
         Inspection::Unreadable
     }
 
-    /// Reads an environment and looks for the cookie meanwhile; `None` when it is empty.
+    /// Reads an environment and searches it for the cookie; `None` if it is empty.
     fn environment(&mut self, path: impl AsRef<Path>) -> io::Result<Option<Inspection>> {
         let mut file = File::open(path)?;
         let (mut kept, mut total) = (0, 0);
@@ -175,7 +175,7 @@ impl<'a> ProcReader<'a> {
         }
     }
 
-    /// When a process began that has not ended, whatever it shows.
+    /// Returns when a process was started, if it has not ended.
     pub(super) fn start_time(&mut self, pid: Pid) -> StartTime {
         let line = match self.stat(pid.as_raw_pid()) {
             Ok(line) => line,
@@ -190,7 +190,7 @@ impl<'a> ProcReader<'a> {
         }
     }
 
-    /// Whether the process that began then has ended, so that its number may be another's.
+    /// Whether the process started at that time has ended, so that another may have its id.
     pub(super) fn has_ended(&mut self, pid: Pid, started_at: u64) -> bool {
         match self.start_time(pid) {
             StartTime::At(found) => found != started_at,
@@ -203,7 +203,7 @@ impl<'a> ProcReader<'a> {
         Ok(ProcessStatus::parse(self.stat(pid)?))
     }
 
-    /// Reads `/proc/<pid>/stat`, which is a line of a few hundred bytes.
+    /// Reads `/proc/<pid>/stat`, a line of a few hundred bytes.
     fn stat(&mut self, pid: i32) -> io::Result<&[u8]> {
         let mut file = File::open(format!("/proc/{pid}/stat"))?;
         let count = file.read(&mut self.buffer)?;
@@ -211,7 +211,7 @@ impl<'a> ProcReader<'a> {
     }
 }
 
-/// Whether an error is the host's own want of something, and says nothing of the process.
+/// Whether an error means that the host lacks a resource, and so says nothing about the process.
 fn is_want(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
@@ -219,7 +219,7 @@ fn is_want(error: &io::Error) -> bool {
         .any(|errno| Some(errno.raw_os_error()) == number)
 }
 
-/// The processes there are, the youngest first, without this one.
+/// Lists all processes but this one, the youngest first.
 pub(super) fn processes() -> io::Result<Vec<Pid>> {
     let own = rustix::process::getpid();
     let mut processes: Vec<Pid> = fs::read_dir("/proc")?
@@ -231,7 +231,7 @@ pub(super) fn processes() -> io::Result<Vec<Pid>> {
     Ok(processes)
 }
 
-/// The number that was given last to a process or a thread, if the system says so.
+/// Returns the id given to the newest process or thread, if the system says so.
 pub(super) fn last_number() -> Option<i32> {
     let mut text = [0; 128];
     let count = File::open("/proc/loadavg").ok()?.read(&mut text).ok()?;
@@ -239,37 +239,37 @@ pub(super) fn last_number() -> Option<i32> {
     text.split_whitespace().nth(4)?.parse().ok()
 }
 
-/// For how long a process has been there that began then.
+/// Returns the age of a process from its start in clock ticks.
 fn age(started_at: u64) -> Option<Duration> {
     let now = Duration::try_from(clock_gettime(ClockId::Boottime)).ok()?;
     let milliseconds = started_at.saturating_mul(1000) / clock_ticks_per_second().max(1);
     Some(now.saturating_sub(Duration::from_millis(milliseconds)))
 }
 
-/// What is known of a process that shows no environment.
+/// Why a process shows no environment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ProcessStatus {
-    /// A thread of the kernel's.
+    /// It is a thread of the kernel.
     KernelThread,
-    /// Its memory is gone, and its files may be open yet.
+    /// It is ending: its memory is gone, and its files may still be open.
     Ending,
-    /// It has ended.
+    /// It has ended and is not reaped.
     Ended {
         /// In clock ticks since the system started.
         started_at: u64,
     },
-    /// It was started without any variable.
+    /// It was started with an empty environment.
     NoEnvironment,
-    /// The first of its threads has ended, and others have not.
+    /// Its first thread has ended, and others have not.
     FirstThreadEnded,
-    /// It is just executing another program: nothing is in place yet.
+    /// It is just executing another program, whose environment is not set up yet.
     Executing,
-    /// It has one, whether or not it can be read.
+    /// It has an environment, which may be unreadable.
     Environment,
 }
 
 impl ProcessStatus {
-    /// Reads the line of `/proc/<pid>/stat`.
+    /// Parses the line of `/proc/<pid>/stat`.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         const KERNEL_THREAD: u64 = 0x0020_0000;
         const EXITING: u64 = 0x0000_0004;
@@ -288,7 +288,7 @@ impl ProcessStatus {
                 _ => Self::FirstThreadEnded,
             });
         }
-        // Where the environment begins and ends in its memory.
+        // Fields 50 and 51 are the addresses at which the environment begins and ends.
         Some(match (fields.number(50), fields.number(51)) {
             (Some(0) | None, Some(0) | None) => Self::Executing,
             (from, to) if from == to => Self::NoEnvironment,

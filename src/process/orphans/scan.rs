@@ -1,9 +1,9 @@
-//! One look: stops the processes that bear the cookie, and when no new ones are found, kills them.
+//! One scan: stops the processes that carry the cookie, and kills them once no new one is found.
 //!
-//! What is stopped forks no more. So a look that stops all it sees, until a whole pass sees nobody new,
-//! has all of them, however fast they were; killing one after the other would leave those alive that were
-//! forked behind its back. Of a chain, in which each process forks the next one and ends, there is only
-//! one process at a time: it is looked for among the numbers that were given last.
+//! A stopped process cannot fork. So a scan that stops every match, until a whole pass finds no new one,
+//! gets all of them, however fast they fork; killing them one by one would miss those forked meanwhile.
+//! In a chain, where each process forks the next and ends, only one process exists at a time: the scan
+//! searches for it among the newest process ids.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -21,22 +21,22 @@ use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::poll;
 
-/// What was stopped is killed after this time, though others are still being found.
+/// Stopped processes are killed after this time even if new ones are still being found.
 const STOPPED_LIMIT: Duration = Duration::from_millis(100);
-/// The ends of so many are waited for at a time, each of which takes a descriptor.
+/// How many killed processes are waited for at a time, with a descriptor each.
 const AT_ONCE: usize = 64;
-/// The first wait, and the longest, for processes to end or to come into being.
+/// The first and the longest pause between passes.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
-/// For so long is a process looked at again that shows nothing because it is executing a program, or is
-/// ending, which on a busy machine may take a while.
+/// How long a process is inspected again that is executing a program or ending, which may take a while on
+/// a busy machine.
 const EXECUTING_LIMIT: Duration = Duration::from_millis(250);
-/// So many passes in a row must find nothing when processes end before they can be looked at.
+/// How many passes in a row must find nothing if processes ended before they could be inspected.
 const PASSES_AFTER_STRANGERS: u32 = 4;
-/// The same when bearers got away.
+/// The same if processes with the cookie escaped.
 const PASSES_AFTER_ESCAPE: u32 = 10;
-/// For so long the youngest processes are looked at between two of these passes.
+/// How long the newest processes are inspected between two of these passes.
 const CHASE: Duration = Duration::from_millis(2);
-/// How many of the youngest: in a chain, the one that is just being forked is not to be seen yet.
+/// How many of the newest ids are inspected: the newest process of a chain may not be visible yet.
 const YOUNGEST: i32 = 4;
 
 pub(super) fn kill(
@@ -64,7 +64,7 @@ pub(super) fn kill(
         has_seen_all: false,
     };
     let is_clear = scan.until_clear(quiet);
-    // Whatever happened, nothing is left stopped.
+    // No process is left stopped, whatever happened.
     scan.kill_stopped();
     scan.recount();
     let mut found = scan.found();
@@ -84,51 +84,51 @@ struct OrphanScan<'a> {
     progress: &'a ScanProgress,
     deadline: Deadline,
     executing_limit: Duration,
-    /// Bearers that are not known to be dead.
+    /// Processes with the cookie that are not known to be dead.
     known: HashMap<Pid, KnownProcess>,
-    /// Counts passes.
+    /// The number of the current pass.
     pass: u32,
-    /// Since when there is something stopped.
+    /// Since when a process is stopped.
     stopped_since: Option<Instant>,
-    /// Of those that were killed, as far as the system gives such descriptors.
+    /// Descriptors of killed processes, as far as they could be opened.
     dying: Vec<OwnedFd>,
-    /// Those that may show the cookie in a moment, or be gone.
+    /// Processes that may show the cookie in a moment, or be gone.
     executing: Vec<Pid>,
-    /// Those that are no bearers. While something is stopped they are not read again: it is killed the
-    /// sooner, and after that all are.
+    /// Processes without the cookie. While a process is stopped these are not read again, so that it is
+    /// killed sooner; afterwards they are.
     strange: HashSet<Pid>,
-    /// Those that had ended in the last pass.
+    /// Processes that had ended in the last pass.
     ended: HashSet<Pid>,
-    /// Those that are not read again in this look, since it would cost as much as the first time.
+    /// Processes that this scan does not read again, because it would cost as much as the first time.
     unreadable: HashSet<Pid>,
-    /// Seen, and gone before they could be stopped.
+    /// How many were seen and were gone before they could be stopped.
     got_away: usize,
     killed: usize,
-    /// The last pass that came to its end found nobody new.
+    /// The last complete pass found no new process.
     has_seen_all: bool,
 }
 
 struct KnownProcess {
-    /// It is told from another with its number by this, and not by what it shows: it may have executed a
-    /// program with another environment just when it was stopped.
+    /// Tells it apart from a later process with its id. Its environment does not: it may have executed a
+    /// program with another one just when it was stopped.
     started_at: u64,
     is_killed: bool,
-    /// The pass in which it was last seen.
+    /// The last pass that saw it.
     pass: u32,
 }
 
-/// What one pass over all processes found.
+/// The result of one pass over all processes.
 #[derive(Default)]
 struct Pass {
     new: usize,
-    /// Processes that ended before they could be looked at.
+    /// Processes that ended before they could be inspected.
     strangers: usize,
-    /// Processes that could not be looked at, for want of something of the host's own.
+    /// Processes that could not be inspected because the host lacks a resource.
     unknown: usize,
 }
 
 impl OrphanScan<'_> {
-    /// Goes over all processes until nothing is found any more; returns whether that was reached in time.
+    /// Makes passes until no process is found any more; returns whether that was reached in time.
     fn until_clear(&mut self, quiet: Duration) -> bool {
         let (mut passes, mut required) = (0, 1);
         let (mut quiet_since, mut pause) = (None, PAUSES.0);
@@ -138,7 +138,7 @@ impl OrphanScan<'_> {
                 Ok(Some(pass)) => pass,
                 Ok(None) => return false,
                 Err(error) => {
-                    log::warn!("cannot look for descendants: {error}");
+                    log::warn!("cannot scan for orphans: {error}");
                     return false;
                 }
             };
@@ -155,7 +155,7 @@ impl OrphanScan<'_> {
             if got_away {
                 required = PASSES_AFTER_ESCAPE;
             } else if pass.strangers > 0 {
-                // In the first pass they may be what the plugin itself has waited for.
+                // In the first pass they may be the plugin's own children, which it has reaped.
                 let is_first = self.pass == 1;
                 required = required.max(if is_first { 2 } else { PASSES_AFTER_STRANGERS });
             }
@@ -178,7 +178,7 @@ impl OrphanScan<'_> {
             if passes < required && required > 1 && self.chase() {
                 continue;
             }
-            // Who is new may have forked just before it was stopped: the next pass comes at once.
+            // A new process may have forked just before it was stopped, so the next pass follows at once.
             let must_wait = !self.known.is_empty() || pass.unknown > 0 || passes >= required;
             if new == 0 && must_wait {
                 self.wait_for_ends(pause);
@@ -189,7 +189,7 @@ impl OrphanScan<'_> {
         }
     }
 
-    /// Looks at every process and stops those that bear the cookie. `None` when time ran out meanwhile.
+    /// Inspects every process and stops those with the cookie. `None` if time ran out meanwhile.
     fn pass(&mut self) -> io::Result<Option<Pass>> {
         self.pass += 1;
         self.executing.clear();
@@ -216,7 +216,7 @@ impl OrphanScan<'_> {
                 Inspection::Nothing => self.executing.push(pid),
                 Inspection::Unreadable => drop(self.unreadable.insert(pid)),
             }
-            // One pass, however late it is: the time may have been for one only.
+            // The first pass is always completed: the time may be enough for one only.
             if self.progress.is_given_up() || (self.pass > 1 && self.deadline.has_passed()) {
                 return Ok(None);
             }
@@ -226,7 +226,7 @@ impl OrphanScan<'_> {
         Ok(Some(pass))
     }
 
-    /// Whether this is one that was found before, and lives.
+    /// Whether this process was found before and is alive.
     fn is_known(&mut self, pid: Pid) -> bool {
         let this = self.pass;
         let Some(known) = self.known.get_mut(&pid) else {
@@ -237,16 +237,16 @@ impl OrphanScan<'_> {
             return true;
         }
         self.known.remove(&pid);
-        // It was a bearer, so nobody need wonder what it was.
+        // It is listed as ended, so that it does not count as a stranger.
         self.ended.insert(pid);
         false
     }
 
-    /// Stops a process that has just shown the cookie; returns whether it did.
+    /// Stops a process that has just shown the cookie; returns whether it is stopped.
     fn stop(&mut self, pid: Pid) -> bool {
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(process) => {
-                // Once more, now that the descriptor says for certain which process is meant.
+                // Inspected again, because only from now on the id cannot be reused unnoticed.
                 match self.reader.inspect(pid) {
                     Inspection::Cookie => self.stop_by(Some(&process), pid),
                     Inspection::Gone | Inspection::Ended { .. } | Inspection::NoCookie => {
@@ -263,12 +263,12 @@ impl OrphanScan<'_> {
                 self.got_away += 1;
                 false
             }
-            // An old kernel, or no descriptor is left.
+            // The kernel has no pidfd, or no descriptor is left.
             Err(_) => self.stop_by(None, pid),
         }
     }
 
-    /// Stops a process by its descriptor, or else by its number; returns whether it did.
+    /// Stops a process by its descriptor, or else by its id; returns whether it is stopped.
     fn stop_by(&mut self, process: Option<&OwnedFd>, pid: Pid) -> bool {
         match self.signal(process, pid, Signal::STOP) {
             Ok(()) => {}
@@ -276,11 +276,11 @@ impl OrphanScan<'_> {
                 self.got_away += 1;
                 return false;
             }
-            // It has become another user's, whose processes are not ours to signal.
+            // It has changed its user, and may not be signalled any more.
             Err(_) => return false,
         }
         match self.reader.start_time(pid) {
-            // Not by what it shows: it may just have executed a program with another environment.
+            // Its environment does not matter here: it may just have executed a program with another one.
             StartTime::At(started_at) => {
                 let known = KnownProcess {
                     started_at,
@@ -292,12 +292,12 @@ impl OrphanScan<'_> {
                 self.tell();
                 true
             }
-            // One that has ended takes signals until it is reaped.
+            // A process that has ended accepts signals until it is reaped.
             StartTime::Ended => {
                 self.got_away += 1;
                 false
             }
-            // Later it could not be told from another that has its number, so it goes now.
+            // It could not be told apart from a later process with its id, so it is killed now.
             StartTime::Unknown => {
                 let _ = self.signal(process, pid, Signal::KILL);
                 self.killed += 1;
@@ -319,8 +319,8 @@ impl OrphanScan<'_> {
         }
     }
 
-    /// Looks again at those that are executing a program, or ending, until they show what they are. Nothing
-    /// wakes it: there is no event for the end of an `execve`.
+    /// Inspects again those that are executing a program or ending, until they show what they are. It has to
+    /// poll, because no event reports the end of an `execve`.
     fn settle_executing(&mut self, pass: &mut Pass) {
         let until = Deadline::after(self.executing_limit).min(self.deadline);
         let mut pause = PAUSES.0;
@@ -338,12 +338,12 @@ impl OrphanScan<'_> {
             }
         }
         if !self.deadline.has_passed() {
-            // They take so long on purpose, or wait for a disk. No reason to wait for them each time.
+            // They take so long on purpose, or wait for a disk. Later passes do not wait for them again.
             self.unreadable.extend(self.executing.drain(..));
         }
     }
 
-    /// Looks at those that come into being now; returns whether a bearer was stopped.
+    /// Inspects the newest processes for a moment; returns whether one with the cookie was stopped.
     fn chase(&mut self) -> bool {
         let until = Deadline::after(CHASE).min(self.deadline);
         let own = rustix::process::getpid();
@@ -364,7 +364,7 @@ impl OrphanScan<'_> {
                 if self.known.contains_key(&pid) || self.unreadable.contains(&pid) {
                     continue;
                 }
-                // The descriptor first: the less time passes between the look and the signal the better.
+                // The descriptor is opened first, so that the signal follows the inspection at once.
                 let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
                     continue;
                 };
@@ -378,7 +378,7 @@ impl OrphanScan<'_> {
         false
     }
 
-    /// Kills all that is stopped.
+    /// Kills all stopped processes.
     fn kill_stopped(&mut self) {
         if self.stopped_since.take().is_none() {
             return;
@@ -389,7 +389,7 @@ impl OrphanScan<'_> {
             .collect();
         for (pid, started_at) in stopped {
             let opened = pidfd_open(pid, PidfdFlags::empty());
-            // Another may have killed it, and the number be a stranger's by now.
+            // It may have been killed by another, and its id reused.
             if self.reader.has_ended(pid, started_at) {
                 self.known.remove(&pid);
                 continue;
@@ -406,11 +406,11 @@ impl OrphanScan<'_> {
         self.tell();
     }
 
-    /// Waits for ends of those that were killed, for so long at most.
+    /// Waits until the killed processes have ended, at most for `limit`.
     fn wait_for_ends(&mut self, limit: Duration) {
         let until = Deadline::after(limit).min(self.deadline);
         if self.dying.is_empty() {
-            // Nothing to wait for but the time.
+            // No descriptor to wait for.
             let _ = poll::wait(&mut [], Some(until));
         }
         while let Some(process) = self.dying.pop() {
@@ -422,7 +422,7 @@ impl OrphanScan<'_> {
         }
     }
 
-    /// Takes out those that have ended since they were last seen.
+    /// Forgets the processes that have ended since they were last seen.
     fn recount(&mut self) {
         let reader = &mut self.reader;
         self.known
@@ -430,7 +430,7 @@ impl OrphanScan<'_> {
         self.tell();
     }
 
-    /// Tells those who wait for this look.
+    /// Updates the tally.
     fn tell(&self) {
         self.progress.tally.tell(self.found());
     }
@@ -444,7 +444,7 @@ impl OrphanScan<'_> {
     }
 }
 
-/// What this thread has used so far.
+/// Returns the processor time that this thread has used so far.
 fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! How a run ends: its connection, its output, its process; and what follows.
+//! How a run ends: its connection, its output and its process; and what follows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,33 +14,32 @@ use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::policy::{Decision, RunOutcome};
 use crate::reaper::{ChildCommand, Context, StopReport};
 
-/// How long the output and the messages of an ended process may take to arrive before its end is
-/// acted upon all the same.
+/// How long the last output and messages of an ended process are awaited.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same when somebody waits for the plugin to be stopped.
+/// The same while the plugin is being stopped.
 pub(super) const DRAIN_TIMEOUT_AT_STOP: Duration = Duration::from_millis(150);
 
-/// The stack of the thread that reads what the system's files say of an end.
+/// The stack of the thread that runs a post-mortem, in bytes.
 const POST_MORTEM_STACK: usize = 64 * 1024;
 
-/// A process that has ended, and what of it is still on its way.
+/// A process that has ended, and what is still awaited from it.
 pub(super) struct EndedChild {
     output_pending: bool,
-    /// What it sent last is still being read.
+    /// Its last messages are still being read.
     pub(super) connection_pending: bool,
-    /// Until it is reaped: what the system's files say of its end is being read.
+    /// `None` once it is reaped. Until then a post-mortem is under way.
     process: Option<Process>,
-    /// Once it is reaped.
+    /// Set once it is reaped.
     end: Option<ProcessEnd>,
     uptime: Duration,
     at: SystemTime,
     pub(super) active_for: Option<Duration>,
-    /// What the host did to it first.
+    /// The first thing that the host did to end the run.
     cause: Option<Cause>,
 }
 
 impl SupervisedChild {
-    /// The connection of this run has ended, and all that came over it has been read.
+    /// Handles the end of the run's connection, after all that came over it has been read.
     pub(super) fn disconnected(&mut self, context: &Context, run: RunId, cause: Arc<Disconnect>) {
         if run != self.run {
             return;
@@ -53,7 +52,7 @@ impl SupervisedChild {
                 let was_active = running.active_since.is_some();
                 running.cause = running.cause.take().or_else(|| blamed(was_active));
                 if self.stop.is_none() {
-                    // Who showed no sign of life for so long needs no time to end by itself.
+                    // An unresponsive plugin has had its time already.
                     let hangs = matches!(*cause, Disconnect::Unresponsive { .. });
                     let grace = if hangs { Duration::ZERO } else { grace };
                     let until = after(Instant::now(), grace);
@@ -71,7 +70,7 @@ impl SupervisedChild {
         }
     }
 
-    /// The last output of this run is in the log.
+    /// Handles the end of the run's output, after all of it is in the log.
     pub(super) fn drained(&mut self, context: &Context, run: RunId) {
         if run != self.run {
             return;
@@ -81,7 +80,7 @@ impl SupervisedChild {
                 ended.output_pending = false;
                 self.end_if_complete(context);
             }
-            // It closed its output and lives on: at its end there will be nothing to wait for.
+            // It closed its output and keeps running: its exit will not have to wait for output.
             ChildPhase::Running(running) => running.output = None,
             _ => {}
         }
@@ -96,23 +95,23 @@ impl SupervisedChild {
         }
     }
 
-    /// What the system's files say of the end of this run has been read.
+    /// Handles the result of the post-mortem.
     pub(super) fn examined(&mut self, context: &Context, run: RunId, findings: ExitFindings) {
-        // It may come too late for what was decided without it.
+        // A late result changes nothing: the process is reaped by then.
         if run == self.run {
             self.reap(context, findings);
             self.end_if_complete(context);
         }
     }
 
-    /// The group has been killed: its number is about to be free for others.
+    /// Tells the keeper that the group has been killed, before its id can be reused.
     fn forget_group(group: &mut Option<u32>, context: &Context) {
         if let Some(group) = group.take() {
             context.keeper.forget_group(group);
         }
     }
 
-    /// Reaps the process of the run that is ending, unless that is done.
+    /// Reaps the process of the ending run, unless that is done.
     fn reap(&mut self, context: &Context, findings: ExitFindings) {
         if let ChildPhase::Ending(ended, _) = &mut self.phase
             && let Some(process) = ended.process.take()
@@ -124,7 +123,7 @@ impl SupervisedChild {
         }
     }
 
-    /// The process has ended: kills its group, reaps it, and waits for the rest of its output.
+    /// Handles the exit of the process: kills its group, reaps it, and waits for the rest of its output.
     pub(in crate::reaper) fn exited(&mut self, context: &Context) {
         let now = Instant::now();
         let running = match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
@@ -140,7 +139,7 @@ impl SupervisedChild {
             .cause
             .or_else(|| self.stop.is_some().then_some(Cause::Stopped));
         let process = running.process;
-        // Who knows why it ended need not ask the system.
+        // If the host ended it, there is nothing to find out.
         let post_mortem = if cause.is_none() {
             process.post_mortem()
         } else {
@@ -149,7 +148,7 @@ impl SupervisedChild {
         let is_awaited =
             post_mortem.is_some_and(|post_mortem| self.start_post_mortem(context, post_mortem));
         if is_awaited {
-            // While its leader is a zombie nobody else can have the number of the group.
+            // While its leader is a zombie, no other group can have the same id.
             process.signal_group(Signal::KILL);
         }
         let drain_timeout = if self.stop.is_some() {
@@ -173,12 +172,12 @@ impl SupervisedChild {
         if !is_awaited {
             self.reap(context, ExitFindings::default());
         }
-        // Tells the pump to take what is there and end, also if a stranger holds the pipe open.
+        // Tells the log pump to read what is there and to end, even if another process holds the pipe open.
         drop(running.output);
         self.end_if_complete(context);
     }
 
-    /// Has the system's files read; returns whether that is to be waited for.
+    /// Starts a post-mortem on a separate thread; returns whether its result will follow.
     fn start_post_mortem(&self, context: &Context, post_mortem: PostMortem) -> bool {
         let (child, run, reaper) = (self.hooks.child_id(), self.run, context.reaper.clone());
         let id = self.hooks.id();
@@ -190,14 +189,14 @@ impl SupervisedChild {
                 reaper.tell(child, ChildCommand::Examined(run, findings));
             });
         if let Err(error) = &started {
-            log::debug!("plugin {id}: why it was killed is not looked at: {error}");
+            log::debug!("plugin {id}: cannot find out why it was killed: {error}");
         }
         started.is_ok()
     }
 
-    /// Everything of the run is over: decides what follows.
+    /// Handles the complete end of the run: decides what follows.
     pub(super) fn ended(&mut self, context: &Context) {
-        // If its time is over before the files were read.
+        // Unless the drain timeout has passed before the post-mortem was done, it is reaped already.
         self.reap(context, ExitFindings::default());
         let ChildPhase::Ending(ended, _) = std::mem::replace(&mut self.phase, ChildPhase::Idle)
         else {
@@ -242,7 +241,7 @@ impl SupervisedChild {
             return;
         }
         if self.start_again {
-            // It is told as any other end, so that nobody wonders where the process went.
+            // Reported like any other end, so that the history shows why the process changed.
             self.hooks
                 .transition(Transition::Restarting(failure, Duration::ZERO));
             self.start_fresh(context);
@@ -274,8 +273,7 @@ impl SupervisedChild {
         }
     }
 
-    /// Nothing is left: tells those who wait. With the end of the run that was stopped, if there was
-    /// one.
+    /// Reports a stop after which nothing is left. `ended` is the run that was stopped, if there was one.
     pub(super) fn stopped(&mut self, ended: Option<EndedRun>) {
         self.phase = ChildPhase::Idle;
         self.hooks.transition(Transition::Inactive(ended));
@@ -285,17 +283,18 @@ impl SupervisedChild {
                 ..stop.report
             };
             for waiter in stop.waiters {
-                // Room for one is kept in each; a waiter whose time ran out is gone.
+                // Each channel has room for one; a caller whose timeout has passed does not receive it.
                 let _ = waiter.done.try_send(Ok(report.clone()));
             }
         }
     }
 
-    /// Something in here panicked: nothing of the plugin may stay behind, nor anybody wait for it.
+    /// Cleans up after a panic in the supervision: kills the process and reports the end, so that no caller
+    /// waits in vain.
     pub(in crate::reaper) fn give_up(&mut self, context: &Context, panic: &str) {
         let group = &mut self.group;
         match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
-            // Kills the group, and waits for the process.
+            // `finish` kills the group and waits for the process.
             ChildPhase::Running(RunningChild { process, .. })
             | ChildPhase::Ending(
                 EndedChild {
@@ -311,7 +310,7 @@ impl SupervisedChild {
             ChildPhase::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
             _ => {}
         }
-        // If the process was let go of by the panic itself.
+        // Needed if the panic itself dropped the process.
         Self::forget_group(&mut self.group, context);
         self.plan_scan(context);
         self.start_again = false;
@@ -325,7 +324,7 @@ impl SupervisedChild {
     }
 }
 
-/// Anything from 0 up to, and without, 1. A system without random numbers only has no jitter.
+/// Returns a random number from 0 up to, but not including, 1; 0 if the system has no random numbers.
 fn chance() -> f64 {
     f64::from(getrandom::u32().unwrap_or_default()) / 2_f64.powi(32)
 }

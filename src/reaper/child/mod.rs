@@ -1,9 +1,8 @@
-//! The supervision of one plugin: a state machine that the reaper's thread drives with commands,
-//! exits and the time. It is the only place that holds the plugin's process, so there is at most
-//! one.
+//! The supervision of one plugin: a state machine that the reaper's thread drives with commands, exits
+//! and timers. Only this state machine holds the plugin's process, so there is at most one.
 //!
-//! What lives here: the phases, commands and timers. How a run begins is in `start`, how it ends
-//! and what follows in `exit`, and what it may have left outside of its group in `orphans`.
+//! What lives here: the phases, commands and timers. `start` is the beginning of a run, `exit` its end and
+//! what follows, `orphans` the scans for what it left outside of its process group.
 
 mod exit;
 mod orphans;
@@ -30,75 +29,75 @@ use orphans::{LEFT_LIMIT, ScanSchedule};
 pub(super) struct SupervisedChild {
     hooks: Arc<dyn ChildHooks>,
     run: RunId,
-    /// When the run began, for people.
+    /// When the run began, in wall-clock time for reports.
     started_at: SystemTime,
     restarts: Restarts,
     phase: ChildPhase,
-    /// The process group that the keeper was told of.
+    /// The process group that was announced to the keeper.
     group: Option<u32>,
-    /// What runs before left outside of their group is being looked for.
+    /// The scans for orphans of ended runs.
     scans: ScanSchedule,
     /// A stop under way, whatever the phase.
     stop: Option<StopRequest>,
-    /// A start was asked for that has to wait for the end of what there is.
+    /// A start was requested that has to wait for the end of the current run.
     start_again: bool,
-    /// The session is gone: nothing is started any more.
+    /// The session is gone, and no run is started any more.
     forgotten: bool,
 }
 
 enum ChildPhase {
     Idle,
-    /// A thread prepares the run and spawns its process; there is one at most until it has come back.
+    /// A thread prepares the run and spawns its process. No other is started before it has reported.
     Preparing {
         cancel: Cancel,
         early: EarlyEvents,
     },
     Running(RunningChild),
-    /// The process is gone; its last output and messages are on their way.
+    /// The process has ended. Its last output and messages are awaited until the given time.
     Ending(EndedChild, Instant),
-    /// Nothing but looks is waited for: then it is stopped, or, if nobody asked for that, started.
+    /// Only scans for orphans are awaited; then a stop is reported or, without one, a run started.
     AwaitingScan {
         /// The run that was stopped, if there was one.
         ended: Option<EndedRun>,
-        /// A start does not wait for longer.
+        /// When a start is given up.
         until: Instant,
     },
     BackingOff {
         until: Instant,
-        /// Without any wait, not even for what the run before left to be looked for; unless some of it
-        /// has been seen.
+        /// The back-off is zero: the run does not even wait for the scan for orphans, unless some have been
+        /// seen.
         at_once: bool,
     },
 }
 
-/// What was heard of a process before the thread that spawned it handed it over.
+/// Events of a process that arrived before the thread that spawned it handed it over.
 #[derive(Default)]
 struct EarlyEvents {
     active_since: Option<Instant>,
-    /// Why its connection has ended already.
+    /// Why its connection has already ended.
     disconnected: Option<Arc<Disconnect>>,
 }
 
 struct RunningChild {
     process: Process,
     spawned_at: Instant,
-    /// When it first became active.
+    /// When the plugin first became active.
     active_since: Option<Instant>,
-    /// It must have connected, or ended, by then.
+    /// When the process is killed, for this cause, unless it has connected or ended.
     deadline: Option<(Instant, Cause)>,
-    /// When those who wonder why it is not active are told what is waited for.
+    /// When its log gets a hint what the plugin has to do to become active.
     hint_at: Option<Instant>,
-    /// What the host did to it first.
+    /// The first thing that the host did to end the run, which is then the cause of its end.
     cause: Option<Cause>,
-    /// Held until its end; `None` once all of its output is in the log.
+    /// Held until the process ends; `None` once all of its output is in the log.
     output: Option<OutputGuard>,
-    /// It has a connection.
+    /// Whether it has a connection.
     connected: bool,
 }
 
 struct StopRequest {
     since: Instant,
-    /// The signals that are still to be sent, and when. The first in time is the last here.
+    /// The signals still to be sent and when, the earliest last.
     signals: Vec<(Instant, Signal)>,
     waiters: Vec<StopWaiter>,
     report: StopReport,
@@ -124,34 +123,34 @@ impl SupervisedChild {
         matches!(self.phase, ChildPhase::Idle) && self.scans.is_done()
     }
 
-    /// Whether it is this plugin's.
+    /// Whether this is a child of the plugin.
     pub(super) fn is_of(&self, plugin: InstallationId) -> bool {
         self.hooks.id() == plugin
     }
 
-    /// Whether it can be let go of.
+    /// Whether the reaper can drop it.
     pub(super) fn is_over(&self) -> bool {
         self.forgotten && self.is_idle()
     }
 
-    /// The session is gone. Whatever is left of the plugin goes too.
+    /// Ends what is left of the plugin, whose session is gone.
     fn forget(&mut self) {
         self.forgotten = true;
         self.end();
     }
 
-    /// Kills what runs, without any grace.
+    /// Kills a running process without any grace.
     pub(super) fn end(&mut self) {
         if !self.is_idle() {
             self.stop(Duration::ZERO, None);
         }
     }
 
-    /// When [`tick`](Self::attend) has something to do though nothing happened.
+    /// Returns when [`tick`](Self::tick) has to be called next.
     pub(super) fn due(&self) -> Option<Instant> {
         let of_phase = match &self.phase {
             ChildPhase::Idle | ChildPhase::Preparing { .. } => None,
-            // A stop has no such limit: its waiters have their own.
+            // A stop waits for orphans without a limit; its callers have their own timeouts.
             ChildPhase::AwaitingScan { .. } if self.stop.is_some() && !self.start_again => None,
             ChildPhase::Ending(_, until)
             | ChildPhase::BackingOff { until, .. }
@@ -169,7 +168,7 @@ impl SupervisedChild {
         of_phase.into_iter().chain(self.scans.due()).min()
     }
 
-    /// The descriptor that tells of the process's end.
+    /// Returns the descriptor that is readable once the process has ended.
     pub(super) fn watch(&self) -> Option<&ExitWatch> {
         match &self.phase {
             ChildPhase::Running(running) => Some(running.process.watch()),
@@ -196,13 +195,13 @@ impl SupervisedChild {
     pub(super) fn start(&mut self, context: &Context) {
         match &self.phase {
             ChildPhase::Idle => self.start_fresh(context),
-            // Somebody does not want to wait; the counting goes on.
+            // The request cuts the back-off short. Restarts in a row go on being counted.
             ChildPhase::BackingOff { .. } => self.start_after_scan(context),
-            // What is there lives and is wanted.
+            // A run is under way already, and nothing is about to end it.
             ChildPhase::Preparing { .. } | ChildPhase::AwaitingScan { .. }
                 if self.stop.is_none() => {}
             ChildPhase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
-            // It is ending, or about to.
+            // The run is ending, or about to.
             ChildPhase::Preparing { .. } | ChildPhase::Running(_) | ChildPhase::Ending(..) => {
                 self.start_again = true;
             }
@@ -233,7 +232,7 @@ impl SupervisedChild {
         stop.waiters.extend(waiter);
         self.scans.expedite(now);
         if !first {
-            // A second stop may be in more of a hurry than the first.
+            // A second stop may have a shorter grace than the first.
             for (at, signal) in &mut stop.signals {
                 let wait = match *signal {
                     Signal::INT => grace / 3,
@@ -253,7 +252,7 @@ impl SupervisedChild {
                     self.hooks.transition(Transition::Stopping);
                 }
             }
-            // What arrives all the same is killed.
+            // If the process is spawned all the same, it is killed on arrival.
             ChildPhase::Preparing { cancel, .. } => {
                 cancel.cancel();
                 self.hooks.transition(Transition::Stopping);
@@ -261,8 +260,8 @@ impl SupervisedChild {
             ChildPhase::Running(running) => {
                 running.deadline = None;
                 running.hint_at = None;
-                // Told before the process is, whose last words come after it then. A stdio plugin is at
-                // the end of its standard input with that, and most end by themselves.
+                // Reported before the signal is sent, so that the plugin's last messages follow it. For a
+                // stdio plugin this ends its standard input, which makes most plugins exit.
                 self.hooks.transition(Transition::Stopping);
                 match self.hooks.spec().transport {
                     Transport::Stdio => stop.signals.push((after(now, grace / 3), Signal::INT)),
@@ -278,7 +277,7 @@ impl SupervisedChild {
         }
     }
 
-    /// Looks at the clock.
+    /// Runs the timers that are due.
     pub(super) fn tick(&mut self, context: &Context, now: Instant) {
         self.tick_scan(now);
         match &mut self.phase {
@@ -294,7 +293,10 @@ impl SupervisedChild {
             }
             ChildPhase::Ending(_, until) => {
                 if *until <= now {
-                    log::debug!("{}: output still open after the end", self.hooks.name());
+                    log::debug!(
+                        "{}: its output is still open after its end",
+                        self.hooks.name()
+                    );
                     self.ended(context);
                 }
             }
@@ -308,11 +310,11 @@ impl SupervisedChild {
                 }
                 let Some(stop) = &mut self.stop else { return };
                 if matches!(stop.signals.first(), Some((at, _)) if *at <= now) {
-                    // The kill is due, and nothing else counts any more.
+                    // The kill is due, and the earlier signals are skipped.
                     stop.signals.truncate(1);
                 }
-                // SIGTERM besides SIGINT: a host started in the background may have handed down an
-                // ignored SIGINT.
+                // SIGTERM follows SIGINT because plugins of a host started in the background may have
+                // inherited an ignored SIGINT.
                 while let Some((_, due)) = stop.signals.pop_if(|(at, _)| *at <= now) {
                     stop.report.killed |= due == Signal::KILL;
                     signal(&*self.hooks, &running.process, due);
@@ -322,15 +324,15 @@ impl SupervisedChild {
     }
 }
 
-/// How long a process may take to connect before it is told in its log what is waited for.
+/// How long a process may take to connect before its log gets a hint.
 pub(super) const HINT_AFTER: Duration = Duration::from_secs(5);
 
-/// `now` and so much later; anything over a year is a year, so that no setting can overflow.
+/// Returns `now + wait`. A wait over a year counts as a year, so that no setting can overflow.
 fn after(now: Instant, wait: Duration) -> Instant {
     now + wait.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
-/// Signals the process's group. A test may have it that the signal does nothing.
+/// Signals the process's group. Fault injection in tests can drop the signal.
 fn signal(hooks: &dyn ChildHooks, process: &Process, signal: Signal) {
     if !fault::is_lost(fault::SIGNALLING, hooks.id()) {
         process.signal_group(signal);

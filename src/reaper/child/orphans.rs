@@ -1,15 +1,14 @@
-//! What a run may have left outside of its process group: descendants that moved to a group or a
-//! session of their own. They are looked for and killed after every run, on a short thread, because
-//! looking takes a while on a busy system.
+//! When to scan for the orphans of a child: descendants that moved to a process group or session of their
+//! own. After every run they are found and killed on a short-lived thread, because a scan takes a while on
+//! a busy system.
 //!
-//! A run that has to wait anyway does not begin before the look is over: what is found may hold a port
-//! or a lock that the plugin needs. With a back-off of zero, or when a start is asked for, it begins
-//! meanwhile: what is looked for bears the number of its own run, so nothing of the next is hit. But
-//! once a look has seen some that it could not end, nothing begins until they are gone. No stop is
-//! reported before that.
+//! A run that has to wait anyway does not begin before the scan is over, since an orphan may hold a port
+//! or a lock that the plugin needs. With a back-off of zero, or after a request to start, the run begins
+//! meanwhile; the scan does not hit it, because orphans carry the number of their own run. But once a scan
+//! has found orphans that it could not kill, no run begins until they are gone, and no stop is reported.
 //!
-//! A plugin has one look at a time. While somebody waits for its outcome one follows upon the other;
-//! else they become rarer, and all plugins together take no more than their share of a processor.
+//! A plugin has one scan at a time. While a caller waits for the result, scans follow each other at once;
+//! otherwise they become rarer, and those of all plugins together use a small share of a processor.
 
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
@@ -25,33 +24,33 @@ use crate::reaper::cause::{Cause, EndedRun};
 use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::{ChildCommand, Context};
 
-/// For how long a start waits for what the run before left to be gone, 30 seconds. After that the plugin
-/// is errored with [`EndCause::DescendantsLeft`](crate::EndCause::DescendantsLeft).
+/// How long a start waits for the orphans of the previous run to be gone. After that the plugin is errored
+/// with [`EndCause::DescendantsLeft`](crate::EndCause::DescendantsLeft).
 pub(super) const LEFT_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long one look may take.
+/// How long one scan may take.
 const LIMIT: Duration = Duration::from_secs(1);
-/// For how long a look is held back at most.
+/// How long a scan is held back at most while its child is busy.
 const HOLD_BACK: Duration = Duration::from_millis(10);
-/// The wait between looks that somebody waits for: one may have come to its end at once.
+/// The pause between scans that a caller waits for; without it a scan that ends at once would spin.
 const BETWEEN: Duration = Duration::from_millis(5);
-/// The waits between looks for what could not be ended, when nobody waits for them.
+/// The first and the longest pause between scans that no caller waits for.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
-/// After a look that nobody waits for comes so many times its processor time without one, whichever
-/// plugin it was for: a fiftieth of one processor.
+/// A background scan is followed by a pause of this many times its processor time without another, for
+/// all plugins of the host: together they use a fiftieth of one processor.
 const REST: u32 = 49;
 
-/// The looks for one plugin.
+/// The scans for one child.
 #[derive(Default)]
 pub(super) struct ScanSchedule {
-    /// The runs that have ended, of which something may be left.
+    /// The ended runs that may have left orphans.
     runs: BTreeSet<RunId>,
     state: ScanState,
-    /// A look has seen some that it could not end.
+    /// A scan has found orphans that it could not kill.
     has_leftovers: bool,
-    /// The last wait before a look that nobody waited for.
+    /// The last pause before a scan that no caller waited for.
     back_off: Option<Duration>,
-    /// The number of the last look.
+    /// The number of the last scan.
     last: u64,
 }
 
@@ -59,29 +58,29 @@ pub(super) struct ScanSchedule {
 enum ScanState {
     #[default]
     Idle,
-    /// To be begun at `at`; by `by` however much else there is to do.
+    /// The scan is due at `at`, and begins at `by` even if its child is busy.
     Planned { at: Instant, by: Instant },
-    /// Its thread runs, or was to. When it is looked after next.
+    /// Its thread is running. `check_at` is when to see whether it is stuck.
     Begun {
         progress: Arc<ScanProgress>,
         check_at: Instant,
-        /// Nobody waits for it.
+        /// No caller waits for it.
         in_background: bool,
     },
 }
 
 impl ScanSchedule {
-    /// Whether nothing is left, as far as can be known.
+    /// Whether no orphan is left, as far as can be known.
     pub(super) fn is_done(&self) -> bool {
         self.runs.is_empty()
     }
 
-    /// Whether a run may begin now, of which `last` is the one before.
+    /// Whether a run may begin now, after the run `last`.
     pub(super) fn may_start(&self, last: RunId) -> bool {
         !self.has_leftovers && self.runs.iter().all(|run| *run == last)
     }
 
-    /// When there is something to do though nothing happened.
+    /// Returns when the next timer is due.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
             ScanState::Idle => None,
@@ -90,7 +89,7 @@ impl ScanSchedule {
         }
     }
 
-    /// Somebody waits: the next look comes at once.
+    /// Makes a planned scan due now, because a caller waits for it.
     pub(super) fn expedite(&mut self, now: Instant) {
         self.back_off = None;
         if let ScanState::Planned { at, .. } = &mut self.state {
@@ -103,7 +102,7 @@ impl ScanSchedule {
         self.state = ScanState::Planned { at, by };
     }
 
-    /// Plans the next look, later each time.
+    /// Plans the next scan, after a longer pause each time.
     fn plan_later(&mut self, now: Instant) {
         let longer = self.back_off.map(|last| BACK_OFF.1.min(last * 2));
         let wait = *self.back_off.insert(longer.unwrap_or(BACK_OFF.0));
@@ -112,8 +111,8 @@ impl ScanSchedule {
 }
 
 impl SupervisedChild {
-    /// Has what this run left looked for, whose process has ended: at the end of the reaper's round, or
-    /// when the next run is under way.
+    /// Plans the scan for the orphans of the current run, whose process has ended. It begins at the end of
+    /// this loop iteration of the reaper, or once the next run is under way.
     pub(super) fn plan_scan(&mut self, context: &Context) {
         if context.scanner.is_none() {
             return;
@@ -123,17 +122,17 @@ impl SupervisedChild {
         match self.scans.state {
             ScanState::Idle => self.scans.plan(now),
             ScanState::Planned { .. } => self.scans.expedite(now),
-            // Its end brings the next.
+            // The next scan follows when this one ends.
             ScanState::Begun { .. } => {}
         }
     }
 
-    /// Whether [`begin_scan`](Self::begin_look) may have something to do.
+    /// Whether [`begin_scan`](Self::begin_scan) has to be called.
     pub(in crate::reaper) fn is_scan_due(&self, now: Instant) -> bool {
         matches!(self.scans.state, ScanState::Planned { at, .. } if at <= now)
     }
 
-    /// Whether somebody waits for what a look comes to.
+    /// Whether a caller, or a start, waits for the result of a scan.
     fn is_scan_awaited(&self, now: Instant) -> bool {
         if !self.scans.has_leftovers || self.start_again {
             return true;
@@ -144,8 +143,8 @@ impl SupervisedChild {
         }
     }
 
-    /// Begins the look that is planned. Not one that would take the processor from an end that is about
-    /// to be told or a run that is about to begin, for as long as these are quick.
+    /// Begins the planned scan. It is held back for a moment while a run is about to end or to begin, so as
+    /// not to compete with it for the processor.
     pub(in crate::reaper) fn begin_scan(&mut self, context: &Context) {
         let now = Instant::now();
         let ScanState::Planned { at, by } = self.scans.state else {
@@ -205,15 +204,15 @@ impl SupervisedChild {
         }
     }
 
-    /// A look could not be begun, so what it would find is there for all that is known.
+    /// Handles a scan that could not begin: orphans have to be assumed.
     fn scan_failed(&mut self, now: Instant, why: &str) {
         self.scans.plan_later(now);
         self.saw(Descendants::default());
         let plugin = self.hooks.name();
-        guarded(|| log::warn!("{plugin}: cannot look for what it left: {why}"));
+        log_guarded(|| log::warn!("{plugin}: cannot scan for orphans: {why}"));
     }
 
-    /// A look is over.
+    /// Handles the result of a scan.
     pub(super) fn scanned(
         &mut self,
         context: &Context,
@@ -225,7 +224,7 @@ impl SupervisedChild {
         let found = result.found;
         let in_background = match self.scans.state {
             ScanState::Begun { in_background, .. } if number == self.scans.last => in_background,
-            // One that was given up. It came back, so the process that it read can be looked at now.
+            // This scan was given up, and its read has returned: that process can be scanned again.
             _ => {
                 if !found.is_clear() || result.killed > 0 {
                     self.scans.runs.extend(runs);
@@ -275,25 +274,25 @@ impl SupervisedChild {
     fn report(&self, result: &ScanResult, was_seen: bool) {
         let plugin = self.hooks.name();
         let found = result.found;
-        guarded(|| {
+        log_guarded(|| {
             if result.killed > 0 {
                 let killed = result.killed;
-                log::info!("{plugin}: killed {killed} processes that had left its group");
+                log::info!("{plugin}: killed {killed} processes that had left its process group");
             }
             if result.unclear > 0 {
                 let unclear = result.unclear;
                 log::debug!("{plugin}: the environment of {unclear} processes cannot be read");
             }
             match (found.is_clear(), was_seen) {
-                (false, false) => log::warn!("{plugin}: {found}; looking for more"),
+                (false, false) => log::warn!("{plugin}: {found}; scanning again"),
                 (false, true) => log::debug!("{plugin}: {found}"),
-                (true, true) => log::info!("{plugin}: nothing of it is left"),
+                (true, true) => log::info!("{plugin}: no orphan is left"),
                 (true, false) => {}
             }
         });
     }
 
-    /// Looks after a look that is under way, and for what a start has waited too long.
+    /// Gives up a scan that is stuck, and a start that has waited too long for orphans.
     pub(super) fn tick_scan(&mut self, now: Instant) {
         if let ScanState::Begun {
             progress, check_at, ..
@@ -301,11 +300,13 @@ impl SupervisedChild {
             && *check_at <= now
         {
             if progress.give_up(READ_TIMEOUT) {
-                // The next one passes that process over.
+                // The next scan skips that process.
                 self.scans.plan(now);
                 let plugin = self.hooks.name();
-                guarded(|| {
-                    log::warn!("{plugin}: reading a process does not come back, passing it over");
+                log_guarded(|| {
+                    log::warn!(
+                        "{plugin}: a scan is stuck reading a process, which is skipped from now on"
+                    );
                 });
             } else {
                 *check_at = now + READ_TIMEOUT;
@@ -319,7 +320,7 @@ impl SupervisedChild {
         }
     }
 
-    /// Waits for nothing but looks. With the end of the run that was stopped, if there was one.
+    /// Begins to wait for scans only. `ended` is the run that was stopped, if there was one.
     pub(super) fn wait_for_scan(&mut self, ended: Option<EndedRun>) {
         let until = after(Instant::now(), LEFT_LIMIT);
         self.phase = ChildPhase::AwaitingScan { ended, until };
@@ -327,14 +328,13 @@ impl SupervisedChild {
         self.hooks.tally().set_awaited(true);
     }
 
-    /// The run that was stopped is over, if there was one: reports the stop once nothing is looked for
-    /// any more.
+    /// Waits for the scans after a run that was stopped, if there was one, and then reports the stop.
     pub(super) fn finish_after_scan(&mut self, context: &Context, ended: Option<EndedRun>) {
         self.wait_for_scan(ended);
         self.scan_finished(context);
     }
 
-    /// Goes on with what waited for a look, if that is over.
+    /// Continues the stop or the start that waited for scans, if they are done.
     fn scan_finished(&mut self, context: &Context) {
         if !matches!(self.phase, ChildPhase::AwaitingScan { .. }) {
             return;
@@ -355,7 +355,7 @@ impl SupervisedChild {
         }
     }
 
-    /// Waits for looks no longer; returns the end of the run that was stopped, if there was one.
+    /// Stops waiting for scans; returns the run that was stopped, if there was one.
     pub(super) fn leave_awaiting_scan(&mut self) -> Option<EndedRun> {
         self.hooks.tally().set_awaited(false);
         match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
@@ -367,7 +367,7 @@ impl SupervisedChild {
         }
     }
 
-    /// What the run before left does not go: the plugin is not started. The looks go on.
+    /// Gives up a start because orphans of the previous run are left. Scans continue.
     fn give_up_start(&mut self) {
         let found = self.hooks.tally().descendants();
         let ended = self.leave_awaiting_scan();
@@ -380,16 +380,16 @@ impl SupervisedChild {
         self.hooks.transition(Transition::Errored(failure));
     }
 
-    /// Tells those who wait for a stop that this is left.
+    /// Reports to the callers that wait for a stop what is left.
     fn give_up_stop(&mut self, found: Descendants) {
         for waiter in self.stop.take().into_iter().flat_map(|stop| stop.waiters) {
-            // A waiter whose time ran out is gone.
+            // A caller whose timeout has passed does not receive it.
             let _ = waiter.done.try_send(Err(found));
         }
     }
 
-    /// Takes over what is looked for from another, whose session is gone and of which nothing else is
-    /// left.
+    /// Takes over the scans of an `old` child of the same plugin, whose session is gone and of which nothing
+    /// but orphans is left.
     pub(in crate::reaper) fn inherit(&mut self, old: &mut Self) {
         let found = old.hooks.tally().descendants();
         let is_at_rest = matches!(
@@ -399,7 +399,7 @@ impl SupervisedChild {
         if old.scans.is_done() || !is_at_rest {
             return;
         }
-        // A look that is under way comes back to it, and brings no more than another one.
+        // The result of a scan under way goes to the old child, where at most it plans another scan.
         let ScanSchedule {
             runs,
             has_leftovers,
@@ -416,7 +416,7 @@ impl SupervisedChild {
     }
 }
 
-/// A panic of the logger's over one run must not cost the next.
-fn guarded(log: impl FnOnce()) {
+/// Logs. A panic of the embedder's logger must not disturb the child's state.
+fn log_guarded(log: impl FnOnce()) {
     let _ = panic::catch_unwind(AssertUnwindSafe(log));
 }

@@ -1,4 +1,4 @@
-//! How a run begins: prepared and spawned on a thread of its own, handed over, and connected.
+//! How a run begins: its process is prepared and spawned on a separate thread, handed over, and connects.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,21 +18,21 @@ use crate::reaper::policy::{Restarts, RunOutcome};
 use crate::reaper::{ChildCommand, Context};
 use crate::thread::Threads;
 
-/// How long a program's file may be open for writing before that counts as a failed start.
+/// How long a spawn is retried while the program's file is open for writing.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
-/// The wait before it is tried again.
+/// The pause between these retries.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
 impl SupervisedChild {
-    /// Starts a run after a stop, an explicit start or giving up: the counting begins anew.
+    /// Starts a run after a stop, an explicit start or giving up, with the count of restarts at zero.
     pub(super) fn start_fresh(&mut self, context: &Context) {
         self.start_again = false;
         self.restarts = Restarts::default();
         self.start_after_scan(context);
     }
 
-    /// Starts a run that somebody asks for, once it is known what the one before left: that may be less
-    /// than a look away.
+    /// Starts a requested run once the scan for orphans of the previous one is over, which may take only a
+    /// moment.
     pub(super) fn start_after_scan(&mut self, context: &Context) {
         if self.scans.is_done() {
             self.start_run(context);
@@ -41,7 +41,7 @@ impl SupervisedChild {
         }
     }
 
-    /// Starts a run: has it prepared and spawned on a thread of its own.
+    /// Starts a run: prepares and spawns it on a separate thread.
     pub(super) fn start_run(&mut self, context: &Context) {
         if context.shutting_down || self.forgotten {
             let ended = self.leave_awaiting_scan();
@@ -68,7 +68,7 @@ impl SupervisedChild {
         let (hooks, reaper) = (self.hooks.clone(), context.reaper.clone());
         let (keeper, threads) = (context.keeper.clone(), context.threads.clone());
         let started = context.threads.spawn("prepare", 512 * 1024, move || {
-            // A preparation that panics must not leave the plugin waiting for it.
+            // A preparation that panics must be reported too, or the plugin would wait for it forever.
             let prepare = std::panic::AssertUnwindSafe(|| {
                 fault::point(fault::PREPARING, hooks.id());
                 prepare_and_spawn(&*hooks, run, &cancel, &keeper, &threads)
@@ -81,7 +81,7 @@ impl SupervisedChild {
             let spawned = result.as_ref().ok();
             let memory = spawned.map(|spawned| (spawned.process.memory(), spawned.process.id()));
             reaper.tell(child, ChildCommand::Prepared(run, result));
-            // Nobody waits for this.
+            // Last, because no part of the start waits for it.
             if let Some((memory, pid)) = memory {
                 memory.begin(pid);
             }
@@ -91,7 +91,7 @@ impl SupervisedChild {
         }
     }
 
-    /// The thread that prepares and spawns has come back.
+    /// Handles the result of preparing and spawning.
     pub(super) fn prepared(
         &mut self,
         context: &Context,
@@ -101,7 +101,7 @@ impl SupervisedChild {
         let early = match &mut self.phase {
             ChildPhase::Preparing { early, .. } if run == self.run => std::mem::take(early),
             _ => {
-                // The supervision panicked meanwhile, and let go of all that it had.
+                // The supervision panicked meanwhile and gave this run up.
                 if let Ok(spawned) = result {
                     let pid = spawned.process.pid();
                     let forget = || context.keeper.forget_group(pid);
@@ -135,7 +135,7 @@ impl SupervisedChild {
             connected: early.active_since.is_some() && early.disconnected.is_none(),
         };
         if self.stop.is_some() {
-            // It arrives too late.
+            // The stop was requested while it was being prepared.
             signal(&*self.hooks, &running.process, Signal::KILL);
             self.phase = ChildPhase::Running(running);
             return;
@@ -151,7 +151,7 @@ impl SupervisedChild {
         match self.hooks.spawned(run, pipes) {
             Ok(output) => {
                 running.output = Some(output);
-                // Over stdio its pipes are the connection, whose end may say why it ended.
+                // Over stdio its pipes are the connection, whose end may explain the exit.
                 running.connected |= transport == Transport::Stdio;
             }
             Err(error) => {
@@ -174,7 +174,7 @@ impl SupervisedChild {
             ChildPhase::Running(running) => {
                 running.active_since.get_or_insert_with(Instant::now);
                 running.hint_at = None;
-                // In time, so what it did on the connection before is not what ends it.
+                // It reconnected in time, so the end of the previous connection is not the cause of its end.
                 if running.deadline.take().is_some() {
                     running.cause = None;
                     self.start_again = false;
@@ -185,7 +185,7 @@ impl SupervisedChild {
                 early.active_since.get_or_insert_with(Instant::now);
                 early.disconnected = None;
             }
-            // It was active, for so short a time that its end was seen in the same round.
+            // It was active for so short a time that its exit was seen in the same loop iteration.
             ChildPhase::Ending(ended, _) => {
                 ended.active_for.get_or_insert(Duration::ZERO);
                 ended.connection_pending = true;
@@ -205,7 +205,7 @@ impl SupervisedChild {
         }
     }
 
-    /// The end of a run that never had a process.
+    /// Returns the record of a run that never had a process.
     pub(super) fn unstarted(&self, cause: Cause) -> EndedRun {
         EndedRun {
             cause,
@@ -218,8 +218,7 @@ impl SupervisedChild {
     }
 }
 
-/// Gets a run ready and spawns its process, of which the keeper hears before anything else happens. Waits
-/// for the disk.
+/// Prepares a run and spawns its process, which is announced to the keeper at once. Waits for the disk.
 fn prepare_and_spawn(
     hooks: &dyn ChildHooks,
     run: RunId,
@@ -240,7 +239,8 @@ fn prepare_and_spawn(
                 fault::point(fault::SPAWNED, hooks.id());
                 return Ok(Box::new(Spawned { process, pipes }));
             }
-            // The program's file is open for writing; most likely in a child that is about to execute.
+            // The program's file is open for writing, most likely inherited by a child of another plugin that
+            // has been forked and has not executed yet.
             Err(error) if error.is_busy() && !give_up_at.has_passed() => {
                 let _ = poll::wait(&mut [], Some(Deadline::after(BUSY_WAIT)));
             }
