@@ -92,7 +92,9 @@ impl fmt::Display for EndCause {
 pub(crate) struct EndedRun {
     pub(crate) cause: Cause,
     /// `None` if there never was a process.
-    pub(crate) process: Option<EndedProcess>,
+    pub(crate) process: Option<ProcessEnd>,
+    /// How long the process had been running.
+    pub(crate) uptime: Duration,
     /// When the preparation of the run began.
     pub(crate) started_at: SystemTime,
     pub(crate) ended_at: SystemTime,
@@ -100,14 +102,6 @@ pub(crate) struct EndedRun {
     pub(crate) active_for: Option<Duration>,
     /// Restarts in a row before this end.
     pub(crate) restarts: Restarts,
-}
-
-/// The process of an ended run.
-#[derive(Clone, Debug)]
-pub(crate) struct EndedProcess {
-    /// How long it lived.
-    pub(crate) uptime: Duration,
-    pub(crate) end: ProcessEnd,
 }
 
 /// Why a run ended.
@@ -167,7 +161,7 @@ impl Cause {
 
 impl EndedRun {
     pub(crate) fn exit(&self) -> Option<ExitReason> {
-        self.process.as_ref().map(|process| process.end.exit)
+        self.process.as_ref().map(|end| end.exit)
     }
 
     /// Returns the text of `error_message` for a plugin that is restarted or given up.
@@ -253,8 +247,7 @@ pub(crate) fn how_to_connect(transport: Transport) -> String {
 impl fmt::Display for EndedRun {
     /// Describes the end; for an exit, in the words of Storyden's Go host (protocol file, section 13.2).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.process.as_ref().map(|process| &process.end);
-        match (&self.cause, end) {
+        match (&self.cause, &self.process) {
             (Cause::Start(error), _) => write!(f, "{error}"),
             (Cause::Exited, Some(end)) => write!(f, "{end}"),
             (Cause::OutOfMemory, Some(end)) => {
@@ -301,6 +294,7 @@ mod tests {
             let failure = EndedRun {
                 cause: Cause::Exited,
                 process: None,
+                uptime: Duration::ZERO,
                 started_at: SystemTime::UNIX_EPOCH,
                 ended_at: SystemTime::UNIX_EPOCH,
                 active_for: Some(Duration::ZERO),

@@ -11,7 +11,7 @@ use super::policy::RestartPolicy;
 use crate::error::StartError;
 use crate::id::InstallationId;
 use crate::process::orphans::Tally;
-use crate::process::{ExitReason, Pipes, Process, ProcessCommand};
+use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::Transport;
 use crate::text::PluginName;
 
@@ -48,9 +48,9 @@ pub(crate) trait ChildHooks: Send + Sync {
     /// `cancel` is set.
     fn prepare(&self, run: RunId, cancel: &Cancel) -> Result<ProcessCommand, StartError>;
 
-    /// Takes over the pipes of the run's process. Dropping the guard makes the log pump finish and call
-    /// [`Reaper::drained`](super::Reaper::drained).
-    fn spawned(&self, run: RunId, pipes: Pipes) -> crate::Result<OutputGuard>;
+    /// Takes over the pipes of the run's process. Dropping the returned end of a pipe makes the log pump
+    /// finish and call [`Reaper::drained`](super::Reaper::drained).
+    fn spawned(&self, run: RunId, pipes: Pipes) -> crate::Result<io::PipeWriter>;
 
     /// Called when the run's process has not connected, or over stdio not answered, for `time`: writes a
     /// hint to its log.
@@ -60,13 +60,6 @@ pub(crate) trait ChildHooks: Send + Sync {
     fn ended(&self, run: RunId, exit: ExitReason);
 
     fn transition(&self, transition: Transition);
-}
-
-/// A process that has just been spawned.
-#[derive(Debug)]
-pub(crate) struct Spawned {
-    pub(super) process: Process,
-    pub(super) pipes: Pipes,
 }
 
 /// The times and the restart policy of one plugin.
@@ -91,12 +84,6 @@ impl Cancel {
         self.0.load(Ordering::Acquire)
     }
 }
-
-/// The writing end of a pipe that the log pump polls: dropping it ends the pump.
-#[derive(Debug)]
-pub(crate) struct OutputGuard(
-    #[expect(dead_code, reason = "held to be dropped")] pub(crate) io::PipeWriter,
-);
 
 /// A change of a plugin's state.
 #[derive(Clone, Debug)]

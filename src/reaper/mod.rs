@@ -31,17 +31,16 @@ use rustix::fs::OFlags;
 
 pub use cause::EndCause;
 pub(crate) use cause::{Cause, EndedRun, how_to_connect};
-pub(crate) use hooks::{Cancel, ChildHooks, ChildId, ChildSpec, OutputGuard, RunId, Transition};
+pub(crate) use hooks::{Cancel, ChildHooks, ChildId, ChildSpec, RunId, Transition};
 
 use crate::deadline::Deadline;
 use crate::error::{Descendants, Disconnect, Error, Result, StartError};
 use crate::keeper::link::KeeperLink;
 use crate::poll;
 use crate::process::orphans::{OrphanScanner, ScanResult};
-use crate::process::{ExitFindings, ExitReason};
+use crate::process::{ExitFindings, ExitReason, Pipes, Process};
 use crate::thread::{Threads, panic_text};
-use child::SupervisedChild;
-use hooks::Spawned;
+use child::Child;
 
 /// How a plugin was stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,7 +83,7 @@ enum ReaperCommand {
 enum ChildCommand {
     Forget,
     /// The result of preparing and spawning.
-    Prepared(RunId, Result<Box<Spawned>, StartError>),
+    Prepared(RunId, Result<Box<(Process, Pipes)>, StartError>),
     Connected(RunId),
     Disconnected(RunId, Arc<Disconnect>),
     Drained(RunId),
@@ -229,7 +228,7 @@ struct ReaperThread {
     context: Context,
     inbox: Receiver<ReaperCommand>,
     wake: io::PipeReader,
-    children: HashMap<ChildId, SupervisedChild>,
+    children: HashMap<ChildId, Child>,
     /// Children whose session is gone and that are not done yet.
     lingering: Vec<ChildId>,
 }
@@ -242,7 +241,7 @@ impl ReaperThread {
                 self.handle(command);
             }
             for child in ended {
-                self.with(child, SupervisedChild::exited);
+                self.with(child, Child::exited);
             }
             let now = Instant::now();
             for child in self.children.values_mut() {
@@ -255,13 +254,13 @@ impl ReaperThread {
             // Scans begin last, so that they do not compete with the above for the processor.
             for child in self.children.values_mut() {
                 if child.is_scan_due(now) {
-                    catch_panic(child, &self.context, SupervisedChild::begin_scan);
+                    catch_panic(child, &self.context, Child::begin_scan);
                 }
             }
             self.children.retain(|_, child| !child.is_over());
             self.lingering
                 .retain(|child| self.children.contains_key(child));
-            if self.context.shutting_down && self.children.values().all(SupervisedChild::is_idle) {
+            if self.context.shutting_down && self.children.values().all(Child::is_idle) {
                 // A panic in it, for example in the embedder's logger, comes too late to matter.
                 let _ = panic::catch_unwind(AssertUnwindSafe(|| self.context.keeper.end()));
                 return;
@@ -270,7 +269,7 @@ impl ReaperThread {
     }
 
     /// Calls `act` for a child, if there is one with this id.
-    fn with(&mut self, child: ChildId, act: impl FnOnce(&mut SupervisedChild, &Context)) {
+    fn with(&mut self, child: ChildId, act: impl FnOnce(&mut Child, &Context)) {
         if let Some(child) = self.children.get_mut(&child) {
             catch_panic(child, &self.context, act);
         }
@@ -278,12 +277,8 @@ impl ReaperThread {
 
     /// Sleeps until a command, an exit or a timer; returns the children whose process has ended.
     fn sleep(&mut self) -> Vec<ChildId> {
-        let due = self
-            .children
-            .values()
-            .filter_map(SupervisedChild::due)
-            .min();
-        let watched = |(id, child): (&ChildId, _)| Some((*id, SupervisedChild::watch(child)?));
+        let due = self.children.values().filter_map(Child::due).min();
+        let watched = |(id, child): (&ChildId, _)| Some((*id, Child::watch(child)?));
         let watches: Vec<_> = self.children.iter().filter_map(watched).collect();
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
         descriptors.extend(
@@ -315,7 +310,7 @@ impl ReaperThread {
             ReaperCommand::Start(hooks) => {
                 let id = hooks.child_id();
                 self.ensure_child(&hooks);
-                self.with(id, SupervisedChild::start);
+                self.with(id, Child::start);
                 hooks.start_handled();
             }
             ReaperCommand::Stop {
@@ -349,7 +344,7 @@ impl ReaperThread {
         if self.children.contains_key(&hooks.child_id()) {
             return;
         }
-        let mut child = SupervisedChild::new(hooks.clone());
+        let mut child = Child::new(hooks.clone());
         for old in &self.lingering {
             if let Some(old) = self
                 .children
@@ -365,11 +360,7 @@ impl ReaperThread {
 
 /// Calls `act` for a child. A panic in it, for example in the embedder's logger, ends that plugin's run and
 /// leaves the others alone.
-fn catch_panic(
-    child: &mut SupervisedChild,
-    context: &Context,
-    act: impl FnOnce(&mut SupervisedChild, &Context),
-) {
+fn catch_panic(child: &mut Child, context: &Context, act: impl FnOnce(&mut Child, &Context)) {
     let act = AssertUnwindSafe(|| act(child, context));
     if let Err(panic) = panic::catch_unwind(act) {
         let text = panic_text(&*panic).to_string();

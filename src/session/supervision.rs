@@ -21,8 +21,8 @@ use crate::process::orphans::Tally;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
-    Cancel, Cause, ChildHooks, ChildId, ChildSpec, EndedRun, OutputGuard, Reaper, RunId,
-    Transition, how_to_connect,
+    Cancel, Cause, ChildHooks, ChildId, ChildSpec, EndedRun, Reaper, RunId, Transition,
+    how_to_connect,
 };
 use crate::runtime::{self, Preparation};
 use crate::state::ReportedState;
@@ -113,7 +113,7 @@ impl ChildHooks for SessionHooks {
         })
     }
 
-    fn spawned(&self, run: RunId, pipes: Pipes) -> Result<OutputGuard> {
+    fn spawned(&self, run: RunId, pipes: Pipes) -> Result<std::io::PipeWriter> {
         let shared = &self.0;
         let context = &shared.context;
         // The log was opened by `prepare`; it is gone only if the plugin is being unloaded.
@@ -172,7 +172,7 @@ impl ChildHooks for SessionHooks {
                 .map_err(|_| refused(self.0.state.lock().reported))?;
             reservation.attach(Box::new(duplex), &Peer::default(), true)?;
         }
-        Ok(OutputGuard(guard))
+        Ok(guard)
     }
 
     fn waited(&self, run: RunId, time: Duration) {
@@ -364,21 +364,20 @@ impl SessionHooks {
             "runtime_provider",
             self.0.context.settings.provider.as_str().into(),
         );
-        let stage = match failure.cause {
-            Cause::Start(_) => "start",
-            _ => "exit",
+        let stage = if let Cause::Start(error) = &failure.cause {
+            match error {
+                StartError::Spawn { source, .. } => put("spawn_error", source.as_str().into()),
+                StartError::NoCommand => put("spawn_error", "no_command".into()),
+                StartError::Limit { limit, .. } => put("limit", (*limit).into()),
+                _ => {}
+            }
+            "start"
+        } else {
+            "exit"
         };
         put("stage", stage.into());
         put("error", message.as_str().into());
         put("cause", failure.end_cause().as_str().into());
-        if let Cause::Start(error) = &failure.cause
-            && let Some(word) = spawn_word(error)
-        {
-            put("spawn_error", word.into());
-        }
-        if let Cause::Start(StartError::Limit { limit, .. }) = &failure.cause {
-            put("limit", (*limit).into());
-        }
         put("restarts", failure.restarts.count.into());
         // The first start counts as an attempt.
         put("attempts", (failure.restarts.count + 1).into());
@@ -388,8 +387,7 @@ impl SessionHooks {
         if let Some(active_for) = failure.active_for {
             put("active_seconds", active_for.as_secs_f64().into());
         }
-        if let Some(process) = &failure.process {
-            let end = &process.end;
+        if let Some(end) = &failure.process {
             put("exit_status", end.to_string().into());
             if !end.exit.is_clean() {
                 put("exit_code", end.exit.code().into());
@@ -404,7 +402,7 @@ impl SessionHooks {
                 put("core_dumped", true.into());
             }
             put("pid", end.pid.into());
-            put("uptime_seconds", process.uptime.as_secs_f64().into());
+            put("uptime_seconds", failure.uptime.as_secs_f64().into());
             let limits = end.limits.to_json();
             if !limits.is_empty() {
                 put("limits", limits.into());
@@ -430,20 +428,11 @@ impl SessionHooks {
             cause: failure.end_cause(),
             message,
             exit: failure.exit(),
-            pid: failure.process.as_ref().map(|process| process.end.pid),
+            pid: failure.process.as_ref().map(|end| end.pid),
             decision,
         };
         let limit = self.0.context.settings.limits.restart_history;
         state.history.push(end, limit);
-    }
-}
-
-/// Returns the word for `spawn_error` in the details, if the spawn failed.
-fn spawn_word(error: &StartError) -> Option<&'static str> {
-    match error {
-        StartError::Spawn { source, .. } => Some(source.as_str()),
-        StartError::NoCommand => Some("no_command"),
-        _ => None,
     }
 }
 

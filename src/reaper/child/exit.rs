@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{ChildPhase, RunningChild, SupervisedChild, after};
+use super::{Child, RunningChild, Stage, after};
 use crate::error::Disconnect;
 use crate::fault;
 use crate::process::{ExitFindings, ExitReason, PostMortem, Process, ProcessEnd};
-use crate::reaper::cause::{Cause, EndedProcess, EndedRun};
+use crate::reaper::cause::{Cause, EndedRun};
 use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::policy::{Decision, RunOutcome};
 use crate::reaper::{ChildCommand, Context, StopReport};
@@ -38,7 +38,7 @@ pub(super) struct EndedChild {
     cause: Option<Cause>,
 }
 
-impl SupervisedChild {
+impl Child {
     /// Handles the end of the run's connection, after all that came over it has been read.
     pub(super) fn disconnected(&mut self, context: &Context, run: RunId, cause: Arc<Disconnect>) {
         if run != self.run {
@@ -46,8 +46,8 @@ impl SupervisedChild {
         }
         let grace = self.hooks.spec().disconnect_grace;
         let blamed = |was_active| Cause::of_connection(&cause, was_active);
-        match &mut self.phase {
-            ChildPhase::Running(running) => {
+        match &mut self.stage {
+            Stage::Running(running) => {
                 running.connected = false;
                 let was_active = running.active_since.is_some();
                 running.cause = running.cause.take().or_else(|| blamed(was_active));
@@ -59,8 +59,8 @@ impl SupervisedChild {
                     running.deadline = Some((until, Cause::ConnectionLost { cause, grace }));
                 }
             }
-            ChildPhase::Preparing { early, .. } => early.disconnected = Some(cause),
-            ChildPhase::Ending(ended, _) => {
+            Stage::Preparing { early, .. } => early.disconnected = Some(cause),
+            Stage::Ending(ended, _) => {
                 ended.connection_pending = false;
                 let was_active = ended.active_for.is_some();
                 ended.cause = ended.cause.take().or_else(|| blamed(was_active));
@@ -75,19 +75,19 @@ impl SupervisedChild {
         if run != self.run {
             return;
         }
-        match &mut self.phase {
-            ChildPhase::Ending(ended, _) => {
+        match &mut self.stage {
+            Stage::Ending(ended, _) => {
                 ended.output_pending = false;
                 self.end_if_complete(context);
             }
             // It closed its output and keeps running: its exit will not have to wait for output.
-            ChildPhase::Running(running) => running.output = None,
+            Stage::Running(running) => running.output = None,
             _ => {}
         }
     }
 
     pub(super) fn end_if_complete(&mut self, context: &Context) {
-        let ChildPhase::Ending(ended, _) = &self.phase else {
+        let Stage::Ending(ended, _) = &self.stage else {
             return;
         };
         if ended.end.is_some() && !ended.output_pending && !ended.connection_pending {
@@ -113,7 +113,7 @@ impl SupervisedChild {
 
     /// Reaps the process of the ending run, unless that is done.
     fn reap(&mut self, context: &Context, findings: ExitFindings) {
-        if let ChildPhase::Ending(ended, _) = &mut self.phase
+        if let Stage::Ending(ended, _) = &mut self.stage
             && let Some(process) = ended.process.take()
         {
             let group = &mut self.group;
@@ -126,10 +126,10 @@ impl SupervisedChild {
     /// Handles the exit of the process: kills its group, reaps it, and waits for the rest of its output.
     pub(in crate::reaper) fn exited(&mut self, context: &Context) {
         let now = Instant::now();
-        let running = match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
-            ChildPhase::Running(running) => running,
+        let running = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Running(running) => running,
             other => {
-                self.phase = other;
+                self.stage = other;
                 return;
             }
         };
@@ -140,13 +140,10 @@ impl SupervisedChild {
             .or_else(|| self.stop.is_some().then_some(Cause::Stopped));
         let process = running.process;
         // If the host ended it, there is nothing to find out.
-        let post_mortem = if cause.is_none() {
-            process.post_mortem()
-        } else {
-            None
-        };
-        let is_awaited =
-            post_mortem.is_some_and(|post_mortem| self.start_post_mortem(context, post_mortem));
+        let is_awaited = cause.is_none()
+            && process
+                .post_mortem()
+                .is_some_and(|post_mortem| self.start_post_mortem(context, post_mortem));
         if is_awaited {
             // While its leader is a zombie, no other group can have the same id.
             process.signal_group(Signal::KILL);
@@ -168,7 +165,7 @@ impl SupervisedChild {
             end: None,
             cause,
         };
-        self.phase = ChildPhase::Ending(ended, now + drain_timeout);
+        self.stage = Stage::Ending(ended, now + drain_timeout);
         if !is_awaited {
             self.reap(context, ExitFindings::default());
         }
@@ -198,8 +195,7 @@ impl SupervisedChild {
     pub(super) fn ended(&mut self, context: &Context) {
         // Unless the drain timeout has passed before the post-mortem was done, it is reaped already.
         self.reap(context, ExitFindings::default());
-        let ChildPhase::Ending(ended, _) = std::mem::replace(&mut self.phase, ChildPhase::Idle)
-        else {
+        let Stage::Ending(ended, _) = std::mem::replace(&mut self.stage, Stage::Idle) else {
             return;
         };
         let Some(end) = ended.end else { return };
@@ -209,7 +205,7 @@ impl SupervisedChild {
         }
         self.hooks.ended(self.run, exit);
         let requested = ended.cause.is_none() && exit.is_clean() && ended.active_for.is_some();
-        let policy_end = if requested {
+        let outcome = if requested {
             RunOutcome::Requested
         } else {
             RunOutcome::Crash
@@ -223,17 +219,14 @@ impl SupervisedChild {
                 Cause::Exited
             }
         };
-        let active_for = ended.active_for;
         let cause = ended.cause.unwrap_or_else(by_itself);
         let failure = EndedRun {
             cause,
-            process: Some(EndedProcess {
-                uptime: ended.uptime,
-                end,
-            }),
+            process: Some(end),
+            uptime: ended.uptime,
             started_at: self.started_at,
             ended_at: ended.at,
-            active_for,
+            active_for: ended.active_for,
             restarts: self.restarts,
         };
         if self.stop.is_some() {
@@ -247,27 +240,22 @@ impl SupervisedChild {
             self.start_fresh(context);
             return;
         }
-        self.decide(policy_end, active_for, failure);
+        self.decide(outcome, failure);
     }
 
-    pub(super) fn decide(
-        &mut self,
-        outcome: RunOutcome,
-        active_for: Option<Duration>,
-        failure: EndedRun,
-    ) {
+    pub(super) fn decide(&mut self, outcome: RunOutcome, failure: EndedRun) {
         let policy = self.hooks.spec().policy;
-        match self.restarts.decide(&policy, outcome, active_for) {
+        match self.restarts.decide(&policy, outcome, failure.active_for) {
             Decision::Restart(wait) => {
                 let wait = policy.jittered(wait, chance());
-                self.phase = ChildPhase::BackingOff {
+                self.stage = Stage::BackingOff {
                     until: after(Instant::now(), wait),
                     at_once: wait.is_zero(),
                 };
                 self.hooks.transition(Transition::Restarting(failure, wait));
             }
             Decision::GiveUp => {
-                self.phase = ChildPhase::Idle;
+                self.stage = Stage::Idle;
                 self.hooks.transition(Transition::Errored(failure));
             }
         }
@@ -275,7 +263,7 @@ impl SupervisedChild {
 
     /// Reports a stop after which nothing is left. `ended` is the run that was stopped, if there was one.
     pub(super) fn stopped(&mut self, ended: Option<EndedRun>) {
-        self.phase = ChildPhase::Idle;
+        self.stage = Stage::Idle;
         self.hooks.transition(Transition::Inactive(ended));
         if let Some(stop) = self.stop.take() {
             let report = StopReport {
@@ -293,10 +281,10 @@ impl SupervisedChild {
     /// waits in vain.
     pub(in crate::reaper) fn give_up(&mut self, context: &Context, panic: &str) {
         let group = &mut self.group;
-        match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
             // `finish` kills the group and waits for the process.
-            ChildPhase::Running(RunningChild { process, .. })
-            | ChildPhase::Ending(
+            Stage::Running(RunningChild { process, .. })
+            | Stage::Ending(
                 EndedChild {
                     process: Some(process),
                     ..
@@ -306,8 +294,8 @@ impl SupervisedChild {
                 || Self::forget_group(group, context),
                 ExitFindings::default(),
             )),
-            ChildPhase::Preparing { cancel, .. } => cancel.cancel(),
-            ChildPhase::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
+            Stage::Preparing { cancel, .. } => cancel.cancel(),
+            Stage::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
             _ => {}
         }
         // Needed if the panic itself dropped the process.

@@ -1,13 +1,14 @@
 //! The supervision of one plugin: a state machine that the reaper's thread drives with commands, exits
 //! and timers. Only this state machine holds the plugin's process, so there is at most one.
 //!
-//! What lives here: the phases, commands and timers. `start` is the beginning of a run, `exit` its end and
+//! What lives here: the stages, commands and timers. `start` is the beginning of a run, `exit` its end and
 //! what follows, `orphans` the scans for what it left outside of its process group.
 
 mod exit;
 mod orphans;
 mod start;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +16,7 @@ use rustix::process::Signal;
 
 use super::cause::Cause;
 use super::cause::EndedRun;
-use super::hooks::{Cancel, ChildHooks, OutputGuard, RunId, Transition};
+use super::hooks::{Cancel, ChildHooks, RunId, Transition};
 use super::policy::Restarts;
 use super::{ChildCommand, Context, StopReport, StopWaiter};
 use crate::error::Disconnect;
@@ -26,18 +27,18 @@ use crate::protocol::Transport;
 use exit::{DRAIN_TIMEOUT_AT_STOP, EndedChild};
 use orphans::{LEFT_LIMIT, ScanSchedule};
 
-pub(super) struct SupervisedChild {
+pub(super) struct Child {
     hooks: Arc<dyn ChildHooks>,
     run: RunId,
     /// When the run began, in wall-clock time for reports.
     started_at: SystemTime,
     restarts: Restarts,
-    phase: ChildPhase,
+    stage: Stage,
     /// The process group that was announced to the keeper.
     group: Option<u32>,
     /// The scans for orphans of ended runs.
     scans: ScanSchedule,
-    /// A stop under way, whatever the phase.
+    /// A stop under way, whatever the stage.
     stop: Option<StopRequest>,
     /// A start was requested that has to wait for the end of the current run.
     start_again: bool,
@@ -45,7 +46,7 @@ pub(super) struct SupervisedChild {
     forgotten: bool,
 }
 
-enum ChildPhase {
+enum Stage {
     Idle,
     /// A thread prepares the run and spawns its process. No other is started before it has reported.
     Preparing {
@@ -90,7 +91,7 @@ struct RunningChild {
     /// The first thing that the host did to end the run, which is then the cause of its end.
     cause: Option<Cause>,
     /// Held until the process ends; `None` once all of its output is in the log.
-    output: Option<OutputGuard>,
+    output: Option<io::PipeWriter>,
     /// Whether it has a connection.
     connected: bool,
 }
@@ -103,14 +104,14 @@ struct StopRequest {
     report: StopReport,
 }
 
-impl SupervisedChild {
+impl Child {
     pub(super) fn new(hooks: Arc<dyn ChildHooks>) -> Self {
         Self {
             hooks,
             run: 0,
             started_at: SystemTime::UNIX_EPOCH,
             restarts: Restarts::default(),
-            phase: ChildPhase::Idle,
+            stage: Stage::Idle,
             group: None,
             scans: ScanSchedule::default(),
             stop: None,
@@ -120,7 +121,7 @@ impl SupervisedChild {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.phase, ChildPhase::Idle) && self.scans.is_done()
+        matches!(self.stage, Stage::Idle) && self.scans.is_done()
     }
 
     /// Whether this is a child of the plugin.
@@ -148,14 +149,14 @@ impl SupervisedChild {
 
     /// Returns when [`tick`](Self::tick) has to be called next.
     pub(super) fn due(&self) -> Option<Instant> {
-        let of_phase = match &self.phase {
-            ChildPhase::Idle | ChildPhase::Preparing { .. } => None,
+        let of_stage = match &self.stage {
+            Stage::Idle | Stage::Preparing { .. } => None,
             // A stop waits for orphans without a limit; its callers have their own timeouts.
-            ChildPhase::AwaitingScan { .. } if self.stop.is_some() && !self.start_again => None,
-            ChildPhase::Ending(_, until)
-            | ChildPhase::BackingOff { until, .. }
-            | ChildPhase::AwaitingScan { until, .. } => Some(*until),
-            ChildPhase::Running(running) => {
+            Stage::AwaitingScan { .. } if self.stop.is_some() && !self.start_again => None,
+            Stage::Ending(_, until)
+            | Stage::BackingOff { until, .. }
+            | Stage::AwaitingScan { until, .. } => Some(*until),
+            Stage::Running(running) => {
                 let signal = self.stop.as_ref().and_then(|stop| stop.signals.last());
                 let times = [
                     running.deadline.as_ref().map(|(until, _)| *until),
@@ -165,13 +166,13 @@ impl SupervisedChild {
                 times.into_iter().flatten().min()
             }
         };
-        of_phase.into_iter().chain(self.scans.due()).min()
+        of_stage.into_iter().chain(self.scans.due()).min()
     }
 
     /// Returns the descriptor that is readable once the process has ended.
     pub(super) fn watch(&self) -> Option<&ExitWatch> {
-        match &self.phase {
-            ChildPhase::Running(running) => Some(running.process.watch()),
+        match &self.stage {
+            Stage::Running(running) => Some(running.process.watch()),
             _ => None,
         }
     }
@@ -193,23 +194,22 @@ impl SupervisedChild {
     }
 
     pub(super) fn start(&mut self, context: &Context) {
-        match &self.phase {
-            ChildPhase::Idle => self.start_fresh(context),
+        match &self.stage {
+            Stage::Idle => self.start_fresh(context),
             // The request cuts the back-off short. Restarts in a row go on being counted.
-            ChildPhase::BackingOff { .. } => self.start_after_scan(context),
+            Stage::BackingOff { .. } => self.start_after_scan(context),
             // A run is under way already, and nothing is about to end it.
-            ChildPhase::Preparing { .. } | ChildPhase::AwaitingScan { .. }
-                if self.stop.is_none() => {}
-            ChildPhase::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
+            Stage::Preparing { .. } | Stage::AwaitingScan { .. } if self.stop.is_none() => {}
+            Stage::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
             // The run is ending, or about to.
-            ChildPhase::Preparing { .. } | ChildPhase::Running(_) | ChildPhase::Ending(..) => {
+            Stage::Preparing { .. } | Stage::Running(_) | Stage::Ending(..) => {
                 self.start_again = true;
             }
-            ChildPhase::AwaitingScan { .. } => {
+            Stage::AwaitingScan { .. } => {
                 self.start_again = true;
                 let now = Instant::now();
                 self.scans.expedite(now);
-                if let ChildPhase::AwaitingScan { until, .. } = &mut self.phase {
+                if let Stage::AwaitingScan { until, .. } = &mut self.stage {
                     *until = after(now, LEFT_LIMIT);
                 }
             }
@@ -243,8 +243,8 @@ impl SupervisedChild {
             }
             return;
         }
-        match &mut self.phase {
-            ChildPhase::Idle | ChildPhase::BackingOff { .. } | ChildPhase::AwaitingScan { .. } => {
+        match &mut self.stage {
+            Stage::Idle | Stage::BackingOff { .. } | Stage::AwaitingScan { .. } => {
                 if self.scans.is_done() {
                     self.stopped(None);
                 } else {
@@ -253,11 +253,11 @@ impl SupervisedChild {
                 }
             }
             // If the process is spawned all the same, it is killed on arrival.
-            ChildPhase::Preparing { cancel, .. } => {
+            Stage::Preparing { cancel, .. } => {
                 cancel.cancel();
                 self.hooks.transition(Transition::Stopping);
             }
-            ChildPhase::Running(running) => {
+            Stage::Running(running) => {
                 running.deadline = None;
                 running.hint_at = None;
                 // Reported before the signal is sent, so that the plugin's last messages follow it. For a
@@ -270,7 +270,7 @@ impl SupervisedChild {
                     }
                 }
             }
-            ChildPhase::Ending(_, until) => {
+            Stage::Ending(_, until) => {
                 *until = (*until).min(now + DRAIN_TIMEOUT_AT_STOP);
                 self.hooks.transition(Transition::Stopping);
             }
@@ -280,9 +280,9 @@ impl SupervisedChild {
     /// Runs the timers that are due.
     pub(super) fn tick(&mut self, context: &Context, now: Instant) {
         self.tick_scan(now);
-        match &mut self.phase {
-            ChildPhase::Idle | ChildPhase::Preparing { .. } | ChildPhase::AwaitingScan { .. } => {}
-            ChildPhase::BackingOff { until, at_once } => {
+        match &mut self.stage {
+            Stage::Idle | Stage::Preparing { .. } | Stage::AwaitingScan { .. } => {}
+            Stage::BackingOff { until, at_once } => {
                 if *until <= now {
                     if *at_once {
                         self.start_run(context);
@@ -291,7 +291,7 @@ impl SupervisedChild {
                     }
                 }
             }
-            ChildPhase::Ending(_, until) => {
+            Stage::Ending(_, until) => {
                 if *until <= now {
                     log::debug!(
                         "{}: its output is still open after its end",
@@ -300,7 +300,7 @@ impl SupervisedChild {
                     self.ended(context);
                 }
             }
-            ChildPhase::Running(running) => {
+            Stage::Running(running) => {
                 if let Some((_, cause)) = running.deadline.take_if(|(until, _)| *until <= now) {
                     running.cause.get_or_insert(cause);
                     signal(&*self.hooks, &running.process, Signal::KILL);

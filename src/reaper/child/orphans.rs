@@ -15,7 +15,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{ChildPhase, SupervisedChild, after};
+use super::{Child, Stage, after};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::fault;
@@ -110,7 +110,7 @@ impl ScanSchedule {
     }
 }
 
-impl SupervisedChild {
+impl Child {
     /// Plans the scan for the orphans of the current run, whose process has ended. It begins at the end of
     /// this loop iteration of the reaper, or once the next run is under way.
     pub(super) fn plan_scan(&mut self, context: &Context) {
@@ -139,7 +139,7 @@ impl SupervisedChild {
         }
         match &self.stop {
             Some(stop) => stop.waiters.iter().any(|waiter| waiter.until > now),
-            None => matches!(self.phase, ChildPhase::AwaitingScan { .. }),
+            None => matches!(self.stage, Stage::AwaitingScan { .. }),
         }
     }
 
@@ -152,10 +152,10 @@ impl SupervisedChild {
         };
         let is_busy = self.stop.is_none()
             && matches!(
-                self.phase,
-                ChildPhase::Ending(..)
-                    | ChildPhase::BackingOff { at_once: true, .. }
-                    | ChildPhase::Preparing { .. }
+                self.stage,
+                Stage::Ending(..)
+                    | Stage::BackingOff { at_once: true, .. }
+                    | Stage::Preparing { .. }
             );
         if now < at || (is_busy && now < by) {
             return;
@@ -312,7 +312,7 @@ impl SupervisedChild {
                 *check_at = now + READ_TIMEOUT;
             }
         }
-        if let ChildPhase::AwaitingScan { until, .. } = &self.phase
+        if let Stage::AwaitingScan { until, .. } = &self.stage
             && *until <= now
             && (self.stop.is_none() || self.start_again)
         {
@@ -323,7 +323,7 @@ impl SupervisedChild {
     /// Begins to wait for scans only. `ended` is the run that was stopped, if there was one.
     pub(super) fn wait_for_scan(&mut self, ended: Option<EndedRun>) {
         let until = after(Instant::now(), LEFT_LIMIT);
-        self.phase = ChildPhase::AwaitingScan { ended, until };
+        self.stage = Stage::AwaitingScan { ended, until };
         self.scans.expedite(Instant::now());
         self.hooks.tally().set_awaited(true);
     }
@@ -336,7 +336,7 @@ impl SupervisedChild {
 
     /// Continues the stop or the start that waited for scans, if they are done.
     fn scan_finished(&mut self, context: &Context) {
-        if !matches!(self.phase, ChildPhase::AwaitingScan { .. }) {
+        if !matches!(self.stage, Stage::AwaitingScan { .. }) {
             return;
         }
         if self.stop.is_none() {
@@ -358,10 +358,10 @@ impl SupervisedChild {
     /// Stops waiting for scans; returns the run that was stopped, if there was one.
     pub(super) fn leave_awaiting_scan(&mut self) -> Option<EndedRun> {
         self.hooks.tally().set_awaited(false);
-        match std::mem::replace(&mut self.phase, ChildPhase::Idle) {
-            ChildPhase::AwaitingScan { ended, .. } => ended,
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::AwaitingScan { ended, .. } => ended,
             other => {
-                self.phase = other;
+                self.stage = other;
                 None
             }
         }
@@ -392,10 +392,7 @@ impl SupervisedChild {
     /// but orphans is left.
     pub(in crate::reaper) fn inherit(&mut self, old: &mut Self) {
         let found = old.hooks.tally().descendants();
-        let is_at_rest = matches!(
-            old.phase,
-            ChildPhase::Idle | ChildPhase::AwaitingScan { .. }
-        );
+        let is_at_rest = matches!(old.stage, Stage::Idle | Stage::AwaitingScan { .. });
         if old.scans.is_done() || !is_at_rest {
             return;
         }

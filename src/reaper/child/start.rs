@@ -4,16 +4,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::{ChildPhase, EarlyEvents, HINT_AFTER, RunningChild, SupervisedChild, after, signal};
+use super::{Child, EarlyEvents, HINT_AFTER, RunningChild, Stage, after, signal};
 use crate::deadline::Deadline;
 use crate::error::{Error, StartError};
 use crate::fault;
 use crate::keeper::link::KeeperLink;
 use crate::poll;
-use crate::process::{ExitFindings, Process};
+use crate::process::{ExitFindings, Pipes, Process};
 use crate::protocol::Transport;
 use crate::reaper::cause::{Cause, EndedRun};
-use crate::reaper::hooks::{Cancel, ChildHooks, RunId, Spawned, Transition};
+use crate::reaper::hooks::{Cancel, ChildHooks, RunId, Transition};
 use crate::reaper::policy::{Restarts, RunOutcome};
 use crate::reaper::{ChildCommand, Context};
 use crate::thread::Threads;
@@ -23,7 +23,7 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// The pause between these retries.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
-impl SupervisedChild {
+impl Child {
     /// Starts a run after a stop, an explicit start or giving up, with the count of restarts at zero.
     pub(super) fn start_fresh(&mut self, context: &Context) {
         self.start_again = false;
@@ -45,12 +45,12 @@ impl SupervisedChild {
     pub(super) fn start_run(&mut self, context: &Context) {
         if context.shutting_down || self.forgotten {
             let ended = self.leave_awaiting_scan();
-            self.phase = ChildPhase::Idle;
+            self.stage = Stage::Idle;
             self.hooks.transition(Transition::Inactive(ended));
             return;
         }
         if !self.scans.may_start(self.run) {
-            if !matches!(self.phase, ChildPhase::AwaitingScan { .. }) {
+            if !matches!(self.stage, Stage::AwaitingScan { .. }) {
                 self.wait_for_scan(None);
             }
             return;
@@ -61,7 +61,7 @@ impl SupervisedChild {
         let (child, run) = (self.hooks.child_id(), self.run);
         self.hooks.transition(Transition::Starting(run));
         let cancel = Cancel::default();
-        self.phase = ChildPhase::Preparing {
+        self.stage = Stage::Preparing {
             cancel: cancel.clone(),
             early: EarlyEvents::default(),
         };
@@ -79,7 +79,7 @@ impl SupervisedChild {
                 Err(Error::io("prepare", error).into())
             });
             let spawned = result.as_ref().ok();
-            let memory = spawned.map(|spawned| (spawned.process.memory(), spawned.process.id()));
+            let memory = spawned.map(|spawned| (spawned.0.memory(), spawned.0.id()));
             reaper.tell(child, ChildCommand::Prepared(run, result));
             // Last, because no part of the start waits for it.
             if let Some((memory, pid)) = memory {
@@ -96,16 +96,17 @@ impl SupervisedChild {
         &mut self,
         context: &Context,
         run: RunId,
-        result: Result<Box<Spawned>, StartError>,
+        result: Result<Box<(Process, Pipes)>, StartError>,
     ) {
-        let early = match &mut self.phase {
-            ChildPhase::Preparing { early, .. } if run == self.run => std::mem::take(early),
+        let early = match &mut self.stage {
+            Stage::Preparing { early, .. } if run == self.run => std::mem::take(early),
             _ => {
                 // The supervision panicked meanwhile and gave this run up.
                 if let Ok(spawned) = result {
-                    let pid = spawned.process.pid();
+                    let (process, _) = *spawned;
+                    let pid = process.pid();
                     let forget = || context.keeper.forget_group(pid);
-                    spawned.process.finish(forget, ExitFindings::default());
+                    process.finish(forget, ExitFindings::default());
                 }
                 return;
             }
@@ -119,8 +120,12 @@ impl SupervisedChild {
         }
     }
 
-    fn spawned(&mut self, context: &Context, spawned: Spawned, early: EarlyEvents) {
-        let Spawned { process, pipes } = spawned;
+    fn spawned(
+        &mut self,
+        context: &Context,
+        (process, pipes): (Process, Pipes),
+        early: EarlyEvents,
+    ) {
         let (run, pid) = (self.run, process.pid());
         self.group = Some(pid);
         let now = Instant::now();
@@ -137,7 +142,7 @@ impl SupervisedChild {
         if self.stop.is_some() {
             // The stop was requested while it was being prepared.
             signal(&*self.hooks, &running.process, Signal::KILL);
-            self.phase = ChildPhase::Running(running);
+            self.stage = Stage::Running(running);
             return;
         }
         let spec = self.hooks.spec();
@@ -160,7 +165,7 @@ impl SupervisedChild {
                 signal(&*self.hooks, &running.process, Signal::KILL);
             }
         }
-        self.phase = ChildPhase::Running(running);
+        self.stage = Stage::Running(running);
         if let Some(cause) = early.disconnected {
             self.disconnected(context, run, cause);
         }
@@ -170,8 +175,8 @@ impl SupervisedChild {
         if run != self.run {
             return;
         }
-        match &mut self.phase {
-            ChildPhase::Running(running) => {
+        match &mut self.stage {
+            Stage::Running(running) => {
                 running.active_since.get_or_insert_with(Instant::now);
                 running.hint_at = None;
                 // It reconnected in time, so the end of the previous connection is not the cause of its end.
@@ -181,12 +186,12 @@ impl SupervisedChild {
                 }
                 running.connected = true;
             }
-            ChildPhase::Preparing { early, .. } => {
+            Stage::Preparing { early, .. } => {
                 early.active_since.get_or_insert_with(Instant::now);
                 early.disconnected = None;
             }
             // It was active for so short a time that its exit was seen in the same loop iteration.
-            ChildPhase::Ending(ended, _) => {
+            Stage::Ending(ended, _) => {
                 ended.active_for.get_or_insert(Duration::ZERO);
                 ended.connection_pending = true;
             }
@@ -198,10 +203,10 @@ impl SupervisedChild {
         let permanent = error.is_permanent();
         let failure = self.unstarted(Cause::Start(error));
         if permanent {
-            self.phase = ChildPhase::Idle;
+            self.stage = Stage::Idle;
             self.hooks.transition(Transition::Errored(failure));
         } else {
-            self.decide(RunOutcome::Crash, None, failure);
+            self.decide(RunOutcome::Crash, failure);
         }
     }
 
@@ -210,6 +215,7 @@ impl SupervisedChild {
         EndedRun {
             cause,
             process: None,
+            uptime: Duration::ZERO,
             started_at: self.started_at,
             ended_at: SystemTime::now(),
             active_for: None,
@@ -225,7 +231,7 @@ fn prepare_and_spawn(
     cancel: &Cancel,
     keeper: &KeeperLink,
     threads: &Threads,
-) -> Result<Box<Spawned>, StartError> {
+) -> Result<Box<(Process, Pipes)>, StartError> {
     let command = hooks.prepare(run, cancel)?;
     let give_up_at = Deadline::after(BUSY_LIMIT);
     loop {
@@ -234,10 +240,10 @@ fn prepare_and_spawn(
         }
         keeper.ensure_started();
         match Process::spawn(&command, threads) {
-            Ok((process, pipes)) => {
-                keeper.watch_group(process.pid());
+            Ok(spawned) => {
+                keeper.watch_group(spawned.0.pid());
                 fault::point(fault::SPAWNED, hooks.id());
-                return Ok(Box::new(Spawned { process, pipes }));
+                return Ok(Box::new(spawned));
             }
             // The program's file is open for writing, most likely inherited by a child of another plugin that
             // has been forked and has not executed yet.
