@@ -16,7 +16,7 @@ use crate::id::InstallationId;
 use crate::keeper::Keeper;
 use crate::keeper::link::KeeperLink;
 use crate::package::PackageLimits;
-use crate::plugin_log::{LogLine, LogSettings};
+use crate::plugin_log::{LogLine, LogSettings, Logs};
 use crate::process::ProcessLimits;
 use crate::process::orphans::{self, Cookie, OrphanScanner};
 use crate::protocol::jsonrpc::ResultObject;
@@ -297,6 +297,7 @@ impl HostBuilder {
             runtime,
             keeper,
             scanner,
+            logs: Logs::default(),
             feed: Feed::default(),
             addresses: Addresses::new(self.rpc_base_url),
             handlers: self.services,

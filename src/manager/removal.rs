@@ -88,6 +88,7 @@ impl Manager {
         if let Err(error) = unload() {
             log::warn!("plugin {}: {error}", Foreign::new(&record.manifest.id));
         }
+        shared.context().services.logs.remove(id);
         let root = shared.folder(id);
         let removed = package::remove_installation(&root, keep_data);
         shared.collect_archives();

@@ -1,16 +1,18 @@
-//! `Follower`: reads a log from its oldest line, and waits for more. Which file comes next is
-//! `trail`'s business.
+//! `Follower`: reads a log from its oldest line, and waits for more.
+//!
+//! No line is lost across rotation because a follower never lets go of a file before it has read it to an end
+//! that it saw *after* it knew that nothing more comes. It knows the next file not by its time but by the
+//! writer's sequence numbers.
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::LogFile;
-use super::handle::Shared;
+use super::file::{self, LogFile};
+use super::handle::PluginLog;
 use super::line::without_end;
-use super::trail::{DirectoryTrail, LiveTrail, Missing, Next};
+use super::rotate::Place;
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result};
 
@@ -20,15 +22,18 @@ const READ_SIZE: usize = 64 * 1024;
 /// Our writer cuts lines far below this; a file that came from elsewhere may hold anything.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
-/// Follows one log, across rotation and without losing a line.
+/// Follows the log of one installation, across rotation, unloading and loading, without losing a line.
 ///
-/// Made by [`PluginLog::follow`](super::PluginLog::follow), or by [`open`](Self::open) for a folder that
-/// another process writes to. It never ends by itself. It holds at most one or two files open, also
+/// Returned by [`Session::follow_log`](crate::Session::follow_log). It ends when the installation is removed,
+/// and in no other way: after a shutdown of the host nothing more comes. It holds at most two files open, also
 /// ones that were deleted meanwhile, and starts no thread.
 pub struct Follower {
-    directory: PathBuf,
-    trail: Trail,
+    log: Arc<PluginLog>,
+    /// That of the file that is being read, or before the first.
+    place: Place,
     reading: Option<Reading>,
+    /// The generation at the last look.
+    generation: u64,
     lines: LineBuffer,
     gap: Option<Gap>,
 }
@@ -38,7 +43,7 @@ pub struct Follower {
 #[non_exhaustive]
 pub enum Followed {
     /// A whole line, without its end. Bytes that are not UTF-8 are replaced by `U+FFFD`. Lines
-    /// over 16 MiB, which no [`PluginLog`](super::PluginLog) writes, come in pieces.
+    /// over 16 MiB, which the host never writes, come in pieces.
     Line(String),
     /// Lines were deleted before they could be read: the follower is slower than what is kept.
     Gap(Gap),
@@ -48,37 +53,20 @@ pub enum Followed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// How many whole files. `None` when that cannot be told: the folder is followed without its
-    /// writer, and the very file that was being read is gone (then possibly nothing is missing), or
-    /// a file was made shorter.
+    /// How many whole files. `None` when that cannot be known, because a file was made shorter.
     pub files: Option<u64>,
-    /// How many bytes. `None` when [`files`](Self::files) is, or when a file was deleted before
-    /// anybody saw how long it was.
+    /// How many bytes. `None` when [`files`](Self::files) is.
     pub bytes: Option<u64>,
-}
-
-impl Gap {
-    const UNKNOWN: Self = Self {
-        files: None,
-        bytes: None,
-    };
 }
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.files, self.bytes) {
-            (_, Some(1)) => f.write_str("1 byte is missing"),
-            (_, Some(bytes)) => write!(f, "{bytes} bytes are missing"),
-            (Some(1), None) => f.write_str("1 file is missing"),
-            (Some(files), None) => write!(f, "{files} files are missing"),
-            (None, None) => f.write_str("something may be missing"),
+        match self.bytes {
+            Some(1) => f.write_str("1 byte is missing"),
+            Some(bytes) => write!(f, "{bytes} bytes are missing"),
+            None => f.write_str("something may be missing"),
         }
     }
-}
-
-enum Trail {
-    Live(LiveTrail),
-    Directory(DirectoryTrail),
 }
 
 struct Reading {
@@ -87,42 +75,29 @@ struct Reading {
 }
 
 impl Follower {
-    /// Follows the log in a folder that another process writes to, from the oldest line that is
-    /// there at the first call of [`next`](Self::next). The folder need not exist yet. New lines are
-    /// looked for ten times a second.
-    ///
-    /// A link counts as nothing, in the place of the folder, of the one above, or of a file, and so does
-    /// a named pipe: the plugin may have put it there.
-    pub fn open(directory: impl Into<PathBuf>) -> Self {
-        let directory = directory.into();
-        let trail = Trail::Directory(DirectoryTrail::new(directory.clone()));
-        Self::new(directory, trail)
-    }
-
-    pub(super) fn live(shared: Arc<Shared>, directory: PathBuf) -> Self {
-        let trail = Trail::Live(LiveTrail::new(shared, directory.clone()));
-        Self::new(directory, trail)
-    }
-
-    fn new(directory: PathBuf, trail: Trail) -> Self {
+    pub(super) fn new(log: Arc<PluginLog>) -> Self {
         Self {
-            directory,
-            trail,
+            place: log.view(|view| view.files.before_first()),
+            log,
             reading: None,
+            generation: 0,
             lines: LineBuffer::default(),
             gap: None,
         }
     }
 
-    /// The next line, or what is missing before it. Lines come in the order of the log: old files
-    /// from the oldest on, the current file from its start, then new lines as they are written. A
-    /// half-written line is waited for.
+    /// Returns the next line, or what is missing before it. Lines come in the order of the log: old files from
+    /// the oldest on, the current file from its start, then new lines as they are written. A half-written line
+    /// is waited for.
     ///
-    /// Blocks until then, and at most for `timeout`; zero only looks. Nothing else wakes it.
+    /// # Blocking
+    /// Until there is one, at most for `timeout`; zero does not wait. A write to the log and a removal of the
+    /// installation wake it.
     ///
     /// # Errors
     /// - [`Error::Timeout`] with [`Phase::Log`]: nothing came. Call again to go on.
-    /// - [`Error::Io`]: a file or the folder cannot be read. Nothing was skipped; calling again
+    /// - [`Error::NotInstalled`]: the installation has been removed and everything has been read.
+    /// - [`Error::Io`]: a file or the directory cannot be read. Nothing was skipped; calling again
     ///   tries again.
     pub fn next(&mut self, timeout: Duration) -> Result<Followed> {
         let deadline = Deadline::after(timeout);
@@ -133,21 +108,30 @@ impl Follower {
             if let Some(gap) = self.gap.take() {
                 return Ok(Followed::Gap(gap));
             }
-            let more = self.read_more().map_err(|error| {
-                Error::io(format!("read log in {}", self.directory.display()), error)
+            let ended = self.look();
+            let more = self.read(ended).map_err(|error| {
+                let directory = self.log.directory().display();
+                Error::io(format!("read log in {directory}"), error)
             })?;
-            if !more && !self.trail.wait(deadline) {
+            if !more && !self.log.wait_for_change(self.generation, deadline)? {
                 return Err(Error::timeout(Phase::Log, timeout));
             }
         }
     }
 
-    /// Reads on in the file, or goes on to the next. Gives false when there is nothing more yet.
-    fn read_more(&mut self) -> io::Result<bool> {
-        let ended = self.trail.look(self.reading.as_ref())?;
-        self.read(ended)
+    /// Returns whether nothing more is appended to the file that is being read. Must be called before reading:
+    /// only then the end that is read is the end.
+    fn look(&mut self) -> bool {
+        let (generation, current) = self.log.view(|view| {
+            let current = view.files.current.as_ref();
+            (view.generation, current.map(|(place, _)| place.sequence))
+        });
+        self.generation = generation;
+        current != Some(self.place.sequence)
     }
 
+    /// Reads on in the file, or goes on to the next. Returns false when there is nothing more yet.
+    ///
     /// `ended` was found out before: an end that is read now is the end for good if it is set.
     fn read(&mut self, ended: bool) -> io::Result<bool> {
         if let Some(reading) = &mut self.reading {
@@ -157,30 +141,62 @@ impl Follower {
                 return Ok(true);
             }
             if reading.file.length()? < reading.position {
-                // Somebody made the file shorter instead of rotating it.
+                // The file was made shorter instead of being rotated.
                 reading.position = 0;
                 self.lines.end();
-                self.gap = Some(Gap::UNKNOWN);
+                self.gap = Some(Gap {
+                    files: None,
+                    bytes: None,
+                });
                 return Ok(true);
             }
             if !ended {
                 return Ok(false);
             }
         }
-        let position = self.reading.as_ref().map_or(0, |reading| reading.position);
-        let Some(Next { file, missing }) = self.trail.advance(position)? else {
-            return Ok(false);
+        self.advance()
+    }
+
+    /// Goes on to the next file that is still there, if there is one.
+    fn advance(&mut self) -> io::Result<bool> {
+        let mut known = self.place.sequence;
+        let (place, file) = loop {
+            let next = self.log.view(|view| {
+                let files = &view.files;
+                let old = files.old.iter().find(|(place, _)| place.sequence > known);
+                match (old, &files.current) {
+                    (Some((place, stamp)), _) => Some((*place, Err(*stamp))),
+                    (None, Some((place, file))) if place.sequence > known => {
+                        Some((*place, Ok(Arc::clone(file))))
+                    }
+                    _ => None,
+                }
+            });
+            match next {
+                None => return Ok(false),
+                Some((place, Ok(current))) => break (place, current),
+                Some((place, Err(stamp))) => {
+                    let directory = file::find_directory(self.log.directory())?;
+                    let file = match directory {
+                        Some(directory) => LogFile::read_from(&directory, &stamp.file_name())?,
+                        None => None,
+                    };
+                    if let Some(file) = file {
+                        break (place, Arc::new(file));
+                    }
+                    known = place.sequence;
+                }
+            }
         };
         // The last line of the file before may have no end, if its writer died while writing it.
         self.lines.end();
-        self.gap = match missing {
-            Missing::None => None,
-            Missing::Files { count, bytes } => Some(Gap {
-                files: Some(count),
-                bytes,
-            }),
-            Missing::Unknown => Some(Gap::UNKNOWN),
-        };
+        let position = self.reading.as_ref().map_or(0, |reading| reading.position);
+        let missing = place.sequence - self.place.sequence - 1;
+        self.gap = (missing > 0).then(|| Gap {
+            files: Some(missing),
+            bytes: Some(place.start.saturating_sub(self.place.start + position)),
+        });
+        self.place = place;
         self.reading = Some(Reading { file, position: 0 });
         Ok(true)
     }
@@ -189,38 +205,8 @@ impl Follower {
 impl fmt::Debug for Follower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Follower")
-            .field("directory", &self.directory)
-            .field("live", &matches!(self.trail, Trail::Live(_)))
+            .field("directory", &self.log.directory())
             .finish_non_exhaustive()
-    }
-}
-
-impl Trail {
-    fn look(&mut self, reading: Option<&Reading>) -> io::Result<bool> {
-        match self {
-            Self::Live(trail) => Ok(trail.look()),
-            Self::Directory(trail) => trail.look(reading.map(|reading| &*reading.file)),
-        }
-    }
-
-    fn advance(&mut self, position: u64) -> io::Result<Option<Next>> {
-        match self {
-            Self::Live(trail) => trail.advance(position),
-            Self::Directory(trail) => trail.advance(),
-        }
-    }
-
-    fn wait(&mut self, deadline: Deadline) -> bool {
-        match self {
-            Self::Live(trail) => match trail.without_writer() {
-                Some(directory) => {
-                    *self = Self::Directory(directory);
-                    true
-                }
-                None => trail.wait(deadline),
-            },
-            Self::Directory(_) => DirectoryTrail::wait(deadline),
-        }
     }
 }
 
@@ -235,7 +221,7 @@ struct LineBuffer {
 }
 
 impl LineBuffer {
-    /// Reads what comes next in a file; gives how many bytes.
+    /// Reads what comes next in a file; returns how many bytes.
     fn read_from(&mut self, file: &LogFile, position: u64) -> io::Result<usize> {
         self.bytes.drain(..self.start);
         self.searched -= self.start;

@@ -1,5 +1,5 @@
-//! `PluginLog`: the handle that everybody who logs for a plugin shares, and what it shares with
-//! followers. How files are written is in `rotate`, how they are read in `follow`.
+//! `PluginLog`: what all that write to a plugin's log and read from it share. How files are written is in
+//! `rotate`, how they are read in `follow`.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -11,32 +11,32 @@ use parking_lot::{Condvar, Mutex};
 
 use super::file::CURRENT;
 use super::follow::Follower;
-use super::line::{Batch, LogStream, LogTap};
+use super::line::{Batch, LogTap};
 use super::notes::Notes;
 use super::rotate::{Files, RotatingFile};
 use super::settings::LogSettings;
 use super::tail::Tail;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
+use crate::id::InstallationId;
 use crate::thread::panic_text;
 
-/// The log of one plugin. Shared by reference or in an `Arc` between all who log for it.
+/// The log of one plugin, shared between all that write to it and read from it.
 ///
-/// There must be no second one for the same folder at the same time, in this process or another:
-/// they would rotate each other's file away. Followers may be as many as there are readers.
+/// There must be no second one for the same directory at the same time, in this process or another: they would
+/// rotate each other's file away. [`Logs`](super::registry::Logs) sees to that within a host.
 ///
 /// A failing disk never stops a plugin: what cannot be written is dropped and counted (see
-/// [`lost_lines`](Self::lost_lines)), and noted in the log itself once it can be written again.
-/// The tail and the tap get those lines all the same. A log that is slow, because of its disk or its
-/// tap, never delays a plugin's calls either: what a plugin prints over stdio between its messages
-/// waits in a queue of 16,384 lines or 1 MiB (or one line, if that is longer). What finds no room there
-/// is counted and noted too, and reaches neither tail nor tap.
-pub struct PluginLog {
+/// [`lost_lines`](Self::lost_lines)), and noted in the log itself once it can be written again. The tail and the
+/// tap get those lines all the same.
+pub(crate) struct PluginLog {
     directory: PathBuf,
     settings: LogSettings,
-    /// None when files are switched off. Outside the view's lock in order, and held during I/O.
+    /// `None` when files are switched off. Locked before the view, and held during I/O.
     writer: Option<Mutex<RotatingFile>>,
-    shared: Arc<Shared>,
+    view: Mutex<View>,
+    /// Notified when the view has changed.
+    changed: Condvar,
     tap: Option<LogTap>,
     tap_panicked: AtomicBool,
     lost: AtomicU64,
@@ -44,19 +44,13 @@ pub struct PluginLog {
     pub(super) notes: Notes,
 }
 
-/// What followers hold on to.
-pub(super) struct Shared {
-    view: Mutex<View>,
-    changed: Condvar,
-}
-
 /// What can be known of the log without touching the disk.
 pub(super) struct View {
     pub(super) files: Files,
     /// One higher after every write.
     pub(super) generation: u64,
-    /// The `PluginLog` is gone; another may take over the folder.
-    pub(super) closed: bool,
+    /// The installation has been removed; set once.
+    removed: Option<InstallationId>,
     tail: Tail,
 }
 
@@ -74,7 +68,7 @@ impl PluginLog {
     /// - [`Error::Setting`]: a setting cannot work.
     /// - [`Error::Io`]: the folder or the file cannot be made or opened, the directory above the folder is
     ///   a link, or `output.log` is a link or something else than a file.
-    pub fn open(
+    pub(crate) fn open(
         directory: impl Into<PathBuf>,
         settings: LogSettings,
         tap: Option<LogTap>,
@@ -95,17 +89,15 @@ impl PluginLog {
         let view = View {
             files,
             generation: 0,
-            closed: false,
+            removed: None,
             tail: Tail::new(settings.tail_lines),
         };
         Ok(Self {
             directory,
             settings,
             writer,
-            shared: Arc::new(Shared {
-                view: Mutex::new(view),
-                changed: Condvar::new(),
-            }),
+            view: Mutex::new(view),
+            changed: Condvar::new(),
             tap,
             tap_panicked: AtomicBool::new(false),
             lost: AtomicU64::new(0),
@@ -113,20 +105,8 @@ impl PluginLog {
         })
     }
 
-    /// Logs a line: the bytes as they are, and `\n`. If there are line ends inside, these are
-    /// several lines; one at the very end is the line's own. A line over
-    /// [`max_line`](LogSettings::max_line) is cut.
-    ///
-    /// Waits for the disk and for others who are logging, without limit; a stuck disk holds up
-    /// whoever logs. Then calls the tap.
-    pub fn write_line(&self, stream: LogStream, line: &[u8]) {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let mut batch = Batch::default();
-        batch.push_cut(stream, line, self.settings.max_line);
-        self.write(&batch);
-    }
-
-    /// Logs many lines at once. Waits as [`write_line`](Self::write_line) does.
+    /// Logs lines, and calls the tap with each. Waits for the disk and for other threads that are logging,
+    /// without limit: a stuck disk holds up every thread that logs.
     pub(crate) fn write(&self, batch: &Batch) {
         if batch.is_empty() {
             return;
@@ -139,7 +119,7 @@ impl PluginLog {
             files = writer.changed_files();
         }
         // Within the writer's lock, so that the tail has the order of the file.
-        let mut view = self.shared.view.lock();
+        let mut view = self.view.lock();
         view.tail.extend(batch.bytes());
         view.generation += 1;
         let replaced = files.map(|files| std::mem::replace(&mut view.files, files));
@@ -147,25 +127,30 @@ impl PluginLog {
         drop(writer);
         // May close a file, hence outside the locks.
         drop(replaced);
-        self.shared.changed.notify_all();
+        self.changed.notify_all();
         self.call_tap(batch);
     }
 
     /// The last lines that were logged, oldest first, for error details. Each is cut to 1 KiB and
     /// made UTF-8. Never waits for the disk.
-    pub fn tail(&self) -> Vec<String> {
-        self.shared.view.lock().tail.lines()
+    pub(crate) fn tail(&self) -> Vec<String> {
+        self.view.lock().tail.lines()
     }
 
     /// Empties the tail, so that it holds the lines of a new process only. The files stay.
-    pub fn clear_tail(&self) {
-        self.shared.view.lock().tail.clear();
+    pub(crate) fn clear_tail(&self) {
+        self.view.lock().tail.clear();
     }
 
-    /// How many lines are not in the log since this was opened: they could not be written, or a
-    /// plugin over stdio printed them faster than they could be.
-    pub fn lost_lines(&self) -> u64 {
+    /// How many lines are not in the log: they could not be written, or a plugin over stdio printed them faster
+    /// than they could be. Counted since the log was opened, or since they were last taken.
+    pub(crate) fn lost_lines(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Returns [`lost_lines`](Self::lost_lines) and starts counting again, for the next session.
+    pub(crate) fn take_lost_lines(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
     }
 
     /// Lines were dropped before they came here.
@@ -173,21 +158,51 @@ impl PluginLog {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// Follows the log from the oldest line there is, woken by each write. When this `PluginLog` is
-    /// dropped the follower goes on with the folder by itself, as [`Follower::open`] does.
+    /// Follows the log from the oldest line there is. With [`enabled`](LogSettings::enabled) off no line ever
+    /// comes.
+    pub(crate) fn follow(self: &Arc<Self>) -> Follower {
+        Follower::new(Arc::clone(self))
+    }
+
+    /// Says that the installation has been removed: followers end once they have read what is there.
+    pub(super) fn end(&self, id: InstallationId) {
+        let mut view = self.view.lock();
+        view.removed = Some(id);
+        view.generation += 1;
+        drop(view);
+        self.changed.notify_all();
+    }
+
+    /// Looks at the view. The closure must be short and do no I/O.
+    pub(super) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view.lock())
+    }
+
+    /// Waits until the generation is another, at most until the deadline. Returns whether it is.
     ///
-    /// With [`enabled`](LogSettings::enabled) off no line ever comes.
-    pub fn follow(&self) -> Follower {
-        Follower::live(Arc::clone(&self.shared), self.directory.clone())
+    /// # Errors
+    /// [`Error::NotInstalled`] when it will never be, because the installation has been removed.
+    pub(super) fn wait_for_change(&self, generation: u64, deadline: Deadline) -> Result<bool> {
+        let mut view = self.view.lock();
+        while view.generation == generation {
+            if let Some(id) = view.removed {
+                return Err(Error::NotInstalled(id));
+            }
+            let wait = self.changed.wait_until(&mut view, deadline.instant());
+            if wait.timed_out() {
+                return Ok(view.generation != generation);
+            }
+        }
+        Ok(true)
     }
 
     /// The folder of the log.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// The settings it was opened with.
-    pub fn settings(&self) -> &LogSettings {
+    pub(crate) fn settings(&self) -> &LogSettings {
         &self.settings
     }
 
@@ -209,16 +224,6 @@ impl PluginLog {
     }
 }
 
-impl Drop for PluginLog {
-    fn drop(&mut self) {
-        let mut view = self.shared.view.lock();
-        view.closed = true;
-        view.generation += 1;
-        drop(view);
-        self.shared.changed.notify_all();
-    }
-}
-
 impl fmt::Debug for PluginLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PluginLog")
@@ -229,30 +234,11 @@ impl fmt::Debug for PluginLog {
     }
 }
 
-impl Shared {
-    /// Looks at the view. The closure must be short and do no I/O.
-    pub(super) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
-        look(&self.view.lock())
-    }
-
-    /// Waits until the generation is another, at most until the deadline. Gives whether it is.
-    pub(super) fn wait_for_change(&self, generation: u64, deadline: Deadline) -> bool {
-        let mut view = self.view.lock();
-        while view.generation == generation {
-            let wait = self.changed.wait_until(&mut view, deadline.instant());
-            if wait.timed_out() {
-                return view.generation != generation;
-            }
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::super::line::CONTINUES;
+    use super::super::line::{CONTINUES, LogStream};
     use super::super::scratch::Scratch;
     use super::*;
 

@@ -33,7 +33,7 @@ pub struct LogLine<'a> {
 
 /// Called with every line, on the thread that logs it and in that thread's order; it holds up that
 /// thread, so it must not block. If it panics, that is logged and it is not called again.
-pub type LogTap = Arc<dyn Fn(&LogLine<'_>) + Send + Sync>;
+pub(crate) type LogTap = Arc<dyn Fn(&LogLine<'_>) + Send + Sync>;
 
 /// Lines from one or more streams, to be written together. Each ends in `\n`.
 #[derive(Debug, Default)]

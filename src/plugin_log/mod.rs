@@ -1,10 +1,10 @@
 //! Per-plugin logs: what a plugin's processes print, in a file of bounded size, and following it.
 //!
-//! What lives here: [`PluginLog`] (the rotating file, the last lines in memory, the live tap),
-//! [`Follower`] (reads such a log from its start and waits for more, across rotation), the body
-//! of the thread that drains a child's output, and two queues to it for threads that must not wait, one
-//! for a plugin's lines and one for the host's own. What does not: starting that thread (`session`),
-//! what the host has to say to its own people (the `log` crate).
+//! What lives here: the log itself (the rotating file, the last lines in memory, the live tap), the
+//! registry that has one of them for each installation, [`Follower`] (reads such a log from its start
+//! and waits for more, across rotation), the body of the thread that drains a child's output, and two
+//! queues to it for threads that must not wait, one for a plugin's lines and one for the host's own.
+//! What does not: starting that thread (`session`), the host's own log messages (the `log` crate).
 //!
 //! On disk (protocol file, section 16): a folder with `output.log`, mode 0600, standard output and
 //! standard error mixed, the bytes as they were printed and no time stamps. Over its size the file
@@ -23,18 +23,20 @@ pub(crate) mod inlet;
 mod line;
 mod notes;
 pub(crate) mod pump;
+mod registry;
 mod rotate;
 #[cfg(test)]
 mod scratch;
 mod settings;
 mod stamp;
 mod tail;
-mod trail;
 #[cfg(test)]
 mod traps;
 
 pub use follow::{Followed, Follower, Gap};
-pub use handle::PluginLog;
+pub(crate) use handle::PluginLog;
 pub(crate) use line::LineSplitter;
-pub use line::{CONTINUES, LogLine, LogStream, LogTap};
+pub(crate) use line::LogTap;
+pub use line::{CONTINUES, LogLine, LogStream};
+pub(crate) use registry::{LogSlot, Logs};
 pub use settings::LogSettings;

@@ -1,7 +1,10 @@
-//! A folder of its own for a test, removed at its end.
+//! For tests: a directory that is removed at its end, and writing a line to a log.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::handle::PluginLog;
+use super::line::{Batch, LogStream};
 
 pub(super) struct Scratch(PathBuf);
 
@@ -33,7 +36,17 @@ impl Drop for Scratch {
     }
 }
 
-/// The names in a folder, sorted.
+impl PluginLog {
+    /// Logs a line as a plugin prints it: with line ends inside it is several lines, and a long one is cut.
+    pub(super) fn write_line(&self, stream: LogStream, line: &[u8]) {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let mut batch = Batch::default();
+        batch.push_cut(stream, line, self.settings().max_line);
+        self.write(&batch);
+    }
+}
+
+/// The names in a directory, sorted.
 pub(super) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .unwrap()

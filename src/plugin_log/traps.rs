@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::scratch::{Scratch, names};
@@ -47,15 +48,15 @@ impl Place {
         self.installation().join("logs")
     }
 
-    fn open(&self) -> crate::Result<PluginLog> {
+    fn open(&self) -> crate::Result<Arc<PluginLog>> {
         self.open_keeping(1)
     }
 
-    fn open_keeping(&self, keep: usize) -> crate::Result<PluginLog> {
+    fn open_keeping(&self, keep: usize) -> crate::Result<Arc<PluginLog>> {
         let settings = LogSettings::default()
             .with_max_file_size(10)
             .with_keep(keep);
-        PluginLog::open(self.logs(), settings, None)
+        PluginLog::open(self.logs(), settings, None).map(Arc::new)
     }
 
     /// What is elsewhere, by name.
@@ -182,9 +183,6 @@ fn an_installation_that_is_a_link_is_an_error() {
     let error = place.open().unwrap_err().to_string();
     assert!(error.contains("installation/logs"), "{error}");
     assert_eq!(place.elsewhere(), before);
-    // As if there were none.
-    let nothing = Follower::open(place.logs()).next(Duration::ZERO);
-    assert!(nothing.is_err_and(|error| error.is_timeout()));
 
     fs::remove_file(place.installation()).unwrap();
     let log = place.open().unwrap();
@@ -222,9 +220,7 @@ fn what_only_has_the_name_of_an_old_log_is_neither_read_nor_removed() {
     expected.extend([regular[1].clone(), "output.log".to_owned()]);
     assert_eq!(names(&place.logs()), expected);
     write(&log, "end");
-    for follower in [log.follow(), Follower::open(place.logs())] {
-        assert_eq!(lines(follower), [&*regular[1]]);
-    }
+    assert_eq!(lines(log.follow()), [&*regular[1]]);
     assert_eq!(place.elsewhere(), before);
 }
 
@@ -235,32 +231,34 @@ fn an_old_log_that_becomes_something_else_is_a_gap_and_holds_nobody_up() {
         let log = place.open_keeping(10).unwrap();
         write(&log, "one line");
         write(&log, "another");
-        let followers = [log.follow(), Follower::open(place.logs())];
+        let follower = log.follow();
         let old = place.logs().join(&names(&place.logs())[0]);
         fs::remove_file(&old).unwrap();
         put(kind, &old, &place.outside);
         let before = place.elsewhere();
         write(&log, "end");
-        for follower in followers {
-            let lines = lines(follower);
-            assert_eq!(lines, ["another"], "{kind}");
-        }
+        assert_eq!(lines(follower), ["another"], "{kind}");
         assert_eq!(place.elsewhere(), before, "{kind}");
         assert_eq!(log.lost_lines(), 0, "{kind}");
     }
 }
 
 #[test]
-fn a_follower_reads_nothing_through_a_link() {
+fn a_follower_reads_nothing_through_a_link_in_the_place_of_the_directory() {
     let place = Place::new("t-follow");
+    let log = place.open_keeping(10).unwrap();
+    write(&log, "one line");
+    write(&log, "another");
+    let old = names(&place.logs())[0].clone();
+    fs::write(place.outside.join(old), "kept\n").unwrap();
+    fs::rename(place.logs(), place.installation().join("moved")).unwrap();
     symlink(&place.outside, place.logs()).unwrap();
-    let mut follower = Follower::open(place.logs());
+    let mut follower = log.follow();
+    // What was open already, and nothing of what is elsewhere.
+    assert!(matches!(follower.next(LONG), Ok(Followed::Gap(_))));
+    assert!(matches!(follower.next(LONG), Ok(Followed::Line(line)) if line == "another"));
     let nothing = follower.next(Duration::ZERO);
-    assert!(
-        nothing.as_ref().is_err_and(crate::Error::is_timeout),
-        "{nothing:?}"
-    );
-    let log = place.open().unwrap();
+    assert!(nothing.is_err_and(|error| error.is_timeout()));
     write(&log, "end");
     assert_eq!(lines(follower), [""; 0]);
 }

@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::health::Health;
 use crate::keeper::link::KeeperLink;
 use crate::package::PackageLimits;
-use crate::plugin_log::{LogLine, LogSettings};
+use crate::plugin_log::{LogLine, LogSettings, Logs};
 use crate::process::orphans::OrphanScanner;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
@@ -64,6 +64,7 @@ pub(crate) struct HostServices {
     /// searched for.
     pub(crate) scanner: Option<OrphanScanner>,
     pub(crate) health: HealthMonitor,
+    pub(crate) logs: Logs,
     pub(crate) feed: Feed,
     pub(crate) addresses: Addresses,
     /// What answers the protocol's calls from plugins.

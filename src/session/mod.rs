@@ -108,7 +108,7 @@ impl Session {
             readers: Mutex::new(Some(sender)),
             challenging: false.into(),
             log: Mutex::new(None),
-            opening_log: Mutex::new(()),
+            log_slot: context.services.logs.slot(id),
             refusals: Refusals::default(),
             context: context.clone(),
         });
@@ -270,7 +270,8 @@ impl Session {
         }
     }
 
-    /// Follows the plugin's output from the oldest line that is kept.
+    /// Follows the plugin's output from the oldest line that is kept. The follower goes on when the plugin is
+    /// unloaded and loaded again, and ends when it is removed.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -294,14 +295,13 @@ impl Session {
     /// ```
     ///
     /// # Blocking
-    /// Before the first start, for making the log's folder and file; [`Follower::next`] is what
+    /// Before the first start, for making the log's directory and file; [`Follower::next`] is what
     /// waits for lines.
     ///
     /// # Errors
     /// - [`Error::Unsupported`] for an external plugin, whose output the host does not see.
     /// - [`Error::Io`] when the log cannot be opened.
-    /// - [`Error::NotLoaded`] when the plugin is unloaded; its files can still be followed with
-    ///   [`Follower::open`].
+    /// - [`Error::NotLoaded`] when the plugin is unloaded. A follower from before goes on once it is loaded.
     pub fn follow_log(&self) -> Result<Follower> {
         if self.shared.mode == PluginMode::External {
             return Err(Error::Unsupported("an external plugin has no log here"));
@@ -481,11 +481,11 @@ impl Session {
         shared.workers.close();
         // The session's thread ends when it has no more to read.
         drop(shared.readers.lock().take());
-        // Followers go on with the files, should the plugin be loaded again.
+        // Followers keep it open, should the plugin be loaded again.
         let log = shared.log.lock().take();
         if let Some(log) = log {
             let lost = &shared.counters.log_lines_lost;
-            lost.store(log.lost_lines(), Ordering::Relaxed);
+            lost.store(log.take_lost_lines(), Ordering::Relaxed);
         }
         if shared.mode == PluginMode::Supervised {
             shared.context.services.reaper.forget(shared.child);

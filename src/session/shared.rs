@@ -19,7 +19,7 @@ use super::run::Reading;
 use super::state::{State, StateCell};
 use crate::error::{Disconnect, Error, Result};
 use crate::id::InstallationId;
-use crate::plugin_log::PluginLog;
+use crate::plugin_log::{LogSlot, PluginLog};
 use crate::process::orphans::Tally;
 use crate::reaper::ChildId;
 use crate::rpc::Connection;
@@ -55,8 +55,8 @@ pub(crate) struct Shared {
     pub(super) challenging: AtomicBool,
     /// Opened at the first start of a supervised plugin. Held for an instant only.
     pub(super) log: Mutex<Option<Arc<PluginLog>>>,
-    /// Held while the log is being opened, so that no two write to one folder.
-    pub(super) opening_log: Mutex<()>,
+    /// Where the log is found, whichever session of the installation opened it.
+    pub(super) log_slot: Arc<LogSlot>,
     /// What is kept of newcomers that were refused.
     pub(super) refusals: Refusals,
 }

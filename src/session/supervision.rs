@@ -439,20 +439,17 @@ impl SessionHooks {
 impl Shared {
     /// Returns the plugin's log. Opens it if needed, which waits for the disk.
     pub(super) fn open_log(&self) -> Result<Arc<PluginLog>> {
-        let _opening = self.opening_log.lock();
-        if let Some(log) = self.log.lock().clone() {
-            return Ok(log);
-        }
-        let context = &self.context;
-        let dir =
-            runtime::local::installation_dir(&context.settings.data_dir, self.id)?.join("logs");
-        let tap = context.settings.output_tap.clone().map(|tap| {
-            let (id, name) = (self.id, self.name.clone());
-            let tap: LogTap = Arc::new(move |line| tap(id, &name, line));
-            tap
-        });
-        let opened = Arc::new(PluginLog::open(&dir, context.settings.log.clone(), tap)?);
-        *self.log.lock() = Some(opened.clone());
-        Ok(opened)
+        let log = self.log_slot.get_or_open(|| {
+            let settings = &self.context.settings;
+            let dir = runtime::local::installation_dir(&settings.data_dir, self.id)?.join("logs");
+            let tap = settings.output_tap.clone().map(|tap| {
+                let (id, name) = (self.id, self.name.clone());
+                let tap: LogTap = Arc::new(move |line| tap(id, &name, line));
+                tap
+            });
+            PluginLog::open(dir, settings.log.clone(), tap)
+        })?;
+        *self.log.lock() = Some(log.clone());
+        Ok(log)
     }
 }

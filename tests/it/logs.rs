@@ -1,6 +1,7 @@
 //! The output of plugins: in the file, at the followers, at the tap.
 
 use std::fs;
+use std::time::Duration;
 
 use plugin_runner::plugin_log::{CONTINUES, Followed, Follower, LogSettings, LogStream};
 use plugin_runner::store::Record;
@@ -77,6 +78,50 @@ fn a_follower_hears_every_run_in_order() {
     }
     let details = session.error_details();
     assert_eq!(details["output"], serde_json::json!(["run 4", "bye"]));
+}
+
+#[test]
+fn a_follower_goes_on_through_unload_load_and_rotation() {
+    const LINES: u32 = 200;
+    let host = Setup::new("logs-unload")
+        .configure(|builder| {
+            let settings = LogSettings::default()
+                .with_max_file_size(300)
+                .with_keep(1000);
+            builder.log_settings(settings)
+        })
+        .start();
+    let script = format!(
+        r#"echo x >> "$PLUGIN_DATA_DIR/runs"
+        seq -f "run $(($(wc -l < "$PLUGIN_DATA_DIR/runs"))) line %g" 1 {LINES}
+        exec sleep 1000"#
+    );
+    let mut session = host.install(shell(&host, "unloaded", &script));
+    let id = session.id();
+    let mut follower = session.follow_log().unwrap();
+    // Reads run by run, and has read nothing of the second when that is over.
+    let mut read_later = session.follow_log().unwrap();
+    let last = |run| format!("run {run} line {LINES}");
+    for run in 1..=3 {
+        session.supervised().unwrap().start().unwrap();
+        let wanted = last(run);
+        host.output
+            .wait_for(&wanted, |line| (line.text == wanted).then_some(()));
+        for line in 1..=LINES {
+            assert_eq!(next(&mut follower), format!("run {run} line {line}"));
+        }
+        let nothing = follower.next(Duration::ZERO);
+        assert!(nothing.is_err_and(|error| error.is_timeout()));
+        host.unload(id).unwrap();
+        session = host.load(id).unwrap();
+    }
+    for run in 1..=3 {
+        for line in 1..=LINES {
+            assert_eq!(next(&mut read_later), format!("run {run} line {line}"));
+        }
+    }
+    let logs = host.installation_folder(&session).join("logs");
+    assert!(fs::read_dir(logs).unwrap().count() > 10);
 }
 
 #[test]

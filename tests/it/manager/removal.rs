@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::{Disconnect, Phase, StoreError};
+use plugin_runner::plugin_log::{Followed, Follower};
 use plugin_runner::{
     Error, Host, Manager, PackageSource, Remainder, ReportedState, UpdateOptions, fault,
 };
@@ -15,6 +16,7 @@ use super::store::{FailingStore, Step};
 use super::{Managed, names, settings};
 use crate::support::PATIENCE;
 use crate::support::host::Setup;
+use crate::support::plugin::call;
 
 #[test]
 fn a_running_plugin_goes_with_everything() {
@@ -62,6 +64,42 @@ fn data_and_logs_may_remain() {
     let removed = managed.remove(id, Remainder::DataAndLogs).unwrap();
     assert_eq!(removed.remains, None);
     assert!(!managed.folder(id).exists());
+}
+
+#[test]
+fn a_follower_of_its_log_ends_once_it_has_read_the_rest() {
+    for remainder in [Remainder::Nothing, Remainder::DataAndLogs] {
+        let managed = Managed::new("remove-followed");
+        let id = managed.running(managed.package("1", &[]));
+        let session = managed.session(id);
+        let mut late = session.follow_log().unwrap();
+        let mut waiting = session.follow_log().unwrap();
+        let rest = |follower: &mut Follower| -> (Vec<String>, Error) {
+            let mut lines = Vec::new();
+            loop {
+                match follower.next(PATIENCE) {
+                    Ok(Followed::Line(line)) => lines.push(line),
+                    Ok(other) => panic!("not a line: {other:?}"),
+                    Err(error) => return (lines, error),
+                }
+            }
+        };
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || rest(&mut waiting));
+            call(&session, "log", &json!({ "line": "the last" })).unwrap();
+            managed.remove(id, remainder).unwrap();
+            for (lines, error) in [waiting.join().unwrap(), rest(&mut late)] {
+                assert!(lines.iter().any(|line| line == "the last"), "{lines:?}");
+                assert!(
+                    matches!(error, Error::NotInstalled(removed) if removed == id),
+                    "{error}"
+                );
+            }
+        });
+        let error = session.follow_log().unwrap_err();
+        assert!(matches!(error, Error::NotLoaded(_)), "{error}");
+        managed.expect_nothing_left_over();
+    }
 }
 
 #[test]
