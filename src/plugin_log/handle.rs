@@ -4,15 +4,15 @@
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::file::CURRENT;
 use super::follow::Follower;
 use super::line::{Batch, LogTap};
-use super::notes::Notes;
+use super::queue::LogQueue;
 use super::rotate::{Files, RotatingFile};
 use super::settings::LogSettings;
 use super::tail::Tail;
@@ -40,8 +40,8 @@ pub(crate) struct PluginLog {
     tap: Option<LogTap>,
     tap_panicked: AtomicBool,
     lost: AtomicU64,
-    /// What the host has to say here.
-    pub(super) notes: Notes,
+    /// Where the host's notes go: the queue of the newest run.
+    notes: Mutex<Weak<LogQueue>>,
 }
 
 /// What can be known of the log without touching the disk.
@@ -101,13 +101,13 @@ impl PluginLog {
             tap,
             tap_panicked: AtomicBool::new(false),
             lost: AtomicU64::new(0),
-            notes: Notes::default(),
+            notes: Mutex::default(),
         })
     }
 
-    /// Logs lines, and calls the tap with each. Waits for the disk and for other threads that are logging,
+    /// Logs lines, calls the tap with each, and empties the batch. Waits for the disk and for other threads that are logging,
     /// without limit: a stuck disk holds up every thread that logs.
-    pub(crate) fn write(&self, batch: &Batch) {
+    pub(crate) fn write(&self, batch: &mut Batch) {
         if batch.is_empty() {
             return;
         }
@@ -129,6 +129,19 @@ impl PluginLog {
         drop(replaced);
         self.changed.notify_all();
         self.call_tap(batch);
+        batch.clear();
+    }
+
+    /// Has the thread of the newest run write a line of the host's own, marked as such. Never waits. Returns whether
+    /// the line will be written, which it is not while no run's output is being logged.
+    pub(crate) fn note(&self, note: &str) -> bool {
+        let queue = self.notes.lock().upgrade();
+        queue.is_some_and(|queue| queue.put_note(note))
+    }
+
+    /// Sends notes to this queue from now on.
+    pub(super) fn take_notes_into(&self, queue: &Arc<LogQueue>) {
+        *self.notes.lock() = Arc::downgrade(queue);
     }
 
     /// The last lines that were logged, oldest first, for error details. Each is cut to 1 KiB and

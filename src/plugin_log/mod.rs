@@ -2,8 +2,8 @@
 //!
 //! What lives here: the log itself (the rotating file, the last lines in memory, the live tap), the
 //! registry that has one of them for each installation, [`Follower`] (reads such a log from its start
-//! and waits for more, across rotation), the body of the thread that drains a child's output, and two
-//! queues to it for threads that must not wait, one for a plugin's lines and one for the host's own.
+//! and waits for more, across rotation), the body of the thread that drains a child's output, and a queue
+//! to it for threads that must not wait.
 //! What does not: starting that thread (`session`), the host's own log messages (the `log` crate).
 //!
 //! On disk (protocol file, section 16): a folder with `output.log`, mode 0600, standard output and
@@ -19,10 +19,9 @@
 mod file;
 mod follow;
 mod handle;
-pub(crate) mod inlet;
 mod line;
-mod notes;
 pub(crate) mod pump;
+pub(crate) mod queue;
 mod registry;
 mod rotate;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! made by the one who spawned the child.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -9,9 +10,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use super::handle::PluginLog;
-use super::inlet::Outlet;
 use super::line::{Batch, LineSplitter, LogStream};
-use super::notes::Taker;
+use super::queue::LogQueue;
 use crate::deadline::Deadline;
 use crate::poll;
 
@@ -27,17 +27,16 @@ const DRAIN_LIMIT: usize = 1024 * 1024;
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Where a child's output comes from: pipes, and lines that another thread read already.
-#[derive(Default)]
 pub(crate) struct Outputs {
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
-    pub(crate) lines: Option<Outlet>,
+    pub(crate) queue: Arc<LogQueue>,
 }
 
 /// Logs what comes, line by line, until all outputs have ended, or until `stop` can be read or has
 /// lost its other end: descendants of the child may hold its pipes open for ever. After the stop,
 /// what is in the pipes already is still logged, up to 1 MiB of each, and what is put into the queue
-/// until its other end is let go of, for five seconds at most.
+/// until its feed is dropped, for five seconds at most.
 ///
 /// A last line without end is logged when its pipe ends. Everything that one round reads goes to
 /// the log in one write. Meanwhile the host's own notes are logged too ([`PluginLog::note`]).
@@ -46,36 +45,33 @@ pub(crate) struct Outputs {
 /// writing ends do not notice.
 pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
     let max_line = log.settings().max_line;
+    let queue = &outputs.queue;
     let streams = [
         (LogStream::Stdout, outputs.stdout),
         (LogStream::Stderr, outputs.stderr),
     ];
     let mut pipes: Vec<Pipe> = streams
         .into_iter()
-        .filter_map(|(stream, descriptor)| Some(Pipe::new(stream, descriptor?, log)))
+        .filter_map(|(stream, descriptor)| Some(Pipe::new(stream, descriptor?, max_line)))
         .collect();
-    let mut lines = outputs.lines;
-    let notes = log.notes.begin();
-    let notes = notes.inspect_err(|error| log::debug!("no notes in a log: {error}"));
-    let notes = notes.ok();
+    log.take_notes_into(queue);
     let mut buffer = vec![0; READ_SIZE];
     let mut batch = Batch::default();
-    while !pipes.is_empty() || lines.is_some() {
-        let Some(ready) = wait(&pipes, lines.as_ref(), notes.as_ref(), &stop) else {
+    let mut fed = queue.is_fed();
+    while !pipes.is_empty() || fed {
+        let Some((pipes_ready, queue_ready)) = wait(&pipes, queue, &stop) else {
             break;
         };
-        for (pipe, ready) in pipes.iter_mut().zip(ready.pipes) {
+        for (pipe, ready) in pipes.iter_mut().zip(pipes_ready) {
             if ready {
                 pipe.read(&mut buffer, &mut batch);
             }
         }
         pipes.retain(|pipe| !pipe.ended);
-        lines = lines.filter(|lines| !ready.lines || lines.take(&mut batch, max_line));
-        if let Some(notes) = notes.as_ref().filter(|_| ready.notes) {
-            notes.take(&mut batch, max_line);
+        if queue_ready {
+            fed = queue.take(&mut batch, max_line);
         }
-        log.write(&batch);
-        batch.clear();
+        log.write(&mut batch);
     }
     for mut pipe in pipes {
         let mut drained = 0;
@@ -85,48 +81,25 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
                 break;
             }
             drained += count;
-            log.write(&batch);
-            batch.clear();
+            log.write(&mut batch);
         }
         pipe.end(&mut batch);
-        log.write(&batch);
-        batch.clear();
+        log.write(&mut batch);
     }
     let deadline = Deadline::after(LAST_LINES);
-    while let Some(queue) = &lines
-        && poll::readable(queue.descriptor(), deadline).unwrap_or(false)
-    {
-        if !queue.take(&mut batch, max_line) {
-            lines = None;
-        }
-        log.write(&batch);
-        batch.clear();
+    while fed && poll::readable(queue.descriptor(), deadline).unwrap_or(false) {
+        fed = queue.take(&mut batch, max_line);
+        log.write(&mut batch);
     }
-    if let Some(notes) = notes {
-        notes.end(&mut batch, max_line);
-        log.write(&batch);
-    }
+    queue.close(&mut batch, max_line);
+    log.write(&mut batch);
 }
 
-/// What can be read.
-struct Ready {
-    pipes: Vec<bool>,
-    lines: bool,
-    notes: bool,
-}
-
-/// Waits until something can be read, and tells which; none to stop.
-fn wait(
-    pipes: &[Pipe],
-    lines: Option<&Outlet>,
-    notes: Option<&Taker<'_>>,
-    stop: &OwnedFd,
-) -> Option<Ready> {
+/// Waits until something can be read, and returns which of the pipes, and whether the queue; `None` to stop.
+fn wait(pipes: &[Pipe], queue: &LogQueue, stop: &OwnedFd) -> Option<(Vec<bool>, bool)> {
     let descriptors = pipes.iter().map(|pipe| pipe.descriptor.as_fd());
     let mut polled: Vec<PollFd<'_>> = descriptors
-        .chain(lines.map(Outlet::descriptor))
-        .chain(notes.map(Taker::descriptor))
-        .chain([stop.as_fd()])
+        .chain([queue.descriptor(), stop.as_fd()])
         .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
         .collect();
     if let Err(error) = poll::wait(&mut polled, None) {
@@ -140,14 +113,8 @@ fn wait(
         .map(|polled| !polled.revents().is_empty())
         .collect();
     let stopped = ready.pop().unwrap_or(true);
-    let notes = notes.is_some() && ready.pop().unwrap_or(false);
-    let lines = lines.is_some() && ready.pop().unwrap_or(false);
-    let pipes = ready;
-    (!stopped).then_some(Ready {
-        pipes,
-        lines,
-        notes,
-    })
+    let queue = ready.pop().unwrap_or(false);
+    (!stopped).then_some((ready, queue))
 }
 
 /// The reading end of one of the child's outputs.
@@ -159,7 +126,7 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(stream: LogStream, descriptor: OwnedFd, log: &PluginLog) -> Self {
+    fn new(stream: LogStream, descriptor: OwnedFd, max_line: usize) -> Self {
         // A child can reopen its pipe for reading and take away what `poll` promised us.
         let set = fcntl_getfl(&descriptor)
             .and_then(|flags| fcntl_setfl(&descriptor, flags | OFlags::NONBLOCK));
@@ -169,7 +136,7 @@ impl Pipe {
         Self {
             stream,
             descriptor,
-            splitter: LineSplitter::new(log.settings().max_line),
+            splitter: LineSplitter::new(max_line),
             ended: false,
         }
     }
@@ -208,7 +175,6 @@ mod tests {
     use std::fs;
     use std::io::{self, PipeWriter, Write};
     use std::process::{Child, Command, Stdio};
-    use std::sync::Arc;
     use std::thread::{self, JoinHandle};
     use std::time::Duration;
 
@@ -239,7 +205,7 @@ mod tests {
             let outputs = Outputs {
                 stdout,
                 stderr,
-                ..Outputs::default()
+                queue: LogQueue::new().unwrap(),
             };
             let thread = thread::spawn(move || pump(outputs, &log, stopped.into()));
             Self {
@@ -381,7 +347,7 @@ mod tests {
         let outputs = Outputs {
             stdout: Some(stdout.into()),
             stderr: Some(stderr.into()),
-            ..Outputs::default()
+            queue: LogQueue::new().unwrap(),
         };
         pump(outputs, &log, stopped.into());
         assert_eq!(log.tail(), ["1", "2", "3", "4"]);

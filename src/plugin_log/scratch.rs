@@ -42,7 +42,7 @@ impl PluginLog {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let mut batch = Batch::default();
         batch.push_cut(stream, line, self.settings().max_line);
-        self.write(&batch);
+        self.write(&mut batch);
     }
 }
 

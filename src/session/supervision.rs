@@ -14,8 +14,8 @@ use crate::auth::{self, SealedToken, Secret, Token};
 use crate::duplex::stdio::Stdio;
 use crate::error::{Disconnect, Error, Result, StartError};
 use crate::id::InstallationId;
-use crate::plugin_log::inlet::inlet;
 use crate::plugin_log::pump::{Outputs, pump};
+use crate::plugin_log::queue::{LineFeed, LogQueue};
 use crate::plugin_log::{LogStream, LogTap, PluginLog};
 use crate::process::orphans::Tally;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
@@ -129,18 +129,18 @@ impl ChildHooks for SessionHooks {
             stdout,
             stderr,
         } = pipes;
+        let queue =
+            LogQueue::new().map_err(|error| Error::io("create a queue to the log", error))?;
         let mut outputs = Outputs {
             stdout: None,
             stderr: stderr.map(Into::into),
-            lines: None,
+            queue: queue.clone(),
         };
         let mut stdio = None;
         match (stdin, stdout) {
             (Some(stdin), Some(stdout)) => {
-                let (inlet, outlet) = inlet(LogStream::Stdout, log.clone())
-                    .map_err(|error| Error::io("create a queue to the log", error))?;
-                outputs.lines = Some(outlet);
-                stdio = Some((stdin, stdout, inlet));
+                let feed = LineFeed::new(log.clone(), queue, LogStream::Stdout);
+                stdio = Some((stdin, stdout, feed));
             }
             (_, stdout) => outputs.stdout = stdout.map(Into::into),
         }
@@ -157,11 +157,11 @@ impl ChildHooks for SessionHooks {
                 pump(outputs, &log, stop.into());
                 drop(pump_drained);
             })?;
-        if let Some((stdin, stdout, inlet)) = stdio {
+        if let Some((stdin, stdout, feed)) = stdio {
             let duplex = Stdio::new(stdout, stdin).with_output(Arc::new(move |line: &[u8]| {
-                // Dropped, together with the inlet, when the connection has been read to its end.
+                // Dropped, together with the feed, when the connection has been read to its end.
                 let _held = &drained;
-                inlet.put(line);
+                feed.put(line);
             }));
             let refused = |state| Error::State {
                 state,
