@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -33,17 +33,14 @@ struct Shared {
 #[derive(Default)]
 struct Live {
     next: u64,
-    /// Threads that run or are about to; counted from before the spawn.
-    count: usize,
-    handles: HashMap<u64, JoinHandle<()>>,
-    /// Ended before their handle could be stored.
-    ended_early: Vec<u64>,
+    /// Threads that run or are about to, from before the spawn; without the handle until it is known.
+    handles: HashMap<u64, Option<JoinHandle<()>>>,
     /// Ended; joining them waits for the last few instructions at most.
     finished: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
-    /// A budget of `limit` threads.
+    /// Returns a budget of `limit` threads, for a transport that is used without a host.
     pub fn with_limit(limit: usize) -> Self {
         let shared = Shared {
             limit,
@@ -58,7 +55,7 @@ impl Threads {
     /// The default number of threads: a fifth of the memory maps that the system gives a process (a
     /// thread takes four, so a fifth of the maps is left for the rest of it), or half of what its
     /// limits on processes and threads allow, whichever is least.
-    pub fn default_limit() -> usize {
+    pub(crate) fn default_limit() -> usize {
         let read = |path: &str| -> Option<usize> {
             std::fs::read_to_string(path).ok()?.trim().parse().ok()
         };
@@ -80,11 +77,11 @@ impl Threads {
 
     /// How many threads live now.
     pub fn count(&self) -> usize {
-        self.shared.live.lock().count
+        self.shared.live.lock().handles.len()
     }
 
-    /// Starts a thread; for an embedder's own [`Duplex`](crate::duplex::Duplex), whose threads a
-    /// shutdown of the host then waits for. `name` is cut to 15 bytes by Linux; `stack` is in bytes.
+    /// Starts a thread. Those of an embedder's own transport belong here too: a shutdown of the host then waits
+    /// for them. `name` is cut to 15 bytes by Linux; `stack` is in bytes.
     ///
     /// Does not wait for the thread. A panic of `body` ends that thread alone and is logged.
     ///
@@ -99,15 +96,16 @@ impl Threads {
     ) -> Result<()> {
         let id = {
             let mut live = self.shared.live.lock();
-            if live.count >= self.shared.limit {
+            if live.handles.len() >= self.shared.limit {
                 return Err(Error::ThreadLimit {
                     limit: self.shared.limit,
                     name: name.into(),
                 });
             }
-            live.count += 1;
             live.next += 1;
-            live.next
+            let id = live.next;
+            live.handles.insert(id, None);
+            id
         };
         let end = End {
             threads: self.clone(),
@@ -125,39 +123,23 @@ impl Threads {
                     log::error!("thread {name} panicked: {}", panic_text(&*panic));
                 }
             });
-        match started {
-            Ok(handle) => {
-                let mut live = self.shared.live.lock();
-                if let Some(position) = live.ended_early.iter().position(|ended| *ended == id) {
-                    live.ended_early.swap_remove(position);
-                    live.finished.push(handle);
-                } else {
-                    live.handles.insert(id, handle);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                // The closure was dropped, and `end` with it; only its mark is left.
-                self.shared
-                    .live
-                    .lock()
-                    .ended_early
-                    .retain(|ended| *ended != id);
-                Err(Error::io(format!("start thread {name}"), error))
-            }
+        // If this failed, the closure was dropped, and `end` with it.
+        let handle = started.map_err(|error| Error::io(format!("start thread {name}"), error))?;
+        let mut live = self.shared.live.lock();
+        match live.handles.get_mut(&id) {
+            Some(place) => *place = Some(handle),
+            None => live.finished.push(handle),
         }
+        Ok(())
     }
 
     /// Waits until every thread has ended, but for the calling one; gives how many still live at
     /// the deadline.
     pub(crate) fn join_all(&self, deadline: Deadline) -> usize {
         let mut live = self.shared.live.lock();
-        let own = usize::from(
-            live.handles
-                .values()
-                .any(|handle| handle.thread().id() == thread::current().id()),
-        );
-        while live.count > own {
+        let own = thread::current().id();
+        let own = usize::from(live.known().any(|thread| thread.id() == own));
+        while live.handles.len() > own {
             if self
                 .shared
                 .changed
@@ -167,7 +149,7 @@ impl Threads {
                 break;
             }
         }
-        let left = live.count.saturating_sub(own);
+        let left = live.handles.len().saturating_sub(own);
         let finished = std::mem::take(&mut live.finished);
         drop(live);
         join_finished(finished);
@@ -177,10 +159,15 @@ impl Threads {
     /// The names of the threads that live now, for reports.
     pub(crate) fn names(&self) -> Vec<String> {
         let live = self.shared.live.lock();
-        live.handles
-            .values()
-            .filter_map(|handle| handle.thread().name().map(str::to_owned))
+        live.known()
+            .filter_map(|thread| thread.name().map(str::to_owned))
             .collect()
+    }
+}
+
+impl Live {
+    fn known(&self) -> impl Iterator<Item = &Thread> {
+        self.handles.values().flatten().map(JoinHandle::thread)
     }
 }
 
@@ -229,14 +216,12 @@ impl Drop for End {
             .finished
             .extract_if(.., |handle| handle.is_finished())
             .collect();
-        live.count -= 1;
-        match live.handles.remove(&self.id) {
-            Some(handle) => live.finished.push(handle),
-            None => live.ended_early.push(self.id),
-        }
+        // If the handle is not known yet, `spawn` finds that the thread has ended.
+        let handle = live.handles.remove(&self.id).flatten();
+        live.finished.extend(handle);
         // Whoever waits for all of them may be one of them. Earlier ends tell him nothing, and with
         // thousands of threads waking him for each would cost as much as they do.
-        let may_be_all = live.count <= 1;
+        let may_be_all = live.handles.len() <= 1;
         drop(live);
         if may_be_all {
             shared.changed.notify_all();
