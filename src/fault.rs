@@ -1,77 +1,63 @@
 //! Fault points: named places in the code where a test can hold a thread, or take away the effect of
 //! what comes next, so that races are brought about on purpose and not by luck.
 //!
-//! Without the private feature `_fault` nothing of this is in the program. With it, a point that
-//! nobody has armed costs the reading of one atomic number.
-//!
-//! | point | where |
-//! | --- | --- |
-//! | [`PREPARING`] | a run is about to be prepared, on its own thread |
-//! | [`SPAWNED`] | the process exists, and nobody has been told |
-//! | [`EXITED`] | the end of the process has been noticed; its group lives and it is not reaped |
-//! | [`REAPED`] | the process is reaped; what follows is not decided |
-//! | [`INQUEST`] | what the system's files say of a kill is about to be read, on its own thread |
-//! | [`SIGNALLING`] | the group is about to be signalled; losing it is a process that cannot be killed |
-//! | [`LOOKING`] | a look for descendants begins; losing it is one that can stop and kill nothing |
-//! | [`RESERVED`] | a newcomer has been let in and has spent its token; it is not attached |
-//! | [`RECEIVED`] | the package of a new plugin is there and good; nothing of it is in place |
-//! | [`UNPACKED`] | a release is in place, and no record names its archive |
-//! | [`ARCHIVED`] | the archive is stored, and no record names it |
-//! | [`RECORDED`] | the record is stored; what is not needed any more is still there |
-//! | [`CARRIED`] | what the plugin wrote beside its program is in the new release |
-//! | [`TRIED`] | a new version is active, and the record still names the one before |
-//! | [`UNLOADED`] | a plugin that is to be removed is stopped; its record is there |
-//! | [`UNRECORDED`] | its record is gone; its files are there |
-//! | [`PROPOSED`] | the record says what the plugin is about to be asked to take |
-//! | [`AGREED`] | the plugin has taken a configuration, which is not the stored one yet |
-//! | [`ATTACHED`] | the connection is the session's; its answer to the handshake is not yet read |
+//! Without the private feature `_fault` nothing of this is public or in the program. With it, a point
+//! that is not armed costs the reading of one atomic number.
+
+#![cfg_attr(
+    not(feature = "_fault"),
+    expect(
+        unreachable_pub,
+        reason = "the names are public with the feature alone"
+    )
+)]
 
 #[cfg(feature = "_fault")]
 pub use armed::{Hold, Loss, hold, kill, lose};
 
 use crate::id::InstallationId;
 
-/// See the table of the [module](self).
+/// A run is about to be prepared, on its own thread.
 pub const PREPARING: &str = "preparing";
-/// See the table of the [module](self).
+/// The process exists, and nothing has been told of it.
 pub const SPAWNED: &str = "spawned";
-/// See the table of the [module](self).
+/// The end of the process has been noticed; its group lives and it is not reaped.
 pub const EXITED: &str = "exited";
-/// See the table of the [module](self).
+/// The process is reaped; what follows is not decided.
 pub const REAPED: &str = "reaped";
-/// See the table of the [module](self).
+/// What the system's files say of a kill is about to be read, on its own thread.
 pub const INQUEST: &str = "inquest";
-/// See the table of the [module](self).
+/// The group is about to be signalled; losing it is a process that cannot be killed.
 pub const SIGNALLING: &str = "signalling";
-/// See the table of the [module](self).
+/// A search for descendants begins; losing it is one that can stop and kill nothing.
 pub const LOOKING: &str = "looking";
-/// See the table of the [module](self).
+/// A new connection has been admitted and has spent its token; it is not attached.
 pub const RESERVED: &str = "reserved";
-/// See the table of the [module](self).
+/// The connection is the session's; its answer to the handshake is not yet read.
 pub const ATTACHED: &str = "attached";
 
-/// See the table of the [module](self).
+/// The package of a new plugin is there and good; nothing of it is in place.
 pub const RECEIVED: &str = "received";
-/// See the table of the [module](self).
+/// A release is in place, and no record names its archive.
 pub const UNPACKED: &str = "unpacked";
-/// See the table of the [module](self).
+/// The archive is stored, and no record names it.
 pub const ARCHIVED: &str = "archived";
-/// See the table of the [module](self).
+/// The record is stored; what is not needed any more is still there.
 pub const RECORDED: &str = "recorded";
-/// See the table of the [module](self).
+/// What the plugin wrote beside its program is in the new release.
 pub const CARRIED: &str = "carried";
-/// See the table of the [module](self).
+/// A new version is active, and the record still names the one before.
 pub const TRIED: &str = "tried";
-/// See the table of the [module](self).
+/// A plugin that is to be removed is stopped; its record is there.
 pub const UNLOADED: &str = "unloaded";
-/// See the table of the [module](self).
+/// The record of a plugin that is removed is gone; its files are there.
 pub const UNRECORDED: &str = "unrecorded";
-/// See the table of the [module](self).
+/// The record says what the plugin is about to be asked to take.
 pub const PROPOSED: &str = "proposed";
-/// See the table of the [module](self).
+/// The plugin has taken a configuration, which is not the stored one yet.
 pub const AGREED: &str = "agreed";
 
-/// Comes past a point: waits if a test holds it there.
+/// Passes a point: waits if a test holds the thread there.
 #[inline]
 pub(crate) fn point(name: &'static str, plugin: InstallationId) {
     #[cfg(feature = "_fault")]
@@ -80,7 +66,7 @@ pub(crate) fn point(name: &'static str, plugin: InstallationId) {
     let _ = (name, plugin);
 }
 
-/// Whether what comes next is to have no effect.
+/// Returns whether what comes next is to have no effect.
 #[inline]
 pub(crate) fn is_lost(name: &'static str, plugin: InstallationId) -> bool {
     #[cfg(feature = "_fault")]
@@ -117,10 +103,10 @@ mod armed {
     }
 
     enum Effect {
-        /// Where the thread that comes says so, and where it waits; `None` once one has come.
+        /// How the thread that comes reports, and what it waits for; `None` once one has come.
         Hold(Option<(Sender<()>, Receiver<()>)>),
         Lose,
-        /// The process is killed at the next but so many.
+        /// Kills the process, after this many have passed.
         Kill(u32),
     }
 
@@ -169,7 +155,7 @@ mod armed {
     }
 
     impl Hold {
-        /// Waits until a thread is held there; gives whether one came in time.
+        /// Waits until a thread is held there. Returns whether one came in time.
         pub fn reached(&self, timeout: Duration) -> bool {
             self.reached.recv_timeout(timeout).is_ok()
         }
@@ -199,8 +185,8 @@ mod armed {
         }
     }
 
-    /// Has the process killed when a thread comes to the point, for any plugin, after `spared` others
-    /// have come past it: as a crash of the host at that very moment.
+    /// Kills the process when a thread comes to the point, for any plugin, after `spared` others have
+    /// passed it: as if the host had crashed at that very moment.
     pub fn kill(name: &'static str, spared: u32) {
         arm(name, None, Effect::Kill(spared));
     }

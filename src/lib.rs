@@ -8,6 +8,9 @@ mod counters;
 mod deadline;
 pub mod duplex;
 pub mod error;
+#[cfg(not(feature = "_fault"))]
+mod fault;
+#[cfg(feature = "_fault")]
 #[doc(hidden)]
 pub mod fault;
 #[cfg(feature = "fetch")]
