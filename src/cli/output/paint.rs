@@ -1,13 +1,21 @@
 //! Colours, and keeping what plugins print from doing anything else to the terminal.
 
 use std::borrow::Cow;
-use std::io::IsTerminal;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Effects, Style};
 use plugin_runner::ReportedState;
 use plugin_runner::text;
 
 /// The colours of names, one plugin after the other.
-const NAME_COLOURS: [&str; 5] = ["36", "35", "34", "33", "32"];
+const NAME_COLOURS: [AnsiColor; 5] = [
+    AnsiColor::Cyan,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::Yellow,
+    AnsiColor::Green,
+];
 
 /// Puts text in colour, or leaves it as it is.
 #[derive(Clone, Copy, Debug)]
@@ -20,53 +28,51 @@ impl Paint {
         Self { coloured }
     }
 
-    /// Colours if this is a terminal that has them and `NO_COLOR` is not set.
-    pub(crate) fn for_stream(stream: &impl IsTerminal) -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self::new(stream.is_terminal() && !set("NO_COLOR") && !dumb)
+    /// Colours if this is a terminal that has them, unless the environment says otherwise: `NO_COLOR`,
+    /// `CLICOLOR`, `CLICOLOR_FORCE`.
+    pub(crate) fn for_stream(stream: &impl RawStream) -> Self {
+        Self::new(AutoStream::choice(stream) != ColorChoice::Never)
     }
 
     pub(crate) const fn is_coloured(self) -> bool {
         self.coloured
     }
 
-    /// A plugin's name, padded, in the colour of its place.
+    /// Returns a plugin's name, padded, in the colour of its place.
     pub(super) fn name(self, name: &str, place: usize, width: usize) -> String {
-        let code = NAME_COLOURS[place % NAME_COLOURS.len()];
-        self.with(code, &format!("{name:width$}"))
+        let colour = NAME_COLOURS[place % NAME_COLOURS.len()];
+        self.with(colour.on_default(), &format!("{name:width$}"))
     }
 
     pub(super) fn state(self, state: ReportedState) -> String {
-        let code = match state {
-            ReportedState::Active => "1;32",
-            ReportedState::Errored => "1;31",
-            ReportedState::Restarting | ReportedState::Stopping => "33",
-            ReportedState::Inactive | ReportedState::Starting | ReportedState::Connecting => "1",
+        let style = match state {
+            ReportedState::Active => AnsiColor::Green.on_default().bold(),
+            ReportedState::Errored => AnsiColor::Red.on_default().bold(),
+            ReportedState::Restarting | ReportedState::Stopping => AnsiColor::Yellow.on_default(),
+            ReportedState::Inactive | ReportedState::Starting | ReportedState::Connecting => {
+                Style::new().bold()
+            }
         };
-        self.with(code, state.as_str())
+        self.with(style, state.as_str())
     }
 
     /// What is less important than the rest.
     pub(super) fn faint(self, text: &str) -> String {
-        self.with("2", text)
+        self.with(Effects::DIMMED.into(), text)
     }
 
     pub(super) fn warning(self, text: &str) -> String {
-        self.with("33", text)
+        self.with(AnsiColor::Yellow.on_default(), text)
     }
 
-    fn with(self, code: &str, text: &str) -> String {
-        if self.coloured {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+    fn with(self, style: Style, text: &str) -> String {
+        let style = if self.coloured { style } else { Style::new() };
+        format!("{style}{text}{style:#}")
     }
 }
 
-/// Makes text from a plugin fit to show: its colours are dropped, and whatever else a terminal would
-/// obey instead of showing it is escaped, but for the tab. Not cut: it is what people want to read.
+/// Returns text from a plugin as it can be shown: its colours are dropped, and whatever else a terminal would
+/// obey instead of showing it is escaped, except for the tab. It is not cut, being what people want to read.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     let disturbs = |character: char| text::disturbs(character) && character != '\t';
     if !text.contains(disturbs) {
@@ -121,6 +127,6 @@ mod tests {
         assert_eq!(plain.name("a", 7, 3), "a  ");
         assert_eq!(plain.state(ReportedState::Active), "active");
         let coloured = Paint::new(true).state(ReportedState::Active);
-        assert_eq!(coloured, "\u{1b}[1;32mactive\u{1b}[0m");
+        assert_eq!(coloured, "\u{1b}[1m\u{1b}[32mactive\u{1b}[0m");
     }
 }
