@@ -13,15 +13,12 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Something failed: exit code 1.
-    pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self {
-            code: 1,
-            message: message.into(),
-        }
+    /// Returns what makes a failure of an error: `cannot {action}: {error}`.
+    pub(crate) fn cannot<E: fmt::Display>(action: impl fmt::Display) -> impl Fn(E) -> Self {
+        move |error| format!("cannot {action}: {error}").into()
     }
 
-    /// The arguments cannot work: exit code 2.
+    /// The arguments are invalid: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             code: 2,
@@ -33,7 +30,7 @@ impl Failure {
         self.code
     }
 
-    /// Says first what was being done, or to what.
+    /// Puts before the message what was being done, or to what.
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {
         Self {
             message: format!("{what}: {self}"),
@@ -42,12 +39,25 @@ impl Failure {
     }
 }
 
+/// Something failed: exit code 1.
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { code: 1, message }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             // The arguments were not checked against what the host can work with.
             Error::Setting { .. } => Self::usage(error.to_string()),
-            _ => Self::failed(error.to_string()),
+            _ => error.to_string().into(),
         }
     }
 }
@@ -74,13 +84,13 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line() {
-        let failure = Failure::failed("field `id` is empty\nfield `name` is empty").about("p.json");
+        let failure = Failure::from("field `id` is empty\nfield `name` is empty").about("p.json");
         assert_eq!(
             failure.to_string(),
             "p.json: field `id` is empty; field `name` is empty"
         );
         assert_eq!(failure.code(), 1);
-        let failure = Failure::failed("a\r\u{1b}[2J\u{202e}");
+        let failure = Failure::from("a\r\u{1b}[2J\u{202e}");
         assert_eq!(failure.to_string(), r"a\r\u{1b}[2J\u{202e}");
     }
 }

@@ -68,10 +68,8 @@ impl DataFolder {
             .mode(0o700)
             .create(&path)
             .map_err(|error| {
-                Failure::failed(format!(
-                    "cannot make a temporary folder in {}: {error}; TMPDIR can name another place",
-                    above.display()
-                ))
+                let above = above.display();
+                format!("cannot make a temporary folder in {above}: {error}; TMPDIR can name another place")
             })?;
         Ok(Self { path, lock: None })
     }
@@ -79,21 +77,23 @@ impl DataFolder {
     /// The named folder, made if need be.
     pub(crate) fn named(path: &Path) -> Result<Self, Failure> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
-            return Err(Failure::failed(format!(
-                "--data {}: this is not a folder; name one, or what is to become one",
-                path.display()
-            )));
+            let path = path.display();
+            return Err(format!(
+                "--data {path}: this is not a folder; name one, or what is to become one"
+            )
+            .into());
         }
-        fs::create_dir_all(path).map_err(|error| cannot("make the data folder", path, &error))?;
+        fs::create_dir_all(path).map_err(cannot("make the data folder", path))?;
         let lock = open_lock(&path.join(LOCK))?;
         // Two hosts would write into the same logs and run two processes of one plugin.
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Failure::failed(format!(
-                    "another plugin-runner is using the data folder {}; name another with --data",
-                    path.display()
-                )));
+                let path = path.display();
+                return Err(format!(
+                    "another plugin-runner is using the data folder {path}; name another with --data"
+                )
+                .into());
             }
             // Some network file systems have no locks; better to run than not.
             Err(TryLockError::Error(error)) => {
@@ -114,20 +114,20 @@ impl DataFolder {
     /// place, which would let somebody else in.
     pub(crate) fn token(&self, id: InstallationId) -> Result<ExternalToken, Failure> {
         let path = self.path.join(format!("{TOKEN}{id}"));
-        let failed = |error| cannot("read the token in", &path, &error);
+        let failed = cannot("read the token in", &path);
         let unusable = |what| failed(io::Error::other(what));
         let file = match open_own(&path, OpenOptions::new().read(true)) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return new_token(&path),
             Err(error) => return Err(failed(error)),
         };
-        if file.metadata().map_err(failed)?.uid() != geteuid().as_raw() {
+        if file.metadata().map_err(&failed)?.uid() != geteuid().as_raw() {
             return Err(unusable("it belongs to another user"));
         }
         let mut text = String::new();
         file.take(TOKEN_SIZE)
             .read_to_string(&mut text)
-            .map_err(failed)?;
+            .map_err(&failed)?;
         ExternalToken::parse(text.trim_end())
             .map_err(|_| unusable("this is no token; without the file there is a new one"))
     }
@@ -157,7 +157,7 @@ impl Drop for DataFolder {
 
 /// Makes a token, and keeps it in a file that is there whole or not at all.
 fn new_token(path: &Path) -> Result<ExternalToken, Failure> {
-    let failed = |error| cannot("keep a token in", path, &error);
+    let failed = cannot("keep a token in", path);
     let token = ExternalToken::generate().map_err(|error| failed(io::Error::other(error)))?;
     let unfinished = unfinished(path);
     match fs::remove_file(&unfinished) {
@@ -169,10 +169,10 @@ fn new_token(path: &Path) -> Result<ExternalToken, Failure> {
         .create_new(true)
         .mode(0o600)
         .open(&unfinished)
-        .map_err(failed)?;
+        .map_err(&failed)?;
     let kept = writeln!(file, "{}", token.expose()).and_then(|()| file.sync_all());
     kept.and_then(|()| fs::rename(&unfinished, path))
-        .map_err(failed)?;
+        .map_err(&failed)?;
     Ok(token)
 }
 
@@ -180,7 +180,7 @@ fn new_token(path: &Path) -> Result<ExternalToken, Failure> {
 fn open_lock(path: &Path) -> Result<File, Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
-    open_own(path, &mut options).map_err(|error| cannot("lock the data folder with", path, &error))
+    open_own(path, &mut options).map_err(cannot("lock the data folder with", path))
 }
 
 /// Opens a file of this program's in a data folder. Plugins may write to the folder too: a link that one
@@ -226,8 +226,8 @@ fn is_mounted_noexec(_folder: &Path) -> bool {
     false
 }
 
-fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot {action} {}: {error}", path.display()))
+fn cannot(action: &str, path: &Path) -> impl Fn(io::Error) -> Failure {
+    Failure::cannot(format!("{action} {}", path.display()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! plugin that floods takes nothing from the others. The plugins' log files hold every line.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
@@ -18,19 +17,13 @@ const LINE_LIMIT: usize = 8 * 1024;
 /// Bytes of one plugin that may wait.
 const BYTE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The end where lines are put in.
+/// Lines that wait to be printed.
 #[derive(Debug)]
-pub(crate) struct LineSender {
+pub(crate) struct LineQueue {
     /// Unbounded in itself; what is in it is bounded by the shares.
     sender: Sender<Line>,
-    shares: Arc<HashMap<InstallationId, Share>>,
-}
-
-/// The end where lines are taken out.
-#[derive(Debug)]
-pub(crate) struct LineReceiver {
     receiver: Receiver<Line>,
-    shares: Arc<HashMap<InstallationId, Share>>,
+    shares: HashMap<InstallationId, Share>,
 }
 
 /// One line of output.
@@ -51,24 +44,18 @@ struct Share {
     lost: AtomicU64,
 }
 
-/// A queue for the output of these plugins.
-pub(crate) fn queue(
-    plugins: impl IntoIterator<Item = InstallationId>,
-) -> (LineSender, LineReceiver) {
-    let (sender, receiver) = unbounded();
-    let shares: HashMap<_, _> = plugins
-        .into_iter()
-        .map(|id| (id, Share::default()))
-        .collect();
-    let shares = Arc::new(shares);
-    let sender = LineSender {
-        sender,
-        shares: shares.clone(),
-    };
-    (sender, LineReceiver { receiver, shares })
-}
+impl LineQueue {
+    /// Returns a queue for the output of these plugins.
+    pub(crate) fn new(plugins: impl IntoIterator<Item = InstallationId>) -> Self {
+        let (sender, receiver) = unbounded();
+        let shares = plugins.into_iter().map(|id| (id, Share::default()));
+        Self {
+            sender,
+            receiver,
+            shares: shares.collect(),
+        }
+    }
 
-impl LineSender {
     /// Puts a line in, or counts it as left out. Never blocks.
     pub(crate) fn push(&self, plugin: InstallationId, stream: LogStream, text: &str) {
         let Some(share) = self.shares.get(&plugin) else {
@@ -91,18 +78,16 @@ impl LineSender {
             at: SystemTime::now(),
             lost: share.lost.swap(0, Ordering::Relaxed),
         };
-        // Nobody prints any more when the program is about to end.
+        // Cannot fail: the receiver is here.
         let _ = self.sender.send(line);
     }
-}
 
-impl LineReceiver {
-    /// The channel, to wait on; a line received from it goes through [`taken`](Self::taken).
+    /// Returns the channel, to wait on; a line received from it goes through [`taken`](Self::taken).
     pub(crate) const fn channel(&self) -> &Receiver<Line> {
         &self.receiver
     }
 
-    /// A line if there is one.
+    /// Takes a line if there is one.
     pub(crate) fn try_take(&self) -> Option<Line> {
         self.receiver.try_recv().ok().map(|line| self.taken(line))
     }
@@ -116,7 +101,7 @@ impl LineReceiver {
         line
     }
 
-    /// Plugins of which lines were left out that no later line has told of, and how many.
+    /// Returns the plugins of which lines were left out since the last that was put in, and how many.
     pub(crate) fn lost(&self) -> Vec<(InstallationId, u64)> {
         self.shares
             .iter()
@@ -133,32 +118,32 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_counted_and_takes_nothing_from_others() {
         let (loud, quiet) = (InstallationId::generate(), InstallationId::generate());
-        let (sender, receiver) = queue([loud, quiet]);
+        let queue = LineQueue::new([loud, quiet]);
         for _ in 0..LINE_LIMIT + 5 {
-            sender.push(loud, LogStream::Stdout, "x");
+            queue.push(loud, LogStream::Stdout, "x");
         }
-        sender.push(quiet, LogStream::Stderr, "still here");
-        let taken: Vec<Line> = std::iter::from_fn(|| receiver.try_take()).collect();
+        queue.push(quiet, LogStream::Stderr, "still here");
+        let taken: Vec<Line> = std::iter::from_fn(|| queue.try_take()).collect();
         assert_eq!(taken.len(), LINE_LIMIT + 1);
         let last = taken.last().unwrap();
         assert_eq!((last.plugin, last.lost), (quiet, 0));
 
         // There is room again, and the next line tells.
-        sender.push(loud, LogStream::Stdout, "y");
-        let next = receiver.try_take().unwrap();
+        queue.push(loud, LogStream::Stdout, "y");
+        let next = queue.try_take().unwrap();
         assert_eq!((next.text.as_str(), next.lost), ("y", 5));
-        assert!(receiver.lost().is_empty());
+        assert!(queue.lost().is_empty());
     }
 
     #[test]
     fn bytes_are_bounded_too() {
         let plugin = InstallationId::generate();
-        let (sender, receiver) = queue([plugin]);
+        let queue = LineQueue::new([plugin]);
         let line = "x".repeat(BYTE_LIMIT / 2);
         for _ in 0..3 {
-            sender.push(plugin, LogStream::Stdout, &line);
+            queue.push(plugin, LogStream::Stdout, &line);
         }
-        assert_eq!(std::iter::from_fn(|| receiver.try_take()).count(), 2);
-        assert_eq!(receiver.lost(), [(plugin, 1)]);
+        assert_eq!(std::iter::from_fn(|| queue.try_take()).count(), 2);
+        assert_eq!(queue.lost(), [(plugin, 1)]);
     }
 }

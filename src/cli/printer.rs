@@ -2,6 +2,7 @@
 //! not at all, holds up neither plugins nor signals.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use plugin_runner::StateChange;
 
 use super::failure::Failure;
-use super::lines::{Line, LineReceiver};
+use super::lines::{Line, LineQueue};
 use super::output::{Format, Notice};
 
 /// Notices that may wait; over it the newest are left out. Those of external plugins come first.
@@ -29,7 +30,7 @@ impl Printer {
     pub(crate) fn start(
         format: Format,
         changes: Receiver<StateChange>,
-        lines: LineReceiver,
+        lines: Arc<LineQueue>,
     ) -> Result<Self, Failure> {
         let (notices, received_notices) = bounded(NOTICES);
         let (finish, finished) = bounded(1);
@@ -47,7 +48,7 @@ impl Printer {
                 // Whoever would read it may have left.
                 let _ = sender.send(body.run());
             })
-            .map_err(|error| Failure::failed(format!("cannot start the printer: {error}")))?;
+            .map_err(Failure::cannot("start the printer"))?;
         Ok(Self {
             notices,
             finish,
@@ -83,7 +84,7 @@ pub(crate) fn notify(notices: &Sender<Notice>, notice: Notice) {
 struct Body {
     format: Format,
     changes: Receiver<StateChange>,
-    lines: LineReceiver,
+    lines: Arc<LineQueue>,
     notices: Receiver<Notice>,
     finished: Receiver<()>,
 }
@@ -167,10 +168,9 @@ impl Body {
                 Ok(change) => pending.change = Some(change),
                 Err(_) => pending.finishing = true,
             },
-            recv(self.lines.channel()) -> line => match line {
-                Ok(line) => pending.line = Some(self.lines.taken(line)),
-                Err(_) => pending.finishing = true,
-            },
+            recv(self.lines.channel()) -> line => {
+                pending.line = line.ok().map(|line| self.lines.taken(line));
+            }
             recv(self.notices) -> notice => match notice {
                 Ok(notice) => pending.notice = Some(notice),
                 Err(_) => pending.finishing = true,

@@ -21,7 +21,7 @@ use plugin_runner::{
 
 use super::failure::Failure;
 use super::folder::DataFolder;
-use super::lines::{self, LineSender};
+use super::lines::LineQueue;
 use super::output::{Format, Human, Json, Notice, Paint};
 use super::pings::Pings;
 use super::printer::{Printer, notify};
@@ -54,8 +54,7 @@ enum Ending {
 /// be ended.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     // First of all, so that from here on a signal ends the run in order.
-    let signals = Signals::listen()
-        .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let signals = Signals::listen().map_err(Failure::cannot("listen for signals"))?;
     let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
     let mut records = records(arguments)?;
     let data = match &arguments.data {
@@ -83,8 +82,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     }
     let plugins = source::named(records);
 
-    let (line_sender, line_receiver) = lines::queue(plugins.iter().map(|plugin| plugin.record.id));
-    let host = host(arguments, &data, &plugins, line_sender)?;
+    let lines = Arc::new(LineQueue::new(
+        plugins.iter().map(|plugin| plugin.record.id),
+    ));
+    let host = host(arguments, &data, &plugins, lines.clone())?;
     let listener = host
         .listen(arguments.listen.as_str())
         .map_err(|error| Failure::from(error).about(format!("--listen {}", arguments.listen)))?;
@@ -93,7 +94,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     } else {
         Format::Human(Human::new(&plugins, Paint::for_stream(&io::stdout())))
     };
-    let printer = Printer::start(format, host.subscribe(), line_receiver)?;
+    let printer = Printer::start(format, host.subscribe(), lines)?;
     let changes = host.subscribe();
 
     let loaded = load(&host, &listener, &plugins, &printer);
@@ -114,39 +115,38 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     outcome.and(ended)
 }
 
-/// The plugins that the arguments name.
+/// Returns the plugins that the arguments name.
 fn records(arguments: &RunArguments) -> Result<Vec<Record>, Failure> {
+    let paths = arguments.paths.iter().map(|path| (path, true));
+    let external = arguments.external.iter().map(|path| (path, false));
     let mut occurrences: HashMap<PathBuf, usize> = HashMap::new();
-    let mut finish = |mut record: Record, path: &PathBuf| {
+    let mut records = Vec::new();
+    for (path, supervised) in paths.chain(external) {
+        let record = if supervised {
+            source::supervised(path)
+        } else {
+            source::external(path)
+        };
+        let mut record = record.map_err(|failure| failure.about(path.display()))?;
         if arguments.data.is_some() {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
             let occurrence = occurrences.entry(path.clone()).or_default();
             record.id = source::lasting_id(&record, &path, *occurrence);
             *occurrence += 1;
         }
-        record
-    };
-    let mut records = Vec::new();
-    for path in &arguments.paths {
-        records.push(finish(source::supervised(path)?, path));
-    }
-    for path in &arguments.external {
-        records.push(finish(source::external(path)?, path));
+        records.push(record);
     }
     Ok(records)
 }
 
 /// The sample: this very program, in a folder of its own.
 fn sample_record(data: &DataFolder) -> Result<Record, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::failed(format!("cannot find this program's file: {error}")))?;
+    let program = std::env::current_exe().map_err(Failure::cannot("find this program's file"))?;
     let folder = data.path().join("sample");
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        Failure::failed(format!(
-            "cannot make the folder {}: {error}",
-            folder.display()
-        ))
-    })?;
+    std::fs::create_dir_all(&folder).map_err(Failure::cannot(format!(
+        "make the folder {}",
+        folder.display()
+    )))?;
     Ok(Record::supervised(
         sample::manifest(&program),
         Source::Folder(folder),
@@ -157,7 +157,7 @@ fn host(
     arguments: &RunArguments,
     data: &DataFolder,
     plugins: &[Plugin],
-    lines: LineSender,
+    lines: Arc<LineQueue>,
 ) -> Result<Host, Failure> {
     let store = MemoryStore::default();
     for plugin in plugins {
@@ -219,7 +219,7 @@ fn load(
         let about = |failure: Failure| failure.about(format!("plugin {}", plugin.name));
         if let Some(token) = record.external_token() {
             let url = connection_url(&listener.base_url(), None, &Token::External(token.clone()))
-                .map_err(|error| about(Failure::failed(error.to_string())))?;
+                .map_err(|error| about(error.to_string().into()))?;
             let plugin = record.id;
             notify(printer.notices(), Notice::External { plugin, url });
         }
@@ -264,19 +264,14 @@ fn judge(ending: Ending, plugins: &[Plugin]) -> Result<(), Failure> {
         Ending::Asked | Ending::Output(Ok(())) => Ok(()),
         // Whoever read it had enough, as `head` has.
         Ending::Output(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Ending::Output(Err(error)) => Err(Failure::failed(format!(
-            "cannot write to standard output: {error}"
-        ))),
-        Ending::AllErrored => Err(Failure::failed(match plugins {
-            [plugin] => format!(
-                "plugin {} has errored, so nothing runs any more",
-                plugin.name
-            ),
-            _ => format!(
-                "all {} plugins have errored, so nothing runs any more",
-                plugins.len()
-            ),
-        })),
+        Ending::Output(Err(error)) => Err(Failure::cannot("write to standard output")(error)),
+        Ending::AllErrored => {
+            let which = match plugins {
+                [plugin] => format!("plugin {} has", plugin.name),
+                _ => format!("all {} plugins have", plugins.len()),
+            };
+            Err(format!("{which} errored, so nothing runs any more").into())
+        }
     }
 }
 
@@ -341,10 +336,10 @@ fn tell(
         for (id, left) in &report.descendants {
             let _ = write!(text, "; {}: {left}", names(&[*id]));
         }
-        return Err(Failure::failed(text));
+        return Err(text.into());
     }
     if impatient {
-        return Err(Failure::failed("ended at once on a second signal"));
+        return Err("ended at once on a second signal".into());
     }
     if !report.killed.is_empty() {
         let killed = names(&report.killed);

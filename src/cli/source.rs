@@ -2,7 +2,7 @@
 //! manifest of an external plugin.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,36 +54,37 @@ pub(crate) fn named(records: Vec<Record>) -> Vec<Plugin> {
         .collect()
 }
 
-/// The plugin in a folder or an archive.
+/// Returns the plugin in a directory or an archive.
 pub(crate) fn supervised(path: &Path) -> Result<Record, Failure> {
-    let about = |failure: Failure| failure.about(path.display());
-    let (manifest, source) = read(path).map_err(about)?;
+    let (manifest, source) = read(path)?;
     if manifest.command.is_empty() {
-        return Err(about(Failure::failed(
+        return Err(
             "the manifest names no command, so there is nothing to run; give the manifest to \
-             --external if the plugin connects by itself",
-        )));
+             --external if the plugin connects by itself"
+                .into(),
+        );
     }
     Ok(Record::supervised(manifest, source))
 }
 
-/// An external plugin with the manifest in this file, and a new token.
+/// Returns an external plugin with the manifest in this file, and a new token.
 pub(crate) fn external(path: &Path) -> Result<Record, Failure> {
-    let about = |failure: Failure| failure.about(path.display());
     if path.is_dir() {
-        return Err(about(Failure::failed(format!(
-            "this is a folder; --external takes the manifest itself, such as {}",
-            path.join(MANIFEST).display()
-        ))));
+        let manifest = path.join(MANIFEST);
+        let manifest = manifest.display();
+        return Err(format!(
+            "this is a folder; --external takes the manifest itself, such as {manifest}"
+        )
+        .into());
     }
-    let json = read_manifest(path).map_err(about)?;
+    let json = read_manifest(path)?;
     if json.starts_with(ARCHIVE_START) {
-        return Err(about(Failure::failed(format!(
+        return Err(format!(
             "this is an archive; --external takes the {MANIFEST} of a plugin that connects by itself"
-        ))));
+        )
+        .into());
     }
-    let manifest = Manifest::parse(&json).map_err(|error| about(unusable(&error)))?;
-    Ok(Record::external(manifest)?)
+    Ok(Record::external(parse(&json)?)?)
 }
 
 /// Whether the program that this plugin runs is a file of its archive, which is unpacked first.
@@ -112,51 +113,52 @@ pub(crate) fn lasting_id(record: &Record, path: &Path, occurrence: usize) -> Ins
     Xid::from_bytes(bytes).into()
 }
 
-/// A manifest's bytes, under the limit that archives have too.
+/// Reads a manifest's bytes, under the limit that archives have too.
 pub(crate) fn read_manifest(path: &Path) -> Result<Vec<u8>, Failure> {
     let limit = PackageLimits::default().manifest_size;
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot read it: {error}"));
-    let file = File::open(path).map_err(failed)?;
     let mut json = Vec::new();
+    let file = File::open(path).map_err(Failure::cannot("read it"))?;
     file.take(limit + 1)
         .read_to_end(&mut json)
-        .map_err(failed)?;
+        .map_err(Failure::cannot("read it"))?;
     if json.len() as u64 > limit {
-        return Err(Failure::failed(format!(
-            "a manifest has at most {limit} bytes"
-        )));
+        return Err(format!("a manifest has at most {limit} bytes").into());
     }
     Ok(json)
 }
 
 fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
-    let metadata =
-        fs::metadata(path).map_err(|error| Failure::failed(format!("cannot open it: {error}")))?;
     // Absolute, since the plugin is started again long after.
-    let absolute = path
-        .canonicalize()
-        .map_err(|error| Failure::failed(format!("cannot open it: {error}")))?;
-    if metadata.is_dir() {
+    let absolute = path.canonicalize().map_err(Failure::cannot("open it"))?;
+    if absolute.is_dir() {
         let file = path.join(MANIFEST);
         if !file.exists() {
-            return Err(Failure::failed(no_manifest(path)));
+            return Err(no_manifest(path).into());
         }
         let json = read_manifest(&file).map_err(|failure| failure.about(MANIFEST))?;
-        let manifest = Manifest::parse(&json).map_err(|error| unusable(&error))?;
+        let manifest = parse(&json)?;
         tell(&manifest, PluginFiles::Directory(path));
         return Ok((manifest, Source::Folder(absolute)));
     }
     if is_manifest(path) {
-        return Err(Failure::failed(
+        return Err(
             "this is the manifest; give the folder that it is in, or --external for a plugin that \
-             connects by itself",
-        ));
+             connects by itself"
+                .into(),
+        );
     }
-    let archive = Archive::open(&absolute, &PackageLimits::default())
-        .map_err(|error| Failure::failed(error.to_string()))?;
-    let manifest = Manifest::parse(archive.manifest_bytes()).map_err(|error| unusable(&error))?;
+    let archive =
+        Archive::open(&absolute, &PackageLimits::default()).map_err(|error| error.to_string())?;
+    let manifest = parse(archive.manifest_bytes())?;
     tell(&manifest, PluginFiles::Archive(&archive));
     Ok((manifest, Source::Archive(absolute)))
+}
+
+fn parse(json: &[u8]) -> Result<Manifest, Failure> {
+    Manifest::parse(json).map_err(|error| match error {
+        ManifestError::Invalid { .. } => format!("the manifest cannot be used: {error}").into(),
+        _ => error.to_string().into(),
+    })
 }
 
 /// Tells what installing would refuse or warn of. It is run all the same: the author is at it, and what
@@ -188,15 +190,6 @@ pub(crate) fn no_manifest(folder: &Path) -> String {
     match yaml {
         Some(yaml) => format!("no {MANIFEST} in this folder; convert its {yaml} to JSON"),
         None => format!("no {MANIFEST} in this folder, so it is not a plugin's"),
-    }
-}
-
-fn unusable(error: &ManifestError) -> Failure {
-    match error {
-        ManifestError::Invalid { .. } => {
-            Failure::failed(format!("the manifest cannot be used: {error}"))
-        }
-        _ => Failure::failed(error.to_string()),
     }
 }
 

@@ -31,41 +31,35 @@ struct Findings {
 /// # Errors
 /// [`Failure`] when it has problems, or is no plugin at all.
 pub(crate) fn validate(path: &Path) -> Result<(), Failure> {
-    let metadata = fs::metadata(path).map_err(|error| {
-        Failure::failed(format!("cannot open it: {error}")).about(path.display())
-    })?;
-    let findings = if metadata.is_dir() {
-        folder(path)
-    } else if is_manifest(path) {
-        return Err(
-            Failure::failed("this is the manifest; give the folder that it is in")
-                .about(path.display()),
-        );
-    } else {
-        archive(path)?
-    };
+    let findings = find(path).map_err(|failure| failure.about(path.display()))?;
     print(&findings.report(path))?;
     match findings.problems.len() {
         0 => Ok(()),
-        1 => Err(Failure::failed(format!("{} has a problem", path.display()))),
-        count => Err(Failure::failed(format!(
-            "{} has {count} problems",
-            path.display()
-        ))),
+        1 => Err(format!("{} has a problem", path.display()).into()),
+        count => Err(format!("{} has {count} problems", path.display()).into()),
     }
 }
 
-/// Nobody reading is no failure.
+fn find(path: &Path) -> Result<Findings, Failure> {
+    let metadata = fs::metadata(path).map_err(Failure::cannot("open it"))?;
+    if metadata.is_dir() {
+        Ok(folder(path))
+    } else if is_manifest(path) {
+        Err("this is the manifest; give the folder that it is in".into())
+    } else {
+        archive(path)
+    }
+}
+
+/// A reader that has left is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     let written = output
         .write_all(text.as_bytes())
         .and_then(|()| output.flush());
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
-            "cannot write to standard output: {error}"
-        ))),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failure::cannot("write to standard output")),
     }
 }
 
@@ -93,27 +87,18 @@ fn archive(path: &Path) -> Result<Findings, Failure> {
         findings.problems.extend(problems);
         return Ok(findings);
     }
-    let archive =
-        Archive::open(path, &limits).map_err(|error| Failure::failed(error.to_string()))?;
+    let archive = Archive::open(path, &limits).map_err(|error| error.to_string())?;
     let files = archive.entries().iter().filter(|entry| !entry.is_folder());
     findings.size = Some(files.fold((0, 0), |(files, bytes), entry| {
         (files + 1, bytes + entry.size())
     }));
     findings.manifest(archive.manifest_bytes());
     findings.review(PluginFiles::Archive(&archive));
-    let command = findings
-        .manifest
-        .as_ref()
-        .map(|manifest| manifest.command.clone());
+    let manifest = findings.manifest.as_ref();
+    let command = manifest.map_or("", |manifest| &manifest.command);
     // Damage inside an entry shows only when it is unpacked.
     let scratch = DataFolder::temporary()?;
-    let unpacked = package::unpack(
-        &archive,
-        scratch.path(),
-        command.as_deref().unwrap_or_default(),
-        &limits,
-        &|| false,
-    );
+    let unpacked = package::unpack(&archive, scratch.path(), command, &limits, &|| false);
     if let Err(error) = unpacked {
         findings.problems.push(error.to_string());
     }
