@@ -4,6 +4,7 @@
 //! that it saw *after* it knew that nothing more comes. It knows the next file not by its time but by the
 //! writer's sequence numbers.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -11,13 +12,13 @@ use std::time::Duration;
 
 use super::file::{self, LogFile};
 use super::handle::PluginLog;
-use super::line::without_end;
+use super::line::{LineSplitter, without_end};
 use super::rotate::Place;
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result};
 
-/// Bytes that are read at once.
-const READ_SIZE: usize = 64 * 1024;
+/// Bytes that are read at once. All lines in them are held until they are returned.
+const READ_SIZE: usize = 16 * 1024;
 
 /// Our writer cuts lines far below this; a file that came from elsewhere may hold anything.
 const MAX_LINE: usize = 16 * 1024 * 1024;
@@ -34,7 +35,10 @@ pub struct Follower {
     reading: Option<Reading>,
     /// The generation at the last look.
     generation: u64,
-    lines: LineBuffer,
+    buffer: Vec<u8>,
+    splitter: LineSplitter,
+    /// What was read already.
+    lines: VecDeque<String>,
     gap: Option<Gap>,
 }
 
@@ -43,7 +47,7 @@ pub struct Follower {
 #[non_exhaustive]
 pub enum Followed {
     /// A whole line, without its end. Bytes that are not UTF-8 are replaced by `U+FFFD`. Lines
-    /// over 16 MiB, which the host never writes, come in pieces.
+    /// over 16 MiB, which the host never writes, come in pieces that end in [`CONTINUES`](super::CONTINUES).
     Line(String),
     /// Lines were deleted before they could be read: the follower is slower than what is kept.
     Gap(Gap),
@@ -81,7 +85,9 @@ impl Follower {
             log,
             reading: None,
             generation: 0,
-            lines: LineBuffer::default(),
+            buffer: vec![0; READ_SIZE],
+            splitter: LineSplitter::new(MAX_LINE),
+            lines: VecDeque::new(),
             gap: None,
         }
     }
@@ -102,7 +108,7 @@ impl Follower {
     pub fn next(&mut self, timeout: Duration) -> Result<Followed> {
         let deadline = Deadline::after(timeout);
         loop {
-            if let Some(line) = self.lines.take() {
+            if let Some(line) = self.lines.pop_front() {
                 return Ok(Followed::Line(line));
             }
             if let Some(gap) = self.gap.take() {
@@ -135,15 +141,18 @@ impl Follower {
     /// `ended` was found out before: an end that is read now is the end for good if it is set.
     fn read(&mut self, ended: bool) -> io::Result<bool> {
         if let Some(reading) = &mut self.reading {
-            let count = self.lines.read_from(&reading.file, reading.position)?;
+            let count = reading.file.read_at(&mut self.buffer, reading.position)?;
             reading.position += count as u64;
             if count > 0 {
+                let lines = &mut self.lines;
+                self.splitter
+                    .push(&self.buffer[..count], |line| lines.push_back(text(line)));
                 return Ok(true);
             }
             if reading.file.length()? < reading.position {
                 // The file was made shorter instead of being rotated.
                 reading.position = 0;
-                self.lines.end();
+                self.end_line();
                 self.gap = Some(Gap {
                     files: None,
                     bytes: None,
@@ -189,7 +198,7 @@ impl Follower {
             }
         };
         // The last line of the file before may have no end, if its writer died while writing it.
-        self.lines.end();
+        self.end_line();
         let position = self.reading.as_ref().map_or(0, |reading| reading.position);
         let missing = place.sequence - self.place.sequence - 1;
         self.gap = (missing > 0).then(|| Gap {
@@ -200,6 +209,16 @@ impl Follower {
         self.reading = Some(Reading { file, position: 0 });
         Ok(true)
     }
+
+    /// Ends the line that has been begun, if any.
+    fn end_line(&mut self) {
+        let lines = &mut self.lines;
+        self.splitter.finish(|line| lines.push_back(text(line)));
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(without_end(line)).into_owned()
 }
 
 impl fmt::Debug for Follower {
@@ -207,55 +226,6 @@ impl fmt::Debug for Follower {
         f.debug_struct("Follower")
             .field("directory", &self.log.directory())
             .finish_non_exhaustive()
-    }
-}
-
-/// Bytes that were read, given out as lines.
-#[derive(Default)]
-struct LineBuffer {
-    bytes: Vec<u8>,
-    /// Where the next line starts.
-    start: usize,
-    /// Up to where there is no line end, so that long lines are not searched again and again.
-    searched: usize,
-}
-
-impl LineBuffer {
-    /// Reads what comes next in a file; returns how many bytes.
-    fn read_from(&mut self, file: &LogFile, position: u64) -> io::Result<usize> {
-        self.bytes.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
-        let length = self.bytes.len();
-        self.bytes.resize(length + READ_SIZE, 0);
-        let result = file.read_at(&mut self.bytes[length..], position);
-        let count = *result.as_ref().unwrap_or(&0);
-        self.bytes.truncate(length + count);
-        result
-    }
-
-    fn take(&mut self) -> Option<String> {
-        let unsearched = &self.bytes[self.searched..];
-        let end = match unsearched.iter().position(|byte| *byte == b'\n') {
-            Some(length) => self.searched + length + 1,
-            None if self.bytes.len() - self.start >= MAX_LINE => self.bytes.len(),
-            None => {
-                self.searched = self.bytes.len();
-                return None;
-            }
-        };
-        let line = without_end(&self.bytes[self.start..end]);
-        let line = String::from_utf8_lossy(line).into_owned();
-        self.start = end;
-        self.searched = end;
-        Some(line)
-    }
-
-    /// Ends the line that has been begun, if any.
-    fn end(&mut self) {
-        if self.start < self.bytes.len() {
-            self.bytes.push(b'\n');
-        }
     }
 }
 
