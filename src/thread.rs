@@ -21,17 +21,17 @@ use crate::text::Foreign;
 /// the same budget.
 #[derive(Clone)]
 pub struct Threads {
-    shared: Arc<Shared>,
+    shared: Arc<ThreadsInner>,
 }
 
-struct Shared {
+struct ThreadsInner {
     limit: usize,
-    live: Mutex<Live>,
+    live: Mutex<LiveThreads>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Live {
+struct LiveThreads {
     next: u64,
     /// Threads that run or are about to, from before the spawn; without the handle until it is known.
     handles: HashMap<u64, Option<JoinHandle<()>>>,
@@ -42,7 +42,7 @@ struct Live {
 impl Threads {
     /// Returns a budget of `limit` threads, for a transport that is used without a host.
     pub fn with_limit(limit: usize) -> Self {
-        let shared = Shared {
+        let shared = ThreadsInner {
             limit,
             live: Mutex::default(),
             changed: Condvar::new(),
@@ -107,7 +107,7 @@ impl Threads {
             live.handles.insert(id, None);
             id
         };
-        let end = End {
+        let end = ExitGuard {
             threads: self.clone(),
             id,
         };
@@ -165,7 +165,7 @@ impl Threads {
     }
 }
 
-impl Live {
+impl LiveThreads {
     fn known(&self) -> impl Iterator<Item = &Thread> {
         self.handles.values().flatten().map(JoinHandle::thread)
     }
@@ -201,12 +201,12 @@ fn join_finished(finished: Vec<JoinHandle<()>>) {
 }
 
 /// Dropped as a thread's last act.
-struct End {
+struct ExitGuard {
     threads: Threads,
     id: u64,
 }
 
-impl Drop for End {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         let shared = &self.threads.shared;
         let mut live = shared.live.lock();

@@ -3,9 +3,9 @@
 //!
 //! Nothing here is used by the library, which knows neither arguments nor signals nor terminals.
 
+mod data_dir;
 mod duration;
-mod failure;
-mod folder;
+mod error;
 mod lines;
 mod output;
 mod pings;
@@ -28,7 +28,7 @@ use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode};
 
-use failure::Failure;
+use error::CliError;
 use output::Paint;
 
 const EXIT_CODES: &str = "\
@@ -144,7 +144,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::SamplePlugin => {
             log_to_standard_error(0);
-            sample::run().map_err(Failure::from)
+            sample::run().map_err(CliError::from)
         }
         Command::Keeper => keep().map_err(|error| plugin_runner::Error::io("keep", error).into()),
     };
@@ -182,7 +182,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
             // After the first paragraph come usage and advice, which --help has at full length.
             let sentence = text.split("\n\n").next().unwrap_or(text);
             let sentence: Vec<_> = sentence.split_whitespace().collect();
-            let failure = Failure::usage(sentence.join(" "));
+            let failure = CliError::usage(sentence.join(" "));
             let way_out = way_out(error);
             let _ = writeln!(io::stderr(), "plugin-runner: {failure}; {way_out}");
             ExitCode::from(failure.code())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use plugin_runner::StateChange;
 
-use super::failure::Failure;
+use super::error::CliError;
 use super::lines::{Line, LineQueue};
 use super::output::{Format, Notice};
 
@@ -31,11 +31,11 @@ impl Printer {
         format: Format,
         changes: Receiver<StateChange>,
         lines: Arc<LineQueue>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CliError> {
         let (notices, received_notices) = bounded(NOTICES);
         let (finish, finished) = bounded(1);
         let (sender, done) = bounded(1);
-        let body = Body {
+        let body = PrinterLoop {
             format,
             changes,
             lines,
@@ -48,7 +48,7 @@ impl Printer {
                 // Whoever would read it may have left.
                 let _ = sender.send(body.run());
             })
-            .map_err(Failure::cannot("start the printer"))?;
+            .map_err(CliError::cannot("start the printer"))?;
         Ok(Self {
             notices,
             finish,
@@ -81,7 +81,7 @@ pub(crate) fn notify(notices: &Sender<Notice>, notice: Notice) {
     }
 }
 
-struct Body {
+struct PrinterLoop {
     format: Format,
     changes: Receiver<StateChange>,
     lines: Arc<LineQueue>,
@@ -98,7 +98,7 @@ struct Pending {
     finishing: bool,
 }
 
-impl Body {
+impl PrinterLoop {
     fn run(self) -> io::Result<()> {
         let mut pending = Pending::default();
         let mut text = String::new();

@@ -19,14 +19,14 @@ use plugin_runner::{
     Session, ShutdownReport, StateChange, Timeouts,
 };
 
-use super::failure::Failure;
-use super::folder::DataFolder;
+use super::data_dir::DataDir;
+use super::error::CliError;
 use super::lines::LineQueue;
 use super::output::{Format, Human, Json, Notice, Paint};
 use super::pings::Pings;
 use super::printer::{Printer, notify};
 use super::signals::Signals;
-use super::source::{self, Plugin};
+use super::source::{self, NamedPlugin};
 use super::{RunArguments, Variable, duration, sample};
 
 /// Kept for what comes after the stop grace: the kill, and taking the output that is left.
@@ -50,23 +50,23 @@ enum Ending {
 /// Hosts the plugins until the end.
 ///
 /// # Errors
-/// [`Failure`] when a plugin cannot be loaded, when all have errored, or when something could not
+/// [`CliError`] when a plugin cannot be loaded, when all have errored, or when something could not
 /// be ended.
-pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     // First of all, so that from here on a signal ends the run in order.
-    let signals = Signals::listen().map_err(Failure::cannot("listen for signals"))?;
+    let signals = Signals::listen().map_err(CliError::cannot("listen for signals"))?;
     let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
     let mut records = records(arguments)?;
     let data = match &arguments.data {
-        Some(path) => DataFolder::named(path)?,
+        Some(path) => DataDir::named(path)?,
         None if records.iter().any(source::unpacks_its_program) => {
-            let (folder, note) = DataFolder::temporary_for_programs()?;
+            let (folder, note) = DataDir::temporary_for_programs()?;
             if let Some(note) = note {
                 say(&note);
             }
             folder
         }
-        None => DataFolder::temporary()?,
+        None => DataDir::temporary()?,
     };
     if sampling {
         say("no plugin given, so this runs the built-in sample; Ctrl-C ends it");
@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let host = host(arguments, &data, &plugins, lines.clone())?;
     let listener = host
         .listen(arguments.listen.as_str())
-        .map_err(|error| Failure::from(error).about(format!("--listen {}", arguments.listen)))?;
+        .map_err(|error| CliError::from(error).about(format!("--listen {}", arguments.listen)))?;
     let format = if arguments.json {
         Format::Json(Json::new(&plugins))
     } else {
@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
 }
 
 /// Returns the plugins that the arguments name.
-fn records(arguments: &RunArguments) -> Result<Vec<Record>, Failure> {
+fn records(arguments: &RunArguments) -> Result<Vec<Record>, CliError> {
     let paths = arguments.paths.iter().map(|path| (path, true));
     let external = arguments.external.iter().map(|path| (path, false));
     let mut occurrences: HashMap<PathBuf, usize> = HashMap::new();
@@ -140,10 +140,10 @@ fn records(arguments: &RunArguments) -> Result<Vec<Record>, Failure> {
 }
 
 /// The sample: this very program, in a folder of its own.
-fn sample_record(data: &DataFolder) -> Result<Record, Failure> {
-    let program = std::env::current_exe().map_err(Failure::cannot("find this program's file"))?;
+fn sample_record(data: &DataDir) -> Result<Record, CliError> {
+    let program = std::env::current_exe().map_err(CliError::cannot("find this program's file"))?;
     let folder = data.path().join("sample");
-    std::fs::create_dir_all(&folder).map_err(Failure::cannot(format!(
+    std::fs::create_dir_all(&folder).map_err(CliError::cannot(format!(
         "make the folder {}",
         folder.display()
     )))?;
@@ -155,10 +155,10 @@ fn sample_record(data: &DataFolder) -> Result<Record, Failure> {
 
 fn host(
     arguments: &RunArguments,
-    data: &DataFolder,
-    plugins: &[Plugin],
+    data: &DataDir,
+    plugins: &[NamedPlugin],
     lines: Arc<LineQueue>,
-) -> Result<Host, Failure> {
+) -> Result<Host, CliError> {
     let store = MemoryStore::default();
     for plugin in plugins {
         let mut record = plugin.record.clone();
@@ -210,13 +210,13 @@ fn stop_timeout(grace: Duration) -> Duration {
 fn load(
     host: &Host,
     listener: &Listener,
-    plugins: &[Plugin],
+    plugins: &[NamedPlugin],
     printer: &Printer,
-) -> Result<Vec<Session>, Failure> {
+) -> Result<Vec<Session>, CliError> {
     let mut sessions = Vec::new();
     for plugin in plugins {
         let record = &plugin.record;
-        let about = |failure: Failure| failure.about(format!("plugin {}", plugin.name));
+        let about = |failure: CliError| failure.about(format!("plugin {}", plugin.name));
         if let Some(token) = record.external_token() {
             let url = connection_url(&listener.base_url(), None, &Token::External(token.clone()))
                 .map_err(|error| about(error.to_string().into()))?;
@@ -259,12 +259,12 @@ fn wait(
     }
 }
 
-fn judge(ending: Ending, plugins: &[Plugin]) -> Result<(), Failure> {
+fn judge(ending: Ending, plugins: &[NamedPlugin]) -> Result<(), CliError> {
     match ending {
         Ending::Asked | Ending::Output(Ok(())) => Ok(()),
         // Whoever read it had enough, as `head` has.
         Ending::Output(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Ending::Output(Err(error)) => Err(Failure::cannot("write to standard output")(error)),
+        Ending::Output(Err(error)) => Err(CliError::cannot("write to standard output")(error)),
         Ending::AllErrored => {
             let which = match plugins {
                 [plugin] => format!("plugin {} has", plugin.name),
@@ -282,8 +282,8 @@ fn shut_down(
     grace: Duration,
     signals: &Signals,
     mut asked: bool,
-    plugins: &[Plugin],
-) -> Result<(), Failure> {
+    plugins: &[NamedPlugin],
+) -> Result<(), CliError> {
     // A shutdown takes the sessions out of the host.
     let sessions = host.sessions();
     let timeout = stop_timeout(grace);
@@ -322,8 +322,8 @@ fn tell(
     report: &ShutdownReport,
     impatient: bool,
     grace: Duration,
-    plugins: &[Plugin],
-) -> Result<(), Failure> {
+    plugins: &[NamedPlugin],
+) -> Result<(), CliError> {
     let names = |ids: &[InstallationId]| {
         let names = plugins
             .iter()

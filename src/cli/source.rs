@@ -15,7 +15,7 @@ use plugin_runner::text::Foreign;
 use plugin_runner::{InstallationId, PluginMode, Xid};
 use sha2::{Digest as _, Sha256};
 
-use super::failure::Failure;
+use super::error::CliError;
 
 /// The manifest's name in a folder.
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -25,14 +25,14 @@ const ARCHIVE_START: &[u8] = b"PK\x03\x04";
 
 /// A plugin of this run.
 #[derive(Debug)]
-pub(crate) struct Plugin {
+pub(crate) struct NamedPlugin {
     pub(crate) record: Record,
     /// The manifest's id, with a number where several plugins share it.
     pub(crate) name: Arc<str>,
 }
 
 /// Gives each plugin a name of its own for showing.
-pub(crate) fn named(records: Vec<Record>) -> Vec<Plugin> {
+pub(crate) fn named(records: Vec<Record>) -> Vec<NamedPlugin> {
     let mut totals: HashMap<String, u32> = HashMap::new();
     for record in &records {
         *totals.entry(record.manifest.id.clone()).or_default() += 1;
@@ -49,13 +49,13 @@ pub(crate) fn named(records: Vec<Record>) -> Vec<Plugin> {
             } else {
                 format!("{id}#{number}").into()
             };
-            Plugin { record, name }
+            NamedPlugin { record, name }
         })
         .collect()
 }
 
 /// Returns the plugin in a directory or an archive.
-pub(crate) fn supervised(path: &Path) -> Result<Record, Failure> {
+pub(crate) fn supervised(path: &Path) -> Result<Record, CliError> {
     let (manifest, source) = read(path)?;
     if manifest.command.is_empty() {
         return Err(
@@ -68,7 +68,7 @@ pub(crate) fn supervised(path: &Path) -> Result<Record, Failure> {
 }
 
 /// Returns an external plugin with the manifest in this file, and a new token.
-pub(crate) fn external(path: &Path) -> Result<Record, Failure> {
+pub(crate) fn external(path: &Path) -> Result<Record, CliError> {
     if path.is_dir() {
         let manifest = path.join(MANIFEST);
         let manifest = manifest.display();
@@ -114,22 +114,22 @@ pub(crate) fn lasting_id(record: &Record, path: &Path, occurrence: usize) -> Ins
 }
 
 /// Reads a manifest's bytes, under the limit that archives have too.
-pub(crate) fn read_manifest(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read_manifest(path: &Path) -> Result<Vec<u8>, CliError> {
     let limit = PackageLimits::default().manifest_size;
     let mut json = Vec::new();
-    let file = File::open(path).map_err(Failure::cannot("read it"))?;
+    let file = File::open(path).map_err(CliError::cannot("read it"))?;
     file.take(limit + 1)
         .read_to_end(&mut json)
-        .map_err(Failure::cannot("read it"))?;
+        .map_err(CliError::cannot("read it"))?;
     if json.len() as u64 > limit {
         return Err(format!("a manifest has at most {limit} bytes").into());
     }
     Ok(json)
 }
 
-fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
+fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
     // Absolute, since the plugin is started again long after.
-    let absolute = path.canonicalize().map_err(Failure::cannot("open it"))?;
+    let absolute = path.canonicalize().map_err(CliError::cannot("open it"))?;
     if absolute.is_dir() {
         let file = path.join(MANIFEST);
         if !file.exists() {
@@ -154,7 +154,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), Failure> {
     Ok((manifest, Source::Archive(absolute)))
 }
 
-fn parse(json: &[u8]) -> Result<Manifest, Failure> {
+fn parse(json: &[u8]) -> Result<Manifest, CliError> {
     Manifest::parse(json).map_err(|error| match error {
         ManifestError::Invalid { .. } => format!("the manifest cannot be used: {error}").into(),
         _ => error.to_string().into(),

@@ -11,13 +11,13 @@ use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, Plugi
 use plugin_runner::protocol::Manifest;
 use plugin_runner::text::Foreign;
 
-use super::failure::{Failure, SHOWN};
-use super::folder::DataFolder;
+use super::data_dir::DataDir;
+use super::error::{CliError, SHOWN};
 use super::source::{MANIFEST, is_manifest, no_manifest, read_manifest};
 
 /// What was found.
 #[derive(Debug, Default)]
-struct Findings {
+struct ValidationReport {
     problems: Vec<String>,
     warnings: Vec<String>,
     /// The manifest, if it could be used.
@@ -29,8 +29,8 @@ struct Findings {
 /// Prints what is wrong with a plugin, or what it is.
 ///
 /// # Errors
-/// [`Failure`] when it has problems, or is no plugin at all.
-pub(crate) fn validate(path: &Path) -> Result<(), Failure> {
+/// [`CliError`] when it has problems, or is no plugin at all.
+pub(crate) fn validate(path: &Path) -> Result<(), CliError> {
     let findings = find(path).map_err(|failure| failure.about(path.display()))?;
     print(&findings.report(path))?;
     match findings.problems.len() {
@@ -40,8 +40,8 @@ pub(crate) fn validate(path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn find(path: &Path) -> Result<Findings, Failure> {
-    let metadata = fs::metadata(path).map_err(Failure::cannot("open it"))?;
+fn find(path: &Path) -> Result<ValidationReport, CliError> {
+    let metadata = fs::metadata(path).map_err(CliError::cannot("open it"))?;
     if metadata.is_dir() {
         Ok(folder(path))
     } else if is_manifest(path) {
@@ -52,19 +52,19 @@ fn find(path: &Path) -> Result<Findings, Failure> {
 }
 
 /// A reader that has left is no failure.
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: &str) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     let written = output
         .write_all(text.as_bytes())
         .and_then(|()| output.flush());
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::cannot("write to standard output")),
+        written => written.map_err(CliError::cannot("write to standard output")),
     }
 }
 
-fn folder(path: &Path) -> Findings {
-    let mut findings = Findings::default();
+fn folder(path: &Path) -> ValidationReport {
+    let mut findings = ValidationReport::default();
     let file = path.join(MANIFEST);
     if !file.exists() {
         findings.problems.push(no_manifest(path));
@@ -78,9 +78,9 @@ fn folder(path: &Path) -> Findings {
     findings
 }
 
-fn archive(path: &Path) -> Result<Findings, Failure> {
+fn archive(path: &Path) -> Result<ValidationReport, CliError> {
     let limits = PackageLimits::default();
-    let mut findings = Findings::default();
+    let mut findings = ValidationReport::default();
     let problems = Archive::problems(path, &limits);
     if !problems.is_empty() {
         let problems = problems.iter().map(PackageError::to_string);
@@ -97,7 +97,7 @@ fn archive(path: &Path) -> Result<Findings, Failure> {
     let manifest = findings.manifest.as_ref();
     let command = manifest.map_or("", |manifest| &manifest.command);
     // Damage inside an entry shows only when it is unpacked.
-    let scratch = DataFolder::temporary()?;
+    let scratch = DataDir::temporary()?;
     let unpacked = package::unpack(&archive, scratch.path(), command, &limits, &|| false);
     if let Err(error) = unpacked {
         findings.problems.push(error.to_string());
@@ -105,7 +105,7 @@ fn archive(path: &Path) -> Result<Findings, Failure> {
     Ok(findings)
 }
 
-impl Findings {
+impl ValidationReport {
     fn manifest(&mut self, json: &[u8]) {
         match Manifest::parse(json) {
             Ok(manifest) => self.manifest = Some(manifest),

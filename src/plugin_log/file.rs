@@ -12,7 +12,7 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::stamp::Stamp;
+use super::timestamp::Timestamp;
 use crate::package::{OpenDir, PRIVATE, PUBLIC, open_made};
 
 /// The file that is being written.
@@ -23,12 +23,12 @@ const MOST_ENTRIES: usize = 100_000;
 
 /// What a file is, whatever its name. No other file has the same while this one is held open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileId {
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -41,7 +41,7 @@ impl Identity {
 #[derive(Debug)]
 pub(super) struct LogFile {
     file: File,
-    identity: Identity,
+    identity: FileId,
 }
 
 impl LogFile {
@@ -64,11 +64,11 @@ impl LogFile {
     fn new(file: File, metadata: &Metadata) -> Self {
         Self {
             file,
-            identity: Identity::of(metadata),
+            identity: FileId::of(metadata),
         }
     }
 
-    pub(super) fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> FileId {
         self.identity
     }
 
@@ -131,12 +131,12 @@ fn split(path: &Path) -> Option<(&Path, &OsStr)> {
 
 /// The old logs in a directory, oldest first. Of those that come to be meanwhile it may have any; what is
 /// no file is none, whatever its name, and neither is what comes after 100,000 other entries.
-pub(super) fn old_logs(directory: &OpenDir) -> io::Result<Vec<Stamp>> {
+pub(super) fn old_logs(directory: &OpenDir) -> io::Result<Vec<Timestamp>> {
     let mut stamps = Vec::new();
     for entry in directory.list()?.take(MOST_ENTRIES) {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(stamp) = name.to_str().ok().and_then(Stamp::from_file_name) else {
+        let Some(stamp) = name.to_str().ok().and_then(Timestamp::from_file_name) else {
             continue;
         };
         let kind = match entry.file_type() {
@@ -152,7 +152,7 @@ pub(super) fn old_logs(directory: &OpenDir) -> io::Result<Vec<Stamp>> {
 }
 
 /// Bytes in an old log; none if it is not there.
-pub(super) fn old_length(directory: &OpenDir, stamp: Stamp) -> Option<u64> {
+pub(super) fn old_length(directory: &OpenDir, stamp: Timestamp) -> Option<u64> {
     let opened = directory.open_file(stamp.file_name()).ok()?;
     opened.map(|(_, metadata)| metadata.len())
 }
@@ -197,7 +197,7 @@ mod tests {
         let names: Vec<String> = old_logs(&directory)
             .unwrap()
             .into_iter()
-            .map(Stamp::file_name)
+            .map(Timestamp::file_name)
             .collect();
         assert_eq!(
             names,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::file::{self, LogFile};
 use super::handle::PluginLog;
 use super::line::{LineSplitter, without_end};
-use super::rotate::Place;
+use super::rotate::FilePosition;
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result};
 
@@ -31,8 +31,8 @@ const MAX_LINE: usize = 16 * 1024 * 1024;
 pub struct Follower {
     log: Arc<PluginLog>,
     /// That of the file that is being read, or before the first.
-    place: Place,
-    reading: Option<Reading>,
+    place: FilePosition,
+    reading: Option<OpenFile>,
     /// The generation at the last look.
     generation: u64,
     buffer: Vec<u8>,
@@ -73,7 +73,7 @@ impl fmt::Display for Gap {
     }
 }
 
-struct Reading {
+struct OpenFile {
     file: Arc<LogFile>,
     position: u64,
 }
@@ -206,7 +206,7 @@ impl Follower {
             bytes: Some(place.start.saturating_sub(self.place.start + position)),
         });
         self.place = place;
-        self.reading = Some(Reading { file, position: 0 });
+        self.reading = Some(OpenFile { file, position: 0 });
         Ok(true)
     }
 

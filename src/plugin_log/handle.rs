@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::file::CURRENT;
 use super::follow::Follower;
-use super::line::{Batch, LogTap};
+use super::line::{LineBatch, LogTap};
 use super::queue::LogQueue;
 use super::rotate::{Files, RotatingFile};
 use super::settings::LogSettings;
@@ -107,7 +107,7 @@ impl PluginLog {
 
     /// Logs lines, calls the tap with each, and empties the batch. Waits for the disk and for other threads that are logging,
     /// without limit: a stuck disk holds up every thread that logs.
-    pub(crate) fn write(&self, batch: &mut Batch) {
+    pub(crate) fn write(&self, batch: &mut LineBatch) {
         if batch.is_empty() {
             return;
         }
@@ -219,7 +219,7 @@ impl PluginLog {
         &self.settings
     }
 
-    fn call_tap(&self, batch: &Batch) {
+    fn call_tap(&self, batch: &LineBatch) {
         let Some(tap) = &self.tap else { return };
         for line in batch.lines() {
             if self.tap_panicked.load(Ordering::Relaxed) {

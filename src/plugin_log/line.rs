@@ -37,13 +37,13 @@ pub(crate) type LogTap = Arc<dyn Fn(&LogLine<'_>) + Send + Sync>;
 
 /// Lines from one or more streams, to be written together. Each ends in `\n`.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub(crate) struct LineBatch {
     bytes: Vec<u8>,
     /// Runs of lines from one stream: which, and where it ends.
     runs: Vec<(LogStream, usize)>,
 }
 
-impl Batch {
+impl LineBatch {
     /// Appends a line, given without its end.
     pub(crate) fn push(&mut self, stream: LogStream, line: &[u8]) {
         self.bytes.extend_from_slice(line);
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_batch_keeps_order_and_streams() {
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         batch.push(LogStream::Stdout, b"a");
         batch.push(LogStream::Stdout, b"b\r");
         batch.push(LogStream::Stderr, b"\xffc");

@@ -27,8 +27,8 @@ mod rotate;
 #[cfg(test)]
 mod scratch;
 mod settings;
-mod stamp;
 mod tail;
+mod timestamp;
 #[cfg(test)]
 mod traps;
 

@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use super::handle::PluginLog;
-use super::line::{Batch, LineSplitter, LogStream};
+use super::line::{LineBatch, LineSplitter, LogStream};
 use super::queue::LogQueue;
 use crate::deadline::Deadline;
 use crate::poll;
@@ -50,13 +50,13 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
         (LogStream::Stdout, outputs.stdout),
         (LogStream::Stderr, outputs.stderr),
     ];
-    let mut pipes: Vec<Pipe> = streams
+    let mut pipes: Vec<OutputPipe> = streams
         .into_iter()
-        .filter_map(|(stream, descriptor)| Some(Pipe::new(stream, descriptor?, max_line)))
+        .filter_map(|(stream, descriptor)| Some(OutputPipe::new(stream, descriptor?, max_line)))
         .collect();
     log.take_notes_into(queue);
     let mut buffer = vec![0; READ_SIZE];
-    let mut batch = Batch::default();
+    let mut batch = LineBatch::default();
     let mut fed = queue.is_fed();
     while !pipes.is_empty() || fed {
         let Some((pipes_ready, queue_ready)) = wait(&pipes, queue, &stop) else {
@@ -96,7 +96,7 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
 }
 
 /// Waits until something can be read, and returns which of the pipes, and whether the queue; `None` to stop.
-fn wait(pipes: &[Pipe], queue: &LogQueue, stop: &OwnedFd) -> Option<(Vec<bool>, bool)> {
+fn wait(pipes: &[OutputPipe], queue: &LogQueue, stop: &OwnedFd) -> Option<(Vec<bool>, bool)> {
     let descriptors = pipes.iter().map(|pipe| pipe.descriptor.as_fd());
     let mut polled: Vec<PollFd<'_>> = descriptors
         .chain([queue.descriptor(), stop.as_fd()])
@@ -118,14 +118,14 @@ fn wait(pipes: &[Pipe], queue: &LogQueue, stop: &OwnedFd) -> Option<(Vec<bool>, 
 }
 
 /// The reading end of one of the child's outputs.
-struct Pipe {
+struct OutputPipe {
     stream: LogStream,
     descriptor: OwnedFd,
     splitter: LineSplitter,
     ended: bool,
 }
 
-impl Pipe {
+impl OutputPipe {
     fn new(stream: LogStream, descriptor: OwnedFd, max_line: usize) -> Self {
         // A child can reopen its pipe for reading and take away what `poll` promised us.
         let set = fcntl_getfl(&descriptor)
@@ -143,7 +143,7 @@ impl Pipe {
 
     /// Reads once what there is, into lines. Gives the number of bytes: 0 if there is nothing now,
     /// or ever again.
-    fn read(&mut self, buffer: &mut [u8], batch: &mut Batch) -> usize {
+    fn read(&mut self, buffer: &mut [u8], batch: &mut LineBatch) -> usize {
         let stream = self.stream;
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.descriptor, &mut *buffer)) {
             Ok(0) => {
@@ -164,7 +164,7 @@ impl Pipe {
         }
     }
 
-    fn end(&mut self, batch: &mut Batch) {
+    fn end(&mut self, batch: &mut LineBatch) {
         self.ended = true;
         self.splitter.finish(|line| batch.push(self.stream, line));
     }

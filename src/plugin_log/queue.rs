@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::handle::PluginLog;
-use super::line::{Batch, LogStream};
+use super::line::{LineBatch, LogStream};
 
 /// Lines that may wait for the log's thread.
 pub(crate) const MAX_LINES: usize = 16 * 1024;
@@ -21,7 +21,7 @@ pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
 /// What waits for the log's thread during one run.
 pub(crate) struct LogQueue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedLines>,
     /// Wakes the log's thread.
     wake: PipeWriter,
     /// Here and not with the thread: a pipe that nothing can read any more would send a signal to the writer.
@@ -29,7 +29,7 @@ pub(crate) struct LogQueue {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueuedLines {
     /// Each without its end.
     lines: Vec<(LogStream, Vec<u8>)>,
     bytes: usize,
@@ -78,7 +78,7 @@ impl LogQueue {
         )
     }
 
-    fn wake(&self, waiting: &mut Waiting) {
+    fn wake(&self, waiting: &mut QueuedLines) {
         if !std::mem::replace(&mut waiting.woken, true)
             && let Err(error) = (&self.wake).write_all(b".")
         {
@@ -97,19 +97,19 @@ impl LogQueue {
 
     /// Takes the lines that are there, once the descriptor can be read. Returns whether a [`LineFeed`] may bring
     /// more.
-    pub(super) fn take(&self, batch: &mut Batch, max_line: usize) -> bool {
+    pub(super) fn take(&self, batch: &mut LineBatch, max_line: usize) -> bool {
         // Before taking: what comes later wakes again.
         let _ = (&self.wakened).read(&mut [0; 8]);
         self.empty(batch, max_line)
     }
 
     /// Takes the last lines. From now on all are refused.
-    pub(super) fn close(&self, batch: &mut Batch, max_line: usize) {
+    pub(super) fn close(&self, batch: &mut LineBatch, max_line: usize) {
         self.waiting.lock().closed = true;
         self.empty(batch, max_line);
     }
 
-    fn empty(&self, batch: &mut Batch, max_line: usize) -> bool {
+    fn empty(&self, batch: &mut LineBatch, max_line: usize) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.say_what_is_missing();
         waiting.woken = false;
@@ -124,7 +124,7 @@ impl LogQueue {
     }
 }
 
-impl Waiting {
+impl QueuedLines {
     /// Puts a note in the place of lines that were refused.
     fn say_what_is_missing(&mut self) {
         let (lines, they) = match std::mem::take(&mut self.missing) {
@@ -211,7 +211,7 @@ mod tests {
         pump(outputs, log, stopped.into());
     }
 
-    fn texts(batch: &Batch) -> Vec<String> {
+    fn texts(batch: &LineBatch) -> Vec<String> {
         batch.lines().map(|line| line.text.into_owned()).collect()
     }
 
@@ -243,7 +243,7 @@ mod tests {
         for _ in 0..MAX_LINES + 2 {
             feed.put(b"early");
         }
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         assert!(queue.take(&mut batch, 100));
         log.write(&mut batch);
         feed.put(b"late");
@@ -277,7 +277,7 @@ mod tests {
         feed.put(&long);
         feed.put(b"no room");
         assert_eq!(log.lost_lines(), 1);
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         queue.take(&mut batch, 100);
         feed.put(&long[..MAX_BYTES]);
         assert_eq!(log.lost_lines(), 1, "there was room again");
@@ -292,7 +292,7 @@ mod tests {
         let scratch = Scratch::new("queue-alone");
         let (log, _) = log(&scratch);
         let (feed, queue) = fed_queue(&log);
-        queue.close(&mut Batch::default(), 100);
+        queue.close(&mut LineBatch::default(), 100);
         feed.put(b"unheard");
         assert_eq!(log.lost_lines(), 1);
     }
@@ -306,7 +306,7 @@ mod tests {
         log.take_notes_into(&first);
         assert!(log.note("one") && log.note("two"));
         assert!(poll::readable(first.descriptor(), Deadline::after(Duration::ZERO)).unwrap());
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         first.take(&mut batch, 1000);
         assert_eq!(
             texts(&batch),
@@ -340,7 +340,7 @@ mod tests {
             feed.put(b"x");
         }
         assert!(!log.note("no room"));
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         queue.take(&mut batch, 1000);
         assert_eq!(texts(&batch), vec!["x"; MAX_LINES]);
         assert_eq!(log.lost_lines(), 0);

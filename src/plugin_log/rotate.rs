@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::file::{self, CURRENT, Identity, LogFile};
+use super::file::{self, CURRENT, FileId, LogFile};
 use super::settings::LogSettings;
-use super::stamp::Stamp;
+use super::timestamp::Timestamp;
 use crate::package::OpenDir;
 
 /// How often a new file is begun for a line before it counts as lost: somebody may put full ones in the
@@ -23,16 +23,16 @@ const ROTATIONS: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     /// Oldest first.
-    pub(super) old: VecDeque<(Place, Stamp)>,
+    pub(super) old: VecDeque<(FilePosition, Timestamp)>,
     /// None while it cannot be opened.
-    pub(super) current: Option<(Place, Arc<LogFile>)>,
+    pub(super) current: Option<(FilePosition, Arc<LogFile>)>,
     /// The highest sequence number given so far.
     last_sequence: u64,
 }
 
 /// Where a file stands among all files of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FilePosition {
     pub(super) sequence: u64,
     /// Bytes in the files before it, since the log was opened and counting what it found there.
     pub(super) start: u64,
@@ -40,11 +40,11 @@ pub(super) struct Place {
 
 impl Files {
     /// The place before that of the oldest file, as if an empty one had been there.
-    pub(super) fn before_first(&self) -> Place {
+    pub(super) fn before_first(&self) -> FilePosition {
         let oldest = self.old.front().map(|(place, _)| *place);
         let current = self.current.as_ref().map(|(place, _)| *place);
         let first = oldest.or(current);
-        Place {
+        FilePosition {
             sequence: first.map_or(self.last_sequence, |place| place.sequence - 1),
             start: first.map_or(0, |place| place.start),
         }
@@ -59,7 +59,7 @@ pub(super) struct RotatingFile {
     keep: usize,
     files: Files,
     files_changed: bool,
-    last_stamp: Option<Stamp>,
+    last_stamp: Option<Timestamp>,
     /// Bytes in the files before the current one.
     start: u64,
     /// Bytes in the current file.
@@ -83,7 +83,7 @@ impl RotatingFile {
         let mut old = VecDeque::new();
         let mut start = 0;
         for (sequence, stamp) in (1..).zip(file::old_logs(&open)?) {
-            old.push_back((Place { sequence, start }, stamp));
+            old.push_back((FilePosition { sequence, start }, stamp));
             start += file::old_length(&open, stamp).unwrap_or_default();
         }
         let last = old.back().copied();
@@ -210,7 +210,7 @@ impl RotatingFile {
     fn find_current(&mut self) -> io::Result<()> {
         if let Some((_, current)) = &self.files.current
             && fs::symlink_metadata(&self.path)
-                .is_ok_and(|metadata| Identity::of(&metadata) == current.identity())
+                .is_ok_and(|metadata| FileId::of(&metadata) == current.identity())
         {
             return Ok(());
         }
@@ -235,7 +235,7 @@ impl RotatingFile {
         self.size = current.length()?;
         self.torn = current.is_torn()?;
         self.files.last_sequence += 1;
-        let place = Place {
+        let place = FilePosition {
             sequence: self.files.last_sequence,
             start: self.start,
         };
@@ -249,7 +249,7 @@ impl RotatingFile {
         if let Some((place, current)) = &self.files.current
             && directory.has(CURRENT, current.file())?
         {
-            let (place, stamp) = (*place, Stamp::now_after(self.last_stamp));
+            let (place, stamp) = (*place, Timestamp::now_after(self.last_stamp));
             directory.rename(CURRENT, &directory, stamp.file_name())?;
             self.last_stamp = Some(stamp);
             self.files.current = None;

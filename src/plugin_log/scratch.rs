@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::handle::PluginLog;
-use super::line::{Batch, LogStream};
+use super::line::{LineBatch, LogStream};
 
 pub(super) struct Scratch(PathBuf);
 
@@ -40,7 +40,7 @@ impl PluginLog {
     /// Logs a line as a plugin prints it: with line ends inside it is several lines, and a long one is cut.
     pub(super) fn write_line(&self, stream: LogStream, line: &[u8]) {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         batch.push_cut(stream, line, self.settings().max_line);
         self.write(&mut batch);
     }

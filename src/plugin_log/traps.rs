@@ -21,12 +21,12 @@ const OLD: [&str; 3] = [
 ];
 
 /// An installation's directory, and one elsewhere that has what a log would use, rename or remove.
-struct Place {
+struct Fixture {
     scratch: Scratch,
     outside: PathBuf,
 }
 
-impl Place {
+impl Fixture {
     fn new(name: &str) -> Self {
         let scratch = Scratch::new(name);
         let outside = scratch.path().join("outside");
@@ -108,7 +108,7 @@ const KINDS: [&str; 4] = ["link", "dangling link", "pipe", "socket"];
 #[test]
 fn what_is_no_directory_gives_way_to_one_when_a_log_is_opened() {
     for kind in KINDS {
-        let place = Place::new("t-open");
+        let place = Fixture::new("t-open");
         put(kind, &place.logs(), &place.outside);
         let before = place.elsewhere();
         let log = place
@@ -128,7 +128,7 @@ fn what_is_no_directory_gives_way_to_one_when_a_log_is_opened() {
 #[test]
 fn what_takes_the_place_of_the_directory_of_an_open_log_leads_nowhere() {
     for kind in KINDS {
-        let place = Place::new("t-swap");
+        let place = Fixture::new("t-swap");
         let log = place.open().unwrap();
         write(&log, "before");
         fs::rename(place.logs(), place.installation().join("moved")).unwrap();
@@ -146,7 +146,7 @@ fn what_takes_the_place_of_the_directory_of_an_open_log_leads_nowhere() {
 
 #[test]
 fn a_rotation_touches_nothing_where_a_link_leads_to_the_very_file() {
-    let place = Place::new("t-rotate");
+    let place = Fixture::new("t-rotate");
     let log = place.open().unwrap();
     write(&log, "before");
     // By this it is the same file, whichever way the name leads.
@@ -169,7 +169,7 @@ fn a_rotation_touches_nothing_where_a_link_leads_to_the_very_file() {
 
 #[test]
 fn an_installation_that_is_a_link_is_an_error() {
-    let place = Place::new("t-above");
+    let place = Fixture::new("t-above");
     let log = place.open().unwrap();
     write(&log, "before");
     fs::rename(place.installation(), place.scratch.path().join("moved")).unwrap();
@@ -204,7 +204,7 @@ fn lines(mut follower: Follower) -> Vec<String> {
 
 #[test]
 fn what_only_has_the_name_of_an_old_log_is_neither_read_nor_removed() {
-    let place = Place::new("t-old");
+    let place = Fixture::new("t-old");
     fs::create_dir(place.logs()).unwrap();
     symlink(place.outside.join("output.log"), place.logs().join(OLD[0])).unwrap();
     make_pipe(&place.logs().join(OLD[1]));
@@ -227,7 +227,7 @@ fn what_only_has_the_name_of_an_old_log_is_neither_read_nor_removed() {
 #[test]
 fn an_old_log_that_becomes_something_else_is_a_gap_and_holds_nobody_up() {
     for kind in KINDS {
-        let place = Place::new("t-gap");
+        let place = Fixture::new("t-gap");
         let log = place.open_keeping(10).unwrap();
         write(&log, "one line");
         write(&log, "another");
@@ -245,7 +245,7 @@ fn an_old_log_that_becomes_something_else_is_a_gap_and_holds_nobody_up() {
 
 #[test]
 fn a_follower_reads_nothing_through_a_link_in_the_place_of_the_directory() {
-    let place = Place::new("t-follow");
+    let place = Fixture::new("t-follow");
     let log = place.open_keeping(10).unwrap();
     write(&log, "one line");
     write(&log, "another");

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::Notice;
 use super::paint::{Paint, harmless};
 use crate::cli::lines::Line;
-use crate::cli::source::Plugin;
+use crate::cli::source::NamedPlugin;
 
 /// The way of printing for people.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Human {
 }
 
 impl Human {
-    pub(crate) fn new(plugins: &[Plugin], paint: Paint) -> Self {
+    pub(crate) fn new(plugins: &[NamedPlugin], paint: Paint) -> Self {
         let width = plugins.iter().map(|plugin| plugin.name.len()).max();
         let width = width.unwrap_or_default();
         let names = plugins
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::cli::source::named;
 
-    fn plugins(ids: &[&str]) -> Vec<Plugin> {
+    fn plugins(ids: &[&str]) -> Vec<NamedPlugin> {
         let record = |id: &&str| {
             let manifest = Manifest {
                 id: (*id).to_owned(),
@@ -168,7 +168,7 @@ mod tests {
         named(ids.iter().map(record).collect())
     }
 
-    fn line(plugin: &Plugin, stream: LogStream, text: &str) -> Line {
+    fn line(plugin: &NamedPlugin, stream: LogStream, text: &str) -> Line {
         Line {
             plugin: plugin.record.id,
             stream,

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::Notice;
 use crate::cli::lines::Line;
-use crate::cli::source::Plugin;
+use crate::cli::source::NamedPlugin;
 
 /// The JSON way of printing. `plugin` is the manifest's id, whether or not others share it.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Json {
 /// In this order on the wire.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Object<'a> {
+enum JsonLine<'a> {
     State {
         plugin: &'a str,
         installation: InstallationId,
@@ -44,7 +44,7 @@ enum Object<'a> {
 }
 
 impl Json {
-    pub(crate) fn new(plugins: &[Plugin]) -> Self {
+    pub(crate) fn new(plugins: &[NamedPlugin]) -> Self {
         let manifest_ids = plugins
             .iter()
             .map(|plugin| {
@@ -57,7 +57,7 @@ impl Json {
 
     pub(super) fn state(&self, change: &StateChange, to: &mut String) {
         write(
-            &Object::State {
+            &JsonLine::State {
                 plugin: self.plugin(change.plugin),
                 installation: change.plugin,
                 from: change.from,
@@ -71,7 +71,7 @@ impl Json {
 
     pub(super) fn line(&self, line: &Line, to: &mut String) {
         write(
-            &Object::Log {
+            &JsonLine::Log {
                 plugin: self.plugin(line.plugin),
                 stream: match line.stream {
                     LogStream::Stdout => "stdout",
@@ -87,7 +87,7 @@ impl Json {
     pub(super) fn notice(&self, notice: &Notice, to: &mut String) {
         match notice {
             Notice::External { plugin, url } => write(
-                &Object::External {
+                &JsonLine::External {
                     plugin: self.plugin(*plugin),
                     url,
                 },
@@ -103,7 +103,7 @@ impl Json {
     }
 }
 
-fn write(object: &Object<'_>, to: &mut String) {
+fn write(object: &JsonLine<'_>, to: &mut String) {
     match serde_json::to_string(object) {
         Ok(text) => {
             push_escaped(&text, to);

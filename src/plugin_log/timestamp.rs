@@ -1,4 +1,4 @@
-//! `Stamp`: the time in the name of an old log file, and the calendar arithmetic it takes.
+//! `Timestamp`: the time in the name of an old log file, and the calendar arithmetic it takes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,9 +8,9 @@ const DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// When a file was rotated away: milliseconds since 1970, UTC. Stamps sort as the names do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stamp(u64);
+pub(super) struct Timestamp(u64);
 
-impl Stamp {
+impl Timestamp {
     /// The end of the year 9999, after which names would no longer sort by age.
     const LAST: u64 = 253_402_300_799_999;
 
@@ -98,10 +98,13 @@ mod tests {
             (1_771_674_622_965, "output-2026-02-21T11-50-22.965.log"),
             (4_107_542_399_000, "output-2100-02-28T23-59-59.000.log"),
             (4_107_542_400_000, "output-2100-03-01T00-00-00.000.log"),
-            (Stamp::LAST, "output-9999-12-31T23-59-59.999.log"),
+            (Timestamp::LAST, "output-9999-12-31T23-59-59.999.log"),
         ] {
-            assert_eq!(Stamp(milliseconds).file_name(), name);
-            assert_eq!(Stamp::from_file_name(name), Some(Stamp(milliseconds)));
+            assert_eq!(Timestamp(milliseconds).file_name(), name);
+            assert_eq!(
+                Timestamp::from_file_name(name),
+                Some(Timestamp(milliseconds))
+            );
         }
     }
 
@@ -122,19 +125,19 @@ mod tests {
             "output-1969-12-31T23-59-59.999.log",
             "output-2026-02-21T11-50-22.96é.log",
         ] {
-            assert_eq!(Stamp::from_file_name(name), None, "{name}");
+            assert_eq!(Timestamp::from_file_name(name), None, "{name}");
         }
     }
 
     #[test]
     fn a_stamp_is_later_than_the_one_before_it_whatever_the_clock_says() {
-        let first = Stamp::now_after(None);
-        let second = Stamp::now_after(Some(first));
+        let first = Timestamp::now_after(None);
+        let second = Timestamp::now_after(Some(first));
         assert!(second > first && second.file_name() > first.file_name());
 
-        let future = Stamp::from_file_name("output-2999-12-31T23-59-59.999.log").unwrap();
+        let future = Timestamp::from_file_name("output-2999-12-31T23-59-59.999.log").unwrap();
         assert_eq!(
-            Stamp::now_after(Some(future)).file_name(),
+            Timestamp::now_after(Some(future)).file_name(),
             "output-3000-01-01T00-00-00.000.log"
         );
     }

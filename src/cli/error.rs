@@ -1,4 +1,4 @@
-//! `Failure`: why the program ends with another exit code than 0, in one sentence.
+//! `CliError`: why the program ends with another exit code than 0, in one sentence.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use plugin_runner::text::Foreign;
 
 /// A sentence for standard error, and an exit code.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CliError {
     code: u8,
     message: String,
 }
 
-impl Failure {
+impl CliError {
     /// Returns what makes a failure of an error: `cannot {action}: {error}`.
     pub(crate) fn cannot<E: fmt::Display>(action: impl fmt::Display) -> impl Fn(E) -> Self {
         move |error| format!("cannot {action}: {error}").into()
@@ -40,19 +40,19 @@ impl Failure {
 }
 
 /// Something failed: exit code 1.
-impl From<String> for Failure {
+impl From<String> for CliError {
     fn from(message: String) -> Self {
         Self { code: 1, message }
     }
 }
 
-impl From<&str> for Failure {
+impl From<&str> for CliError {
     fn from(message: &str) -> Self {
         message.to_owned().into()
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CliError {
     fn from(error: Error) -> Self {
         match error {
             // The arguments were not checked against what the host can work with.
@@ -66,7 +66,7 @@ impl From<Error> for Failure {
 pub(super) const SHOWN: usize = 16 * 1024;
 
 /// One line, whatever the cause has to say.
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, line) in self.message.lines().enumerate() {
             if index > 0 {
@@ -84,13 +84,13 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line() {
-        let failure = Failure::from("field `id` is empty\nfield `name` is empty").about("p.json");
+        let failure = CliError::from("field `id` is empty\nfield `name` is empty").about("p.json");
         assert_eq!(
             failure.to_string(),
             "p.json: field `id` is empty; field `name` is empty"
         );
         assert_eq!(failure.code(), 1);
-        let failure = Failure::from("a\r\u{1b}[2J\u{202e}");
+        let failure = CliError::from("a\r\u{1b}[2J\u{202e}");
         assert_eq!(failure.to_string(), r"a\r\u{1b}[2J\u{202e}");
     }
 }

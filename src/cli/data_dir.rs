@@ -11,7 +11,7 @@ use plugin_runner::{InstallationId, Xid};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-use super::failure::Failure;
+use super::error::CliError;
 
 const LOCK: &str = ".plugin-runner.lock";
 /// Followed by the installation's id.
@@ -21,21 +21,21 @@ const TOKEN_SIZE: u64 = 256;
 
 /// A folder for packages, logs and plugin data.
 #[derive(Debug)]
-pub(crate) struct DataFolder {
+pub(crate) struct DataDir {
     path: PathBuf,
     /// Locked for as long as it is open; `None` for a temporary folder.
     lock: Option<File>,
 }
 
-impl DataFolder {
+impl DataDir {
     /// A new folder for this process alone, removed when dropped.
-    pub(crate) fn temporary() -> Result<Self, Failure> {
+    pub(crate) fn temporary() -> Result<Self, CliError> {
         Self::temporary_in(&std::env::temp_dir())
     }
 
     /// As [`temporary`](Self::temporary), for archives whose programs are to be executed there: where the
     /// system does not do that, the folder is in the user's cache, and what is returned with it says so.
-    pub(crate) fn temporary_for_programs() -> Result<(Self, Option<String>), Failure> {
+    pub(crate) fn temporary_for_programs() -> Result<(Self, Option<String>), CliError> {
         let usual = std::env::temp_dir();
         if !is_mounted_noexec(&usual) {
             return Ok((Self::temporary_in(&usual)?, None));
@@ -61,7 +61,7 @@ impl DataFolder {
         Ok((folder, Some(note)))
     }
 
-    fn temporary_in(above: &Path) -> Result<Self, Failure> {
+    fn temporary_in(above: &Path) -> Result<Self, CliError> {
         let name = format!("plugin-runner-{}-{}", std::process::id(), Xid::generate());
         let path = above.join(name);
         DirBuilder::new()
@@ -75,7 +75,7 @@ impl DataFolder {
     }
 
     /// The named folder, made if need be.
-    pub(crate) fn named(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn named(path: &Path) -> Result<Self, CliError> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
             let path = path.display();
             return Err(format!(
@@ -110,9 +110,9 @@ impl DataFolder {
     /// told to come back can.
     ///
     /// # Errors
-    /// [`Failure`] when it cannot be kept, or when something else than a token of this user's is in its
+    /// [`CliError`] when it cannot be kept, or when something else than a token of this user's is in its
     /// place, which would let somebody else in.
-    pub(crate) fn token(&self, id: InstallationId) -> Result<ExternalToken, Failure> {
+    pub(crate) fn token(&self, id: InstallationId) -> Result<ExternalToken, CliError> {
         let path = self.path.join(format!("{TOKEN}{id}"));
         let failed = cannot("read the token in", &path);
         let unusable = |what| failed(io::Error::other(what));
@@ -142,7 +142,7 @@ impl DataFolder {
     }
 }
 
-impl Drop for DataFolder {
+impl Drop for DataDir {
     fn drop(&mut self) {
         if self.lock.is_none()
             && let Err(error) = fs::remove_dir_all(&self.path)
@@ -156,7 +156,7 @@ impl Drop for DataFolder {
 }
 
 /// Makes a token, and keeps it in a file that is there whole or not at all.
-fn new_token(path: &Path) -> Result<ExternalToken, Failure> {
+fn new_token(path: &Path) -> Result<ExternalToken, CliError> {
     let failed = cannot("keep a token in", path);
     let token = ExternalToken::generate().map_err(|error| failed(io::Error::other(error)))?;
     let unfinished = unfinished(path);
@@ -177,7 +177,7 @@ fn new_token(path: &Path) -> Result<ExternalToken, Failure> {
 }
 
 /// Opens the lock file, made if need be.
-fn open_lock(path: &Path) -> Result<File, Failure> {
+fn open_lock(path: &Path) -> Result<File, CliError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     open_own(path, &mut options).map_err(cannot("lock the data folder with", path))
@@ -226,8 +226,8 @@ fn is_mounted_noexec(_folder: &Path) -> bool {
     false
 }
 
-fn cannot(action: &str, path: &Path) -> impl Fn(io::Error) -> Failure {
-    Failure::cannot(format!("{action} {}", path.display()))
+fn cannot(action: &str, path: &Path) -> impl Fn(io::Error) -> CliError {
+    CliError::cannot(format!("{action} {}", path.display()))
 }
 
 #[cfg(test)]
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_temporary_folder_is_removed_with_all_that_is_in_it() {
-        let folder = DataFolder::temporary().unwrap();
+        let folder = DataDir::temporary().unwrap();
         let path = folder.path().to_owned();
         fs::create_dir_all(path.join("a/b")).unwrap();
         fs::write(path.join("a/b/c"), "x").unwrap();
@@ -249,28 +249,28 @@ mod tests {
 
     #[test]
     fn what_plugins_put_in_the_place_of_the_lock_is_neither_followed_nor_waited_for() {
-        let parent = DataFolder::temporary().unwrap();
+        let parent = DataDir::temporary().unwrap();
         let path = parent.path().join("data");
-        drop(DataFolder::named(&path).unwrap());
+        drop(DataDir::named(&path).unwrap());
         let target = parent.path().join("target");
         fs::write(&target, "kept").unwrap();
         fs::remove_file(path.join(LOCK)).unwrap();
         std::os::unix::fs::symlink(&target, path.join(LOCK)).unwrap();
-        let refused = DataFolder::named(&path).unwrap_err().to_string();
+        let refused = DataDir::named(&path).unwrap_err().to_string();
         assert!(refused.contains(LOCK), "{refused}");
         assert_eq!(fs::read(&target).unwrap(), b"kept");
         fs::remove_file(path.join(LOCK)).unwrap();
         // No child makes it, which would hold the locks of other tests until it runs.
         let pipe = FileType::Fifo;
         rustix::fs::mknodat(CWD, path.join(LOCK), pipe, Mode::RWXU, 0).unwrap();
-        let refused = DataFolder::named(&path).unwrap_err().to_string();
+        let refused = DataDir::named(&path).unwrap_err().to_string();
         assert!(refused.contains(LOCK), "{refused}");
     }
 
     #[test]
     fn what_plugins_put_in_the_place_of_a_token_is_no_token() {
-        let parent = DataFolder::temporary().unwrap();
-        let folder = DataFolder::named(&parent.path().join("data")).unwrap();
+        let parent = DataDir::temporary().unwrap();
+        let folder = DataDir::named(&parent.path().join("data")).unwrap();
         let id = InstallationId::generate();
         let token = folder.token(id).unwrap();
         assert_eq!(folder.token(id).unwrap(), token);
@@ -300,13 +300,13 @@ mod tests {
 
     #[test]
     fn a_named_folder_is_kept_and_used_by_one_at_a_time() {
-        let parent = DataFolder::temporary().unwrap();
+        let parent = DataDir::temporary().unwrap();
         let path = parent.path().join("data");
-        let first = DataFolder::named(&path).unwrap();
-        let refused = DataFolder::named(&path).unwrap_err().to_string();
+        let first = DataDir::named(&path).unwrap();
+        let refused = DataDir::named(&path).unwrap_err().to_string();
         assert!(refused.contains("another plugin-runner"), "{refused}");
         drop(first);
         assert!(path.exists());
-        assert!(DataFolder::named(&path).unwrap().is_kept());
+        assert!(DataDir::named(&path).unwrap().is_kept());
     }
 }
