@@ -1,4 +1,4 @@
-//! The data folder of one run: a temporary one that is removed at its end, or one that was named
+//! The data directory of one run: a temporary one that is removed at its end, or one that was named
 //! and is kept, with the tokens of external plugins, which one run at a time may use.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -19,38 +19,36 @@ const TOKEN: &str = ".plugin-runner.token-";
 /// More than any token has.
 const TOKEN_SIZE: u64 = 256;
 
-/// A folder for packages, logs and plugin data.
+/// A directory for packages, logs and plugin data.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    /// Locked for as long as it is open; `None` for a temporary folder.
+    /// Locked for as long as it is open; `None` for a temporary directory.
     lock: Option<File>,
 }
 
 impl DataDir {
-    /// A new folder for this process alone, removed when dropped.
+    /// A new directory for this process alone, removed when dropped.
     pub(crate) fn temporary() -> Result<Self, CliError> {
         Self::temporary_in(&std::env::temp_dir())
     }
 
     /// As [`temporary`](Self::temporary), for archives whose programs are to be executed there: where the
-    /// system does not do that, the folder is in the user's cache, and what is returned with it says so.
+    /// system does not do that, the directory is in the user's cache, and what is returned with it says so.
     pub(crate) fn temporary_for_programs() -> Result<(Self, Option<String>), CliError> {
         let usual = std::env::temp_dir();
         if !is_mounted_noexec(&usual) {
             return Ok((Self::temporary_in(&usual)?, None));
         }
-        let in_cache = cache_folder().and_then(|cache| {
+        let in_cache = cache_dir().and_then(|cache| {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
             builder.create(&cache).ok()?;
             // If this is no better, the error of the start says what is wrong.
-            let folder = Self::temporary_in(&cache).ok();
-            folder
-                .filter(|_| !is_mounted_noexec(&cache))
-                .zip(Some(cache))
+            let dir = Self::temporary_in(&cache).ok();
+            dir.filter(|_| !is_mounted_noexec(&cache)).zip(Some(cache))
         });
-        let Some((folder, cache)) = in_cache else {
+        let Some((dir, cache)) = in_cache else {
             return Ok((Self::temporary_in(&usual)?, None));
         };
         let note = format!(
@@ -58,7 +56,7 @@ impl DataDir {
             usual.display(),
             cache.display()
         );
-        Ok((folder, Some(note)))
+        Ok((dir, Some(note)))
     }
 
     fn temporary_in(above: &Path) -> Result<Self, CliError> {
@@ -69,21 +67,21 @@ impl DataDir {
             .create(&path)
             .map_err(|error| {
                 let above = above.display();
-                format!("cannot make a temporary folder in {above}: {error}; TMPDIR can name another place")
+                format!("cannot create a temporary directory in {above}: {error}; TMPDIR can name another place")
             })?;
         Ok(Self { path, lock: None })
     }
 
-    /// The named folder, made if need be.
+    /// The named directory, made if need be.
     pub(crate) fn named(path: &Path) -> Result<Self, CliError> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
             let path = path.display();
             return Err(format!(
-                "--data {path}: this is not a folder; name one, or what is to become one"
+                "--data {path}: this is not a directory; name one, or what is to become one"
             )
             .into());
         }
-        fs::create_dir_all(path).map_err(cannot("make the data folder", path))?;
+        fs::create_dir_all(path).map_err(cannot("create the data directory", path))?;
         let lock = open_lock(&path.join(LOCK))?;
         // Two hosts would write into the same logs and run two processes of one plugin.
         match lock.try_lock() {
@@ -91,7 +89,7 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => {
                 let path = path.display();
                 return Err(format!(
-                    "another plugin-runner is using the data folder {path}; name another with --data"
+                    "another plugin-runner is using the data directory {path}; name another with --data"
                 )
                 .into());
             }
@@ -106,7 +104,7 @@ impl DataDir {
         })
     }
 
-    /// The token of an external plugin: the same in every run with this folder, so that a plugin that was
+    /// The token of an external plugin: the same in every run with this directory, so that a plugin that was
     /// told to come back can.
     ///
     /// # Errors
@@ -148,7 +146,7 @@ impl Drop for DataDir {
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
             log::warn!(
-                "cannot remove the temporary folder {}: {error}",
+                "cannot remove the temporary directory {}: {error}",
                 self.path.display()
             );
         }
@@ -180,10 +178,10 @@ fn new_token(path: &Path) -> Result<ExternalToken, CliError> {
 fn open_lock(path: &Path) -> Result<File, CliError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
-    open_own(path, &mut options).map_err(cannot("lock the data folder with", path))
+    open_own(path, &mut options).map_err(cannot("lock the data directory with", path))
 }
 
-/// Opens a file of this program's in a data folder. Plugins may write to the folder too: a link that one
+/// Opens a file of this program's in a data directory. Plugins may write to the directory too: a link that one
 /// has put there is not followed, and a named pipe not waited for.
 fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -205,7 +203,7 @@ fn unfinished(path: &Path) -> PathBuf {
 }
 
 /// Where the user keeps what can be made again; `None` if the environment does not say.
-fn cache_folder() -> Option<PathBuf> {
+fn cache_dir() -> Option<PathBuf> {
     let named = |name| {
         let path = PathBuf::from(std::env::var_os(name)?);
         // A relative one is to be ignored, and an empty one is none.
@@ -216,13 +214,13 @@ fn cache_folder() -> Option<PathBuf> {
 
 /// Whether the system executes nothing there, as far as it says.
 #[cfg(target_os = "linux")]
-fn is_mounted_noexec(folder: &Path) -> bool {
+fn is_mounted_noexec(dir: &Path) -> bool {
     use rustix::fs::{StatVfsMountFlags, statvfs};
-    statvfs(folder).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
+    statvfs(dir).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_mounted_noexec(_folder: &Path) -> bool {
+fn is_mounted_noexec(_dir: &Path) -> bool {
     false
 }
 
@@ -237,13 +235,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_temporary_folder_is_removed_with_all_that_is_in_it() {
-        let folder = DataDir::temporary().unwrap();
-        let path = folder.path().to_owned();
+    fn a_temporary_directory_is_removed_with_all_that_is_in_it() {
+        let dir = DataDir::temporary().unwrap();
+        let path = dir.path().to_owned();
         fs::create_dir_all(path.join("a/b")).unwrap();
         fs::write(path.join("a/b/c"), "x").unwrap();
-        assert!(!folder.is_kept());
-        drop(folder);
+        assert!(!dir.is_kept());
+        drop(dir);
         assert!(!path.exists());
     }
 
@@ -270,36 +268,36 @@ mod tests {
     #[test]
     fn what_plugins_put_in_the_place_of_a_token_is_no_token() {
         let parent = DataDir::temporary().unwrap();
-        let folder = DataDir::named(&parent.path().join("data")).unwrap();
+        let dir = DataDir::named(&parent.path().join("data")).unwrap();
         let id = InstallationId::generate();
-        let token = folder.token(id).unwrap();
-        assert_eq!(folder.token(id).unwrap(), token);
-        assert_ne!(folder.token(InstallationId::generate()).unwrap(), token);
-        let path = folder.path().join(format!("{TOKEN}{id}"));
+        let token = dir.token(id).unwrap();
+        assert_eq!(dir.token(id).unwrap(), token);
+        assert_ne!(dir.token(InstallationId::generate()).unwrap(), token);
+        let path = dir.path().join(format!("{TOKEN}{id}"));
         let elsewhere = parent.path().join("elsewhere");
         fs::rename(&path, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
-        let refused = folder.token(id).unwrap_err().to_string();
+        let refused = dir.token(id).unwrap_err().to_string();
         assert!(refused.contains(TOKEN), "{refused}");
         fs::remove_file(&path).unwrap();
         // No child makes it, which would hold the locks of other tests until it runs.
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
-        let refused = folder.token(id).unwrap_err().to_string();
+        let refused = dir.token(id).unwrap_err().to_string();
         assert!(refused.contains("not a regular file"), "{refused}");
         fs::remove_file(&path).unwrap();
         fs::write(&path, "sdprt_short\n").unwrap();
-        let refused = folder.token(id).unwrap_err().to_string();
+        let refused = dir.token(id).unwrap_err().to_string();
         assert!(refused.contains("this is no token"), "{refused}");
         fs::remove_file(&path).unwrap();
         // What a run that was killed had begun to write is no hindrance, a link neither.
         let kept = fs::read(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, unfinished(&path)).unwrap();
-        assert_ne!(folder.token(id).unwrap(), token);
+        assert_ne!(dir.token(id).unwrap(), token);
         assert_eq!(fs::read(&elsewhere).unwrap(), kept);
     }
 
     #[test]
-    fn a_named_folder_is_kept_and_used_by_one_at_a_time() {
+    fn a_named_directory_is_kept_and_used_by_one_at_a_time() {
         let parent = DataDir::temporary().unwrap();
         let path = parent.path().join("data");
         let first = DataDir::named(&path).unwrap();

@@ -36,7 +36,7 @@ Exit codes:
   0  ended on request (SIGINT, SIGTERM, SIGHUP, or nobody reads the output any more), or valid
   1  something failed: a plugin could not be loaded, every plugin has errored, something could
      not be ended in time, or a second signal ended everything at once; for validate: problems
-  2  the arguments cannot work";
+  2  invalid arguments";
 
 const OUTPUT: &str = "\
 Output, after the plugin's name:
@@ -62,9 +62,9 @@ enum Command {
     /// and --external a built-in sample plugin runs, and is pinged every second.
     #[command(after_long_help = format!("{OUTPUT}\n\n{EXIT_CODES}"))]
     Run(Box<RunArguments>),
-    /// Check a plugin's folder or archive and print every problem, not only the first.
+    /// Check a plugin's directory or archive and print every problem, not only the first.
     Validate {
-        /// A folder with manifest.json, or a zip archive.
+        /// A directory with manifest.json, or a zip archive.
         path: PathBuf,
     },
     /// The built-in sample plugin; started by `run`.
@@ -78,11 +78,11 @@ enum Command {
 /// What `run` is told.
 #[derive(Args, Debug)]
 struct RunArguments {
-    /// Folders with manifest.json, run in place, and zip archives, unpacked below the data folder.
+    /// Directories with manifest.json, run in place, and zip archives, unpacked below the data directory.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Folder for packages, logs and plugin data, used by one run at a time; kept, and found again
-    /// by a later run of the same paths [default: a temporary folder, removed at the end].
+    /// Directory for packages, logs and plugin data, used by one run at a time; kept, and found again
+    /// by a later run of the same paths [default: a temporary directory, removed at the end].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Address on which plugins connect; port 0 takes a free one.

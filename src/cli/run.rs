@@ -60,11 +60,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     let data = match &arguments.data {
         Some(path) => DataDir::named(path)?,
         None if records.iter().any(source::unpacks_its_program) => {
-            let (folder, note) = DataDir::temporary_for_programs()?;
+            let (dir, note) = DataDir::temporary_for_programs()?;
             if let Some(note) = note {
                 say(&note);
             }
-            folder
+            dir
         }
         None => DataDir::temporary()?,
     };
@@ -139,17 +139,17 @@ fn records(arguments: &RunArguments) -> Result<Vec<Record>, CliError> {
     Ok(records)
 }
 
-/// The sample: this very program, in a folder of its own.
+/// The sample: this very program, in a directory of its own.
 fn sample_record(data: &DataDir) -> Result<Record, CliError> {
     let program = std::env::current_exe().map_err(CliError::cannot("find this program's file"))?;
-    let folder = data.path().join("sample");
-    std::fs::create_dir_all(&folder).map_err(CliError::cannot(format!(
-        "make the folder {}",
-        folder.display()
+    let dir = data.path().join("sample");
+    std::fs::create_dir_all(&dir).map_err(CliError::cannot(format!(
+        "create the directory {}",
+        dir.display()
     )))?;
     Ok(Record::supervised(
         sample::manifest(&program),
-        Source::Folder(folder),
+        Source::Folder(dir),
     ))
 }
 

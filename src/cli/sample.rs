@@ -63,14 +63,14 @@ pub(crate) fn manifest(program: &Path) -> Manifest {
 /// # Errors
 /// As [`Plugin::from_env`] and [`Plugin::run`]: this is no program to be run by hand.
 pub(crate) fn run() -> Result<()> {
-    let folder = std::env::var_os(DATA_VARIABLE).map(PathBuf::from);
-    let folder = folder.ok_or(Error::Setting {
+    let dir = std::env::var_os(DATA_VARIABLE).map(PathBuf::from);
+    let dir = dir.ok_or(Error::Setting {
         name: DATA_VARIABLE,
         problem: "it is not set: the sample is started by `plugin-runner run`".into(),
     })?;
     let started = Instant::now();
     Plugin::from_env()?
-        .on_connect(move |_| connected(&folder))
+        .on_connect(move |_| connected(&dir))
         .on::<Ping>(move |_, _| {
             say("answered a ping");
             Ok(PingReply {
@@ -87,9 +87,9 @@ pub(crate) fn run() -> Result<()> {
         .run()
 }
 
-fn connected(folder: &Path) -> Result<(), HandlerError> {
+fn connected(dir: &Path) -> Result<(), HandlerError> {
     say("hello, I am connected");
-    if crashes_now(folder)? {
+    if crashes_now(dir)? {
         thread::sleep(CRASH_AFTER);
         say("I crash now, once, to show that I am started again");
         exit(1);
@@ -99,8 +99,8 @@ fn connected(folder: &Path) -> Result<(), HandlerError> {
 }
 
 /// Whether the one crash is still to come; from then on it is not.
-fn crashes_now(folder: &Path) -> io::Result<bool> {
-    match File::create_new(folder.join(CRASHED_ONCE)) {
+fn crashes_now(dir: &Path) -> io::Result<bool> {
+    match File::create_new(dir.join(CRASHED_ONCE)) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
@@ -134,13 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn it_crashes_once_per_folder() {
-        let folder =
-            std::env::temp_dir().join(format!("plugin-runner-sample-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        assert!(crashes_now(&folder).unwrap());
-        assert!(!crashes_now(&folder).unwrap());
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert!(crashes_now(&folder).is_err());
+    fn it_crashes_once_per_directory() {
+        let dir = std::env::temp_dir().join(format!("plugin-runner-sample-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        assert!(crashes_now(&dir).unwrap());
+        assert!(!crashes_now(&dir).unwrap());
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(crashes_now(&dir).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! From what was named on the command line to what the host runs: a folder, an archive, or the
+//! From what was named on the command line to what the host runs: a directory, an archive, or the
 //! manifest of an external plugin.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::CliError;
 
-/// The manifest's name in a folder.
+/// The manifest's name in a directory.
 pub(crate) const MANIFEST: &str = "manifest.json";
 
 /// How a zip archive begins.
@@ -73,7 +73,7 @@ pub(crate) fn external(path: &Path) -> Result<Record, CliError> {
         let manifest = path.join(MANIFEST);
         let manifest = manifest.display();
         return Err(format!(
-            "this is a folder; --external takes the manifest itself, such as {manifest}"
+            "this is a directory; --external takes the manifest itself, such as {manifest}"
         )
         .into());
     }
@@ -95,7 +95,7 @@ pub(crate) fn unpacks_its_program(record: &Record) -> bool {
 }
 
 /// An id that is the same in every run with these files, so that what a plugin keeps in a data
-/// folder is found again; `occurrence` tells apart the same files named twice.
+/// directory is found again; `occurrence` tells apart the same files named twice.
 pub(crate) fn lasting_id(record: &Record, path: &Path, occurrence: usize) -> InstallationId {
     let mode = match record.mode() {
         PluginMode::Supervised => "supervised",
@@ -142,7 +142,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
     }
     if is_manifest(path) {
         return Err(
-            "this is the manifest; give the folder that it is in, or --external for a plugin that \
+            "this is the manifest; give the directory that it is in, or --external for a plugin that \
              connects by itself"
                 .into(),
         );
@@ -177,19 +177,19 @@ fn tell(manifest: &Manifest, files: PluginFiles<'_>) {
     }
 }
 
-/// Whether somebody named the manifest where its folder is meant.
+/// Whether somebody named the manifest where its directory is meant.
 pub(crate) fn is_manifest(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == MANIFEST)
 }
 
-/// What to say of a folder that has no manifest.
-pub(crate) fn no_manifest(folder: &Path) -> String {
+/// What to say of a directory that has no manifest.
+pub(crate) fn no_manifest(dir: &Path) -> String {
     let yaml = ["manifest.yaml", "manifest.yml"]
         .into_iter()
-        .find(|name| folder.join(name).exists());
+        .find(|name| dir.join(name).exists());
     match yaml {
-        Some(yaml) => format!("no {MANIFEST} in this folder; convert its {yaml} to JSON"),
-        None => format!("no {MANIFEST} in this folder, so it is not a plugin's"),
+        Some(yaml) => format!("no {MANIFEST} in this directory; convert its {yaml} to JSON"),
+        None => format!("no {MANIFEST} in this directory, so it is not a plugin's"),
     }
 }
 

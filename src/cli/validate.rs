@@ -1,4 +1,4 @@
-//! `plugin-runner validate`: everything that is wrong with a folder or an archive, not only the
+//! `plugin-runner validate`: everything that is wrong with a directory or an archive, not only the
 //! first thing.
 
 use std::fmt::Write as _;
@@ -43,9 +43,9 @@ pub(crate) fn validate(path: &Path) -> Result<(), CliError> {
 fn find(path: &Path) -> Result<ValidationReport, CliError> {
     let metadata = fs::metadata(path).map_err(CliError::cannot("open it"))?;
     if metadata.is_dir() {
-        Ok(folder(path))
+        Ok(directory(path))
     } else if is_manifest(path) {
-        Err("this is the manifest; give the folder that it is in".into())
+        Err("this is the manifest; give the directory that it is in".into())
     } else {
         archive(path)
     }
@@ -63,7 +63,7 @@ fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-fn folder(path: &Path) -> ValidationReport {
+fn directory(path: &Path) -> ValidationReport {
     let mut findings = ValidationReport::default();
     let file = path.join(MANIFEST);
     if !file.exists() {

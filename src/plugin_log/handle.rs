@@ -55,18 +55,18 @@ pub(super) struct View {
 }
 
 impl PluginLog {
-    /// Opens the log in a folder, usually `<data>/<installation id>/logs`, and goes on with what is
-    /// there. Makes the folder with mode 0700 and `output.log` with mode 0600 if need be. The tap,
+    /// Opens the log in a directory, usually `<data>/<installation id>/logs`, and goes on with what is
+    /// there. Makes the directory with mode 0700 and `output.log` with mode 0600 if need be. The tap,
     /// if any, is called with every line.
     ///
-    /// The plugin may write to all of that. A link, a named pipe or a socket in the place of the folder is
+    /// The plugin may write to all of that. A link, a named pipe or a socket in the place of the directory is
     /// removed, now and whenever a file is begun; what is no regular file is not taken for an old log.
     ///
     /// Waits for the disk only.
     ///
     /// # Errors
     /// - [`Error::Setting`]: a setting cannot work.
-    /// - [`Error::Io`]: the folder or the file cannot be made or opened, the directory above the folder is
+    /// - [`Error::Io`]: the directory or the file cannot be made or opened, the directory above the directory is
     ///   a link, or `output.log` is a link or something else than a file.
     pub(crate) fn open(
         directory: impl Into<PathBuf>,
@@ -209,7 +209,7 @@ impl PluginLog {
         Ok(true)
     }
 
-    /// The folder of the log.
+    /// The directory of the log.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }

@@ -77,7 +77,7 @@ struct Outage {
 }
 
 impl RotatingFile {
-    /// Opens the log in a folder; makes both if need be, and removes old logs over the number kept.
+    /// Opens the log in a directory; makes both if need be, and removes old logs over the number kept.
     pub(super) fn open(directory: &Path, settings: &LogSettings) -> io::Result<Self> {
         let open = file::make_directory(directory)?;
         let mut old = VecDeque::new();
@@ -442,7 +442,7 @@ mod tests {
         symlink("/dev/full", &path).unwrap();
         assert_eq!(log.write(b"1\n"), 1);
         fs::remove_dir_all(scratch.logs()).unwrap();
-        fs::write(scratch.logs(), "a file where the folder should be").unwrap();
+        fs::write(scratch.logs(), "a file where the directory should be").unwrap();
         assert_eq!(log.write(b"2\n3\n"), 2);
         fs::remove_file(scratch.logs()).unwrap();
         assert_eq!(log.write(b"4\n"), 0);

@@ -20,7 +20,7 @@ impl Scratch {
         Self(path)
     }
 
-    /// The log's folder; not made yet.
+    /// The log's directory; not made yet.
     pub(super) fn logs(&self) -> PathBuf {
         self.0.join("logs")
     }

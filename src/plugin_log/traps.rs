@@ -32,9 +32,9 @@ impl Fixture {
         let outside = scratch.path().join("outside");
         fs::create_dir_all(outside.join("logs")).unwrap();
         fs::create_dir(scratch.path().join("installation")).unwrap();
-        for folder in [&outside, &outside.join("logs")] {
+        for dir in [&outside, &outside.join("logs")] {
             for file in OLD.into_iter().chain(["output.log"]) {
-                fs::write(folder.join(file), "kept\n").unwrap();
+                fs::write(dir.join(file), "kept\n").unwrap();
             }
         }
         Self { scratch, outside }
@@ -62,9 +62,9 @@ impl Fixture {
     /// What is elsewhere, by name.
     fn elsewhere(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
-        for folder in [self.outside.clone(), self.outside.join("logs")] {
-            for name in names(&folder) {
-                let path = folder.join(name);
+        for dir in [self.outside.clone(), self.outside.join("logs")] {
+            for name in names(&dir) {
+                let path = dir.join(name);
                 let content = fs::read(&path).unwrap_or_default();
                 files.insert(path, content);
             }

@@ -39,7 +39,7 @@ fn a_data_folder_is_kept_and_found_again() {
         assert_eq!(second.status.code(), Some(1));
         assert_eq!(
             text(&second.stderr),
-            "plugin-runner: another plugin-runner is using the data folder kept; name another \
+            "plugin-runner: another plugin-runner is using the data directory kept; name another \
              with --data\n"
         );
 

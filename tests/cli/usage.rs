@@ -25,14 +25,14 @@ fn mistakes_are_told_in_one_sentence() {
         (
             &["run", "empty"],
             1,
-            "empty: no manifest.json in this folder",
+            "empty: no manifest.json in this directory",
         ),
         (&["run", "yaml"], 1, "convert its manifest.yaml to JSON"),
         (&["run", "text.zip"], 1, "text.zip: not a zip archive"),
         (
             &["run", "fine/manifest.json"],
             1,
-            "give the folder that it is in",
+            "give the directory that it is in",
         ),
         (
             &["run", "broken"],
@@ -89,7 +89,7 @@ fn mistakes_are_told_in_one_sentence() {
         (
             &["run", "fine", "--data", "empty/readme"],
             1,
-            "empty/readme: this is not a folder",
+            "empty/readme: this is not a directory",
         ),
         (
             &["run", "--external", "fine"],
@@ -110,7 +110,7 @@ fn mistakes_are_told_in_one_sentence() {
         (
             &["validate", "fine/manifest.json"],
             1,
-            "give the folder that it is in",
+            "give the directory that it is in",
         ),
         (&["validate"], 2, "<PATH>"),
         (&["validate", "nowhere"], 1, "nowhere: cannot open it"),
