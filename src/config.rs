@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::settings::settings;
+use crate::error::Result;
+use crate::settings::{require, settings};
 
 settings! {
     /// Every time that the host waits for something.
@@ -59,20 +59,13 @@ impl Timeouts {
             ("incumbent", self.incumbent),
         ];
         for (name, value) in positive {
-            if value.is_zero() {
-                return Err(Error::Setting {
-                    name,
-                    problem: "must be longer than zero".into(),
-                });
-            }
+            require(!value.is_zero(), name, "must be longer than zero")?;
         }
-        if self.stop_grace >= self.stop {
-            return Err(Error::Setting {
-                name: "stop_grace",
-                problem: "must be shorter than stop, which includes the time after the kill".into(),
-            });
-        }
-        Ok(())
+        require(
+            self.stop_grace < self.stop,
+            "stop_grace",
+            "must be shorter than stop, which includes the time after the kill",
+        )
     }
 }
 
@@ -136,23 +129,13 @@ impl Limits {
             ("queued_state_changes", self.queued_state_changes),
         ];
         for (name, value) in positive {
-            if value == 0 {
-                return Err(Error::Setting {
-                    name,
-                    problem: "must be at least one".into(),
-                });
-            }
+            require(value > 0, name, "must be at least one")?;
         }
         for (name, value) in [
             ("session_stack", self.session_stack),
             ("handler_stack", self.handler_stack),
         ] {
-            if value < 64 * 1024 {
-                return Err(Error::Setting {
-                    name,
-                    problem: "must be at least 64 KiB".into(),
-                });
-            }
+            require(value >= 64 * 1024, name, "must be at least 64 KiB")?;
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::settings::settings;
+use crate::error::Result;
+use crate::settings::{require, settings};
 
 settings! {
     /// How the host finds connections whose plugin shows no sign of life: a process that hangs or was
@@ -79,20 +79,19 @@ impl Health {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        if self.is_on() && self.interval < Duration::from_millis(1) {
-            return Err(Error::Setting {
-                name: "health.interval",
-                problem: "must be at least a millisecond, or zero for no health checks".into(),
-            });
+        if !self.is_on() {
+            return Ok(());
         }
-        if self.is_on() && self.timeout.is_zero() {
-            return Err(Error::Setting {
-                name: "health.timeout",
-                problem: "must be longer than zero; an interval of zero switches health checks off"
-                    .into(),
-            });
-        }
-        Ok(())
+        require(
+            self.interval >= Duration::from_millis(1),
+            "health.interval",
+            "must be at least a millisecond, or zero for no health checks",
+        )?;
+        require(
+            !self.timeout.is_zero(),
+            "health.timeout",
+            "must be longer than zero; an interval of zero switches health checks off",
+        )
     }
 
     /// The silence that makes a plugin unresponsive, at least.

@@ -1,5 +1,9 @@
 //! `settings!`: structs of plain settings, each made from one table of fields, setters and defaults.
-//! What the settings mean, and checking them, is where they are used.
+//! What the settings mean, and which values can work, is said where they are used.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 
 /// Makes a struct of plain settings with `Default` and a setter per field. `Default` and the setters
 /// are how embedders make one: the struct is non-exhaustive, so that settings can be added.
@@ -39,3 +43,19 @@ macro_rules! settings {
 }
 
 pub(crate) use settings;
+
+/// Checks one setting.
+///
+/// # Errors
+/// [`Error::Setting`] with this name and problem, unless the value can work.
+pub(crate) fn require(
+    can_work: bool,
+    name: &'static str,
+    problem: impl Into<Arc<str>>,
+) -> Result<()> {
+    if can_work {
+        Ok(())
+    } else {
+        Err(Error::setting(name, problem))
+    }
+}

@@ -234,6 +234,13 @@ impl Error {
         }
     }
 
+    pub(crate) fn setting(name: &'static str, problem: impl Into<Arc<str>>) -> Self {
+        Self::Setting {
+            name,
+            problem: problem.into(),
+        }
+    }
+
     pub(crate) fn encode(what: &'static str, source: serde_json::Error) -> Self {
         Self::Encode {
             what,

@@ -48,12 +48,8 @@ impl AccessGrant {
     /// a path: the forms on the wire have room for no more.
     pub fn new(access_key: impl Into<String>, api_base_url: impl Into<String>) -> Result<Self> {
         let api_base_url = api_base_url.into();
-        if let Err(problem) = base_url::parse(&api_base_url) {
-            return Err(Error::Setting {
-                name: "api_base_url",
-                problem: problem.into(),
-            });
-        }
+        base_url::parse(&api_base_url)
+            .map_err(|problem| Error::setting("api_base_url", problem))?;
         Ok(Self {
             access_key: access_key.into(),
             api_base_url,
