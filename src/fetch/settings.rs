@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::target::Place;
 use crate::error::{Error, Result};
-use crate::settings::settings;
+use crate::settings::{require, settings};
 
 settings! {
     /// How packages are fetched by URL (protocol file, section 4).
@@ -44,19 +44,14 @@ impl FetchSettings {
     /// Checks that they can work, and gives the allowed hosts as they compare.
     pub(super) fn validate(&self) -> Result<Vec<Place>> {
         for (name, value) in [("timeout", self.timeout), ("connect", self.connect)] {
-            if value.is_zero() {
-                return Err(Error::Setting {
-                    name,
-                    problem: "must be longer than zero".into(),
-                });
-            }
+            require(!value.is_zero(), name, "must be longer than zero")?;
         }
         self.allowed_hosts
             .iter()
             .map(|text| {
-                Place::parse(text).map_err(|problem| Error::Setting {
-                    name: "allowed_hosts",
-                    problem: format!("{text:?} is not a host:port: {problem}").into(),
+                Place::parse(text).map_err(|problem| {
+                    let problem = format!("{text:?} is not a host:port: {problem}");
+                    Error::setting("allowed_hosts", problem)
                 })
             })
             .collect()

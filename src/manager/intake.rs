@@ -131,10 +131,7 @@ impl Shared {
 pub(super) fn digest(text: &str) -> Result<[u8; 32]> {
     let bytes = HEXLOWER.decode(text.as_bytes()).ok();
     let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or_else(|| Error::Setting {
-        name: "sha256",
-        problem: format!("{text:?} is not 64 hexadecimal digits").into(),
-    })
+    bytes.ok_or_else(|| Error::setting("sha256", format!("{text:?} is not 64 hexadecimal digits")))
 }
 
 fn with_content(spool: Spool) -> (ArchiveContent, Option<Spool>) {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 #[cfg(feature = "fetch")]
 use crate::fetch::FetchSettings;
 use crate::package::CarryOverLimits;
-use crate::settings::settings;
+use crate::settings::{require, settings};
 
 const GIB: u64 = 1024 * 1024 * 1024;
 
@@ -68,24 +68,18 @@ impl ManagerSettings {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        let must = |name, problem: &'static str| {
-            Err(Error::Setting {
-                name,
-                problem: problem.into(),
-            })
-        };
-        if self.boot_parallel == 0 {
-            return must("boot_parallel", "must be at least 1");
-        }
+        require(
+            self.boot_parallel > 0,
+            "boot_parallel",
+            "must be at least 1",
+        )?;
         let positive = [
             ("install_timeout", self.install_timeout),
             ("activate_timeout", self.activate_timeout),
             ("configure_timeout", self.configure_timeout),
         ];
         for (name, value) in positive {
-            if value.is_zero() {
-                return must(name, "must be longer than zero");
-            }
+            require(!value.is_zero(), name, "must be longer than zero")?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! `LogSettings`: how large a plugin's log may become. No behaviour but validation.
 
-use crate::error::{Error, Result};
-use crate::settings::settings;
+use crate::error::Result;
+use crate::settings::{require, settings};
 
 /// Room for the mark of a cut line, and for text beside it.
 const LEAST_MAX_LINE: usize = 64;
@@ -28,21 +28,18 @@ impl LogSettings {
     /// Checks the values.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the first that cannot work.
+    /// [`Error::Setting`](crate::Error::Setting) names the first that cannot work.
     pub fn validate(&self) -> Result<()> {
-        if self.max_file_size == 0 {
-            return Err(Error::Setting {
-                name: "max_file_size",
-                problem: "must be at least 1 byte".into(),
-            });
-        }
-        if self.max_line < LEAST_MAX_LINE {
-            return Err(Error::Setting {
-                name: "max_line",
-                problem: format!("must be at least {LEAST_MAX_LINE} bytes").into(),
-            });
-        }
-        Ok(())
+        require(
+            self.max_file_size > 0,
+            "max_file_size",
+            "must be at least 1 byte",
+        )?;
+        require(
+            self.max_line >= LEAST_MAX_LINE,
+            "max_line",
+            format!("must be at least {LEAST_MAX_LINE} bytes"),
+        )
     }
 }
 

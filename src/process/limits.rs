@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::process::Pid;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, StartError};
-use crate::settings::settings;
+use crate::error::{Result, StartError};
+use crate::settings::{require, settings};
 
 settings! {
     /// What a supervised plugin's process may use. Each limit is optional; a resource without one is
@@ -65,28 +65,23 @@ settings! {
 
 impl ProcessLimits {
     pub(crate) fn validate(&self) -> Result<()> {
-        let refuse = |name, problem: &str| {
-            Err(Error::Setting {
-                name,
-                problem: problem.into(),
-            })
-        };
         for (name, limit) in [
             ("memory", self.memory),
             ("processes", self.processes),
             ("open_files", self.open_files),
         ] {
-            if limit == Some(0) {
-                return refuse(name, "must be at least one, or none");
-            }
+            require(limit != Some(0), name, "must be at least one, or none")?;
         }
-        if self.cpu_time == Some(Duration::ZERO) {
-            return refuse("cpu_time", "must be longer than zero, or none");
-        }
-        if self.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
-            return refuse("nice", "must be from -20 to 19");
-        }
-        Ok(())
+        require(
+            self.cpu_time != Some(Duration::ZERO),
+            "cpu_time",
+            "must be longer than zero, or none",
+        )?;
+        require(
+            self.nice.is_none_or(|nice| (-20..=19).contains(&nice)),
+            "nice",
+            "must be from -20 to 19",
+        )
     }
 
     /// Returns these limits, completed by those of `defaults`.

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::settings::settings;
+use crate::error::Result;
+use crate::settings::{require, settings};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 settings! {
     /// Whether and when a supervised plugin is restarted after its run ended (names and defaults of the
@@ -38,20 +40,13 @@ impl RestartPolicy {
             ("requested_restart_delay", self.requested_restart_delay),
         ];
         for (name, wait) in waits {
-            if wait > Duration::from_secs(24 * 60 * 60) {
-                return Err(Error::Setting {
-                    name,
-                    problem: "is longer than a day".into(),
-                });
-            }
+            require(wait <= DAY, name, "is longer than a day")?;
         }
-        if self.jitter_percent > 100 {
-            return Err(Error::Setting {
-                name: "jitter_percent",
-                problem: "is more than 100".into(),
-            });
-        }
-        Ok(())
+        require(
+            self.jitter_percent <= 100,
+            "jitter_percent",
+            "is more than 100",
+        )
     }
 
     /// Shortens a wait by its jitter. `chance` is a random number from 0 up to 1; values outside are

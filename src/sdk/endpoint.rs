@@ -31,15 +31,15 @@ impl Endpoint {
         if let Some(url) = get(URL_VARIABLE) {
             return ConnectionUrl::parse(&url)
                 .map(|url| Self::Url(Box::new(url)))
-                .map_err(|error| setting(URL_VARIABLE, error.to_string()));
+                .map_err(|error| Error::setting(URL_VARIABLE, error.to_string()));
         }
         match get(TRANSPORT_VARIABLE).as_deref() {
             Some("stdio") => Ok(Self::Stdio),
-            Some(other) => Err(setting(
+            Some(other) => Err(Error::setting(
                 TRANSPORT_VARIABLE,
                 format!("{other:?} is not \"stdio\", and {URL_VARIABLE} is not set"),
             )),
-            None => Err(setting(
+            None => Err(Error::setting(
                 URL_VARIABLE,
                 format!(
                     "it is not set, and {TRANSPORT_VARIABLE} is not \"stdio\": plugins are \
@@ -47,13 +47,6 @@ impl Endpoint {
                 ),
             )),
         }
-    }
-}
-
-fn setting(name: &'static str, problem: String) -> Error {
-    Error::Setting {
-        name,
-        problem: problem.into(),
     }
 }
 
