@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::decode::{Object, Problems};
+use super::is_default;
 use crate::error::{ManifestProblemKind, Quoted};
 
 const KNOWN_TYPES: &str = "\"robot.llm_provider\", \"robot.tool_provider\"";
@@ -79,13 +80,13 @@ pub struct RobotTool {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub title: String,
     /// Whether a person must agree to each call.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub requires_confirmation: bool,
     /// Whether it only works within a workspace.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub requires_workspace: bool,
     /// Hints about what a call does.
-    #[serde(skip_serializing_if = "ToolAnnotations::is_empty")]
+    #[serde(skip_serializing_if = "is_default")]
     pub annotations: ToolAnnotations,
 }
 
@@ -94,16 +95,16 @@ pub struct RobotTool {
 #[serde(rename_all = "camelCase")]
 pub struct ToolAnnotations {
     /// It changes nothing.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub read_only_hint: bool,
     /// It may destroy something.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub destructive_hint: bool,
     /// Calling it twice has the effect of calling it once.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub idempotent_hint: bool,
     /// It reaches beyond the plugin and its host.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub open_world_hint: bool,
 }
 
@@ -120,7 +121,7 @@ pub struct RobotToolset {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub instruction: String,
     /// Whether it only works within a workspace.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub requires_workspace: bool,
     /// Ids of tools of the same provider.
     pub tools: Vec<String>,
@@ -160,25 +161,25 @@ impl Capability {
     }
 
     pub(super) fn check(&self, path: &str, problems: &mut Problems) {
-        let (id, version) = match self {
-            Self::RobotLlmProvider(provider) => (&provider.id, &provider.version),
-            Self::RobotToolProvider(provider) => (&provider.id, &provider.version),
-        };
         let id_path = format!("{path}.id");
-        match self {
-            Self::RobotLlmProvider(_) => problems.check_characters(
-                id_path,
-                id,
-                is_llm_provider_id,
-                "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
-            ),
-            Self::RobotToolProvider(_) => check_tool_id(id_path, id, problems),
-        }
+        let version = match self {
+            Self::RobotLlmProvider(provider) => {
+                problems.check_characters(
+                    id_path,
+                    &provider.id,
+                    is_llm_provider_id,
+                    "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
+                );
+                &provider.version
+            }
+            Self::RobotToolProvider(provider) => {
+                check_tool_id(id_path, &provider.id, problems);
+                provider.check_tools(path, problems);
+                &provider.version
+            }
+        };
         if version.is_empty() {
             problems.add(format!("{path}.version"), ManifestProblemKind::Empty);
-        }
-        if let Self::RobotToolProvider(provider) = self {
-            provider.check_tools(path, problems);
         }
     }
 }
@@ -192,21 +193,14 @@ impl RobotToolProvider {
             if !tools.insert(tool.id.as_str()) {
                 duplicate(format!("{path}.id"), &tool.id, problems);
             }
-            if !describes_object(&tool.input_schema) {
-                problems.add(
-                    format!("{path}.input_schema"),
-                    ManifestProblemKind::NotAnObjectSchema,
-                );
-            }
-            if tool
-                .output_schema
-                .as_ref()
-                .is_some_and(|schema| !describes_object(schema))
-            {
-                problems.add(
-                    format!("{path}.output_schema"),
-                    ManifestProblemKind::NotAnObjectSchema,
-                );
+            for (name, schema) in [
+                ("input_schema", Some(&tool.input_schema)),
+                ("output_schema", tool.output_schema.as_ref()),
+            ] {
+                if schema.is_some_and(|schema| !describes_object(schema)) {
+                    let field = format!("{path}.{name}");
+                    problems.add(field, ManifestProblemKind::NotAnObjectSchema);
+                }
             }
         }
         let mut toolsets = HashSet::new();
@@ -217,12 +211,9 @@ impl RobotToolProvider {
             }
             for (index, tool) in toolset.tools.iter().enumerate() {
                 if !tools.contains(tool.as_str()) {
-                    problems.add(
-                        format!("{path}.tools[{index}]"),
-                        ManifestProblemKind::UnknownTool {
-                            found: Quoted::new(tool),
-                        },
-                    );
+                    let found = Quoted::new(tool);
+                    let field = format!("{path}.tools[{index}]");
+                    problems.add(field, ManifestProblemKind::UnknownTool { found });
                 }
             }
         }
@@ -248,12 +239,6 @@ impl RobotTool {
 }
 
 impl ToolAnnotations {
-    // The signature is serde's.
-    #[expect(clippy::trivially_copy_pass_by_ref)]
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     fn decode(object: &mut Object<'_>) -> Self {
         Self {
             read_only_hint: object.boolean("readOnlyHint"),
@@ -310,10 +295,4 @@ fn duplicate(field: String, value: &str, problems: &mut Problems) {
 
 fn describes_object(schema: &Map<String, Value>) -> bool {
     schema.get("type").and_then(Value::as_str) == Some("object")
-}
-
-// The signature is serde's.
-#[expect(clippy::trivially_copy_pass_by_ref)]
-fn is_false(value: &bool) -> bool {
-    !*value
 }

@@ -14,7 +14,6 @@ mod tests;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -39,7 +38,7 @@ const KNOWN_TRANSPORTS: &str = "\"websocket\", \"stdio\"";
 /// The fields are open: a manifest made or changed in code is checked with
 /// [`problems`](Self::problems). Decoding with serde checks types alone, so that records stay
 /// readable when rules change; [`parse`](Self::parse) checks everything.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Manifest {
     /// The author's name for the plugin: letters, digits and hyphens, with a letter or digit at
     /// both ends. Several installations may share it.
@@ -56,24 +55,32 @@ pub struct Manifest {
     /// the package; without, a name to look up on `PATH`. May be empty for an external plugin.
     pub command: String,
     /// Arguments of the program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     /// Names of the events that the plugin wants, as written, so perhaps with repetitions;
     /// [`events`](Self::events) leaves those out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events_consumed: Vec<String>,
     /// Whether, and as whom, the plugin wants to call the host's HTTP API.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessRequest>,
     /// What can be configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration_schema: Option<ConfigurationSchema>,
     /// What the plugin offers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<Capability>,
     /// How a supervised plugin talks to the host. An extension: Storyden's host ignores it.
+    #[serde(skip_serializing_if = "is_default")]
     pub transport: Transport,
     /// Top-level members that are not known here, kept for those who do know them.
+    #[serde(flatten, serialize_with = "serialize_extra")]
     pub extra: Map<String, Value>,
 }
 
 /// How a supervised plugin talks to the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Transport {
     /// It connects to the URL in `STORYDEN_RPC_URL`.
@@ -235,6 +242,11 @@ impl Manifest {
     }
 }
 
+/// Whether a member is left out, being what it is when it is missing.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// `capabilities` of `capabilities[0].id`.
 fn top_level(field: &str) -> &str {
     field.split(['.', '[']).next().unwrap_or(field)
@@ -247,41 +259,13 @@ fn is_slug(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Required members always, optional ones unless empty, and what is not known here.
-impl Serialize for Manifest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("author", &self.author)?;
-        map.serialize_entry("name", &self.name)?;
-        map.serialize_entry("description", &self.description)?;
-        map.serialize_entry("version", &self.version)?;
-        map.serialize_entry("command", &self.command)?;
-        if !self.args.is_empty() {
-            map.serialize_entry("args", &self.args)?;
-        }
-        if !self.events_consumed.is_empty() {
-            map.serialize_entry("events_consumed", &self.events_consumed)?;
-        }
-        if let Some(access) = &self.access {
-            map.serialize_entry("access", access)?;
-        }
-        if let Some(schema) = &self.configuration_schema {
-            map.serialize_entry("configuration_schema", schema)?;
-        }
-        if !self.capabilities.is_empty() {
-            map.serialize_entry("capabilities", &self.capabilities)?;
-        }
-        if self.transport != Transport::default() {
-            map.serialize_entry("transport", self.transport.as_str())?;
-        }
-        for (name, value) in &self.extra {
-            if !MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-                map.serialize_entry(name, value)?;
-            }
-        }
-        map.end()
-    }
+/// Writes the members that are not known here, but none that would hide a known one.
+fn serialize_extra<S: Serializer>(
+    extra: &Map<String, Value>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let hides = |name: &str| MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(name));
+    serializer.collect_map(extra.iter().filter(|(name, _)| !hides(name)))
 }
 
 /// The names that `extra` may not hide behind.
