@@ -170,11 +170,6 @@ macro_rules! xid_newtype {
             pub fn generate() -> Self {
                 Self(Xid::generate())
             }
-
-            /// The id as a plain xid.
-            pub const fn as_xid(&self) -> &Xid {
-                &self.0
-            }
         }
 
         impl From<Xid> for $name {

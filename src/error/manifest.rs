@@ -1,8 +1,6 @@
 //! Errors of manifests: what keeps one from being read, and what is wrong inside one that was.
 
-use std::fmt;
-
-use crate::text::Foreign;
+use crate::text::{Foreign, cut};
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +16,7 @@ pub enum ManifestError {
         found: &'static str,
     },
     /// The object is no usable manifest. The text has one problem per line.
-    #[error("{}", lines(.problems))]
+    #[error("{}", super::lines(.problems))]
     Invalid {
         /// Everything that is wrong, never empty, at most [`ManifestProblem::LIMIT`].
         problems: Vec<ManifestProblem>,
@@ -49,6 +47,11 @@ pub struct ManifestProblem {
 impl ManifestProblem {
     /// How many problems of one manifest are reported at most.
     pub const LIMIT: usize = 100;
+
+    /// What is kept of a piece of a manifest: 100 bytes, and how much is missing.
+    pub(crate) fn piece(text: &str) -> String {
+        cut(text, 100).into_owned()
+    }
 
     pub(crate) fn new(field: impl Into<String>, kind: ManifestProblemKind) -> Self {
         Self {
@@ -82,76 +85,36 @@ pub enum ManifestProblemKind {
         found: usize,
     },
     /// It has characters that are not allowed there.
-    #[error("must {allowed}, found {found}")]
+    #[error("must {allowed}, found {:?}", Foreign::new(.found))]
     Characters {
         /// What is allowed: `begin and end with a letter or digit …`.
         allowed: &'static str,
         /// What was found.
-        found: Quoted,
+        found: String,
     },
     /// It names something outside a fixed set.
-    #[error("must be one of {known}, found {found}")]
+    #[error("must be one of {known}, found {:?}", Foreign::new(.found))]
     UnknownName {
         /// The names there are.
         known: &'static str,
         /// What was found.
-        found: Quoted,
+        found: String,
     },
     /// It has been used before.
-    #[error("has {found} a second time")]
+    #[error("has {:?} a second time", Foreign::new(.found))]
     Duplicate {
         /// The value.
-        found: Quoted,
+        found: String,
     },
     /// A toolset names a tool that its provider does not have.
-    #[error("names the tool {found}, which this provider does not have")]
+    #[error("names the tool {:?}, which this provider does not have", Foreign::new(.found))]
     UnknownTool {
         /// The tool's id.
-        found: Quoted,
+        found: String,
     },
     /// A schema for a tool's input or output is not one for an object.
     #[error("must be a JSON Schema whose top-level `type` is \"object\"")]
     NotAnObjectSchema,
-}
-
-/// A piece of a manifest for showing: [`Foreign`] text in quotes, and cut to a hundred characters.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Quoted(String);
-
-impl Quoted {
-    const LIMIT: usize = 100;
-
-    pub(crate) fn new(text: &str) -> Self {
-        Self(match text.char_indices().nth(Self::LIMIT) {
-            None => text.to_owned(),
-            Some((end, _)) => format!("{}…", &text[..end]),
-        })
-    }
-
-    /// The text, cut.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Quoted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", Foreign::new(&self.0).limited_to(usize::MAX))
-    }
-}
-
-impl fmt::Debug for Quoted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-fn lines(problems: &[ManifestProblem]) -> String {
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 #[cfg(test)]
@@ -181,7 +144,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_of_a_manifest_is_short_and_on_one_line() {
-        let shown = Quoted::new(&"ä\n".repeat(1_000)).to_string();
+        let found = ManifestProblem::piece(&"ä\n".repeat(1_000));
+        let shown = ManifestProblemKind::Duplicate { found }.to_string();
         assert!(shown.len() < 300, "{}", shown.len());
         assert!(!shown.contains('\n'));
     }

@@ -39,7 +39,7 @@ use std::time::Duration;
 pub use descendants::Descendants;
 pub use disconnect::Disconnect;
 pub use fetch::{FetchError, FetchStep};
-pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind, Quoted};
+pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind};
 pub use operation::{ConfigurationProblem, OperationError};
 pub use package::{CommandProblem, PackageError};
 pub use phase::Phase;
@@ -209,6 +209,12 @@ pub enum Error {
         /// What the system says.
         source: Arc<io::Error>,
     },
+}
+
+/// One problem to a line.
+fn lines<T: ToString>(problems: &[T]) -> String {
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 fn state_reason(reason: &str) -> String {

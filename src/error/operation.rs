@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, Quoted};
+use super::Error;
 use crate::text::Foreign;
 
 /// Why an operation on an installation was not done. Unless a variant says otherwise, everything is
@@ -75,7 +75,7 @@ pub enum OperationError {
         gap: Duration,
     },
     /// Members of a proposed configuration that do not have their fields' types.
-    #[error("{}", lines(.problems))]
+    #[error("{}", super::lines(.problems))]
     Configuration {
         /// All of them.
         problems: Vec<ConfigurationProblem>,
@@ -105,18 +105,13 @@ pub enum OperationError {
 
 /// A member of a proposed configuration that does not have its field's type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field {field} must be {expected}, found {found}")]
+#[error("field {:?} must be {expected}, found {found}", Foreign::new(.field))]
 #[non_exhaustive]
 pub struct ConfigurationProblem {
     /// The field.
-    pub field: Quoted,
+    pub field: String,
     /// What it should be, such as `a number`.
     pub expected: &'static str,
     /// What it is.
     pub found: &'static str,
-}
-
-fn lines(problems: &[ConfigurationProblem]) -> String {
-    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    lines.join("\n")
 }

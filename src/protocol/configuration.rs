@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use super::kind_of;
 use super::manifest::Object;
-use crate::error::{ConfigurationProblem, Quoted};
+use crate::error::{ConfigurationProblem, ManifestProblem};
 
 const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
 
@@ -81,7 +81,7 @@ impl ConfigurationSchema {
             .filter_map(|(name, value)| {
                 let kind = &fields.get(name.as_str())?.kind;
                 (!kind.accepts(value)).then(|| ConfigurationProblem {
-                    field: Quoted::new(name),
+                    field: ManifestProblem::piece(name),
                     expected: kind.expected(),
                     found: kind_of(value),
                 })

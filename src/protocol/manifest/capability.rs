@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::decode::{Object, Problems};
 use super::is_default;
-use crate::error::{ManifestProblemKind, Quoted};
+use crate::error::{ManifestProblem, ManifestProblemKind};
 
 const KNOWN_TYPES: &str = "\"robot.llm_provider\", \"robot.tool_provider\"";
 
@@ -211,7 +211,7 @@ impl RobotToolProvider {
             }
             for (index, tool) in toolset.tools.iter().enumerate() {
                 if !tools.contains(tool.as_str()) {
-                    let found = Quoted::new(tool);
+                    let found = ManifestProblem::piece(tool);
                     let field = format!("{path}.tools[{index}]");
                     problems.add(field, ManifestProblemKind::UnknownTool { found });
                 }
@@ -288,7 +288,7 @@ fn first_and_rest(id: &str, also: fn(u8) -> bool) -> bool {
 fn duplicate(field: String, value: &str, problems: &mut Problems) {
     // That an id is empty has been said already.
     if !value.is_empty() {
-        let found = Quoted::new(value);
+        let found = ManifestProblem::piece(value);
         problems.add(field, ManifestProblemKind::Duplicate { found });
     }
 }

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use crate::error::{ManifestProblem, ManifestProblemKind, Quoted};
+use crate::error::{ManifestProblem, ManifestProblemKind};
 use crate::protocol::kind_of;
 
 /// Where problems are collected, up to [`ManifestProblem::LIMIT`].
@@ -32,7 +32,7 @@ impl Problems {
         if id.is_empty() {
             self.add(field, ManifestProblemKind::Empty);
         } else if !matches(id) {
-            let found = Quoted::new(id);
+            let found = ManifestProblem::piece(id);
             self.add(field, ManifestProblemKind::Characters { allowed, found });
         }
     }
@@ -78,7 +78,7 @@ impl<'p> Object<'p> {
 
     /// Notes that the member `name` has a value outside its fixed set.
     pub(crate) fn unknown(&mut self, name: &str, found: &str, known: &'static str) {
-        let found = Quoted::new(found);
+        let found = ManifestProblem::piece(found);
         self.problem(name, ManifestProblemKind::UnknownName { known, found });
     }
 
