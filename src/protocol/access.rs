@@ -85,7 +85,7 @@ pub(crate) fn reply(
     let mut object = Map::new();
     if shape != AccessShape::Python {
         // A number that JSON values cannot hold is left out; no plugin looks at it.
-        if let Ok(id) = serde_json::to_value(request_id) {
+        if let Ok(id) = serde_json::from_str(request_id.as_json()) {
             object.insert("id".to_owned(), id);
         }
         object.insert("jsonrpc".to_owned(), "2.0".into());

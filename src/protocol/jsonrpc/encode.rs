@@ -26,7 +26,7 @@ pub fn encode_request<P: Serialize + ?Sized>(
     writer.text(r#"{"jsonrpc":"2.0","id":""#);
     writer.text(&id.to_string());
     writer.text(r#"","method":"#);
-    writer.string(method);
+    writer.json(method);
     writer.text(r#","params":"#);
     writer.params(params)?;
     writer.text("}");
@@ -49,13 +49,13 @@ pub fn encode_result(
     writer.text(r#"{"jsonrpc":"2.0","id":"#);
     writer.text(id.as_json());
     writer.text(r#","result":{"method":"#);
-    writer.string(method);
+    writer.json(method);
     for (name, value) in result.as_map() {
         if name != "method" {
             writer.text(",");
-            writer.string(name);
+            writer.json(name);
             writer.text(":");
-            writer.value(value);
+            writer.json(value);
         }
     }
     writer.text("}}");
@@ -76,7 +76,7 @@ pub fn encode_error(buffer: &mut String, id: &RemoteRequestId, error: &RpcError)
     writer.text(r#","error":{"code":"#);
     writer.text(&error.code.to_string());
     writer.text(r#","message":"#);
-    writer.string(&text::cut(&error.message, ERROR_TEXT));
+    writer.json(&*text::cut(&error.message, ERROR_TEXT));
     writer.text("}}");
     writer.finish(buffer);
 }
@@ -95,13 +95,9 @@ impl Writer {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    #[expect(clippy::expect_used, reason = "text always encodes")]
-    fn string(&mut self, text: &str) {
-        serde_json::to_writer(&mut self.0, text).expect("text encodes");
-    }
-
-    #[expect(clippy::expect_used, reason = "a JSON value always encodes")]
-    fn value(&mut self, value: &serde_json::Value) {
+    /// Writes text in quotes, or any other JSON value.
+    #[expect(clippy::expect_used, reason = "text and JSON values always encode")]
+    fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
         serde_json::to_writer(&mut self.0, value).expect("a JSON value encodes");
     }
 

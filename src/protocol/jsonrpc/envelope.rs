@@ -52,7 +52,7 @@ pub enum Incoming<'a> {
 /// Why a message is none.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvelopeError {
-    /// The text is not one JSON value.
+    /// The text is not one JSON value, or its method has an escape sequence that stands for no character.
     #[error("the message is not valid JSON: {0}")]
     Json(#[source] serde_json::Error),
     /// The text is JSON, or begins like it, but not an object. Batches land here.
@@ -70,9 +70,6 @@ pub enum EnvelopeError {
         /// What it is instead.
         found: &'static str,
     },
-    /// `method` has an escape sequence that stands for no character.
-    #[error("the method of a request cannot be read: {0}")]
-    MethodText(#[source] serde_json::Error),
     /// The id of a request is of a type that no id has.
     #[error("the id of a request must be a string or a number, found {found}")]
     IdType {
@@ -323,7 +320,7 @@ fn method_text(json: &RawValue) -> Result<Cow<'_, str>, EnvelopeError> {
     }
     let between_quotes = json.get().trim_matches('"');
     if between_quotes.contains('\\') {
-        let text = serde_json::from_str(json.get()).map_err(EnvelopeError::MethodText)?;
+        let text = serde_json::from_str(json.get()).map_err(EnvelopeError::Json)?;
         return Ok(Cow::Owned(text));
     }
     Ok(Cow::Borrowed(between_quotes))

@@ -12,4 +12,5 @@ pub use encode::{encode_error, encode_request, encode_result};
 pub use envelope::{EnvelopeError, Incoming, ResultSpan};
 pub use request_id::RemoteRequestId;
 pub use result_object::ResultObject;
+pub(crate) use result_object::to_object;
 pub(crate) use traces::{find_answer, find_id, resembles_message};

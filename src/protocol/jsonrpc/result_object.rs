@@ -25,11 +25,7 @@ impl ResultObject {
     /// # Errors
     /// [`Error::Encode`] when it does not encode to a JSON object: nothing else can be expressed.
     pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
-        let value = serde_json::to_value(value).map_err(|error| Error::encode("result", error))?;
-        match value {
-            Value::Object(members) => Ok(Self(members)),
-            other => Err(not_an_object("result", kind_of(&other))),
-        }
+        to_object("result", value).map(Self)
     }
 
     /// The members, without `method` unless the handler put one in.
@@ -53,6 +49,20 @@ impl fmt::Debug for ResultObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Payloads are never shown: they may hold secrets.
         write!(f, "ResultObject({} members)", self.0.len())
+    }
+}
+
+/// What `value` encodes to.
+///
+/// # Errors
+/// [`Error::Encode`] for `what`, unless that is an object.
+pub(crate) fn to_object<T: Serialize + ?Sized>(
+    what: &'static str,
+    value: &T,
+) -> Result<Map<String, Value>, Error> {
+    match serde_json::to_value(value).map_err(|error| Error::encode(what, error))? {
+        Value::Object(members) => Ok(members),
+        other => Err(not_an_object(what, kind_of(&other))),
     }
 }
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Empty, Method, failure, is_blank, null_is_empty};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::protocol::configuration::Configuration;
-use crate::protocol::jsonrpc::ResultObject;
+use crate::protocol::jsonrpc::to_object;
 
 /// `event`: something happened that the plugin wants to know.
 #[derive(Clone, Copy, Debug)]
@@ -310,19 +310,11 @@ impl EventParams {
     /// An event with the members that `payload` encodes to.
     ///
     /// # Errors
-    /// [`Error::Encode`] when that is no JSON object.
+    /// [`Error::Encode`](crate::Error::Encode) when that is no JSON object.
     pub fn new<T: Serialize + ?Sized>(event: impl Into<String>, payload: &T) -> Result<Self> {
-        let payload = match ResultObject::from_serialize(payload) {
-            Ok(object) => object.into_map(),
-            Err(Error::Encode { source, .. }) => {
-                let what = "event";
-                return Err(Error::Encode { what, source });
-            }
-            Err(error) => return Err(error),
-        };
         Ok(Self {
             event: event.into(),
-            payload,
+            payload: to_object("event", payload)?,
         })
     }
 }

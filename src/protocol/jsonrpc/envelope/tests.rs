@@ -39,7 +39,7 @@ fn a_method_at_the_top_makes_it_a_request() {
 fn request_ids_are_opaque() {
     let id = |json: &str| {
         let text = format!(r#"{{"jsonrpc":"2.0","id": {json} ,"method":"plugin.register"}}"#);
-        request(&text).0.to_string()
+        request(&text).0.as_json().to_owned()
     };
     for json in ["1", "-2.50", "1e400", r#""""#, r#""0o6a205tdo4tj2nt466b""#] {
         assert_eq!(id(json), json);
@@ -102,7 +102,7 @@ fn escapes_in_names_and_methods_are_understood() {
     let text = r#"{"i\u0064":1,"\u006dethod":"pi\u006eg\""}"#;
     assert_eq!(request(text).1, "ping\"");
     assert_eq!(request(r#"{"id":1,"method":""}"#).1, "");
-    assert!(refusal(r#"{"id":1,"method":"\ud800"}"#).starts_with("the method"));
+    assert!(refusal(r#"{"id":1,"method":"\ud800"}"#).starts_with("the message is not valid JSON"));
 }
 
 #[test]
