@@ -1,6 +1,6 @@
 //! What a store promises about archives.
 
-use super::asked::{Asked, expect_content};
+use super::probe::{StoreProbe, expect_content};
 use super::samples;
 use super::{Check, Outcome};
 
@@ -25,7 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     ),
 ];
 
-fn an_archive_comes_back_byte_for_byte(store: Asked<'_>) -> Outcome {
+fn an_archive_comes_back_byte_for_byte(store: StoreProbe<'_>) -> Outcome {
     let mut archives = Vec::new();
     // Among them such as do not fit into the chunks in which stores copy.
     for size in [0, 1, 65_536, 300_007] {
@@ -41,19 +41,18 @@ fn an_archive_comes_back_byte_for_byte(store: Asked<'_>) -> Outcome {
     let mut expected: Vec<_> = archives.iter().collect();
     store.expect_archives(&expected)?;
     expected.sort_by_key(|archive| archive.sha256());
-    for (archive, listed) in expected.iter().zip(store.list_archives()?) {
-        let size = archive.content().size().unwrap_or_default();
-        if listed.size != size {
-            return Err(format!(
-                "list_archives gives a size of {}, expected {size}",
-                listed.size
-            ));
+    let mut listed = store.list_archives()?;
+    listed.sort_by(|one, other| one.sha256.cmp(&other.sha256));
+    for (archive, listed) in expected.iter().zip(listed) {
+        let (size, found) = (archive.content().size()?, listed.size);
+        if found != size {
+            return Err(format!("list_archives returns a size of {found}, expected {size}").into());
         }
     }
     Ok(())
 }
 
-fn an_archive_is_kept_once(store: Asked<'_>) -> Outcome {
+fn an_archive_is_kept_once(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("once", 1_000)?;
     for _ in 0..3 {
         store.put_archive(&archive)?;
@@ -65,21 +64,19 @@ fn an_archive_is_kept_once(store: Asked<'_>) -> Outcome {
     store.expect_archives(&[])
 }
 
-fn a_missing_archive_is_none_and_may_be_deleted(store: Asked<'_>) -> Outcome {
+fn a_missing_archive_is_none_and_may_be_deleted(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("there", 10)?;
     store.put_archive(&archive)?;
     for sha256 in ["0".repeat(64).as_str(), "", "no digest", "../plugins"] {
         if store.get_archive(sha256)?.is_some() {
-            return Err(format!(
-                "get_archive gives {sha256:?}, which was never stored"
-            ));
+            return Err(format!("get_archive returns {sha256:?}, which was never stored").into());
         }
         store.delete_archive(sha256)?;
     }
     store.expect_archive(&archive)
 }
 
-fn a_deleted_archive_is_gone(store: Asked<'_>) -> Outcome {
+fn a_deleted_archive_is_gone(store: StoreProbe<'_>) -> Outcome {
     let [kept, gone] = [samples::archive("kept", 9)?, samples::archive("gone", 9)?];
     store.put_archive(&kept)?;
     for _ in 0..2 {
@@ -87,7 +84,7 @@ fn a_deleted_archive_is_gone(store: Asked<'_>) -> Outcome {
         store.expect_archive(&gone)?;
         store.delete_archive(gone.sha256())?;
         if store.get_archive(gone.sha256())?.is_some() {
-            return Err("get_archive gives an archive that was deleted".to_owned());
+            return Err("get_archive returns an archive that was deleted".into());
         }
         store.expect_archives(&[&kept])?;
         store.expect_archive(&kept)?;
@@ -95,11 +92,11 @@ fn a_deleted_archive_is_gone(store: Asked<'_>) -> Outcome {
     Ok(())
 }
 
-fn an_archive_stays_readable_while_it_is_held(store: Asked<'_>) -> Outcome {
+fn an_archive_stays_readable_while_it_is_held(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("held", 200_000)?;
     store.put_archive(&archive)?;
     let Some(held) = store.get_archive(archive.sha256())? else {
-        return Err("get_archive does not give what was stored".to_owned());
+        return Err("get_archive does not return what was stored".into());
     };
     store.delete_archive(archive.sha256())?;
     expect_content(&archive, &held).map_err(|found| format!("after its deletion: {found}"))?;
@@ -109,7 +106,7 @@ fn an_archive_stays_readable_while_it_is_held(store: Asked<'_>) -> Outcome {
 }
 
 /// A store may refuse to delete what a record names, and then has all of it. It need not.
-fn a_refused_deletion_changes_nothing(store: Asked<'_>) -> Outcome {
+fn a_refused_deletion_changes_nothing(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("named", 10)?;
     let record = samples::stored(&archive)?;
     store.put_archive(&archive)?;

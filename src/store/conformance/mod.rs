@@ -50,17 +50,18 @@
 //! time; how long they all take is up to the store, which is asked some two thousand times.
 
 mod archives;
-mod asked;
 mod persistence;
+mod probe;
 mod records;
 mod samples;
 #[cfg(test)]
 mod tests;
 mod threads;
 
+use std::error::Error;
 use std::sync::Arc;
 
-use asked::Asked;
+use probe::StoreProbe;
 
 use super::Store;
 
@@ -86,11 +87,11 @@ pub trait Persistent {
     fn reopen(&mut self) -> Arc<dyn Store>;
 }
 
-/// What a check gives: what is wrong, in words.
-type Outcome = Result<(), String>;
+/// What a check finds wrong, in words, or as an error of the store's.
+type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A check, by the name that a [`Violation`] tells.
-type Check = (&'static str, fn(Asked<'_>) -> Outcome);
+/// A check, by the name that a [`Violation`] has.
+type Check = (&'static str, fn(StoreProbe<'_>) -> Outcome);
 
 /// A check for which the store is opened again.
 type Reopening = (&'static str, fn(&mut dyn Persistent) -> Outcome);
@@ -102,7 +103,7 @@ type Reopening = (&'static str, fn(&mut dyn Persistent) -> Outcome);
 pub fn check(open: &mut dyn FnMut() -> Arc<dyn Store>) -> Result<(), Violation> {
     for (name, check) in [records::CHECKS, archives::CHECKS, threads::CHECKS].concat() {
         let store = open();
-        told(name, check(Asked(&*store)))?;
+        judge(name, check(StoreProbe(&*store)))?;
     }
     Ok(())
 }
@@ -115,11 +116,14 @@ pub fn check(open: &mut dyn FnMut() -> Arc<dyn Store>) -> Result<(), Violation> 
 pub fn check_persistent(subject: &mut dyn Persistent) -> Result<(), Violation> {
     check(&mut || subject.open_empty())?;
     for (name, check) in persistence::CHECKS {
-        told(name, check(subject))?;
+        judge(name, check(subject))?;
     }
     Ok(())
 }
 
-fn told(check: &'static str, outcome: Outcome) -> Result<(), Violation> {
-    outcome.map_err(|found| Violation { check, found })
+fn judge(check: &'static str, outcome: Outcome) -> Result<(), Violation> {
+    outcome.map_err(|found| Violation {
+        check,
+        found: found.to_string(),
+    })
 }

@@ -1,9 +1,9 @@
 //! What a store that keeps what it has promises beyond that: to have it when it is opened again.
 
-use super::asked::Asked;
+use super::probe::StoreProbe;
 use super::samples;
 use super::{Outcome, Persistent, Reopening};
-use crate::auth::ExternalCredential;
+use crate::auth::{ExternalCredential, ExternalToken};
 use crate::store::PluginKind;
 
 pub(super) const CHECKS: &[Reopening] = &[
@@ -18,7 +18,7 @@ fn records_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     let mut records = samples::exotic(&archive)?;
     {
         let store = subject.open_empty();
-        let store = Asked(&*store);
+        let store = StoreProbe(&*store);
         store.put_archive(&archive)?;
         for record in &records {
             store.put(record)?;
@@ -26,12 +26,12 @@ fn records_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     }
     for round in 0..3 {
         let store = subject.reopen();
-        let store = Asked(&*store);
+        let store = StoreProbe(&*store);
         for record in &records {
             store.expect(record)?;
         }
         if store.list()?.len() != records.len() {
-            return Err("there are more records than were stored".to_owned());
+            return Err("there are more records than were stored".into());
         }
         // What replaces survives as well.
         records[0] = records[0].clone().with_variable("ROUND", round.to_string());
@@ -44,24 +44,25 @@ fn deletions_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     let [kept, gone] = [samples::plain("kept")?, samples::plain("gone")?];
     {
         let store = subject.open_empty();
-        let store = Asked(&*store);
+        let store = StoreProbe(&*store);
         store.put(&gone)?;
         store.put(&kept)?;
         store.delete(gone.id)?;
     }
     let store = subject.reopen();
-    Asked(&*store).expect_none(gone.id)?;
-    Asked(&*store).expect(&kept)
+    StoreProbe(&*store).expect_none(gone.id)?;
+    StoreProbe(&*store).expect(&kept)
 }
 
 fn tokens_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
-    let [old, new, hashed] = [samples::token()?, samples::token()?, samples::token()?];
+    let token = ExternalToken::generate;
+    let [old, new, hashed] = [token()?, token()?, token()?];
     let mut rotated = samples::external(&old)?;
     let mut unshown = samples::external(&hashed)?;
     unshown.kind = PluginKind::External(ExternalCredential::new(hashed.clone()).without_token());
     {
         let store = subject.open_empty();
-        let store = Asked(&*store);
+        let store = StoreProbe(&*store);
         store.put(&rotated)?;
         store.put(&unshown)?;
         rotated.kind = PluginKind::External(ExternalCredential::new(new.clone()));
@@ -69,16 +70,11 @@ fn tokens_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     }
     let store = subject.reopen();
     for (token, expected, which) in [
-        (&old, None, "a token that was replaced"),
-        (&new, Some(rotated.id), "the token that replaced it"),
-        (&hashed, Some(unshown.id), "a token that is not kept"),
+        (&old, None, "for a token that was replaced"),
+        (&new, Some(rotated.id), "for the token that replaced it"),
+        (&hashed, Some(unshown.id), "for a token that is not kept"),
     ] {
-        let found = Asked(&*store).find(token)?;
-        if found != expected {
-            return Err(format!(
-                "for {which}, find_external gives {found:?}, expected {expected:?}"
-            ));
-        }
+        StoreProbe(&*store).expect_found(token, expected, which)?;
     }
     Ok(())
 }
@@ -90,7 +86,7 @@ fn archives_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     let record = samples::stored(&named)?;
     {
         let store = subject.open_empty();
-        let store = Asked(&*store);
+        let store = StoreProbe(&*store);
         for archive in [&named, &unnamed, &gone] {
             store.put_archive(archive)?;
         }
@@ -99,7 +95,7 @@ fn archives_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     }
     for _ in 0..2 {
         let store = subject.reopen();
-        let store = Asked(&*store);
+        let store = StoreProbe(&*store);
         // Who names what is not the store's to judge.
         store.expect_archives(&[&named, &unnamed])?;
         store.expect_archive(&named)?;

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::asked::{Asked, same};
+use super::probe::{StoreProbe, same};
 use super::samples;
 use super::{Check, Outcome};
-use crate::auth::ExternalCredential;
+use crate::auth::{ExternalCredential, ExternalToken};
 use crate::id::{InstallationId, Xid};
 use crate::protocol::configuration::Configuration;
 use crate::state::ActiveState;
@@ -34,20 +34,20 @@ pub(super) const CHECKS: &[Check] = &[
     ),
 ];
 
-fn an_empty_store_has_nothing(store: Asked<'_>) -> Outcome {
+fn an_empty_store_has_nothing(store: StoreProbe<'_>) -> Outcome {
     let id = InstallationId::generate();
     let found = store.list()?.len() + store.count()? + store.list_archives()?.len();
     if found > 0 {
-        return Err("there is something in a new store".to_owned());
+        return Err("there is something in a new store".into());
     }
     store.expect_none(id)?;
-    if store.find(&samples::token()?)?.is_some() {
-        return Err("find_external finds a plugin in a new store".to_owned());
+    if store.find_external(&ExternalToken::generate()?)?.is_some() {
+        return Err("find_external finds a plugin in a new store".into());
     }
-    store.delete(id)
+    Ok(store.delete(id)?)
 }
 
-fn a_record_comes_back_whole(store: Asked<'_>) -> Outcome {
+fn a_record_comes_back_whole(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("exotic", 10)?;
     store.put_archive(&archive)?;
     let records = samples::exotic(&archive)?;
@@ -64,7 +64,7 @@ fn a_record_comes_back_whole(store: Asked<'_>) -> Outcome {
 
 /// A path need not be UTF-8 and a time may be before 1970, which not every store can keep. Then it says
 /// so, and keeps what it had.
-fn what_cannot_be_kept_is_refused(store: Asked<'_>) -> Outcome {
+fn what_cannot_be_kept_is_refused(store: StoreProbe<'_>) -> Outcome {
     let path = OsStr::from_bytes(b"/not/\xff/utf-8");
     let mut odd_path = samples::plain("path")?;
     let mut odd_time = samples::plain("time")?;
@@ -76,16 +76,15 @@ fn what_cannot_be_kept_is_refused(store: Asked<'_>) -> Outcome {
         let kept = store.put(&odd).is_ok();
         store
             .expect(if kept { &odd } else { before })
-            .map_err(|found| format!("after a put that was {}: {found}", said(kept)))?;
+            .map_err(|found| {
+                let put = if kept { "acknowledged" } else { "refused" };
+                format!("after a put that was {put}: {found}")
+            })?;
     }
     Ok(())
 }
 
-fn said(kept: bool) -> &'static str {
-    if kept { "acknowledged" } else { "refused" }
-}
-
-fn a_put_replaces(store: Asked<'_>) -> Outcome {
+fn a_put_replaces(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("exotic", 10)?;
     store.put_archive(&archive)?;
     let bystander = samples::plain("bystander")?;
@@ -117,11 +116,11 @@ fn a_put_replaces(store: Asked<'_>) -> Outcome {
     store.expect(&bystander)?;
     match store.list()?.len() {
         2 => Ok(()),
-        found => Err(format!("of two records, list gives {found}")),
+        found => Err(format!("of two records, list returns {found}").into()),
     }
 }
 
-fn a_delete_removes_and_may_be_repeated(store: Asked<'_>) -> Outcome {
+fn a_delete_removes_and_may_be_repeated(store: StoreProbe<'_>) -> Outcome {
     let (kept, gone) = (samples::plain("kept")?, samples::plain("gone")?);
     store.put(&kept)?;
     store.put(&gone)?;
@@ -134,7 +133,7 @@ fn a_delete_removes_and_may_be_repeated(store: Asked<'_>) -> Outcome {
     store.expect(&gone)
 }
 
-fn a_list_is_whole_and_by_id(store: Asked<'_>) -> Outcome {
+fn a_list_is_whole_and_by_id(store: StoreProbe<'_>) -> Outcome {
     let mut records = Vec::new();
     // In no order, and with the ids that other orders than that of the bytes get wrong.
     for number in 1..=40_u8 {
@@ -158,16 +157,17 @@ fn a_list_is_whole_and_by_id(store: Asked<'_>) -> Outcome {
         let place = found.iter().zip(&expected).take_while(|(a, b)| a == b);
         let place = place.count();
         return Err(format!(
-            "of {} records, list gives {}; at position {place} there is {:?}, expected {:?}",
+            "of {} records, list returns {}; at position {place} there is {:?}, expected {:?}",
             expected.len(),
             found.len(),
             found.get(place),
             expected.get(place)
-        ));
+        )
+        .into());
     }
     let count = store.count()?;
     if count != records.len() {
-        return Err(format!("of {} records, count gives {count}", records.len()));
+        return Err(format!("of {} records, count returns {count}", records.len()).into());
     }
     for (record, found) in records.iter().zip(&list) {
         same("list", record, Some(found))?;
@@ -175,14 +175,10 @@ fn a_list_is_whole_and_by_id(store: Asked<'_>) -> Outcome {
     Ok(())
 }
 
-fn a_token_finds_its_plugin_until_it_is_replaced(store: Asked<'_>) -> Outcome {
-    let [first, second, third] = [samples::token()?, samples::token()?, samples::token()?];
-    let finds = |token, expected: Option<InstallationId>, when: &str| match store.find(token)? {
-        found if found == expected => Ok(()),
-        found => Err(format!(
-            "{when}, find_external gives {found:?}, expected {expected:?}"
-        )),
-    };
+fn a_token_finds_its_plugin_until_it_is_replaced(store: StoreProbe<'_>) -> Outcome {
+    let token = ExternalToken::generate;
+    let [first, second, third] = [token()?, token()?, token()?];
+    let finds = |token, expected, when: &str| store.expect_found(token, expected, when);
     let mut record = samples::external(&first)?;
     let other = samples::external(&third)?;
     let id = Some(record.id);
@@ -218,7 +214,7 @@ fn a_token_finds_its_plugin_until_it_is_replaced(store: Asked<'_>) -> Outcome {
     )
 }
 
-fn with_id(bytes: [u8; 12]) -> Result<Record, String> {
+fn with_id(bytes: [u8; 12]) -> Outcome<Record> {
     let mut record = samples::plain("listed")?;
     record.id = Xid::from_bytes(bytes).into();
     Ok(record)

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::Outcome;
 use crate::auth::{ExternalCredential, ExternalToken};
 use crate::health::Health;
 use crate::package::{Archive, PackageLimits};
@@ -18,44 +19,37 @@ use crate::state::ActiveState;
 use crate::store::{Overrides, PluginKind, Record, Source};
 
 /// A manifest with the fewest members, and this name.
-pub(super) fn small_manifest(name: &str) -> Result<Manifest, String> {
+pub(super) fn small_manifest(name: &str) -> Outcome<Manifest> {
     parse(&json!({"id": "small", "author": "conformance", "name": name}))
 }
 
 /// A supervised plugin with nothing special about it.
-pub(super) fn plain(name: &str) -> Result<Record, String> {
+pub(super) fn plain(name: &str) -> Outcome<Record> {
     let source = Source::Folder("/plugins/plain".into());
     Ok(Record::supervised(small_manifest(name)?, source))
 }
 
 /// An external plugin with this token, which is kept.
-pub(super) fn external(token: &ExternalToken) -> Result<Record, String> {
+pub(super) fn external(token: &ExternalToken) -> Outcome<Record> {
     let credential = ExternalCredential::new(token.clone());
     let mut record = plain("external")?;
     record.kind = PluginKind::External(credential);
     Ok(record)
 }
 
-pub(super) fn token() -> Result<ExternalToken, String> {
-    ExternalToken::generate().map_err(|error| error.to_string())
-}
-
 /// A plugin whose archive is in the store.
-pub(super) fn stored(archive: &Archive) -> Result<Record, String> {
+pub(super) fn stored(archive: &Archive) -> Outcome<Record> {
     let sha256 = archive.sha256().to_owned();
-    let size = archive
-        .content()
-        .size()
-        .map_err(|error| error.to_string())?;
+    let size = archive.content().size()?;
     let source = Source::Stored { sha256, size };
     Ok(Record::supervised(small_manifest("stored")?, source))
 }
 
 /// Records in which every field is something else than what it is after installation, one of each
 /// kind. The archive is to be stored first.
-pub(super) fn exotic(archive: &Archive) -> Result<Vec<Record>, String> {
-    let kept = ExternalCredential::new(token()?);
-    let hashed = ExternalCredential::new(token()?).without_token();
+pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
+    let kept = ExternalCredential::new(ExternalToken::generate()?);
+    let hashed = ExternalCredential::new(ExternalToken::generate()?).without_token();
     let kinds = [
         PluginKind::Supervised(Source::Archive("/a b/ü/\u{10ffff}\n'\".zip".into())),
         PluginKind::Supervised(Source::Folder("relative/../\\folder".into())),
@@ -140,7 +134,7 @@ fn overrides() -> Overrides {
     }
 }
 
-fn full_manifest() -> Result<Manifest, String> {
+fn full_manifest() -> Outcome<Manifest> {
     let mut manifest = parse(&json!({
         "id": "weather-bot",
         "author": "acme",
@@ -174,8 +168,8 @@ fn full_manifest() -> Result<Manifest, String> {
 }
 
 /// An archive with a manifest, and so many bytes that cannot be packed.
-pub(super) fn archive(name: &str, bytes: usize) -> Result<Archive, String> {
-    let manifest = serde_json::to_vec(&small_manifest(name)?).map_err(|error| error.to_string())?;
+pub(super) fn archive(name: &str, bytes: usize) -> Outcome<Archive> {
+    let manifest = serde_json::to_vec(&small_manifest(name)?)?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let noise: Vec<u8> = (0..bytes)
         .map(|_| {
@@ -185,9 +179,8 @@ pub(super) fn archive(name: &str, bytes: usize) -> Result<Archive, String> {
             state.to_le_bytes()[0]
         })
         .collect();
-    let packed = zipped(&[("manifest.json", &manifest), ("noise", &noise)])
-        .map_err(|error| format!("cannot make an archive: {error}"))?;
-    Archive::from_bytes(packed, &PackageLimits::default()).map_err(|error| error.to_string())
+    let packed = zipped(&[("manifest.json", &manifest), ("noise", &noise)])?;
+    Ok(Archive::from_bytes(packed, &PackageLimits::default())?)
 }
 
 fn zipped(files: &[(&str, &[u8])]) -> zip::result::ZipResult<Vec<u8>> {
@@ -200,8 +193,8 @@ fn zipped(files: &[(&str, &[u8])]) -> zip::result::ZipResult<Vec<u8>> {
     Ok(writer.finish()?.into_inner())
 }
 
-fn parse(manifest: &Value) -> Result<Manifest, String> {
-    Manifest::parse(manifest.to_string().as_bytes()).map_err(|error| error.to_string())
+fn parse(manifest: &Value) -> Outcome<Manifest> {
+    Ok(Manifest::parse(manifest.to_string().as_bytes())?)
 }
 
 fn members(value: Value) -> Map<String, Value> {

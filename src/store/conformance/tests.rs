@@ -361,7 +361,7 @@ fn what_was_found_is_told_without_tokens() {
     let violation = caught(Fault::LosesUnsettledConfiguration);
     let text = violation.to_string();
     assert!(
-        text.starts_with("the store fails the check a_record_comes_back_whole: get gives ")
+        text.starts_with("the store fails the check a_record_comes_back_whole: get returns ")
             && text.contains(" with another unsettled_configuration: expected {"),
         "{text}"
     );

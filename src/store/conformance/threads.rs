@@ -5,7 +5,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use serde_json::{Value, json};
 
-use super::asked::Asked;
+use super::probe::StoreProbe;
 use super::samples;
 use super::{Check, Outcome};
 use crate::store::Record;
@@ -40,7 +40,7 @@ fn numbered(record: &Record, number: u64) -> Record {
 }
 
 /// The number that all fields of it say.
-fn number(record: &Record) -> Result<u64, String> {
+fn number(record: &Record) -> Outcome<u64> {
     let of = |members: Option<&serde_json::Map<String, Value>>| {
         members.and_then(|members| members.get("number")?.as_u64())
     };
@@ -53,23 +53,23 @@ fn number(record: &Record) -> Result<u64, String> {
     ];
     match numbers {
         [Some(first), ..] if numbers.iter().all(|&one| one == Some(first)) => Ok(first),
-        _ => Err(format!("a record is of several writes: {numbers:?}")),
+        _ => Err(format!("a record is of several writes: {numbers:?}").into()),
     }
 }
 
-fn a_reader_sees_whole_records(store: Asked<'_>) -> Outcome {
+fn a_reader_sees_whole_records(store: StoreProbe<'_>) -> Outcome {
     let record = samples::plain("numbered")?;
     store.put(&numbered(&record, 0))?;
     let read = |acknowledged: u64| {
         for found in [store.get(record.id)?, store.list()?.pop()] {
             let Some(found) = found else {
-                return Err("a record that is replaced is not there meanwhile".to_owned());
+                return Err("a record that is replaced is not there meanwhile".into());
             };
             let found = number(&found)?;
             if found < acknowledged {
-                return Err(format!(
-                    "{found} is read after {acknowledged} was acknowledged"
-                ));
+                return Err(
+                    format!("{found} is read after {acknowledged} was acknowledged").into(),
+                );
             }
         }
         Ok(())
@@ -84,7 +84,7 @@ fn a_reader_sees_whole_records(store: Asked<'_>) -> Outcome {
 }
 
 /// A record is written and deleted again and again, with another number each time.
-fn a_reader_sees_what_was_acknowledged(store: Asked<'_>) -> Outcome {
+fn a_reader_sees_what_was_acknowledged(store: StoreProbe<'_>) -> Outcome {
     let record = samples::plain("numbered")?;
     // What is acknowledged is the deletion of all up to this number.
     let read = |deleted: u64| {
@@ -92,7 +92,7 @@ fn a_reader_sees_what_was_acknowledged(store: Asked<'_>) -> Outcome {
             if let Some(found) = found
                 && number(&found)? <= deleted
             {
-                return Err("a record is read after its deletion was acknowledged".to_owned());
+                return Err("a record is read after its deletion was acknowledged".into());
             }
         }
         Ok(())
@@ -110,7 +110,7 @@ fn a_reader_sees_what_was_acknowledged(store: Asked<'_>) -> Outcome {
     })
 }
 
-fn writers_do_not_undo_each_other(store: Asked<'_>) -> Outcome {
+fn writers_do_not_undo_each_other(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("shared", 50_000)?;
     let shared = samples::plain("shared")?;
     let write = |_: u64| {
@@ -138,7 +138,8 @@ fn writers_do_not_undo_each_other(store: Asked<'_>) -> Outcome {
         return Err(format!(
             "{WRITERS} threads have written a record each and one together; not each is there \
              as it was written last"
-        ));
+        )
+        .into());
     }
     store.expect_archives(&[&archive])
 }
@@ -164,7 +165,7 @@ fn while_reading(
     })
 }
 
-type Started<'scope> = Result<ScopedJoinHandle<'scope, Outcome>, String>;
+type Started<'scope> = std::io::Result<ScopedJoinHandle<'scope, Outcome>>;
 
 fn spawn<'scope>(
     scope: &'scope Scope<'scope, '_>,
@@ -173,16 +174,16 @@ fn spawn<'scope>(
     Builder::new()
         .name("conformance".to_owned())
         .spawn_scoped(scope, body)
-        .map_err(|error| format!("no thread can be started: {error}"))
 }
 
 fn joined(threads: Vec<Started<'_>>) -> Outcome {
     let mut outcome = Ok(());
     for thread in threads {
-        let ended = thread.and_then(|thread| {
-            let ended = thread.join();
-            ended.unwrap_or_else(|_| Err("the store has panicked".to_owned()))
-        });
+        let ended = match thread.map(ScopedJoinHandle::join) {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_)) => Err("the store has panicked".into()),
+            Err(error) => Err(format!("cannot start a thread: {error}").into()),
+        };
         outcome = outcome.and(ended);
     }
     outcome

@@ -1,6 +1,7 @@
-//! `Asked`: a store, asked in words that a violation can repeat; and comparing what it answers.
+//! `StoreProbe`: a store, and comparing what it returns with what it should.
 
 use std::io::Read as _;
+use std::ops::Deref;
 
 use serde::Serialize;
 
@@ -8,55 +9,23 @@ use super::Outcome;
 use crate::auth::ExternalToken;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
-use crate::store::{PluginKind, Record, Store, StoredArchive};
+use crate::store::{PluginKind, Record, Store};
 
-/// A store whose errors say what was being asked.
+/// A store, and what it is expected to have.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a>(pub(super) &'a dyn Store);
+pub(super) struct StoreProbe<'a>(pub(super) &'a dyn Store);
 
-impl Asked<'_> {
-    pub(super) fn get(self, id: InstallationId) -> Result<Option<Record>, String> {
-        self.0.get(id).map_err(said("get"))
-    }
+impl<'a> Deref for StoreProbe<'a> {
+    type Target = dyn Store + 'a;
 
-    pub(super) fn list(self) -> Result<Vec<Record>, String> {
-        self.0.list().map_err(said("list"))
-    }
-
-    pub(super) fn count(self) -> Result<usize, String> {
-        self.0.count().map_err(said("count"))
-    }
-
-    pub(super) fn put(self, record: &Record) -> Outcome {
-        self.0.put(record.clone()).map_err(said("put"))
-    }
-
-    pub(super) fn delete(self, id: InstallationId) -> Outcome {
-        self.0.delete(id).map_err(said("delete"))
-    }
-
-    pub(super) fn find(self, token: &ExternalToken) -> Result<Option<InstallationId>, String> {
-        self.0.find_external(token).map_err(said("find_external"))
-    }
-
-    pub(super) fn put_archive(self, archive: &Archive) -> Outcome {
-        self.0.put_archive(archive).map_err(said("put_archive"))
-    }
-
-    pub(super) fn get_archive(self, sha256: &str) -> Result<Option<ArchiveContent>, String> {
-        self.0.get_archive(sha256).map_err(said("get_archive"))
-    }
-
-    pub(super) fn delete_archive(self, sha256: &str) -> Outcome {
+    fn deref(&self) -> &Self::Target {
         self.0
-            .delete_archive(sha256)
-            .map_err(said("delete_archive"))
     }
+}
 
-    pub(super) fn list_archives(self) -> Result<Vec<StoredArchive>, String> {
-        let mut archives = self.0.list_archives().map_err(said("list_archives"))?;
-        archives.sort_by(|one, other| one.sha256.cmp(&other.sha256));
-        Ok(archives)
+impl StoreProbe<'_> {
+    pub(super) fn put(self, record: &Record) -> Outcome {
+        Ok(self.0.put(record.clone())?)
     }
 
     /// The store has this record, alone and in the list.
@@ -70,29 +39,40 @@ impl Asked<'_> {
     /// The store has no record with this id.
     pub(super) fn expect_none(self, id: InstallationId) -> Outcome {
         if self.get(id)?.is_some() {
-            return Err(format!("get gives {id}, which is not there"));
+            return Err(format!("get returns {id}, which is not there").into());
         }
         if self.list()?.iter().any(|record| record.id == id) {
-            return Err(format!("list gives {id}, which is not there"));
+            return Err(format!("list returns {id}, which is not there").into());
         }
         Ok(())
+    }
+
+    /// The store finds this plugin by the token.
+    pub(super) fn expect_found(
+        self,
+        token: &ExternalToken,
+        expected: Option<InstallationId>,
+        when: &str,
+    ) -> Outcome {
+        match self.find_external(token)? {
+            found if found == expected => Ok(()),
+            found => Err(
+                format!("{when}, find_external returns {found:?}, expected {expected:?}").into(),
+            ),
+        }
     }
 
     /// The store has exactly these archives, by their list.
     pub(super) fn expect_archives(self, expected: &[&Archive]) -> Outcome {
         let mut expected: Vec<_> = expected.iter().map(|archive| archive.sha256()).collect();
         expected.sort_unstable();
-        let found = self.list_archives()?;
-        let found: Vec<_> = found
-            .iter()
-            .map(|archive| archive.sha256.as_str())
-            .collect();
+        let archives = self.list_archives()?;
+        let mut found: Vec<_> = archives.iter().map(|archive| &*archive.sha256).collect();
+        found.sort_unstable();
         if found == expected {
             Ok(())
         } else {
-            Err(format!(
-                "list_archives gives {found:?}, expected {expected:?}"
-            ))
+            Err(format!("list_archives returns {found:?}, expected {expected:?}").into())
         }
     }
 
@@ -100,7 +80,7 @@ impl Asked<'_> {
     pub(super) fn expect_archive(self, archive: &Archive) -> Outcome {
         let sha256 = archive.sha256();
         let Some(content) = self.get_archive(sha256)? else {
-            return Err(format!("get_archive does not give {sha256}"));
+            return Err(format!("get_archive does not return {sha256}").into());
         };
         expect_content(archive, &content)
     }
@@ -109,26 +89,26 @@ impl Asked<'_> {
 /// The content is this archive's, byte for byte, for each of two readers.
 pub(super) fn expect_content(archive: &Archive, content: &ArchiveContent) -> Outcome {
     let expected = read(archive.content())?;
-    let size = content
-        .size()
-        .map_err(|error| format!("the size of an archive: {error}"))?;
+    let size = content.size()?;
     if size != expected.len() as u64 {
         return Err(format!(
-            "an archive of {} bytes is given back with a size of {size}",
+            "an archive of {} bytes comes back with a size of {size}",
             expected.len()
-        ));
+        )
+        .into());
     }
     for which in ["first", "second"] {
         let found = read(content)?;
         if found != expected {
             let place = found.iter().zip(&expected).take_while(|(a, b)| a == b);
             return Err(format!(
-                "the {which} reader of an archive of {} bytes gives {} bytes, and the first that \
+                "the {which} reader of an archive of {} bytes returns {} bytes, and the first that \
                  differs is at {}",
                 expected.len(),
                 found.len(),
                 place.count()
-            ));
+            )
+            .into());
         }
     }
     Ok(())
@@ -138,12 +118,10 @@ pub(super) fn expect_content(archive: &Archive, content: &ArchiveContent) -> Out
 pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Outcome {
     let id = expected.id;
     let Some(found) = found else {
-        return Err(format!("{asked} does not give {id}"));
+        return Err(format!("{asked} does not return {id}").into());
     };
     let wrong = |field: &str, was: String, is: String| {
-        Err(format!(
-            "{asked} gives {id} with another {field}: expected {was}, found {is}"
-        ))
+        Err(format!("{asked} returns {id} with another {field}: expected {was}, found {is}").into())
     };
     // Field by field, so that one that is added here must be thought of.
     let Record {
@@ -205,7 +183,7 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
         }
     }
     match damage {
-        Some(problem) => Err(format!("{asked} gives {id} as damaged: {problem}")),
+        Some(problem) => Err(format!("{asked} returns {id} as damaged: {problem}").into()),
         None => Ok(()),
     }
 }
@@ -218,14 +196,8 @@ fn debug(value: &impl std::fmt::Debug) -> String {
     format!("{value:?}")
 }
 
-fn read(content: &ArchiveContent) -> Result<Vec<u8>, String> {
+fn read(content: &ArchiveContent) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    match content.reader().read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(format!("an archive cannot be read: {error}")),
-    }
-}
-
-fn said(asked: &'static str) -> impl Fn(crate::Error) -> String {
-    move |error| format!("{asked} fails: {error}")
+    content.reader().read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
