@@ -1,6 +1,7 @@
 //! Where records and archives live: what is known of each installed plugin, and the trait behind which
 //! it is kept. What a record means is the business of others; nothing here starts or stops anything.
 
+#[cfg(feature = "conformance")]
 pub mod conformance;
 mod index;
 mod memory;
@@ -36,7 +37,8 @@ pub struct StoredArchive {
 /// asks for records whenever a plugin is loaded, started, connects or calls; what a method waits for,
 /// those wait for, so an implementation on a far database does well to keep records at hand.
 ///
-/// [`conformance`] checks an implementation.
+/// The tests of an implementation check it with `store::conformance`, which the feature `conformance`
+/// adds.
 ///
 /// An archive is stored before the first record that names it and removed after the last one, by
 /// the manager, never in between: a store need not count who names what.
