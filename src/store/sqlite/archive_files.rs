@@ -55,27 +55,10 @@ impl Unfinished {
         // The umask may have taken away what we need ourselves.
         file.set_permissions(Permissions::from_mode(PRIVATE_FILE))
             .map_err(system("make", path))?;
-        let mut digest = Sha256::new();
-        let mut size = 0;
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let length = match content.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    return Err(crate::Error::io(
-                        format!("cannot read the archive {sha256}"),
-                        error,
-                    ));
-                }
-            };
-            digest.update(&buffer[..length]);
-            file.write_all(&buffer[..length])
-                .map_err(system("write", path))?;
-            size += length as u64;
-        }
-        if HEXLOWER.encode(&digest.finalize()) != sha256 {
+        let (digest, size) = digest(sha256, content, &mut |chunk| {
+            file.write_all(chunk).map_err(system("write", path))
+        })?;
+        if digest != sha256 {
             return Err(archive_error(sha256, "damaged"));
         }
         file.sync_all().map_err(system("write", path))?;
@@ -146,22 +129,40 @@ pub(super) fn is_there(folder: &Folder, sha256: &str, size: u64) -> bool {
 
 /// Whether the file of the archive can be read and has its digest.
 pub(super) fn is_whole(folder: &Folder, sha256: &str) -> bool {
-    let read = || -> std::io::Result<bool> {
-        let Some((mut file, _)) = folder.open_archives()?.open_file(&*name(sha256))? else {
-            return Ok(false);
-        };
-        let mut digest = Sha256::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(HEXLOWER.encode(&digest.finalize()) == sha256),
-                Ok(length) => digest.update(&buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    let opened = folder.open_archives();
+    match opened.and_then(|archives| archives.open_file(&*name(sha256))) {
+        Ok(Some((mut file, _))) => {
+            digest(sha256, &mut file, &mut |_| Ok(())).is_ok_and(|(found, _)| found == sha256)
+        }
+        _ => false,
+    }
+}
+
+/// Reads what `content` has, in chunks; returns its digest and how many bytes there were. `sha256` is
+/// what the archive is called in an error.
+fn digest(
+    sha256: &str,
+    content: &mut dyn Read,
+    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<(String, u64)> {
+    let mut digest = Sha256::new();
+    let mut size = 0;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match content.read(&mut buffer) {
+            Ok(0) => return Ok((HEXLOWER.encode(&digest.finalize()), size)),
+            Ok(length) => {
+                digest.update(&buffer[..length]);
+                write(&buffer[..length])?;
+                size += length as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                let action = format!("cannot read the archive {sha256}");
+                return Err(crate::Error::io(action, error));
             }
         }
-    };
-    read().unwrap_or(false)
+    }
 }
 
 /// Removes the file of an archive. Where that cannot be done it is told, and done when the store is

@@ -152,7 +152,10 @@ impl SqliteStore {
 
     /// The folder, with no symbolic links in its path.
     pub fn folder(&self) -> &Path {
-        self.place().path()
+        match &self.access {
+            Access::Owner(owner) => owner.folder().path(),
+            Access::Reader(reader) => reader.folder().path(),
+        }
     }
 
     /// Has SQLite check the whole database, for operators and tests: opening checks all but the indices.
@@ -178,78 +181,53 @@ impl SqliteStore {
         }
     }
 
-    fn place(&self) -> &Folder {
+    fn store(&self) -> &dyn Store {
         match &self.access {
-            Access::Owner(owner) => owner.folder(),
-            Access::Reader(reader) => reader.folder(),
-        }
-    }
-
-    fn writable(&self) -> Result<&Owner> {
-        match &self.access {
-            Access::Owner(owner) => Ok(owner),
-            Access::Reader(reader) => Err(failure::read_only(&reader.folder().database()).into()),
+            Access::Owner(owner) => &**owner,
+            Access::Reader(reader) => &**reader,
         }
     }
 }
 
 impl Store for SqliteStore {
     fn get(&self, id: InstallationId) -> Result<Option<Record>> {
-        match &self.access {
-            Access::Owner(owner) => Ok(owner.get(id)),
-            Access::Reader(reader) => reader.get(id),
-        }
+        self.store().get(id)
     }
 
     fn list(&self) -> Result<Vec<Record>> {
-        match &self.access {
-            Access::Owner(owner) => Ok(owner.list()),
-            Access::Reader(reader) => reader.list(),
-        }
-    }
-
-    fn put(&self, record: Record) -> Result<()> {
-        self.writable()?.put(&record)
-    }
-
-    fn delete(&self, id: InstallationId) -> Result<()> {
-        self.writable()?.delete(id)
+        self.store().list()
     }
 
     fn count(&self) -> Result<usize> {
-        match &self.access {
-            Access::Owner(owner) => Ok(owner.count()),
-            Access::Reader(reader) => Ok(reader.list()?.len()),
-        }
+        self.store().count()
+    }
+
+    fn put(&self, record: Record) -> Result<()> {
+        self.store().put(record)
+    }
+
+    fn delete(&self, id: InstallationId) -> Result<()> {
+        self.store().delete(id)
     }
 
     fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
-        match &self.access {
-            Access::Owner(owner) => Ok(owner.find_external(token)),
-            Access::Reader(reader) => reader.find_external(token),
-        }
+        self.store().find_external(token)
     }
 
     fn put_archive(&self, archive: &Archive) -> Result<()> {
-        self.writable()?.put_archive(archive)
+        self.store().put_archive(archive)
     }
 
     fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
-        match &self.access {
-            Access::Owner(owner) => owner.get_archive(sha256),
-            Access::Reader(reader) => reader.get_archive(sha256),
-        }
+        self.store().get_archive(sha256)
     }
 
     fn delete_archive(&self, sha256: &str) -> Result<()> {
-        self.writable()?.delete_archive(sha256)
+        self.store().delete_archive(sha256)
     }
 
     fn list_archives(&self) -> Result<Vec<StoredArchive>> {
-        match &self.access {
-            Access::Owner(owner) => Ok(owner.list_archives()),
-            Access::Reader(reader) => reader.list_archives(),
-        }
+        self.store().list_archives()
     }
 }
 

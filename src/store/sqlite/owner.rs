@@ -20,7 +20,7 @@ use crate::id::InstallationId;
 use crate::owner_lock::OwnerLock;
 use crate::package::{Archive, ArchiveContent};
 use crate::store::index::RecordIndex;
-use crate::store::{Record, StoredArchive};
+use crate::store::{Record, Store, StoredArchive};
 
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -79,25 +79,60 @@ impl Owner {
         self.skipped
     }
 
-    pub(super) fn get(&self, id: InstallationId) -> Option<Record> {
-        self.held.read().records.get(id).cloned()
+    /// See [`SqliteStore::check_integrity`](super::SqliteStore::check_integrity).
+    pub(super) fn check_integrity(&self) -> Result<()> {
+        database::check_integrity(&self.connection.lock(), &self.folder.database())
     }
 
-    pub(super) fn list(&self) -> Vec<Record> {
-        self.held.read().records.list()
+    /// The database, if what is written to it is found again: whoever removes its file, or puts another
+    /// in its place, leaves us with one that nobody will open any more.
+    fn to_write(&self) -> Result<MutexGuard<'_, Connection>> {
+        let connection = self.connection.lock();
+        if identity(&self.folder).ok() == Some(self.file) {
+            return Ok(connection);
+        }
+        let path = self.folder.database();
+        let problem =
+            "it was removed or replaced while this process had it open; stop the process first";
+        Err(failure::damaged(&path, problem))
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.held.read().records.count()
+    fn has_archive(&self, sha256: &str) -> bool {
+        let size = self.held.read().archives.get(sha256).copied();
+        size.is_some_and(|size| archive_files::is_there(&self.folder, sha256, size))
     }
 
-    pub(super) fn find_external(&self, token: &ExternalToken) -> Option<InstallationId> {
-        self.held.read().records.find_external(token)
+    fn said(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> crate::Error + use<> {
+        let path = self.folder.database();
+        move |error| failure::database(action, &path)(error)
     }
 
-    pub(super) fn put(&self, record: &Record) -> Result<()> {
-        row::refuse_damaged(record)?;
-        let values = row::encode(record)?;
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock()
+    }
+}
+
+impl Store for Owner {
+    fn get(&self, id: InstallationId) -> Result<Option<Record>> {
+        Ok(self.held.read().records.get(id).cloned())
+    }
+
+    fn list(&self) -> Result<Vec<Record>> {
+        Ok(self.held.read().records.list())
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(self.held.read().records.count())
+    }
+
+    fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
+        Ok(self.held.read().records.find_external(token))
+    }
+
+    fn put(&self, record: Record) -> Result<()> {
+        row::refuse_damaged(&record)?;
+        let values = row::encode(&record)?;
         let kept = row::kept(&values, record.id)?;
         let connection = self.to_write()?;
         connection
@@ -110,7 +145,7 @@ impl Owner {
         Ok(())
     }
 
-    pub(super) fn delete(&self, id: InstallationId) -> Result<()> {
+    fn delete(&self, id: InstallationId) -> Result<()> {
         let connection = self.to_write()?;
         connection
             .execute("DELETE FROM installation WHERE id = ?1", [id.to_string()])
@@ -119,7 +154,7 @@ impl Owner {
         Ok(())
     }
 
-    pub(super) fn put_archive(&self, archive: &Archive) -> Result<()> {
+    fn put_archive(&self, archive: &Archive) -> Result<()> {
         let sha256 = archive.sha256();
         // Nobody waits for any of this.
         let is_there = self.has_archive(sha256);
@@ -153,7 +188,7 @@ impl Owner {
         Ok(())
     }
 
-    pub(super) fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
+    fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
         let size = || self.held.read().archives.get(sha256).copied();
         let Some(expected) = size() else {
             return Ok(None);
@@ -165,7 +200,7 @@ impl Owner {
         }
     }
 
-    pub(super) fn delete_archive(&self, sha256: &str) -> Result<()> {
+    fn delete_archive(&self, sha256: &str) -> Result<()> {
         // A row that somebody else has put there would lead to any path.
         if !archive_files::is_digest(sha256) {
             return Ok(());
@@ -190,46 +225,13 @@ impl Owner {
         Ok(())
     }
 
-    pub(super) fn list_archives(&self) -> Vec<StoredArchive> {
+    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
         let held = self.held.read();
         let stored = |(sha256, size): (&String, &u64)| StoredArchive {
             sha256: sha256.clone(),
             size: *size,
         };
-        held.archives.iter().map(stored).collect()
-    }
-
-    /// See [`SqliteStore::check_integrity`](super::SqliteStore::check_integrity).
-    pub(super) fn check_integrity(&self) -> Result<()> {
-        database::check_integrity(&self.connection.lock(), &self.folder.database())
-    }
-
-    /// The database, if what is written to it is found again: whoever removes its file, or puts another
-    /// in its place, leaves us with one that nobody will open any more.
-    fn to_write(&self) -> Result<MutexGuard<'_, Connection>> {
-        let connection = self.connection.lock();
-        if identity(&self.folder).ok() == Some(self.file) {
-            return Ok(connection);
-        }
-        let path = self.folder.database();
-        let problem =
-            "it was removed or replaced while this process had it open; stop the process first";
-        Err(failure::damaged(&path, problem))
-    }
-
-    fn has_archive(&self, sha256: &str) -> bool {
-        let size = self.held.read().archives.get(sha256).copied();
-        size.is_some_and(|size| archive_files::is_there(&self.folder, sha256, size))
-    }
-
-    fn said(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> crate::Error + use<> {
-        let path = self.folder.database();
-        move |error| failure::database(action, &path)(error)
-    }
-
-    #[cfg(test)]
-    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock()
+        Ok(held.archives.iter().map(stored).collect())
     }
 }
 

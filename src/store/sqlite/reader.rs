@@ -12,8 +12,8 @@ use super::settings::SqliteSettings;
 use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::id::InstallationId;
-use crate::package::ArchiveContent;
-use crate::store::{Record, StoredArchive};
+use crate::package::{Archive, ArchiveContent};
+use crate::store::{Record, Store, StoredArchive};
 
 /// Opens the database anew for each question, so that it is not in an owner's way in between, and finds
 /// the one that is there now.
@@ -39,48 +39,9 @@ impl Reader {
         &self.folder
     }
 
-    pub(super) fn get(&self, id: InstallationId) -> Result<Option<Record>> {
-        Ok(self.records("WHERE id = ?1", Some(&id.to_string()))?.pop())
-    }
-
-    pub(super) fn list(&self) -> Result<Vec<Record>> {
-        self.records("ORDER BY id", None)
-    }
-
     pub(super) fn check_integrity(&self) -> Result<()> {
         let path = self.folder.database();
         self.read(|connection| database::check_integrity(connection, &path))
-    }
-
-    pub(super) fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
-        let digest = token.digest().to_string();
-        let mut found = self.records("WHERE token_digest = ?1 ORDER BY id", Some(&digest))?;
-        found.retain(|record| record.has_token(token));
-        Ok(found.pop().map(|record| record.id))
-    }
-
-    pub(super) fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
-        let Some(size) = self.archive_size(sha256)? else {
-            return Ok(None);
-        };
-        match archive_files::open(&self.folder, sha256, size) {
-            // Deleted in between, or put right.
-            Err(error) => match self.archive_size(sha256)? {
-                None => Ok(None),
-                Some(now) if now != size => {
-                    archive_files::open(&self.folder, sha256, now).map(Some)
-                }
-                Some(_) => Err(error),
-            },
-            content => content.map(Some),
-        }
-    }
-
-    pub(super) fn list_archives(&self) -> Result<Vec<StoredArchive>> {
-        let path = self.folder.database();
-        self.read(|connection| {
-            owner::archives(connection).map_err(failure::database("read", &path))
-        })
     }
 
     fn archive_size(&self, sha256: &str) -> Result<Option<u64>> {
@@ -103,5 +64,66 @@ impl Reader {
     /// Asks the database.
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         ask(&database::open_to_read(&self.folder, &self.settings)?)
+    }
+
+    fn read_only<T>(&self) -> Result<T> {
+        Err(failure::read_only(&self.folder.database()).into())
+    }
+}
+
+impl Store for Reader {
+    fn get(&self, id: InstallationId) -> Result<Option<Record>> {
+        Ok(self.records("WHERE id = ?1", Some(&id.to_string()))?.pop())
+    }
+
+    fn list(&self) -> Result<Vec<Record>> {
+        self.records("ORDER BY id", None)
+    }
+
+    fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
+        let digest = token.digest().to_string();
+        let mut found = self.records("WHERE token_digest = ?1 ORDER BY id", Some(&digest))?;
+        found.retain(|record| record.has_token(token));
+        Ok(found.pop().map(|record| record.id))
+    }
+
+    fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
+        let Some(size) = self.archive_size(sha256)? else {
+            return Ok(None);
+        };
+        match archive_files::open(&self.folder, sha256, size) {
+            // Deleted in between, or put right.
+            Err(error) => match self.archive_size(sha256)? {
+                None => Ok(None),
+                Some(now) if now != size => {
+                    archive_files::open(&self.folder, sha256, now).map(Some)
+                }
+                Some(_) => Err(error),
+            },
+            content => content.map(Some),
+        }
+    }
+
+    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
+        let path = self.folder.database();
+        self.read(|connection| {
+            owner::archives(connection).map_err(failure::database("read", &path))
+        })
+    }
+
+    fn put(&self, _: Record) -> Result<()> {
+        self.read_only()
+    }
+
+    fn delete(&self, _: InstallationId) -> Result<()> {
+        self.read_only()
+    }
+
+    fn put_archive(&self, _: &Archive) -> Result<()> {
+        self.read_only()
+    }
+
+    fn delete_archive(&self, _: &str) -> Result<()> {
+        self.read_only()
     }
 }

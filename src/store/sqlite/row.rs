@@ -49,16 +49,10 @@ const STORED: &str = "stored";
 
 /// Writes a row in place of one with the same id.
 pub(super) fn upsert() -> String {
-    let parameters: Vec<_> = (1..=COLUMNS.len()).map(|n| format!("?{n}")).collect();
-    let updates: Vec<_> = COLUMNS[1..]
-        .iter()
-        .map(|name| format!("{name} = excluded.{name}"))
-        .collect();
     format!(
-        "INSERT INTO installation ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {}",
+        "INSERT OR REPLACE INTO installation ({}) VALUES ({})",
         COLUMNS.join(", "),
-        parameters.join(", "),
-        updates.join(", ")
+        ["?"; COLUMNS.len()].join(", ")
     )
 }
 
