@@ -1,22 +1,40 @@
-//! The store in a folder: two processes that want it, disks that are full or cannot be written, and what
-//! a large archive costs. What one process with room enough can see is in the unit tests.
+//! The store in a directory. Here are two processes that want it, disks that are full or cannot be
+//! written, and what a large archive costs; what one process with room enough can see is below.
 
 use std::fs;
 use std::io::{Cursor, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use plugin_runner::error::StoreError;
 use plugin_runner::package::{Archive, ArchiveContent, PackageLimits};
-use plugin_runner::store::{Record, Source, SqliteStore, Store as _};
+use plugin_runner::store::conformance::{self, Persistent};
+use plugin_runner::store::{Record, Source, SqliteStore, Store};
 use plugin_runner::{Error, Result};
+use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::alone::{Driver, command, run_under};
 use crate::support::disk::{self, run_on_a_disk};
 use crate::support::folder::TestFolder;
 use crate::support::plugin::manifest;
+
+mod archives;
+mod damage;
+mod opening;
+mod reading;
+mod records;
+mod writing;
+
+/// What a store that is open has in its directory beside archives.
+const FILES: [&str; 4] = [
+    "owner.lock",
+    "plugins.sqlite",
+    "plugins.sqlite-wal",
+    "plugins.sqlite-shm",
+];
 
 /// Names the store's folder, in the test's own process.
 const FOLDER: &str = "TEST_STORE_FOLDER";
@@ -37,7 +55,7 @@ fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
         // Ids of one second that two processes made are in no order.
         acknowledged.sort();
 
-        let error = store_error(SqliteStore::open(folder.path()).map(|_| ()));
+        let error = store_error(SqliteStore::open(folder.path()).map(drop));
         let StoreError::InUse { owner: pid, .. } = error else {
             panic!("{error:?}");
         };
@@ -102,7 +120,7 @@ mod alone {
         let store = SqliteStore::open(folder()).unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         println!("child {}", child.id());
-        let record = record();
+        let record = record("kept");
         store.put(record.clone()).unwrap();
         println!("put {}", record.id);
         // Until it is killed.
@@ -116,21 +134,14 @@ mod alone {
     fn everything_is_private() {
         let folder = folder().join("store");
         let store = SqliteStore::open(&folder).unwrap();
-        store.put(record()).unwrap();
-        let archive = archive(10);
+        store.put(record("kept")).unwrap();
+        let archive = archive("a", 10);
         store.put_archive(&archive).unwrap();
-        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(folder.clone()), 0o700);
-        assert_eq!(mode(folder.join("archives")), 0o700);
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join("archives")), 0o700);
         let archive = format!("archives/{}.zip", archive.sha256());
-        for name in [
-            "owner.lock",
-            "plugins.sqlite",
-            "plugins.sqlite-wal",
-            "plugins.sqlite-shm",
-            &archive,
-        ] {
-            assert_eq!(mode(folder.join(name)), 0o600, "{name}");
+        for name in FILES.into_iter().chain([&*archive]) {
+            assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
         }
     }
 
@@ -141,7 +152,7 @@ mod alone {
         const ALLOWED: u64 = 8 << 20;
         let folder = folder();
         let path = folder.join("upload.zip");
-        fs::write(&path, package_bytes(SIZE)).unwrap();
+        fs::write(&path, package_bytes("a", SIZE)).unwrap();
         let store = SqliteStore::open(folder.join("store")).unwrap();
 
         let before = peak_from_here();
@@ -171,24 +182,20 @@ mod alone {
         let disk = disk::mounted().unwrap();
         let data = disk.join("data");
         let store = SqliteStore::open(&data).unwrap();
-        let kept = record();
+        let kept = record("kept");
         store.put(kept.clone()).unwrap();
-        let known = archive(1_000);
+        let known = archive("a", 1_000);
         store.put_archive(&known).unwrap();
-        let files = || {
-            let names = fs::read_dir(data.join("archives")).unwrap();
-            names.count()
-        };
 
         // Some of it fits.
-        let large = archive(2 << 20);
+        let large = archive("a", 2 << 20);
         let ballast = disk::fill(&disk, 256 << 10);
         let error = store_error(store.put_archive(&large));
         assert!(
             matches!(&error, StoreError::Full { path } if path.starts_with(&data)),
             "{error:?}"
         );
-        assert_eq!(files(), 1, "something is left of what did not fit");
+        assert_eq!(archives(&data), 1, "something is left of what did not fit");
         fs::remove_file(&ballast).unwrap();
         // Nothing fits.
         let ballast = disk::fill(&disk, 0);
@@ -211,7 +218,7 @@ mod alone {
         assert!(store.get_archive(known.sha256()).unwrap().is_some());
         // A first one cannot be made, and nothing stays of the attempt.
         let other = disk.join("other");
-        let error = store_error(SqliteStore::open(&other).map(|_| ()));
+        let error = store_error(SqliteStore::open(&other).map(drop));
         assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
         fs::remove_file(&ballast).unwrap();
 
@@ -221,7 +228,7 @@ mod alone {
         drop(store);
         let store = SqliteStore::open(&data).unwrap();
         assert_eq!(store.list().unwrap(), [grown]);
-        assert_eq!(files(), 1);
+        assert_eq!(archives(&data), 1);
         drop(SqliteStore::open(&other).unwrap());
         // Closing and opening take no room that is not there.
         let ballast = disk::fill(&disk, 64 << 10);
@@ -236,8 +243,8 @@ mod alone {
     fn a_disk_is_read_only_for_a_while() {
         let disk = disk::mounted().unwrap();
         let data = disk.join("data");
-        let kept = record();
-        let known = archive(1_000);
+        let kept = record("kept");
+        let known = archive("a", 1_000);
         let store = SqliteStore::open(&data).unwrap();
         store.put(kept.clone()).unwrap();
         store.put_archive(&known).unwrap();
@@ -248,7 +255,7 @@ mod alone {
         };
         remount("ro");
         for folder in [&data, &disk.join("other")] {
-            let error = store_error(SqliteStore::open(folder).map(|_| ()));
+            let error = store_error(SqliteStore::open(folder).map(drop));
             let named = matches!(&error, StoreError::ReadOnly { path } if path.starts_with(folder));
             assert!(named, "{error:?}");
         }
@@ -258,7 +265,7 @@ mod alone {
         remount("rw");
         let store = SqliteStore::open(&data).unwrap();
         assert_eq!(store.list().unwrap(), [kept]);
-        store.put(record()).unwrap();
+        store.put(record("kept")).unwrap();
     }
 }
 
@@ -279,21 +286,20 @@ fn folder() -> PathBuf {
     std::env::var_os(FOLDER).unwrap().into()
 }
 
-fn record() -> Record {
-    Record::supervised(manifest("kept"), Source::Folder("/plugins".into()))
+fn record(name: &str) -> Record {
+    Record::supervised(manifest(name), Source::Folder("/plugins".into()))
 }
 
-fn archive(size: usize) -> Archive {
-    let bytes = package_bytes(size);
-    Archive::from_bytes(bytes, &PackageLimits::default()).unwrap()
+fn archive(name: &str, size: usize) -> Archive {
+    Archive::from_bytes(package_bytes(name, size), &PackageLimits::default()).unwrap()
 }
 
-fn package_bytes(size: usize) -> Vec<u8> {
+fn package_bytes(name: &str, size: usize) -> Vec<u8> {
     let options =
         zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in [
-        ("manifest.json", b"{}".to_vec()),
+        ("manifest.json", name.as_bytes().to_vec()),
         ("content", vec![7; size]),
     ] {
         writer.start_file(name, options).unwrap();
@@ -313,4 +319,106 @@ fn store_error(result: Result<()>) -> StoreError {
         Err(Error::Store(error)) => (*error).clone(),
         other => panic!("{other:?}"),
     }
+}
+
+/// How many archives there are in a store's directory, finished or not.
+fn archives(path: &Path) -> usize {
+    fs::read_dir(path.join("archives")).unwrap().count()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A directory for a store, which is removed at the end.
+struct StoreDir(TestFolder);
+
+impl StoreDir {
+    fn new() -> Self {
+        Self(TestFolder::new("store"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn open(&self) -> SqliteStore {
+        SqliteStore::open(self.path()).unwrap()
+    }
+
+    /// Opening must fail so.
+    #[track_caller]
+    fn refused(&self) -> StoreError {
+        store_error(SqliteStore::open(self.path()).map(drop))
+    }
+
+    fn reader(&self) -> SqliteStore {
+        SqliteStore::open_read_only(self.path()).unwrap()
+    }
+
+    /// Opening to read must fail so.
+    #[track_caller]
+    fn reader_refused(&self) -> StoreError {
+        store_error(SqliteStore::open_read_only(self.path()).map(drop))
+    }
+
+    fn database(&self) -> PathBuf {
+        self.path().join("plugins.sqlite")
+    }
+
+    /// The database itself, while no store has it.
+    fn sqlite(&self) -> Connection {
+        let connection = Connection::open(self.database()).unwrap();
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .unwrap();
+        connection
+    }
+
+    fn execute(&self, sql: &str) {
+        self.sqlite().execute_batch(sql).unwrap();
+    }
+
+    /// All files below the directory, by their names in it, with what is in them.
+    fn content(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        let mut directories = vec![self.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    let name = path.strip_prefix(self.path()).unwrap();
+                    let name = name.to_str().unwrap().to_owned();
+                    files.push((name, fs::read(&path).unwrap()));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.content().into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// A new directory for each new store.
+struct Subject(Option<StoreDir>);
+
+impl Persistent for Subject {
+    fn open_empty(&mut self) -> Arc<dyn Store> {
+        self.0 = Some(StoreDir::new());
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> Arc<dyn Store> {
+        Arc::new(self.0.as_ref().unwrap().open())
+    }
+}
+
+#[test]
+fn it_keeps_a_stores_promises() {
+    conformance::check_persistent(&mut Subject(None)).unwrap();
 }

@@ -293,60 +293,47 @@ fn a_store_in_memory_keeps_its_promises() {
 
 #[test]
 fn each_broken_promise_is_caught_by_its_check() {
+    use Fault::*;
+
     for (fault, expected) in [
+        (LosesUnsettledConfiguration, "a_record_comes_back_whole"),
+        (LosesMinusZero, "a_record_comes_back_whole"),
+        (LosesNanoseconds, "a_record_comes_back_whole"),
+        (KeepsDamage, "a_record_comes_back_whole"),
+        (LosesOddPaths, "what_cannot_be_kept_is_refused"),
+        (MergesConfigurations, "a_put_replaces"),
+        (RefusesSecondDeletion, "an_empty_store_has_nothing"),
+        (DeletesNothing, "a_delete_removes_and_may_be_repeated"),
+        (ListsInNoOrder, "a_list_is_whole_and_by_id"),
+        (ForgetsFromList, "a_list_is_whole_and_by_id"),
+        (CountsToNine, "a_list_is_whole_and_by_id"),
         (
-            Fault::LosesUnsettledConfiguration,
-            "a_record_comes_back_whole",
-        ),
-        (Fault::LosesMinusZero, "a_record_comes_back_whole"),
-        (Fault::LosesNanoseconds, "a_record_comes_back_whole"),
-        (Fault::KeepsDamage, "a_record_comes_back_whole"),
-        (Fault::LosesOddPaths, "what_cannot_be_kept_is_refused"),
-        (Fault::MergesConfigurations, "a_put_replaces"),
-        (Fault::RefusesSecondDeletion, "an_empty_store_has_nothing"),
-        (
-            Fault::DeletesNothing,
-            "a_delete_removes_and_may_be_repeated",
-        ),
-        (Fault::ListsInNoOrder, "a_list_is_whole_and_by_id"),
-        (Fault::ForgetsFromList, "a_list_is_whole_and_by_id"),
-        (Fault::CountsToNine, "a_list_is_whole_and_by_id"),
-        (
-            Fault::FindsOldTokens,
+            FindsOldTokens,
             "a_token_finds_its_plugin_until_it_is_replaced",
         ),
         (
-            Fault::FindsOnlyKeptTokens,
+            FindsOnlyKeptTokens,
             "a_token_finds_its_plugin_until_it_is_replaced",
         ),
+        (TruncatesArchives, "an_archive_comes_back_byte_for_byte"),
+        (KeepsArchivesTwice, "an_archive_comes_back_byte_for_byte"),
         (
-            Fault::TruncatesArchives,
-            "an_archive_comes_back_byte_for_byte",
-        ),
-        (
-            Fault::KeepsArchivesTwice,
-            "an_archive_comes_back_byte_for_byte",
-        ),
-        (
-            Fault::GivesUnknownArchives,
+            GivesUnknownArchives,
             "a_missing_archive_is_none_and_may_be_deleted",
         ),
-        (Fault::KeepsDeletedArchives, "an_archive_is_kept_once"),
+        (KeepsDeletedArchives, "an_archive_is_kept_once"),
         (
-            Fault::DeletesRecordsOfArchives,
+            DeletesRecordsOfArchives,
             "a_refused_deletion_changes_nothing",
         ),
-        (Fault::WritesInTwoSteps, "a_reader_sees_whole_records"),
-        (
-            Fault::LosesConcurrentWrites,
-            "writers_do_not_undo_each_other",
-        ),
+        (WritesInTwoSteps, "a_reader_sees_whole_records"),
+        (LosesConcurrentWrites, "writers_do_not_undo_each_other"),
     ] {
         let violation = caught(fault);
         assert_eq!(violation.check, expected, "{fault:?}: {violation}");
     }
     // Where a reader comes at the right moment, another check sees it first.
-    let violation = caught(Fault::AcknowledgesEarly);
+    let violation = caught(AcknowledgesEarly);
     let expected = [
         "a_reader_sees_whole_records",
         "a_reader_sees_what_was_acknowledged",

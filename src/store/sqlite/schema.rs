@@ -53,23 +53,15 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
 /// # Errors
 /// What the database says.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    migrate_to(connection, SUPPORTED)
-}
-
-/// The same, to this version.
-///
-/// # Errors
-/// What the database says.
-pub(super) fn migrate_to(connection: &mut Connection, version: u32) -> rusqlite::Result<()> {
     // Before what is found is judged, so that nobody else does the same meanwhile.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found = self::version(&transaction)?;
-    if found < version {
-        for migration in &MIGRATIONS[found as usize..version as usize] {
+    let found = version(&transaction)?;
+    if found < SUPPORTED {
+        for migration in &MIGRATIONS[found as usize..] {
             transaction.execute_batch(migration)?;
         }
-        transaction.pragma_update(None, "user_version", version)?;
-        log::debug!("brought the store's schema from {found} to {version}");
+        transaction.pragma_update(None, "user_version", SUPPORTED)?;
+        log::debug!("brought the store's schema from {found} to {SUPPORTED}");
     }
     transaction.commit()
 }

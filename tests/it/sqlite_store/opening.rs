@@ -1,25 +1,16 @@
 //! Opening a folder, again and for the first time.
 
-use std::os::unix::fs::PermissionsExt as _;
-
-use super::super::schema;
 use super::*;
 
 #[test]
 fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let below = folder.path().join("made/on the way/ü");
     let store = SqliteStore::open(&below).unwrap();
     store.put(record("a")).unwrap();
     assert_eq!(store.folder(), below);
     assert_eq!(store.unreadable_rows(), 0);
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    for name in [
-        "plugins.sqlite",
-        "plugins.sqlite-wal",
-        "plugins.sqlite-shm",
-        "owner.lock",
-    ] {
+    for name in FILES {
         assert_eq!(mode(&below.join(name)), 0o600, "{name}");
     }
     for name in ["", "archives", ".."] {
@@ -38,7 +29,7 @@ fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
 
 #[test]
 fn a_folder_and_a_database_that_others_may_read_are_taken_from_them() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     drop(folder.open());
     fs::create_dir(folder.path().join("9m4e2mr0ui3e8a215n4g")).unwrap();
     let open = |path: &Path, mode| {
@@ -48,16 +39,15 @@ fn a_folder_and_a_database_that_others_may_read_are_taken_from_them() {
     open(&folder.database(), 0o644);
     let store = folder.open();
     store.put(record("a")).unwrap();
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(folder.path()), 0o700);
-    for name in ["plugins.sqlite", "plugins.sqlite-wal", "plugins.sqlite-shm"] {
+    for name in FILES {
         assert_eq!(mode(&folder.path().join(name)), 0o600, "{name}");
     }
 }
 
 #[test]
 fn a_second_owner_is_refused_until_the_first_is_gone() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let first = folder.open();
     let error = folder.refused();
     let StoreError::InUse {
@@ -85,22 +75,15 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
 
 #[test]
 fn a_lock_that_outlives_its_owner_is_waited_for_and_the_owner_still_told() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     drop(folder.open());
-    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    let mut dead = Command::new("true").spawn().unwrap();
     dead.wait().unwrap();
     // As a child has it that the owner was just starting.
-    let held = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(folder.path().join("owner.lock"))
-        .unwrap();
-    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    fs::write(
-        folder.path().join("owner.lock"),
-        format!("{:010}\n", dead.id()),
-    )
-    .unwrap();
+    let path = folder.path().join("owner.lock");
+    let held = fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+    fs::write(path, format!("{:010}\n", dead.id())).unwrap();
     let StoreError::InUse { owner, .. } = folder.refused() else {
         panic!("another error");
     };
@@ -109,80 +92,55 @@ fn a_lock_that_outlives_its_owner_is_waited_for_and_the_owner_still_told() {
     drop(folder.open());
 }
 
+/// The version of the tables that are there.
+fn schema(folder: &StoreDir) -> u32 {
+    let connection = folder.sqlite();
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap()
+}
+
 #[test]
 fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let known = record("known").with_variable("A", "1");
-    {
-        let store = folder.open();
-        store.put(known.clone()).unwrap();
-    }
-    let rows = |connection: &Connection| -> Vec<String> {
-        let mut statement = connection.prepare("SELECT id FROM installation").unwrap();
-        let ids = statement.query_map([], |row| row.get(0)).unwrap();
-        ids.map(|id| id.unwrap()).collect()
-    };
+    folder.open().put(known.clone()).unwrap();
     // As the first version made it.
-    let old = TestFolder::new();
-    fs::create_dir(old.path().join("archives")).unwrap();
-    let mut connection = old.sqlite();
-    connection
-        .pragma_update(None, "application_id", schema::APPLICATION)
-        .unwrap();
-    schema::migrate_to(&mut connection, 1).unwrap();
-    let copy = format!("ATTACH '{}' AS new", folder.database().display());
-    connection.execute_batch(&copy).unwrap();
-    let columns = "id, mode, manifest, active_state, active_state_changed_at, added_at, \
-         configuration, overrides, source_kind, source_path, archive_sha256, archive_size, \
-         token_digest, token";
-    let insert =
-        format!("INSERT INTO main.installation ({columns}) SELECT {columns} FROM new.installation");
-    connection.execute_batch(&insert).unwrap();
-    assert_eq!(schema::version(&connection).unwrap(), 1);
-    assert_eq!(rows(&connection), [known.id.to_string()]);
-    drop(connection);
-
-    let reader = SqliteStore::open_read_only(old.path()).unwrap();
-    assert_eq!(reader.list().unwrap(), std::slice::from_ref(&known));
-    drop(reader);
-    assert_eq!(
-        schema::version(&old.sqlite()).unwrap(),
-        1,
-        "reading changes nothing"
+    folder.execute(
+        "ALTER TABLE installation DROP COLUMN unsettled_configuration; PRAGMA user_version = 1",
     );
+    assert_eq!(
+        folder.reader().list().unwrap(),
+        std::slice::from_ref(&known)
+    );
+    assert_eq!(schema(&folder), 1, "reading changes nothing");
 
-    let store = old.open();
+    let store = folder.open();
     assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     let mut changed = known;
     changed.unsettled_configuration = Some(serde_json::Map::new());
     store.put(changed.clone()).unwrap();
     drop(store);
-    assert_eq!(schema::version(&old.sqlite()).unwrap(), schema::SUPPORTED);
-    assert_eq!(old.open().list().unwrap(), [changed]);
+    assert_eq!(schema(&folder), 2);
+    assert_eq!(folder.open().list().unwrap(), [changed]);
 }
 
 #[test]
 fn a_migration_that_fails_changes_nothing() {
-    let folder = TestFolder::new();
-    let mut connection = folder.sqlite();
-    connection
-        .pragma_update(None, "application_id", schema::APPLICATION)
-        .unwrap();
-    schema::migrate_to(&mut connection, 1).unwrap();
+    let folder = StoreDir::new();
+    drop(folder.open());
     // The column that the second version adds is in the way.
-    let sql = "ALTER TABLE installation ADD COLUMN unsettled_configuration TEXT";
-    connection.execute_batch(sql).unwrap();
-    drop(connection);
+    folder.execute("PRAGMA user_version = 1");
     assert!(matches!(
         folder.refused(),
         StoreError::Database { action: "open", .. }
     ));
-    assert_eq!(schema::version(&folder.sqlite()).unwrap(), 1);
+    assert_eq!(schema(&folder), 1);
 }
 
 #[test]
 fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     drop(folder.open());
     folder.execute("PRAGMA user_version = 4711");
     let before = folder.content();
@@ -206,37 +164,34 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
             folder.database().display()
         )
     );
-    let reading = SqliteStore::open_read_only(folder.path()).map(|_| ());
-    assert!(matches!(
-        store_error(reading),
-        StoreError::NewerSchema { .. }
-    ));
+    let reading = folder.reader_refused();
+    assert!(
+        matches!(reading, StoreError::NewerSchema { .. }),
+        "{reading:?}"
+    );
     assert_same(&before, &folder);
 
-    let foreign = TestFolder::new();
+    let foreign = StoreDir::new();
     foreign.execute("CREATE TABLE mine (a); PRAGMA user_version = 1");
     let before = foreign.content();
     assert!(matches!(foreign.refused(), StoreError::Foreign { .. }));
-    let reading = SqliteStore::open_read_only(foreign.path()).map(|_| ());
-    assert!(matches!(store_error(reading), StoreError::Foreign { .. }));
+    let reading = foreign.reader_refused();
+    assert!(matches!(reading, StoreError::Foreign { .. }), "{reading:?}");
     assert_same(&before, &foreign);
 }
 
 /// Nothing has changed but the lock.
 #[track_caller]
-fn assert_same(before: &[(PathBuf, Vec<u8>)], folder: &TestFolder) {
-    let no_lock = |files: &[(PathBuf, Vec<u8>)]| -> Vec<_> {
-        let files = files
-            .iter()
-            .filter(|(path, _)| !path.ends_with("owner.lock"));
-        files.cloned().collect()
-    };
-    assert_eq!(no_lock(before), no_lock(&folder.content()));
+fn assert_same(before: &[(String, Vec<u8>)], folder: &StoreDir) {
+    let mut after = folder.content();
+    after.retain(|(name, _)| name != "owner.lock");
+    let before = before.iter().filter(|(name, _)| name != "owner.lock");
+    assert!(after.iter().eq(before), "something has changed");
 }
 
 #[test]
 fn what_a_crash_left_of_making_a_database_is_removed() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let left = [
         "plugins.sqlite.new",
         "plugins.sqlite.new-wal",
@@ -260,7 +215,7 @@ fn what_a_crash_left_of_making_a_database_is_removed() {
 
 #[test]
 fn an_operator_can_read_the_tables() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let known = record("known").with_variable("A", "1");
     folder.open().put(known.clone()).unwrap();
     let row: (String, String, String, String) = folder
@@ -275,7 +230,7 @@ fn an_operator_can_read_the_tables() {
         .unwrap();
     assert_eq!(
         (row.0, row.1, row.3),
-        (known.id.to_string(), "known".into(), "/plugins".into())
+        (known.id.to_string(), known.manifest.name, "/plugins".into())
     );
     assert!(row.2.starts_with("20"), "{}", row.2);
 }

@@ -3,14 +3,14 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::auth::{ExternalCredential, ExternalToken};
-use crate::store::PluginKind;
+use plugin_runner::auth::{ExternalCredential, ExternalToken};
+use plugin_runner::store::PluginKind;
 
 #[test]
 fn paths_and_times_of_all_kinds_are_kept() {
     use std::os::unix::ffi::OsStringExt as _;
 
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let bytes = (1..=255).filter(|byte| *byte != b'/').collect();
     let path = PathBuf::from(std::ffi::OsString::from_vec(bytes));
@@ -26,7 +26,7 @@ fn paths_and_times_of_all_kinds_are_kept() {
 
 #[test]
 fn what_could_not_be_read_back_is_refused() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let known = record("known");
     store.put(known.clone()).unwrap();
@@ -56,7 +56,7 @@ fn what_could_not_be_read_back_is_refused() {
 }
 
 /// Whether this is anywhere in the folder.
-fn is_in(folder: &TestFolder, token: &ExternalToken) -> bool {
+fn is_in(folder: &StoreDir, token: &ExternalToken) -> bool {
     let secret = token.expose().into_bytes();
     let secret = secret.strip_prefix(b"sdprt_").unwrap();
     folder
@@ -67,7 +67,7 @@ fn is_in(folder: &TestFolder, token: &ExternalToken) -> bool {
 
 #[test]
 fn a_token_that_is_not_kept_is_nowhere() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let [never, taken, kept] = std::array::from_fn(|_| ExternalToken::generate().unwrap());
     let put = |record: &mut Record, credential| {
@@ -102,31 +102,4 @@ fn a_token_that_is_not_kept_is_nowhere() {
         store.get(external.id).unwrap().unwrap().external_token(),
         Some(&kept)
     );
-}
-
-#[test]
-fn threads_that_put_and_get_see_whole_records() {
-    let folder = TestFolder::new();
-    let store = folder.open();
-    let base = record("base");
-    store.put(base.clone().with_variable("N", "0")).unwrap();
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            for number in 1..=200 {
-                let changed = base.clone().with_variable("N", number.to_string());
-                store.put(changed.clone()).unwrap();
-                assert_eq!(store.get(base.id).unwrap(), Some(changed));
-            }
-        });
-        let (store, base) = (&store, &base);
-        scope.spawn(move || {
-            let mut last = 0;
-            while !writer.is_finished() {
-                let found = store.get(base.id).unwrap().unwrap();
-                let number: u32 = found.overrides.environment[0].1.parse().unwrap();
-                assert!(number >= last, "{number} after {last}");
-                last = number;
-            }
-        });
-    });
 }

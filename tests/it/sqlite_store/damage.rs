@@ -2,21 +2,22 @@
 
 use std::time::UNIX_EPOCH;
 
+use plugin_runner::ActiveState;
+use plugin_runner::auth::ExternalCredential;
+use plugin_runner::protocol::Manifest;
+use plugin_runner::store::{Overrides, PluginKind};
+
 use super::*;
-use crate::auth::ExternalCredential;
-use crate::protocol::configuration::Configuration;
-use crate::state::ActiveState;
-use crate::store::{Overrides, PluginKind};
+
+type Configuration = serde_json::Map<String, serde_json::Value>;
 
 #[test]
 fn a_missing_or_empty_database_is_not_begun_anew_over_archives() {
-    let folder = TestFolder::new();
-    let archive = archives::archive("a", 100);
+    let folder = StoreDir::new();
+    let archive = archive("a", 100);
     folder.open().put_archive(&archive).unwrap();
     let kept = fs::read(folder.database()).unwrap();
-    let archives = fs::read_dir(folder.path().join("archives"))
-        .unwrap()
-        .count();
+    let kept_archives = archives(folder.path());
     for content in [None, Some("")] {
         fs::remove_file(folder.database()).unwrap();
         if let Some(content) = content {
@@ -34,10 +35,7 @@ fn a_missing_or_empty_database_is_not_begun_anew_over_archives() {
             ),
             "{text}"
         );
-        let left = fs::read_dir(folder.path().join("archives"))
-            .unwrap()
-            .count();
-        assert_eq!(left, archives);
+        assert_eq!(archives(folder.path()), kept_archives);
         fs::write(folder.database(), &kept).unwrap();
     }
     let store = folder.open();
@@ -46,12 +44,14 @@ fn a_missing_or_empty_database_is_not_begun_anew_over_archives() {
 
 #[test]
 fn an_empty_database_and_a_log_without_one_are_damage_too() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     drop(folder.open());
     fs::write(folder.database(), "").unwrap();
     assert!(matches!(folder.refused(), StoreError::Damaged { .. }));
-    let reading = SqliteStore::open_read_only(folder.path()).map(|_| ());
-    assert!(matches!(store_error(reading), StoreError::Damaged { .. }));
+    assert!(matches!(
+        folder.reader_refused(),
+        StoreError::Damaged { .. }
+    ));
     fs::remove_file(folder.database()).unwrap();
     fs::write(folder.path().join("plugins.sqlite-wal"), "x").unwrap();
     assert!(matches!(folder.refused(), StoreError::Damaged { .. }));
@@ -60,7 +60,7 @@ fn an_empty_database_and_a_log_without_one_are_damage_too() {
 }
 
 /// A database with a few records, some of which fill pages of their own; and what is in it.
-fn filled(folder: &TestFolder) -> Vec<Record> {
+fn filled(folder: &StoreDir) -> Vec<Record> {
     let store = folder.open();
     for number in 0..12 {
         let mut record = record(&format!("{number}"));
@@ -71,9 +71,22 @@ fn filled(folder: &TestFolder) -> Vec<Record> {
     store.list().unwrap()
 }
 
+/// Whether the database was refused as damaged. If not, all that is expected is in it.
+#[track_caller]
+fn is_refused(opened: Result<SqliteStore>, expected: &[Record], length: usize) -> bool {
+    let opened = opened.map(|store| assert_eq!(store.list().unwrap(), expected, "{length}"));
+    if opened.is_ok() {
+        return false;
+    }
+    match store_error(opened) {
+        StoreError::Damaged { path, .. } if path.ends_with("plugins.sqlite") => true,
+        other => panic!("{length}: {other:?}"),
+    }
+}
+
 #[test]
 fn a_database_that_is_cut_off_anywhere_is_refused_or_whole() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let expected = filled(&folder);
     let whole = fs::read(folder.database()).unwrap();
     let archives = folder.path().join("archives");
@@ -83,28 +96,15 @@ fn a_database_that_is_cut_off_anywhere_is_refused_or_whole() {
     lengths.extend(whole.len() - 50..=whole.len());
     for length in lengths {
         fs::write(folder.database(), &whole[..length]).unwrap();
-        match SqliteStore::open(folder.path()) {
-            Ok(store) => assert_eq!(store.list().unwrap(), expected, "{length}"),
-            Err(Error::Store(error)) => {
-                let StoreError::Damaged { path, .. } = &*error else {
-                    panic!("{length}: {error:?}");
-                };
-                assert_eq!(path, &folder.database());
-                assert_eq!(fs::read(folder.database()).unwrap(), whole[..length]);
-                assert_eq!(folder.files(), ["owner.lock", "plugins.sqlite"], "{length}");
-            }
-            Err(error) => panic!("{length}: {error:?}"),
+        if is_refused(SqliteStore::open(folder.path()), &expected, length) {
+            assert_eq!(fs::read(folder.database()).unwrap(), whole[..length]);
+            assert_eq!(folder.files(), ["owner.lock", "plugins.sqlite"], "{length}");
         }
-        match SqliteStore::open_read_only(folder.path()) {
-            Ok(store) => assert_eq!(store.list().unwrap(), expected, "{length}"),
-            Err(Error::Store(error)) => {
-                assert!(
-                    matches!(*error, StoreError::Damaged { .. }),
-                    "{length}: {error:?}"
-                );
-            }
-            Err(error) => panic!("{length}: {error:?}"),
-        }
+        is_refused(
+            SqliteStore::open_read_only(folder.path()),
+            &expected,
+            length,
+        );
     }
     assert!(archives.is_dir());
     fs::write(folder.database(), &whole).unwrap();
@@ -114,9 +114,9 @@ fn a_database_that_is_cut_off_anywhere_is_refused_or_whole() {
 /// As after a crash: what was written last is in the log alone.
 #[test]
 fn a_database_that_is_cut_off_is_found_with_a_log_beside_it() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let mut expected = filled(&folder);
-    let crashed = TestFolder::new();
+    let crashed = StoreDir::new();
     fs::create_dir(crashed.path().join("archives")).unwrap();
     let log = {
         let store = folder.open();
@@ -131,21 +131,17 @@ fn a_database_that_is_cut_off_is_found_with_a_log_beside_it() {
     for length in (0..=database.len()).step_by(1_021).chain([database.len()]) {
         fs::write(crashed.database(), &database[..length]).unwrap();
         fs::write(crashed.path().join("plugins.sqlite-wal"), &log).unwrap();
-        match SqliteStore::open(crashed.path()) {
-            Ok(store) => assert_eq!(store.list().unwrap(), expected, "{length}"),
-            Err(Error::Store(error)) => {
-                assert!(
-                    matches!(*error, StoreError::Damaged { .. }),
-                    "{length}: {error:?}"
-                );
-                assert_eq!(fs::read(crashed.database()).unwrap(), database[..length]);
-                let kept = fs::read(crashed.path().join("plugins.sqlite-wal")).unwrap();
-                assert_eq!(kept, log, "{length}");
-                refused += 1;
-            }
-            Err(error) => panic!("{length}: {error:?}"),
+        let reading = SqliteStore::open_read_only(crashed.path());
+        let refused_to_read = is_refused(reading, &expected, length);
+        let is_refused = is_refused(SqliteStore::open(crashed.path()), &expected, length);
+        assert_eq!(refused_to_read, is_refused, "{length}");
+        if is_refused {
+            assert_eq!(fs::read(crashed.database()).unwrap(), database[..length]);
+            let kept = fs::read(crashed.path().join("plugins.sqlite-wal")).unwrap();
+            assert_eq!(kept, log, "{length}");
+            refused += 1;
         }
-        for name in ["plugins.sqlite", "plugins.sqlite-wal", "plugins.sqlite-shm"] {
+        for name in FILES {
             let _ = fs::remove_file(crashed.path().join(name));
         }
     }
@@ -155,7 +151,7 @@ fn a_database_that_is_cut_off_is_found_with_a_log_beside_it() {
 /// The last transactions are as if they had never been, and no other is.
 #[test]
 fn a_log_that_is_cut_off_loses_its_end_alone() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let before = filled(&folder);
     let database = fs::read(folder.database()).unwrap();
     let mut states = vec![before.clone()];
@@ -169,7 +165,7 @@ fn a_log_that_is_cut_off_loses_its_end_alone() {
         }
         fs::read(folder.path().join("plugins.sqlite-wal")).unwrap()
     };
-    let crashed = TestFolder::new();
+    let crashed = StoreDir::new();
     let mut at_least = 0;
     for length in (0..=log.len()).step_by(997).chain([log.len()]) {
         fs::write(crashed.database(), &database).unwrap();
@@ -185,7 +181,7 @@ fn a_log_that_is_cut_off_loses_its_end_alone() {
 
 #[test]
 fn pages_with_nonsense_in_them_are_refused_or_only_change_what_is_told() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let expected = filled(&folder);
     let whole = fs::read(folder.database()).unwrap();
     for start in (100..whole.len()).step_by(1_777) {
@@ -204,9 +200,10 @@ fn pages_with_nonsense_in_them_are_refused_or_only_change_what_is_told() {
                     "{start}"
                 );
             }
-            Err(Error::Store(error)) => {
+            Err(error) => {
+                let error = store_error(Err(error));
                 let known = matches!(
-                    *error,
+                    error,
                     StoreError::Damaged { .. }
                         | StoreError::Foreign { .. }
                         | StoreError::NewerSchema { .. }
@@ -214,14 +211,13 @@ fn pages_with_nonsense_in_them_are_refused_or_only_change_what_is_told() {
                 assert!(known, "{start}: {error:?}");
                 assert_eq!(fs::read(folder.database()).unwrap(), bytes);
             }
-            Err(error) => panic!("{start}: {error:?}"),
         }
     }
 }
 
 #[test]
 fn a_file_that_is_no_database_is_named() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     for content in ["SQLite format 2\0", "PK\x03\x04", "x", &"\0".repeat(10_000)] {
         fs::write(folder.database(), content).unwrap();
         let error = folder.refused();
@@ -230,167 +226,76 @@ fn a_file_that_is_no_database_is_named() {
     }
 }
 
-/// What a damaged record has in place of what it had.
-type Change = fn(&mut Record);
+/// Which record, what is done to its row, and what its damage begins with.
+const CHANGES: &str = r#"
+supervised | manifest = '{"id":"plugin","name":7}' | manifest cannot be read
+supervised | manifest = '{"id":"plu' | manifest cannot be read
+supervised | manifest = CAST(X'FF' AS TEXT) | manifest is not text
+supervised | configuration = '[1]' | configuration is not what it should be at line 1
+supervised | configuration = '' | configuration is cut off at line 1
+supervised | unsettled_configuration = 'secret' | unsettled_configuration is not JSON at line 1
+supervised | overrides = '{"environment":1}' | overrides is not what it should be at line 1
+supervised | active_state = 'perhaps' | active_state is not a state
+supervised | source_kind = 'elsewhere' | source_kind does not fit
+supervised | source_path = NULL | source_kind does not fit
+supervised | mode = 'mine' | mode is neither
+external | token_digest = 'AB' | token_digest is not a digest
+external | token = 'sdprt_secret' | token is not the one
+external | token_digest = NULL, token = NULL | token_digest is not a digest
+external | overrides = 'null' | overrides is not what it should be
+external | configuration = '{', overrides = '}', active_state = '' | active_state is not a state; configuration is cut off at line 1, column 1; overrides is not JSON at line 1, column 1
+"#;
+
+/// Puts in place what a record has where a column cannot be read.
+fn stand_in(record: &mut Record, column: &str) {
+    match column {
+        "manifest" => record.manifest = Manifest::default(),
+        "configuration" => record.configuration = Configuration::new(),
+        "unsettled_configuration" => record.unsettled_configuration = Some(Configuration::new()),
+        "overrides" => record.overrides = Overrides::default(),
+        "active_state" => record.active_state = ActiveState::Inactive,
+        "token_digest" => {
+            let nobody = "0".repeat(64).parse().unwrap();
+            record.kind = PluginKind::External(ExternalCredential::from_digest(nobody));
+        }
+        "token" => {
+            if let PluginKind::External(credential) = record.kind.clone() {
+                record.kind = PluginKind::External(credential.without_token());
+            }
+        }
+        _ => record.kind = PluginKind::Supervised(Source::Folder(PathBuf::new())),
+    }
+}
 
 #[test]
 fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let other = record("other");
     let mut external = Record::external(manifest("external")).unwrap();
     external.configuration.insert("a".to_owned(), 1.into());
     let mut supervised = record("supervised").with_variable("A", "1");
     supervised.active_state = ActiveState::Active;
     let records = [supervised.clone(), external.clone(), other.clone()];
-    let (a, b) = (0, 1);
-    let cases: [(usize, &str, &str, Change); 16] = [
-        (
-            a,
-            "manifest = '{\"id\":\"plugin\",\"name\":7}'",
-            "manifest cannot be read",
-            |record| {
-                record.manifest = Manifest {
-                    id: "plugin".into(),
-                    ..Manifest::default()
-                };
-            },
-        ),
-        (
-            a,
-            "manifest = '{\"id\":\"plu'",
-            "manifest cannot be read",
-            |record| {
-                record.manifest = Manifest::default();
-            },
-        ),
-        (
-            a,
-            "manifest = CAST(X'FF' AS TEXT)",
-            "manifest is not text",
-            |record| {
-                record.manifest = Manifest::default();
-            },
-        ),
-        (
-            a,
-            "configuration = '[1]'",
-            "configuration is not what it should be at line 1",
-            |record| {
-                record.configuration = Configuration::new();
-            },
-        ),
-        (
-            a,
-            "configuration = ''",
-            "configuration is cut off at line 1",
-            |record| {
-                record.configuration = Configuration::new();
-            },
-        ),
-        (
-            a,
-            "unsettled_configuration = 'secret'",
-            "unsettled_configuration is not JSON at line 1",
-            |record| {
-                record.unsettled_configuration = Some(Configuration::new());
-            },
-        ),
-        (
-            a,
-            "overrides = '{\"environment\":1}'",
-            "overrides is not what it should be at line 1",
-            |record| {
-                record.overrides = Overrides::default();
-            },
-        ),
-        (
-            a,
-            "active_state = 'perhaps'",
-            "active_state is not a state",
-            |record| {
-                record.active_state = ActiveState::Inactive;
-            },
-        ),
-        (
-            a,
-            "source_kind = 'elsewhere'",
-            "source_kind does not fit",
-            |record| {
-                record.kind = PluginKind::Supervised(Source::Folder(PathBuf::new()));
-            },
-        ),
-        (
-            a,
-            "source_path = NULL",
-            "source_kind does not fit",
-            |record| {
-                record.kind = PluginKind::Supervised(Source::Folder(PathBuf::new()));
-            },
-        ),
-        (a, "mode = 'mine'", "mode is neither", |record| {
-            record.kind = PluginKind::Supervised(Source::Folder(PathBuf::new()));
-        }),
-        (
-            b,
-            "token_digest = 'AB'",
-            "token_digest is not a digest",
-            |record| {
-                let nobody = crate::auth::TokenDigest::from_bytes([0; 32]);
-                record.kind = PluginKind::External(ExternalCredential::from_digest(nobody));
-            },
-        ),
-        (
-            b,
-            "token = 'sdprt_secret'",
-            "token is not the one",
-            |record| {
-                let PluginKind::External(credential) = record.kind.clone() else {
-                    panic!()
-                };
-                record.kind = PluginKind::External(credential.without_token());
-            },
-        ),
-        (
-            b,
-            "token_digest = NULL, token = NULL",
-            "token_digest is not a digest",
-            |record| {
-                let nobody = crate::auth::TokenDigest::from_bytes([0; 32]);
-                record.kind = PluginKind::External(ExternalCredential::from_digest(nobody));
-            },
-        ),
-        (
-            b,
-            "overrides = 'null'",
-            "overrides is not what it should be",
-            |record| {
-                record.overrides = Overrides::default();
-            },
-        ),
-        (
-            b,
-            "configuration = '{', overrides = '}', active_state = ''",
-            "active_state is not a state; configuration is cut off at line 1, column 1; overrides is not JSON at line 1, column 1",
-            |record| {
-                record.configuration = Configuration::new();
-                record.active_state = ActiveState::Inactive;
-            },
-        ),
-    ];
-    for (which, change, problem, stand_in) in cases {
+    for line in CHANGES.trim().lines() {
+        let [which, change, problem] = line.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        let whole = if which == "external" {
+            &external
+        } else {
+            &supervised
+        };
         let store = folder.open();
         for record in &records {
             store.put(record.clone()).unwrap();
         }
         drop(store);
-        let id = records[which].id;
+        let id = whole.id;
         folder.execute(&format!(
             "UPDATE installation SET {change} WHERE id = '{id}'"
         ));
 
-        let reader = SqliteStore::open_read_only(folder.path()).unwrap();
-        let read = reader.get(id).unwrap();
-        drop(reader);
+        let read = folder.reader().get(id).unwrap();
         let store = folder.open();
         let found = store.get(id).unwrap().unwrap();
         assert_eq!(read.as_ref(), Some(&found), "{change}");
@@ -400,8 +305,14 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
             .unwrap_or_else(|| panic!("{change}: none"));
         assert!(damage.starts_with(problem), "{change}: {damage}");
         assert!(!damage.contains("secret"), "{damage}");
-        let mut expected = records[which].clone();
-        stand_in(&mut expected);
+        let mut expected = whole.clone();
+        for part in change.split(", ") {
+            stand_in(&mut expected, part.split_once(" = ").unwrap().0);
+        }
+        // What says which plugin it was is kept.
+        if change.contains(r#""id":"plugin""#) {
+            expected.manifest.id = "plugin".to_owned();
+        }
         expected.damage = found.damage.clone();
         assert_eq!(found, expected, "{change}");
         // The others are as they were.
@@ -417,13 +328,10 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
         drop(store);
         let store = folder.open();
         assert!(store.get(id).unwrap().unwrap().damage.is_some());
-        store.put(records[which].clone()).unwrap();
-        assert_eq!(store.get(id).unwrap().as_ref(), Some(&records[which]));
+        store.put(whole.clone()).unwrap();
+        assert_eq!(store.get(id).unwrap().as_ref(), Some(whole));
         drop(store);
-        assert_eq!(
-            folder.open().get(id).unwrap().as_ref(),
-            Some(&records[which])
-        );
+        assert_eq!(folder.open().get(id).unwrap().as_ref(), Some(whole));
     }
     let store = folder.open();
     store.delete(supervised.id).unwrap();
@@ -432,7 +340,7 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
 
 #[test]
 fn a_row_without_an_id_is_counted_and_left_alone() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let known = record("known");
     folder.open().put(known.clone()).unwrap();
     for id in ["", "nobody", "9M4E2MR0UI3E8A215N4G"] {

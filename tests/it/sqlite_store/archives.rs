@@ -1,21 +1,9 @@
 //! Archives, and the files that they are in.
 
-use std::io::{Cursor, Read as _, Write as _};
+use std::io::Read as _;
+use std::sync::Arc;
 
 use super::*;
-use crate::package::{Archive, PackageLimits};
-
-pub(super) fn archive(name: &str, size: usize) -> Archive {
-    let options =
-        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    writer.start_file("manifest.json", options).unwrap();
-    writer.write_all(name.as_bytes()).unwrap();
-    writer.start_file("content", options).unwrap();
-    writer.write_all(&vec![7; size]).unwrap();
-    let bytes = writer.finish().unwrap().into_inner();
-    Archive::from_bytes(bytes, &PackageLimits::default()).unwrap()
-}
 
 fn bytes(archive: &Archive) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -31,7 +19,16 @@ fn stored(archive: &Archive) -> Record {
     Record::supervised(manifest("stored"), source)
 }
 
-fn file(folder: &TestFolder, archive: &Archive) -> PathBuf {
+/// What is wrong with an archive.
+#[track_caller]
+fn problem(result: Result<()>) -> &'static str {
+    match store_error(result) {
+        StoreError::Archive { problem, .. } => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn file(folder: &StoreDir, archive: &Archive) -> PathBuf {
     folder
         .path()
         .join(format!("archives/{}.zip", archive.sha256()))
@@ -39,45 +36,25 @@ fn file(folder: &TestFolder, archive: &Archive) -> PathBuf {
 
 #[test]
 fn an_archive_is_a_file_of_its_own() {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let archive = archive("a", 100_000);
     store.put_archive(&archive).unwrap();
     let path = file(&folder, &archive);
     assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive));
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(mode(&path), 0o600);
     store.delete_archive(archive.sha256()).unwrap();
     assert!(!path.exists());
-    assert_eq!(
-        fs::read_dir(folder.path().join("archives"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(archives(folder.path()), 0);
 }
 
 #[test]
 fn what_a_record_names_is_not_deleted_and_must_be_there() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let archive = archive("a", 10);
     let record = stored(&archive);
-    let missing = store_error(store.put(record.clone()));
-    assert!(
-        matches!(
-            missing,
-            StoreError::Archive {
-                problem: "missing",
-                ..
-            }
-        ),
-        "{missing:?}"
-    );
+    assert_eq!(problem(store.put(record.clone())), "missing");
     assert_eq!(store.list().unwrap(), []);
     store.put_archive(&archive).unwrap();
     store.put(record.clone()).unwrap();
@@ -102,7 +79,7 @@ fn what_a_record_names_is_not_deleted_and_must_be_there() {
 /// Whoever collects archives goes by what records name.
 #[test]
 fn a_damaged_record_still_names_its_archive() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let archive = archive("a", 10);
     let record = stored(&archive);
@@ -121,21 +98,18 @@ fn a_damaged_record_still_names_its_archive() {
 
 #[test]
 fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let archive = archive("a", 10);
     store.put_archive(&archive).unwrap();
     let path = file(&folder, &archive);
-    let problem = || match store_error(store.get_archive(archive.sha256()).map(|_| ())) {
-        StoreError::Archive { problem, .. } => problem,
-        other => panic!("{other:?}"),
-    };
+    let found = || problem(store.get_archive(archive.sha256()).map(drop));
     fs::remove_file(&path).unwrap();
-    assert_eq!(problem(), "missing");
+    assert_eq!(found(), "missing");
     store.put_archive(&archive).unwrap();
     assert!(store.get_archive(archive.sha256()).unwrap().is_some());
     fs::write(&path, "short").unwrap();
-    assert_eq!(problem(), "damaged");
+    assert_eq!(found(), "damaged");
     store.put_archive(&archive).unwrap();
     assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive));
     // Another content of the same size shows only where it is read.
@@ -149,7 +123,7 @@ fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
     drop(store);
     let store = folder.open();
     assert_eq!(store.list_archives().unwrap().len(), 1);
-    let error = store_error(store.get_archive(archive.sha256()).map(|_| ()));
+    let error = store_error(store.get_archive(archive.sha256()).map(drop));
     assert_eq!(
         error.to_string(),
         format!(
@@ -167,7 +141,7 @@ fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
 
 #[test]
 fn opening_removes_what_no_row_names_and_nothing_else() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let [known, unknown] = [archive("known", 10), archive("unknown", 10)];
     let store = folder.open();
     store.put_archive(&known).unwrap();
@@ -200,7 +174,7 @@ fn opening_removes_what_no_row_names_and_nothing_else() {
 
 #[test]
 fn a_row_that_is_no_digest_never_becomes_a_path() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     drop(folder.open());
     fs::write(folder.path().join("secret.zip"), "1234").unwrap();
     folder.execute("INSERT INTO archive VALUES ('../secret', 4, 0), ('', -1, 0)");
@@ -211,41 +185,9 @@ fn a_row_that_is_no_digest_never_becomes_a_path() {
     assert!(folder.path().join("secret.zip").exists());
 }
 
-/// Ends in the middle.
-struct Broken;
-
-impl std::io::Read for Broken {
-    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-        Err(std::io::Error::other("broken"))
-    }
-}
-
-#[test]
-fn a_content_with_another_digest_is_refused() {
-    use super::super::archive_files::Unfinished;
-    use super::super::folder::Folder;
-
-    let path = TestFolder::new();
-    let folder = Folder::make(path.path()).unwrap();
-    let digest = "0".repeat(64);
-    let copied = Unfinished::copy(&folder, &digest, &mut &b"content"[..]);
-    let error = store_error(copied.map(|_| ()));
-    assert!(matches!(
-        error,
-        StoreError::Archive {
-            problem: "damaged",
-            ..
-        }
-    ));
-    let mut content = (&b"content"[..]).chain(Broken);
-    let error = Unfinished::copy(&folder, &digest, &mut content).unwrap_err();
-    assert!(error.to_string().ends_with("broken"), "{error}");
-    assert_eq!(fs::read_dir(folder.archives()).unwrap().count(), 0);
-}
-
 #[test]
 fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let store = folder.open();
     let archive = archive("a", 100_000);
     std::thread::scope(|scope| {
@@ -271,19 +213,9 @@ fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
         fs::read(file(&folder, &archive)).unwrap()[..],
         bytes(&archive)
     );
-    assert_eq!(
-        fs::read_dir(folder.path().join("archives"))
-            .unwrap()
-            .count(),
-        1
-    );
+    assert_eq!(archives(folder.path()), 1);
     store.delete_archive(archive.sha256()).unwrap();
-    assert_eq!(
-        fs::read_dir(folder.path().join("archives"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(archives(folder.path()), 0);
 }
 
 /// What the work gives, which must come in time.
@@ -316,7 +248,7 @@ fn what_is_no_file_in_the_place_of_an_archive_is_damage_and_is_put_right() {
         }),
     ];
     for (kind, make) in make {
-        let (folder, outside) = (TestFolder::new(), TestFolder::new());
+        let (folder, outside) = (StoreDir::new(), StoreDir::new());
         let store = Arc::new(folder.open());
         store.put_archive(&archive).unwrap();
         let path = file(&folder, &archive);
@@ -325,12 +257,7 @@ fn what_is_no_file_in_the_place_of_an_archive_is_damage_and_is_put_right() {
         make(&path, outside.path());
         let (reading, sha256) = (store.clone(), archive.sha256().to_owned());
         let found = in_time(kind, move || reading.get_archive(&sha256).map(drop));
-        let found = store_error(found);
-        let problem = "damaged";
-        assert!(
-            matches!(found, StoreError::Archive { problem: said, .. } if said == problem),
-            "{kind}: {found:?}"
-        );
+        assert_eq!(problem(found), "damaged", "{kind}");
         let (putting, again) = (store.clone(), archive.clone());
         in_time(kind, move || putting.put_archive(&again)).unwrap();
         assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive), "{kind}");
@@ -352,7 +279,7 @@ fn what_is_no_file_in_the_place_of_an_archive_is_damage_and_is_put_right() {
 
 #[test]
 fn a_link_in_the_place_of_the_archives_is_refused_and_nothing_done_behind_it() {
-    let (folder, outside) = (TestFolder::new(), TestFolder::new());
+    let (folder, outside) = (StoreDir::new(), StoreDir::new());
     let archive = archive("a", 10);
     let store = folder.open();
     store.put_archive(&archive).unwrap();
@@ -372,21 +299,16 @@ fn a_link_in_the_place_of_the_archives_is_refused_and_nothing_done_behind_it() {
 
 #[test]
 fn pipes_in_the_place_of_the_stores_other_files_hold_nobody_up() {
-    for name in [
-        "plugins.sqlite",
-        "plugins.sqlite-wal",
-        "plugins.sqlite-journal",
-        "owner.lock",
-    ] {
-        let folder = TestFolder::new();
+    for name in FILES.map(|name| name.replace("-shm", "-journal")) {
+        let folder = StoreDir::new();
         drop(folder.open());
-        let path = folder.path().join(name);
+        let path = folder.path().join(&name);
         let _ = fs::remove_file(&path);
         make_pipe(&path);
         let path = folder.path().to_owned();
-        let opened = in_time(name, move || SqliteStore::open(path).map(drop));
+        let opened = in_time(&name, move || SqliteStore::open(path).map(drop));
         assert!(opened.is_err(), "{name}");
         let path = folder.path().to_owned();
-        let _ = in_time(name, move || SqliteStore::open_read_only(path).map(drop));
+        let _ = in_time(&name, move || SqliteStore::open_read_only(path).map(drop));
     }
 }

@@ -1,17 +1,13 @@
 //! Stores that are only read, next to an owner and without one.
 
 use super::*;
-use crate::auth::ExternalToken;
-
-fn reader(folder: &TestFolder) -> SqliteStore {
-    SqliteStore::open_read_only(folder.path()).unwrap()
-}
+use plugin_runner::auth::ExternalToken;
 
 #[test]
 fn a_reader_sees_at_once_what_the_owner_acknowledged() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let owner = folder.open();
-    let reader = reader(&folder);
+    let reader = folder.reader();
     let token = ExternalToken::generate().unwrap();
     let mut external = Record::external(manifest("external")).unwrap();
     let id = external.id;
@@ -25,7 +21,7 @@ fn a_reader_sees_at_once_what_the_owner_acknowledged() {
     let own = external.external_token().unwrap();
     assert_eq!(reader.find_external(own).unwrap(), Some(id));
     assert_eq!(reader.find_external(&token).unwrap(), None);
-    let archive = archives::archive("a", 10);
+    let archive = archive("a", 10);
     owner.put_archive(&archive).unwrap();
     assert_eq!(
         reader.list_archives().unwrap(),
@@ -46,16 +42,15 @@ fn a_reader_sees_at_once_what_the_owner_acknowledged() {
 
 #[test]
 fn a_reader_writes_nothing() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let known = record("known");
-    let archive = archives::archive("a", 10);
+    let [archive, other] = ["a", "b"].map(|name| archive(name, 10));
     let owner = folder.open();
     owner.put(known.clone()).unwrap();
     owner.put_archive(&archive).unwrap();
     drop(owner);
     let before = folder.content();
-    let reader = reader(&folder);
-    let other = archives::archive("b", 10);
+    let reader = folder.reader();
     for written in [
         reader.put(known.clone()),
         reader.delete(known.id),
@@ -75,7 +70,7 @@ fn a_reader_writes_nothing() {
 
 #[test]
 fn a_reader_without_a_database_says_so() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let open = |path: &Path| SqliteStore::open_read_only(path).map(|_| ());
     for path in [folder.path().to_owned(), folder.path().join("nowhere")] {
         let error = open(&path).unwrap_err();
@@ -91,21 +86,21 @@ fn a_reader_without_a_database_says_so() {
 /// As a crash of the owner leaves it: a log with what was acknowledged last.
 #[test]
 fn a_reader_after_a_crash_sees_what_was_acknowledged() {
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let owner = folder.open();
     let known = record("known");
     owner.put(known.clone()).unwrap();
-    let crashed = TestFolder::new();
+    let crashed = StoreDir::new();
     for name in ["plugins.sqlite", "plugins.sqlite-wal"] {
         fs::copy(folder.path().join(name), crashed.path().join(name)).unwrap();
     }
     drop(owner);
     let before = crashed.content();
-    let reader = reader(&crashed);
+    let reader = crashed.reader();
     assert_eq!(reader.list().unwrap(), std::slice::from_ref(&known));
     drop(reader);
     let mut after = crashed.content();
-    after.retain(|(path, _)| !path.ends_with("plugins.sqlite-shm"));
+    after.retain(|(name, _)| name != "plugins.sqlite-shm");
     assert_eq!(before, after, "reading has changed something");
     assert_eq!(crashed.open().list().unwrap(), [known]);
 }
@@ -114,7 +109,7 @@ fn a_reader_after_a_crash_sees_what_was_acknowledged() {
 fn a_path_with_anything_in_it_can_be_read() {
     use std::os::unix::ffi::OsStringExt as _;
 
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let name = std::ffi::OsString::from_vec(b"a?mode=rw&b#c%41 \xff'\"".to_vec());
     let path = folder.path().join(name);
     let known = record("known");
@@ -128,12 +123,12 @@ fn a_path_with_anything_in_it_can_be_read() {
 
 #[test]
 fn readers_and_an_owner_that_comes_and_goes_do_not_disturb_each_other() {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    let folder = TestFolder::new();
+    let folder = StoreDir::new();
     let kept = record("kept");
     folder.open().put(kept.clone()).unwrap();
-    let reader = reader(&folder);
+    let reader = folder.reader();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {

@@ -1,0 +1,143 @@
+//! What takes the store's own connection or files to bring about. All else is in the integration tests.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use parking_lot::MutexGuard;
+use rusqlite::Connection;
+
+use super::archive_files::Unfinished;
+use super::folder::Folder;
+use super::{Access, SqliteStore};
+use crate::error::{Error, StoreError};
+use crate::id::Xid;
+use crate::package::{Archive, PackageLimits};
+use crate::protocol::manifest::Manifest;
+use crate::store::{Record, Source, Store};
+
+/// A directory that is removed at the end.
+struct TestDir(PathBuf);
+
+impl TestDir {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("plugin-runner-{}", Xid::generate()));
+        fs::create_dir(&path).unwrap();
+        Self(path.canonicalize().unwrap())
+    }
+
+    fn archives(&self) -> usize {
+        fs::read_dir(self.0.join("archives")).unwrap().count()
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn record(name: &str) -> Record {
+    let manifest = Manifest {
+        name: name.to_owned(),
+        ..Manifest::default()
+    };
+    Record::supervised(manifest, Source::Folder("/plugins".into()))
+}
+
+#[track_caller]
+fn store_error(result: crate::Result<()>) -> StoreError {
+    match result {
+        Err(Error::Store(error)) => (*error).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn connection(store: &SqliteStore) -> MutexGuard<'_, Connection> {
+    match &store.access {
+        Access::Owner(owner) => owner.connection(),
+        Access::Reader(_) => panic!("it is not owned"),
+    }
+}
+
+fn set(store: &SqliteStore, pragma: &str, value: u32) {
+    let connection = connection(store);
+    connection.pragma_update(None, pragma, value).unwrap();
+}
+
+/// Ends in the middle.
+struct Broken;
+
+impl std::io::Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("broken"))
+    }
+}
+
+#[test]
+fn a_content_with_another_digest_is_refused() {
+    let dir = TestDir::new();
+    let folder = Folder::make(&dir.0).unwrap();
+    let digest = "0".repeat(64);
+    let copied = Unfinished::copy(&folder, &digest, &mut &b"content"[..]);
+    let error = store_error(copied.map(|_| ()));
+    assert!(matches!(
+        error,
+        StoreError::Archive {
+            problem: "damaged",
+            ..
+        }
+    ));
+    let mut content = (&b"content"[..]).chain(Broken);
+    let error = Unfinished::copy(&folder, &digest, &mut content).unwrap_err();
+    assert!(error.to_string().ends_with("broken"), "{error}");
+    assert_eq!(dir.archives(), 0);
+}
+
+#[test]
+fn a_full_database_keeps_what_it_has_and_goes_on_when_there_is_room() {
+    let dir = TestDir::new();
+    let open = |path: &Path| SqliteStore::open(path).unwrap();
+    let store = open(&dir.0);
+    let kept = record("kept");
+    store.put(kept.clone()).unwrap();
+    set(&store, "max_page_count", 1);
+    let long = serde_json::Map::from_iter([("long".to_owned(), "x".repeat(100_000).into())]);
+    let large = record("large").with_configuration(long);
+    let mut grown = large.clone();
+    grown.id = kept.id;
+    for record in [&large, &grown] {
+        let error = store_error(store.put(record.clone()));
+        let StoreError::Full { path } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(path, &dir.0.join("plugins.sqlite"));
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
+    }
+    let reader = SqliteStore::open_read_only(&dir.0).unwrap();
+    assert_eq!(reader.list().unwrap(), std::slice::from_ref(&kept));
+    set(&store, "max_page_count", 1_000_000);
+    store.put(large.clone()).unwrap();
+    drop(store);
+    assert_eq!(open(&dir.0).list().unwrap(), [kept, large]);
+}
+
+/// The row does not come, and so the file must not stay.
+#[test]
+fn an_archive_whose_row_cannot_be_written_is_not_there() {
+    let dir = TestDir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    // The smallest archive: no entries.
+    let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
+    let archive = Archive::from_bytes(empty, &PackageLimits::default()).unwrap();
+    set(&store, "query_only", 1);
+    for written in [store.put_archive(&archive), store.put(record("a"))] {
+        let error = store_error(written);
+        assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
+    }
+    assert_eq!(store.list_archives().unwrap(), []);
+    assert_eq!(dir.archives(), 0);
+    set(&store, "query_only", 0);
+    store.put_archive(&archive).unwrap();
+    store.put(record("a")).unwrap();
+}

@@ -1,0 +1,73 @@
+//! Writes that fail.
+
+use std::time::Duration;
+
+use plugin_runner::store::SqliteSettings;
+
+use super::*;
+
+#[test]
+fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
+    let folder = StoreDir::new();
+    let store = folder.open();
+    let kept = record("kept");
+    store.put(kept.clone()).unwrap();
+    let (path, aside) = (folder.database(), folder.path().join("aside"));
+    for replaced in [false, true] {
+        fs::rename(&path, &aside).unwrap();
+        if replaced {
+            fs::copy(&aside, &path).unwrap();
+        }
+        for result in [store.put(record("lost")), store.delete(kept.id)] {
+            let error = store_error(result);
+            assert!(
+                matches!(&error, StoreError::Damaged { path: named, .. } if *named == path),
+                "{error:?}"
+            );
+        }
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
+        fs::rename(&aside, &path).unwrap();
+    }
+    store.delete(kept.id).unwrap();
+}
+
+#[test]
+fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
+    let folder = StoreDir::new();
+    let settings = SqliteSettings::default().with_busy_timeout(Duration::from_millis(1));
+    let store = SqliteStore::open_with(folder.path(), &settings).unwrap();
+    let kept = record("kept");
+    store.put(kept.clone()).unwrap();
+    // Not closed before the store, whose locks it would take with it if it were not SQLite's.
+    let other = Connection::open(folder.database()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for written in [store.put(record("more")), store.delete(kept.id)] {
+        let error = store_error(written);
+        assert!(matches!(error, StoreError::Busy { .. }), "{error:?}");
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    store.put(record("more")).unwrap();
+    assert_eq!(store.list().unwrap().len(), 2);
+}
+
+#[test]
+fn an_archive_that_does_not_fit_leaves_nothing_behind() {
+    let folder = StoreDir::new();
+    let store = folder.open();
+    let archive = archive("a", 10);
+    let archives = folder.path().join("archives");
+    fs::remove_dir(&archives).unwrap();
+    fs::write(&archives, "in the way").unwrap();
+    let error = store.put_archive(&archive).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains(&*archives.to_string_lossy()),
+        "{error}"
+    );
+    assert_eq!(store.list_archives().unwrap(), []);
+    fs::remove_file(&archives).unwrap();
+    fs::create_dir(&archives).unwrap();
+    store.put_archive(&archive).unwrap();
+    assert_eq!(store.list_archives().unwrap().len(), 1);
+}
