@@ -153,7 +153,7 @@ fn record(number: usize) -> Record {
     let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
     let folder = program.parent().unwrap().to_owned();
     let lifeline = std::env::var("FIXTURE_LIFELINE").unwrap();
-    Record::supervised(manifest, Source::Folder(folder))
+    Record::supervised(manifest, Source::Directory(folder))
         .with_active_state(ActiveState::Active)
         .with_variable("FIXTURE_LIFELINE", lifeline)
 }

@@ -426,7 +426,7 @@ impl Running {
     /// Stores the fixture as a plugin, to be active once it is loaded.
     fn install_program(&self, transport: &str, args: &[&str]) -> InstallationId {
         let folder = fixture().parent().unwrap().to_owned();
-        self.put(&fixture(), args, transport, Source::Folder(folder))
+        self.put(&fixture(), args, transport, Source::Directory(folder))
     }
 
     fn put(

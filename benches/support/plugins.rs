@@ -52,7 +52,10 @@ pub(crate) fn install(
         "command": program, "args": args, "transport": transport,
     }));
     let folder = program.parent().map(Path::to_owned).unwrap();
-    put(host, Record::supervised(manifest, Source::Folder(folder)))
+    put(
+        host,
+        Record::supervised(manifest, Source::Directory(folder)),
+    )
 }
 
 /// Stores an external plugin.

@@ -138,7 +138,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
         let json = read_manifest(&file).map_err(|failure| failure.about(MANIFEST))?;
         let manifest = parse(&json)?;
         tell(&manifest, PluginFiles::Directory(path));
-        return Ok((manifest, Source::Folder(absolute)));
+        return Ok((manifest, Source::Directory(absolute)));
     }
     if is_manifest(path) {
         return Err(
@@ -202,7 +202,7 @@ mod tests {
             id: id.to_owned(),
             ..Manifest::default()
         };
-        Record::supervised(manifest, Source::Folder("/x".into()))
+        Record::supervised(manifest, Source::Directory("/x".into()))
     }
 
     #[test]

@@ -110,14 +110,14 @@ impl Manager {
         let session = shared.host.session(id).ok_or(Error::NotLoaded(id))?;
         session.check_active()?;
 
-        let unsettled = record.unsettled_configuration.replace(proposed.clone());
+        let unsettled = record.pending_configuration.replace(proposed.clone());
         shared.store().put(record.clone())?;
         fault::point(fault::PROPOSED, id);
         match shared.ask(&session, &proposed) {
             Answer::Taken => {
                 fault::point(fault::AGREED, id);
                 record.configuration = proposed;
-                record.unsettled_configuration = None;
+                record.pending_configuration = None;
                 let configuration = record.configuration.clone();
                 match shared.store().put(record) {
                     Ok(()) => Ok(configuration),
@@ -126,7 +126,7 @@ impl Manager {
             }
             Answer::NotTaken(error) => {
                 // It may still have one from before.
-                record.unsettled_configuration = unsettled;
+                record.pending_configuration = unsettled;
                 if let Err(error) = shared.store().put(record) {
                     // The plugin is told once more than it needs to be.
                     let plugin = shared.named(id);
@@ -191,7 +191,7 @@ impl Shared {
             Answer::Unknown(Error::Disconnected(_)) if record.mode() == PluginMode::Supervised => {}
             Answer::NotTaken(error) | Answer::Unknown(error) => return Err(error),
         }
-        if record.unsettled_configuration.take().is_some() {
+        if record.pending_configuration.take().is_some() {
             self.store().put(record)?;
         }
         let plugin = self.named(id);

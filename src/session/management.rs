@@ -25,7 +25,7 @@ impl Shared {
 
     /// Re-sends the stored configuration if the plugin's copy may differ. Never blocks.
     pub(super) fn settle_if_needed(self: &Arc<Self>) {
-        if self.record().unsettled_configuration.is_none() {
+        if self.record().pending_configuration.is_none() {
             return;
         }
         let Some(on_reconnect) = self.context.services.on_reconnect.read().clone() else {

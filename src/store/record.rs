@@ -41,7 +41,7 @@ pub struct Record {
     /// known whether the plugin has taken it. As long as there is one, the plugin is told the stored
     /// one again when it next connects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unsettled_configuration: Option<Configuration>,
+    pub pending_configuration: Option<Configuration>,
     /// When it was installed.
     pub added_at: SystemTime,
     /// What departs from the host's defaults for this plugin.
@@ -72,7 +72,7 @@ pub enum Source {
     /// A zip archive of the embedder's. It is unpacked below the data folder and runs there.
     Archive(PathBuf),
     /// A folder that it runs in as it is; for development.
-    Folder(PathBuf),
+    Directory(PathBuf),
     /// A zip archive in the store. It is unpacked below the data folder and runs there.
     Stored {
         /// Its SHA-256, in lower-case hexadecimal.
@@ -116,7 +116,7 @@ impl Record {
             active_state,
             active_state_changed_at: now,
             configuration: Configuration::new(),
-            unsettled_configuration: None,
+            pending_configuration: None,
             added_at: now,
             overrides: Overrides::default(),
             damage: None,

@@ -206,7 +206,7 @@ fn boot(manager: &Manager, records: &[Record], what: &str) {
             .get(id)
             .unwrap()
             .record
-            .unsettled_configuration
+            .pending_configuration
             .is_some()
         {
             assert!(

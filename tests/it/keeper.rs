@@ -325,7 +325,7 @@ mod driver {
         env!("CARGO_BIN_EXE_plugin-runner-fixture").clone_into(&mut manifest.command);
         manifest.args = args.iter().map(|&arg| arg.to_owned()).collect();
         manifest.transport = transport;
-        Record::supervised(manifest, Source::Folder(folder)).with_variable(
+        Record::supervised(manifest, Source::Directory(folder)).with_variable(
             "FIXTURE_LIFELINE",
             std::env::var("DRIVER_LIFELINE").unwrap(),
         )
@@ -380,7 +380,7 @@ mod driver {
         let mut manifest = manifest("churned");
         "/bin/true".clone_into(&mut manifest.command);
         let folder = PathBuf::from(std::env::var_os("DRIVER_FOLDER").unwrap());
-        let record = over_stdio(Record::supervised(manifest, Source::Folder(folder)));
+        let record = over_stdio(Record::supervised(manifest, Source::Directory(folder)));
         let id = record.id;
         host.store().put(record).unwrap();
         let session = host.load(id).unwrap();

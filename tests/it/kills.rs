@@ -285,7 +285,7 @@ mod driver {
         program.clone_into(&mut manifest.command);
         manifest.args = args;
         manifest.transport = Transport::Stdio;
-        Record::supervised(manifest, Source::Folder(folder)).with_variable(
+        Record::supervised(manifest, Source::Directory(folder)).with_variable(
             "FIXTURE_LIFELINE",
             std::env::var("DRIVER_LIFELINE").unwrap(),
         )

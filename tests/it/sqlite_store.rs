@@ -287,7 +287,7 @@ fn folder() -> PathBuf {
 }
 
 fn record(name: &str) -> Record {
-    Record::supervised(manifest(name), Source::Folder("/plugins".into()))
+    Record::supervised(manifest(name), Source::Directory("/plugins".into()))
 }
 
 fn archive(name: &str, size: usize) -> Archive {

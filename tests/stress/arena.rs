@@ -138,7 +138,7 @@ impl Arena {
                 ..manifest(&name)
             };
             manifest.transport = transport;
-            let record = Record::supervised(manifest, Source::Folder(files))
+            let record = Record::supervised(manifest, Source::Directory(files))
                 .with_variable("FIXTURE_LIFELINE", lifelines.address())
                 .with_variable("FIXTURE_ATTACKER", attacker().to_str().unwrap());
             plugins.push(Plugin {

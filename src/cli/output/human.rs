@@ -163,7 +163,7 @@ mod tests {
                 id: (*id).to_owned(),
                 ..Manifest::default()
             };
-            Record::supervised(manifest, Source::Folder("/x".into()))
+            Record::supervised(manifest, Source::Directory("/x".into()))
         };
         named(ids.iter().map(record).collect())
     }

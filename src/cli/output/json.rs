@@ -145,7 +145,7 @@ mod tests {
             id: "hello".to_owned(),
             ..Manifest::default()
         };
-        let record = Record::supervised(manifest, Source::Folder("/x".into()));
+        let record = Record::supervised(manifest, Source::Directory("/x".into()));
         let id = record.id;
         (Json::new(&named(vec![record])), id)
     }

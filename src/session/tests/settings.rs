@@ -17,7 +17,7 @@ fn load_supervised(provider: RuntimeProvider) -> Error {
     let bench = Bench::with_host(|builder| builder.runtime_provider(provider));
     assert_eq!(bench.host.runtime_provider(), provider);
     bench.ping(&bench.connect());
-    let source = Source::Folder(folder());
+    let source = Source::Directory(folder());
     let record = Record::supervised(manifest(), source).with_active_state(ActiveState::Active);
     let id = record.id;
     bench.host.store().put(record).unwrap();

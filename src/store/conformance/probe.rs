@@ -131,7 +131,7 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
         active_state,
         active_state_changed_at,
         configuration,
-        unsettled_configuration,
+        pending_configuration,
         added_at,
         overrides,
         damage,
@@ -151,9 +151,9 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
             text(configuration),
         ),
         (
-            "unsettled_configuration",
-            text(&expected.unsettled_configuration),
-            text(unsettled_configuration),
+            "pending_configuration",
+            text(&expected.pending_configuration),
+            text(pending_configuration),
         ),
         ("overrides", text(&expected.overrides), text(overrides)),
     ] {

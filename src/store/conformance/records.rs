@@ -104,10 +104,10 @@ fn a_put_replaces(store: StoreProbe<'_>) -> Outcome {
     // A single field counts as well.
     record.configuration = members("a", 1);
     store.put(&record)?;
-    record.unsettled_configuration = Some(members("a", 2));
+    record.pending_configuration = Some(members("a", 2));
     store.put(&record)?;
     store.expect(&record)?;
-    record.unsettled_configuration = None;
+    record.pending_configuration = None;
     store.put(&record)?;
     store.expect(&record)?;
     record = record.with_active_state(ActiveState::Active);
@@ -200,7 +200,7 @@ fn a_token_finds_its_plugin_until_it_is_replaced(store: StoreProbe<'_>) -> Outco
     store.put(&record)?;
     finds(&second, None, "after a second rotation, for the old token")?;
     finds(&first, id, "after a second rotation, for the new token")?;
-    record.kind = PluginKind::Supervised(Source::Folder("/plugins".into()));
+    record.kind = PluginKind::Supervised(Source::Directory("/plugins".into()));
     store.put(&record)?;
     finds(&first, None, "when it is not external any more")?;
     record.kind = PluginKind::External(ExternalCredential::new(first.clone()));

@@ -25,7 +25,7 @@ pub(super) fn small_manifest(name: &str) -> Outcome<Manifest> {
 
 /// A supervised plugin with nothing special about it.
 pub(super) fn plain(name: &str) -> Outcome<Record> {
-    let source = Source::Folder("/plugins/plain".into());
+    let source = Source::Directory("/plugins/plain".into());
     Ok(Record::supervised(small_manifest(name)?, source))
 }
 
@@ -52,7 +52,7 @@ pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
     let hashed = ExternalCredential::new(ExternalToken::generate()?).without_token();
     let kinds = [
         PluginKind::Supervised(Source::Archive("/a b/ü/\u{10ffff}\n'\".zip".into())),
-        PluginKind::Supervised(Source::Folder("relative/../\\folder".into())),
+        PluginKind::Supervised(Source::Directory("relative/../\\folder".into())),
         stored(archive)?.kind,
         PluginKind::External(kept),
         PluginKind::External(hashed),
@@ -69,7 +69,7 @@ pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
         record.added_at = SystemTime::UNIX_EPOCH + Duration::from_nanos(number.into());
         record.configuration = configuration();
         // None, one that is empty, and one that is full are three things.
-        record.unsettled_configuration = match number % 3 {
+        record.pending_configuration = match number % 3 {
             0 => Some(configuration()),
             1 => Some(Configuration::new()),
             _ => None,

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
-    LosesUnsettledConfiguration,
+    LosesPendingConfiguration,
     LosesMinusZero,
     LosesNanoseconds,
     LosesOddPaths,
@@ -112,7 +112,7 @@ impl Broken {
 
     fn spoil(&self, record: &mut Record) {
         match self.fault {
-            Fault::LosesUnsettledConfiguration => record.unsettled_configuration = None,
+            Fault::LosesPendingConfiguration => record.pending_configuration = None,
             Fault::LosesMinusZero => {
                 if let Some(number) = record.configuration.get_mut("minus zero") {
                     *number = 0.0.into();
@@ -296,7 +296,7 @@ fn each_broken_promise_is_caught_by_its_check() {
     use Fault::*;
 
     for (fault, expected) in [
-        (LosesUnsettledConfiguration, "a_record_comes_back_whole"),
+        (LosesPendingConfiguration, "a_record_comes_back_whole"),
         (LosesMinusZero, "a_record_comes_back_whole"),
         (LosesNanoseconds, "a_record_comes_back_whole"),
         (KeepsDamage, "a_record_comes_back_whole"),
@@ -345,11 +345,11 @@ fn each_broken_promise_is_caught_by_its_check() {
 fn what_was_found_is_told_without_tokens() {
     let violation = caught(Fault::FindsOldTokens);
     assert!(!violation.to_string().contains("sdprt_"), "{violation}");
-    let violation = caught(Fault::LosesUnsettledConfiguration);
+    let violation = caught(Fault::LosesPendingConfiguration);
     let text = violation.to_string();
     assert!(
         text.starts_with("the store fails the check a_record_comes_back_whole: get returns ")
-            && text.contains(" with another unsettled_configuration: expected {"),
+            && text.contains(" with another pending_configuration: expected {"),
         "{text}"
     );
 }

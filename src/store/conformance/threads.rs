@@ -34,7 +34,7 @@ fn numbered(record: &Record, number: u64) -> Record {
     record
         .configuration
         .insert("number".to_owned(), json!(number));
-    record.unsettled_configuration = Some(record.configuration.clone());
+    record.pending_configuration = Some(record.configuration.clone());
     record.overrides.environment = vec![("NUMBER".to_owned(), number.to_string())];
     record
 }
@@ -48,7 +48,7 @@ fn number(record: &Record) -> Outcome<u64> {
     let numbers = [
         record.manifest.description.parse().ok(),
         of(Some(&record.configuration)),
-        of(record.unsettled_configuration.as_ref()),
+        of(record.pending_configuration.as_ref()),
         variable.and_then(|(_, value)| value.parse().ok()),
     ];
     match numbers {

@@ -36,7 +36,7 @@ const COLUMNS: [&str; 15] = [
     "archive_size",
     "token_digest",
     "token",
-    "unsettled_configuration",
+    "pending_configuration",
 ];
 
 /// A row, in the order of [`COLUMNS`].
@@ -44,7 +44,7 @@ pub(super) type Values = [Value; COLUMNS.len()];
 
 /// What is in `source_kind`.
 const ARCHIVE: &str = "archive";
-const FOLDER: &str = "folder";
+const DIRECTORY: &str = "directory";
 const STORED: &str = "stored";
 
 /// Writes a row in place of one with the same id.
@@ -100,13 +100,13 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
     encoder.time("active_state_changed_at", record.active_state_changed_at)?;
     encoder.time("added_at", record.added_at)?;
     encoder.json("configuration", &record.configuration)?;
-    if let Some(configuration) = &record.unsettled_configuration {
-        encoder.json("unsettled_configuration", configuration)?;
+    if let Some(configuration) = &record.pending_configuration {
+        encoder.json("pending_configuration", configuration)?;
     }
     encoder.json("overrides", &record.overrides)?;
     match &record.kind {
         PluginKind::Supervised(Source::Archive(path)) => encoder.source(ARCHIVE, path),
-        PluginKind::Supervised(Source::Folder(path)) => encoder.source(FOLDER, path),
+        PluginKind::Supervised(Source::Directory(path)) => encoder.source(DIRECTORY, path),
         PluginKind::Supervised(Source::Stored { sha256, size }) => {
             encoder.set("source_kind", STORED.to_owned());
             encoder.set("archive_sha256", sha256.clone());
@@ -141,8 +141,8 @@ pub(super) fn decode(values: &Values) -> Option<Record> {
     record.active_state_changed_at = decoder.time("active_state_changed_at");
     record.added_at = decoder.time("added_at");
     record.configuration = decoder.json("configuration");
-    if *decoder.value("unsettled_configuration") != Value::Null {
-        record.unsettled_configuration = Some(decoder.json("unsettled_configuration"));
+    if *decoder.value("pending_configuration") != Value::Null {
+        record.pending_configuration = Some(decoder.json("pending_configuration"));
     }
     record.overrides = decoder.json("overrides");
     if !decoder.problems.is_empty() {
@@ -336,7 +336,7 @@ impl Decoder<'_> {
         };
         let source = match self.text("source_kind") {
             Some(ARCHIVE) => path.map(Source::Archive),
-            Some(FOLDER) => path.map(Source::Folder),
+            Some(DIRECTORY) => path.map(Source::Directory),
             Some(STORED) => stored,
             _ => None,
         };
@@ -356,7 +356,7 @@ impl Decoder<'_> {
                 sha256: sha256.to_owned(),
                 size: 0,
             },
-            None => Source::Folder(PathBuf::new()),
+            None => Source::Directory(PathBuf::new()),
         }
     }
 

@@ -42,7 +42,7 @@ fn record(name: &str) -> Record {
         name: name.to_owned(),
         ..Manifest::default()
     };
-    Record::supervised(manifest, Source::Folder("/plugins".into()))
+    Record::supervised(manifest, Source::Directory("/plugins".into()))
 }
 
 #[track_caller]

@@ -68,7 +68,7 @@ impl Managed {
 
     fn is_settled(&self, id: InstallationId) -> bool {
         let record = self.store.get(id).unwrap().unwrap();
-        record.unsettled_configuration.is_none()
+        record.pending_configuration.is_none()
     }
 
     /// Waits until the plugin is told this, for the time number `nth`, counted from 0.

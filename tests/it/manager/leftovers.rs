@@ -31,7 +31,7 @@ fn archives_stay_while_a_damaged_record_may_name_any() {
     let id = managed.installed(managed.package("1", &[]));
     let sound = managed.store.get(id).unwrap().unwrap();
     let mut damaged = sound.clone();
-    damaged.kind = PluginKind::Supervised(Source::Folder(PathBuf::new()));
+    damaged.kind = PluginKind::Supervised(Source::Directory(PathBuf::new()));
     store.damage(damaged, "its source cannot be read");
     let remove_another = || {
         let other = managed.installed(managed.package("2", &[]));

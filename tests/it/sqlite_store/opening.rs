@@ -107,7 +107,7 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     folder.open().put(known.clone()).unwrap();
     // As the first version made it.
     folder.execute(
-        "ALTER TABLE installation DROP COLUMN unsettled_configuration; PRAGMA user_version = 1",
+        "ALTER TABLE installation DROP COLUMN pending_configuration; PRAGMA user_version = 1",
     );
     assert_eq!(
         folder.reader().list().unwrap(),
@@ -118,7 +118,7 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     let store = folder.open();
     assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     let mut changed = known;
-    changed.unsettled_configuration = Some(serde_json::Map::new());
+    changed.pending_configuration = Some(serde_json::Map::new());
     store.put(changed.clone()).unwrap();
     drop(store);
     assert_eq!(schema(&folder), 2);

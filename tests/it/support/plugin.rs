@@ -46,7 +46,7 @@ pub(crate) fn command(host: &TestHost, id: &str, command: &str, args: &[&str]) -
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
         ..manifest(id)
     };
-    Record::supervised(manifest, Source::Folder(folder))
+    Record::supervised(manifest, Source::Directory(folder))
 }
 
 /// Runs this shell script as a plugin.
