@@ -98,9 +98,9 @@ fn shared_file(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn in_use(folder: &Path, owner: Option<u32>) -> StoreError {
+fn in_use(dir: &Path, owner: Option<u32>) -> StoreError {
     StoreError::InUse {
-        folder: folder.to_owned(),
+        folder: dir.to_owned(),
         owner,
     }
 }

@@ -38,8 +38,8 @@ impl RecordIndex {
     pub(super) fn put(&mut self, record: Record) {
         self.remove(record.id);
         if let PluginKind::External(credential) = &record.kind {
-            let bearers = self.external.entry(credential.digest());
-            bearers.or_default().insert(record.id);
+            let holders = self.external.entry(credential.digest());
+            holders.or_default().insert(record.id);
         }
         self.records.insert(record.id, record);
     }
@@ -47,11 +47,11 @@ impl RecordIndex {
     pub(super) fn remove(&mut self, id: InstallationId) {
         if let Some(record) = self.records.remove(&id)
             && let PluginKind::External(credential) = &record.kind
-            && let Entry::Occupied(mut bearers) = self.external.entry(credential.digest())
+            && let Entry::Occupied(mut holders) = self.external.entry(credential.digest())
         {
-            bearers.get_mut().remove(&id);
-            if bearers.get().is_empty() {
-                bearers.remove();
+            holders.get_mut().remove(&id);
+            if holders.get().is_empty() {
+                holders.remove();
             }
         }
     }

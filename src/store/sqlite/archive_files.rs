@@ -9,8 +9,8 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
+use super::dir::{PRIVATE_FILE, StoreDir};
 use super::failure::{reading, system};
-use super::folder::{Folder, PRIVATE_FILE};
 use crate::error::{Result, StoreError};
 use crate::id::Xid;
 use crate::package::{ArchiveContent, OpenDir};
@@ -22,13 +22,13 @@ const UNFINISHED: &str = "tmp";
 
 /// A new file that has not got its name yet. Dropping it removes it.
 #[derive(Debug)]
-pub(super) struct Unfinished {
+pub(super) struct UnfinishedArchive {
     archives: OpenDir,
     name: String,
     placed: bool,
 }
 
-impl Unfinished {
+impl UnfinishedArchive {
     /// Copies what `content` gives, which must have this digest; gives how many bytes there were. They
     /// are on the disk then.
     ///
@@ -36,12 +36,12 @@ impl Unfinished {
     /// - [`StoreError::Archive`]: the content has another digest.
     /// - [`StoreError::Full`], [`StoreError::ReadOnly`], [`Error::Io`](crate::Error::Io).
     pub(super) fn copy(
-        folder: &Folder,
+        dir: &StoreDir,
         sha256: &str,
         content: &mut dyn Read,
     ) -> Result<(Self, u64)> {
-        let opened = folder.open_archives();
-        let archives = opened.map_err(system("open", &folder.archives()))?;
+        let opened = dir.open_archives();
+        let archives = opened.map_err(system("open", &dir.archives()))?;
         let name = format!("{}.{UNFINISHED}", Xid::generate());
         let path = &archives.at(&name);
         let mut file = archives
@@ -86,10 +86,10 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedArchive {
     fn drop(&mut self) {
         if !self.placed {
-            remove_or_tell(&self.archives, &self.name);
+            remove_or_warn(&self.archives, &self.name);
         }
     }
 }
@@ -99,15 +99,15 @@ impl Drop for Unfinished {
 /// # Errors
 /// [`StoreError::Archive`]: there is none, or it is of another size, or something else is in its place.
 /// [`Error::Io`](crate::Error::Io): it cannot be opened.
-pub(super) fn open(folder: &Folder, sha256: &str, size: u64) -> Result<ArchiveContent> {
+pub(super) fn open(dir: &StoreDir, sha256: &str, size: u64) -> Result<ArchiveContent> {
     let name = name(sha256);
-    let path = &folder.archives().join(&name);
-    let archives = match folder.open_archives() {
+    let path = &dir.archives().join(&name);
+    let archives = match dir.open_archives() {
         Ok(archives) => archives,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(archive_error(sha256, "missing"));
         }
-        Err(error) => return Err(reading("open", &folder.archives())(error)),
+        Err(error) => return Err(reading("open", &dir.archives())(error)),
     };
     match archives.open_file(&*name).map_err(reading("open", path))? {
         Some((file, found)) if found.len() == size => Ok(ArchiveContent::File(Arc::new(file))),
@@ -123,13 +123,13 @@ pub(super) fn open(folder: &Folder, sha256: &str, size: u64) -> Result<ArchiveCo
 }
 
 /// Whether there is a file of this size for the archive.
-pub(super) fn is_there(folder: &Folder, sha256: &str, size: u64) -> bool {
-    open(folder, sha256, size).is_ok()
+pub(super) fn exists(dir: &StoreDir, sha256: &str, size: u64) -> bool {
+    open(dir, sha256, size).is_ok()
 }
 
 /// Whether the file of the archive can be read and has its digest.
-pub(super) fn is_whole(folder: &Folder, sha256: &str) -> bool {
-    let opened = folder.open_archives();
+pub(super) fn is_whole(dir: &StoreDir, sha256: &str) -> bool {
+    let opened = dir.open_archives();
     match opened.and_then(|archives| archives.open_file(&*name(sha256))) {
         Ok(Some((mut file, _))) => {
             digest(sha256, &mut file, &mut |_| Ok(())).is_ok_and(|(found, _)| found == sha256)
@@ -167,34 +167,34 @@ fn digest(
 
 /// Removes the file of an archive. Where that cannot be done it is told, and done when the store is
 /// opened next.
-pub(super) fn remove_file(folder: &Folder, sha256: &str) {
-    match folder.open_archives() {
-        Ok(archives) => remove_or_tell(&archives, &name(sha256)),
-        Err(error) => tell(&folder.archives().join(name(sha256)), &error),
+pub(super) fn remove_file(dir: &StoreDir, sha256: &str) {
+    match dir.open_archives() {
+        Ok(archives) => remove_or_warn(&archives, &name(sha256)),
+        Err(error) => warn_left(&dir.archives().join(name(sha256)), &error),
     }
 }
 
 /// Removes what crashes have left: unfinished files, and archives that are not `known`.
-pub(super) fn sweep(folder: &Folder, known: impl Fn(&str) -> bool) {
-    let swept = each(folder, &mut |archives, name, sha256| {
+pub(super) fn sweep(dir: &StoreDir, known: impl Fn(&str) -> bool) {
+    let swept = each(dir, &mut |archives, name, sha256| {
         if sha256.is_none_or(|sha256| !known(sha256)) {
             log::info!(
                 "removing {}, which a crash has left",
                 archives.at(name).display()
             );
-            remove_or_tell(archives, name);
+            remove_or_warn(archives, name);
         }
     });
     if let Err(error) = swept {
-        tell(&folder.archives(), &error);
+        warn_left(&dir.archives(), &error);
     }
 }
 
 /// Whether there is an archive.
-pub(super) fn are_there(folder: &Folder) -> bool {
+pub(super) fn exist(dir: &StoreDir) -> bool {
     let mut found = false;
     // What cannot be listed is nothing that could be lost.
-    let _ = each(folder, &mut |_, _, sha256| found |= sha256.is_some());
+    let _ = each(dir, &mut |_, _, sha256| found |= sha256.is_some());
     found
 }
 
@@ -213,11 +213,8 @@ fn name(sha256: &str) -> String {
 
 /// Calls for each file of ours with its name, and with the digest that it is named after if it is
 /// finished. What has another kind of name is somebody else's.
-fn each(
-    folder: &Folder,
-    call: &mut dyn FnMut(&OpenDir, &str, Option<&str>),
-) -> std::io::Result<()> {
-    let archives = folder.open_archives()?;
+fn each(dir: &StoreDir, call: &mut dyn FnMut(&OpenDir, &str, Option<&str>)) -> std::io::Result<()> {
+    let archives = dir.open_archives()?;
     for entry in archives.list()? {
         let entry = entry?;
         let name = entry.file_name().to_str().ok();
@@ -237,12 +234,12 @@ pub(super) fn is_digest(text: &str) -> bool {
     text.len() == 64 && HEXLOWER.decode(text.as_bytes()).is_ok()
 }
 
-fn remove_or_tell(archives: &OpenDir, name: &str) {
+fn remove_or_warn(archives: &OpenDir, name: &str) {
     if let Err(error) = archives.remove(name) {
-        tell(&archives.at(name), &error);
+        warn_left(&archives.at(name), &error);
     }
 }
 
-fn tell(path: &Path, error: &std::io::Error) {
+fn warn_left(path: &Path, error: &std::io::Error) {
     log::warn!("cannot remove {}: {error}", path.display());
 }

@@ -11,8 +11,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::archive_files;
+use super::dir::{StoreDir, new_file, sync};
 use super::failure::{NO_DATABASE, damaged, database, reading, system};
-use super::folder::{Folder, new_file, sync};
 use super::schema::{self, APPLICATION, SUPPORTED};
 use super::settings::SqliteSettings;
 use crate::error::{Result, StoreError};
@@ -29,37 +29,37 @@ const FRAME_HEADER: u64 = 24;
 /// - [`StoreError::Damaged`]: there is none, and there was one.
 /// - [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Database`],
 ///   [`Error::Io`](crate::Error::Io).
-pub(super) fn make_if_missing(folder: &Folder) -> Result<()> {
-    let path = folder.database();
+pub(super) fn make_if_missing(dir: &StoreDir) -> Result<()> {
+    let path = dir.database();
     if path.try_exists().map_err(reading("read", &path))? {
         return Ok(());
     }
     // SQLite would begin an empty one, and all of these would be nobody's.
-    if archive_files::are_there(folder) {
+    if archive_files::exist(dir) {
         return Err(damaged(
             &path,
             "it is missing, and there are archives that belong to it",
         ));
     }
-    if fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0) {
+    if fs::metadata(dir.log()).is_ok_and(|log| log.len() > 0) {
         return Err(damaged(
             &path,
             "it is missing, and there is a -wal file that belongs to it",
         ));
     }
-    make(folder).inspect_err(|_| {
-        if let Err(error) = folder.remove_unfinished() {
-            log::warn!("cannot remove {}: {error}", folder.unfinished().display());
+    make(dir).inspect_err(|_| {
+        if let Err(error) = dir.remove_unfinished() {
+            log::warn!("cannot remove {}: {error}", dir.unfinished().display());
         }
     })
 }
 
 /// Makes it under another name first: what has the right one is always whole.
-fn make(folder: &Folder) -> Result<()> {
-    let path = folder.database();
-    let unfinished = folder.unfinished();
+fn make(dir: &StoreDir) -> Result<()> {
+    let path = dir.database();
+    let unfinished = dir.unfinished();
     let make = system("make", &path);
-    folder.remove_unfinished().map_err(&make)?;
+    dir.remove_unfinished().map_err(&make)?;
     let file = new_file(&unfinished).map_err(&make)?;
     let fill = || {
         let mut connection = Connection::open_with_flags(&unfinished, writing())?;
@@ -71,7 +71,7 @@ fn make(folder: &Folder) -> Result<()> {
     fill().map_err(database("make", &path))?;
     file.sync_all().map_err(&make)?;
     fs::rename(&unfinished, &path).map_err(&make)?;
-    sync(folder.path()).map_err(make)
+    sync(dir.path()).map_err(make)
 }
 
 /// Opens a database that is sound, and brings it up to date. Only for the owner of the folder. Where
@@ -81,19 +81,18 @@ fn make(folder: &Folder) -> Result<()> {
 /// [`StoreError::Foreign`], [`StoreError::Damaged`], [`StoreError::NewerSchema`],
 /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Busy`], [`StoreError::Database`],
 /// [`Error::Io`](crate::Error::Io).
-pub(super) fn open_to_write(folder: &Folder, settings: &SqliteSettings) -> Result<Connection> {
-    let path = folder.database();
-    let said = database("open", &path);
-    let mut connection = open(folder, writing(), settings)?;
+pub(super) fn open_to_write(dir: &StoreDir, settings: &SqliteSettings) -> Result<Connection> {
+    let path = dir.database();
+    let db_err = database("open", &path);
+    let mut connection = open(dir, writing(), settings)?;
     // Closing would move the log into a database that is damaged.
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .map_err(&said)?;
+        .map_err(&db_err)?;
     expect_known(&connection, &path)?;
-    expect_whole(&connection, folder)?;
+    expect_whole(&connection, dir)?;
     // Before SQLite makes the other files, which get the mode of this one.
-    folder
-        .make_database_private()
+    dir.make_database_private()
         .map_err(system("set the permissions of", &path))?;
     let mut prepare = || {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -104,7 +103,7 @@ pub(super) fn open_to_write(folder: &Folder, settings: &SqliteSettings) -> Resul
         connection.pragma_update(None, "secure_delete", true)?;
         schema::migrate(&mut connection)
     };
-    prepare().map_err(&said)?;
+    prepare().map_err(&db_err)?;
     Ok(connection)
 }
 
@@ -114,7 +113,7 @@ pub(super) fn open_to_write(folder: &Folder, settings: &SqliteSettings) -> Resul
 ///
 /// # Errors
 /// What the database says.
-pub(super) fn settle(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn leave_wal(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
     connection.pragma_update(None, "journal_mode", "DELETE")
 }
@@ -123,14 +122,14 @@ pub(super) fn settle(connection: &Connection) -> rusqlite::Result<()> {
 ///
 /// # Errors
 /// [`StoreError::Damaged`], [`StoreError::Database`], [`Error::Io`](crate::Error::Io).
-pub(super) fn open_to_read(folder: &Folder, settings: &SqliteSettings) -> Result<Connection> {
+pub(super) fn open_to_read(dir: &StoreDir, settings: &SqliteSettings) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    open(folder, flags, settings)
+    open(dir, flags, settings)
 }
 
-fn open(folder: &Folder, flags: OpenFlags, settings: &SqliteSettings) -> Result<Connection> {
-    let path = folder.database();
-    let size = folder.find_database().map_err(reading("open", &path))?;
+fn open(dir: &StoreDir, flags: OpenFlags, settings: &SqliteSettings) -> Result<Connection> {
+    let path = dir.database();
+    let size = dir.find_database().map_err(reading("open", &path))?;
     // SQLite takes it for a database with nothing in it.
     if size < SMALLEST {
         let problem = if size == 0 {
@@ -155,15 +154,15 @@ fn open(folder: &Folder, flags: OpenFlags, settings: &SqliteSettings) -> Result<
 /// [`StoreError::Foreign`], [`StoreError::NewerSchema`], [`StoreError::Damaged`], or what else the
 /// database says.
 pub(super) fn expect_known(connection: &Connection, path: &Path) -> Result<u32> {
-    let said = database("read", path);
+    let db_err = database("read", path);
     let application: u32 = connection
         .pragma_query_value(None, "application_id", |row| row.get(0))
-        .map_err(&said)?;
+        .map_err(&db_err)?;
     if application != APPLICATION {
         let path = path.to_owned();
         return Err(StoreError::Foreign { path }.into());
     }
-    let found = schema::version(connection).map_err(said)?;
+    let found = schema::version(connection).map_err(db_err)?;
     match found {
         0 => Err(damaged(path, "it has no tables")),
         1..=SUPPORTED => Ok(found),
@@ -181,15 +180,15 @@ pub(super) fn expect_known(connection: &Connection, path: &Path) -> Result<u32> 
 ///
 /// # Errors
 /// [`StoreError::Damaged`], or what else the database says.
-pub(super) fn expect_whole(connection: &Connection, folder: &Folder) -> Result<()> {
-    let path = &folder.database();
+pub(super) fn expect_whole(connection: &Connection, dir: &StoreDir) -> Result<()> {
+    let path = &dir.database();
     expect_ok(connection, "quick_check", path)?;
     let number = |name| {
         let number = connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
         number.map_err(database("read", path))
     };
     let (pages, page_size) = (number("page_count")?, u64::from(number("page_size")?));
-    let logged = logged_pages(connection, folder, page_size)?;
+    let logged = logged_pages(connection, dir, page_size)?;
     // Only now, since an owner may be moving pages from its log into the file.
     let in_file = fs::metadata(path).map_err(reading("read", path))?.len() / page_size;
     match (1..=pages).find(|page| u64::from(*page) > in_file && !logged.contains(page)) {
@@ -202,8 +201,8 @@ pub(super) fn expect_whole(connection: &Connection, folder: &Folder) -> Result<(
 }
 
 /// The pages in the part of the log that SQLite says is valid.
-fn logged_pages(connection: &Connection, folder: &Folder, page_size: u64) -> Result<HashSet<u32>> {
-    let path = &folder.log();
+fn logged_pages(connection: &Connection, dir: &StoreDir, page_size: u64) -> Result<HashSet<u32>> {
+    let path = &dir.log();
     // Does nothing but say how many there are; -1 where there is no log.
     let frames: i64 = connection
         .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))

@@ -1,6 +1,6 @@
 //! `SqliteStore`: records in an SQLite database, archives in files next to it.
 //!
-//! What lives here: the folder and its lock (`folder`), the database and its schema (`database`,
+//! What lives here: the folder and its lock (`dir`), the database and its schema (`database`,
 //! `schema`), records as rows (`row`), the files of archives (`archive_files`), and the two ways
 //! in which a store is used (`owner`, `reader`). No threads. The owner's mutex is held over the
 //! database's I/O, since that is what it guards; what reads takes another lock, under which nothing is
@@ -8,23 +8,23 @@
 
 mod archive_files;
 mod database;
+mod dir;
 mod failure;
-mod folder;
-mod owner;
 mod reader;
 mod row;
 mod schema;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fmt;
 use std::path::Path;
 
-use folder::Folder;
-use owner::Owner;
-use reader::Reader;
+use dir::StoreDir;
+use reader::StoreReader;
 pub use settings::SqliteSettings;
+use writer::StoreWriter;
 
 use super::{Record, Store, StoredArchive};
 use crate::auth::ExternalToken;
@@ -68,7 +68,7 @@ use crate::package::{Archive, ArchiveContent};
 /// # fn main() -> plugin_runner::Result<()> {
 /// # let data = std::env::temp_dir().join(format!("sqlite-store-{}", std::process::id()));
 /// let manifest = Manifest::parse(br#"{"id":"clock","author":"acme","name":"Clock"}"#)?;
-/// let record = Record::supervised(manifest, Source::Directory("/plugins/clock".into()));
+/// let record = Record::supervised(manifest, Source::Folder("/plugins/clock".into()));
 /// let id = record.id;
 /// SqliteStore::open(&data)?.put(record)?;
 ///
@@ -85,8 +85,8 @@ pub struct SqliteStore {
 }
 
 enum Access {
-    Owner(Box<Owner>),
-    Reader(Box<Reader>),
+    Writer(Box<StoreWriter>),
+    Reader(Box<StoreReader>),
 }
 
 impl SqliteStore {
@@ -104,17 +104,17 @@ impl SqliteStore {
     ///   [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly): the folder cannot be written to.
     /// - [`StoreError::Busy`](crate::error::StoreError::Busy): another program has locked the database.
     /// - [`StoreError::Database`](crate::error::StoreError::Database), [`Error::Io`](crate::Error::Io).
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(folder, &SqliteSettings::default())
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(dir, &SqliteSettings::default())
     }
 
     /// As [`open`](Self::open), with these settings.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
-    pub fn open_with(folder: impl AsRef<Path>, settings: &SqliteSettings) -> Result<Self> {
-        let folder = Folder::make(folder.as_ref())?;
-        let access = Access::Owner(Box::new(Owner::open(folder, settings)?));
+    pub fn open_with(dir: impl AsRef<Path>, settings: &SqliteSettings) -> Result<Self> {
+        let dir = StoreDir::make(dir.as_ref())?;
+        let access = Access::Writer(Box::new(StoreWriter::open(dir, settings)?));
         Ok(Self { access })
     }
 
@@ -133,28 +133,25 @@ impl SqliteStore {
     ///   [`StoreError::Damaged`](crate::error::StoreError::Damaged),
     ///   [`StoreError::Busy`](crate::error::StoreError::Busy),
     ///   [`StoreError::Database`](crate::error::StoreError::Database).
-    pub fn open_read_only(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::open_read_only_with(folder, &SqliteSettings::default())
+    pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_read_only_with(dir, &SqliteSettings::default())
     }
 
     /// As [`open_read_only`](Self::open_read_only), with these settings.
     ///
     /// # Errors
     /// Those of [`open_read_only`](Self::open_read_only).
-    pub fn open_read_only_with(
-        folder: impl AsRef<Path>,
-        settings: &SqliteSettings,
-    ) -> Result<Self> {
-        let folder = Folder::open(folder.as_ref())?;
-        let access = Access::Reader(Box::new(Reader::open(folder, settings.clone())?));
+    pub fn open_read_only_with(dir: impl AsRef<Path>, settings: &SqliteSettings) -> Result<Self> {
+        let dir = StoreDir::open(dir.as_ref())?;
+        let access = Access::Reader(Box::new(StoreReader::open(dir, settings.clone())?));
         Ok(Self { access })
     }
 
     /// The folder, with no symbolic links in its path.
-    pub fn folder(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         match &self.access {
-            Access::Owner(owner) => owner.folder().path(),
-            Access::Reader(reader) => reader.folder().path(),
+            Access::Writer(writer) => writer.dir().path(),
+            Access::Reader(reader) => reader.dir().path(),
         }
     }
 
@@ -167,7 +164,7 @@ impl SqliteStore {
     /// [`StoreError::Damaged`](crate::error::StoreError::Damaged), or what else the database says.
     pub fn check_integrity(&self) -> Result<()> {
         match &self.access {
-            Access::Owner(owner) => owner.check_integrity(),
+            Access::Writer(writer) => writer.check_integrity(),
             Access::Reader(reader) => reader.check_integrity(),
         }
     }
@@ -176,14 +173,14 @@ impl SqliteStore {
     /// but the `sqlite3` tool shows or removes them. Always 0 for a store that is only read.
     pub fn unreadable_rows(&self) -> usize {
         match &self.access {
-            Access::Owner(owner) => owner.skipped(),
+            Access::Writer(writer) => writer.skipped(),
             Access::Reader(_) => 0,
         }
     }
 
     fn store(&self) -> &dyn Store {
         match &self.access {
-            Access::Owner(owner) => &**owner,
+            Access::Writer(writer) => &**writer,
             Access::Reader(reader) => &**reader,
         }
     }
@@ -235,7 +232,7 @@ impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let read_only = matches!(self.access, Access::Reader(_));
         f.debug_struct("SqliteStore")
-            .field("folder", &self.folder())
+            .field("folder", &self.dir())
             .field("read_only", &read_only)
             .finish_non_exhaustive()
     }

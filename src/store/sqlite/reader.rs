@@ -1,14 +1,14 @@
-//! `Reader`: a store that somebody else may own and change meanwhile, and that is only read.
+//! `StoreReader`: a store that somebody else may own and change meanwhile, and that is only read.
 
 use rusqlite::Connection;
 
 use super::archive_files;
 use super::database;
+use super::dir::StoreDir;
 use super::failure;
-use super::folder::Folder;
-use super::owner;
 use super::row;
 use super::settings::SqliteSettings;
+use super::writer;
 use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::id::InstallationId;
@@ -18,29 +18,29 @@ use crate::store::{Record, Store, StoredArchive};
 /// Opens the database anew for each question, so that it is not in an owner's way in between, and finds
 /// the one that is there now.
 #[derive(Debug)]
-pub(super) struct Reader {
-    folder: Folder,
+pub(super) struct StoreReader {
+    dir: StoreDir,
     settings: SqliteSettings,
 }
 
-impl Reader {
+impl StoreReader {
     /// See [`SqliteStore::open_read_only`](super::SqliteStore::open_read_only).
-    pub(super) fn open(folder: Folder, settings: SqliteSettings) -> Result<Self> {
-        let reader = Self { folder, settings };
-        let path = reader.folder.database();
+    pub(super) fn open(dir: StoreDir, settings: SqliteSettings) -> Result<Self> {
+        let reader = Self { dir, settings };
+        let path = reader.dir.database();
         reader.read(|connection| {
             database::expect_known(connection, &path)?;
-            database::expect_whole(connection, &reader.folder)
+            database::expect_whole(connection, &reader.dir)
         })?;
         Ok(reader)
     }
 
-    pub(super) fn folder(&self) -> &Folder {
-        &self.folder
+    pub(super) fn dir(&self) -> &StoreDir {
+        &self.dir
     }
 
     pub(super) fn check_integrity(&self) -> Result<()> {
-        let path = self.folder.database();
+        let path = self.dir.database();
         self.read(|connection| database::check_integrity(connection, &path))
     }
 
@@ -51,7 +51,7 @@ impl Reader {
     }
 
     fn records(&self, condition: &str, parameter: Option<&str>) -> Result<Vec<Record>> {
-        let path = self.folder.database();
+        let path = self.dir.database();
         self.read(|connection| {
             // An owner of another version may have come.
             let schema = database::expect_known(connection, &path)?;
@@ -63,15 +63,15 @@ impl Reader {
 
     /// Asks the database.
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        ask(&database::open_to_read(&self.folder, &self.settings)?)
+        ask(&database::open_to_read(&self.dir, &self.settings)?)
     }
 
     fn read_only<T>(&self) -> Result<T> {
-        Err(failure::read_only(&self.folder.database()).into())
+        Err(failure::read_only(&self.dir.database()).into())
     }
 }
 
-impl Store for Reader {
+impl Store for StoreReader {
     fn get(&self, id: InstallationId) -> Result<Option<Record>> {
         Ok(self.records("WHERE id = ?1", Some(&id.to_string()))?.pop())
     }
@@ -91,13 +91,11 @@ impl Store for Reader {
         let Some(size) = self.archive_size(sha256)? else {
             return Ok(None);
         };
-        match archive_files::open(&self.folder, sha256, size) {
+        match archive_files::open(&self.dir, sha256, size) {
             // Deleted in between, or put right.
             Err(error) => match self.archive_size(sha256)? {
                 None => Ok(None),
-                Some(now) if now != size => {
-                    archive_files::open(&self.folder, sha256, now).map(Some)
-                }
+                Some(now) if now != size => archive_files::open(&self.dir, sha256, now).map(Some),
                 Some(_) => Err(error),
             },
             content => content.map(Some),
@@ -105,9 +103,9 @@ impl Store for Reader {
     }
 
     fn list_archives(&self) -> Result<Vec<StoredArchive>> {
-        let path = self.folder.database();
+        let path = self.dir.database();
         self.read(|connection| {
-            owner::archives(connection).map_err(failure::database("read", &path))
+            writer::archives(connection).map_err(failure::database("read", &path))
         })
     }
 

@@ -113,7 +113,7 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
             let size = i64::try_from(*size);
             encoder.set(
                 "archive_size",
-                size.map_err(|_| encoder.refused("the size of its archive"))?,
+                size.map_err(|_| encoder.unstorable("the size of its archive"))?,
             );
         }
         PluginKind::External(credential) => {
@@ -189,7 +189,7 @@ impl Encoder<'_> {
         let text = serde_json::to_string(value);
         self.set(
             column,
-            text.map_err(|error| self.refused(&format!("{column}: {error}")))?,
+            text.map_err(|error| self.unstorable(&format!("{column}: {error}")))?,
         );
         Ok(())
     }
@@ -203,7 +203,7 @@ impl Encoder<'_> {
         };
         self.set(
             column,
-            nanoseconds.ok_or_else(|| self.refused(&format!("{column} is too far away")))?,
+            nanoseconds.ok_or_else(|| self.unstorable(&format!("{column} is too far away")))?,
         );
         Ok(())
     }
@@ -213,13 +213,13 @@ impl Encoder<'_> {
         self.set("source_path", path.as_os_str().as_bytes().to_vec());
     }
 
-    fn refused(&self, problem: &str) -> Error {
-        refused(self.record.id, problem)
+    fn unstorable(&self, problem: &str) -> Error {
+        unstorable(self.record.id, problem)
     }
 }
 
 /// An error for a record that cannot be kept.
-pub(super) fn refused(id: InstallationId, problem: &str) -> Error {
+pub(super) fn unstorable(id: InstallationId, problem: &str) -> Error {
     StoreError::Unstorable {
         id,
         problem: problem.into(),
@@ -412,12 +412,12 @@ pub(super) fn decode_all(rows: &[Values]) -> (Vec<Record>, usize) {
 ///
 /// # Errors
 /// [`StoreError::Unstorable`]: reading it again would not give it whole.
-pub(super) fn kept(values: &Values, id: InstallationId) -> Result<Record> {
+pub(super) fn normalized(values: &Values, id: InstallationId) -> Result<Record> {
     let Some(mut record) = decode(values) else {
-        return Err(refused(id, "its id is not one"));
+        return Err(unstorable(id, "its id is not one"));
     };
     match record.damage.take() {
-        Some(problem) => Err(refused(id, &problem)),
+        Some(problem) => Err(unstorable(id, &problem)),
         None => Ok(record),
     }
 }

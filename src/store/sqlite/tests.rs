@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::MutexGuard;
 use rusqlite::Connection;
 
-use super::archive_files::Unfinished;
-use super::folder::Folder;
+use super::archive_files::UnfinishedArchive;
+use super::dir::StoreDir;
 use super::{Access, SqliteStore};
 use crate::error::{Error, StoreError};
 use crate::id::Xid;
@@ -55,7 +55,7 @@ fn store_error(result: crate::Result<()>) -> StoreError {
 
 fn connection(store: &SqliteStore) -> MutexGuard<'_, Connection> {
     match &store.access {
-        Access::Owner(owner) => owner.connection(),
+        Access::Writer(writer) => writer.connection(),
         Access::Reader(_) => panic!("it is not owned"),
     }
 }
@@ -77,9 +77,9 @@ impl std::io::Read for Broken {
 #[test]
 fn a_content_with_another_digest_is_refused() {
     let dir = TestDir::new();
-    let folder = Folder::make(&dir.0).unwrap();
+    let files = StoreDir::make(&dir.0).unwrap();
     let digest = "0".repeat(64);
-    let copied = Unfinished::copy(&folder, &digest, &mut &b"content"[..]);
+    let copied = UnfinishedArchive::copy(&files, &digest, &mut &b"content"[..]);
     let error = store_error(copied.map(|_| ()));
     assert!(matches!(
         error,
@@ -89,7 +89,7 @@ fn a_content_with_another_digest_is_refused() {
         }
     ));
     let mut content = (&b"content"[..]).chain(Broken);
-    let error = Unfinished::copy(&folder, &digest, &mut content).unwrap_err();
+    let error = UnfinishedArchive::copy(&files, &digest, &mut content).unwrap_err();
     assert!(error.to_string().ends_with("broken"), "{error}");
     assert_eq!(dir.archives(), 0);
 }

@@ -8,7 +8,7 @@ fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
     let below = folder.path().join("made/on the way/ü");
     let store = SqliteStore::open(&below).unwrap();
     store.put(record("a")).unwrap();
-    assert_eq!(store.folder(), below);
+    assert_eq!(store.dir(), below);
     assert_eq!(store.unreadable_rows(), 0);
     for name in FILES {
         assert_eq!(mode(&below.join(name)), 0o600, "{name}");

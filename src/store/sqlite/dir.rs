@@ -1,4 +1,4 @@
-//! `Folder`: where the store's files are, what they are called, and making them so that nobody else may
+//! `StoreDir`: where the store's files are, what they are called, and making them so that nobody else may
 //! read them.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -19,7 +19,7 @@ const LOCK: &str = "owner.lock";
 /// What SQLite puts next to a database.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-const PRIVATE_FOLDER: u32 = 0o700;
+const PRIVATE_DIR: u32 = 0o700;
 pub(super) const PRIVATE_FILE: u32 = 0o600;
 /// All of a mode that says who may do what.
 const PERMISSIONS: u32 = 0o777;
@@ -28,11 +28,11 @@ const STICKY: u32 = 0o1000;
 
 /// The folder of a store.
 #[derive(Clone, Debug)]
-pub(super) struct Folder {
+pub(super) struct StoreDir {
     path: PathBuf,
 }
 
-impl Folder {
+impl StoreDir {
     /// One that is there.
     ///
     /// # Errors
@@ -50,12 +50,11 @@ impl Folder {
     /// [`Error::Io`](crate::Error::Io).
     pub(super) fn make(path: &Path) -> Result<Self> {
         make_private(path).map_err(system("make the folder", path))?;
-        let folder = Self::open(path)?;
-        let archives = folder.archives();
-        folder
-            .make_archives()
+        let dir = Self::open(path)?;
+        let archives = dir.archives();
+        dir.make_archives()
             .map_err(system("make the folder", &archives))?;
-        Ok(folder)
+        Ok(dir)
     }
 
     /// The folder of the archives, which must not be a link: what is removed there is removed for good.
@@ -63,28 +62,28 @@ impl Folder {
     /// # Errors
     /// What the system says; [`ErrorKind::NotADirectory`] if something else is in its place.
     pub(super) fn open_archives(&self) -> io::Result<OpenDir> {
-        let folder = OpenDir::follow(&self.path)?;
-        match folder.find_in(ARCHIVES)? {
+        let dir = OpenDir::follow(&self.path)?;
+        match dir.find_in(ARCHIVES)? {
             Some(archives) => Ok(archives),
-            None if folder.kind(ARCHIVES)?.is_none() => Err(ErrorKind::NotFound.into()),
+            None if dir.kind(ARCHIVES)?.is_none() => Err(ErrorKind::NotFound.into()),
             None => Err(ErrorKind::NotADirectory.into()),
         }
     }
 
     fn make_archives(&self) -> io::Result<()> {
-        let folder = OpenDir::follow(&self.path)?;
-        match folder.make_in(ARCHIVES, PRIVATE_FOLDER) {
-            Ok(()) => folder.sync()?,
+        let dir = OpenDir::follow(&self.path)?;
+        match dir.make_in(ARCHIVES, PRIVATE_DIR) {
+            Ok(()) => dir.sync()?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        match folder.find_usable(ARCHIVES)? {
+        match dir.find_usable(ARCHIVES)? {
             Some(archives) => {
                 let found = rustix::fs::fstat(&archives)?.st_mode;
-                restrict_found(archives.path(), found, PRIVATE_FOLDER, || {
+                restrict_found(archives.path(), found, PRIVATE_DIR, || {
                     Ok(rustix::fs::fchmod(
                         &archives,
-                        Mode::from_raw_mode(PRIVATE_FOLDER),
+                        Mode::from_raw_mode(PRIVATE_DIR),
                     )?)
                 })
             }
@@ -206,26 +205,26 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+pub(super) fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// Makes a folder and those above it. It and what is made above it are its owner's alone.
 fn make_private(path: &Path) -> io::Result<()> {
     if path.is_dir() {
-        return restrict(path, PRIVATE_FOLDER);
+        return restrict(path, PRIVATE_DIR);
     }
     if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty())
         && !above.is_dir()
     {
         make_private(above)?;
     }
-    match DirBuilder::new().mode(PRIVATE_FOLDER).create(path) {
+    match DirBuilder::new().mode(PRIVATE_DIR).create(path) {
         // Made by another at the same time.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other?,
     }
-    restrict(path, PRIVATE_FOLDER)?;
+    restrict(path, PRIVATE_DIR)?;
     match path.parent() {
         Some(above) if !above.as_os_str().is_empty() => sync(above),
         _ => sync(Path::new(".")),
@@ -247,7 +246,7 @@ fn restrict_found(
 ) -> io::Result<()> {
     if found & STICKY != 0 {
         log::warn!(
-            "{} is everybody's folder; a data folder should be one's own",
+            "{} is everybody's directory; a data directory should be one's own",
             path.display()
         );
         return Ok(());

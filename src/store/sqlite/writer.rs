@@ -1,4 +1,4 @@
-//! `Owner`: a store that has its folder to itself, and so may keep in memory what is in it.
+//! `StoreWriter`: a store that has its folder to itself, and so may keep in memory what is in it.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rusqlite::{Connection, params};
 
-use super::archive_files::{self, Unfinished, archive_error};
+use super::archive_files::{self, UnfinishedArchive, archive_error};
 use super::database;
+use super::dir::StoreDir;
 use super::failure;
-use super::folder::Folder;
 use super::row;
 use super::schema::SUPPORTED;
 use super::settings::SqliteSettings;
@@ -23,12 +23,12 @@ use crate::store::index::RecordIndex;
 use crate::store::{Record, Store, StoredArchive};
 
 #[derive(Debug)]
-pub(super) struct Owner {
-    folder: Folder,
+pub(super) struct StoreWriter {
+    dir: StoreDir,
     /// The database's file, by device and inode.
     file: (u64, u64),
     /// What is in the database, as it was committed last. Nothing is waited for under it.
-    held: RwLock<Held>,
+    cache: RwLock<Cache>,
     /// Under it are written: the database, then the files of archives, then what is held.
     connection: Mutex<Connection>,
     /// Rows that are no records.
@@ -38,41 +38,41 @@ pub(super) struct Owner {
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Cache {
     records: RecordIndex,
     /// Sizes in bytes, by digest.
     archives: BTreeMap<String, u64>,
 }
 
-impl Owner {
+impl StoreWriter {
     /// See [`SqliteStore::open`](super::SqliteStore::open).
-    pub(super) fn open(folder: Folder, settings: &SqliteSettings) -> Result<Self> {
-        let path = folder.lock();
+    pub(super) fn open(dir: StoreDir, settings: &SqliteSettings) -> Result<Self> {
+        let path = dir.lock();
         let lock = OwnerLock::take(&path, &|action, error| {
             failure::system(action, &path)(error)
         })?;
-        database::make_if_missing(&folder)?;
-        let connection = database::open_to_write(&folder, settings)?;
-        let (held, skipped) =
-            load(&connection).map_err(failure::database("read", &folder.database()))?;
+        database::make_if_missing(&dir)?;
+        let connection = database::open_to_write(&dir, settings)?;
+        let (cache, skipped) =
+            load(&connection).map_err(failure::database("read", &dir.database()))?;
         // Only now is it sure that what the database does not know is nobody's.
-        archive_files::sweep(&folder, |sha256| held.archives.contains_key(sha256));
-        if let Err(error) = folder.remove_unfinished() {
-            log::warn!("cannot remove {}: {error}", folder.unfinished().display());
+        archive_files::sweep(&dir, |sha256| cache.archives.contains_key(sha256));
+        if let Err(error) = dir.remove_unfinished() {
+            log::warn!("cannot remove {}: {error}", dir.unfinished().display());
         }
-        let file = identity(&folder)?;
+        let file = identity(&dir)?;
         Ok(Self {
             file,
-            folder,
-            held: RwLock::new(held),
+            dir,
+            cache: RwLock::new(cache),
             connection: Mutex::new(connection),
             skipped,
             _lock: lock,
         })
     }
 
-    pub(super) fn folder(&self) -> &Folder {
-        &self.folder
+    pub(super) fn dir(&self) -> &StoreDir {
+        &self.dir
     }
 
     pub(super) fn skipped(&self) -> usize {
@@ -81,29 +81,29 @@ impl Owner {
 
     /// See [`SqliteStore::check_integrity`](super::SqliteStore::check_integrity).
     pub(super) fn check_integrity(&self) -> Result<()> {
-        database::check_integrity(&self.connection.lock(), &self.folder.database())
+        database::check_integrity(&self.connection.lock(), &self.dir.database())
     }
 
     /// The database, if what is written to it is found again: whoever removes its file, or puts another
     /// in its place, leaves us with one that nobody will open any more.
     fn to_write(&self) -> Result<MutexGuard<'_, Connection>> {
         let connection = self.connection.lock();
-        if identity(&self.folder).ok() == Some(self.file) {
+        if identity(&self.dir).ok() == Some(self.file) {
             return Ok(connection);
         }
-        let path = self.folder.database();
+        let path = self.dir.database();
         let problem =
             "it was removed or replaced while this process had it open; stop the process first";
         Err(failure::damaged(&path, problem))
     }
 
     fn has_archive(&self, sha256: &str) -> bool {
-        let size = self.held.read().archives.get(sha256).copied();
-        size.is_some_and(|size| archive_files::is_there(&self.folder, sha256, size))
+        let size = self.cache.read().archives.get(sha256).copied();
+        size.is_some_and(|size| archive_files::exists(&self.dir, sha256, size))
     }
 
-    fn said(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> crate::Error + use<> {
-        let path = self.folder.database();
+    fn db_err(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> crate::Error + use<> {
+        let path = self.dir.database();
         move |error| failure::database(action, &path)(error)
     }
 
@@ -113,35 +113,35 @@ impl Owner {
     }
 }
 
-impl Store for Owner {
+impl Store for StoreWriter {
     fn get(&self, id: InstallationId) -> Result<Option<Record>> {
-        Ok(self.held.read().records.get(id).cloned())
+        Ok(self.cache.read().records.get(id).cloned())
     }
 
     fn list(&self) -> Result<Vec<Record>> {
-        Ok(self.held.read().records.list())
+        Ok(self.cache.read().records.list())
     }
 
     fn count(&self) -> Result<usize> {
-        Ok(self.held.read().records.count())
+        Ok(self.cache.read().records.count())
     }
 
     fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
-        Ok(self.held.read().records.find_external(token))
+        Ok(self.cache.read().records.find_external(token))
     }
 
     fn put(&self, record: Record) -> Result<()> {
         row::refuse_damaged(&record)?;
         let values = row::encode(&record)?;
-        let kept = row::kept(&values, record.id)?;
+        let normalized = row::normalized(&values, record.id)?;
         let connection = self.to_write()?;
         connection
             .execute(&row::upsert(), rusqlite::params_from_iter(&values))
             .map_err(|error| match record.stored_archive() {
                 Some(sha256) if failure::is_reference(&error) => archive_error(sha256, "missing"),
-                _ => self.said("write to")(error),
+                _ => self.db_err("write to")(error),
             })?;
-        self.held.write().records.put(kept);
+        self.cache.write().records.put(normalized);
         Ok(())
     }
 
@@ -149,25 +149,25 @@ impl Store for Owner {
         let connection = self.to_write()?;
         connection
             .execute("DELETE FROM installation WHERE id = ?1", [id.to_string()])
-            .map_err(self.said("write to"))?;
-        self.held.write().records.remove(id);
+            .map_err(self.db_err("write to"))?;
+        self.cache.write().records.remove(id);
         Ok(())
     }
 
     fn put_archive(&self, archive: &Archive) -> Result<()> {
         let sha256 = archive.sha256();
         // Nobody waits for any of this.
-        let is_there = self.has_archive(sha256);
-        if is_there && archive_files::is_whole(&self.folder, sha256) {
+        let exists = self.has_archive(sha256);
+        if exists && archive_files::is_whole(&self.dir, sha256) {
             return Ok(());
         }
         let mut content = archive.content().reader();
-        let (unfinished, size) = Unfinished::copy(&self.folder, sha256, &mut content)?;
+        let (unfinished, size) = UnfinishedArchive::copy(&self.dir, sha256, &mut content)?;
         let connection = self.to_write()?;
-        if !is_there && self.has_archive(sha256) {
+        if !exists && self.has_archive(sha256) {
             return Ok(());
         }
-        let was_known = self.held.read().archives.contains_key(sha256);
+        let was_known = self.cache.read().archives.contains_key(sha256);
         let stored = unfinished.place(sha256).and_then(|()| {
             connection
                 .execute(
@@ -175,25 +175,25 @@ impl Store for Owner {
                      ON CONFLICT (sha256) DO UPDATE SET size = excluded.size",
                     params![sha256, i64::try_from(size).unwrap_or(i64::MAX), now()],
                 )
-                .map_err(self.said("write to"))
+                .map_err(self.db_err("write to"))
         });
         if let Err(error) = stored {
             if !was_known {
-                archive_files::remove_file(&self.folder, sha256);
+                archive_files::remove_file(&self.dir, sha256);
             }
             return Err(error);
         }
-        let mut held = self.held.write();
-        held.archives.insert(sha256.to_owned(), size);
+        let mut cache = self.cache.write();
+        cache.archives.insert(sha256.to_owned(), size);
         Ok(())
     }
 
     fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
-        let size = || self.held.read().archives.get(sha256).copied();
+        let size = || self.cache.read().archives.get(sha256).copied();
         let Some(expected) = size() else {
             return Ok(None);
         };
-        match archive_files::open(&self.folder, sha256, expected) {
+        match archive_files::open(&self.dir, sha256, expected) {
             // Deleted in between.
             Err(_) if size().is_none() => Ok(None),
             other => other.map(Some),
@@ -213,62 +213,59 @@ impl Store for Owner {
                     let sha256 = sha256.into();
                     StoreError::ArchiveInUse { sha256 }.into()
                 } else {
-                    self.said("write to")(error)
+                    self.db_err("write to")(error)
                 }
             })?;
         if deleted == 0 {
             return Ok(());
         }
-        self.held.write().archives.remove(sha256);
+        self.cache.write().archives.remove(sha256);
         // Whoever crashes before this finds it at the next opening.
-        archive_files::remove_file(&self.folder, sha256);
+        archive_files::remove_file(&self.dir, sha256);
         Ok(())
     }
 
     fn list_archives(&self) -> Result<Vec<StoredArchive>> {
-        let held = self.held.read();
+        let cache = self.cache.read();
         let stored = |(sha256, size): (&String, &u64)| StoredArchive {
             sha256: sha256.clone(),
             size: *size,
         };
-        Ok(held.archives.iter().map(stored).collect())
+        Ok(cache.archives.iter().map(stored).collect())
     }
 }
 
-impl Drop for Owner {
+impl Drop for StoreWriter {
     fn drop(&mut self) {
         // Not beside a file that somebody has put in the place of ours.
         if let Ok(connection) = self.to_write()
-            && let Err(error) = database::settle(&connection)
+            && let Err(error) = database::leave_wal(&connection)
         {
-            log::debug!(
-                "{} keeps its log: {error}",
-                self.folder.database().display()
-            );
+            log::debug!("{} keeps its log: {error}", self.dir.database().display());
         }
     }
 }
 
-fn identity(folder: &Folder) -> Result<(u64, u64)> {
-    let path = folder.database();
+fn identity(dir: &StoreDir) -> Result<(u64, u64)> {
+    let path = dir.database();
     let file = std::fs::metadata(&path).map_err(failure::reading("read", &path))?;
     Ok((file.dev(), file.ino()))
 }
 
-fn load(connection: &Connection) -> rusqlite::Result<(Held, usize)> {
-    let mut held = Held::default();
+fn load(connection: &Connection) -> rusqlite::Result<(Cache, usize)> {
+    let mut cache = Cache::default();
     let rows = row::select(connection, SUPPORTED, "", None)?;
     let (records, skipped) = row::decode_all(&rows);
     if skipped > 0 {
         log::warn!("{skipped} rows of the store have no valid id and are left alone");
     }
     for record in records {
-        held.records.put(record);
+        cache.records.put(record);
     }
     for archive in archives(connection)? {
-        held.archives.insert(archive.sha256, archive.size);
+        cache.archives.insert(archive.sha256, archive.size);
     }
-    Ok((held, skipped))
+    Ok((cache, skipped))
 }
 
 /// The archives that the database knows.
