@@ -1,12 +1,9 @@
 //! `Intake`: a package that has been received and found good, and is not installed yet.
 
-use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use rustix::fs::OFlags;
 
 use super::Shared;
 use super::source::{Origin, PackageSource};
@@ -15,7 +12,8 @@ use crate::error::{Error, OperationError, PackageError, Phase, Result};
 #[cfg(feature = "fetch")]
 use crate::fetch::Wanted;
 use crate::package::{
-    Archive, ArchiveContent, PackageLimits, PackageWarning, PluginFiles, Review, Spool, review,
+    self, Archive, ArchiveContent, PackageLimits, PackageWarning, PluginFiles, Review, Spool,
+    review,
 };
 use crate::protocol::manifest::Manifest;
 use crate::store::Record;
@@ -139,16 +137,6 @@ fn with_content(spool: Spool) -> (ArchiveContent, Option<Spool>) {
 }
 
 fn open(path: &Path) -> Result<std::fs::File> {
-    let failed = |error| Error::io(format!("open package {}", path.display()), error);
-    // Opening a named pipe would wait for somebody who writes to it.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)
-        .map_err(failed)?;
-    if file.metadata().map_err(failed)?.is_file() {
-        Ok(file)
-    } else {
-        Err(failed(std::io::Error::other("not a regular file")))
-    }
+    let opened = package::open_file(path).map(|(file, _)| file);
+    opened.map_err(|error| Error::io(format!("open package {}", path.display()), error))
 }

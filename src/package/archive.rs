@@ -1,24 +1,22 @@
 //! `Archive`: a zip archive that was read and found good. Putting it on disk is in `unpack`.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::check::Checker;
-use super::content::{ArchiveContent, Bytes, unreadable};
-use super::directory::{Directory, Place, Zip};
+use super::content::{ArchiveContent, Bytes, FileIdentity, unreadable};
+use super::directory::{Directory, Zip};
+use super::end::End;
 use super::entry::Entry;
 use super::folder::io as failed;
-use super::known::FileIdentity;
 use super::limits::PackageLimits;
+use super::open_dir::open_file;
 use crate::error::PackageError;
 
 const MANIFEST: &str = "manifest.json";
@@ -259,17 +257,7 @@ fn read(
     cancel: &dyn Fn() -> bool,
 ) -> Result<(Vec<u8>, Option<FileIdentity>), PackageError> {
     let now = SystemTime::now();
-    // Opening a named pipe would wait for somebody who writes to it.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)
-        .map_err(failed("open", path))?;
-    let metadata = file.metadata().map_err(failed("read", path))?;
-    if !metadata.is_file() {
-        let error = io::Error::other("not a regular file");
-        return Err(failed("read", path)(error));
-    }
+    let (file, metadata) = open_file(path).map_err(failed("open", path))?;
     let limit = limits.archive_size;
     if metadata.len() > limit {
         return Err(PackageError::ArchiveTooLarge { limit });
@@ -316,9 +304,10 @@ fn check(
     if size > limit {
         return Err(fatal(PackageError::ArchiveTooLarge { limit }));
     }
-    let place = Place::find(bytes, limits.entries()).map_err(fatal)?;
-    let directory = place.read(bytes).map_err(fatal)?;
-    let directory = Directory::parse(&place, &directory).map_err(fatal)?;
+    let end = End::find(bytes, limits.entries()).map_err(fatal)?;
+    let records = bytes.range(end.start, end.length).map_err(fatal)?;
+    let records = records.unwrap_or_default();
+    let directory = Directory::parse(&end, &records).map_err(fatal)?;
     let mut zip = directory.open(content.reader()).map_err(fatal)?;
 
     let mut checker = Checker::new(bytes, &directory, &zip, limits);

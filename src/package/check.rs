@@ -51,7 +51,7 @@ impl<'a> Checker<'a> {
             numbers,
             problems: Vec::new(),
             entries: Vec::new(),
-            tree: Tree::default(),
+            tree: Tree::new(limits.folders),
             ranges: Vec::new(),
             files: 0,
             total: 0,
@@ -135,7 +135,7 @@ impl<'a> Checker<'a> {
                 });
             }
         }
-        self.tree.add(&path.path, folder, self.limits.folders)?;
+        self.tree.add(&path.path, folder)?;
         self.entries.push(Entry {
             path: path.path,
             folder,

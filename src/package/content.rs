@@ -2,10 +2,11 @@
 //! What they mean is looked at in `directory`, `check` and `archive`.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use crate::error::PackageError;
 
@@ -13,6 +14,11 @@ use crate::error::PackageError;
 const BUFFER: usize = 64 * 1024;
 /// What a pass over a whole file reads at once.
 const FILE_CHUNK: usize = 256 * 1024;
+
+/// How far apart two changes of a file must be to be sure to have different times: the system's clock
+/// for files ticks a hundred times in a second at least. Where whole seconds are kept nothing is
+/// remembered.
+const TICK: Duration = Duration::from_millis(50);
 
 /// The bytes of an archive. Cloning shares them.
 ///
@@ -243,6 +249,48 @@ impl<'a> Bytes<'a> {
             Ok(())
         })?;
         Ok(found)
+    }
+}
+
+/// What tells a file, as it is, from every other and from itself after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    content_changed: (i64, i64),
+    inode_changed: (i64, i64),
+}
+
+impl FileIdentity {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            content_changed: (metadata.mtime(), metadata.mtime_nsec()),
+            inode_changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether a change after `now` is sure to show: its last change is long enough ago to get another
+    /// time than the next.
+    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.inode_changed;
+        if seconds <= 0 || nanoseconds == 0 {
+            // No clock gave it, most likely: images made to be the same each time, and file systems
+            // that know no such time.
+            return false;
+        }
+        let since_epoch = u64::try_from(seconds)
+            .ok()
+            .zip(u32::try_from(nanoseconds).ok())
+            .map(|(seconds, nanoseconds)| Duration::new(seconds, nanoseconds));
+        let ago = since_epoch
+            .and_then(|changed| SystemTime::UNIX_EPOCH.checked_add(changed))
+            .and_then(|changed| now.duration_since(changed).ok());
+        ago.is_some_and(|ago| ago > TICK)
     }
 }
 

@@ -5,9 +5,7 @@
 //! strictly, without building anything that the archive sizes, and the two readings are compared:
 //! as a whole here, entry by entry in `check`.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::Read as _;
 
 use zip::ZipArchive;
 use zip::read::{ArchiveOffset, Config};
@@ -28,18 +26,7 @@ const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 const SIZES_LATER: u16 = 1 << 3;
 const ZIP64_EXTRA: u16 = 1;
 
-/// So many bytes of directory may an archive have for each entry that it may have: the record
-/// itself, its name, and what tools add. The directory is read whole, by two.
-const LENGTH_PER_ENTRY: usize = 1_024;
-
 pub(super) type Zip = ZipArchive<ArchiveReader>;
-
-/// Where the central directory is, as the end of the archive says.
-pub(super) struct Place {
-    pub(super) start: u64,
-    length: usize,
-    count: usize,
-}
 
 /// The central directory: where it stands, and its records in order.
 pub(super) struct Directory<'a> {
@@ -70,69 +57,16 @@ pub(super) struct Content {
     pub(super) size: u64,
 }
 
-impl Place {
-    /// Reads the end of an archive.
-    ///
-    /// # Errors
-    /// [`PackageError::NotAnArchive`], [`PackageError::Empty`], [`PackageError::TooManyEntries`],
-    /// [`PackageError::DirectoryTooLarge`], [`PackageError::Malformed`] and
-    /// [`PackageError::Unreadable`].
-    pub(super) fn find(archive: Bytes<'_>, entry_limit: usize) -> Result<Self, PackageError> {
-        let end = End::find(archive)?;
-        if end.count > entry_limit as u64 {
-            return Err(PackageError::TooManyEntries {
-                found: usize::try_from(end.count).unwrap_or(usize::MAX),
-                limit: entry_limit,
-            });
-        }
-        let (start, length) = (end.start, end.length);
-        if start.checked_add(length) != Some(end.at) {
-            return Err(malformed("its central directory is not where it should be"));
-        }
-        if end.count == 0 {
-            return Err(if length == 0 {
-                PackageError::Empty
-            } else {
-                malformed("its central directory has more records than it counts")
-            });
-        }
-        let limit = entry_limit.saturating_mul(LENGTH_PER_ENTRY) as u64;
-        if length > limit {
-            return Err(PackageError::DirectoryTooLarge {
-                size: length,
-                limit,
-            });
-        }
-        // It was found in the archive; where memory is too small for it, reading it says so.
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        Ok(Self {
-            start,
-            length,
-            // Not over the limit.
-            count: usize::try_from(end.count).unwrap_or(usize::MAX),
-        })
-    }
-
-    /// The directory, as it stands in the archive.
-    ///
-    /// # Errors
-    /// [`PackageError::Unreadable`].
-    pub(super) fn read<'a>(&self, archive: Bytes<'a>) -> Result<Cow<'a, [u8]>, PackageError> {
-        let bytes = archive.range(self.start, self.length)?;
-        Ok(bytes.unwrap_or_default())
-    }
-}
-
 impl<'a> Directory<'a> {
     /// Walks the directory.
     ///
     /// # Errors
     /// [`PackageError::Malformed`].
-    pub(super) fn parse(place: &Place, bytes: &'a [u8]) -> Result<Self, PackageError> {
-        let mut records = Vec::with_capacity(place.count);
+    pub(super) fn parse(end: &End, bytes: &'a [u8]) -> Result<Self, PackageError> {
+        let mut records = Vec::with_capacity(end.count);
         let mut offset = 0;
-        for _ in 0..place.count {
-            let (record, next) = Record::read(bytes, place.start, offset).ok_or_else(|| {
+        for _ in 0..end.count {
+            let (record, next) = Record::read(bytes, end.start, offset).ok_or_else(|| {
                 malformed("its central directory has fewer records than it counts")
             })?;
             records.push(record);
@@ -144,7 +78,7 @@ impl<'a> Directory<'a> {
             ));
         }
         Ok(Self {
-            start: place.start,
+            start: end.start,
             records,
         })
     }
@@ -303,21 +237,21 @@ pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     pub(super) fn u16(&mut self) -> Option<u16> {
-        let mut bytes = [0; 2];
-        self.0.read_exact(&mut bytes).ok()?;
-        Some(u16::from_le_bytes(bytes))
+        self.array().map(u16::from_le_bytes)
     }
 
     pub(super) fn u32(&mut self) -> Option<u32> {
-        let mut bytes = [0; 4];
-        self.0.read_exact(&mut bytes).ok()?;
-        Some(u32::from_le_bytes(bytes))
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(super) fn u64(&mut self) -> Option<u64> {
-        let mut bytes = [0; 8];
-        self.0.read_exact(&mut bytes).ok()?;
-        Some(u64::from_le_bytes(bytes))
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*bytes)
     }
 
     fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {

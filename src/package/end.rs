@@ -21,22 +21,73 @@ const LOCATOR_LENGTH: usize = 20;
 /// padding that other readers pass over, are about as long.
 const LONGEST_TAIL: usize = 64 * 1024;
 
-/// What the end of an archive says, in fields wide enough for all of it.
+/// So many bytes of directory may an archive have for each entry that it may have: the record
+/// itself, its name, and what tools add. The directory is read whole, by two.
+const LENGTH_PER_ENTRY: usize = 1_024;
+
+/// Where the central directory is, as the end of the archive says.
 pub(super) struct End {
-    /// Where the central directory must end: where the records of the end begin.
-    pub(super) at: u64,
-    pub(super) count: u64,
-    pub(super) length: u64,
     pub(super) start: u64,
+    pub(super) length: usize,
+    /// How many records it has.
+    pub(super) count: usize,
 }
 
 impl End {
+    /// Reads the end of an archive.
+    ///
+    /// # Errors
+    /// [`PackageError::NotAnArchive`], [`PackageError::Empty`], [`PackageError::TooManyEntries`],
+    /// [`PackageError::DirectoryTooLarge`], [`PackageError::Malformed`] and
+    /// [`PackageError::Unreadable`].
+    pub(super) fn find(archive: Bytes<'_>, entry_limit: usize) -> Result<Self, PackageError> {
+        let end = WideEnd::find(archive)?;
+        // Where memory is too small for it, reading it says so.
+        let native = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let (count, length, limit) = (native(end.count), native(end.length), entry_limit);
+        if count > limit {
+            return Err(PackageError::TooManyEntries {
+                found: count,
+                limit,
+            });
+        }
+        if end.start.checked_add(end.length) != Some(end.at) {
+            return Err(malformed("its central directory is not where it should be"));
+        }
+        if count == 0 && length == 0 {
+            return Err(PackageError::Empty);
+        }
+        let limit = entry_limit.saturating_mul(LENGTH_PER_ENTRY) as u64;
+        if end.length > limit {
+            return Err(PackageError::DirectoryTooLarge {
+                size: end.length,
+                limit,
+            });
+        }
+        Ok(Self {
+            start: end.start,
+            length,
+            count,
+        })
+    }
+}
+
+/// What the end of an archive says, in fields wide enough for all of it.
+struct WideEnd {
+    /// Where the central directory must end: where the records of the end begin.
+    at: u64,
+    count: u64,
+    length: u64,
+    start: u64,
+}
+
+impl WideEnd {
     /// Finds the end record, and the records of zip64 before it. After its comment there may be
     /// nothing, one line end, or zeros: 64 KiB of comment and zeros together, as far as others look.
     ///
     /// # Errors
     /// [`PackageError::NotAnArchive`], [`PackageError::Malformed`] and [`PackageError::Unreadable`].
-    pub(super) fn find(archive: Bytes<'_>) -> Result<Self, PackageError> {
+    fn find(archive: Bytes<'_>) -> Result<Self, PackageError> {
         let not_an_archive = |problem| PackageError::NotAnArchive { problem };
         let longest = LENGTH + LONGEST_TAIL;
         let tail_length = usize::try_from(archive.size()).map_or(longest, |size| size.min(longest));
@@ -50,15 +101,16 @@ impl End {
             }));
         };
         let mut fields = Fields(&tail[end + SIGNATURE.len()..]);
-        let (disk, directory_disk) = (fields.u16(), fields.u16());
-        let (on_disk, count) = (fields.u16(), fields.u16());
-        let (length, start) = (fields.u32(), fields.u32());
-        if (disk, directory_disk) != (Some(0), Some(0)) || on_disk != count {
+        let mut read = || {
+            let disks = (fields.u16()?, fields.u16()?);
+            let counts = (fields.u16()?, fields.u16()?);
+            Some((disks, counts, fields.u32()?, fields.u32()?))
+        };
+        let (disks, (on_disk, count), length, start) =
+            read().ok_or_else(|| not_an_archive("its end is cut off"))?;
+        if disks != (0, 0) || on_disk != count {
             return Err(in_parts());
         }
-        let (Some(count), Some(length), Some(start)) = (count, length, start) else {
-            return Err(not_an_archive("its end is cut off"));
-        };
         let refers = count == u16::MAX || length == u32::MAX || start == u32::MAX;
         let end = tail_start + end as u64;
         if let Some(wide) = Self::zip64(archive, end, refers)? {
@@ -102,35 +154,32 @@ impl End {
             return if refers { Err(damaged()) } else { Ok(None) };
         };
         let mut fields = Fields(locator);
-        let (disk, place, disks) = (fields.u32(), fields.u64(), fields.u32());
-        if (disk, disks) != (Some(0), Some(1)) {
-            return Err(in_parts());
-        }
+        let mut read = || Some((fields.u32()?, fields.u64()?, fields.u32()?));
+        let (disk, place, disks) = read().ok_or_else(damaged)?;
         let mut fields = Fields(record);
-        // What follows the field itself.
-        let rest = fields.u64();
-        // The versions that made it and that it needs.
-        fields.skip(2 + 2);
-        let (disk, directory_disk) = (fields.u32(), fields.u32());
-        let (on_disk, count) = (fields.u64(), fields.u64());
-        let (length, start) = (fields.u64(), fields.u64());
-        if (disk, directory_disk) != (Some(0), Some(0)) || on_disk != count {
+        let mut read = || {
+            // What follows the field itself.
+            let rest = fields.u64()?;
+            // The versions that made it and that it needs.
+            fields.skip(2 + 2)?;
+            let disks = (fields.u32()?, fields.u32()?);
+            let counts = (fields.u64()?, fields.u64()?);
+            Some((rest, disks, counts, fields.u64()?, fields.u64()?))
+        };
+        let (rest, own_disks, (on_disk, count), length, start) = read().ok_or_else(damaged)?;
+        if (disk, disks) != (0, 1) || own_disks != (0, 0) || on_disk != count {
             return Err(in_parts());
         }
-        let at_record = end - back as u64;
-        match (count, length, start) {
-            (Some(count), Some(length), Some(start))
-                if place == Some(at_record) && rest == Some(ZIP64_LENGTH as u64 - 12) =>
-            {
-                Ok(Some(Self {
-                    at: at_record,
-                    count,
-                    length,
-                    start,
-                }))
-            }
-            _ => Err(damaged()),
+        let at = end - back as u64;
+        if place != at || rest != ZIP64_LENGTH as u64 - 12 {
+            return Err(damaged());
         }
+        Ok(Some(Self {
+            at,
+            count,
+            length,
+            start,
+        }))
     }
 }
 

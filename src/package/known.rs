@@ -7,22 +7,15 @@
 //! that are made to be reproducible have the same numbers for other content after a restart.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::archive::Archive;
+use super::content::FileIdentity;
 
 /// So many archives are known at once. Over it, all are forgotten and read once more.
 const MOST: usize = 4_096;
-
-/// How far apart two changes of a file must be to be sure to have different times: the system's clock
-/// for files ticks a hundred times in a second at least. Where whole seconds are kept nothing is
-/// remembered.
-const TICK: Duration = Duration::from_millis(50);
 
 /// The archives that this host has read, by their paths. For every thread.
 #[derive(Debug, Default)]
@@ -52,52 +45,10 @@ impl KnownArchives {
     }
 }
 
-/// What tells a file, as it is, from every other and from itself after a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileIdentity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    content_changed: (i64, i64),
-    inode_changed: (i64, i64),
-}
-
-impl FileIdentity {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            content_changed: (metadata.mtime(), metadata.mtime_nsec()),
-            inode_changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether a change after `now` is sure to show: its last change is long enough ago to get another
-    /// time than the next.
-    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
-        let (seconds, nanoseconds) = self.inode_changed;
-        if seconds <= 0 || nanoseconds == 0 {
-            // No clock gave it, most likely: images made to be the same each time, and file systems
-            // that know no such time.
-            return false;
-        }
-        let since_epoch = u64::try_from(seconds)
-            .ok()
-            .zip(u32::try_from(nanoseconds).ok())
-            .map(|(seconds, nanoseconds)| Duration::new(seconds, nanoseconds));
-        let ago = since_epoch
-            .and_then(|changed| SystemTime::UNIX_EPOCH.checked_add(changed))
-            .and_then(|changed| now.duration_since(changed).ok());
-        ago.is_some_and(|ago| ago > TICK)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::super::limits::PackageLimits;
     use super::super::testing::{Builder, Folder, Item};
@@ -152,27 +103,6 @@ mod tests {
         assert_eq!(known.sha256(&path), None);
         fs::remove_file(&path).unwrap();
         assert_eq!(known.sha256(&path), None);
-    }
-
-    #[test]
-    fn a_file_that_was_changed_just_now_is_not_known() {
-        let at = |seconds, nanoseconds| FileIdentity {
-            device: 1,
-            inode: 2,
-            size: 3,
-            content_changed: (0, 0),
-            inode_changed: (seconds, nanoseconds),
-        };
-        let now = |milliseconds| SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
-        assert!(!at(10, 1_000_000).is_settled(now(10_001)));
-        assert!(!at(10, 1_000_000).is_settled(now(10_051)));
-        assert!(at(10, 1_000_000).is_settled(now(10_052)));
-        // Whole seconds: perhaps a file system that knows no others.
-        assert!(!at(10, 0).is_settled(now(11_900)));
-        assert!(!at(10, 0).is_settled(now(100_000)), "no clock gave it");
-        // Clocks that disagree, and nonsense.
-        assert!(!at(10, 1).is_settled(now(9_000)));
-        assert!(!at(-10, 1).is_settled(now(9_000)));
     }
 
     #[test]

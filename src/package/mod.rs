@@ -58,7 +58,7 @@ pub use entry::Entry;
 pub(crate) use folder::{data_folder, release_folder};
 pub(crate) use known::KnownArchives;
 pub use limits::{CarryOverLimits, PackageLimits};
-pub(crate) use open_dir::{OpenDir, PRIVATE, PUBLIC, open_made};
+pub(crate) use open_dir::{OpenDir, PRIVATE, PUBLIC, open_file, open_made};
 pub use own_files::{LeftFile, LeftReason};
 pub(crate) use releases::{keep_releases, remove_installation, remove_release};
 pub use review::{PluginFiles, Review, review};

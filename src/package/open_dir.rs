@@ -3,11 +3,11 @@
 //! links and without waiting, and is judged after that.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, DirEntry, FileType, Mode, OFlags};
@@ -18,7 +18,7 @@ use super::removal;
 use crate::deadline::Deadline;
 use crate::error::PackageError;
 
-const DIRECTORY: OFlags = OFlags::RDONLY
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
@@ -380,6 +380,23 @@ pub(crate) fn open_made(path: &Path, mode: u32) -> io::Result<OpenDir> {
         .mode(mode)
         .create(path)?;
     OpenDir::find(path)?.ok_or_else(|| ErrorKind::NotADirectory.into())
+}
+
+/// Opens a file for reading. If it is a named pipe instead, this does not wait until somebody writes to it.
+///
+/// # Errors
+/// What the system says, also if it is not a regular file.
+pub(crate) fn open_file(path: &Path) -> io::Result<(File, Metadata)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((file, metadata))
+    } else {
+        Err(io::Error::other("not a regular file"))
+    }
 }
 
 /// Changes the permissions of a file, or of a directory, and of nothing else, through no link.

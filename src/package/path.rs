@@ -121,11 +121,7 @@ pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 /// Where `command` leads if it names a file of the release: it has a slash, is relative, and does
 /// not leave the release folder.
 pub(super) fn command_path(command: &str) -> Option<String> {
-    if command.contains('/') {
-        inside(command)
-    } else {
-        None
-    }
+    command.contains('/').then(|| inside(command)).flatten()
 }
 
 /// Where a relative path leads, if it does not leave the release folder and is not that itself.

@@ -1,14 +1,14 @@
 //! Which releases an installation keeps, and removing an installation's folder.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, DirEntry};
 
-use super::folder::{DATA, LOGS, RELEASES, REMOVED, STAGING, find_home, io};
+use super::folder::{DATA, LOGS, RELEASES, REMOVED, STAGING, find_home, io as failed};
 use super::open_dir::OpenDir;
 use super::removal::{move_at_once, remove};
 use super::staging::Staging;
@@ -53,21 +53,24 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
     if let Some(folder) = home.find_own_folder(RELEASES)? {
         // Again, because there may be any number, and because file systems may pass over an entry when
         // others are taken away.
-        let mut rounds = 0;
-        loop {
-            let going = names(&folder, &goes)?;
-            if going.is_empty() {
+        let goes = |entry: &io::Result<DirEntry>| {
+            let name = entry.as_ref().map(|entry| entry.file_name().to_bytes());
+            name.map_or(true, |name| goes(OsStr::from_bytes(name)))
+        };
+        for round in 0.. {
+            let entries = folder.list().map_err(failed("list", folder.path()))?;
+            let mut going = entries.filter(goes).take(AT_ONCE).peekable();
+            if going.peek().is_none() {
                 break;
             }
-            rounds += 1;
-            if rounds > ROUNDS {
-                return Err(io("empty", folder.path())(
-                    ErrorKind::DirectoryNotEmpty.into(),
-                ));
+            if round == ROUNDS {
+                let error = ErrorKind::DirectoryNotEmpty.into();
+                return Err(failed("empty", folder.path())(error));
             }
             let aside = Staging::create(&home)?;
-            for name in going {
-                aside.take(&folder, &name)?;
+            for entry in going {
+                let entry = entry.map_err(failed("list", folder.path()))?;
+                aside.take(&folder, OsStr::from_bytes(entry.file_name().to_bytes()))?;
             }
             // Before a file is removed, so that after a power failure too nothing half is a release.
             folder.sync_folder()?;
@@ -108,7 +111,7 @@ pub(crate) fn remove_installation(root: &Path, keep_data: bool) -> Result<(), Pa
         }
     }
     if !keep_data {
-        remove(CWD, root).map_err(io("remove", root))?;
+        remove(CWD, root).map_err(failed("remove", root))?;
     } else if home.is_some() {
         match fs::remove_dir(root) {
             Err(error)
@@ -117,41 +120,22 @@ pub(crate) fn remove_installation(root: &Path, keep_data: bool) -> Result<(), Pa
                     ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound
                 ) =>
             {
-                return Err(io("remove", root)(error));
+                return Err(failed("remove", root)(error));
             }
             _ => {}
         }
     }
     match root.parent().filter(|above| !above.as_os_str().is_empty()) {
         Some(above) => match OpenDir::follow(above).and_then(|above| above.sync()) {
-            Err(error) if !is_nothing(&error) => Err(io("sync folder", above)(error)),
+            Err(error) if !is_nothing(&error) => Err(failed("sync folder", above)(error)),
             _ => Ok(()),
         },
         None => Ok(()),
     }
 }
 
-fn is_nothing(error: &std::io::Error) -> bool {
+fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-/// The names in a folder that are to go, some of them if there are many.
-fn names(folder: &OpenDir, goes: &dyn Fn(&OsStr) -> bool) -> Result<Vec<OsString>, PackageError> {
-    let list = || -> std::io::Result<Vec<OsString>> {
-        let mut names = Vec::new();
-        for entry in folder.list()? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if goes(name) {
-                names.push(name.to_owned());
-            }
-            if names.len() == AT_ONCE {
-                break;
-            }
-        }
-        Ok(names)
-    };
-    list().map_err(io("list", folder.path()))
 }
 
 #[cfg(test)]

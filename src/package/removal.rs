@@ -12,11 +12,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use super::open_dir::{OpenDir, change_mode, list};
+use super::open_dir::{DIRECTORY, OpenDir, change_mode, list};
 use crate::deadline::Deadline;
 use crate::error::PackageError;
 use crate::id::Xid;
@@ -58,16 +58,7 @@ pub(super) fn remove_until(above: impl AsFd, path: &Path, deadline: Deadline) ->
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let top = open_usable(above, path)?;
-    let remove_top = || rustix::fs::unlinkat(above, path, AtFlags::REMOVEDIR);
-    for _ in 1..ROUNDS {
-        while lower(top.as_fd(), deadline)? {}
-        match remove_top() {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-            other => return ignore_missing(other),
-        }
-    }
-    ignore_missing(remove_top())
+    remove_dir(above, path, None, DEPTH, deadline).map(drop)
 }
 
 /// Moves something to where nothing is; that nothing is there is fine.
@@ -89,50 +80,43 @@ pub(super) fn move_at_once(
     ignore_missing(moved).map_err(from.failed("move out of the way", name))
 }
 
-/// Removes all that is in the topmost folder, but for folders deep down: those it moves up. Gives
-/// whether there were any.
-fn lower(top: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
-    let mut moved = false;
-    each(top, deadline, |name, kind| {
-        if is_folder(top, name, kind)? {
-            moved |= remove_folder(top, name, top, DEPTH, deadline)?;
-            Ok(())
-        } else {
-            unlink(top, name)
-        }
-    })?;
-    Ok(moved)
-}
-
-/// Removes a folder with what is in it, but for the folders that are so far down: those it moves up.
-/// Gives whether there were any.
-fn remove_folder(
+/// Removes a directory with what is in it, except for the directories that are more than `depth` levels
+/// further down: those it moves up into `top`, or into itself if it is the topmost one, which then removes
+/// them too. Returns whether any were moved.
+fn remove_dir(
     above: BorrowedFd<'_>,
-    name: &CStr,
-    top: BorrowedFd<'_>,
+    name: impl Arg + Copy,
+    top: Option<BorrowedFd<'_>>,
     depth: usize,
     deadline: Deadline,
 ) -> io::Result<bool> {
-    let folder = match open_usable(above, name) {
+    let dir = match open_usable(above, name) {
         Err(Errno::NOENT) => return Ok(false),
         other => other?,
     };
-    let folder = folder.as_fd();
-    let mut moved = false;
+    let dir = dir.as_fd();
+    let up = top.unwrap_or(dir);
+    let mut moved_any = false;
     for _ in 0..ROUNDS {
-        each(folder, deadline, |inner, kind| {
-            if !is_folder(folder, inner, kind)? {
-                return unlink(folder, inner);
-            }
-            if depth > 0 {
-                moved |= remove_folder(folder, inner, top, depth - 1, deadline)?;
-                return Ok(());
-            }
-            moved = true;
-            move_up(folder, inner, top)
-        })?;
+        let mut moved = true;
+        while moved {
+            moved = false;
+            each(dir, deadline, |inner, kind| {
+                if !is_folder(dir, inner, kind)? {
+                    return unlink(dir, inner);
+                }
+                if depth > 0 {
+                    moved |= remove_dir(dir, inner, Some(up), depth - 1, deadline)?;
+                    return Ok(());
+                }
+                moved = true;
+                move_up(dir, inner, up)
+            })?;
+            moved_any |= moved;
+            moved &= top.is_none();
+        }
         match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(moved),
+            Ok(()) | Err(Errno::NOENT) => return Ok(moved_any),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
@@ -205,8 +189,7 @@ fn move_up(folder: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> io::Resu
 /// What the system says.
 pub(super) fn open_usable(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     allow(above.as_fd(), path)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(above, path, flags, Mode::empty())
+    rustix::fs::openat(above, path, DIRECTORY, Mode::empty())
 }
 
 /// Lets the owner of a folder list and change it, if he may not.

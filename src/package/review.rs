@@ -3,15 +3,14 @@
 //! is refused for as an archive is in `check`.
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-
-use rustix::fs::OFlags;
 
 use super::archive::Archive;
 use super::entry::Entry;
+use super::open_dir::open_file;
 use super::path::{command_path, inside};
 use super::permissions::executable;
 use super::warning::PackageWarning;
@@ -77,7 +76,12 @@ pub fn review(files: PluginFiles<'_>, manifest: &Manifest) -> Review {
             meant: command_path(&manifest.command).and_then(|path| files.meant(&path)),
         });
     } else {
-        review.command(files, &manifest.command);
+        if let Some(problem) = review.command(files, &manifest.command) {
+            let command = manifest.command.clone();
+            review
+                .problems
+                .push(PackageError::Command { command, problem });
+        }
         review.arguments(files, &manifest.args);
     }
     review.warnings.truncate(WARNING_LIMIT);
@@ -85,16 +89,8 @@ pub fn review(files: PluginFiles<'_>, manifest: &Manifest) -> Review {
 }
 
 impl Review {
-    fn command(&mut self, files: PluginFiles<'_>, command: &str) {
-        if let Some(problem) = self.command_problem(files, command) {
-            self.problems.push(PackageError::Command {
-                command: command.to_owned(),
-                problem,
-            });
-        }
-    }
-
-    fn command_problem(&mut self, files: PluginFiles<'_>, command: &str) -> Option<CommandProblem> {
+    /// Why the command cannot be started.
+    fn command(&mut self, files: PluginFiles<'_>, command: &str) -> Option<CommandProblem> {
         let line = || {
             let (program, rest) = command.trim().split_once(char::is_whitespace)?;
             Some(CommandProblem::CommandLine {
@@ -290,12 +286,7 @@ fn first_line_problem(beginning: &[u8]) -> Option<CommandProblem> {
 /// The beginning of a file, as far as it can be read: it need not be readable to be executed.
 fn beginning(file: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Opening a named pipe that came in its place would wait for a writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(file);
-    if let Ok(file) = file {
+    if let Ok((file, _)) = open_file(file) {
         let _ = file.take(LOOKED_AT).read_to_end(&mut bytes);
     }
     bytes

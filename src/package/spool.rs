@@ -1,10 +1,8 @@
 //! `Spool`: a private copy of an archive on its way in, so that it can be checked, hashed and unpacked
 //! without being in memory and without anybody changing it.
 
-use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +12,7 @@ use super::content::{ArchiveContent, unreadable};
 use super::folder::io as failed;
 use super::lock::{Leftover, has_extension, new_locked};
 use super::open_dir::{OpenDir, PRIVATE};
-use super::staging::SWEEP_LIMIT;
-use crate::deadline::Deadline;
+use super::staging::sweep;
 use crate::error::PackageError;
 
 const EXTENSION: &str = "part";
@@ -75,38 +72,16 @@ impl Spool {
     /// that has such a name, but none that is in use. What cannot be removed is logged and left, as is what
     /// is left after ten seconds.
     pub(crate) fn sweep(data: &Path, name: &str) {
-        let swept = || -> io::Result<()> {
-            let Some(folder) = OpenDir::follow(data)?.find_own(name)? else {
+        let found = OpenDir::follow(data).and_then(|data| data.find_own(name));
+        sweep(&data.join(name), found, |folder, name, deadline| {
+            if !has_extension(name, EXTENSION) {
                 return Ok(());
-            };
-            let deadline = Deadline::after(SWEEP_LIMIT);
-            for entry in folder.list()? {
-                if deadline.has_passed() {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                let entry = entry?;
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                if !has_extension(name, EXTENSION) {
-                    continue;
-                }
-                let removed = Leftover::lock(&folder, name).and_then(|found| match found {
-                    Leftover::InUse => Ok(()),
-                    Leftover::Locked(_) | Leftover::Odd => folder.remove_until(name, deadline),
-                });
-                if let Err(error) = removed {
-                    let path = folder.at(name);
-                    log::warn!("cannot remove the leftover {}: {error}", path.display());
-                }
             }
-            Ok(())
-        };
-        match swept() {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                let path = data.join(name);
-                log::warn!("cannot remove all leftovers in {}: {error}", path.display());
+            match Leftover::lock(folder, name)? {
+                Leftover::InUse => Ok(()),
+                Leftover::Locked(_) | Leftover::Odd => folder.remove_until(name, deadline),
             }
-            _ => {}
-        }
+        });
     }
 
     fn copy(

@@ -23,7 +23,7 @@ use crate::id::Xid;
 
 const LOCK: &str = "lock";
 /// How long leftovers are removed at once. The next time goes on with the rest.
-pub(super) const SWEEP_LIMIT: Duration = Duration::from_secs(10);
+const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A staging folder in use. Dropping it removes what is left of it.
 #[derive(Debug)]
@@ -96,39 +96,53 @@ impl Staging {
     /// but nothing that is in use. What cannot be removed is logged and left: it is in nobody's way. So is
     /// what is left after ten seconds.
     pub(super) fn sweep(home: &OpenDir) {
-        let swept = || -> io::Result<()> {
-            let Some(above) = home.find_own(STAGING)? else {
-                return Ok(());
-            };
-            let deadline = Deadline::after(SWEEP_LIMIT);
-            for entry in above.list()? {
-                if deadline.has_passed() {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-                let entry = entry?;
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                let result = if has_extension(name, LOCK) {
-                    sweep_locked(&above, name, deadline)
-                } else {
-                    sweep_unlocked(&above, name, deadline)
-                };
-                if let Err(error) = result {
-                    let path = above.at(name);
-                    log::warn!("cannot remove the leftover {}: {error}", path.display());
-                }
+        let path = home.at(STAGING);
+        sweep(&path, home.find_own(STAGING), |above, name, deadline| {
+            if has_extension(name, LOCK) {
+                sweep_locked(above, name, deadline)
+            } else {
+                sweep_unlocked(above, name, deadline)
             }
-            Ok(())
-        };
-        if let Err(error) = swept() {
-            let path = home.at(STAGING);
-            log::warn!("cannot remove all leftovers in {}: {error}", path.display());
-        }
+        });
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
         remove_or_tell(&self.above, &self.name);
+    }
+}
+
+/// Calls `remove` for each name in a directory, if there is one, for ten seconds at most. What cannot be
+/// removed is logged and left.
+pub(super) fn sweep(
+    path: &Path,
+    found: io::Result<Option<OpenDir>>,
+    remove: impl Fn(&OpenDir, &OsStr, Deadline) -> io::Result<()>,
+) {
+    let deadline = Deadline::after(SWEEP_LIMIT);
+    let swept = found.and_then(|found| {
+        let Some(dir) = found else {
+            return Ok(());
+        };
+        for entry in dir.list()? {
+            if deadline.has_passed() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if let Err(error) = remove(&dir, name, deadline) {
+                let path = dir.at(name);
+                log::warn!("cannot remove the leftover {}: {error}", path.display());
+            }
+        }
+        Ok(())
+    });
+    match swept {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::warn!("cannot remove all leftovers in {}: {error}", path.display());
+        }
+        _ => {}
     }
 }
 

@@ -6,8 +6,9 @@ use super::path::{ancestors, folded};
 use crate::error::PackageError;
 
 /// All paths so far. Two that are one on a file system that ignores case count as one.
-#[derive(Default)]
 pub(super) struct Tree {
+    /// How many folders there may be.
+    limit: usize,
     nodes: HashMap<String, Node>,
     /// Sorted, so that a folder comes before what is in it.
     folders: BTreeSet<String>,
@@ -25,25 +26,29 @@ struct Node {
 }
 
 impl Tree {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            nodes: HashMap::new(),
+            folders: BTreeSet::new(),
+            full: false,
+        }
+    }
+
     /// Adds the path of an entry, and with it the folders above.
     ///
     /// # Errors
     /// - [`PackageError::Duplicate`], [`PackageError::CaseCollision`],
     ///   [`PackageError::FileIsFolder`]: it cannot be next to an earlier one.
-    /// - [`PackageError::TooManyFolders`], once: with it there are more than `limit`.
-    pub(super) fn add(
-        &mut self,
-        path: &str,
-        folder: bool,
-        limit: usize,
-    ) -> Result<(), PackageError> {
+    /// - [`PackageError::TooManyFolders`], once: with it there are more than the limit.
+    pub(super) fn add(&mut self, path: &str, folder: bool) -> Result<(), PackageError> {
         if self.full {
             return Ok(());
         }
         let folded = folded(path);
-        self.add_folders_above(path, &folded, limit)?;
+        self.add_folders_above(path, &folded)?;
         match self.nodes.get_mut(&folded) {
-            None => self.insert(&folded, path, folder, true, path, limit),
+            None => self.insert(&folded, path, folder, true, path),
             Some(node) => {
                 node.must_be(path, folder, path)?;
                 if node.listed {
@@ -67,12 +72,7 @@ impl Tree {
     /// What is known of a path is known of every folder above it, so the last one that is there is
     /// found by halving: looking at each of hundreds of ancestors, for each of thousands of entries,
     /// would take seconds.
-    fn add_folders_above(
-        &mut self,
-        path: &str,
-        folded: &str,
-        limit: usize,
-    ) -> Result<(), PackageError> {
+    fn add_folders_above(&mut self, path: &str, folded: &str) -> Result<(), PackageError> {
         let above: Vec<(&str, &str)> = ancestors(path).zip(ancestors(folded)).collect();
         let known = above.partition_point(|(_, key)| self.nodes.contains_key(*key));
         let (known, unknown) = above.split_at(known);
@@ -82,7 +82,7 @@ impl Tree {
             node.must_be(above, true, path)?;
         }
         for (above, key) in unknown {
-            self.insert(key, above, true, false, path, limit)?;
+            self.insert(key, above, true, false, path)?;
         }
         Ok(())
     }
@@ -94,9 +94,9 @@ impl Tree {
         folder: bool,
         listed: bool,
         entry: &str,
-        limit: usize,
     ) -> Result<(), PackageError> {
         if folder {
+            let limit = self.limit;
             if self.folders.len() >= limit {
                 self.full = true;
                 return Err(PackageError::TooManyFolders { limit });
@@ -132,10 +132,10 @@ mod tests {
     use super::*;
 
     fn build(paths: &[&str]) -> Result<Vec<String>, PackageError> {
-        let mut tree = Tree::default();
+        let mut tree = Tree::new(4);
         for path in paths {
             let trimmed = path.trim_end_matches('/');
-            tree.add(trimmed, trimmed != *path, 4)?;
+            tree.add(trimmed, trimmed != *path)?;
         }
         Ok(tree.into_folders())
     }
@@ -172,18 +172,18 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_deep_path_is_found_wherever_it_ends() {
-        let mut tree = Tree::default();
+        let mut tree = Tree::new(1_000);
         let deep = |depth: usize, name: &str| "x/".repeat(depth) + name;
-        tree.add(&deep(100, "a"), false, 1_000).unwrap();
+        tree.add(&deep(100, "a"), false).unwrap();
         for depth in 0..=100 {
-            tree.add(&deep(depth, "file"), false, 1_000).unwrap();
-            tree.add(&deep(depth, "new/file"), false, 1_000).unwrap();
-            let error = tree.add(&deep(depth, "FILE/y"), false, 1_000).unwrap_err();
+            tree.add(&deep(depth, "file"), false).unwrap();
+            tree.add(&deep(depth, "new/file"), false).unwrap();
+            let error = tree.add(&deep(depth, "FILE/y"), false).unwrap_err();
             assert!(
                 matches!(error, PackageError::CaseCollision { .. }),
                 "{depth}: {error}"
             );
-            let error = tree.add(&deep(depth, "file/y"), false, 1_000).unwrap_err();
+            let error = tree.add(&deep(depth, "file/y"), false).unwrap_err();
             assert!(
                 matches!(error, PackageError::FileIsFolder { .. }),
                 "{depth}: {error}"

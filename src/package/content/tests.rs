@@ -136,3 +136,24 @@ fn a_file_that_cannot_be_read_is_said_to_be_so() {
     }
     assert!(content.reader().read(&mut [0]).is_err());
 }
+
+#[test]
+fn a_file_that_was_changed_just_now_is_not_known() {
+    let at = |seconds, nanoseconds| FileIdentity {
+        device: 1,
+        inode: 2,
+        size: 3,
+        content_changed: (0, 0),
+        inode_changed: (seconds, nanoseconds),
+    };
+    let now = |milliseconds| SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+    assert!(!at(10, 1_000_000).is_settled(now(10_001)));
+    assert!(!at(10, 1_000_000).is_settled(now(10_051)));
+    assert!(at(10, 1_000_000).is_settled(now(10_052)));
+    // Whole seconds: perhaps a file system that knows no others.
+    assert!(!at(10, 0).is_settled(now(11_900)));
+    assert!(!at(10, 0).is_settled(now(100_000)), "no clock gave it");
+    // Clocks that disagree, and nonsense.
+    assert!(!at(10, 1).is_settled(now(9_000)));
+    assert!(!at(-10, 1).is_settled(now(9_000)));
+}

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, OFlags};
 
 use super::super::testing::{Folder, mode, set_mode};
 use super::*;

@@ -1,6 +1,7 @@
 //! What archives are refused for, and what good ones give. Here what concerns an archive as a whole,
 //! and what the tests share.
 
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 
 use super::super::testing::{Builder, Folder, Item, REGULAR, cancelled_at_each_moment, make_pipe};
