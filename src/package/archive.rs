@@ -40,14 +40,17 @@ const NEVER: &dyn Fn() -> bool = &|| false;
 pub struct Archive {
     content: ArchiveContent,
     size: u64,
-    zip: Zip,
+    /// Cloned for each reader of entries; see [`read_entry`].
+    pub(super) zip: Zip,
     entries: Vec<Entry>,
-    folders: Vec<String>,
+    /// Every directory that unpacking makes, each before what is in it.
+    pub(super) folders: Vec<String>,
     sha256: String,
     manifest_path: String,
     manifest_bytes: Arc<[u8]>,
-    /// Of the file it was read from, where a change of that would show.
-    identity: Option<FileIdentity>,
+    /// The file it was read from, as it was then; `None` for bytes, and where the file might change and look
+    /// the same.
+    pub(super) identity: Option<FileIdentity>,
 }
 
 impl Archive {
@@ -152,30 +155,14 @@ impl Archive {
         &self.entries
     }
 
-    /// The file it was read from, as it was then; `None` for bytes, and where the file might change
-    /// and look the same.
-    pub(super) fn identity(&self) -> Option<&FileIdentity> {
-        self.identity.as_ref()
-    }
-
-    /// Every folder that unpacking makes, each before what is in it.
-    pub(super) fn folders(&self) -> &[String] {
-        &self.folders
-    }
-
     /// The beginning of a file, as far as it unpacks.
     pub(super) fn beginning(&self, entry: &Entry, most: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if let Ok(file) = self.reader().by_index(entry.index) {
+        if let Ok(file) = self.zip.clone().by_index(entry.index) {
             // Damage is for unpacking to tell.
             let _ = file.take(most).read_to_end(&mut bytes);
         }
         bytes
-    }
-
-    /// A reader of entries, for [`read_entry`].
-    pub(super) fn reader(&self) -> Zip {
-        self.zip.clone()
     }
 }
 
@@ -313,7 +300,9 @@ fn check(
     let mut checker = Checker::new(bytes, &directory, &zip, limits);
     for record in &directory.records {
         poll(cancel).map_err(fatal)?;
-        checker.entry(record);
+        if let Err(error) = checker.entry(record) {
+            checker.problems.push(error);
+        }
     }
     checker.totals();
     checker.overlaps();
@@ -363,24 +352,17 @@ fn read_manifest(
     entry: &Entry,
     limits: &PackageLimits,
 ) -> Result<Vec<u8>, PackageError> {
-    let limit = limits.manifest_size;
-    let too_large = |size| PackageError::ManifestTooLarge {
-        entry: entry.path.clone(),
-        size,
-        limit,
-    };
-    if entry.size > limit {
-        return Err(too_large(entry.size));
+    if entry.size > limits.manifest_size {
+        return Err(PackageError::ManifestTooLarge {
+            entry: entry.path.clone(),
+            size: entry.size,
+            limit: limits.manifest_size,
+        });
     }
     let mut content = Vec::new();
     read_entry(zip, entry, |chunk| {
         content.extend_from_slice(chunk);
-        let size = content.len() as u64;
-        if size > limit {
-            Err(too_large(size))
-        } else {
-            Ok(())
-        }
+        Ok(())
     })?;
     Ok(content)
 }

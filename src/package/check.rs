@@ -58,14 +58,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    pub(super) fn entry(&mut self, record: &Record<'_>) {
-        if let Err(error) = self.check(record) {
-            self.problems.push(error);
-        }
-    }
-
     /// Checks one entry up to the first thing that is wrong with it.
-    fn check(&mut self, record: &Record<'_>) -> Result<(), PackageError> {
+    pub(super) fn entry(&mut self, record: &Record<'_>) -> Result<(), PackageError> {
         let path = EntryPath::parse(record.name)?;
         let entry = || shown(record.name);
         let folder = match Kind::of(record, path.folder) {

@@ -34,14 +34,14 @@ impl KnownArchives {
 
     /// Remembers what was read from this file, if it is sure that a change would be seen.
     pub(crate) fn remember(&self, path: &Path, archive: &Archive) {
-        let Some(identity) = archive.identity() else {
+        let Some(identity) = archive.identity else {
             return;
         };
         let mut known = self.0.lock();
         if known.len() >= MOST && !known.contains_key(path) {
             known.clear();
         }
-        known.insert(path.to_owned(), (*identity, archive.sha256().to_owned()));
+        known.insert(path.to_owned(), (identity, archive.sha256().to_owned()));
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
         let began = Instant::now();
         loop {
             let archive = open(path);
-            if archive.identity().is_some() {
+            if archive.identity.is_some() {
                 return archive;
             }
             assert!(

@@ -211,7 +211,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write(&mut self, archive: &Archive) -> Result<Vec<ListedFile>, PackageError> {
-        for folder in archive.folders() {
+        for folder in &archive.folders {
             poll(self.cancel)?;
             let (parent, name) = self.parent(folder)?;
             parent
@@ -219,7 +219,7 @@ impl Writer<'_> {
                 .map_err(parent.failed("make folder", name))
                 .map_err(collision(folder))?;
         }
-        let mut zip = archive.reader();
+        let mut zip = archive.zip.clone();
         let mut total = 0;
         let mut files = Vec::new();
         for entry in archive.entries().iter().filter(|entry| !entry.is_folder()) {
@@ -233,7 +233,7 @@ impl Writer<'_> {
                 size: entry.size(),
             });
         }
-        for folder in archive.folders() {
+        for folder in &archive.folders {
             poll(self.cancel)?;
             self.open(folder)?.sync_folder()?;
         }

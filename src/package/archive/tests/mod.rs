@@ -82,7 +82,7 @@ fn a_good_archive_gives_its_content() {
             ("windows", false, 1, 0o644),
         ]
     );
-    assert_eq!(archive.folders(), ["bin", "lib"]);
+    assert_eq!(archive.folders, ["bin", "lib"]);
 }
 
 #[test]
