@@ -10,17 +10,17 @@ pub use crate::protocol::jsonrpc::{
 };
 
 use crate::error::PackageError;
-use crate::package::{self, CarryOver, CarryOverLimits};
+use crate::package::{self, MigratedFiles, MigrationLimits};
 
 /// Copies a plugin's own files from one release directory to another, as an update does.
 ///
 /// # Errors
 /// Those of the update.
-pub fn carry_over(
+pub fn migrate_files(
     from: &Path,
     to: &Path,
-    limits: &CarryOverLimits,
+    limits: &MigrationLimits,
     cancel: &dyn Fn() -> bool,
-) -> Result<CarryOver, PackageError> {
-    package::carry_over(from, to, limits, cancel)
+) -> Result<MigratedFiles, PackageError> {
+    package::migrate_files(from, to, limits, cancel)
 }

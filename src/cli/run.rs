@@ -149,7 +149,7 @@ fn sample_record(data: &DataDir) -> Result<Record, CliError> {
     )))?;
     Ok(Record::supervised(
         sample::manifest(&program),
-        Source::Directory(folder),
+        Source::Directory(dir),
     ))
 }
 

@@ -88,7 +88,7 @@ fn archive(path: &Path) -> Result<ValidationReport, CliError> {
         return Ok(findings);
     }
     let archive = Archive::open(path, &limits).map_err(|error| error.to_string())?;
-    let files = archive.entries().iter().filter(|entry| !entry.is_folder());
+    let files = archive.entries().iter().filter(|entry| !entry.is_dir());
     findings.size = Some(files.fold((0, 0), |(files, bytes), entry| {
         (files + 1, bytes + entry.size())
     }));

@@ -108,10 +108,10 @@ impl Shared {
         let name = format!("{id}.{}", undertaking.name());
         let write = || {
             let data = OpenDir::follow(data)?;
-            let folder = data.own(FOLDER, PUBLIC)?;
+            let folder = data.ensure_dir(FOLDER, PUBLIC)?;
             data.sync()?;
             // All that it says is in its name: so it is whole as soon as it is there.
-            match folder.make_file(&*name, FILE_MODE) {
+            match folder.create_file(&*name, FILE_MODE) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
                 _ => Ok(folder),
             }
@@ -150,7 +150,7 @@ impl Shared {
     ) -> Result<()> {
         let data = &self.context().settings.data_dir;
         let list = || -> io::Result<Option<(OpenDir, _)>> {
-            let Some(folder) = OpenDir::follow(data)?.find_own(FOLDER)? else {
+            let Some(folder) = OpenDir::follow(data)?.find_dir(FOLDER)? else {
                 return Ok(None);
             };
             let entries = folder.list()?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::Result;
 #[cfg(feature = "fetch")]
 use crate::fetch::FetchSettings;
-use crate::package::CarryOverLimits;
+use crate::package::MigrationLimits;
 use crate::settings::{require, settings};
 
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -50,8 +50,8 @@ settings! {
         /// made. Counts for tokens made from then on. Default false.
         keep_external_tokens, with_keep_external_tokens: bool = false;
         /// How much a plugin may have written beside its program for it to be carried over to a new
-        /// version. See [`CarryOverLimits`] for the defaults.
-        carry_over, with_carry_over: CarryOverLimits = CarryOverLimits::default();
+        /// version. See [`MigrationLimits`] for the defaults.
+        carry_over, with_carry_over: MigrationLimits = MigrationLimits::default();
         /// How packages are fetched by URL. See [`FetchSettings`] for the defaults.
         #[cfg(feature = "fetch")]
         fetch: FetchSettings = FetchSettings::default();

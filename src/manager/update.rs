@@ -22,7 +22,7 @@ use crate::duplex::close_code;
 use crate::error::{Error, OperationError, Result};
 use crate::fault;
 use crate::id::InstallationId;
-use crate::package::{self, CarryOver};
+use crate::package::{self, MigratedFiles};
 use crate::session::Session;
 use crate::state::{ActiveState, ReportedState};
 use crate::store::{PluginKind, Record, Source};
@@ -79,7 +79,7 @@ pub struct Update {
     /// not wanted active, or not loaded.
     pub gap: Option<Duration>,
     /// What of the plugin's own files, beside its program, was carried over.
-    pub carried: CarryOver,
+    pub carried: MigratedFiles,
     /// The folder that the version before ran in, and still is, if it is another one: for what could not
     /// be carried over. It goes with the next update.
     pub previous: Option<PathBuf>,
@@ -253,7 +253,7 @@ impl Changing<'_> {
             installation: shared.view(self.candidate.clone()),
             unchanged: true,
             gap: None,
-            carried: CarryOver::default(),
+            carried: MigratedFiles::default(),
             previous: None,
         })
     }
@@ -396,23 +396,23 @@ impl Changing<'_> {
         };
         let limits = &self.shared.settings.carry_over;
         let cancel = || self.shared.context().is_shut_down();
-        package::check_own_files(old, limits, &cancel)
+        package::check_untracked_files(old, limits, &cancel)
             .map_err(|error| self.shared.too_late(error.into(), &cancel))
     }
 
-    fn carry_over(&self) -> Result<CarryOver> {
+    fn carry_over(&self) -> Result<MigratedFiles> {
         let Some(old) = &self.old else {
-            return Ok(CarryOver::default());
+            return Ok(MigratedFiles::default());
         };
         let limits = &self.shared.settings.carry_over;
         let cancel = || self.shared.context().is_shut_down();
-        let carried = package::carry_over(old, &self.new, limits, &cancel)
+        let carried = package::migrate_files(old, &self.new, limits, &cancel)
             .map_err(|error| self.shared.too_late(error.into(), &cancel))?;
         fault::point(fault::CARRIED, self.record.id);
         Ok(carried)
     }
 
-    fn done(&self, gap: Option<Duration>, carried: CarryOver) -> Update {
+    fn done(&self, gap: Option<Duration>, carried: MigratedFiles) -> Update {
         log::info!(
             "plugin {}: updated to version {:?}",
             Foreign::new(&self.candidate.manifest.id),
@@ -445,6 +445,6 @@ fn last_problem(session: &Session, cause: &Error) -> Option<Arc<str>> {
 impl Shared {
     /// Where the archive with this SHA-256 is unpacked.
     fn release(&self, id: InstallationId, sha256: &str) -> PathBuf {
-        package::release_folder(&self.folder(id), sha256)
+        package::release_dir(&self.folder(id), sha256)
     }
 }

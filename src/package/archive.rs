@@ -9,12 +9,12 @@ use std::time::SystemTime;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
+use super::central_directory::{CentralDirectory, Zip};
 use super::check::Checker;
 use super::content::{ArchiveContent, Bytes, FileIdentity, unreadable};
-use super::directory::{Directory, Zip};
-use super::end::End;
+use super::end_record::EndRecord;
 use super::entry::Entry;
-use super::folder::io as failed;
+use super::layout::failed;
 use super::limits::PackageLimits;
 use super::open_dir::open_file;
 use crate::error::PackageError;
@@ -44,7 +44,7 @@ pub struct Archive {
     pub(super) zip: Zip,
     entries: Vec<Entry>,
     /// Every directory that unpacking makes, each before what is in it.
-    pub(super) folders: Vec<String>,
+    pub(super) dirs: Vec<String>,
     sha256: String,
     manifest_path: String,
     manifest_bytes: Arc<[u8]>,
@@ -291,10 +291,10 @@ fn check(
     if size > limit {
         return Err(fatal(PackageError::ArchiveTooLarge { limit }));
     }
-    let end = End::find(bytes, limits.entries()).map_err(fatal)?;
+    let end = EndRecord::find(bytes, limits.entries()).map_err(fatal)?;
     let records = bytes.range(end.start, end.length).map_err(fatal)?;
     let records = records.unwrap_or_default();
-    let directory = Directory::parse(&end, &records).map_err(fatal)?;
+    let directory = CentralDirectory::parse(&end, &records).map_err(fatal)?;
     let mut zip = directory.open(content.reader()).map_err(fatal)?;
 
     let mut checker = Checker::new(bytes, &directory, &zip, limits);
@@ -325,7 +325,7 @@ fn check(
             size,
             zip,
             entries,
-            folders: tree.into_folders(),
+            dirs: tree.into_dirs(),
             manifest_path,
             manifest_bytes: manifest_bytes.into(),
             identity: None,
@@ -342,7 +342,7 @@ fn check(
 fn find_manifest(entries: &[Entry]) -> Option<&Entry> {
     entries
         .iter()
-        .filter(|entry| !entry.folder && entry.path.split('/').next_back() == Some(MANIFEST))
+        .filter(|entry| !entry.is_dir && entry.path.split('/').next_back() == Some(MANIFEST))
         // The first of several smallest.
         .min_by_key(|entry| entry.path.matches('/').count())
 }

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::central_directory::{CentralDirectory, CentralRecord, Content, Zip};
 use super::content::Bytes;
-use super::directory::{Content, Directory, Record, Zip};
-use super::entry::{Entry, Kind, mode};
+use super::entry::{Entry, EntryKind, mode};
 use super::limits::PackageLimits;
-use super::listing::MOST_FILES;
+use super::listing::MAX_FILES;
 use super::path::{EntryPath, shown};
 use super::tree::Tree;
 use crate::error::PackageError;
@@ -34,7 +34,7 @@ pub(super) struct Checker<'a> {
 impl<'a> Checker<'a> {
     pub(super) fn new(
         archive: Bytes<'a>,
-        directory: &Directory<'_>,
+        directory: &CentralDirectory<'_>,
         zip: &'a Zip,
         limits: &'a PackageLimits,
     ) -> Self {
@@ -51,7 +51,7 @@ impl<'a> Checker<'a> {
             numbers,
             problems: Vec::new(),
             entries: Vec::new(),
-            tree: Tree::new(limits.folders),
+            tree: Tree::new(limits.directories),
             ranges: Vec::new(),
             files: 0,
             total: 0,
@@ -59,14 +59,14 @@ impl<'a> Checker<'a> {
     }
 
     /// Checks one entry up to the first thing that is wrong with it.
-    pub(super) fn entry(&mut self, record: &Record<'_>) -> Result<(), PackageError> {
+    pub(super) fn entry(&mut self, record: &CentralRecord<'_>) -> Result<(), PackageError> {
         let path = EntryPath::parse(record.name)?;
         let entry = || shown(record.name);
-        let folder = match Kind::of(record, path.folder) {
-            Kind::File => false,
-            Kind::Folder => true,
-            Kind::Link => return Err(PackageError::Link { entry: entry() }),
-            Kind::Special(kind) => {
+        let is_dir = match EntryKind::of(record, path.is_dir) {
+            EntryKind::File => false,
+            EntryKind::TempDir => true,
+            EntryKind::Link => return Err(PackageError::Link { entry: entry() }),
+            EntryKind::Special(kind) => {
                 return Err(PackageError::SpecialFile {
                     entry: entry(),
                     kind,
@@ -111,7 +111,7 @@ impl<'a> Checker<'a> {
             .ok_or_else(|| bad("its content is not in the archive"))?;
         self.ranges.push((header..end, entry()));
 
-        if folder {
+        if is_dir {
             if size > 0 {
                 return Err(PackageError::FolderWithContent { entry: entry() });
             }
@@ -129,12 +129,12 @@ impl<'a> Checker<'a> {
                 });
             }
         }
-        self.tree.add(&path.path, folder)?;
+        self.tree.add(&path.path, is_dir)?;
         self.entries.push(Entry {
             path: path.path,
-            folder,
+            is_dir,
             size,
-            mode: if folder { 0o755 } else { mode(record) },
+            mode: if is_dir { 0o755 } else { mode(record) },
             index,
         });
         Ok(())
@@ -142,7 +142,7 @@ impl<'a> Checker<'a> {
 
     pub(super) fn totals(&mut self) {
         // What was unpacked must be found again.
-        let (found, limit) = (self.files, self.limits.files.min(MOST_FILES));
+        let (found, limit) = (self.files, self.limits.files.min(MAX_FILES));
         if found > limit {
             self.problems
                 .push(PackageError::TooManyFiles { found, limit });

@@ -1,7 +1,7 @@
 //! `Entry`: one file or folder of a checked archive.
 
-use super::directory::Record;
-use super::permissions::MOST;
+use super::central_directory::CentralRecord;
+use super::permissions::MAX_MODE;
 
 const TYPE_BITS: u32 = 0o170_000;
 const FOLDER_BITS: u32 = 0o040_000;
@@ -14,7 +14,7 @@ const DOS_FOLDER: u32 = 0x10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub(super) path: String,
-    pub(super) folder: bool,
+    pub(super) is_dir: bool,
     pub(super) size: u64,
     pub(super) mode: u32,
     /// Its number in the zip library's reading.
@@ -28,8 +28,8 @@ impl Entry {
     }
 
     /// Whether it is a folder; otherwise it is a regular file.
-    pub const fn is_folder(&self) -> bool {
-        self.folder
+    pub const fn is_dir(&self) -> bool {
+        self.is_dir
     }
 
     /// Its size in bytes, unpacked, as its header says; unpacking fails if that is not true.
@@ -46,17 +46,17 @@ impl Entry {
 
 /// What an entry's headers say it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     File,
-    Folder,
+    TempDir,
     Link,
     Special(&'static str),
 }
 
-impl Kind {
+impl EntryKind {
     /// Judges the file type bits whatever system the entry claims to be made on, because tools
     /// that unpack differ in when they look at them. `by_name`: the name ends with a slash.
-    pub(super) fn of(record: &Record<'_>, by_name: bool) -> Self {
+    pub(super) fn of(record: &CentralRecord<'_>, by_name: bool) -> Self {
         let dos = matches!(record.system, system::DOS | system::NTFS | system::VFAT);
         match record.external_attributes >> 16 & TYPE_BITS {
             LINK_BITS => Self::Link,
@@ -64,10 +64,10 @@ impl Kind {
             0o020_000 => Self::Special("character device"),
             0o010_000 => Self::Special("named pipe"),
             0o140_000 => Self::Special("socket"),
-            FOLDER_BITS => Self::Folder,
+            FOLDER_BITS => Self::TempDir,
             0 | REGULAR_BITS => {
                 if by_name || dos && record.external_attributes & DOS_FOLDER != 0 {
-                    Self::Folder
+                    Self::TempDir
                 } else {
                     Self::File
                 }
@@ -88,9 +88,9 @@ mod system {
 
 /// The permissions of a file: the archive's, where it was made on Unix and says any that others may have
 /// too; else 0644.
-pub(super) fn mode(record: &Record<'_>) -> u32 {
+pub(super) fn mode(record: &CentralRecord<'_>) -> u32 {
     let unix = matches!(record.system, system::UNIX | system::DARWIN);
-    match record.external_attributes >> 16 & MOST {
+    match record.external_attributes >> 16 & MAX_MODE {
         mode if unix && mode != 0 => mode,
         _ => DEFAULT_MODE,
     }

@@ -1,4 +1,4 @@
-//! `PackageLimits` and `CarryOverLimits`: how large an archive may be, and what is carried over at an
+//! `PackageLimits` and `MigrationLimits`: how large an archive may be, and what is carried over at an
 //! update.
 
 use crate::error::PackageError;
@@ -29,14 +29,14 @@ settings! {
         ///
         /// For each file and folder that it may have, the archive may have 1 KiB of central
         /// directory, which is held in memory; 6 MiB by default.
-        folders, with_folders: usize = 4_096;
+        directories, with_directories: usize = 4_096;
     }
 }
 
 impl PackageLimits {
     /// How many entries an archive may have at all.
     pub(super) const fn entries(&self) -> usize {
-        self.files.saturating_add(self.folders)
+        self.files.saturating_add(self.directories)
     }
 
     /// Adds a file of an archive, unpacked, to the `total` of those before.
@@ -72,7 +72,7 @@ impl PackageLimits {
 
 settings! {
     /// Bounds on what is carried over at an update. Over them the update fails.
-    pub struct CarryOverLimits {
+    pub struct MigrationLimits {
         /// Bytes of all files together. Default 256 MiB.
         bytes, with_bytes: u64 = 256 * MIB;
         /// Number of files, links and directories, and of sockets and the like. Default 10,000.
@@ -83,7 +83,7 @@ settings! {
     }
 }
 
-impl CarryOverLimits {
+impl MigrationLimits {
     /// Bytes that the paths may take in memory.
     pub(super) fn memory(&self) -> usize {
         self.files

@@ -12,7 +12,7 @@ const TITLE: &str = "plugin-runner release 1";
 /// More than any listing within sensible limits; a larger one is not read but taken for damaged.
 const READ_LIMIT: u64 = 16 * 1024 * 1024;
 /// More files than any package has: a line may be a few bytes, and becomes many more in memory.
-pub(super) const MOST_FILES: usize = 100_000;
+pub(super) const MAX_FILES: usize = 100_000;
 const FILE_MODE: u32 = 0o644;
 
 /// What a package brought into its release folder. Files that are there and not listed are the
@@ -70,7 +70,7 @@ impl Listing {
     /// [`PackageError::Io`].
     pub(super) fn write(&self, release: &OpenDir) -> Result<(), PackageError> {
         let write = || {
-            let mut file = release.make_file(MARKER, FILE_MODE)?;
+            let mut file = release.create_file(MARKER, FILE_MODE)?;
             file.write_all(self.text().as_bytes())?;
             file.sync_all()
         };
@@ -94,7 +94,7 @@ impl Listing {
         }
         let sha256 = lines.next()?.to_owned();
         let count: usize = lines.next()?.parse().ok()?;
-        if count > MOST_FILES {
+        if count > MAX_FILES {
             return None;
         }
         // One more than there are to be is enough to see that it is none.
@@ -145,9 +145,9 @@ mod tests {
         let text = |said: usize, there: usize| {
             format!("{TITLE}\n{}\n{said}\n{}", "ab".repeat(32), lines(there))
         };
-        assert!(Listing::parse(&text(MOST_FILES, MOST_FILES)).is_some());
-        let most = MOST_FILES + 1;
-        for (said, there) in [(most, most), (1, most), (MOST_FILES, most), (0, most)] {
+        assert!(Listing::parse(&text(MAX_FILES, MAX_FILES)).is_some());
+        let most = MAX_FILES + 1;
+        for (said, there) in [(most, most), (1, most), (MAX_FILES, most), (0, most)] {
             assert_eq!(Listing::parse(&text(said, there)), None, "{said} {there}");
         }
     }

@@ -24,17 +24,14 @@ const PRIVATE_FILE: u32 = 0o600;
 ///
 /// # Errors
 /// [`PackageError::Io`].
-pub(super) fn new_locked(
-    folder: &OpenDir,
-    extension: &str,
-) -> Result<(String, File), PackageError> {
+pub(super) fn new_locked(dir: &OpenDir, extension: &str) -> Result<(String, File), PackageError> {
     for _ in 0..ATTEMPTS {
         let unique = Xid::generate().to_string();
-        if let Some(file) = try_new(folder, &format!("{unique}.{extension}"))? {
+        if let Some(file) = try_new(dir, &format!("{unique}.{extension}"))? {
             return Ok((unique, file));
         }
     }
-    Err(folder.failed("lock a file in", "")(io::Error::from(
+    Err(dir.failed("lock a file in", "")(io::Error::from(
         ErrorKind::WouldBlock,
     )))
 }
@@ -55,12 +52,12 @@ impl Leftover {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn lock(folder: &OpenDir, name: &OsStr) -> io::Result<Self> {
-        let Some((file, _)) = folder.open_file(name)? else {
-            let gone = folder.kind(name)?.is_none();
+    pub(super) fn lock(dir: &OpenDir, name: &OsStr) -> io::Result<Self> {
+        let Some((file, _)) = dir.open_file(name)? else {
+            let gone = dir.kind(name)?.is_none();
             return Ok(if gone { Self::InUse } else { Self::Odd });
         };
-        if try_lock(&file)? && folder.has(name, &file)? {
+        if try_lock(&file)? && dir.has(name, &file)? {
             Ok(Self::Locked(file))
         } else {
             Ok(Self::InUse)
@@ -76,19 +73,19 @@ pub(super) fn has_extension(name: &OsStr, extension: &str) -> bool {
 }
 
 /// Makes and locks a file; `None` when a sweep got hold of it in between.
-fn try_new(folder: &OpenDir, name: &str) -> Result<Option<File>, PackageError> {
-    let file = match folder.make_file(name, PRIVATE_FILE) {
+fn try_new(dir: &OpenDir, name: &str) -> Result<Option<File>, PackageError> {
+    let file = match dir.create_file(name, PRIVATE_FILE) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
-        Err(error) => return Err(folder.failed("make", name)(error)),
+        Err(error) => return Err(dir.failed("make", name)(error)),
     };
-    let locked = try_lock(&file).and_then(|locked| Ok(locked && folder.has(name, &file)?));
+    let locked = try_lock(&file).and_then(|locked| Ok(locked && dir.has(name, &file)?));
     match locked {
         Ok(locked) => Ok(locked.then_some(file)),
         Err(error) => {
             // Where files cannot be locked nobody sweeps it up either.
-            let _ = folder.remove(name);
-            Err(folder.failed("lock", name)(error))
+            let _ = dir.remove(name);
+            Err(dir.failed("lock", name)(error))
         }
     }
 }

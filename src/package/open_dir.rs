@@ -111,7 +111,7 @@ impl OpenDir {
     ///
     /// # Errors
     /// What the system says; [`ErrorKind::NotADirectory`] if there is a file.
-    pub(crate) fn find_own(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
+    pub(crate) fn find_dir(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
         let name = name.as_ref();
         if let Some(found) = self.find_usable(name)? {
             return Ok(Some(found));
@@ -130,17 +130,17 @@ impl OpenDir {
         }
     }
 
-    /// As [`find_own`](Self::find_own); makes the directory if there is none.
+    /// As [`find_dir`](Self::find_dir); makes the directory if there is none.
     ///
     /// # Errors
-    /// Those of [`find_own`](Self::find_own).
-    pub(crate) fn own(&self, name: impl AsRef<Path>, mode: u32) -> io::Result<Self> {
+    /// Those of [`find_dir`](Self::find_dir).
+    pub(crate) fn ensure_dir(&self, name: impl AsRef<Path>, mode: u32) -> io::Result<Self> {
         let name = name.as_ref();
         for _ in 0..ATTEMPTS {
-            if let Some(found) = self.find_own(name)? {
+            if let Some(found) = self.find_dir(name)? {
                 return Ok(found);
             }
-            match self.make_in(name, mode) {
+            match self.create_dir(name, mode) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
@@ -170,7 +170,7 @@ impl OpenDir {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn make_in(&self, name: impl Arg, mode: u32) -> io::Result<()> {
+    pub(crate) fn create_dir(&self, name: impl Arg, mode: u32) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(self, name, Mode::from_raw_mode(mode))?)
     }
 
@@ -178,7 +178,7 @@ impl OpenDir {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn make_file(&self, name: impl Arg, mode: u32) -> io::Result<File> {
+    pub(crate) fn create_file(&self, name: impl Arg, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(self, name, flags, Mode::from_raw_mode(mode))?;
         Ok(file.into())
@@ -374,7 +374,7 @@ pub(super) fn list(
 ///
 /// # Errors
 /// What the system says.
-pub(crate) fn open_made(path: &Path, mode: u32) -> io::Result<OpenDir> {
+pub(crate) fn open_or_create_dir(path: &Path, mode: u32) -> io::Result<OpenDir> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(mode)

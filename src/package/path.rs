@@ -22,7 +22,7 @@ pub(super) struct EntryPath {
     /// Empty for the release folder itself, as in `./`.
     pub(super) path: String,
     /// Whether the name says it is a folder, by a slash at its end.
-    pub(super) folder: bool,
+    pub(super) is_dir: bool,
 }
 
 impl EntryPath {
@@ -60,7 +60,7 @@ impl EntryPath {
         if name.starts_with('/') {
             return Err(PackageError::AbsolutePath { entry: shown() });
         }
-        let folder = name.ends_with('/');
+        let is_dir = name.ends_with('/');
         let mut path = String::with_capacity(name.len());
         for part in name.strip_suffix('/').unwrap_or(name).split('/') {
             if part.is_empty() {
@@ -86,14 +86,14 @@ impl EntryPath {
             }
             path.push_str(part);
         }
-        if path.is_empty() && !folder {
+        if path.is_empty() && !is_dir {
             return Err(invalid("it names the folder itself"));
         }
         let first = path.split('/').next().unwrap_or_default();
         if folded(first) == MARKER {
             return Err(PackageError::Reserved { entry: shown() });
         }
-        Ok(Self { path, folder })
+        Ok(Self { path, is_dir })
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn good_names() {
-        for (name, path, folder) in [
+        for (name, path, is_dir) in [
             ("main", "main", false),
             ("bin/main", "bin/main", false),
             ("bin/", "bin", true),
@@ -180,8 +180,8 @@ mod tests {
         ] {
             let parsed = EntryPath::parse(name.as_bytes()).unwrap();
             assert_eq!(
-                (parsed.path.as_str(), parsed.folder),
-                (path, folder),
+                (parsed.path.as_str(), parsed.is_dir),
+                (path, is_dir),
                 "{name}"
             );
         }

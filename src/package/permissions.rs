@@ -13,7 +13,7 @@ use crate::error::PackageError;
 
 /// All that a file of a package, or a copy of one of the plugin's own, may have: others never write to
 /// what a plugin runs from, and nobody becomes another one by executing it.
-pub(super) const MOST: u32 = 0o755;
+pub(super) const MAX_MODE: u32 = 0o755;
 const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
 /// How many files are looked at between two looks at whether to stop.
 const POLL_FILES: usize = 1_000;
@@ -41,8 +41,8 @@ pub(super) fn restrict(
         Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK) => {}
         Err(error) => drop(problem.get_or_insert_with(|| (path.to_owned(), error))),
     };
-    for folder in above.iter().copied().chain([release]) {
-        note(folder.path(), restrict_folder(folder));
+    for dir in above.iter().copied().chain([release]) {
+        note(dir.path(), restrict_dir(dir));
     }
     let mut dirs = DirCache::new(release);
     let mut last = "";
@@ -64,7 +64,7 @@ pub(super) fn restrict(
             if last != parent {
                 last = parent;
                 for above in ancestors(path) {
-                    restrict_folder(dirs.open(Path::new(above))?)?;
+                    restrict_dir(dirs.open(Path::new(above))?)?;
                 }
             }
             let parent = dirs.open(Path::new(parent))?;
@@ -79,8 +79,8 @@ pub(super) fn restrict(
     Ok(())
 }
 
-fn restrict_folder(folder: &OpenDir) -> Result<(), Errno> {
-    change_mode(folder, c".", FileType::Directory, |mode| {
+fn restrict_dir(dir: &OpenDir) -> Result<(), Errno> {
+    change_mode(dir, c".", FileType::Directory, |mode| {
         mode.difference(OTHERS_WRITE)
     })
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, DirEntry};
 
-use super::folder::{DATA, LOGS, RELEASES, REMOVED, STAGING, find_home, io as failed};
+use super::layout::{DATA, LOGS, RELEASES, REMOVED, STAGING, failed, find_installation_dir};
 use super::open_dir::OpenDir;
 use super::removal::{move_at_once, remove};
 use super::staging::Staging;
@@ -47,10 +47,10 @@ pub(crate) fn remove_release(root: &Path, sha256: &str) -> Result<(), PackageErr
 }
 
 fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), PackageError> {
-    let Some(home) = find_home(root)? else {
+    let Some(home) = find_installation_dir(root)? else {
         return Ok(());
     };
-    if let Some(folder) = home.find_own_folder(RELEASES)? {
+    if let Some(dir) = home.find_subdir(RELEASES)? {
         // Again, because there may be any number, and because file systems may pass over an entry when
         // others are taken away.
         let goes = |entry: &io::Result<DirEntry>| {
@@ -58,22 +58,22 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
             name.map_or(true, |name| goes(OsStr::from_bytes(name)))
         };
         for round in 0.. {
-            let entries = folder.list().map_err(failed("list", folder.path()))?;
+            let entries = dir.list().map_err(failed("list", dir.path()))?;
             let mut going = entries.filter(goes).take(AT_ONCE).peekable();
             if going.peek().is_none() {
                 break;
             }
             if round == ROUNDS {
                 let error = ErrorKind::DirectoryNotEmpty.into();
-                return Err(failed("empty", folder.path())(error));
+                return Err(failed("empty", dir.path())(error));
             }
             let aside = Staging::create(&home)?;
             for entry in going {
-                let entry = entry.map_err(failed("list", folder.path()))?;
-                aside.take(&folder, OsStr::from_bytes(entry.file_name().to_bytes()))?;
+                let entry = entry.map_err(failed("list", dir.path()))?;
+                aside.take(&dir, OsStr::from_bytes(entry.file_name().to_bytes()))?;
             }
             // Before a file is removed, so that after a power failure too nothing half is a release.
-            folder.sync_folder()?;
+            dir.sync_dir()?;
             aside.discard()?;
         }
     }
@@ -96,13 +96,13 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
 /// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], a directory was
 /// not empty after two minutes: it is huge, or some process goes on filling it.
 pub(crate) fn remove_installation(root: &Path, keep_data: bool) -> Result<(), PackageError> {
-    let home = find_home(root)?;
+    let home = find_installation_dir(root)?;
     if let Some(home) = &home {
         let remove = |name| home.remove(name).map_err(home.failed("remove", name));
         // Another name first, so that nothing half is a release.
         remove(REMOVED)?;
         move_at_once(home, OsStr::new(RELEASES), home, REMOVED)?;
-        home.sync_folder()?;
+        home.sync_dir()?;
         remove(REMOVED)?;
         remove(STAGING)?;
         if !keep_data {

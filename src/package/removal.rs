@@ -102,7 +102,7 @@ fn remove_dir(
         while moved {
             moved = false;
             each(dir, deadline, |inner, kind| {
-                if !is_folder(dir, inner, kind)? {
+                if !is_dir(dir, inner, kind)? {
                     return unlink(dir, inner);
                 }
                 if depth > 0 {
@@ -127,11 +127,11 @@ fn remove_dir(
 /// Calls for everything in a folder but the folder itself and the one above, until the deadline. What is
 /// added or taken away meanwhile may or may not be seen.
 fn each(
-    folder: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
     deadline: Deadline,
     mut entry: impl FnMut(&CStr, FileType) -> io::Result<()>,
 ) -> io::Result<()> {
-    for found in list(folder)? {
+    for found in list(dir)? {
         let found = found?;
         if deadline.has_passed() {
             return Err(io::Error::new(
@@ -144,11 +144,11 @@ fn each(
     Ok(())
 }
 
-fn is_folder(folder: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<bool> {
+fn is_dir(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<bool> {
     if kind != FileType::Unknown {
         return Ok(kind == FileType::Directory);
     }
-    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
@@ -156,8 +156,8 @@ fn is_folder(folder: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn unlink(folder: impl AsFd, name: impl Arg) -> io::Result<()> {
-    ignore_missing(rustix::fs::unlinkat(folder, name, AtFlags::empty()))
+pub(super) fn unlink(dir: impl AsFd, name: impl Arg) -> io::Result<()> {
+    ignore_missing(rustix::fs::unlinkat(dir, name, AtFlags::empty()))
 }
 
 fn ignore_missing(result: Result<(), Errno>) -> io::Result<()> {
@@ -168,13 +168,13 @@ fn ignore_missing(result: Result<(), Errno>) -> io::Result<()> {
 }
 
 /// Moves a folder below a new name into the topmost one.
-fn move_up(folder: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> io::Result<()> {
+fn move_up(dir: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> io::Result<()> {
     // Moving a folder changes what it says is above it.
-    allow(folder, name)?;
+    allow(dir, name)?;
     for _ in 0..ATTEMPTS {
         let new = Xid::generate().to_string();
         // What has the name already may be an empty folder, which goes with it.
-        match rustix::fs::renameat(folder, name, top, &new) {
+        match rustix::fs::renameat(dir, name, top, &new) {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
             Err(Errno::NOENT) => return Ok(()),
             other => return Ok(other?),

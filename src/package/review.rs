@@ -128,7 +128,7 @@ impl Review {
                     return None;
                 };
                 let Some(entry) = archive.file(&path) else {
-                    if archive.folders.contains(&path) {
+                    if archive.dirs.contains(&path) {
                         return Some(CommandProblem::NotAFile);
                     }
                     let meant = files.meant(&path);
@@ -238,7 +238,7 @@ impl PluginFiles<'_> {
             .entries()
             .iter()
             .map(Entry::path)
-            .chain(archive.folders.iter().map(String::as_str))
+            .chain(archive.dirs.iter().map(String::as_str))
             .collect();
         let known = named
             .into_iter()
@@ -249,7 +249,7 @@ impl PluginFiles<'_> {
 
 impl Archive {
     fn file(&self, path: &str) -> Option<&Entry> {
-        let mut files = self.entries().iter().filter(|entry| !entry.is_folder());
+        let mut files = self.entries().iter().filter(|entry| !entry.is_dir());
         files.find(|entry| entry.path() == path)
     }
 }

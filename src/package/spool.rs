@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::archive::poll;
 use super::content::{ArchiveContent, unreadable};
-use super::folder::io as failed;
+use super::layout::failed;
 use super::lock::{Leftover, has_extension, new_locked};
 use super::open_dir::{OpenDir, PRIVATE};
 use super::staging::sweep;
@@ -23,7 +23,7 @@ const CHUNK: usize = 64 * 1024;
 /// content stays readable for as long as a clone of that is there.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    folder: OpenDir,
+    dir: OpenDir,
     name: String,
     file: Arc<File>,
 }
@@ -47,15 +47,15 @@ impl Spool {
         limit: u64,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Self, PackageError> {
-        let folder = DirBuilder::new()
+        let dir = DirBuilder::new()
             .mode(PRIVATE)
             .recursive(true)
             .create(data)
-            .and_then(|()| OpenDir::follow(data)?.own(name, PRIVATE))
+            .and_then(|()| OpenDir::follow(data)?.ensure_dir(name, PRIVATE))
             .map_err(failed("make folder", &data.join(name)))?;
-        let (unique, file) = new_locked(&folder, EXTENSION)?;
+        let (unique, file) = new_locked(&dir, EXTENSION)?;
         let spool = Self {
-            folder,
+            dir,
             name: format!("{unique}.{EXTENSION}"),
             file: Arc::new(file),
         };
@@ -72,14 +72,14 @@ impl Spool {
     /// that has such a name, but none that is in use. What cannot be removed is logged and left, as is what
     /// is left after ten seconds.
     pub(crate) fn sweep(data: &Path, name: &str) {
-        let found = OpenDir::follow(data).and_then(|data| data.find_own(name));
-        sweep(&data.join(name), found, |folder, name, deadline| {
+        let found = OpenDir::follow(data).and_then(|data| data.find_dir(name));
+        sweep(&data.join(name), found, |dir, name, deadline| {
             if !has_extension(name, EXTENSION) {
                 return Ok(());
             }
-            match Leftover::lock(folder, name)? {
+            match Leftover::lock(dir, name)? {
                 Leftover::InUse => Ok(()),
-                Leftover::Locked(_) | Leftover::Odd => folder.remove_until(name, deadline),
+                Leftover::Locked(_) | Leftover::Odd => dir.remove_until(name, deadline),
             }
         });
     }
@@ -113,18 +113,17 @@ impl Spool {
                 return Err(PackageError::ArchiveTooLarge { limit });
             }
             file.write_all(chunk)
-                .map_err(self.folder.failed("write", &self.name))?;
+                .map_err(self.dir.failed("write", &self.name))?;
         }
-        file.sync_all()
-            .map_err(self.folder.failed("sync", &self.name))
+        file.sync_all().map_err(self.dir.failed("sync", &self.name))
     }
 }
 
 impl Drop for Spool {
     fn drop(&mut self) {
         // It may have been moved on.
-        if let Err(error) = self.folder.remove(&self.name) {
-            let path = self.folder.at(&self.name);
+        if let Err(error) = self.dir.remove(&self.name) {
+            let path = self.dir.at(&self.name);
             log::warn!("cannot remove {}: {error}", path.display());
         }
     }

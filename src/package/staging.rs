@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 
-use super::folder::STAGING;
+use super::layout::STAGING;
 use super::lock::{Leftover, has_extension, new_locked};
 use super::open_dir::{OpenDir, PUBLIC};
 use super::removal::move_at_once;
@@ -30,7 +30,7 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Staging {
     above: OpenDir,
     name: String,
-    folder: OpenDir,
+    dir: OpenDir,
     /// Held for its lock.
     _file: File,
 }
@@ -41,29 +41,29 @@ impl Staging {
     /// # Errors
     /// [`PackageError::Io`].
     pub(super) fn create(home: &OpenDir) -> Result<Self, PackageError> {
-        let above = home.own_folder(STAGING)?;
+        let above = home.ensure_subdir(STAGING)?;
         let (name, file) = new_locked(&above, LOCK)?;
-        let made = above.make_in(&*name, PUBLIC).and_then(|()| {
+        let made = above.create_dir(&*name, PUBLIC).and_then(|()| {
             above
                 .find_in(&name)?
                 .ok_or(io::ErrorKind::NotADirectory.into())
         });
         match made {
-            Ok(folder) => Ok(Self {
+            Ok(dir) => Ok(Self {
                 above,
                 name,
-                folder,
+                dir,
                 _file: file,
             }),
             Err(error) => {
-                remove_or_tell(&above, &name);
+                remove_or_warn(&above, &name);
                 Err(above.failed("make folder", name)(error))
             }
         }
     }
 
-    pub(super) const fn folder(&self) -> &OpenDir {
-        &self.folder
+    pub(super) const fn dir(&self) -> &OpenDir {
+        &self.dir
     }
 
     /// Moves what stands under a name into this folder, at once, so that it goes with it; that nothing is
@@ -72,7 +72,7 @@ impl Staging {
     /// # Errors
     /// [`PackageError::Io`].
     pub(super) fn take(&self, from: &OpenDir, name: &OsStr) -> Result<(), PackageError> {
-        move_at_once(from, name, &self.folder, &Xid::generate().to_string())
+        move_at_once(from, name, &self.dir, &Xid::generate().to_string())
     }
 
     /// Moves the folder itself to where nothing is.
@@ -97,7 +97,7 @@ impl Staging {
     /// what is left after ten seconds.
     pub(super) fn sweep(home: &OpenDir) {
         let path = home.at(STAGING);
-        sweep(&path, home.find_own(STAGING), |above, name, deadline| {
+        sweep(&path, home.find_dir(STAGING), |above, name, deadline| {
             if has_extension(name, LOCK) {
                 sweep_locked(above, name, deadline)
             } else {
@@ -109,7 +109,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        remove_or_tell(&self.above, &self.name);
+        remove_or_warn(&self.above, &self.name);
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) fn sweep(
 }
 
 /// Removes a staging folder, and then its lock file.
-fn remove_or_tell(above: &OpenDir, name: &str) {
+fn remove_or_warn(above: &OpenDir, name: &str) {
     let removed = above
         .remove_until(name, Deadline::after(SWEEP_LIMIT))
         .and_then(|()| above.remove(format!("{name}.{LOCK}")));
@@ -161,10 +161,10 @@ fn sweep_locked(above: &OpenDir, lock: &OsStr, deadline: Deadline) -> io::Result
         Leftover::InUse => Ok(()),
         Leftover::Odd => above.remove_until(lock, deadline),
         Leftover::Locked(_file) => {
-            let folder = Path::new(lock).file_stem().unwrap_or_default();
+            let dir = Path::new(lock).file_stem().unwrap_or_default();
             // Not by these names: they are the folder itself, and the one above.
-            if folder != "." && folder != ".." {
-                above.remove_until(folder, deadline)?;
+            if dir != "." && dir != ".." {
+                above.remove_until(dir, deadline)?;
             }
             above.remove(lock)
         }

@@ -11,10 +11,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::archive::Archive;
-use super::folder::find_release_folder;
+use super::layout::find_release_dir;
 use super::listing::Listing;
-use super::own_files::{self, Kind, survey};
-use super::{CarryOver, CarryOverLimits, PackageLimits, unpack};
+use super::untracked::{UntrackedFile, UntrackedKind, list_untracked};
+use super::{MigratedFiles, MigrationLimits, PackageLimits, unpack};
 use crate::error::PackageError;
 
 pub(super) const NEVER: &dyn Fn() -> bool = &|| false;
@@ -80,7 +80,7 @@ impl Item {
         }
     }
 
-    pub(super) fn folder(name: &str) -> Self {
+    pub(super) fn dir(name: &str) -> Self {
         Self::stored(name, b"").unix(0o040_755)
     }
 
@@ -280,9 +280,9 @@ fn deflate(content: &[u8]) -> Vec<u8> {
 }
 
 /// A temporary folder, removed when dropped.
-pub(super) struct Folder(PathBuf);
+pub(super) struct TempDir(PathBuf);
 
-impl Folder {
+impl TempDir {
     pub(super) fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -297,7 +297,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         // Also what a test has locked up.
         let _ = super::removal::remove(rustix::fs::CWD, &self.0);
@@ -312,25 +312,25 @@ pub(super) fn unpacked(root: &Path, archive: &Archive) -> Result<PathBuf, Packag
 
 /// The listing of a release directory, if that is whole.
 pub(super) fn listing(release: &Path) -> Option<Listing> {
-    let release = find_release_folder(release).unwrap()?;
+    let release = find_release_dir(release).unwrap()?;
     Listing::read(&release).unwrap()
 }
 
 /// How many files, links and directories of a release are the plugin's own, and the bytes of those files.
 pub(super) fn own_files(release: &Path) -> (usize, u64) {
     let (mut files, mut bytes) = (0, 0);
-    let limits = CarryOverLimits::default().with_files(usize::MAX);
-    if let Some(release) = find_release_folder(release).unwrap() {
-        let mut count = |item: own_files::Item| {
-            files += usize::from(item.own);
-            if let Kind::File { size } = item.kind {
+    let limits = MigrationLimits::default().with_files(usize::MAX);
+    if let Some(release) = find_release_dir(release).unwrap() {
+        let mut count = |item: UntrackedFile| {
+            files += usize::from(item.untracked);
+            if let UntrackedKind::File { size } = item.kind {
                 bytes += size;
             }
         };
-        survey(
+        list_untracked(
             &release,
             &limits,
-            &mut CarryOver::default(),
+            &mut MigratedFiles::default(),
             &mut count,
             NEVER,
         )
@@ -418,8 +418,8 @@ pub(super) fn make_pipe(path: &Path) {
 /// Makes a socket that nothing listens to.
 pub(super) fn make_socket(path: &Path) {
     // Bound elsewhere: its path there may be too long for one.
-    let folder = Folder::new();
-    let socket = folder.path().join("socket");
+    let dir = TempDir::new();
+    let socket = dir.path().join("socket");
     drop(UnixListener::bind(&socket).unwrap());
     fs::rename(socket, path).unwrap();
 }

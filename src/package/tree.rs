@@ -11,14 +11,14 @@ pub(super) struct Tree {
     limit: usize,
     nodes: HashMap<String, Node>,
     /// Sorted, so that a folder comes before what is in it.
-    folders: BTreeSet<String>,
+    dirs: BTreeSet<String>,
     /// There were more folders than the limit, which was said; what comes after is not looked at.
     full: bool,
 }
 
 struct Node {
     path: String,
-    folder: bool,
+    is_dir: bool,
     /// Whether it has an entry of its own, and is not only implied by the path of another.
     listed: bool,
     /// The path of the entry that brought it.
@@ -30,7 +30,7 @@ impl Tree {
         Self {
             limit,
             nodes: HashMap::new(),
-            folders: BTreeSet::new(),
+            dirs: BTreeSet::new(),
             full: false,
         }
     }
@@ -41,16 +41,16 @@ impl Tree {
     /// - [`PackageError::Duplicate`], [`PackageError::CaseCollision`],
     ///   [`PackageError::FileIsFolder`]: it cannot be next to an earlier one.
     /// - [`PackageError::TooManyFolders`], once: with it there are more than the limit.
-    pub(super) fn add(&mut self, path: &str, folder: bool) -> Result<(), PackageError> {
+    pub(super) fn add(&mut self, path: &str, is_dir: bool) -> Result<(), PackageError> {
         if self.full {
             return Ok(());
         }
         let folded = folded(path);
-        self.add_folders_above(path, &folded)?;
+        self.add_dirs_above(path, &folded)?;
         match self.nodes.get_mut(&folded) {
-            None => self.insert(&folded, path, folder, true, path),
+            None => self.insert(&folded, path, is_dir, true, path),
             Some(node) => {
-                node.must_be(path, folder, path)?;
+                node.must_be(path, is_dir, path)?;
                 if node.listed {
                     return Err(PackageError::Duplicate {
                         entry: path.to_owned(),
@@ -63,8 +63,8 @@ impl Tree {
     }
 
     /// All folders, each before what is in it.
-    pub(super) fn into_folders(self) -> Vec<String> {
-        self.folders.into_iter().collect()
+    pub(super) fn into_dirs(self) -> Vec<String> {
+        self.dirs.into_iter().collect()
     }
 
     /// Adds the folders above a path that are not there yet.
@@ -72,7 +72,7 @@ impl Tree {
     /// What is known of a path is known of every folder above it, so the last one that is there is
     /// found by halving: looking at each of hundreds of ancestors, for each of thousands of entries,
     /// would take seconds.
-    fn add_folders_above(&mut self, path: &str, folded: &str) -> Result<(), PackageError> {
+    fn add_dirs_above(&mut self, path: &str, folded: &str) -> Result<(), PackageError> {
         let above: Vec<(&str, &str)> = ancestors(path).zip(ancestors(folded)).collect();
         let known = above.partition_point(|(_, key)| self.nodes.contains_key(*key));
         let (known, unknown) = above.split_at(known);
@@ -91,21 +91,21 @@ impl Tree {
         &mut self,
         key: &str,
         path: &str,
-        folder: bool,
+        is_dir: bool,
         listed: bool,
         entry: &str,
     ) -> Result<(), PackageError> {
-        if folder {
+        if is_dir {
             let limit = self.limit;
-            if self.folders.len() >= limit {
+            if self.dirs.len() >= limit {
                 self.full = true;
                 return Err(PackageError::TooManyFolders { limit });
             }
-            self.folders.insert(path.to_owned());
+            self.dirs.insert(path.to_owned());
         }
         let node = Node {
             path: path.to_owned(),
-            folder,
+            is_dir,
             listed,
             entry: entry.to_owned(),
         };
@@ -115,12 +115,12 @@ impl Tree {
 }
 
 impl Node {
-    fn must_be(&self, path: &str, folder: bool, entry: &str) -> Result<(), PackageError> {
+    fn must_be(&self, path: &str, is_dir: bool, entry: &str) -> Result<(), PackageError> {
         let (entry, other) = (entry.to_owned(), self.entry.clone());
         if self.path != path {
             return Err(PackageError::CaseCollision { entry, other });
         }
-        if self.folder != folder {
+        if self.is_dir != is_dir {
             return Err(PackageError::FileIsFolder { entry, other });
         }
         Ok(())
@@ -137,7 +137,7 @@ mod tests {
             let trimmed = path.trim_end_matches('/');
             tree.add(trimmed, trimmed != *path)?;
         }
-        Ok(tree.into_folders())
+        Ok(tree.into_dirs())
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
                 "{depth}: {error}"
             );
         }
-        assert_eq!(tree.into_folders().len(), 100 + 101);
+        assert_eq!(tree.into_dirs().len(), 100 + 101);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::archive::{Archive, POLL_BYTES, poll, read_entry};
-use super::directory::Zip;
+use super::central_directory::Zip;
 use super::entry::Entry;
-use super::folder::{RELEASES, find_home, home, release_folder};
+use super::layout::{RELEASES, create_installation_dir, find_installation_dir, release_dir};
 use super::limits::PackageLimits;
 use super::listing::{ListedFile, Listing};
 use super::open_dir::{DirCache, OpenDir, PUBLIC};
@@ -59,7 +59,7 @@ pub fn unpack(
     if let Some(release) = find_release(root, archive.sha256(), command, cancel)? {
         return Ok(release);
     }
-    let home = home(root)?;
+    let home = create_installation_dir(root)?;
     let staging = stage(archive, &home, command, limits, cancel)?;
     publish(&staging, &home, archive)
 }
@@ -81,11 +81,11 @@ pub(crate) fn unpack_afresh(
     limits: &PackageLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<PathBuf, PackageError> {
-    let home = home(root)?;
+    let home = create_installation_dir(root)?;
     Staging::sweep(&home);
     let staging = stage(archive, &home, command, limits, cancel)?;
     let aside = Staging::create(&home)?;
-    let releases = home.own_folder(RELEASES)?;
+    let releases = home.ensure_subdir(RELEASES)?;
     aside.take(&releases, OsStr::new(archive.sha256()))?;
     // Dropped, and so removed, after the new one is in place.
     publish(&staging, &home, archive)
@@ -100,11 +100,11 @@ fn stage(
     cancel: &dyn Fn() -> bool,
 ) -> Result<Staging, PackageError> {
     let command = command_path(command);
-    home.own_folder(RELEASES)?;
+    home.ensure_subdir(RELEASES)?;
     let staging = Staging::create(home)?;
-    let files = Writer {
-        dir: staging.folder(),
-        dirs: DirCache::new(staging.folder()),
+    let files = ReleaseWriter {
+        dir: staging.dir(),
+        dirs: DirCache::new(staging.dir()),
         command: command.as_deref(),
         limits,
         cancel,
@@ -114,8 +114,8 @@ fn stage(
         sha256: archive.sha256().to_owned(),
         files,
     };
-    listing.write(staging.folder())?;
-    staging.folder().sync_folder()?;
+    listing.write(staging.dir())?;
+    staging.dir().sync_dir()?;
     poll(cancel)?;
     Ok(staging)
 }
@@ -132,11 +132,11 @@ pub(crate) fn find_release(
     command: &str,
     cancel: &dyn Fn() -> bool,
 ) -> Result<Option<PathBuf>, PackageError> {
-    let Some(home) = find_home(root)? else {
+    let Some(home) = find_installation_dir(root)? else {
         return Ok(None);
     };
     Staging::sweep(&home);
-    let Some(releases) = home.find_own_folder(RELEASES)? else {
+    let Some(releases) = home.find_subdir(RELEASES)? else {
         return Ok(None);
     };
     let Some((release, listing)) = complete(&releases, sha256)? else {
@@ -150,7 +150,7 @@ pub(crate) fn find_release(
         command.as_deref(),
         cancel,
     )?;
-    Ok(Some(release_folder(root, sha256)))
+    Ok(Some(release_dir(root, sha256)))
 }
 
 /// The release of this archive, if it is whole.
@@ -167,19 +167,19 @@ fn complete(releases: &OpenDir, sha256: &str) -> Result<Option<(OpenDir, Listing
 /// that place.
 fn publish(staging: &Staging, home: &OpenDir, archive: &Archive) -> Result<PathBuf, PackageError> {
     let sha256 = archive.sha256();
-    let release = release_folder(home.path(), sha256);
-    let releases = home.own_folder(RELEASES)?;
+    let release = release_dir(home.path(), sha256);
+    let releases = home.ensure_subdir(RELEASES)?;
     let failed = |error: io::Error| releases.failed("move into place", sha256)(error);
     for _ in 0..PUBLISH_ATTEMPTS {
         match staging.move_to(&releases, sha256) {
             Ok(()) => {
-                let placed = releases.has(sha256, staging.folder());
+                let placed = releases.has(sha256, staging.dir());
                 if !placed.map_err(releases.failed("look at", sha256))? {
                     Staging::create(home)?.take(&releases, OsStr::new(sha256))?;
                     return Err(failed(io::Error::other("it was replaced meanwhile")));
                 }
-                releases.sync_folder()?;
-                home.sync_folder()?;
+                releases.sync_dir()?;
+                home.sync_dir()?;
                 return Ok(release);
             }
             Err(error)
@@ -201,7 +201,7 @@ fn publish(staging: &Staging, home: &OpenDir, archive: &Archive) -> Result<PathB
 }
 
 /// Writes the content of an archive into a directory.
-struct Writer<'a> {
+struct ReleaseWriter<'a> {
     dir: &'a OpenDir,
     dirs: DirCache<'a>,
     command: Option<&'a str>,
@@ -209,20 +209,20 @@ struct Writer<'a> {
     cancel: &'a dyn Fn() -> bool,
 }
 
-impl Writer<'_> {
+impl ReleaseWriter<'_> {
     fn write(&mut self, archive: &Archive) -> Result<Vec<ListedFile>, PackageError> {
-        for folder in &archive.folders {
+        for dir in &archive.dirs {
             poll(self.cancel)?;
-            let (parent, name) = self.parent(folder)?;
+            let (parent, name) = self.parent(dir)?;
             parent
-                .make_in(name, PUBLIC)
+                .create_dir(name, PUBLIC)
                 .map_err(parent.failed("make folder", name))
-                .map_err(collision(folder))?;
+                .map_err(collision(dir))?;
         }
         let mut zip = archive.zip.clone();
         let mut total = 0;
         let mut files = Vec::new();
-        for entry in archive.entries().iter().filter(|entry| !entry.is_folder()) {
+        for entry in archive.entries().iter().filter(|entry| !entry.is_dir()) {
             poll(self.cancel)?;
             // No more than this comes out, whatever the headers say.
             self.limits
@@ -233,9 +233,9 @@ impl Writer<'_> {
                 size: entry.size(),
             });
         }
-        for folder in &archive.folders {
+        for dir in &archive.dirs {
             poll(self.cancel)?;
-            self.open(folder)?.sync_folder()?;
+            self.open(dir)?.sync_dir()?;
         }
         Ok(files)
     }
@@ -250,7 +250,7 @@ impl Writer<'_> {
         let (parent, name) = self.parent(entry.path())?;
         // New, so that two names which only this file system takes for one are an error.
         let mut file = parent
-            .make_file(name, mode)
+            .create_file(name, mode)
             .map_err(parent.failed("make", name))
             .map_err(collision(entry.path()))?;
         let mut since_poll = 0;

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::timestamp::Timestamp;
-use crate::package::{OpenDir, PRIVATE, PUBLIC, open_made};
+use crate::package::{OpenDir, PRIVATE, PUBLIC, open_or_create_dir};
 
 /// The file that is being written.
 pub(super) const CURRENT: &str = "output.log";
@@ -104,8 +104,8 @@ impl LogFile {
 /// the directory above must not be a link itself.
 pub(super) fn make_directory(path: &Path) -> io::Result<OpenDir> {
     match split(path) {
-        Some((above, name)) => open_made(above, PUBLIC)?.own(name, PRIVATE),
-        None => open_made(path, PRIVATE),
+        Some((above, name)) => open_or_create_dir(above, PUBLIC)?.ensure_dir(name, PRIVATE),
+        None => open_or_create_dir(path, PRIVATE),
     }
 }
 

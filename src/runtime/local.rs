@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Preparation, Runtime};
 use crate::error::{Error, PackageError, Result, StartError, StoreError};
 use crate::id::InstallationId;
-use crate::package::{self, Archive, KnownArchives, PackageLimits};
+use crate::package::{self, Archive, ArchiveCache, PackageLimits};
 use crate::process::{Environment, ProcessCommand, ProcessLimits, orphans, resolve};
 use crate::protocol::environment::{DATA_VARIABLE, TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::protocol::manifest::Transport;
@@ -23,7 +23,7 @@ pub(crate) struct LocalRuntime {
     /// The limits of plugins whose records set no others.
     process_limits: ProcessLimits,
     /// Spares all starts but the first from reading the archive.
-    known_archives: KnownArchives,
+    archive_cache: ArchiveCache,
 }
 
 impl LocalRuntime {
@@ -38,7 +38,7 @@ impl LocalRuntime {
             package_limits,
             passed_variables,
             process_limits,
-            known_archives: KnownArchives::default(),
+            archive_cache: ArchiveCache::default(),
         }
     }
 
@@ -77,7 +77,7 @@ impl LocalRuntime {
         command: &str,
         cancel: &dyn Fn() -> bool,
     ) -> Result<PathBuf, PackageError> {
-        if let Some(sha256) = self.known_archives.sha256(path)
+        if let Some(sha256) = self.archive_cache.sha256(path)
             && let Some(release) = package::find_release(root, &sha256, command, cancel)?
         {
             return Ok(release);
@@ -85,7 +85,7 @@ impl LocalRuntime {
         let limits = &self.package_limits;
         let archive = Archive::open_unless(path, limits, cancel)?;
         let release = package::unpack(&archive, root, command, limits, cancel)?;
-        self.known_archives.remember(path, &archive);
+        self.archive_cache.remember(path, &archive);
         Ok(release)
     }
 
@@ -144,7 +144,7 @@ impl Runtime for LocalRuntime {
         own_limits.validate()?;
         let root = installation_dir(&self.data, record.id)?;
         let working_directory = self.working_directory(preparation, &root)?;
-        let data = package::data_folder(&root).map_err(Error::from)?;
+        let data = package::data_dir(&root).map_err(Error::from)?;
 
         let mut environment = Environment::allowed(
             std::env::vars_os(),
@@ -187,7 +187,7 @@ pub(crate) fn installation_dir(data: &Path, id: InstallationId) -> Result<PathBu
     let dir = std::path::absolute(data)
         .map_err(|error| Error::io(format!("data directory {}", data.display()), error))?
         .join(id.to_string());
-    package::open_made(&dir, package::PUBLIC)
+    package::open_or_create_dir(&dir, package::PUBLIC)
         .map_err(|error| Error::io(format!("create {}", dir.display()), error))?;
     Ok(dir)
 }

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use plugin_runner::ReportedState;
 use plugin_runner::error::PackageError;
-use plugin_runner::fuzzing::carry_over;
-use plugin_runner::package::{Archive, CarryOverLimits, PackageLimits, unpack};
+use plugin_runner::fuzzing::migrate_files;
+use plugin_runner::package::{Archive, MigrationLimits, PackageLimits, unpack};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
 use zip::write::SimpleFileOptions;
@@ -282,8 +282,8 @@ mod alone {
         for number in 0..LINKS {
             symlinkat(c"x", &here, format!("{number}")).unwrap();
         }
-        let limits = CarryOverLimits::default().with_files(2 * LINKS);
-        let error = carry_over(&old, &new, &limits, &|| false).unwrap_err();
+        let limits = MigrationLimits::default().with_files(2 * LINKS);
+        let error = migrate_files(&old, &new, &limits, &|| false).unwrap_err();
         assert!(
             matches!(error, PackageError::CarryOverPathsTooLarge { .. }),
             "{error}"
@@ -293,8 +293,8 @@ mod alone {
         for number in 0..10_001 {
             fs::write(shallow.join(format!("own{number}")), "").unwrap();
         }
-        let limits = CarryOverLimits::default();
-        let error = carry_over(&shallow, &new, &limits, &|| false).unwrap_err();
+        let limits = MigrationLimits::default();
+        let error = migrate_files(&shallow, &new, &limits, &|| false).unwrap_err();
         assert!(
             matches!(error, PackageError::CarryOverTooLarge { files: 10_001, .. }),
             "{error}"

@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::Write as _;
 
-use super::super::testing::Folder;
+use super::super::testing::TempDir;
 use super::*;
 
 /// The same bytes in memory, and in a file whose own position is somewhere.
-fn both(folder: &Folder, bytes: &[u8]) -> [ArchiveContent; 2] {
-    let path = folder.path().join("content");
+fn both(dir: &TempDir, bytes: &[u8]) -> [ArchiveContent; 2] {
+    let path = dir.path().join("content");
     fs::write(&path, bytes).unwrap();
     let mut file = File::open(&path).unwrap();
     file.seek(SeekFrom::Start(7)).unwrap();
@@ -23,9 +23,9 @@ fn counting(length: usize) -> Vec<u8> {
 
 #[test]
 fn readers_have_their_own_positions() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let bytes = counting(3 * BUFFER + 5);
-    for content in both(&folder, &bytes) {
+    for content in both(&dir, &bytes) {
         assert_eq!(content.size().unwrap(), bytes.len() as u64);
         let mut one = content.reader();
         let mut start = [0; 10];
@@ -44,10 +44,10 @@ fn readers_have_their_own_positions() {
 
 #[test]
 fn seeking_and_reading_in_all_sizes_gives_what_stands_there() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let bytes = counting(2 * BUFFER + 100);
     let length = bytes.len() as u64;
-    for content in both(&folder, &bytes) {
+    for content in both(&dir, &bytes) {
         let mut reader = content.reader();
         let mut target = vec![0; BUFFER + 1];
         let mut state = 1_u64;
@@ -79,7 +79,7 @@ fn seeking_and_reading_in_all_sizes_gives_what_stands_there() {
 
 #[test]
 fn ranges_chunks_and_searches_are_the_same_in_both() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let mut bytes = vec![b'.'; FILE_CHUNK + 100];
     for (name, position) in [
         ("start", 0),
@@ -88,7 +88,7 @@ fn ranges_chunks_and_searches_are_the_same_in_both() {
     ] {
         bytes[position..position + name.len()].copy_from_slice(name.as_bytes());
     }
-    for content in both(&folder, &bytes) {
+    for content in both(&dir, &bytes) {
         let all = Bytes::of(&content).unwrap();
         let size = all.size();
         let range = |start, length| all.range(start, length).unwrap();
@@ -119,8 +119,8 @@ fn ranges_chunks_and_searches_are_the_same_in_both() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_said_to_be_so() {
-    let folder = Folder::new();
-    let mut file = File::create(folder.path().join("content")).unwrap();
+    let dir = TempDir::new();
+    let mut file = File::create(dir.path().join("content")).unwrap();
     file.write_all(&[b'x'; 100]).unwrap();
     let content = ArchiveContent::from(file);
     let all = Bytes::of(&content).unwrap();

@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::super::testing::{
-    Builder, Folder, Item, NEVER, cancelled_at_each_moment, listing, set_mode, unpacked,
+    Builder, Item, NEVER, TempDir, cancelled_at_each_moment, listing, set_mode, unpacked,
 };
-use super::super::{Archive, PackageLimits, data_folder, release_folder, unpack_afresh};
+use super::super::{Archive, PackageLimits, data_dir, release_dir, unpack_afresh};
 use super::*;
 
 fn archive(name: &str) -> Archive {
@@ -18,8 +18,8 @@ fn afresh(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
     unpack_afresh(archive, root, "", &PackageLimits::default(), NEVER)
 }
 
-fn below(folder: &Path) -> BTreeSet<String> {
-    let entries = fs::read_dir(folder).unwrap();
+fn below(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
@@ -40,11 +40,11 @@ fn lock_up(release: &Path) {
 
 #[test]
 fn a_release_is_replaced_by_a_fresh_one() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = archive("main");
     for round in 0..3 {
         if round > 0 {
-            let release = release_folder(root.path(), archive.sha256());
+            let release = release_dir(root.path(), archive.sha256());
             fs::write(release.join("own"), "mine").unwrap();
             fs::write(release.join("lib/data"), "changed").unwrap();
             fs::remove_file(release.join("main")).unwrap();
@@ -67,7 +67,7 @@ fn a_release_is_replaced_by_a_fresh_one() {
 
 #[test]
 fn one_that_the_plugin_locked_up_is_replaced_too() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = archive("main");
     let release = unpacked(root.path(), &archive).unwrap();
     lock_up(&release);
@@ -79,12 +79,12 @@ fn one_that_the_plugin_locked_up_is_replaced_too() {
 
 #[test]
 fn a_file_or_a_link_in_the_place_of_a_release_is_replaced() {
-    let elsewhere = Folder::new();
+    let elsewhere = TempDir::new();
     fs::write(elsewhere.path().join("file"), "x").unwrap();
     for link in [false, true] {
-        let root = Folder::new();
+        let root = TempDir::new();
         let archive = archive("main");
-        let release = release_folder(root.path(), archive.sha256());
+        let release = release_dir(root.path(), archive.sha256());
         fs::create_dir_all(release.parent().unwrap()).unwrap();
         if link {
             symlink(elsewhere.path(), &release).unwrap();
@@ -99,7 +99,7 @@ fn a_file_or_a_link_in_the_place_of_a_release_is_replaced() {
 
 #[test]
 fn cancelling_keeps_the_old_release() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = archive("main");
     let release = unpacked(root.path(), &archive).unwrap();
     fs::write(release.join("own"), "mine").unwrap();
@@ -116,24 +116,24 @@ fn cancelling_keeps_the_old_release() {
 
 #[test]
 fn the_releases_to_keep_stay() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archives: Vec<_> = ["one", "two", "three"].map(archive).into();
     let releases: Vec<_> = archives
         .iter()
         .map(|archive| unpacked(root.path(), archive).unwrap())
         .collect();
-    let folder = root.path().join("releases");
-    fs::write(folder.join("stray"), "x").unwrap();
-    symlink(root.path(), folder.join("link")).unwrap();
+    let dir = root.path().join("releases");
+    fs::write(dir.join("stray"), "x").unwrap();
+    symlink(root.path(), dir.join("link")).unwrap();
     fs::create_dir_all(root.path().join("staging/leftover/x")).unwrap();
-    fs::write(data_folder(root.path()).unwrap().join("file"), "x").unwrap();
+    fs::write(data_dir(root.path()).unwrap().join("file"), "x").unwrap();
     lock_up(&releases[0]);
 
     let keep = [archives[1].sha256(), archives[2].sha256(), "not there"];
     for _ in 0..2 {
         keep_releases(root.path(), &keep).unwrap();
         assert_eq!(
-            below(&folder),
+            below(&dir),
             keep[..2].iter().map(|name| (*name).to_owned()).collect()
         );
         assert!(below(&root.path().join("staging")).is_empty());
@@ -141,16 +141,16 @@ fn the_releases_to_keep_stay() {
     }
     for _ in 0..2 {
         remove_release(root.path(), keep[0]).unwrap();
-        assert_eq!(below(&folder), [keep[1].to_owned()].into());
+        assert_eq!(below(&dir), [keep[1].to_owned()].into());
     }
     keep_releases(root.path(), &[]).unwrap();
-    assert!(below(&folder).is_empty());
+    assert!(below(&dir).is_empty());
     assert_eq!(below(&root.path().join("data")).len(), 1);
 }
 
 #[test]
 fn where_nothing_is_there_is_nothing_to_keep_or_remove() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let missing = root.path().join("missing");
     keep_releases(&missing, &["x"]).unwrap();
     for keep_data in [true, false] {
@@ -164,8 +164,8 @@ fn where_nothing_is_there_is_nothing_to_keep_or_remove() {
 
 #[test]
 fn releases_behind_a_link_are_nobodys() {
-    let root = Folder::new();
-    let elsewhere = Folder::new();
+    let root = TempDir::new();
+    let elsewhere = TempDir::new();
     fs::create_dir(elsewhere.path().join("x")).unwrap();
     symlink(elsewhere.path(), root.path().join("releases")).unwrap();
     keep_releases(root.path(), &[]).unwrap();
@@ -191,9 +191,9 @@ fn releases_behind_a_link_are_nobodys() {
 fn installation(root: &Path) {
     let release = unpacked(root, &archive("main")).unwrap();
     fs::create_dir_all(root.join("staging/leftover")).unwrap();
-    for folder in ["data", "logs"] {
-        fs::create_dir(root.join(folder)).unwrap();
-        fs::write(root.join(folder).join("file"), "x").unwrap();
+    for dir in ["data", "logs"] {
+        fs::create_dir(root.join(dir)).unwrap();
+        fs::write(root.join(dir).join("file"), "x").unwrap();
     }
     fs::create_dir_all(root.join("data/locked/in")).unwrap();
     set_mode(root.join("data/locked/in"), 0);
@@ -203,8 +203,8 @@ fn installation(root: &Path) {
 
 #[test]
 fn an_installation_goes_with_its_data_or_without() {
-    let folder = Folder::new();
-    let root = folder.path().join("root");
+    let dir = TempDir::new();
+    let root = dir.path().join("root");
     installation(&root);
     for _ in 0..2 {
         remove_installation(&root, true).unwrap();
@@ -242,10 +242,10 @@ fn removing_is_taken_up_where_a_crash_left_it() {
     ];
     for keep_data in [true, false] {
         for crash in crashes {
-            let root = Folder::new();
+            let root = TempDir::new();
             unpacked(root.path(), &archive("main")).unwrap();
-            for folder in ["data/x", "logs/x"] {
-                fs::create_dir_all(root.path().join(folder)).unwrap();
+            for dir in ["data/x", "logs/x"] {
+                fs::create_dir_all(root.path().join(dir)).unwrap();
             }
             crash(root.path());
             remove_installation(root.path(), keep_data).unwrap();

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, OFlags};
 
-use super::super::testing::{Folder, mode, set_mode};
+use super::super::testing::{TempDir, mode, set_mode};
 use super::*;
 
 #[test]
 fn files_links_and_nothing() {
-    let folder = Folder::new();
-    let kept = folder.path().join("kept");
+    let dir = TempDir::new();
+    let kept = dir.path().join("kept");
     fs::create_dir(&kept).unwrap();
     fs::write(kept.join("file"), "x").unwrap();
-    let gone = folder.path().join("gone");
+    let gone = dir.path().join("gone");
     remove(CWD, &gone).unwrap();
     fs::write(&gone, "x").unwrap();
     remove(CWD, &gone).unwrap();
@@ -34,11 +34,11 @@ fn files_links_and_nothing() {
 
 #[test]
 fn links_in_a_folder_are_not_followed() {
-    let folder = Folder::new();
-    let kept = folder.path().join("kept");
+    let dir = TempDir::new();
+    let kept = dir.path().join("kept");
     fs::create_dir_all(kept.join("below")).unwrap();
     fs::write(kept.join("below/file"), "x").unwrap();
-    let gone = folder.path().join("gone");
+    let gone = dir.path().join("gone");
     fs::create_dir_all(gone.join("a/b")).unwrap();
     for link in ["link", "a/link", "a/b/link"] {
         symlink(&kept, gone.join(link)).unwrap();
@@ -50,8 +50,8 @@ fn links_in_a_folder_are_not_followed() {
 
 #[test]
 fn folders_without_rights_go() {
-    let folder = Folder::new();
-    let gone = folder.path().join("gone");
+    let dir = TempDir::new();
+    let gone = dir.path().join("gone");
     let deep = gone.join("a/b/c");
     fs::create_dir_all(&deep).unwrap();
     for (path, mode) in [("a/b/c", 0), ("a/b", 0o500), ("a", 0o100), ("", 0o400)] {
@@ -68,8 +68,8 @@ fn folders_without_rights_go() {
 fn a_tree_of_any_depth_goes() {
     // Deeper than a path can be long, a process has descriptors, and a stack has room.
     const DEPTH: usize = 4_000;
-    let folder = Folder::new();
-    let gone = folder.path().join("gone");
+    let dir = TempDir::new();
+    let gone = dir.path().join("gone");
     fs::create_dir(&gone).unwrap();
     let mut here = open_usable(CWD, &gone).unwrap();
     for level in 0..DEPTH {
@@ -86,8 +86,8 @@ fn a_tree_of_any_depth_goes() {
 
 #[test]
 fn many_files_and_folders_go() {
-    let folder = Folder::new();
-    let gone = folder.path().join("gone");
+    let dir = TempDir::new();
+    let gone = dir.path().join("gone");
     for outer in 0..30 {
         for inner in 0..30 {
             let path = gone.join(format!("{outer}/{inner}"));
@@ -111,12 +111,12 @@ fn what_cannot_be_removed_is_an_error() {
 
 #[test]
 fn owners_are_let_in_and_links_are_left() {
-    let folder = Folder::new();
-    let path = folder.path().join("x");
+    let dir = TempDir::new();
+    let path = dir.path().join("x");
     assert_eq!(allow(CWD, &path), Err(Errno::NOENT));
     fs::create_dir(&path).unwrap();
     set_mode(&path, 0o050);
-    let link = folder.path().join("link");
+    let link = dir.path().join("link");
     symlink(&path, &link).unwrap();
     allow(CWD, &link).unwrap();
     assert_eq!(mode(&path), 0o050);
@@ -126,8 +126,8 @@ fn owners_are_let_in_and_links_are_left() {
 
 #[test]
 fn a_folder_that_is_filled_without_end_is_given_up_in_time() {
-    let folder = Folder::new();
-    let gone = folder.path().join("gone");
+    let dir = TempDir::new();
+    let gone = dir.path().join("gone");
     fs::create_dir(&gone).unwrap();
     let deep: PathBuf = std::iter::repeat_n("x", DEPTH + 4).collect();
     let (sender, receiver) = channel();
@@ -139,8 +139,8 @@ fn a_folder_that_is_filled_without_end_is_given_up_in_time() {
                 return;
             }
             let name = format!("{thread}-{number}");
-            fs::create_dir_all(folder.path().join(&name).join(&deep)).unwrap();
-            let _ = fs::rename(folder.path().join(&name), gone.join(&name));
+            fs::create_dir_all(dir.path().join(&name).join(&deep)).unwrap();
+            let _ = fs::rename(dir.path().join(&name), gone.join(&name));
         }
     };
     let done = thread::scope(|scope| {
@@ -167,8 +167,8 @@ fn a_folder_that_is_filled_without_end_is_given_up_in_time() {
 
 #[test]
 fn a_removal_that_takes_too_long_says_so_and_can_go_on() {
-    let folder = Folder::new();
-    let gone = folder.path().join("gone");
+    let dir = TempDir::new();
+    let gone = dir.path().join("gone");
     fs::create_dir_all(gone.join("a/b")).unwrap();
     let error = remove_until(CWD, &gone, Deadline::after(Duration::ZERO)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");

@@ -3,27 +3,27 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::super::testing::{Builder, Folder, NEVER, cancelled_at_each_moment, mode};
+use super::super::testing::{Builder, NEVER, TempDir, cancelled_at_each_moment, mode};
 use super::super::{Archive, PackageLimits};
 use super::*;
 
-fn receive(folder: &Path, source: &mut dyn Read, limit: u64) -> Result<Spool, PackageError> {
-    let (data, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
+fn receive(dir: &Path, source: &mut dyn Read, limit: u64) -> Result<Spool, PackageError> {
+    let (data, name) = (dir.parent().unwrap(), dir.file_name().unwrap());
     Spool::receive(data, name.to_str().unwrap(), source, limit, NEVER)
 }
 
 /// Where the copy is.
 fn path(spool: &Spool) -> PathBuf {
-    spool.folder.at(&spool.name)
+    spool.dir.at(&spool.name)
 }
 
-fn sweep(folder: &Path) {
-    let (data, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
+fn sweep(dir: &Path) {
+    let (data, name) = (dir.parent().unwrap(), dir.file_name().unwrap());
     Spool::sweep(data, name.to_str().unwrap());
 }
 
-fn count(folder: &Path) -> usize {
-    fs::read_dir(folder).unwrap().count()
+fn count(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
 }
 
 /// Gives what it has in small parts and between interruptions, and then fails.
@@ -50,8 +50,8 @@ impl Read for Failing<'_> {
 
 #[test]
 fn an_archive_is_received_checked_and_forgotten() {
-    let folder = Folder::new();
-    let inside = folder.path().join("a/spool");
+    let dir = TempDir::new();
+    let inside = dir.path().join("a/spool");
     let bytes = Builder::plugin([]).bytes();
     let spool = receive(&inside, &mut &bytes[..], bytes.len() as u64).unwrap();
     assert_eq!((mode(&inside), mode(path(&spool))), (0o700, 0o600));
@@ -71,9 +71,9 @@ fn an_archive_is_received_checked_and_forgotten() {
 
 #[test]
 fn one_that_was_moved_on_stays_there() {
-    let folder = Folder::new();
-    let spool = receive(folder.path(), &mut &b"x"[..], 1).unwrap();
-    let there = folder.path().join("there");
+    let dir = TempDir::new();
+    let spool = receive(dir.path(), &mut &b"x"[..], 1).unwrap();
+    let there = dir.path().join("there");
     fs::rename(path(&spool), &there).unwrap();
     drop(spool);
     assert_eq!(fs::read(there).unwrap(), b"x");
@@ -81,9 +81,9 @@ fn one_that_was_moved_on_stays_there() {
 
 #[test]
 fn over_the_limit_no_more_is_read() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let mut endless = io::repeat(b'x').take(10 << 20);
-    let error = receive(folder.path(), &mut endless, 1 << 20).unwrap_err();
+    let error = receive(dir.path(), &mut endless, 1 << 20).unwrap_err();
     let limit = 1 << 20;
     assert!(
         matches!(error, PackageError::ArchiveTooLarge { limit: found } if found == limit),
@@ -91,26 +91,26 @@ fn over_the_limit_no_more_is_read() {
     );
     let read = (10 << 20) - endless.limit();
     assert!(read <= limit + CHUNK as u64, "{read}");
-    assert_eq!(count(folder.path()), 0);
+    assert_eq!(count(dir.path()), 0);
 
     let bytes = vec![b'x'; 3 * CHUNK];
-    assert!(receive(folder.path(), &mut &bytes[..], bytes.len() as u64).is_ok());
-    assert!(receive(folder.path(), &mut &bytes[..], bytes.len() as u64 - 1).is_err());
-    assert!(receive(folder.path(), &mut io::empty(), 0).is_ok());
+    assert!(receive(dir.path(), &mut &bytes[..], bytes.len() as u64).is_ok());
+    assert!(receive(dir.path(), &mut &bytes[..], bytes.len() as u64 - 1).is_err());
+    assert!(receive(dir.path(), &mut io::empty(), 0).is_ok());
 }
 
 #[test]
 fn a_source_that_fails_is_told_from_a_disk_that_does() {
-    let folder = Folder::new();
-    let error = receive(folder.path(), &mut Failing(b"some bytes", false), 100).unwrap_err();
+    let dir = TempDir::new();
+    let error = receive(dir.path(), &mut Failing(b"some bytes", false), 100).unwrap_err();
     assert!(
         matches!(error, PackageError::Unreadable { .. }),
         "{error:?}"
     );
     assert!(!error.is_permanent());
-    assert_eq!(count(folder.path()), 0);
+    assert_eq!(count(dir.path()), 0);
 
-    let file = folder.path().join("file");
+    let file = dir.path().join("file");
     fs::write(&file, "x").unwrap();
     let error = receive(&file, &mut &b"x"[..], 100).unwrap_err();
     assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
@@ -125,8 +125,8 @@ fn a_source_that_lies_is_an_error() {
             Ok(buffer.len() + 1)
         }
     }
-    let folder = Folder::new();
-    let error = receive(folder.path(), &mut Liar, u64::MAX).unwrap_err();
+    let dir = TempDir::new();
+    let error = receive(dir.path(), &mut Liar, u64::MAX).unwrap_err();
     assert!(
         matches!(error, PackageError::Unreadable { .. }),
         "{error:?}"
@@ -135,11 +135,11 @@ fn a_source_that_lies_is_an_error() {
 
 #[test]
 fn cancelling_at_any_moment_leaves_nothing() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let bytes = vec![b'x'; 2 * CHUNK + 1];
     let (moments, _) = cancelled_at_each_moment(|cancel| {
-        let result = Spool::receive(folder.path(), "in", &mut &bytes[..], u64::MAX, cancel);
-        assert!(result.is_ok() || count(&folder.path().join("in")) == 0);
+        let result = Spool::receive(dir.path(), "in", &mut &bytes[..], u64::MAX, cancel);
+        assert!(result.is_ok() || count(&dir.path().join("in")) == 0);
         result
     });
     assert_eq!(moments, 4);
@@ -147,20 +147,17 @@ fn cancelling_at_any_moment_leaves_nothing() {
 
 #[test]
 fn what_a_crash_left_is_swept_and_what_is_in_use_is_not() {
-    let folder = Folder::new();
-    sweep(&folder.path().join("missing"));
-    let live = receive(folder.path(), &mut &b"live"[..], 100).unwrap();
-    fs::write(folder.path().join("dead.part"), "half").unwrap();
-    fs::write(folder.path().join("other.zip"), "x").unwrap();
-    std::os::unix::fs::symlink(path(&live), folder.path().join("link.part")).unwrap();
-    fs::create_dir(folder.path().join("folder.part")).unwrap();
-    sweep(folder.path());
+    let dir = TempDir::new();
+    sweep(&dir.path().join("missing"));
+    let live = receive(dir.path(), &mut &b"live"[..], 100).unwrap();
+    fs::write(dir.path().join("dead.part"), "half").unwrap();
+    fs::write(dir.path().join("other.zip"), "x").unwrap();
+    std::os::unix::fs::symlink(path(&live), dir.path().join("link.part")).unwrap();
+    fs::create_dir(dir.path().join("folder.part")).unwrap();
+    sweep(dir.path());
     assert_eq!(fs::read(path(&live)).unwrap(), b"live");
     for gone in ["dead.part", "link.part", "folder.part"] {
-        assert!(
-            folder.path().join(gone).symlink_metadata().is_err(),
-            "{gone}"
-        );
+        assert!(dir.path().join(gone).symlink_metadata().is_err(), "{gone}");
     }
-    assert!(folder.path().join("other.zip").exists());
+    assert!(dir.path().join("other.zip").exists());
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::package::testing::{
-    Builder, Folder, Item, NEVER, REGULAR, listing, make_pipe, make_socket, mode, own_files,
+    Builder, Item, NEVER, REGULAR, TempDir, listing, make_pipe, make_socket, mode, own_files,
     set_mode, tree, unpacked, walk, when_asked,
 };
 use crate::package::*;
@@ -88,9 +88,9 @@ fn replace(path: &Path, kind: &str, outside: &Path) -> bool {
 }
 
 /// A directory elsewhere that has what the host would use or remove, were it the installation's.
-fn elsewhere(sha256: &str) -> Folder {
-    let outside = Folder::new();
-    for folder in [
+fn elsewhere(sha256: &str) -> TempDir {
+    let outside = TempDir::new();
+    for dir in [
         "x",
         "in",
         "bin",
@@ -99,13 +99,13 @@ fn elsewhere(sha256: &str) -> Folder {
         "staging/x",
         "releases/x",
     ] {
-        fs::create_dir_all(outside.path().join(folder)).unwrap();
+        fs::create_dir_all(outside.path().join(dir)).unwrap();
     }
     for file in ["x/file", "x.lock", "x.part", "file", "data"] {
         fs::write(outside.path().join(file), "kept").unwrap();
     }
-    for folder in ["x", ""] {
-        set_mode(outside.path().join(folder), 0o550);
+    for dir in ["x", ""] {
+        set_mode(outside.path().join(dir), 0o550);
     }
     outside
 }
@@ -113,8 +113,8 @@ fn elsewhere(sha256: &str) -> Folder {
 #[test]
 fn what_is_no_file_is_no_listing() {
     for kind in KINDS {
-        let outside = Folder::new();
-        let root = Folder::new();
+        let outside = TempDir::new();
+        let root = TempDir::new();
         let archive = archive("one");
         let release = unpacked(root.path(), &archive).unwrap();
         let marker = release.join(".complete");
@@ -155,7 +155,7 @@ fn what_is_no_file_is_no_listing() {
 #[test]
 fn what_may_not_be_read_is_no_listing_and_is_unpacked_afresh() {
     for place in [".complete", ""] {
-        let root = Folder::new();
+        let root = TempDir::new();
         let archive = archive("one");
         let release = unpacked(root.path(), &archive).unwrap();
         let shut = release.join(place);
@@ -174,8 +174,8 @@ fn what_may_not_be_read_is_no_listing_and_is_unpacked_afresh() {
 #[test]
 fn installations_with_odd_listings_go() {
     for kind in KINDS {
-        let outside = Folder::new();
-        let root = Folder::new();
+        let outside = TempDir::new();
+        let root = TempDir::new();
         let archive = archive("one");
         let release = unpacked(root.path(), &archive).unwrap();
         fs::write(outside.path().join("whole"), "x").unwrap();
@@ -192,9 +192,9 @@ fn installations_with_odd_listings_go() {
 #[test]
 fn odd_things_in_staging_go() {
     for kind in KINDS {
-        let outside = Folder::new();
+        let outside = TempDir::new();
         fs::write(outside.path().join("whole"), "x").unwrap();
-        let root = Folder::new();
+        let root = TempDir::new();
         let archive = archive("one");
         unpacked(root.path(), &archive).unwrap();
         let staging = root.path().join("staging");
@@ -219,10 +219,10 @@ fn odd_things_in_staging_go() {
 
 #[test]
 fn a_lock_whose_name_leads_up_takes_nothing_with_it() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = archive("one");
     unpacked(root.path(), &archive).unwrap();
-    let data = data_folder(root.path()).unwrap().join("file");
+    let data = data_dir(root.path()).unwrap().join("file");
     fs::write(&data, "kept").unwrap();
     let staging = root.path().join("staging");
     for name in ["..lock", "...lock", ".lock"] {
@@ -259,8 +259,8 @@ fn operations() -> Vec<Operation> {
         }),
         ("update", |root| {
             let to = unpacked(root, &archive("two")).unwrap();
-            let from = release_folder(root, archive("one").sha256());
-            carry_over(&from, &to, &CarryOverLimits::default(), NEVER).unwrap();
+            let from = release_dir(root, archive("one").sha256());
+            migrate_files(&from, &to, &MigrationLimits::default(), NEVER).unwrap();
             own_files(&from);
             keep_releases(root, &[archive("two").sha256()]).unwrap();
         }),
@@ -271,7 +271,7 @@ fn operations() -> Vec<Operation> {
             remove_release(root, archive("one").sha256()).unwrap();
         }),
         ("data", |root| {
-            let data = data_folder(root).unwrap();
+            let data = data_dir(root).unwrap();
             assert!(fs::symlink_metadata(data).unwrap().is_dir());
         }),
         ("remove, keeping data", |root| {
@@ -294,7 +294,7 @@ fn links_in_the_place_of_our_directories_are_never_followed() {
     for (operation, work) in operations() {
         for place in places {
             let what = format!("{operation} with a link at {place}");
-            let root = Folder::new();
+            let root = TempDir::new();
             unpacked(root.path(), &archive("one")).unwrap();
             let outside = elsewhere(&sha256);
             let before = tree(outside.path());
@@ -314,7 +314,7 @@ fn odd_things_in_the_place_of_our_directories_hold_nobody_up() {
         for place in ["staging", "releases", "data", "logs", "removed"] {
             for kind in ["pipe", "socket"] {
                 let what = format!("{operation} with a {kind} at {place}");
-                let root = Folder::new();
+                let root = TempDir::new();
                 unpacked(root.path(), &archive("one")).unwrap();
                 let path = root.path().join(place);
                 let _ = fs::remove_dir_all(&path);
@@ -330,7 +330,7 @@ fn odd_things_in_the_place_of_our_directories_hold_nobody_up() {
 /// Unpacks while the plugin changes something at each moment in turn; gives how many moments there were.
 fn while_changing(change: &dyn Fn(&Path, &Path)) -> u32 {
     for moment in 1.. {
-        let root = Folder::new();
+        let root = TempDir::new();
         let archive = archive("two");
         unpacked(root.path(), &self::archive("one")).unwrap();
         let outside = elsewhere(archive.sha256());
@@ -391,22 +391,22 @@ fn an_unpacked_file_is_nobody_elses_to_write() {
     ];
     let items =
         modes.map(|(name, mode, _)| Item::stored(&format!("in/{name}"), b"x").unix(REGULAR | mode));
-    let folder = Item::folder("in/").unix(0o040_777);
-    let archive = Builder::plugin([folder].into_iter().chain(items)).archive();
-    let root = Folder::new();
+    let dir = Item::dir("in/").unix(0o040_777);
+    let archive = Builder::plugin([dir].into_iter().chain(items)).archive();
+    let root = TempDir::new();
     let release = unpacked(root.path(), &archive).unwrap();
     for (name, _, expected) in modes {
         assert_eq!(mode(release.join("in").join(name)), expected, "{name}");
     }
-    for folder in ["in", ""] {
-        assert_eq!(mode(release.join(folder)), 0o755, "{folder}");
+    for dir in ["in", ""] {
+        assert_eq!(mode(release.join(dir)), 0o755, "{dir}");
     }
 }
 
 #[test]
 fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
-    let root = Folder::new();
-    let outside = Folder::new();
+    let root = TempDir::new();
+    let outside = TempDir::new();
     let archive = Builder::plugin([
         Item::stored("bin/main", b"x"),
         Item::stored("lib/deep/data", b"x"),
@@ -458,7 +458,7 @@ fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
 
 #[test]
 fn copies_at_an_update_lose_what_others_may_write() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let old = unpacked(root.path(), &archive("one")).unwrap();
     let new = unpacked(root.path(), &archive("two")).unwrap();
     let modes = [
@@ -472,7 +472,7 @@ fn copies_at_an_update_lose_what_others_may_write() {
         set_mode(old.join("in").join(name), mode);
     }
     set_mode(old.join("in"), 0o3777);
-    carry_over(&old, &new, &CarryOverLimits::default(), NEVER).unwrap();
+    migrate_files(&old, &new, &MigrationLimits::default(), NEVER).unwrap();
     for (name, _, expected) in modes {
         assert_eq!(mode(new.join("in").join(name)), expected, "{name}");
     }

@@ -6,13 +6,13 @@ use std::sync::Barrier;
 
 use super::super::path::MARKER;
 use super::super::testing::{
-    Builder, Folder, Item, NEVER, REGULAR, cancelled_at_each_moment, listing, mode, unpacked, walk,
+    Builder, Item, NEVER, REGULAR, TempDir, cancelled_at_each_moment, listing, mode, unpacked, walk,
 };
 use super::*;
 
 fn plugin() -> Builder {
     Builder::plugin([
-        Item::folder("empty/").unix(0o040_700),
+        Item::dir("empty/").unix(0o040_700),
         Item::deflated("bin/main", b"#!/bin/sh\n"),
         Item::stored("lib/data", &[9; 5_000]).unix(REGULAR | 0o600),
     ])
@@ -31,10 +31,10 @@ fn assert_nothing_left(root: &Path) {
 
 #[test]
 fn files_folders_modes_and_listing() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = plugin().archive();
     let release = unpacked(root.path(), &archive).unwrap();
-    assert_eq!(release, release_folder(root.path(), archive.sha256()));
+    assert_eq!(release, release_dir(root.path(), archive.sha256()));
 
     let listing = listing(&release).unwrap();
     assert_eq!(listing.sha256, archive.sha256());
@@ -86,7 +86,7 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
         ("/private", "private", 0o600),
         ("./missing", "private", 0o600),
     ] {
-        let root = Folder::new();
+        let root = TempDir::new();
         let limits = PackageLimits::default();
         let release = unpack(&archive, root.path(), command, &limits, NEVER).unwrap();
         assert_eq!(mode(release.join(path)), expected, "{command}");
@@ -98,7 +98,7 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
 
 #[test]
 fn a_complete_release_is_left_as_it_is() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = plugin().archive();
     let release = unpacked(root.path(), &archive).unwrap();
     // As plugins do: own files next to the package's, and the package's changed.
@@ -115,7 +115,7 @@ fn a_complete_release_is_left_as_it_is() {
 
 #[test]
 fn the_command_of_a_complete_release_is_made_executable() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = plugin().archive();
     let limits = PackageLimits::default();
     let release = unpack(&archive, root.path(), "true", &limits, NEVER).unwrap();
@@ -126,7 +126,7 @@ fn the_command_of_a_complete_release_is_made_executable() {
 
 #[test]
 fn two_archives_make_two_releases() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let one = unpacked(root.path(), &plugin().archive()).unwrap();
     let other = Builder::plugin([Item::stored("new", b"x")]).archive();
     let other = unpacked(root.path(), &other).unwrap();
@@ -144,8 +144,8 @@ fn a_release_that_a_crash_left_unfinished_is_done_again() {
         Some("plugin-runner release 1\n"),
         Some("cut off"),
     ] {
-        let root = Folder::new();
-        let release = release_folder(root.path(), archive.sha256());
+        let root = TempDir::new();
+        let release = release_dir(root.path(), archive.sha256());
         fs::create_dir_all(release.join("bin")).unwrap();
         fs::write(release.join("bin/main"), "half").unwrap();
         fs::write(release.join("stray"), "x").unwrap();
@@ -162,15 +162,15 @@ fn a_release_that_a_crash_left_unfinished_is_done_again() {
 
 #[test]
 fn what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let staging = root.path().join("staging");
     fs::create_dir_all(staging.join("dead/bin")).unwrap();
     fs::write(staging.join("dead/bin/main"), "half").unwrap();
     fs::write(staging.join("dead.lock"), "").unwrap();
     fs::create_dir_all(staging.join("unlocked/bin")).unwrap();
     fs::write(staging.join("only.lock"), "").unwrap();
-    let live = Staging::create(&home(root.path()).unwrap()).unwrap();
-    let file = live.folder().at("file");
+    let live = Staging::create(&create_installation_dir(root.path()).unwrap()).unwrap();
+    let file = live.dir().at("file");
     fs::write(&file, "in use").unwrap();
 
     unpacked(root.path(), &plugin().archive()).unwrap();
@@ -189,8 +189,8 @@ fn many_threads_may_unpack_the_same_archive_at_once() {
     const THREADS: usize = 8;
     let archive = plugin().archive();
     for half in [false, true] {
-        let root = Folder::new();
-        let release = release_folder(root.path(), archive.sha256());
+        let root = TempDir::new();
+        let release = release_dir(root.path(), archive.sha256());
         if half {
             fs::create_dir_all(&release).unwrap();
             fs::write(release.join("stray"), "x").unwrap();
@@ -223,7 +223,7 @@ fn cancelling_at_any_moment_leaves_nothing() {
     ])
     .archive();
     let limits = PackageLimits::default();
-    let root = Folder::new();
+    let root = TempDir::new();
     let (cancelled, release) = cancelled_at_each_moment(|cancel| {
         let result = unpack(&archive, root.path(), "./a/b", &limits, cancel);
         if result.is_err() {
@@ -266,7 +266,7 @@ fn headers_that_lie_are_found_out_and_nothing_is_left() {
             |error| matches!(error, PackageError::Content { .. }),
         ),
     ] {
-        let root = Folder::new();
+        let root = TempDir::new();
         let archive = Builder::plugin([Item::stored("first", b"x"), item]).archive();
         let error = unpacked(root.path(), &archive).unwrap_err();
         assert!(check(&error), "{error:?}");
@@ -279,8 +279,8 @@ fn headers_that_lie_are_found_out_and_nothing_is_left() {
 #[test]
 fn names_that_are_one_on_this_file_system_are_refused_for_good() {
     // Played by putting there what an earlier entry would have made.
-    for (name, folder) in [("a", false), ("b/a", false), ("b", true)] {
-        let root = Folder::new();
+    for (name, dir) in [("a", false), ("b/a", false), ("b", true)] {
+        let root = TempDir::new();
         let archive = Builder::plugin([Item::stored("a", b""), Item::stored("b/a", b"")]).archive();
         let made = Cell::new(false);
         let error = unpack(
@@ -293,7 +293,7 @@ fn names_that_are_one_on_this_file_system_are_refused_for_good() {
                 let mut paths = staging.map(|entry| entry.unwrap().path());
                 let staged = paths.find(|path| path.is_dir()).unwrap().join(name);
                 if !made.get() && staged.parent().unwrap().is_dir() {
-                    let result = if folder {
+                    let result = if dir {
                         fs::create_dir(staged)
                     } else {
                         fs::write(staged, "")
@@ -319,7 +319,7 @@ fn limits_count_what_is_written() {
         file_size: 4_999,
         ..PackageLimits::default()
     };
-    let root = Folder::new();
+    let root = TempDir::new();
     let error = unpack(&archive, root.path(), "", &limits, NEVER).unwrap_err();
     assert!(
         matches!(
@@ -353,7 +353,7 @@ fn limits_count_what_is_written() {
 
 #[test]
 fn errors_of_the_system_name_the_path_and_may_pass() {
-    let root = Folder::new();
+    let root = TempDir::new();
     fs::write(root.path().join("staging"), "in the way").unwrap();
     let error = unpacked(root.path(), &plugin().archive()).unwrap_err();
     assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
@@ -363,7 +363,7 @@ fn errors_of_the_system_name_the_path_and_may_pass() {
 
 #[test]
 fn nested_packages_keep_their_paths() {
-    let root = Folder::new();
+    let root = TempDir::new();
     let archive = Builder::new([
         Item::stored("plugin/manifest.json", b"{}"),
         Item::stored("plugin/main", b"x"),
@@ -376,10 +376,10 @@ fn nested_packages_keep_their_paths() {
 
 #[test]
 fn the_data_folder_is_made_and_stays() {
-    let root = Folder::new();
-    let data = super::super::data_folder(root.path()).unwrap();
+    let root = TempDir::new();
+    let data = super::super::data_dir(root.path()).unwrap();
     assert_eq!(data, root.path().join("data"));
     fs::write(data.join("x"), "x").unwrap();
-    super::super::data_folder(root.path()).unwrap();
+    super::super::data_dir(root.path()).unwrap();
     assert!(data.join("x").is_file());
 }

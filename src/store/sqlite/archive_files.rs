@@ -45,7 +45,7 @@ impl UnfinishedArchive {
         let name = format!("{}.{UNFINISHED}", Xid::generate());
         let path = &archives.at(&name);
         let mut file = archives
-            .make_file(&*name, PRIVATE_FILE)
+            .create_file(&*name, PRIVATE_FILE)
             .map_err(system("make", path))?;
         let unfinished = Self {
             archives,

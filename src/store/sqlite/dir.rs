@@ -72,7 +72,7 @@ impl StoreDir {
 
     fn make_archives(&self) -> io::Result<()> {
         let dir = OpenDir::follow(&self.path)?;
-        match dir.make_in(ARCHIVES, PRIVATE_DIR) {
+        match dir.create_dir(ARCHIVES, PRIVATE_DIR) {
             Ok(()) => dir.sync()?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),

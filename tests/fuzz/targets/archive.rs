@@ -49,7 +49,7 @@ fn limits() -> PackageLimits {
         .with_file_size(4 * 1024)
         .with_total_size(12 * 1024)
         .with_files(8)
-        .with_folders(8)
+        .with_directories(8)
 }
 
 /// One entry, with what its two headers say.
@@ -396,7 +396,7 @@ fn accepted(archive: &Archive, limits: &PackageLimits) {
     let files: Vec<_> = archive
         .entries()
         .iter()
-        .filter(|entry| !entry.is_folder())
+        .filter(|entry| !entry.is_dir())
         .collect();
     assert!(files.len() <= limits.files);
     let total: u64 = files.iter().map(|file| file.size()).sum();
@@ -444,7 +444,7 @@ fn unpacked(archive: &Archive, limits: &PackageLimits) {
         Ok(path) => {
             assert_eq!(path, release);
             let mut expected = BTreeMap::new();
-            for file in archive.entries().iter().filter(|entry| !entry.is_folder()) {
+            for file in archive.entries().iter().filter(|entry| !entry.is_dir()) {
                 let on_disk = release.join(file.path());
                 let mode = fs::metadata(&on_disk).unwrap().permissions().mode() & 0o7777;
                 let mut allowed = file.mode();
@@ -470,7 +470,7 @@ fn unpacked(archive: &Archive, limits: &PackageLimits) {
             assert_eq!(files, expected);
             let folders = found.len() - files.len();
             // The release itself, `releases` and `staging` besides.
-            assert!(folders <= limits.folders + 3, "{found:?}");
+            assert!(folders <= limits.directories + 3, "{found:?}");
             let manifest = release.join(archive.manifest_path());
             assert_eq!(fs::read(manifest).unwrap(), archive.manifest_bytes());
         }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::OperationError;
-use plugin_runner::package::CarryOverLimits;
+use plugin_runner::package::MigrationLimits;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
 use plugin_runner::{
     ActiveState, Error, Manager, PackageSource, Remainder, ReportedState, UpdateOptions, fault,
@@ -176,7 +176,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
 
 #[test]
 fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
-    let settings = settings().with_carry_over(CarryOverLimits::default().with_files(0));
+    let settings = settings().with_carry_over(MigrationLimits::default().with_files(0));
     let managed = Managed::with(Setup::new("earlier"), settings);
     let id = managed.running(managed.package("1", &[]));
     let current = sha256(&managed.get(id).unwrap()).to_owned();

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plugin_runner::error::{Disconnect, OperationError, PackageError};
-use plugin_runner::package::CarryOverLimits;
+use plugin_runner::package::MigrationLimits;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::{
     ActiveState, Error, InstallationId, PackageSource, Remainder, ReportedState, Update,
@@ -186,7 +186,7 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
 
 #[test]
 fn what_cannot_be_an_update_leaves_the_plugin_running() {
-    let limits = CarryOverLimits::default().with_files(2);
+    let limits = MigrationLimits::default().with_files(2);
     let managed = Managed::with(
         Setup::new("refused-update"),
         settings().with_carry_over(limits),

@@ -4,14 +4,14 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 
-use super::super::testing::{Builder, Folder, Item, REGULAR, cancelled_at_each_moment, make_pipe};
+use super::super::testing::{Builder, Item, REGULAR, TempDir, cancelled_at_each_moment, make_pipe};
 use super::*;
 
 thread_local! {
     /// Without a name, and used again and again: some tests open thousands.
     static FILE: Arc<std::fs::File> = {
-        let folder = Folder::new();
-        let path = folder.path().join("private");
+        let dir = TempDir::new();
+        let path = dir.path().join("private");
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         Arc::new(options.unwrap())
     };
@@ -53,11 +53,11 @@ mod zip64;
 fn a_good_archive_gives_its_content() {
     let builder = Builder::new([
         Item::stored("manifest.json", b"{\"id\":\"x\"}"),
-        Item::folder("bin/"),
+        Item::dir("bin/"),
         Item::deflated("bin/main", &vec![7; 100_000]).unix(REGULAR | 0o6755),
         Item::stored("./lib/empty", b""),
         Item::stored("windows", b"x").with(|item| (item.system, item.attributes) = (0, 0x20)),
-        Item::folder("./"),
+        Item::dir("./"),
     ]);
     let archive = open(&builder).unwrap();
     assert_eq!(archive.manifest_bytes(), b"{\"id\":\"x\"}");
@@ -70,7 +70,7 @@ fn a_good_archive_gives_its_content() {
     let entries: Vec<_> = archive
         .entries()
         .iter()
-        .map(|entry| (entry.path(), entry.is_folder(), entry.size(), entry.mode()))
+        .map(|entry| (entry.path(), entry.is_dir(), entry.size(), entry.mode()))
         .collect();
     assert_eq!(
         entries,
@@ -82,7 +82,7 @@ fn a_good_archive_gives_its_content() {
             ("windows", false, 1, 0o644),
         ]
     );
-    assert_eq!(archive.folders, ["bin", "lib"]);
+    assert_eq!(archive.dirs, ["bin", "lib"]);
 }
 
 #[test]
@@ -91,8 +91,8 @@ fn the_hash_is_that_of_the_file() {
         comment: b"abc".to_vec(),
         ..Builder::plugin([])
     };
-    let folder = Folder::new();
-    let path = folder.path().join("x.sdx");
+    let dir = TempDir::new();
+    let path = dir.path().join("x.sdx");
     std::fs::write(&path, builder.bytes()).unwrap();
     let archive = Archive::open(&path, &PackageLimits::default()).unwrap();
     assert_eq!(
@@ -135,8 +135,8 @@ fn an_entry_whose_sizes_come_after_its_content_is_good() {
 
 #[test]
 fn reading_checking_and_hashing_can_be_cancelled_at_any_moment() {
-    let folder = Folder::new();
-    let path = folder.path().join("large.zip");
+    let dir = TempDir::new();
+    let path = dir.path().join("large.zip");
     let builder = Builder::plugin([Item::stored("large", &vec![1; 3 * POLL_BYTES])]);
     std::fs::write(&path, builder.bytes()).unwrap();
     let limits = PackageLimits::default();
@@ -156,8 +156,8 @@ fn reading_checking_and_hashing_can_be_cancelled_at_any_moment() {
 
 #[test]
 fn a_private_file_that_cannot_be_read_is_not_a_bad_archive() {
-    let folder = Folder::new();
-    let path = folder.path().join("plugin.zip");
+    let dir = TempDir::new();
+    let path = dir.path().join("plugin.zip");
     std::fs::write(&path, Builder::plugin([]).bytes()).unwrap();
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     let error = Archive::from_content(file.into(), &PackageLimits::default(), NEVER).unwrap_err();
@@ -167,8 +167,8 @@ fn a_private_file_that_cannot_be_read_is_not_a_bad_archive() {
 
 #[test]
 fn a_named_pipe_is_refused_without_waiting_for_a_writer() {
-    let folder = Folder::new();
-    let path = folder.path().join("pipe.zip");
+    let dir = TempDir::new();
+    let path = dir.path().join("pipe.zip");
     make_pipe(&path);
     assert_refused!(
         Archive::open(&path, &PackageLimits::default()).unwrap_err(),
@@ -210,7 +210,7 @@ fn a_second_archive_in_the_comment_is_refused() {
 fn damage_anywhere_never_panics() {
     let bytes = Builder::plugin([
         Item::deflated("a/b", &[1; 300]),
-        Item::folder("c/"),
+        Item::dir("c/"),
         Item::stored("d", b"d"),
     ])
     .bytes();
@@ -257,8 +257,8 @@ fn all_problems_are_given_in_order_and_open_gives_the_first() {
         Item::stored("good", b"x"),
         Item::stored("locked", b"x").with(|item| item.flags = 1),
     ]);
-    let folder = Folder::new();
-    let path = folder.path().join("bad.zip");
+    let dir = TempDir::new();
+    let path = dir.path().join("bad.zip");
     std::fs::write(&path, builder.bytes()).unwrap();
     let limits = PackageLimits::default();
     let problems = Archive::problems(&path, &limits);
@@ -283,16 +283,16 @@ fn all_problems_are_given_in_order_and_open_gives_the_first() {
 
 #[test]
 fn errors_of_the_system_name_the_path() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let limits = PackageLimits::default();
-    let missing = folder.path().join("missing.zip");
+    let missing = dir.path().join("missing.zip");
     assert_refused!(
         Archive::open(&missing, &limits).unwrap_err(),
         PackageError::Io { .. },
         "missing.zip"
     );
     assert_refused!(
-        Archive::open(folder.path(), &limits).unwrap_err(),
+        Archive::open(dir.path(), &limits).unwrap_err(),
         PackageError::Io { .. },
         "not a regular file"
     );

@@ -55,8 +55,8 @@ fn declared_sizes_over_the_limits_are_refused() {
 
 #[test]
 fn a_file_over_the_limit_is_refused_before_it_is_read() {
-    let folder = Folder::new();
-    let path = folder.path().join("large");
+    let dir = TempDir::new();
+    let path = dir.path().join("large");
     let file = std::fs::File::create(&path).unwrap();
     // All holes: reading it would take longer than the test may.
     file.set_len(1 << 40).unwrap();
@@ -69,7 +69,7 @@ fn a_file_over_the_limit_is_refused_before_it_is_read() {
 #[test]
 fn too_many_entries_files_or_folders_are_refused() {
     let mut limits = PackageLimits::default();
-    (limits.files, limits.folders) = (3, 2);
+    (limits.files, limits.directories) = (3, 2);
     let open = |builder: &Builder| Archive::from_bytes(builder.bytes(), &limits);
     let file = |name: &str| Item::stored(name, b"");
 

@@ -59,8 +59,8 @@ fn small_archives_with_zip64_records_or_a_padded_end_are_good() {
         let archive = archive.unwrap_or_else(|error| panic!("{name}: {error}"));
         let entries: Vec<_> = archive.entries().iter().map(Entry::path).collect();
         assert_eq!(entries, ["manifest.json", "a", "b"], "{name}");
-        let folder = Folder::new();
-        let release = unpacked(folder.path(), &archive);
+        let dir = TempDir::new();
+        let release = unpacked(dir.path(), &archive);
         let release = release.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(fs::read(release.join("a")).unwrap(), [1; 300], "{name}");
     }
@@ -148,16 +148,16 @@ for name in sys.argv[1:]:
 
 #[test]
 fn what_python_writes_and_reads_is_good() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let files = good().into_iter().enumerate().map(|(number, (_, bytes))| {
         let name = format!("{number}.zip");
-        fs::write(folder.path().join(&name), bytes).unwrap();
+        fs::write(dir.path().join(&name), bytes).unwrap();
         name
     });
     let output = Command::new("python3")
         .args(["-c", PYTHON])
         .args(files)
-        .current_dir(folder.path())
+        .current_dir(dir.path())
         .output()
         .unwrap();
     assert!(
@@ -166,7 +166,7 @@ fn what_python_writes_and_reads_is_good() {
         String::from_utf8_lossy(&output.stderr)
     );
     for name in ["forced.zip", "piped.zip"] {
-        let archive = Archive::open(&folder.path().join(name), &PackageLimits::default());
+        let archive = Archive::open(&dir.path().join(name), &PackageLimits::default());
         let archive = archive.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(archive.manifest_bytes(), b"{}", "{name}");
         assert_eq!(archive.entries()[1].size(), 300, "{name}");

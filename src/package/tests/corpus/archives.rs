@@ -238,8 +238,8 @@ impl Corpus {
         let crowd = |count: u32| (0..count).map(|number| Item::stored(&format!("{number}"), b""));
         let files = crowd(3_000);
         self.plugin("3,000 files", files, "TooManyFiles", "3001 files");
-        let folders = (0..5_000).map(|number| Item::folder(&format!("{number}/")));
-        self.plugin("5,000 folders", folders, "TooManyFolders", "4096");
+        let dirs = (0..5_000).map(|number| Item::dir(&format!("{number}/")));
+        self.plugin("5,000 folders", dirs, "TooManyFolders", "4096");
         let deep = "x/".repeat(505);
         let shared = (0..4_000).map(|number| Item::stored(&format!("{deep}{number}/f"), b""));
         self.plugin(

@@ -231,8 +231,8 @@ impl Corpus {
             let items = [one, other].map(|name| Item::stored(name, b""));
             self.plugin(name, items, error, "");
         }
-        let folders = [Item::folder("a/"), Item::folder("a/")];
-        self.plugin("a folder twice", folders, "Duplicate", "\"a");
+        let dirs = [Item::dir("a/"), Item::dir("a/")];
+        self.plugin("a folder twice", dirs, "Duplicate", "\"a");
         if cfg!(target_os = "linux") {
             // Elsewhere they may be one file, and are refused while unpacking.
             let names = ["caf\u{e9}", "cafe\u{301}"];

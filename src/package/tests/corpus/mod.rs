@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::PackageError;
-use crate::package::testing::{Builder, Folder, Item, NEVER, walk};
+use crate::package::testing::{Builder, Item, NEVER, TempDir, walk};
 use crate::package::{Archive, ArchiveContent, PackageLimits, unpack};
 use crate::protocol::Manifest;
 
@@ -87,15 +87,15 @@ fn try_it(content: ArchiveContent, root: &Path) -> Result<Archive, PackageError>
 /// The files below a folder, each of which must be a plain one, without rights that an archive
 /// must not give.
 #[track_caller]
-fn plain_files(folder: &Path) -> Vec<String> {
+fn plain_files(dir: &Path) -> Vec<String> {
     let mut files = Vec::new();
-    for (path, metadata) in walk(folder) {
+    for (path, metadata) in walk(dir) {
         let mode = metadata.permissions().mode();
         assert_eq!(mode & 0o7000, 0, "{} has mode {mode:o}", path.display());
         if !metadata.is_dir() {
             assert!(metadata.is_file(), "{} is no file", path.display());
             assert_eq!(metadata.nlink(), 1, "{} is a link", path.display());
-            let path = path.strip_prefix(folder).unwrap();
+            let path = path.strip_prefix(dir).unwrap();
             files.push(path.to_str().unwrap().to_owned());
         }
     }
@@ -110,8 +110,8 @@ fn every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing() {
 
 #[test]
 fn so_it_is_in_a_file() {
-    let folder = Folder::new();
-    let path = folder.path().join("private");
+    let dir = TempDir::new();
+    let path = dir.path().join("private");
     refuse_all(|bytes| {
         fs::write(&path, bytes).unwrap();
         fs::File::open(&path).unwrap().into()
@@ -127,8 +127,8 @@ fn refuse_all(mut content: impl FnMut(Vec<u8>) -> ArchiveContent) {
         expected,
     } in rows
     {
-        let folder = Folder::new();
-        let root = folder.path().join("one/two");
+        let dir = TempDir::new();
+        let root = dir.path().join("one/two");
         let content = content(bytes);
         let begun = Instant::now();
         let result = try_it(content, &root);
@@ -141,7 +141,7 @@ fn refuse_all(mut content: impl FnMut(Vec<u8>) -> ArchiveContent) {
                 Err(error) => error.to_string().chars().take(100).collect(),
             }
         );
-        let mut left = plain_files(folder.path());
+        let mut left = plain_files(dir.path());
         match (expected, result) {
             (Refused(variant, words), Err(error)) => {
                 let debug = format!("{error:?}");
@@ -175,7 +175,7 @@ fn refuse_all(mut content: impl FnMut(Vec<u8>) -> ArchiveContent) {
         }
         assert_eq!(left, [""; 0], "{name}");
         assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
+            fs::read_dir(dir.path()).unwrap().count(),
             usize::from(root.exists()),
             "{name}"
         );

@@ -8,10 +8,10 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::archive::poll;
-use super::carry_over::CarryOver;
-use super::folder::io as failed;
-use super::limits::CarryOverLimits;
+use super::layout::failed;
+use super::limits::MigrationLimits;
 use super::listing::Listing;
+use super::migration::MigratedFiles;
 use super::open_dir::OpenDir;
 use super::path::MARKER;
 use crate::error::PackageError;
@@ -46,24 +46,24 @@ pub enum LeftReason {
 }
 
 /// Something in a release directory that may have to be carried over.
-pub(super) struct Item {
+pub(super) struct UntrackedFile {
     pub(super) path: PathBuf,
-    pub(super) kind: Kind,
+    pub(super) kind: UntrackedKind,
     /// False for directories with files of the package.
-    pub(super) own: bool,
+    pub(super) untracked: bool,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum UntrackedKind {
     Dir { mode: u32 },
     File { size: u64 },
     Link,
 }
 
 /// The paths of the files of a package, sorted.
-struct Package<'a>(Vec<&'a [u8]>);
+struct PackagePaths<'a>(Vec<&'a [u8]>);
 
-impl<'a> Package<'a> {
+impl<'a> PackagePaths<'a> {
     fn new(listing: Option<&'a Listing>) -> Self {
         let listed = listing.into_iter().flat_map(|listing| &listing.files);
         let mut paths: Vec<&[u8]> = listed.map(|file| file.path.as_bytes()).collect();
@@ -77,8 +77,8 @@ impl<'a> Package<'a> {
     }
 
     /// Whether something of it is in this folder.
-    fn has_in(&self, folder: &Path) -> bool {
-        let inside = [folder.as_os_str().as_bytes(), b"/"].concat();
+    fn has_in(&self, dir: &Path) -> bool {
+        let inside = [dir.as_os_str().as_bytes(), b"/"].concat();
         let first = self.0.partition_point(|path| *path < &*inside);
         self.0
             .get(first)
@@ -97,15 +97,15 @@ impl<'a> Package<'a> {
 /// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`]: as soon as something is over
 ///   a limit.
 /// - [`PackageError::Io`] and [`PackageError::Cancelled`].
-pub(super) fn survey(
+pub(super) fn list_untracked(
     release: &OpenDir,
-    limits: &CarryOverLimits,
-    report: &mut CarryOver,
-    found: &mut dyn FnMut(Item),
+    limits: &MigrationLimits,
+    report: &mut MigratedFiles,
+    found: &mut dyn FnMut(UntrackedFile),
     cancel: &dyn Fn() -> bool,
 ) -> Result<(), PackageError> {
     let listing = Listing::read(release)?;
-    let package = Package::new(listing.as_ref());
+    let package = PackagePaths::new(listing.as_ref());
     let (mut files, mut bytes, mut memory) = (0_usize, 0_u64, 0_usize);
     // Names, each with how many directories are above it: the last one with fewer is what it is in.
     let mut waiting: Vec<(usize, OsString)> = Vec::new();
@@ -131,21 +131,25 @@ pub(super) fn survey(
                     match kind(&stat, &path, &package) {
                         None => continue,
                         Some(Err(reason)) => report.leave(&path, reason),
-                        Some(Ok(Kind::Dir { .. })) if depth >= DEPTH => {
+                        Some(Ok(UntrackedKind::Dir { .. })) if depth >= DEPTH => {
                             report.leave(&path, LeftReason::TooDeep);
                         }
                         Some(Ok(kind)) => {
-                            let mut own = true;
-                            if let Kind::Dir { .. } = kind {
-                                own = !package.has_in(&path);
+                            let mut untracked = true;
+                            if let UntrackedKind::Dir { .. } = kind {
+                                untracked = !package.has_in(&path);
                                 waiting_memory += name.len() + size_of::<(usize, OsString)>();
                                 waiting.push((depth, name.to_owned()));
-                            } else if let Kind::File { size } = kind {
+                            } else if let UntrackedKind::File { size } = kind {
                                 bytes = bytes.saturating_add(size);
                             }
-                            files += usize::from(own);
-                            memory += path.as_os_str().len() + size_of::<Item>();
-                            found(Item { path, kind, own });
+                            files += usize::from(untracked);
+                            memory += path.as_os_str().len() + size_of::<UntrackedFile>();
+                            found(UntrackedFile {
+                                path,
+                                kind,
+                                untracked,
+                            });
                         }
                     }
                     let files = files.saturating_add(report.left_count);
@@ -182,18 +186,22 @@ pub(super) fn survey(
 }
 
 /// What something is to who carries it over, or why that is not to be; `None` if it is the package's.
-fn kind(stat: &Stat, path: &Path, package: &Package<'_>) -> Option<Result<Kind, LeftReason>> {
+fn kind(
+    stat: &Stat,
+    path: &Path,
+    package: &PackagePaths<'_>,
+) -> Option<Result<UntrackedKind, LeftReason>> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     // A file that the plugin has put in the place of the package's still has its name.
     if kind != FileType::Directory && (package.has(path) || path == Path::new(MARKER)) {
         return None;
     }
     Some(match kind {
-        FileType::Directory => Ok(Kind::Dir { mode: stat.st_mode }),
-        FileType::RegularFile => Ok(Kind::File {
+        FileType::Directory => Ok(UntrackedKind::Dir { mode: stat.st_mode }),
+        FileType::RegularFile => Ok(UntrackedKind::File {
             size: u64::try_from(stat.st_size).unwrap_or(u64::MAX),
         }),
-        FileType::Symlink => Ok(Kind::Link),
+        FileType::Symlink => Ok(UntrackedKind::Link),
         _ => Err(LeftReason::Special),
     })
 }

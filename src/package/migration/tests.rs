@@ -8,24 +8,24 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::super::testing::{
-    self, Builder, Folder, NEVER, cancelled_at_each_moment, listing, make_pipe, make_socket, mode,
+    self, Builder, NEVER, TempDir, cancelled_at_each_moment, listing, make_pipe, make_socket, mode,
     own_files, set_mode, tree, unpacked, when_asked,
 };
 use super::*;
 
 /// Two releases of a plugin: an old one, to write into, and a new one.
 struct Releases {
-    root: Folder,
+    root: TempDir,
     old: PathBuf,
     new: PathBuf,
 }
 
 impl Releases {
     fn new(old: &[&str], new: &[&str]) -> Self {
-        let root = Folder::new();
+        let root = TempDir::new();
         let release = |version: &str, names: &[&str]| {
             let items = names.iter().map(|name| match name.strip_suffix('/') {
-                Some(_) => testing::Item::folder(name),
+                Some(_) => testing::Item::dir(name),
                 None => testing::Item::stored(name, version.as_bytes()),
             });
             let version = testing::Item::stored("version", version.as_bytes());
@@ -43,16 +43,16 @@ impl Releases {
         fs::write(path, content).unwrap();
     }
 
-    fn try_carry_over(&self, limits: &CarryOverLimits) -> Result<CarryOver, PackageError> {
+    fn try_carry_over(&self, limits: &MigrationLimits) -> Result<MigratedFiles, PackageError> {
         let before = tree(&self.old);
-        let result = carry_over(&self.old, &self.new, limits, NEVER);
+        let result = migrate_files(&self.old, &self.new, limits, NEVER);
         assert_eq!(tree(&self.old), before, "the old release was changed");
         assert!(listing(&self.new).is_some());
         result
     }
 
-    fn carry_over(&self) -> CarryOver {
-        self.try_carry_over(&CarryOverLimits::default()).unwrap()
+    fn migrate_files(&self) -> MigratedFiles {
+        self.try_carry_over(&MigrationLimits::default()).unwrap()
     }
 
     fn own(&self) -> (usize, u64) {
@@ -60,7 +60,7 @@ impl Releases {
     }
 }
 
-fn left(report: &CarryOver) -> Vec<(&Path, LeftReason)> {
+fn left(report: &MigratedFiles) -> Vec<(&Path, LeftReason)> {
     let mut left: Vec<_> = report
         .left
         .iter()
@@ -84,7 +84,7 @@ fn what_the_plugin_wrote_comes_over_and_what_its_package_brought_does_not() {
     // Three folders and four files.
     assert_eq!(releases.own(), (7, 5 + 6 + 14));
 
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!((report.files, report.bytes), (4, 5 + 6 + 14));
     assert_eq!(left(&report), []);
     let read = |path: &str| fs::read(releases.new.join(path)).unwrap();
@@ -111,7 +111,7 @@ fn modes_and_times_come_along_without_what_is_dangerous() {
         set_mode(&path, file_mode);
     }
     set_mode(releases.old.join("d"), 0o1777);
-    releases.carry_over();
+    releases.migrate_files();
     for (path, expected) in [("a", 0o755), ("b", 0o640), ("c", 0o400), ("d/e", 0o600)] {
         let path = releases.new.join(path);
         assert_eq!(mode(&path), expected, "{}", path.display());
@@ -129,7 +129,7 @@ fn folders_that_nobody_may_write_to_come_with_what_is_in_them() {
     for path in locked {
         set_mode(releases.old.join(path), 0o555);
     }
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!(report.files, 2);
     for path in locked {
         assert_eq!(mode(releases.new.join(path)), 0o555);
@@ -144,7 +144,7 @@ fn folders_that_nobody_may_write_to_come_with_what_is_in_them() {
 
 #[test]
 fn links_are_copied_and_never_followed() {
-    let outside = Folder::new();
+    let outside = TempDir::new();
     fs::create_dir(outside.path().join("in")).unwrap();
     fs::write(outside.path().join("in/secret"), "secret").unwrap();
     let before = tree(outside.path());
@@ -159,7 +159,7 @@ fn links_are_copied_and_never_followed() {
     symlink("../../nowhere", releases.old.join("sub/dangling")).unwrap();
 
     assert_eq!(releases.own(), (6, 0));
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!((report.files, report.bytes), (3, 0));
     assert_eq!(
         left(&report),
@@ -176,13 +176,13 @@ fn links_are_copied_and_never_followed() {
 
 #[test]
 fn a_link_in_the_new_release_is_not_gone_through() {
-    let outside = Folder::new();
+    let outside = TempDir::new();
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"x");
     symlink(outside.path(), releases.new.join("a")).unwrap();
     symlink(outside.path().join("b"), releases.new.join("b")).unwrap();
     releases.write("b", b"x");
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!(report.files, 0);
     assert_eq!(
         left(&report),
@@ -201,7 +201,7 @@ fn what_the_new_package_brings_is_kept_and_reported() {
     releases.write("folder", b"mine");
     releases.write("file-now/a/b", b"mine");
     releases.write("was/own", b"mine");
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!((report.files, report.bytes), (0, 0));
     assert_eq!(
         left(&report),
@@ -230,7 +230,7 @@ fn a_file_of_the_package_that_became_something_else_is_not_the_plugins() {
     symlink("/etc", releases.old.join("a")).unwrap();
     // But what is in a folder was not in the package.
     releases.write("b/file", b"mine");
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!(report.files, 1);
     assert!(releases.new.join("a").symlink_metadata().is_err());
     assert_eq!(fs::read(releases.new.join("b/file")).unwrap(), b"mine");
@@ -242,7 +242,7 @@ fn what_is_no_file_is_left_and_reported() {
     make_socket(&releases.old.join("socket"));
     make_pipe(&releases.old.join("pipe"));
     releases.write("file", b"x");
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!(report.files, 1);
     assert_eq!(
         left(&report),
@@ -259,8 +259,8 @@ fn what_cannot_be_read_is_left_and_reported() {
     for path in closed {
         set_mode(releases.old.join(path), 0o300);
     }
-    let limits = CarryOverLimits::default();
-    let report = carry_over(&releases.old, &releases.new, &limits, NEVER).unwrap();
+    let limits = MigrationLimits::default();
+    let report = migrate_files(&releases.old, &releases.new, &limits, NEVER).unwrap();
     // Root reads everything.
     if !rustix::process::geteuid().is_root() {
         assert_eq!(report.files, 0);
@@ -281,12 +281,12 @@ fn folders_that_go_while_they_are_counted_are_not_counted() {
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"x");
     releases.write("b", b"x");
-    let release = find_release_folder(&releases.old).unwrap().unwrap();
+    let release = find_release_dir(&releases.old).unwrap().unwrap();
     let gone = || fs::remove_dir_all(releases.old.join("a")).unwrap();
-    let (limits, mut report) = (CarryOverLimits::default(), CarryOver::default());
+    let (limits, mut report) = (MigrationLimits::default(), MigratedFiles::default());
     let mut found = Vec::new();
-    let mut add = |item: Item| found.push(item.path);
-    survey(
+    let mut add = |item: UntrackedFile| found.push(item.path);
+    list_untracked(
         &release,
         &limits,
         &mut report,
@@ -306,7 +306,7 @@ fn names_that_are_no_text_and_deep_folders_come_over() {
     for path in [PathBuf::from(&name), deep.join(&name)] {
         releases.write(&path, name.as_bytes());
     }
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!(report.files, 2);
     for path in [
         PathBuf::from(&name),
@@ -322,7 +322,7 @@ fn folders_that_are_too_deep_are_left_and_reported() {
     let deepest: PathBuf = std::iter::repeat_n("x", 256).collect();
     releases.write(deepest.join("file"), b"x");
     releases.write(deepest.join("x/too deep"), b"x");
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!(report.files, 1);
     assert!(releases.new.join(&deepest).join("file").exists());
     assert_eq!(left(&report), [(&*deepest.join("x"), LeftReason::TooDeep)]);
@@ -335,7 +335,7 @@ fn over_a_limit_nothing_is_copied() {
     releases.write("b", &[1; 401]);
     let before = tree(&releases.new);
     for (files, bytes) in [(2, 2_000), (10, 1_000)] {
-        let limits = CarryOverLimits::default()
+        let limits = MigrationLimits::default()
             .with_files(files)
             .with_bytes(bytes);
         let error = releases.try_carry_over(&limits).unwrap_err();
@@ -351,7 +351,7 @@ fn over_a_limit_nothing_is_copied() {
         }
         assert_eq!(tree(&releases.new), before);
     }
-    let limits = CarryOverLimits::default().with_files(3).with_bytes(1_001);
+    let limits = MigrationLimits::default().with_files(3).with_bytes(1_001);
     assert_eq!(releases.try_carry_over(&limits).unwrap().bytes, 1_001);
 }
 
@@ -363,7 +363,7 @@ fn what_is_left_is_named_up_to_a_hundred() {
     for name in names {
         releases.write(name, b"mine");
     }
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!((report.left.len(), report.left_count), (100, 150));
 }
 
@@ -375,8 +375,8 @@ fn a_file_that_grows_or_goes_meanwhile_is_an_error() {
         let file = releases.old.join("file");
         // Once for the folder.
         let cancel = when_asked(2, || fs::write(&file, change).unwrap());
-        let limits = CarryOverLimits::default();
-        let error = carry_over(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
+        let limits = MigrationLimits::default();
+        let error = migrate_files(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
         assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
         assert!(error.to_string().contains("/file: it changed"), "{error}");
     }
@@ -384,7 +384,7 @@ fn a_file_that_grows_or_goes_meanwhile_is_an_error() {
 
 #[test]
 fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
-    let outside = Folder::new();
+    let outside = TempDir::new();
     fs::write(outside.path().join("file"), "five5").unwrap();
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"five5");
@@ -393,8 +393,8 @@ fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
         fs::remove_dir_all(releases.old.join("a")).unwrap();
         symlink(outside.path(), releases.old.join("a")).unwrap();
     });
-    let limits = CarryOverLimits::default();
-    let error = carry_over(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
+    let limits = MigrationLimits::default();
+    let error = migrate_files(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
     assert!(error.to_string().contains("open folder"), "{error}");
     assert!(!releases.new.join("a/file").exists());
 }
@@ -404,12 +404,12 @@ fn cancelling_is_possible_at_any_moment() {
     let releases = Releases::new(&["lib/x"], &["lib/x"]);
     releases.write("lib/own", &vec![1; 3 * POLL_BYTES]);
     releases.write("own/file", b"x");
-    let limits = CarryOverLimits::default();
+    let limits = MigrationLimits::default();
     let (moments, report) = cancelled_at_each_moment(|cancel| {
         // As who discards the new release does.
         let _ = fs::remove_file(releases.new.join("lib/own"));
         let _ = fs::remove_dir_all(releases.new.join("own"));
-        carry_over(&releases.old, &releases.new, &limits, cancel)
+        migrate_files(&releases.old, &releases.new, &limits, cancel)
     });
     assert_eq!(report.files, 2);
     // Three folders, the four things in them, four chunks, and two or three folders to finish.
@@ -420,16 +420,16 @@ fn cancelling_is_possible_at_any_moment() {
 fn without_a_release_there_is_nothing_and_without_a_listing_everything() {
     let releases = Releases::new(&["lib/x"], &["lib/x"]);
     let missing = releases.old.join("missing");
-    let limits = CarryOverLimits::default();
-    let report = carry_over(&missing, &releases.new, &limits, NEVER).unwrap();
-    assert_eq!(report, CarryOver::default());
+    let limits = MigrationLimits::default();
+    let report = migrate_files(&missing, &releases.new, &limits, NEVER).unwrap();
+    assert_eq!(report, MigratedFiles::default());
     assert_eq!(own_files(&missing), (0, 0));
-    let error = carry_over(&releases.old, &missing, &limits, NEVER).unwrap_err();
+    let error = migrate_files(&releases.old, &missing, &limits, NEVER).unwrap_err();
     assert!(error.to_string().contains("/missing"), "{error}");
 
     fs::remove_file(releases.old.join(".complete")).unwrap();
     releases.write("own", b"mine");
-    let report = releases.carry_over();
+    let report = releases.migrate_files();
     assert_eq!(report.files, 1);
     assert_eq!(
         left(&report),
@@ -438,11 +438,11 @@ fn without_a_release_there_is_nothing_and_without_a_listing_everything() {
 }
 
 /// A release in which a plugin has made so many links so many folders down, whose names are long.
-fn deep(links: usize, folders: usize) -> Releases {
+fn deep(links: usize, dirs: usize) -> Releases {
     let releases = Releases::new(&["lib/x"], &[]);
     let name = "n".repeat(250);
     let mut here = File::open(&releases.old).unwrap();
-    for _ in 0..folders {
+    for _ in 0..dirs {
         rustix::fs::mkdirat(&here, &*name, Mode::RWXU).unwrap();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         here = rustix::fs::openat(&here, &*name, flags, Mode::empty())
@@ -461,20 +461,20 @@ fn what_is_deep_down_is_not_collected_beyond_a_bound() {
     let releases = deep(4_000, 200);
     assert_eq!(releases.own(), (200 + 4_000, 0));
     for limits in [
-        CarryOverLimits::default(),
-        CarryOverLimits::default().with_files(20_000),
+        MigrationLimits::default(),
+        MigrationLimits::default().with_files(20_000),
     ] {
         let limit = limits.files * 1_024;
         let mut kept = 0;
-        let release = find_release_folder(&releases.old).unwrap().unwrap();
-        let mut report = CarryOver::default();
-        let mut add = |item: Item| kept += item.path.capacity();
-        let found = survey(&release, &limits, &mut report, &mut add, NEVER);
+        let release = find_release_dir(&releases.old).unwrap().unwrap();
+        let mut report = MigratedFiles::default();
+        let mut add = |item: UntrackedFile| kept += item.path.capacity();
+        let found = list_untracked(&release, &limits, &mut report, &mut add, NEVER);
         assert!(kept < 2 * limit, "{kept}");
         for result in [
             found,
-            check_own_files(&releases.old, &limits, NEVER),
-            carry_over(&releases.old, &releases.new, &limits, NEVER).map(drop),
+            check_untracked_files(&releases.old, &limits, NEVER),
+            migrate_files(&releases.old, &releases.new, &limits, NEVER).map(drop),
         ] {
             let error = result.unwrap_err();
             assert!(
@@ -500,10 +500,10 @@ fn counting_ends_with_the_first_over_a_limit_whatever_it_is() {
         let pipe = releases.old.join(format!("pipe{number}"));
         rustix::fs::mkfifoat(rustix::fs::CWD, pipe, Mode::RWXU).unwrap();
     }
-    let limits = CarryOverLimits::default().with_files(10);
-    let error = check_own_files(&releases.old, &limits, NEVER).unwrap_err();
+    let limits = MigrationLimits::default().with_files(10);
+    let error = check_untracked_files(&releases.old, &limits, NEVER).unwrap_err();
     assert!(error.to_string().contains("at least 11 with"), "{error}");
-    let limits = CarryOverLimits::default().with_files(100);
-    let report = carry_over(&releases.old, &releases.new, &limits, NEVER).unwrap();
+    let limits = MigrationLimits::default().with_files(100);
+    let report = migrate_files(&releases.old, &releases.new, &limits, NEVER).unwrap();
     assert_eq!((report.files, report.left_count), (0, 100));
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::open_dir::{OpenDir, PUBLIC, open_made};
+use super::open_dir::{OpenDir, PUBLIC, open_or_create_dir};
 use crate::error::PackageError;
 
 pub(super) const RELEASES: &str = "releases";
@@ -14,7 +14,7 @@ pub(super) const REMOVED: &str = "removed";
 
 /// Where the archive with this SHA-256 is unpacked, or will be: `<root>/releases/<sha256>`. `root`
 /// is the folder of one installation. Makes nothing.
-pub(crate) fn release_folder(root: &Path, sha256: &str) -> PathBuf {
+pub(crate) fn release_dir(root: &Path, sha256: &str) -> PathBuf {
     root.join(RELEASES).join(sha256)
 }
 
@@ -24,8 +24,8 @@ pub(crate) fn release_folder(root: &Path, sha256: &str) -> PathBuf {
 ///
 /// # Errors
 /// [`PackageError::Io`]: it cannot be made.
-pub(crate) fn data_folder(root: &Path) -> Result<PathBuf, PackageError> {
-    home(root)?.own_folder(DATA)?;
+pub(crate) fn data_dir(root: &Path) -> Result<PathBuf, PackageError> {
+    create_installation_dir(root)?.ensure_subdir(DATA)?;
     Ok(root.join(DATA))
 }
 
@@ -33,16 +33,16 @@ pub(crate) fn data_folder(root: &Path) -> Result<PathBuf, PackageError> {
 ///
 /// # Errors
 /// [`PackageError::Io`].
-pub(super) fn home(root: &Path) -> Result<OpenDir, PackageError> {
-    open_made(root, PUBLIC).map_err(io("make folder", root))
+pub(super) fn create_installation_dir(root: &Path) -> Result<OpenDir, PackageError> {
+    open_or_create_dir(root, PUBLIC).map_err(failed("make folder", root))
 }
 
 /// The folder of an installation, if there is one.
 ///
 /// # Errors
 /// [`PackageError::Io`].
-pub(super) fn find_home(root: &Path) -> Result<Option<OpenDir>, PackageError> {
-    OpenDir::find(root).map_err(io("open folder", root))
+pub(super) fn find_installation_dir(root: &Path) -> Result<Option<OpenDir>, PackageError> {
+    OpenDir::find(root).map_err(failed("open folder", root))
 }
 
 /// A release, `<root>/releases/<sha256>`, if it is there. Neither `<root>` nor what is below it may be a
@@ -50,7 +50,7 @@ pub(super) fn find_home(root: &Path) -> Result<Option<OpenDir>, PackageError> {
 ///
 /// # Errors
 /// [`PackageError::Io`].
-pub(super) fn find_release_folder(release: &Path) -> Result<Option<OpenDir>, PackageError> {
+pub(super) fn find_release_dir(release: &Path) -> Result<Option<OpenDir>, PackageError> {
     let find = || {
         let (root, name) = (release.ancestors().nth(2), release.file_name());
         let Some((root, name)) = root.zip(name) else {
@@ -62,7 +62,7 @@ pub(super) fn find_release_folder(release: &Path) -> Result<Option<OpenDir>, Pac
             None => Ok(None),
         }
     };
-    find().map_err(io("open folder", release))
+    find().map_err(failed("open folder", release))
 }
 
 impl OpenDir {
@@ -70,8 +70,8 @@ impl OpenDir {
     ///
     /// # Errors
     /// [`PackageError::Io`].
-    pub(super) fn own_folder(&self, name: &str) -> Result<OpenDir, PackageError> {
-        self.own(name, PUBLIC)
+    pub(super) fn ensure_subdir(&self, name: &str) -> Result<OpenDir, PackageError> {
+        self.ensure_dir(name, PUBLIC)
             .map_err(self.failed("make folder", name))
     }
 
@@ -79,8 +79,8 @@ impl OpenDir {
     ///
     /// # Errors
     /// [`PackageError::Io`].
-    pub(super) fn find_own_folder(&self, name: &str) -> Result<Option<OpenDir>, PackageError> {
-        self.find_own(name)
+    pub(super) fn find_subdir(&self, name: &str) -> Result<Option<OpenDir>, PackageError> {
+        self.find_dir(name)
             .map_err(self.failed("open folder", name))
     }
 
@@ -88,13 +88,13 @@ impl OpenDir {
     ///
     /// # Errors
     /// [`PackageError::Io`].
-    pub(super) fn sync_folder(&self) -> Result<(), PackageError> {
-        self.sync().map_err(io("sync folder", self.path()))
+    pub(super) fn sync_dir(&self) -> Result<(), PackageError> {
+        self.sync().map_err(failed("sync folder", self.path()))
     }
 }
 
 /// An error of the system, for `map_err`.
-pub(super) fn io<'a>(
+pub(super) fn failed<'a>(
     action: &'static str,
     path: &'a Path,
 ) -> impl Fn(io::Error) -> PackageError + 'a {

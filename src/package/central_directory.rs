@@ -12,7 +12,7 @@ use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 
 use super::content::{ArchiveReader, Bytes, unreadable};
-use super::end::End;
+use super::end_record::EndRecord;
 use super::path::shown;
 use crate::error::PackageError;
 
@@ -29,14 +29,14 @@ const ZIP64_EXTRA: u16 = 1;
 pub(super) type Zip = ZipArchive<ArchiveReader>;
 
 /// The central directory: where it stands, and its records in order.
-pub(super) struct Directory<'a> {
+pub(super) struct CentralDirectory<'a> {
     pub(super) start: u64,
-    pub(super) records: Vec<Record<'a>>,
+    pub(super) records: Vec<CentralRecord<'a>>,
 }
 
 /// One record of the central directory; what both readings need to agree on, and what the library
 /// does not give.
-pub(super) struct Record<'a> {
+pub(super) struct CentralRecord<'a> {
     /// Where it stands in the archive.
     pub(super) offset: u64,
     /// The number of the system that the entry was made on.
@@ -57,18 +57,19 @@ pub(super) struct Content {
     pub(super) size: u64,
 }
 
-impl<'a> Directory<'a> {
+impl<'a> CentralDirectory<'a> {
     /// Walks the directory.
     ///
     /// # Errors
     /// [`PackageError::Malformed`].
-    pub(super) fn parse(end: &End, bytes: &'a [u8]) -> Result<Self, PackageError> {
+    pub(super) fn parse(end: &EndRecord, bytes: &'a [u8]) -> Result<Self, PackageError> {
         let mut records = Vec::with_capacity(end.count);
         let mut offset = 0;
         for _ in 0..end.count {
-            let (record, next) = Record::read(bytes, end.start, offset).ok_or_else(|| {
-                malformed("its central directory has fewer records than it counts")
-            })?;
+            let (record, next) =
+                CentralRecord::read(bytes, end.start, offset).ok_or_else(|| {
+                    malformed("its central directory has fewer records than it counts")
+                })?;
             records.push(record);
             offset = next;
         }
@@ -105,11 +106,11 @@ impl<'a> Directory<'a> {
     }
 }
 
-impl<'a> Record<'a> {
+impl<'a> CentralRecord<'a> {
     /// The record at this offset of the directory, which starts there, and the offset of the next.
     fn read(bytes: &'a [u8], start: u64, offset: usize) -> Option<(Self, usize)> {
         let rest = bytes.get(offset..)?.strip_prefix(RECORD_SIGNATURE)?;
-        let mut fields = Fields(rest);
+        let mut fields = FieldReader(rest);
         let made_by = fields.u16()?;
         let _needs = fields.u16()?;
         let flags = fields.u16()?;
@@ -162,7 +163,7 @@ impl<'a> Record<'a> {
         let outside = || bad("its content is not in the archive");
         let fixed = archive.range(header, LOCAL_LENGTH)?;
         let fixed = fixed.as_deref().ok_or_else(outside)?;
-        let mut fields = Fields(fixed.strip_prefix(LOCAL_SIGNATURE).ok_or_else(outside)?);
+        let mut fields = FieldReader(fixed.strip_prefix(LOCAL_SIGNATURE).ok_or_else(outside)?);
         let mut read = || {
             let _needs = fields.u16()?;
             let (flags, method) = (fields.u16()?, fields.u16()?);
@@ -217,7 +218,7 @@ impl Content {
 
 /// The sizes in the zip64 part of an extra field; none if there is no such part.
 fn zip64_sizes(extra: &[u8]) -> impl Iterator<Item = u64> {
-    let mut fields = Fields(extra);
+    let mut fields = FieldReader(extra);
     let mut found = &[][..];
     while let (Some(kind), Some(length)) = (fields.u16(), fields.u16()) {
         let Some(part) = fields.bytes(length.into()) else {
@@ -233,9 +234,9 @@ fn zip64_sizes(extra: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 /// Reads little-endian numbers one after the other.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct FieldReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }

@@ -1,4 +1,4 @@
-//! `KnownArchives`: which archives have been read before, so that a warm start need not read and hash
+//! `ArchiveCache`: which archives have been read before, so that a warm start need not read and hash
 //! one again to know which release is its.
 //!
 //! An archive is known by its file, as `make` and version control know files: device, inode, size and
@@ -15,13 +15,13 @@ use super::archive::Archive;
 use super::content::FileIdentity;
 
 /// So many archives are known at once. Over it, all are forgotten and read once more.
-const MOST: usize = 4_096;
+const MAX_ARCHIVES: usize = 4_096;
 
 /// The archives that this host has read, by their paths. For every thread.
 #[derive(Debug, Default)]
-pub(crate) struct KnownArchives(Mutex<HashMap<PathBuf, (FileIdentity, String)>>);
+pub(crate) struct ArchiveCache(Mutex<HashMap<PathBuf, (FileIdentity, String)>>);
 
-impl KnownArchives {
+impl ArchiveCache {
     /// The SHA-256 of the archive in this file, if it was read before and has not changed since.
     ///
     /// Blocks for asking the file system about the file.
@@ -38,7 +38,7 @@ impl KnownArchives {
             return;
         };
         let mut known = self.0.lock();
-        if known.len() >= MOST && !known.contains_key(path) {
+        if known.len() >= MAX_ARCHIVES && !known.contains_key(path) {
             known.clear();
         }
         known.insert(path.to_owned(), (identity, archive.sha256().to_owned()));
@@ -51,7 +51,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::limits::PackageLimits;
-    use super::super::testing::{Builder, Folder, Item};
+    use super::super::testing::{Builder, Item, TempDir};
     use super::*;
 
     fn open(path: &Path) -> Archive {
@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn an_archive_is_known_until_its_file_is_another() {
-        let folder = Folder::new();
-        let path = folder.path().join("plugin.zip");
-        let known = KnownArchives::default();
+        let dir = TempDir::new();
+        let path = dir.path().join("plugin.zip");
+        let known = ArchiveCache::default();
         let bytes = |name| Builder::plugin([Item::stored(name, b"x")]).bytes();
         fs::write(&path, bytes("one")).unwrap();
         assert_eq!(known.sha256(&path), None);
@@ -97,7 +97,7 @@ mod tests {
         known.remember(&path, &archive);
         assert_eq!(known.sha256(&path).as_deref(), Some(archive.sha256()));
         // Another file in its place.
-        let other = folder.path().join("other.zip");
+        let other = dir.path().join("other.zip");
         fs::copy(&path, &other).unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(known.sha256(&path), None);
@@ -107,14 +107,14 @@ mod tests {
 
     #[test]
     fn too_many_are_forgotten() {
-        let folder = Folder::new();
-        let path = folder.path().join("plugin.zip");
+        let dir = TempDir::new();
+        let path = dir.path().join("plugin.zip");
         fs::write(&path, Builder::plugin([]).bytes()).unwrap();
         let archive = open_settled(&path);
-        let known = KnownArchives::default();
-        for number in 0..=MOST {
-            known.remember(&folder.path().join(number.to_string()), &archive);
-            assert!(known.0.lock().len() <= MOST);
+        let known = ArchiveCache::default();
+        for number in 0..=MAX_ARCHIVES {
+            known.remember(&dir.path().join(number.to_string()), &archive);
+            assert!(known.0.lock().len() <= MAX_ARCHIVES);
         }
         known.remember(&path, &archive);
         assert!(known.sha256(&path).is_some());

@@ -1,4 +1,4 @@
-//! `carry_over`: at an update, copies the files that a plugin wrote next to its program into the release
+//! `migrate_files`: at an update, copies the files that a plugin wrote next to its program into the release
 //! that it will run from. Which ones those are is found out in `own_files`.
 
 use std::collections::{BTreeSet, HashSet};
@@ -12,11 +12,11 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::archive::{POLL_BYTES, poll};
-use super::folder::{find_release_folder, io as failed};
-use super::limits::CarryOverLimits;
+use super::layout::{failed, find_release_dir};
+use super::limits::MigrationLimits;
 use super::open_dir::{DirCache, OpenDir};
-use super::own_files::{Item, Kind, LeftFile, LeftReason, survey};
-use super::permissions::MOST;
+use super::permissions::MAX_MODE;
+use super::untracked::{LeftFile, LeftReason, UntrackedFile, UntrackedKind, list_untracked};
 use crate::error::PackageError;
 
 /// How many of the files that are left behind are named.
@@ -25,17 +25,17 @@ const NAMED: usize = 100;
 /// Checks whether the plugin's own files are within the limits on what is carried over.
 ///
 /// # Errors
-/// Those of [`carry_over`] that concern the old release.
-pub(crate) fn check_own_files(
+/// Those of [`migrate_files`] that concern the old release.
+pub(crate) fn check_untracked_files(
     release: &Path,
-    limits: &CarryOverLimits,
+    limits: &MigrationLimits,
     cancel: &dyn Fn() -> bool,
 ) -> Result<(), PackageError> {
-    match find_release_folder(release)? {
-        Some(release) => survey(
+    match find_release_dir(release)? {
+        Some(release) => list_untracked(
             &release,
             limits,
-            &mut CarryOver::default(),
+            &mut MigratedFiles::default(),
             &mut |_| {},
             cancel,
         ),
@@ -46,7 +46,7 @@ pub(crate) fn check_own_files(
 /// What was carried over, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct CarryOver {
+pub struct MigratedFiles {
     /// Number of files and links that were copied.
     pub files: usize,
     /// Bytes of these files.
@@ -57,7 +57,7 @@ pub struct CarryOver {
     pub left_count: usize,
 }
 
-impl CarryOver {
+impl MigratedFiles {
     /// Notes something that is left behind.
     pub(super) fn leave(&mut self, path: &Path, reason: LeftReason) {
         self.left_count += 1;
@@ -90,18 +90,18 @@ impl CarryOver {
 /// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`].
 /// - [`PackageError::Cancelled`].
 /// - [`PackageError::Io`]: the system refused, with the path; or something changed meanwhile.
-pub(crate) fn carry_over(
+pub(crate) fn migrate_files(
     from: &Path,
     to: &Path,
-    limits: &CarryOverLimits,
+    limits: &MigrationLimits,
     cancel: &dyn Fn() -> bool,
-) -> Result<CarryOver, PackageError> {
-    let Some(from) = find_release_folder(from)? else {
-        return Ok(CarryOver::default());
+) -> Result<MigratedFiles, PackageError> {
+    let Some(from) = find_release_dir(from)? else {
+        return Ok(MigratedFiles::default());
     };
-    let mut report = CarryOver::default();
+    let mut report = MigratedFiles::default();
     let mut items = Vec::new();
-    survey(
+    list_untracked(
         &from,
         limits,
         &mut report,
@@ -109,7 +109,7 @@ pub(crate) fn carry_over(
         cancel,
     )?;
     let missing = || failed("open folder", to)(io::ErrorKind::NotFound.into());
-    let to = find_release_folder(to)?.ok_or_else(missing)?;
+    let to = find_release_dir(to)?.ok_or_else(missing)?;
     let mut copier = Copier {
         to: &to,
         made: Vec::new(),
@@ -128,15 +128,15 @@ struct Copier<'a> {
     made: Vec<(&'a Path, u32)>,
     /// Directories that were there, and in which something was made.
     touched: BTreeSet<&'a Path>,
-    report: CarryOver,
+    report: MigratedFiles,
     cancel: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Copier<'a> {
-    fn copy(&mut self, from: &OpenDir, items: &'a [Item]) -> Result<(), PackageError> {
+    fn copy(&mut self, from: &OpenDir, items: &'a [UntrackedFile]) -> Result<(), PackageError> {
         // The old package's directories are needed for what the plugin put into them.
         let mut needed = HashSet::new();
-        for item in items.iter().filter(|item| item.own) {
+        for item in items.iter().filter(|item| item.untracked) {
             for above in item.path.ancestors() {
                 if !needed.insert(above) {
                     break;
@@ -156,14 +156,14 @@ impl<'a> Copier<'a> {
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => false,
                 Err(error) => return Err(self.to.failed("open folder", above)(error)),
                 Ok(to) => match item.kind {
-                    Kind::Dir { mode } => self.make_dir(to, name, path, mode)?,
-                    Kind::Link => self.copy_link(from, to, name)?,
-                    Kind::File { size } => self.copy_file(from, to, name, path, size)?,
+                    UntrackedKind::Dir { mode } => self.make_dir(to, name, path, mode)?,
+                    UntrackedKind::Link => self.copy_link(from, to, name)?,
+                    UntrackedKind::File { size } => self.copy_file(from, to, name, path, size)?,
                 },
             };
             if done {
                 self.touched.insert(above);
-            } else if item.own {
+            } else if item.untracked {
                 self.report.leave(path, LeftReason::InPackage);
             }
         }
@@ -250,7 +250,7 @@ impl<'a> Copier<'a> {
         if copied < size {
             return Err(changed());
         }
-        let mode = metadata.permissions().mode() & MOST;
+        let mode = metadata.permissions().mode() & MAX_MODE;
         target
             .set_permissions(Permissions::from_mode(mode))
             .map_err(to.failed("set permissions of", name))?;
@@ -282,10 +282,10 @@ impl<'a> Copier<'a> {
         let opened = self.to.below(path);
         let dir = opened.map_err(self.to.failed("open folder", path))?;
         if let Some(mode) = mode {
-            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & MOST))
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & MAX_MODE))
                 .map_err(self.to.failed("set permissions of", path))?;
         }
-        dir.sync_folder()
+        dir.sync_dir()
     }
 }
 

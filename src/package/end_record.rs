@@ -1,12 +1,12 @@
-//! `End`: where an archive ends, and what its end says of the central directory.
+//! `EndRecord`: where an archive ends, and what its end says of the central directory.
 //!
 //! Readers differ in which of several ends they take and in when they look at the records of zip64:
 //! some whenever they are there, some only when a field of the end record refers to them. So an
 //! archive has one end here, whichever way it is read: each field of the end record says what those
 //! records say, or refers to them.
 
+use super::central_directory::{FieldReader, malformed};
 use super::content::Bytes;
-use super::directory::{Fields, malformed};
 use crate::error::PackageError;
 
 const SIGNATURE: &[u8; 4] = b"PK\x05\x06";
@@ -26,14 +26,14 @@ const LONGEST_TAIL: usize = 64 * 1024;
 const LENGTH_PER_ENTRY: usize = 1_024;
 
 /// Where the central directory is, as the end of the archive says.
-pub(super) struct End {
+pub(super) struct EndRecord {
     pub(super) start: u64,
     pub(super) length: usize,
     /// How many records it has.
     pub(super) count: usize,
 }
 
-impl End {
+impl EndRecord {
     /// Reads the end of an archive.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl End {
     /// [`PackageError::DirectoryTooLarge`], [`PackageError::Malformed`] and
     /// [`PackageError::Unreadable`].
     pub(super) fn find(archive: Bytes<'_>, entry_limit: usize) -> Result<Self, PackageError> {
-        let end = WideEnd::find(archive)?;
+        let end = WideEndRecord::find(archive)?;
         // Where memory is too small for it, reading it says so.
         let native = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let (count, length, limit) = (native(end.count), native(end.length), entry_limit);
@@ -73,7 +73,7 @@ impl End {
 }
 
 /// What the end of an archive says, in fields wide enough for all of it.
-struct WideEnd {
+struct WideEndRecord {
     /// Where the central directory must end: where the records of the end begin.
     at: u64,
     count: u64,
@@ -81,7 +81,7 @@ struct WideEnd {
     start: u64,
 }
 
-impl WideEnd {
+impl WideEndRecord {
     /// Finds the end record, and the records of zip64 before it. After its comment there may be
     /// nothing, one line end, or zeros: 64 KiB of comment and zeros together, as far as others look.
     ///
@@ -100,7 +100,7 @@ impl WideEnd {
                 "it has no end of central directory, so it is something else or cut off"
             }));
         };
-        let mut fields = Fields(&tail[end + SIGNATURE.len()..]);
+        let mut fields = FieldReader(&tail[end + SIGNATURE.len()..]);
         let mut read = || {
             let disks = (fields.u16()?, fields.u16()?);
             let counts = (fields.u16()?, fields.u16()?);
@@ -153,10 +153,10 @@ impl WideEnd {
             // What looks like the one without the other may be the end of a comment.
             return if refers { Err(damaged()) } else { Ok(None) };
         };
-        let mut fields = Fields(locator);
+        let mut fields = FieldReader(locator);
         let mut read = || Some((fields.u32()?, fields.u64()?, fields.u32()?));
         let (disk, place, disks) = read().ok_or_else(damaged)?;
-        let mut fields = Fields(record);
+        let mut fields = FieldReader(record);
         let mut read = || {
             // What follows the field itself.
             let rest = fields.u64()?;
