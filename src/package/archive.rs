@@ -1,4 +1,4 @@
-//! `Archive`: a zip archive that was read and found good. Putting it on disk is in `unpack`.
+//! `Archive`: a zip archive that was read and passed all checks. `unpack` writes it to disk.
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -21,21 +21,21 @@ use crate::error::PackageError;
 
 const MANIFEST: &str = "manifest.json";
 
-/// How many bytes are read, hashed or written between two looks at whether to stop.
+/// Bytes that are read, hashed or written between two checks for cancellation.
 pub(super) const POLL_BYTES: usize = 1024 * 1024;
 
-/// For what nobody can ask to stop.
+/// For operations that cannot be cancelled.
 const NEVER: &dyn Fn() -> bool = &|| false;
 
 /// A package: a zip archive that has been checked, with its manifest at hand.
 ///
 /// **Which manifest counts.** Of several files called `manifest.json`, the one with the fewest
-/// folders above it; of several of those, the first in the archive's central directory. A folder
-/// of that name never counts. (The seed takes the first in the directory at any depth, which lets
-/// a file inside a bundled dependency win.) Paths are kept as they are: with a nested manifest,
-/// `command` names the nested path (protocol file, section 4).
+/// directories above it; of several of those, the first in the archive's central directory. A directory
+/// of that name never counts. (Storyden's Go host takes the first one at any depth, which lets a file inside
+/// a bundled dependency win.) Paths are kept as they are: with a nested manifest, `command` names the nested
+/// path (protocol file, section 4).
 ///
-/// Its [content](ArchiveContent) is in memory, or stays in its file. Cloning shares it.
+/// Its [content](ArchiveContent) is in memory or in a file. Cloning shares it.
 #[derive(Clone)]
 pub struct Archive {
     content: ArchiveContent,
@@ -43,33 +43,35 @@ pub struct Archive {
     /// Cloned for each reader of entries; see [`read_entry`].
     pub(super) zip: Zip,
     entries: Vec<Entry>,
-    /// Every directory that unpacking makes, each before what is in it.
+    /// Every directory that unpacking creates, each before what is in it.
     pub(super) dirs: Vec<String>,
     sha256: String,
     manifest_path: String,
     manifest_bytes: Arc<[u8]>,
-    /// The file it was read from, as it was then; `None` for bytes, and where the file might change and look
-    /// the same.
+    /// The identity of the file that it was read from; `None` if it came from bytes, and if a change of the
+    /// file might go unnoticed.
     pub(super) identity: Option<FileIdentity>,
 }
 
 impl Archive {
     /// Reads an archive from a file and checks everything that can be seen without unpacking it.
     ///
-    /// Blocks for reading the file, up to the limit.
+    /// # Blocking
+    /// For reading the file, up to the limit.
     ///
     /// # Errors
     /// - [`PackageError::Io`]: the file cannot be read.
-    /// - Any other but [`PackageError::Cancelled`]: the first thing that is wrong with the archive.
+    /// - Any other except [`PackageError::Cancelled`]: the first problem of the archive.
     pub fn open(path: &Path, limits: &PackageLimits) -> Result<Self, PackageError> {
         Self::open_unless(path, limits, NEVER)
     }
 
-    /// As [`open`](Self::open), unless `cancel` gives true: it is asked before each MiB that is read
-    /// or hashed and before each entry that is checked.
+    /// Reads and checks an archive as [`open`](Self::open) does, until `cancel` returns true: it is called
+    /// before each MiB that is read or hashed and before each entry that is checked.
     ///
-    /// Blocks for reading the file, up to the limit, and ends soon after `cancel` gives true; only a
-    /// disk that does not answer holds it up.
+    /// # Blocking
+    /// For reading the file, up to the limit. Ends soon after `cancel` returns true, unless the disk does not
+    /// respond.
     ///
     /// # Errors
     /// Those of [`open`](Self::open), and [`PackageError::Cancelled`].
@@ -87,7 +89,7 @@ impl Archive {
     /// Checks an archive that is in memory, as [`open`](Self::open) does.
     ///
     /// # Errors
-    /// The first thing that is wrong with the archive.
+    /// The first problem of the archive.
     pub fn from_bytes(
         bytes: impl Into<Arc<[u8]>>,
         limits: &PackageLimits,
@@ -95,17 +97,19 @@ impl Archive {
         check(bytes.into().into(), limits, NEVER).map_err(first)
     }
 
-    /// Checks an archive where it is: one in a file is not read into memory but for its central
-    /// directory, and is not changed. **Nobody else may change that file** until the archive has been
+    /// Checks an archive where it is: if it is in a file, only its central directory is read into memory,
+    /// and the file is not changed. **Nothing else may change that file** until the archive has been
     /// unpacked; see [`ArchiveContent`].
     ///
-    /// `cancel` is asked as by [`open_unless`](Self::open_unless). Blocks for reading the file once,
-    /// up to the limit, and ends soon after `cancel` gives true.
+    /// `cancel` is called as by [`open_unless`](Self::open_unless).
+    ///
+    /// # Blocking
+    /// For reading the file once, up to the limit. Ends soon after `cancel` returns true.
     ///
     /// # Errors
     /// - [`PackageError::Cancelled`].
     /// - [`PackageError::Unreadable`]: the file cannot be read.
-    /// - Any other but [`PackageError::Io`]: the first thing that is wrong with the archive.
+    /// - Any other except [`PackageError::Io`]: the first problem of the archive.
     pub fn from_content(
         content: ArchiveContent,
         limits: &PackageLimits,
@@ -114,10 +118,11 @@ impl Archive {
         check(content, limits, cancel).map_err(first)
     }
 
-    /// Everything that is wrong with the archive in a file, in the order of its entries; empty
-    /// when it is good. What makes the archive unreadable hides what else there may be.
+    /// Returns all problems of the archive in a file, in the order of its entries; none if it is good. A
+    /// problem that makes the archive unreadable hides the others.
     ///
-    /// Blocks for reading the file, up to the limit.
+    /// # Blocking
+    /// For reading the file, up to the limit.
     pub fn problems(path: &Path, limits: &PackageLimits) -> Vec<PackageError> {
         let checked = read(path, limits, NEVER)
             .map_err(|error| vec![error])
@@ -125,41 +130,41 @@ impl Archive {
         checked.err().unwrap_or_default()
     }
 
-    /// The archive, byte for byte, for storing it.
+    /// Returns the archive, byte for byte, for storing it.
     pub fn content(&self) -> &ArchiveContent {
         &self.content
     }
 
-    /// How many bytes the archive itself has.
+    /// Returns the size of the archive itself, in bytes.
     pub const fn size(&self) -> u64 {
         self.size
     }
 
-    /// SHA-256 of the archive, in lower-case hexadecimal.
+    /// Returns the SHA-256 of the archive, in lower-case hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// The manifest's content, which has not been looked at.
+    /// Returns the content of the manifest, which has not been parsed.
     pub fn manifest_bytes(&self) -> &[u8] {
         &self.manifest_bytes
     }
 
-    /// Where the manifest stands in the archive.
+    /// Returns the path of the manifest in the archive.
     pub fn manifest_path(&self) -> &str {
         &self.manifest_path
     }
 
-    /// The files and folders of the archive, in the order of its directory.
+    /// Returns the files and directories of the archive, in the order of its central directory.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The beginning of a file, as far as it unpacks.
+    /// Returns the beginning of a file, as far as it can be unpacked.
     pub(super) fn beginning(&self, entry: &Entry, most: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Ok(file) = self.zip.clone().by_index(entry.index) {
-            // Damage is for unpacking to tell.
+            // Unpacking reports the damage.
             let _ = file.take(most).read_to_end(&mut bytes);
         }
         bytes
@@ -177,20 +182,20 @@ impl fmt::Debug for Archive {
     }
 }
 
-/// Unpacks one file, chunk by chunk, and makes sure that it is as long as its header says.
+/// Unpacks one file, chunk by chunk, and checks that it is as long as its header says.
 ///
 /// # Errors
 /// - [`PackageError::Content`]: damaged, or longer than its header says.
 /// - [`PackageError::SizeMismatch`]: shorter than its header says.
 /// - [`PackageError::Unreadable`]: the archive is in a file that cannot be read.
-/// - What `chunk` gives.
+/// - Those of `chunk`.
 pub(super) fn read_entry(
     zip: &mut Zip,
     entry: &Entry,
     mut chunk: impl FnMut(&[u8]) -> Result<(), PackageError>,
 ) -> Result<(), PackageError> {
     let damaged = |source: io::Error| {
-        // A decoder's errors are not the system's.
+        // Errors of the decoder have no number of the operating system's.
         if source.raw_os_error().is_some() {
             return unreadable(source);
         }
@@ -224,7 +229,7 @@ pub(super) fn read_entry(
     }
 }
 
-/// Gives [`PackageError::Cancelled`] once `cancel` gives true.
+/// Fails with [`PackageError::Cancelled`] once `cancel` returns true.
 pub(super) fn poll(cancel: &dyn Fn() -> bool) -> Result<(), PackageError> {
     if cancel() {
         Err(PackageError::Cancelled)
@@ -237,7 +242,7 @@ fn first(mut problems: Vec<PackageError>) -> PackageError {
     problems.swap_remove(0)
 }
 
-/// The content of a file, and which file that was, if it is sure that a later change would show.
+/// Returns the content of a file, and the file's identity if any later change is sure to be noticed.
 fn read(
     path: &Path,
     limits: &PackageLimits,
@@ -278,7 +283,7 @@ fn hash(bytes: Bytes<'_>, cancel: &dyn Fn() -> bool) -> Result<String, PackageEr
     Ok(HEXLOWER.encode(&digest.finalize()))
 }
 
-/// Everything that is wrong, or the archive. Never an empty list of problems.
+/// Returns the archive, or all its problems, of which there is at least one.
 fn check(
     content: ArchiveContent,
     limits: &PackageLimits,

@@ -1,10 +1,10 @@
-//! `ArchiveCache`: which archives have been read before, so that a warm start need not read and hash
-//! one again to know which release is its.
+//! `ArchiveCache`: the SHA-256 of archives that have been read before, so that a warm start finds its release
+//! without reading and hashing the archive again.
 //!
-//! An archive is known by its file, as `make` and version control know files: device, inode, size and
-//! the times of the last change of content and inode. The last of these nobody can set, so a file that
-//! was changed, replaced or moved over is another one. What is known is never written to disk: images
-//! that are made to be reproducible have the same numbers for other content after a restart.
+//! An archive is recognized by its file, as `make` and version control recognize files: by device, inode,
+//! size and the times of the last change of content and inode. No program can set the last of these, so a
+//! file that was changed, replaced or moved over is a different one. The cache is never written to disk:
+//! images that are built to be reproducible have the same numbers for other content after a restart.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use parking_lot::Mutex;
 use super::archive::Archive;
 use super::content::FileIdentity;
 
-/// So many archives are known at once. Over it, all are forgotten and read once more.
+/// Archives in the cache at most. When it is full, it is emptied.
 const MAX_ARCHIVES: usize = 4_096;
 
-/// The archives that this host has read, by their paths. For every thread.
+/// The archives that this host has read, by their paths. Used from all threads.
 #[derive(Debug, Default)]
 pub(crate) struct ArchiveCache(Mutex<HashMap<PathBuf, (FileIdentity, String)>>);
 
 impl ArchiveCache {
-    /// The SHA-256 of the archive in this file, if it was read before and has not changed since.
+    /// Returns the SHA-256 of the archive in this file, if it was read before and has not changed since.
     ///
     /// Blocks for asking the file system about the file.
     pub(crate) fn sha256(&self, path: &Path) -> Option<String> {
@@ -32,7 +32,7 @@ impl ArchiveCache {
         (*identity == FileIdentity::of(&metadata)).then(|| sha256.clone())
     }
 
-    /// Remembers what was read from this file, if it is sure that a change would be seen.
+    /// Adds an archive that was read from this file, if any later change is sure to be noticed.
     pub(crate) fn remember(&self, path: &Path, archive: &Archive) {
         let Some(identity) = archive.identity else {
             return;

@@ -1,9 +1,9 @@
-//! The central directory of a zip archive, read by ourselves before the zip library sees it.
+//! The central directory of a zip archive, parsed by ourselves before the zip library sees it.
 //!
-//! The library keeps its entries in a map by name, so that of two entries with one name only the
-//! last is seen; it also searches for a directory in lenient ways. Here the directory is walked
-//! strictly, without building anything that the archive sizes, and the two readings are compared:
-//! as a whole here, entry by entry in `check`.
+//! The library keeps its entries in a map by name, so that of two entries with one name only the last is
+//! seen; it also searches for a central directory in lenient ways. Here it is parsed strictly, without
+//! allocating anything whose size the archive chooses, and the two readings are compared: as a whole here,
+//! entry by entry in `check`.
 
 use std::collections::HashSet;
 
@@ -28,16 +28,16 @@ const ZIP64_EXTRA: u16 = 1;
 
 pub(super) type Zip = ZipArchive<ArchiveReader>;
 
-/// The central directory: where it stands, and its records in order.
+/// The central directory: its offset, and its records in order.
 pub(super) struct CentralDirectory<'a> {
     pub(super) start: u64,
     pub(super) records: Vec<CentralRecord<'a>>,
 }
 
-/// One record of the central directory; what both readings need to agree on, and what the library
-/// does not give.
+/// One record of the central directory: what both readings have to agree on, and what the library
+/// does not return.
 pub(super) struct CentralRecord<'a> {
-    /// Where it stands in the archive.
+    /// Its offset in the archive.
     pub(super) offset: u64,
     /// The number of the system that the entry was made on.
     pub(super) system: u8,
@@ -47,7 +47,7 @@ pub(super) struct CentralRecord<'a> {
     pub(super) name: &'a [u8],
 }
 
-/// What a header says of an entry's content.
+/// What a header says about an entry's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) checksum: u32,
@@ -58,7 +58,7 @@ pub(super) struct Content {
 }
 
 impl<'a> CentralDirectory<'a> {
-    /// Walks the directory.
+    /// Parses the central directory.
     ///
     /// # Errors
     /// [`PackageError::Malformed`].
@@ -84,7 +84,7 @@ impl<'a> CentralDirectory<'a> {
         })
     }
 
-    /// Lets the zip library read the same archive, and makes sure that it reads the same thing.
+    /// Has the zip library read the same archive, and checks that it finds the same.
     ///
     /// # Errors
     /// [`PackageError::Malformed`] and [`PackageError::Unreadable`].
@@ -107,7 +107,7 @@ impl<'a> CentralDirectory<'a> {
 }
 
 impl<'a> CentralRecord<'a> {
-    /// The record at this offset of the directory, which starts there, and the offset of the next.
+    /// Returns the record at this offset of the directory, which begins at `start`, and the next offset.
     fn read(bytes: &'a [u8], start: u64, offset: usize) -> Option<(Self, usize)> {
         let rest = bytes.get(offset..)?.strip_prefix(RECORD_SIGNATURE)?;
         let mut fields = FieldReader(rest);
@@ -115,7 +115,7 @@ impl<'a> CentralRecord<'a> {
         let _needs = fields.u16()?;
         let flags = fields.u16()?;
         let method = fields.u16()?;
-        // Time, date, checksum and both sizes: the library gives those.
+        // Time, date, checksum and both sizes: the library returns those.
         fields.skip(2 + 2 + 4 + 4 + 4)?;
         let name_length = usize::from(fields.u16()?);
         let extra_length = usize::from(fields.u16()?);
@@ -145,8 +145,8 @@ impl<'a> CentralRecord<'a> {
         self.flags & ENCRYPTED != 0
     }
 
-    /// Compares the entry's local header with this record, and with what the library found in it,
-    /// and gives where its content starts.
+    /// Compares the entry's local header with this record, and with what the library found in it. Returns
+    /// the offset of its content.
     ///
     /// # Errors
     /// [`PackageError::BadEntry`] and [`PackageError::Unreadable`].
@@ -192,8 +192,8 @@ impl<'a> CentralRecord<'a> {
 }
 
 impl Content {
-    /// Whether a local header says the same: its checksum, packed size and size. One that was
-    /// written before the content may say nothing, in zeros.
+    /// Checks whether a local header says the same: its checksum, packed size and size. A header that was
+    /// written before the content may have zeros instead.
     fn agrees_with(&self, local: (u32, u32, u32), extra: &[u8], flags: u16) -> bool {
         let (checksum, packed, size) = local;
         let mut wide = zip64_sizes(extra);
@@ -216,7 +216,7 @@ impl Content {
     }
 }
 
-/// The sizes in the zip64 part of an extra field; none if there is no such part.
+/// Returns the sizes in the zip64 part of an extra field; none if there is no such part.
 fn zip64_sizes(extra: &[u8]) -> impl Iterator<Item = u64> {
     let mut fields = FieldReader(extra);
     let mut found = &[][..];
@@ -233,7 +233,7 @@ fn zip64_sizes(extra: &[u8]) -> impl Iterator<Item = u64> {
     sizes.iter().map(|size| u64::from_le_bytes(*size))
 }
 
-/// Reads little-endian numbers one after the other.
+/// Reads consecutive little-endian numbers.
 pub(super) struct FieldReader<'a>(pub(super) &'a [u8]);
 
 impl<'a> FieldReader<'a> {

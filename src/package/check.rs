@@ -15,13 +15,13 @@ use crate::error::PackageError;
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 
-/// Goes through the entries and collects what is wrong with them.
+/// Checks entries one by one and collects the problems.
 pub(super) struct Checker<'a> {
     archive: Bytes<'a>,
     directory_start: u64,
     zip: &'a Zip,
     limits: &'a PackageLimits,
-    /// The library's number for each record, by where the record stands.
+    /// The library's number for each record, by the offset of the record.
     numbers: HashMap<u64, usize>,
     pub(super) problems: Vec<PackageError>,
     pub(super) entries: Vec<Entry>,
@@ -58,7 +58,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Checks one entry up to the first thing that is wrong with it.
+    /// Checks one entry, up to its first problem.
     pub(super) fn entry(&mut self, record: &CentralRecord<'_>) -> Result<(), PackageError> {
         let path = EntryPath::parse(record.name)?;
         let entry = || shown(record.name);
@@ -82,7 +82,7 @@ impl<'a> Checker<'a> {
                 method: record.method,
             });
         }
-        // The library knows a record by its name, so it has lost all but the last of each name.
+        // The library identifies a record by its name, so it has lost all but the last of each name.
         let Some(&index) = self.numbers.get(&record.offset) else {
             return Err(PackageError::Duplicate { entry: entry() });
         };
@@ -141,7 +141,7 @@ impl<'a> Checker<'a> {
     }
 
     pub(super) fn totals(&mut self) {
-        // What was unpacked must be found again.
+        // The listing of a release can hold no more.
         let (found, limit) = (self.files, self.limits.files.min(MAX_FILES));
         if found > limit {
             self.problems

@@ -1,5 +1,5 @@
-//! `ArchiveContent`: the bytes of an archive, in memory or in a file, and reading them from there.
-//! What they mean is looked at in `directory`, `check` and `archive`.
+//! `ArchiveContent`: the bytes of an archive, in memory or in a file, and readers of them. What they mean is
+//! the business of `central_directory`, `check` and `archive`.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -10,38 +10,35 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::PackageError;
 
-/// What one look into a file reads: the zip library asks for a few bytes at a time.
+/// Bytes that one read of a file asks for: the zip library wants a few at a time.
 const BUFFER: usize = 64 * 1024;
-/// What a pass over a whole file reads at once.
+/// Bytes per read of a pass over a whole file.
 const FILE_CHUNK: usize = 256 * 1024;
 
-/// How far apart two changes of a file must be to be sure to have different times: the system's clock
-/// for files ticks a hundred times in a second at least. Where whole seconds are kept nothing is
-/// remembered.
+/// How far apart two changes of a file have to be so that their times differ: the clock of file systems ticks
+/// at least a hundred times per second. Where a file system keeps whole seconds, nothing is cached.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The bytes of an archive. Cloning shares them.
 ///
-/// **A file must be private**: from the moment it is checked until it has been unpacked nobody may
-/// change it, since it is read again for every step; that it is removed does no harm. Read a file
-/// that others may change into memory instead, as [`Archive::open`](super::Archive::open) does.
+/// **A file must be private**: nothing may change it from the moment it is checked until it has been
+/// unpacked, since every step reads it again; removing it does no harm. Read a file that others may change
+/// into memory instead, as [`Archive::open`](super::Archive::open) does.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ArchiveContent {
     /// In memory.
     Memory(Arc<[u8]>),
-    /// In a file that is open for reading, from its beginning to its end. Its own position is
+    /// In a file that is open for reading, from its beginning to its end. The file's own position is
     /// neither used nor moved.
     File(Arc<File>),
 }
 
 impl ArchiveContent {
-    /// How many bytes they are.
-    ///
-    /// Asks the file system if they are in a file.
+    /// Returns the number of bytes. Asks the file system if they are in a file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the file system.
     pub fn size(&self) -> io::Result<u64> {
         match self {
             Self::Memory(bytes) => Ok(bytes.len() as u64),
@@ -49,7 +46,7 @@ impl ArchiveContent {
         }
     }
 
-    /// A reader of its own, at the beginning. What one reader does moves no other.
+    /// Returns a reader at the beginning. Each reader has a position of its own.
     pub fn reader(&self) -> ArchiveReader {
         ArchiveReader {
             content: self.clone(),
@@ -78,7 +75,7 @@ impl From<File> for ArchiveContent {
     }
 }
 
-/// Reads an archive's bytes, from its own position. A clone begins where this one stands.
+/// Reads an archive's bytes, from its own position. A clone starts at the same position.
 #[derive(Debug)]
 pub struct ArchiveReader {
     content: ArchiveContent,
@@ -89,7 +86,7 @@ pub struct ArchiveReader {
 }
 
 impl ArchiveReader {
-    /// What the buffer has from the position on.
+    /// Returns the buffered bytes from the position on.
     fn buffered(&self) -> &[u8] {
         self.position
             .checked_sub(self.buffer_start)
@@ -157,7 +154,7 @@ fn copy_start(from: &[u8], to: &mut [u8]) -> usize {
     count
 }
 
-/// The bytes of an archive by where they stand: borrowed from memory, read from a file.
+/// The bytes of an archive by offset: borrowed from memory, or read from a file.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a> {
     content: &'a ArchiveContent,
@@ -176,8 +173,8 @@ impl<'a> Bytes<'a> {
         self.size
     }
 
-    /// So many bytes from there on; `None` if the archive has not so many there. Whoever asks has
-    /// bounded the length: it may be allocated.
+    /// Returns `length` bytes from `start` on; `None` if the archive ends before. They may be allocated, so
+    /// the caller has to bound the length.
     ///
     /// # Errors
     /// [`PackageError::Unreadable`].
@@ -204,10 +201,10 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// Gives all bytes, in chunks of at most so many.
+    /// Calls `chunk` with all bytes, at most so many at a time.
     ///
     /// # Errors
-    /// [`PackageError::Unreadable`], and what `chunk` gives.
+    /// [`PackageError::Unreadable`], and those of `chunk`.
     pub(super) fn chunks(
         &self,
         most: usize,
@@ -231,7 +228,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// Whether these few bytes stand anywhere.
+    /// Checks whether the archive contains these few bytes anywhere.
     ///
     /// # Errors
     /// [`PackageError::Unreadable`].
@@ -252,7 +249,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// What tells a file, as it is, from every other and from itself after a change.
+/// Distinguishes a file from every other, and from itself after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileIdentity {
     device: u64,
@@ -274,13 +271,13 @@ impl FileIdentity {
         }
     }
 
-    /// Whether a change after `now` is sure to show: its last change is long enough ago to get another
-    /// time than the next.
+    /// Checks whether a change after `now` is sure to be noticed: the last change is long enough ago for the
+    /// next one to get another time.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.inode_changed;
         if seconds <= 0 || nanoseconds == 0 {
-            // No clock gave it, most likely: images made to be the same each time, and file systems
-            // that know no such time.
+            // Most likely no clock set it: images that are built to be reproducible, and file systems
+            // that keep no such time.
             return false;
         }
         let since_epoch = u64::try_from(seconds)
@@ -294,7 +291,7 @@ impl FileIdentity {
     }
 }
 
-/// An error of reading where the archive is, for `map_err`.
+/// Converts an error of reading an archive's file, for `map_err`.
 pub(super) fn unreadable(source: io::Error) -> PackageError {
     PackageError::Unreadable { source }
 }

@@ -1,9 +1,9 @@
-//! `EndRecord`: where an archive ends, and what its end says of the central directory.
+//! `EndRecord`: where an archive ends, and what its end says about the central directory.
 //!
-//! Readers differ in which of several ends they take and in when they look at the records of zip64:
-//! some whenever they are there, some only when a field of the end record refers to them. So an
-//! archive has one end here, whichever way it is read: each field of the end record says what those
-//! records say, or refers to them.
+//! Readers differ in which of several ends they take and in when they use the records of zip64: some
+//! whenever there are any, some only when a field of the end record refers to them. So an archive is
+//! accepted here only if it has one end whichever way it is read: each field of the end record agrees with
+//! those records, or refers to them.
 
 use super::central_directory::{FieldReader, malformed};
 use super::content::Bytes;
@@ -12,29 +12,29 @@ use crate::error::PackageError;
 const SIGNATURE: &[u8; 4] = b"PK\x05\x06";
 const LENGTH: usize = 22;
 const ZIP64_SIGNATURE: &[u8; 4] = b"PK\x06\x06";
-/// Without data of a vendor's own, which readers expect in different places.
+/// Without a vendor's own data, which readers expect in different places.
 const ZIP64_LENGTH: usize = 56;
 const LOCATOR_SIGNATURE: &[u8; 4] = b"PK\x06\x07";
 const LOCATOR_LENGTH: usize = 20;
 
-/// How far from the end of an archive its end record may begin to end: the longest comment, or the
-/// padding that other readers pass over, are about as long.
+/// How many bytes may follow the end record: about as much as the longest comment, or as the padding that
+/// other readers skip.
 const LONGEST_TAIL: usize = 64 * 1024;
 
-/// So many bytes of directory may an archive have for each entry that it may have: the record
-/// itself, its name, and what tools add. The directory is read whole, by two.
+/// Bytes of central directory that an archive may have for each entry that it may have: the record itself,
+/// its name, and what tools add. The directory is read into memory whole, by two readers.
 const LENGTH_PER_ENTRY: usize = 1_024;
 
-/// Where the central directory is, as the end of the archive says.
+/// Where the central directory is, according to the end of the archive.
 pub(super) struct EndRecord {
     pub(super) start: u64,
     pub(super) length: usize,
-    /// How many records it has.
+    /// The number of its records.
     pub(super) count: usize,
 }
 
 impl EndRecord {
-    /// Reads the end of an archive.
+    /// Reads the end of an archive and checks it against the limits.
     ///
     /// # Errors
     /// [`PackageError::NotAnArchive`], [`PackageError::Empty`], [`PackageError::TooManyEntries`],
@@ -42,7 +42,7 @@ impl EndRecord {
     /// [`PackageError::Unreadable`].
     pub(super) fn find(archive: Bytes<'_>, entry_limit: usize) -> Result<Self, PackageError> {
         let end = WideEndRecord::find(archive)?;
-        // Where memory is too small for it, reading it says so.
+        // If it does not fit into memory, reading it fails.
         let native = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let (count, length, limit) = (native(end.count), native(end.length), entry_limit);
         if count > limit {
@@ -72,9 +72,9 @@ impl EndRecord {
     }
 }
 
-/// What the end of an archive says, in fields wide enough for all of it.
+/// The end of an archive, in fields that are wide enough for zip64.
 struct WideEndRecord {
-    /// Where the central directory must end: where the records of the end begin.
+    /// Where the records of the end begin, which is where the central directory has to end.
     at: u64,
     count: u64,
     length: u64,
@@ -82,8 +82,8 @@ struct WideEndRecord {
 }
 
 impl WideEndRecord {
-    /// Finds the end record, and the records of zip64 before it. After its comment there may be
-    /// nothing, one line end, or zeros: 64 KiB of comment and zeros together, as far as others look.
+    /// Finds the end record, and the records of zip64 before it. Its comment may be followed by nothing, one
+    /// line end, or zeros: 64 KiB of comment and zeros together, which is as far as other readers search.
     ///
     /// # Errors
     /// [`PackageError::NotAnArchive`], [`PackageError::Malformed`] and [`PackageError::Unreadable`].
@@ -123,7 +123,7 @@ impl WideEndRecord {
                 Err(malformed("it has two different ends, one of them of zip64"))
             };
         }
-        // A count of 65,535 may be one.
+        // The count is not checked: 65,535 may be the true one.
         if length == u32::MAX || start == u32::MAX {
             return Err(malformed(
                 "its end refers to zip64 records that are not there",
@@ -137,7 +137,7 @@ impl WideEndRecord {
         })
     }
 
-    /// What the records of zip64 say that stand before the end record, if there are any.
+    /// Reads the records of zip64 that stand before the end record, if there are any.
     fn zip64(archive: Bytes<'_>, end: u64, refers: bool) -> Result<Option<Self>, PackageError> {
         let at = |back: usize, length| match end.checked_sub(back as u64) {
             Some(start) => archive.range(start, length),
@@ -150,7 +150,7 @@ impl WideEndRecord {
             return Ok(None);
         };
         let Some(record) = record.strip_prefix(ZIP64_SIGNATURE) else {
-            // What looks like the one without the other may be the end of a comment.
+            // What resembles the one without the other may be the end of a comment.
             return if refers { Err(damaged()) } else { Ok(None) };
         };
         let mut fields = FieldReader(locator);
@@ -158,7 +158,7 @@ impl WideEndRecord {
         let (disk, place, disks) = read().ok_or_else(damaged)?;
         let mut fields = FieldReader(record);
         let mut read = || {
-            // What follows the field itself.
+            // The length of what follows the field itself.
             let rest = fields.u64()?;
             // The versions that made it and that it needs.
             fields.skip(2 + 2)?;
@@ -183,8 +183,8 @@ impl WideEndRecord {
     }
 }
 
-/// Where the end record is in the end of an archive: the last one whose comment ends where the
-/// archive ends, or where nothing but padding follows.
+/// Finds the end record in the last bytes of an archive: the last one whose comment ends where the archive
+/// ends, or which only padding follows.
 fn find_record(tail: &[u8]) -> Option<usize> {
     let last = tail.len().checked_sub(LENGTH)?;
     let zeros = tail

@@ -1,4 +1,4 @@
-//! `Entry`: one file or folder of a checked archive.
+//! `Entry`: one file or directory of a checked archive.
 
 use super::central_directory::CentralRecord;
 use super::permissions::MAX_MODE;
@@ -10,41 +10,41 @@ const REGULAR_BITS: u32 = 0o100_000;
 const DEFAULT_MODE: u32 = 0o644;
 const DOS_FOLDER: u32 = 0x10;
 
-/// One file or folder of an archive.
+/// One file or directory of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub(super) path: String,
     pub(super) is_dir: bool,
     pub(super) size: u64,
     pub(super) mode: u32,
-    /// Its number in the zip library's reading.
+    /// Its number in the zip library.
     pub(super) index: usize,
 }
 
 impl Entry {
-    /// Its path below the release folder: parts separated by `/`, never going upward.
+    /// Returns its path below the release directory: parts separated by `/`, never leading upward.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether it is a folder; otherwise it is a regular file.
+    /// Returns whether it is a directory; otherwise it is a regular file.
     pub const fn is_dir(&self) -> bool {
         self.is_dir
     }
 
-    /// Its size in bytes, unpacked, as its header says; unpacking fails if that is not true.
+    /// Returns its unpacked size in bytes, as its header says; unpacking fails if that is wrong.
     pub const fn size(&self) -> u64 {
         self.size
     }
 
-    /// The permissions that the file gets, as far as the umask allows: at most 0755. The file that the
-    /// plugin's `command` names is made executable besides.
+    /// Returns the permissions that the file gets, less the umask: at most 0755. Unpacking also makes the
+    /// file that the plugin's `command` names executable.
     pub const fn mode(&self) -> u32 {
         self.mode
     }
 }
 
-/// What an entry's headers say it is.
+/// The kind of an entry according to its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryKind {
     File,
@@ -54,8 +54,8 @@ pub(super) enum EntryKind {
 }
 
 impl EntryKind {
-    /// Judges the file type bits whatever system the entry claims to be made on, because tools
-    /// that unpack differ in when they look at them. `by_name`: the name ends with a slash.
+    /// Checks the file type bits whatever system the entry claims to be made on, because tools that unpack
+    /// differ in when they use them. `by_name`: the name ends with a slash.
     pub(super) fn of(record: &CentralRecord<'_>, by_name: bool) -> Self {
         let dos = matches!(record.system, system::DOS | system::NTFS | system::VFAT);
         match record.external_attributes >> 16 & TYPE_BITS {
@@ -86,8 +86,8 @@ mod system {
     pub(super) const DARWIN: u8 = 19;
 }
 
-/// The permissions of a file: the archive's, where it was made on Unix and says any that others may have
-/// too; else 0644.
+/// Returns the permissions of a file: the archive's, if it was made on Unix and has any that are allowed
+/// here; else 0644.
 pub(super) fn mode(record: &CentralRecord<'_>) -> u32 {
     let unix = matches!(record.system, system::UNIX | system::DARWIN);
     match record.external_attributes >> 16 & MAX_MODE {

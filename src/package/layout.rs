@@ -1,4 +1,4 @@
-//! The folders of an installation, and the small file system steps that the rest is made of.
+//! The directories of an installation, and opening them with errors that name the path.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,41 +12,41 @@ pub(super) const DATA: &str = "data";
 pub(super) const LOGS: &str = "logs";
 pub(super) const REMOVED: &str = "removed";
 
-/// Where the archive with this SHA-256 is unpacked, or will be: `<root>/releases/<sha256>`. `root`
-/// is the folder of one installation. Makes nothing.
+/// Returns where the archive with this SHA-256 is or will be unpacked: `<root>/releases/<sha256>`. `root`
+/// is the directory of one installation. Creates nothing.
 pub(crate) fn release_dir(root: &Path, sha256: &str) -> PathBuf {
     root.join(RELEASES).join(sha256)
 }
 
-/// The folder for the plugin's own files, `<root>/data`, made if it is not there. It outlives
-/// updates, and is what `PLUGIN_DATA_DIR` names. A link in its place is removed, and not followed, as is
-/// any other thing but a file.
+/// Creates the directory for the plugin's data, `<root>/data`, unless it is there, and returns its path. It
+/// outlives updates, and is what `PLUGIN_DATA_DIR` names. A link in its place is not followed but removed,
+/// as is anything else that is not a file.
 ///
 /// # Errors
-/// [`PackageError::Io`]: it cannot be made.
+/// [`PackageError::Io`]: it cannot be created.
 pub(crate) fn data_dir(root: &Path) -> Result<PathBuf, PackageError> {
     create_installation_dir(root)?.ensure_subdir(DATA)?;
     Ok(root.join(DATA))
 }
 
-/// The folder of an installation, made if it is not there.
+/// Opens the directory of an installation, and creates it if it is missing.
 ///
 /// # Errors
 /// [`PackageError::Io`].
 pub(super) fn create_installation_dir(root: &Path) -> Result<OpenDir, PackageError> {
-    open_or_create_dir(root, PUBLIC).map_err(failed("make folder", root))
+    open_or_create_dir(root, PUBLIC).map_err(failed("create directory", root))
 }
 
-/// The folder of an installation, if there is one.
+/// Opens the directory of an installation, if it exists.
 ///
 /// # Errors
 /// [`PackageError::Io`].
 pub(super) fn find_installation_dir(root: &Path) -> Result<Option<OpenDir>, PackageError> {
-    OpenDir::find(root).map_err(failed("open folder", root))
+    OpenDir::find(root).map_err(failed("open directory", root))
 }
 
-/// A release, `<root>/releases/<sha256>`, if it is there. Neither `<root>` nor what is below it may be a
-/// link.
+/// Opens a release, `<root>/releases/<sha256>`, if it exists. No link is followed for the last three parts of
+/// the path.
 ///
 /// # Errors
 /// [`PackageError::Io`].
@@ -62,38 +62,38 @@ pub(super) fn find_release_dir(release: &Path) -> Result<Option<OpenDir>, Packag
             None => Ok(None),
         }
     };
-    find().map_err(failed("open folder", release))
+    find().map_err(failed("open directory", release))
 }
 
 impl OpenDir {
-    /// A folder of an installation, made if it is not there.
+    /// Opens a directory of an installation, and creates it if it is missing.
     ///
     /// # Errors
     /// [`PackageError::Io`].
     pub(super) fn ensure_subdir(&self, name: &str) -> Result<OpenDir, PackageError> {
         self.ensure_dir(name, PUBLIC)
-            .map_err(self.failed("make folder", name))
+            .map_err(self.failed("create directory", name))
     }
 
-    /// A folder of an installation, if it is there.
+    /// Opens a directory of an installation, if it exists.
     ///
     /// # Errors
     /// [`PackageError::Io`].
     pub(super) fn find_subdir(&self, name: &str) -> Result<Option<OpenDir>, PackageError> {
         self.find_dir(name)
-            .map_err(self.failed("open folder", name))
+            .map_err(self.failed("open directory", name))
     }
 
-    /// [`sync`](Self::sync), with the path in the error.
+    /// Calls [`sync`](Self::sync), and names the path in the error.
     ///
     /// # Errors
     /// [`PackageError::Io`].
     pub(super) fn sync_dir(&self) -> Result<(), PackageError> {
-        self.sync().map_err(failed("sync folder", self.path()))
+        self.sync().map_err(failed("sync directory", self.path()))
     }
 }
 
-/// An error of the system, for `map_err`.
+/// Converts an error of the system, for `map_err`.
 pub(super) fn failed<'a>(
     action: &'static str,
     path: &'a Path,

@@ -1,18 +1,17 @@
-//! `PackageLimits` and `MigrationLimits`: how large an archive may be, and what is carried over at an
-//! update.
+//! `PackageLimits` and `MigrationLimits`: how large an archive may be, and what an update migrates.
 
 use crate::error::PackageError;
 use crate::settings::settings;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Bytes of memory that the paths of what is carried over may take, for each thing that may be carried
-/// over, and the least number of things that this is allowed for.
+/// Bytes of memory that the paths of untracked files may take, for each file that may be migrated, and the
+/// least number of files that this is allowed for.
 const MEMORY_PER_FILE: usize = 1_024;
 const MEMORY_FOR_FILES: usize = 1_024;
 
 settings! {
-    /// Bounds on an archive; the defaults are the protocol's (protocol file, section 4).
+    /// Limits on an archive; the defaults are the protocol's (protocol file, section 4).
     pub struct PackageLimits {
         /// Bytes of the archive itself. Default 50 MiB.
         archive_size, with_archive_size: u64 = 50 * MIB;
@@ -24,25 +23,26 @@ settings! {
         total_size, with_total_size: u64 = 200 * MIB;
         /// Number of files. Default 2,048; never more than 100,000.
         files, with_files: usize = 2_048;
-        /// Number of folders, those that only the paths of files imply included. Default 4,096. The
-        /// seed has no such limit; without one, a small archive makes millions of folders.
+        /// Number of directories, including those that only the paths of files imply. Default 4,096.
+        /// Storyden's Go host has no such limit; without one, a small archive creates millions of
+        /// directories.
         ///
-        /// For each file and folder that it may have, the archive may have 1 KiB of central
+        /// For each file and directory that it may have, the archive may have 1 KiB of central
         /// directory, which is held in memory; 6 MiB by default.
         directories, with_directories: usize = 4_096;
     }
 }
 
 impl PackageLimits {
-    /// How many entries an archive may have at all.
+    /// Returns how many entries an archive may have.
     pub(super) const fn entries(&self) -> usize {
         self.files.saturating_add(self.directories)
     }
 
-    /// Adds a file of an archive, unpacked, to the `total` of those before.
+    /// Adds the unpacked size of a file to the `total` of those before.
     ///
     /// # Errors
-    /// [`PackageError::FileTooLarge`], and [`PackageError::TotalTooLarge`] with the first file that is over.
+    /// [`PackageError::FileTooLarge`]; [`PackageError::TotalTooLarge`] for the first file that exceeds it.
     pub(super) fn check_file(
         &self,
         path: &str,
@@ -71,7 +71,7 @@ impl PackageLimits {
 }
 
 settings! {
-    /// Bounds on what is carried over at an update. Over them the update fails.
+    /// Limits on the untracked files that an update migrates. The update fails if there are more.
     pub struct MigrationLimits {
         /// Bytes of all files together. Default 256 MiB.
         bytes, with_bytes: u64 = 256 * MIB;
@@ -84,7 +84,7 @@ settings! {
 }
 
 impl MigrationLimits {
-    /// Bytes that the paths may take in memory.
+    /// Returns how many bytes of memory the paths may take.
     pub(super) fn memory(&self) -> usize {
         self.files
             .max(MEMORY_FOR_FILES)

@@ -1,4 +1,4 @@
-//! `Listing`: the file `.complete`, which says that a release folder is whole and which files its
+//! `Listing`: the file `.complete`, which says that a release directory is complete and which files its
 //! package brought.
 
 use std::fmt::Write as _;
@@ -9,14 +9,13 @@ use super::path::MARKER;
 use crate::error::PackageError;
 
 const TITLE: &str = "plugin-runner release 1";
-/// More than any listing within sensible limits; a larger one is not read but taken for damaged.
+/// No listing within sensible limits is longer; a longer one is not read but treated as damaged.
 const READ_LIMIT: u64 = 16 * 1024 * 1024;
-/// More files than any package has: a line may be a few bytes, and becomes many more in memory.
+/// More files than any package has. A short line becomes a much larger value in memory.
 pub(super) const MAX_FILES: usize = 100_000;
 const FILE_MODE: u32 = 0o644;
 
-/// What a package brought into its release folder. Files that are there and not listed are the
-/// plugin's own.
+/// What a package brought into its release directory. Files that are there and not listed are untracked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listing {
     /// SHA-256 of the archive that was unpacked, in lower-case hexadecimal.
@@ -28,24 +27,25 @@ pub(super) struct Listing {
 /// One file of a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListedFile {
-    /// Its path below the release folder, parts separated by `/`.
+    /// Its path below the release directory, parts separated by `/`.
     pub(super) path: String,
     /// Its size in bytes, as it was unpacked.
     pub(super) size: u64,
 }
 
 impl Listing {
-    /// Reads the listing of a release folder. `None` when it was not unpacked to the end, and also when
-    /// something else than a file of sensible size is in the place of the listing, or one that may not be
-    /// read: the plugin may have put that there. None of that is waited for.
+    /// Reads the listing of a release directory. Returns `None` if the release was not unpacked to the end,
+    /// and also if the listing is not a file of sensible size or may not be read: the plugin may have
+    /// replaced it. Does not wait for what may be there instead.
     ///
-    /// Looks at the listing alone: the plugin may have changed its files since.
+    /// Only the listing is read: the plugin may have changed its files since.
     ///
     /// # Errors
-    /// [`PackageError::Io`]: the listing is there and cannot be read.
+    /// [`PackageError::Io`]: the listing exists and cannot be read.
     pub(super) fn read(release: &OpenDir) -> Result<Option<Self>, PackageError> {
         let opened = match release.open_file(MARKER) {
-            // The plugin may have shut it. The release is unpacked afresh, as if it had removed it.
+            // The plugin may have taken the permission away. The release is unpacked afresh, as if it were
+            // missing.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
             other => other.map_err(release.failed("open", MARKER))?,
         };
@@ -64,7 +64,7 @@ impl Listing {
             .and_then(|text| Self::parse(&text)))
     }
 
-    /// Writes the listing into a release folder that has none, to the disk.
+    /// Writes the listing into a release directory that has none, and syncs it to disk.
     ///
     /// # Errors
     /// [`PackageError::Io`].
@@ -80,13 +80,13 @@ impl Listing {
     fn text(&self) -> String {
         let mut text = format!("{TITLE}\n{}\n{}\n", self.sha256, self.files.len());
         for file in &self.files {
-            // Paths hold no control characters, so a line is a file. Writing to a string succeeds.
+            // Paths contain no control characters, so a line is a file. Writing to a string succeeds.
             let _ = writeln!(text, "{} {}", file.size, file.path);
         }
         text
     }
 
-    /// `None` for anything that is not a whole listing.
+    /// Returns `None` for anything that is not a complete listing.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         if lines.next()? != TITLE {
@@ -97,7 +97,7 @@ impl Listing {
         if count > MAX_FILES {
             return None;
         }
-        // One more than there are to be is enough to see that it is none.
+        // One more than expected is enough to see that it is not one.
         let files = lines
             .take(count + 1)
             .map(|line| {

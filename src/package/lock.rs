@@ -77,7 +77,7 @@ fn try_new(dir: &OpenDir, name: &str) -> Result<Option<File>, PackageError> {
     let file = match dir.create_file(name, PRIVATE_FILE) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
-        Err(error) => return Err(dir.failed("make", name)(error)),
+        Err(error) => return Err(dir.failed("create", name)(error)),
     };
     let locked = try_lock(&file).and_then(|locked| Ok(locked && dir.has(name, &file)?));
     match locked {

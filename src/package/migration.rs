@@ -1,5 +1,5 @@
-//! `migrate_files`: at an update, copies the files that a plugin wrote next to its program into the release
-//! that it will run from. Which ones those are is found out in `own_files`.
+//! `migrate_files`: at an update, copies the files that a plugin wrote beside its program into the release
+//! that it will run from. `untracked` finds those files.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -22,7 +22,7 @@ use crate::error::PackageError;
 /// How many of the files that are left behind are named.
 const NAMED: usize = 100;
 
-/// Checks whether the plugin's own files are within the limits on what is carried over.
+/// Checks whether the untracked files of a release are within the limits on what is migrated.
 ///
 /// # Errors
 /// Those of [`migrate_files`] that concern the old release.
@@ -43,7 +43,7 @@ pub(crate) fn check_untracked_files(
     }
 }
 
-/// What was carried over, and what was not.
+/// What was migrated at an update, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MigratedFiles {
@@ -51,14 +51,14 @@ pub struct MigratedFiles {
     pub files: usize,
     /// Bytes of these files.
     pub bytes: u64,
-    /// What was left behind, the first 100 of it.
+    /// What was left behind; the first 100.
     pub left: Vec<LeftFile>,
-    /// How much was left behind in all.
+    /// How many were left behind in all.
     pub left_count: usize,
 }
 
 impl MigratedFiles {
-    /// Notes something that is left behind.
+    /// Records a file that is left behind.
     pub(super) fn leave(&mut self, path: &Path, reason: LeftReason) {
         self.left_count += 1;
         if self.left.len() < NAMED {
@@ -68,28 +68,29 @@ impl MigratedFiles {
     }
 }
 
-/// Copies the plugin's own files from one release folder into another: whatever is in `from` that its
-/// listing does not name. `to` is a fresh release that nothing runs from; `from` stays as it is, so that
-/// going back to it finds everything as it was.
+/// Copies the untracked files of one release directory into another: whatever is in `from` that its listing
+/// does not name. `to` is a fresh release that nothing runs from; `from` is not changed, so that going back
+/// to it finds everything as it was.
 ///
-/// - Regular files keep their permissions, but that of others to write and setuid, setgid and sticky bits,
-///   and the time of their last change. Where the file system can, they share their blocks.
-/// - Folders keep their permissions in the same way; those that both packages bring are the new
-///   package's. An empty folder that only the old package brought is carried over too.
+/// - Regular files keep the time of their last change, and their permissions except for others to write and
+///   the setuid, setgid and sticky bits. Where the file system can, they share their blocks.
+/// - Directories keep their permissions in the same way; those that both packages bring are the new
+///   package's. An empty directory that only the old package brought is migrated too.
 /// - Symbolic links are copied as they are and never followed, in neither release.
-/// - What the new package brings itself stays the new package's, also where one has a file and the other
-///   a folder. That is reported, as are sockets, pipes and devices, and what cannot be read.
+/// - What the new package brings is kept, also where one has a file and the other a directory. That is
+///   reported, as are sockets, pipes and devices, and what cannot be read.
 ///
-/// That `from` is not there is fine. If its listing is damaged, everything in it counts as the plugin's.
-/// All of it is on the disk when this returns. Nothing is copied if it is over the limits; after any
-/// other error a part may be, and `to` has to be unpacked afresh.
+/// `from` need not exist. If its listing is damaged, everything in it counts as untracked. All copies are
+/// synced to disk when this returns. Nothing is copied if it exceeds the limits; after any other error a
+/// part may have been copied, and `to` has to be unpacked afresh.
 ///
-/// Blocks for as long as the disk needs. `cancel` is asked for each file and after each MiB.
+/// # Blocking
+/// For as long as the disk needs. `cancel` is called for each file and after each MiB.
 ///
 /// # Errors
 /// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`].
 /// - [`PackageError::Cancelled`].
-/// - [`PackageError::Io`]: the system refused, with the path; or something changed meanwhile.
+/// - [`PackageError::Io`]: the system refused, with the path; or something changed during the copy.
 pub(crate) fn migrate_files(
     from: &Path,
     to: &Path,
@@ -108,7 +109,7 @@ pub(crate) fn migrate_files(
         &mut |item| items.push(item),
         cancel,
     )?;
-    let missing = || failed("open folder", to)(io::ErrorKind::NotFound.into());
+    let missing = || failed("open directory", to)(io::ErrorKind::NotFound.into());
     let to = find_release_dir(to)?.ok_or_else(missing)?;
     let mut copier = Copier {
         to: &to,
@@ -124,9 +125,9 @@ pub(crate) fn migrate_files(
 
 struct Copier<'a> {
     to: &'a OpenDir,
-    /// Directories that were made, each before what is in it, with the mode that they are to have.
+    /// Directories that were created, each before what is in it, with the mode that they are to have.
     made: Vec<(&'a Path, u32)>,
-    /// Directories that were there, and in which something was made.
+    /// Directories that existed, and in which something was created.
     touched: BTreeSet<&'a Path>,
     report: MigratedFiles,
     cancel: &'a dyn Fn() -> bool,
@@ -150,11 +151,13 @@ impl<'a> Copier<'a> {
             let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
             };
-            let from = old.open(above).map_err(from.failed("open folder", above))?;
+            let from = old
+                .open(above)
+                .map_err(from.failed("open directory", above))?;
             let done = match new.open(above) {
-                // A file of the new package, or one that could not be made for such a one.
+                // A file of the new package, or a directory that could not be created because of one.
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => false,
-                Err(error) => return Err(self.to.failed("open folder", above)(error)),
+                Err(error) => return Err(self.to.failed("open directory", above)(error)),
                 Ok(to) => match item.kind {
                     UntrackedKind::Dir { mode } => self.make_dir(to, name, path, mode)?,
                     UntrackedKind::Link => self.copy_link(from, to, name)?,
@@ -188,7 +191,7 @@ impl<'a> Copier<'a> {
                 let kind = to.kind(name).map_err(to.failed("look at", name))?;
                 Ok(kind == Some(FileType::Directory))
             }
-            Err(error) => Err(to.failed("make folder", name)(error)),
+            Err(error) => Err(to.failed("create directory", name)(error)),
         }
     }
 
@@ -206,7 +209,7 @@ impl<'a> Copier<'a> {
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
-            Err(error) => Err(to.failed("make link", name)(error)),
+            Err(error) => Err(to.failed("create link", name)(error)),
         }
     }
 
@@ -218,7 +221,7 @@ impl<'a> Copier<'a> {
         path: &Path,
         size: u64,
     ) -> Result<bool, PackageError> {
-        let changed = || from.failed("carry over", name)(io::Error::other("it changed meanwhile"));
+        let changed = || from.failed("migrate", name)(io::Error::other("it changed meanwhile"));
         let (source, metadata) = match from.open_file(name) {
             Ok(found) => found.ok_or_else(changed)?,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -231,12 +234,12 @@ impl<'a> Copier<'a> {
         let target = match rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(target) => File::from(target),
             Err(Errno::EXIST) => return Ok(false),
-            Err(error) => return Err(to.failed("make", name)(error)),
+            Err(error) => return Err(to.failed("create", name)(error)),
         };
         let mut copied = 0;
         loop {
             let mut chunk = (&source).take(POLL_BYTES as u64);
-            // Within the system, where it can.
+            // Stays within the kernel, where it can.
             let count = io::copy(&mut chunk, &mut &target).map_err(to.failed("write", name))?;
             copied += count;
             if copied > size {
@@ -264,9 +267,9 @@ impl<'a> Copier<'a> {
         Ok(true)
     }
 
-    /// Gives the new directories their permissions, and brings all directories to the disk.
+    /// Sets the permissions of the new directories, and syncs all directories to disk.
     fn finish(&mut self) -> Result<(), PackageError> {
-        // What is in a directory before it may become unwritable.
+        // A directory's content comes first: the directory may become unwritable.
         for (path, mode) in self.made.iter().rev() {
             self.finish_dir(path, Some(*mode))?;
             self.touched.remove(path);
@@ -280,7 +283,7 @@ impl<'a> Copier<'a> {
     fn finish_dir(&self, path: &Path, mode: Option<u32>) -> Result<(), PackageError> {
         poll(self.cancel)?;
         let opened = self.to.below(path);
-        let dir = opened.map_err(self.to.failed("open folder", path))?;
+        let dir = opened.map_err(self.to.failed("open directory", path))?;
         if let Some(mode) = mode {
             rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode & MAX_MODE))
                 .map_err(self.to.failed("set permissions of", path))?;

@@ -1,25 +1,28 @@
 //! Packages: zip archives that plugins come in (protocol file, section 4).
 //!
-//! What lives here: reading and checking an archive ([`Archive`]), unpacking it into a release folder
-//! ([`unpack`]), and knowing which release an archive's file is of (`known`). What does not: the meaning of the manifest, and where records and archives
-//! are stored. No threads, and no lock of ours held over I/O; unpacking holds a file lock on its own
-//! staging folder, so that nobody takes that for the leftover of a crash.
+//! This module reads and checks an archive ([`Archive`]), reviews what is in it ([`review()`]), unpacks it
+//! into a release directory ([`unpack`]), and migrates at an update what a plugin wrote beside its program.
+//! It does not interpret the manifest, and does not store records or archives. It starts no threads and holds
+//! no lock of ours during I/O; unpacking holds a file lock on its own staging directory, so that other hosts
+//! do not mistake that for the leftover of a crash.
 //!
-//! An archive is trusted in nothing. It is read into memory whole, or stands in a file that nobody else
-//! may change, so that what was checked and hashed is what is unpacked; and it is refused for whatever
-//! can be seen without unpacking. The rest is refused while unpacking, before anything of it is in place.
+//! An archive is not trusted. It is read into memory whole, or stands in a file that nothing else changes, so
+//! that what is unpacked is what was checked and hashed; and it is refused for anything that can be seen
+//! without unpacking. The rest is refused during unpacking, before any of it is in place.
 //!
-//! On disk, below `<root>`, the folder of one installation:
+//! On disk, below `<root>`, the directory of one installation:
 //!
 //! | path | content |
 //! | --- | --- |
 //! | `releases/<sha256>/` | one unpacked archive |
 //! | `releases/<sha256>/.complete` | the list of its files, written last |
 //! | `staging/<unique>/` | an archive being unpacked |
-//! | `staging/<unique>.lock` | locked while somebody works there |
-//! | `data/` | the plugin's own files |
+//! | `staging/<unique>.lock` | locked while that is in use |
+//! | `data/` | the plugin's data |
 //! | `logs/` | what the plugin printed |
 //! | `removed/` | the releases, while the installation is being removed |
+//!
+//! Files in a release that its `.complete` does not list are *untracked*: the plugin wrote them.
 
 mod archive;
 mod archive_cache;

@@ -1,6 +1,6 @@
-//! `OpenDir`: a directory that is open, and through which what is in it is reached: so whoever puts a link
-//! in the place of a directory above leads us nowhere else. What is in it is opened without following
-//! links and without waiting, and is judged after that.
+//! `OpenDir`: an open directory, through which what is in it is reached: a link that is put in the place of
+//! a directory above it then leads nowhere else. What is in it is opened without following links and
+//! without waiting, and is checked after that.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{File, Metadata, OpenOptions};
@@ -22,20 +22,20 @@ pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-/// What stands there may be a pipe, a terminal, or any other device.
+/// What is opened may be a pipe, a terminal, or any other device.
 const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
-/// Of directories that others may read.
+/// The mode of directories that others may read.
 pub(crate) const PUBLIC: u32 = 0o755;
-/// Of directories that are nobody else's business.
+/// The mode of directories that only the host may use.
 pub(crate) const PRIVATE: u32 = 0o700;
-/// How often a directory is made that somebody else takes away.
+/// How often creating a directory is tried if another process keeps removing it.
 const ATTEMPTS: usize = 100;
 
-/// A directory that is open.
+/// An open directory.
 #[derive(Debug)]
 pub(crate) struct OpenDir {
     descriptor: OwnedFd,
@@ -50,12 +50,12 @@ impl AsFd for OpenDir {
 }
 
 impl OpenDir {
-    /// Opens a directory that may be a link, and have links above it: one that the embedder has chosen.
+    /// Opens a directory that the embedder has chosen: it may be a link, and have links above it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn follow(path: &Path) -> io::Result<Self> {
-        // A relative path may have nothing above its last part.
+        // The parent of a relative path may be empty.
         let shown = if path.as_os_str().is_empty() {
             Path::new(".")
         } else {
@@ -68,49 +68,48 @@ impl OpenDir {
         })
     }
 
-    /// Opens the directory at a path, which must not be a link itself; `None` if there is none: nothing,
-    /// or something else. If its owner may not list and change it, it is made so that he may.
+    /// Opens the directory at a path, unless that is a link; `None` if there is no directory. Lets its
+    /// owner list and change it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn find(path: &Path) -> io::Result<Option<Self>> {
         Self::found(removal::open_usable(CWD, path), path.to_owned())
     }
 
-    /// As [`find`](Self::find), but leaves the permissions as they are: for those who only read.
+    /// Opens a directory as [`find`](Self::find) does, but does not change its permissions: for reading only.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn find_as_is(path: &Path) -> io::Result<Option<Self>> {
         let opened = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty());
         Self::found(opened, path.to_owned())
     }
 
-    /// Opens a directory that is in this one, if there is one, as it is.
+    /// Opens a directory in this one, if it exists, without changing its permissions.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn find_in(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
         let name = name.as_ref();
         let opened = rustix::fs::openat(self, name, DIRECTORY, Mode::empty());
         Self::found(opened, self.path.join(name))
     }
 
-    /// As [`find_in`](Self::find_in). If its owner may not list and change the directory, it is made so
-    /// that he may.
+    /// Opens a directory as [`find_in`](Self::find_in) does, and lets its owner list and change it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn find_usable(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
         let name = name.as_ref();
         Self::found(removal::open_usable(self, name), self.path.join(name))
     }
 
-    /// Opens a directory in this one that is ours, if there is one. A link that is there, or a pipe, a
-    /// socket or a device, is removed. Otherwise as [`find_usable`](Self::find_usable).
+    /// Opens a directory of the host's in this one, if it exists. A link, a pipe, a socket or a device in its
+    /// place is removed. Otherwise works as [`find_usable`](Self::find_usable).
     ///
     /// # Errors
-    /// What the system says; [`ErrorKind::NotADirectory`] if there is a file.
+    /// The error of the system; [`ErrorKind::NotADirectory`] if there is a file.
     pub(crate) fn find_dir(&self, name: impl AsRef<Path>) -> io::Result<Option<Self>> {
         let name = name.as_ref();
         if let Some(found) = self.find_usable(name)? {
@@ -130,7 +129,7 @@ impl OpenDir {
         }
     }
 
-    /// As [`find_dir`](Self::find_dir); makes the directory if there is none.
+    /// Opens a directory as [`find_dir`](Self::find_dir) does, and creates it if it is missing.
     ///
     /// # Errors
     /// Those of [`find_dir`](Self::find_dir).
@@ -148,10 +147,10 @@ impl OpenDir {
         Err(ErrorKind::AlreadyExists.into())
     }
 
-    /// Opens a directory that is somewhere below this one, through no link.
+    /// Opens a directory anywhere below this one, without following links.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn below(&self, path: &Path) -> Result<Self, Errno> {
         let mut here = rustix::fs::openat(self, c".", DIRECTORY, Mode::empty())?;
         for part in path.components() {
@@ -166,39 +165,40 @@ impl OpenDir {
         })
     }
 
-    /// Makes a directory in this one, where nothing may be. The umask applies.
+    /// Creates a directory in this one, where nothing may exist. The umask applies.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn create_dir(&self, name: impl Arg, mode: u32) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(self, name, Mode::from_raw_mode(mode))?)
     }
 
-    /// Makes a file in this directory, where nothing may be, for writing and reading. The umask applies.
+    /// Creates a file in this directory, where nothing may exist, and opens it for reading and writing. The
+    /// umask applies.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn create_file(&self, name: impl Arg, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(self, name, flags, Mode::from_raw_mode(mode))?;
         Ok(file.into())
     }
 
-    /// Opens what is under this name for appending and reading, through no link and without waiting; makes
-    /// a file if there is nothing. The umask applies. It need not be a file.
+    /// Opens what has this name for appending and reading, without following links or waiting, and creates a
+    /// file if nothing has it. The umask applies. What it opens need not be a file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn append_to(&self, name: impl Arg, mode: u32) -> io::Result<File> {
         let flags = FILE | OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
         let file = rustix::fs::openat(self, name, flags, Mode::from_raw_mode(mode))?;
         Ok(file.into())
     }
 
-    /// Opens a file in this directory for reading; `None` if there is none: nothing, or something else.
+    /// Opens a file in this directory for reading; `None` if no regular file has this name.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn open_file(&self, name: impl Arg) -> io::Result<Option<(File, Metadata)>> {
         let file = match rustix::fs::openat(self, name, FILE, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -206,7 +206,7 @@ impl OpenDir {
             Err(Errno::NOENT | Errno::LOOP | Errno::MLINK | Errno::NXIO | Errno::NODEV) => {
                 return Ok(None);
             }
-            // What some systems say of sockets.
+            // What some systems return for sockets.
             Err(Errno::OPNOTSUPP) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -214,10 +214,10 @@ impl OpenDir {
         Ok(metadata.is_file().then_some((file, metadata)))
     }
 
-    /// What there is under this name, a link being one.
+    /// Returns the type of what has this name, if anything has. Links are not followed.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn kind(&self, name: impl Arg) -> io::Result<Option<FileType>> {
         match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
@@ -226,10 +226,10 @@ impl OpenDir {
         }
     }
 
-    /// Whether there is this file or directory under that name.
+    /// Checks whether this name leads to that open file or directory.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn has(&self, name: impl Arg, open: impl AsFd) -> io::Result<bool> {
         let open = rustix::fs::fstat(open)?;
         match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -239,34 +239,34 @@ impl OpenDir {
         }
     }
 
-    /// Gives something in this directory another name, there or in another directory, at once.
+    /// Renames something in this directory atomically, also into another directory.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn rename(&self, name: impl Arg, to: &Self, new: impl Arg) -> io::Result<()> {
         Ok(rustix::fs::renameat(self, name, to, new)?)
     }
 
-    /// Removes what is under this name, if it is no directory; that nothing is there is fine.
+    /// Removes what has this name, unless it is a directory. Succeeds if nothing has it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn unlink(&self, name: impl Arg) -> io::Result<()> {
         removal::unlink(self, name)
     }
 
-    /// Removes what is under this name, a directory with all that is in it; that nothing is there is fine.
+    /// Removes what has this name, a directory with its content. Succeeds if nothing has it.
     ///
     /// # Errors
-    /// What the system says; [`ErrorKind::TimedOut`] if that takes more than two minutes.
+    /// The error of the system; [`ErrorKind::TimedOut`] if that takes more than two minutes.
     pub(crate) fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
         removal::remove(self, name.as_ref())
     }
 
-    /// As [`remove`](Self::remove), until a deadline.
+    /// Removes as [`remove`](Self::remove) does, until a deadline.
     ///
     /// # Errors
-    /// What the system says; [`ErrorKind::TimedOut`].
+    /// The error of the system; [`ErrorKind::TimedOut`].
     pub(crate) fn remove_until(
         &self,
         name: impl AsRef<Path>,
@@ -275,24 +275,24 @@ impl OpenDir {
         removal::remove_until(self, name.as_ref(), deadline)
     }
 
-    /// Makes what was done in this directory survive a power failure.
+    /// Syncs the directory, so that changes in it survive a power failure.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(self)?)
     }
 
-    /// Returns its entries, in no order, without itself and the directory above. What is added or taken away
-    /// meanwhile may or may not be among them.
+    /// Returns its entries in no order, except for itself and its parent. Those that are added or removed
+    /// meanwhile may be missing.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(crate) fn list(&self) -> io::Result<impl Iterator<Item = io::Result<DirEntry>> + use<>> {
         list(self.as_fd())
     }
 
-    /// Where something in it is, for messages.
+    /// Returns the path of something in it, for messages.
     pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
     }
@@ -301,7 +301,7 @@ impl OpenDir {
         &self.path
     }
 
-    /// An error about something in it, for `map_err`.
+    /// Converts an error about something in it, for `map_err`.
     pub(super) fn failed<'a, E: Into<io::Error>>(
         &'a self,
         action: &'static str,
@@ -334,15 +334,16 @@ impl<'a> DirCache<'a> {
         Self { top, last: None }
     }
 
-    /// Opens a directory, through no link: the plugin may be running, and put some there.
+    /// Opens a directory without following links: the plugin may be running, and create some.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(super) fn open(&mut self, path: &Path) -> Result<&OpenDir, Errno> {
         let opened = match self.last.take() {
             Some((last, dir)) if last.as_os_str() == path.as_os_str() => (last, dir),
             last => {
-                // From the last one if it is below that, so that each part of a deep path is gone through once.
+                // Relative to the last one if that is above, so that a deep path is not walked again and
+                // again.
                 let near = last.as_ref().and_then(|(above, dir)| {
                     let path = path.as_os_str().as_bytes();
                     let rest = path.strip_prefix(above.as_os_str().as_bytes())?;
@@ -359,7 +360,7 @@ impl<'a> DirCache<'a> {
 /// Lists an open directory, as [`OpenDir::list`] does.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(super) fn list(
     dir: BorrowedFd<'_>,
 ) -> io::Result<impl Iterator<Item = io::Result<DirEntry>> + use<>> {
@@ -370,10 +371,11 @@ pub(super) fn list(
     }))
 }
 
-/// Makes a directory, with those above it, and opens it. It must not be a link itself. The umask applies.
+/// Creates a directory and its parents where they are missing, and opens it. It must not be a link itself.
+/// The umask applies.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(crate) fn open_or_create_dir(path: &Path, mode: u32) -> io::Result<OpenDir> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -382,10 +384,10 @@ pub(crate) fn open_or_create_dir(path: &Path, mode: u32) -> io::Result<OpenDir> 
     OpenDir::find(path)?.ok_or_else(|| ErrorKind::NotADirectory.into())
 }
 
-/// Opens a file for reading. If it is a named pipe instead, this does not wait until somebody writes to it.
+/// Opens a file for reading. Does not wait for a writer if it is a named pipe.
 ///
 /// # Errors
-/// What the system says, also if it is not a regular file.
+/// The error of the system; also one if it is not a regular file.
 pub(crate) fn open_file(path: &Path) -> io::Result<(File, Metadata)> {
     let file = OpenOptions::new()
         .read(true)
@@ -399,17 +401,17 @@ pub(crate) fn open_file(path: &Path) -> io::Result<(File, Metadata)> {
     }
 }
 
-/// Changes the permissions of a file, or of a directory, and of nothing else, through no link.
+/// Changes the permissions of a file or of a directory, whichever `kind` says, without following links.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(super) fn change_mode(
     above: impl AsFd,
     name: impl Arg + Copy,
     kind: FileType,
     change: impl Fn(Mode) -> Mode,
 ) -> Result<(), Errno> {
-    // What is to be done. Whoever changes it meanwhile is found out below.
+    // Checked before and after opening, because it may be replaced in between.
     let wanted = |raw: rustix::fs::RawMode| {
         let mode = Mode::from_raw_mode(raw);
         let new = change(mode);
@@ -434,7 +436,7 @@ pub(super) fn change_mode(
     }
 }
 
-/// The owner may change what he may not open.
+/// Changes the permissions of what its owner may not open.
 #[cfg(target_os = "linux")]
 fn change_unreadable(
     above: BorrowedFd<'_>,
@@ -445,7 +447,7 @@ fn change_unreadable(
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = rustix::fs::openat(above, name, flags, Mode::empty())?;
     match wanted(rustix::fs::fstat(&open)?.st_mode) {
-        // The system changes no mode through such a descriptor but in this way.
+        // The system changes a mode through such a descriptor in no other way.
         Some(new) => rustix::fs::chmod(format!("/proc/self/fd/{}", open.as_raw_fd()), new),
         None => Ok(()),
     }

@@ -1,33 +1,33 @@
-//! The rules for entry names: what may become a path below a release folder, and what it becomes.
+//! The rules for entry names: which may become a path below a release directory, and which path.
 //!
-//! Names are never decoded: what looks like a separator, a dot or an escape to people or to other
-//! software, `%2e%2e` or a full-width slash, is a character like any other here, as it is to the
-//! system. Device names of Windows, such as `aux` or `con.txt`, are ordinary names where this crate
-//! runs, and real packages have them.
+//! Names are never decoded: `%2e%2e` or a full-width slash, which resemble a parent directory or a
+//! separator to people or to other software, are ordinary characters here, as they are to the system.
+//! Device names of Windows, such as `aux` or `con.txt`, are ordinary names where this crate runs, and real
+//! packages have them.
 
 use crate::error::PackageError;
 use crate::text;
 
-/// What no part of a path may exceed on common file systems.
+/// The limit on one part of a path, as on common file systems.
 const PART_LIMIT: usize = 255;
-/// Leaves room for the release folder's own path below the system's limit of 4,096.
+/// Leaves room for the release directory's own path below the system's limit of 4,096.
 const PATH_LIMIT: usize = 1_024;
 /// The marker that completes a release; the archive must not bring its own.
 pub(super) const MARKER: &str = ".complete";
 
-/// A checked path, relative to the release folder: parts separated by `/`, none of them empty,
+/// A checked path, relative to the release directory: parts separated by `/`, none of them empty,
 /// `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EntryPath {
-    /// Empty for the release folder itself, as in `./`.
+    /// Empty for the release directory itself, as in `./`.
     pub(super) path: String,
-    /// Whether the name says it is a folder, by a slash at its end.
+    /// Whether the name ends with a slash.
     pub(super) is_dir: bool,
 }
 
 impl EntryPath {
     /// Checks an entry's name. `.` as a part of the path is dropped, because some tools write
-    /// `./manifest.json`; everything else is taken as it is or refused.
+    /// `./manifest.json`; everything else is accepted as it is or refused.
     ///
     /// # Errors
     /// A [`PackageError`] for each way in which a name is bad.
@@ -87,7 +87,7 @@ impl EntryPath {
             path.push_str(part);
         }
         if path.is_empty() && !is_dir {
-            return Err(invalid("it names the folder itself"));
+            return Err(invalid("it names the directory itself"));
         }
         let first = path.split('/').next().unwrap_or_default();
         if folded(first) == MARKER {
@@ -97,11 +97,11 @@ impl EntryPath {
     }
 }
 
-/// The path as a file system that ignores case sees it.
+/// Returns the path as a file system that ignores case sees it.
 ///
-/// Character by character, so that the folded folders of a path are the folders of the folded path.
-/// Capitals first, because some small letters share one capital. Whether accents are one character
-/// or two is not looked at: where that matters, unpacking the second file fails
+/// It is converted character by character, so that the parents of a folded path are the folded parents of the
+/// path; and to capitals first, because some small letters share one capital. Accents that are one character
+/// and accents that are two are not compared: where that matters, unpacking the second file fails
 /// ([`PackageError::Collision`]).
 pub(super) fn folded(path: &str) -> String {
     if path.is_ascii() {
@@ -113,18 +113,18 @@ pub(super) fn folded(path: &str) -> String {
         .collect()
 }
 
-/// The folders above a path, outermost first.
+/// Returns the directories above a path, outermost first.
 pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(end, _)| &path[..end])
 }
 
-/// Where `command` leads if it names a file of the release: it has a slash, is relative, and does
-/// not leave the release folder.
+/// Returns the path of the file of the release that `command` names, if it does: it has a slash, is relative,
+/// and does not leave the release directory.
 pub(super) fn command_path(command: &str) -> Option<String> {
     command.contains('/').then(|| inside(command)).flatten()
 }
 
-/// Where a relative path leads, if it does not leave the release folder and is not that itself.
+/// Returns where a relative path leads, unless it leaves the release directory or is that directory.
 pub(super) fn inside(path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;
@@ -142,14 +142,13 @@ pub(super) fn inside(path: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-/// A name as errors keep it: with replacement characters, and cut if it is very long. They show it as
-/// foreign text.
+/// Returns a name as errors store it: with replacement characters, and shortened if it is very long.
 pub(super) fn shown(name: &[u8]) -> String {
     const SHOWN: usize = 200;
     text::cut(&String::from_utf8_lossy(name), SHOWN).into_owned()
 }
 
-/// `..`, and what some systems take for it: they ignore dots and spaces at the end of a name.
+/// Checks for `..`, and for what some systems treat alike: they ignore dots and spaces at the end of a name.
 fn is_parent(part: &str) -> bool {
     part.bytes().all(|byte| matches!(byte, b'.' | b' '))
         && part.bytes().filter(|byte| *byte == b'.').count() > 1

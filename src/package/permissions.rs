@@ -1,4 +1,4 @@
-//! Who may write to the files of a release, and execute its command.
+//! Permissions of a release: others may not write to its files, and its command is executable.
 
 use std::path::Path;
 
@@ -11,24 +11,24 @@ use super::open_dir::{DirCache, OpenDir, change_mode};
 use super::path::ancestors;
 use crate::error::PackageError;
 
-/// All that a file of a package, or a copy of one of the plugin's own, may have: others never write to
-/// what a plugin runs from, and nobody becomes another one by executing it.
+/// The most that a file of a package, or a copy of an untracked file, may have: others must not write to
+/// what a plugin runs from, and no program of a package may change its user.
 pub(super) const MAX_MODE: u32 = 0o755;
 const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
-/// How many files are looked at between two looks at whether to stop.
+/// Files that are checked between two checks for cancellation.
 const POLL_FILES: usize = 1_000;
 
-/// The mode with the right to execute for all who may read.
+/// Adds the permission to execute for all who may read.
 pub(super) const fn executable(mode: u32) -> u32 {
     mode | (mode & 0o444) >> 2
 }
 
-/// Takes the permission to write from others: of the files that the listing names, and of the folders
-/// above them. Makes the command executable. What the plugin has put there instead, and links, stay as
-/// they are. What cannot be changed is logged: the disk may be read-only.
+/// Takes the permission to write away from others, for the files in the listing and the directories above
+/// them, and makes the command executable. Links, and what the plugin has put in the place of its files,
+/// are not changed. Failures are logged: the disk may be read-only.
 ///
 /// # Errors
-/// [`PackageError::Cancelled`], asked for each 1,000 files.
+/// [`PackageError::Cancelled`], checked every 1,000 files.
 pub(super) fn restrict(
     above: &[&OpenDir],
     release: &OpenDir,

@@ -1,4 +1,4 @@
-//! Which releases an installation keeps, and removing an installation's folder.
+//! Removing releases that are no longer needed, and whole installations.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,22 +16,23 @@ use crate::error::PackageError;
 
 /// How many releases are moved out of the way before they are removed.
 const AT_ONCE: usize = 1_000;
-/// How often that is done: somebody may be adding to them.
+/// How often that is repeated: another process may be adding releases.
 const ROUNDS: usize = 100;
 
-/// Removes all releases of an installation but those of these archives, by their SHA-256, and what
-/// crashes have left unfinished. `root` is the folder of the installation; that it, or a release to
-/// keep, is not there is fine. No plugin may be running from what is removed.
+/// Removes all releases of an installation except those of the archives with these SHA-256, and what
+/// crashes have left unfinished. `root` is the directory of the installation; it need not exist, nor need
+/// the releases to keep. No plugin may be running from what is removed.
 ///
-/// What goes is first moved to where nobody looks for releases, all of it before any of it is removed.
-/// Files and folders that the plugin made read-only go too, and links are not followed, `root` included:
-/// one in the place of a folder is removed itself. After a crash, or an error, it can be done again.
+/// Releases are first moved out of the way, all of them before any is removed. Files and directories that the
+/// plugin made read-only are removed too. Links are not followed, `root` included: one in the place of a
+/// directory is removed itself. After a crash or an error this can be repeated.
 ///
-/// Blocks for as long as the disk needs, and at most two minutes for a thousand releases.
+/// # Blocking
+/// For as long as the disk needs, and at most two minutes for a thousand releases.
 ///
 /// # Errors
-/// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], they were not
-/// removed within two minutes: they are huge, or some process goes on filling them.
+/// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], removing took
+/// more than two minutes: the releases are huge, or another process keeps filling them.
 pub(crate) fn keep_releases(root: &Path, keep: &[&str]) -> Result<(), PackageError> {
     remove_where(root, |name| {
         !keep.iter().any(|kept| name == OsStr::new(kept))
@@ -51,8 +52,8 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
         return Ok(());
     };
     if let Some(dir) = home.find_subdir(RELEASES)? {
-        // Again, because there may be any number, and because file systems may pass over an entry when
-        // others are taken away.
+        // Repeated, because there may be any number, and because file systems may skip an entry when others
+        // are removed.
         let goes = |entry: &io::Result<DirEntry>| {
             let name = entry.as_ref().map(|entry| entry.file_name().to_bytes());
             name.map_or(true, |name| goes(OsStr::from_bytes(name)))
@@ -72,7 +73,7 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
                 let entry = entry.map_err(failed("list", dir.path()))?;
                 aside.take(&dir, OsStr::from_bytes(entry.file_name().to_bytes()))?;
             }
-            // Before a file is removed, so that after a power failure too nothing half is a release.
+            // Synced before a file is removed, so that no release is incomplete after a power failure.
             dir.sync_dir()?;
             aside.discard()?;
         }
@@ -81,25 +82,26 @@ fn remove_where(root: &Path, goes: impl Fn(&OsStr) -> bool) -> Result<(), Packag
     Ok(())
 }
 
-/// Removes the folder of an installation: the releases and what is unfinished first; then, unless
-/// `keep_data`, the plugin's data and logs, and whatever else is there. With `keep_data` the folder
-/// itself goes only if nothing is left in it. That it is not there is fine. The plugin must not be
-/// running, and nobody may be unpacking.
+/// Removes the directory of an installation: the releases and what is unfinished first; then, unless
+/// `keep_data`, the plugin's data and logs, and whatever else is there. With `keep_data` the directory
+/// itself is removed only if nothing is left in it. It need not exist. The plugin must not be running, and
+/// nothing may be unpacking.
 ///
-/// Files and folders that the plugin made read-only go too, and links are not followed: if `root` itself
-/// is one, the link is removed, or kept with the data. Nothing needs room on the disk. After a crash, or
-/// an error, it can be done again.
+/// Files and directories that the plugin made read-only are removed too. Links are not followed: if `root`
+/// is one, the link is removed, or kept with the data. This needs no space on the disk. After a crash or an
+/// error it can be repeated.
 ///
-/// Blocks for as long as the disk needs, and at most two minutes for each directory in it.
+/// # Blocking
+/// For as long as the disk needs, and at most two minutes for each directory in it.
 ///
 /// # Errors
 /// [`PackageError::Io`]: the system refused, with the path; or, with [`ErrorKind::TimedOut`], a directory was
-/// not empty after two minutes: it is huge, or some process goes on filling it.
+/// not empty after two minutes: it is huge, or another process keeps filling it.
 pub(crate) fn remove_installation(root: &Path, keep_data: bool) -> Result<(), PackageError> {
     let home = find_installation_dir(root)?;
     if let Some(home) = &home {
         let remove = |name| home.remove(name).map_err(home.failed("remove", name));
-        // Another name first, so that nothing half is a release.
+        // Renamed first, so that no release is incomplete after a crash.
         remove(REMOVED)?;
         move_at_once(home, OsStr::new(RELEASES), home, REMOVED)?;
         home.sync_dir()?;
@@ -127,7 +129,7 @@ pub(crate) fn remove_installation(root: &Path, keep_data: bool) -> Result<(), Pa
     }
     match root.parent().filter(|above| !above.as_os_str().is_empty()) {
         Some(above) => match OpenDir::follow(above).and_then(|above| above.sync()) {
-            Err(error) if !is_nothing(&error) => Err(failed("sync folder", above)(error)),
+            Err(error) if !is_nothing(&error) => Err(failed("sync directory", above)(error)),
             _ => Ok(()),
         },
         None => Ok(()),

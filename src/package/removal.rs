@@ -1,10 +1,9 @@
-//! `remove`: takes away whatever stands at a path, however a plugin left it: folders without rights,
-//! folders in folders beyond counting, links to anywhere.
+//! `remove`: removes whatever is at a path, however a plugin left it: directories without permissions,
+//! directories nested beyond counting, links to anywhere.
 //!
-//! The standard library's own way goes down a folder with a descriptor and a frame of the stack for
-//! each level, so that a plugin could make a tree whose removal takes the whole host down. Here a
-//! folder that is found deep down is moved up beside the topmost ones and emptied from there: a bounded
-//! number of descriptors, whatever the tree.
+//! The standard library uses a descriptor and a stack frame for each level, so that a plugin could create a
+//! tree whose removal brings the host down. Here a directory that is found deep down is moved up beside the
+//! topmost ones and emptied from there, which takes a bounded number of descriptors for any tree.
 
 use std::ffi::{CStr, OsStr};
 use std::io::{self, ErrorKind};
@@ -21,32 +20,30 @@ use crate::deadline::Deadline;
 use crate::error::PackageError;
 use crate::id::Xid;
 
-/// How long one removal may take. Some process may fill a folder as fast as it is emptied; a million files
-/// take seconds.
+/// The time limit on one removal. Another process may fill a directory as fast as it is emptied; removing a
+/// million files takes seconds.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
-/// How often a name is tried that may be taken.
+/// How many new names are tried.
 const ATTEMPTS: usize = 100;
-/// How often a folder is gone through that turns out not to be empty: file systems may pass over an
-/// entry when others are removed.
+/// How often a directory is listed that turns out not to be empty: file systems may skip an entry when others
+/// are removed.
 const ROUNDS: usize = 10;
-/// How far down folders are emptied where they are. Each level takes two descriptors.
+/// How many levels of directories are emptied where they are. Each takes two descriptors.
 const DEPTH: usize = 16;
 
-/// Removes a file, a link, or a folder with all that is in it; that nothing is there is fine. Links are
-/// never followed, but those above the path. Folders that their owner may not change are made so that
-/// he may.
+/// Removes a file, a link, or a directory with its content. Succeeds if nothing is there. Links are not
+/// followed, except for those above the path. Directories that their owner may not change get the
+/// permission.
 ///
-/// A crash, or an error, leaves a part, not necessarily where it was in the tree: for what nobody looks
-/// at any more.
+/// A crash or an error leaves a part, which may have moved within the tree.
 ///
 /// # Errors
-/// What the system says to the first thing that cannot be removed; [`ErrorKind::TimedOut`] if it takes more
-/// than two minutes.
+/// The first error of the system; [`ErrorKind::TimedOut`] if it takes more than two minutes.
 pub(super) fn remove(above: impl AsFd, path: &Path) -> io::Result<()> {
     remove_until(above, path, Deadline::after(LIMIT))
 }
 
-/// As [`remove`], with another deadline.
+/// Removes as [`remove`] does, until another deadline.
 ///
 /// # Errors
 /// Those of [`remove`].
@@ -61,7 +58,7 @@ pub(super) fn remove_until(above: impl AsFd, path: &Path, deadline: Deadline) ->
     remove_dir(above, path, None, DEPTH, deadline).map(drop)
 }
 
-/// Moves something to where nothing is; that nothing is there is fine.
+/// Moves something to a name that nothing has. Succeeds if there is nothing to move.
 ///
 /// # Errors
 /// [`PackageError::Io`].
@@ -73,16 +70,16 @@ pub(super) fn move_at_once(
 ) -> Result<(), PackageError> {
     let mut moved = rustix::fs::renameat(from, name, to, new);
     if matches!(&moved, Err(Errno::ACCESS | Errno::PERM)) {
-        // Moving a folder changes what it says is above it.
+        // Moving a directory changes its entry for the parent.
         allow(from, name).map_err(from.failed("set permissions of", name))?;
         moved = rustix::fs::renameat(from, name, to, new);
     }
     ignore_missing(moved).map_err(from.failed("move out of the way", name))
 }
 
-/// Removes a directory with what is in it, except for the directories that are more than `depth` levels
-/// further down: those it moves up into `top`, or into itself if it is the topmost one, which then removes
-/// them too. Returns whether any were moved.
+/// Removes a directory with its content, except for the directories that are more than `depth` levels further
+/// down: those it moves up into `top`, or into itself if it is the topmost one, which then removes them too.
+/// Returns whether any were moved.
 fn remove_dir(
     above: BorrowedFd<'_>,
     name: impl Arg + Copy,
@@ -124,8 +121,8 @@ fn remove_dir(
     Err(ErrorKind::DirectoryNotEmpty.into())
 }
 
-/// Calls for everything in a folder but the folder itself and the one above, until the deadline. What is
-/// added or taken away meanwhile may or may not be seen.
+/// Calls `entry` for everything in a directory, until the deadline. What is added or removed meanwhile may be
+/// missing.
 fn each(
     dir: BorrowedFd<'_>,
     deadline: Deadline,
@@ -152,10 +149,10 @@ fn is_dir(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<bool> 
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-/// Removes what is no folder; that nothing is there is fine.
+/// Removes what is not a directory. Succeeds if nothing is there.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(super) fn unlink(dir: impl AsFd, name: impl Arg) -> io::Result<()> {
     ignore_missing(rustix::fs::unlinkat(dir, name, AtFlags::empty()))
 }
@@ -167,13 +164,13 @@ fn ignore_missing(result: Result<(), Errno>) -> io::Result<()> {
     }
 }
 
-/// Moves a folder below a new name into the topmost one.
+/// Moves a directory into the topmost one, under a new name.
 fn move_up(dir: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> io::Result<()> {
-    // Moving a folder changes what it says is above it.
+    // Moving a directory changes its entry for the parent.
     allow(dir, name)?;
     for _ in 0..ATTEMPTS {
         let new = Xid::generate().to_string();
-        // What has the name already may be an empty folder, which goes with it.
+        // What has the name already may be an empty directory, which is replaced.
         match rustix::fs::renameat(dir, name, top, &new) {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
             Err(Errno::NOENT) => return Ok(()),
@@ -183,16 +180,16 @@ fn move_up(dir: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>) -> io::Result<
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Opens a folder, no link, and lets its owner list and change it.
+/// Opens a directory that is not a link, and lets its owner list and change it.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(super) fn open_usable(above: impl AsFd, path: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     allow(above.as_fd(), path)?;
     rustix::fs::openat(above, path, DIRECTORY, Mode::empty())
 }
 
-/// Lets the owner of a folder list and change it, if he may not.
+/// Lets the owner of a directory list and change it.
 fn allow(above: impl AsFd, path: impl Arg + Copy) -> Result<(), Errno> {
     change_mode(above, path, FileType::Directory, |mode| mode | Mode::RWXU)
 }

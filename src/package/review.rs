@@ -1,6 +1,6 @@
-//! `review`: whether a plugin can be started from its files as its manifest says, and what its author
-//! may not have meant. One check for all who ask: installing, updating and `validate`. What an archive
-//! is refused for as an archive is in `check`.
+//! `review`: checks whether a plugin can be started from its files as its manifest says, and what its author
+//! may have overlooked. Installing, updating and `validate` share it. `check` decides what makes an archive
+//! itself bad.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,35 +19,35 @@ use crate::process::resolve;
 use crate::protocol::manifest::Manifest;
 use crate::text::BYTE_ORDER_MARK;
 
-/// How many warnings a review has at most: a manifest may have any number of members.
+/// The most warnings of a review: a manifest may have any number of members.
 const WARNING_LIMIT: usize = 100;
-/// As much of a first line as Linux looks at.
+/// How much of a first line Linux reads.
 const LOOKED_AT: u64 = 256;
-/// How the names of scripts end.
+/// The file name extensions of scripts.
 const SCRIPTS: [&str; 15] = [
     "cjs", "jar", "js", "jsx", "lua", "mjs", "php", "pl", "py", "pyc", "rb", "sh", "ts", "tsx",
     "wasm",
 ];
-/// What macOS adds beside the files that were to be zipped.
+/// The directory that macOS adds to archives.
 const ADDED_BY_MACOS: &str = "__MACOSX";
 
 /// Where the files of a plugin are.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum PluginFiles<'a> {
-    /// In an archive, to be unpacked: the file that `command` names is made executable then.
+    /// In an archive, to be unpacked, which makes the file that `command` names executable.
     Archive(&'a Archive),
     /// In a directory, where it runs as it is.
     Directory(&'a Path),
 }
 
-/// What was found in a plugin.
+/// The findings about a plugin.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Review {
     /// Why it can never be started; a package that has any is not installed.
     pub problems: Vec<PackageError>,
-    /// What its author may not have meant, at most 100.
+    /// What its author may have overlooked, at most 100.
     pub warnings: Vec<PackageWarning>,
 }
 
@@ -57,9 +57,8 @@ pub struct Review {
 /// [`PackageError::DirectoryOnTop`]. The warnings are those of [`PackageWarning`], some of which are
 /// about this machine: its `PATH`, and a command that is an absolute path.
 ///
-/// An archive has a directory on top when everything else is below it, its manifest too, and neither
-/// the command nor an argument names a file by its path from there. What macOS adds to archives does
-/// not count.
+/// An archive has a directory on top if everything else is below it, including its manifest, and neither the
+/// command nor an argument names a file by its path from there. What macOS adds to archives does not count.
 ///
 /// # Blocking
 /// For reading the beginning of the command's file.
@@ -70,7 +69,7 @@ pub fn review(files: PluginFiles<'_>, manifest: &Manifest) -> Review {
     if manifest.command.is_empty() {
         review.problems.push(PackageError::NoCommand);
     } else if let Some(directory) = directory_on_top {
-        // What else is missing is missing for that.
+        // It is the cause of whatever else is missing.
         review.problems.push(PackageError::DirectoryOnTop {
             directory: directory.to_owned(),
             meant: command_path(&manifest.command).and_then(|path| files.meant(&path)),
@@ -89,7 +88,7 @@ pub fn review(files: PluginFiles<'_>, manifest: &Manifest) -> Review {
 }
 
 impl Review {
-    /// Why the command cannot be started.
+    /// Returns why the command cannot be started, if so.
     fn command(&mut self, files: PluginFiles<'_>, command: &str) -> Option<CommandProblem> {
         let line = || {
             let (program, rest) = command.trim().split_once(char::is_whitespace)?;
@@ -143,7 +142,7 @@ impl Review {
                 }
                 first_line_problem(&archive.beginning(entry, LOOKED_AT))
             }
-            // Started where it stands, so it counts wherever that is.
+            // It is started where it is, so its path may lead anywhere.
             PluginFiles::Directory(directory) => {
                 let file = directory.join(command);
                 match fs::metadata(&file) {
@@ -160,8 +159,8 @@ impl Review {
         }
     }
 
-    /// Warns of the first argument that names a script which is not there. Those after it are the
-    /// script's own.
+    /// Warns of the first argument that names a script which does not exist. Later arguments belong to the
+    /// script.
     fn arguments(&mut self, files: PluginFiles<'_>, arguments: &[String]) {
         let script = arguments.iter().find(|argument| is_script(argument));
         if let Some(argument) = script
@@ -196,7 +195,7 @@ impl Review {
 }
 
 impl PluginFiles<'_> {
-    /// Whether there is a file of this path, from where the plugin runs.
+    /// Checks whether there is a file of this path, seen from where the plugin runs.
     fn has(self, path: &str) -> bool {
         match self {
             Self::Archive(archive) => {
@@ -206,7 +205,7 @@ impl PluginFiles<'_> {
         }
     }
 
-    /// How to write this path, if it is beside the manifest and not where it begins.
+    /// Returns how to write this path, if the file is beside the manifest and not at the top.
     fn meant(self, path: &str) -> Option<String> {
         let Self::Archive(archive) = self else {
             return None;
@@ -219,8 +218,8 @@ impl PluginFiles<'_> {
             .then(|| format!("./{beside}"))
     }
 
-    /// The directory that everything in an archive is below, unless its author knows: names files by
-    /// their paths from the archive's root.
+    /// Returns the directory that everything in an archive is below, unless its author accounts for it by
+    /// naming files by their paths from the archive's root.
     fn directory_on_top(&self, manifest: &Manifest) -> Option<&str> {
         let Self::Archive(archive) = self else {
             return None;
@@ -254,8 +253,8 @@ impl Archive {
     }
 }
 
-/// Whether an argument names a script by a relative path: it is no option and no URL, has nothing in it
-/// that such paths do not have, does not lead out of the directory, and ends as the names of scripts do.
+/// Checks whether an argument names a script by a relative path: it is not an option or a URL, contains only
+/// characters that such paths have, does not leave the directory, and has the extension of a script.
 fn is_script(argument: &str) -> bool {
     let plain = |character: char| {
         character.is_alphanumeric() || matches!(character, '/' | '\\' | '.' | '_' | '-' | '+' | '@')
@@ -271,7 +270,7 @@ fn is_script(argument: &str) -> bool {
         })
 }
 
-/// What keeps the system from understanding the first line of a script.
+/// Returns what prevents the system from understanding the first line of a script.
 fn first_line_problem(beginning: &[u8]) -> Option<CommandProblem> {
     if let Some(rest) = beginning.strip_prefix(BYTE_ORDER_MARK.as_bytes())
         && rest.starts_with(b"#!")
@@ -283,7 +282,7 @@ fn first_line_problem(beginning: &[u8]) -> Option<CommandProblem> {
     ends.then_some(CommandProblem::CarriageReturn)
 }
 
-/// The beginning of a file, as far as it can be read: it need not be readable to be executed.
+/// Returns the beginning of a file, as far as it can be read: executing it takes no permission to read.
 fn beginning(file: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Ok((file, _)) = open_file(file) {
@@ -292,7 +291,7 @@ fn beginning(file: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Whether a program of this name would be found, as when a plugin is started.
+/// Checks whether a program of this name would be found when a plugin is started.
 fn is_on_path(command: &str) -> bool {
     let path = std::env::var_os("PATH");
     resolve(command, Path::new("/"), path.as_deref()).is_ok()

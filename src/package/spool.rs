@@ -1,5 +1,5 @@
-//! `Spool`: a private copy of an archive on its way in, so that it can be checked, hashed and unpacked
-//! without being in memory and without anybody changing it.
+//! `Spool`: a private copy of an archive that is being received, so that it can be checked, hashed and
+//! unpacked without being in memory and without any other process changing it.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write as _};
@@ -16,11 +16,11 @@ use super::staging::sweep;
 use crate::error::PackageError;
 
 const EXTENSION: &str = "part";
-/// How much is copied between two looks at whether to stop.
+/// Bytes that are copied between two checks for cancellation.
 const CHUNK: usize = 64 * 1024;
 
-/// A private copy of an archive in a file, which is locked, and removed when this is dropped. Its
-/// content stays readable for as long as a clone of that is there.
+/// A private copy of an archive in a locked file, which is removed when this is dropped. Clones of its
+/// content stay readable after that.
 #[derive(Debug)]
 pub(crate) struct Spool {
     dir: OpenDir,
@@ -29,13 +29,13 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Copies everything that `source` gives to a new file in the folder `name` below `data`, which is
-    /// made if it is not there, for us alone; to the disk. A link in the place of that folder is removed.
+    /// Copies everything from `source` to a new file in the directory `name` below `data`, and syncs it to
+    /// disk. The directory is created for the host alone if it is missing. A link in its place is removed.
     ///
-    /// Blocks for as long as the source and the disk need. `cancel` is asked before each 64 KiB.
+    /// Blocks for as long as the source and the disk need. `cancel` is called before each 64 KiB.
     ///
     /// # Errors
-    /// Nothing is left in the folder by any of them.
+    /// None of them leaves anything in the directory.
     /// - [`PackageError::ArchiveTooLarge`]: there is more than `limit`; no more is read then.
     /// - [`PackageError::Unreadable`]: the source failed.
     /// - [`PackageError::Io`]: the system refused, with the path.
@@ -52,7 +52,7 @@ impl Spool {
             .recursive(true)
             .create(data)
             .and_then(|()| OpenDir::follow(data)?.ensure_dir(name, PRIVATE))
-            .map_err(failed("make folder", &data.join(name)))?;
+            .map_err(failed("create directory", &data.join(name)))?;
         let (unique, file) = new_locked(&dir, EXTENSION)?;
         let spool = Self {
             dir,
@@ -63,14 +63,14 @@ impl Spool {
         Ok(spool)
     }
 
-    /// The copy, for [`Archive::from_content`](super::Archive::from_content).
+    /// Returns the copy, for [`Archive::from_content`](super::Archive::from_content).
     pub(crate) fn content(&self) -> ArchiveContent {
         ArchiveContent::File(self.file.clone())
     }
 
-    /// Removes the copies that crashes have left in the folder `name` below `data`, and what else is there
-    /// that has such a name, but none that is in use. What cannot be removed is logged and left, as is what
-    /// is left after ten seconds.
+    /// Removes the copies that crashes have left in the directory `name` below `data`, and whatever else
+    /// has such a name, but nothing that is in use. What cannot be removed within ten seconds is logged and
+    /// left.
     pub(crate) fn sweep(data: &Path, name: &str) {
         let found = OpenDir::follow(data).and_then(|data| data.find_dir(name));
         sweep(&data.join(name), found, |dir, name, deadline| {
@@ -121,7 +121,7 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        // It may have been moved on.
+        // It may have been moved elsewhere.
         if let Err(error) = self.dir.remove(&self.name) {
             let path = self.dir.at(&self.name);
             log::warn!("cannot remove {}: {error}", path.display());

@@ -1,8 +1,8 @@
-//! `Staging`: a folder in which something is put together before it is moved into place, and
-//! removing what crashes left of such folders.
+//! `Staging`: a directory in which something is prepared before it is moved into place, and the removal of
+//! such directories that crashes have left.
 //!
-//! Each has a lock file beside it, locked while it is in use (see `lock`). It is made before the folder
-//! and removed after it, so a folder without one is nobody's.
+//! Each has a lock file beside it, locked while it is in use (see `lock`). The lock file is created before
+//! the directory and removed after it, so a directory without one is not in use.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,10 +22,10 @@ use crate::error::PackageError;
 use crate::id::Xid;
 
 const LOCK: &str = "lock";
-/// How long leftovers are removed at once. The next time goes on with the rest.
+/// The time limit on removing leftovers. The next sweep goes on with the rest.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
-/// A staging folder in use. Dropping it removes what is left of it.
+/// A staging directory in use. Dropping it removes what is left of it.
 #[derive(Debug)]
 pub(super) struct Staging {
     above: OpenDir,
@@ -36,7 +36,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes an empty folder `staging/<unique>` in the folder of an installation.
+    /// Creates an empty directory `staging/<unique>` in the directory of an installation.
     ///
     /// # Errors
     /// [`PackageError::Io`].
@@ -57,7 +57,7 @@ impl Staging {
             }),
             Err(error) => {
                 remove_or_warn(&above, &name);
-                Err(above.failed("make folder", name)(error))
+                Err(above.failed("create directory", name)(error))
             }
         }
     }
@@ -66,8 +66,8 @@ impl Staging {
         &self.dir
     }
 
-    /// Moves what stands under a name into this folder, at once, so that it goes with it; that nothing is
-    /// there is fine. Folders that their owner may not change are made so that he may.
+    /// Moves something into this directory atomically, so that it is removed with it. Succeeds if there is
+    /// nothing to move. Directories that their owner may not change get the permission.
     ///
     /// # Errors
     /// [`PackageError::Io`].
@@ -75,26 +75,26 @@ impl Staging {
         move_at_once(from, name, &self.dir, &Xid::generate().to_string())
     }
 
-    /// Moves the folder itself to where nothing is.
+    /// Moves the directory itself to a name that nothing has.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(super) fn move_to(&self, to: &OpenDir, name: &str) -> io::Result<()> {
         self.above.rename(&*self.name, to, name)
     }
 
-    /// Removes the folder with all that is in it.
+    /// Removes the directory with its content.
     ///
     /// # Errors
-    /// [`PackageError::Io`]: a part of it stays, until somebody sweeps.
+    /// [`PackageError::Io`]: a part of it stays until the next sweep.
     pub(super) fn discard(self) -> Result<(), PackageError> {
         let removed = self.above.remove(&self.name);
         removed.map_err(self.above.failed("remove", &self.name))
     }
 
-    /// Removes what crashes have left in the staging folder of an installation, and what else is there,
-    /// but nothing that is in use. What cannot be removed is logged and left: it is in nobody's way. So is
-    /// what is left after ten seconds.
+    /// Removes what crashes have left in the staging directory of an installation, and whatever else is
+    /// there, but nothing that is in use. What cannot be removed within ten seconds is logged and left,
+    /// where it does no harm.
     pub(super) fn sweep(home: &OpenDir) {
         let path = home.at(STAGING);
         sweep(&path, home.find_dir(STAGING), |above, name, deadline| {
@@ -113,8 +113,8 @@ impl Drop for Staging {
     }
 }
 
-/// Calls `remove` for each name in a directory, if there is one, for ten seconds at most. What cannot be
-/// removed is logged and left.
+/// Calls `remove` for each name in a directory, if that exists, for ten seconds at most. Logs what cannot be
+/// removed.
 pub(super) fn sweep(
     path: &Path,
     found: io::Result<Option<OpenDir>>,
@@ -146,7 +146,7 @@ pub(super) fn sweep(
     }
 }
 
-/// Removes a staging folder, and then its lock file.
+/// Removes a staging directory, and then its lock file.
 fn remove_or_warn(above: &OpenDir, name: &str) {
     let removed = above
         .remove_until(name, Deadline::after(SWEEP_LIMIT))
@@ -162,7 +162,7 @@ fn sweep_locked(above: &OpenDir, lock: &OsStr, deadline: Deadline) -> io::Result
         Leftover::Odd => above.remove_until(lock, deadline),
         Leftover::Locked(_file) => {
             let dir = Path::new(lock).file_stem().unwrap_or_default();
-            // Not by these names: they are the folder itself, and the one above.
+            // These names would be the directory itself and its parent.
             if dir != "." && dir != ".." {
                 above.remove_until(dir, deadline)?;
             }
@@ -175,7 +175,7 @@ fn sweep_unlocked(above: &OpenDir, name: &OsStr, deadline: Deadline) -> io::Resu
     let mut lock = name.to_owned();
     lock.push(".");
     lock.push(LOCK);
-    // Looked for after the folder was seen: an owner makes the lock file first.
+    // Checked after the directory was seen, because an owner creates the lock file first.
     if above.kind(&*lock)? == Some(FileType::RegularFile) {
         return Ok(());
     }

@@ -279,7 +279,7 @@ fn deflate(content: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// A temporary folder, removed when dropped.
+/// A temporary directory, removed when dropped.
 pub(super) struct TempDir(PathBuf);
 
 impl TempDir {

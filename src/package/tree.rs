@@ -1,4 +1,4 @@
-//! `Tree`: the files and folders that an archive's paths make, and paths that cannot be together.
+//! `Tree`: the files and directories that an archive's paths create, and conflicts between paths.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,12 +7,12 @@ use crate::error::PackageError;
 
 /// All paths so far. Two that are one on a file system that ignores case count as one.
 pub(super) struct Tree {
-    /// How many folders there may be.
+    /// The limit on directories.
     limit: usize,
     nodes: HashMap<String, Node>,
-    /// Sorted, so that a folder comes before what is in it.
+    /// Sorted, so that a directory comes before what is in it.
     dirs: BTreeSet<String>,
-    /// There were more folders than the limit, which was said; what comes after is not looked at.
+    /// The limit was exceeded, which was reported; later paths are not checked.
     full: bool,
 }
 
@@ -35,12 +35,12 @@ impl Tree {
         }
     }
 
-    /// Adds the path of an entry, and with it the folders above.
+    /// Adds the path of an entry, and the directories above it.
     ///
     /// # Errors
     /// - [`PackageError::Duplicate`], [`PackageError::CaseCollision`],
-    ///   [`PackageError::FileIsFolder`]: it cannot be next to an earlier one.
-    /// - [`PackageError::TooManyFolders`], once: with it there are more than the limit.
+    ///   [`PackageError::FileIsFolder`]: it conflicts with an earlier one.
+    /// - [`PackageError::TooManyFolders`], once: it is the first above the limit.
     pub(super) fn add(&mut self, path: &str, is_dir: bool) -> Result<(), PackageError> {
         if self.full {
             return Ok(());
@@ -62,16 +62,15 @@ impl Tree {
         }
     }
 
-    /// All folders, each before what is in it.
+    /// Returns all directories, each before what is in it.
     pub(super) fn into_dirs(self) -> Vec<String> {
         self.dirs.into_iter().collect()
     }
 
-    /// Adds the folders above a path that are not there yet.
+    /// Adds the directories above a path that are not there yet.
     ///
-    /// What is known of a path is known of every folder above it, so the last one that is there is
-    /// found by halving: looking at each of hundreds of ancestors, for each of thousands of entries,
-    /// would take seconds.
+    /// If a directory is there, so are all above it; so the last that is there is found by bisection:
+    /// looking up each of hundreds of ancestors, for each of thousands of entries, would take seconds.
     fn add_dirs_above(&mut self, path: &str, folded: &str) -> Result<(), PackageError> {
         let above: Vec<(&str, &str)> = ancestors(path).zip(ancestors(folded)).collect();
         let known = above.partition_point(|(_, key)| self.nodes.contains_key(*key));

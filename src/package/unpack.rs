@@ -1,4 +1,4 @@
-//! `unpack`: puts an archive on disk, wholly or not at all.
+//! `unpack`: writes an archive to disk, wholly or not at all.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Write as _};
@@ -19,36 +19,36 @@ use crate::error::PackageError;
 /// How often a release that others leave unfinished is moved out of the way.
 const PUBLISH_ATTEMPTS: usize = 10;
 
-/// Unpacks an archive into `<root>/releases/<sha256>` and gives that folder. `root` is the folder
+/// Unpacks an archive into `<root>/releases/<sha256>` and returns that directory. `root` is the directory
 /// of one installation.
 ///
-/// If the release is there and complete, that is all; nothing is compared or hashed again, since
-/// plugins may change their own files. Otherwise everything is written to a staging folder, to the
-/// disk, the listing last, and then moved into place at once: at no time is there a half release,
-/// whatever crashes. Leftovers of earlier crashes are removed. Several threads and processes may
-/// unpack the same archive at once.
+/// If the release is there and complete, nothing is written, compared or hashed again, since plugins may
+/// change their own files. Otherwise everything is written to a staging directory and synced to disk, the
+/// listing last, and is then moved into place atomically: there is never an incomplete release, whatever
+/// crashes. Leftovers of earlier crashes are removed. Several threads and processes may unpack the same
+/// archive at once.
 ///
-/// Files get the archive's permissions, but at most 0755, or 0644 where it says none; folders get 0755.
-/// The umask applies to all of them. The file that `command` names (with a slash, relative, inside) is
-/// made executable for all who may read it, because archives from Windows say nothing of that. Of a
-/// release that is there, the package's files and the folders above them lose the permission for others
-/// to write, if they have it.
+/// Files get the archive's permissions, but at most 0755, or 0644 where it says none; directories get 0755.
+/// The umask applies to all of them. The file that `command` names (with a slash, relative, inside) is made
+/// executable for all who may read it, because archives from Windows do not say that. If the release is
+/// there, others lose the permission to write to the package's files and the directories above them.
 ///
-/// Links in the place of the folders of the installation are never followed, and those in the place of
-/// `releases`, `staging` and the release itself are removed, as are pipes, sockets and devices. `root`
-/// must not be a link.
+/// Links in the place of the directories of the installation are never followed. Those in the place of
+/// `releases`, `staging` and the release itself are removed, as are pipes, sockets and devices. `root` must
+/// not be a link.
 ///
-/// Blocks for as long as the disk needs. `cancel` is asked between entries and after each MiB; once
-/// it gives true, unpacking ends with [`PackageError::Cancelled`].
+/// # Blocking
+/// For as long as the disk needs. `cancel` is called between entries and after each MiB; once it returns
+/// true, unpacking ends with [`PackageError::Cancelled`].
 ///
 /// # Errors
-/// Nothing of the archive is left behind by any of them.
+/// None of them leaves anything of the archive behind.
 /// - [`PackageError::Cancelled`].
 /// - [`PackageError::Io`]: the system refused, with the path.
-/// - [`PackageError::Content`], [`PackageError::SizeMismatch`]: the archive's headers lie.
+/// - [`PackageError::Content`], [`PackageError::SizeMismatch`]: the archive's headers are wrong.
 /// - [`PackageError::Collision`]: two names that are one on this file system.
-/// - [`PackageError::FileTooLarge`], [`PackageError::TotalTooLarge`]: over these limits, which may
-///   be other ones than the archive was opened with.
+/// - [`PackageError::FileTooLarge`], [`PackageError::TotalTooLarge`]: over these limits, which may differ
+///   from those that the archive was opened with.
 pub fn unpack(
     archive: &Archive,
     root: &Path,
@@ -64,13 +64,14 @@ pub fn unpack(
     publish(&staging, &home, archive)
 }
 
-/// As [`unpack`], but a release that is already there is replaced by a fresh one, with everything that
-/// the plugin wrote into it. The plugin must not be running.
+/// Unpacks as [`unpack`] does, but replaces a release that is there, with everything that the plugin wrote
+/// into it. The plugin must not be running.
 ///
-/// The new release is wholly on the disk before the old one is moved away, and the old one is removed
-/// last. A crash leaves one of them, or neither, and never a half one.
+/// The new release is synced to disk before the old one is moved away, and the old one is removed last. A
+/// crash leaves one of them, or neither, but never an incomplete one.
 ///
-/// Blocks as [`unpack`] does.
+/// # Blocking
+/// As [`unpack`] does.
 ///
 /// # Errors
 /// Those of [`unpack`]. The old release stays, unless the system refuses to put the new one in its place.
@@ -91,7 +92,7 @@ pub(crate) fn unpack_afresh(
     publish(&staging, &home, archive)
 }
 
-/// Unpacks an archive into a staging folder, to the disk.
+/// Unpacks an archive into a staging directory and syncs it to disk.
 fn stage(
     archive: &Archive,
     home: &OpenDir,
@@ -120,12 +121,12 @@ fn stage(
     Ok(staging)
 }
 
-/// The release of the archive with this SHA-256, if it has been unpacked below `root`, as
-/// [`unpack`] would give it: leftovers are removed, others may not write to the package's files, and
-/// `command` is executable.
+/// Finds the release of the archive with this SHA-256, if it has been unpacked below `root`, and prepares
+/// it as [`unpack`] does: leftovers are removed, others may not write to the package's files, and `command`
+/// is executable.
 ///
 /// # Errors
-/// [`PackageError::Io`]; and [`PackageError::Cancelled`], asked where there are very many files.
+/// [`PackageError::Io`]; [`PackageError::Cancelled`], checked every 1,000 files.
 pub(crate) fn find_release(
     root: &Path,
     sha256: &str,
@@ -153,18 +154,18 @@ pub(crate) fn find_release(
     Ok(Some(release_dir(root, sha256)))
 }
 
-/// The release of this archive, if it is whole.
+/// Opens the release of this archive, if it is complete.
 fn complete(releases: &OpenDir, sha256: &str) -> Result<Option<(OpenDir, Listing)>, PackageError> {
     let found = releases.find_usable(sha256);
-    let Some(release) = found.map_err(releases.failed("open folder", sha256))? else {
+    let Some(release) = found.map_err(releases.failed("open directory", sha256))? else {
         return Ok(None);
     };
     let listing = Listing::read(&release)?.filter(|listing| listing.sha256 == sha256);
     Ok(listing.map(|listing| (release, listing)))
 }
 
-/// Moves the staging folder to its place, unless somebody else has put the same release there. Gives
-/// that place.
+/// Moves the staging directory to its place, unless another thread or process has put the same release there.
+/// Returns that place.
 fn publish(staging: &Staging, home: &OpenDir, archive: &Archive) -> Result<PathBuf, PackageError> {
     let sha256 = archive.sha256();
     let release = release_dir(home.path(), sha256);
@@ -216,7 +217,7 @@ impl ReleaseWriter<'_> {
             let (parent, name) = self.parent(dir)?;
             parent
                 .create_dir(name, PUBLIC)
-                .map_err(parent.failed("make folder", name))
+                .map_err(parent.failed("create directory", name))
                 .map_err(collision(dir))?;
         }
         let mut zip = archive.zip.clone();
@@ -224,7 +225,7 @@ impl ReleaseWriter<'_> {
         let mut files = Vec::new();
         for entry in archive.entries().iter().filter(|entry| !entry.is_dir()) {
             poll(self.cancel)?;
-            // No more than this comes out, whatever the headers say.
+            // read_entry never returns more than this, whatever the headers say.
             self.limits
                 .check_file(entry.path(), entry.size(), &mut total)?;
             self.file(entry, &mut zip)?;
@@ -248,10 +249,10 @@ impl ReleaseWriter<'_> {
         };
         let cancel = self.cancel;
         let (parent, name) = self.parent(entry.path())?;
-        // New, so that two names which only this file system takes for one are an error.
+        // It must be new, so that two names which only this file system treats as one are an error.
         let mut file = parent
             .create_file(name, mode)
-            .map_err(parent.failed("make", name))
+            .map_err(parent.failed("create", name))
             .map_err(collision(entry.path()))?;
         let mut since_poll = 0;
         read_entry(zip, entry, |chunk| {
@@ -267,7 +268,7 @@ impl ReleaseWriter<'_> {
         file.sync_all().map_err(parent.failed("sync", name))
     }
 
-    /// The directory that something is in, and its name there.
+    /// Returns the directory that something is in, and its name there.
     fn parent<'p>(&mut self, path: &'p str) -> Result<(&OpenDir, &'p str), PackageError> {
         match path.rsplit_once('/') {
             Some((above, name)) => Ok((self.open(above)?, name)),
@@ -277,11 +278,11 @@ impl ReleaseWriter<'_> {
 
     fn open(&mut self, path: &str) -> Result<&OpenDir, PackageError> {
         let opened = self.dirs.open(Path::new(path));
-        opened.map_err(self.dir.failed("open folder", path))
+        opened.map_err(self.dir.failed("open directory", path))
     }
 }
 
-/// In a staging folder nothing is there but what the archive brought.
+/// A staging directory contains only what the archive brought, so what exists already is a collision.
 fn collision(entry: &str) -> impl Fn(PackageError) -> PackageError + '_ {
     move |error| match error {
         PackageError::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {

@@ -1,4 +1,4 @@
-//! Finding the files that a plugin wrote next to its program, without following any link.
+//! Finding the files that a plugin wrote beside its program, without following links.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,36 +16,36 @@ use super::open_dir::OpenDir;
 use super::path::MARKER;
 use crate::error::PackageError;
 
-/// How deep folders are gone into.
+/// How many levels of directories are listed.
 const DEPTH: usize = 256;
-/// What the names of folders may take that are not gone into yet.
+/// Bytes that the names of directories may take that have not been listed yet.
 const WAITING: usize = 16 * 1024 * 1024;
 
-/// One file that was not carried over.
+/// One file that was not migrated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftFile {
-    /// Its path below the release folder.
+    /// Its path below the release directory.
     pub path: PathBuf,
     /// Why.
     pub reason: LeftReason,
 }
 
-/// Why a file was not carried over.
+/// Why a file was not migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeftReason {
-    /// The new package has something with this path, or with that of a folder above.
+    /// The new package has something with this path, or a file with that of a directory above.
     InPackage,
     /// It is a socket, a named pipe or a device.
     Special,
-    /// Its permissions say that not even its owner may read it.
+    /// Its permissions do not let its owner read it.
     Unreadable,
-    /// It is a folder with 256 folders above it in the release.
+    /// It is a directory with 256 directories above it in the release.
     TooDeep,
 }
 
-/// Something in a release directory that may have to be carried over.
+/// Something in a release directory that may have to be migrated.
 pub(super) struct UntrackedFile {
     pub(super) path: PathBuf,
     pub(super) kind: UntrackedKind,
@@ -76,7 +76,7 @@ impl<'a> PackagePaths<'a> {
         self.0.binary_search(&path).is_ok()
     }
 
-    /// Whether something of it is in this folder.
+    /// Checks whether something of it is in this directory.
     fn has_in(&self, dir: &Path) -> bool {
         let inside = [dir.as_os_str().as_bytes(), b"/"].concat();
         let first = self.0.partition_point(|path| *path < &*inside);
@@ -87,15 +87,15 @@ impl<'a> PackagePaths<'a> {
 }
 
 /// Lists a release directory, except for the files of its package. Calls `found` for each thing that can be
-/// carried over: for directories before what is in them, and for all that is in one directory in a row.
-/// What cannot be carried over is noted in `report`.
+/// migrated: for directories before what is in them, and for all that is in one directory in a row. What
+/// cannot be migrated is recorded in `report`.
 ///
-/// Keeps nothing itself but the names of directories that it has not listed yet, and of those a bounded
-/// number: the plugin decides how many there are, and how deep.
+/// Keeps only the names of directories that it has not listed yet, and a bounded number of those: the plugin
+/// decides how many there are, and how deep.
 ///
 /// # Errors
-/// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`]: as soon as something is over
-///   a limit.
+/// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`]: as soon as a limit is
+///   exceeded.
 /// - [`PackageError::Io`] and [`PackageError::Cancelled`].
 pub(super) fn list_untracked(
     release: &OpenDir,
@@ -107,7 +107,7 @@ pub(super) fn list_untracked(
     let listing = Listing::read(release)?;
     let package = PackagePaths::new(listing.as_ref());
     let (mut files, mut bytes, mut memory) = (0_usize, 0_u64, 0_usize);
-    // Names, each with how many directories are above it: the last one with fewer is what it is in.
+    // Names, each with how many directories are above it: the last one with fewer is its parent.
     let mut waiting: Vec<(usize, OsString)> = Vec::new();
     let mut waiting_memory = 0_usize;
     let mut dir = PathBuf::new();
@@ -118,7 +118,7 @@ pub(super) fn list_untracked(
             // A plugin that runs may remove it.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(Errno::ACCESS) => report.leave(&dir, LeftReason::Unreadable),
-            Err(error) => return Err(release.failed("open folder", &dir)(error)),
+            Err(error) => return Err(release.failed("open directory", &dir)(error)),
             Ok(here) => {
                 for entry in here.list().map_err(failed("list", here.path()))? {
                     let entry = entry.map_err(failed("list", here.path()))?;
@@ -185,7 +185,7 @@ pub(super) fn list_untracked(
     }
 }
 
-/// What something is to who carries it over, or why that is not to be; `None` if it is the package's.
+/// Returns how something is migrated, or why it is not; `None` if it is the package's.
 fn kind(
     stat: &Stat,
     path: &Path,

@@ -1,12 +1,12 @@
-//! `PackageWarning`: what the author of a package may not have meant.
+//! `PackageWarning`: what the author of a package may have overlooked.
 
 use crate::text::Foreign;
 
-/// What the author of a package may not have meant. It can be installed all the same.
+/// What the author of a package may have overlooked. It can be installed all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackageWarning {
-    /// The manifest has a member that is not known here, and not for other tools: those begin with `$`,
+    /// The manifest has a member that is neither known here nor meant for other tools: those begin with `$`,
     /// `_` or `x-`.
     #[error(
         "manifest.json: there is no field `{}`{}", Foreign::new(.member).limited_to(100),
@@ -15,7 +15,7 @@ pub enum PackageWarning {
     UnknownMember {
         /// The member.
         member: String,
-        /// What its name is like.
+        /// A known member with a similar name.
         meant: Option<&'static str>,
     },
     /// The manifest names an event that Storyden does not have.
@@ -27,15 +27,15 @@ pub enum PackageWarning {
         /// The event.
         event: String,
     },
-    /// A field of the manifest that people look at has nothing in it.
+    /// A field of the manifest that is shown to people is empty.
     #[error("manifest.json: field `{field}` is missing or empty")]
     EmptyField {
         /// The field.
         field: &'static str,
     },
-    /// An argument names a script that is not there. Only the first argument that looks like one is
-    /// checked: a relative path that ends as scripts do (`.py`, `.js`, `.sh` and the like) and is no
-    /// option.
+    /// An argument names a script that does not exist. Only the first argument that resembles one is
+    /// checked: a relative path with the extension of a script (`.py`, `.js`, `.sh` and the like) that is
+    /// not an option.
     #[error(
         "the argument {:?} looks like a file of the plugin, which is not there; paths begin at the \
          directory that the plugin runs in", Foreign::new(.argument)
@@ -50,7 +50,7 @@ pub enum PackageWarning {
         /// The command.
         command: String,
     },
-    /// The command has no slash, so it is not the file of that name that is there.
+    /// The command has no slash, so it does not mean the plugin's file of that name.
     #[error(
         "the command {:?} is looked up on PATH; to run the plugin's own file write \"./{}\"",
         Foreign::new(.command), Foreign::new(.command)

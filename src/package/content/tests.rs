@@ -1,4 +1,4 @@
-//! Reading content in memory and in a file, which must give the same.
+//! Reading content in memory and in a file, which must return the same.
 
 use std::fs;
 use std::io::Write as _;

@@ -81,7 +81,7 @@ fn what_the_plugin_wrote_comes_over_and_what_its_package_brought_does_not() {
     releases.write("lib/old", b"changed");
     releases.write("lib/.complete", b"not the marker");
     fs::create_dir(releases.old.join("waiting")).unwrap();
-    // Three folders and four files.
+    // Three directories and four files.
     assert_eq!(releases.own(), (7, 5 + 6 + 14));
 
     let report = releases.migrate_files();
@@ -134,7 +134,7 @@ fn folders_that_nobody_may_write_to_come_with_what_is_in_them() {
     for path in locked {
         assert_eq!(mode(releases.new.join(path)), 0o555);
     }
-    // For whoever removes the test's folder.
+    // For whoever removes the test's directory.
     for release in [&releases.old, &releases.new] {
         for path in ["a", "a/b"] {
             set_mode(release.join(path), 0o755);
@@ -148,7 +148,7 @@ fn links_are_copied_and_never_followed() {
     fs::create_dir(outside.path().join("in")).unwrap();
     fs::write(outside.path().join("in/secret"), "secret").unwrap();
     let before = tree(outside.path());
-    // One of them is where the new package has a folder, and one where it has a file.
+    // One of them is where the new package has a directory, and one where it has a file.
     let releases = Releases::new(&[], &["folder/file", "in"]);
     let links = ["data", "folder", "in", "sub/dangling", "sub/up"];
     fs::create_dir(releases.old.join("sub")).unwrap();
@@ -228,7 +228,7 @@ fn a_file_of_the_package_that_became_something_else_is_not_the_plugins() {
         fs::remove_file(releases.old.join(name)).unwrap();
     }
     symlink("/etc", releases.old.join("a")).unwrap();
-    // But what is in a folder was not in the package.
+    // But what is in a directory was not in the package.
     releases.write("b/file", b"mine");
     let report = releases.migrate_files();
     assert_eq!(report.files, 1);
@@ -270,7 +270,7 @@ fn what_cannot_be_read_is_left_and_reported() {
         );
     }
     assert_eq!(mode(releases.new.join("folder")), 0o300);
-    // For whoever removes the test's folder.
+    // For whoever removes the test's directory.
     for release in [&releases.old, &releases.new] {
         set_mode(release.join("folder"), 0o700);
     }
@@ -373,7 +373,7 @@ fn a_file_that_grows_or_goes_meanwhile_is_an_error() {
         let releases = Releases::new(&[], &[]);
         releases.write("file", b"four");
         let file = releases.old.join("file");
-        // Once for the folder.
+        // Once for the directory.
         let cancel = when_asked(2, || fs::write(&file, change).unwrap());
         let limits = MigrationLimits::default();
         let error = migrate_files(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
@@ -388,14 +388,14 @@ fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
     fs::write(outside.path().join("file"), "five5").unwrap();
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"five5");
-    // The release, the folder, and then the first to copy.
+    // The release, the directory, and then the first to copy.
     let cancel = when_asked(3, || {
         fs::remove_dir_all(releases.old.join("a")).unwrap();
         symlink(outside.path(), releases.old.join("a")).unwrap();
     });
     let limits = MigrationLimits::default();
     let error = migrate_files(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
-    assert!(error.to_string().contains("open folder"), "{error}");
+    assert!(error.to_string().contains("open directory"), "{error}");
     assert!(!releases.new.join("a/file").exists());
 }
 
@@ -412,7 +412,7 @@ fn cancelling_is_possible_at_any_moment() {
         migrate_files(&releases.old, &releases.new, &limits, cancel)
     });
     assert_eq!(report.files, 2);
-    // Three folders, the four things in them, four chunks, and two or three folders to finish.
+    // Three directories, the four things in them, four chunks, and two or three directories to finish.
     assert!(moments >= 3 + 4 + 4 + 2, "{moments}");
 }
 
@@ -437,7 +437,7 @@ fn without_a_release_there_is_nothing_and_without_a_listing_everything() {
     );
 }
 
-/// A release in which a plugin has made so many links so many folders down, whose names are long.
+/// A release in which a plugin has made so many links so many directories down, whose names are long.
 fn deep(links: usize, dirs: usize) -> Releases {
     let releases = Releases::new(&["lib/x"], &[]);
     let name = "n".repeat(250);

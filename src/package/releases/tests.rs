@@ -25,7 +25,7 @@ fn below(dir: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// As a plugin may: its folder, those above it, and its files made read-only.
+/// As a plugin may: its directory, those above it, and its files made read-only.
 fn lock_up(release: &Path) {
     fs::create_dir_all(release.join("own/deep")).unwrap();
     fs::write(release.join("own/deep/file"), "x").unwrap();

@@ -1,4 +1,4 @@
-//! Receiving, and what stays in the folder: nothing that is not in use.
+//! Receiving, and what stays in the directory: nothing that is not in use.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn count(dir: &Path) -> usize {
     fs::read_dir(dir).unwrap().count()
 }
 
-/// Gives what it has in small parts and between interruptions, and then fails.
+/// Returns what it has in small parts and between interruptions, and then fails.
 struct Failing<'a>(&'a [u8], bool);
 
 impl Read for Failing<'_> {

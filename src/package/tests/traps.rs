@@ -38,7 +38,7 @@ fn archive(version: &str) -> Archive {
     .archive()
 }
 
-/// What the work gives, which must come in time.
+/// Returns what the work returns, which must come in time.
 #[track_caller]
 fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
@@ -327,7 +327,7 @@ fn odd_things_in_the_place_of_our_directories_hold_nobody_up() {
     }
 }
 
-/// Unpacks while the plugin changes something at each moment in turn; gives how many moments there were.
+/// Unpacks while the plugin changes something at each moment in turn. Returns the number of moments.
 fn while_changing(change: &dyn Fn(&Path, &Path)) -> u32 {
     for moment in 1.. {
         let root = TempDir::new();

@@ -232,7 +232,7 @@ fn cancelling_at_any_moment_leaves_nothing() {
         result
     });
     assert!(release.join("large").is_file());
-    // One folder (made, and synced), three files, three MiB in one of them, and at the end.
+    // One directory (made, and synced), three files, three MiB in one of them, and at the end.
     assert_eq!(cancelled, 2 + 3 + 3 + 1);
 }
 

@@ -1,4 +1,4 @@
-//! What archives are refused for, and what good ones give. Here what concerns an archive as a whole,
+//! What archives are refused for, and what good ones contain. Here what concerns an archive as a whole,
 //! and what the tests share.
 
 use std::fs::OpenOptions;

@@ -4,7 +4,7 @@ use super::Corpus;
 use crate::package::testing::{Builder, Item, REGULAR, checksum};
 
 impl Corpus {
-    /// Names that lead out of the folder, or would if somebody read them differently.
+    /// Names that lead out of the directory, or would if they were read differently.
     pub(super) fn names(&mut self) {
         for (error, names) in [
             (
@@ -133,7 +133,7 @@ impl Corpus {
         }
     }
 
-    /// What is not a file or a folder, or has rights that it should not have.
+    /// What is not a file or a directory, or has rights that it should not have.
     pub(super) fn kinds(&mut self) {
         for system in [0, 3, 7, 10, 14, 19, 255] {
             let made = |item: Item| item.with(|item| item.system = system);

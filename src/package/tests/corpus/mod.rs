@@ -84,8 +84,8 @@ fn try_it(content: ArchiveContent, root: &Path) -> Result<Archive, PackageError>
     Ok(archive)
 }
 
-/// The files below a folder, each of which must be a plain one, without rights that an archive
-/// must not give.
+/// The files below a directory, each of which must be a plain one, without rights that an archive
+/// must not set.
 #[track_caller]
 fn plain_files(dir: &Path) -> Vec<String> {
     let mut files = Vec::new();
