@@ -50,14 +50,14 @@ fn main() {
 /// it until it is unpacked.
 fn memory(bench: &Bench) {
     const LIMIT: Target = Target::AtMost(8.0 * 1024.0);
-    let folder = Folder::new("package");
+    let dir = Folder::new("package");
     // Packing it makes it a little larger, and it has to stay below the limit on archives.
     let size = bench.pick(16, 44_000, 44_000) * 1024;
-    let path = archive(&folder, 1, &noise(size));
+    let path = archive(&dir, 1, &noise(size));
     let limits = PackageLimits::default();
     let installed = |name: &str, open: fn(&Path, &PackageLimits) -> Archive| {
         let (path, limits) = (&path, &limits);
-        let root = folder.path().join("installation");
+        let root = dir.path().join("installation");
         Case::new(name, move || {
             move || {
                 let before = reset_peak();
@@ -84,7 +84,7 @@ fn open_in_file(path: &Path, limits: &PackageLimits) -> Archive {
     Archive::from_content(content, limits, &|| false).unwrap()
 }
 
-/// Forgets the highest resident memory so far; gives what is resident now, in KiB.
+/// Resets the highest resident memory. Returns what is resident now, in KiB.
 fn reset_peak() -> f64 {
     fs::write("/proc/self/clear_refs", "5").unwrap();
     peak()
@@ -101,9 +101,9 @@ fn peak() -> f64 {
 /// All rows of an archive with so many files of so many bytes.
 fn group(bench: &Bench, files: usize, size: usize, rounds: usize) {
     let title = format!("{files} × {} KiB", size.div_ceil(1024));
-    let folder = Folder::new("package");
+    let dir = Folder::new("package");
     let content = content(size);
-    let path = archive(&folder, files, &content);
+    let path = archive(&dir, files, &content);
     let open = || Archive::open(&path, &PackageLimits::default()).unwrap();
     let hashed = Case::new(HASHED, || {
         || {
@@ -143,17 +143,17 @@ fn group(bench: &Bench, files: usize, size: usize, rounds: usize) {
         }
     });
     let written = |name: &str, each: bool| {
-        let (folder, content) = (folder.path().join("bare"), &content);
+        let (dir, content) = (dir.path().join("bare"), &content);
         Case::new(name, move || {
             move || {
-                fs::create_dir(&folder).unwrap();
-                let sample = timed(|| write(&folder, files, content, each));
-                fs::remove_dir_all(&folder).unwrap();
+                fs::create_dir(&dir).unwrap();
+                let sample = timed(|| write(&dir, files, content, each));
+                fs::remove_dir_all(&dir).unwrap();
                 sample
             }
         })
     };
-    let root = folder.path().join("installation");
+    let root = dir.path().join("installation");
     let unpacked = Case::new("unpack", || {
         let archive = open();
         move || {
@@ -236,8 +236,8 @@ fn content(size: usize) -> Vec<u8> {
 }
 
 /// Writes an archive of a manifest and so many files of this content.
-fn archive(folder: &Folder, files: usize, content: &[u8]) -> PathBuf {
-    let path = folder.path().join("plugin.zip");
+fn archive(dir: &Folder, files: usize, content: &[u8]) -> PathBuf {
+    let path = dir.path().join("plugin.zip");
     let mut zip = ZipWriter::new(File::create(&path).unwrap());
     // It is not the packing that is measured.
     let options = SimpleFileOptions::default().compression_level(Some(1));
@@ -252,28 +252,28 @@ fn archive(folder: &Folder, files: usize, content: &[u8]) -> PathBuf {
 }
 
 /// Writes so many files of this content, and waits until they are on the disk.
-fn write(folder: &Path, files: usize, content: &[u8], each: bool) {
+fn write(dir: &Path, files: usize, content: &[u8], each: bool) {
     for number in 0..files {
-        let mut file = File::create_new(folder.join(number.to_string())).unwrap();
+        let mut file = File::create_new(dir.join(number.to_string())).unwrap();
         file.write_all(content).unwrap();
         if each {
             file.sync_all().unwrap();
         }
     }
-    let folder = File::open(folder).unwrap();
+    let dir = File::open(dir).unwrap();
     if each {
-        folder.sync_all().unwrap();
+        dir.sync_all().unwrap();
     } else {
-        sync_file_system(&folder);
+        sync_file_system(&dir);
     }
 }
 
 #[cfg(target_os = "linux")]
-fn sync_file_system(folder: &File) {
-    rustix::fs::syncfs(folder).unwrap();
+fn sync_file_system(dir: &File) {
+    rustix::fs::syncfs(dir).unwrap();
 }
 
 #[cfg(not(target_os = "linux"))]
-fn sync_file_system(folder: &File) {
-    folder.sync_all().unwrap();
+fn sync_file_system(dir: &File) {
+    dir.sync_all().unwrap();
 }

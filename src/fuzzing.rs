@@ -12,7 +12,7 @@ pub use crate::protocol::jsonrpc::{
 use crate::error::PackageError;
 use crate::package::{self, MigratedFiles, MigrationLimits};
 
-/// Copies a plugin's own files from one release directory to another, as an update does.
+/// Copies the untracked files of one release directory into another, as an update does.
 ///
 /// # Errors
 /// Those of the update.

@@ -1,7 +1,7 @@
-//! Lock files: whoever makes something that a crash must not leave behind for good holds one while it
-//! works, and whoever tidies up leaves alone what is held.
+//! Lock files: an operation that creates something which a crash must not leave behind holds one while it
+//! runs, and a sweep removes nothing whose lock file is held.
 //!
-//! The lock belongs to the open file, so it ends with the process however that ends, and it also holds
+//! The lock belongs to the open file, so it ends with the process however that ends, and it also works
 //! between two threads or two hosts of one process.
 
 use std::ffi::OsStr;
@@ -14,12 +14,12 @@ use crate::error::PackageError;
 use crate::id::Xid;
 use crate::owner_lock::try_lock;
 
-/// How often a new name is tried; each can only be lost to somebody who sweeps at that moment.
+/// How many new names are tried; each can only be lost to a sweep at that moment.
 const ATTEMPTS: usize = 100;
-/// For nobody else's eyes.
+/// The mode of lock files, which only the host may read.
 const PRIVATE_FILE: u32 = 0o600;
 
-/// Makes a new file `<unique>.<extension>` that only we may read, and locks it; gives `<unique>` and the
+/// Creates a file `<unique>.<extension>` that only the host may read, and locks it. Returns `<unique>` and the
 /// file.
 ///
 /// # Errors
@@ -36,14 +36,14 @@ pub(super) fn new_locked(dir: &OpenDir, extension: &str) -> Result<(String, File
     )))
 }
 
-/// What a name leads to that a lock file may have.
+/// What is found under the name of a lock file.
 #[derive(Debug)]
 pub(super) enum Leftover {
-    /// A file that nobody held, locked now.
+    /// A file that was not held, and is locked now.
     Locked(File),
-    /// Somebody holds it, or it is gone.
+    /// It is held, or gone.
     InUse,
-    /// Nothing that was ever a lock of ours.
+    /// Something that never was a lock file of ours.
     Odd,
 }
 
@@ -51,7 +51,7 @@ impl Leftover {
     /// Opens and locks what is there.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(super) fn lock(dir: &OpenDir, name: &OsStr) -> io::Result<Self> {
         let Some((file, _)) = dir.open_file(name)? else {
             let gone = dir.kind(name)?.is_none();
@@ -65,14 +65,14 @@ impl Leftover {
     }
 }
 
-/// Whether a lock file has this extension.
+/// Checks whether a lock file has this extension.
 pub(super) fn has_extension(name: &OsStr, extension: &str) -> bool {
     Path::new(name)
         .extension()
         .is_some_and(|found| found == extension)
 }
 
-/// Makes and locks a file; `None` when a sweep got hold of it in between.
+/// Creates and locks a file; `None` if a sweep locked it first.
 fn try_new(dir: &OpenDir, name: &str) -> Result<Option<File>, PackageError> {
     let file = match dir.create_file(name, PRIVATE_FILE) {
         Ok(file) => file,
@@ -83,7 +83,7 @@ fn try_new(dir: &OpenDir, name: &str) -> Result<Option<File>, PackageError> {
     match locked {
         Ok(locked) => Ok(locked.then_some(file)),
         Err(error) => {
-            // Where files cannot be locked nobody sweeps it up either.
+            // Where files cannot be locked, no sweep removes it either.
             let _ = dir.remove(name);
             Err(dir.failed("lock", name)(error))
         }
