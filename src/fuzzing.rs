@@ -3,6 +3,10 @@
 
 use std::path::Path;
 
+pub use crate::auth::fuzzing::{
+    ReadRequest, ReadUrl, build_connection_url, is_external_token, open_token, read_connection_url,
+    read_target,
+};
 pub use crate::listener::fuzzing::{HeadVerdict, judge_head};
 pub use crate::protocol::jsonrpc::{
     EnvelopeError, Incoming, RemoteRequestId, ResultSpan, encode_error, encode_request,

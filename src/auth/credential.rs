@@ -1,9 +1,11 @@
 //! `ExternalCredential`: what is kept of an external plugin's token. Making and reading tokens is
-//! `token`'s.
+//! in `token`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use super::token::{ExternalToken, TokenDigest};
 use crate::error::TokenError;
@@ -20,7 +22,7 @@ pub struct ExternalCredential {
 }
 
 impl ExternalCredential {
-    /// Of this token, which is kept.
+    /// The credential of this token, which is kept.
     pub fn new(token: ExternalToken) -> Self {
         Self {
             digest: token.digest(),
@@ -28,18 +30,12 @@ impl ExternalCredential {
         }
     }
 
-    /// Of the token with this digest, for a store that keeps no more.
+    /// The credential of the token with this digest, for a store that keeps no more.
     pub const fn from_digest(digest: TokenDigest) -> Self {
         Self {
             digest,
             token: None,
         }
-    }
-
-    /// The same without the token: nobody can show it again.
-    #[must_use]
-    pub fn without_token(self) -> Self {
-        Self::from_digest(self.digest)
     }
 
     /// The token, where it is kept.
@@ -51,26 +47,20 @@ impl ExternalCredential {
     pub const fn digest(&self) -> TokenDigest {
         self.digest
     }
-
-    /// Whether this is the token. How long it takes says nothing of the token: what is compared is
-    /// digests, and from those no token can be made.
-    pub fn matches(&self, token: &ExternalToken) -> bool {
-        self.digest == token.digest()
-    }
 }
 
 #[derive(Serialize, Deserialize)]
-struct Stored {
-    digest: String,
+struct Stored<'a> {
+    digest: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
+    token: Option<Cow<'a, str>>,
 }
 
 impl Serialize for ExternalCredential {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let stored = Stored {
-            digest: self.digest.to_string(),
-            token: self.token.as_ref().map(ExternalToken::expose),
+            digest: self.digest.to_string().into(),
+            token: self.token.as_ref().map(|token| token.expose().into()),
         };
         stored.serialize(serializer)
     }
@@ -84,6 +74,7 @@ impl<'de> Deserialize<'de> for ExternalCredential {
         let Some(text) = stored.token else {
             return Ok(Self::from_digest(digest));
         };
+        let text = Zeroizing::new(text.into_owned());
         let credential = Self::new(ExternalToken::parse(&text).map_err(refused)?);
         if credential.digest == digest {
             Ok(credential)
@@ -95,9 +86,7 @@ impl<'de> Deserialize<'de> for ExternalCredential {
 
 impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        data_encoding::HEXLOWER
-            .encode_display(self.as_bytes())
-            .fmt(f)
+        data_encoding::HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -106,11 +95,11 @@ impl std::str::FromStr for TokenDigest {
 
     /// Reads the 64 lower-case hexadecimal digits that `Display` writes.
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        let bytes = data_encoding::HEXLOWER
-            .decode(text.as_bytes())
-            .map_err(|_| TokenError::NotADigest)?;
-        let bytes = bytes.try_into().map_err(|_| TokenError::NotADigest)?;
-        Ok(Self::from_bytes(bytes))
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
+        bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Self)
+            .ok_or(TokenError::NotADigest)
     }
 }
 
@@ -123,21 +112,21 @@ mod tests {
         let token = ExternalToken::generate().unwrap();
         let credential = ExternalCredential::new(token.clone());
         assert_eq!(credential.token(), Some(&token));
-        assert!(credential.matches(&token));
-        let hashed = credential.without_token();
+        let hashed = ExternalCredential::from_digest(token.digest());
         assert_eq!(hashed.token(), None);
-        assert!(hashed.matches(&token));
-        assert!(!hashed.matches(&ExternalToken::generate().unwrap()));
+        assert_eq!(hashed.digest(), credential.digest());
+        assert_ne!(hashed.digest(), ExternalToken::generate().unwrap().digest());
     }
 
     #[test]
     fn what_is_written_is_read_back_and_shows_the_token_only_where_it_is_kept() {
         let token = ExternalToken::generate().unwrap();
         let credential = ExternalCredential::new(token.clone());
-        for credential in [credential.clone(), credential.without_token()] {
+        let hashed = ExternalCredential::from_digest(token.digest());
+        for credential in [credential.clone(), hashed] {
             let text = serde_json::to_string(&credential).unwrap();
             assert_eq!(
-                text.contains(&token.expose()),
+                text.contains(token.expose()),
                 credential.token().is_some(),
                 "{text}"
             );
@@ -157,7 +146,7 @@ mod tests {
             (other.digest().to_string(), token.expose()),
             ("ab".repeat(31), token.expose()),
             ("AB".repeat(32), token.expose()),
-            (token.digest().to_string(), "sdprt_short".to_owned()),
+            (token.digest().to_string(), "sdprt_short"),
         ] {
             let stored = serde_json::json!({"digest": digest, "token": token});
             let read = serde_json::from_value::<ExternalCredential>(stored);

@@ -5,19 +5,23 @@
 //! (`session` and `store`), and the HTTP answers to a refused token (`listener`). No I/O besides the system's
 //! random generator, no threads, no locks. Nothing here shows a secret in `Debug` or `Display`.
 
+mod connection_url;
 mod credential;
+#[cfg(feature = "_fuzzing")]
+pub(crate) mod fuzzing;
 mod redact;
 mod request;
 mod secret;
 mod token;
-mod url;
 
 pub use credential::ExternalCredential;
 pub use redact::redact;
-pub use request::{ConnectionRequest, is_rpc_path};
-pub use secret::Secret;
-pub use token::{ExternalToken, SealedToken, Token, TokenDigest};
-pub use url::{ConnectionUrl, connection_url};
+pub use token::{ExternalToken, TokenDigest};
+
+pub(crate) use connection_url::{ConnectionUrl, connection_url};
+pub(crate) use request::{ConnectionRequest, rpc_query};
+pub(crate) use secret::Secret;
+pub(crate) use token::{SealedToken, Token};
 
 /// The path that plugins connect to; `/rpc/` is another one (protocol file, section 5.1).
 pub const RPC_PATH: &str = "/rpc";

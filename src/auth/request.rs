@@ -1,86 +1,51 @@
-//! `ConnectionRequest`: what a request to connect says about who is asking. The HTTP around it is
-//! read elsewhere.
-
-use std::fmt;
+//! `ConnectionRequest`: what a request to connect says about the plugin that sent it. The HTTP around
+//! it is read elsewhere.
 
 use super::RPC_PATH;
-use super::redact::redact;
 use super::token::Token;
 use crate::error::IdError;
 use crate::id::InstallationId;
+use crate::url::Url;
 
-/// The parameters of a request to connect (protocol file, section 5.1).
-#[derive(Clone)]
-pub struct ConnectionRequest {
-    plugin_id: Option<String>,
-    token: Option<Token>,
+/// The parameters of a request to connect (protocol file, section 5.1). The first of each name counts,
+/// and an empty one is the same as none.
+pub(crate) struct ConnectionRequest {
+    /// The installation that `plugin_id` names; an error if that is not an xid, which is refused
+    /// whatever the token is.
+    pub(crate) installation: Result<Option<InstallationId>, IdError>,
+    pub(crate) token: Option<Token>,
 }
 
 impl ConnectionRequest {
-    /// Reads the query of a request target such as `/rpc?plugin_id=…&token=…`. The first
-    /// `plugin_id` and the first `token` count; an empty one is the same as none.
-    ///
-    /// The path is not looked at here: see [`is_rpc_path`].
-    pub fn parse(target: &str) -> Self {
-        let query = target.split_once('?').map_or("", |(_, query)| query);
-        let mut plugin_id = None;
-        let mut token = None;
+    /// Reads a query such as `plugin_id=…&token=…`.
+    pub(crate) fn parse(query: &str) -> Self {
+        let (mut installation, mut token) = (None, None);
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let slot = match key.as_ref() {
-                "plugin_id" => &mut plugin_id,
+                "plugin_id" => &mut installation,
                 "token" => &mut token,
                 _ => continue,
             };
-            slot.get_or_insert_with(|| value.into_owned());
+            slot.get_or_insert(value);
         }
+        let installation = installation.filter(|text| !text.is_empty());
+        let token = token.filter(|text| !text.is_empty());
         Self {
-            plugin_id: plugin_id.filter(|text: &String| !text.is_empty()),
-            token: token
-                .filter(|text| !text.is_empty())
-                .map(|text| Token::classify(&text)),
+            installation: installation.map(|text| text.parse()).transpose(),
+            token: token.map(|text| Token::classify(text.into_owned())),
         }
-    }
-
-    /// The `plugin_id` as it was sent, which may be anything.
-    pub fn plugin_id(&self) -> Option<&str> {
-        self.plugin_id.as_deref()
-    }
-
-    /// The installation that `plugin_id` names; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`IdError`]: it is not an xid; that is refused whatever the token is.
-    pub fn installation(&self) -> Result<Option<InstallationId>, IdError> {
-        self.plugin_id.as_deref().map(str::parse).transpose()
-    }
-
-    /// The token, if there is one.
-    pub const fn token(&self) -> Option<&Token> {
-        self.token.as_ref()
     }
 }
 
-impl fmt::Debug for ConnectionRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionRequest")
-            // It may be anything, a URL with a token in it included.
-            .field("plugin_id", &self.plugin_id.as_deref().map(redact))
-            .field("token", &self.token)
-            .finish()
-    }
-}
-
-/// Whether a request target has exactly the path that plugins connect to. The absolute form that
-/// proxies send (`http://host/rpc?…`) is understood.
-pub fn is_rpc_path(target: &str) -> bool {
-    let target = target.split_once('?').map_or(target, |(path, _)| path);
-    let path = match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => {
-            rest.find('/').map_or("", |start| &rest[start..])
-        }
-        _ => target,
-    };
-    path == RPC_PATH
+/// Returns the query of a request target such as `/rpc?plugin_id=…&token=…`; `None` if its path is not
+/// exactly the one that plugins connect to. The absolute form that proxies send
+/// (`http://host/rpc?…`) is understood.
+pub(crate) fn rpc_query(target: &str) -> Option<&str> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let url = Url::split(path);
+    // `//host/rpc` and `http:/rpc` are neither of the two forms.
+    let is_whole = url.scheme.is_some() == url.authority.is_some() && url.fragment.is_none();
+    (is_whole && url.path == RPC_PATH).then_some(query)
 }
 
 #[cfg(test)]
@@ -89,61 +54,57 @@ mod tests {
 
     const EXTERNAL: &str = "sdprt_Storyden0Plugin1Secret2Vector3ab";
 
+    fn token(request: &ConnectionRequest) -> Option<&str> {
+        request.token.as_ref().map(Token::expose)
+    }
+
     #[test]
     fn both_parameters_are_decoded() {
-        let request = ConnectionRequest::parse("/rpc?plugin_id=9m4e2mr0ui3e8a215n4g&token=a%2Db+c");
-        assert_eq!(request.plugin_id(), Some("9m4e2mr0ui3e8a215n4g"));
-        assert_eq!(
-            request.installation().unwrap().unwrap().to_string(),
-            "9m4e2mr0ui3e8a215n4g"
-        );
-        assert_eq!(request.token().unwrap().expose(), "a-b c");
-        assert!(!request.token().unwrap().is_external());
+        let request = ConnectionRequest::parse("plugin_id=9m4e2mr0ui3e8a215n4g&token=a%2Db+c");
+        let id = "9m4e2mr0ui3e8a215n4g".parse().unwrap();
+        assert_eq!(request.installation, Ok(Some(id)));
+        assert_eq!(token(&request), Some("a-b c"));
+        assert!(matches!(request.token, Some(Token::Sealed(_))));
     }
 
     #[test]
     fn an_external_token_needs_no_id() {
-        let request = ConnectionRequest::parse(&format!("/rpc?token={EXTERNAL}"));
-        assert!(request.token().unwrap().is_external());
-        assert_eq!(request.installation(), Ok(None));
+        let request = ConnectionRequest::parse(&format!("token={EXTERNAL}"));
+        assert!(matches!(request.token, Some(Token::External(_))));
+        assert_eq!(request.installation, Ok(None));
     }
 
     #[test]
     fn the_first_of_several_counts_even_if_it_is_empty() {
-        let request = ConnectionRequest::parse("/rpc?token=one&plugin_id=&token=two&plugin_id=x");
-        assert_eq!(request.token().unwrap().expose(), "one");
-        assert_eq!(request.plugin_id(), None);
+        let request = ConnectionRequest::parse("token=one&plugin_id=&token=two&plugin_id=x");
+        assert_eq!(token(&request), Some("one"));
+        assert_eq!(request.installation, Ok(None));
 
-        let request = ConnectionRequest::parse("/rpc?token=&token=two");
-        assert!(request.token().is_none());
+        let request = ConnectionRequest::parse("token=&token=two");
+        assert!(request.token.is_none());
     }
 
     #[test]
     fn nothing_is_nothing_and_an_id_that_is_none_is_an_error() {
-        for target in ["/rpc", "/rpc?", "/rpc?&&=&tokens=x&Token=y", ""] {
-            let request = ConnectionRequest::parse(target);
-            assert!(request.token().is_none(), "{target}");
-            assert_eq!(request.installation(), Ok(None), "{target}");
+        for query in ["", "&&=&tokens=x&Token=y"] {
+            let request = ConnectionRequest::parse(query);
+            assert!(request.token.is_none(), "{query}");
+            assert_eq!(request.installation, Ok(None), "{query}");
         }
-        let request = ConnectionRequest::parse(&format!("/rpc?token={EXTERNAL}&plugin_id=nope"));
-        assert_eq!(request.installation(), Err(IdError::Length { found: 4 }));
-    }
-
-    #[test]
-    fn debug_shows_no_token() {
-        let request = ConnectionRequest::parse(&format!("/rpc?token={EXTERNAL}&plugin_id=nope"));
-        let shown = format!("{request:?}");
-        assert!(!shown.contains("Storyden0"), "{shown}");
-        assert!(shown.contains("nope"), "{shown}");
-        let request = ConnectionRequest::parse("/rpc?plugin_id=ws://h/rpc?token=hidden");
-        let shown = format!("{request:?}");
-        assert!(!shown.contains("hidden"), "{shown}");
+        let request = ConnectionRequest::parse(&format!("token={EXTERNAL}&plugin_id=nope"));
+        assert_eq!(request.installation, Err(IdError::Length { found: 4 }));
     }
 
     #[test]
     fn only_one_path_is_the_right_one() {
-        for right in ["/rpc", "/rpc?", "/rpc?x=/y", "http://host:80/rpc?token=x"] {
-            assert!(is_rpc_path(right), "{right}");
+        for (right, query) in [
+            ("/rpc", ""),
+            ("/rpc?", ""),
+            ("/rpc?x=/y", "x=/y"),
+            ("/rpc?x?y#z", "x?y#z"),
+            ("http://host:80/rpc?token=x", "token=x"),
+        ] {
+            assert_eq!(rpc_query(right), Some(query), "{right}");
         }
         for wrong in [
             "/rpc/",
@@ -153,13 +114,17 @@ mod tests {
             "",
             "rpc",
             "//rpc",
+            "//host/rpc",
+            "http:/rpc",
+            "://host/rpc",
+            "/rpc#",
             "/x/rpc",
             "/?/rpc",
             "http://rpc",
             "/a://b/rpc",
             "*",
         ] {
-            assert!(!is_rpc_path(wrong), "{wrong}");
+            assert_eq!(rpc_query(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,88 +1,64 @@
-//! `Secret`: the 32 characters that tokens are made from. What is done with them is in `token`.
+//! Secrets: 32 random characters that the system's cryptographic generator made. The tokens made from
+//! them are in `token`.
 
-use std::fmt;
-
-use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
 use crate::error::TokenError;
 
-const LENGTH: usize = 32;
+/// Characters in a secret.
+pub(super) const LENGTH: usize = 32;
+
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// An installation's secret: 32 characters of `A-Z a-z 0-9` (protocol file, section 5.2).
-///
-/// Comparing takes the same time wherever two secrets differ. `Debug` shows none of it; what has
-/// to be stored comes from [`expose`](Self::expose).
-#[derive(Clone)]
-pub struct Secret([u8; LENGTH]);
+/// The secret that seals the token of a supervised plugin's run: 32 characters of `A-Z a-z 0-9`
+/// (protocol file, section 5.2). It is wiped from memory when it is dropped, and never shown.
+pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Makes a new secret with the system's cryptographic generator, every character as likely as
-    /// every other.
-    ///
-    /// Blocks only where the system's generator is not ready yet, early in its start.
+    /// Makes a new secret.
     ///
     /// # Errors
-    /// [`TokenError::Random`]: the system gives no random bytes.
-    pub fn generate() -> Result<Self, TokenError> {
-        // The largest multiple of 62 in a byte: bytes from here up would make the first characters
-        // of the alphabet likelier.
-        const UNBIASED: u8 = 62 * 4;
-        let mut secret = [0; LENGTH];
-        let mut filled = 0;
-        let mut random = [0_u8; 2 * LENGTH];
-        while filled < LENGTH {
-            fill(&mut random)?;
-            for byte in random.iter().filter(|byte| **byte < UNBIASED) {
-                if filled == LENGTH {
-                    break;
-                }
-                secret[filled] = ALPHABET[usize::from(byte % 62)];
-                filled += 1;
-            }
-        }
-        Ok(Self(secret))
+    /// [`TokenError::Random`]: the system has no random bytes.
+    pub(crate) fn generate() -> Result<Self, TokenError> {
+        random_text("").map(Self)
     }
 
-    /// The secret with this text.
-    ///
-    /// # Errors
-    /// - [`TokenError::SecretLength`]: not 32 bytes.
-    /// - [`TokenError::SecretCharacter`]: a character outside the alphabet.
-    pub fn parse(text: &str) -> Result<Self, TokenError> {
-        let bytes: [u8; LENGTH] = text
-            .as_bytes()
-            .try_into()
-            .map_err(|_| TokenError::SecretLength { found: text.len() })?;
-        match bytes.iter().position(|byte| !byte.is_ascii_alphanumeric()) {
-            Some(position) => Err(TokenError::SecretCharacter { position }),
-            None => Ok(Self(bytes)),
-        }
+    /// The secret with this text; `None` if it is not one.
+    #[cfg(any(test, feature = "_fuzzing"))]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        is_secret(text).then(|| Self(text.to_owned().into()))
     }
 
-    /// The text itself, for storing it. It belongs in no log and no message.
-    pub fn expose(&self) -> &str {
-        // Only ASCII ever gets in.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    pub(super) const fn as_bytes(&self) -> &[u8; LENGTH] {
-        &self.0
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
+/// Whether a text has the length and the characters of a secret.
+pub(super) fn is_secret(text: &str) -> bool {
+    text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-impl Eq for Secret {}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…redacted…)")
+/// Returns the prefix and a new secret behind it, every character as likely as every other.
+///
+/// It blocks only where the system's generator is not ready yet, early in its start.
+pub(super) fn random_text(prefix: &str) -> Result<Zeroizing<String>, TokenError> {
+    // The largest multiple of 62 in a byte: bytes from here up would make the first characters
+    // of the alphabet likelier.
+    const UNBIASED: u8 = 62 * 4;
+    let length = prefix.len() + LENGTH;
+    // With room for all of it, because growing would leave a copy behind that is not wiped.
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    text.push_str(prefix);
+    let mut random = Zeroizing::new([0_u8; 2 * LENGTH]);
+    while text.len() < length {
+        fill(&mut *random)?;
+        let missing = length - text.len();
+        let usable = random.iter().filter(|byte| **byte < UNBIASED);
+        let characters = usable.map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
+        text.extend(characters.take(missing));
     }
+    Ok(text)
 }
 
 pub(super) fn fill(random: &mut [u8]) -> Result<(), TokenError> {
@@ -98,12 +74,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generated_secrets_are_valid_distinct_and_round_trip() {
+    fn generated_secrets_are_valid_and_distinct() {
         let mut seen = HashSet::new();
         for _ in 0..1_000 {
-            let secret = Secret::generate().unwrap();
-            assert_eq!(Secret::parse(secret.expose()).unwrap(), secret);
-            assert!(seen.insert(secret.expose().to_owned()));
+            let text = random_text("sdprt_").unwrap();
+            assert!(
+                text.strip_prefix("sdprt_").is_some_and(is_secret),
+                "{text:?}"
+            );
+            assert!(seen.insert(text.to_string()));
         }
     }
 
@@ -112,7 +91,7 @@ mod tests {
         const ROUNDS: usize = 4_000;
         let mut counts: HashMap<u8, usize> = HashMap::new();
         for _ in 0..ROUNDS {
-            for byte in Secret::generate().unwrap().0 {
+            for byte in random_text("").unwrap().bytes() {
                 *counts.entry(byte).or_default() += 1;
             }
         }
@@ -131,36 +110,17 @@ mod tests {
     }
 
     #[test]
-    fn parsing_says_what_is_wrong() {
-        let parse = |text: &str| Secret::parse(text).unwrap_err();
-        assert_eq!(parse("short"), TokenError::SecretLength { found: 5 });
-        assert_eq!(parse(""), TokenError::SecretLength { found: 0 });
-        assert_eq!(
-            parse("Storyden0Plugin1Secret2Vector3a_"),
-            TokenError::SecretCharacter { position: 31 }
-        );
-        // 32 bytes that are not 32 characters.
-        assert_eq!(
-            parse("Storyden0Plugin1Secret2Vector3ä"),
-            TokenError::SecretCharacter { position: 30 }
-        );
-    }
-
-    #[test]
-    fn equality_sees_every_character() {
-        let text = "Storyden0Plugin1Secret2Vector3ab";
-        let secret = Secret::parse(text).unwrap();
-        for position in 0..LENGTH {
-            let mut other = text.to_owned();
-            other.replace_range(position..=position, "Z");
-            assert_ne!(secret, Secret::parse(&other).unwrap(), "at {position}");
+    fn only_32_letters_and_digits_are_a_secret() {
+        assert!(is_secret("Storyden0Plugin1Secret2Vector3ab"));
+        for text in [
+            "short",
+            "",
+            "Storyden0Plugin1Secret2Vector3a_",
+            "Storyden0Plugin1Secret2Vector3abc",
+            // 32 bytes that are not 32 characters.
+            "Storyden0Plugin1Secret2Vector3ä",
+        ] {
+            assert!(!is_secret(text), "{text:?}");
         }
-        assert_eq!(secret, Secret::parse(text).unwrap());
-    }
-
-    #[test]
-    fn debug_shows_nothing() {
-        let secret = Secret::generate().unwrap();
-        assert_eq!(format!("{secret:?}"), "Secret(…redacted…)");
     }
 }

@@ -1,78 +1,68 @@
 //! Tokens: the sealed ones of supervised plugins and the static ones of external plugins, and
-//! telling them apart. Where they travel is in `url` and `request`.
+//! telling them apart. The URLs that they travel in are in `connection_url` and `request`.
 
 use std::fmt;
 
-use crypto_secretbox::aead::{AeadInPlace as _, KeyInit as _};
-use crypto_secretbox::{Key, Nonce, Tag, XSalsa20Poly1305};
+use crypto_secretbox::XSalsa20Poly1305;
+use crypto_secretbox::aead::{Aead as _, KeyInit as _};
 use data_encoding::BASE64URL_NOPAD;
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
-use super::secret::{Secret, fill};
-use crate::error::{IdError, TokenError};
-use crate::id::{InstallationId, Xid};
+use super::connection_url::connection_url;
+use super::secret::{Secret, fill, is_secret, random_text};
+use crate::error::TokenError;
+use crate::id::InstallationId;
 
 const NONCE: usize = 24;
-const TAG: usize = 16;
-const ID: usize = 20;
 const EXTERNAL_PREFIX: &str = "sdprt_";
 
 /// A token as it came in, told apart by its own text alone (protocol file, section 5.1).
-#[derive(Clone, Debug)]
-pub enum Token {
+pub(crate) enum Token {
     /// Of an external plugin.
     External(ExternalToken),
     /// Of a supervised plugin, or nonsense: only opening it tells.
     Sealed(SealedToken),
 }
 
-/// The static token of an external plugin: `sdprt_` and a secret. It does not expire and works any
-/// number of times, until it is replaced.
+/// The static token of an external plugin: `sdprt_` and 32 random characters of `A-Z a-z 0-9`. It does
+/// not expire and works any number of times, until it is replaced.
 ///
-/// Comparing takes the same time wherever two tokens differ. `Debug` shows none of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ExternalToken(Secret);
-
-/// The token of a supervised plugin: its installation id, sealed with the installation's current
-/// secret. It carries no time limit and no count: it stops working when the secret is replaced.
+/// Comparing takes the same time wherever two tokens differ. `Debug` shows nothing of it.
 ///
-/// This may also be any other text that somebody sent as a token. `Debug` shows none of it.
+/// The token is wiped from memory when it is dropped, and so is each clone. What was made of it is
+/// not: the text that a caller copied, a connection URL, what a store or a socket holds.
 #[derive(Clone)]
-pub struct SealedToken(Box<str>);
+pub struct ExternalToken(Zeroizing<String>);
+
+/// The token of a supervised plugin: its installation id, sealed with the secret of its current run. It
+/// carries no time limit and no count: it stops working when the secret is replaced.
+///
+/// This may also be any other text that came as a token. It is wiped from memory when it is dropped,
+/// and never shown. Not wiped are its copies in the URL that the plugin is started with, in the
+/// environment of the plugin's process, and in what a socket received.
+#[derive(Clone)]
+pub(crate) struct SealedToken(Zeroizing<String>);
 
 impl Token {
     /// Tells the kind of a token by its text. Everything that is not exactly an external token is
     /// to be judged as a sealed one, also if it begins with `sdprt_`.
-    pub fn classify(text: &str) -> Self {
-        match ExternalToken::parse(text) {
-            Ok(token) => Self::External(token),
-            Err(_) => Self::Sealed(SealedToken::from_text(text)),
+    pub(crate) fn classify(text: String) -> Self {
+        let text = Zeroizing::new(text);
+        if is_external(&text) {
+            Self::External(ExternalToken(text))
+        } else {
+            Self::Sealed(SealedToken(text))
         }
     }
 
-    /// Whether this is the token of an external plugin.
-    pub const fn is_external(&self) -> bool {
-        matches!(self, Self::External(_))
-    }
-
-    /// The text itself, for handing it to the plugin. It belongs in no log and no message.
-    pub fn expose(&self) -> String {
+    #[cfg(any(test, feature = "_fuzzing"))]
+    pub(super) fn expose(&self) -> &str {
         match self {
             Self::External(token) => token.expose(),
-            Self::Sealed(token) => token.expose().to_owned(),
+            Self::Sealed(token) => &token.0,
         }
-    }
-}
-
-impl From<ExternalToken> for Token {
-    fn from(token: ExternalToken) -> Self {
-        Self::External(token)
-    }
-}
-
-impl From<SealedToken> for Token {
-    fn from(token: SealedToken) -> Self {
-        Self::Sealed(token)
     }
 }
 
@@ -80,9 +70,9 @@ impl ExternalToken {
     /// Makes a new token with the system's cryptographic generator.
     ///
     /// # Errors
-    /// [`TokenError::Random`]: the system gives no random bytes.
+    /// [`TokenError::Random`]: the system has no random bytes.
     pub fn generate() -> Result<Self, TokenError> {
-        Secret::generate().map(Self)
+        random_text(EXTERNAL_PREFIX).map(Self)
     }
 
     /// The token with this text.
@@ -94,40 +84,44 @@ impl ExternalToken {
         if text.is_empty() {
             return Err(TokenError::Missing);
         }
-        text.strip_prefix(EXTERNAL_PREFIX)
-            .and_then(|secret| Secret::parse(secret).ok())
-            .map(Self)
-            .ok_or(TokenError::NotExternal)
+        if !is_external(text) {
+            return Err(TokenError::NotExternal);
+        }
+        Ok(Self(text.to_owned().into()))
     }
 
-    /// What finds the token among many, and is enough to know it again.
+    /// Returns the digest, which finds the token among many and suffices to recognise it.
     pub fn digest(&self) -> TokenDigest {
-        TokenDigest(Sha256::digest(self.0.as_bytes()).into())
+        TokenDigest(Sha256::digest(&self.0.as_bytes()[EXTERNAL_PREFIX.len()..]).into())
     }
 
     /// The text itself, for storing it and for showing it to the administrator once. It belongs in
     /// no log and no message.
-    pub fn expose(&self) -> String {
-        format!("{EXTERNAL_PREFIX}{}", self.0.expose())
-    }
-}
-
-/// The SHA-256 of a token's secret. Tokens have 190 random bits, so nobody finds a token by trying, and
-/// a digest may be stored, compared and hashed as any other key. `Display` writes 64 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenDigest([u8; 32]);
-
-impl TokenDigest {
-    /// The digest with these bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes of the digest.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
+    pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Builds the URL that the plugin connects to: `wss` if the base is `https` or `wss`, else `ws`,
+    /// with the base's host, port and query, the path `/rpc`, and the token (protocol file, section
+    /// 5.1).
+    ///
+    /// User info in the base is left out: it would be one more secret in the URL. The result holds the
+    /// token; [`redact`](super::redact) takes it out for logs.
+    ///
+    /// # Errors
+    /// [`TokenError::Url`]: the base is not a URL with a host.
+    pub fn connection_url(&self, base: &str) -> Result<String, TokenError> {
+        connection_url(base, None, self.expose())
+    }
 }
+
+impl PartialEq for ExternalToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for ExternalToken {}
 
 impl fmt::Debug for ExternalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,96 +129,69 @@ impl fmt::Debug for ExternalToken {
     }
 }
 
+/// The SHA-256 of a token's secret. Tokens have 190 random bits, so no token can be found by trying, and
+/// a digest may be stored, compared and hashed as any other key. `Display` writes 64 hexadecimal digits.
+/// The default is the digest of no token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenDigest(pub(super) [u8; 32]);
+
 impl SealedToken {
     /// Seals an installation's id with its current secret: NaCl secretbox with a random nonce,
     /// 80 characters of URL-safe base64 (protocol file, section 5.2).
     ///
     /// # Errors
-    /// [`TokenError::Random`]: the system gives no random bytes.
-    pub fn seal(secret: &Secret, installation: InstallationId) -> Result<Self, TokenError> {
+    /// [`TokenError::Random`]: the system has no random bytes.
+    pub(crate) fn seal(secret: &Secret, installation: InstallationId) -> Result<Self, TokenError> {
         let mut nonce = [0; NONCE];
         fill(&mut nonce)?;
-        Self::seal_with_nonce(secret, installation, nonce)
+        Ok(Self::seal_with_nonce(secret, installation, nonce))
     }
 
-    fn seal_with_nonce(
-        secret: &Secret,
-        installation: InstallationId,
-        nonce: [u8; NONCE],
-    ) -> Result<Self, TokenError> {
-        let mut body = installation.to_string().into_bytes();
-        let tag = cipher(secret)
-            .encrypt_in_place_detached(&Nonce::from(nonce), b"", &mut body)
-            // Only for associated data, and for more bytes than memory holds.
-            .map_err(|_| TokenError::DoesNotOpen)?;
-        let mut token = Vec::with_capacity(NONCE + TAG + ID);
-        token.extend_from_slice(&nonce);
-        token.extend_from_slice(&tag);
-        token.extend_from_slice(&body);
-        Ok(Self(BASE64URL_NOPAD.encode(&token).into()))
+    fn seal_with_nonce(secret: &Secret, installation: InstallationId, nonce: [u8; NONCE]) -> Self {
+        let body = installation.to_string();
+        // This fails only for more bytes than memory holds; what is left then opens nowhere.
+        let sealed = cipher(secret)
+            .and_then(|cipher| cipher.encrypt(&nonce.into(), body.as_bytes()).ok())
+            .unwrap_or_default();
+        let token = Zeroizing::new([&nonce[..], &sealed].concat());
+        Self(BASE64URL_NOPAD.encode(&token).into())
     }
 
-    /// Takes a text that somebody sent as a token, unjudged.
-    pub fn from_text(text: impl Into<Box<str>>) -> Self {
-        Self(text.into())
+    /// Opens the token and returns the installation that it was sealed for; `None` if it was not sealed
+    /// with this secret, or altered. The caller still compares the installation with the one that the
+    /// connection names.
+    pub(crate) fn open(&self, secret: &Secret) -> Option<InstallationId> {
+        // Padding and surplus bits are no base64 here: a token has one spelling.
+        let token = Zeroizing::new(BASE64URL_NOPAD.decode(self.0.as_bytes()).ok()?);
+        let (nonce, sealed) = token.split_first_chunk::<NONCE>()?;
+        let body = cipher(secret)?.decrypt(&(*nonce).into(), sealed).ok()?;
+        std::str::from_utf8(&body).ok()?.parse().ok()
     }
 
-    /// Opens the token: gives the installation it was sealed for. The caller still compares that
-    /// with the installation that the connection names.
-    ///
-    /// # Errors
-    /// - [`TokenError::Missing`]: the text is empty.
-    /// - [`TokenError::NotBase64`]: not URL-safe base64; padding and surplus bits count as such.
-    /// - [`TokenError::TooShort`]: no room for a nonce and a tag.
-    /// - [`TokenError::DoesNotOpen`]: sealed with another secret, or altered.
-    /// - [`TokenError::NotAnId`]: it opens to something else than an xid.
-    pub fn open(&self, secret: &Secret) -> Result<InstallationId, TokenError> {
-        if self.0.is_empty() {
-            return Err(TokenError::Missing);
-        }
-        let token =
-            BASE64URL_NOPAD
-                .decode(self.0.as_bytes())
-                .map_err(|error| TokenError::NotBase64 {
-                    position: error.position,
-                })?;
-        let too_short = TokenError::TooShort { found: token.len() };
-        let (nonce, rest) = token
-            .split_first_chunk::<NONCE>()
-            .ok_or_else(|| too_short.clone())?;
-        let (tag, body) = rest.split_first_chunk::<TAG>().ok_or(too_short)?;
-        let mut body = body.to_vec();
-        cipher(secret)
-            .decrypt_in_place_detached(&Nonce::from(*nonce), b"", &mut body, &Tag::from(*tag))
-            .map_err(|_| TokenError::DoesNotOpen)?;
-        let text = std::str::from_utf8(&body).map_err(|error| {
-            TokenError::NotAnId(IdError::Character {
-                position: error.valid_up_to(),
-            })
-        })?;
-        let id: Xid = text.parse().map_err(TokenError::NotAnId)?;
-        Ok(id.into())
-    }
-
-    /// What knows the token again, once it is spent or replaced.
+    /// Returns what recognises the token once it is spent or replaced.
     pub(crate) fn digest(&self) -> TokenDigest {
         TokenDigest(Sha256::digest(self.0.as_bytes()).into())
     }
 
-    /// The text itself, for handing it to the plugin. It belongs in no log and no message.
-    pub fn expose(&self) -> &str {
-        &self.0
+    /// Builds the URL that the plugin is started with; see [`ExternalToken::connection_url`].
+    ///
+    /// # Errors
+    /// [`TokenError::Url`]: the base is not a URL with a host.
+    pub(crate) fn connection_url(
+        &self,
+        base: &str,
+        installation: InstallationId,
+    ) -> Result<String, TokenError> {
+        connection_url(base, Some(installation), &self.0)
     }
 }
 
-impl fmt::Debug for SealedToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealedToken(…redacted…)")
-    }
+fn cipher(secret: &Secret) -> Option<XSalsa20Poly1305> {
+    XSalsa20Poly1305::new_from_slice(secret.as_bytes()).ok()
 }
 
-fn cipher(secret: &Secret) -> XSalsa20Poly1305 {
-    XSalsa20Poly1305::new(&Key::from(*secret.as_bytes()))
+fn is_external(text: &str) -> bool {
+    text.strip_prefix(EXTERNAL_PREFIX).is_some_and(is_secret)
 }
 
 #[cfg(test)]
@@ -260,14 +227,12 @@ mod tests {
 
     fn seal(secret: &str, id: &str, nonce: [u8; NONCE]) -> String {
         let secret = Secret::parse(secret).unwrap();
-        SealedToken::seal_with_nonce(&secret, id.parse().unwrap(), nonce)
-            .unwrap()
-            .expose()
-            .to_owned()
+        let token = SealedToken::seal_with_nonce(&secret, id.parse().unwrap(), nonce);
+        token.0.to_string()
     }
 
-    fn open(secret: &str, token: &str) -> Result<InstallationId, TokenError> {
-        SealedToken::from_text(token).open(&Secret::parse(secret)?)
+    fn open(secret: &str, token: &str) -> Option<InstallationId> {
+        SealedToken(token.to_owned().into()).open(&Secret::parse(secret)?)
     }
 
     #[test]
@@ -293,37 +258,18 @@ mod tests {
             let nonce = data_encoding::HEXLOWER
                 .decode(vector.nonce_hex.as_bytes())
                 .unwrap();
-            assert_eq!(
-                seal(&vector.secret, &vector.plugin_id, nonce.try_into().unwrap()),
-                vector.token
-            );
+            let token = seal(&vector.secret, &vector.plugin_id, nonce.try_into().unwrap());
+            assert_eq!(token, vector.token);
         }
     }
 
     #[test]
-    fn every_invalid_token_is_refused_for_its_own_reason() {
+    fn every_invalid_token_is_refused() {
         let vectors = vectors().invalid;
         assert_eq!(vectors.len(), 10);
         for vector in vectors {
-            let expected = match vector.why.as_str() {
-                "last byte flipped" | "nonce flipped" | "wrong secret" => TokenError::DoesNotOpen,
-                "shorter than a nonce" => TokenError::TooShort { found: 20 },
-                "nonce only" => TokenError::TooShort { found: 24 },
-                "not base64url" => TokenError::NotBase64 { position: 0 },
-                "empty" => TokenError::Missing,
-                "plaintext is not an id" => TokenError::NotAnId(IdError::Length { found: 5 }),
-                "plaintext has a character outside the id alphabet" => {
-                    TokenError::NotAnId(IdError::Character { position: 0 })
-                }
-                "secret is not 32 bytes" => TokenError::SecretLength { found: 5 },
-                other => panic!("no expectation for {other:?}"),
-            };
-            assert_eq!(
-                open(&vector.secret, &vector.token),
-                Err(expected),
-                "{}",
-                vector.why
-            );
+            let opened = open(&vector.secret, &vector.token);
+            assert_eq!(opened, None, "{}", vector.why);
         }
     }
 
@@ -332,20 +278,18 @@ mod tests {
         let secret = Secret::generate().unwrap();
         let id = InstallationId::generate();
         let token = SealedToken::seal(&secret, id).unwrap();
-        assert_eq!(token.expose().len(), 80);
-        assert_eq!(token.open(&secret), Ok(id));
-        assert_eq!(
-            token.open(&Secret::generate().unwrap()),
-            Err(TokenError::DoesNotOpen)
-        );
+        assert_eq!(token.0.len(), 80);
+        assert_eq!(token.open(&secret), Some(id));
+        assert_eq!(token.open(&Secret::generate().unwrap()), None);
         let again = SealedToken::seal(&secret, id).unwrap();
-        assert_ne!(token.expose(), again.expose());
+        assert_ne!(*token.0, *again.0);
     }
 
     #[test]
     fn no_other_spelling_of_a_token_opens() {
         let secret = "Storyden0Plugin1Secret2Vector3ab";
         let token = seal(secret, "9m4e2mr0ui3e8a215n4g", [7; NONCE]);
+        assert!(open(secret, &token).is_some());
         for other in [
             format!("{token}=="),
             format!("{token}\n"),
@@ -353,19 +297,13 @@ mod tests {
             format!("{token}A"),
             token[..79].to_owned(),
         ] {
-            assert!(
-                matches!(open(secret, &other), Err(TokenError::NotBase64 { .. })),
-                "{other:?}"
-            );
+            assert_eq!(open(secret, &other), None, "{other:?}");
         }
         // 79 bytes end in a character that carries surplus bits: B has one set, A has none.
         let short = BASE64URL_NOPAD.encode(&[0; 59]);
         assert!(short.ends_with('A'));
         let surplus = format!("{}B", &short[..short.len() - 1]);
-        assert_eq!(
-            open(secret, &surplus),
-            Err(TokenError::NotBase64 { position: 78 })
-        );
+        assert_eq!(open(secret, &surplus), None);
     }
 
     #[test]
@@ -373,8 +311,10 @@ mod tests {
         let token = ExternalToken::generate().unwrap();
         let text = token.expose();
         assert_eq!(text.len(), 38);
-        assert!(Token::classify(&text).is_external());
-        assert_eq!(ExternalToken::parse(&text).unwrap(), token);
+        assert!(
+            matches!(Token::classify(text.to_owned()), Token::External(known) if known == token)
+        );
+        assert_eq!(ExternalToken::parse(text).unwrap(), token);
         for other in [
             String::new(),
             "sdprt_".to_owned(),
@@ -384,31 +324,34 @@ mod tests {
             text.replacen("sdprt_", "SDPRT_", 1),
             text[6..].to_owned(),
         ] {
-            let classified = Token::classify(&other);
-            assert!(!classified.is_external(), "{other:?}");
-            assert_eq!(classified.expose(), other);
             assert!(ExternalToken::parse(&other).is_err());
+            assert!(
+                matches!(Token::classify(other.clone()), Token::Sealed(token) if *token.0 == other),
+                "{other:?}"
+            );
         }
     }
 
     #[test]
-    fn external_tokens_compare() {
-        let token = ExternalToken::generate().unwrap();
+    fn equality_sees_every_character() {
+        let text = "sdprt_Storyden0Plugin1Secret2Vector3ab";
+        let token = ExternalToken::parse(text).unwrap();
+        for position in EXTERNAL_PREFIX.len()..text.len() {
+            let mut other = text.to_owned();
+            other.replace_range(position..=position, "Z");
+            assert_ne!(
+                token,
+                ExternalToken::parse(&other).unwrap(),
+                "at {position}"
+            );
+        }
         assert_eq!(token, token.clone());
         assert_ne!(token, ExternalToken::generate().unwrap());
     }
 
     #[test]
     fn debug_shows_no_token() {
-        let external = ExternalToken::generate().unwrap();
-        let sealed =
-            SealedToken::seal(&Secret::generate().unwrap(), InstallationId::generate()).unwrap();
-        let shown = format!(
-            "{:?} {:?}",
-            Token::classify(&external.expose()),
-            Token::classify(sealed.expose())
-        );
-        assert!(!shown.contains(&external.expose()[6..]), "{shown}");
-        assert!(!shown.contains(sealed.expose()), "{shown}");
+        let token = ExternalToken::generate().unwrap();
+        assert_eq!(format!("{token:?}"), "ExternalToken(…redacted…)");
     }
 }

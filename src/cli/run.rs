@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
-use plugin_runner::auth::{ExternalCredential, Token, connection_url};
+use plugin_runner::auth::ExternalCredential;
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
     ActiveState, Host, InstallationId, Keeper, Listener, PluginMode, ReportedState, RestartPolicy,
@@ -218,7 +218,8 @@ fn load(
         let record = &plugin.record;
         let about = |failure: CliError| failure.about(format!("plugin {}", plugin.name));
         if let Some(token) = record.external_token() {
-            let url = connection_url(&listener.base_url(), None, &Token::External(token.clone()))
+            let url = token
+                .connection_url(&listener.base_url())
                 .map_err(|error| about(error.to_string().into()))?;
             let plugin = record.id;
             notify(printer.notices(), Notice::External { plugin, url });

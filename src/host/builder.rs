@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Host, HostShared, LiveHandshakes, Owner};
-use crate::auth::{Token, connection_url};
+use crate::auth::connection_url;
 use crate::config::{Limits, Timeouts};
 use crate::error::{Error, Result, RpcError};
 use crate::health::Health;
@@ -255,9 +255,8 @@ impl HostBuilder {
         self.log_settings.validate()?;
         self.process_limits.validate()?;
         if let Some(url) = &self.rpc_base_url {
-            // Any id and token will do: it is the base that is being checked.
-            let (id, token) = (InstallationId::generate(), Token::classify(""));
-            connection_url(url, Some(id), &token).map_err(|error| Error::Setting {
+            // Any token will do: it is the base that is being checked.
+            connection_url(url, None, "").map_err(|error| Error::Setting {
                 name: "rpc_base_url",
                 problem: error.to_string().into(),
             })?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::head::Head;
 use super::refusal::Refusal;
-use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, TokenDigest, is_rpc_path};
+use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, TokenDigest, rpc_query};
 use crate::host::HostShared;
 use crate::id::InstallationId;
 use crate::session::{Credential, RefusalReason, Refused, Reservation, Session};
@@ -54,14 +54,12 @@ impl From<Refusal> for Denied {
 
 /// Decides on a request. May block for the store's I/O.
 pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, Denied> {
-    let request = ConnectionRequest::parse(&head.target);
-    if !is_rpc_path(&head.target) {
-        return Err(Refusal::NO_SUCH_PATH.into());
-    }
+    let query = rpc_query(&head.target).ok_or(Refusal::NO_SUCH_PATH)?;
+    let request = ConnectionRequest::parse(query);
     let claimed = request
-        .installation()
+        .installation
         .map_err(|_| Refusal::INVALID_PARAMETERS)?;
-    let token = request.token().ok_or(Refusal::INVALID_PARAMETERS)?;
+    let token = &request.token.ok_or(Refusal::INVALID_PARAMETERS)?;
     let claim = match token {
         Token::External(token) => find_external(host, token, claimed)?,
         Token::Sealed(token) => {

@@ -17,7 +17,7 @@ use crate::text::{Foreign, PluginName};
 pub struct InstalledExternal {
     /// The plugin.
     pub installation: Installation,
-    /// What it connects with: [`connection_url`](crate::auth::connection_url) makes the URL of it that the
+    /// What it connects with: [`ExternalToken::connection_url`] makes the URL of it that the
     /// plugin needs. Unless
     /// [`keep_external_tokens`](super::ManagerSettings::keep_external_tokens) is set this is the only
     /// time that it is to be had.
@@ -145,11 +145,10 @@ impl Shared {
     /// Gives the record a new token, and the token.
     fn renew_token(&self, record: &mut Record) -> Result<ExternalToken> {
         let token = ExternalToken::generate()?;
-        let credential = ExternalCredential::new(token.clone());
         record.kind = PluginKind::External(if self.settings.keep_external_tokens {
-            credential
+            ExternalCredential::new(token.clone())
         } else {
-            credential.without_token()
+            ExternalCredential::from_digest(token.digest())
         });
         Ok(token)
     }

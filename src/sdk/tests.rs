@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::auth::{SealedToken, Secret, Token, connection_url};
+use crate::auth::{ExternalToken, SealedToken, Secret};
 use crate::deadline::Deadline;
 use crate::duplex::{Duplex, DuplexSettings, memory};
 use crate::error::{Disconnect, Error, Result, RpcError};
@@ -406,7 +406,7 @@ fn handles_cross_threads() {
 struct RealHost {
     host: Host,
     session: Session,
-    token: Token,
+    token: ExternalToken,
     folder: PathBuf,
 }
 
@@ -429,7 +429,7 @@ impl RealHost {
             .unwrap()
             .with_configuration(configuration);
         let token = record.external_token().unwrap();
-        let (id, token) = (record.id, Token::from(token.clone()));
+        let (id, token) = (record.id, token.clone());
         host.store().put(record).unwrap();
         let session = host.load(id).unwrap();
         Self {
@@ -441,7 +441,7 @@ impl RealHost {
     }
 
     fn url(&self, base: &str) -> String {
-        connection_url(base, None, &self.token).unwrap()
+        self.token.connection_url(base).unwrap()
     }
 
     fn wait_for(&self, state: ReportedState) {
@@ -609,11 +609,11 @@ fn closing_ends_the_wait_between_tries() {
 
 #[test]
 fn a_supervised_plugin_tries_once() {
-    let token = SealedToken::seal(&Secret::generate().unwrap(), InstallationId::generate());
+    let id = InstallationId::generate();
+    let token = SealedToken::seal(&Secret::generate().unwrap(), id).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let id = Some(InstallationId::generate());
-    let url = connection_url(&base, id, &token.unwrap().into()).unwrap();
+    let url = token.connection_url(&base, id).unwrap();
     let (_, plugin) = start(&url, |plugin| plugin);
     refuse_next(&listener, "503");
     let error = plugin.join().unwrap().unwrap_err();

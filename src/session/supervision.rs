@@ -10,7 +10,7 @@ use super::attach::{Credential, Peer};
 use super::history::{RestartDecision, RunEnd};
 use super::shared::Shared;
 use super::state::State;
-use crate::auth::{self, SealedToken, Secret, Token};
+use crate::auth::{SealedToken, Secret};
 use crate::duplex::stdio::Stdio;
 use crate::error::{Disconnect, Error, Result, StartError};
 use crate::id::InstallationId;
@@ -337,8 +337,9 @@ impl SessionHooks {
         let secret = Secret::generate().map_err(Error::from)?;
         let token = SealedToken::seal(&secret, shared.id).map_err(Error::from)?;
         let digest = token.digest();
-        let token = Token::Sealed(token);
-        let url = auth::connection_url(&base, Some(shared.id), &token).map_err(Error::from)?;
+        let url = token
+            .connection_url(&base, shared.id)
+            .map_err(Error::from)?;
         let mut state = shared.state.lock();
         if state.run == run {
             state.secret = Some(secret);

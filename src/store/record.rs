@@ -91,7 +91,7 @@ impl Record {
 
     /// An external plugin, as it is after installation: wanted active, with a new id and token. The
     /// token is kept in the record, for handing it to the plugin with
-    /// [`external_token`](Self::external_token); see [`ExternalCredential::without_token`].
+    /// [`external_token`](Self::external_token); see [`ExternalCredential::from_digest`].
     ///
     /// # Errors
     /// [`Error::Token`](crate::Error::Token) when the system gives no random bytes.
@@ -182,10 +182,10 @@ impl Record {
         self
     }
 
-    /// Whether it is the record of the external plugin with this token; see
-    /// [`ExternalCredential::matches`].
+    /// Whether it is the record of the external plugin with this token. How long the answer takes says
+    /// nothing of the token: digests are compared, and no token can be made from those.
     pub fn has_token(&self, token: &ExternalToken) -> bool {
-        matches!(&self.kind, PluginKind::External(known) if known.matches(token))
+        matches!(&self.kind, PluginKind::External(known) if known.digest() == token.digest())
     }
 
     /// The token of an external plugin, where it is kept.

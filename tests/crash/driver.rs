@@ -262,7 +262,7 @@ impl Worker<'_> {
                 let manifest = Manifest::parse(&self.manifest(*version, None)).unwrap();
                 let installed = manager.install_external(manifest)?;
                 let id = installed.installation.id();
-                return Ok((Some(id), Some(installed.token.expose())));
+                return Ok((Some(id), Some(installed.token.expose().to_owned())));
             }
             Operation::Update { id, version } => {
                 let source = PackageSource::bytes(self.package(*version));
@@ -279,7 +279,7 @@ impl Worker<'_> {
                 manager.configure(*id, proposal, ConfigureMode::Replace)?;
             }
             Operation::Rotate { id } => {
-                return Ok((None, Some(manager.rotate_token(*id)?.expose())));
+                return Ok((None, Some(manager.rotate_token(*id)?.expose().to_owned())));
             }
             Operation::Remove { id, keep_data } => {
                 let remainder = if *keep_data {

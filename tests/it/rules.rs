@@ -407,7 +407,7 @@ mod alone {
         });
         let record = Record::external(manifest("outside")).unwrap();
         let token = record.external_token().unwrap();
-        let token = token.expose();
+        let token = token.expose().to_owned();
         let outside = host.install(record);
         let target = format!("/rpc?token={token}");
         let accepted = Request::upgrade(&target).send(host.address());

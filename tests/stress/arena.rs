@@ -164,7 +164,7 @@ impl Arena {
                 id: record.id,
                 name,
                 nature: Nature::Connects,
-                token: Some(token.expose()),
+                token: Some(token.expose().to_owned()),
                 lifelines: Lifelines::new(),
                 lock: Lock::in_folder(folder.path().join("external")),
                 urls: Arc::default(),

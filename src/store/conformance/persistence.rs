@@ -59,7 +59,7 @@ fn tokens_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     let [old, new, hashed] = [token()?, token()?, token()?];
     let mut rotated = samples::external(&old)?;
     let mut unshown = samples::external(&hashed)?;
-    unshown.kind = PluginKind::External(ExternalCredential::new(hashed.clone()).without_token());
+    unshown.kind = PluginKind::External(ExternalCredential::from_digest(hashed.digest()));
     {
         let store = subject.open_empty();
         let store = StoreProbe(&*store);

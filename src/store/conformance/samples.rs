@@ -49,7 +49,7 @@ pub(super) fn stored(archive: &Archive) -> Outcome<Record> {
 /// kind. The archive is to be stored first.
 pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
     let kept = ExternalCredential::new(ExternalToken::generate()?);
-    let hashed = ExternalCredential::new(ExternalToken::generate()?).without_token();
+    let hashed = ExternalCredential::from_digest(ExternalToken::generate()?.digest());
     let kinds = [
         PluginKind::Supervised(Source::Archive("/a b/ü/\u{10ffff}\n'\".zip".into())),
         PluginKind::Supervised(Source::Directory("relative/../\\folder".into())),

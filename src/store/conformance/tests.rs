@@ -381,7 +381,7 @@ impl Persistent for Handed {
                 && credential.token().is_none()
                 && self.forgets == Forgets::Digests
             {
-                let nobody = TokenDigest::from_bytes([0; 32]);
+                let nobody = TokenDigest::default();
                 record.kind = PluginKind::External(ExternalCredential::from_digest(nobody));
             }
             if self.forgets != Forgets::Everything {

@@ -119,7 +119,7 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
         PluginKind::External(credential) => {
             encoder.set("token_digest", credential.digest().to_string());
             if let Some(token) = credential.token() {
-                encoder.set("token", token.expose());
+                encoder.set("token", token.expose().to_owned());
             }
         }
     }
@@ -366,7 +366,7 @@ impl Decoder<'_> {
         let Some(digest) = digest else {
             self.wrong("token_digest", "is not a digest");
             // Of a token that nobody has.
-            return ExternalCredential::from_digest(TokenDigest::from_bytes([0; 32]));
+            return ExternalCredential::from_digest(TokenDigest::default());
         };
         if *self.value("token") == Value::Null {
             return ExternalCredential::from_digest(digest);

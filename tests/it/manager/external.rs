@@ -82,9 +82,9 @@ fn a_token_is_shown_once_unless_it_is_to_be_kept() {
             assert_eq!(shown.status.state, ReportedState::Connecting);
             assert_eq!(shown.record.external_token(), keeps.then_some(&token));
             let stored = serde_json::to_string(&shown.record).unwrap();
-            assert_eq!(stored.contains(&token.expose()), keeps, "{stored}");
+            assert_eq!(stored.contains(token.expose()), keeps, "{stored}");
             let text = format!("{shown:?} {:?}", managed.list().unwrap());
-            assert!(!text.contains(&token.expose()), "{text}");
+            assert!(!text.contains(token.expose()), "{text}");
             let peer = managed.connect(&token);
             managed
                 .session(id)

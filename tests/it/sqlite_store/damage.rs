@@ -260,7 +260,8 @@ fn stand_in(record: &mut Record, column: &str) {
         }
         "token" => {
             if let PluginKind::External(credential) = record.kind.clone() {
-                record.kind = PluginKind::External(credential.without_token());
+                record.kind =
+                    PluginKind::External(ExternalCredential::from_digest(credential.digest()));
             }
         }
         _ => record.kind = PluginKind::Supervised(Source::Directory(PathBuf::new())),

@@ -6,6 +6,10 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
+/// A sealed token of the right form that was made with a secret no host has.
+pub(crate) const FORGED: &str =
+    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXhNJjbe3g2fSoNt0bKqWQZx5ffcgyUccbdubI_WrrT9-LAIbY";
+
 /// A request to upgrade, right unless changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {

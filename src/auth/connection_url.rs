@@ -4,31 +4,29 @@ use std::borrow::Cow;
 use std::fmt;
 
 use form_urlencoded::Serializer;
+use zeroize::Zeroizing;
 
 use super::RPC_PATH;
 use super::redact::{REDACTED, redact};
 use super::request::ConnectionRequest;
 use super::token::Token;
-use crate::error::{IdError, TokenError};
+use crate::error::TokenError;
 use crate::id::InstallationId;
 use crate::url::{Authority, Url};
 
 /// Builds the URL that a plugin connects to (protocol file, section 5.1).
 ///
 /// From the base come scheme (`https` and `wss` give `wss`, anything else `ws`), host, port and
-/// query; its path is replaced by `/rpc`. `plugin_id` and `token` are set, replacing what the base
-/// has of them, and all parameters are sorted by name. User info in the base is left out: it would
-/// be one more secret in the URL. For an external plugin pass no installation: its token suffices.
-///
-/// The result holds the token: show it only through [`redact`](super::redact).
+/// query; its path is replaced by `/rpc`, and its user info is left out. `plugin_id` and `token` are
+/// set, replacing what the base has of them, and all parameters are sorted by name. An external
+/// plugin's URL names no installation.
 ///
 /// # Errors
-/// - [`TokenError::Url`]: the base is not a URL with a host.
-/// - [`TokenError::NoInstallation`]: a sealed token without its installation.
-pub fn connection_url(
+/// [`TokenError::Url`]: the base is not a URL with a host.
+pub(crate) fn connection_url(
     base: &str,
     installation: Option<InstallationId>,
-    token: &Token,
+    token: &str,
 ) -> Result<String, TokenError> {
     let base = if base.contains(['/', '?', '#']) {
         Cow::from(base)
@@ -37,47 +35,31 @@ pub fn connection_url(
         format!("ws://{base}").into()
     };
     let (url, authority) = parse(&base)?;
-    let scheme = match url.scheme {
-        // The seed turns `wss` into `ws`; that would send the token in the clear.
-        Some(scheme)
-            if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") =>
-        {
-            "wss"
-        }
-        _ => "ws",
-    };
-    if installation.is_none() && !token.is_external() {
-        return Err(TokenError::NoInstallation);
-    }
-    let mut parameters: Vec<(String, String)> =
-        form_urlencoded::parse(url.query.unwrap_or_default().as_bytes())
-            .into_owned()
-            .filter(|(key, _)| key != "plugin_id" && key != "token")
-            .collect();
+    // Storyden's Go host turns `wss` into `ws`; that would send the token in the clear.
+    let secure = has_scheme(&url, &["https", "wss"]);
+    let scheme = if secure { "wss" } else { "ws" };
+    let query = url.query.unwrap_or_default().as_bytes();
+    let mut parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(query)
+        .filter(|(key, _)| key != "plugin_id" && key != "token")
+        .collect();
     if let Some(installation) = installation {
-        parameters.push(("plugin_id".to_owned(), installation.to_string()));
+        parameters.push(("plugin_id".into(), installation.to_string().into()));
     }
-    parameters.push(("token".to_owned(), token.expose()));
+    parameters.push(("token".into(), token.into()));
     // Stable, so that several values of one name stay in order.
     parameters.sort_by(|one, other| one.0.cmp(&other.0));
-    let query = Serializer::new(String::new())
+    let start = format!("{scheme}://{authority}{RPC_PATH}?");
+    let length = start.len();
+    Ok(Serializer::for_suffix(start, length)
         .extend_pairs(parameters)
-        .finish();
-    Ok(format!("{scheme}://{authority}{RPC_PATH}?{query}"))
+        .finish())
 }
 
-/// A connection URL as a plugin gets it, for the plugin's own side. `Display` and `Debug` leave
-/// the token out.
-#[derive(Clone)]
-pub struct ConnectionUrl {
-    text: String,
-    secure: bool,
-    host: String,
-    port: u16,
-    authority: String,
-    target: String,
-    token: Token,
-    request: ConnectionRequest,
+/// A connection URL as a plugin receives it, for the plugin's own side. `Display` and `Debug` leave
+/// the token out; it is wiped from memory when the URL is dropped.
+pub(crate) struct ConnectionUrl {
+    text: Zeroizing<String>,
+    is_external: bool,
 }
 
 impl ConnectionUrl {
@@ -86,87 +68,42 @@ impl ConnectionUrl {
     /// # Errors
     /// - [`TokenError::Url`]: empty, not a URL, another scheme than `ws` and `wss`, or no host.
     /// - [`TokenError::Missing`]: it has no token.
-    pub fn parse(text: &str) -> Result<Self, TokenError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, TokenError> {
         if text.is_empty() {
             return Err(problem("it is empty"));
         }
-        let (url, authority) = parse(text)?;
-        let secure = match url.scheme {
-            Some(scheme) if scheme.eq_ignore_ascii_case("ws") => false,
-            Some(scheme) if scheme.eq_ignore_ascii_case("wss") => true,
-            _ => return Err(problem("its scheme is neither ws nor wss")),
-        };
-        let target = url.request_target();
-        let request = ConnectionRequest::parse(&target);
-        let token = request.token().cloned().ok_or(TokenError::Missing)?;
+        let (url, _) = parse(text)?;
+        if !has_scheme(&url, &["ws", "wss"]) {
+            return Err(problem("its scheme is neither ws nor wss"));
+        }
+        let request = ConnectionRequest::parse(url.query.unwrap_or_default());
+        let token = request.token.ok_or(TokenError::Missing)?;
         Ok(Self {
-            text: text.to_owned(),
-            secure,
-            host: authority.bare_host().to_owned(),
-            port: authority.port.unwrap_or(if secure { 443 } else { 80 }),
-            authority: authority.to_string(),
-            target,
-            token,
-            request,
+            text: text.to_owned().into(),
+            is_external: matches!(token, Token::External(_)),
         })
-    }
-
-    /// Whether it asks for TLS (`wss`).
-    pub const fn secure(&self) -> bool {
-        self.secure
-    }
-
-    /// The host to connect to: a name or an address, an IPv6 address without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port to connect to; where the URL names none, 80, or 443 for `wss`.
-    pub const fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Host and port as the URL has them, for the `Host` header.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// Path and query, for the request line. It holds the token.
-    pub fn request_target(&self) -> &str {
-        &self.target
-    }
-
-    /// The token.
-    pub const fn token(&self) -> &Token {
-        &self.token
     }
 
     /// Whether the token is an external plugin's, which decides whether a plugin tries again when
     /// it is refused (protocol file, section 7).
-    pub const fn is_external(&self) -> bool {
-        self.token.is_external()
-    }
-
-    /// The installation that the URL names; `None` when it names none.
-    ///
-    /// # Errors
-    /// [`IdError`]: what it names is not an xid.
-    pub fn installation(&self) -> Result<Option<InstallationId>, IdError> {
-        self.request.installation()
+    pub(crate) const fn is_external(&self) -> bool {
+        self.is_external
     }
 
     /// The whole URL, token included. It belongs in no log and no message.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.text
     }
 }
 
 impl fmt::Display for ConnectionUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.secure { "wss" } else { "ws" };
-        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
-        write!(f, "{scheme}://{}{path}", self.authority)?;
-        for (index, parameter) in query.split('&').enumerate() {
+        let url = Url::split(&self.text);
+        let (scheme, authority) = (url.scheme.unwrap_or_default(), url.authority);
+        let authority = authority.unwrap_or_default();
+        write!(f, "{scheme}://{authority}{}", url.path)?;
+        let parameters = url.query.unwrap_or_default().split('&');
+        for (index, parameter) in parameters.enumerate() {
             f.write_str(if index == 0 { "?" } else { "&" })?;
             // Decoded, because a key spelled in escapes is the same key.
             let is_token = form_urlencoded::parse(parameter.as_bytes())
@@ -199,6 +136,13 @@ fn parse(text: &str) -> Result<(Url<'_>, Authority<'_>), TokenError> {
     Ok((url, authority))
 }
 
+fn has_scheme(url: &Url<'_>, schemes: &[&str]) -> bool {
+    let scheme = url.scheme.unwrap_or_default();
+    schemes
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(scheme))
+}
+
 const fn problem(problem: &'static str) -> TokenError {
     TokenError::Url { problem }
 }
@@ -206,7 +150,7 @@ const fn problem(problem: &'static str) -> TokenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{ExternalToken, SealedToken, Secret};
+    use crate::auth::{SealedToken, Secret};
 
     const EXTERNAL: &str = "sdprt_Storyden0Plugin1Secret2Vector3ab";
 
@@ -214,29 +158,23 @@ mod tests {
         "9m4e2mr0ui3e8a215n4g".parse().unwrap()
     }
 
-    fn sealed() -> Token {
-        SealedToken::from_text("AA-_9").into()
-    }
-
-    fn external() -> Token {
-        ExternalToken::parse(EXTERNAL).unwrap().into()
-    }
+    const SEALED: &str = "AA-_9";
 
     #[test]
     fn the_protocol_files_examples() {
         assert_eq!(
-            connection_url("http://localhost:8000", Some(id()), &sealed()).unwrap(),
+            connection_url("http://localhost:8000", Some(id()), SEALED).unwrap(),
             "ws://localhost:8000/rpc?plugin_id=9m4e2mr0ui3e8a215n4g&token=AA-_9"
         );
         assert_eq!(
-            connection_url("https://forum.example/", None, &external()).unwrap(),
+            connection_url("https://forum.example/", None, EXTERNAL).unwrap(),
             format!("wss://forum.example/rpc?token={EXTERNAL}")
         );
     }
 
     #[test]
     fn scheme_path_query_and_order() {
-        let build = |base: &str| connection_url(base, Some(id()), &sealed()).unwrap();
+        let build = |base: &str| connection_url(base, Some(id()), SEALED).unwrap();
         let tail = "plugin_id=9m4e2mr0ui3e8a215n4g&token=AA-_9";
         assert_eq!(
             build("HTTPS://[::1]:8443/api/v1"),
@@ -263,16 +201,12 @@ mod tests {
         for base in ["", "/rpc", "http://", "not a url", "http://h h"] {
             assert!(
                 matches!(
-                    connection_url(base, Some(id()), &sealed()),
+                    connection_url(base, Some(id()), SEALED),
                     Err(TokenError::Url { .. })
                 ),
                 "{base:?}"
             );
         }
-        assert_eq!(
-            connection_url("http://h", None, &sealed()),
-            Err(TokenError::NoInstallation)
-        );
     }
 
     #[test]
@@ -290,12 +224,12 @@ mod tests {
         ] {
             let expected = problem(expected);
             let base = format!("http://{authority}/");
-            let built = connection_url(&base, Some(id()), &sealed());
+            let built = connection_url(&base, Some(id()), SEALED);
             assert_eq!(built, Err(expected.clone()), "{base}");
             let text = format!("ws://{authority}/rpc?token={EXTERNAL}");
             assert_eq!(ConnectionUrl::parse(&text).unwrap_err(), expected, "{text}");
         }
-        let built = connection_url("http://h:", Some(id()), &sealed()).unwrap();
+        let built = connection_url("http://h:", Some(id()), SEALED).unwrap();
         assert!(built.starts_with("ws://h/rpc?"), "{built}");
     }
 
@@ -308,12 +242,12 @@ mod tests {
             ("[1.2.3.4]", address),
             ("[user:password@fe1%25eth0]", user),
         ] {
-            let built = connection_url(&format!("http://{host}/"), Some(id()), &sealed());
+            let built = connection_url(&format!("http://{host}/"), Some(id()), SEALED);
             let text = built.unwrap_err().to_string();
             assert!(text.contains(expected), "{host}: {text}");
         }
         for host in ["h", "1.2.3.4", "[::1]", "[fe80::1%25eth0]"] {
-            let built = connection_url(&format!("http://{host}"), Some(id()), &sealed()).unwrap();
+            let built = connection_url(&format!("http://{host}"), Some(id()), SEALED).unwrap();
             assert!(built.starts_with(&format!("ws://{host}/rpc?")), "{built}");
         }
     }
@@ -322,34 +256,25 @@ mod tests {
     fn what_was_built_is_read_again() {
         let secret = Secret::generate().unwrap();
         let token = SealedToken::seal(&secret, id()).unwrap();
-        let text = connection_url("http://127.0.0.1:4711", Some(id()), &token.into()).unwrap();
+        let text = token.connection_url("http://127.0.0.1:4711", id()).unwrap();
         let url = ConnectionUrl::parse(&text).unwrap();
-        assert!(!url.secure());
-        assert_eq!((url.host(), url.port()), ("127.0.0.1", 4711));
-        assert_eq!(url.authority(), "127.0.0.1:4711");
         assert!(!url.is_external());
-        assert_eq!(url.installation().unwrap(), Some(id()));
-        assert!(url.request_target().starts_with("/rpc?plugin_id="));
         assert_eq!(url.expose(), text);
-        let request = ConnectionRequest::parse(url.request_target());
-        let Some(Token::Sealed(token)) = request.token() else {
-            panic!("{request:?}");
+        let query = text.strip_prefix("ws://127.0.0.1:4711/rpc?").unwrap();
+        let request = ConnectionRequest::parse(query);
+        assert_eq!(request.installation, Ok(Some(id())));
+        let Some(Token::Sealed(token)) = request.token else {
+            panic!("{query}");
         };
-        assert_eq!(token.open(&secret), Ok(id()));
+        assert_eq!(token.open(&secret), Some(id()));
     }
 
     #[test]
-    fn ports_and_addresses() {
-        let read = |base: &str| {
+    fn schemes_and_addresses_of_a_connection_url() {
+        for base in ["ws://h", "wss://h", "WSS://h:1", "ws://[::1]:9"] {
             let text = format!("{base}/rpc?token={EXTERNAL}");
-            let url = ConnectionUrl::parse(&text).unwrap();
-            assert!(url.is_external());
-            (url.secure(), url.host().to_owned(), url.port())
-        };
-        assert_eq!(read("ws://h"), (false, "h".to_owned(), 80));
-        assert_eq!(read("wss://h"), (true, "h".to_owned(), 443));
-        assert_eq!(read("WSS://h:1"), (true, "h".to_owned(), 1));
-        assert_eq!(read("ws://[::1]:9"), (false, "::1".to_owned(), 9));
+            assert!(ConnectionUrl::parse(&text).unwrap().is_external(), "{text}");
+        }
     }
 
     #[test]
