@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::http::header::{CONNECTION, LOCATION};
+use ureq::http::header::CONNECTION;
+use ureq::http::{Response, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
 };
-use ureq::{Agent, BodyReader, Timeout};
+use ureq::{Agent, Body, Timeout};
 
 use super::settings::FetchSettings;
 use super::target::Target;
@@ -31,18 +31,9 @@ pub(super) struct Progress(Mutex<(FetchStep, Arc<str>)>);
 pub(super) struct Client {
     agent: Agent,
     pinned: Pinned,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     /// For connecting, and for all of it; for errors.
     limits: (Duration, Duration),
-}
-
-/// The head of a response, and its body to be read.
-pub(super) struct Response {
-    pub(super) status: u16,
-    pub(super) location: Option<Vec<u8>>,
-    /// Bytes of the body, where the head says so.
-    pub(super) length: Option<u64>,
-    pub(super) body: BodyReader<'static>,
 }
 
 impl Progress {
@@ -66,7 +57,7 @@ impl Progress {
         self.0.lock().1.to_string()
     }
 
-    pub(super) fn timeout(&self, limit: Duration) -> FetchError {
+    fn timeout(&self, limit: Duration) -> FetchError {
         FetchError::Timeout {
             host: self.host(),
             step: self.step(),
@@ -113,7 +104,7 @@ impl Client {
         target: &Target,
         addresses: Vec<SocketAddr>,
         deadline: Deadline,
-    ) -> Result<Response, FetchError> {
+    ) -> Result<Response<Body>, FetchError> {
         self.progress.reached(FetchStep::Connect);
         *self.pinned.0.lock() = Checked {
             uri: target.uri().clone(),
@@ -129,13 +120,7 @@ impl Client {
             .call()
             .map_err(|error| self.failure(error))?;
         self.progress.reached(FetchStep::Body);
-        let location = response.headers().get(LOCATION);
-        Ok(Response {
-            status: response.status().as_u16(),
-            location: location.map(|value| value.as_bytes().to_vec()),
-            length: response.body().content_length(),
-            body: response.into_body().into_reader(),
-        })
+        Ok(response)
     }
 
     /// Ends a request in another thread at once, unless it is still connecting; and all later ones.
@@ -143,12 +128,16 @@ impl Client {
         self.agent.clone().shutdown();
     }
 
+    /// The error for when the time for all of it has run out.
+    pub(super) fn timeout(&self) -> FetchError {
+        self.progress.timeout(self.limits.1)
+    }
+
     /// What an error means where it happened.
     pub(super) fn failure(&self, error: ureq::Error) -> FetchError {
-        let (connect, time) = self.limits;
         match error {
-            ureq::Error::Timeout(Timeout::Connect) => return self.progress.timeout(connect),
-            ureq::Error::Timeout(_) => return self.progress.timeout(time),
+            ureq::Error::Timeout(Timeout::Connect) => return self.progress.timeout(self.limits.0),
+            ureq::Error::Timeout(_) => return self.timeout(),
             _ => {}
         }
         let host = self.progress.host();

@@ -103,14 +103,12 @@ impl Fetcher {
         let deadline = wanted.deadline.min(Deadline::after(self.settings.timeout));
         let time = wanted.deadline.remaining().min(self.settings.timeout);
         let progress = Progress::new(target.name());
-        let client = Client::new(&self.settings, time, progress.clone());
+        let client = Client::new(&self.settings, time, progress);
         let (sender, pieces) = bounded(PIECES);
         let mut download = Download {
             pieces,
             client: client.clone(),
-            progress: progress.clone(),
             deadline,
-            time,
             cancel,
             digest: wanted.sha256.map(|expected| (Sha256::new(), expected)),
             piece: io::Cursor::default(),
@@ -119,7 +117,6 @@ impl Fetcher {
         };
         let worker = Worker {
             client,
-            progress,
             target,
             redirects: self.settings.redirects,
             allowed: self.allowed.clone(),
@@ -145,12 +142,9 @@ impl Fetcher {
 
 /// The package while it comes in. Dropping it ends the thread that fetches.
 struct Download<'a> {
-    pieces: Receiver<Result<Piece, FetchError>>,
+    pieces: Receiver<Piece>,
     client: Client,
-    progress: Arc<Progress>,
     deadline: Deadline,
-    /// How long there was until the deadline; for errors.
-    time: Duration,
     cancel: &'a dyn Fn() -> bool,
     digest: Option<(Sha256, [u8; 32])>,
     /// What of the last piece is not read yet.
@@ -161,16 +155,16 @@ struct Download<'a> {
 
 impl Download<'_> {
     /// Waits for the next piece.
-    fn next(&mut self) -> Result<Piece, FetchError> {
+    fn next(&mut self) -> Piece {
         loop {
             let cancelled = (self.cancel)();
             // Asked for later: whoever cancels because the time is over is to hear of the time.
             if self.deadline.has_passed() {
-                return Err(self.progress.timeout(self.time));
+                return Err(self.client.timeout());
             }
             if cancelled {
                 return Err(FetchError::Cancelled {
-                    host: self.progress.host(),
+                    host: self.client.progress.host(),
                 });
             }
             let ask = self.deadline.min(Deadline::after(ASK));
@@ -181,8 +175,8 @@ impl Download<'_> {
                 Err(RecvTimeoutError::Disconnected) if self.deadline.has_passed() => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(FetchError::Broken {
-                        host: self.progress.host(),
-                        step: self.progress.step(),
+                        host: self.client.progress.host(),
+                        step: self.client.progress.step(),
                         source: io::Error::other("its thread ended"),
                     });
                 }
@@ -192,7 +186,8 @@ impl Download<'_> {
 
     /// Takes the next piece in; gives whether there was one.
     fn advance(&mut self) -> Result<bool, FetchError> {
-        if let Some(piece) = self.next()? {
+        let piece = self.next()?;
+        if !piece.is_empty() {
             if let Some((digest, _)) = &mut self.digest {
                 digest.update(&piece);
             }
@@ -203,7 +198,7 @@ impl Download<'_> {
             let found = digest.finalize();
             if found[..] != expected {
                 return Err(FetchError::Digest {
-                    host: self.progress.host(),
+                    host: self.client.progress.host(),
                     expected: HEXLOWER.encode(&expected),
                     found: HEXLOWER.encode(&found),
                 });

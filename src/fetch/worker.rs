@@ -5,8 +5,11 @@ use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use ureq::Body;
+use ureq::http::header::LOCATION;
+use ureq::http::{HeaderValue, Response};
 
-use super::client::{Client, Progress, Response};
+use super::client::Client;
 use super::look_up::{LookUp, addresses};
 use super::target::{Place, Target};
 use crate::deadline::Deadline;
@@ -15,12 +18,11 @@ use crate::error::FetchError;
 /// Bytes of a piece, at most.
 const PIECE: usize = 64 * 1024;
 
-/// A piece of the body; none is its end.
-pub(super) type Piece = Option<Vec<u8>>;
+/// A piece of the body; an empty one is its end.
+pub(super) type Piece = Result<Vec<u8>, FetchError>;
 
 pub(super) struct Worker {
     pub(super) client: Client,
-    pub(super) progress: Arc<Progress>,
     pub(super) target: Target,
     pub(super) redirects: usize,
     pub(super) allowed: Arc<[Place]>,
@@ -30,85 +32,71 @@ pub(super) struct Worker {
     /// Bytes of the body, at most.
     pub(super) limit: u64,
     pub(super) deadline: Deadline,
-    pub(super) pieces: Sender<Result<Piece, FetchError>>,
+    pub(super) pieces: Sender<Piece>,
 }
-
-/// Whoever waited has gone.
-struct Gone;
 
 impl Worker {
     /// Ends when everything is handed over, or soon after nobody wants it any more.
     pub(super) fn run(mut self) {
-        let outcome = match self.response() {
-            Ok(response) => self.hand_over(response),
-            Err(error) => self.hand(Err(error)),
+        if let Err(error) = self.fetch() {
+            self.hand(Err(error));
+        }
+    }
+
+    fn fetch(&mut self) -> Result<(), FetchError> {
+        let response = self.response()?;
+        let too_large = || FetchError::TooLarge {
+            host: self.client.progress.host(),
+            limit: self.limit,
         };
-        if outcome.is_err() {
-            log::debug!("fetching from {} was given up", self.progress.host());
+        let length = response.body().content_length();
+        if length.is_some_and(|length| length > self.limit) {
+            return Err(too_large());
+        }
+        let mut body = response.into_body().into_reader();
+        let mut received = 0;
+        loop {
+            let mut piece = vec![0; PIECE];
+            let count = body
+                .read(&mut piece)
+                .map_err(|error| self.body_failure(error, received, length))?;
+            received += count as u64;
+            if received > self.limit {
+                return Err(too_large());
+            }
+            piece.truncate(count);
+            if !self.hand(Ok(piece)) || count == 0 {
+                return Ok(());
+            }
         }
     }
 
     /// Follows the redirects to the response that has the package.
-    fn response(&mut self) -> Result<Response, FetchError> {
+    fn response(&mut self) -> Result<Response<Body>, FetchError> {
         let mut followed = 0;
         loop {
-            self.progress.begin(self.target.name());
+            self.client.progress.begin(self.target.name());
             let addresses = addresses(&self.target, &self.allowed, &*self.look_up)?;
             let response = self.client.get(&self.target, addresses, self.deadline)?;
-            let host = || self.target.name().to_owned();
-            match response.status {
+            let host = self.target.name().to_owned();
+            match response.status().as_u16() {
                 200 => return Ok(response),
                 301 | 302 | 303 | 307 | 308 if followed == self.redirects => {
-                    return Err(FetchError::TooManyRedirects {
-                        host: host(),
-                        limit: self.redirects,
-                    });
+                    let limit = self.redirects;
+                    return Err(FetchError::TooManyRedirects { host, limit });
                 }
                 301 | 302 | 303 | 307 | 308 => {
-                    let target = next(&self.target, response.location, self.digest_known).map_err(
-                        |problem| FetchError::Redirect {
-                            host: host(),
-                            problem: Box::new(problem),
-                        },
-                    )?;
-                    self.target = target;
+                    let location = response.headers().get(LOCATION);
+                    let location = location.map(HeaderValue::as_bytes);
+                    self.target =
+                        next(&self.target, location, self.digest_known).map_err(|problem| {
+                            let problem = Box::new(problem);
+                            FetchError::Redirect { host, problem }
+                        })?;
                     followed += 1;
                 }
-                status => {
-                    return Err(FetchError::Status {
-                        host: host(),
-                        status,
-                    });
-                }
+                status => return Err(FetchError::Status { host, status }),
             }
-        }
-    }
-
-    fn hand_over(&self, mut response: Response) -> Result<(), Gone> {
-        let too_large = || FetchError::TooLarge {
-            host: self.progress.host(),
-            limit: self.limit,
-        };
-        if response.length.is_some_and(|length| length > self.limit) {
-            return self.hand(Err(too_large()));
-        }
-        let mut received = 0;
-        loop {
-            let mut piece = vec![0; PIECE];
-            let count = match response.body.read(&mut piece) {
-                Ok(0) => return self.hand(Ok(None)),
-                Ok(count) => count,
-                Err(error) => {
-                    let failure = self.body_failure(error, received, response.length);
-                    return self.hand(Err(failure));
-                }
-            };
-            received += count as u64;
-            if received > self.limit {
-                return self.hand(Err(too_large()));
-            }
-            piece.truncate(count);
-            self.hand(Ok(Some(piece)))?;
         }
     }
 
@@ -117,7 +105,7 @@ impl Worker {
         match ureq::Error::from(error) {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 FetchError::EndedEarly {
-                    host: self.progress.host(),
+                    host: self.client.progress.host(),
                     received,
                     expected,
                 }
@@ -126,21 +114,21 @@ impl Worker {
         }
     }
 
-    fn hand(&self, piece: Result<Piece, FetchError>) -> Result<(), Gone> {
-        // Full means that whoever reads it is slower than the network.
-        self.pieces
-            .send_deadline(piece, self.deadline.instant())
-            .map_err(|_| Gone)
+    /// Whether the piece was taken, at the latest when the deadline passes.
+    fn hand(&self, piece: Piece) -> bool {
+        // The channel is full while the reader is slower than the network.
+        let sent = self.pieces.send_deadline(piece, self.deadline.instant());
+        if sent.is_err() {
+            let host = self.client.progress.host();
+            log::debug!("fetching from {host} was given up");
+        }
+        sent.is_ok()
     }
 }
 
 /// Where a redirect leads.
-fn next(
-    from: &Target,
-    location: Option<Vec<u8>>,
-    digest_known: bool,
-) -> Result<Target, FetchError> {
-    let target = from.redirected(&location.ok_or(FetchError::NoLocation)?)?;
+fn next(from: &Target, location: Option<&[u8]>, digest_known: bool) -> Result<Target, FetchError> {
+    let target = from.redirected(location.ok_or(FetchError::NoLocation)?)?;
     if from.secure() && !target.secure() && !digest_known {
         return Err(FetchError::Downgrade);
     }
@@ -154,11 +142,7 @@ mod tests {
     #[test]
     fn from_https_to_http_only_with_the_digest_known() {
         let go = |from: &str, location: &[u8], digest_known| {
-            next(
-                &Target::parse(from).unwrap(),
-                Some(location.to_vec()),
-                digest_known,
-            )
+            next(&Target::parse(from).unwrap(), Some(location), digest_known)
         };
         let (https, http) = ("https://a/", "http://a/");
         let error = go(https, b"http://b/", false).unwrap_err();
