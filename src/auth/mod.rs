@@ -24,4 +24,4 @@ pub(crate) use secret::Secret;
 pub(crate) use token::{SealedToken, Token};
 
 /// The path that plugins connect to; `/rpc/` is another one (protocol file, section 5.1).
-pub const RPC_PATH: &str = "/rpc";
+pub(crate) const RPC_PATH: &str = "/rpc";

@@ -1,8 +1,5 @@
 //! `redact`: takes tokens out of text that is going to be logged.
 
-/// What stands where a token stood.
-pub(super) const REDACTED: &str = "…";
-
 /// Gives the text with the value of every `token=…` replaced by `…`, and every `sdprt_…` likewise.
 ///
 /// For URL-like text of any kind, whole log lines included: it does not have to be a valid URL. A
@@ -21,7 +18,7 @@ pub fn redact(text: &str) -> String {
             .unwrap_or(rest.len() - value);
         shown.push_str(&rest[..value]);
         if length > 0 {
-            shown.push_str(REDACTED);
+            shown.push('…');
         }
         rest = &rest[value + length..];
     }
