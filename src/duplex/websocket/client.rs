@@ -43,8 +43,8 @@ impl WebSocket {
     ///   looking the name up.
     pub fn connect(url: &str, timeout: Duration) -> Result<Self> {
         let deadline = Deadline::after(timeout);
-        let target = Target::parse(url)?;
-        let Target { host, port, .. } = &target;
+        let target = ServerUrl::parse(url)?;
+        let ServerUrl { host, port, .. } = &target;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in resolve(host, *port, deadline, timeout)? {
             let remaining = deadline.remaining();
@@ -71,7 +71,7 @@ impl WebSocket {
     /// As [`connect`](Self::connect).
     pub fn connect_unix(path: &Path, url: &str, timeout: Duration) -> Result<Self> {
         let deadline = Deadline::after(timeout);
-        let target = Target::parse(url)?;
+        let target = ServerUrl::parse(url)?;
         let stream = connect_unix(path, deadline).map_err(|error| match error.kind() {
             // A full queue of the listener, for as long as the time limit on the socket.
             io::ErrorKind::WouldBlock => Error::timeout(Phase::Handshake, timeout),
@@ -81,8 +81,8 @@ impl WebSocket {
     }
 }
 
-/// Where a URL points to.
-struct Target {
+/// What of a `ws://` URL is needed to connect. It holds a token.
+struct ServerUrl {
     /// Without the brackets of an IPv6 address.
     host: String,
     port: u16,
@@ -92,7 +92,7 @@ struct Target {
     path: String,
 }
 
-impl Target {
+impl ServerUrl {
     /// Errors do not repeat the URL: it holds a token.
     fn parse(url: &str) -> Result<Self> {
         let problem = |text: &str| Error::Setting {
@@ -182,7 +182,7 @@ fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
 /// it keeps to itself what it has read too far.
 fn handshake(
     socket: Socket,
-    target: &Target,
+    target: &ServerUrl,
     deadline: Deadline,
     timeout: Duration,
 ) -> Result<WebSocket> {
@@ -196,11 +196,9 @@ fn handshake(
         .prepare()
         .and_then(|()| socket.write_within(request.as_bytes(), deadline))
         .and_then(|()| read_head(&socket, deadline));
-    let (mut head, length) = answered.map_err(|error| {
-        if error.kind() == io::ErrorKind::TimedOut {
-            return Error::timeout(Phase::Handshake, timeout);
-        }
-        Error::Disconnected(Arc::new(Disconnect::from(error)))
+    let (mut head, length) = answered.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => Error::timeout(Phase::Handshake, timeout),
+        _ => Error::Disconnected(Arc::new(Disconnect::from(error))),
     })?;
     check(&head[..length], &key).map_err(|cause| Error::Disconnected(Arc::new(cause)))?;
     let already_read = head.split_off(length);
@@ -220,10 +218,7 @@ fn read_head(socket: &Socket, deadline: Deadline) -> io::Result<(Vec<u8>, usize)
         bytes.truncate(read + count);
         // The end may lie across two reads.
         let from = read.saturating_sub(HEAD_END.len() - 1);
-        let end = bytes[from..]
-            .windows(HEAD_END.len())
-            .position(|window| window == HEAD_END);
-        if let Some(end) = end {
+        if let Some(end) = memchr::memmem::find(&bytes[from..], HEAD_END) {
             return Ok((bytes, from + end + HEAD_END.len()));
         }
         if count == 0 || bytes.len() > LONGEST_HEAD {
@@ -255,37 +250,30 @@ fn check(head: &[u8], key: &str) -> std::result::Result<(), Disconnect> {
         Some(status) => return Err(Disconnect::Refused { status }),
         None => return Err(violation("its answer has no status")),
     }
-    let has = |name: &str, value: &str| {
-        response
-            .headers
-            .iter()
-            .filter(|header| header.name.eq_ignore_ascii_case(name))
-            .filter_map(|header| std::str::from_utf8(header.value).ok())
-            .flat_map(|list| list.split(','))
-            .any(|item| item.trim().eq_ignore_ascii_case(value))
+    let values = |name: &'static str| {
+        let headers = response.headers.iter();
+        headers
+            .filter(move |header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value.trim_ascii())
     };
-    if !has("Upgrade", "websocket") || !has("Connection", "Upgrade") {
+    let has = |name, value: &[u8]| {
+        values(name)
+            .flat_map(|list| list.split(|byte| *byte == b','))
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(value))
+    };
+    if !has("Upgrade", b"websocket") || !has("Connection", b"Upgrade") {
         return Err(violation("it upgrades to something else than WebSocket"));
     }
     let accept = derive_accept_key(key.as_bytes());
-    // Exactly, for letters differ here by their case.
-    let accepted = response.headers.iter().any(|header| {
-        header.name.eq_ignore_ascii_case("Sec-WebSocket-Accept")
-            && header.value.trim_ascii() == accept.as_bytes()
-    });
-    if !accepted {
+    // The case counts: it is base64.
+    if !values("Sec-WebSocket-Accept").any(|value| value == accept.as_bytes()) {
         return Err(violation("it did not read our handshake"));
     }
-    let unasked = |header: &&httparse::Header<'_>| {
-        ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"]
-            .iter()
-            .any(|name| header.name.eq_ignore_ascii_case(name))
-    };
-    match response.headers.iter().find(unasked) {
-        Some(header) => {
-            let text = format!("it answers with {}, which was not asked for", header.name);
-            Err(violation(&text))
+    for name in ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"] {
+        if values(name).next().is_some() {
+            let text = format!("it answers with {name}, which was not asked for");
+            return Err(violation(&text));
         }
-        None => Ok(()),
     }
+    Ok(())
 }
