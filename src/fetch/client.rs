@@ -24,19 +24,19 @@ const USER_AGENT: &str = concat!("plugin-runner/", env!("CARGO_PKG_VERSION"));
 
 /// How far it has come, and with which host.
 #[derive(Debug)]
-pub(super) struct Progress(Mutex<(FetchStep, Arc<str>)>);
+pub(super) struct FetchProgress(Mutex<(FetchStep, Arc<str>)>);
 
 /// Makes requests. Cloning gives another handle to the same.
 #[derive(Clone)]
 pub(super) struct Client {
     agent: Agent,
-    pinned: Pinned,
-    pub(super) progress: Arc<Progress>,
+    pinned: PinnedResolver,
+    pub(super) progress: Arc<FetchProgress>,
     /// For connecting, and for all of it; for errors.
     limits: (Duration, Duration),
 }
 
-impl Progress {
+impl FetchProgress {
     pub(super) fn new(host: &str) -> Arc<Self> {
         Arc::new(Self(Mutex::new((FetchStep::LookUp, host.into()))))
     }
@@ -68,7 +68,11 @@ impl Progress {
 
 impl Client {
     /// `time` is what is given for all of it; it is only named in errors here.
-    pub(super) fn new(settings: &FetchSettings, time: Duration, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(
+        settings: &FetchSettings,
+        time: Duration,
+        progress: Arc<FetchProgress>,
+    ) -> Self {
         let config = Agent::config_builder()
             // By default the environment's, which would look up the host itself.
             .proxy(None)
@@ -80,7 +84,7 @@ impl Client {
             .user_agent(USER_AGENT)
             .accept_encoding("identity")
             .build();
-        let reached = |step| Reached {
+        let reached = |step| StepTracker {
             progress: progress.clone(),
             step,
         };
@@ -88,7 +92,7 @@ impl Client {
             .chain(reached(FetchStep::Tls))
             .chain(RustlsConnector::default())
             .chain(reached(FetchStep::Response));
-        let pinned = Pinned::default();
+        let pinned = PinnedResolver::default();
         Self {
             agent: Agent::with_parts(config, connector, pinned.clone()),
             pinned,
@@ -106,7 +110,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Response<Body>, FetchError> {
         self.progress.reached(FetchStep::Connect);
-        *self.pinned.0.lock() = Checked {
+        *self.pinned.0.lock() = PinnedAddresses {
             uri: target.uri().clone(),
             addresses,
         };
@@ -153,15 +157,15 @@ impl Client {
 
 /// Gives the addresses that were checked for a URL, and none for any other.
 #[derive(Clone, Debug, Default)]
-struct Pinned(Arc<Mutex<Checked>>);
+struct PinnedResolver(Arc<Mutex<PinnedAddresses>>);
 
 #[derive(Debug, Default)]
-struct Checked {
+struct PinnedAddresses {
     uri: Uri,
     addresses: Vec<SocketAddr>,
 }
 
-impl Resolver for Pinned {
+impl Resolver for PinnedResolver {
     fn resolve(
         &self,
         uri: &Uri,
@@ -183,12 +187,12 @@ impl Resolver for Pinned {
 
 /// Stands in the chain of connectors and notes what they have done.
 #[derive(Debug)]
-struct Reached {
-    progress: Arc<Progress>,
+struct StepTracker {
+    progress: Arc<FetchProgress>,
     step: FetchStep,
 }
 
-impl<In: Transport> Connector<In> for Reached {
+impl<In: Transport> Connector<In> for StepTracker {
     type Out = In;
 
     fn connect(

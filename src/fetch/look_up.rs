@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use super::address::is_public;
-use super::target::{Host, Place, Target};
+use super::target::{HostPort, ServerHost, Target};
 use crate::error::FetchError;
 
 /// Looks up a name. May block for as long as the system's resolver pleases.
@@ -20,13 +20,13 @@ pub(super) fn ask_system(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 /// One private address refuses them all: a name that has both kinds is a trap or a mistake.
 pub(super) fn addresses(
     target: &Target,
-    allowed: &[Place],
+    allowed: &[HostPort],
     look_up: &LookUp,
 ) -> Result<Vec<SocketAddr>, FetchError> {
-    let Place { host, port } = target.place();
+    let HostPort { host, port } = target.host_port();
     let found = match host {
-        Host::Address(address) => vec![SocketAddr::new(*address, *port)],
-        Host::Name(name) => look_up(name, *port)
+        ServerHost::Address(address) => vec![SocketAddr::new(*address, *port)],
+        ServerHost::Name(name) => look_up(name, *port)
             .and_then(|found| {
                 if found.is_empty() {
                     return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
@@ -40,7 +40,7 @@ pub(super) fn addresses(
     };
     let private = found.iter().find(|address| !is_public(address.ip()));
     match private {
-        Some(address) if !allowed.contains(target.place()) => Err(FetchError::PrivateAddress {
+        Some(address) if !allowed.contains(target.host_port()) => Err(FetchError::PrivateAddress {
             host: target.name().to_owned(),
             address: address.ip(),
         }),
@@ -54,9 +54,9 @@ mod tests {
 
     fn check(url: &str, allowed: &[&str], found: &[&str]) -> Result<Vec<SocketAddr>, FetchError> {
         let found: Vec<SocketAddr> = found.iter().map(|text| text.parse().unwrap()).collect();
-        let allowed: Vec<Place> = allowed
+        let allowed: Vec<HostPort> = allowed
             .iter()
-            .map(|text| Place::parse(text).unwrap())
+            .map(|text| HostPort::parse(text).unwrap())
             .collect();
         addresses(&Target::parse(url).unwrap(), &allowed, &move |_, _| {
             Ok(found.clone())

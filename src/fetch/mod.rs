@@ -1,6 +1,6 @@
 //! Fetching a package by URL (protocol file, section 4).
 //!
-//! The request is made on a thread of its own, and whoever wants the package waits for its pieces on a
+//! The request is made on a thread of its own, and whoever wants the package waits for its chunks on a
 //! channel: so the deadline holds, and a wish to cancel is heard, whatever the network does. That thread
 //! ends at once when the connection is taken from it, with two exceptions that the system bounds or we
 //! do: a look-up of a name cannot be interrupted and takes as long as the system's resolver is configured
@@ -32,31 +32,31 @@ pub use settings::FetchSettings;
 use crate::deadline::Deadline;
 use crate::error::{FetchError, Result};
 use crate::thread::Threads;
-use client::{Client, Progress};
+use client::{Client, FetchProgress};
 use look_up::LookUp;
-use target::{Place, Target};
-use worker::{Piece, Worker};
+use target::{HostPort, Target};
+use worker::{Chunk, Worker};
 
 /// Stack of the thread that fetches: the system's resolver and a TLS handshake.
 const STACK: usize = 1024 * 1024;
 
 /// Pieces that may wait to be read. When full, the thread that fetches waits, and so does the peer.
-const PIECES: usize = 4;
+const CHUNKS: usize = 4;
 
 /// How often a wish to cancel is asked for while waiting.
-const ASK: Duration = Duration::from_millis(50);
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Fetches packages.
 pub(crate) struct Fetcher {
     settings: FetchSettings,
-    allowed: Arc<[Place]>,
+    allowed: Arc<[HostPort]>,
     threads: Threads,
     look_up: Arc<LookUp>,
 }
 
-/// The package that is wanted.
+/// Which package to fetch, and within which limits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct FetchRequest<'a> {
     pub(crate) url: &'a str,
     /// The SHA-256 that it must have, if that is known.
     pub(crate) sha256: Option<[u8; 32]>,
@@ -84,9 +84,9 @@ impl Fetcher {
     /// fetching does, and instead of giving the end when the SHA-256 is not the expected one; what
     /// `receive` makes of that failure is replaced by the failure itself.
     ///
-    /// Blocks for [`FetchSettings::timeout`] or until the wanted package's deadline, whichever is
+    /// Blocks for [`FetchSettings::timeout`] or until the deadline of the request, whichever is
     /// nearer, besides the time that `receive` takes for itself; and ends soon after `cancel` gives
-    /// true, which is asked before each piece and every 50 ms while waiting.
+    /// true, which is asked before each chunk and every 50 ms while waiting.
     ///
     /// # Errors
     /// - [`Error::Fetch`](crate::Error::Fetch): see [`FetchError`].
@@ -95,23 +95,23 @@ impl Fetcher {
     /// - What `receive` gives.
     pub(crate) fn fetch<T>(
         &self,
-        wanted: &Wanted<'_>,
+        request: &FetchRequest<'_>,
         cancel: &dyn Fn() -> bool,
         receive: impl FnOnce(&mut dyn Read) -> Result<T>,
     ) -> Result<T> {
-        let target = Target::parse(wanted.url)?;
-        let deadline = wanted.deadline.min(Deadline::after(self.settings.timeout));
-        let time = wanted.deadline.remaining().min(self.settings.timeout);
-        let progress = Progress::new(target.name());
+        let target = Target::parse(request.url)?;
+        let deadline = request.deadline.min(Deadline::after(self.settings.timeout));
+        let time = request.deadline.remaining().min(self.settings.timeout);
+        let progress = FetchProgress::new(target.name());
         let client = Client::new(&self.settings, time, progress);
-        let (sender, pieces) = bounded(PIECES);
+        let (sender, chunks) = bounded(CHUNKS);
         let mut download = Download {
-            pieces,
+            chunks,
             client: client.clone(),
             deadline,
             cancel,
-            digest: wanted.sha256.map(|expected| (Sha256::new(), expected)),
-            piece: io::Cursor::default(),
+            digest: request.sha256.map(|expected| (Sha256::new(), expected)),
+            chunk: io::Cursor::default(),
             ended: false,
             failure: None,
         };
@@ -121,10 +121,10 @@ impl Fetcher {
             redirects: self.settings.redirects,
             allowed: self.allowed.clone(),
             look_up: self.look_up.clone(),
-            digest_known: wanted.sha256.is_some(),
-            limit: wanted.limit,
+            digest_known: request.sha256.is_some(),
+            limit: request.limit,
             deadline,
-            pieces: sender,
+            chunks: sender,
         };
         self.threads.spawn("fetch", STACK, || worker.run())?;
         let received = receive(&mut download);
@@ -142,20 +142,20 @@ impl Fetcher {
 
 /// The package while it comes in. Dropping it ends the thread that fetches.
 struct Download<'a> {
-    pieces: Receiver<Piece>,
+    chunks: Receiver<Chunk>,
     client: Client,
     deadline: Deadline,
     cancel: &'a dyn Fn() -> bool,
     digest: Option<(Sha256, [u8; 32])>,
-    /// What of the last piece is not read yet.
-    piece: io::Cursor<Vec<u8>>,
+    /// What of the last chunk is not read yet.
+    chunk: io::Cursor<Vec<u8>>,
     ended: bool,
     failure: Option<FetchError>,
 }
 
 impl Download<'_> {
-    /// Waits for the next piece.
-    fn next(&mut self) -> Piece {
+    /// Waits for the next chunk.
+    fn next(&mut self) -> Chunk {
         loop {
             let cancelled = (self.cancel)();
             // Asked for later: whoever cancels because the time is over is to hear of the time.
@@ -167,9 +167,9 @@ impl Download<'_> {
                     host: self.client.progress.host(),
                 });
             }
-            let ask = self.deadline.min(Deadline::after(ASK));
-            match self.pieces.recv_deadline(ask.instant()) {
-                Ok(piece) => return piece,
+            let ask = self.deadline.min(Deadline::after(CANCEL_INTERVAL));
+            match self.chunks.recv_deadline(ask.instant()) {
+                Ok(chunk) => return chunk,
                 Err(RecvTimeoutError::Timeout) => {}
                 // Its deadline is this one, and it may have come to it first.
                 Err(RecvTimeoutError::Disconnected) if self.deadline.has_passed() => {}
@@ -184,14 +184,14 @@ impl Download<'_> {
         }
     }
 
-    /// Takes the next piece in; gives whether there was one.
+    /// Takes the next chunk in; gives whether there was one.
     fn advance(&mut self) -> Result<bool, FetchError> {
-        let piece = self.next()?;
-        if !piece.is_empty() {
+        let chunk = self.next()?;
+        if !chunk.is_empty() {
             if let Some((digest, _)) = &mut self.digest {
-                digest.update(&piece);
+                digest.update(&chunk);
             }
-            self.piece = io::Cursor::new(piece);
+            self.chunk = io::Cursor::new(chunk);
             return Ok(true);
         }
         if let Some((digest, expected)) = self.digest.take() {
@@ -212,7 +212,7 @@ impl Download<'_> {
 impl Read for Download<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let count = self.piece.read(buffer)?;
+            let count = self.chunk.read(buffer)?;
             if count > 0 || buffer.is_empty() || self.ended {
                 return Ok(count);
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::target::Place;
+use super::target::HostPort;
 use crate::error::{Error, Result};
 use crate::settings::{require, settings};
 
@@ -42,14 +42,14 @@ impl FetchSettings {
     }
 
     /// Checks that they can work, and gives the allowed hosts as they compare.
-    pub(super) fn validate(&self) -> Result<Vec<Place>> {
+    pub(super) fn validate(&self) -> Result<Vec<HostPort>> {
         for (name, value) in [("timeout", self.timeout), ("connect", self.connect)] {
             require(!value.is_zero(), name, "must be longer than zero")?;
         }
         self.allowed_hosts
             .iter()
             .map(|text| {
-                Place::parse(text).map_err(|problem| {
+                HostPort::parse(text).map_err(|problem| {
                     let problem = format!("{text:?} is not a host:port: {problem}");
                     Error::setting("allowed_hosts", problem)
                 })

@@ -20,19 +20,19 @@ const LONGEST: usize = 8 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     uri: Uri,
-    place: Place,
+    host_port: HostPort,
 }
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) host: Host,
+pub(super) struct HostPort {
+    pub(super) host: ServerHost,
     pub(super) port: u16,
 }
 
 /// A host, as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
+pub(super) enum ServerHost {
     /// A name to be looked up: ASCII, in lower case, without a trailing dot.
     Name(String),
     /// An address, literally.
@@ -84,8 +84,8 @@ impl Target {
     }
 
     /// Host and port.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn host_port(&self) -> &HostPort {
+        &self.host_port
     }
 
     /// The host for messages, with the port where it is not the scheme's.
@@ -121,9 +121,9 @@ impl Target {
         let host = host.ok_or(FetchError::NoHost)?;
         let port = port.unwrap_or(default_port);
         let mut name = match &host {
-            Host::Name(name) => name.clone(),
-            Host::Address(IpAddr::V4(address)) => address.to_string(),
-            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+            ServerHost::Name(name) => name.clone(),
+            ServerHost::Address(IpAddr::V4(address)) => address.to_string(),
+            ServerHost::Address(IpAddr::V6(address)) => format!("[{address}]"),
         };
         if port != default_port {
             name = format!("{name}:{port}");
@@ -131,12 +131,12 @@ impl Target {
         let uri = format!("{scheme}://{name}{}", url.request_target())
             .parse()
             .map_err(|_| problem("it has a character that no URL has"))?;
-        let place = Place { host, port };
-        Ok(Self { uri, place })
+        let host_port = HostPort { host, port };
+        Ok(Self { uri, host_port })
     }
 }
 
-impl Place {
+impl HostPort {
     /// Reads `host:port`.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let (host, port) = parse_authority(text)?;
@@ -161,7 +161,7 @@ fn escape(url: &[u8]) -> Result<String, FetchError> {
 }
 
 /// The host, if there is one, and the port.
-fn parse_authority(text: &str) -> Result<(Option<Host>, Option<u16>), &'static str> {
+fn parse_authority(text: &str) -> Result<(Option<ServerHost>, Option<u16>), &'static str> {
     let authority = url::Authority::parse(text)?;
     if authority.port == Some(0) {
         return Err("its port is not a number from 1 to 65535");
@@ -172,14 +172,14 @@ fn parse_authority(text: &str) -> Result<(Option<Host>, Option<u16>), &'static s
     } else if bare.len() < authority.host.len() {
         // A zone (`%lo`) is an interface of this machine, so not on the internet.
         let address = bare.parse().map_err(|_| "its IPv6 address has a zone")?;
-        Some(Host::Address(address))
+        Some(ServerHost::Address(address))
     } else {
         Some(parse_host(bare)?)
     };
     Ok((host, authority.port))
 }
 
-fn parse_host(host: &str) -> Result<Host, &'static str> {
+fn parse_host(host: &str) -> Result<ServerHost, &'static str> {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let name = host
         .bytes()
@@ -195,7 +195,7 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
         return Err("its host is no host name: a part of it is empty or too long");
     }
     if let Ok(address) = host.parse::<Ipv4Addr>() {
-        return Ok(Host::Address(address.into()));
+        return Ok(ServerHost::Address(address.into()));
     }
     // The system would take `127.1`, `0x7f.1` and `2130706433` for addresses.
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -206,7 +206,7 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
     if numeric {
         return Err("its host looks like an address; write that as four decimal numbers");
     }
-    Ok(Host::Name(host))
+    Ok(ServerHost::Name(host))
 }
 
 /// Resolves `.` and `..` in an absolute path.
@@ -369,8 +369,8 @@ mod tests {
             refused(&format!("http://{host}/"));
         }
         let literal = Target::parse("http://127.0.0.1./").unwrap();
-        let loopback = Host::Address(Ipv4Addr::LOCALHOST.into());
-        assert_eq!(literal.place().host, loopback);
+        let loopback = ServerHost::Address(Ipv4Addr::LOCALHOST.into());
+        assert_eq!(literal.host_port().host, loopback);
     }
 
     #[test]

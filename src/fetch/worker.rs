@@ -1,5 +1,5 @@
 //! The thread that fetches: it follows the redirects, checks every host, and hands the body over in
-//! pieces. Everything that may block without regard to a deadline blocks here; see the module's head.
+//! chunks. Everything that may block without regard to a deadline blocks here; see the module's head.
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -11,35 +11,35 @@ use ureq::http::{HeaderValue, Response};
 
 use super::client::Client;
 use super::look_up::{LookUp, addresses};
-use super::target::{Place, Target};
+use super::target::{HostPort, Target};
 use crate::deadline::Deadline;
 use crate::error::FetchError;
 
-/// Bytes of a piece, at most.
-const PIECE: usize = 64 * 1024;
+/// Bytes of a chunk, at most.
+const CHUNK_SIZE: usize = 64 * 1024;
 
-/// A piece of the body; an empty one is its end.
-pub(super) type Piece = Result<Vec<u8>, FetchError>;
+/// A chunk of the body; an empty one is its end.
+pub(super) type Chunk = Result<Vec<u8>, FetchError>;
 
 pub(super) struct Worker {
     pub(super) client: Client,
     pub(super) target: Target,
     pub(super) redirects: usize,
-    pub(super) allowed: Arc<[Place]>,
+    pub(super) allowed: Arc<[HostPort]>,
     pub(super) look_up: Arc<LookUp>,
     /// Whether the SHA-256 is known, so that nobody on the way can put in something else.
     pub(super) digest_known: bool,
     /// Bytes of the body, at most.
     pub(super) limit: u64,
     pub(super) deadline: Deadline,
-    pub(super) pieces: Sender<Piece>,
+    pub(super) chunks: Sender<Chunk>,
 }
 
 impl Worker {
     /// Ends when everything is handed over, or soon after nobody wants it any more.
     pub(super) fn run(mut self) {
         if let Err(error) = self.fetch() {
-            self.hand(Err(error));
+            self.send(Err(error));
         }
     }
 
@@ -56,16 +56,16 @@ impl Worker {
         let mut body = response.into_body().into_reader();
         let mut received = 0;
         loop {
-            let mut piece = vec![0; PIECE];
+            let mut chunk = vec![0; CHUNK_SIZE];
             let count = body
-                .read(&mut piece)
+                .read(&mut chunk)
                 .map_err(|error| self.body_failure(error, received, length))?;
             received += count as u64;
             if received > self.limit {
                 return Err(too_large());
             }
-            piece.truncate(count);
-            if !self.hand(Ok(piece)) || count == 0 {
+            chunk.truncate(count);
+            if !self.send(Ok(chunk)) || count == 0 {
                 return Ok(());
             }
         }
@@ -114,10 +114,10 @@ impl Worker {
         }
     }
 
-    /// Whether the piece was taken, at the latest when the deadline passes.
-    fn hand(&self, piece: Piece) -> bool {
+    /// Whether the chunk was taken, at the latest when the deadline passes.
+    fn send(&self, chunk: Chunk) -> bool {
         // The channel is full while the reader is slower than the network.
-        let sent = self.pieces.send_deadline(piece, self.deadline.instant());
+        let sent = self.chunks.send_deadline(chunk, self.deadline.instant());
         if sent.is_err() {
             let host = self.client.progress.host();
             log::debug!("fetching from {host} was given up");

@@ -10,7 +10,7 @@ use super::source::{Origin, PackageSource};
 use crate::deadline::Deadline;
 use crate::error::{Error, OperationError, PackageError, Phase, Result};
 #[cfg(feature = "fetch")]
-use crate::fetch::Wanted;
+use crate::fetch::FetchRequest;
 use crate::package::{
     self, Archive, ArchiveContent, PackageLimits, PackageWarning, PluginFiles, Review, Spool,
     review,
@@ -51,13 +51,13 @@ impl Shared {
             Origin::File(path) => with_content(spool(&mut open(&path)?)?),
             #[cfg(feature = "fetch")]
             Origin::Url(url) => {
-                let wanted = Wanted {
+                let request = FetchRequest {
                     url: &url,
                     sha256: expected,
                     limit: limits.archive_size,
                     deadline,
                 };
-                let fetched = self.fetcher.fetch(&wanted, &cancel, spool);
+                let fetched = self.fetcher.fetch(&request, &cancel, spool);
                 with_content(fetched.map_err(|error| self.too_late(error, &cancel))?)
             }
         };

@@ -9,12 +9,12 @@ use crossbeam_channel::bounded;
 
 use super::server::{Server, wait_for_end, write};
 use super::{
-    PATIENCE, SHORT, assert_no_thread_is_left, failure, fetch, fetch_wanted, fetcher, read_all,
-    settings, wanted, with_names,
+    PATIENCE, SHORT, assert_no_thread_is_left, failure, fetch, fetch_request, fetcher, read_all,
+    request, settings, with_names,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, FetchError, FetchStep};
-use crate::fetch::{Fetcher, Wanted};
+use crate::fetch::{FetchRequest, Fetcher};
 use crate::thread::Threads;
 
 /// Writes a byte now and then until the peer has had enough.
@@ -65,7 +65,7 @@ fn a_peer_that_is_slow_is_given_up_in_time() {
     for (what, answer) in slow {
         let server = Server::start(answer);
         let fetcher = fetcher(settings(&[&server]).with_timeout(SHORT));
-        let late = failure(fetch_wanted(&fetcher, &wanted(&server.url("/"))));
+        let late = failure(fetch_request(&fetcher, &request(&server.url("/"))));
         assert!(late.is_timeout() && late.is_retryable(), "{what}: {late}");
         assert!(
             late.to_string().ends_with("took longer than 300ms"),
@@ -76,12 +76,12 @@ fn a_peer_that_is_slow_is_given_up_in_time() {
     let server = Server::start(|_, stream| wait_for_end(stream));
     let fetcher = fetcher(settings(&[&server]));
     let url = server.url("/");
-    let hurried = Wanted {
+    let hurried = FetchRequest {
         deadline: Deadline::after(SHORT),
-        ..wanted(&url)
+        ..request(&url)
     };
-    assert!(failure(fetch_wanted(&fetcher, &hurried)).is_timeout());
-    let past = Wanted {
+    assert!(failure(fetch_request(&fetcher, &hurried)).is_timeout());
+    let past = FetchRequest {
         deadline: Deadline::after(Duration::ZERO),
         ..hurried
     };
@@ -101,7 +101,7 @@ fn a_look_up_that_hangs_is_given_up_in_time() {
         let _ = released.recv_timeout(PATIENCE);
         Err(io::Error::other("released"))
     });
-    let late = failure(names.fetch(&wanted("https://example.org/"), &|| false, read_all));
+    let late = failure(names.fetch(&request("https://example.org/"), &|| false, read_all));
     assert!(
         matches!(
             *late,
@@ -127,7 +127,7 @@ fn a_wish_to_cancel_is_heard_in_the_middle() {
     });
     let fetcher = fetcher(settings(&[&server]));
     let cancelled = Cell::new(false);
-    let result = fetcher.fetch(&wanted(&server.url("/")), &|| cancelled.get(), |reader| {
+    let result = fetcher.fetch(&request(&server.url("/")), &|| cancelled.get(), |reader| {
         reader.read_exact(&mut [0; 5]).unwrap();
         cancelled.set(true);
         read_all(reader)
@@ -143,7 +143,7 @@ fn a_wish_to_cancel_is_heard_in_the_middle() {
     let asked = Cell::new(0);
     let cancel = || asked.replace(asked.get() + 1) > 1;
     let fetcher = self::fetcher(settings(&[&silent]));
-    let result = fetcher.fetch(&wanted(&silent.url("/")), &cancel, read_all);
+    let result = fetcher.fetch(&request(&silent.url("/")), &cancel, read_all);
     assert!(matches!(*failure(result), FetchError::Cancelled { .. }));
     assert_no_thread_is_left(&fetcher);
 }
@@ -152,20 +152,20 @@ fn a_wish_to_cancel_is_heard_in_the_middle() {
 fn a_server_without_tls_is_named_so() {
     let server = Server::raw(|stream| write(stream, b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let fetcher = fetcher(settings(&[&server]));
-    let url = format!("https://{}/?secret", server.place());
-    let insecure = failure(fetch_wanted(&fetcher, &wanted(&url)));
+    let url = format!("https://{}/?secret", server.host_port());
+    let insecure = failure(fetch_request(&fetcher, &request(&url)));
     assert!(matches!(*insecure, FetchError::Tls { .. }), "{insecure}");
     let text = insecure.to_string();
     assert!(
-        text.starts_with(&format!("no secure connection to {}", server.place())),
+        text.starts_with(&format!("no secure connection to {}", server.host_port())),
         "{text}"
     );
     assert!(!text.contains("secret"), "{text}");
 
     let silent = Server::raw(wait_for_end);
     let fetcher = self::fetcher(settings(&[&silent]).with_connect(SHORT));
-    let url = format!("https://{}/", silent.place());
-    let late = failure(fetch_wanted(&fetcher, &wanted(&url)));
+    let url = format!("https://{}/", silent.host_port());
+    let late = failure(fetch_request(&fetcher, &request(&url)));
     assert!(late.is_timeout(), "{late}");
     assert!(
         late.to_string().ends_with("took longer than 300ms"),
@@ -174,8 +174,8 @@ fn a_server_without_tls_is_named_so() {
 
     let closing = Server::raw(|_| {});
     let fetcher = self::fetcher(settings(&[&closing]));
-    let url = format!("https://{}/", closing.place());
-    let closed = failure(fetch_wanted(&fetcher, &wanted(&url)));
+    let url = format!("https://{}/", closing.host_port());
+    let closed = failure(fetch_request(&fetcher, &request(&url)));
     assert!(matches!(*closed, FetchError::Tls { .. }), "{closed}");
 }
 
@@ -185,7 +185,10 @@ fn what_is_not_there_or_not_http_is_named_so() {
     let place = listener.local_addr().unwrap().to_string();
     drop(listener);
     let nobody = fetcher(settings(&[]).with_allowed_hosts([place.clone()]));
-    let refused = failure(fetch_wanted(&nobody, &wanted(&format!("http://{place}/"))));
+    let refused = failure(fetch_request(
+        &nobody,
+        &request(&format!("http://{place}/")),
+    ));
     assert!(matches!(*refused, FetchError::Connect { .. }), "{refused}");
     assert!(refused.is_retryable());
 
@@ -211,7 +214,7 @@ fn what_is_not_there_or_not_http_is_named_so() {
 fn without_a_thread_to_spare_nothing_is_fetched() {
     let server = Server::raw(|_| {});
     let fetcher = Fetcher::new(settings(&[&server]), Threads::with_limit(0)).unwrap();
-    let result = fetch_wanted(&fetcher, &wanted(&server.url("/")));
+    let result = fetch_request(&fetcher, &request(&server.url("/")));
     assert!(matches!(result, Err(Error::ThreadLimit { limit: 0, .. })));
     assert!(server.heads().is_empty());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::server::{Server, write};
-use super::{failure, fetch, fetch_wanted, fetcher, settings, wanted, with_names};
+use super::{failure, fetch, fetch_request, fetcher, request, settings, with_names};
 use crate::error::FetchError;
 
 #[test]
@@ -29,7 +29,7 @@ fn a_name_is_looked_up_once_and_connected_to_there() {
         }
     });
     let url = format!("http://Packages.TEST.:{}/", address.port());
-    assert_eq!(fetch_wanted(&names, &wanted(&url)).unwrap(), b"ok");
+    assert_eq!(fetch_request(&names, &request(&url)).unwrap(), b"ok");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     assert!(
         server.heads()[0]
@@ -52,9 +52,9 @@ fn a_name_with_a_private_address_is_refused() {
         let names = with_names(settings(&[]), move |_, port| {
             Ok(vec![([8, 8, 8, 8], port).into(), private])
         });
-        let refused = failure(fetch_wanted(
+        let refused = failure(fetch_request(
             &names,
-            &wanted("https://example.org/a?secret"),
+            &request("https://example.org/a?secret"),
         ));
         assert_eq!(
             refused.to_string(),
@@ -67,7 +67,7 @@ fn a_name_with_a_private_address_is_refused() {
         assert!(!refused.is_retryable());
     }
     let names = with_names(settings(&[]), |_, _| Err(io::Error::other("no such name")));
-    let unknown = failure(fetch_wanted(&names, &wanted("https://example.org/")));
+    let unknown = failure(fetch_request(&names, &request("https://example.org/")));
     assert!(matches!(*unknown, FetchError::LookUp { .. }), "{unknown}");
     assert!(unknown.to_string().contains("no such name"), "{unknown}");
 }
@@ -79,7 +79,7 @@ fn a_proxy_of_the_environment_is_not_asked() {
     if let Ok(place) = std::env::var(PLACE) {
         let settings = settings(&[]).with_allowed_hosts([place.clone()]);
         let url = format!("http://{place}/");
-        let fetched = fetch_wanted(&fetcher(settings), &wanted(&url));
+        let fetched = fetch_request(&fetcher(settings), &request(&url));
         assert_eq!(fetched.unwrap(), b"direct");
         return;
     }
@@ -91,7 +91,7 @@ fn a_proxy_of_the_environment_is_not_asked() {
             "--exact",
             "fetch::tests::hosts::a_proxy_of_the_environment_is_not_asked",
         ])
-        .env(PLACE, server.place());
+        .env(PLACE, server.host_port());
     for name in ["http_proxy", "https_proxy", "all_proxy"] {
         command
             .env(name, proxy.url(""))
@@ -137,15 +137,15 @@ fn five_redirects_are_followed_and_six_are_not() {
     assert_eq!(server.heads().len(), 6 + 6);
 
     let none = fetcher(settings(&[&server]).with_redirects(0));
-    assert!(fetch_wanted(&none, &wanted(&server.url("/0"))).is_ok());
-    assert!(fetch_wanted(&none, &wanted(&server.url("/1"))).is_err());
+    assert!(fetch_request(&none, &request(&server.url("/0"))).is_ok());
+    assert!(fetch_request(&none, &request(&server.url("/1"))).is_err());
 }
 
 #[test]
 fn a_redirect_to_where_nobody_may_go_is_refused() {
     let forbidden = Server::raw(|_| {});
     let port = forbidden.address.port();
-    let place = &forbidden.place();
+    let place = &forbidden.host_port();
     for (location, expected) in [
         ("http://10.0.0.1/", "10.0.0.1 is at 10.0.0.1, a private"),
         (
@@ -194,7 +194,7 @@ fn a_redirect_to_where_nobody_may_go_is_refused() {
         let names = with_names(settings(&[&redirecting]), |_, port| {
             Ok(vec![([127, 0, 0, 1], port).into()])
         });
-        let failure = failure(fetch_wanted(&names, &wanted(&redirecting.url("/"))));
+        let failure = failure(fetch_request(&names, &request(&redirecting.url("/"))));
         let text = failure.to_string();
         assert!(text.contains(expected), "{location}: {text}");
         assert!(!text.contains("secret"), "{text}");

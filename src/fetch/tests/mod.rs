@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::server::Server;
-use super::{FetchSettings, Fetcher, Wanted};
+use super::{FetchRequest, FetchSettings, Fetcher};
 use crate::deadline::Deadline;
 use crate::error::{Error, FetchError, Result};
 use crate::thread::Threads;
@@ -29,7 +29,7 @@ fn settings(allowed: &[&Server]) -> FetchSettings {
     FetchSettings::default()
         .with_timeout(PATIENCE)
         .with_connect(PATIENCE)
-        .with_allowed_hosts(allowed.iter().map(|server| server.place()))
+        .with_allowed_hosts(allowed.iter().map(|server| server.host_port()))
 }
 
 fn fetcher(settings: FetchSettings) -> Fetcher {
@@ -47,8 +47,8 @@ fn with_names(
     }
 }
 
-fn wanted(url: &str) -> Wanted<'_> {
-    Wanted {
+fn request(url: &str) -> FetchRequest<'_> {
+    FetchRequest {
         url,
         sha256: None,
         limit: LIMIT,
@@ -65,15 +65,15 @@ fn read_all(reader: &mut dyn Read) -> Result<Vec<u8>> {
 }
 
 #[track_caller]
-fn fetch_wanted(fetcher: &Fetcher, wanted: &Wanted<'_>) -> Result<Vec<u8>> {
-    let fetched = fetcher.fetch(wanted, &|| false, read_all);
+fn fetch_request(fetcher: &Fetcher, request: &FetchRequest<'_>) -> Result<Vec<u8>> {
+    let fetched = fetcher.fetch(request, &|| false, read_all);
     assert_no_thread_is_left(fetcher);
     fetched
 }
 
 #[track_caller]
 fn fetch(server: &Server, path: &str) -> Result<Vec<u8>> {
-    fetch_wanted(&fetcher(settings(&[server])), &wanted(&server.url(path)))
+    fetch_request(&fetcher(settings(&[server])), &request(&server.url(path)))
 }
 
 #[track_caller]

@@ -7,11 +7,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::server::{Server, wait_for_end, write};
 use super::{
-    LIMIT, assert_no_thread_is_left, failure, fetch, fetch_wanted, fetched, fetcher, read_all,
-    settings, wanted,
+    LIMIT, assert_no_thread_is_left, failure, fetch, fetch_request, fetched, fetcher, read_all,
+    request, settings,
 };
 use crate::error::{Error, FetchError};
-use crate::fetch::Wanted;
+use crate::fetch::FetchRequest;
 
 #[test]
 fn the_bytes_come_as_they_are() {
@@ -89,7 +89,7 @@ fn only_status_200_is_a_package() {
             failure.to_string(),
             format!(
                 "{} answered with status {status}, expected 200; check the URL",
-                server.place()
+                server.host_port()
             )
         );
         assert_eq!(failure.is_retryable(), retryable, "{status}");
@@ -166,7 +166,7 @@ fn the_limit_holds_before_and_while_reading() {
         });
         let fetcher = fetcher(settings(&[&endless]));
         let received = Cell::new(0);
-        let result = fetcher.fetch(&wanted(&endless.url("/")), &|| false, |reader| {
+        let result = fetcher.fetch(&request(&endless.url("/")), &|| false, |reader| {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut bytes) {
                 received.set(received.get() + count as u64);
@@ -185,13 +185,13 @@ fn the_limit_holds_before_and_while_reading() {
     let server = Server::with(format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(10)));
     let fetcher = fetcher(settings(&[&server]));
     let url = server.url("/");
-    let exact = Wanted {
+    let exact = FetchRequest {
         limit: 10,
-        ..wanted(&url)
+        ..request(&url)
     };
-    assert_eq!(fetch_wanted(&fetcher, &exact).unwrap().len(), 10);
-    let one_less = Wanted { limit: 9, ..exact };
-    assert!(fetch_wanted(&fetcher, &one_less).is_err());
+    assert_eq!(fetch_request(&fetcher, &exact).unwrap().len(), 10);
+    let one_less = FetchRequest { limit: 9, ..exact };
+    assert!(fetch_request(&fetcher, &one_less).is_err());
 }
 
 #[test]
@@ -200,13 +200,13 @@ fn the_digest_is_judged_before_the_end_is_given() {
     let fetcher = fetcher(settings(&[&server]));
     let url = server.url("/");
     let digest: [u8; 32] = Sha256::digest(b"package").into();
-    let right = Wanted {
+    let right = FetchRequest {
         sha256: Some(digest),
-        ..wanted(&url)
+        ..request(&url)
     };
-    assert_eq!(fetch_wanted(&fetcher, &right).unwrap(), b"package");
+    assert_eq!(fetch_request(&fetcher, &right).unwrap(), b"package");
 
-    let wrong = Wanted {
+    let wrong = FetchRequest {
         sha256: Some([0xab; 32]),
         ..right
     };
@@ -241,7 +241,7 @@ fn what_the_receiver_fails_with_comes_back_and_ends_the_connection() {
         wait_for_end(stream);
     });
     let fetcher = fetcher(settings(&[&server]));
-    let result = fetcher.fetch(&wanted(&server.url("/")), &|| false, |reader| {
+    let result = fetcher.fetch(&request(&server.url("/")), &|| false, |reader| {
         reader.read_exact(&mut [0; 4]).unwrap();
         Err::<(), _>(Error::Unsupported("the disk is full"))
     });

@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// Its host and port.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn host_port(&self) -> String {
         self.address.to_string()
     }
 
