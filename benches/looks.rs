@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "../tests/it/support/attacker.rs"]
+#[path = "../tests/support/attacker.rs"]
 mod attacker;
 mod support;
 

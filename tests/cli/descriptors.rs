@@ -9,7 +9,7 @@ use std::thread;
 use crossbeam_channel::bounded;
 use rustix::process::{Pid, Signal};
 
-use crate::support::{DEADLINE, Program, Scratch, manifest, pid, text};
+use crate::support::{LONG, Program, Scratch, manifest, pid, text};
 
 /// Says who it is and which descriptors it has, and answers every call.
 const LISTING: &str = r#"#!/usr/bin/env python3
@@ -111,5 +111,5 @@ fn what_the_program_was_given_goes_neither_to_plugins_nor_to_the_keeper() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let (sender, ended) = bounded(1);
     thread::spawn(move || sender.send(left.read(&mut [0]).unwrap()));
-    assert_eq!(ended.recv_timeout(DEADLINE), Ok(0), "the end of the pipe");
+    assert_eq!(ended.recv_timeout(LONG), Ok(0), "the end of the pipe");
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, Program, Scratch, manifest, text};
+use crate::support::{LONG, Program, Scratch, manifest, text};
 
 /// Prints one line and waits for the end.
 fn saying(what: &str) -> String {
@@ -88,7 +88,7 @@ fn an_external_plugin_connects_with_the_printed_url() {
         .and_then(|rest| rest.split_once('/'))
         .unwrap();
     let mut stream = TcpStream::connect(authority).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
     write!(
         stream,
         "GET /{target} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\n\

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
 use serde_json::{Value, json};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A plugin over stdio that says who it is and answers every call. With `stubborn` among its
 /// arguments it ignores being asked to end.
@@ -181,7 +181,7 @@ impl Program {
 
     /// The next line of its standard output; `None` when it ended.
     pub(crate) fn line(&mut self) -> Option<String> {
-        match self.lines.recv_timeout(DEADLINE) {
+        match self.lines.recv_timeout(LONG) {
             Ok(line) => {
                 self.seen.push(line.clone());
                 Some(line)
@@ -193,7 +193,7 @@ impl Program {
 
     /// The first line from here on that is wanted.
     pub(crate) fn line_with(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + LONG;
         while let Some(line) = self.line() {
             if line.contains(part) {
                 return line;
@@ -206,7 +206,7 @@ impl Program {
     /// Sends the signal again and again until a line has this in it, and gives that line.
     pub(crate) fn signal_until(&mut self, signal: Signal, part: &str) -> String {
         const BETWEEN: Duration = Duration::from_millis(50);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + LONG;
         loop {
             match self.lines.recv_timeout(BETWEEN) {
                 Ok(line) if line.contains(part) => return line,
@@ -232,7 +232,7 @@ impl Program {
         what: &str,
         mut wanted: impl FnMut(&Value) -> bool,
     ) -> Value {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + LONG;
         while let Some(object) = self.object() {
             if wanted(&object) {
                 return object;
@@ -317,7 +317,7 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
 #[track_caller]
 pub(crate) fn wait_for_end(child: &mut Child) -> ExitStatus {
     let watch = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
-    let limit = Timespec::try_from(DEADLINE).unwrap();
+    let limit = Timespec::try_from(LONG).unwrap();
     let ended = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&limit)).unwrap();
     assert_eq!(ended, 1, "waited too long for the end of the program");
     child.wait().unwrap()
@@ -335,6 +335,6 @@ pub(crate) fn read_pipe(what: &str, path: &Path) -> String {
     let (sender, receiver) = unbounded();
     let path = path.to_owned();
     thread::spawn(move || sender.send(fs::read_to_string(path).unwrap()));
-    let text = receiver.recv_timeout(DEADLINE);
+    let text = receiver.recv_timeout(LONG);
     text.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }

@@ -21,7 +21,7 @@ use zip::write::SimpleFileOptions;
 use crate::POINTS;
 use crate::operation::{Entry, Operation};
 use crate::random::Random;
-use crate::support::{PATIENCE, alone};
+use crate::support::{LONG, alone};
 
 const FOLDER: &str = "PLUGIN_RUNNER_CRASH_FOLDER";
 const SETTINGS: &str = "PLUGIN_RUNNER_CRASH_SETTINGS";
@@ -98,7 +98,7 @@ impl Driver {
     /// Lets it go on until it has begun so many operations, and for a moment more; then it is killed.
     /// Gives whether it had killed itself.
     pub(crate) fn run_until(&mut self, begun: usize, linger: Duration) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         let mut count = 0;
         let mut until = deadline;
         loop {
@@ -146,7 +146,7 @@ pub(crate) fn drive() {
     let (_store, manager) = open(&folder);
     let _listener = manager.host().listen("127.0.0.1:0").unwrap();
     if settings.boots {
-        let report = manager.boot(PATIENCE).unwrap();
+        let report = manager.boot(LONG).unwrap();
         assert!(report.failed.is_empty(), "{report:?}");
     }
     if let Some(point) = &settings.point {
@@ -156,7 +156,7 @@ pub(crate) fn drive() {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (manager, folder) = (&manager, &folder);
-            let random = Random::fork(settings.seed, thread as u64);
+            let random = Random::new(settings.seed, thread as u64);
             scope.spawn(move || {
                 let mut worker = Worker {
                     thread,
@@ -211,8 +211,8 @@ impl Worker<'_> {
 
     fn choose(&mut self, own: &[Installation]) -> Operation {
         let number = self.random.next() % 1_000_000;
-        if own.len() < 2 || (own.len() < PLUGINS && self.random.once_in(4)) {
-            return if self.random.once_in(4) {
+        if own.len() < 2 || (own.len() < PLUGINS && self.random.one_in(4)) {
+            return if self.random.one_in(4) {
                 Operation::InstallExternal { version: number }
             } else {
                 Operation::Install { version: number }
@@ -220,12 +220,12 @@ impl Worker<'_> {
         }
         let plugin = self.random.choose(own);
         let id = plugin.id();
-        if own.len() >= PLUGINS || self.random.once_in(8) {
-            let keep_data = self.random.once_in(3);
+        if own.len() >= PLUGINS || self.random.one_in(8) {
+            let keep_data = self.random.one_in(3);
             return Operation::Remove { id, keep_data };
         }
         if plugin.record.mode() == PluginMode::External {
-            return if self.random.once_in(2) {
+            return if self.random.one_in(2) {
                 Operation::UpdateManifest {
                     id,
                     version: number,
@@ -272,8 +272,8 @@ impl Worker<'_> {
                 let manifest = Manifest::parse(&self.manifest(*version, None)).unwrap();
                 manager.update_manifest(*id, manifest)?;
             }
-            Operation::Activate { id } => drop(manager.activate(*id, PATIENCE)?),
-            Operation::Deactivate { id } => drop(manager.deactivate(*id, PATIENCE)?),
+            Operation::Activate { id } => drop(manager.activate(*id, LONG)?),
+            Operation::Deactivate { id } => drop(manager.deactivate(*id, LONG)?),
             Operation::Configure { id, value } => {
                 let proposal = Map::from_iter([("value".to_owned(), json!(value))]);
                 manager.configure(*id, proposal, ConfigureMode::Replace)?;

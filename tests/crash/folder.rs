@@ -12,7 +12,7 @@ use plugin_runner::{ActiveState, InstallationId, Manager, PluginMode};
 use crate::driver::{self, OWN_FILE};
 use crate::model::{Known, Model, after, begun_as, subject};
 use crate::operation::Operation;
-use crate::support::PATIENCE;
+use crate::support::LONG;
 
 /// Opens the folder and looks at everything. Takes what was under way into the model, as it turned out.
 pub(crate) fn check(folder: &Path, model: &mut Model, what: &str) {
@@ -26,7 +26,7 @@ pub(crate) fn check(folder: &Path, model: &mut Model, what: &str) {
     compare(folder, model, &records, &under_way, &what);
     check_files(folder, model, &records, &what);
     boot(&manager, &records, &what);
-    let report = manager.host().shutdown(PATIENCE);
+    let report = manager.host().shutdown(LONG);
     assert!(report.is_complete(), "{what}: {report:?}");
     model.settle();
 }
@@ -190,7 +190,7 @@ fn check_releases(folder: &Path, record: &Record, inside: &BTreeSet<String>, wha
 /// something else.
 fn boot(manager: &Manager, records: &[Record], what: &str) {
     let listener = manager.host().listen("127.0.0.1:0").unwrap();
-    let report = manager.boot(PATIENCE).unwrap();
+    let report = manager.boot(LONG).unwrap();
     let wanted = |mode| {
         let wanted =
             |record: &&Record| record.mode() == mode && record.active_state == ActiveState::Active;
@@ -200,7 +200,7 @@ fn boot(manager: &Manager, records: &[Record], what: &str) {
     assert!(report.failed.is_empty(), "{what}: {report:?}");
     assert_eq!(report.active, wanted(PluginMode::Supervised), "{what}");
     assert_eq!(report.awaited, wanted(PluginMode::External), "{what}");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     for id in report.active {
         while manager
             .get(id)

@@ -14,14 +14,11 @@ mod driver;
 mod folder;
 mod model;
 mod operation;
-#[path = "../stress/random.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with the stress test, which uses all of it"
-)]
+#[allow(dead_code, reason = "shared with the fuzz tests, which use all of it")]
+#[path = "../support/random.rs"]
 mod random;
 #[allow(dead_code, reason = "shared with the other tests, which use all of it")]
-#[path = "../it/support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
@@ -70,13 +67,13 @@ fn nothing_acknowledged_is_lost_and_nothing_half_is_left() {
     let mut cut_short = BTreeMap::<&str, u64>::new();
     let mut at_points = BTreeMap::<&str, u64>::new();
     for trial in 0..trials {
-        let mut random = Random::fork(seed, trial);
+        let mut random = Random::new(seed, trial);
         // Every second one at a point, all of them by turns.
         let point =
             (trial % 2 == 1).then(|| POINTS[usize::try_from(trial / 2).unwrap() % POINTS.len()]);
         let settings = driver::Settings {
             seed: random.next(),
-            boots: random.once_in(2),
+            boots: random.one_in(2),
             point: point.map(str::to_owned),
             spared: u32::try_from(random.below(3)).unwrap(),
         };

@@ -13,14 +13,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/random.rs"]
+mod random;
 // What is fuzzed: a generator and a check for each reader.
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
+use random::Random;
 use targets::Target;
-use targets::random::Random;
 
 const SEED: u64 = 0x0070_6c75_6769_6e73;
 /// No input takes long: one that does would let a plugin hold up the thread that reads it.

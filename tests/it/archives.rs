@@ -15,7 +15,7 @@ use plugin_runner::store::{Record, Source};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::run_under;
 use crate::support::folder::TestFolder;
 use crate::support::host::TestHost;
@@ -189,9 +189,7 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
     fs::write(&path, archive(file("tool", script))).unwrap();
     let session = host.install(Record::supervised(plugin_manifest(), Source::Archive(path)));
     session.supervised().unwrap().start().unwrap();
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
 }
 
 /// Says the umask to the test that runs with it.

@@ -14,7 +14,7 @@ use plugin_runner::{
 };
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::run_under;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::plugin::{
@@ -26,7 +26,7 @@ fn start(session: &Session) {
 }
 
 fn stop(session: &Session) {
-    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    session.supervised().unwrap().stop(LONG).unwrap();
 }
 
 /// A host on which every crash is the last.
@@ -161,7 +161,7 @@ fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
     let params = json!({"text": "x".repeat(1 << 20)});
     let mut waiting = Vec::new();
     // The system takes some; then nothing more can be written.
-    while let Ok(call) = session.start_call_raw("echo", &params, PATIENCE) {
+    while let Ok(call) = session.start_call_raw("echo", &params, LONG) {
         waiting.push(call);
     }
     let change = events.until(session.id(), ReportedState::Errored);
@@ -273,7 +273,7 @@ fn a_run_that_is_stopped_before_it_has_a_process_is_in_the_history() {
     let session = host.install(shell(&host, "never", "exit 3"));
     let held = fault::hold(fault::PREPARING, session.id());
     start(&session);
-    assert!(held.reached(PATIENCE), "nothing is prepared");
+    assert!(held.reached(LONG), "nothing is prepared");
     std::thread::scope(|scope| {
         let mut events = host.events();
         let stopping = scope.spawn(|| stop(&session));

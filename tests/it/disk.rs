@@ -16,7 +16,7 @@ use plugin_runner::{ReportedState, Session, StateChange};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::run_under;
 use crate::support::disk::{self, run_on_a_disk};
 use crate::support::folder::TestFolder;
@@ -105,7 +105,7 @@ mod alone {
         let notice = "[plugin-runner] 3 lines are missing here, the log could not be written: ";
         let mut told = false;
         loop {
-            match follower.next(PATIENCE).unwrap() {
+            match follower.next(LONG).unwrap() {
                 Followed::Line(line) if line.starts_with("after ") => break,
                 Followed::Line(line) => told |= line.starts_with(notice),
                 other => panic!("{other:?}"),
@@ -194,7 +194,7 @@ mod alone {
         let fresh = host.install(packaged(&host, b""));
         let known = host.install(packaged(&host, b""));
         starts(&known);
-        known.supervised().unwrap().stop(PATIENCE).unwrap();
+        known.supervised().unwrap().stop(LONG).unwrap();
         // Its log is held open for writing.
         host.unload(known.id()).unwrap();
         let known = host.load(known.id()).unwrap();
@@ -292,9 +292,7 @@ fn start_fails(host: &TestHost, session: &Session) -> StateChange {
 #[track_caller]
 fn starts(session: &Session) {
     session.supervised().unwrap().start().unwrap();
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
 }
 
 /// Neither in staging nor among the releases is anything that is not whole.

@@ -12,7 +12,7 @@ use plugin_runner::{EndCause, ExitReason, ReportedState, Session};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::{after_python, run_alone, run_under};
 use crate::support::host::{Setup, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture};
@@ -92,7 +92,7 @@ mod alone {
             session.supervised().unwrap().start().unwrap();
             active(&session);
             let process = host.lifelines.next();
-            let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+            let report = session.supervised().unwrap().stop(LONG).unwrap();
             assert_eq!(report.exit, Some(ExitReason::Unknown));
             assert!(!report.killed, "{report:?}");
             process.expect_end();
@@ -116,7 +116,7 @@ mod alone {
             // It has inherited that this signal does nothing.
             process.signal(Signal::INT);
             call(&session, "echo", &json!({})).unwrap();
-            let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+            let report = session.supervised().unwrap().stop(LONG).unwrap();
             let terminated = ExitReason::Signal(Signal::TERM.as_raw());
             assert_eq!(report.exit, Some(terminated));
             assert!(!report.killed, "{report:?}");
@@ -158,7 +158,7 @@ mod alone {
                     let change = events.until(crashing.id(), ReportedState::Restarting);
                     assert_eq!(change.message.as_deref(), Some("exit status 7"));
                     events.until(crashing.id(), ReportedState::Active);
-                    crashing.supervised().unwrap().stop(PATIENCE).unwrap();
+                    crashing.supervised().unwrap().stop(LONG).unwrap();
                     crashing.supervised().unwrap().start().unwrap();
                     active(&crashing);
                     events.until(crashing.id(), ReportedState::Active);
@@ -207,7 +207,7 @@ mod alone {
         let mut follower = session.follow_log().unwrap();
         let mut rounds = 0;
         loop {
-            match follower.next(PATIENCE).unwrap() {
+            match follower.next(LONG).unwrap() {
                 Followed::Line(line) if line == "done" => return rounds,
                 Followed::Line(line) if line.starts_with("round ") => {
                     assert_eq!(line, format!("round {rounds}"));

@@ -10,7 +10,7 @@ use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{ReportedState, Session};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{manifest, package, shell};
 
@@ -222,7 +222,7 @@ exec sleep 1000
         .unwrap()
         .modified()
         .unwrap();
-    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    session.supervised().unwrap().stop(LONG).unwrap();
     session.supervised().unwrap().start().unwrap();
     host.output.wait_for_nth("'done' again", 1, |line| {
         (line.text == "done").then_some(())

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use plugin_runner::{ReportedState, Session};
 use serde_json::json;
 
-use crate::support::PATIENCE;
 use crate::support::alone::run_alone;
-use crate::support::attack::{Attack, Busy, Said, bearers, said, trials, wait_until};
+use crate::support::attack::{Attack, Busy, Said, bearers, said, trials};
 use crate::support::host::{Setup, TestHost};
 use crate::support::lifeline::Lifeline;
 use crate::support::plugin::{call, fixture};
+use crate::support::{LONG, wait_until};
 
 /// What a stop has, for all it has to do.
 const STOP: Duration = Duration::from_secs(10);
@@ -86,9 +86,9 @@ fn stops_of(descendants: usize, rounds: usize) -> Tally {
         tally.count(said, before, &attack);
         if !is_complete {
             // Whatever is left is still being looked for.
-            attack.expect_all_dead(PATIENCE);
+            attack.expect_all_dead(LONG);
         }
-        wait_until("the plugin to be inactive", PATIENCE, || {
+        wait_until("the plugin to be inactive", || {
             session.reported_state() == ReportedState::Inactive
         });
     }
@@ -144,8 +144,8 @@ fn check_chain(name: &str, args: &[&str]) {
             Said::Other(error) => panic!("{error}"),
         }
         // Or it is stopped later, by looks that nobody waits for.
-        attack.expect_all_dead(PATIENCE);
-        wait_until("the plugin to be inactive", PATIENCE, || {
+        attack.expect_all_dead(LONG);
+        wait_until("the plugin to be inactive", || {
             session.reported_state() == ReportedState::Inactive
         });
     }
@@ -230,7 +230,7 @@ fn a_restart_does_not_begin_beside_a_chain_of_the_run_before() {
     if said == Said::Complete {
         attack.expect_all_dead(Duration::ZERO);
     }
-    attack.expect_all_dead(PATIENCE);
+    attack.expect_all_dead(LONG);
 }
 
 /// What a host does to those it looks at must not be seen on those it has nothing against.

@@ -9,7 +9,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, Error, ReportedState, Session};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect};
 use crate::support::peer::Peer;
@@ -27,7 +27,7 @@ fn external(host: &TestHost) -> (Session, String) {
 #[track_caller]
 fn echo<S: std::io::Read + std::io::Write>(session: &Session, peer: &mut Peer<S>) {
     let params = json!({"text": "hello"});
-    let call = session.start_call_raw("echo", &params, PATIENCE).unwrap();
+    let call = session.start_call_raw("echo", &params, LONG).unwrap();
     assert_eq!(peer.answer_one()["params"], params);
     let reply: Value = call.wait().unwrap().read().unwrap();
     assert_eq!(reply["echo"], params);
@@ -48,7 +48,7 @@ fn an_external_plugin_connects_is_called_and_comes_back_with_the_same_token() {
         drop(peer);
         let change = events.expect(session.id(), &[ReportedState::Connecting]);
         assert_eq!(change.message.as_deref(), Some("connection lost"));
-        let error = session.call_raw("echo", &json!({}), PATIENCE).unwrap_err();
+        let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
         assert!(matches!(error, Error::State { .. }), "{error}");
     }
     assert_eq!(session.counters().connections, 3);
@@ -60,15 +60,13 @@ fn a_call_in_flight_fails_at_once_when_the_plugin_drops() {
     let (session, target) = external(&host);
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
-    let call = session
-        .start_call_raw("echo", &json!({}), PATIENCE)
-        .unwrap();
+    let call = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     peer.receive();
     drop(peer);
     let began = Instant::now();
     let error = call.wait().unwrap_err();
     assert!(error.is_disconnected(), "{error}");
-    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
 }
 
 #[test]
@@ -85,14 +83,14 @@ fn deactivating_closes_with_1000_and_shutting_down_with_1012() {
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
     let reading = std::thread::spawn(move || peer.read_to_close());
-    host.shutdown(PATIENCE);
+    host.shutdown(LONG);
     assert_eq!(reading.join().unwrap(), Some(1012));
 }
 
 #[test]
 fn an_incumbent_that_is_alive_stays() {
     let host = Setup::new("incumbent-alive")
-        .timeouts(|timeouts| timeouts.incumbent = PATIENCE)
+        .timeouts(|timeouts| timeouts.incumbent = LONG)
         .start();
     let (session, target) = external(&host);
     let mut incumbent = Peer::connect(host.address(), &target);
@@ -130,7 +128,7 @@ fn an_incumbent_that_is_dead_makes_room() {
 #[test]
 fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
     let host = Setup::new("incumbent-ends")
-        .timeouts(|timeouts| timeouts.incumbent = PATIENCE)
+        .timeouts(|timeouts| timeouts.incumbent = LONG)
         .start();
     let (session, target) = external(&host);
     let incumbent = Peer::connect(host.address(), &target);
@@ -189,9 +187,7 @@ fn an_embedder_may_have_read_the_head_already() {
         assert!(peer.socket.read().unwrap().is_pong());
         echo(&session, &mut peer);
         drop(peer);
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
     }
 }
 
@@ -205,7 +201,7 @@ fn a_unix_socket_works_like_any_other() {
     let listener = UnixListener::bind(&path).unwrap();
     let stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
     let text = Request::upgrade(&target).to_text();
     std::io::Write::write_all(&mut &stream, text.as_bytes()).unwrap();
     host.accept(listener.accept().unwrap().0).unwrap();

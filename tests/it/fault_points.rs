@@ -11,7 +11,7 @@ use plugin_runner::{EndCause, Error, Keeper, ReportedState, Session, Supervised}
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
@@ -79,7 +79,7 @@ impl Held {
             supervised(&session).start().unwrap();
             hold
         };
-        assert!(hold.reached(PATIENCE), "{point} was not reached");
+        assert!(hold.reached(LONG), "{point} was not reached");
         Self {
             session,
             lock,
@@ -102,7 +102,7 @@ fn next_living(host: &TestHost) -> Lifeline {
 /// The plugin must be well, or come to it, and be the only one of its kind.
 #[track_caller]
 fn expect_well(session: &Session, lock: &Lock) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     let params = json!({"are": "you well"});
     loop {
         active(session);
@@ -124,7 +124,7 @@ fn expect_stopped(session: &Session, lock: &Lock, events: &mut Events) {
         events.until(session.id(), ReportedState::Inactive);
     }
     // The reaper has heard everything that was asked for before this.
-    let report = supervised(session).stop(PATIENCE).unwrap();
+    let report = supervised(session).stop(LONG).unwrap();
     assert_eq!(report.exit, None, "something was running");
     assert_eq!(session.reported_state(), ReportedState::Inactive);
     assert!(!lock.is_held(), "its process is there");
@@ -250,7 +250,7 @@ fn a_shutdown_at_any_point_leaves_nothing() {
         } = Held::at(&host, transport, point);
         let mut legal = host.events();
         std::thread::scope(|scope| {
-            let shutdown = scope.spawn(|| host.shutdown(PATIENCE));
+            let shutdown = scope.spawn(|| host.shutdown(LONG));
             // From the moment in which it begins nothing is published any more.
             while host.publish("EventNone", &json!({})).is_ok() {
                 std::thread::yield_now();
@@ -359,7 +359,7 @@ fn a_token_dies_with_the_process_that_did_not_use_it() {
         let target = told_target(&host, &session, 0);
         let hold = fault::hold(point, session.id());
         first.signal(Signal::KILL);
-        assert!(hold.reached(PATIENCE), "{point} was not reached");
+        assert!(hold.reached(LONG), "{point} was not reached");
         if point == fault::PREPARING {
             // Its end has been acted upon, and there is no other token yet.
             expect_refused(&host, &target);
@@ -387,7 +387,7 @@ fn a_plugin_may_connect_before_the_host_says_that_it_was_spawned() {
     call(&session, "echo", &json!({})).unwrap();
     hold.release();
     expect_well(&session, &lock);
-    supervised(&session).stop(PATIENCE).unwrap();
+    supervised(&session).stop(LONG).unwrap();
     events.expect(
         session.id(),
         &[
@@ -413,12 +413,12 @@ fn descendants_live_until_the_end_of_their_leader_is_acted_upon_and_no_longer() 
     };
     let exited = fault::hold(fault::EXITED, session.id());
     leader.signal(Signal::KILL);
-    assert!(exited.reached(PATIENCE), "its end was not noticed");
+    assert!(exited.reached(LONG), "its end was not noticed");
     leader.expect_end();
     assert!(grandchild.is_alive(), "killed by whom?");
     let reaped = fault::hold(fault::REAPED, session.id());
     exited.release();
-    assert!(reaped.reached(PATIENCE), "it was not reaped");
+    assert!(reaped.reached(LONG), "it was not reaped");
     // Before anything follows.
     grandchild.expect_end();
     reaped.release();
@@ -482,7 +482,7 @@ fn a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it() {
 fn a_stop_of_what_cannot_be_killed_completes_when_it_dies() {
     let (host, session, lock, process, loss) = with_unkillable();
     std::thread::scope(|scope| {
-        let stop = scope.spawn(|| supervised(&session).stop(PATIENCE).unwrap());
+        let stop = scope.spawn(|| supervised(&session).stop(LONG).unwrap());
         let error = supervised(&session).stop(ASKED).unwrap_err();
         assert_stop_timed_out(&error);
         process.cut();
@@ -525,10 +525,10 @@ fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
         let pid = pid["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
         let pid = Pid::from_raw(pid.unwrap()).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
-        assert!(hold.reached(PATIENCE), "nothing was to be found out");
+        assert!(hold.reached(LONG), "nothing was to be found out");
         events.until(session.id(), ReportedState::Restarting);
         hold.release();
-        session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+        session.wait_for(ReportedState::Active, LONG).unwrap();
         let ends = session.restart_history();
         assert_eq!(ends.len(), 1, "{ends:?}");
         assert_eq!(ends[0].cause, EndCause::KilledBySignal);
@@ -541,8 +541,8 @@ fn a_plugin_that_connects_before_it_is_handed_over_has_been_active() {
     let session = host.install(fixture(&host, Transport::WebSocket, &["behave"]));
     let hold = fault::hold(fault::SPAWNED, session.id());
     supervised(&session).start().unwrap();
-    assert!(hold.reached(PATIENCE), "it was not spawned");
-    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    assert!(hold.reached(LONG), "it was not spawned");
+    session.wait_for(ReportedState::Active, LONG).unwrap();
     hold.release();
     let pid = call(&session, "describe", &json!({})).unwrap()["pid"].as_i64();
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());

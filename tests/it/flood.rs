@@ -13,7 +13,7 @@ use plugin_runner::protocol::{ResultObject, Transport};
 use plugin_runner::{Deadline, Error, Peer, ReportedState, Session, Threads};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::frames::{BINARY, FINAL, RawPeer, frame, text};
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::plugin::{call, external, fixture};
@@ -50,7 +50,7 @@ impl Flooder {
     #[track_caller]
     fn connect(host: &TestHost, target: &str) -> Self {
         let url = format!("ws://{}{target}", host.address());
-        let socket = WebSocket::connect(&url, PATIENCE).unwrap();
+        let socket = WebSocket::connect(&url, LONG).unwrap();
         let settings = DuplexSettings::new("flooder", Threads::with_limit(4));
         let halves = Box::new(socket).split(&settings).unwrap();
         let (mut reader, writer) = (halves.reader, halves.writer.clone());
@@ -66,7 +66,7 @@ impl Flooder {
                 if message.get("method").is_some() {
                     let result = json!({"method": message["method"]});
                     let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
-                    let _ = writer.send(&answer.to_string(), Deadline::after(PATIENCE));
+                    let _ = writer.send(&answer.to_string(), Deadline::after(LONG));
                 } else {
                     place.recv().unwrap();
                     let _ = sender.send(message.get("error").is_some());
@@ -82,16 +82,16 @@ impl Flooder {
 
     fn flood(&self, calls: usize) {
         for number in 0..calls {
-            self.places.0.send_timeout((), PATIENCE).unwrap();
+            self.places.0.send_timeout((), LONG).unwrap();
             let call = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"held"}}"#);
-            self.writer.send(&call, Deadline::after(PATIENCE)).unwrap();
+            self.writer.send(&call, Deadline::after(LONG)).unwrap();
         }
     }
 
     /// Waits for this many answers; gives how many were refusals.
     #[track_caller]
     fn answers(&self, count: usize) -> usize {
-        let answers = (0..count).map(|_| self.answers.recv_timeout(PATIENCE).expect("an answer"));
+        let answers = (0..count).map(|_| self.answers.recv_timeout(LONG).expect("an answer"));
         answers.filter(|is_refusal| *is_refusal).count()
     }
 }
@@ -151,7 +151,7 @@ fn flood(test: &'static str, calls: usize) -> String {
     // Its handlers, a writer, and whatever is on its way out.
     assert!(most <= idle + 8 + 4, "{most} threads, {idle} before");
     assert!(
-        own < PATIENCE / 3 && neighbour < PATIENCE / 3,
+        own < LONG / 3 && neighbour < LONG / 3,
         "{own:?}, {neighbour:?}"
     );
     drop(gate);
@@ -200,7 +200,7 @@ fn over_the_limit_of_messages_a_second_a_flood_never_reaches_a_handler() {
         scope.spawn(|| flooder.flood(CALLS));
         longest_call(&session)
     });
-    assert!(own < PATIENCE / 3, "{own:?}");
+    assert!(own < LONG / 3, "{own:?}");
     let refused = u64::try_from(flooder.answers(CALLS)).unwrap();
     let counters = session.counters();
     assert_eq!(counters.rpc.inbound_limited, refused);
@@ -268,7 +268,7 @@ fn who_asks_and_never_reads_is_closed_for_that() {
             limits.outgoing = 64 * 1024;
             limits.inbound_queue = 16;
         })
-        .timeouts(|timeouts| timeouts.write_stall = PATIENCE * 2)
+        .timeouts(|timeouts| timeouts.write_stall = LONG * 2)
         .start();
     let (session, _) = external(&host, "flooder");
     let mut record = host.store().get(session.id()).unwrap().unwrap();
@@ -278,9 +278,7 @@ fn who_asks_and_never_reads_is_closed_for_that() {
         .insert("text".to_owned(), text_of_some_size.into());
     host.store().put(record).unwrap();
     let mut plugin = connect_silent(&session);
-    let waiting = session
-        .start_call_raw("echo", &json!({}), PATIENCE)
-        .unwrap();
+    let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     let mut events = host.events();
     let idle = host.threads().count();
     let calls = text(r#"{"jsonrpc":"2.0","id":1,"method":"get_config"}"#).repeat(100);
@@ -297,7 +295,7 @@ fn who_asks_and_never_reads_is_closed_for_that() {
     let counters = session.counters();
     assert_eq!((counters.rpc.overflows, counters.rpc.stalls), (1, 0));
     // What it asked is not kept.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     while session.counters().rpc.inbound_in_flight > 0 {
         assert!(Instant::now() < deadline, "{:?}", session.counters());
         std::thread::yield_now();
@@ -320,7 +318,7 @@ fn callers_of_a_plugin_that_never_reads_have_their_own_deadlines() {
     let mut on_their_way = Vec::new();
     let (mut begun_late, mut no_room) = (0, 0);
     let error = loop {
-        assert!(begun.elapsed() < PATIENCE, "it never ends");
+        assert!(begun.elapsed() < LONG, "it never ends");
         let asked = Instant::now();
         match session.start_call_raw("anything", &params, Duration::from_millis(100)) {
             Ok(call) => on_their_way.push(call),
@@ -328,7 +326,7 @@ fn callers_of_a_plugin_that_never_reads_have_their_own_deadlines() {
             Err(Error::Timeout { phase, .. }) => {
                 begun_late += usize::from(phase == Phase::Reply);
                 no_room += usize::from(phase == Phase::Write);
-                assert!(asked.elapsed() < PATIENCE / 3, "{:?}", asked.elapsed());
+                assert!(asked.elapsed() < LONG / 3, "{:?}", asked.elapsed());
             }
             Err(error) => break error,
         }

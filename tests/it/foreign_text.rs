@@ -18,7 +18,7 @@ mod alone {
     use plugin_runner::{ReportedState, Session};
     use serde_json::{Value, json};
 
-    use crate::support::PATIENCE;
+    use crate::support::LONG;
     use crate::support::frames::{CLOSE, FINAL, RawPeer, frame, text};
     use crate::support::host::{Setup, TestHost, active};
     use crate::support::http::Request;
@@ -117,15 +117,13 @@ mod alone {
         let mut reason = 4000_u16.to_be_bytes().to_vec();
         reason.extend(HOSTILE.as_bytes());
         peer.send(&frame(FINAL | CLOSE, &reason));
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
         let message = session.error_message().unwrap();
         assert_harmless(&message);
         assert!(message.contains("evil"), "{message}");
         assert_harmless(
             &session
-                .call_raw("x", &json!({}), PATIENCE)
+                .call_raw("x", &json!({}), LONG)
                 .unwrap_err()
                 .to_string(),
         );
@@ -136,7 +134,7 @@ mod alone {
     }
 
     fn said_no(session: &Session, peer: &mut RawPeer, text: &str) -> String {
-        let pending = session.start_call_raw("x", &json!({}), PATIENCE).unwrap();
+        let pending = session.start_call_raw("x", &json!({}), LONG).unwrap();
         let call = next(peer);
         refuse(peer, &call, text);
         pending.wait().unwrap_err().to_string()
@@ -161,7 +159,7 @@ mod alone {
         for record in [no_such, failing] {
             let session = host.install(record);
             session.supervised().unwrap().start().unwrap();
-            session.wait_for(ReportedState::Errored, PATIENCE).unwrap();
+            session.wait_for(ReportedState::Errored, LONG).unwrap();
             assert_harmless(&session.error_message().unwrap());
         }
         host.output.wait_for("of the failing", |line| {
@@ -183,7 +181,7 @@ mod alone {
 
     #[track_caller]
     fn wait_for(part: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         while !LINES.0.lock().iter().any(|line| line.contains(part)) {
             let late = Instant::now() > deadline;
             assert!(!late, "no line with {part:?} in {:#?}", LINES.0.lock());

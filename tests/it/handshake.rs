@@ -142,7 +142,7 @@ fn a_supervised_token_works_once() {
     assert_eq!(status(&host, &good), 401, "spent");
     drop(peer);
     session
-        .wait_for(ReportedState::Connecting, crate::support::PATIENCE)
+        .wait_for(ReportedState::Connecting, crate::support::LONG)
         .unwrap();
     assert_eq!(
         status(&host, &good),
@@ -155,7 +155,7 @@ fn a_supervised_token_works_once() {
 fn a_restart_takes_the_old_token_back() {
     let (host, session, old) = with_sealed("token-rotated");
     let supervised = session.supervised().unwrap();
-    supervised.stop(crate::support::PATIENCE).unwrap();
+    supervised.stop(crate::support::LONG).unwrap();
     assert_eq!(status(&host, &old), 401, "stopped");
     supervised.start().unwrap();
     let new = target(&printed_url(&host, &session, 1));

@@ -10,7 +10,7 @@ use plugin_runner::{HandshakeCounters, Host, ReportedState};
 use rustix::process::{Resource, Rlimit, getrlimit};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::{Holdings, run_alone};
 use crate::support::folder::TestFolder;
 use crate::support::frames::{RawPeer, text};
@@ -258,7 +258,7 @@ fn wait_for_none(host: &Host) {
 
 #[track_caller]
 fn wait(host: &Host, what: &str, wanted: impl Fn(&HandshakeCounters) -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     loop {
         let counts = host.handshake_counters();
         if wanted(&counts) {
@@ -314,9 +314,7 @@ fn odd_requests_that_are_right_are_let_in() {
         assert_eq!(answer.header("Sec-WebSocket-Extensions"), None);
         active(&session);
         drop(answer);
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
     }
 }
 
@@ -328,9 +326,7 @@ fn a_second_request_behind_the_first_is_no_frame() {
     let answer = exchange(connect(host.address()), twice.as_bytes());
     assert_eq!(answer.status, 101);
     assert_eq!(RawPeer(answer.stream).read_to_close(), Some(1002));
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
     assert_eq!(session.counters().rpc.violations, 1);
     assert_eq!(host.handshake_counters().begun, 1);
 }
@@ -351,7 +347,7 @@ fn replayed_tokens_are_refused_and_counted() {
     };
     replay(&first, 1);
     drop(peer);
-    supervised.stop(PATIENCE).unwrap();
+    supervised.stop(LONG).unwrap();
     replay(&first, 2);
     supervised.start().unwrap();
     let second = target(&printed_url(&host, &session, 1));
@@ -386,7 +382,7 @@ fn a_request_that_trickles_ends_with_the_handshake_timeout() {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
             other => panic!("an answer: {other:?}"),
         }
-        assert!(begun.elapsed() < PATIENCE, "it goes on and on");
+        assert!(begun.elapsed() < LONG, "it goes on and on");
     }
     assert!(begun.elapsed() >= timeout.mul_f32(0.9));
     assert_eq!(host.handshake_counters().timed_out, 1);
@@ -478,9 +474,7 @@ fn thousands_of_connections_at_once_do_not_keep_a_plugin_out() {
         most <= idle + 2 * places + 8,
         "{most} threads, {idle} before"
     );
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
     let all = u64::try_from(storm).unwrap();
     wait(&host, "the end of the storm", |counts| {
         counts.begun > all && counts.in_progress <= 64
@@ -547,7 +541,7 @@ mod alone {
         let _peer = Peer::upgraded(Answer::read(waiting));
         active(&session);
         rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
-        assert!(host.shutdown(PATIENCE).is_complete());
+        assert!(host.shutdown(LONG).is_complete());
     }
 
     #[test]
@@ -571,9 +565,7 @@ mod alone {
             } else {
                 drop(peer);
             }
-            session
-                .wait_for(ReportedState::Connecting, PATIENCE)
-                .unwrap();
+            session.wait_for(ReportedState::Connecting, LONG).unwrap();
             // And one that is refused, and one that goes away.
             let refused = Request::upgrade("/rpc?token=x").send(host.address());
             assert_eq!(refused.status, 400);

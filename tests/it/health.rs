@@ -15,12 +15,12 @@ use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use tungstenite::{Bytes, Message};
 
-use crate::support::PATIENCE;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::peer::Peer;
 use crate::support::plugin::{TRANSPORTS, call, command, fixture, manifest, python};
+use crate::support::{LONG, wait_until};
 
 /// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
 fn quick() -> Health {
@@ -36,7 +36,7 @@ const FOUND: &str = "unresponsive: no sign of life for 2.1s";
 fn frequent() -> Health {
     Health::default()
         .with_interval(Duration::from_millis(20))
-        .with_timeout(PATIENCE)
+        .with_timeout(LONG)
 }
 
 fn watched(test: &'static str, health: Health) -> Setup {
@@ -118,20 +118,9 @@ fn several_intervals(host: &TestHost) {
     let (session, target) = external(host, |record| record.with_health(quick()));
     let _silent = connect(host, &target);
     active(&session);
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
     assert_eq!(session.error_message().as_deref(), Some(FOUND));
     host.unload(session.id()).unwrap();
-}
-
-#[track_caller]
-fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "no {what} in time");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -148,7 +137,7 @@ fn a_frozen_plugin_is_found_killed_and_started_again() {
         let began = Instant::now();
         let change = events.expect(session.id(), &[ReportedState::Restarting]);
         // Not after the grace for processes whose connection ended, which is as long as this.
-        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
         assert_eq!(change.message.as_deref(), Some(FOUND));
         assert_eq!(change.details["cause"], "unresponsive");
         assert_eq!(change.details["error"], FOUND);
@@ -191,7 +180,7 @@ fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
     active(&session);
     let mut events = host.events();
     let params = json!({});
-    let waiting = session.start_call_raw("echo", &params, PATIENCE).unwrap();
+    let waiting = session.start_call_raw("echo", &params, LONG).unwrap();
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
     assert_eq!(change.message.as_deref(), Some(FOUND));
     assert_eq!(session.error_message().as_deref(), Some(FOUND));
@@ -201,7 +190,7 @@ fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
 
     let mut back = Peer::connect(host.address(), &target);
     events.expect(session.id(), &[ReportedState::Active]);
-    let again = session.start_call_raw("echo", &params, PATIENCE).unwrap();
+    let again = session.start_call_raw("echo", &params, LONG).unwrap();
     back.answer_one();
     again.wait().unwrap();
     assert_eq!(silent.expect_close(), (1012, FOUND.to_owned()));
@@ -266,7 +255,7 @@ fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
     let process = host.lifelines.next();
     // Its only thread waits there, and answers nothing meanwhile.
     let busy = session
-        .start_call_raw("gate", &json!({}), PATIENCE * 10)
+        .start_call_raw("gate", &json!({}), LONG * 10)
         .unwrap();
     expect_left_alone(&host, &session, busy, &process);
 }
@@ -300,7 +289,7 @@ fn a_python_plugin_whose_loop_is_busy_with_a_call_is_left_alone() {
         "account_id": "a", "arguments": {},
     });
     let busy = session
-        .start_call_raw("robot_tool_call", &gate, PATIENCE * 10)
+        .start_call_raw("robot_tool_call", &gate, LONG * 10)
         .unwrap();
     expect_left_alone(&host, &session, busy, &process);
 }
@@ -338,7 +327,7 @@ fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
     let mut silent = connect_as_python(&host, &target);
     active(&outside);
     let began = Instant::now();
-    let call = outside.start_call_raw("echo", &json!({}), PATIENCE * 10);
+    let call = outside.start_call_raw("echo", &json!({}), LONG * 10);
     events.until(outside.id(), ReportedState::Active);
     let change = events.until(outside.id(), ReportedState::Connecting);
     assert!(began.elapsed() > limit, "{:?}", began.elapsed());
@@ -350,7 +339,7 @@ fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
     let process = host.lifelines.next();
     process.signal(Signal::STOP);
     let began = Instant::now();
-    let call = inside.start_call_raw("echo", &json!({}), PATIENCE * 10);
+    let call = inside.start_call_raw("echo", &json!({}), LONG * 10);
     let change = events.until(inside.id(), ReportedState::Restarting);
     assert!(began.elapsed() > limit, "{:?}", began.elapsed());
     assert_eq!(change.message.as_deref(), Some(FOUND));
@@ -366,7 +355,7 @@ fn a_newcomers_look_is_excused_by_no_call() {
     let (session, target) = external(&host, |record| record);
     let _dead = connect_as_python(&host, &target);
     active(&session);
-    let call = session.start_call_raw("echo", &json!({}), PATIENCE * 10);
+    let call = session.start_call_raw("echo", &json!({}), LONG * 10);
     let mut events = host.events();
     assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
@@ -412,7 +401,7 @@ fn a_large_message_on_a_slow_line_is_a_sign_of_life() {
     peer.0
         .write_all(&[0x81, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0x86, 0xa0, 0, 0, 0, 0])
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     while other.0.reported_state() == ReportedState::Active {
         peer.expect_ping();
         peer.0.write_all(b" ").unwrap();
@@ -433,7 +422,7 @@ impl Services for Gated {
         _call: &InboundCall,
         _keys: &[String],
     ) -> Result<Map<String, Value>, RpcError> {
-        let _ = self.0.lock().recv_timeout(PATIENCE * 10);
+        let _ = self.0.lock().recv_timeout(LONG * 10);
         Ok(Map::new())
     }
 }
@@ -449,7 +438,7 @@ fn a_plugin_that_waits_for_the_host_is_left_alone() {
     let soon = Duration::from_millis(1);
     let given_up = session.call_raw("call_back", &json!({}), soon);
     assert!(given_up.is_err_and(|error| error.is_timeout()));
-    until("call from the plugin", || {
+    wait_until("call from the plugin", || {
         session.counters().rpc.inbound_calls == 1
     });
     let missed = session.counters().rpc.pings_missed;
@@ -488,9 +477,7 @@ fn pings_of_the_hosts_own_are_no_calls() {
             (&json!("ping"), &json!({}))
         );
         // It does not take the only place for calls.
-        let waiting = session
-            .start_call_raw("echo", &json!({}), PATIENCE)
-            .unwrap();
+        let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
         peer.answer_one();
         waiting.wait().unwrap();
         // That it knows no such method is an answer too.
@@ -533,13 +520,11 @@ fn an_interval_of_zero_switches_health_checks_off() {
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
     // Its own thread, and no other.
-    until("end of the handshake", || {
+    wait_until("end of the handshake", || {
         host.threads().count() == before + 1
     });
     several_intervals(&host);
-    let waiting = session
-        .start_call_raw("echo", &json!({}), PATIENCE)
-        .unwrap();
+    let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     let first = peer.socket.read().unwrap();
     assert!(first.is_text(), "{first:?}");
     assert_eq!(session.counters().rpc.pings_sent, 0);
@@ -580,7 +565,7 @@ fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
 #[test]
 fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
     let host = watched("two-looks", frequent())
-        .timeouts(|timeouts| timeouts.incumbent = PATIENCE)
+        .timeouts(|timeouts| timeouts.incumbent = LONG)
         .start();
     let (session, target) = external(&host, |record| record);
     let mut incumbent = connect(&host, &target);
@@ -609,20 +594,20 @@ fn a_shutdown_does_not_wait_for_pings() {
     let mut silent = connect(&host, &target);
     active(&outside);
     silent.expect_ping();
-    until("ping to the frozen one", || {
+    wait_until("ping to the frozen one", || {
         session.counters().rpc.pings_sent > 0
     });
-    let report = host.shutdown(PATIENCE);
+    let report = host.shutdown(LONG);
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(report.killed, [session.id()]);
-    assert!(report.took < PATIENCE / 3, "{report:?}");
+    assert!(report.took < LONG / 3, "{report:?}");
 }
 
 #[test]
 fn one_thread_watches_all_and_goes_with_the_last() {
     let host = watched("threads", frequent()).start();
     let settle = |threads: &Threads, count: usize| {
-        until("right number of threads", || threads.count() == count);
+        wait_until("right number of threads", || threads.count() == count);
     };
     let idle = host.threads().count();
     let plugins: Vec<_> = (0..4).map(|_| external(&host, |record| record)).collect();
@@ -650,9 +635,7 @@ fn without_a_thread_to_be_had_plugins_still_connect() {
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
-    let waiting = session
-        .start_call_raw("echo", &json!({}), PATIENCE)
-        .unwrap();
+    let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     peer.answer_one();
     waiting.wait().unwrap();
 }

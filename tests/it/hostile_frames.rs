@@ -5,7 +5,7 @@ use plugin_runner::protocol::Transport;
 use plugin_runner::{Counters, ReportedState, Session};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::frames::{
     BINARY, CLOSE, CONTINUED, FINAL, PING, PONG, RSV1, RawPeer, TEXT, frame, header, text,
 };
@@ -201,9 +201,7 @@ fn every_offence_has_its_close_code_its_cause_and_its_count() {
         let Offence { name, count, .. } = offence;
         let mut peer = RawPeer::connect(host.address(), &target);
         active(&session);
-        let waiting = session
-            .start_call_raw("echo", &json!({}), PATIENCE)
-            .unwrap();
+        let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
         let before = session.counters();
         peer.send(&offence.bytes);
         assert_eq!(peer.read_to_close(), offence.code, "{name}");
@@ -256,9 +254,7 @@ fn a_message_that_stops_half_way_is_a_lost_connection() {
 #[track_caller]
 fn echo(session: &Session, peer: &mut RawPeer) {
     active(session);
-    let call = session
-        .start_call_raw("echo", &json!({}), PATIENCE)
-        .unwrap();
+    let call = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     loop {
         let (_, payload) = peer.next().expect("a call");
         let Ok(message) = serde_json::from_slice::<Value>(&payload) else {
@@ -382,7 +378,7 @@ fn params_and_results_that_are_nested_too_deep_are_errors() {
     );
 
     let waiting = session
-        .start_call_raw("anything", &json!({}), PATIENCE)
+        .start_call_raw("anything", &json!({}), LONG)
         .unwrap();
     let (_, asked) = peer.next().unwrap();
     let asked: Value = serde_json::from_slice(&asked).unwrap();
@@ -416,9 +412,7 @@ fn an_offence_of_one_plugin_is_not_noticed_by_another() {
         peer.send(&offence.bytes);
         call(&well, "echo", &json!({})).unwrap();
         assert!(peer.read_to_close().is_some(), "{}", offence.name);
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
         // A handshake, a writer, and their predecessors on their way out.
         let now = host.threads().count();
         assert!(now <= threads + 8, "{now} threads, {threads} before");

@@ -13,10 +13,10 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{ReportedState, Session};
 use serde_json::json;
 
-use crate::support::PATIENCE;
-use crate::support::attack::{Attack, trials, wait_until};
+use crate::support::attack::{Attack, trials};
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{call, command, executable, fixture, manifest, over_stdio, package};
+use crate::support::{LONG, wait_until};
 
 /// Innocent plugins, each called all the while by a thread of its own.
 const INNOCENTS: usize = 10;
@@ -181,7 +181,7 @@ fn a_link_in_the_place_of_staging_leads_a_host_nowhere() {
     let decoy = Decoy::new(&host);
     let session = host.install(packaged(&host, "staging", &decoy.script(LINKS_STAGING)));
     session.supervised().unwrap().start().unwrap();
-    wait_until("the plugin to be given up", PATIENCE, || {
+    wait_until("the plugin to be given up", || {
         session.reported_state() == ReportedState::Errored
     });
     decoy.expect_untouched();
@@ -189,7 +189,7 @@ fn a_link_in_the_place_of_staging_leads_a_host_nowhere() {
     host.unload(session.id()).unwrap();
     let again = host.load(session.id()).unwrap();
     again.supervised().unwrap().start().unwrap();
-    wait_until("the plugin to be given up again", PATIENCE, || {
+    wait_until("the plugin to be given up again", || {
         again.reported_state() == ReportedState::Errored
     });
     decoy.expect_untouched();
@@ -226,9 +226,7 @@ fn attack_once(host: &TestHost, decoy: &Decoy, round: usize) {
     let (swapping, crashing) = sessions.split_last().unwrap();
     for session in crashing {
         let what = format!("{} to be given up", session.manifest().id);
-        wait_until(&what, PATIENCE, || {
-            session.reported_state() == ReportedState::Errored
-        });
+        wait_until(&what, || session.reported_state() == ReportedState::Errored);
     }
     // And once more, with whatever is in place now.
     for session in crashing {
@@ -236,7 +234,7 @@ fn attack_once(host: &TestHost, decoy: &Decoy, round: usize) {
     }
     for session in crashing.iter().chain([swapping]) {
         let began = Instant::now();
-        session.supervised().unwrap().stop(PATIENCE).unwrap();
+        session.supervised().unwrap().stop(LONG).unwrap();
         assert!(began.elapsed() < CALL, "a stop took {:?}", began.elapsed());
         let id = session.id();
         host.unload(id).unwrap();

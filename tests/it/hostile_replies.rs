@@ -6,7 +6,7 @@ use std::time::Duration;
 use plugin_runner::{Counters, Error, Session};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::external;
@@ -54,9 +54,7 @@ fn next_call(peer: &mut Peer, method: &str) -> Value {
 /// A call there and back. What the plugin sent before has been dealt with when it returns.
 #[track_caller]
 fn pass_marker(session: &Session, peer: &mut Peer) {
-    let marker = session
-        .start_call_raw("marker", &json!({}), PATIENCE)
-        .unwrap();
+    let marker = session.start_call_raw("marker", &json!({}), LONG).unwrap();
     let asked = next_call(peer, "marker");
     peer.send(json!({"id": asked["id"], "result": {}}).to_string());
     marker.wait().unwrap();
@@ -218,7 +216,7 @@ fn an_answer_that_is_none_never_reaches_a_caller() {
     for (name, message, fate, count) in cases {
         let before = session.counters();
         let call = session
-            .start_call_raw("anything", &json!({}), PATIENCE)
+            .start_call_raw("anything", &json!({}), LONG)
             .unwrap();
         let asked = next_call(&mut peer, "anything");
         let id = asked["id"].as_str().unwrap();
@@ -274,7 +272,7 @@ type Map = serde_json::Map<String, Value>;
 fn the_first_of_two_answers_counts_and_a_late_one_does_not() {
     let (_host, session, mut peer) = connected("answers-twice");
     let call = session
-        .start_call_raw("anything", &json!({}), PATIENCE)
+        .start_call_raw("anything", &json!({}), LONG)
         .unwrap();
     let id = peer.receive()["id"].clone();
     for number in 1..=100 {
@@ -288,9 +286,7 @@ fn the_first_of_two_answers_counts_and_a_late_one_does_not() {
         .unwrap_err();
     assert!(error.is_timeout(), "{error}");
     // The call may have been withdrawn before it was sent; then its id is not known here.
-    let marker = session
-        .start_call_raw("marker", &json!({}), PATIENCE)
-        .unwrap();
+    let marker = session.start_call_raw("marker", &json!({}), LONG).unwrap();
     let mut late = None;
     loop {
         let asked = peer.receive();
@@ -321,9 +317,7 @@ fn a_plugin_cannot_answer_for_another() {
     let mut second_peer = Peer::connect(host.address(), &target);
     active(&first);
     active(&second);
-    let call = first
-        .start_call_raw("secret", &json!({}), PATIENCE)
-        .unwrap();
+    let call = first.start_call_raw("secret", &json!({}), LONG).unwrap();
     let id = first_peer.receive()["id"].clone();
     second_peer.send(json!({"id": id, "result": {"from": "second"}}).to_string());
     pass_marker(&second, &mut second_peer);

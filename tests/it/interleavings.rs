@@ -12,7 +12,7 @@ use plugin_runner::{ActiveState, Error, Host, ReportedState, Session, fault};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{manifest, over_stdio, shell};
@@ -62,7 +62,7 @@ fn a_load_meets_an_unload_and_one_of_them_wins() {
             }
         });
         // Whichever it was: what was found is told the truth, and the plugin can be had again.
-        match session.wait_for(ReportedState::Active, PATIENCE) {
+        match session.wait_for(ReportedState::Active, LONG) {
             Ok(()) | Err(Error::NotLoaded(_) | Error::State { .. } | Error::Start(_)) => {}
             Err(error) => panic!("round {round}: {error}"),
         }
@@ -89,9 +89,9 @@ fn many_loads_at_once_are_one_and_its_stop_is_real() {
         let session = host.session(id).unwrap();
         while session.reported_state() != ReportedState::Errored {
             // Waiting fails at once when it has errored already.
-            let _ = session.wait_for(ReportedState::Errored, PATIENCE);
+            let _ = session.wait_for(ReportedState::Errored, LONG);
         }
-        session.supervised().unwrap().stop(PATIENCE).unwrap();
+        session.supervised().unwrap().stop(LONG).unwrap();
         assert_eq!(session.reported_state(), ReportedState::Inactive);
     }
 }
@@ -114,9 +114,9 @@ fn a_start_is_never_answered_with_the_error_before_it() {
         std::fs::write(&flag, "").unwrap();
         supervised.start().unwrap();
         session
-            .wait_for(ReportedState::Active, PATIENCE)
+            .wait_for(ReportedState::Active, LONG)
             .unwrap_or_else(|error| panic!("{error}; {:?}", session.error_details()));
-        supervised.stop(PATIENCE).unwrap();
+        supervised.stop(LONG).unwrap();
     }
 }
 
@@ -145,7 +145,7 @@ fn breaking(host: &TestHost, id: &str) -> (Session, PathBuf) {
         gate.display()
     );
     let session = host.run(over_stdio(shell(host, id, &script)));
-    let broken = session.call_raw("break", &json!({}), PATIENCE).unwrap_err();
+    let broken = session.call_raw("break", &json!({}), LONG).unwrap_err();
     assert!(broken.is_disconnected(), "{broken}");
     (session, gate)
 }
@@ -219,7 +219,7 @@ fn requests_that_meet_the_last_crash_follow_it() {
         let mut events = host.events();
         let reaped = fault::hold(fault::REAPED, session.id());
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-        assert!(reaped.reached(PATIENCE), "its end was not noticed");
+        assert!(reaped.reached(LONG), "its end was not noticed");
         // The reaper is held, so these get no further than being asked for.
         for _ in 0..starts {
             supervised.start().unwrap();
@@ -228,7 +228,7 @@ fn requests_that_meet_the_last_crash_follow_it() {
         assert!(error.is_timeout(), "{error}");
         // Whoever waits for the stop is not told of the error before it.
         let stopped = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| session.wait_for(Inactive, PATIENCE));
+            let waiting = scope.spawn(|| session.wait_for(Inactive, LONG));
             reaped.release();
             waiting.join().unwrap()
         });
@@ -251,7 +251,7 @@ fn a_time_without_end_is_one_that_never_comes() {
     session
         .wait_for(ReportedState::Active, Duration::MAX)
         .unwrap();
-    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    session.supervised().unwrap().stop(LONG).unwrap();
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_shutdown_that_loses_patience_with_another_does_not_call_it_complete() {
     let mut events = host.events();
     let owned: Host = host.take();
     let report = std::thread::scope(|scope| {
-        let first = scope.spawn(|| owned.shutdown(PATIENCE));
+        let first = scope.spawn(|| owned.shutdown(LONG));
         events.expect(session.id(), &[ReportedState::Stopping]);
         let second = owned.shutdown(Duration::from_millis(1));
         assert!(!second.is_complete(), "{second:?}");

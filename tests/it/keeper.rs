@@ -12,7 +12,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{Host, Keeper, ReportedState};
 use rustix::process::{Pid, Signal, getsid};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::{Driver, Watched, children, command};
 use crate::support::folder::TestFolder;
 use crate::support::host::{Setup, TestHost, active};
@@ -98,7 +98,7 @@ const HEEDLESS_OF: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 /// Waits until the keeper has come to that; on a busy machine plugins may be up before it.
 #[track_caller]
 fn expect_heedless(keeper: &Watched) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     let wanted = HEEDLESS_OF
         .iter()
         .fold(0_u64, |mask, signal| mask | 1 << (signal.as_raw() - 1));
@@ -282,7 +282,7 @@ fn a_keeper_that_cannot_be_had_is_told_and_plugins_run_all_the_same() {
             .start();
         let session = host.run(fixture(&host, Transport::Stdio, &["behave"]));
         // Its lives end one after another; each end is noticed like that of a plugin.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         loop {
             let limitations = host.guarantees().limitations;
             if limitations
@@ -354,7 +354,7 @@ mod driver {
             match line.unwrap().as_str() {
                 "exit" => std::process::exit(0),
                 "shutdown" => {
-                    let report = host.shutdown(PATIENCE);
+                    let report = host.shutdown(LONG);
                     assert!(report.is_complete(), "{report:?}");
                     println!("driver: shut down");
                 }
@@ -390,8 +390,8 @@ mod driver {
         };
         while all_are_there() {
             session.supervised().unwrap().start().unwrap();
-            let _ = session.wait_for(ReportedState::Connecting, PATIENCE);
-            session.supervised().unwrap().stop(PATIENCE).unwrap();
+            let _ = session.wait_for(ReportedState::Connecting, LONG);
+            session.supervised().unwrap().stop(LONG).unwrap();
         }
         host.unload(id).unwrap();
     }
@@ -406,7 +406,7 @@ mod driver {
         let hold = plugin_runner::fault::hold(plugin_runner::fault::SPAWNED, id);
         let session = host.load(id).unwrap();
         session.supervised().unwrap().start().unwrap();
-        assert!(hold.reached(PATIENCE), "nothing was spawned");
+        assert!(hold.reached(LONG), "nothing was spawned");
         println!("driver: held");
         // Until it is killed, or the test is gone.
         let _ = std::io::stdin().lock().lines().next();

@@ -14,14 +14,14 @@ use plugin_runner::{Host, Keeper, Session};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::PATIENCE;
 use crate::support::alone::{Driver, command};
-use crate::support::attack::{Attack, Busy, Process, bearers, trials, wait_until};
+use crate::support::attack::{Attack, Busy, Process, bearers, trials};
 use crate::support::attacker::attacker;
 use crate::support::folder::TestFolder;
 use crate::support::host::active;
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::plugin::{call, manifest};
+use crate::support::{LONG, wait_until};
 
 /// By then nothing may be left of a host that was killed.
 const LIMIT: Duration = Duration::from_secs(6);
@@ -112,7 +112,7 @@ impl Scene {
             let runs = matches!(keeper.state(), Some('S' | 'R'));
             runs && pending.is_some_and(|mask| mask & ENDS == 0)
         };
-        wait_until("a keeper that runs", PATIENCE, || {
+        wait_until("a keeper that runs", || {
             let keepers = self.keepers();
             !keepers.is_empty() && keepers.iter().all(is_well)
         });
@@ -181,7 +181,7 @@ fn no_helper_outlives_a_host_that_is_killed_while_it_is_started() {
             scene.tell("attack");
             // From the first on at any moment of the loop.
             let wanted = trial % 40;
-            wait_until("helpers", PATIENCE, || {
+            wait_until("helpers", || {
                 scene.attack.has("ready") && scene.attack.written().len() >= wanted
             });
             let began = Instant::now();
@@ -248,9 +248,7 @@ fn a_stopped_keeper_is_replaced_and_nothing_outlives_the_host() {
     for keeper in keepers() {
         let mut scene = Scene::set("kills-stopped", keeper, &["stop-keeper", "once"]);
         scene.tell("attack");
-        wait_until("the keeper to be stopped", PATIENCE, || {
-            scene.attack.has("stopped")
-        });
+        wait_until("the keeper to be stopped", || scene.attack.has("stopped"));
         scene.tell("until-guaranteed");
         scene.driver.wait_for("driver: guaranteed");
         scene.wait_until_kept();
@@ -299,7 +297,7 @@ mod driver {
 
     /// Waits for what the host says of its guarantees; gives its limitations.
     fn until_guarantees(host: &Host, are: impl Fn(bool, &str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         loop {
             let guarantees = host.guarantees();
             let limitations = format!("{:?}", guarantees.limitations);

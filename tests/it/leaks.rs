@@ -33,7 +33,7 @@ mod alone {
     use plugin_runner::store::Record;
     use plugin_runner::{Peer, ReportedState};
 
-    use crate::support::PATIENCE;
+    use crate::support::LONG;
     use crate::support::alone::Holdings;
     use crate::support::attack::Attack;
     use crate::support::attacker::attacker;
@@ -124,7 +124,7 @@ mod alone {
             let mut events = host.events();
             supervised.start().unwrap();
             count(&mut events, session.id(), ReportedState::Restarting, cycles);
-            supervised.stop(PATIENCE).unwrap();
+            supervised.stop(LONG).unwrap();
         });
         assert!(session.counters().connections >= u64::try_from(CYCLES).unwrap() / 2);
     }
@@ -152,7 +152,7 @@ mod alone {
             let mut events = host.events();
             supervised.start().unwrap();
             count(&mut events, session.id(), ReportedState::Restarting, cycles);
-            supervised.stop(PATIENCE).unwrap();
+            supervised.stop(LONG).unwrap();
             attack.expect_all_dead(Duration::ZERO);
         });
         attack.expect_one_run_at_a_time();

@@ -8,7 +8,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{ActiveState, ExitReason, ReportedState};
 use serde_json::{Map, Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, package};
 
@@ -50,7 +50,7 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
             assert_eq!(session.error_message(), None);
             let lifeline = host.lifelines.next();
 
-            let pong = session.call::<Ping>(&Empty {}, PATIENCE).unwrap();
+            let pong = session.call::<Ping>(&Empty {}, LONG).unwrap();
             assert!(pong.pong);
             let params = json!({"round": round, "text": "grüß \" \\ \n \u{2028}"});
             assert_eq!(call(&session, "echo", &params).unwrap()["echo"], params);
@@ -63,7 +63,7 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
                 "{directory}"
             );
 
-            let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+            let report = session.supervised().unwrap().stop(LONG).unwrap();
             assert!(!report.killed, "{report:?}");
             assert!(
                 matches!(
@@ -102,7 +102,7 @@ fn a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored() {
         let mut stored = Map::new();
         stored.insert("channel".to_owned(), "news".into());
         let session = host.run(record.with_configuration(stored.clone()));
-        assert!(session.call::<Configure>(&stored, PATIENCE).unwrap().ok);
+        assert!(session.call::<Configure>(&stored, LONG).unwrap().ok);
         let asked = call(&session, "configuration", &json!({})).unwrap();
         assert_eq!(asked["configuration"], Value::from(stored));
         for number in 0..10 {

@@ -7,13 +7,13 @@ use plugin_runner::plugin_log::{CONTINUES, Followed, Follower, LogSettings, LogS
 use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{manifest, shell};
 
 #[track_caller]
 fn next(follower: &mut Follower) -> String {
-    match follower.next(PATIENCE).unwrap() {
+    match follower.next(LONG).unwrap() {
         Followed::Line(line) => line,
         other => panic!("not a line: {other:?}"),
     }
@@ -45,7 +45,7 @@ fn both_streams_are_in_the_file_at_the_follower_and_at_the_tap() {
     lines.sort_unstable();
     assert_eq!(lines, ["one", "three", "two"]);
     // What had no end is a line once the process has ended.
-    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    session.supervised().unwrap().stop(LONG).unwrap();
     assert_eq!(next(&mut follower), "no end");
 
     let log = host.installation_folder(&session).join("logs/output.log");
@@ -200,7 +200,7 @@ fn who_follows_more_slowly_than_is_kept_is_told_how_much_is_missing() {
     // It holds the file it was at, and then there is a hole of just as many bytes as are missing.
     let mut expected = 1;
     let gap = loop {
-        match follower.next(PATIENCE).unwrap() {
+        match follower.next(LONG).unwrap() {
             Followed::Line(line) => {
                 assert_eq!(line, format!("{expected:09}"));
                 expected += 1;

@@ -8,14 +8,14 @@ use plugin_runner::protocol::{ResultObject, Transport};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{TRANSPORTS, call, fixture};
 
 /// Calls, one after the other, until callers read for themselves: right now, one would.
 fn warm_up(session: &Session) {
     let before = session.counters().rpc.read_by_caller;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     let mut turn = 0;
     while session.counters().rpc.read_by_caller < before + 3 {
         assert!(Instant::now() < deadline, "no caller ever read for itself");
@@ -67,10 +67,8 @@ fn a_call_that_is_started_and_not_waited_for_is_answered_all_the_same() {
         let session = host.run(fixture(&host, transport, &["behave"]));
         for _ in 0..20 {
             warm_up(&session);
-            let mut started = session
-                .start_call_raw("echo", &json!({}), PATIENCE)
-                .unwrap();
-            let deadline = Instant::now() + PATIENCE;
+            let mut started = session.start_call_raw("echo", &json!({}), LONG).unwrap();
+            let deadline = Instant::now() + LONG;
             let answer = loop {
                 assert!(Instant::now() < deadline, "no answer without waiting");
                 if let Some(answer) = started.try_wait() {
@@ -134,7 +132,7 @@ fn a_tap_that_takes_its_time_holds_up_no_caller() {
             let has_returned = has_returned.clone();
             builder.on_output(move |_, _, line| {
                 if line.text == "slow" {
-                    let late = has_returned.recv_timeout(PATIENCE * 2);
+                    let late = has_returned.recv_timeout(LONG * 2);
                     // Disconnected: the caller has returned.
                     assert!(late.is_err_and(|error| error.is_disconnected()), "{line:?}");
                 }
@@ -180,7 +178,7 @@ fn the_end_of_the_connection_reaches_a_caller_that_reads() {
         let sent = session.counters().rpc.bytes_sent;
         std::thread::scope(|scope| {
             let sleeping = scope.spawn(|| call(&session, "sleep", &json!({"ms": 600_000})));
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + LONG;
             while session.counters().rpc.bytes_sent == sent {
                 assert!(Instant::now() < deadline, "the call was not sent");
                 std::thread::yield_now();
@@ -208,7 +206,7 @@ fn a_stop_meets_callers_that_read_and_fails_them_all() {
                         }
                     }
                 });
-                let report = supervised.stop(PATIENCE).unwrap();
+                let report = supervised.stop(LONG).unwrap();
                 assert!(!report.killed, "{report:?}");
                 let error = calling.join().unwrap();
                 assert!(!error.is_timeout(), "{error}");
@@ -229,7 +227,7 @@ fn a_batch_goes_out_when_it_is_sent_dropped_or_waited_for() {
             let calls: Vec<_> = (0..100)
                 .map(|number| {
                     batch
-                        .start_call_raw("echo", &json!({"number": number}), PATIENCE)
+                        .start_call_raw("echo", &json!({"number": number}), LONG)
                         .unwrap()
                 })
                 .collect();
@@ -251,14 +249,14 @@ fn a_batch_ends_with_its_connection() {
     let host = TestHost::new("batch-end");
     let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
     let mut batch = session.batch().unwrap();
-    let waiting = batch.start_call_raw("echo", &json!({}), PATIENCE).unwrap();
+    let waiting = batch.start_call_raw("echo", &json!({}), LONG).unwrap();
     let supervised = session.supervised().unwrap();
-    supervised.stop(PATIENCE).unwrap();
+    supervised.stop(LONG).unwrap();
     assert!(waiting.wait().unwrap_err().is_disconnected());
     supervised.start().unwrap();
     crate::support::host::active(&session);
     // It is of the connection before.
-    let late = batch.start_call_raw("echo", &json!({}), PATIENCE);
+    let late = batch.start_call_raw("echo", &json!({}), LONG);
     assert!(late.unwrap_err().is_disconnected());
     assert!(call(&session, "echo", &json!({})).is_ok());
 }

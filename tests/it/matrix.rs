@@ -17,7 +17,7 @@ use plugin_runner::protocol::Transport;
 use plugin_runner::{PendingReply, ReportedState, RestartPolicy, Session, Supervised};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::attack::Attack;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
@@ -407,9 +407,9 @@ impl Row {
                 } else if self.transport == Transport::Stdio {
                     3 * INTERRUPTED
                 } else {
-                    PATIENCE
+                    LONG
                 };
-                timeouts.stop = timeouts.stop_grace + PATIENCE;
+                timeouts.stop = timeouts.stop_grace + LONG;
                 if is_waited_for {
                     timeouts.connect = CONNECT;
                     timeouts.disconnect_grace = DISCONNECT;
@@ -488,7 +488,7 @@ impl Scene {
     /// Waits until the moment has come.
     fn reach(&mut self, row: &Row) {
         if let Some(hold) = &self.hold {
-            assert!(hold.reached(PATIENCE), "it was not prepared");
+            assert!(hold.reached(LONG), "it was not prepared");
             return;
         }
         let process = self.host.lifelines.next();
@@ -504,11 +504,7 @@ impl Scene {
             Moment::InCall => {
                 self.until(ReportedState::Active);
                 let params = json!({"ms": 600_000});
-                self.call = Some(
-                    self.session
-                        .start_call_raw("sleep", &params, PATIENCE)
-                        .unwrap(),
-                );
+                self.call = Some(self.session.start_call_raw("sleep", &params, LONG).unwrap());
             }
         }
         if row.is_gated() {
@@ -583,7 +579,7 @@ impl Scene {
 
     /// It is active and stays so, whether it does anything for anybody or not.
     fn expect_active(&mut self, row: &Row) {
-        let active = self.session.wait_for(ReportedState::Active, PATIENCE);
+        let active = self.session.wait_for(ReportedState::Active, LONG);
         active.unwrap_or_else(|error| panic!("{error}: {:?}", self.session.error_details()));
         if row.behaviour.name == "connect twice" && row.moment == Moment::Active {
             let plugin = self.session.id();
@@ -623,12 +619,12 @@ impl Scene {
         let (took, report) = std::thread::scope(|scope| {
             if row.moment == Moment::Stopping {
                 let first = session.supervised().unwrap();
-                scope.spawn(move || first.stop(PATIENCE).unwrap());
+                scope.spawn(move || first.stop(LONG).unwrap());
                 events.until(plugin, ReportedState::Stopping);
             }
             let began = Instant::now();
             let stop = scope.spawn(move || {
-                let report = supervised.stop(PATIENCE);
+                let report = supervised.stop(LONG);
                 (began.elapsed(), report)
             });
             if let Some(hold) = hold {
@@ -659,12 +655,12 @@ impl Scene {
             if row.moment == Moment::Stopping {
                 let first = session.supervised().unwrap();
                 // The host may end before it is heard of that the plugin did.
-                scope.spawn(move || drop(first.stop(PATIENCE)));
+                scope.spawn(move || drop(first.stop(LONG)));
                 events.until(plugin, ReportedState::Stopping);
             }
             let began = Instant::now();
             let shutdown = scope.spawn(move || {
-                let report = host.shutdown(PATIENCE);
+                let report = host.shutdown(LONG);
                 (began.elapsed(), report)
             });
             if let Some(hold) = hold {
@@ -714,23 +710,19 @@ impl Scene {
     /// Nothing may be left, but for what is still running as it should.
     fn expect_nothing_left(mut self, row: &Row) {
         if row.end == End::Itself && self.session.reported_state() == ReportedState::Active {
-            self.supervised().stop(PATIENCE).unwrap();
+            self.supervised().stop(LONG).unwrap();
         }
         assert!(!self.lock.is_held(), "its process is there");
         // After a crash nobody waits for them.
         let is_waited_for = row.end == End::Itself;
-        let patience = if is_waited_for {
-            PATIENCE
-        } else {
-            Duration::ZERO
-        };
+        let patience = if is_waited_for { LONG } else { Duration::ZERO };
         let data = self.host.installation_folder(&self.session).join("data");
         Attack::new(data).expect_all_dead(patience);
         self.lock.expect_one_at_a_time();
         self.legal.heard(&self.session);
         for process in self.host.lifelines.living() {
             // What was told to die may still be about to.
-            assert!(process.ends_within(PATIENCE), "{} lives", process.pid);
+            assert!(process.ends_within(LONG), "{} lives", process.pid);
         }
         // Threads, descendants and staging folders are looked for when the host is dropped.
     }
@@ -738,7 +730,7 @@ impl Scene {
 
 /// Waits until the process is stopped by a signal.
 fn expect_frozen(process: &Lifeline) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     loop {
         let status = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
         // After the name, which is in parentheses and may hold anything.

@@ -12,7 +12,7 @@ use tungstenite::Message;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, command, external, over_stdio, shell, url_printer};
-use crate::support::{PATIENCE, skipped};
+use crate::support::{LONG, skipped};
 
 const ANSWER: &str = r#"{"jsonrpc":"2.0","id":"ID","result":{}}"#;
 
@@ -94,7 +94,7 @@ fn an_answer_within_a_line_of_output_fails_its_call_after_a_second() {
         r#"{"id":"ID","error":{"message":"no"}}"#.to_owned(),
     ] {
         let began = Instant::now();
-        let error = say(&session, &json!([line]), PATIENCE).unwrap_err();
+        let error = say(&session, &json!([line]), LONG).unwrap_err();
         assert!(
             matches!(error, Error::InvalidReply { .. }),
             "{line}: {error}"
@@ -103,14 +103,11 @@ fn an_answer_within_a_line_of_output_fails_its_call_after_a_second() {
             began.elapsed() >= Duration::from_secs(1),
             "{line}: too soon"
         );
-        assert!(
-            began.elapsed() < PATIENCE / 2,
-            "{line}: not before its time"
-        );
+        assert!(began.elapsed() < LONG / 2, "{line}: not before its time");
         let beginning = line.split("ID").next().unwrap();
         assert!(error.to_string().contains(beginning), "{error}");
         // An answer in time counts, whatever was printed before.
-        say(&session, &json!([line, 0.3, ANSWER]), PATIENCE).unwrap();
+        say(&session, &json!([line, 0.3, ANSWER]), LONG).unwrap();
     }
 }
 
@@ -159,7 +156,7 @@ fn log_lines_in_json_are_output_whatever_members_they_have() {
     ];
     let mut said: Vec<&str> = lines.to_vec();
     said.push(ANSWER);
-    say(&session, &json!(said), PATIENCE).unwrap();
+    say(&session, &json!(said), LONG).unwrap();
     host.output.wait_for("the last of them", |line| {
         (line.plugin == session.id() && line.text == lines[3]).then_some(())
     });
@@ -179,7 +176,7 @@ fn output_of_any_length_is_no_end_of_a_connection() {
         long.clone(),
         format!(r#"{{"level":"info","text":"{long}"}}"#),
     ] {
-        say(&session, &json!([line, ANSWER]), PATIENCE).unwrap();
+        say(&session, &json!([line, ANSWER]), LONG).unwrap();
     }
     assert_eq!(session.counters().connections, 1);
     assert_eq!(session.reported_state(), ReportedState::Active);
@@ -230,7 +227,7 @@ fn a_call_with_the_id_of_the_call_that_is_handled_is_no_echo() {
     let host = TestHost::new("odd-same-id");
     let session = odd(&host, &[]);
     let asks = r#"{"jsonrpc":"2.0","id":"ID","method":"get_config","params":{}}"#;
-    say(&session, &json!([asks, ANSWER]), PATIENCE).unwrap();
+    say(&session, &json!([asks, ANSWER]), LONG).unwrap();
     assert_eq!(
         session.counters().rpc.inbound_calls,
         1,
@@ -279,9 +276,7 @@ fn on_a_websocket_an_answer_that_cannot_be_read_fails_its_call_at_once() {
     ] {
         for is_text in [true, false] {
             let began = Instant::now();
-            let waiting = session
-                .start_call_raw("echo", &json!({}), PATIENCE)
-                .unwrap();
+            let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
             let id = peer.receive()["id"].as_str().unwrap().to_owned();
             let said = text.replace("ID", &id);
             let message = if is_text {
@@ -295,12 +290,10 @@ fn on_a_websocket_an_answer_that_cannot_be_read_fails_its_call_at_once() {
                 matches!(error, Error::InvalidReply { .. }),
                 "{text}: {error}"
             );
-            assert!(began.elapsed() < PATIENCE / 2, "{text}");
+            assert!(began.elapsed() < LONG / 2, "{text}");
         }
     }
-    let waiting = session
-        .start_call_raw("echo", &json!({}), PATIENCE)
-        .unwrap();
+    let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     let id = peer.receive()["id"].as_str().unwrap().to_owned();
     peer.send(format!("\u{feff}{}", ANSWER.replace("ID", &id)));
     waiting.wait().unwrap();

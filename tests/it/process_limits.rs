@@ -11,7 +11,7 @@ use plugin_runner::{EndCause, ProcessLimits, ReportedState, Session, StateChange
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::{after_python, run_under};
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{command, shell};
@@ -39,9 +39,7 @@ fn run(host: &TestHost, record: Record) -> (Session, StateChange) {
     events.until(session.id(), ReportedState::Connecting);
     let _held = open(&gate);
     // Two seconds of processor time may be long in coming on a busy machine.
-    session
-        .wait_for(ReportedState::Errored, PATIENCE * 10)
-        .unwrap();
+    session.wait_for(ReportedState::Errored, LONG * 10).unwrap();
     let change = events.until(session.id(), ReportedState::Errored);
     assert_eq!(
         session.error_message().as_deref(),
@@ -248,9 +246,7 @@ mod alone {
         assert_eq!(change.details["cause"], "could_not_limit");
         assert_eq!(change.details["limit"], "nice");
         assert_eq!(change.details["stage"], "start");
-        let error = session
-            .wait_for(ReportedState::Active, PATIENCE)
-            .unwrap_err();
+        let error = session.wait_for(ReportedState::Active, LONG).unwrap_err();
         assert_eq!(error.to_string(), message);
         // The process was there, and is gone, and with the host so is its keeper.
         drop(host);

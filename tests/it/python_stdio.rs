@@ -6,7 +6,7 @@ use plugin_runner::{Error, ReportedState};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::{call, python};
 
@@ -27,7 +27,7 @@ fn python_answers_and_asks_over_stdio() {
     );
     assert!(session.started_at().is_some());
 
-    let pong = session.call::<Ping>(&Empty {}, PATIENCE).unwrap();
+    let pong = session.call::<Ping>(&Empty {}, LONG).unwrap();
     assert_eq!(pong.status.as_deref(), Some("healthy"));
     let params = json!({"text": "a\nb\u{2028}ü\"", "list": [1, 2.5, null]});
     let answer = call(&session, "echo", &params).unwrap();
@@ -78,7 +78,7 @@ fn python_that_is_killed_comes_back() {
     assert_ne!(first.pid, second.pid);
     active(&session);
     call(&session, "echo", &json!({})).unwrap();
-    let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+    let report = session.supervised().unwrap().stop(LONG).unwrap();
     assert!(!report.killed, "{report:?}");
     second.expect_end();
 }

@@ -15,7 +15,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, InboundCall, ReportedState, Services, Session};
 use serde_json::{Map, Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::command;
 
@@ -67,7 +67,7 @@ fn tool_call(tool: &str, arguments: Value) -> ToolCallParams {
 #[track_caller]
 fn tool(session: &Session, tool: &str, arguments: Value) -> Map<String, Value> {
     let params = tool_call(tool, arguments);
-    let reply = session.call::<RobotToolCall>(&params, PATIENCE).unwrap();
+    let reply = session.call::<RobotToolCall>(&params, LONG).unwrap();
     assert_eq!(reply.failure(), None);
     reply.output
 }
@@ -88,7 +88,7 @@ fn answered(session: &Session, id: &str) -> Option<Value> {
 /// Waits for that answer.
 #[track_caller]
 fn answer(session: &Session, id: &str) -> Value {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     loop {
         if let Some(answer) = answered(session, id) {
             return answer;
@@ -100,7 +100,7 @@ fn answer(session: &Session, id: &str) -> Value {
 /// Calls a method that must be answered: what the peer refuses, it does not answer.
 #[track_caller]
 fn accepted<M: Method>(session: &Session, params: &M::Params) -> M::Reply {
-    match session.call::<M>(params, PATIENCE) {
+    match session.call::<M>(params, LONG) {
         Ok(reply) => reply,
         Err(error) => panic!("{}: {error}", M::NAME),
     }
@@ -187,7 +187,7 @@ fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
     let before = session.counters().events_delivered;
     let report = host.publish("EventThreadPublished", &json!({"id": XID}));
     assert_eq!(report.unwrap().queued, 1);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     while session.counters().events_delivered == before {
         assert!(Instant::now() < deadline, "the event was not answered");
         std::thread::yield_now();
@@ -195,7 +195,7 @@ fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
 
     // And this is what the peer does with a member too many.
     let params = EventParams::new("EventThreadPublished", &json!({"id": XID, "x": 1})).unwrap();
-    let unanswered = session.start_call::<Event>(&params, PATIENCE).unwrap();
+    let unanswered = session.start_call::<Event>(&params, LONG).unwrap();
     host.output.wait_for("about the refusal", |line| {
         (line.text == "refused: EventThreadPublished.x is unknown").then_some(())
     });
@@ -259,20 +259,20 @@ fn pongs_come_while_handlers_of_the_host_are_busy() {
             builder.method("wait", move |_, _| {
                 busy.send(()).unwrap();
                 // Ends when the test drops the sender.
-                let _ = released.recv_timeout(PATIENCE);
+                let _ = released.recv_timeout(LONG);
                 Ok(Map::new().into())
             })
         })
         .start();
     let session = host.run(python(&host));
     let id = ask(&session, "wait", &json!({}));
-    began.recv_timeout(PATIENCE).unwrap();
+    began.recv_timeout(LONG).unwrap();
     let pongs = || {
         tool(&session, "pongs", json!({}))["pongs"]
             .as_u64()
             .unwrap()
     };
-    let (before, deadline) = (pongs(), Instant::now() + PATIENCE);
+    let (before, deadline) = (pongs(), Instant::now() + LONG);
     while pongs() < before + 5 {
         assert!(Instant::now() < deadline, "no pongs");
     }
@@ -289,7 +289,7 @@ fn a_peer_that_says_it_is_python_is_sent_1_mib_and_not_a_byte_more() {
     let session = host.run(python(&host));
     let send = |size: usize| {
         let params = tool_call("echo", json!({"text": "x".repeat(size)}));
-        session.call::<RobotToolCall>(&params, PATIENCE)
+        session.call::<RobotToolCall>(&params, LONG)
     };
     let Err(Error::MessageTooLarge { size, limit }) = send(MIB) else {
         panic!("a mebibyte and an envelope were sent");

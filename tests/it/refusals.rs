@@ -8,7 +8,7 @@ use plugin_runner::plugin_log::LogStream;
 use plugin_runner::store::{PluginKind, Record};
 use plugin_runner::{InstallationId, ReportedState, Session};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::run_alone;
 use crate::support::host::{TestHost, active};
 use crate::support::http::{FORGED, Request};
@@ -64,17 +64,13 @@ fn refusals_are_told_in_the_plugins_log_once_for_each_reason() {
     let line = told(&host, &session, "its token is wrong");
     assert!(line.contains(" was refused with 401: "), "{line}");
     drop(peer);
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
 
     // The next run's token, and with a connection in its way that the embedder made.
-    supervised.stop(PATIENCE).unwrap();
+    supervised.stop(LONG).unwrap();
     supervised.start().unwrap();
     let second = target(&printed_url(&host, &session, 1));
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
     refused(&host, &first, 401);
     let no_upgrade = Request::upgrade(&second).without("Upgrade");
     assert_eq!(no_upgrade.send(host.address()).status, 426);
@@ -149,9 +145,7 @@ mod alone {
             refused(&host, &with(old.expose()), 503);
         }
         drop(peer);
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
         // Who replaces it in the store need not tell the host.
         let new = ExternalToken::generate().unwrap();
         let mut changed = record;

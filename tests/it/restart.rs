@@ -7,12 +7,12 @@ use plugin_runner::{ReportedState, RestartPolicy, Session};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture, python};
 
 fn stop(session: &Session) {
-    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    session.supervised().unwrap().stop(LONG).unwrap();
 }
 
 #[test]
@@ -23,13 +23,13 @@ fn a_killed_plugin_comes_back_and_its_callers_hear_at_once() {
         let first = host.lifelines.next();
         let mut events = host.events();
         let waiting = session
-            .start_call_raw("sleep", &json!({"ms": 600_000}), PATIENCE * 10)
+            .start_call_raw("sleep", &json!({"ms": 600_000}), LONG * 10)
             .unwrap();
         let began = Instant::now();
         first.signal(Signal::KILL);
         let error = waiting.wait().unwrap_err();
         assert!(error.is_disconnected(), "{error}");
-        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
 
         let change = events.until(session.id(), ReportedState::Restarting);
         assert_eq!(change.message.as_deref(), Some("signal: killed"));
@@ -382,7 +382,7 @@ fn a_plugin_that_ignores_signals_is_killed_and_the_report_says_so() {
         let script = ["ignore-signals", "linger", "grandchild"];
         let session = host.run(fixture(&host, transport, &script));
         let lifelines = [host.lifelines.next(), host.lifelines.next()];
-        let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+        let report = session.supervised().unwrap().stop(LONG).unwrap();
         assert!(report.killed, "{report:?}");
         for signal in ["caught signal 2", "caught signal 15"] {
             host.output

@@ -231,7 +231,7 @@ use plugin_runner::{Peer, ReportedState, Result, Session, Supervised};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::alone::{Holdings, expect_no_children, run_alone};
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
@@ -318,7 +318,7 @@ fn one_process_lives_at_a_time_through_every_kind_of_end() {
             let _ = call(session, "close", &json!({}));
         }),
         ("a stop and a start", |_, session, _| {
-            supervised(session).stop(PATIENCE).unwrap();
+            supervised(session).stop(LONG).unwrap();
             supervised(session).start().unwrap();
         }),
         ("an unload and a load", |host, session, _| {
@@ -421,7 +421,7 @@ mod alone {
         assert_eq!(wrong.send(host.address()).status, 426);
         // Our own client, at a host that has no such path.
         let elsewhere = format!("ws://{}/elsewhere?token={token}", host.address());
-        let refused = WebSocket::connect(&elsewhere, PATIENCE).unwrap_err();
+        let refused = WebSocket::connect(&elsewhere, LONG).unwrap_err();
         log::info!("the test itself: {refused}");
         host.unload(session.id()).unwrap();
         host.unload(outside.id()).unwrap();
@@ -459,9 +459,7 @@ fn a_transport_that_panics_costs_its_connection_and_no_more() {
     session
         .connect(Panicking(ours), &Peer::new("tests"))
         .unwrap();
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
     let message = session.error_message().unwrap();
     assert!(message.contains("on purpose"), "{message}");
 

@@ -6,7 +6,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, Error, ReportedState};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::plugin::{call, manifest, printed_url, python, shell};
 
@@ -23,15 +23,15 @@ fn shutdown_says_which_plugins_had_to_be_killed() {
     deaf.supervised().unwrap().start().unwrap();
     printed_url(&host, &deaf, 0);
     let behaved = host.run(python(&host, "behaved"));
-    let report = host.shutdown(PATIENCE);
+    let report = host.shutdown(LONG);
     assert_eq!(report.killed, [deaf.id()]);
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(host.threads().count(), 0);
-    assert_eq!(host.shutdown(PATIENCE), report, "once is enough");
+    assert_eq!(host.shutdown(LONG), report, "once is enough");
 
     for session in [&deaf, &behaved] {
         assert_eq!(session.reported_state(), ReportedState::Inactive);
-        let error = session.call_raw("echo", &json!({}), PATIENCE).unwrap_err();
+        let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
         assert!(
             matches!(error, Error::NotLoaded(_) | Error::ShutDown),
             "{error}"
@@ -55,7 +55,7 @@ fn shutdown_ends_plugins_in_every_state() {
     };
     let connecting = install(shell(&host, "connecting", "exec sleep 1000"));
     connecting
-        .wait_for(ReportedState::Connecting, PATIENCE)
+        .wait_for(ReportedState::Connecting, LONG)
         .unwrap();
     let backing_off = host.run(python(&host, "backing-off"));
     let mut events = host.events();
@@ -66,7 +66,7 @@ fn shutdown_ends_plugins_in_every_state() {
     let inactive = host.install(shell(&host, "inactive", ""));
     let outside = host.install(Record::external(manifest("outside")).unwrap());
     let starting = install(shell(&host, "starting", "exec sleep 1000"));
-    let report = host.shutdown(PATIENCE);
+    let report = host.shutdown(LONG);
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(report.killed, []);
     for session in [connecting, backing_off, inactive, outside, starting] {

@@ -5,7 +5,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState, Session};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
@@ -82,7 +82,7 @@ fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
         call(&session, "big", &json!({"bytes": MIB - envelope})).unwrap();
         let mut events = host.events();
         let bystander = session
-            .start_call_raw("sleep", &json!({"ms": 600_000}), PATIENCE * 10)
+            .start_call_raw("sleep", &json!({"ms": 600_000}), LONG * 10)
             .unwrap();
         let error = call(&session, "big", &json!({"bytes": MIB - envelope + 1})).unwrap_err();
         let text = "the plugin sent a message over the limit of 1048576 bytes";
@@ -119,9 +119,7 @@ fn an_external_plugin_over_the_read_limit_is_closed_with_1009() {
     assert_eq!(peer.receive()["id"], 1);
     peer.send(padded(64 * KIB + 1));
     assert_eq!(peer.read_to_close(), Some(1009));
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
     assert_eq!(
         session.error_message().as_deref(),
         Some("the plugin sent a message over the limit of 65536 bytes")

@@ -9,7 +9,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{Error, ReportedState, RestartPolicy, Session};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
@@ -37,9 +37,7 @@ fn errored_at_once(host: &TestHost, record: Record) -> String {
     let message = session.error_message().unwrap();
     assert_eq!(change.message.as_deref(), Some(message.as_str()));
     assert_eq!(change.details["error"], message.as_str());
-    let error = session
-        .wait_for(ReportedState::Active, PATIENCE)
-        .unwrap_err();
+    let error = session.wait_for(ReportedState::Active, LONG).unwrap_err();
     assert!(matches!(error, Error::Start(_)), "{error:?}");
     assert_eq!(error.to_string(), message);
     message
@@ -121,7 +119,7 @@ fn a_program_that_is_waited_for_can_be_stopped() {
     session
         .wait_for(ReportedState::Connecting, Duration::from_millis(50))
         .unwrap_err();
-    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    session.supervised().unwrap().stop(LONG).unwrap();
     events.until(session.id(), ReportedState::Inactive);
     assert_eq!(session.error_message(), None);
 }
@@ -208,9 +206,7 @@ fn without_an_address_a_websocket_plugin_is_errored_before_it_is_spawned() {
     let _listener = host.listen("127.0.0.1:0").unwrap();
     let session = host.session(id).unwrap();
     start(&session);
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
 }
 
 #[test]
@@ -341,11 +337,11 @@ fn a_wait_that_runs_out_says_what_went_wrong_last() {
         ),
         "{text}"
     );
-    session.supervised().unwrap().stop(PATIENCE).unwrap();
+    session.supervised().unwrap().stop(LONG).unwrap();
     // What was wrong before a stop does not count.
     let idler = host.install(shell(&host, "idler", "exec sleep 1000"));
     start(&idler);
-    idler.wait_for(ReportedState::Connecting, PATIENCE).unwrap();
+    idler.wait_for(ReportedState::Connecting, LONG).unwrap();
     let error = idler
         .wait_for(ReportedState::Active, Duration::from_millis(100))
         .unwrap_err();

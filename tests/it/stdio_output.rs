@@ -6,7 +6,7 @@ use crossbeam_channel::{Sender, bounded};
 use plugin_runner::{InstallationId, ReportedState};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, wait_an_hour_after_a_crash};
 use crate::support::output::Output;
 use crate::support::plugin::{call, python};
@@ -33,7 +33,7 @@ fn with_stuck_tap(test: &'static str) -> (TestHost, Sender<()>, Output) {
 #[track_caller]
 fn kept_and_missing(host: &TestHost, plugin: InstallationId, lines: u64) -> (u64, u64) {
     let path = host.folder().join(format!("data/{plugin}/logs/output.log"));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LONG;
     loop {
         let text = std::fs::read_to_string(&path).unwrap();
         // Without what is being written.

@@ -10,7 +10,7 @@ use plugin_runner::{
 };
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
@@ -28,7 +28,7 @@ fn supervised(session: &Session) -> Supervised {
 /// Stops it; nothing of it must be left to see.
 #[track_caller]
 fn stop(session: &Session) -> StopReport {
-    let report = supervised(session).stop(PATIENCE).unwrap();
+    let report = supervised(session).stop(LONG).unwrap();
     assert_eq!(session.reported_state(), ReportedState::Inactive);
     assert_eq!(session.error_message(), None);
     report
@@ -64,9 +64,7 @@ fn a_stop_while_connecting_ends_the_process() {
         session.id(),
         &[ReportedState::Stopping, ReportedState::Inactive],
     );
-    let error = session
-        .wait_for(ReportedState::Active, PATIENCE)
-        .unwrap_err();
+    let error = session.wait_for(ReportedState::Active, LONG).unwrap_err();
     assert_eq!(error.to_string(), "the plugin is inactive");
 }
 
@@ -77,15 +75,13 @@ fn a_stop_while_active_ends_calls_in_flight() {
     supervised(&session).start().unwrap();
     let mut peer = Peer::connect(host.address(), &target(&printed_url(&host, &session, 0)));
     active(&session);
-    let waiting = session
-        .start_call_raw("echo", &json!({}), PATIENCE)
-        .unwrap();
+    let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     peer.receive();
     stop(&session);
     let error = waiting.wait().unwrap_err();
     assert!(error.is_disconnected(), "{error}");
     assert_eq!(peer.read_to_close(), None);
-    let error = session.call_raw("echo", &json!({}), PATIENCE).unwrap_err();
+    let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
     assert!(
         matches!(
             error,
@@ -127,9 +123,7 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
     events.until(session.id(), ReportedState::Inactive);
     // It unpacks from the beginning and runs; that no staging folder is left is asserted at the end.
     supervised(&session).start().unwrap();
-    session
-        .wait_for(ReportedState::Connecting, PATIENCE)
-        .unwrap();
+    session.wait_for(ReportedState::Connecting, LONG).unwrap();
 }
 
 #[test]
@@ -216,7 +210,7 @@ fn a_plugin_that_ignores_every_request_is_killed() {
     assert_eq!(report.exit, Some(ExitReason::Signal(KILL)));
     assert!(report.killed, "{report:?}");
     assert!(report.took >= grace, "{report:?}");
-    assert!(report.took < PATIENCE, "{report:?}");
+    assert!(report.took < LONG, "{report:?}");
 }
 
 #[test]
@@ -226,9 +220,7 @@ fn a_frozen_plugin_is_killed() {
         .start();
     let session = host.run(python(&host, "frozen"));
     let lifeline = host.lifelines.next();
-    let waiting = session
-        .start_call_raw("freeze", &json!({}), PATIENCE)
-        .unwrap();
+    let waiting = session.start_call_raw("freeze", &json!({}), LONG).unwrap();
     let report = stop(&session);
     lifeline.expect_end();
     // Frozen in time or not, the call has failed and the process is gone.
@@ -239,7 +231,7 @@ fn a_frozen_plugin_is_killed() {
 #[test]
 fn a_short_stop_timeout_shortens_the_grace() {
     let host = Setup::new("stop-short")
-        .timeouts(|timeouts| timeouts.stop_grace = PATIENCE * 9 / 10)
+        .timeouts(|timeouts| timeouts.stop_grace = LONG * 9 / 10)
         .start();
     for timeout in [Duration::from_secs(1), Duration::ZERO] {
         let session = ignoring(&host, "INT TERM");
@@ -256,10 +248,7 @@ fn a_short_stop_timeout_shortens_the_grace() {
             &[ReportedState::Stopping, ReportedState::Inactive],
         );
         let took = began.elapsed();
-        assert!(
-            took < PATIENCE / 2,
-            "as if the grace were still 27 s: {took:?}"
-        );
+        assert!(took < LONG / 2, "as if the grace were still 27 s: {took:?}");
         host.unload(session.id()).unwrap();
     }
 }
@@ -275,7 +264,7 @@ fn a_start_right_after_a_stop_wins() {
     printed_url(&host, &session, 0);
     let mut events = host.events();
     let report = std::thread::scope(|scope| {
-        let stopping = scope.spawn(|| supervised(&session).stop(PATIENCE).unwrap());
+        let stopping = scope.spawn(|| supervised(&session).stop(LONG).unwrap());
         events.expect(session.id(), &[ReportedState::Stopping]);
         supervised(&session).start().unwrap();
         stopping.join().unwrap()
@@ -309,7 +298,7 @@ fn starts_and_stops_from_all_sides_end_with_the_last() {
                         if (side + turn) % 2 == 0 {
                             supervised(session).start().unwrap();
                         } else {
-                            supervised(session).stop(PATIENCE).unwrap();
+                            supervised(session).stop(LONG).unwrap();
                         }
                     }
                 });
@@ -337,7 +326,7 @@ fn everybody_who_asks_for_a_stop_gets_its_report() {
     let session = host.run(python(&host, "popular"));
     let reports: Vec<_> = std::thread::scope(|scope| {
         let stops: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| supervised(&session).stop(PATIENCE).unwrap()))
+            .map(|_| scope.spawn(|| supervised(&session).stop(LONG).unwrap()))
             .collect();
         stops.into_iter().map(|stop| stop.join().unwrap()).collect()
     });
@@ -383,9 +372,7 @@ fn a_stdio_plugin_that_reads_to_the_end_of_its_input_stops_by_itself() {
     for _ in 0..10 {
         let session = saving(&host, "");
         // An answer that comes at the end still counts.
-        let slow = session
-            .start_call_raw("slow", &json!({}), PATIENCE)
-            .unwrap();
+        let slow = session.start_call_raw("slow", &json!({}), LONG).unwrap();
         call(&session, "quick", &json!({})).unwrap();
         let report = stop(&session);
         assert_eq!(report.exit, Some(ExitReason::Code(0)));
@@ -412,12 +399,12 @@ fn a_stdio_plugin_that_does_not_end_is_told_louder_and_louder() {
 #[test]
 fn a_second_stop_in_more_of_a_hurry_signals_before_it_kills() {
     let host = Setup::new("stop-hurry")
-        .timeouts(|timeouts| timeouts.stop_grace = PATIENCE * 9 / 10)
+        .timeouts(|timeouts| timeouts.stop_grace = LONG * 9 / 10)
         .start();
     let session = saving(&host, "while True: time.sleep(60)");
     let mut events = host.events();
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| supervised(&session).stop(PATIENCE));
+        let first = scope.spawn(|| supervised(&session).stop(LONG));
         events.expect(session.id(), &[ReportedState::Stopping]);
         let report = supervised(&session).stop(Duration::from_secs(4)).unwrap();
         assert!(report.killed, "{report:?}");
@@ -436,9 +423,7 @@ fn a_stop_does_not_wait_for_a_stdio_plugin_that_reads_nothing() {
     let session = host.run(over_stdio(shell(&host, "deaf", script)));
     let large = json!({ "text": "x".repeat(1_000_000) });
     // A thread waits for room in a pipe that nobody reads.
-    let waiting = session
-        .try_start_call_raw("echo", &large, PATIENCE)
-        .unwrap();
+    let waiting = session.try_start_call_raw("echo", &large, LONG).unwrap();
     let report = stop(&session);
     assert_eq!(report.exit, Some(ExitReason::Code(0)));
     assert!(report.took < Duration::from_secs(4), "{report:?}");
@@ -456,7 +441,7 @@ fn unloading_stops_and_forgets() {
     host.unload(session.id()).unwrap();
     lifeline.expect_end();
     assert!(host.session(session.id()).is_none());
-    let error = session.call_raw("echo", &json!({}), PATIENCE).unwrap_err();
+    let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
     assert!(
         matches!(error, Error::NotLoaded(id) if id == session.id()),
         "{error}"
@@ -480,7 +465,7 @@ fn a_plugin_that_is_unloaded_and_loaded_at_once_runs_again() {
     for turn in 0..50 {
         let session = host.load(id).unwrap();
         supervised(&session).start().unwrap();
-        if let Err(error) = session.wait_for(ReportedState::Connecting, PATIENCE) {
+        if let Err(error) = session.wait_for(ReportedState::Connecting, LONG) {
             panic!("turn {turn}: {error}");
         }
         host.unload(id).unwrap();

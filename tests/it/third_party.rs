@@ -11,7 +11,7 @@ use plugin_runner::protocol::method::{Empty, Ping};
 use plugin_runner::{ExitReason, Health, ReportedState};
 use serde_json::json;
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::{call, command, over_stdio};
 use crate::support::skipped;
@@ -48,7 +48,7 @@ fn websockets(test: &'static str, version: &str) {
     // Many pings, and nobody is given up for being slow.
     let health = Health::default()
         .with_interval(Duration::from_millis(20))
-        .with_timeout(PATIENCE);
+        .with_timeout(LONG);
     let host = Setup::new(test)
         .configure(|builder| builder.health(health))
         .start();
@@ -58,13 +58,13 @@ fn websockets(test: &'static str, version: &str) {
         let said = format!("websockets {version}");
         assert_eq!(host.output.texts(session.id()), [said]);
 
-        assert!(session.call::<Ping>(&Empty {}, PATIENCE).unwrap().pong);
+        assert!(session.call::<Ping>(&Empty {}, LONG).unwrap().pong);
         for text in ["grüß dich".to_owned(), "x".repeat(900_000)] {
             let params = json!({ "text": text });
             let answer = call(&session, "echo", &params).unwrap();
             assert!(answer["echo"] == params, "{client}: not what was sent");
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         loop {
             let count = call(&session, "pings", &json!({})).unwrap()["count"].clone();
             if count.as_u64().unwrap() >= 5 {
@@ -75,7 +75,7 @@ fn websockets(test: &'static str, version: &str) {
         assert_eq!(session.reported_state(), ReportedState::Active);
         assert!(session.restart_history().is_empty(), "{client}");
 
-        let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+        let report = session.supervised().unwrap().stop(LONG).unwrap();
         assert_eq!(report.exit, Some(ExitReason::Code(0)), "{client}");
         assert!(!report.killed, "{client}: {report:?}");
         println!("{test}: {client}: {:?}", host.output.texts(session.id()));
@@ -129,7 +129,7 @@ fn mcp_server(test: &'static str, name: &str) {
     let server = server.to_str().unwrap();
     // Signals come too late to help, on however busy a machine.
     let host = Setup::new(test)
-        .timeouts(|timeouts| timeouts.stop_grace = PATIENCE * 9 / 10)
+        .timeouts(|timeouts| timeouts.stop_grace = LONG * 9 / 10)
         .start();
     let (mut alone, mut stops) = (Vec::new(), Vec::new());
     let (limit, best) = loop {
@@ -145,7 +145,7 @@ fn mcp_server(test: &'static str, name: &str) {
         assert_eq!(answer["serverInfo"]["name"], "mcp-time");
         assert!(session.restart_history().is_empty());
 
-        let report = session.supervised().unwrap().stop(PATIENCE).unwrap();
+        let report = session.supervised().unwrap().stop(LONG).unwrap();
         assert_eq!(report.exit, Some(ExitReason::Code(0)), "{report:?}");
         assert!(!report.killed, "{report:?}");
         let said = host.output.texts(session.id()).join("\n");

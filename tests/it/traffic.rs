@@ -6,7 +6,7 @@ use plugin_runner::protocol::{ResultObject, Transport};
 use plugin_runner::{Error, ReportedState};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{TRANSPORTS, call, fixture};
 
@@ -76,7 +76,7 @@ fn a_slow_handler_delays_no_reply() {
             .start();
         let session = host.run(fixture(&host, transport, &["behave"]));
         let waiting = session
-            .start_call_raw("call_back", &json!({"method": "wait"}), PATIENCE)
+            .start_call_raw("call_back", &json!({"method": "wait"}), LONG)
             .unwrap();
         for _ in 0..20 {
             call(&session, "echo", &json!({})).unwrap();
@@ -127,7 +127,7 @@ fn a_plugin_that_floods_its_output_still_answers_and_stops() {
         host.output.wait_for("of the flood", |line| {
             line.text.starts_with("flood 5000 ").then_some(())
         });
-        session.supervised().unwrap().stop(PATIENCE).unwrap();
+        session.supervised().unwrap().stop(LONG).unwrap();
         let logs = host.installation_folder(&session).join("logs");
         let bytes: u64 = std::fs::read_dir(logs)
             .unwrap()
@@ -156,7 +156,7 @@ fn a_plugin_that_floods_or_never_reads_hurts_only_itself() {
             for _ in 0..50 {
                 call(&well, "echo", &json!({})).unwrap();
             }
-            assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+            assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
             // A call to the sick one ends with a named error, in time.
             let params = json!({"padding": "x".repeat(1024 * 1024)});
             let error = sick
@@ -168,7 +168,7 @@ fn a_plugin_that_floods_or_never_reads_hurts_only_itself() {
                     || matches!(error, Error::State { .. }),
                 "{args:?}: {error}"
             );
-            sick.supervised().unwrap().stop(PATIENCE).unwrap();
+            sick.supervised().unwrap().stop(LONG).unwrap();
             assert_eq!(well.reported_state(), ReportedState::Active);
         }
     }

@@ -6,11 +6,11 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::PATIENCE;
 use crate::support::alone::command;
-use crate::support::attack::{Attack, trials, wait_until};
+use crate::support::attack::{Attack, trials};
 use crate::support::attacker::attacker;
 use crate::support::folder::TestFolder;
+use crate::support::wait_until;
 
 /// A process of nobody's that shows so much.
 struct Stranger(Child);
@@ -25,7 +25,7 @@ impl Stranger {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        wait_until("the stranger", PATIENCE, || attack.has("vast"));
+        wait_until("the stranger", || attack.has("vast"));
         Self(child)
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use plugin_runner::error::Descendants;
 use plugin_runner::{EndCause, Error, ReportedState, Session, fault};
 
-use crate::support::PATIENCE;
-use crate::support::attack::{Attack, Said, said, wait_until};
+use crate::support::attack::{Attack, Said, said};
 use crate::support::host::{Setup, TestHost};
+use crate::support::{LONG, wait_until, wait_within};
 
 /// What a stop has here.
 const SHORT: Duration = Duration::from_secs(2);
@@ -66,7 +66,7 @@ fn a_stop_that_leaves_descendants_says_how_many_and_goes_on() {
         assert_eq!(attack.living().len(), DESCENDANTS);
     }
     drop(loss);
-    wait_until("the plugin to be inactive", PATIENCE, || {
+    wait_until("the plugin to be inactive", || {
         session.reported_state() == ReportedState::Inactive
     });
     attack.expect_all_dead(Duration::ZERO);
@@ -89,7 +89,7 @@ fn a_start_waits_for_descendants_that_a_stop_left() {
     drop(loss);
     attack.wait_until_ready();
     attack.expect_one_run_at_a_time();
-    assert_eq!(said(&supervised.stop(PATIENCE)), Said::Complete);
+    assert_eq!(said(&supervised.stop(LONG)), Said::Complete);
     attack.expect_all_dead(Duration::ZERO);
 }
 
@@ -100,7 +100,7 @@ fn a_restart_waits_for_descendants_and_gives_them_up_by_name() {
     let loss = fault::lose(fault::LOOKING, session.id());
     let began = Instant::now();
     attack.crash();
-    wait_until("the cause to be told", START_WAITS + PATIENCE, || {
+    wait_within("the cause to be told", START_WAITS + LONG, || {
         let history = session.restart_history();
         history
             .iter()
@@ -112,7 +112,7 @@ fn a_restart_waits_for_descendants_and_gives_them_up_by_name() {
     assert_eq!(session.error_details()["cause"], "descendants_left");
     attack.expect_one_run_at_a_time();
     drop(loss);
-    let stopped = session.supervised().unwrap().stop(PATIENCE);
+    let stopped = session.supervised().unwrap().stop(LONG);
     assert_eq!(said(&stopped), Said::Complete);
     attack.expect_all_dead(Duration::ZERO);
 }
@@ -132,7 +132,7 @@ fn an_unload_returns_in_time_and_says_how_many_descendants_it_leaves() {
     assert!(host.session(session.id()).is_none(), "it is loaded still");
     assert_eq!(attack.living().len(), DESCENDANTS);
     drop(loss);
-    attack.expect_all_dead(PATIENCE);
+    attack.expect_all_dead(LONG);
 }
 
 #[test]
@@ -155,9 +155,9 @@ fn what_an_unloaded_plugin_left_is_waited_for_when_it_is_loaded_again() {
     }
     attack.expect_one_run_at_a_time();
     drop(loss);
-    again.wait_for(ReportedState::Connecting, PATIENCE).unwrap();
+    again.wait_for(ReportedState::Connecting, LONG).unwrap();
     attack.expect_one_run_at_a_time();
-    assert_eq!(said(&supervised.stop(PATIENCE)), Said::Complete);
+    assert_eq!(said(&supervised.stop(LONG)), Said::Complete);
     attack.expect_all_dead(Duration::ZERO);
 }
 
@@ -177,6 +177,6 @@ fn a_shutdown_returns_in_time_and_says_how_many_descendants_it_leaves() {
     assert_eq!(attack.living().len(), DESCENDANTS);
     // They are looked for on and on.
     drop(loss);
-    attack.expect_all_dead(PATIENCE);
+    attack.expect_all_dead(LONG);
     host.expect_no_threads();
 }

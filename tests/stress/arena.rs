@@ -18,7 +18,7 @@ use plugin_runner::{
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::oracle::{Verdict, check_changes};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::attacker::attacker;
 use crate::support::folder::TestFolder;
 use crate::support::lifeline::{Lifeline, Lifelines};
@@ -238,10 +238,10 @@ impl Arena {
         let report = std::thread::scope(|scope| {
             // Somebody with less patience wants the same.
             scope.spawn(|| host.shutdown(Duration::from_millis(5)));
-            host.shutdown(PATIENCE)
+            host.shutdown(LONG)
         });
         // If that one came first, so little time was all there was, and the rest ends later.
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LONG;
         while host.threads().count() > 0 && Instant::now() < end {
             std::thread::yield_now();
         }
@@ -294,7 +294,7 @@ impl Arena {
         drop(generation.checker.join().unwrap());
         for plugin in &plugins {
             for lifeline in plugin.living() {
-                if !lifeline.ends_within(PATIENCE) {
+                if !lifeline.ends_within(LONG) {
                     verdict.violate(format!("a process of {} is left", plugin.name));
                 }
             }
@@ -327,7 +327,7 @@ fn begin(
     timeouts.call = Duration::from_secs(5);
     timeouts.disconnect_grace = Duration::from_millis(300);
     timeouts.stop_grace = GRACE;
-    timeouts.stop = PATIENCE;
+    timeouts.stop = LONG;
     timeouts.write_stall = Duration::from_secs(2);
     timeouts.incumbent = Duration::from_millis(300);
     timeouts.worker_idle = Duration::from_millis(100);

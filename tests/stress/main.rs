@@ -16,9 +16,11 @@ mod arena;
 mod operation;
 mod oracle;
 mod peers;
+#[allow(dead_code, reason = "shared with the fuzz tests, which use all of it")]
+#[path = "../support/random.rs"]
 mod random;
 #[allow(dead_code, reason = "shared with the other tests, which use all of it")]
-#[path = "../it/support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,7 +39,7 @@ use operation::{Operation, STATES, echo};
 use oracle::Verdict;
 use peers::Peers;
 use random::Random;
-use support::PATIENCE;
+use support::LONG;
 use support::alone::{Holdings, expect_no_children};
 use support::host::{Setup, TestHost};
 use support::plugin::fixture;
@@ -149,7 +151,7 @@ fn run(seed: u64, time: Duration, verdict: &Arc<Verdict>) -> u64 {
     }
     let mut rounds = 0;
     for _ in 0..WORKERS {
-        let patience = end + PATIENCE * 4;
+        let patience = end + LONG * 4;
         rounds = ends.recv_deadline(patience).unwrap_or_else(|_| {
             let doing: Vec<_> = world
                 .doing
@@ -174,7 +176,7 @@ fn steady() -> TestHost {
 }
 
 fn work(world: &World, seed: u64, worker: usize, end: Instant) -> u64 {
-    let mut random = Random::fork(seed, worker as u64);
+    let mut random = Random::new(seed, worker as u64);
     let mut round = 0;
     loop {
         for _ in 0..ROUND {
@@ -187,7 +189,7 @@ fn work(world: &World, seed: u64, worker: usize, end: Instant) -> u64 {
         }
         *world.doing[worker].lock() = format!("the meeting after round {round}");
         guarded(world, || {
-            meet(world, worker, Random::fork(seed, 1_000 + round));
+            meet(world, worker, Random::new(seed, 1_000 + round));
         });
         round += 1;
         if worker == 0 {
@@ -213,7 +215,7 @@ fn guarded(world: &World, act: impl FnOnce()) {
 fn choose<'a>(world: &'a World, random: &mut Random, round: u64) -> (&'a Arena, &'a Plugin) {
     let arena = random.choose(&world.arenas);
     let plugins = &arena.plugins;
-    if random.once_in(2) {
+    if random.one_in(2) {
         let focus = usize::try_from(round).unwrap() * 3 + random.below(3);
         return (arena, &plugins[focus % plugins.len()]);
     }
@@ -247,7 +249,7 @@ fn meet(world: &World, worker: usize, mut random: Random) {
         .collect();
     let wanted: Vec<ActiveState> = all.iter().map(|_| *random.choose(&STATES)).collect();
     part(&|| {
-        let mut random = Random::new(random.clone().next() ^ worker as u64);
+        let mut random = Random::new(random.clone().next(), worker as u64);
         for (arena, plugin) in &all {
             let state = *random.choose(&STATES);
             let Some(session) = arena.session(plugin) else {
@@ -292,7 +294,7 @@ fn last_request(world: &World, arena: &Arena, plugin: &Plugin, wanted: ActiveSta
                 violate("was stopped and its process is there".to_owned());
             }
             for lifeline in before {
-                if !lifeline.ends_within(PATIENCE) {
+                if !lifeline.ends_within(LONG) {
                     violate(format!("was stopped and process {} lives", lifeline.pid));
                 }
             }
@@ -323,7 +325,7 @@ fn last_request(world: &World, arena: &Arena, plugin: &Plugin, wanted: ActiveSta
                 ) {
                     let _ = session.set_active_state(ActiveState::Active);
                 }
-                if began.elapsed() > PATIENCE {
+                if began.elapsed() > LONG {
                     let details = session.error_details();
                     return violate(format!("does not become well: {error}; {details:?}"));
                 }
@@ -337,9 +339,9 @@ fn last_request(world: &World, arena: &Arena, plugin: &Plugin, wanted: ActiveSta
 
 /// Waits until it is active, and for an answer.
 fn expect_well(world: &World, session: &Session, plugin: &Plugin) -> Result<(), Error> {
-    session.wait_for(ReportedState::Active, PATIENCE)?;
+    session.wait_for(ReportedState::Active, LONG)?;
     if plugin.nature == Nature::Answers {
-        echo(world, session, &plugin.name, PATIENCE)?;
+        echo(world, session, &plugin.name, LONG)?;
     }
     Ok(())
 }

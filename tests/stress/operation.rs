@@ -13,7 +13,7 @@ use crate::World;
 use crate::arena::{Arena, EVENT, GRACE, Plugin};
 use crate::peers::CONNECT;
 use crate::random::Random;
-use crate::support::PATIENCE;
+use crate::support::LONG;
 
 /// For the answer to a call of a plugin that may be frozen.
 const CALL: Duration = Duration::from_millis(400);
@@ -104,7 +104,7 @@ const POINTS: [&str; 6] = [
 impl Operation {
     pub(crate) fn choose(random: &mut Random) -> Self {
         // Rare beside everything else, since it ends what everybody is doing.
-        if random.once_in(1_500) {
+        if random.one_in(1_500) {
             return Self::Replace;
         }
         let total = SHARES.iter().map(|(_, share)| share).sum();
@@ -204,14 +204,14 @@ impl Operation {
         if let Self::Neighbour = self {
             let neighbour = random.choose(&world.neighbours);
             // Answered at once but for a machine that is busy: that it took too long is seen above.
-            echo(world, neighbour, "the neighbour", PATIENCE)?;
+            echo(world, neighbour, "the neighbour", LONG)?;
             return Ok(true);
         }
         if let Self::Replace = self {
             return Ok(arena.replace_host());
         }
         if let Self::Load = self {
-            if random.once_in(3) {
+            if random.one_in(3) {
                 arena.want(plugin, *random.choose(&STATES));
             }
             arena.host().load(plugin.id)?;
@@ -266,7 +266,7 @@ impl Operation {
                     return Ok(false);
                 };
                 let before = plugin.living();
-                supervised.stop(PATIENCE)?;
+                supervised.stop(LONG)?;
                 expect_ended(world, plugin, "stop", &before);
             }
             Self::StopAtOnce => {
@@ -296,7 +296,7 @@ impl Operation {
             }
             Self::ConnectMemory => {
                 // Into a supervised one only rarely: its own process is refused then.
-                if !world.peers.has_room() || !plugin.is_external() && !random.once_in(8) {
+                if !world.peers.has_room() || !plugin.is_external() && !random.one_in(8) {
                     return Ok(false);
                 }
                 let (ours, theirs) = memory::pair(16);

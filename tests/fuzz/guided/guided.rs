@@ -3,13 +3,15 @@
 
 #![no_main]
 
+#[path = "../../support/random.rs"]
+mod random;
 #[path = "../targets/mod.rs"]
 mod targets;
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use targets::random::Random;
+use random::Random;
 use targets::{ALL, Target};
 
 static TARGET: LazyLock<&Target> = LazyLock::new(|| {

@@ -11,7 +11,7 @@ use plugin_runner::error::PackageError;
 use plugin_runner::package::{Archive, PackageLimits, unpack};
 
 use super::Target;
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "archive",

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Target;
 use super::json::{Json, Make};
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "configuration",

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::Target;
 use super::json::{Json, is_json};
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "envelope",

@@ -9,7 +9,7 @@ use plugin_runner::fuzzing::{HeadVerdict, judge_head};
 
 use super::Target;
 use super::packets::{Cut, arrived};
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "head",
@@ -42,7 +42,7 @@ pub(crate) const TARGET: Target = Target {
 
 const LIMIT: usize = 8 * 1024;
 const HEADERS: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(30);
 
 /// A byte for how it is cut, then what arrives.
 fn generate(random: &mut Random) -> Vec<u8> {
@@ -171,7 +171,7 @@ fn check(input: &[u8]) -> bool {
     let (already, later) = bytes.split_at(bytes.len() * usize::from(cut % 4) / 3);
     let cut = Cut::from(cut);
     let (reader, _peer) = arrived(later, cut);
-    let found = judge_head(&socket(reader), already.to_vec(), PATIENCE);
+    let found = judge_head(&socket(reader), already.to_vec(), LONG);
     assert_ne!(found, HeadVerdict::Timeout);
     if let HeadVerdict::Accepted { rest, .. } = &found {
         // What has not been read yet stays in the socket for whoever reads on.

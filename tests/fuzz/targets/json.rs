@@ -1,6 +1,6 @@
 //! JSON from a grammar, good or a little off, and a second opinion on what JSON is.
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Writes one value.
 pub(crate) type Make = fn(&mut Json);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Target;
 use super::configuration::schema;
 use super::json::{Json, Make};
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "manifest",

@@ -17,13 +17,12 @@ mod json;
 pub(crate) mod manifest;
 mod mutation;
 mod packets;
-pub(crate) mod random;
 pub(crate) mod stdio;
 pub(crate) mod token;
 pub(crate) mod url;
 pub(crate) mod websocket;
 
-use random::Random;
+use crate::random::Random;
 
 /// One reader of foreign input.
 pub(crate) struct Target {

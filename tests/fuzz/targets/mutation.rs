@@ -1,6 +1,6 @@
 //! Damage to input that was good: what grammars do not produce.
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Values that sit at the edge of something.
 const EDGES: [u64; 14] = [

@@ -15,7 +15,7 @@ use plugin_runner::fuzzing::Incoming;
 use super::Target;
 use super::json::Json;
 use super::packets::{Cut, arrived};
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "stdio",

@@ -8,7 +8,7 @@ use plugin_runner::fuzzing::{is_external_token, open_token};
 use serde_json::Value;
 
 use super::Target;
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "token",

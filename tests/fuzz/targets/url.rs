@@ -9,7 +9,7 @@ use plugin_runner::fuzzing::{
 };
 
 use super::Target;
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "url",

@@ -11,7 +11,7 @@ use plugin_runner::error::Disconnect;
 
 use super::Target;
 use super::packets::{Cut, arrived};
-use super::random::Random;
+use crate::random::Random;
 
 pub(crate) const TARGET: Target = Target {
     name: "websocket",

@@ -10,7 +10,7 @@ use plugin_runner::{
 };
 
 use super::{Managed, operation_error, settings};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::manifest;
 
@@ -21,24 +21,24 @@ fn activating_waits_until_the_plugin_is_active() {
     let managed = Managed::new("activate");
     let id = managed.installed(managed.package("1", &[]));
     let before = managed.get(id).unwrap().record.active_state_changed_at;
-    let active = managed.activate(id, PATIENCE).unwrap();
+    let active = managed.activate(id, LONG).unwrap();
     assert_eq!(active.status.state, ReportedState::Active);
     assert_eq!(active.record.active_state, ActiveState::Active);
     assert!(active.record.active_state_changed_at >= before);
     assert_eq!(managed.answering_version(id), "1");
     let first = managed.host.lifelines.next();
     // Once more changes nothing.
-    let again = managed.activate(id, PATIENCE).unwrap();
+    let again = managed.activate(id, LONG).unwrap();
     assert_eq!(again.record, active.record);
     assert_eq!(again.status.since, active.status.since);
     assert!(first.is_alive());
-    let stopped = managed.deactivate(id, PATIENCE).unwrap();
+    let stopped = managed.deactivate(id, LONG).unwrap();
     assert_eq!(stopped.status.state, ReportedState::Inactive);
     assert_eq!(stopped.record.active_state, ActiveState::Inactive);
     assert_eq!(stopped.status.since, stopped.record.active_state_changed_at);
     assert!(!first.is_alive());
     // And so does this.
-    let again = managed.deactivate(id, PATIENCE).unwrap();
+    let again = managed.deactivate(id, LONG).unwrap();
     assert_eq!(again.record, stopped.record);
 }
 
@@ -50,14 +50,14 @@ fn a_plugin_that_cannot_start_says_why_at_once_and_an_old_error_does_not_count()
     let release = managed.folder(id).join("releases");
     let release = release.join(super::sha256(&managed.get(id).unwrap()));
     std::fs::rename(release.join("run"), release.join("moved")).unwrap();
-    let error = managed.activate(id, PATIENCE).unwrap_err();
+    let error = managed.activate(id, LONG).unwrap_err();
     assert!(matches!(error, Error::Start(_)), "{error}");
     let shown = managed.get(id).unwrap();
     assert_eq!(shown.status.state, ReportedState::Errored);
     assert_eq!(shown.record.active_state, ActiveState::Active);
     assert_eq!(shown.status.message.as_deref(), Some(&*error.to_string()));
     std::fs::rename(release.join("moved"), release.join("run")).unwrap();
-    let active = managed.activate(id, PATIENCE).unwrap();
+    let active = managed.activate(id, LONG).unwrap();
     assert_eq!(active.status.state, ReportedState::Active);
     assert_eq!(active.status.message, None);
 }
@@ -66,7 +66,7 @@ fn a_plugin_that_cannot_start_says_why_at_once_and_an_old_error_does_not_count()
 fn a_plugin_that_crashes_at_every_start_is_errored_with_its_exit() {
     let managed = Managed::new("crashes");
     let id = managed.installed(managed.package("1", &["exit-at", "start", "7"]));
-    let error = managed.activate(id, PATIENCE).unwrap_err();
+    let error = managed.activate(id, LONG).unwrap_err();
     let errored = matches!(
         error,
         Error::State {
@@ -76,7 +76,7 @@ fn a_plugin_that_crashes_at_every_start_is_errored_with_its_exit() {
     );
     assert!(errored && error.to_string().contains('7'), "{error}");
     assert_eq!(managed.get(id).unwrap().status.details["exit_code"], 7);
-    let stopped = managed.deactivate(id, PATIENCE).unwrap();
+    let stopped = managed.deactivate(id, LONG).unwrap();
     assert_eq!(stopped.status.state, ReportedState::Inactive);
     assert_eq!(stopped.status.message, None);
 }
@@ -103,12 +103,12 @@ fn a_stop_ends_the_wait_of_who_activates() {
     let id = managed.installed(managed.package("1", &["hang-at", "start"]));
     for removes in [false, true] {
         thread::scope(|scope| {
-            let activating = scope.spawn(|| managed.activate(id, PATIENCE * 10));
+            let activating = scope.spawn(|| managed.activate(id, LONG * 10));
             let process = managed.host.lifelines.next();
             if removes {
                 managed.remove(id, Remainder::Nothing).unwrap();
             } else {
-                managed.deactivate(id, PATIENCE).unwrap();
+                managed.deactivate(id, LONG).unwrap();
             }
             let error = activating.join().unwrap().unwrap_err();
             let expected = match error {
@@ -167,7 +167,7 @@ fn a_stop_that_takes_too_long_goes_on() {
     drop(loss);
     // As what no signal reaches may end by itself some day.
     managed.host.lifelines.next().cut();
-    managed.deactivate(id, PATIENCE).unwrap();
+    managed.deactivate(id, LONG).unwrap();
     events.until(id, ReportedState::Inactive);
 }
 
@@ -188,9 +188,9 @@ fn operations_on_one_installation_come_one_after_the_other() {
             ));
             managed.update_package(id, source, &UpdateOptions::default())
         });
-        assert!(hold.reached(PATIENCE), "it did not come so far");
+        assert!(hold.reached(LONG), "it did not come so far");
         let results = [
-            managed.activate(id, PATIENCE).map(drop),
+            managed.activate(id, LONG).map(drop),
             managed.request_activation(id).map(drop),
             managed.remove(id, Remainder::Nothing).map(drop),
             managed
@@ -210,14 +210,14 @@ fn operations_on_one_installation_come_one_after_the_other() {
         }
         // Looking is no operation, and nobody else waits.
         assert_eq!(managed.get(id).unwrap().record.manifest.version, "1");
-        managed.activate(other, PATIENCE).unwrap();
+        managed.activate(other, LONG).unwrap();
         managed.remove(other, Remainder::Nothing).unwrap();
         hold.release();
         let update = update.join().unwrap().unwrap();
         assert_eq!(update.installation.record.manifest.version, "2");
     });
     managed.expect_nothing_left_over();
-    managed.activate(id, PATIENCE).unwrap();
+    managed.activate(id, LONG).unwrap();
 }
 
 #[test]
@@ -227,9 +227,9 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
     let none = UpdateOptions::default();
     let package = || PackageSource::bytes(managed.package("1", &[]));
     let results = [
-        managed.activate(id, PATIENCE).map(drop),
+        managed.activate(id, LONG).map(drop),
         managed.request_activation(id).map(drop),
-        managed.deactivate(id, PATIENCE).map(drop),
+        managed.deactivate(id, LONG).map(drop),
         managed.get(id).map(drop),
         managed.remove(id, Remainder::Nothing).map(drop),
         managed.update_package(id, package(), &none).map(drop),
@@ -257,9 +257,9 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
     let external = managed.install_external(manifest("outside")).unwrap();
     let id = external.installation.id();
     let results = [
-        managed.activate(id, PATIENCE).map(drop),
+        managed.activate(id, LONG).map(drop),
         managed.request_activation(id).map(drop),
-        managed.deactivate(id, PATIENCE).map(drop),
+        managed.deactivate(id, LONG).map(drop),
         managed.update_package(id, package(), &none).map(drop),
         managed.manager.package(id).map(drop),
         managed.update_manifest(supervised, manifest("x")).map(drop),

@@ -15,7 +15,7 @@ use plugin_runner::{
 
 use super::store::FailingStore;
 use super::{Managed, settings, sha256};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::manifest;
 
@@ -43,7 +43,7 @@ fn never_more_than_so_many_are_starting_at_once() {
     wanted.sort_unstable();
     let unwanted = managed.installed(managed.package("1", &[]));
     let changes = managed.host.subscribe();
-    let report = managed.boot(PATIENCE).unwrap();
+    let report = managed.boot(LONG).unwrap();
     assert_eq!(report.active, wanted);
     assert!(report.starting.is_empty() && report.awaited.is_empty());
     assert!(report.failed.is_empty(), "{:?}", report.failed);
@@ -61,7 +61,7 @@ fn never_more_than_so_many_are_starting_at_once() {
     assert_eq!(most, PARALLEL);
     // Once more changes nothing.
     let changes = managed.host.subscribe();
-    let report = managed.boot(PATIENCE).unwrap();
+    let report = managed.boot(LONG).unwrap();
     assert_eq!(report.active, wanted);
     assert!(changes.try_recv().is_err(), "something was started again");
 }
@@ -91,7 +91,7 @@ fn what_is_broken_is_shown_and_keeps_nobody_else() {
 
     let shown = managed.get(damaged).unwrap();
     assert_eq!(shown.status.state, ReportedState::Errored);
-    let report = managed.boot(PATIENCE).unwrap();
+    let report = managed.boot(LONG).unwrap();
     let mut expected = good.to_vec();
     expected.sort_unstable();
     assert_eq!(report.active, expected);
@@ -122,11 +122,11 @@ fn what_is_broken_is_shown_and_keeps_nobody_else() {
         managed
             .update_package(id, source, &UpdateOptions::default())
             .unwrap();
-        managed.activate(id, PATIENCE).unwrap();
+        managed.activate(id, LONG).unwrap();
     }
     // One that is errored is started again with the others.
     let mut events = managed.host.events();
-    let report = managed.boot(PATIENCE).unwrap();
+    let report = managed.boot(LONG).unwrap();
     assert_eq!(report.active.len(), 5);
     assert_eq!(report.failed.len(), 1);
     let tried = events.next(crashing);
@@ -144,7 +144,7 @@ fn without_an_address_nothing_is_started() {
         &[],
     ));
     let changes = managed.host.subscribe();
-    let error = managed.boot(PATIENCE).unwrap_err();
+    let error = managed.boot(LONG).unwrap_err();
     let Error::Start(error) = &error else {
         panic!("{error}");
     };
@@ -152,7 +152,7 @@ fn without_an_address_nothing_is_started() {
     assert!(changes.try_recv().is_err(), "something was started");
     assert!(managed.host.sessions().is_empty());
     let _listener = managed.host.listen("127.0.0.1:0").unwrap();
-    let report = managed.boot(PATIENCE).unwrap();
+    let report = managed.boot(LONG).unwrap();
     assert_eq!(report.active.len(), 2);
     assert!(report.active.contains(&over_stdio));
 }
@@ -166,7 +166,7 @@ fn who_takes_long_makes_room_and_goes_on() {
     let slow =
         [(); 2].map(|()| managed.wanted(managed.package("1", &["hang-at", "start", "gated"])));
     // Not one after the other for as long as it takes, and with no time at all, too.
-    for timeout in [PATIENCE, Duration::ZERO] {
+    for timeout in [LONG, Duration::ZERO] {
         let report = managed.boot(timeout).unwrap();
         assert_eq!(report.starting.len(), 2, "{report:?}");
     }
@@ -175,7 +175,7 @@ fn who_takes_long_makes_room_and_goes_on() {
     }
     for id in slow {
         let session = managed.session(id);
-        session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+        session.wait_for(ReportedState::Active, LONG).unwrap();
     }
 }
 
@@ -190,8 +190,8 @@ fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
             let source = PackageSource::bytes(managed.package("2", &["alone"]));
             managed.update_package(id, source, &UpdateOptions::default())
         });
-        assert!(hold.reached(PATIENCE), "it did not come so far");
-        let report = managed.boot(PATIENCE).unwrap();
+        assert!(hold.reached(LONG), "it did not come so far");
+        let report = managed.boot(LONG).unwrap();
         let [(failed, Error::Operation(error))] = &report.failed[..] else {
             panic!("{report:?}");
         };
@@ -201,7 +201,7 @@ fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
         hold.release();
         update.join().unwrap().unwrap();
     });
-    let report = managed.boot(PATIENCE).unwrap();
+    let report = managed.boot(LONG).unwrap();
     assert_eq!(report.active, [id]);
     assert_eq!(managed.answering_version(id), "2");
 }
@@ -213,20 +213,20 @@ fn a_plugin_is_back_with_the_next_host_on_the_same_folder_and_store() {
     let wanted = managed.running(managed.package("1", &[]));
     managed.write_own_file(wanted, "own.txt", "kept");
     let stopped = managed.running(managed.package("1", &[]));
-    managed.deactivate(stopped, PATIENCE).unwrap();
+    managed.deactivate(stopped, LONG).unwrap();
     let data = managed.data();
     let Managed {
         manager,
         host: before,
         ..
     } = managed;
-    before.shutdown(PATIENCE);
+    before.shutdown(LONG);
     // It has the folder for as long as it is there.
     drop(manager);
     let host = Host::builder().data_dir(data).store(store).build().unwrap();
     let _listener = host.listen("127.0.0.1:0").unwrap();
     let next = Manager::new(host.clone()).unwrap();
-    let report = next.boot(PATIENCE).unwrap();
+    let report = next.boot(LONG).unwrap();
     assert_eq!(report.active, [wanted]);
     let text = crate::support::plugin::call(
         &host.session(wanted).unwrap(),
@@ -235,6 +235,6 @@ fn a_plugin_is_back_with_the_next_host_on_the_same_folder_and_store() {
     );
     assert_eq!(text.unwrap()["text"], "kept");
     assert!(host.session(stopped).is_none());
-    let report = host.shutdown(PATIENCE);
+    let report = host.shutdown(LONG);
     assert!(report.is_complete(), "{report:?}");
 }

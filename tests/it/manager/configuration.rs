@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::store::{FailingStore, Step};
 use super::{Managed, object, operation_error, settings};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, manifest};
@@ -83,7 +83,7 @@ impl Managed {
     /// Waits until what is stored is settled, which the end of an operation is.
     #[track_caller]
     fn settled(&self, id: InstallationId) {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + LONG;
         while !self.is_settled(id) {
             assert!(std::time::Instant::now() < deadline, "it is not settled");
             thread::yield_now();
@@ -129,8 +129,8 @@ fn what_the_plugin_takes_is_stored_and_what_it_asks_for() {
         assert_eq!(managed.asked(id), json!({"loud": true}));
         assert!(managed.is_settled(id));
         // It survives a restart, and is not told again.
-        managed.deactivate(id, PATIENCE).unwrap();
-        managed.activate(id, PATIENCE).unwrap();
+        managed.deactivate(id, LONG).unwrap();
+        managed.activate(id, LONG).unwrap();
         assert_eq!(managed.asked(id), json!({"loud": true}));
     }
 }
@@ -219,7 +219,7 @@ fn nobody_there_to_agree_stores_nothing() {
     managed.request_activation(id).unwrap();
     let error = managed.replace(id, json!({"a": 1})).unwrap_err();
     assert!(matches!(error, Error::State { .. }), "{error}");
-    managed.deactivate(id, PATIENCE).unwrap();
+    managed.deactivate(id, LONG).unwrap();
     let error = managed.replace(id, json!({"a": 1})).unwrap_err();
     assert!(
         matches!(
@@ -332,9 +332,7 @@ fn a_no_to_one_proposal_does_not_settle_the_one_before() {
         );
         assert!(!managed.is_settled(id), "it may have the first one");
         drop(peer);
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
         let mut peer = Peer::connect(managed.host.address(), &target);
         let told = answer(&mut peer, json!({"method": "configure", "ok": true}));
         assert_eq!(told, json!({}));
@@ -352,7 +350,7 @@ fn a_plugin_that_starts_again_before_the_new_one_is_stored_gets_it_all_the_same(
     let hold = fault::hold(fault::AGREED, id);
     thread::scope(|scope| {
         let configuring = scope.spawn(|| managed.replace(id, new.clone()));
-        assert!(hold.reached(PATIENCE), "it did not agree");
+        assert!(hold.reached(LONG), "it did not agree");
         // As a plugin does to start afresh with what it has taken.
         call(&session, "exit", &json!({"code": 0})).unwrap_err();
         events.until(id, ReportedState::Active);
@@ -393,9 +391,9 @@ fn a_plugin_that_ends_at_each_configuration_comes_up_all_the_same() {
     managed.told(id, &json!({}), 0);
     managed.settled(id);
     // It ends once more after it was told, and then no more.
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + LONG;
     loop {
-        managed.activate(id, PATIENCE).unwrap();
+        managed.activate(id, LONG).unwrap();
         match call(&managed.session(id), "configuration", &json!({})) {
             Ok(answer) => break assert_eq!(answer["configuration"], json!({})),
             Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),

@@ -12,7 +12,7 @@ use tungstenite::Message;
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, settings};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, active};
 use crate::support::http::Request;
 use crate::support::peer::Peer;
@@ -88,12 +88,12 @@ fn a_token_is_shown_once_unless_it_is_to_be_kept() {
             let peer = managed.connect(&token);
             managed
                 .session(id)
-                .wait_for(ReportedState::Active, PATIENCE)
+                .wait_for(ReportedState::Active, LONG)
                 .unwrap();
             drop(peer);
             managed
                 .session(id)
-                .wait_for(ReportedState::Connecting, PATIENCE)
+                .wait_for(ReportedState::Connecting, LONG)
                 .unwrap();
         }
     }
@@ -134,7 +134,7 @@ fn a_new_manifest_has_the_plugin_come_back() {
     for name in ["outside", "renamed", "outside"] {
         let session = managed.session(id);
         let peer = managed.connect(&token);
-        session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+        session.wait_for(ReportedState::Active, LONG).unwrap();
         let closing = closing(peer);
         let mut new = manifest(name);
         new.version = "2".to_owned();
@@ -147,12 +147,10 @@ fn a_new_manifest_has_the_plugin_come_back() {
         assert_eq!(updated.status.state, ReportedState::Connecting);
         let session = managed.session(id);
         let peer = managed.connect(&token);
-        session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+        session.wait_for(ReportedState::Active, LONG).unwrap();
         assert_eq!(session.manifest(), new);
         drop(peer);
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
     }
 }
 
@@ -162,7 +160,7 @@ fn a_rotated_token_counts_no_more() {
     let (id, old) = managed.outside();
     let peer = managed.connect(&old);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    session.wait_for(ReportedState::Active, LONG).unwrap();
     let closing = closing(peer);
     let new = managed.rotate_token(id).unwrap();
     assert_eq!(closing.join().unwrap(), (1008, "token rotated".to_owned()));
@@ -180,7 +178,7 @@ fn a_rotated_token_counts_no_more() {
         ReportedState::Connecting
     );
     let _peer = managed.connect(&new);
-    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    session.wait_for(ReportedState::Active, LONG).unwrap();
 }
 
 #[test]
@@ -193,7 +191,7 @@ fn a_connection_that_is_let_in_with_the_old_token_at_that_moment_is_not_kept() {
     let early = target(&old);
     thread::scope(|scope| {
         let early = scope.spawn(move || Peer::connect(address, &early).read_to_close());
-        assert!(hold.reached(PATIENCE), "nobody came");
+        assert!(hold.reached(LONG), "nobody came");
         let new = managed.rotate_token(id).unwrap();
         // Nobody is kept out by who is on his way out.
         let _peer = managed.connect(&new);
@@ -213,7 +211,7 @@ fn a_token_that_was_good_when_it_was_looked_up_is_refused_after_its_rotation() {
     let hold = store.hold(Done::LookUp);
     thread::scope(|scope| {
         let early = scope.spawn(|| managed.knock(&old));
-        hold.expect(PATIENCE);
+        hold.expect(LONG);
         let new = managed.rotate_token(id).unwrap();
         drop(hold);
         assert_eq!(early.join().unwrap(), 401);
@@ -223,7 +221,7 @@ fn a_token_that_was_good_when_it_was_looked_up_is_refused_after_its_rotation() {
         );
         let _peer = managed.connect(&new);
         let session = managed.session(id);
-        session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+        session.wait_for(ReportedState::Active, LONG).unwrap();
         assert_eq!(session.counters().connections, 1);
     });
 }
@@ -234,7 +232,7 @@ fn a_removed_plugin_is_told_to_go_for_good() {
     let (id, token) = managed.outside();
     let peer = managed.connect(&token);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    session.wait_for(ReportedState::Active, LONG).unwrap();
     let closing = closing(peer);
     managed.remove(id, Remainder::Nothing).unwrap();
     assert_eq!(closing.join().unwrap(), (1008, "removed".to_owned()));
@@ -255,7 +253,7 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     let before = managed.get(id).unwrap().record;
     let mut peer = managed.connect(&token);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    session.wait_for(ReportedState::Active, LONG).unwrap();
     store.fail(Step::Put, 0);
     managed.rotate_token(id).unwrap_err();
     managed.update_manifest(id, manifest("other")).unwrap_err();
@@ -275,5 +273,5 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     assert_eq!(managed.get(id).unwrap().record, before);
     let _peer = managed.connect(&token);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    session.wait_for(ReportedState::Active, LONG).unwrap();
 }

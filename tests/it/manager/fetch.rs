@@ -38,7 +38,7 @@ fn ok(body: &[u8]) -> Vec<u8> {
 /// A manager that may fetch from this server.
 fn allowing(address: SocketAddr) -> Managed {
     let fetch = FetchSettings::default()
-        .with_timeout(PATIENCE)
+        .with_timeout(LONG)
         .with_allowed_hosts([address.to_string()]);
     Managed::with(Setup::new("fetch"), settings().with_fetch(fetch))
 }
@@ -65,7 +65,7 @@ fn a_package_is_installed_and_updated_from_a_url() {
         let mut reader = managed.manager.package(id).unwrap().reader();
         reader.read_to_end(&mut fetched).unwrap();
         assert_eq!(fetched, package);
-        managed.activate(id, PATIENCE).unwrap();
+        managed.activate(id, LONG).unwrap();
         assert_eq!(managed.answering_version(id), version);
         managed.expect_nothing_left_over();
     }
@@ -100,7 +100,7 @@ fn what_is_wrong_with_the_server_is_told_and_leaves_nothing() {
     for (what, answer, is_right) in rows {
         let (address, served) = serve(answer);
         let fetch = FetchSettings::default()
-            .with_timeout(PATIENCE)
+            .with_timeout(LONG)
             .with_allowed_hosts([address.to_string()]);
         let limits = plugin_runner::package::PackageLimits::default().with_archive_size(1 << 20);
         let setup = Setup::new("fetch").configure(|builder| builder.package_limits(limits));

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::{call, manifest};
 
@@ -72,7 +72,7 @@ fn a_package_is_installed_from_memory_a_reader_and_a_file() {
     managed.expect_nothing_left_over();
     // All of them run at once, each from its own folder.
     for id in ids {
-        let active = managed.activate(id, PATIENCE).unwrap();
+        let active = managed.activate(id, LONG).unwrap();
         assert_eq!(active.status.state, ReportedState::Active);
         let described = call(&managed.session(id), "describe", &json!({})).unwrap();
         let directory = described["directory"].as_str().unwrap();
@@ -288,7 +288,7 @@ fn an_installation_that_is_stored_and_not_yet_over_counts_once() {
     let hold = store.hold(Done::Put);
     thread::scope(|scope| {
         let first = scope.spawn(|| managed.install(PackageSource::bytes(bytes.clone())));
-        hold.expect(PATIENCE);
+        hold.expect(LONG);
         // The first one's record is there, and it is not over.
         managed.installed(bytes.clone());
         operation_error(managed.install(PackageSource::bytes(bytes.clone())));
@@ -431,7 +431,7 @@ fn a_host_that_runs_no_plugins_installs_none_but_external_ones() {
 fn a_host_that_is_shut_down_installs_nothing() {
     let managed = Managed::new("shutdown");
     let bytes = managed.package("1", &[]);
-    managed.host.shutdown(PATIENCE);
+    managed.host.shutdown(LONG);
     let error = managed.install(PackageSource::bytes(bytes)).unwrap_err();
     assert!(matches!(error, Error::ShutDown), "{error}");
     managed.expect_nothing_at_all();

@@ -16,7 +16,7 @@ use plugin_runner::{
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::manifest;
 
@@ -69,7 +69,7 @@ fn an_archive_that_goes_while_another_comes_is_removed_after_that() {
     let held = store.hold(Done::Put);
     thread::scope(|scope| {
         let coming = scope.spawn(|| managed.installed(other));
-        held.expect(PATIENCE);
+        held.expect(LONG);
         managed.remove(going, Remainder::Nothing).unwrap();
         assert_eq!(store.list_archives().unwrap().len(), 2);
         drop(held);
@@ -89,7 +89,7 @@ fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
     let record = Record::supervised(installed.manifest, Source::Archive(archive));
     let id = record.id;
     managed.store.put(record).unwrap();
-    managed.activate(id, PATIENCE).unwrap();
+    managed.activate(id, LONG).unwrap();
     let releases = managed.releases(id);
     let failing = managed.package("2", &["exit-at", "start", "3"]);
     let failed =
@@ -116,7 +116,7 @@ fn who_loads_a_plugin_while_it_is_removed_does_not_bring_it_back() {
     let held = store.hold(Done::Get);
     thread::scope(|scope| {
         let loading = scope.spawn(|| managed.host.load(id).map(drop));
-        held.expect(PATIENCE);
+        held.expect(LONG);
         managed.remove(id, Remainder::Nothing).unwrap();
         drop(held);
         let loaded = loading.join().unwrap();
@@ -137,8 +137,8 @@ fn who_does_not_get_to_stop_a_plugin_does_not_end_its_update() {
         let updating = scope.spawn(|| {
             managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
         });
-        assert!(held.reached(PATIENCE), "the update did not come so far");
-        let busy = operation_error(managed.deactivate(id, PATIENCE));
+        assert!(held.reached(LONG), "the update did not come so far");
+        let busy = operation_error(managed.deactivate(id, LONG));
         assert!(matches!(&*busy, OperationError::Busy { .. }), "{busy}");
         let busy = operation_error(managed.remove(id, Remainder::Nothing));
         assert!(matches!(&*busy, OperationError::Busy { .. }), "{busy}");
@@ -161,9 +161,9 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
         let updating = scope.spawn(|| {
             managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
         });
-        assert!(held.reached(PATIENCE), "the update did not come so far");
+        assert!(held.reached(LONG), "the update did not come so far");
         let removing = scope.spawn(|| managed.remove(id, Remainder::Nothing));
-        managed.host.shutdown(PATIENCE);
+        managed.host.shutdown(LONG);
         held.release();
         let updated = updating.join().unwrap();
         assert!(matches!(updated, Err(Error::ShutDown)), "{updated:?}");
@@ -206,7 +206,7 @@ fn what_somebody_else_writes_down_about_a_plugin_takes_nothing_that_it_needs() {
     let record = Record::supervised(manifest, Source::Archive(archive));
     let unnamed = record.id;
     managed.store.put(record).unwrap();
-    managed.activate(unnamed, PATIENCE).unwrap();
+    managed.activate(unnamed, LONG).unwrap();
     let releases = managed.releases(unnamed);
     for id in [stored, unnamed] {
         managed.write_own_file(id, "own.txt", "precious");
@@ -257,13 +257,13 @@ fn an_update_that_a_shutdown_ends_says_so_and_leaves_the_version_before() {
             managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
         });
         loop {
-            let change = changes.recv_timeout(PATIENCE);
+            let change = changes.recv_timeout(LONG);
             let change = change.expect("the new version is not being connected to");
             if change.to == ReportedState::Connecting {
                 break;
             }
         }
-        managed.host.shutdown(PATIENCE);
+        managed.host.shutdown(LONG);
         let updated = updating.join().unwrap();
         assert!(matches!(updated, Err(Error::ShutDown)), "{updated:?}");
     });

@@ -15,7 +15,7 @@ use plugin_runner::{
 use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 #[cfg(feature = "sqlite")]
 use crate::support::folder::TestFolder;
 use crate::support::host::{Setup, active};
@@ -57,9 +57,9 @@ fn is_expected(error: &Error) -> bool {
 
 fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: &mut Random) {
     let (what, result) = match random.next(7) {
-        0 | 1 => ("activate", managed.activate(id, PATIENCE).map(drop)),
+        0 | 1 => ("activate", managed.activate(id, LONG).map(drop)),
         2 => ("request", managed.request_activation(id).map(drop)),
-        3 => ("deactivate", managed.deactivate(id, PATIENCE).map(drop)),
+        3 => ("deactivate", managed.deactivate(id, LONG).map(drop)),
         4 => {
             let package = packages[random.next(packages.len())].clone();
             let source = PackageSource::bytes(package);
@@ -72,7 +72,7 @@ fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: 
             let configured = managed.configure(id, proposal, ConfigureMode::Replace);
             ("configure", configured.map(drop))
         }
-        _ => ("boot", managed.boot(PATIENCE).map(drop)),
+        _ => ("boot", managed.boot(LONG).map(drop)),
     };
     if let Err(error) = result {
         assert!(is_expected(&error), "{what}: {error}");
@@ -141,7 +141,7 @@ fn operations_meet(store: Arc<dyn Store>) {
             // Put in place while it was stopped, when nothing is tried.
             ActiveState::Active if shown.record.manifest.version == "4" => {
                 let session = managed.session(id);
-                let error = session.wait_for(ReportedState::Active, PATIENCE);
+                let error = session.wait_for(ReportedState::Active, LONG);
                 assert!(error.is_err(), "what always exits is active");
             }
             ActiveState::Active => {

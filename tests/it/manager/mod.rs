@@ -17,7 +17,7 @@ use plugin_runner::{
 };
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::lock::Lock;
 use crate::support::plugin::{call, manifest, package};
@@ -157,7 +157,7 @@ impl Managed {
     #[track_caller]
     fn running(&self, package: Vec<u8>) -> InstallationId {
         let id = self.installed(package);
-        self.activate(id, PATIENCE).unwrap();
+        self.activate(id, LONG).unwrap();
         id
     }
 
@@ -231,10 +231,10 @@ impl Managed {
 /// Patient where a test waits for success.
 fn settings() -> ManagerSettings {
     ManagerSettings::default()
-        .with_install_timeout(PATIENCE)
-        .with_busy_timeout(PATIENCE)
-        .with_activate_timeout(PATIENCE)
-        .with_configure_timeout(PATIENCE)
+        .with_install_timeout(LONG)
+        .with_busy_timeout(LONG)
+        .with_activate_timeout(LONG)
+        .with_configure_timeout(LONG)
 }
 
 /// What is in a folder, sorted; nothing if it is not there.

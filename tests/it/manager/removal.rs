@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::store::{FailingStore, Step};
 use super::{Managed, names, settings};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::call;
 
@@ -25,7 +25,7 @@ fn a_running_plugin_goes_with_everything() {
     let process = managed.host.lifelines.next();
     let session = managed.session(id);
     let call = session
-        .start_call_raw("sleep", &json!({"ms": 3_600_000}), PATIENCE)
+        .start_call_raw("sleep", &json!({"ms": 3_600_000}), LONG)
         .unwrap();
     let removed = managed.remove(id, Remainder::Nothing).unwrap();
     assert_eq!((removed.remains, removed.left), (None, None));
@@ -112,9 +112,9 @@ fn an_archive_goes_with_the_last_plugin_that_has_it() {
     assert_eq!(managed.store.list_archives().unwrap().len(), 1);
     assert_eq!(managed.answering_version(second), "1");
     // Unpacked once more from it.
-    managed.deactivate(second, PATIENCE).unwrap();
+    managed.deactivate(second, LONG).unwrap();
     fs::remove_dir_all(managed.folder(second).join("releases")).unwrap();
-    managed.activate(second, PATIENCE).unwrap();
+    managed.activate(second, LONG).unwrap();
     managed.remove(second, Remainder::Nothing).unwrap();
     managed.expect_nothing_at_all();
 }
@@ -131,13 +131,13 @@ fn an_archive_that_is_being_installed_is_not_collected() {
             let options = UpdateOptions::default();
             managed.update_package(second, PackageSource::bytes(package), &options)
         });
-        assert!(hold.reached(PATIENCE), "it did not come so far");
+        assert!(hold.reached(LONG), "it did not come so far");
         // Nobody else has it now.
         managed.remove(first, Remainder::Nothing).unwrap();
         hold.release();
         update.join().unwrap().unwrap();
     });
-    managed.activate(second, PATIENCE).unwrap();
+    managed.activate(second, LONG).unwrap();
     managed.expect_nothing_left_over();
 }
 
@@ -188,7 +188,7 @@ fn one_that_cannot_be_deleted_runs_again() {
     assert_eq!(managed.get(id).unwrap().record, before);
     managed
         .session(id)
-        .wait_for(ReportedState::Active, PATIENCE)
+        .wait_for(ReportedState::Active, LONG)
         .unwrap();
     assert_eq!(managed.answering_version(id), "1");
     managed.expect_nothing_left_over();
@@ -225,7 +225,7 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
             .build()
             .unwrap();
         let made = Manager::new(next.clone()).map(drop);
-        next.shutdown(PATIENCE);
+        next.shutdown(LONG);
         made
     };
     let Err(Error::Store(in_use)) = another() else {

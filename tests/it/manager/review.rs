@@ -14,7 +14,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::Managed;
-use crate::support::PATIENCE;
+use crate::support::LONG;
 
 const FIXTURE: &str = env!("CARGO_BIN_EXE_plugin-runner-fixture");
 
@@ -251,9 +251,9 @@ fn what_is_installed_is_not_judged_again() {
     let id = record.id;
     managed.store.put_archive(&archive).unwrap();
     managed.store.put(record).unwrap();
-    managed.activate(id, PATIENCE).unwrap();
+    managed.activate(id, LONG).unwrap();
     assert_eq!(managed.answering_version(id), "9");
-    managed.deactivate(id, PATIENCE).unwrap();
+    managed.deactivate(id, LONG).unwrap();
     // Nor when the same package mends what is missing.
     fs::remove_dir_all(managed.folder(id).join("releases")).unwrap();
     let options = UpdateOptions::default();
@@ -261,7 +261,7 @@ fn what_is_installed_is_not_judged_again() {
         .update_package(id, PackageSource::bytes(bytes), &options)
         .unwrap();
     assert!(mended.unchanged);
-    managed.activate(id, PATIENCE).unwrap();
+    managed.activate(id, LONG).unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use plugin_runner::ReportedState;
 use plugin_runner::protocol::Manifest;
 
 use super::Managed;
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::http::{Answer, Request};
 use crate::support::plugin::{manifest, printed_url, target};
 
@@ -29,9 +29,7 @@ fn of_two_with_one_token_exactly_one_is_let_in() {
     let supervised = session.supervised().unwrap();
     let address = managed.host.address();
     for round in 0..ROUNDS {
-        session
-            .wait_for(ReportedState::Connecting, PATIENCE)
-            .unwrap();
+        session.wait_for(ReportedState::Connecting, LONG).unwrap();
         let request = Request::upgrade(&target(&printed_url(&managed.host, &session, round)));
         let together = Barrier::new(2);
         let come = || {
@@ -49,14 +47,14 @@ fn of_two_with_one_token_exactly_one_is_let_in() {
             matches!(statuses, [101, 401 | 503]),
             "round {round}: {statuses:?}"
         );
-        session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+        session.wait_for(ReportedState::Active, LONG).unwrap();
         let counters = session.counters();
         assert_eq!(counters.connections, round as u64 + 1);
         // Whoever comes later finds it spent.
         assert_eq!(request.send(address).status, 401);
         // A peer that takes no notice of the stop would hold it up.
         drop(answers);
-        supervised.stop(PATIENCE).unwrap();
+        supervised.stop(LONG).unwrap();
         supervised.start().unwrap();
     }
 }

@@ -129,7 +129,7 @@ impl Trap<'_> {
                 return working.join().unwrap();
             }
             assert!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < LONG,
                 "{}: {step} did not come to its end",
                 self.what
             );
@@ -196,9 +196,9 @@ fn traps_hold_nobody_up_and_lead_nowhere() {
             assert!(failed.is_none(), "{what}: {step}: {failed:?}");
             assert_eq!(seen(outside), before, "{what}: {step}");
         };
-        let stopped = trap.meanwhile("stop", |manager, id| manager.deactivate(id, PATIENCE));
+        let stopped = trap.meanwhile("stop", |manager, id| manager.deactivate(id, LONG));
         fine("stop", stopped.err());
-        let started = trap.meanwhile("start", |manager, id| manager.activate(id, PATIENCE));
+        let started = trap.meanwhile("start", |manager, id| manager.activate(id, LONG));
         fine("start", started.err());
         let followed = trap.meanwhile("follow", {
             let session = managed.session(trap.plugin);
@@ -206,7 +206,7 @@ fn traps_hold_nobody_up_and_lead_nowhere() {
                 let mut follower = session.follow_log()?;
                 call(&session, "log", &json!({ "line": "said now" }))?;
                 loop {
-                    match follower.next(PATIENCE)? {
+                    match follower.next(LONG)? {
                         Followed::Line(line) if line == "said now" => return Ok(()),
                         Followed::Line(line) => assert_ne!(line, "kept"),
                         _ => {}

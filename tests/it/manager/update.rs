@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::store::{FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
-use crate::support::PATIENCE;
+use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::{TRANSPORTS, manifest};
 
@@ -103,8 +103,8 @@ fn a_running_plugin_is_replaced_with_its_files() {
         assert_eq!(managed.releases(id).len(), 2);
         managed.expect_nothing_left_over();
         // Stopped and started it is the new one as well.
-        managed.deactivate(id, PATIENCE).unwrap();
-        managed.activate(id, PATIENCE).unwrap();
+        managed.deactivate(id, LONG).unwrap();
+        managed.activate(id, LONG).unwrap();
         assert_eq!(managed.answering_version(id), "2");
     }
 }
@@ -114,14 +114,14 @@ fn an_inactive_plugin_is_replaced_and_not_started() {
     let managed = Managed::new("update-inactive");
     let id = managed.running(managed.package("1", &[]));
     managed.write_own_file(id, "own.txt", "kept");
-    managed.deactivate(id, PATIENCE).unwrap();
+    managed.deactivate(id, LONG).unwrap();
     let events = managed.host.subscribe();
     let update = managed.updated(id, managed.package("2", &[]));
     assert_eq!(update.gap, None);
     assert_eq!(update.carried.files, 1);
     assert_eq!(update.installation.status.state, ReportedState::Inactive);
     assert!(events.try_recv().is_err(), "something was started");
-    managed.activate(id, PATIENCE).unwrap();
+    managed.activate(id, LONG).unwrap();
     assert_eq!(managed.answering_version(id), "2");
     assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
     managed.expect_nothing_left_over();
@@ -168,20 +168,20 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
     assert!(update.unchanged && update.gap.is_none());
     assert_eq!(update.installation.record, before.record);
     assert!(process.is_alive());
-    managed.deactivate(id, PATIENCE).unwrap();
+    managed.deactivate(id, LONG).unwrap();
     let archive = sha256(&before).to_owned();
     fs::remove_dir_all(managed.folder(id)).unwrap();
     managed.store.delete_archive(&archive).unwrap();
     let error = managed.manager.package(id).unwrap_err();
     assert!(matches!(error, Error::Store(_)), "{error}");
-    assert!(managed.activate(id, PATIENCE).is_err());
+    assert!(managed.activate(id, LONG).is_err());
     let update = managed.updated(id, package);
     assert!(update.unchanged && update.previous.is_none());
     assert_eq!(managed.releases(id), [archive]);
     managed.expect_nothing_left_over();
     // It had errored for lack of that, and is tried again.
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, PATIENCE).unwrap();
+    session.wait_for(ReportedState::Active, LONG).unwrap();
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
     };
     assert!(cause.is_timeout(), "{error}");
     // The version before may need longer than that on a busy machine.
-    managed.activate(id, PATIENCE).unwrap();
+    managed.activate(id, LONG).unwrap();
     managed.expect_as_before(id, "kept");
     // What failed may be tried again, and is unpacked afresh.
     let good = managed.package("2", &["alone"]);
@@ -337,7 +337,7 @@ fn a_version_that_runs_out_of_time_is_told_with_what_went_wrong_last() {
     let text = error.to_string();
     assert_eq!(text.matches("exit status 1").count(), 1, "{text}");
     assert!(text.contains("(its last output: "), "{text}");
-    managed.activate(id, PATIENCE).unwrap();
+    managed.activate(id, LONG).unwrap();
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn what_the_failed_version_wrote_stays_with_it() {
             let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
             managed.try_update(id, package, &UpdateOptions::default())
         });
-        assert!(hold.reached(PATIENCE), "it did not come so far");
+        assert!(hold.reached(LONG), "it did not come so far");
         for release in managed.releases(id) {
             let path = managed.folder(id).join("releases").join(release);
             if fs::read_to_string(path.join("own.txt")).unwrap() == "kept"
@@ -441,14 +441,14 @@ fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
                     managed.try_update(id, package, &UpdateOptions::default())
                 });
                 match &hold {
-                    Some(hold) => assert!(hold.reached(PATIENCE), "it did not come so far"),
+                    Some(hold) => assert!(hold.reached(LONG), "it did not come so far"),
                     None => drop(managed.host.lifelines.next()),
                 }
                 let ending = scope.spawn(|| {
                     if removes {
                         managed.remove(id, Remainder::Nothing).map(drop)
                     } else {
-                        managed.deactivate(id, PATIENCE).map(drop)
+                        managed.deactivate(id, LONG).map(drop)
                     }
                 });
                 if let Some(hold) = hold {
@@ -478,7 +478,7 @@ fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
                     !changes.iter().any(|change| came_up(&change)),
                     "the old one was started"
                 );
-                managed.activate(id, PATIENCE).unwrap();
+                managed.activate(id, LONG).unwrap();
                 assert_eq!(managed.answering_version(id), "1");
             }
             managed.expect_nothing_left_over();

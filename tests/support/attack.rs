@@ -12,10 +12,10 @@ use plugin_runner::{Error, Result, Session, StopReport};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::PATIENCE;
 use super::attacker::attacker;
 use super::host::TestHost;
 use super::plugin::{command, over_stdio};
+use super::{LONG, wait_until, wait_within};
 
 const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
 /// As much of an environment as a program can be started with.
@@ -145,7 +145,7 @@ impl Attack {
 
     #[track_caller]
     pub(crate) fn wait_until_ready(&self) {
-        wait_until("the attackers to come up", PATIENCE, || self.has("ready"));
+        wait_until("the attackers to come up", || self.has("ready"));
     }
 
     /// Whether this file is there.
@@ -201,7 +201,7 @@ impl Attack {
     /// Waits until nothing of it is left, by any way of looking.
     #[track_caller]
     pub(crate) fn expect_all_dead(&self, within: Duration) {
-        wait_until("the last process of the attack to end", within, || {
+        wait_within("the last process of the attack to end", within, || {
             !self.is_alive()
         });
         let living = self.living();
@@ -235,20 +235,10 @@ impl Drop for Attack {
         for process in self.living() {
             process.kill();
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LONG;
         while self.is_alive() && Instant::now() < until {
             std::thread::yield_now();
         }
-    }
-}
-
-/// Waits for a condition, without using much of a processor that others are busy with.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + within;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited {within:?} for {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
-use super::PATIENCE;
+use super::LONG;
 
 /// Accepts lifelines.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Lifelines {
     #[track_caller]
     pub(crate) fn next(&self) -> Lifeline {
         self.arrived
-            .recv_timeout(PATIENCE)
+            .recv_timeout(LONG)
             .expect("no process came up in time")
     }
 
@@ -120,7 +120,7 @@ impl Drop for Lifelines {
 impl Lifeline {
     /// `None` for a process that died before it said anything.
     fn begin(stream: TcpStream) -> Option<Self> {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
         let mut line = String::new();
         // One line is all that ever comes, so nothing is lost in the buffer.
         BufReader::new(&stream).read_line(&mut line).ok()?;

@@ -1,11 +1,11 @@
-//! `Random`: numbers that one seed decides, the same on every machine.
+//! Numbers from a seed: the same seed gives the same numbers on every machine.
 
-/// A splitmix64 generator.
+/// A SplitMix64 generator: small, quick, and good enough to choose what to do next.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The numbers of one run: runs of one seed have nothing to do with each other, so that any of
+    /// The numbers of one run, thread or round. Those of neighbouring runs are unrelated, so that any of
     /// them can be repeated alone.
     pub(crate) fn new(seed: u64, run: u64) -> Self {
         let mut random = Self(seed);
@@ -41,8 +41,12 @@ impl Random {
         self.below(times) == 0
     }
 
+    pub(crate) fn choose<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
     pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
+        *self.choose(items)
     }
 
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::PATIENCE;
+use super::LONG;
 use super::host::TestHost;
 
 /// A manifest that is complete but for what the plugin runs.
@@ -123,7 +123,7 @@ pub(crate) fn python(host: &TestHost, id: &str) -> Record {
 
 /// Calls a method and reads its result.
 pub(crate) fn call(session: &Session, method: &str, params: &Value) -> Result<Value> {
-    session.call_raw(method, params, PATIENCE)?.read()
+    session.call_raw(method, params, LONG)?.read()
 }
 
 /// Both ways for a plugin to talk to the host.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 use plugin_runner::{Host, InstallationId, PluginMode, ReportedState, Session, StateChange};
 
-use super::PATIENCE;
+use super::LONG;
 
 /// Hears every state change from its making on, and loses none.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Events {
 
     #[track_caller]
     fn next_awaiting(&mut self, plugin: InstallationId, awaited: &dyn Debug) -> StateChange {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         loop {
             let Ok(change) = self.receiver.recv_deadline(deadline) else {
                 panic!(

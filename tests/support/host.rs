@@ -10,7 +10,7 @@ use plugin_runner::{
     Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Threads, Timeouts,
 };
 
-use super::PATIENCE;
+use super::LONG;
 use super::events::Events;
 use super::folder::TestFolder;
 use super::lifeline::Lifelines;
@@ -30,12 +30,12 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new(test: &'static str) -> Self {
         let mut timeouts = Timeouts::default();
-        timeouts.connect = PATIENCE;
-        timeouts.handshake = PATIENCE;
-        timeouts.disconnect_grace = PATIENCE;
+        timeouts.connect = LONG;
+        timeouts.handshake = LONG;
+        timeouts.disconnect_grace = LONG;
         // Nobody who behaves takes so long, and nobody who does not holds up a test for much.
         timeouts.stop_grace = Duration::from_secs(5);
-        timeouts.stop = PATIENCE;
+        timeouts.stop = LONG;
         Self {
             test,
             timeouts,
@@ -195,7 +195,7 @@ impl TestHost {
     /// Waits until so many of the host's threads are left.
     #[track_caller]
     pub(crate) fn expect_threads(&self, number: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         while self.threads.count() != number {
             assert!(
                 Instant::now() < deadline,
@@ -210,7 +210,7 @@ impl TestHost {
 /// Waits until the plugin is active.
 #[track_caller]
 pub(crate) fn active(session: &Session) {
-    if let Err(error) = session.wait_for(ReportedState::Active, PATIENCE) {
+    if let Err(error) = session.wait_for(ReportedState::Active, LONG) {
         panic!(
             "not active: {error}; details {:#?}",
             session.error_details()
@@ -220,7 +220,7 @@ pub(crate) fn active(session: &Session) {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
-        let report = self.host.take().map(|host| host.shutdown(PATIENCE));
+        let report = self.host.take().map(|host| host.shutdown(LONG));
         if std::thread::panicking() {
             return;
         }

@@ -16,10 +16,26 @@ pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod plugin;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long anything may take. Long enough for a machine that is busy with other things.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take, also on a machine that is busy with other things.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Waits for a condition.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_within(what, LONG, is_so);
+}
+
+/// Waits for a condition, without using much of a processor that others are busy with.
+#[track_caller]
+pub(crate) fn wait_within(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited {within:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
 
 /// Says that a test, or a part of it, is skipped, and why. Where all tests are required to run, that is a
 /// failure.

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use plugin_runner::InstallationId;
 use plugin_runner::plugin_log::{LogLine, LogStream};
 
-use super::PATIENCE;
+use super::LONG;
 
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Output {
         skipped: usize,
         wanted: impl Fn(&OutputLine) -> Option<T>,
     ) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         let mut lines = self.0.lines.lock();
         loop {
             if let Some(found) = lines.iter().filter_map(&wanted).nth(skipped) {

@@ -16,7 +16,7 @@ use rustix::process::{
     pidfd_send_signal, waitid,
 };
 
-use super::PATIENCE;
+use super::LONG;
 
 /// Run exactly the ignored test that follows.
 const ARGUMENTS: [&str; 3] = ["--exact", "--ignored", "--nocapture"];
@@ -93,7 +93,7 @@ impl Driver {
     /// Waits for a line that begins so; gives what comes after.
     #[track_caller]
     pub(crate) fn wait_for(&self, beginning: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         loop {
             let line = self.lines.recv_deadline(deadline);
             let line = line.unwrap_or_else(|error| panic!("no line {beginning:?}: {error}"));
@@ -189,7 +189,7 @@ impl Holdings {
     /// still be on its last instructions, and must not be counted as one that was there before.
     #[track_caller]
     pub(crate) fn at_rest(threads: usize) -> Self {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         loop {
             let now = Self::now();
             if now.threads == threads {
@@ -207,7 +207,7 @@ impl Holdings {
     /// Waits until the process has just this.
     #[track_caller]
     pub(crate) fn expect(self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         loop {
             let now = Self::now();
             if now == self {
@@ -270,7 +270,7 @@ impl Watched {
     /// Waits until it has ended.
     #[track_caller]
     pub(crate) fn expect_end(&self, what: &str) {
-        let timeout = Timespec::try_from(PATIENCE).unwrap();
+        let timeout = Timespec::try_from(LONG).unwrap();
         let mut descriptors = [PollFd::new(&self.descriptor, PollFlags::IN)];
         let ready = loop {
             match poll(&mut descriptors, Some(&timeout)) {
