@@ -38,6 +38,8 @@ mod session;
 mod settings;
 mod state;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod text;
 mod thread;
 mod url;

@@ -53,9 +53,6 @@ mod host;
 mod plugin;
 mod retry;
 
-#[cfg(test)]
-mod tests;
-
 pub use handler_error::HandlerError;
 pub use host::HostHandle;
 pub use plugin::Plugin;

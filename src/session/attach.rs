@@ -459,3 +459,73 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::duplex::memory;
+    use crate::host::Host;
+    use crate::protocol::manifest::Manifest;
+    use crate::store::Record;
+    use crate::testing::{LONG, TestDir, wait_until};
+
+    /// An external plugin that waits for its connection.
+    fn external(dir: &TestDir) -> (Host, Session) {
+        let host = Host::builder().data_dir(dir.path()).build().unwrap();
+        let manifest = Manifest {
+            id: "tested".to_owned(),
+            author: "tests".to_owned(),
+            name: "Tested".to_owned(),
+            ..Manifest::default()
+        };
+        let record = Record::external(manifest).unwrap();
+        let id = record.id;
+        host.store().put(record).unwrap();
+        let session = host.load(id).unwrap();
+        (host, session)
+    }
+
+    #[test]
+    fn a_connection_that_ends_before_its_first_ping_was_one_all_the_same() {
+        let dir = TestDir::new("attach");
+        let (host, session) = external(&dir);
+        let shared = session.shared();
+        let reservation = shared.reserve(&Credential::Vouched).unwrap();
+        let (ours, theirs) = memory::pair(1);
+        drop(theirs);
+        let peer = Peer::default();
+        reservation.attach(Box::new(ours), &peer, true).unwrap();
+        wait_until("room for the next", || {
+            shared.state.lock().connection.is_none()
+        });
+        assert_eq!(session.counters().connections, 1);
+        let (ours, _theirs) = memory::pair(1);
+        session.connect(ours, &peer).unwrap();
+        assert!(host.shutdown(LONG).is_complete());
+    }
+
+    #[test]
+    fn a_handshake_that_a_stop_overtook_is_void_though_the_plugin_is_wanted_again() {
+        let dir = TestDir::new("attach");
+        let (host, session) = external(&dir);
+        let overtaken = session.shared().reserve(&Credential::Vouched).unwrap();
+        for state in [ActiveState::Inactive, ActiveState::Active] {
+            session.set_active_state(state).unwrap();
+        }
+        let (ours, theirs) = memory::pair(1);
+        let peer = Peer::default();
+        let refused = overtaken.attach(Box::new(ours), &peer, false);
+        let connecting = ReportedState::Connecting;
+        assert!(
+            matches!(refused, Err(Error::State { state, .. }) if state == connecting),
+            "{refused:?}"
+        );
+        let settings = DuplexSettings::new("plugin", host.threads().clone());
+        let mut halves = Box::new(theirs).split(&settings).unwrap();
+        assert!(halves.reader.receive().is_err(), "the refused end is open");
+        // Nor does it stand in anybody's way.
+        let (ours, _theirs) = memory::pair(1);
+        session.connect(ours, &peer).unwrap();
+        assert!(host.shutdown(LONG).is_complete());
+    }
+}

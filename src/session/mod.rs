@@ -26,9 +26,6 @@ mod shared;
 mod state;
 mod supervision;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use plugin_runner::auth::ExternalToken;
 use plugin_runner::store::{Record, Store as _};
@@ -12,7 +11,7 @@ use plugin_runner::{ActiveState, InstallationId, Manager, PluginMode};
 use crate::driver::{self, OWN_FILE};
 use crate::model::{Known, Model, after, begun_as, subject};
 use crate::operation::Operation;
-use crate::support::LONG;
+use crate::support::{LONG, wait_until};
 
 /// Opens the folder and looks at everything. Takes what was under way into the model, as it turned out.
 pub(crate) fn check(folder: &Path, model: &mut Model, what: &str) {
@@ -200,21 +199,10 @@ fn boot(manager: &Manager, records: &[Record], what: &str) {
     assert!(report.failed.is_empty(), "{what}: {report:?}");
     assert_eq!(report.active, wanted(PluginMode::Supervised), "{what}");
     assert_eq!(report.awaited, wanted(PluginMode::External), "{what}");
-    let deadline = Instant::now() + LONG;
     for id in report.active {
-        while manager
-            .get(id)
-            .unwrap()
-            .record
-            .pending_configuration
-            .is_some()
-        {
-            assert!(
-                Instant::now() < deadline,
-                "{what}: {id} was not told its configuration again"
-            );
-            std::thread::yield_now();
-        }
+        let told = format!("{what}: {id} to be told its configuration again");
+        let unsettled = || manager.get(id).unwrap().record.pending_configuration;
+        wait_until(&told, || unsettled().is_none());
     }
     drop(listener);
 }

@@ -6,7 +6,7 @@ use std::io::{Cursor, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use plugin_runner::ReportedState;
+use plugin_runner::ReportedState::{Connecting, Errored, Starting};
 use plugin_runner::error::PackageError;
 use plugin_runner::fuzzing::migrate_files;
 use plugin_runner::package::{Archive, MigrationLimits, PackageLimits, unpack};
@@ -15,11 +15,11 @@ use plugin_runner::store::{Record, Source};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::support::LONG;
 use crate::support::alone::run_under;
 use crate::support::folder::TestFolder;
 use crate::support::host::TestHost;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, assert_matches};
 
 type Writer = ZipWriter<Cursor<Vec<u8>>>;
 
@@ -162,10 +162,7 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
         fs::write(&path, bytes).unwrap();
         let session = host.install(Record::supervised(plugin_manifest(), Source::Archive(path)));
         session.supervised().unwrap().start().unwrap();
-        let change = events.expect(
-            session.id(),
-            &[ReportedState::Starting, ReportedState::Errored],
-        );
+        let change = events.expect(session.id(), &[Starting, Errored]);
         assert_eq!(change.details["cause"], "could_not_unpack", "{name}");
         assert_eq!(change.details["attempts"], 1, "{name}");
         let message = change.message.unwrap();
@@ -189,7 +186,7 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
     fs::write(&path, archive(file("tool", script))).unwrap();
     let session = host.install(Record::supervised(plugin_manifest(), Source::Archive(path)));
     session.supervised().unwrap().start().unwrap();
-    session.wait_for(ReportedState::Connecting, LONG).unwrap();
+    session.wait_for(Connecting, LONG).unwrap();
 }
 
 /// Says the umask to the test that runs with it.
@@ -282,10 +279,7 @@ mod alone {
         }
         let limits = MigrationLimits::default().with_files(2 * LINKS);
         let error = migrate_files(&old, &new, &limits, &|| false).unwrap_err();
-        assert!(
-            matches!(error, PackageError::CarryOverPathsTooLarge { .. }),
-            "{error}"
-        );
+        assert_matches!(error, PackageError::CarryOverPathsTooLarge { .. });
         assert!(error.to_string().contains(old.to_str().unwrap()), "{error}");
         let shallow = unpacked(&folder, archive(file("tool", b"shallow")));
         for number in 0..10_001 {
@@ -293,9 +287,6 @@ mod alone {
         }
         let limits = MigrationLimits::default();
         let error = migrate_files(&shallow, &new, &limits, &|| false).unwrap_err();
-        assert!(
-            matches!(error, PackageError::CarryOverTooLarge { files: 10_001, .. }),
-            "{error}"
-        );
+        assert_matches!(error, PackageError::CarryOverTooLarge { files: 10_001, .. });
     }
 }

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use plugin_runner::ReportedState::{Connecting, Errored, Restarting, Starting, Stopping};
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{
-    EndCause, ExitReason, ReportedState, RestartDecision, RunEnd, Session, StateChange, fault,
-};
+use plugin_runner::{EndCause, ExitReason, RestartDecision, RunEnd, Session, StateChange, fault};
 use serde_json::json;
 
 use crate::support::LONG;
@@ -39,7 +38,7 @@ fn unforgiving(test: &'static str) -> Setup {
 fn errored(host: &TestHost, session: &Session) -> StateChange {
     let mut events = host.events();
     start(session);
-    let change = events.until(session.id(), ReportedState::Errored);
+    let change = events.until(session.id(), Errored);
     assert_eq!(session.error_details(), *change.details);
     assert_eq!(
         session.error_message().as_deref(),
@@ -164,7 +163,7 @@ fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
     while let Ok(call) = session.start_call_raw("echo", &params, LONG) {
         waiting.push(call);
     }
-    let change = events.until(session.id(), ReportedState::Errored);
+    let change = events.until(session.id(), Errored);
     assert_eq!(change.details["cause"], "unresponsive", "{change:?}");
     let message = change.message.as_deref().unwrap();
     assert_eq!(message, "the plugin read nothing for 200ms");
@@ -206,7 +205,7 @@ fn the_history_tells_every_end_and_what_came_of_it() {
         let first = host.lifelines.next();
         stop(&session);
         run();
-        for state in [ReportedState::Restarting, ReportedState::Errored] {
+        for state in [Restarting, Errored] {
             active(&session);
             let _ = call(&session, "exit", &json!({"code": 7}));
             events.until(session.id(), state);
@@ -277,7 +276,7 @@ fn a_run_that_is_stopped_before_it_has_a_process_is_in_the_history() {
     std::thread::scope(|scope| {
         let mut events = host.events();
         let stopping = scope.spawn(|| stop(&session));
-        events.expect(session.id(), &[ReportedState::Stopping]);
+        events.expect(session.id(), &[Stopping]);
         held.release();
         stopping.join().unwrap();
     });
@@ -300,16 +299,16 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     let mut events = host.events();
     start(&session);
     for restarts in 0..3 {
-        let change = events.until(session.id(), ReportedState::Restarting);
+        let change = events.until(session.id(), Restarting);
         assert_eq!(change.details["restarts"], restarts);
     }
     fs::write(&flag, "").unwrap();
-    events.until(session.id(), ReportedState::Connecting);
+    events.until(session.id(), Connecting);
     stop(&session);
     fs::remove_file(&flag).unwrap();
     let mut events = host.events();
     start(&session);
-    let change = events.until(session.id(), ReportedState::Restarting);
+    let change = events.until(session.id(), Restarting);
     assert_eq!(change.details["restarts"], 0, "the stop did not reset");
     stop(&session);
 
@@ -324,16 +323,9 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     // The wait is a second; who starts it does not wait so long.
     let mut events = host.events();
     start(&session);
-    events.until(session.id(), ReportedState::Restarting);
+    events.until(session.id(), Restarting);
     start(&session);
-    let change = events.expect(
-        session.id(),
-        &[
-            ReportedState::Starting,
-            ReportedState::Connecting,
-            ReportedState::Errored,
-        ],
-    );
+    let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
     assert_eq!(change.details["attempts"], 2);
 }
 
@@ -449,7 +441,7 @@ fn a_good_run_that_crashes_is_in_the_history_with_its_length() {
     let session = host.run(fixture(&host, Transport::Stdio, &["behave"]));
     let mut events = host.events();
     let _ = call(&session, "exit", &json!({"code": 7}));
-    let change = events.until(session.id(), ReportedState::Restarting);
+    let change = events.until(session.id(), Restarting);
     let end = last(&session);
     let after = Duration::from_secs(3600);
     assert_eq!(end.decision, RestartDecision::Restart { after });

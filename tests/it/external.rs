@@ -9,11 +9,11 @@ use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, Error, ReportedState, Session};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect};
 use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, assert_matches};
 
 /// A loaded external plugin, with the path and query it connects to.
 fn external(host: &TestHost) -> (Session, String) {
@@ -49,7 +49,7 @@ fn an_external_plugin_connects_is_called_and_comes_back_with_the_same_token() {
         let change = events.expect(session.id(), &[ReportedState::Connecting]);
         assert_eq!(change.message.as_deref(), Some("connection lost"));
         let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
-        assert!(matches!(error, Error::State { .. }), "{error}");
+        assert_matches!(error, Error::State { .. });
     }
     assert_eq!(session.counters().connections, 3);
 }
@@ -158,10 +158,7 @@ fn an_embedder_may_accept_on_its_own_listener() {
     // The next is refused, and the embedder is told what the peer was.
     let refused = std::thread::spawn(move || Request::upgrade(&target).send(address).status);
     let error = host.accept(listener.accept().unwrap().0).unwrap_err();
-    assert!(
-        matches!(error, Error::Refused { status: 503, .. }),
-        "{error}"
-    );
+    assert_matches!(error, Error::Refused { status: 503, .. });
     assert_eq!(refused.join().unwrap(), 503);
 }
 

@@ -4,20 +4,21 @@
 
 use std::time::{Duration, Instant};
 
+use plugin_runner::ReportedState::{Active, Connecting, Inactive, Restarting, Starting, Stopping};
 use plugin_runner::error::Phase;
 use plugin_runner::fault::{self, Hold};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{EndCause, Error, Keeper, ReportedState, Session, Supervised};
+use plugin_runner::{EndCause, Error, Keeper, Session, Supervised};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::lock::Lock;
 use crate::support::plugin::{TRANSPORTS, call, fixture, target};
+use crate::support::{LONG, assert_matches, timed_out};
 
 /// Long enough to ask for something, and no more.
 const ASKED: Duration = Duration::from_millis(1);
@@ -120,13 +121,13 @@ fn expect_well(session: &Session, lock: &Lock) {
 /// The plugin must be stopped, or come to it, and stay so.
 #[track_caller]
 fn expect_stopped(session: &Session, lock: &Lock, events: &mut Events) {
-    while session.reported_state() != ReportedState::Inactive {
-        events.until(session.id(), ReportedState::Inactive);
+    while session.reported_state() != Inactive {
+        events.until(session.id(), Inactive);
     }
     // The reaper has heard everything that was asked for before this.
     let report = supervised(session).stop(LONG).unwrap();
     assert_eq!(report.exit, None, "something was running");
-    assert_eq!(session.reported_state(), ReportedState::Inactive);
+    assert_eq!(session.reported_state(), Inactive);
     assert!(!lock.is_held(), "its process is there");
     lock.expect_one_at_a_time();
 }
@@ -218,18 +219,18 @@ fn an_unload_at_any_point_leaves_nothing() {
             // The point does not hold up the reaper.
             Ok(()) => assert!(host.session(id).is_none()),
             Err(error) => {
-                assert_stop_timed_out(&error);
+                assert_eq!(timed_out(&error).0, Phase::Stop);
                 assert!(host.session(id).is_some(), "it is not unloaded, and gone");
             }
         }
         hold.release();
         while let Err(error) = host.unload(id) {
             // As often as this machine needs to kill it in that time.
-            assert_stop_timed_out(&error);
+            assert_eq!(timed_out(&error).0, Phase::Stop);
         }
         assert!(!lock.is_held(), "it was unloaded and its process is there");
         let error = supervised(&session).start().unwrap_err();
-        assert!(matches!(error, Error::NotLoaded(_)), "{error}");
+        assert_matches!(error, Error::NotLoaded(_));
         host.expect_threads(idle);
         let again = host.load(id).unwrap();
         supervised(&again).start().unwrap();
@@ -260,7 +261,7 @@ fn a_shutdown_at_any_point_leaves_nothing() {
             assert!(report.is_complete(), "{report:?}");
         });
         assert!(!lock.is_held(), "its host is gone and its process is there");
-        assert_eq!(session.reported_state(), ReportedState::Inactive);
+        assert_eq!(session.reported_state(), Inactive);
         legal.heard(&session);
     }
 }
@@ -269,18 +270,6 @@ fn everywhere() -> impl Iterator<Item = (&'static str, Transport)> {
     POINTS
         .into_iter()
         .flat_map(|point| TRANSPORTS.map(|transport| (point, transport)))
-}
-
-#[track_caller]
-fn assert_stop_timed_out(error: &Error) {
-    let in_stop = matches!(
-        error,
-        Error::Timeout {
-            phase: Phase::Stop,
-            ..
-        }
-    );
-    assert!(in_stop, "{error}");
 }
 
 /// What the plugin's run number `run`, counted from 0, was told to connect to.
@@ -390,13 +379,7 @@ fn a_plugin_may_connect_before_the_host_says_that_it_was_spawned() {
     supervised(&session).stop(LONG).unwrap();
     events.expect(
         session.id(),
-        &[
-            ReportedState::Starting,
-            ReportedState::Connecting,
-            ReportedState::Active,
-            ReportedState::Stopping,
-            ReportedState::Inactive,
-        ],
+        &[Starting, Connecting, Active, Stopping, Inactive],
     );
 }
 
@@ -447,18 +430,18 @@ fn a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it() {
     for timeout in [Duration::from_millis(200), Duration::from_millis(20)] {
         let began = Instant::now();
         let error = supervised(&session).stop(timeout).unwrap_err();
-        assert_stop_timed_out(&error);
+        assert_eq!(timed_out(&error).0, Phase::Stop);
         assert!(began.elapsed() >= timeout);
-        assert_eq!(session.reported_state(), ReportedState::Stopping);
+        assert_eq!(session.reported_state(), Stopping);
     }
     let error = host.unload(session.id()).unwrap_err();
-    assert_stop_timed_out(&error);
+    assert_eq!(timed_out(&error).0, Phase::Stop);
     assert!(host.session(session.id()).is_some(), "it was let go of");
     // Accepted: it will be started when the other is gone, and not before.
     supervised(&session).start().unwrap();
-    let waited = session.wait_for(ReportedState::Active, Duration::from_millis(100));
+    let waited = session.wait_for(Active, Duration::from_millis(100));
     assert!(waited.unwrap_err().is_timeout());
-    assert_eq!(session.reported_state(), ReportedState::Stopping);
+    assert_eq!(session.reported_state(), Stopping);
     assert!(process.is_alive());
 
     drop(loss);
@@ -468,13 +451,7 @@ fn a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it() {
     assert_ne!(host.lifelines.next().pid, process.pid);
     events.expect(
         session.id(),
-        &[
-            ReportedState::Stopping,
-            ReportedState::Inactive,
-            ReportedState::Starting,
-            ReportedState::Connecting,
-            ReportedState::Active,
-        ],
+        &[Stopping, Inactive, Starting, Connecting, Active],
     );
 }
 
@@ -484,7 +461,7 @@ fn a_stop_of_what_cannot_be_killed_completes_when_it_dies() {
     std::thread::scope(|scope| {
         let stop = scope.spawn(|| supervised(&session).stop(LONG).unwrap());
         let error = supervised(&session).stop(ASKED).unwrap_err();
-        assert_stop_timed_out(&error);
+        assert_eq!(timed_out(&error).0, Phase::Stop);
         process.cut();
         assert!(stop.join().unwrap().exit.is_some());
     });
@@ -526,9 +503,9 @@ fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
         let pid = Pid::from_raw(pid.unwrap()).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
         assert!(hold.reached(LONG), "nothing was to be found out");
-        events.until(session.id(), ReportedState::Restarting);
+        events.until(session.id(), Restarting);
         hold.release();
-        session.wait_for(ReportedState::Active, LONG).unwrap();
+        session.wait_for(Active, LONG).unwrap();
         let ends = session.restart_history();
         assert_eq!(ends.len(), 1, "{ends:?}");
         assert_eq!(ends[0].cause, EndCause::KilledBySignal);
@@ -542,13 +519,13 @@ fn a_plugin_that_connects_before_it_is_handed_over_has_been_active() {
     let hold = fault::hold(fault::SPAWNED, session.id());
     supervised(&session).start().unwrap();
     assert!(hold.reached(LONG), "it was not spawned");
-    session.wait_for(ReportedState::Active, LONG).unwrap();
+    session.wait_for(Active, LONG).unwrap();
     hold.release();
     let pid = call(&session, "describe", &json!({})).unwrap()["pid"].as_i64();
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());
     let mut events = host.events();
     kill_process(Pid::from_raw(pid.unwrap()).unwrap(), Signal::KILL).unwrap();
-    events.until(session.id(), ReportedState::Restarting);
+    events.until(session.id(), Restarting);
     let ends = session.restart_history();
     assert!(ends[0].active_for.is_some(), "{ends:?}");
 }

@@ -8,8 +8,6 @@ fn no_log_line_is_forged_steered_or_flooded_by_a_plugin() {
 }
 
 mod alone {
-    use std::time::Instant;
-
     use parking_lot::Mutex;
     use plugin_runner::error::RpcError;
     use plugin_runner::protocol::Manifest;
@@ -18,11 +16,11 @@ mod alone {
     use plugin_runner::{ReportedState, Session};
     use serde_json::{Value, json};
 
-    use crate::support::LONG;
     use crate::support::frames::{CLOSE, FINAL, RawPeer, frame, text};
     use crate::support::host::{Setup, TestHost, active};
     use crate::support::http::Request;
     use crate::support::plugin::{command, external, manifest, over_stdio, shell};
+    use crate::support::{LONG, wait_until};
 
     /// A forged line, an escape, and what turns the rest of a line around; and a lot of it.
     const HOSTILE: &str =
@@ -181,12 +179,9 @@ mod alone {
 
     #[track_caller]
     fn wait_for(part: &str) {
-        let deadline = Instant::now() + LONG;
-        while !LINES.0.lock().iter().any(|line| line.contains(part)) {
-            let late = Instant::now() > deadline;
-            assert!(!late, "no line with {part:?} in {:#?}", LINES.0.lock());
-            std::thread::yield_now();
-        }
+        wait_until(part, || {
+            LINES.0.lock().iter().any(|line| line.contains(part))
+        });
     }
 
     /// A logger that keeps the crate's lines.

@@ -20,7 +20,7 @@ use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::peer::Peer;
 use crate::support::plugin::{TRANSPORTS, call, command, fixture, manifest, python};
-use crate::support::{LONG, wait_until};
+use crate::support::{LONG, assert_matches, wait_until};
 
 /// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
 fn quick() -> Health {
@@ -644,8 +644,5 @@ fn without_a_thread_to_be_had_plugins_still_connect() {
 fn health_settings_that_cannot_work_are_refused() {
     let health = Health::default().with_timeout(Duration::ZERO);
     let refused = plugin_runner::Host::builder().health(health).build();
-    assert!(
-        matches!(&refused, Err(Error::Setting { name, .. }) if *name == "health.timeout"),
-        "{refused:?}"
-    );
+    assert_matches!(&refused, Err(Error::Setting { name, .. }) if *name == "health.timeout");
 }

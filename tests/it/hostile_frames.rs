@@ -5,12 +5,12 @@ use plugin_runner::protocol::Transport;
 use plugin_runner::{Counters, ReportedState, Session};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::frames::{
     BINARY, CLOSE, CONTINUED, FINAL, PING, PONG, RSV1, RawPeer, TEXT, frame, header, text,
 };
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::plugin::{call, external, fixture};
+use crate::support::{LONG, assert_matches};
 
 const KIB: usize = 1024;
 /// Largest message that is read in these tests.
@@ -388,10 +388,7 @@ fn params_and_results_that_are_nested_too_deep_are_errors() {
     )));
     let reply = waiting.wait().unwrap();
     let error = reply.read::<Value>().unwrap_err();
-    assert!(
-        matches!(error, plugin_runner::Error::InvalidReply { .. }),
-        "{error}"
-    );
+    assert_matches!(error, plugin_runner::Error::InvalidReply { .. });
 }
 
 #[test]

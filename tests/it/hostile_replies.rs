@@ -6,10 +6,10 @@ use std::time::Duration;
 use plugin_runner::{Counters, Error, Session};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::external;
+use crate::support::{LONG, assert_matches};
 
 /// Which of a session's counts it is.
 type Count = fn(&Counters) -> u64;
@@ -237,14 +237,10 @@ fn an_answer_that_is_none_never_reaches_a_caller() {
                 result.as_ref().is_ok_and(|result| result["ok"] == 1),
                 "{name}: {result:?}"
             ),
-            Refused(code) => assert!(
-                matches!(&result, Err(Error::Rpc(error)) if error.code == code),
-                "{name}: {result:?}"
-            ),
-            Unreadable => assert!(
-                matches!(result, Err(Error::InvalidReply { .. })),
-                "{name}: {result:?}"
-            ),
+            Refused(code) => {
+                assert_matches!(&result, Err(Error::Rpc(error)) if error.code == code, "{name}");
+            }
+            Unreadable => assert_matches!(result, Err(Error::InvalidReply { .. }), "{name}"),
         }
         let after = session.counters();
         if let Some(count) = count {

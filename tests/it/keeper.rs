@@ -5,19 +5,18 @@ use std::fs;
 use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{Host, Keeper, ReportedState};
 use rustix::process::{Pid, Signal, getsid};
 
-use crate::support::LONG;
 use crate::support::alone::{Driver, Watched, children, command};
 use crate::support::folder::TestFolder;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, over_stdio};
+use crate::support::{LONG, wait_until};
 
 /// What a driven host runs: plugins that do not end by themselves, whatever happens to their
 /// connection, and descendants inside and outside of their groups.
@@ -98,11 +97,10 @@ const HEEDLESS_OF: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 /// Waits until the keeper has come to that; on a busy machine plugins may be up before it.
 #[track_caller]
 fn expect_heedless(keeper: &Watched) {
-    let deadline = Instant::now() + LONG;
     let wanted = HEEDLESS_OF
         .iter()
         .fold(0_u64, |mask, signal| mask | 1 << (signal.as_raw() - 1));
-    loop {
+    wait_until("the keeper to take no notice of signals", || {
         let path = format!("/proc/{}/status", keeper.pid.as_raw_nonzero());
         let status = fs::read_to_string(path).unwrap();
         let heedless = status
@@ -114,15 +112,8 @@ fn expect_heedless(keeper: &Watched) {
             .fold(0, |mask, text| {
                 mask | u64::from_str_radix(text.trim(), 16).unwrap()
             });
-        if heedless & wanted == wanted {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "a signal would end the keeper: {status}"
-        );
-        std::thread::yield_now();
-    }
+        heedless & wanted == wanted
+    });
 }
 
 #[test]
@@ -282,18 +273,13 @@ fn a_keeper_that_cannot_be_had_is_told_and_plugins_run_all_the_same() {
             .start();
         let session = host.run(fixture(&host, Transport::Stdio, &["behave"]));
         // Its lives end one after another; each end is noticed like that of a plugin.
-        let deadline = Instant::now() + LONG;
-        loop {
+        wait_until(problem, || {
+            call(&session, "echo", &serde_json::json!({})).unwrap();
             let limitations = host.guarantees().limitations;
-            if limitations
+            limitations
                 .iter()
                 .any(|limitation| limitation.contains(problem))
-            {
-                break;
-            }
-            assert!(Instant::now() < deadline, "not told: {limitations:?}");
-            call(&session, "echo", &serde_json::json!({})).unwrap();
-        }
+        });
         assert!(!host.guarantees().plugins_end_with_host);
     }
 }

@@ -2,15 +2,16 @@
 
 use std::fs;
 
+use plugin_runner::ReportedState::{Active, Connecting, Inactive, Starting, Stopping};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::protocol::method::{Configure, Empty, Ping};
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{ActiveState, ExitReason, ReportedState};
+use plugin_runner::{ActiveState, ExitReason};
 use serde_json::{Map, Value, json};
 
-use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, package};
+use crate::support::{LONG, assert_matches};
 
 #[test]
 fn a_plugin_lives_from_its_archive_to_its_stop() {
@@ -32,20 +33,13 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
         let mut events = host.events();
         let session = host.install(record);
         let id = session.id();
-        assert_eq!(session.reported_state(), ReportedState::Inactive);
+        assert_eq!(session.reported_state(), Inactive);
         assert_eq!(session.started_at(), None);
         let starts = host.installation_folder(&session).join("data/starts");
         for round in 1..=2 {
             session.supervised().unwrap().start().unwrap();
             active(&session);
-            events.expect(
-                id,
-                &[
-                    ReportedState::Starting,
-                    ReportedState::Connecting,
-                    ReportedState::Active,
-                ],
-            );
+            events.expect(id, &[Starting, Connecting, Active]);
             assert!(session.started_at().is_some());
             assert_eq!(session.error_message(), None);
             let lifeline = host.lifelines.next();
@@ -65,14 +59,12 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
 
             let report = session.supervised().unwrap().stop(LONG).unwrap();
             assert!(!report.killed, "{report:?}");
-            assert!(
-                matches!(
-                    report.exit,
-                    Some(ExitReason::Signal(2) | ExitReason::Code(0))
-                ),
+            assert_matches!(
+                report.exit,
+                Some(ExitReason::Signal(2) | ExitReason::Code(0)),
                 "{report:?}"
             );
-            events.expect(id, &[ReportedState::Stopping, ReportedState::Inactive]);
+            events.expect(id, &[Stopping, Inactive]);
             lifeline.expect_end();
             // Its data is still there, from both rounds.
             let lines = fs::read_to_string(&starts).unwrap().lines().count();

@@ -7,9 +7,9 @@ use plugin_runner::plugin_log::{CONTINUES, Followed, Follower, LogSettings, LogS
 use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState};
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{manifest, shell};
+use crate::support::{LONG, assert_matches};
 
 #[track_caller]
 fn next(follower: &mut Follower) -> String {
@@ -223,5 +223,5 @@ fn an_external_plugin_has_no_log() {
     let host = TestHost::new("logs-external");
     let session = host.install(Record::external(manifest("outside")).unwrap());
     let error = session.follow_log().unwrap_err();
-    assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    assert_matches!(error, Error::Unsupported(_));
 }

@@ -8,9 +8,9 @@ use plugin_runner::protocol::{ResultObject, Transport};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{TRANSPORTS, call, fixture};
+use crate::support::{LONG, wait_for, wait_until};
 
 /// Calls, one after the other, until callers read for themselves: right now, one would.
 fn warm_up(session: &Session) {
@@ -68,14 +68,7 @@ fn a_call_that_is_started_and_not_waited_for_is_answered_all_the_same() {
         for _ in 0..20 {
             warm_up(&session);
             let mut started = session.start_call_raw("echo", &json!({}), LONG).unwrap();
-            let deadline = Instant::now() + LONG;
-            let answer = loop {
-                assert!(Instant::now() < deadline, "no answer without waiting");
-                if let Some(answer) = started.try_wait() {
-                    break answer;
-                }
-                std::thread::yield_now();
-            };
+            let answer = wait_for("the answer", || started.try_wait());
             assert_eq!(answer.unwrap().as_json(), r#"{"method":"echo","echo":{}}"#);
         }
     }
@@ -178,11 +171,9 @@ fn the_end_of_the_connection_reaches_a_caller_that_reads() {
         let sent = session.counters().rpc.bytes_sent;
         std::thread::scope(|scope| {
             let sleeping = scope.spawn(|| call(&session, "sleep", &json!({"ms": 600_000})));
-            let deadline = Instant::now() + LONG;
-            while session.counters().rpc.bytes_sent == sent {
-                assert!(Instant::now() < deadline, "the call was not sent");
-                std::thread::yield_now();
-            }
+            wait_until("the call to be sent", || {
+                session.counters().rpc.bytes_sent > sent
+            });
             process.signal(Signal::KILL);
             let error = sleeping.join().unwrap().unwrap_err();
             assert!(error.is_disconnected(), "{error}");

@@ -44,6 +44,10 @@ mod python_stdio;
 mod python_websocket;
 // Clients and servers that other people wrote.
 mod third_party;
+// Sessions, with plugins that the tests play themselves, message by message.
+mod session;
+// The SDK, over memory and over real sockets.
+mod sdk;
 // Why a run ended, and the history of runs.
 mod causes;
 // What an embedder may do with signals.

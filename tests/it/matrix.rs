@@ -21,7 +21,6 @@ use crate::support::LONG;
 use crate::support::attack::Attack;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
-use crate::support::lifeline::Lifeline;
 use crate::support::lock::Lock;
 use crate::support::plugin::{TRANSPORTS, fixture};
 
@@ -521,7 +520,7 @@ impl Scene {
                 };
                 self.until(at_rest);
             }
-            Some(Fate::Freezes) => expect_frozen(&process),
+            Some(Fate::Freezes) => process.expect_frozen(),
             // The host has ended the connection, and the process lives.
             Some(Fate::Breaks) => self.until(ReportedState::Connecting),
             Some(Fate::Hangs) | None => {}
@@ -725,20 +724,5 @@ impl Scene {
             assert!(process.ends_within(LONG), "{} lives", process.pid);
         }
         // Threads, descendants and staging folders are looked for when the host is dropped.
-    }
-}
-
-/// Waits until the process is stopped by a signal.
-fn expect_frozen(process: &Lifeline) {
-    let deadline = Instant::now() + LONG;
-    loop {
-        let status = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
-        // After the name, which is in parentheses and may hold anything.
-        let (_, after) = status.rsplit_once(')').unwrap();
-        if after.trim_start().starts_with('T') {
-            return;
-        }
-        assert!(Instant::now() < deadline, "it does not freeze: {status}");
-        std::thread::yield_now();
     }
 }

@@ -3,16 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use plugin_runner::ReportedState::{Active, Connecting, Restarting, Starting};
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::store::Record;
-use plugin_runner::{EndCause, Error, ExitReason, ReportedState, Session};
+use plugin_runner::{EndCause, Error, ExitReason, Session};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, command, external, over_stdio, shell, url_printer};
-use crate::support::{LONG, skipped};
+use crate::support::{LONG, assert_matches, skipped};
 
 const ANSWER: &str = r#"{"jsonrpc":"2.0","id":"ID","result":{}}"#;
 
@@ -79,7 +80,7 @@ fn plugins_that_print_what_they_read_and_what_they_send_fail_no_call() {
             0,
             "{name}: an echo is no call"
         );
-        assert_eq!(session.reported_state(), ReportedState::Active);
+        assert_eq!(session.reported_state(), Active);
     }
 }
 
@@ -95,10 +96,7 @@ fn an_answer_within_a_line_of_output_fails_its_call_after_a_second() {
     ] {
         let began = Instant::now();
         let error = say(&session, &json!([line]), LONG).unwrap_err();
-        assert!(
-            matches!(error, Error::InvalidReply { .. }),
-            "{line}: {error}"
-        );
+        assert_matches!(error, Error::InvalidReply { .. }, "{line}");
         assert!(
             began.elapsed() >= Duration::from_secs(1),
             "{line}: too soon"
@@ -179,7 +177,7 @@ fn output_of_any_length_is_no_end_of_a_connection() {
         say(&session, &json!([line, ANSWER]), LONG).unwrap();
     }
     assert_eq!(session.counters().connections, 1);
-    assert_eq!(session.reported_state(), ReportedState::Active);
+    assert_eq!(session.reported_state(), Active);
 }
 
 #[test]
@@ -207,14 +205,7 @@ fn no_plugin_becomes_active_by_dying() {
     for _ in 0..20 {
         let mut events = host.events();
         let session = started(&host, over_stdio(shell(&host, "dying", dies)));
-        let change = events.expect(
-            session.id(),
-            &[
-                ReportedState::Starting,
-                ReportedState::Connecting,
-                ReportedState::Restarting,
-            ],
-        );
+        let change = events.expect(session.id(), &[Starting, Connecting, Restarting]);
         let message = change.message.unwrap_or_default();
         assert!(message.contains("without a line end"), "{message}");
         assert_eq!(session.counters().connections, 1);
@@ -255,7 +246,7 @@ fn what_an_active_plugin_says_last_does_not_hide_how_it_ended() {
         let mut events = host.events();
         let error = call(&session, "leave", &json!({})).unwrap_err();
         assert!(error.to_string().contains("without a line end"), "{error}");
-        events.until(session.id(), ReportedState::Restarting);
+        events.until(session.id(), Restarting);
         let end = session.restart_history().pop().unwrap();
         assert_eq!(end.exit, Some(ExitReason::Code(status)));
         assert_eq!(end.cause, EndCause::Exited, "{}", end.message);
@@ -286,10 +277,7 @@ fn on_a_websocket_an_answer_that_cannot_be_read_fails_its_call_at_once() {
             };
             peer.socket.send(message).unwrap();
             let error = waiting.wait().unwrap_err();
-            assert!(
-                matches!(error, Error::InvalidReply { .. }),
-                "{text}: {error}"
-            );
+            assert_matches!(error, Error::InvalidReply { .. }, "{text}");
             assert!(began.elapsed() < LONG / 2, "{text}");
         }
     }

@@ -6,15 +6,16 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use plugin_runner::ReportedState::{Active, Connecting, Errored, Starting};
 use plugin_runner::store::Record;
-use plugin_runner::{EndCause, ProcessLimits, ReportedState, Session, StateChange};
+use plugin_runner::{EndCause, ProcessLimits, Session, StateChange};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::alone::{after_python, run_under};
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{command, shell};
+use crate::support::{LONG, assert_matches};
 
 /// A plugin that runs this Python code once [`run`] lets it: the limits are put upon it a moment after
 /// it was spawned.
@@ -36,11 +37,11 @@ fn run(host: &TestHost, record: Record) -> (Session, StateChange) {
     let session = host.install(record);
     let mut events = host.events();
     session.supervised().unwrap().start().unwrap();
-    events.until(session.id(), ReportedState::Connecting);
+    events.until(session.id(), Connecting);
     let _held = open(&gate);
     // Two seconds of processor time may be long in coming on a busy machine.
-    session.wait_for(ReportedState::Errored, LONG * 10).unwrap();
-    let change = events.until(session.id(), ReportedState::Errored);
+    session.wait_for(Errored, LONG * 10).unwrap();
+    let change = events.until(session.id(), Errored);
     assert_eq!(
         session.error_message().as_deref(),
         change.message.as_deref()
@@ -200,10 +201,7 @@ fn limits_that_cannot_work_are_refused_before_anything_is_spawned() {
     let session = host.install(record.with_process_limits(limits));
     let mut events = host.events();
     session.supervised().unwrap().start().unwrap();
-    let change = events.expect(
-        session.id(),
-        &[ReportedState::Starting, ReportedState::Errored],
-    );
+    let change = events.expect(session.id(), &[Starting, Errored]);
     let message = change.message.as_deref().unwrap();
     assert_eq!(message, format!("could not prepare: {problem}"));
     let data = host.installation_folder(&session).join("data");
@@ -237,16 +235,13 @@ mod alone {
         let session = host.install(record);
         let mut events = host.events();
         session.supervised().unwrap().start().unwrap();
-        let change = events.expect(
-            session.id(),
-            &[ReportedState::Starting, ReportedState::Errored],
-        );
+        let change = events.expect(session.id(), &[Starting, Errored]);
         let message = change.message.as_deref().unwrap();
         assert!(message.starts_with("could not limit nice: "), "{message}");
         assert_eq!(change.details["cause"], "could_not_limit");
         assert_eq!(change.details["limit"], "nice");
         assert_eq!(change.details["stage"], "start");
-        let error = session.wait_for(ReportedState::Active, LONG).unwrap_err();
+        let error = session.wait_for(Active, LONG).unwrap_err();
         assert_eq!(error.to_string(), message);
         // The process was there, and is gone, and with the host so is its keeper.
         drop(host);
@@ -254,9 +249,10 @@ mod alone {
             rustix::process::WaitId::All,
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG,
         );
-        assert!(
-            matches!(child, Err(rustix::io::Errno::CHILD)),
-            "there is a child left: {child:?}"
+        assert_matches!(
+            child,
+            Err(rustix::io::Errno::CHILD),
+            "there is a child left"
         );
     }
 }

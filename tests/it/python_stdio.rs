@@ -1,14 +1,15 @@
 //! A plugin in Python over its standard input and output, with the standard library alone.
 
+use plugin_runner::Error;
+use plugin_runner::ReportedState::{Active, Connecting, Restarting, Starting};
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::protocol::method::{Empty, Ping};
-use plugin_runner::{Error, ReportedState};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::{call, python};
+use crate::support::{LONG, assert_matches};
 
 #[test]
 fn python_answers_and_asks_over_stdio() {
@@ -17,14 +18,7 @@ fn python_answers_and_asks_over_stdio() {
     configuration.insert("greeting".to_owned(), "grüß dich".into());
     let mut events = host.events();
     let session = host.run(python(&host, "python").with_configuration(configuration));
-    events.expect(
-        session.id(),
-        &[
-            ReportedState::Starting,
-            ReportedState::Connecting,
-            ReportedState::Active,
-        ],
-    );
+    events.expect(session.id(), &[Starting, Connecting, Active]);
     assert!(session.started_at().is_some());
 
     let pong = session.call::<Ping>(&Empty {}, LONG).unwrap();
@@ -35,11 +29,8 @@ fn python_answers_and_asks_over_stdio() {
     let answer = call(&session, "call_back", &json!({})).unwrap();
     assert_eq!(answer["config"], json!({"greeting": "grüß dich"}));
     let refused = call(&session, "dance", &json!({})).unwrap_err();
-    assert!(
-        matches!(&refused, Error::Rpc(error) if error.code == -32601),
-        "{refused}"
-    );
-    assert_eq!(session.reported_state(), ReportedState::Active);
+    assert_matches!(&refused, Error::Rpc(error) if error.code == -32601);
+    assert_eq!(session.reported_state(), Active);
 }
 
 #[test]
@@ -71,7 +62,7 @@ fn python_that_is_killed_comes_back() {
     let mut events = host.events();
     first.signal(Signal::KILL);
     first.expect_end();
-    let change = events.until(session.id(), ReportedState::Restarting);
+    let change = events.until(session.id(), Restarting);
     assert_eq!(change.message.as_deref(), Some("signal: killed"));
     assert_eq!(change.details["exit_code"], -1);
     let second = host.lifelines.next();

@@ -1,8 +1,6 @@
 //! A plugin in Python over a WebSocket that is as strict as Storyden's Python SDK, with another
 //! implementation's frames; see `tests/fixtures/websocket_plugin.py`.
 
-use std::time::Instant;
-
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::AccessGrant;
 use plugin_runner::protocol::manifest::AccessRequest;
@@ -15,9 +13,9 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, InboundCall, ReportedState, Services, Session};
 use serde_json::{Map, Value, json};
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::command;
+use crate::support::{LONG, assert_matches, wait_for, wait_until};
 
 const MIB: usize = 1024 * 1024;
 const XID: &str = "d5k2jq45o2dtjn9ct5rg";
@@ -88,13 +86,7 @@ fn answered(session: &Session, id: &str) -> Option<Value> {
 /// Waits for that answer.
 #[track_caller]
 fn answer(session: &Session, id: &str) -> Value {
-    let deadline = Instant::now() + LONG;
-    loop {
-        if let Some(answer) = answered(session, id) {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "no answer to {id}");
-    }
+    wait_for("the answer", || answered(session, id))
 }
 
 /// Calls a method that must be answered: what the peer refuses, it does not answer.
@@ -187,11 +179,9 @@ fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
     let before = session.counters().events_delivered;
     let report = host.publish("EventThreadPublished", &json!({"id": XID}));
     assert_eq!(report.unwrap().queued, 1);
-    let deadline = Instant::now() + LONG;
-    while session.counters().events_delivered == before {
-        assert!(Instant::now() < deadline, "the event was not answered");
-        std::thread::yield_now();
-    }
+    wait_until("the answer to the event", || {
+        session.counters().events_delivered > before
+    });
 
     // And this is what the peer does with a member too many.
     let params = EventParams::new("EventThreadPublished", &json!({"id": XID, "x": 1})).unwrap();
@@ -272,10 +262,8 @@ fn pongs_come_while_handlers_of_the_host_are_busy() {
             .as_u64()
             .unwrap()
     };
-    let (before, deadline) = (pongs(), Instant::now() + LONG);
-    while pongs() < before + 5 {
-        assert!(Instant::now() < deadline, "no pongs");
-    }
+    let before = pongs();
+    wait_until("pongs", || pongs() >= before + 5);
     assert_eq!(answered(&session, &id), None, "the handler is not busy");
     drop(release);
     assert_eq!(answer(&session, &id)["result"], json!({"method": "wait"}));
@@ -300,6 +288,6 @@ fn a_peer_that_says_it_is_python_is_sent_1_mib_and_not_a_byte_more() {
     let echo = send(largest).unwrap().output;
     assert_eq!(echo["text"].as_str().unwrap().len(), largest);
     let error = send(largest + 1).unwrap_err();
-    assert!(matches!(error, Error::MessageTooLarge { .. }), "{error}");
+    assert_matches!(error, Error::MessageTooLarge { .. });
     assert_eq!(session.counters().connections, 1);
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use plugin_runner::ReportedState::{Active, Connecting, Errored, Restarting, Starting};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{ReportedState, RestartPolicy, Session};
+use plugin_runner::{RestartPolicy, Session};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -31,7 +32,7 @@ fn a_killed_plugin_comes_back_and_its_callers_hear_at_once() {
         assert!(error.is_disconnected(), "{error}");
         assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
 
-        let change = events.until(session.id(), ReportedState::Restarting);
+        let change = events.until(session.id(), Restarting);
         assert_eq!(change.message.as_deref(), Some("signal: killed"));
         let details = &change.details;
         assert_eq!(details["runtime_provider"], "local");
@@ -45,7 +46,7 @@ fn a_killed_plugin_comes_back_and_its_callers_hear_at_once() {
         let second = host.lifelines.next();
         first.expect_end();
         assert_ne!(first.pid, second.pid);
-        events.until(session.id(), ReportedState::Active);
+        events.until(session.id(), Active);
         assert_eq!(session.error_message(), None);
         assert!(session.error_details().is_empty());
         assert_eq!(
@@ -68,7 +69,7 @@ fn an_exit_at_any_point_is_told_with_its_status() {
             let session = host.install(fixture(&host, transport, &["exit-at", point, code]));
             let mut events = host.events();
             session.supervised().unwrap().start().unwrap();
-            let change = events.until(session.id(), ReportedState::Errored);
+            let change = events.until(session.id(), Errored);
             let expected = format!("exit status {code}");
             assert_eq!(
                 change.message.as_deref(),
@@ -82,7 +83,7 @@ fn an_exit_at_any_point_is_told_with_its_status() {
         let mut events = host.events();
         let error = call(&session, "echo", &json!({})).unwrap_err();
         assert!(error.is_disconnected(), "{error}");
-        let change = events.until(session.id(), ReportedState::Errored);
+        let change = events.until(session.id(), Errored);
         assert_eq!(change.message.as_deref(), Some("exit status 6"));
         let output = change.details["output"].to_string();
         assert!(output.contains("started"), "{output}");
@@ -104,12 +105,12 @@ fn exits_with_0_after_good_runs_do_not_count() {
         let mut events = host.events();
         for _ in 0..4 {
             call(&session, "exit", &json!({"code": 0})).unwrap_err();
-            let change = events.until(session.id(), ReportedState::Restarting);
+            let change = events.until(session.id(), Restarting);
             assert_eq!(change.message.as_deref(), Some("process exited cleanly"));
             assert_eq!(change.details["restarts"], 0);
             assert_eq!(change.details["restarting_after_seconds"], 0.02);
             assert_eq!(change.details.get("exit_code"), None);
-            events.until(session.id(), ReportedState::Active);
+            events.until(session.id(), Active);
         }
         stop(&session);
     }
@@ -128,12 +129,12 @@ fn exits_with_0_after_short_runs_count() {
     let mut events = host.events();
     for restarts in 0..2 {
         call(&session, "exit", &json!({"code": 0})).unwrap_err();
-        let change = events.until(session.id(), ReportedState::Restarting);
+        let change = events.until(session.id(), Restarting);
         assert_eq!(change.details["restarts"], restarts);
-        events.until(session.id(), ReportedState::Active);
+        events.until(session.id(), Active);
     }
     call(&session, "exit", &json!({"code": 0})).unwrap_err();
-    let change = events.until(session.id(), ReportedState::Errored);
+    let change = events.until(session.id(), Errored);
     assert_eq!(
         change.message.as_deref(),
         Some("asked to be started again 3 times, each within 3600s (exit status 0)")
@@ -153,9 +154,9 @@ fn a_plugin_that_closes_its_connection_and_exits_is_started_again_soon() {
         // It may or may not answer before it closes.
         let _ = call(&session, "close", &json!({}));
         first.expect_end();
-        let change = events.until(session.id(), ReportedState::Restarting);
+        let change = events.until(session.id(), Restarting);
         assert_eq!(change.message.as_deref(), Some("process exited cleanly"));
-        events.until(session.id(), ReportedState::Active);
+        events.until(session.id(), Active);
     }
 }
 
@@ -172,8 +173,8 @@ fn a_plugin_that_lives_on_without_its_connection_is_killed_after_the_grace() {
         let mut events = host.events();
         // It may or may not answer before it closes.
         let _ = call(session, hang_up, &json!({}));
-        events.expect(session.id(), &[ReportedState::Connecting]);
-        let change = events.expect(session.id(), &[ReportedState::Errored]);
+        events.expect(session.id(), &[Connecting]);
+        let change = events.expect(session.id(), &[Errored]);
         let message = change.message.unwrap();
         let expected = "but the process did not end within 200ms and was killed";
         assert!(message.ends_with(expected), "{message}");
@@ -206,14 +207,7 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
         let session = host.install(fixture(&host, transport, &["hang-at", point]));
         let mut events = host.events();
         session.supervised().unwrap().start().unwrap();
-        let change = events.expect(
-            session.id(),
-            &[
-                ReportedState::Starting,
-                ReportedState::Connecting,
-                ReportedState::Errored,
-            ],
-        );
+        let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
         assert_eq!(
             change.message.as_deref(),
             Some(format!("did not {missing} within 700ms and was killed").as_str())
@@ -232,7 +226,7 @@ fn a_stdio_plugin_is_active_when_it_has_answered_a_ping() {
     host.output.wait_for("'connected'", |line| {
         (line.text == "connected").then_some(())
     });
-    assert_eq!(session.reported_state(), ReportedState::Connecting);
+    assert_eq!(session.reported_state(), Connecting);
     let error = call(&session, "echo", &json!({})).unwrap_err();
     assert_eq!(error.to_string(), "the plugin is connecting");
     lifeline.open_gate();
@@ -253,7 +247,7 @@ fn a_call_to_a_plugin_that_hangs_times_out_and_a_stop_gets_through() {
             error.to_string(),
             "waiting for the reply timed out after 100ms"
         );
-        assert_eq!(session.reported_state(), ReportedState::Active);
+        assert_eq!(session.reported_state(), Active);
         stop(&session);
         lifeline.expect_end();
     }
@@ -289,7 +283,7 @@ fn a_grandchild_dies_with_a_stop_and_with_a_crash() {
         child.signal(Signal::KILL);
         child.expect_end();
         grandchild.expect_end();
-        events.until(session.id(), ReportedState::Active);
+        events.until(session.id(), Active);
         let next = [host.lifelines.next(), host.lifelines.next()];
         stop(&session);
         for lifeline in next {
@@ -306,7 +300,7 @@ fn who_left_the_process_group_is_found_and_killed() {
         let lifelines = [host.lifelines.next(), host.lifelines.next()];
         let mut events = host.events();
         let _ = call(&session, "exit", &json!({"code": 1}));
-        events.until(session.id(), ReportedState::Starting);
+        events.until(session.id(), Starting);
         // Already before the next run begins.
         let alive = lifelines.iter().filter(|lifeline| lifeline.is_alive());
         assert_eq!(alive.count(), 0);
@@ -332,7 +326,7 @@ fn who_left_the_process_group_is_killed_beside_the_next_run_where_nothing_is_wai
             let lifelines = [host.lifelines.next(), host.lifelines.next()];
             let mut events = host.events();
             let _ = call(&session, "exit", &json!({"code": 1}));
-            events.until(session.id(), ReportedState::Active);
+            events.until(session.id(), Active);
             for lifeline in lifelines {
                 lifeline.expect_end();
             }
@@ -356,7 +350,7 @@ fn who_left_the_process_group_holds_up_nothing_where_it_is_not_looked_for() {
         let mut events = host.events();
         // It still holds the pipes of the process that has gone.
         let _ = call(&session, "exit", &json!({"code": 1}));
-        events.until(session.id(), ReportedState::Restarting);
+        events.until(session.id(), Restarting);
         active(&session);
         lifelines.extend([host.lifelines.next(), host.lifelines.next()]);
         call(&session, "echo", &json!({})).unwrap();

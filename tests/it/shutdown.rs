@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use plugin_runner::ReportedState::{Connecting, Inactive, Restarting};
 use plugin_runner::store::Record;
-use plugin_runner::{ActiveState, Error, ReportedState};
+use plugin_runner::{ActiveState, Error};
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::plugin::{call, manifest, printed_url, python, shell};
+use crate::support::{LONG, assert_matches};
 
 #[test]
 fn shutdown_says_which_plugins_had_to_be_killed() {
@@ -30,17 +31,14 @@ fn shutdown_says_which_plugins_had_to_be_killed() {
     assert_eq!(host.shutdown(LONG), report, "once is enough");
 
     for session in [&deaf, &behaved] {
-        assert_eq!(session.reported_state(), ReportedState::Inactive);
+        assert_eq!(session.reported_state(), Inactive);
         let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
-        assert!(
-            matches!(error, Error::NotLoaded(_) | Error::ShutDown),
-            "{error}"
-        );
+        assert_matches!(error, Error::NotLoaded(_) | Error::ShutDown);
         let error = session.supervised().unwrap().start().unwrap_err();
-        assert!(matches!(error, Error::ShutDown), "{error}");
+        assert_matches!(error, Error::ShutDown);
     }
-    assert!(matches!(host.load(deaf.id()), Err(Error::ShutDown)));
-    assert!(matches!(host.listen("127.0.0.1:0"), Err(Error::ShutDown)));
+    assert_matches!(host.load(deaf.id()), Err(Error::ShutDown));
+    assert_matches!(host.listen("127.0.0.1:0"), Err(Error::ShutDown));
 }
 
 #[test]
@@ -54,13 +52,11 @@ fn shutdown_ends_plugins_in_every_state() {
         session
     };
     let connecting = install(shell(&host, "connecting", "exec sleep 1000"));
-    connecting
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    connecting.wait_for(Connecting, LONG).unwrap();
     let backing_off = host.run(python(&host, "backing-off"));
     let mut events = host.events();
     call(&backing_off, "exit", &json!({"code": 1})).unwrap_err();
-    events.until(backing_off.id(), ReportedState::Restarting);
+    events.until(backing_off.id(), Restarting);
     let errored = install(shell(&host, "errored", ""));
     host.unload(errored.id()).unwrap();
     let inactive = host.install(shell(&host, "inactive", ""));
@@ -70,11 +66,7 @@ fn shutdown_ends_plugins_in_every_state() {
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(report.killed, []);
     for session in [connecting, backing_off, inactive, outside, starting] {
-        assert_eq!(
-            session.reported_state(),
-            ReportedState::Inactive,
-            "{session:?}"
-        );
+        assert_eq!(session.reported_state(), Inactive, "{session:?}");
     }
 }
 
@@ -92,7 +84,7 @@ fn dropping_the_last_handle_ends_everything() {
     drop(second);
     lifeline.expect_end();
     assert_eq!(host.threads().count(), 0);
-    assert_eq!(session.reported_state(), ReportedState::Inactive);
+    assert_eq!(session.reported_state(), Inactive);
 }
 
 #[test]
@@ -124,7 +116,7 @@ fn two_hosts_live_side_by_side() {
     let second = other.run(python(&other, "child"));
     assert_ne!(one.address(), other.address());
     drop(one);
-    assert_eq!(first.reported_state(), ReportedState::Inactive);
+    assert_eq!(first.reported_state(), Inactive);
     active(&second);
     call(&second, "echo", &json!({})).unwrap();
 }

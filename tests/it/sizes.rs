@@ -5,10 +5,10 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState, Session};
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
+use crate::support::{LONG, assert_matches};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -137,10 +137,7 @@ fn a_python_peer_is_sent_1_mib_at_most() {
         &json!({"ms": 0, "padding": "x".repeat(MIB)}),
     )
     .unwrap_err();
-    assert!(
-        matches!(error, Error::MessageTooLarge { limit: MIB, .. }),
-        "{error}"
-    );
+    assert_matches!(error, Error::MessageTooLarge { limit: MIB, .. });
     call(
         &session,
         "sleep",

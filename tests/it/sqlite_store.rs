@@ -17,6 +17,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::alone::{Driver, command, run_under};
+use crate::support::assert_matches;
 use crate::support::disk::{self, run_on_a_disk};
 use crate::support::folder::TestFolder;
 use crate::support::plugin::manifest;
@@ -191,10 +192,7 @@ mod alone {
         let large = archive("a", 2 << 20);
         let ballast = disk::fill(&disk, 256 << 10);
         let error = store_error(store.put_archive(&large));
-        assert!(
-            matches!(&error, StoreError::Full { path } if path.starts_with(&data)),
-            "{error:?}"
-        );
+        assert_matches!(&error, StoreError::Full { path } if path.starts_with(&data));
         assert_eq!(archives(&data), 1, "something is left of what did not fit");
         fs::remove_file(&ballast).unwrap();
         // Nothing fits.
@@ -205,12 +203,12 @@ mod alone {
             .insert("long".to_owned(), "x".repeat(1 << 20).into());
         for _ in 0..3 {
             let error = store_error(store.put(grown.clone()));
-            assert!(
-                matches!(&error, StoreError::Full { path } if *path == data.join("plugins.sqlite")),
-                "{error:?}"
+            assert_matches!(
+                &error,
+                StoreError::Full { path } if *path == data.join("plugins.sqlite")
             );
             let error = store_error(store.put_archive(&large));
-            assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+            assert_matches!(error, StoreError::Full { .. });
             assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
         }
         let reader = SqliteStore::open_read_only(&data).unwrap();
@@ -218,8 +216,8 @@ mod alone {
         assert!(store.get_archive(known.sha256()).unwrap().is_some());
         // A first one cannot be made, and nothing stays of the attempt.
         let other = disk.join("other");
-        let error = store_error(SqliteStore::open(&other).map(drop));
-        assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+        let error = store_error(SqliteStore::open(&other).map(|_| ()));
+        assert_matches!(error, StoreError::Full { .. });
         fs::remove_file(&ballast).unwrap();
 
         store.put_archive(&large).unwrap();

@@ -4,17 +4,18 @@
 use std::fs;
 use std::time::Duration;
 
+use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting};
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{Error, ReportedState, RestartPolicy, Session};
+use plugin_runner::{Error, RestartPolicy, Session};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
     command, executable, manifest, package, printed_url, shell, target, url_printer,
 };
+use crate::support::{LONG, assert_matches};
 
 fn start(session: &Session) {
     session.supervised().unwrap().start().unwrap();
@@ -26,10 +27,7 @@ fn errored_at_once(host: &TestHost, record: Record) -> String {
     let session = host.install(record);
     let mut events = host.events();
     start(&session);
-    let change = events.expect(
-        session.id(),
-        &[ReportedState::Starting, ReportedState::Errored],
-    );
+    let change = events.expect(session.id(), &[Starting, Errored]);
     assert_eq!(change.details["stage"], "start");
     assert_eq!(change.details["runtime_provider"], "local");
     assert_eq!(change.details["attempts"], 1);
@@ -37,8 +35,8 @@ fn errored_at_once(host: &TestHost, record: Record) -> String {
     let message = session.error_message().unwrap();
     assert_eq!(change.message.as_deref(), Some(message.as_str()));
     assert_eq!(change.details["error"], message.as_str());
-    let error = session.wait_for(ReportedState::Active, LONG).unwrap_err();
-    assert!(matches!(error, Error::Start(_)), "{error:?}");
+    let error = session.wait_for(Active, LONG).unwrap_err();
+    assert_matches!(error, Error::Start(_));
     assert_eq!(error.to_string(), message);
     message
 }
@@ -96,14 +94,11 @@ fn a_program_that_is_still_being_written_is_waited_for() {
     let mut events = host.events();
     start(&session);
     let waited = session
-        .wait_for(ReportedState::Connecting, Duration::from_millis(50))
+        .wait_for(Connecting, Duration::from_millis(50))
         .unwrap_err();
     assert!(waited.is_timeout(), "{waited}");
     drop(writing);
-    events.expect(
-        session.id(),
-        &[ReportedState::Starting, ReportedState::Connecting],
-    );
+    events.expect(session.id(), &[Starting, Connecting]);
 }
 
 #[test]
@@ -117,10 +112,10 @@ fn a_program_that_is_waited_for_can_be_stopped() {
     let mut events = host.events();
     start(&session);
     session
-        .wait_for(ReportedState::Connecting, Duration::from_millis(50))
+        .wait_for(Connecting, Duration::from_millis(50))
         .unwrap_err();
     session.supervised().unwrap().stop(LONG).unwrap();
-    events.until(session.id(), ReportedState::Inactive);
+    events.until(session.id(), Inactive);
     assert_eq!(session.error_message(), None);
 }
 
@@ -134,11 +129,11 @@ fn a_program_that_stays_open_for_writing_is_tried_again_later() {
     let session = host.install(record);
     let mut events = host.events();
     start(&session);
-    let change = events.until(session.id(), ReportedState::Restarting);
+    let change = events.until(session.id(), Restarting);
     let message = change.message.unwrap_or_default();
     assert!(message.contains("Text file busy"), "{message}");
     drop(writing);
-    events.until(session.id(), ReportedState::Connecting);
+    events.until(session.id(), Connecting);
 }
 
 #[test]
@@ -206,7 +201,7 @@ fn without_an_address_a_websocket_plugin_is_errored_before_it_is_spawned() {
     let _listener = host.listen("127.0.0.1:0").unwrap();
     let session = host.session(id).unwrap();
     start(&session);
-    session.wait_for(ReportedState::Connecting, LONG).unwrap();
+    session.wait_for(Connecting, LONG).unwrap();
 }
 
 #[test]
@@ -222,26 +217,12 @@ fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
     for round in 1..=2 {
         start(&session);
         for restarts in 0..2 {
-            let change = events.expect(
-                session.id(),
-                &[
-                    ReportedState::Starting,
-                    ReportedState::Connecting,
-                    ReportedState::Restarting,
-                ],
-            );
+            let change = events.expect(session.id(), &[Starting, Connecting, Restarting]);
             assert_eq!(change.message.as_deref(), Some("exit status 42"));
             assert_eq!(change.details["restarts"], restarts);
             assert_eq!(change.details["restarting_after_seconds"], 0.02);
         }
-        let change = events.expect(
-            session.id(),
-            &[
-                ReportedState::Starting,
-                ReportedState::Connecting,
-                ReportedState::Errored,
-            ],
-        );
+        let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
         assert_eq!(change.message.as_deref(), Some("exit status 42"));
         let details = session.error_details();
         assert_eq!(details, *change.details);
@@ -290,7 +271,7 @@ fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
         let session = host.install(record);
         let mut events = host.events();
         start(&session);
-        for state in [ReportedState::Restarting, ReportedState::Errored] {
+        for state in [Restarting, Errored] {
             let change = events.until(session.id(), state);
             assert_eq!(change.message.as_deref(), Some(expected));
             assert_eq!(change.details["error"], expected);
@@ -324,9 +305,9 @@ fn a_wait_that_runs_out_says_what_went_wrong_last() {
     let session = host.install(shell(&host, "failing", "exit 1"));
     let mut events = host.events();
     start(&session);
-    events.until(session.id(), ReportedState::Restarting);
+    events.until(session.id(), Restarting);
     let error = session
-        .wait_for(ReportedState::Active, Duration::from_millis(100))
+        .wait_for(Active, Duration::from_millis(100))
         .unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     // Also if it is just being started again.
@@ -341,9 +322,9 @@ fn a_wait_that_runs_out_says_what_went_wrong_last() {
     // What was wrong before a stop does not count.
     let idler = host.install(shell(&host, "idler", "exec sleep 1000"));
     start(&idler);
-    idler.wait_for(ReportedState::Connecting, LONG).unwrap();
+    idler.wait_for(Connecting, LONG).unwrap();
     let error = idler
-        .wait_for(ReportedState::Active, Duration::from_millis(100))
+        .wait_for(Active, Duration::from_millis(100))
         .unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -361,9 +342,9 @@ fn a_plugin_that_never_connects_is_killed_for_that() {
     let mut events = host.events();
     start(&session);
     let text = "did not connect within 1s and was killed";
-    let change = events.until(session.id(), ReportedState::Restarting);
+    let change = events.until(session.id(), Restarting);
     assert_eq!(change.message.as_deref(), Some(text));
-    let change = events.until(session.id(), ReportedState::Errored);
+    let change = events.until(session.id(), Errored);
     assert_eq!(change.message.as_deref(), Some(text));
     assert_eq!(change.details["cause"], "never_connected");
     assert_eq!(change.details["exit_code"], -1);
@@ -382,11 +363,11 @@ fn a_process_that_outlives_its_connection_is_killed_after_the_grace() {
     start(&session);
     let url = printed_url(&host, &session, 0);
     let peer = Peer::connect(host.address(), &target(&url));
-    events.until(session.id(), ReportedState::Active);
+    events.until(session.id(), Active);
     drop(peer);
-    let change = events.expect(session.id(), &[ReportedState::Connecting]);
+    let change = events.expect(session.id(), &[Connecting]);
     assert_eq!(change.message.as_deref(), Some("connection lost"));
-    let change = events.expect(session.id(), &[ReportedState::Errored]);
+    let change = events.expect(session.id(), &[Errored]);
     assert_eq!(
         change.message.as_deref(),
         Some("connection lost, but the process did not end within 200ms and was killed")

@@ -3,19 +3,20 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use plugin_runner::ReportedState::{
+    Active, Connecting, Errored, Inactive, Restarting, Starting, Stopping,
+};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{
-    ActiveState, Error, ExitReason, ReportedState, Session, StopReport, Supervised,
-};
+use plugin_runner::{ActiveState, Error, ExitReason, Session, StopReport, Supervised};
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
     call, command, manifest, over_stdio, package, printed_url, python, shell, target, url_printer,
 };
+use crate::support::{LONG, assert_matches, refusing_state};
 
 const INTERRUPT: i32 = 2;
 const KILL: i32 = 9;
@@ -29,7 +30,7 @@ fn supervised(session: &Session) -> Supervised {
 #[track_caller]
 fn stop(session: &Session) -> StopReport {
     let report = supervised(session).stop(LONG).unwrap();
-    assert_eq!(session.reported_state(), ReportedState::Inactive);
+    assert_eq!(session.reported_state(), Inactive);
     assert_eq!(session.error_message(), None);
     report
 }
@@ -60,11 +61,8 @@ fn a_stop_while_connecting_ends_the_process() {
     let report = stop(&session);
     assert_eq!(report.exit, Some(ExitReason::Signal(INTERRUPT)));
     assert!(!report.killed, "{report:?}");
-    events.expect(
-        session.id(),
-        &[ReportedState::Stopping, ReportedState::Inactive],
-    );
-    let error = session.wait_for(ReportedState::Active, LONG).unwrap_err();
+    events.expect(session.id(), &[Stopping, Inactive]);
+    let error = session.wait_for(Active, LONG).unwrap_err();
     assert_eq!(error.to_string(), "the plugin is inactive");
 }
 
@@ -82,16 +80,7 @@ fn a_stop_while_active_ends_calls_in_flight() {
     assert!(error.is_disconnected(), "{error}");
     assert_eq!(peer.read_to_close(), None);
     let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::State {
-                state: ReportedState::Inactive,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert_eq!(refusing_state(&error), Inactive);
 }
 
 #[test]
@@ -114,16 +103,16 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
     let session = host.install(Record::supervised(manifest, Source::Archive(archive)));
     let mut events = host.events();
     supervised(&session).start().unwrap();
-    events.expect(session.id(), &[ReportedState::Starting]);
+    events.expect(session.id(), &[Starting]);
     // Unpacking that many files takes longer than coming here, on any disk that is known; where it
     // does not, this is one more stop of a process.
     let report = stop(&session);
     let limit = Setup::new("").timeouts.stop_grace + Duration::from_millis(250);
     assert!(report.took <= limit, "{report:?}");
-    events.until(session.id(), ReportedState::Inactive);
+    events.until(session.id(), Inactive);
     // It unpacks from the beginning and runs; that no staging folder is left is asserted at the end.
     supervised(&session).start().unwrap();
-    session.wait_for(ReportedState::Connecting, LONG).unwrap();
+    session.wait_for(Connecting, LONG).unwrap();
 }
 
 #[test]
@@ -135,13 +124,13 @@ fn a_stop_while_backing_off_ends_the_waiting() {
     let mut events = host.events();
     let error = call(&session, "exit", &json!({"code": 3})).unwrap_err();
     assert!(error.is_disconnected(), "{error}");
-    let change = events.until(session.id(), ReportedState::Restarting);
+    let change = events.until(session.id(), Restarting);
     assert_eq!(change.message.as_deref(), Some("exit status 3"));
     assert_eq!(change.details["restarting_after_seconds"], 3600.0);
     let report = stop(&session);
     assert_eq!(report.exit, None);
     // By way of stopping, if what the run left is still being looked for.
-    events.until(session.id(), ReportedState::Inactive);
+    events.until(session.id(), Inactive);
 }
 
 #[test]
@@ -152,16 +141,9 @@ fn a_start_while_backing_off_does_not_wait() {
     let session = host.run(python(&host, "crasher"));
     let mut events = host.events();
     call(&session, "exit", &json!({"code": 3})).unwrap_err();
-    events.until(session.id(), ReportedState::Restarting);
+    events.until(session.id(), Restarting);
     supervised(&session).start().unwrap();
-    events.expect(
-        session.id(),
-        &[
-            ReportedState::Starting,
-            ReportedState::Connecting,
-            ReportedState::Active,
-        ],
-    );
+    events.expect(session.id(), &[Starting, Connecting, Active]);
 }
 
 #[test]
@@ -172,7 +154,7 @@ fn a_stop_of_what_has_errored_clears_the_error() {
     let session = host.install(shell(&host, "crasher", "exit 1"));
     supervised(&session).start().unwrap();
     let mut events = host.events();
-    events.until(session.id(), ReportedState::Errored);
+    events.until(session.id(), Errored);
     assert_eq!(session.error_message().as_deref(), Some("exit status 1"));
     assert_eq!(stop(&session).exit, None);
     assert!(session.error_details().is_empty());
@@ -243,10 +225,7 @@ fn a_short_stop_timeout_shortens_the_grace() {
             Ok(report) => assert!(report.killed, "{report:?}"),
             Err(error) => assert!(error.is_timeout(), "{error}"),
         }
-        events.expect(
-            session.id(),
-            &[ReportedState::Stopping, ReportedState::Inactive],
-        );
+        events.expect(session.id(), &[Stopping, Inactive]);
         let took = began.elapsed();
         assert!(took < LONG / 2, "as if the grace were still 27 s: {took:?}");
         host.unload(session.id()).unwrap();
@@ -265,20 +244,13 @@ fn a_start_right_after_a_stop_wins() {
     let mut events = host.events();
     let report = std::thread::scope(|scope| {
         let stopping = scope.spawn(|| supervised(&session).stop(LONG).unwrap());
-        events.expect(session.id(), &[ReportedState::Stopping]);
+        events.expect(session.id(), &[Stopping]);
         supervised(&session).start().unwrap();
         stopping.join().unwrap()
     });
     // The stop is done to its end first: never two processes at once.
     assert!(report.exit.is_some(), "{report:?}");
-    events.expect(
-        session.id(),
-        &[
-            ReportedState::Inactive,
-            ReportedState::Starting,
-            ReportedState::Connecting,
-        ],
-    );
+    events.expect(session.id(), &[Inactive, Starting, Connecting]);
     let _peer = Peer::connect(host.address(), &target(&printed_url(&host, &session, 1)));
     active(&session);
 }
@@ -311,7 +283,7 @@ fn starts_and_stops_from_all_sides_end_with_the_last() {
                 call(&session, "echo", &json!({})).unwrap();
             }
             ActiveState::Inactive => {
-                assert_eq!(session.reported_state(), ReportedState::Inactive);
+                assert_eq!(session.reported_state(), Inactive);
             }
         }
     }
@@ -405,7 +377,7 @@ fn a_second_stop_in_more_of_a_hurry_signals_before_it_kills() {
     let mut events = host.events();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| supervised(&session).stop(LONG));
-        events.expect(session.id(), &[ReportedState::Stopping]);
+        events.expect(session.id(), &[Stopping]);
         let report = supervised(&session).stop(Duration::from_secs(4)).unwrap();
         assert!(report.killed, "{report:?}");
         first.join().unwrap().unwrap();
@@ -442,12 +414,9 @@ fn unloading_stops_and_forgets() {
     lifeline.expect_end();
     assert!(host.session(session.id()).is_none());
     let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
-    assert!(
-        matches!(error, Error::NotLoaded(id) if id == session.id()),
-        "{error}"
-    );
+    assert_matches!(error, Error::NotLoaded(id) if id == session.id());
     let error = supervised(&session).start().unwrap_err();
-    assert!(matches!(error, Error::NotLoaded(_)), "{error}");
+    assert_matches!(error, Error::NotLoaded(_));
     host.expect_threads(idle);
     host.unload(session.id()).unwrap();
     // It may come back, as a new session.
@@ -465,7 +434,7 @@ fn a_plugin_that_is_unloaded_and_loaded_at_once_runs_again() {
     for turn in 0..50 {
         let session = host.load(id).unwrap();
         supervised(&session).start().unwrap();
-        if let Err(error) = session.wait_for(ReportedState::Connecting, LONG) {
+        if let Err(error) = session.wait_for(Connecting, LONG) {
             panic!("turn {turn}: {error}");
         }
         host.unload(id).unwrap();

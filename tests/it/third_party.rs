@@ -11,10 +11,10 @@ use plugin_runner::protocol::method::{Empty, Ping};
 use plugin_runner::{ExitReason, Health, ReportedState};
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::{call, command, over_stdio};
 use crate::support::skipped;
+use crate::support::{LONG, wait_until};
 
 /// How soon a server that ends at the end of its input is to be stopped, where Python allows it.
 const SOON: Duration = Duration::from_millis(300);
@@ -64,14 +64,10 @@ fn websockets(test: &'static str, version: &str) {
             let answer = call(&session, "echo", &params).unwrap();
             assert!(answer["echo"] == params, "{client}: not what was sent");
         }
-        let deadline = Instant::now() + LONG;
-        loop {
-            let count = call(&session, "pings", &json!({})).unwrap()["count"].clone();
-            if count.as_u64().unwrap() >= 5 {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{client}: {count} pings in time");
-        }
+        wait_until(&format!("five pings to {client}"), || {
+            let pings = call(&session, "pings", &json!({})).unwrap();
+            pings["count"].as_u64().unwrap() >= 5
+        });
         assert_eq!(session.reported_state(), ReportedState::Active);
         assert!(session.restart_history().is_empty(), "{client}");
 

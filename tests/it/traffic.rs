@@ -6,9 +6,9 @@ use plugin_runner::protocol::{ResultObject, Transport};
 use plugin_runner::{Error, ReportedState};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{TRANSPORTS, call, fixture};
+use crate::support::{LONG, assert_matches};
 
 fn result(value: &Value) -> ResultObject {
     ResultObject::from_serialize(value).unwrap()
@@ -100,10 +100,7 @@ fn a_plugin_that_says_no_or_panics_goes_on() {
             ("dance", json!({}), -32601),
         ] {
             let error = call(&session, method, &params).unwrap_err();
-            assert!(
-                matches!(&error, Error::Rpc(answer) if answer.code == code),
-                "{method}: {error}"
-            );
+            assert_matches!(&error, Error::Rpc(answer) if answer.code == code, "{method}");
         }
         call(&session, "echo", &json!({})).unwrap();
         assert_eq!(session.counters().rpc.refusals, 3);

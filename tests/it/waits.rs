@@ -8,7 +8,7 @@ use plugin_runner::{EndCause, Error, ReportedState, Session, fault};
 
 use crate::support::attack::{Attack, Said, said};
 use crate::support::host::{Setup, TestHost};
-use crate::support::{LONG, wait_until, wait_within};
+use crate::support::{LONG, assert_matches, wait_until, wait_within};
 
 /// What a stop has here.
 const SHORT: Duration = Duration::from_secs(2);
@@ -79,7 +79,7 @@ fn a_start_waits_for_descendants_that_a_stop_left() {
     let (session, attack) = run(&host);
     let supervised = session.supervised().unwrap();
     let loss = fault::lose(fault::LOOKING, session.id());
-    assert!(matches!(said(&supervised.stop(SHORT)), Said::Left(_)));
+    assert_matches!(said(&supervised.stop(SHORT)), Said::Left(_));
     std::fs::remove_file(attack.folder().join("ready")).unwrap();
     supervised.start().unwrap();
     // Nothing tells that something does not happen: so long it does not.

@@ -17,6 +17,7 @@ use rustix::process::{
 };
 
 use super::LONG;
+use super::assert_matches;
 
 /// Run exactly the ignored test that follows.
 const ARGUMENTS: [&str; 3] = ["--exact", "--ignored", "--nocapture"];
@@ -241,9 +242,10 @@ impl fmt::Display for Holdings {
 pub(crate) fn expect_no_children() {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let child = waitid(WaitId::All, options);
-    assert!(
-        matches!(child, Err(rustix::io::Errno::CHILD)),
-        "there is a child left: {child:?}"
+    assert_matches!(
+        child,
+        Err(rustix::io::Errno::CHILD),
+        "there is a child left"
     );
 }
 

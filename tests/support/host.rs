@@ -3,18 +3,18 @@
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plugin_runner::store::Record;
 use plugin_runner::{
     Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Threads, Timeouts,
 };
 
-use super::LONG;
 use super::events::Events;
 use super::folder::TestFolder;
 use super::lifeline::Lifelines;
 use super::output::Output;
+use super::{LONG, wait_until};
 
 /// Settings of a [`TestHost`]: patient where a test waits for success, quick where it waits for a
 /// timer.
@@ -195,15 +195,9 @@ impl TestHost {
     /// Waits until so many of the host's threads are left.
     #[track_caller]
     pub(crate) fn expect_threads(&self, number: usize) {
-        let deadline = Instant::now() + LONG;
-        while self.threads.count() != number {
-            assert!(
-                Instant::now() < deadline,
-                "{} threads are left, not {number}",
-                self.threads.count()
-            );
-            std::thread::yield_now();
-        }
+        wait_until(&format!("{number} threads to be left"), || {
+            self.threads.count() == number
+        });
     }
 }
 

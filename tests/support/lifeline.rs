@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
-use super::LONG;
+use super::attack::Process;
+use super::{LONG, wait_until};
 
 /// Accepts lifelines.
 #[derive(Debug)]
@@ -149,6 +150,13 @@ impl Lifeline {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until the process is stopped by a signal.
+    #[track_caller]
+    pub(crate) fn expect_frozen(&self) {
+        let process = Process::of(self.pid.cast_signed()).unwrap();
+        wait_until("the process to be stopped", || process.state() == Some('T'));
     }
 
     /// Waits for the end of the process.

@@ -15,8 +15,26 @@ pub(crate) mod lock;
 pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod plugin;
+pub(crate) mod session;
 
 use std::time::{Duration, Instant};
+
+use plugin_runner::error::Phase;
+use plugin_runner::{Error, ReportedState};
+
+/// Asserts that a value matches a pattern.
+macro_rules! assert_matches {
+    ($value:expr, $pattern:pat $(if $guard:expr)?) => {
+        assert_matches!($value, $pattern $(if $guard)?, "expected {}", stringify!($pattern))
+    };
+    ($value:expr, $pattern:pat $(if $guard:expr)?, $($context:tt)+) => {
+        match $value {
+            $pattern $(if $guard)? => {}
+            ref other => panic!("{}: {other:?}", format_args!($($context)+)),
+        }
+    };
+}
+pub(crate) use assert_matches;
 
 /// How long anything may take, also on a machine that is busy with other things.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -27,6 +45,17 @@ pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
     wait_within(what, LONG, is_so);
 }
 
+/// Waits for something to come.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+    let mut got = None;
+    wait_until(what, || {
+        got = get();
+        got.is_some()
+    });
+    got.unwrap()
+}
+
 /// Waits for a condition, without using much of a processor that others are busy with.
 #[track_caller]
 pub(crate) fn wait_within(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
@@ -34,6 +63,24 @@ pub(crate) fn wait_within(what: &str, within: Duration, mut is_so: impl FnMut() 
     while !is_so() {
         assert!(Instant::now() < deadline, "waited {within:?} for {what}");
         std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// What ran out of time, and how much that was.
+#[track_caller]
+pub(crate) fn timed_out(error: &Error) -> (Phase, Duration) {
+    match *error {
+        Error::Timeout { phase, limit, .. } => (phase, limit),
+        ref other => panic!("no timeout but {other:?}"),
+    }
+}
+
+/// The state that refused the request.
+#[track_caller]
+pub(crate) fn refusing_state(error: &Error) -> ReportedState {
+    match *error {
+        Error::State { state, .. } => state,
+        ref other => panic!("not refused by a state but by {other:?}"),
     }
 }
 

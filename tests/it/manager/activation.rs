@@ -10,9 +10,9 @@ use plugin_runner::{
 };
 
 use super::{Managed, operation_error, settings};
-use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, assert_matches, refusing_state, timed_out};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -51,7 +51,7 @@ fn a_plugin_that_cannot_start_says_why_at_once_and_an_old_error_does_not_count()
     let release = release.join(super::sha256(&managed.get(id).unwrap()));
     std::fs::rename(release.join("run"), release.join("moved")).unwrap();
     let error = managed.activate(id, LONG).unwrap_err();
-    assert!(matches!(error, Error::Start(_)), "{error}");
+    assert_matches!(error, Error::Start(_));
     let shown = managed.get(id).unwrap();
     assert_eq!(shown.status.state, ReportedState::Errored);
     assert_eq!(shown.record.active_state, ActiveState::Active);
@@ -67,14 +67,8 @@ fn a_plugin_that_crashes_at_every_start_is_errored_with_its_exit() {
     let managed = Managed::new("crashes");
     let id = managed.installed(managed.package("1", &["exit-at", "start", "7"]));
     let error = managed.activate(id, LONG).unwrap_err();
-    let errored = matches!(
-        error,
-        Error::State {
-            state: ReportedState::Errored,
-            ..
-        }
-    );
-    assert!(errored && error.to_string().contains('7'), "{error}");
+    assert_eq!(refusing_state(&error), ReportedState::Errored);
+    assert!(error.to_string().contains('7'), "{error}");
     assert_eq!(managed.get(id).unwrap().status.details["exit_code"], 7);
     let stopped = managed.deactivate(id, LONG).unwrap();
     assert_eq!(stopped.status.state, ReportedState::Inactive);
@@ -151,16 +145,7 @@ fn a_stop_that_takes_too_long_goes_on() {
     let mut events = managed.host.events();
     let loss = fault::lose(fault::SIGNALLING, id);
     let error = managed.deactivate(id, SHORT).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Timeout {
-                phase: Phase::Stop,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert_eq!(timed_out(&error).0, Phase::Stop);
     let shown = managed.get(id).unwrap();
     assert_eq!(shown.record.active_state, ActiveState::Inactive);
     assert_eq!(shown.status.state, ReportedState::Stopping);
@@ -248,10 +233,7 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
     ];
     for result in results {
         let error = result.unwrap_err();
-        assert!(
-            matches!(error, Error::NotInstalled(missing) if missing == id),
-            "{error}"
-        );
+        assert_matches!(error, Error::NotInstalled(missing) if missing == id);
     }
     let supervised = managed.installed(managed.package("1", &[]));
     let external = managed.install_external(manifest("outside")).unwrap();
@@ -267,7 +249,7 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
     ];
     for result in results {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::Unsupported(_)), "{error}");
+        assert_matches!(error, Error::Unsupported(_));
     }
     managed.expect_nothing_left_over();
 }

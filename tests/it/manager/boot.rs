@@ -15,9 +15,9 @@ use plugin_runner::{
 
 use super::store::FailingStore;
 use super::{Managed, settings, sha256};
-use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, assert_matches};
 
 impl Managed {
     /// Installed and wanted active, and not started.
@@ -148,7 +148,7 @@ fn without_an_address_nothing_is_started() {
     let Error::Start(error) = &error else {
         panic!("{error}");
     };
-    assert!(matches!(**error, StartError::NoAddress), "{error}");
+    assert_matches!(**error, StartError::NoAddress);
     assert!(changes.try_recv().is_err(), "something was started");
     assert!(managed.host.sessions().is_empty());
     let _listener = managed.host.listen("127.0.0.1:0").unwrap();
@@ -196,7 +196,7 @@ fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
             panic!("{report:?}");
         };
         assert_eq!(*failed, id);
-        assert!(matches!(**error, OperationError::Busy { .. }), "{error}");
+        assert_matches!(**error, OperationError::Busy { .. });
         assert!(managed.host.session(id).is_none());
         hold.release();
         update.join().unwrap().unwrap();

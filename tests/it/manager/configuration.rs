@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::store::{FailingStore, Step};
 use super::{Managed, object, operation_error, settings};
-use crate::support::LONG;
 use crate::support::host::{Setup, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, manifest};
+use crate::support::{LONG, assert_matches, refusing_state, wait_until};
 
 fn configurable(id: &str) -> Manifest {
     let mut text = serde_json::to_value(manifest(id)).unwrap();
@@ -83,11 +83,7 @@ impl Managed {
     /// Waits until what is stored is settled, which the end of an operation is.
     #[track_caller]
     fn settled(&self, id: InstallationId) {
-        let deadline = std::time::Instant::now() + LONG;
-        while !self.is_settled(id) {
-            assert!(std::time::Instant::now() < deadline, "it is not settled");
-            thread::yield_now();
-        }
+        wait_until("the configuration to be settled", || self.is_settled(id));
     }
 }
 
@@ -166,10 +162,7 @@ fn a_plugin_that_says_no_keeps_what_it_had() {
         .put(record.with_configuration(object(old.clone())))
         .unwrap();
     let error = operation_error(managed.replace(id, json!({"channel": "new"})));
-    assert!(
-        matches!(*error, OperationError::ConfigurationRefused),
-        "{error}"
-    );
+    assert_matches!(*error, OperationError::ConfigurationRefused);
     assert_eq!(managed.stored(id), old);
     assert_eq!(managed.asked(id), old);
     assert!(managed.is_settled(id));
@@ -186,7 +179,7 @@ fn a_plugin_that_answers_with_an_error_keeps_what_it_had() {
         let answer = json!({"jsonrpc": "2.0", "id": call["id"], "error": error});
         peer.send(answer.to_string());
         let error = configuring.join().unwrap().unwrap_err();
-        assert!(matches!(error, Error::Rpc(_)), "{error}");
+        assert_matches!(error, Error::Rpc(_));
     });
     assert_eq!(managed.stored(id), json!({}));
     assert!(managed.is_settled(id));
@@ -215,22 +208,13 @@ fn nobody_there_to_agree_stores_nothing() {
     let managed = Managed::new("nobody");
     let id = managed.installed(managed.package("1", &["hang-at", "start"]));
     let error = managed.replace(id, json!({"a": 1})).unwrap_err();
-    assert!(matches!(error, Error::NotLoaded(_)), "{error}");
+    assert_matches!(error, Error::NotLoaded(_));
     managed.request_activation(id).unwrap();
     let error = managed.replace(id, json!({"a": 1})).unwrap_err();
-    assert!(matches!(error, Error::State { .. }), "{error}");
+    assert_matches!(error, Error::State { .. });
     managed.deactivate(id, LONG).unwrap();
     let error = managed.replace(id, json!({"a": 1})).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::State {
-                state: ReportedState::Inactive,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert_eq!(refusing_state(&error), ReportedState::Inactive);
     assert_eq!(managed.stored(id), json!({}));
     assert!(managed.is_settled(id));
 }
@@ -245,13 +229,10 @@ fn what_the_plugin_took_and_could_not_be_stored_is_taken_back_when_it_next_conne
     // Not even asked.
     store.fail(Step::Put, 0);
     let error = managed.replace(id, new.clone()).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_matches!(error, Error::Io { .. });
     store.fail(Step::Put, 1);
     let error = operation_error(managed.replace(id, new.clone()));
-    assert!(
-        matches!(*error, OperationError::ConfigurationNotStored { .. }),
-        "{error}"
-    );
+    assert_matches!(*error, OperationError::ConfigurationNotStored { .. });
     managed.told(id, &new, 0);
     store.mend();
     assert_eq!(managed.stored(id), old);
@@ -319,17 +300,11 @@ fn a_no_to_one_proposal_does_not_settle_the_one_before() {
         let first = scope.spawn(|| managed.replace(id, json!({"channel": "first"})));
         answer(&mut peer, json!({"method": "configure", "ok": "maybe"}));
         let error = operation_error(first.join().unwrap());
-        assert!(
-            matches!(*error, OperationError::ConfigurationUncertain { .. }),
-            "{error}"
-        );
+        assert_matches!(*error, OperationError::ConfigurationUncertain { .. });
         let second = scope.spawn(|| managed.replace(id, json!({"channel": "second"})));
         answer(&mut peer, json!({"method": "configure", "ok": false}));
         let error = operation_error(second.join().unwrap());
-        assert!(
-            matches!(*error, OperationError::ConfigurationRefused),
-            "{error}"
-        );
+        assert_matches!(*error, OperationError::ConfigurationRefused);
         assert!(!managed.is_settled(id), "it may have the first one");
         drop(peer);
         session.wait_for(ReportedState::Connecting, LONG).unwrap();

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use plugin_runner::ReportedState::{Active, Connecting};
 use plugin_runner::auth::ExternalToken;
-use plugin_runner::{
-    ActiveState, Error, InstallationId, InstalledExternal, Remainder, ReportedState, fault,
-};
+use plugin_runner::{ActiveState, Error, InstallationId, InstalledExternal, Remainder, fault};
 use tungstenite::Message;
 
 use super::store::{Done, FailingStore, Step};
@@ -79,22 +78,16 @@ fn a_token_is_shown_once_unless_it_is_to_be_kept() {
             };
             let shown = managed.get(id).unwrap();
             assert_eq!(shown.record.active_state, ActiveState::Active);
-            assert_eq!(shown.status.state, ReportedState::Connecting);
+            assert_eq!(shown.status.state, Connecting);
             assert_eq!(shown.record.external_token(), keeps.then_some(&token));
             let stored = serde_json::to_string(&shown.record).unwrap();
             assert_eq!(stored.contains(token.expose()), keeps, "{stored}");
             let text = format!("{shown:?} {:?}", managed.list().unwrap());
             assert!(!text.contains(token.expose()), "{text}");
             let peer = managed.connect(&token);
-            managed
-                .session(id)
-                .wait_for(ReportedState::Active, LONG)
-                .unwrap();
+            managed.session(id).wait_for(Active, LONG).unwrap();
             drop(peer);
-            managed
-                .session(id)
-                .wait_for(ReportedState::Connecting, LONG)
-                .unwrap();
+            managed.session(id).wait_for(Connecting, LONG).unwrap();
         }
     }
 }
@@ -121,7 +114,7 @@ fn a_manifest_with_problems_changes_nothing() {
     assert_eq!(managed.get(id).unwrap().record, before);
     assert_eq!(
         managed.session(id).reported_state(),
-        ReportedState::Active,
+        Active,
         "its connection stays"
     );
 }
@@ -134,7 +127,7 @@ fn a_new_manifest_has_the_plugin_come_back() {
     for name in ["outside", "renamed", "outside"] {
         let session = managed.session(id);
         let peer = managed.connect(&token);
-        session.wait_for(ReportedState::Active, LONG).unwrap();
+        session.wait_for(Active, LONG).unwrap();
         let closing = closing(peer);
         let mut new = manifest(name);
         new.version = "2".to_owned();
@@ -144,13 +137,13 @@ fn a_new_manifest_has_the_plugin_come_back() {
             (1012, "manifest updated".to_owned())
         );
         assert_eq!(updated.record.manifest, new);
-        assert_eq!(updated.status.state, ReportedState::Connecting);
+        assert_eq!(updated.status.state, Connecting);
         let session = managed.session(id);
         let peer = managed.connect(&token);
-        session.wait_for(ReportedState::Active, LONG).unwrap();
+        session.wait_for(Active, LONG).unwrap();
         assert_eq!(session.manifest(), new);
         drop(peer);
-        session.wait_for(ReportedState::Connecting, LONG).unwrap();
+        session.wait_for(Connecting, LONG).unwrap();
     }
 }
 
@@ -160,7 +153,7 @@ fn a_rotated_token_counts_no_more() {
     let (id, old) = managed.outside();
     let peer = managed.connect(&old);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, LONG).unwrap();
+    session.wait_for(Active, LONG).unwrap();
     let closing = closing(peer);
     let new = managed.rotate_token(id).unwrap();
     assert_eq!(closing.join().unwrap(), (1008, "token rotated".to_owned()));
@@ -173,12 +166,9 @@ fn a_rotated_token_counts_no_more() {
     let new = managed.rotate_token(id).unwrap();
     assert_eq!(managed.knock(&newer), 401);
     assert_eq!(session.counters().refused_spent_token, 3);
-    assert_eq!(
-        managed.get(id).unwrap().status.state,
-        ReportedState::Connecting
-    );
+    assert_eq!(managed.get(id).unwrap().status.state, Connecting);
     let _peer = managed.connect(&new);
-    session.wait_for(ReportedState::Active, LONG).unwrap();
+    session.wait_for(Active, LONG).unwrap();
 }
 
 #[test]
@@ -195,11 +185,11 @@ fn a_connection_that_is_let_in_with_the_old_token_at_that_moment_is_not_kept() {
         let new = managed.rotate_token(id).unwrap();
         // Nobody is kept out by who is on his way out.
         let _peer = managed.connect(&new);
-        events.until(id, ReportedState::Active);
+        events.until(id, Active);
         hold.release();
         early.join().unwrap();
         assert_eq!(managed.session(id).counters().connections, 1);
-        assert_eq!(managed.session(id).reported_state(), ReportedState::Active);
+        assert_eq!(managed.session(id).reported_state(), Active);
     });
 }
 
@@ -215,13 +205,10 @@ fn a_token_that_was_good_when_it_was_looked_up_is_refused_after_its_rotation() {
         let new = managed.rotate_token(id).unwrap();
         drop(hold);
         assert_eq!(early.join().unwrap(), 401);
-        assert_eq!(
-            managed.session(id).reported_state(),
-            ReportedState::Connecting
-        );
+        assert_eq!(managed.session(id).reported_state(), Connecting);
         let _peer = managed.connect(&new);
         let session = managed.session(id);
-        session.wait_for(ReportedState::Active, LONG).unwrap();
+        session.wait_for(Active, LONG).unwrap();
         assert_eq!(session.counters().connections, 1);
     });
 }
@@ -232,7 +219,7 @@ fn a_removed_plugin_is_told_to_go_for_good() {
     let (id, token) = managed.outside();
     let peer = managed.connect(&token);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, LONG).unwrap();
+    session.wait_for(Active, LONG).unwrap();
     let closing = closing(peer);
     managed.remove(id, Remainder::Nothing).unwrap();
     assert_eq!(closing.join().unwrap(), (1008, "removed".to_owned()));
@@ -253,7 +240,7 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     let before = managed.get(id).unwrap().record;
     let mut peer = managed.connect(&token);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, LONG).unwrap();
+    session.wait_for(Active, LONG).unwrap();
     store.fail(Step::Put, 0);
     managed.rotate_token(id).unwrap_err();
     managed.update_manifest(id, manifest("other")).unwrap_err();
@@ -273,5 +260,5 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     assert_eq!(managed.get(id).unwrap().record, before);
     let _peer = managed.connect(&token);
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, LONG).unwrap();
+    session.wait_for(Active, LONG).unwrap();
 }

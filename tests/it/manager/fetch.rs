@@ -9,6 +9,7 @@ use plugin_runner::error::FetchError;
 use plugin_runner::{FetchSettings, UpdateOptions};
 
 use super::*;
+use crate::support::assert_matches;
 
 /// Serves one answer, once; then its thread ends.
 fn serve(answer: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
@@ -131,10 +132,7 @@ fn a_private_address_is_refused_unless_it_is_allowed() {
         let Error::Fetch(error) = error else {
             panic!("{url}: {error:?}");
         };
-        assert!(
-            matches!(*error, FetchError::PrivateAddress { .. }),
-            "{url}: {error:?}"
-        );
+        assert_matches!(*error, FetchError::PrivateAddress { .. }, "{url}");
     }
     managed.expect_nothing_at_all();
 }

@@ -18,9 +18,9 @@ use serde_json::json;
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
-use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::{call, manifest};
+use crate::support::{LONG, assert_matches, timed_out};
 
 #[track_caller]
 fn package_error<T>(result: Result<T>) -> Arc<PackageError> {
@@ -169,17 +169,11 @@ fn a_reader_that_fails_or_never_ends_leaves_nothing() {
         managed.expect_nothing_at_all();
     }
     let error = package_error(managed.install(PackageSource::reader(io::repeat(b'x'))));
-    assert!(
-        matches!(*error, PackageError::ArchiveTooLarge { limit: found } if found == limit),
-        "{error}"
-    );
+    assert_matches!(*error, PackageError::ArchiveTooLarge { limit: found } if found == limit);
     managed.expect_nothing_at_all();
     let large = vec![b'x'; usize::try_from(limit).unwrap() + 1];
     let error = package_error(managed.install(PackageSource::bytes(large)));
-    assert!(
-        matches!(*error, PackageError::ArchiveTooLarge { .. }),
-        "{error}"
-    );
+    assert_matches!(*error, PackageError::ArchiveTooLarge { .. });
     managed.expect_nothing_at_all();
 }
 
@@ -202,11 +196,7 @@ fn a_reader_that_trickles_is_given_up_in_time() {
     let error = managed
         .install(PackageSource::reader(Trickling))
         .unwrap_err();
-    let in_time = matches!(
-        error,
-        Error::Timeout { phase: Phase::Install, limit: found, .. } if found == limit
-    );
-    assert!(in_time, "{error}");
+    assert_eq!(timed_out(&error), (Phase::Install, limit));
     managed.expect_nothing_at_all();
 }
 
@@ -236,9 +226,9 @@ fn the_limit_on_installations_holds_for_two_at_once_too() {
                     Ok(installation) => done.push(installation.id()),
                     Err(error) => {
                         let error = operation_error(Err::<(), _>(error));
-                        assert!(
-                            matches!(*error, OperationError::TooManyInstallations { limit } if limit == 1 + room),
-                            "{error}"
+                        assert_matches!(
+                            *error,
+                            OperationError::TooManyInstallations { limit } if limit == 1 + room
                         );
                     }
                 }
@@ -379,7 +369,7 @@ fn a_store_that_fails_leaves_nothing_of_an_installation() {
         let error = managed
             .install(PackageSource::bytes(bytes.clone()))
             .unwrap_err();
-        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert_matches!(error, Error::Io { .. });
         store.mend();
         managed.expect_nothing_at_all();
     }
@@ -399,10 +389,7 @@ fn an_archive_that_lies_about_what_is_in_it_leaves_nothing() {
         managed.package_with(&of, &[("large", &large, 0o644)]),
     ));
     let error = package_error(error);
-    assert!(
-        matches!(*error, PackageError::FileTooLarge { .. }),
-        "{error}"
-    );
+    assert_matches!(*error, PackageError::FileTooLarge { .. });
     let many = [
         ("a", &b"a"[..], 0o644),
         ("b", b"b", 0o644),
@@ -423,7 +410,7 @@ fn a_host_that_runs_no_plugins_installs_none_but_external_ones() {
     let error = managed
         .install(PackageSource::reader(Breaking(0)))
         .unwrap_err();
-    assert!(matches!(error, Error::Disabled), "{error}");
+    assert_matches!(error, Error::Disabled);
     managed.install_external(manifest("outside")).unwrap();
 }
 
@@ -433,7 +420,7 @@ fn a_host_that_is_shut_down_installs_nothing() {
     let bytes = managed.package("1", &[]);
     managed.host.shutdown(LONG);
     let error = managed.install(PackageSource::bytes(bytes)).unwrap_err();
-    assert!(matches!(error, Error::ShutDown), "{error}");
+    assert_matches!(error, Error::ShutDown);
     managed.expect_nothing_at_all();
 }
 
@@ -441,10 +428,7 @@ fn a_host_that_is_shut_down_installs_nothing() {
 fn a_host_has_one_manager_at_a_time() {
     let managed = Managed::new("one-manager");
     let error = Manager::new((*managed.host).clone()).unwrap_err();
-    let Error::Store(error) = error else {
-        panic!("{error}");
-    };
-    assert!(matches!(*error, StoreError::InUse { .. }), "{error}");
+    assert_matches!(error, Error::Store(error) if matches!(*error, StoreError::InUse { .. }));
     let id = managed.running(managed.package_of("stdio", "1", Transport::Stdio, &[]));
     let weak = managed.downgrade();
     assert_eq!(weak.upgrade().unwrap().list().unwrap().len(), 1);

@@ -16,9 +16,9 @@ use plugin_runner::{
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
-use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, assert_matches};
 
 fn over(store: &Arc<FailingStore>, test: &'static str) -> Managed {
     Managed::over(store.clone(), Setup::new(test), settings())
@@ -95,10 +95,7 @@ fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
     let failed =
         managed.update_package(id, PackageSource::bytes(failing), &UpdateOptions::default());
     let failed = operation_error(failed);
-    assert!(
-        matches!(&*failed, OperationError::RolledBack { restored: None, .. }),
-        "{failed}"
-    );
+    assert_matches!(&*failed, OperationError::RolledBack { restored: None, .. });
     assert_eq!(managed.answering_version(id), "1");
     let left = managed.releases(id);
     assert!(
@@ -120,7 +117,7 @@ fn who_loads_a_plugin_while_it_is_removed_does_not_bring_it_back() {
         managed.remove(id, Remainder::Nothing).unwrap();
         drop(held);
         let loaded = loading.join().unwrap();
-        assert!(matches!(loaded, Err(Error::NotInstalled(_))), "{loaded:?}");
+        assert_matches!(loaded, Err(Error::NotInstalled(_)));
     });
     assert!(managed.host.session(id).is_none());
     managed.expect_nothing_at_all();
@@ -139,9 +136,9 @@ fn who_does_not_get_to_stop_a_plugin_does_not_end_its_update() {
         });
         assert!(held.reached(LONG), "the update did not come so far");
         let busy = operation_error(managed.deactivate(id, LONG));
-        assert!(matches!(&*busy, OperationError::Busy { .. }), "{busy}");
+        assert_matches!(&*busy, OperationError::Busy { .. });
         let busy = operation_error(managed.remove(id, Remainder::Nothing));
-        assert!(matches!(&*busy, OperationError::Busy { .. }), "{busy}");
+        assert_matches!(&*busy, OperationError::Busy { .. });
         held.release();
         updating.join().unwrap().unwrap();
     });
@@ -166,9 +163,9 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
         managed.host.shutdown(LONG);
         held.release();
         let updated = updating.join().unwrap();
-        assert!(matches!(updated, Err(Error::ShutDown)), "{updated:?}");
+        assert_matches!(updated, Err(Error::ShutDown));
         let removed = removing.join().unwrap();
-        assert!(matches!(removed, Err(Error::ShutDown)), "{removed:?}");
+        assert_matches!(removed, Err(Error::ShutDown));
     });
     let record = managed.store.get(id).unwrap().unwrap();
     assert_eq!(record.manifest.version, "1");
@@ -189,7 +186,7 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
     managed.write_own_file(id, "own.txt", "too much");
     let new = PackageSource::bytes(managed.package("2", &[]));
     let failed = managed.update_package(id, new, &UpdateOptions::default());
-    assert!(matches!(failed, Err(Error::Package(_))), "{failed:?}");
+    assert_matches!(failed, Err(Error::Package(_)));
     assert_eq!(managed.releases(id), [current]);
     assert_eq!(names(&operations), [""; 0]);
 }
@@ -265,7 +262,7 @@ fn an_update_that_a_shutdown_ends_says_so_and_leaves_the_version_before() {
         }
         managed.host.shutdown(LONG);
         let updated = updating.join().unwrap();
-        assert!(matches!(updated, Err(Error::ShutDown)), "{updated:?}");
+        assert_matches!(updated, Err(Error::ShutDown));
     });
     let record = managed.store.get(id).unwrap().unwrap();
     assert_eq!(record.manifest.version, "1");

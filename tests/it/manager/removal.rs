@@ -5,18 +5,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use plugin_runner::ReportedState::{Active, Stopping};
 use plugin_runner::error::{Disconnect, Phase, StoreError};
 use plugin_runner::plugin_log::{Followed, Follower};
-use plugin_runner::{
-    Error, Host, Manager, PackageSource, Remainder, ReportedState, UpdateOptions, fault,
-};
+use plugin_runner::{Error, Host, Manager, PackageSource, Remainder, UpdateOptions, fault};
 use serde_json::json;
 
 use super::store::{FailingStore, Step};
 use super::{Managed, names, settings};
-use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::call;
+use crate::support::{LONG, assert_matches, timed_out};
 
 #[test]
 fn a_running_plugin_goes_with_everything() {
@@ -34,17 +33,18 @@ fn a_running_plugin_goes_with_everything() {
     let Error::Disconnected(cause) = &error else {
         panic!("{error}");
     };
-    assert!(
-        matches!(&**cause, Disconnect::ByHost { code: 1008, reason } if &**reason == "removed"),
+    assert_matches!(
+        &**cause,
+        Disconnect::ByHost { code: 1008, reason } if &**reason == "removed",
         "{error}"
     );
     let error = managed.get(id).unwrap_err();
-    assert!(matches!(error, Error::NotInstalled(_)), "{error}");
+    assert_matches!(error, Error::NotInstalled(_));
     assert!(!managed.folder(id).exists());
     assert!(managed.store.list_archives().unwrap().is_empty());
     managed.expect_nothing_at_all();
     let error = managed.remove(id, Remainder::Nothing).unwrap_err();
-    assert!(matches!(error, Error::NotInstalled(_)), "{error}");
+    assert_matches!(error, Error::NotInstalled(_));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_follower_of_its_log_ends_once_it_has_read_the_rest() {
         let rest = |follower: &mut Follower| -> (Vec<String>, Error) {
             let mut lines = Vec::new();
             loop {
-                match follower.next(PATIENCE) {
+                match follower.next(LONG) {
                     Ok(Followed::Line(line)) => lines.push(line),
                     Ok(other) => panic!("not a line: {other:?}"),
                     Err(error) => return (lines, error),
@@ -152,18 +152,9 @@ fn one_that_cannot_be_stopped_stays_installed() {
     let process = managed.host.lifelines.next();
     let loss = fault::lose(fault::SIGNALLING, id);
     let error = managed.remove(id, Remainder::Nothing).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Timeout {
-                phase: Phase::Stop,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert_eq!(timed_out(&error).0, Phase::Stop);
     let shown = managed.get(id).unwrap();
-    assert_eq!(shown.status.state, ReportedState::Stopping);
+    assert_eq!(shown.status.state, Stopping);
     assert!(managed.folder(id).join("data").is_dir());
     managed.expect_nothing_left_over();
     drop(loss);
@@ -184,12 +175,9 @@ fn one_that_cannot_be_deleted_runs_again() {
     let before = managed.get(id).unwrap().record;
     store.fail(Step::Delete, 0);
     let error = managed.remove(id, Remainder::Nothing).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_matches!(error, Error::Io { .. });
     assert_eq!(managed.get(id).unwrap().record, before);
-    managed
-        .session(id)
-        .wait_for(ReportedState::Active, LONG)
-        .unwrap();
+    managed.session(id).wait_for(Active, LONG).unwrap();
     assert_eq!(managed.answering_version(id), "1");
     managed.expect_nothing_left_over();
     // What is to be removed cannot be written down: it is not even stopped.
@@ -232,7 +220,7 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
         panic!("two at once in a folder");
     };
     let own = Some(std::process::id());
-    assert!(matches!(*in_use, StoreError::InUse { owner, .. } if owner == own));
+    assert_matches!(*in_use, StoreError::InUse { owner, .. } if owner == own);
     let Managed { manager, host, .. } = managed;
     drop(manager);
     let operations = data.join("operations");

@@ -14,7 +14,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::Managed;
-use crate::support::LONG;
+use crate::support::{LONG, assert_matches};
 
 const FIXTURE: &str = env!("CARGO_BIN_EXE_plugin-runner-fixture");
 
@@ -126,7 +126,7 @@ fn a_package_that_could_never_start_is_neither_installed_nor_an_update() {
             panic!("{name} was installed");
         };
         let told = error.to_string();
-        assert!(matches!(error, Error::Package(_)), "{name}: {told}");
+        assert_matches!(error, Error::Package(_), "{name}: {told}");
         assert!(told.contains(words), "{name}: {told}");
         managed.expect_nothing_at_all();
     }
@@ -238,10 +238,7 @@ fn what_is_installed_is_not_judged_again() {
     let Err(Error::Package(error)) = managed.install(PackageSource::bytes(bytes.clone())) else {
         panic!("it was installed");
     };
-    assert!(
-        matches!(*error, PackageError::DirectoryOnTop { .. }),
-        "{error}"
-    );
+    assert_matches!(*error, PackageError::DirectoryOnTop { .. });
     let archive = Archive::from_bytes(bytes.clone(), &PackageLimits::default()).unwrap();
     let source = Source::Stored {
         sha256: archive.sha256().to_owned(),

@@ -7,9 +7,9 @@ use plugin_runner::ReportedState;
 use plugin_runner::protocol::Manifest;
 
 use super::Managed;
-use crate::support::LONG;
 use crate::support::http::{Answer, Request};
 use crate::support::plugin::{manifest, printed_url, target};
+use crate::support::{LONG, assert_matches};
 
 const ROUNDS: usize = 300;
 
@@ -43,10 +43,7 @@ fn of_two_with_one_token_exactly_one_is_let_in() {
         let mut statuses = [answers[0].status, answers[1].status];
         statuses.sort_unstable();
         // Late by a little, its token is spent; at the very moment, its place is taken.
-        assert!(
-            matches!(statuses, [101, 401 | 503]),
-            "round {round}: {statuses:?}"
-        );
+        assert_matches!(statuses, [101, 401 | 503], "round {round}");
         session.wait_for(ReportedState::Active, LONG).unwrap();
         let counters = session.counters();
         assert_eq!(counters.connections, round as u64 + 1);

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Starting, Stopping};
 use plugin_runner::error::{Disconnect, OperationError, PackageError};
 use plugin_runner::package::MigrationLimits;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::{
-    ActiveState, Error, InstallationId, PackageSource, Remainder, ReportedState, Update,
-    UpdateOptions, fault,
+    ActiveState, Error, InstallationId, PackageSource, Remainder, Update, UpdateOptions, fault,
 };
 use serde_json::json;
 
 use super::store::{FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
-use crate::support::LONG;
 use crate::support::host::Setup;
 use crate::support::plugin::{TRANSPORTS, manifest};
+use crate::support::{LONG, assert_matches, refusing_state};
 
 /// Longer than any test may take: whoever waits for it waits in vain.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -45,7 +45,7 @@ impl Managed {
     fn expect_as_before(&self, id: InstallationId, text: &str) {
         let shown = self.get(id).unwrap();
         assert_eq!(shown.record.manifest.version, "1");
-        assert_eq!(shown.status.state, ReportedState::Active);
+        assert_eq!(shown.status.state, Active);
         assert_eq!(self.answering_version(id), "1");
         assert_eq!(self.own_file(id, "own.txt").as_deref(), Some(text));
         self.lock(id).expect_one_at_a_time();
@@ -72,7 +72,7 @@ fn a_running_plugin_is_replaced_with_its_files() {
         let update = managed.updated(id, package("2"));
         let gap = update.gap.unwrap();
         assert!(!update.unchanged && gap <= began.elapsed() && !gap.is_zero());
-        assert_eq!(update.installation.status.state, ReportedState::Active);
+        assert_eq!(update.installation.status.state, Active);
         assert_eq!(update.installation.record.manifest.version, "2");
         assert_eq!(update.carried.files, 1);
         assert_eq!(update.carried.left_count, 0);
@@ -80,24 +80,14 @@ fn a_running_plugin_is_replaced_with_its_files() {
         let Error::Disconnected(cause) = &error else {
             panic!("{error}");
         };
-        let told = matches!(
+        assert_matches!(
             &**cause,
             Disconnect::ByHost { code: 1012, reason } if &**reason == "package updated"
         );
-        assert!(told, "{error}");
         assert_eq!(managed.answering_version(id), "2");
         assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
         assert_eq!(fs::read_to_string(data).unwrap(), "untouched");
-        events.expect(
-            id,
-            &[
-                ReportedState::Stopping,
-                ReportedState::Inactive,
-                ReportedState::Starting,
-                ReportedState::Connecting,
-                ReportedState::Active,
-            ],
-        );
+        events.expect(id, &[Stopping, Inactive, Starting, Connecting, Active]);
         managed.lock(id).expect_one_at_a_time();
         assert_eq!(managed.host.lifelines.most_at_once(), 1);
         assert_eq!(managed.releases(id).len(), 2);
@@ -119,7 +109,7 @@ fn an_inactive_plugin_is_replaced_and_not_started() {
     let update = managed.updated(id, managed.package("2", &[]));
     assert_eq!(update.gap, None);
     assert_eq!(update.carried.files, 1);
-    assert_eq!(update.installation.status.state, ReportedState::Inactive);
+    assert_eq!(update.installation.status.state, Inactive);
     assert!(events.try_recv().is_err(), "something was started");
     managed.activate(id, LONG).unwrap();
     assert_eq!(managed.answering_version(id), "2");
@@ -173,7 +163,7 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
     fs::remove_dir_all(managed.folder(id)).unwrap();
     managed.store.delete_archive(&archive).unwrap();
     let error = managed.manager.package(id).unwrap_err();
-    assert!(matches!(error, Error::Store(_)), "{error}");
+    assert_matches!(error, Error::Store(_));
     assert!(managed.activate(id, LONG).is_err());
     let update = managed.updated(id, package);
     assert!(update.unchanged && update.previous.is_none());
@@ -181,7 +171,7 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
     managed.expect_nothing_left_over();
     // It had errored for lack of that, and is tried again.
     let session = managed.session(id);
-    session.wait_for(ReportedState::Active, LONG).unwrap();
+    session.wait_for(Active, LONG).unwrap();
 }
 
 #[test]
@@ -213,7 +203,7 @@ fn what_cannot_be_an_update_leaves_the_plugin_running() {
     let error = managed
         .try_update(id, b"no archive".to_vec(), &options)
         .unwrap_err();
-    assert!(matches!(error, Error::Package(_)), "{error}");
+    assert_matches!(error, Error::Package(_));
     managed.write_own_file(id, "second", "");
     managed.write_own_file(id, "third", "");
     // Also where the new one has been there before.
@@ -224,12 +214,9 @@ fn what_cannot_be_an_update_leaves_the_plugin_running() {
         let Error::Package(error) = error else {
             panic!("{error}");
         };
-        assert!(
-            matches!(
-                *error,
-                PackageError::CarryOverTooLarge { file_limit: 2, .. }
-            ),
-            "{error}"
+        assert_matches!(
+            *error,
+            PackageError::CarryOverTooLarge { file_limit: 2, .. }
         );
         assert_eq!(managed.releases(id), releases);
     }
@@ -260,11 +247,11 @@ fn an_archive_that_does_not_unpack_stops_nothing_and_leaves_nothing() {
         let error = managed
             .try_update(id, damaged.clone(), &UpdateOptions::default())
             .unwrap_err();
-        assert!(matches!(error, Error::Package(_)), "{error}");
+        assert_matches!(error, Error::Package(_));
         let error = managed
             .install(PackageSource::bytes(damaged.clone()))
             .unwrap_err();
-        assert!(matches!(error, Error::Package(_)), "{error}");
+        assert_matches!(error, Error::Package(_));
         assert_eq!(managed.releases(id).len(), 1);
         assert_eq!(managed.list().unwrap().len(), 1);
     }
@@ -401,19 +388,10 @@ fn without_rolling_back_the_new_version_stays() {
     let options = UpdateOptions::default().with_roll_back(false);
     let package = managed.package("2", &["exit-at", "start", "1"]);
     let error = managed.try_update(id, package, &options).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::State {
-                state: ReportedState::Errored,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert_eq!(refusing_state(&error), Errored);
     let shown = managed.get(id).unwrap();
     assert_eq!(shown.record.manifest.version, "2");
-    assert_eq!(shown.status.state, ReportedState::Errored);
+    assert_eq!(shown.status.state, Errored);
     // An errored one is updated as a running one is.
     let update = managed.updated(id, managed.package("3", &[]));
     assert!(update.gap.is_some());
@@ -458,10 +436,7 @@ fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
                 }
                 ending.join().unwrap().unwrap();
                 let error = operation_error(update.join().unwrap());
-                assert!(
-                    matches!(&*error, OperationError::RolledBack { restored: None, .. }),
-                    "{error}"
-                );
+                assert_matches!(&*error, OperationError::RolledBack { restored: None, .. });
             });
             if removes {
                 managed.expect_nothing_at_all();
@@ -469,11 +444,10 @@ fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
                 let shown = managed.get(id).unwrap();
                 assert_eq!(shown.record.manifest.version, "1");
                 assert_eq!(shown.record.active_state, ActiveState::Inactive);
-                assert_eq!(shown.status.state, ReportedState::Inactive);
+                assert_eq!(shown.status.state, Inactive);
                 managed.lock(id).expect_one_at_a_time();
                 let changes = events.heard(&managed.session(id));
-                let came_up =
-                    |change: &&plugin_runner::StateChange| change.to == ReportedState::Active;
+                let came_up = |change: &&plugin_runner::StateChange| change.to == Active;
                 assert!(
                     !changes.iter().any(|change| came_up(&change)),
                     "the old one was started"

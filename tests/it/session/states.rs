@@ -3,11 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::support::{Bench, LONG, SHORT, connect};
-use crate::config::Limits;
-use crate::error::{Error, Phase};
-use crate::session::StateChange;
-use crate::state::{ActiveState, PluginMode, ReportedState};
+use plugin_runner::error::Phase;
+use plugin_runner::{ActiveState, Error, Limits, PluginMode, ReportedState, StateChange};
+
+use crate::support::session::{Bench, SHORT, connect};
+use crate::support::{LONG, assert_matches, refusing_state, timed_out};
 
 use ReportedState::{Active, Connecting, Inactive};
 
@@ -32,16 +32,7 @@ fn an_external_plugin_wanted_inactive_stays_so_until_it_is_started() {
     let session = &bench.session;
     assert_eq!(session.reported_state(), Inactive);
     let error = session.wait_for(Active, LONG).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::State {
-                state: Inactive,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_eq!(refusing_state(&error), Inactive);
     session.set_active_state(ActiveState::Active).unwrap();
     session.wait_for(Connecting, LONG).unwrap();
     bench.ping(&bench.connect());
@@ -54,10 +45,7 @@ fn started_at_is_when_the_current_connection_became_active() {
     let _plugin = bench.connect();
     let started_at = bench.session.started_at().unwrap();
     assert!(before <= started_at && started_at <= SystemTime::now());
-    bench
-        .session
-        .set_active_state(ActiveState::Inactive)
-        .unwrap();
+    bench.set(ActiveState::Inactive);
     assert_eq!(bench.session.started_at(), Some(started_at));
 }
 
@@ -70,7 +58,7 @@ fn waiting_ends_when_the_state_comes() {
         waiter.join().unwrap().unwrap();
     });
     // The plugin is gone; being in the state already is enough, however short the time.
-    bench.session.wait_for(Connecting, LONG).unwrap();
+    bench.wait_for(Connecting);
     bench.session.wait_for(Connecting, Duration::ZERO).unwrap();
 }
 
@@ -78,20 +66,10 @@ fn waiting_ends_when_the_state_comes() {
 fn waiting_is_judged_from_the_call_on() {
     let bench = Bench::new();
     drop(bench.connect());
-    bench.session.wait_for(Connecting, LONG).unwrap();
+    bench.wait_for(Connecting);
     // It has been active, but not since.
     let error = bench.session.wait_for(Active, SHORT).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Timeout {
-                phase: Phase::Connect,
-                limit: SHORT,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_eq!(timed_out(&error), (Phase::Connect, SHORT));
 }
 
 #[test]
@@ -103,7 +81,7 @@ fn a_state_that_has_passed_already_ends_the_wait_too() {
         let begun = Instant::now();
         while !waiter.is_finished() && begun.elapsed() < LONG {
             drop(bench.connect());
-            bench.session.wait_for(Connecting, LONG).unwrap();
+            bench.wait_for(Connecting);
         }
         waiter.join().unwrap().unwrap();
     });
@@ -114,21 +92,9 @@ fn waiting_fails_at_once_when_the_plugin_is_stopped() {
     let bench = Bench::new();
     thread::scope(|scope| {
         let waiter = scope.spawn(|| bench.session.wait_for(Active, LONG).unwrap_err());
-        bench
-            .session
-            .set_active_state(ActiveState::Inactive)
-            .unwrap();
+        bench.set(ActiveState::Inactive);
         let error = waiter.join().unwrap();
-        assert!(
-            matches!(
-                error,
-                Error::State {
-                    state: Inactive,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert_eq!(refusing_state(&error), Inactive);
     });
 }
 
@@ -140,13 +106,10 @@ fn waiting_fails_at_once_when_the_plugin_is_unloaded() {
         bench.host.unload(bench.session.id()).unwrap();
         let error = waiter.join().unwrap();
         // It hears of the stop that comes before the unloading, or of that.
-        assert!(
-            matches!(error, Error::State { .. } | Error::NotLoaded(_)),
-            "{error:?}"
-        );
+        assert_matches!(error, Error::State { .. } | Error::NotLoaded(_));
     });
     let error = bench.session.wait_for(Active, LONG).unwrap_err();
-    assert!(matches!(error, Error::NotLoaded(_)), "{error:?}");
+    assert_matches!(error, Error::NotLoaded(_));
 }
 
 #[test]
@@ -206,26 +169,17 @@ fn subscribers_hear_of_every_change_of_every_plugin_without_gaps() {
 
 #[test]
 fn a_subscriber_that_is_full_hears_how_many_it_missed() {
-    let limits = Limits {
-        queued_state_changes: 2,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with_queued_state_changes(2);
     let bench = Bench::with_host(|builder| builder.limits(limits));
     let changes = bench.host.subscribe();
     for _ in 0..3 {
-        bench
-            .session
-            .set_active_state(ActiveState::Inactive)
-            .unwrap();
-        bench.session.set_active_state(ActiveState::Active).unwrap();
+        bench.set(ActiveState::Inactive);
+        bench.set(ActiveState::Active);
     }
     let heard = |change: StateChange| (change.sequence, change.missed);
     let kept: Vec<_> = changes.try_iter().map(heard).collect();
     assert_eq!(kept, [(2, 0), (3, 0)]);
-    bench
-        .session
-        .set_active_state(ActiveState::Inactive)
-        .unwrap();
+    bench.set(ActiveState::Inactive);
     assert_eq!(changes.try_iter().map(heard).collect::<Vec<_>>(), [(8, 4)]);
 }
 

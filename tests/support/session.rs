@@ -1,96 +1,87 @@
-//! What the tests of sessions stand on: a host with external plugins loaded, and a plugin at the
-//! other end of the connection, played by the test message by message. What a test expects is in
-//! the test.
+//! A host with external plugins loaded, and a plugin at the other end of the connection, played by the
+//! test message by message.
 
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use parking_lot::Mutex;
+use plugin_runner::duplex::websocket::{Role, WebSocket};
+use plugin_runner::duplex::{Duplex, DuplexSettings, DuplexWriter, Interrupt, Received, memory};
+use plugin_runner::error::Disconnect;
+use plugin_runner::protocol::ResultObject;
+use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::store::Record;
+use plugin_runner::{
+    ActiveState, Deadline, HostBuilder, Peer, PendingCall, PendingReply, ReportedState, Session,
+    Threads,
+};
 use serde_json::{Map, Value, json};
 
-use crate::deadline::Deadline;
-use crate::duplex::websocket::{Role, WebSocket};
-use crate::duplex::{Duplex, DuplexSettings, DuplexWriter, Interrupt, Received, memory};
-use crate::error::Disconnect;
-use crate::host::{Host, HostBuilder};
-use crate::protocol::manifest::Manifest;
-use crate::protocol::method::{Empty, Ping};
-use crate::session::{Peer, PendingCall, PendingReply, Session};
-use crate::store::Record;
-use crate::thread::Threads;
+use super::LONG;
+use super::host::{Setup, TestHost};
+use super::plugin::manifest;
 
-/// Only what hangs takes so long.
-pub(super) const LONG: Duration = Duration::from_secs(30);
 /// For waits that are meant to run out.
-pub(super) const SHORT: Duration = Duration::from_millis(30);
+pub(crate) const SHORT: Duration = Duration::from_millis(30);
 
 /// What the SDKs say in their handshakes.
-pub(super) const GO: &str = "Go-http-client/1.1";
-pub(super) const PYTHON: &str = "Python/3.11 websockets/15.0.1";
+pub(crate) const GO: &str = "Go-http-client/1.1";
+pub(crate) const PYTHON: &str = "Python/3.11 websockets/15.0.1";
 
-/// A host with one external plugin, which waits for its connection. At its end the host is shut
-/// down, and nothing may be left.
-pub(super) struct Bench {
-    pub(super) host: Host,
-    pub(super) session: Session,
-    folder: PathBuf,
+/// A host with one external plugin, which waits for its connection.
+pub(crate) struct Bench {
+    pub(crate) host: TestHost,
+    pub(crate) session: Session,
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|builder| builder, |record| record)
     }
 
-    pub(super) fn with_record(record: impl FnOnce(Record) -> Record) -> Self {
+    pub(crate) fn with_record(record: impl FnOnce(Record) -> Record) -> Self {
         Self::with(|builder| builder, record)
     }
 
-    pub(super) fn with_host(settings: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
+    pub(crate) fn with_host(settings: impl FnOnce(HostBuilder) -> HostBuilder + 'static) -> Self {
         Self::with(settings, |record| record)
     }
 
-    pub(super) fn with(
-        settings: impl FnOnce(HostBuilder) -> HostBuilder,
+    pub(crate) fn with(
+        settings: impl FnOnce(HostBuilder) -> HostBuilder + 'static,
         record: impl FnOnce(Record) -> Record,
     ) -> Self {
-        let folder = folder();
-        let host = settings(Host::builder().data_dir(&folder)).build().unwrap();
+        let host = Setup::new("session").deaf().configure(settings).start();
         let session = load(&host, record);
-        Self {
-            host,
-            session,
-            folder,
-        }
+        Self { host, session }
     }
 
     /// Loads one more external plugin.
-    pub(super) fn load(&self, record: impl FnOnce(Record) -> Record) -> Session {
+    pub(crate) fn load(&self, record: impl FnOnce(Record) -> Record) -> Session {
         load(&self.host, record)
     }
 
     /// Connects the plugin in memory.
-    pub(super) fn connect(&self) -> Plugin {
+    pub(crate) fn connect(&self) -> Plugin {
         connect(&self.session, "")
     }
 
     /// Connects the plugin in memory as a program with this user agent.
-    pub(super) fn connect_as(&self, user_agent: &str) -> Plugin {
+    pub(crate) fn connect_as(&self, user_agent: &str) -> Plugin {
         connect(&self.session, user_agent)
     }
 
     /// Connects the plugin over a WebSocket.
-    pub(super) fn connect_socket(&self) -> Plugin {
+    pub(crate) fn connect_socket(&self) -> Plugin {
         Plugin::over_socket(self.connect_silent())
     }
 
-    /// Connects the plugin over a WebSocket of which nobody reads.
-    pub(super) fn connect_silent(&self) -> UnixStream {
+    /// Connects the plugin over a WebSocket that the test does not read.
+    pub(crate) fn connect_silent(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let socket = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
         self.session.connect(socket, &Peer::default()).unwrap();
@@ -100,58 +91,28 @@ impl Bench {
     /// A call there and back. Messages of the plugin that came before it have been dealt with when
     /// it returns, as far as that is the reading thread's business.
     #[track_caller]
-    pub(super) fn ping(&self, plugin: &Plugin) {
+    pub(crate) fn ping(&self, plugin: &Plugin) {
         ping(&self.session, plugin);
     }
-}
 
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-        if thread::panicking() {
-            return;
-        }
-        let report = self.host.shutdown(LONG);
-        assert!(report.is_complete(), "left after the shutdown: {report:?}");
-        let threads = self.host.threads();
-        assert_eq!(
-            threads.count(),
-            0,
-            "left after the shutdown: {:?}",
-            threads.names()
-        );
+    #[track_caller]
+    pub(crate) fn wait_for(&self, state: ReportedState) {
+        self.session.wait_for(state, LONG).unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn set(&self, state: ActiveState) {
+        self.session.set_active_state(state).unwrap();
     }
 }
 
-/// A folder of the test's own; not made yet.
-pub(super) fn folder() -> PathBuf {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    std::env::temp_dir().join(format!(
-        "plugin-runner-session-{}-{}",
-        std::process::id(),
-        COUNTER.fetch_add(1, Ordering::Relaxed)
-    ))
-}
-
-pub(super) fn manifest() -> Manifest {
-    Manifest {
-        id: "tested".to_owned(),
-        author: "tests".to_owned(),
-        name: "Tested".to_owned(),
-        ..Manifest::default()
-    }
-}
-
-/// Installs and loads an external plugin.
-pub(super) fn load(host: &Host, record: impl FnOnce(Record) -> Record) -> Session {
-    let record = record(Record::external(manifest()).unwrap());
-    let id = record.id;
-    host.store().put(record).unwrap();
-    host.load(id).unwrap()
+/// Loads an external plugin.
+pub(crate) fn load(host: &TestHost, record: impl FnOnce(Record) -> Record) -> Session {
+    host.install(record(Record::external(manifest("tested")).unwrap()))
 }
 
 /// Connects a session's plugin in memory.
-pub(super) fn connect(session: &Session, user_agent: &str) -> Plugin {
+pub(crate) fn connect(session: &Session, user_agent: &str) -> Plugin {
     let (ours, theirs) = memory::pair(256);
     session.connect(ours, &Peer::new(user_agent)).unwrap();
     Plugin::over(theirs)
@@ -159,7 +120,7 @@ pub(super) fn connect(session: &Session, user_agent: &str) -> Plugin {
 
 /// See [`Bench::ping`].
 #[track_caller]
-pub(super) fn ping(session: &Session, plugin: &Plugin) {
+pub(crate) fn ping(session: &Session, plugin: &Plugin) {
     let call = start_ping(session);
     let request = plugin.expect("ping");
     plugin.reply(&request, json!({"pong": true}));
@@ -168,36 +129,31 @@ pub(super) fn ping(session: &Session, plugin: &Plugin) {
 
 /// A ping on its way.
 #[track_caller]
-pub(super) fn start_ping(session: &Session) -> PendingCall<Ping> {
+pub(crate) fn start_ping(session: &Session) -> PendingCall<Ping> {
     session.start_call::<Ping>(&Empty {}, LONG).unwrap()
 }
 
 /// A call by name on its way.
 #[track_caller]
-pub(super) fn start_raw(session: &Session, method: &str, params: Value) -> PendingReply {
+pub(crate) fn start_raw(session: &Session, method: &str, params: Value) -> PendingReply {
     session.start_call_raw(method, &params, LONG).unwrap()
 }
 
 /// A JSON object.
-pub(super) fn object(value: Value) -> Map<String, Value> {
+pub(crate) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(members) => members,
         other => panic!("{other} is no object"),
     }
 }
 
-/// Tries again until it succeeds, without sleeping; for what no condition can be waited for.
-#[track_caller]
-pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < LONG, "no {what} within {LONG:?}");
-        thread::yield_now();
-    }
+/// A result with these members.
+pub(crate) fn result(value: Value) -> ResultObject {
+    object(value).into()
 }
 
 /// The plugin's end of a connection. Dropping it is losing the connection.
-pub(super) struct Plugin {
+pub(crate) struct Plugin {
     writer: Arc<dyn DuplexWriter>,
     interrupt: Arc<dyn Interrupt>,
     incoming: Receiver<Result<String, Disconnect>>,
@@ -207,16 +163,16 @@ pub(super) struct Plugin {
 
 /// A call to the plugin.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// The message as it came.
-    pub(super) message: Value,
-    pub(super) id: String,
-    pub(super) method: String,
-    pub(super) params: Value,
+    pub(crate) message: Value,
+    pub(crate) id: String,
+    pub(crate) method: String,
+    pub(crate) params: Value,
 }
 
 impl Plugin {
-    pub(super) fn over(duplex: impl Duplex) -> Self {
+    pub(crate) fn over(duplex: impl Duplex) -> Self {
         let settings = DuplexSettings::new("plugin", Threads::with_limit(4));
         let halves = Box::new(duplex).split(&settings).unwrap();
         let mut reader = halves.reader;
@@ -242,24 +198,24 @@ impl Plugin {
         }
     }
 
-    pub(super) fn over_socket(socket: UnixStream) -> Self {
+    pub(crate) fn over_socket(socket: UnixStream) -> Self {
         Self::over(WebSocket::from_upgraded(socket, Role::Client, Vec::new()))
     }
 
     /// Sends a message as it is.
     #[track_caller]
-    pub(super) fn send(&self, text: &str) {
+    pub(crate) fn send(&self, text: &str) {
         self.writer.send(text, Deadline::after(LONG)).unwrap();
     }
 
     /// Closes in an orderly way.
-    pub(super) fn close(&self, code: u16, reason: &str) {
+    pub(crate) fn close(&self, code: u16, reason: &str) {
         self.writer.close(code, reason, Deadline::after(LONG));
     }
 
     /// The next message, as it came.
     #[track_caller]
-    pub(super) fn next_text(&self, awaited: &str) -> String {
+    pub(crate) fn next_text(&self, awaited: &str) -> String {
         if let Some(text) = self.kept.lock().pop_front() {
             return text;
         }
@@ -278,7 +234,7 @@ impl Plugin {
 
     /// The next message, which must be a call.
     #[track_caller]
-    pub(super) fn next_request(&self, awaited: &str) -> Request {
+    pub(crate) fn next_request(&self, awaited: &str) -> Request {
         let text = self.next_text(awaited);
         let message: Value = serde_json::from_str(&text).unwrap();
         let member = |name: &str| match &message[name] {
@@ -295,7 +251,7 @@ impl Plugin {
 
     /// The next message, which must be a call of this method.
     #[track_caller]
-    pub(super) fn expect(&self, method: &str) -> Request {
+    pub(crate) fn expect(&self, method: &str) -> Request {
         let request = self.next_request(method);
         assert_eq!(request.method, method, "{:?}", request.message);
         request
@@ -303,7 +259,7 @@ impl Plugin {
 
     /// Answers a call with a result; its `method` is added.
     #[track_caller]
-    pub(super) fn reply(&self, request: &Request, result: Value) {
+    pub(crate) fn reply(&self, request: &Request, result: Value) {
         let mut result = object(result);
         result.insert("method".to_owned(), request.method.as_str().into());
         let response = json!({"jsonrpc": "2.0", "id": request.id, "result": result});
@@ -312,7 +268,7 @@ impl Plugin {
 
     /// Answers a call with an error.
     #[track_caller]
-    pub(super) fn refuse(&self, request: &Request, code: i64, message: &str) {
+    pub(crate) fn refuse(&self, request: &Request, code: i64, message: &str) {
         let error = json!({"code": code, "message": message});
         let response = json!({"jsonrpc": "2.0", "id": request.id, "error": error});
         self.send(&response.to_string());
@@ -320,7 +276,7 @@ impl Plugin {
 
     /// Sends a call to the host; id and params are JSON text.
     #[track_caller]
-    pub(super) fn ask(&self, id: &str, method: &str, params: &str) {
+    pub(crate) fn ask(&self, id: &str, method: &str, params: &str) {
         self.send(&format!(
             r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#
         ));
@@ -329,7 +285,7 @@ impl Plugin {
     /// The answer to the plugin's call with this id (JSON text), as it came. Calls to the plugin
     /// that arrive before it are kept.
     #[track_caller]
-    pub(super) fn answer_text(&self, id: &str) -> String {
+    pub(crate) fn answer_text(&self, id: &str) -> String {
         let beginning = format!(r#"{{"jsonrpc":"2.0","id":{id},"#);
         loop {
             let text = self.arrive(&format!("answer to {id}"));
@@ -348,26 +304,26 @@ impl Plugin {
 
     /// [`answer_text`](Self::answer_text), decoded.
     #[track_caller]
-    pub(super) fn answer(&self, id: &str) -> Value {
+    pub(crate) fn answer(&self, id: &str) -> Value {
         serde_json::from_str(&self.answer_text(id)).unwrap()
     }
 
     /// Calls the host and gives its answer.
     #[track_caller]
-    pub(super) fn call(&self, id: &str, method: &str, params: &str) -> Value {
+    pub(crate) fn call(&self, id: &str, method: &str, params: &str) -> Value {
         self.ask(id, method, params);
         self.answer(id)
     }
 
     /// Whether no message has arrived that was not looked at. Of use only after a message that
     /// was sent later has arrived.
-    pub(super) fn has_nothing_more(&self) -> bool {
+    pub(crate) fn has_nothing_more(&self) -> bool {
         self.incoming.is_empty() && self.kept.lock().is_empty()
     }
 
     /// The end of the connection, as the plugin sees it. No message may come before it.
     #[track_caller]
-    pub(super) fn expect_end(&self) -> Disconnect {
+    pub(crate) fn expect_end(&self) -> Disconnect {
         match self.incoming.recv_timeout(LONG) {
             Ok(Err(cause)) => cause,
             Ok(Ok(text)) => panic!("instead of the end: {text}"),
@@ -377,7 +333,7 @@ impl Plugin {
 
     /// The end of the connection, which must be a close of the host's.
     #[track_caller]
-    pub(super) fn expect_close(&self) -> (u16, String) {
+    pub(crate) fn expect_close(&self) -> (u16, String) {
         match self.expect_end() {
             Disconnect::ByPeer {
                 code: Some(code),

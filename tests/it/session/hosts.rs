@@ -5,28 +5,21 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
+use plugin_runner::duplex::memory;
+use plugin_runner::error::{Disconnect, Phase};
+use plugin_runner::protocol::ResultObject;
+use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::store::Record;
+use plugin_runner::{
+    ActiveState, Counters, Error, Host, HostBuilder, InboundCall, InstallationId, Params, Peer,
+    PendingCall, PendingReply, PublishReport, Reply, ReportedState, Services, Session,
+    ShutdownReport, StateChange, Supervised, Threads, Timeouts,
+};
 use serde_json::{Value, json};
 
-use super::support::{
-    Bench, LONG, SHORT, connect, folder, load, manifest, ping, start_ping, until,
-};
-use crate::bus::PublishReport;
-use crate::config::Timeouts;
-use crate::deadline::Deadline;
-use crate::duplex::memory;
-use crate::error::{Disconnect, Error, Phase};
-use crate::host::{Host, HostBuilder, ShutdownReport};
-use crate::id::InstallationId;
-use crate::protocol::jsonrpc::ResultObject;
-use crate::protocol::method::{Empty, Ping};
-use crate::rpc::{Params, Reply};
-use crate::session::{
-    Counters, InboundCall, Peer, PendingCall, PendingReply, Services, Session, StateChange,
-    Supervised,
-};
-use crate::state::{ActiveState, ReportedState};
-use crate::store::Record;
-use crate::thread::Threads;
+use crate::support::plugin::manifest;
+use crate::support::session::{Bench, SHORT, connect, ping, start_ping};
+use crate::support::{LONG, assert_matches, timed_out, wait_until};
 
 #[test]
 fn handles_go_to_any_thread() {
@@ -59,12 +52,10 @@ fn loading_twice_gives_the_same_session_and_changes_nothing() {
     let plugin = bench.connect();
     let id = bench.session.id();
     let again = bench.host.load(id).unwrap();
-    assert!(Arc::ptr_eq(again.shared(), bench.session.shared()));
-    assert!(Arc::ptr_eq(
-        bench.host.session(id).unwrap().shared(),
-        again.shared()
-    ));
-    assert_eq!(again.reported_state(), ReportedState::Active);
+    for session in [&again, &bench.host.session(id).unwrap()] {
+        assert_eq!(session.reported_state(), ReportedState::Active);
+        assert_eq!(session.counters().connections, 1);
+    }
     assert_eq!(bench.host.sessions().len(), 1);
     bench.ping(&plugin);
 }
@@ -72,7 +63,7 @@ fn loading_twice_gives_the_same_session_and_changes_nothing() {
 #[test]
 fn many_threads_that_load_at_once_get_one_session() {
     let bench = Bench::new();
-    let record = Record::external(manifest()).unwrap();
+    let record = Record::external(manifest("tested")).unwrap();
     let id = record.id;
     bench.host.store().put(record).unwrap();
     let sessions: Vec<_> = thread::scope(|scope| {
@@ -84,12 +75,10 @@ fn many_threads_that_load_at_once_get_one_session() {
             .map(|thread| thread.join().unwrap())
             .collect()
     });
+    let plugin = connect(&sessions[0], "");
     for session in &sessions {
-        assert!(Arc::ptr_eq(session.shared(), sessions[0].shared()));
+        ping(session, &plugin);
     }
-    sessions[0]
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
     assert_eq!(bench.host.sessions().len(), 2);
 }
 
@@ -138,10 +127,7 @@ fn after_unloading_handles_say_not_loaded() {
             .unwrap_err(),
     ];
     for error in errors {
-        assert!(
-            matches!(error, Error::NotLoaded(found) if found == id),
-            "{error:?}"
-        );
+        assert_matches!(error, Error::NotLoaded(found) if found == id);
         assert_eq!(error.to_string(), format!("no plugin {id} is loaded"));
     }
 }
@@ -163,13 +149,10 @@ fn an_unloaded_plugin_can_be_loaded_again() {
 #[test]
 fn unloading_leaves_no_thread() {
     let bench = Bench::with_host(|builder| {
-        let timeouts = Timeouts {
-            worker_idle: LONG * 100,
-            ..Timeouts::default()
-        };
+        let timeouts = Timeouts::default().with_worker_idle(LONG * 100);
         builder.timeouts(timeouts)
     });
-    let mut record = Record::external(manifest()).unwrap();
+    let mut record = Record::external(manifest("tested")).unwrap();
     record.manifest.events_consumed = vec!["EventPostLiked".to_owned()];
     let id = record.id;
     bench.host.store().put(record).unwrap();
@@ -185,7 +168,7 @@ fn unloading_leaves_no_thread() {
     ping(&session, &plugin);
     assert_eq!(threads.count(), before + 3);
     bench.host.unload(id).unwrap();
-    until("end of the plugin's threads", || threads.count() == before);
+    wait_until("end of the plugin's threads", || threads.count() == before);
 }
 
 #[test]
@@ -195,22 +178,12 @@ fn draining_refuses_new_calls_and_waits_for_those_in_flight() {
     let call = start_ping(&bench.session);
     let request = plugin.expect("ping");
     let error = bench.host.drain(SHORT).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Timeout {
-                phase: Phase::Drain,
-                limit: SHORT,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_eq!(timed_out(&error), (Phase::Drain, SHORT));
     for error in [
         bench.session.call::<Ping>(&Empty {}, LONG).unwrap_err(),
         bench.host.publish("any", &json!({})).unwrap_err(),
     ] {
-        assert!(matches!(error, Error::ShutDown), "{error:?}");
+        assert_matches!(error, Error::ShutDown);
     }
     // The end of the last call ends the wait.
     thread::scope(|scope| {
@@ -239,16 +212,7 @@ fn draining_waits_for_calls_from_plugins_too() {
     plugin.ask("1", "slow", "{}");
     begun.recv_timeout(LONG).expect("slow handler");
     let error = bench.host.drain(SHORT).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Timeout {
-                phase: Phase::Drain,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_eq!(timed_out(&error).0, Phase::Drain);
     thread::scope(|scope| {
         let drained = scope.spawn(|| bench.host.drain(LONG));
         drop(release);
@@ -288,7 +252,7 @@ fn after_shutdown_everything_says_so() {
             .unwrap_err(),
     ];
     for error in errors {
-        assert!(matches!(error, Error::ShutDown), "{error:?}");
+        assert_matches!(error, Error::ShutDown);
     }
 }
 
@@ -296,39 +260,35 @@ fn after_shutdown_everything_says_so() {
 fn a_handler_that_goes_on_is_reported_and_nothing_waits_for_it_for_ever() {
     let (begin, begun) = unbounded();
     let (release, released) = bounded::<()>(0);
-    let builder = Host::builder().data_dir(folder());
-    let host = builder
-        .method("slow", move |_, _| {
+    let mut bench = Bench::with_host(|builder| {
+        builder.method("slow", move |_, _| {
             begin.send(()).unwrap();
             let _ = released.recv_timeout(LONG);
             Ok(ResultObject::new())
         })
-        .build()
-        .unwrap();
-    let session = load(&host, |record| record);
-    let plugin = connect(&session, "");
+    });
+    let plugin = bench.connect();
     plugin.ask("1", "slow", "{}");
     begun.recv_timeout(LONG).expect("slow handler");
-    let report = host.shutdown(SHORT);
+    let report = bench.host.take().shutdown(SHORT);
     assert!(!report.is_complete());
     assert_eq!(report.threads, ["call-tested"]);
     assert!(report.unfinished.is_empty() && report.killed.is_empty());
     assert_eq!(plugin.expect_close().0, 1012);
     drop(release);
-    assert_eq!(host.threads().join_all(Deadline::after(LONG)), 0);
+    bench.host.expect_no_threads();
 }
 
 #[test]
 fn dropping_the_last_handle_shuts_the_host_down() {
-    let host = Host::builder().data_dir(folder()).build().unwrap();
-    let session = load(&host, |record| record);
-    let plugin = connect(&session, "");
-    let call = start_ping(&session);
+    let mut bench = Bench::new();
+    let plugin = bench.connect();
+    let call = start_ping(&bench.session);
     plugin.expect("ping");
-    let threads = host.threads().clone();
+    let host = bench.host.take();
     let second = host.clone();
     drop(host);
-    ping(&session, &plugin);
+    bench.ping(&plugin);
     drop(second);
     assert_eq!(
         plugin.expect_close(),
@@ -336,11 +296,11 @@ fn dropping_the_last_handle_shuts_the_host_down() {
     );
     match call.wait() {
         Err(Error::Disconnected(cause)) => {
-            assert!(matches!(*cause, Disconnect::ByHost { code: 1012, .. }));
+            assert_matches!(*cause, Disconnect::ByHost { code: 1012, .. });
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(threads.count(), 0);
+    assert_eq!(bench.host.threads().count(), 0);
 }
 
 #[test]
@@ -360,14 +320,11 @@ fn two_hosts_in_a_process_do_not_know_each_others_plugins() {
 fn over_the_thread_budget_a_plugin_is_not_loaded_and_the_error_says_why() {
     // One for the reaper, one for the first session.
     let bench = Bench::with_host(|builder| builder.thread_limit(2));
-    let record = Record::external(manifest()).unwrap();
+    let record = Record::external(manifest("tested")).unwrap();
     let id = record.id;
     bench.host.store().put(record).unwrap();
     let error = bench.host.load(id).unwrap_err();
-    assert!(
-        matches!(error, Error::ThreadLimit { limit: 2, .. }),
-        "{error:?}"
-    );
+    assert_matches!(error, Error::ThreadLimit { limit: 2, .. });
     assert!(bench.host.session(id).is_none());
     // Calls out need none; calls in are refused, not left unanswered.
     let plugin = bench.connect();

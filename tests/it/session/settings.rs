@@ -3,22 +3,24 @@
 
 use std::time::Duration;
 
-use super::support::{Bench, folder, manifest};
-use crate::config::{Limits, Timeouts};
-use crate::error::Error;
-use crate::host::{Host, HostBuilder};
-use crate::reaper::policy::RestartPolicy;
-use crate::runtime::RuntimeProvider;
-use crate::state::ActiveState;
-use crate::store::{Record, Source};
+use plugin_runner::store::{Record, Source};
+use plugin_runner::{
+    ActiveState, Error, Host, HostBuilder, Limits, RestartPolicy, RuntimeProvider, Timeouts,
+};
+
+use crate::support::assert_matches;
+use crate::support::folder::TestFolder;
+use crate::support::plugin::manifest;
+use crate::support::session::Bench;
 
 /// Loads a supervised plugin on a host with this provider, on which external ones work.
 fn load_supervised(provider: RuntimeProvider) -> Error {
-    let bench = Bench::with_host(|builder| builder.runtime_provider(provider));
+    let bench = Bench::with_host(move |builder| builder.runtime_provider(provider));
     assert_eq!(bench.host.runtime_provider(), provider);
     bench.ping(&bench.connect());
-    let source = Source::Directory(folder());
-    let record = Record::supervised(manifest(), source).with_active_state(ActiveState::Active);
+    let source = Source::Directory("nowhere".into());
+    let record =
+        Record::supervised(manifest("tested"), source).with_active_state(ActiveState::Active);
     let id = record.id;
     bench.host.store().put(record).unwrap();
     let error = bench.host.load(id).unwrap_err();
@@ -29,7 +31,7 @@ fn load_supervised(provider: RuntimeProvider) -> Error {
 #[test]
 fn without_a_runtime_supervised_plugins_are_disabled() {
     let error = load_supervised(RuntimeProvider::None);
-    assert!(matches!(error, Error::Disabled), "{error:?}");
+    assert_matches!(error, Error::Disabled);
     assert_eq!(
         error.to_string(),
         "supervised plugins are disabled: the runtime provider is 'none'"
@@ -39,7 +41,7 @@ fn without_a_runtime_supervised_plugins_are_disabled() {
 #[test]
 fn sprites_say_that_they_are_not_built_in_yet() {
     let error = load_supervised(RuntimeProvider::Sprites);
-    assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+    assert_matches!(error, Error::Unsupported(_));
     assert_eq!(
         error.to_string(),
         "the runtime provider 'sprites' is not built in yet; use 'local'"
@@ -48,12 +50,9 @@ fn sprites_say_that_they_are_not_built_in_yet() {
 
 #[track_caller]
 fn assert_refused(setting: &str, change: impl FnOnce(HostBuilder) -> HostBuilder) {
-    let refused = change(Host::builder().data_dir(folder())).build();
+    let refused = change(Host::builder().data_dir("refused")).build();
     let error = refused.expect_err(setting);
-    assert!(
-        matches!(error, Error::Setting { name, .. } if name == setting),
-        "{error:?}"
-    );
+    assert_matches!(error, Error::Setting { name, .. } if name == setting);
     let text = error.to_string();
     assert!(text.starts_with(&format!("setting {setting}: ")), "{text}");
 }
@@ -63,7 +62,9 @@ fn limits_of_nothing_are_refused_by_name() {
     macro_rules! refused {
         ($($limit:ident),+) => {$(
             assert_refused(stringify!($limit), |builder| {
-                builder.limits(Limits { $limit: 0, ..Limits::default() })
+                let mut limits = Limits::default();
+                limits.$limit = 0;
+                builder.limits(limits)
             });
         )+};
     }
@@ -86,8 +87,9 @@ fn times_of_nothing_are_refused_by_name() {
     macro_rules! refused {
         ($($time:ident),+) => {$(
             assert_refused(stringify!($time), |builder| {
-                let zero = Duration::ZERO;
-                builder.timeouts(Timeouts { $time: zero, ..Timeouts::default() })
+                let mut timeouts = Timeouts::default();
+                timeouts.$time = Duration::ZERO;
+                builder.timeouts(timeouts)
             });
         )+};
     }
@@ -97,11 +99,11 @@ fn times_of_nothing_are_refused_by_name() {
 #[test]
 fn a_stop_grace_that_leaves_no_time_for_the_kill_is_refused() {
     assert_refused("stop_grace", |builder| {
-        builder.timeouts(Timeouts {
-            stop_grace: Duration::from_secs(5),
-            stop: Duration::from_secs(5),
-            ..Timeouts::default()
-        })
+        builder.timeouts(
+            Timeouts::default()
+                .with_stop_grace(Duration::from_secs(5))
+                .with_stop(Duration::from_secs(5)),
+        )
     });
 }
 
@@ -109,22 +111,23 @@ fn a_stop_grace_that_leaves_no_time_for_the_kill_is_refused() {
 fn an_address_for_plugins_must_be_a_url() {
     assert_refused("rpc_base_url", |builder| builder.rpc_base_url("no url"));
     assert_refused("rpc_base_url", |builder| builder.rpc_base_url(""));
+    let folder = TestFolder::new("urls");
     for url in [
         "http://127.0.0.1:8000",
         "https://forum.example/api?tenant=1",
         "ws://[::1]:9000",
     ] {
-        let host = Host::builder().data_dir(folder()).rpc_base_url(url).build();
+        let host = Host::builder()
+            .data_dir(folder.path())
+            .rpc_base_url(url)
+            .build();
         assert!(host.is_ok(), "{url}: {host:?}");
     }
 }
 
 #[test]
 fn the_defaults_and_a_policy_without_restarts_work() {
-    let policy = RestartPolicy {
-        max_restart_attempts: 0,
-        ..RestartPolicy::default()
-    };
+    let policy = RestartPolicy::default().with_max_restart_attempts(0);
     let bench = Bench::with_host(|builder| builder.restart_policy(policy));
     assert_eq!(bench.host.runtime_provider(), RuntimeProvider::Local);
     assert!(bench.host.threads().limit() >= 16);

@@ -1,13 +1,12 @@
 //! When a connection ends, every call in flight fails at once and with the true cause; none is
 //! sent again.
 
+use plugin_runner::error::Disconnect;
+use plugin_runner::{ActiveState, Error, Limits, PendingReply, ReportedState};
 use serde_json::json;
 
-use super::support::{Bench, LONG, Plugin, start_raw};
-use crate::config::Limits;
-use crate::error::{Disconnect, Error};
-use crate::session::PendingReply;
-use crate::state::{ActiveState, ReportedState};
+use crate::support::session::{Bench, Plugin, start_raw};
+use crate::support::{LONG, assert_matches};
 
 fn three_calls(bench: &Bench) -> [PendingReply; 3] {
     [1, 2, 3].map(|number| start_raw(&bench.session, "work", json!({"number": number})))
@@ -34,7 +33,7 @@ fn assert_not_callable(bench: &Bench, state: ReportedState) {
         Err(Error::Disconnected(_) | Error::State { .. }) => {}
         other => panic!("{other:?}"),
     }
-    bench.session.wait_for(state, LONG).unwrap();
+    bench.wait_for(state);
     match bench.session.call_raw("work", &json!({}), LONG) {
         Err(Error::State { state: found, .. }) => assert_eq!(found, state),
         other => panic!("{other:?}"),
@@ -100,10 +99,7 @@ fn calls_in_flight_fail_when_the_connection_is_lost() {
 fn calls_in_flight_fail_when_the_plugin_is_stopped() {
     for (bench, _plugin) in both_transports() {
         let calls = three_calls(&bench);
-        bench
-            .session
-            .set_active_state(ActiveState::Inactive)
-            .unwrap();
+        bench.set(ActiveState::Inactive);
         assert_all_end(calls, "closed by the host: closed", |cause| {
             matches!(cause, Disconnect::ByHost { code: 1000, .. })
         });
@@ -123,7 +119,7 @@ fn calls_in_flight_fail_when_the_host_shuts_down() {
             |cause| matches!(cause, Disconnect::ByHost { code: 1012, .. }),
         );
         let refused = bench.session.call_raw("work", &json!({}), LONG);
-        assert!(matches!(refused, Err(Error::ShutDown)), "{refused:?}");
+        assert_matches!(refused, Err(Error::ShutDown));
     }
 }
 
@@ -137,17 +133,13 @@ fn calls_in_flight_fail_when_the_plugin_is_unloaded() {
         matches!(cause, Disconnect::ByHost { code: 1000, .. })
     });
     let refused = bench.session.call_raw("work", &json!({}), LONG);
-    assert!(matches!(refused, Err(Error::NotLoaded(_))), "{refused:?}");
+    assert_matches!(refused, Err(Error::NotLoaded(_)));
 }
 
 #[test]
 fn calls_in_flight_fail_when_the_plugin_sends_too_much() {
-    let bench = Bench::with_host(|builder| {
-        builder.limits(Limits {
-            read_message: 1000,
-            ..Limits::default()
-        })
-    });
+    let bench =
+        Bench::with_host(|builder| builder.limits(Limits::default().with_read_message(1000)));
     let plugin = bench.connect_socket();
     let calls = three_calls(&bench);
     for _ in 0..3 {
@@ -173,10 +165,7 @@ fn nothing_is_sent_again_on_the_next_connection() {
     for call in calls {
         assert!(call.wait().unwrap_err().is_disconnected());
     }
-    bench
-        .session
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    bench.wait_for(ReportedState::Connecting);
     let plugin = bench.connect();
     bench.ping(&plugin);
     assert!(plugin.has_nothing_more());

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
+use plugin_runner::store::Record;
+use plugin_runner::{ActiveState, Error, Limits, PublishReport, ReportedState, Timeouts};
 use serde_json::{Value, json};
 
-use super::support::{Bench, LONG, Plugin, Request, connect, ping, start_ping};
-use crate::bus::PublishReport;
-use crate::config::{Limits, Timeouts};
-use crate::error::Error;
-use crate::state::{ActiveState, ReportedState};
-use crate::store::Record;
+use crate::support::assert_matches;
+use crate::support::session::{Bench, Plugin, Request, connect, ping, start_ping};
 
 const LIKED: &str = "EventPostLiked";
 const PUBLISHED: &str = "EventThreadPublished";
@@ -123,10 +121,7 @@ fn events_come_in_order_and_one_at_a_time() {
 
 #[test]
 fn over_the_length_of_the_queue_events_are_dropped_counted_and_reported() {
-    let bench = limited(Limits {
-        queued_events: 2,
-        ..Limits::default()
-    });
+    let bench = limited(Limits::default().with_queued_events(2));
     let plugin = bench.connect();
     assert_published(&bench, 0, 1, 0);
     // In flight, so the queue is empty again.
@@ -146,10 +141,7 @@ fn over_the_length_of_the_queue_events_are_dropped_counted_and_reported() {
 
 #[test]
 fn over_the_bytes_of_the_queue_events_are_dropped_too() {
-    let bench = limited(Limits {
-        queued_event_bytes: 1000,
-        ..Limits::default()
-    });
+    let bench = limited(Limits::default().with_queued_event_bytes(1000));
     let plugin = bench.connect();
     let sized = |length: usize| json!({"text": "x".repeat(length)});
     assert_published(&bench, 0, 1, 0);
@@ -183,10 +175,7 @@ fn one_plugin_that_does_not_answer_does_not_keep_events_from_another() {
 
 #[test]
 fn an_event_that_is_not_answered_in_time_makes_way_for_the_next() {
-    let timeouts = Timeouts {
-        call: Duration::from_millis(50),
-        ..Timeouts::default()
-    };
+    let timeouts = Timeouts::default().with_call(Duration::from_millis(50));
     let bench = Bench::with(|builder| builder.timeouts(timeouts), consumes);
     let plugin = bench.connect();
     for number in 0..2 {
@@ -227,10 +216,7 @@ fn events_published_while_a_plugin_is_away_are_lost_to_it() {
     }
     next_event(&plugin, 1);
     drop(plugin);
-    bench
-        .session
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    bench.wait_for(ReportedState::Connecting);
     assert_published(&bench, 11, 0, 0);
 
     let plugin = bench.connect();
@@ -243,10 +229,7 @@ fn events_published_while_a_plugin_is_away_are_lost_to_it() {
     assert_eq!(counters.events_delivered, 0);
     assert_eq!(counters.events_dropped + counters.events_failed, 10);
 
-    bench
-        .session
-        .set_active_state(ActiveState::Inactive)
-        .unwrap();
+    bench.set(ActiveState::Inactive);
     assert_published(&bench, 13, 0, 0);
 }
 
@@ -268,7 +251,7 @@ fn a_payload_that_is_no_object_is_refused() {
     let bench = Bench::with_record(consumes);
     for payload in [json!(null), json!([1]), json!("text")] {
         let error = bench.host.publish(LIKED, &payload).unwrap_err();
-        assert!(matches!(error, Error::Encode { .. }), "{error:?}");
+        assert_matches!(error, Error::Encode { .. });
     }
     let unit: Value = Value::Null;
     assert!(bench.host.publish("not consumed", &unit).is_err());

@@ -1,92 +1,69 @@
-//! Plugins as their hosts see them: over the in-memory pair against a connection that the test
-//! drives, and against a real host.
+//! Plugins made with the SDK, on real hosts: over memory, and over sockets.
 
-use std::io::{Read, Write};
+use std::fmt::Display;
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
+use plugin_runner::duplex::memory;
+use plugin_runner::error::{Disconnect, RpcError};
+use plugin_runner::protocol::method::{
+    Empty, Ping, PingReply, RobotRunParams, RobotRunReply, RobotToolCall, ToolCallParams,
+    ToolCallReply,
+};
+use plugin_runner::protocol::{AccessGrant, Manifest, ResultObject};
+use plugin_runner::sdk::{HostHandle, Plugin};
+use plugin_runner::store::Record;
+use plugin_runner::{Error, HostBuilder, InboundCall, ReportedState, Result, Services};
 use serde_json::{Map, Value, json};
 
-use super::*;
-use crate::auth::{ExternalToken, SealedToken, Secret};
-use crate::deadline::Deadline;
-use crate::duplex::{Duplex, DuplexSettings, memory};
-use crate::error::{Disconnect, Error, Result, RpcError};
-use crate::protocol::jsonrpc::ResultObject;
-use crate::protocol::manifest::Manifest;
-use crate::protocol::method::{
-    Empty, Ping, PingReply, RobotRunParams, RobotToolCall, ToolCallParams, ToolCallReply,
-};
-use crate::rpc::{Connection, ConnectionSettings, InboundRequest};
-use crate::store::Record;
-use crate::{Host, InstallationId, ReportedState, Session, Threads};
+use crate::support::session::{Bench, object, result};
+use crate::support::{LONG, assert_matches};
 
-const LONG: Duration = Duration::from_secs(30);
-
-/// The other end of a plugin, and the plugin's thread.
+/// A plugin over memory, connected to a host.
 struct Peer {
-    connection: Arc<Connection>,
+    bench: Bench,
     plugin: JoinHandle<Result<()>>,
-    reading: JoinHandle<()>,
 }
 
-type AnswerTo = fn(&str, &Value) -> std::result::Result<Value, RpcError>;
-
-/// Runs the plugin that `make` gives, with a host that answers nothing.
+/// Runs the plugin that `make` returns.
 fn run(make: impl FnOnce(Plugin) -> Plugin) -> Peer {
-    let refuse: AnswerTo = |_, _| Err(RpcError::new(RpcError::METHOD_NOT_FOUND, "no such method"));
-    run_with(refuse, make)
+    run_with(|builder| builder, make)
 }
 
-/// Runs the plugin that `make` gives, with a host that answers its calls like this.
-fn run_with(answer_to: AnswerTo, make: impl FnOnce(Plugin) -> Plugin) -> Peer {
+/// Runs the plugin that `make` returns, with such a host.
+fn run_with(
+    settings: impl FnOnce(HostBuilder) -> HostBuilder + 'static,
+    make: impl FnOnce(Plugin) -> Plugin,
+) -> Peer {
+    let bench = Bench::with(settings, configured);
     let (ours, theirs) = memory::pair(16);
-    let settings = DuplexSettings::new("test", Threads::with_limit(0));
-    let halves = Box::new(ours).split(&settings).unwrap();
-    let settings = ConnectionSettings {
-        peer: "plugin".to_owned(),
-        pending_limit: 1024,
-        message_limit: 4 << 20,
-        rate: None,
-        spin: Duration::ZERO,
-    };
-    let (connection, reader) = Connection::new(halves, settings, Arc::default());
-    let reading = thread::spawn({
-        let connection = connection.clone();
-        move || {
-            let answering = connection.clone();
-            let dispatch = Box::new(move |request: InboundRequest| {
-                let params = request.params.read().unwrap();
-                let answer = answer_to(&request.method, &params)
-                    .map(|result| ResultObject::from_serialize(&result).unwrap());
-                answering.answer(
-                    &request.id,
-                    &request.method,
-                    answer.as_ref(),
-                    Deadline::after(LONG),
-                );
-            });
-            connection.read_until_end(reader, dispatch);
-        }
-    });
     let plugin = make(Plugin::over(theirs));
-    Peer {
-        connection,
-        plugin: thread::spawn(move || plugin.run()),
-        reading,
-    }
+    let plugin = thread::spawn(move || plugin.run());
+    let peer = plugin_runner::Peer::default();
+    bench.session.connect(ours, &peer).unwrap();
+    Peer { bench, plugin }
+}
+
+/// Consumes an event, asks for access, and has a configuration.
+fn configured(mut record: Record) -> Record {
+    let manifest = json!({
+        "id": "tested", "author": "tests", "name": "Tested", "events_consumed": ["EventPostLiked"],
+        "access": {"handle": "helper", "name": "Helper", "permissions": []},
+    });
+    record.manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+    let configuration = json!({"channel": "general", "colour": "blue"});
+    record.with_configuration(object(configuration))
 }
 
 impl Peer {
     fn call(&self, method: &str, params: &Value) -> Result<Value> {
-        self.connection.call(method, params, LONG)?.read()
+        self.bench.session.call_raw(method, params, LONG)?.read()
     }
 
+    #[track_caller]
     fn refusal(&self, method: &str, params: &Value) -> RpcError {
         match self.call(method, params) {
             Err(Error::Rpc(error)) => RpcError::clone(&error),
@@ -94,11 +71,12 @@ impl Peer {
         }
     }
 
-    /// Closes as a host does, and waits for the plugin's end.
-    fn end(self) -> Result<()> {
-        self.connection.close(1000, "closed", Deadline::after(LONG));
-        self.reading.join().unwrap();
-        self.plugin.join().unwrap()
+    /// Closes, and waits for the plugin's end.
+    #[track_caller]
+    fn end(self) {
+        let Self { bench, plugin } = self;
+        bench.host.unload(bench.session.id()).unwrap();
+        plugin.join().unwrap().unwrap();
     }
 }
 
@@ -130,7 +108,7 @@ fn an_event_reaches_its_handler_with_its_fields() {
         RpcError::new(-32000, "handler error: out of love")
     );
     assert_eq!(peer.refusal("event", &json!({})).code, -32602);
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
@@ -154,10 +132,10 @@ fn a_configuration_is_accepted_or_not_and_never_an_error() {
             "{answer}"
         );
     }
-    peer.end().unwrap();
+    peer.end();
     let peer = run(|plugin| plugin);
     assert_eq!(peer.call("configure", &json!({})).unwrap()["ok"], true);
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
@@ -188,7 +166,7 @@ fn a_typed_handler_gets_params_and_gives_a_reply() {
         RpcError::new(-32000, "no tool hammer")
     );
     assert_eq!(peer.refusal("robot_tool_call", &json!({})).code, -32602);
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
@@ -198,7 +176,7 @@ fn unknown_methods_and_panics_are_answered_and_the_plugin_lives() {
             .on_raw("greet", |_, params| {
                 let members: Map<String, Value> = params.read()?;
                 let text = format!("hello {}", members["name"].as_str().unwrap());
-                Ok(ResultObject::from_serialize(&json!({"text": text}))?)
+                Ok(result(json!({"text": text})))
             })
             .on_raw("own code", |_, _| Err(RpcError::new(42, "mine").into()))
     });
@@ -219,7 +197,7 @@ fn unknown_methods_and_panics_are_answered_and_the_plugin_lives() {
         peer.call("greet", &json!({"name": "you"})).unwrap(),
         json!({"method": "greet", "text": "hello you"})
     );
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
@@ -231,7 +209,7 @@ fn errors_of_any_length_are_answered_with_a_short_text() {
     let failed = peer.refusal("fail", &json!({}));
     assert_eq!(failed.code, RpcError::HANDLER_FAILED);
     assert!(failed.message.len() < 5000, "{}", failed.message.len());
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
@@ -243,7 +221,7 @@ fn a_ping_is_answered_unless_the_plugin_wants_to() {
         (&json!(true), &json!("healthy"))
     );
     assert!(pong["uptime_seconds"].as_f64().unwrap() >= 0.0);
-    peer.end().unwrap();
+    peer.end();
 
     let peer = run(|plugin| {
         plugin.on::<Ping>(|_, _| {
@@ -258,21 +236,40 @@ fn a_ping_is_answered_unless_the_plugin_wants_to() {
         peer.call("ping", &json!({})).unwrap(),
         json!({"method": "ping", "pong": true, "status": "tired"})
     );
-    peer.end().unwrap();
+    peer.end();
+}
+
+/// Has neither access nor Robots to offer.
+struct Reluctant;
+
+impl Services for Reluctant {
+    fn access_get(&self, _: &InboundCall) -> std::result::Result<AccessGrant, RpcError> {
+        Err(RpcError::new(-32601, "no access for you"))
+    }
+
+    fn robot_run(
+        &self,
+        _: &InboundCall,
+        params: RobotRunParams,
+    ) -> std::result::Result<RobotRunReply, RpcError> {
+        Ok(RobotRunReply {
+            session_id: None,
+            output: None,
+            error: Some(format!("no robot {:?}", params.robot_id)),
+        })
+    }
 }
 
 #[test]
 fn a_handler_may_call_the_host() {
-    let host: AnswerTo = |method, params| match method {
-        "get_config" if params["keys"] == json!(["channel"]) => {
-            Ok(json!({"config": {"channel": "general"}}))
-        }
-        "access_get" => Ok(json!({"error": {"code": -32601, "message": "no access for you"}})),
-        "robot_run" => Ok(json!({"error": format!("no robot {}", params["robot_id"])})),
-        "custom" => Ok(json!({"doubled": params["number"].as_i64().unwrap() * 2})),
-        _ => Err(RpcError::new(RpcError::METHOD_NOT_FOUND, "no such method")),
+    let settings = |builder: HostBuilder| {
+        builder.services(Reluctant).method("custom", |_, params| {
+            let params: Value = params.read()?;
+            let doubled = params["number"].as_i64().unwrap() * 2;
+            Ok(result(json!({"doubled": doubled})))
+        })
     };
-    let peer = run_with(host, |plugin| {
+    let peer = run_with(settings, |plugin| {
         plugin
             .on_raw("ask", |host, _| {
                 let configuration = host.get_config(&["channel"], LONG)?;
@@ -284,12 +281,12 @@ fn a_handler_may_call_the_host() {
                 };
                 let run = host.robot_run(&run, LONG)?;
                 let custom = host.call_raw("custom", &json!({"number": 21}), LONG)?;
-                Ok(ResultObject::from_serialize(&json!({
-                    "channel": configuration["channel"],
+                Ok(result(json!({
+                    "configuration": configuration,
                     "access": access,
                     "robot": run.failure(),
                     "custom": custom.read::<Value>()?["doubled"],
-                }))?)
+                })))
             })
             .on_raw("fail", |host, _| {
                 host.call_raw("nonsense", &json!({}), LONG)?;
@@ -297,7 +294,7 @@ fn a_handler_may_call_the_host() {
             })
     });
     let answer = peer.call("ask", &json!({})).unwrap();
-    assert_eq!(answer["channel"], "general");
+    assert_eq!(answer["configuration"], json!({"channel": "general"}));
     assert_eq!(answer["robot"], "no robot \"r2d2\"");
     assert_eq!(answer["custom"], 42);
     let access = answer["access"].as_str().unwrap();
@@ -306,10 +303,10 @@ fn a_handler_may_call_the_host() {
         peer.refusal("fail", &json!({})),
         RpcError::new(
             -32000,
-            "the host answered with an error: no such method (-32601)"
+            "the host answered with an error: unknown method \"nonsense\" (-32601)"
         )
     );
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
@@ -322,8 +319,8 @@ fn a_slow_handler_delays_no_other_and_over_the_cap_calls_wait() {
         })
     });
     let start = || {
-        let id = crate::RequestId::generate();
-        peer.connection.start(id, "slow", &json!({}), LONG).unwrap()
+        let call = peer.bench.session.start_call_raw("slow", &json!({}), LONG);
+        call.unwrap()
     };
     let first = start();
     peer.call("ping", &json!({})).unwrap();
@@ -333,14 +330,13 @@ fn a_slow_handler_delays_no_other_and_over_the_cap_calls_wait() {
     for slow in [first, second, third] {
         slow.wait().unwrap();
     }
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
 fn the_plugin_hears_that_it_is_connected() {
     let (seen, connected) = bounded(1);
-    let host: AnswerTo = |_, _| Ok(json!({"config": {"colour": "blue"}}));
-    let peer = run_with(host, |plugin| {
+    let peer = run(|plugin| {
         plugin.on_connect(move |host| {
             seen.send(host.get_config(&[], LONG)?).unwrap();
             Ok(())
@@ -348,7 +344,7 @@ fn the_plugin_hears_that_it_is_connected() {
     });
     let configuration = connected.recv_timeout(LONG).unwrap();
     assert_eq!(configuration["colour"], "blue");
-    peer.end().unwrap();
+    peer.end();
 }
 
 #[test]
@@ -363,27 +359,13 @@ fn closing_ends_the_run_and_fails_calls_with_the_cause() {
     assert!(host.is_connected());
     host.close();
     peer.plugin.join().unwrap().unwrap();
-    peer.reading.join().unwrap();
     assert!(!host.is_connected());
-    assert!(
-        host.call::<Ping>(&Empty {}, LONG)
-            .unwrap_err()
-            .is_disconnected()
-    );
-    // The host saw a normal close.
-    let error = peer.connection.call("ping", &json!({}), LONG).unwrap_err();
-    let Error::Disconnected(cause) = error else {
-        panic!("{error:?}");
-    };
-    assert!(
-        matches!(
-            &*cause,
-            Disconnect::ByPeer {
-                code: Some(1000),
-                ..
-            }
-        ),
-        "{cause:?}"
+    let error = host.call::<Ping>(&Empty {}, LONG).unwrap_err();
+    assert!(error.is_disconnected());
+    peer.bench.wait_for(ReportedState::Connecting);
+    assert_eq!(
+        peer.bench.session.error_message().unwrap(),
+        "closed by the plugin (code 1000, shutting down)"
     );
 }
 
@@ -402,59 +384,11 @@ fn handles_cross_threads() {
     send::<Plugin>();
 }
 
-/// A real host with one external plugin loaded, in a folder of its own.
-struct RealHost {
-    host: Host,
-    session: Session,
-    token: ExternalToken,
-    folder: PathBuf,
-}
-
-impl RealHost {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!(
-            "plugin-runner-sdk-{}-{}",
-            std::process::id(),
-            InstallationId::generate()
-        ));
-        let host = Host::builder().data_dir(&folder).build().unwrap();
-        let manifest = json!({
-            "id": "sdk-test", "author": "nobody", "name": "SDK test",
-            "events_consumed": ["EventPostLiked"],
-        });
-        let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
-        let mut configuration = Map::new();
-        configuration.insert("channel".to_owned(), "general".into());
-        let record = Record::external(manifest)
-            .unwrap()
-            .with_configuration(configuration);
-        let token = record.external_token().unwrap();
-        let (id, token) = (record.id, token.clone());
-        host.store().put(record).unwrap();
-        let session = host.load(id).unwrap();
-        Self {
-            host,
-            session,
-            token,
-            folder,
-        }
-    }
-
-    fn url(&self, base: &str) -> String {
-        self.token.connection_url(base).unwrap()
-    }
-
-    fn wait_for(&self, state: ReportedState) {
-        self.session.wait_for(state, LONG).unwrap();
-    }
-
-    fn end(self) {
-        let report = self.host.shutdown(LONG);
-        assert!(report.is_complete(), "{report:?}");
-        assert_eq!(self.host.threads().count(), 0);
-        // Nothing was unpacked, so there may be none.
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+/// What the plugin connects to, at this address.
+fn url(bench: &Bench, address: impl Display) -> String {
+    let record = bench.host.store().get(bench.session.id()).unwrap().unwrap();
+    let token = record.external_token().unwrap();
+    format!("ws://{address}/rpc?token={}", token.expose())
 }
 
 fn start(url: &str, make: impl FnOnce(Plugin) -> Plugin) -> (HostHandle, JoinHandle<Result<()>>) {
@@ -464,10 +398,10 @@ fn start(url: &str, make: impl FnOnce(Plugin) -> Plugin) -> (HostHandle, JoinHan
 
 #[test]
 fn a_plugin_and_a_real_host_talk_both_ways_until_the_host_stops_it() {
-    let real = RealHost::new();
-    let listener = real.host.listen("127.0.0.1:0").unwrap();
+    let bench = Bench::with_record(configured);
+    let listener = bench.host.listen("127.0.0.1:0").unwrap();
     let (seen, events): (_, Receiver<Map<String, Value>>) = unbounded();
-    let (_, plugin) = start(&real.url(&listener.base_url()), |plugin| {
+    let (_, plugin) = start(&url(&bench, listener.address()), |plugin| {
         plugin
             .on_event("EventPostLiked", move |_, payload| {
                 seen.send(payload.clone()).unwrap();
@@ -477,15 +411,16 @@ fn a_plugin_and_a_real_host_talk_both_ways_until_the_host_stops_it() {
                 Ok(host.get_config(&[], LONG)?.into())
             })
     });
-    real.wait_for(ReportedState::Active);
-    let pong = real.session.call::<Ping>(&Empty {}, LONG).unwrap();
+    bench.wait_for(ReportedState::Active);
+    let pong = bench.session.call::<Ping>(&Empty {}, LONG).unwrap();
     assert_eq!(pong.status.as_deref(), Some("healthy"));
-    let configuration = real
+    let configuration = bench
         .session
         .call_raw("configuration", &json!({}), LONG)
         .unwrap();
     assert_eq!(configuration.read::<Value>().unwrap()["channel"], "general");
-    real.host
+    bench
+        .host
         .publish(
             "EventPostLiked",
             &json!({"post_id": "9m4e2mr0ui3e8a215n4g"}),
@@ -495,12 +430,11 @@ fn a_plugin_and_a_real_host_talk_both_ways_until_the_host_stops_it() {
         events.recv_timeout(LONG).unwrap()["post_id"],
         "9m4e2mr0ui3e8a215n4g"
     );
-    let id = real.session.id();
+    let id = bench.session.id();
     // Close code 1000: stay away.
-    real.host.unload(id).unwrap();
+    bench.host.unload(id).unwrap();
     plugin.join().unwrap().unwrap();
     drop(listener);
-    real.end();
 }
 
 /// Answers the next connection with this status, once its request head has come.
@@ -517,30 +451,31 @@ fn refuse_next(listener: &TcpListener, status: &str) {
     write!(stream, "HTTP/1.1 {status} no\r\nContent-Length: 0\r\n\r\n").unwrap();
 }
 
-fn accept_next(listener: &TcpListener, real: &RealHost) -> TcpStream {
+fn accept_next(listener: &TcpListener, bench: &Bench) -> TcpStream {
     let (stream, _) = listener.accept().unwrap();
     let kept = stream.try_clone().unwrap();
-    real.host.accept(stream).unwrap();
+    bench.host.accept(stream).unwrap();
     kept
 }
 
 #[test]
 fn an_external_plugin_comes_back_until_it_is_refused_for_good() {
-    let real = RealHost::new();
+    let bench = Bench::with_record(configured);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let (host, plugin) = start(&real.url(&base), |plugin| plugin);
+    let (host, plugin) = start(&url(&bench, listener.local_addr().unwrap()), |plugin| {
+        plugin
+    });
     refuse_next(&listener, "503");
-    let connection = accept_next(&listener, &real);
-    real.wait_for(ReportedState::Active);
-    real.session.call::<Ping>(&Empty {}, LONG).unwrap();
+    let connection = accept_next(&listener, &bench);
+    bench.wait_for(ReportedState::Active);
+    bench.session.call::<Ping>(&Empty {}, LONG).unwrap();
     connection.shutdown(Shutdown::Both).unwrap();
-    real.wait_for(ReportedState::Connecting);
-    let _connection = accept_next(&listener, &real);
-    real.wait_for(ReportedState::Active);
-    real.session.call::<Ping>(&Empty {}, LONG).unwrap();
+    bench.wait_for(ReportedState::Connecting);
+    let _connection = accept_next(&listener, &bench);
+    bench.wait_for(ReportedState::Active);
+    bench.session.call::<Ping>(&Empty {}, LONG).unwrap();
     // Close code 1012: come back.
-    real.end();
+    assert!(bench.host.shutdown(LONG).is_complete());
     refuse_next(&listener, "401");
     let error = plugin.join().unwrap().unwrap_err();
     assert_eq!(
@@ -552,13 +487,12 @@ fn an_external_plugin_comes_back_until_it_is_refused_for_good() {
 
 #[test]
 fn calls_that_wait_when_the_connection_ends_are_not_carried_out_on_the_next() {
-    let real = RealHost::new();
+    let bench = Bench::with_record(configured);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
     let (entered, has_entered) = bounded(1);
     let (release, gate) = bounded::<()>(0);
     let counted = AtomicU64::new(0);
-    let (host, plugin) = start(&real.url(&base), |plugin| {
+    let (host, plugin) = start(&url(&bench, listener.local_addr().unwrap()), |plugin| {
         plugin
             .handlers_at_once(1)
             .on_raw("hold", move |_, _| {
@@ -568,13 +502,13 @@ fn calls_that_wait_when_the_connection_ends_are_not_carried_out_on_the_next() {
             })
             .on_raw("count", move |_, _| {
                 let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
-                Ok(ResultObject::from_serialize(&json!({"count": count}))?)
+                Ok(result(json!({"count": count})))
             })
     });
-    let connection = accept_next(&listener, &real);
-    real.wait_for(ReportedState::Active);
+    let connection = accept_next(&listener, &bench);
+    bench.wait_for(ReportedState::Active);
     let call = |method| {
-        let call = real.session.start_call_raw(method, &json!({}), LONG);
+        let call = bench.session.start_call_raw(method, &json!({}), LONG);
         call.unwrap()
     };
     let held = call("hold");
@@ -583,45 +517,38 @@ fn calls_that_wait_when_the_connection_ends_are_not_carried_out_on_the_next() {
     connection.shutdown(Shutdown::Both).unwrap();
     assert!(held.wait().unwrap_err().is_disconnected());
     assert!(waiting.wait().unwrap_err().is_disconnected());
-    let _connection = accept_next(&listener, &real);
-    real.wait_for(ReportedState::Active);
+    let _connection = accept_next(&listener, &bench);
+    bench.wait_for(ReportedState::Active);
     drop(release);
     let counted: Value = call("count").wait().unwrap().read().unwrap();
     assert_eq!(counted["count"], 1);
     host.close();
     plugin.join().unwrap().unwrap();
-    real.end();
 }
 
 #[test]
 fn closing_ends_the_wait_between_tries() {
-    let real = RealHost::new();
+    let bench = Bench::with_record(configured);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let (host, plugin) = start(&real.url(&base), |plugin| plugin);
+    let (host, plugin) = start(&url(&bench, listener.local_addr().unwrap()), |plugin| {
+        plugin
+    });
     for _ in 0..2 {
         refuse_next(&listener, "503");
     }
     host.close();
     plugin.join().unwrap().unwrap();
-    real.end();
 }
 
 #[test]
 fn a_supervised_plugin_tries_once() {
-    let id = InstallationId::generate();
-    let token = SealedToken::seal(&Secret::generate().unwrap(), id).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let url = token.connection_url(&base, id).unwrap();
+    let url = format!("ws://{}/rpc?token=sealed", listener.local_addr().unwrap());
     let (_, plugin) = start(&url, |plugin| plugin);
     refuse_next(&listener, "503");
     let error = plugin.join().unwrap().unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            Error::Disconnected(cause) if matches!(**cause, Disconnect::Refused { status: 503 })
-        ),
-        "{error:?}"
+    assert_matches!(
+        &error,
+        Error::Disconnected(cause) if matches!(**cause, Disconnect::Refused { status: 503 })
     );
 }

@@ -5,26 +5,17 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use plugin_runner::duplex::websocket::{Role, WebSocket};
+use plugin_runner::duplex::{Duplex, DuplexSettings, Received};
+use plugin_runner::error::RpcError;
+use plugin_runner::protocol::ResultObject;
+use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::{Deadline, InboundCall, Limits, Params, ReportedState, Services, Threads};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::support::{Bench, LONG, connect, object, until};
-use crate::config::Limits;
-use crate::deadline::Deadline;
-use crate::duplex::websocket::{Role, WebSocket};
-use crate::duplex::{Duplex, DuplexSettings, Received};
-use crate::error::RpcError;
-use crate::host::HostBuilder;
-use crate::protocol::jsonrpc::ResultObject;
-use crate::protocol::method::{Empty, Ping};
-use crate::rpc::Params;
-use crate::session::{InboundCall, Services};
-use crate::state::ReportedState;
-use crate::thread::Threads;
-
-fn result(value: Value) -> ResultObject {
-    object(value).into()
-}
+use crate::support::session::{Bench, connect, result};
+use crate::support::{LONG, assert_matches, wait_until};
 
 /// Handlers that wait until they are let go.
 struct Gate {
@@ -34,26 +25,18 @@ struct Gate {
     release: Sender<()>,
 }
 
-/// Registers `slow`, whose handlers wait at the gate.
-fn with_slow(builder: HostBuilder) -> (HostBuilder, Gate) {
+/// A host with the method `slow`, whose handlers wait at the gate.
+fn slow_bench(limits: Limits) -> (Bench, Gate) {
     let (begin, begun) = unbounded();
     let (release, released) = bounded::<()>(0);
-    let builder = builder.method("slow", move |_, _| {
-        begin.send(()).unwrap();
-        assert!(released.recv_timeout(LONG).unwrap_err().is_disconnected());
-        Ok(result(json!({"done": true})))
-    });
-    (builder, Gate { begun, release })
-}
-
-fn slow_bench(limits: Limits) -> (Bench, Gate) {
-    let mut gate = None;
     let bench = Bench::with_host(|builder| {
-        let (builder, its_gate) = with_slow(builder.limits(limits));
-        gate = Some(its_gate);
-        builder
+        builder.limits(limits).method("slow", move |_, _| {
+            begin.send(()).unwrap();
+            assert!(released.recv_timeout(LONG).unwrap_err().is_disconnected());
+            Ok(result(json!({"done": true})))
+        })
     });
-    (bench, gate.unwrap())
+    (bench, Gate { begun, release })
 }
 
 #[test]
@@ -80,9 +63,9 @@ fn a_slow_handler_does_not_keep_websocket_pings_from_being_answered() {
     plugin.writer.send(request, Deadline::after(LONG)).unwrap();
     gate.begun.recv_timeout(LONG).expect("slow handler");
     assert!(plugin.writer.ping());
-    assert!(matches!(plugin.reader.receive(), Ok(Received::Alive)));
+    assert_matches!(plugin.reader.receive(), Ok(Received::Alive));
     drop(gate.release);
-    assert!(matches!(plugin.reader.receive(), Ok(Received::Message(_))));
+    assert_matches!(plugin.reader.receive(), Ok(Received::Message(_)));
 }
 
 #[test]
@@ -105,10 +88,7 @@ fn a_handler_may_call_the_plugin_back() {
 
 #[test]
 fn all_workers_may_call_the_plugin_back_at_once() {
-    let limits = Limits {
-        inbound_workers: 4,
-        ..Limits::default()
-    };
+    let limits = Limits::default().with_inbound_workers(4);
     let bench = Bench::with_host(|builder| {
         builder.limits(limits).method("call_me", |call, _| {
             let reply = call
@@ -160,10 +140,7 @@ fn an_error_of_a_handler_is_the_answer() {
 
 #[test]
 fn calls_that_hold_too_much_memory_are_refused_until_they_are_answered() {
-    let (bench, gate) = slow_bench(Limits {
-        inbound_bytes: 1000,
-        ..Limits::default()
-    });
+    let (bench, gate) = slow_bench(Limits::default().with_inbound_bytes(1000));
     let plugin = bench.connect();
     let large = json!({"text": "x".repeat(600)}).to_string();
     plugin.ask("1", "slow", &large);
@@ -174,18 +151,18 @@ fn calls_that_hold_too_much_memory_are_refused_until_they_are_answered() {
     drop(gate.release);
     assert_eq!(plugin.answer("1")["result"]["done"], true);
     // Its memory is given back a moment after its answer.
-    until("the memory of the first call", || {
+    wait_until("the memory of the first call", || {
         plugin.call("4", "slow", &large)["result"].is_object()
     });
 }
 
 #[test]
 fn over_the_cap_a_call_is_refused_and_the_session_lives() {
-    let (bench, gate) = slow_bench(Limits {
-        inbound_workers: 2,
-        inbound_queue: 1,
-        ..Limits::default()
-    });
+    let (bench, gate) = slow_bench(
+        Limits::default()
+            .with_inbound_workers(2)
+            .with_inbound_queue(1),
+    );
     let plugin = bench.connect();
     for id in ["1", "2", "3"] {
         plugin.ask(id, "slow", "{}");
@@ -224,11 +201,11 @@ fn over_the_cap_a_call_is_refused_and_the_session_lives() {
 
 #[test]
 fn one_plugins_slow_handlers_do_not_delay_another_plugin() {
-    let (bench, gate) = slow_bench(Limits {
-        inbound_workers: 1,
-        inbound_queue: 0,
-        ..Limits::default()
-    });
+    let (bench, gate) = slow_bench(
+        Limits::default()
+            .with_inbound_workers(1)
+            .with_inbound_queue(0),
+    );
     let other = bench.load(|record| record);
     let plugin = bench.connect();
     let other_plugin = connect(&other, "");
@@ -247,10 +224,7 @@ fn an_answer_for_a_connection_that_has_ended_goes_nowhere() {
     plugin.ask("1", "slow", "{}");
     gate.begun.recv_timeout(LONG).expect("slow handler");
     drop(plugin);
-    bench
-        .session
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    bench.wait_for(ReportedState::Connecting);
     let plugin = bench.connect();
     drop(gate.release);
     // The handler has ended when nothing is in flight any more.
@@ -330,10 +304,7 @@ fn other_methods_come_to_the_service_after_the_registered_ones() {
 fn both_sides_call_each_other_at_full_speed_and_nothing_gets_lost() {
     const CALLS: usize = 100;
     let bench = Bench::with_host(|builder| {
-        let limits = Limits {
-            inbound_queue: CALLS,
-            ..Limits::default()
-        };
+        let limits = Limits::default().with_inbound_queue(CALLS);
         builder.limits(limits)
     });
     let plugin = Arc::new(bench.connect_socket());

@@ -39,5 +39,3 @@ mod health;
 
 /// Settings that cannot work, and runtimes that are not there.
 mod settings;
-
-mod support;

@@ -4,16 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use plugin_runner::duplex::memory::Memory;
+use plugin_runner::duplex::{
+    Duplex, DuplexSettings, DuplexWriter, Halves, SendError, Ticket, memory,
+};
+use plugin_runner::{Deadline, Health, Peer, ReportedState, Result};
 use serde_json::json;
 
-use super::support::{Bench, LONG, Plugin, until};
-use crate::deadline::Deadline;
-use crate::duplex::memory::{self, Memory};
-use crate::duplex::{Duplex, DuplexSettings, DuplexWriter, Halves, SendError, Ticket};
-use crate::error::Result;
-use crate::health::Health;
-use crate::session::Peer;
-use crate::state::ReportedState;
+use crate::support::session::{Bench, Plugin, connect, start_raw};
+use crate::support::{LONG, wait_until};
 
 /// Pings are frequent, and nobody is given up.
 fn patient() -> Health {
@@ -37,7 +36,7 @@ fn a_transport_without_a_ping_is_watched_on_demand_alone() {
     let unwatched = bench.connect();
     assert_eq!(bench.host.threads().count(), before);
     let other = bench.load(|record| record.with_health(impatient().with_rpc_ping(true)));
-    let watched = super::support::connect(&other, "");
+    let watched = connect(&other, "");
     let ping = watched.expect("ping");
     assert_eq!(ping.params, json!({}));
     // By the time it is given up, the other has been silent for longer.
@@ -56,7 +55,7 @@ fn a_late_answer_to_a_ping_of_the_hosts_own_harms_nothing() {
     let first = plugin.expect("ping");
     plugin.reply(&first, json!({"pong": true}));
     plugin.reply(&first, json!({"pong": true}));
-    let call = super::support::start_raw(&bench.session, "echo", json!({}));
+    let call = start_raw(&bench.session, "echo", json!({}));
     let request = plugin.expect("echo");
     plugin.reply(&request, json!({}));
     call.wait().unwrap();
@@ -74,10 +73,10 @@ fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
         .connect(Panicking(ours), &Peer::default())
         .unwrap();
     let plugin = Plugin::over(theirs);
-    until("ping", || bench.session.counters().rpc.pings_sent == 1);
+    wait_until("ping", || bench.session.counters().rpc.pings_sent == 1);
     // Another is watched all the same.
     let other = bench.load(|record| record.with_health(patient().with_rpc_ping(true)));
-    super::support::connect(&other, "").expect("ping");
+    connect(&other, "").expect("ping");
     bench.ping(&plugin);
     assert_eq!(bench.session.counters().rpc.pings_sent, 1);
 }

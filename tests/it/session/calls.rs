@@ -2,18 +2,17 @@
 
 use std::thread;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
-use super::support::{
-    Bench, LONG, Plugin, SHORT, connect, object, ping, start_ping, start_raw, until,
-};
-use crate::error::{Error, RpcError};
-use crate::id::RequestId;
-use crate::protocol::method::{
+use plugin_runner::error::RpcError;
+use plugin_runner::protocol::method::{
     Configure, Empty, Event, ListModelsParams, Method, Ping, RobotModelProviderGenerate,
     RobotModelProviderListModels, RobotToolCall,
 };
+use plugin_runner::{Error, RequestId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::support::session::{Bench, Plugin, SHORT, connect, object, ping, start_ping, start_raw};
+use crate::support::{LONG, assert_matches, wait_for};
 
 /// Sends the worked example of a method (protocol file, section 9) and answers it with the worked
 /// answer; both must arrive as they are written there.
@@ -192,10 +191,7 @@ fn an_error_from_the_plugin_is_told_with_its_code() {
                 r#"{{"jsonrpc":"2.0","id":"{id}","error":{error}{beside}}}"#
             ));
             let refused = call.wait().unwrap_err();
-            assert!(
-                matches!(&refused, Error::Rpc(found) if **found == expected),
-                "{refused:?}"
-            );
+            assert_matches!(&refused, Error::Rpc(found) if **found == expected);
             assert!(!refused.is_retryable() && !refused.is_timeout());
         }
     }
@@ -278,12 +274,8 @@ fn an_answer_can_be_asked_for_without_waiting() {
     assert!(call.try_wait().is_none());
     let request = plugin.expect("ping");
     plugin.reply(&request, json!({"pong": true}));
-    let mut reply = None;
-    until("answer", || {
-        reply = call.try_wait();
-        reply.is_some()
-    });
-    assert!(reply.unwrap().unwrap().pong);
+    let reply = wait_for("the answer", || call.try_wait());
+    assert!(reply.unwrap().pong);
     assert!(call.try_wait().is_none(), "the answer came twice");
 
     // The raw form, and a time that runs out.
@@ -291,12 +283,8 @@ fn an_answer_can_be_asked_for_without_waiting() {
         .session
         .start_call_raw("never", &json!({}), SHORT)
         .unwrap();
-    let mut reply = None;
-    until("timeout", || {
-        reply = call.try_wait();
-        reply.is_some()
-    });
-    assert!(reply.unwrap().unwrap_err().is_timeout());
+    let reply = wait_for("the timeout", || call.try_wait());
+    assert!(reply.unwrap_err().is_timeout());
     assert_eq!(bench.session.counters().rpc.timeouts, 1);
 }
 
@@ -312,7 +300,7 @@ fn an_id_of_the_callers_own_is_sent_and_can_be_used_again() {
             assert_eq!(request.id, "d5k2m2c5o2dtjn9ct6bg");
             // Not while it is in flight; the first call is not disturbed.
             let refused = bench.session.send::<Ping>(id, &Empty {}, LONG);
-            assert!(matches!(refused, Err(Error::IdInUse(found)) if found == id));
+            assert_matches!(refused, Err(Error::IdInUse(found)) if found == id);
             plugin.reply(&request, json!({"pong": true}));
             assert!(first.join().unwrap().unwrap().pong);
         });

@@ -1,16 +1,16 @@
 //! The protocol's own calls from plugins (protocol file, section 10), with and without a service
 //! behind them.
 
+use plugin_runner::error::RpcError;
+use plugin_runner::protocol::method::{
+    RobotRunOutput, RobotRunParams, RobotRunReply, RobotRunStatus,
+};
+use plugin_runner::protocol::{AccessGrant, AccessShape, Manifest};
+use plugin_runner::store::Record;
+use plugin_runner::{InboundCall, Services, Xid};
 use serde_json::{Value, json};
 
-use super::support::{Bench, GO, PYTHON, object};
-use crate::error::RpcError;
-use crate::id::Xid;
-use crate::protocol::access::{AccessGrant, AccessShape};
-use crate::protocol::manifest::Manifest;
-use crate::protocol::method::{RobotRunOutput, RobotRunParams, RobotRunReply, RobotRunStatus};
-use crate::session::{InboundCall, Services};
-use crate::store::Record;
+use crate::support::session::{Bench, GO, PYTHON, object};
 
 const KEY: &str = "sdbak_3vK0exampleonly";
 const ID: &str = r#""0o6a205tdo4tj2nt466b""#;

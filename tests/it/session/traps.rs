@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use plugin_runner::error::RpcError;
+use plugin_runner::protocol::ResultObject;
+use plugin_runner::protocol::method::{Configure, RobotToolCall, ToolCallParams};
+use plugin_runner::{Error, Xid};
 use serde_json::{Value, json};
 
-use super::support::{Bench, GO, LONG, PYTHON, object, start_ping};
-use crate::error::{Error, RpcError};
-use crate::id::Xid;
-use crate::protocol::jsonrpc::ResultObject;
-use crate::protocol::method::{Configure, RobotToolCall, ToolCallParams};
+use crate::support::LONG;
+use crate::support::session::{Bench, GO, PYTHON, object, start_ping};
 
 const MEBIBYTE: usize = 1024 * 1024;
 

@@ -1,12 +1,11 @@
 //! How many messages a plugin may send in a second. The limits are so low that no machine is too
 //! slow to go over them.
 
+use plugin_runner::{Limits, ReportedState, Session};
 use serde_json::{Value, json};
 
-use super::support::{Bench, LONG, Plugin, until};
-use crate::config::Limits;
-use crate::session::Session;
-use crate::state::ReportedState;
+use crate::support::session::{Bench, Plugin};
+use crate::support::{LONG, wait_until};
 
 const CALLS: u64 = 300;
 
@@ -71,7 +70,7 @@ fn what_is_not_answered_uses_the_limit_up_too() {
         "rubbish",
     ] {
         // On a machine so slow that a second passes in between there is room again.
-        until("refusal of the only call", || {
+        wait_until("refusal of the only call", || {
             let bench = Bench::with_host(|builder| builder.limits(limits(1)));
             let plugin = bench.connect();
             plugin.send(rubbish);

@@ -4,31 +4,22 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use plugin_runner::duplex::memory;
+use plugin_runner::error::{Disconnect, Phase};
+use plugin_runner::protocol::method::{Configure, Empty, Ping};
+use plugin_runner::{ActiveState, Error, Limits, Peer, ReportedState, Timeouts};
 use rustix::net::RecvFlags;
 use serde_json::json;
 
-use super::support::{Bench, LONG, Plugin, SHORT, object, start_ping, start_raw};
-use crate::config::{Limits, Timeouts};
-use crate::duplex::memory;
-use crate::error::{Disconnect, Error, Phase};
-use crate::protocol::method::{Configure, Empty, Ping};
-use crate::session::Peer;
-use crate::state::{ActiveState, ReportedState};
-
-#[track_caller]
-fn assert_timeout(error: &Error, phase: Phase, limit: Duration) {
-    assert!(
-        matches!(error, Error::Timeout { phase: found, limit: given, .. } if *found == phase && *given == limit),
-        "{error:?}"
-    );
-}
+use crate::support::session::{Bench, Plugin, SHORT, object, start_ping, start_raw};
+use crate::support::{LONG, assert_matches, refusing_state, timed_out};
 
 #[test]
 fn a_plugin_that_does_not_answer_times_out_in_the_phase_of_the_reply() {
     let bench = Bench::new();
     let plugin = bench.connect();
     let error = bench.session.call::<Ping>(&Empty {}, SHORT).unwrap_err();
-    assert_timeout(&error, Phase::Reply, SHORT);
+    assert_eq!(timed_out(&error), (Phase::Reply, SHORT));
     assert_eq!(
         error.to_string(),
         "waiting for the reply timed out after 30ms"
@@ -46,7 +37,7 @@ fn a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write() {
     bench.session.connect(ours, &Peer::default()).unwrap();
     let first = start_raw(&bench.session, "fills_the_channel", json!({}));
     let error = bench.session.call::<Ping>(&Empty {}, SHORT).unwrap_err();
-    assert_timeout(&error, Phase::Write, SHORT);
+    assert_eq!(timed_out(&error), (Phase::Write, SHORT));
     // It was withdrawn whole, and the connection is none the worse.
     let plugin = Plugin::over(theirs);
     let request = plugin.expect("fills_the_channel");
@@ -56,10 +47,7 @@ fn a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write() {
 }
 
 fn small_buffers() -> Limits {
-    Limits {
-        outgoing: 64 * 1024,
-        ..Limits::default()
-    }
+    Limits::default().with_outgoing(64 * 1024)
 }
 
 #[test]
@@ -76,13 +64,13 @@ fn a_write_that_times_out_half_way_does_not_harm_the_connection() {
         // Once begun it will arrive, so it is the answer that did not come in time.
         let begun = has_bytes(&socket);
         let phase = if begun { Phase::Reply } else { Phase::Write };
-        assert_timeout(&error, phase, limit);
+        assert_eq!(timed_out(&error), (phase, limit));
     }
     // One more message is queued behind it, and then there is no room.
     let fills_the_queue = json!({"text": "x".repeat(70 * 1024)});
     let queued = start_raw(&bench.session, "queued", fills_the_queue);
     let error = bench.session.call::<Ping>(&Empty {}, SHORT).unwrap_err();
-    assert_timeout(&error, Phase::Write, SHORT);
+    assert_eq!(timed_out(&error), (Phase::Write, SHORT));
     // What was begun arrives whole once the plugin reads, and all goes on; what was not is gone.
     let plugin = Plugin::over_socket(socket);
     let begun = plugin.expect("configure");
@@ -102,10 +90,7 @@ fn has_bytes(socket: &UnixStream) -> bool {
 #[test]
 fn a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout() {
     let stall = Duration::from_millis(100);
-    let timeouts = Timeouts {
-        write_stall: stall,
-        ..Timeouts::default()
-    };
+    let timeouts = Timeouts::default().with_write_stall(stall);
     let bench = Bench::with_host(|builder| builder.limits(small_buffers()).timeouts(timeouts));
     let _never_read = bench.connect_silent();
     let pending = start_ping(&bench.session);
@@ -118,10 +103,7 @@ fn a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout() {
     assert!(stalled(&error), "{error:?}");
     let error = pending.wait().unwrap_err();
     assert!(stalled(&error), "{error:?}");
-    bench
-        .session
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    bench.wait_for(ReportedState::Connecting);
     let message = bench.session.error_message().unwrap();
     assert_eq!(message, "the plugin read nothing for 100ms");
 }
@@ -143,17 +125,14 @@ fn an_answer_that_cannot_be_read_is_an_error_of_its_own() {
             r#"{{"jsonrpc":"2.0","id":"{id}","result":{result}}}"#
         ));
         let error = call.wait().unwrap_err();
-        assert!(
-            matches!(&error, Error::InvalidReply { method, .. } if &**method == "ping"),
-            "{error:?}"
-        );
+        assert_matches!(&error, Error::InvalidReply { method, .. } if &**method == "ping");
         assert!(std::error::Error::source(&error).is_some());
     }
     // Neither a result nor an error.
     let call = start_ping(&bench.session);
     let id = plugin.expect("ping").id;
     plugin.send(&format!(r#"{{"jsonrpc":"2.0","id":"{id}"}}"#));
-    assert!(matches!(call.wait(), Err(Error::InvalidReply { .. })));
+    assert_matches!(call.wait(), Err(Error::InvalidReply { .. }));
     assert_eq!(bench.session.counters().rpc.other_errors, 6);
     bench.ping(&plugin);
 }
@@ -164,7 +143,7 @@ fn params_that_cannot_be_sent_are_refused_and_nothing_is_written() {
     let plugin = bench.connect();
     for params in [json!(null), json!([1]), json!("text")] {
         let error = bench.session.call_raw("any", &params, LONG).unwrap_err();
-        assert!(matches!(error, Error::Encode { .. }), "{error:?}");
+        assert_matches!(error, Error::Encode { .. });
     }
     assert_eq!(bench.session.counters().rpc.bytes_sent, 0);
     bench.ping(&plugin);
@@ -173,20 +152,12 @@ fn params_that_cannot_be_sent_are_refused_and_nothing_is_written() {
 
 #[test]
 fn over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room() {
-    let bench = Bench::with_host(|builder| {
-        builder.limits(Limits {
-            pending_calls: 2,
-            ..Limits::default()
-        })
-    });
+    let bench = Bench::with_host(|builder| builder.limits(Limits::default().with_pending_calls(2)));
     let plugin = bench.connect();
     let first = start_ping(&bench.session);
     let second = start_ping(&bench.session);
     let error = bench.session.call::<Ping>(&Empty {}, LONG).unwrap_err();
-    assert!(
-        matches!(error, Error::TooManyPending { limit: 2 }),
-        "{error:?}"
-    );
+    assert_matches!(error, Error::TooManyPending { limit: 2 });
     assert!(error.is_retryable());
     // An answer makes room, and so does giving up.
     plugin.reply(&plugin.expect("ping"), json!({"pong": true}));
@@ -205,33 +176,18 @@ fn a_plugin_that_is_not_active_cannot_be_called() {
     let bench = Bench::new();
     let call = || bench.session.call::<Ping>(&Empty {}, LONG).unwrap_err();
     let error = call();
-    assert!(
-        matches!(
-            error,
-            Error::State {
-                state: ReportedState::Connecting,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_eq!(refusing_state(&error), ReportedState::Connecting);
     assert_eq!(error.to_string(), "the plugin is connecting");
     assert!(error.is_retryable());
 
     drop(bench.connect());
-    bench
-        .session
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    bench.wait_for(ReportedState::Connecting);
     assert_eq!(
         call().to_string(),
         "the plugin is connecting: connection lost"
     );
 
-    bench
-        .session
-        .set_active_state(ActiveState::Inactive)
-        .unwrap();
+    bench.set(ActiveState::Inactive);
     let error = call();
     assert_eq!(error.to_string(), "the plugin is inactive");
     assert!(!error.is_retryable());

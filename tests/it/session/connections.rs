@@ -3,12 +3,11 @@
 
 use std::time::SystemTime;
 
-use super::support::{Bench, GO, LONG, Plugin, connect, until};
-use crate::duplex::memory;
-use crate::error::Error;
-use crate::id::InstallationId;
-use crate::session::{Credential, Peer};
-use crate::state::{ActiveState, ReportedState};
+use plugin_runner::duplex::memory;
+use plugin_runner::{ActiveState, Error, InstallationId, Peer, ReportedState};
+
+use crate::support::session::{Bench, GO, Plugin, connect};
+use crate::support::{LONG, assert_matches};
 
 #[test]
 fn a_second_connection_is_refused_and_the_first_stays() {
@@ -17,10 +16,7 @@ fn a_second_connection_is_refused_and_the_first_stays() {
     let (ours, theirs) = memory::pair(1);
     let refused = bench.session.connect(ours, &Peer::new(GO)).unwrap_err();
     let id = bench.session.id();
-    assert!(
-        matches!(refused, Error::AlreadyConnected(found) if found == id),
-        "{refused:?}"
-    );
+    assert_matches!(refused, Error::AlreadyConnected(found) if found == id);
     assert!(refused.is_retryable());
     // The newcomer's end is closed, and the incumbent has noticed nothing.
     Plugin::over(theirs).expect_end();
@@ -51,7 +47,7 @@ fn of_many_that_connect_at_once_one_gets_in() {
     for (outcome, theirs) in outcomes {
         match outcome {
             Ok(()) => accepted.push(Plugin::over(theirs)),
-            Err(error) => assert!(matches!(error, Error::AlreadyConnected(_)), "{error:?}"),
+            Err(error) => assert_matches!(error, Error::AlreadyConnected(_)),
         }
     }
     assert_eq!(accepted.len(), 1);
@@ -72,10 +68,7 @@ fn after_a_lost_connection_the_plugin_connects_again() {
         assert!(now >= before && started_at.is_none_or(|then| now >= then));
         started_at = Some(now);
         drop(plugin);
-        bench
-            .session
-            .wait_for(ReportedState::Connecting, LONG)
-            .unwrap();
+        bench.wait_for(ReportedState::Connecting);
         assert_eq!(bench.session.error_message().unwrap(), "connection lost");
         assert_eq!(bench.session.counters().connections, round);
     }
@@ -85,17 +78,11 @@ fn after_a_lost_connection_the_plugin_connects_again() {
 fn the_next_connection_may_be_of_another_kind() {
     let bench = Bench::new();
     bench.ping(&bench.connect());
-    bench
-        .session
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    bench.wait_for(ReportedState::Connecting);
     let socket = bench.connect_socket();
     bench.ping(&socket);
     socket.close(1001, "");
-    bench
-        .session
-        .wait_for(ReportedState::Connecting, LONG)
-        .unwrap();
+    bench.wait_for(ReportedState::Connecting);
     assert_eq!(
         bench.session.error_message().unwrap(),
         "closed by the plugin (code 1001)"
@@ -112,10 +99,7 @@ fn a_deactivated_plugin_sees_close_1000_and_may_not_connect() {
         } else {
             bench.connect()
         };
-        bench
-            .session
-            .set_active_state(ActiveState::Inactive)
-            .unwrap();
+        bench.set(ActiveState::Inactive);
         assert_eq!(plugin.expect_close(), (1000, "closed".to_owned()));
         assert_eq!(bench.session.reported_state(), ReportedState::Inactive);
         assert_eq!(bench.session.error_message(), None);
@@ -124,51 +108,9 @@ fn a_deactivated_plugin_sees_close_1000_and_may_not_connect() {
         let refused = bench.session.connect(ours, &Peer::default()).unwrap_err();
         assert_eq!(refused.to_string(), "the plugin is inactive");
 
-        bench.session.set_active_state(ActiveState::Active).unwrap();
+        bench.set(ActiveState::Active);
         assert_eq!(bench.session.reported_state(), ReportedState::Connecting);
     }
-    bench.ping(&bench.connect());
-}
-
-#[test]
-fn a_connection_that_ends_before_its_first_ping_was_one_all_the_same() {
-    let bench = Bench::new();
-    let reservation = bench.session.shared().reserve(&Credential::Vouched);
-    let (ours, theirs) = memory::pair(1);
-    drop(theirs);
-    reservation
-        .unwrap()
-        .attach(Box::new(ours), &Peer::default(), true)
-        .unwrap();
-    until("room for the next", || {
-        bench.session.shared().state.lock().connection.is_none()
-    });
-    assert_eq!(bench.session.counters().connections, 1);
-    bench.ping(&bench.connect());
-}
-
-#[test]
-fn a_handshake_that_a_stop_overtook_is_void_though_the_plugin_is_wanted_again() {
-    let bench = Bench::new();
-    let overtaken = bench.session.shared().reserve(&Credential::Vouched);
-    let overtaken = overtaken.unwrap();
-    for state in [ActiveState::Inactive, ActiveState::Active] {
-        bench.session.set_active_state(state).unwrap();
-    }
-    let (ours, theirs) = memory::pair(1);
-    let refused = overtaken.attach(Box::new(ours), &Peer::new(GO), false);
-    assert!(
-        matches!(
-            refused,
-            Err(Error::State {
-                state: ReportedState::Connecting,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
-    Plugin::over(theirs).expect_end();
-    // Nor does it stand in anybody's way.
     bench.ping(&bench.connect());
 }
 
@@ -176,16 +118,13 @@ fn a_handshake_that_a_stop_overtook_is_void_though_the_plugin_is_wanted_again() 
 fn stopping_and_starting_twice_changes_nothing() {
     let bench = Bench::new();
     let plugin = bench.connect();
-    bench.session.set_active_state(ActiveState::Active).unwrap();
+    bench.set(ActiveState::Active);
     bench.ping(&plugin);
     for _ in 0..2 {
-        bench
-            .session
-            .set_active_state(ActiveState::Inactive)
-            .unwrap();
+        bench.set(ActiveState::Inactive);
     }
     for _ in 0..2 {
-        bench.session.set_active_state(ActiveState::Active).unwrap();
+        bench.set(ActiveState::Active);
     }
     bench.ping(&bench.connect());
 }
@@ -236,8 +175,5 @@ fn a_connection_is_made_through_the_host_by_id() {
     let unknown = InstallationId::generate();
     let (ours, _theirs) = memory::pair(1);
     let refused = bench.host.connect(unknown, ours, &peer).unwrap_err();
-    assert!(
-        matches!(refused, Error::NotLoaded(found) if found == unknown),
-        "{refused:?}"
-    );
+    assert_matches!(refused, Error::NotLoaded(found) if found == unknown);
 }
