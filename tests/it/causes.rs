@@ -10,12 +10,14 @@ use std::time::{Duration, SystemTime};
 use plugin_runner::ReportedState::{Connecting, Errored, Restarting, Starting, Stopping};
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{EndCause, ExitReason, RestartDecision, RunEnd, Session, StateChange, fault};
+use plugin_runner::{
+    EndCause, ExitReason, RestartDecision, RunEnd, Session, StateChange, Timeouts, fault,
+};
 use serde_json::json;
 
 use crate::support::LONG;
 use crate::support::alone::run_under;
-use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
+use crate::support::host::{Setup, TestHost, active};
 use crate::support::plugin::{
     TRANSPORTS, call, command, executable, fixture, manifest, over_stdio, shell,
 };
@@ -29,8 +31,11 @@ fn stop(session: &Session) {
 }
 
 /// A host on which every crash is the last.
-fn unforgiving(test: &'static str) -> Setup {
-    Setup::new(test).policy(|policy| policy.with_max_restart_attempts(0))
+fn unforgiving(test: &'static str, timeouts: impl FnOnce(&mut Timeouts)) -> TestHost {
+    TestHost::with(test, |setup| {
+        setup.policy.max_restart_attempts = 0;
+        timeouts(&mut setup.timeouts);
+    })
 }
 
 /// Starts it; gives the change to `errored`, whose message and details are also the session's.
@@ -59,7 +64,7 @@ fn last(session: &Session) -> RunEnd {
 
 #[test]
 fn a_signal_from_elsewhere_is_told_with_its_number_and_name() {
-    let host = unforgiving("signals").start();
+    let host = unforgiving("signals", |_| ());
     for (signal, name, words) in [
         (11, "SIGSEGV", "segmentation fault"),
         (9, "SIGKILL", "killed"),
@@ -149,12 +154,10 @@ fn what_cannot_be_unpacked_or_prepared_has_a_word_of_its_own() {
 
 #[test]
 fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
-    let host = unforgiving("reads-nothing")
-        .timeouts(|timeouts| {
-            timeouts.write_stall = Duration::from_millis(200);
-            timeouts.disconnect_grace = Duration::from_millis(50);
-        })
-        .start();
+    let host = unforgiving("reads-nothing", |timeouts| {
+        timeouts.write_stall = Duration::from_millis(200);
+        timeouts.disconnect_grace = Duration::from_millis(50);
+    });
     let session = host.run(fixture(&host, Transport::WebSocket, &["never-read"]));
     let mut events = host.events();
     let params = json!({"text": "x".repeat(1 << 20)});
@@ -171,9 +174,9 @@ fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
 
 #[test]
 fn who_was_killed_by_the_host_is_told_why_with_all_that_is_known() {
-    let host = unforgiving("killed-by-host")
-        .timeouts(|timeouts| timeouts.connect = Duration::from_millis(300))
-        .start();
+    let host = unforgiving("killed-by-host", |timeouts| {
+        timeouts.connect = Duration::from_millis(300);
+    });
     let script = "for line in $(seq 25); do echo line $line; done; exec sleep 1000";
     let session = host.install(shell(&host, "idler", script));
     let change = errored(&host, &session);
@@ -190,9 +193,7 @@ fn who_was_killed_by_the_host_is_told_why_with_all_that_is_known() {
 #[test]
 fn the_history_tells_every_end_and_what_came_of_it() {
     for transport in TRANSPORTS {
-        let host = Setup::new("history")
-            .policy(|policy| policy.with_max_restart_attempts(1))
-            .start();
+        let host = TestHost::with("history", |setup| setup.policy.max_restart_attempts = 1);
         let session = host.install(fixture(&host, transport, &["behave"]));
         assert_eq!(session.restart_history(), []);
         let before = SystemTime::now();
@@ -252,10 +253,10 @@ fn the_history_tells_every_end_and_what_came_of_it() {
 
 #[test]
 fn the_history_keeps_as_many_ends_as_its_limit_says() {
-    let host = Setup::new("history-limit")
-        .limits(|limits| limits.restart_history = 3)
-        .policy(|policy| policy.with_max_restart_attempts(6))
-        .start();
+    let host = TestHost::with("history-limit", |setup| {
+        setup.limits.restart_history = 3;
+        setup.policy.max_restart_attempts = 6;
+    });
     let session = host.install(shell(&host, "crasher", "exit 3"));
     errored(&host, &session);
     let runs: Vec<u64> = session
@@ -290,9 +291,7 @@ fn a_run_that_is_stopped_before_it_has_a_process_is_in_the_history() {
 
 #[test]
 fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
-    let host = Setup::new("counting")
-        .policy(|policy| policy.with_max_restart_attempts(5))
-        .start();
+    let host = TestHost::with("counting", |setup| setup.policy.max_restart_attempts = 5);
     let flag = host.folder().join("go-on");
     let script = format!("[ -e '{}' ] && exec sleep 1000; exit 3", flag.display());
     let session = host.install(shell(&host, "counter", &script));
@@ -312,13 +311,10 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     assert_eq!(change.details["restarts"], 0, "the stop did not reset");
     stop(&session);
 
-    let host = Setup::new("counting-on")
-        .policy(|policy| {
-            policy
-                .with_max_restart_attempts(1)
-                .with_max_backoff(Duration::from_secs(3600))
-        })
-        .start();
+    let host = TestHost::with("counting-on", |setup| {
+        setup.policy.max_restart_attempts = 1;
+        setup.policy.max_backoff = Duration::from_secs(3600);
+    });
     let session = host.install(shell(&host, "impatient", "exit 3"));
     // The wait is a second; who starts it does not wait so long.
     let mut events = host.events();
@@ -331,14 +327,11 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
 
 #[test]
 fn jitter_shortens_the_wait_before_a_restart() {
-    let host = Setup::new("jitter")
-        .policy(|policy| {
-            policy
-                .with_max_backoff(Duration::from_millis(200))
-                .with_max_restart_attempts(5)
-                .with_jitter_percent(50)
-        })
-        .start();
+    let host = TestHost::with("jitter", |setup| {
+        setup.policy.max_backoff = Duration::from_millis(200);
+        setup.policy.max_restart_attempts = 5;
+        setup.policy.jitter_percent = 50;
+    });
     let session = host.install(shell(&host, "crasher", "exit 3"));
     errored(&host, &session);
     let mut waits = HashSet::new();
@@ -418,7 +411,7 @@ mod alone {
         let wrapped =
             "python3 -c 'kept = []\nwhile True: kept.append(b\"x\" * (1 << 20))'; exit $?";
         for script in [greedy, wrapped] {
-            let host = unforgiving("kernel-kills").start();
+            let host = unforgiving("kernel-kills", |_| ());
             let session = host.install(shell(&host, "greedy", script));
             let change = errored(&host, &session);
             assert_eq!(change.details["cause"], "out_of_memory", "{change:?}");
@@ -435,9 +428,7 @@ mod alone {
 
 #[test]
 fn a_good_run_that_crashes_is_in_the_history_with_its_length() {
-    let host = Setup::new("good-run")
-        .policy(wait_an_hour_after_a_crash)
-        .start();
+    let host = TestHost::with("good-run", Setup::stay_down_after_a_crash);
     let session = host.run(fixture(&host, Transport::Stdio, &["behave"]));
     let mut events = host.events();
     let _ = call(&session, "exit", &json!({"code": 7}));

@@ -20,7 +20,7 @@ use crate::support::LONG;
 use crate::support::alone::run_under;
 use crate::support::disk::{self, run_on_a_disk};
 use crate::support::folder::TestFolder;
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::output::OutputLine;
 use crate::support::plugin::{call, fixture, manifest, package};
 
@@ -73,9 +73,9 @@ mod alone {
     fn a_disk_fills_and_empties() {
         let disk = Disk::new();
         let data = disk.folder.join("data");
-        let host = Setup::new("full-disk")
-            .configure(move |builder| builder.data_dir(data))
-            .start();
+        let host = TestHost::with("full-disk", |setup| {
+            setup.configure(move |builder| builder.data_dir(data));
+        });
         a_running_plugin_goes_on(&host, &disk);
         a_new_plugin_waits_for_room(&host, &disk);
     }
@@ -142,12 +142,12 @@ mod alone {
     fn a_log_cannot_be_rotated_for_a_while() {
         let data = disk::mounted().unwrap().join("data");
         let folder = data.clone();
-        let host = Setup::new("rotation")
-            .configure(move |builder| {
+        let host = TestHost::with("rotation", |setup| {
+            setup.configure(move |builder| {
                 let settings = LogSettings::default().with_max_file_size(1_000);
                 builder.data_dir(folder).log_settings(settings)
-            })
-            .start();
+            });
+        });
         let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
         let logs = data.join(session.id().to_string()).join("logs");
         let say = |line: &str| {
@@ -188,9 +188,9 @@ mod alone {
             disk::mount("mount", &["-o", &options], &disk);
         };
         let data = disk.join("data");
-        let host = Setup::new("read-only")
-            .configure(move |builder| builder.data_dir(data))
-            .start();
+        let host = TestHost::with("read-only", |setup| {
+            setup.configure(move |builder| builder.data_dir(data));
+        });
         let fresh = host.install(packaged(&host, b""));
         let known = host.install(packaged(&host, b""));
         starts(&known);

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support::LONG;
 use crate::support::alone::{after_python, run_alone, run_under};
-use crate::support::host::{Setup, active};
+use crate::support::host::{TestHost, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture};
 
 /// Python that has a signal ignored by whatever it executes.
@@ -67,9 +67,7 @@ mod alone {
             Some(rustix::io::Errno::CHILD.raw_os_error())
         );
         for transport in TRANSPORTS {
-            let host = Setup::new("no-statuses")
-                .policy(|policy| policy.with_max_restart_attempts(2))
-                .start();
+            let host = TestHost::with("no-statuses", |setup| setup.policy.max_restart_attempts = 2);
             let session = host.run(fixture(&host, transport, &["behave"]));
             let mut events = host.events();
             // Whatever it exits with, nobody can know.
@@ -107,9 +105,7 @@ mod alone {
     fn an_interrupt_is_ignored() {
         for transport in TRANSPORTS {
             let grace = Duration::from_secs(4);
-            let host = Setup::new("no-interrupt")
-                .timeouts(|timeouts| timeouts.stop_grace = grace)
-                .start();
+            let host = TestHost::with("no-interrupt", |setup| setup.timeouts.stop_grace = grace);
             // Over stdio the end of its input would be enough.
             let session = host.run(fixture(&host, transport, &["behave", "linger"]));
             let process = host.lifelines.next();
@@ -135,11 +131,11 @@ mod alone {
         // with a time limit, `poll` above all, are not.
         signal_hook::flag::register(Signal::USR1.as_raw(), caught.clone()).unwrap();
 
-        let host = Setup::new("interrupted")
-            .configure(|builder| {
+        let host = TestHost::with("interrupted", |setup| {
+            setup.configure(|builder| {
                 builder.method("ask", |_, _| Ok(ResultObject::from(serde_json::Map::new())))
-            })
-            .start();
+            });
+        });
         let [socket, pipe] =
             TRANSPORTS.map(|transport| host.run(fixture(&host, transport, &["behave"])));
         let crashing = host.run(fixture(&host, TRANSPORTS[1], &["behave"]));

@@ -11,7 +11,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{ReportedState, Session};
 
 use crate::support::LONG;
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::plugin::{manifest, package, shell};
 
 /// Starts a script that prints, then `done`, and waits; gives what it printed.
@@ -47,9 +47,9 @@ fn the_environment_is_the_allowlist_and_what_is_added() {
         std::env::var_os(secret).is_some(),
         "run this by cargo, which sets {secret}"
     );
-    let host = Setup::new("environment")
-        .configure(|builder| builder.pass_variable("CARGO_PKG_NAME"))
-        .start();
+    let host = TestHost::with("environment", |setup| {
+        setup.configure(|builder| builder.pass_variable("CARGO_PKG_NAME"));
+    });
     let record = shell(&host, "plain", PRINT_ENVIRONMENT).with_variable("GREETING", "hello there");
     let id = record.id;
     let found = environment(&host, record);
@@ -118,10 +118,10 @@ fn a_stdio_plugin_is_told_so_and_gets_no_url() {
 
 #[test]
 fn a_url_that_the_embedder_names_is_passed_on() {
-    let host = Setup::new("rpc-base-url")
-        .deaf()
-        .configure(|builder| builder.rpc_base_url("https://forum.example/ignored?region=eu"))
-        .start();
+    let host = TestHost::with("rpc-base-url", |setup| {
+        setup.deaf();
+        setup.configure(|builder| builder.rpc_base_url("https://forum.example/ignored?region=eu"));
+    });
     let record = shell(&host, "remote", PRINT_ENVIRONMENT);
     let id = record.id;
     let found = environment(&host, record);

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::alone::run_alone;
 use crate::support::attack::{Attack, Busy, Said, bearers, said, trials};
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::lifeline::Lifeline;
 use crate::support::plugin::{call, fixture};
 use crate::support::{LONG, wait_until};
@@ -22,9 +22,9 @@ const STOP: Duration = Duration::from_secs(10);
 const NOISE: Duration = Duration::from_secs(5);
 
 fn host(test: &'static str) -> TestHost {
-    Setup::new(test)
-        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_secs(2))
-        .start()
+    TestHost::with(test, |setup| {
+        setup.timeouts.stop_grace = Duration::from_secs(2);
+    })
 }
 
 /// Stops it within its time.

@@ -89,9 +89,7 @@ fn deactivating_closes_with_1000_and_shutting_down_with_1012() {
 
 #[test]
 fn an_incumbent_that_is_alive_stays() {
-    let host = Setup::new("incumbent-alive")
-        .timeouts(|timeouts| timeouts.incumbent = LONG)
-        .start();
+    let host = TestHost::with("incumbent-alive", |setup| setup.timeouts.incumbent = LONG);
     let (session, target) = external(&host);
     let mut incumbent = Peer::connect(host.address(), &target);
     active(&session);
@@ -105,9 +103,9 @@ fn an_incumbent_that_is_alive_stays() {
 
 #[test]
 fn an_incumbent_that_is_dead_makes_room() {
-    let host = Setup::new("incumbent-dead")
-        .timeouts(|timeouts| timeouts.incumbent = Duration::from_millis(200))
-        .start();
+    let host = TestHost::with("incumbent-dead", |setup| {
+        setup.timeouts.incumbent = Duration::from_millis(200);
+    });
     let (session, target) = external(&host);
     // Its socket is open, as that of a machine that lost its power; it answers nothing.
     let dead = Peer::connect(host.address(), &target);
@@ -127,9 +125,7 @@ fn an_incumbent_that_is_dead_makes_room() {
 
 #[test]
 fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
-    let host = Setup::new("incumbent-ends")
-        .timeouts(|timeouts| timeouts.incumbent = LONG)
-        .start();
+    let host = TestHost::with("incumbent-ends", |setup| setup.timeouts.incumbent = LONG);
     let (session, target) = external(&host);
     let incumbent = Peer::connect(host.address(), &target);
     active(&session);
@@ -142,7 +138,7 @@ fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
 
 #[test]
 fn an_embedder_may_accept_on_its_own_listener() {
-    let host = Setup::new("own-listener").deaf().start();
+    let host = TestHost::with("own-listener", Setup::deaf);
     let (session, target) = external(&host);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -164,7 +160,7 @@ fn an_embedder_may_accept_on_its_own_listener() {
 
 #[test]
 fn an_embedder_may_have_read_the_head_already() {
-    let host = Setup::new("own-head").deaf().start();
+    let host = TestHost::with("own-head", Setup::deaf);
     let (session, target) = external(&host);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -190,7 +186,7 @@ fn an_embedder_may_have_read_the_head_already() {
 
 #[test]
 fn a_unix_socket_works_like_any_other() {
-    let host = Setup::new("unix-socket").deaf().start();
+    let host = TestHost::with("unix-socket", Setup::deaf);
     let (session, target) = external(&host);
     // Short, because the path of a socket may not be long.
     let name = format!("plugin-runner-{}.sock", std::process::id());
@@ -209,10 +205,10 @@ fn a_unix_socket_works_like_any_other() {
 
 #[test]
 fn a_silent_stream_is_given_back_after_the_handshake_timeout() {
-    let host = Setup::new("silent-stream")
-        .deaf()
-        .timeouts(|timeouts| timeouts.handshake = Duration::from_millis(100))
-        .start();
+    let host = TestHost::with("silent-stream", |setup| {
+        setup.deaf();
+        setup.timeouts.handshake = Duration::from_millis(100);
+    });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = connect(listener.local_addr().unwrap());
     let error = host.accept(listener.accept().unwrap().0).unwrap_err();

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::events::Events;
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::lock::Lock;
@@ -134,7 +134,7 @@ fn expect_stopped(session: &Session, lock: &Lock, events: &mut Events) {
 
 fn last_request_wins_at(point: &'static str) {
     for transport in TRANSPORTS {
-        let host = Setup::new("last-wins").start();
+        let host = TestHost::new("last-wins");
         for requests in REQUESTS {
             println!("{point}, {transport}: {requests:?}");
             let Held {
@@ -199,14 +199,12 @@ fn the_last_request_wins_before_a_handshake_is_answered() {
 fn an_unload_at_any_point_leaves_nothing() {
     for (point, transport) in everywhere() {
         println!("{point}, {transport}");
-        let host = Setup::new("unload-held")
-            .timeouts(|timeouts| {
-                timeouts.stop = Duration::from_millis(50);
-                timeouts.stop_grace = Duration::from_millis(5);
-            })
+        let host = TestHost::with("unload-held", |setup| {
+            setup.timeouts.stop = Duration::from_millis(50);
+            setup.timeouts.stop_grace = Duration::from_millis(5);
             // It has a thread of its own from the first process on, which not every point comes to.
-            .configure(|builder| builder.keeper(Keeper::None))
-            .start();
+            setup.configure(|builder| builder.keeper(Keeper::None));
+        });
         let idle = host.threads().count();
         let Held {
             session,
@@ -410,12 +408,10 @@ fn descendants_live_until_the_end_of_their_leader_is_acted_upon_and_no_longer() 
 
 /// A host whose plugin no signal reaches, as if it were in uninterruptible sleep.
 fn with_unkillable() -> (TestHost, Session, Lock, Lifeline, fault::Loss) {
-    let host = Setup::new("unkillable")
-        .timeouts(|timeouts| {
-            timeouts.stop = Duration::from_millis(300);
-            timeouts.stop_grace = Duration::from_millis(50);
-        })
-        .start();
+    let host = TestHost::with("unkillable", |setup| {
+        setup.timeouts.stop = Duration::from_millis(300);
+        setup.timeouts.stop_grace = Duration::from_millis(50);
+    });
     let session = host.run(fixture(&host, Transport::WebSocket, &["alone", "linger"]));
     let lock = Lock::of(&host, &session);
     let process = host.lifelines.next();
@@ -494,7 +490,7 @@ fn a_shutdown_names_what_cannot_be_killed() {
 #[test]
 fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
     for transport in TRANSPORTS {
-        let host = Setup::new("late-inquest").start();
+        let host = TestHost::new("late-inquest");
         let session = host.run(fixture(&host, transport, &["behave"]));
         let mut events = host.events();
         let hold = fault::hold(fault::INQUEST, session.id());
@@ -514,7 +510,7 @@ fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
 
 #[test]
 fn a_plugin_that_connects_before_it_is_handed_over_has_been_active() {
-    let host = Setup::new("early").start();
+    let host = TestHost::new("early");
     let session = host.install(fixture(&host, Transport::WebSocket, &["behave"]));
     let hold = fault::hold(fault::SPAWNED, session.id());
     supervised(&session).start().unwrap();

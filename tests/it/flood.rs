@@ -14,7 +14,7 @@ use plugin_runner::{Deadline, Error, Peer, ReportedState, Session, Threads};
 use serde_json::{Value, json};
 
 use crate::support::frames::{BINARY, FINAL, RawPeer, frame, text};
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::plugin::{call, external, fixture};
 use crate::support::{LONG, wait_until};
 
@@ -25,14 +25,14 @@ const WINDOW: usize = 4000;
 /// A host whose method `held` waits until the sender is dropped.
 fn with_held(test: &'static str) -> (TestHost, Sender<()>) {
     let (open, gate) = bounded::<()>(0);
-    let host = Setup::new(test)
-        .configure(move |builder| {
+    let host = TestHost::with(test, |setup| {
+        setup.configure(move |builder| {
             builder.method("held", move |_, _| {
                 let _ = gate.recv();
                 Ok(ResultObject::new())
             })
-        })
-        .start();
+        });
+    });
     (host, open)
 }
 
@@ -263,13 +263,11 @@ fn connect_silent(session: &Session) -> UnixStream {
 #[test]
 fn who_asks_and_never_reads_is_closed_for_that() {
     // So little that the plugin need not ask for long; the write stall timeout is none of it.
-    let host = Setup::new("never-reads-answers")
-        .limits(|limits| {
-            limits.outgoing = 64 * 1024;
-            limits.inbound_queue = 16;
-        })
-        .timeouts(|timeouts| timeouts.write_stall = LONG * 2)
-        .start();
+    let host = TestHost::with("never-reads-answers", |setup| {
+        setup.limits.outgoing = 64 * 1024;
+        setup.limits.inbound_queue = 16;
+        setup.timeouts.write_stall = LONG * 2;
+    });
     let (session, _) = external(&host, "flooder");
     let mut record = host.store().get(session.id()).unwrap().unwrap();
     let text_of_some_size = "x".repeat(64 * 1024);
@@ -303,10 +301,10 @@ fn who_asks_and_never_reads_is_closed_for_that() {
 #[test]
 fn callers_of_a_plugin_that_never_reads_have_their_own_deadlines() {
     let stall = Duration::from_secs(1);
-    let host = Setup::new("never-reads")
-        .timeouts(|timeouts| timeouts.write_stall = stall)
-        .limits(|limits| limits.outgoing = 128 * 1024)
-        .start();
+    let host = TestHost::with("never-reads", |setup| {
+        setup.timeouts.write_stall = stall;
+        setup.limits.outgoing = 128 * 1024;
+    });
     let (session, _) = external(&host, "deaf");
     let plugin = connect_silent(&session);
     let mut events = host.events();

@@ -17,7 +17,7 @@ mod alone {
     use serde_json::{Value, json};
 
     use crate::support::frames::{CLOSE, FINAL, RawPeer, frame, text};
-    use crate::support::host::{Setup, TestHost, active};
+    use crate::support::host::{TestHost, active};
     use crate::support::http::Request;
     use crate::support::plugin::{command, external, manifest, over_stdio, shell};
     use crate::support::{LONG, wait_until};
@@ -42,10 +42,10 @@ mod alone {
     fn hostile_plugins_are_shown_harmlessly() {
         log::set_logger(&LINES).unwrap();
         log::set_max_level(log::LevelFilter::Debug);
-        let host = Setup::new("foreign-text")
-            .policy(|policy| policy.with_max_restart_attempts(0))
-            .configure(|builder| builder.method("fail", |_, _| Err(RpcError::new(7, long()))))
-            .start();
+        let host = TestHost::with("foreign-text", |setup| {
+            setup.policy.max_restart_attempts = 0;
+            setup.configure(|builder| builder.method("fail", |_, _| Err(RpcError::new(7, long()))));
+        });
         outside(&host);
         a_command_that_is_not_there(&host);
         a_panicking_handler();
@@ -167,9 +167,9 @@ mod alone {
 
     /// A panic that quotes what a plugin said.
     fn a_panicking_handler() {
-        let host = Setup::new("foreign-panic")
-            .configure(|builder| builder.method("panic", |_, _| panic!("{}", long())))
-            .start();
+        let host = TestHost::with("foreign-panic", |setup| {
+            setup.configure(|builder| builder.method("panic", |_, _| panic!("{}", long())));
+        });
         let (session, target) = external(&host, "panicker");
         let mut peer = RawPeer::connect(host.address(), &target);
         active(&session);

@@ -14,7 +14,7 @@ use crate::support::LONG;
 use crate::support::alone::{Holdings, run_alone};
 use crate::support::folder::TestFolder;
 use crate::support::frames::{RawPeer, text};
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect, exchange};
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, external, fixture, printed_url, target, url_printer};
@@ -362,9 +362,7 @@ fn replayed_tokens_are_refused_and_counted() {
 #[test]
 fn a_request_that_trickles_ends_with_the_handshake_timeout() {
     let timeout = Duration::from_millis(500);
-    let host = Setup::new("trickle")
-        .timeouts(|timeouts| timeouts.handshake = timeout)
-        .start();
+    let host = TestHost::with("trickle", |setup| setup.timeouts.handshake = timeout);
     let (session, good) = external(&host, "outside");
     let mut slow = connect(host.address());
     slow.set_nodelay(true).unwrap();

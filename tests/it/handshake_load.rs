@@ -29,9 +29,9 @@ fn silent_connections_delay_nobody() {
 
 #[test]
 fn a_slow_handshake_is_cut_at_the_timeout() {
-    let host = Setup::new("slow-handshake")
-        .timeouts(|timeouts| timeouts.handshake = Duration::from_secs(1))
-        .start();
+    let host = TestHost::with("slow-handshake", |setup| {
+        setup.timeouts.handshake = Duration::from_secs(1);
+    });
     let (session, good) = external(&host, "outside");
     let mut streams: Vec<_> = (0..5).map(|_| connect(host.address())).collect();
     for stream in &mut streams {
@@ -48,9 +48,7 @@ fn a_slow_handshake_is_cut_at_the_timeout() {
 
 #[test]
 fn over_the_cap_on_handshakes_a_connection_is_told_to_come_back() {
-    let host = Setup::new("handshake-cap")
-        .limits(|limits| limits.handshakes = 8)
-        .start();
+    let host = TestHost::with("handshake-cap", |setup| setup.limits.handshakes = 8);
     let (session, good) = external(&host, "outside");
     let mut silent: VecDeque<_> = (0..8).map(|_| connect(host.address())).collect();
     // Accepted in order, so each newcomer finds all places taken by those before it. There are fewer
@@ -71,7 +69,7 @@ fn over_the_cap_on_handshakes_a_connection_is_told_to_come_back() {
 
 #[test]
 fn a_stopped_listener_gives_up_handshakes_in_progress() {
-    let host = Setup::new("listener-stop").deaf().start();
+    let host = TestHost::with("listener-stop", Setup::deaf);
     let listener = host.listen("127.0.0.1:0").unwrap();
     let mut waiting = connect(listener.address());
     waiting.write_all(b"GET /rpc").unwrap();

@@ -39,8 +39,15 @@ fn frequent() -> Health {
         .with_timeout(LONG)
 }
 
-fn watched(test: &'static str, health: Health) -> Setup {
-    Setup::new(test).configure(|builder| builder.health(health))
+fn watched(test: &'static str, health: Health) -> TestHost {
+    watched_with(test, health, |_| ())
+}
+
+fn watched_with(test: &'static str, health: Health, change: impl FnOnce(&mut Setup)) -> TestHost {
+    TestHost::with(test, |setup| {
+        setup.configure(|builder| builder.health(health));
+        change(setup);
+    })
 }
 
 /// A loaded external plugin, with the path and query it connects to.
@@ -126,7 +133,7 @@ fn several_intervals(host: &TestHost) {
 #[test]
 fn a_frozen_plugin_is_found_killed_and_started_again() {
     for transport in TRANSPORTS {
-        let host = watched("frozen", quick()).start();
+        let host = watched("frozen", quick());
         let session = host.run(fixture(&host, transport, &["behave"]));
         let process = host.lifelines.next();
         let mut events = host.events();
@@ -156,9 +163,9 @@ fn a_frozen_plugin_is_found_killed_and_started_again() {
 
 #[test]
 fn a_plugin_that_freezes_again_and_again_is_given_up() {
-    let host = watched("freezes", quick().with_misses_allowed(1))
-        .policy(|policy| policy.with_max_restart_attempts(1))
-        .start();
+    let host = watched_with("freezes", quick().with_misses_allowed(1), |setup| {
+        setup.policy.max_restart_attempts = 1;
+    });
     let session = host.run(python(&host, "freezes"));
     let mut events = host.events();
     host.lifelines.next().signal(Signal::STOP);
@@ -174,7 +181,7 @@ fn a_plugin_that_freezes_again_and_again_is_given_up() {
 
 #[test]
 fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
-    let host = watched("silent-external", quick()).start();
+    let host = watched("silent-external", quick());
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
     active(&session);
@@ -200,7 +207,7 @@ fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
 
 #[test]
 fn a_peer_that_only_answers_pings_stays() {
-    let host = watched("only-pongs", frequent()).start();
+    let host = watched("only-pongs", frequent());
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
     for _ in 0..8 {
@@ -216,7 +223,7 @@ fn a_peer_that_only_answers_pings_stays() {
 
 #[test]
 fn any_frame_is_as_good_as_a_pong() {
-    let host = watched("any-frame", frequent()).start();
+    let host = watched("any-frame", frequent());
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
     for _ in 0..8 {
@@ -233,7 +240,7 @@ fn as_many_misses_as_are_allowed_are_forgiven() {
     let health = quick()
         .with_timeout(Duration::from_secs(2))
         .with_misses_allowed(1);
-    let host = watched("forgiven", health).start();
+    let host = watched("forgiven", health);
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
     for round in 1..=2 {
@@ -250,7 +257,7 @@ fn as_many_misses_as_are_allowed_are_forgiven() {
 
 #[test]
 fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
-    let host = watched("busy", quick()).start();
+    let host = watched("busy", quick());
     let session = host.run(python(&host, "busy"));
     let process = host.lifelines.next();
     // Its only thread waits there, and answers nothing meanwhile.
@@ -275,7 +282,7 @@ fn expect_left_alone(host: &TestHost, session: &Session, busy: PendingReply, pro
 
 #[test]
 fn a_python_plugin_whose_loop_is_busy_with_a_call_is_left_alone() {
-    let host = watched("busy-loop", quick()).start();
+    let host = watched("busy-loop", quick());
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/fixtures/websocket_plugin.py"
@@ -296,7 +303,7 @@ fn a_python_plugin_whose_loop_is_busy_with_a_call_is_left_alone() {
 
 #[test]
 fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
-    let host = watched("idle-python", quick()).start();
+    let host = watched("idle-python", quick());
     let mut events = host.events();
     let (idle, target) = external(&host, |record| record);
     let _half_open = connect_as_python(&host, &target);
@@ -321,7 +328,7 @@ fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
 #[test]
 fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
     let limit = Duration::from_secs(3);
-    let host = watched("busy-limit", quick().with_busy_limit(limit)).start();
+    let host = watched("busy-limit", quick().with_busy_limit(limit));
     let mut events = host.events();
     let (outside, target) = external(&host, |record| record);
     let mut silent = connect_as_python(&host, &target);
@@ -349,9 +356,9 @@ fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
 
 #[test]
 fn a_newcomers_look_is_excused_by_no_call() {
-    let host = watched("newcomer-busy", frequent())
-        .timeouts(|timeouts| timeouts.incumbent = Duration::from_millis(200))
-        .start();
+    let host = watched_with("newcomer-busy", frequent(), |setup| {
+        setup.timeouts.incumbent = Duration::from_millis(200);
+    });
     let (session, target) = external(&host, |record| record);
     let _dead = connect_as_python(&host, &target);
     active(&session);
@@ -366,7 +373,7 @@ fn a_newcomers_look_is_excused_by_no_call() {
 
 #[test]
 fn a_hung_plugin_is_found_also_while_callers_keep_coming() {
-    let host = watched("hung-and-called", quick()).start();
+    let host = watched("hung-and-called", quick());
     let session = host.run(python(&host, "hung"));
     let process = host.lifelines.next();
     let mut events = host.events();
@@ -390,7 +397,7 @@ fn a_hung_plugin_is_found_also_while_callers_keep_coming() {
 fn a_large_message_on_a_slow_line_is_a_sign_of_life() {
     // Only whole frames could be answered with a pong in between.
     let health = quick().with_timeout(Duration::from_millis(300));
-    let host = watched("slow-line", health.clone()).start();
+    let host = watched("slow-line", health.clone());
     let (session, target) = external(&host, |record| record);
     let mut peer = connect(&host, &target);
     active(&session);
@@ -430,9 +437,9 @@ impl Services for Gated {
 #[test]
 fn a_plugin_that_waits_for_the_host_is_left_alone() {
     let (open, gate) = bounded(1);
-    let host = Setup::new("waits-for-host")
-        .configure(|builder| builder.health(quick()).services(Gated(Mutex::new(gate))))
-        .start();
+    let host = TestHost::with("waits-for-host", |setup| {
+        setup.configure(|builder| builder.health(quick()).services(Gated(Mutex::new(gate))));
+    });
     let session = host.run(python(&host, "waits"));
     // Nobody waits for it any more, but it waits for what it asked the host.
     let soon = Duration::from_millis(1);
@@ -451,7 +458,7 @@ fn a_plugin_that_waits_for_the_host_is_left_alone() {
 
 #[test]
 fn a_plugin_that_overstays_its_calls_time_is_found() {
-    let host = watched("overstays", quick()).start();
+    let host = watched("overstays", quick());
     let session = host.run(python(&host, "overstays"));
     let mut events = host.events();
     let error = session
@@ -465,9 +472,9 @@ fn a_plugin_that_overstays_its_calls_time_is_found() {
 
 #[test]
 fn pings_of_the_hosts_own_are_no_calls() {
-    let host = watched("own-pings", frequent().with_rpc_ping(true))
-        .limits(|limits| limits.pending_calls = 1)
-        .start();
+    let host = watched_with("own-pings", frequent().with_rpc_ping(true), |setup| {
+        setup.limits.pending_calls = 1;
+    });
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
     for round in 1..=4 {
@@ -496,7 +503,7 @@ fn pings_of_the_hosts_own_are_no_calls() {
 
 #[test]
 fn with_pings_to_the_plugin_itself_those_of_its_library_do_not_count() {
-    let host = watched("hangs-above", quick().with_rpc_ping(true)).start();
+    let host = watched("hangs-above", quick().with_rpc_ping(true));
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
     let mut events = host.events();
@@ -514,7 +521,7 @@ fn with_pings_to_the_plugin_itself_those_of_its_library_do_not_count() {
 
 #[test]
 fn an_interval_of_zero_switches_health_checks_off() {
-    let host = watched("off", Health::default().with_interval(Duration::ZERO)).start();
+    let host = watched("off", Health::default().with_interval(Duration::ZERO));
     let before = host.threads().count();
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
@@ -533,7 +540,7 @@ fn an_interval_of_zero_switches_health_checks_off() {
 
 #[test]
 fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
-    let host = watched("own-settings", frequent()).start();
+    let host = watched("own-settings", frequent());
     let broken = quick().with_timeout(Duration::ZERO);
     let (session, target) = external(&host, |record| record.with_health(broken));
     let mut silent = connect(&host, &target);
@@ -544,9 +551,9 @@ fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
 
 #[test]
 fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
-    let host = watched("newcomer", frequent())
-        .timeouts(|timeouts| timeouts.incumbent = Duration::from_millis(200))
-        .start();
+    let host = watched_with("newcomer", frequent(), |setup| {
+        setup.timeouts.incumbent = Duration::from_millis(200);
+    });
     let (session, target) = external(&host, |record| record);
     let mut dead = connect(&host, &target);
     dead.expect_ping();
@@ -564,9 +571,9 @@ fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
 
 #[test]
 fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
-    let host = watched("two-looks", frequent())
-        .timeouts(|timeouts| timeouts.incumbent = LONG)
-        .start();
+    let host = watched_with("two-looks", frequent(), |setup| {
+        setup.timeouts.incumbent = LONG;
+    });
     let (session, target) = external(&host, |record| record);
     let mut incumbent = connect(&host, &target);
     let mut pings = 0;
@@ -584,9 +591,9 @@ fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
 
 #[test]
 fn a_shutdown_does_not_wait_for_pings() {
-    let host = watched("shutdown-pings", frequent())
-        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(100))
-        .start();
+    let host = watched_with("shutdown-pings", frequent(), |setup| {
+        setup.timeouts.stop_grace = Duration::from_millis(100);
+    });
     let session = host.run(python(&host, "frozen"));
     let process = host.lifelines.next();
     process.signal(Signal::STOP);
@@ -605,7 +612,7 @@ fn a_shutdown_does_not_wait_for_pings() {
 
 #[test]
 fn one_thread_watches_all_and_goes_with_the_last() {
-    let host = watched("threads", frequent()).start();
+    let host = watched("threads", frequent());
     let settle = |threads: &Threads, count: usize| {
         wait_until("right number of threads", || threads.count() == count);
     };
@@ -629,9 +636,9 @@ fn one_thread_watches_all_and_goes_with_the_last() {
 #[test]
 fn without_a_thread_to_be_had_plugins_still_connect() {
     // The reaper, the listener, a handshake and the session.
-    let host = Setup::new("no-thread")
-        .configure(|builder| builder.health(frequent()).thread_limit(4))
-        .start();
+    let host = TestHost::with("no-thread", |setup| {
+        setup.configure(|builder| builder.health(frequent()).thread_limit(4));
+    });
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);

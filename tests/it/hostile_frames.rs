@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::frames::{
     BINARY, CLOSE, CONTINUED, FINAL, PING, PONG, RSV1, RawPeer, TEXT, frame, header, text,
 };
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::plugin::{call, external, fixture};
 use crate::support::{LONG, assert_matches};
 
@@ -187,9 +187,7 @@ fn ends() -> Vec<Offence> {
 
 #[test]
 fn every_offence_has_its_close_code_its_cause_and_its_count() {
-    let host = Setup::new("offences")
-        .limits(|limits| limits.read_message = LIMIT)
-        .start();
+    let host = TestHost::with("offences", |setup| setup.limits.read_message = LIMIT);
     let (session, target) = external(&host, "outside");
     let mut events = host.events();
     for offence in breaches()
@@ -393,9 +391,7 @@ fn params_and_results_that_are_nested_too_deep_are_errors() {
 
 #[test]
 fn an_offence_of_one_plugin_is_not_noticed_by_another() {
-    let host = Setup::new("offence-apart")
-        .limits(|limits| limits.read_message = LIMIT)
-        .start();
+    let host = TestHost::with("offence-apart", |setup| setup.limits.read_message = LIMIT);
     let well = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
     let (session, target) = external(&host, "outside");
     let threads = host.threads().count();

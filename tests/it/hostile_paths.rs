@@ -14,7 +14,7 @@ use plugin_runner::{ReportedState, Session};
 use serde_json::json;
 
 use crate::support::attack::{Attack, trials};
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::plugin::{call, command, executable, fixture, manifest, over_stdio, package};
 use crate::support::{LONG, wait_until};
 
@@ -134,13 +134,10 @@ fn attacks(host: &TestHost, decoy: &Decoy, round: usize) -> (Vec<Session>, Attac
 
 #[test]
 fn plugins_that_replace_files_by_pipes_hold_up_nobody() {
-    let mut host = Setup::new("pipes")
-        .policy(|policy| {
-            policy
-                .with_max_restart_attempts(6)
-                .with_max_backoff(Duration::from_millis(5))
-        })
-        .start();
+    let mut host = TestHost::with("pipes", |setup| {
+        setup.policy.max_restart_attempts = 6;
+        setup.policy.max_backoff = Duration::from_millis(5);
+    });
     let innocents: Vec<Session> = (0..INNOCENTS)
         .map(|number| {
             let mut record = fixture(&host, Transport::Stdio, &["behave"]);
@@ -175,9 +172,9 @@ fn plugins_that_replace_files_by_pipes_hold_up_nobody() {
 
 #[test]
 fn a_link_in_the_place_of_staging_leads_a_host_nowhere() {
-    let host = Setup::new("staging-link")
-        .policy(|policy| policy.with_max_restart_attempts(2))
-        .start();
+    let host = TestHost::with("staging-link", |setup| {
+        setup.policy.max_restart_attempts = 2;
+    });
     let decoy = Decoy::new(&host);
     let session = host.install(packaged(&host, "staging", &decoy.script(LINKS_STAGING)));
     session.supervised().unwrap().start().unwrap();

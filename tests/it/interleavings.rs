@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, json};
 
 use crate::support::LONG;
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{manifest, over_stdio, shell};
 
@@ -73,9 +73,9 @@ fn a_load_meets_an_unload_and_one_of_them_wins() {
 
 #[test]
 fn many_loads_at_once_are_one_and_its_stop_is_real() {
-    let host = Setup::new("loads-at-once")
-        .policy(|policy| policy.with_max_restart_attempts(0))
-        .start();
+    let host = TestHost::with("loads-at-once", |setup| {
+        setup.policy.max_restart_attempts = 0;
+    });
     for round in 0..20 {
         let record = over_stdio(shell(&host, &format!("failing-{round}"), "exit 3"))
             .with_active_state(ActiveState::Active);
@@ -98,9 +98,9 @@ fn many_loads_at_once_are_one_and_its_stop_is_real() {
 
 #[test]
 fn a_start_is_never_answered_with_the_error_before_it() {
-    let host = Setup::new("start-while-failing")
-        .policy(|policy| policy.with_max_restart_attempts(0))
-        .start();
+    let host = TestHost::with("start-while-failing", |setup| {
+        setup.policy.max_restart_attempts = 0;
+    });
     let flag = host.folder().join("ok");
     let before = format!("[ -e '{}' ] || exit 3", flag.display());
     let session = host.install(answering(&host, "flaky", &before));
@@ -152,9 +152,7 @@ fn breaking(host: &TestHost, id: &str) -> (Session, PathBuf) {
 
 #[test]
 fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
-    let host = Setup::new("start-of-doomed")
-        .limits(|limits| limits.read_message = 9_000)
-        .start();
+    let host = TestHost::with("start-of-doomed", |setup| setup.limits.read_message = 9_000);
     let mut events = host.events();
     let (session, gate) = breaking(&host, "doomed");
     events.until(session.id(), ReportedState::Active);
@@ -176,9 +174,7 @@ fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
 
 #[test]
 fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
-    let host = Setup::new("second-chance")
-        .limits(|limits| limits.read_message = 9_000)
-        .start();
+    let host = TestHost::with("second-chance", |setup| setup.limits.read_message = 9_000);
     let mut events = host.events();
     let (session, gate) = breaking(&host, "pardoned");
     events.until(session.id(), ReportedState::Active);
@@ -200,11 +196,11 @@ fn requests_that_meet_the_last_crash_follow_it() {
     let stop_alone: &[_] = &[Errored, Inactive];
     let start_and_stop = &[Errored, Starting, Stopping, Inactive];
     for (starts, expected) in [(0, stop_alone), (1, start_and_stop)] {
-        let host = Setup::new("requests-meet-crash")
-            .policy(|policy| policy.with_max_restart_attempts(0))
+        let host = TestHost::with("requests-meet-crash", |setup| {
+            setup.policy.max_restart_attempts = 0;
             // The look for descendants would go on beside all this, and its end change what is seen.
-            .configure(|builder| builder.find_descendants(false))
-            .start();
+            setup.configure(|builder| builder.find_descendants(false));
+        });
         let idle = host.threads_with_keeper();
         // Once its output is closed, nothing of it is waited for when it has ended.
         let script = r#"echo "pid $$"; exec >&- 2>&-; exec sleep 1000"#;
@@ -239,14 +235,12 @@ fn requests_that_meet_the_last_crash_follow_it() {
 
 #[test]
 fn a_time_without_end_is_one_that_never_comes() {
-    let host = Setup::new("endless")
-        .timeouts(|timeouts| {
-            timeouts.connect = Duration::MAX;
-            timeouts.disconnect_grace = Duration::MAX;
-            timeouts.call = Duration::MAX;
-        })
-        .policy(|policy| policy.with_crash_threshold(Duration::MAX))
-        .start();
+    let host = TestHost::with("endless", |setup| {
+        setup.timeouts.connect = Duration::MAX;
+        setup.timeouts.disconnect_grace = Duration::MAX;
+        setup.timeouts.call = Duration::MAX;
+        setup.policy.crash_threshold = Duration::MAX;
+    });
     let session = host.install(answering(&host, "patient", ""));
     session
         .wait_for(ReportedState::Active, Duration::MAX)
@@ -256,7 +250,7 @@ fn a_time_without_end_is_one_that_never_comes() {
 
 #[test]
 fn a_shutdown_that_loses_patience_with_another_does_not_call_it_complete() {
-    let mut host = Setup::new("two-shutdowns").start();
+    let mut host = TestHost::new("two-shutdowns");
     let stubborn = format!("trap '' INT TERM\n{ANSWERING}\nwhile :; do sleep 1; done");
     let record = over_stdio(shell(&host, "stubborn", &stubborn));
     let record = record.with_active_state(ActiveState::Active);
@@ -278,7 +272,7 @@ fn a_shutdown_that_loses_patience_with_another_does_not_call_it_complete() {
 
 #[test]
 fn external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others() {
-    let mut host = Setup::new("dawdling").start();
+    let mut host = TestHost::new("dawdling");
     let mut peers = Vec::new();
     for number in 0..30 {
         let record = Record::external(manifest(&format!("slow-{number}"))).unwrap();
@@ -298,9 +292,9 @@ fn external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others() {
 
 #[test]
 fn a_burst_of_calls_is_answered_whole_by_a_host_that_refuses_some() {
-    let host = Setup::new("burst")
-        .configure(|builder| builder.method("quick", |_, _| Ok(Map::new().into())))
-        .start();
+    let host = TestHost::with("burst", |setup| {
+        setup.configure(|builder| builder.method("quick", |_, _| Ok(Map::new().into())));
+    });
     let record = Record::external(manifest("bursting")).unwrap();
     let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());

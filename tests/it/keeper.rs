@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, getsid};
 
 use crate::support::alone::{Driver, Watched, children, command};
 use crate::support::folder::TestFolder;
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, over_stdio};
 use crate::support::{LONG, wait_until};
@@ -268,9 +268,9 @@ fn a_keeper_that_cannot_be_had_is_told_and_plugins_run_all_the_same() {
             "the keeper ends as soon as it is started (exit status: 0)",
         ),
     ] {
-        let host = Setup::new("no-keeper")
-            .configure(|builder| builder.keeper(keeper))
-            .start();
+        let host = TestHost::with("no-keeper", |setup| {
+            setup.configure(|builder| builder.keeper(keeper));
+        });
         let session = host.run(fixture(&host, Transport::Stdio, &["behave"]));
         // Its lives end one after another; each end is noticed like that of a plugin.
         wait_until(problem, || {

@@ -38,7 +38,7 @@ mod alone {
     use crate::support::attack::Attack;
     use crate::support::attacker::attacker;
     use crate::support::events::Events;
-    use crate::support::host::{Setup, TestHost};
+    use crate::support::host::TestHost;
     use crate::support::peer;
     use crate::support::plugin::{command, manifest, over_stdio, shell};
 
@@ -107,13 +107,10 @@ mod alone {
     #[test]
     #[ignore = "counts what the process has; run by another test, in a process of its own"]
     fn crashes_and_restarts() {
-        let host = Setup::new("leaks-crashes")
-            .policy(|policy| {
-                policy
-                    .with_max_restart_attempts(u32::MAX)
-                    .with_max_backoff(Duration::ZERO)
-            })
-            .start();
+        let host = TestHost::with("leaks-crashes", |setup| {
+            setup.policy.max_restart_attempts = u32::MAX;
+            setup.policy.max_backoff = Duration::ZERO;
+        });
         // Active each time: it answers the first ping, with an error, and exits.
         let script = r#"read -r line; id=${line#*\"id\":\"}; id=${id%%\"*}
             printf '{"jsonrpc":"2.0","id":"%s","error":{"code":-32601,"message":"no"}}\n' "$id"
@@ -132,13 +129,10 @@ mod alone {
     #[test]
     #[ignore = "counts what the process has; run by another test, in a process of its own"]
     fn crashes_with_descendants() {
-        let host = Setup::new("leaks-descendants")
-            .policy(|policy| {
-                policy
-                    .with_max_restart_attempts(u32::MAX)
-                    .with_max_backoff(Duration::from_millis(1))
-            })
-            .start();
+        let host = TestHost::with("leaks-descendants", |setup| {
+            setup.policy.max_restart_attempts = u32::MAX;
+            setup.policy.max_backoff = Duration::from_millis(1);
+        });
         let attack = Attack::of(&host, "left");
         // A crash with all of them there.
         let script =

@@ -7,7 +7,7 @@ use plugin_runner::plugin_log::{CONTINUES, Followed, Follower, LogSettings, LogS
 use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState};
 
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::plugin::{manifest, shell};
 use crate::support::{LONG, assert_matches};
 
@@ -59,9 +59,7 @@ fn both_streams_are_in_the_file_at_the_follower_and_at_the_tap() {
 
 #[test]
 fn a_follower_hears_every_run_in_order() {
-    let host = Setup::new("logs-runs")
-        .policy(|policy| policy.with_max_restart_attempts(3))
-        .start();
+    let host = TestHost::with("logs-runs", |setup| setup.policy.max_restart_attempts = 3);
     let script = r#"
         echo x >> "$PLUGIN_DATA_DIR/runs"
         echo "run $(wc -l < "$PLUGIN_DATA_DIR/runs")"
@@ -175,14 +173,14 @@ fn bytes_that_are_no_text_and_lines_without_end_are_kept_and_cut_with_a_mark() {
 
 #[test]
 fn who_follows_more_slowly_than_is_kept_is_told_how_much_is_missing() {
-    let host = Setup::new("logs-slow")
-        .configure(|builder| {
+    let host = TestHost::with("logs-slow", |setup| {
+        setup.configure(|builder| {
             let settings = LogSettings::default()
                 .with_max_file_size(10_000)
                 .with_keep(2);
             builder.log_settings(settings)
-        })
-        .start();
+        });
+    });
     // Lines of ten bytes with their ends.
     let script =
         r"echo 000000000; read -r go; seq -f %09g 1 50000; echo 999999999; exec sleep 1000";

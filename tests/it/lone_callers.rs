@@ -8,7 +8,7 @@ use plugin_runner::protocol::{ResultObject, Transport};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::plugin::{TRANSPORTS, call, fixture};
 use crate::support::{LONG, wait_for, wait_until};
 
@@ -77,15 +77,15 @@ fn a_call_that_is_started_and_not_waited_for_is_answered_all_the_same() {
 #[test]
 fn the_plugins_own_calls_are_handled_whoever_reads() {
     for transport in TRANSPORTS {
-        let host = Setup::new("lone-inbound")
-            .configure(|builder| {
+        let host = TestHost::with("lone-inbound", |setup| {
+            setup.configure(|builder| {
                 builder.method("double", |_, params| {
                     let params: Value = params.read()?;
                     let doubled = params["number"].as_u64().unwrap() * 2;
                     Ok(ResultObject::from_serialize(&json!({"doubled": doubled})).unwrap())
                 })
-            })
-            .start();
+            });
+        });
         let session = host.run(fixture(&host, transport, &["behave"]));
         for number in 0..100 {
             if number % 10 == 0 {
@@ -120,8 +120,9 @@ fn a_caller_that_reads_keeps_its_own_deadline() {
 #[test]
 fn a_tap_that_takes_its_time_holds_up_no_caller() {
     let (returned, has_returned) = crossbeam_channel::bounded::<()>(0);
-    let host = Setup::new("lone-tap")
-        .configure(move |builder| {
+    let host = TestHost::with("lone-tap", |setup| {
+        setup.deaf();
+        setup.configure(move |builder| {
             let has_returned = has_returned.clone();
             builder.on_output(move |_, _, line| {
                 if line.text == "slow" {
@@ -130,9 +131,8 @@ fn a_tap_that_takes_its_time_holds_up_no_caller() {
                     assert!(late.is_err_and(|error| error.is_disconnected()), "{line:?}");
                 }
             })
-        })
-        .deaf()
-        .start();
+        });
+    });
     let session = host.run(fixture(&host, Transport::Stdio, &["behave"]));
     warm_up(&session);
     // The line comes before the answer, which lies behind it.
@@ -150,9 +150,7 @@ fn a_tap_that_takes_its_time_holds_up_no_caller() {
 #[test]
 fn any_time_to_look_for_an_answer_will_do() {
     for spin in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        let host = Setup::new("lone-spin")
-            .timeouts(|timeouts| timeouts.spin = spin)
-            .start();
+        let host = TestHost::with("lone-spin", |setup| setup.timeouts.spin = spin);
         let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
         warm_up(&session);
         let sleep = json!({"ms": 600_000});

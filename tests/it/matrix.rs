@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::support::LONG;
 use crate::support::attack::Attack;
 use crate::support::events::Events;
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::lock::Lock;
 use crate::support::plugin::{TRANSPORTS, fixture};
 
@@ -393,39 +393,33 @@ impl Row {
         args
     }
 
-    fn setup(&self) -> Setup {
-        let forever = Duration::from_secs(3600);
+    fn host(&self) -> TestHost {
         let is_waited_for = self.end == End::Itself;
         let is_deaf = self.is_deaf();
         let after_good_run = matches!(self.moment, Moment::Active | Moment::InCall);
-        Setup::new("matrix")
-            .timeouts(|timeouts| {
-                // Who listens is not killed, however busy the machine is.
-                timeouts.stop_grace = if is_deaf {
-                    GRACE
-                } else if self.transport == Transport::Stdio {
-                    3 * INTERRUPTED
-                } else {
-                    LONG
-                };
-                timeouts.stop = timeouts.stop_grace + LONG;
-                if is_waited_for {
-                    timeouts.connect = CONNECT;
-                    timeouts.disconnect_grace = DISCONNECT;
-                }
-            })
-            .limits(|limits| limits.read_message = 64 * 1024)
-            .policy(|_| {
-                let policy = RestartPolicy::default().with_max_restart_attempts(0);
-                if is_waited_for || !after_good_run {
-                    return policy;
-                }
+        TestHost::with("matrix", |setup| {
+            let timeouts = &mut setup.timeouts;
+            // Who listens is not killed, however busy the machine is.
+            timeouts.stop_grace = if is_deaf {
+                GRACE
+            } else if self.transport == Transport::Stdio {
+                3 * INTERRUPTED
+            } else {
+                LONG
+            };
+            timeouts.stop = timeouts.stop_grace + LONG;
+            if is_waited_for {
+                timeouts.connect = CONNECT;
+                timeouts.disconnect_grace = DISCONNECT;
+            }
+            setup.limits.read_message = 64 * 1024;
+            setup.policy = RestartPolicy::default().with_max_restart_attempts(0);
+            if !is_waited_for && after_good_run {
                 // Backing off, for as long as the test lasts.
-                policy
-                    .with_crash_threshold(Duration::ZERO)
-                    .with_crash_backoff(forever)
-                    .with_requested_restart_delay(forever)
-            })
+                setup.stay_down_after_a_crash();
+                setup.policy.requested_restart_delay = Duration::from_secs(3600);
+            }
+        })
     }
 
     fn play(&self) -> Outcome {
@@ -455,7 +449,7 @@ struct Scene {
 
 impl Scene {
     fn set(row: &Row) -> Self {
-        let host = row.setup().start();
+        let host = row.host();
         let session = host.install(fixture(&host, row.transport, &row.args()));
         let lock = Lock::of(&host, &session);
         let hold = (row.moment == Moment::BeforeSpawn)

@@ -10,7 +10,7 @@ use plugin_runner::{EndCause, Error, ExitReason, Session};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
+use crate::support::host::{Setup, TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, command, external, over_stdio, shell, url_printer};
 use crate::support::{LONG, assert_matches, skipped};
@@ -197,9 +197,7 @@ fn any_answer_to_the_first_ping_is_a_sign_of_life() {
 
 #[test]
 fn no_plugin_becomes_active_by_dying() {
-    let host = Setup::new("odd-dying")
-        .policy(wait_an_hour_after_a_crash)
-        .start();
+    let host = TestHost::with("odd-dying", Setup::stay_down_after_a_crash);
     let dies = r#"read -r line; id=${line#*'"id":"'}; id=${id%%'"'*}
         printf '{"jsonrpc":"2.0","id":"%s","result":{}}' "$id""#;
     for _ in 0..20 {
@@ -232,9 +230,7 @@ fn a_call_with_the_id_of_the_call_that_is_handled_is_no_echo() {
 
 #[test]
 fn what_an_active_plugin_says_last_does_not_hide_how_it_ended() {
-    let host = Setup::new("odd-last-words")
-        .policy(wait_an_hour_after_a_crash)
-        .start();
+    let host = TestHost::with("odd-last-words", Setup::stay_down_after_a_crash);
     let ends = r#"while read -r line; do id=${line#*'"id":"'}; id=${id%%'"'*}
         case $line in
         *'"leave"'*) printf '{"jsonrpc":"2.0","method":"bye"}'; exit STATUS ;;

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
 use crate::support::alone::{after_python, run_under};
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::plugin::{command, shell};
 use crate::support::{LONG, assert_matches};
 
@@ -56,8 +56,8 @@ fn open(gate: &Path) -> File {
     gate
 }
 
-fn unforgiving(test: &'static str) -> Setup {
-    Setup::new(test).policy(|policy| policy.with_max_restart_attempts(0))
+fn unforgiving(test: &'static str) -> TestHost {
+    TestHost::with(test, |setup| setup.policy.max_restart_attempts = 0)
 }
 
 /// The program failed by itself because of this limit, and its output says how.
@@ -77,9 +77,10 @@ fn all_limits_are_put_upon_the_process_and_told_with_its_end() {
         .with_open_files(Some(50))
         .with_processes(Some(4000))
         .with_nice(Some(7));
-    let host = unforgiving("limits-in-force")
-        .configure(|builder| builder.process_limits(defaults))
-        .start();
+    let host = TestHost::with("limits-in-force", |setup| {
+        setup.policy.max_restart_attempts = 0;
+        setup.configure(|builder| builder.process_limits(defaults));
+    });
     let own = ProcessLimits::default()
         .with_memory(Some(1 << 30))
         .with_cpu_time(Some(Duration::from_millis(8500)))
@@ -116,7 +117,7 @@ exit(3)";
 
 #[test]
 fn without_limits_nothing_is_said_of_them() {
-    let host = unforgiving("no-limits").start();
+    let host = unforgiving("no-limits");
     let code = "raise MemoryError('for a reason of its own')";
     let (_, change) = run(&host, python(&host, "free", code));
     assert_eq!(change.message.as_deref(), Some("exit status 1"));
@@ -125,7 +126,7 @@ fn without_limits_nothing_is_said_of_them() {
 
 #[test]
 fn a_plugin_that_runs_into_its_memory_limit_fails_by_itself() {
-    let host = unforgiving("memory-limit").start();
+    let host = unforgiving("memory-limit");
     let limits = ProcessLimits::default().with_memory(Some(300_000_000));
     let record = python(&host, "greedy", "b'x' * (1 << 30)").with_process_limits(limits);
     let (_, change) = run(&host, record);
@@ -134,7 +135,7 @@ fn a_plugin_that_runs_into_its_memory_limit_fails_by_itself() {
 
 #[test]
 fn a_plugin_that_opens_too_many_files_fails_by_itself() {
-    let host = unforgiving("files-limit").start();
+    let host = unforgiving("files-limit");
     let limits = ProcessLimits::default().with_open_files(Some(32));
     let code = "kept = [open('/dev/null') for _ in range(100)]";
     let record = python(&host, "opener", code).with_process_limits(limits);
@@ -144,7 +145,7 @@ fn a_plugin_that_opens_too_many_files_fails_by_itself() {
 
 #[test]
 fn a_plugin_that_starts_too_many_processes_fails_by_itself() {
-    let host = unforgiving("processes-limit").start();
+    let host = unforgiving("processes-limit");
     let limits = ProcessLimits::default().with_processes(Some(1));
     // Root is exempt from this limit.
     let code = "import os
@@ -157,7 +158,7 @@ os.fork()";
 
 #[test]
 fn a_plugin_that_uses_up_its_processor_time_is_ended_for_that() {
-    let host = unforgiving("cpu-limit").start();
+    let host = unforgiving("cpu-limit");
     let limits = ProcessLimits::default().with_cpu_time(Some(Duration::from_secs(1)));
     let ignoring = "import signal
 signal.signal(signal.SIGXCPU, signal.SIG_IGN)

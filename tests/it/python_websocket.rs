@@ -13,7 +13,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, InboundCall, ReportedState, Services, Session};
 use serde_json::{Map, Value, json};
 
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::plugin::command;
 use crate::support::{LONG, assert_matches, wait_for, wait_until};
 
@@ -194,9 +194,9 @@ fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
 
 #[test]
 fn a_peer_with_ids_that_are_no_xids_gets_its_answers_in_its_own_shape() {
-    let host = Setup::new("strict-answers")
-        .configure(|builder| builder.services(Access))
-        .start();
+    let host = TestHost::with("strict-answers", |setup| {
+        setup.configure(|builder| builder.services(Access));
+    });
     let mut record =
         python(&host).with_configuration(object(json!({"channel": "general", "limit": 25})));
     record.manifest.access = Some(AccessRequest::default());
@@ -240,20 +240,18 @@ fn a_peer_with_ids_that_are_no_xids_gets_its_answers_in_its_own_shape() {
 fn pongs_come_while_handlers_of_the_host_are_busy() {
     let (busy, began) = crossbeam_channel::bounded(0);
     let (release, released) = crossbeam_channel::bounded::<()>(0);
-    let host = Setup::new("strict-pongs")
-        .limits(|limits| {
-            limits.inbound_workers = 1;
-            limits.inbound_queue = 1;
-        })
-        .configure(move |builder| {
+    let host = TestHost::with("strict-pongs", |setup| {
+        setup.limits.inbound_workers = 1;
+        setup.limits.inbound_queue = 1;
+        setup.configure(move |builder| {
             builder.method("wait", move |_, _| {
                 busy.send(()).unwrap();
                 // Ends when the test drops the sender.
                 let _ = released.recv_timeout(LONG);
                 Ok(Map::new().into())
             })
-        })
-        .start();
+        });
+    });
     let session = host.run(python(&host));
     let id = ask(&session, "wait", &json!({}));
     began.recv_timeout(LONG).unwrap();

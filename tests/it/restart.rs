@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::LONG;
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture, python};
 
 fn stop(session: &Session) {
@@ -61,9 +61,7 @@ fn a_killed_plugin_comes_back_and_its_callers_hear_at_once() {
 
 #[test]
 fn an_exit_at_any_point_is_told_with_its_status() {
-    let host = Setup::new("exit-points")
-        .policy(|policy| policy.with_max_restart_attempts(0))
-        .start();
+    let host = TestHost::with("exit-points", |setup| setup.policy.max_restart_attempts = 0);
     for transport in TRANSPORTS {
         for (point, code) in [("start", "3"), ("connect", "4"), ("active", "5")] {
             let session = host.install(fixture(&host, transport, &["exit-at", point, code]));
@@ -93,13 +91,10 @@ fn an_exit_at_any_point_is_told_with_its_status() {
 
 #[test]
 fn exits_with_0_after_good_runs_do_not_count() {
-    let host = Setup::new("exit-0-good")
-        .policy(|policy| {
-            policy
-                .with_crash_threshold(Duration::ZERO)
-                .with_max_restart_attempts(1)
-        })
-        .start();
+    let host = TestHost::with("exit-0-good", |setup| {
+        setup.policy.crash_threshold = Duration::ZERO;
+        setup.policy.max_restart_attempts = 1;
+    });
     for transport in TRANSPORTS {
         let session = host.run(fixture(&host, transport, &["behave"]));
         let mut events = host.events();
@@ -118,13 +113,10 @@ fn exits_with_0_after_good_runs_do_not_count() {
 
 #[test]
 fn exits_with_0_after_short_runs_count() {
-    let host = Setup::new("exit-0-short")
-        .policy(|policy| {
-            policy
-                .with_crash_threshold(Duration::from_secs(3600))
-                .with_max_restart_attempts(2)
-        })
-        .start();
+    let host = TestHost::with("exit-0-short", |setup| {
+        setup.policy.crash_threshold = Duration::from_secs(3600);
+        setup.policy.max_restart_attempts = 2;
+    });
     let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
     let mut events = host.events();
     for restarts in 0..2 {
@@ -163,10 +155,10 @@ fn a_plugin_that_closes_its_connection_and_exits_is_started_again_soon() {
 #[test]
 fn a_plugin_that_lives_on_without_its_connection_is_killed_after_the_grace() {
     let setup = || {
-        Setup::new("lingers")
-            .timeouts(|timeouts| timeouts.disconnect_grace = Duration::from_millis(200))
-            .policy(|policy| policy.with_max_restart_attempts(0))
-            .start()
+        TestHost::with("lingers", |setup| {
+            setup.timeouts.disconnect_grace = Duration::from_millis(200);
+            setup.policy.max_restart_attempts = 0;
+        })
     };
     let expect_kill = |host: &TestHost, session: &Session, hang_up: &str| {
         let lifeline = host.lifelines.next();
@@ -196,10 +188,10 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
         (Transport::WebSocket, "start"),
         (Transport::Stdio, "connect"),
     ] {
-        let host = Setup::new("hangs")
-            .timeouts(|timeouts| timeouts.connect = Duration::from_millis(700))
-            .policy(|policy| policy.with_max_restart_attempts(0))
-            .start();
+        let host = TestHost::with("hangs", |setup| {
+            setup.timeouts.connect = Duration::from_millis(700);
+            setup.policy.max_restart_attempts = 0;
+        });
         let missing = match transport {
             Transport::Stdio => "answer the first ping on its standard output",
             _ => "connect",
@@ -313,14 +305,14 @@ fn who_left_the_process_group_is_found_and_killed() {
 #[test]
 fn who_left_the_process_group_is_killed_beside_the_next_run_where_nothing_is_waited_for() {
     for transport in TRANSPORTS {
-        let host = Setup::new("detached-beside")
-            .configure(|builder| {
+        let host = TestHost::with("detached-beside", |setup| {
+            setup.configure(|builder| {
                 let policy = RestartPolicy::default()
                     .with_max_restart_attempts(u32::MAX)
                     .with_max_backoff(Duration::ZERO);
                 builder.restart_policy(policy)
-            })
-            .start();
+            });
+        });
         let session = host.run(fixture(&host, transport, &["grandchild-detached"]));
         for _ in 0..5 {
             let lifelines = [host.lifelines.next(), host.lifelines.next()];
@@ -341,9 +333,9 @@ fn who_left_the_process_group_is_killed_beside_the_next_run_where_nothing_is_wai
 #[test]
 fn who_left_the_process_group_holds_up_nothing_where_it_is_not_looked_for() {
     for transport in TRANSPORTS {
-        let host = Setup::new("detached")
-            .configure(|builder| builder.find_descendants(false))
-            .start();
+        let host = TestHost::with("detached", |setup| {
+            setup.configure(|builder| builder.find_descendants(false));
+        });
         assert!(!host.guarantees().descendants_are_found);
         let session = host.run(fixture(&host, transport, &["grandchild-detached"]));
         let mut lifelines = vec![host.lifelines.next(), host.lifelines.next()];
@@ -369,9 +361,9 @@ fn who_left_the_process_group_holds_up_nothing_where_it_is_not_looked_for() {
 #[test]
 fn a_plugin_that_ignores_signals_is_killed_and_the_report_says_so() {
     for transport in TRANSPORTS {
-        let host = Setup::new("ignores-signals")
-            .timeouts(|timeouts| timeouts.stop_grace = Duration::from_secs(3))
-            .start();
+        let host = TestHost::with("ignores-signals", |setup| {
+            setup.timeouts.stop_grace = Duration::from_secs(3);
+        });
         // Over stdio the end of its input would be enough.
         let script = ["ignore-signals", "linger", "grandchild"];
         let session = host.run(fixture(&host, transport, &script));

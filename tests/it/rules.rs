@@ -233,7 +233,7 @@ use serde_json::{Value, json};
 
 use crate::support::LONG;
 use crate::support::alone::{Holdings, expect_no_children, run_alone};
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
@@ -328,9 +328,9 @@ fn one_process_lives_at_a_time_through_every_kind_of_end() {
         }),
     ];
     for transport in TRANSPORTS {
-        let host = Setup::new("one-process")
-            .policy(|policy| policy.with_crash_threshold(Duration::ZERO))
-            .start();
+        let host = TestHost::with("one-process", |setup| {
+            setup.policy.crash_threshold = Duration::ZERO;
+        });
         let mut session = host.run(fixture(&host, transport, &["behave"]));
         let mut process = host.lifelines.next();
         for (what, end) in ends {

@@ -7,15 +7,15 @@ use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, Error};
 use serde_json::json;
 
-use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
+use crate::support::host::{Setup, TestHost, active};
 use crate::support::plugin::{call, manifest, printed_url, python, shell};
 use crate::support::{LONG, assert_matches};
 
 #[test]
 fn shutdown_says_which_plugins_had_to_be_killed() {
-    let host = Setup::new("shutdown-killed")
-        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_secs(3))
-        .start();
+    let host = TestHost::with("shutdown-killed", |setup| {
+        setup.timeouts.stop_grace = Duration::from_secs(3);
+    });
     let deaf = host.install(shell(
         &host,
         "deaf",
@@ -43,9 +43,7 @@ fn shutdown_says_which_plugins_had_to_be_killed() {
 
 #[test]
 fn shutdown_ends_plugins_in_every_state() {
-    let host = Setup::new("shutdown-states")
-        .policy(wait_an_hour_after_a_crash)
-        .start();
+    let host = TestHost::with("shutdown-states", Setup::stay_down_after_a_crash);
     let install = |record: Record| {
         let session = host.install(record);
         session.set_active_state(ActiveState::Active).unwrap();

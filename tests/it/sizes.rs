@@ -5,7 +5,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState, Session};
 use serde_json::json;
 
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
 use crate::support::{LONG, assert_matches};
@@ -68,10 +68,10 @@ fn what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing() {
 #[test]
 fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
     for transport in TRANSPORTS {
-        let host = Setup::new("read-limit")
-            .limits(|limits| limits.read_message = MIB)
-            .policy(|policy| policy.with_max_restart_attempts(0))
-            .start();
+        let host = TestHost::with("read-limit", |setup| {
+            setup.limits.read_message = MIB;
+            setup.policy.max_restart_attempts = 0;
+        });
         let session = host.run(fixture(&host, transport, &["behave"]));
         let received =
             |session: &Session| usize::try_from(session.counters().rpc.bytes_received).unwrap();
@@ -102,9 +102,9 @@ fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
 
 #[test]
 fn an_external_plugin_over_the_read_limit_is_closed_with_1009() {
-    let host = Setup::new("read-limit-external")
-        .limits(|limits| limits.read_message = 64 * KIB)
-        .start();
+    let host = TestHost::with("read-limit-external", |setup| {
+        setup.limits.read_message = 64 * KIB;
+    });
     let record = Record::external(manifest("outside")).unwrap();
     let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());

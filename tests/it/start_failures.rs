@@ -7,7 +7,7 @@ use std::time::Duration;
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting};
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{Error, RestartPolicy, Session};
+use plugin_runner::{Error, Session};
 use serde_json::{Value, json};
 
 use crate::support::host::{Setup, TestHost};
@@ -187,7 +187,7 @@ fn an_archive_that_does_not_unpack_is_errored_at_once() {
 
 #[test]
 fn without_an_address_a_websocket_plugin_is_errored_before_it_is_spawned() {
-    let host = Setup::new("no-address").deaf().start();
+    let host = TestHost::with("no-address", Setup::deaf);
     let record = shell(&host, "lonely", r#"touch "$PLUGIN_DATA_DIR/spawned""#);
     let id = record.id;
     let message = errored_at_once(&host, record);
@@ -206,9 +206,7 @@ fn without_an_address_a_websocket_plugin_is_errored_before_it_is_spawned() {
 
 #[test]
 fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
-    let host = Setup::new("exit-42")
-        .policy(|policy| policy.with_max_restart_attempts(2))
-        .start();
+    let host = TestHost::with("exit-42", |setup| setup.policy.max_restart_attempts = 2);
     let script = r#"echo start >> "$PLUGIN_DATA_DIR/starts"; echo hello; echo boom >&2; exit 42"#;
     let session = host.install(shell(&host, "crasher", script));
     let starts = host.installation_folder(&session).join("data/starts");
@@ -245,13 +243,10 @@ fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
 
 #[test]
 fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
-    let host = Setup::new("exit-0")
-        .policy(|policy| {
-            policy
-                .with_max_restart_attempts(1)
-                .with_max_backoff(Duration::from_millis(20))
-        })
-        .start();
+    let host = TestHost::with("exit-0", |setup| {
+        setup.policy.max_restart_attempts = 1;
+        setup.policy.max_backoff = Duration::from_millis(20);
+    });
     for (transport, expected) in [
         (
             Transport::WebSocket,
@@ -299,9 +294,9 @@ fn what_is_too_long_for_the_system_is_said_at_once() {
 
 #[test]
 fn a_wait_that_runs_out_says_what_went_wrong_last() {
-    let host = Setup::new("wait-problem")
-        .policy(|policy| policy.with_max_backoff(Duration::from_secs(3600)))
-        .start();
+    let host = TestHost::with("wait-problem", |setup| {
+        setup.policy.max_backoff = Duration::from_secs(3600);
+    });
     let session = host.install(shell(&host, "failing", "exit 1"));
     let mut events = host.events();
     start(&session);
@@ -334,10 +329,10 @@ fn a_wait_that_runs_out_says_what_went_wrong_last() {
 
 #[test]
 fn a_plugin_that_never_connects_is_killed_for_that() {
-    let host = Setup::new("never-connects")
-        .timeouts(|timeouts| timeouts.connect = Duration::from_secs(1))
-        .policy(|policy| policy.with_max_restart_attempts(1))
-        .start();
+    let host = TestHost::with("never-connects", |setup| {
+        setup.timeouts.connect = Duration::from_secs(1);
+        setup.policy.max_restart_attempts = 1;
+    });
     let session = host.install(shell(&host, "idler", "echo idling; exec sleep 1000"));
     let mut events = host.events();
     start(&session);
@@ -354,10 +349,10 @@ fn a_plugin_that_never_connects_is_killed_for_that() {
 
 #[test]
 fn a_process_that_outlives_its_connection_is_killed_after_the_grace() {
-    let host = Setup::new("connection-lost")
-        .timeouts(|timeouts| timeouts.disconnect_grace = Duration::from_millis(200))
-        .policy(|policy: RestartPolicy| policy.with_max_restart_attempts(0))
-        .start();
+    let host = TestHost::with("connection-lost", |setup| {
+        setup.timeouts.disconnect_grace = Duration::from_millis(200);
+        setup.policy.max_restart_attempts = 0;
+    });
     let session = host.install(url_printer(&host, "survivor"));
     let mut events = host.events();
     start(&session);

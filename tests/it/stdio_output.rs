@@ -7,7 +7,7 @@ use plugin_runner::{InstallationId, ReportedState};
 use serde_json::json;
 
 use crate::support::LONG;
-use crate::support::host::{Setup, TestHost, wait_an_hour_after_a_crash};
+use crate::support::host::{Setup, TestHost};
 use crate::support::output::Output;
 use crate::support::plugin::{call, python};
 
@@ -16,15 +16,15 @@ fn with_stuck_tap(test: &'static str) -> (TestHost, Sender<()>, Output) {
     let (open, gate) = bounded::<()>(0);
     let output = Output::default();
     let tap = output.tap();
-    let host = Setup::new(test)
-        .policy(wait_an_hour_after_a_crash)
-        .configure(move |builder| {
+    let host = TestHost::with(test, |setup| {
+        setup.stay_down_after_a_crash();
+        setup.configure(move |builder| {
             builder.on_output(move |plugin, name, line| {
                 let _ = gate.recv();
                 tap(plugin, name, line);
             })
-        })
-        .start();
+        });
+    });
     (host, open, output)
 }
 
@@ -96,9 +96,7 @@ fn a_flood_of_output_beside_calls_harms_neither() {
 
 #[test]
 fn the_last_words_of_a_plugin_are_in_its_error_details() {
-    let host = Setup::new("stdio-last-words")
-        .policy(wait_an_hour_after_a_crash)
-        .start();
+    let host = TestHost::with("stdio-last-words", Setup::stay_down_after_a_crash);
     for _ in 0..10 {
         let session = host.run(python(&host, "dying"));
         let mut events = host.events();

@@ -11,7 +11,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{ActiveState, Error, ExitReason, Session, StopReport, Supervised};
 use serde_json::json;
 
-use crate::support::host::{Setup, TestHost, active, wait_an_hour_after_a_crash};
+use crate::support::host::{Setup, TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
     call, command, manifest, over_stdio, package, printed_url, python, shell, target, url_printer,
@@ -117,9 +117,7 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
 
 #[test]
 fn a_stop_while_backing_off_ends_the_waiting() {
-    let host = Setup::new("stop-backing-off")
-        .policy(wait_an_hour_after_a_crash)
-        .start();
+    let host = TestHost::with("stop-backing-off", Setup::stay_down_after_a_crash);
     let session = host.run(python(&host, "crasher"));
     let mut events = host.events();
     let error = call(&session, "exit", &json!({"code": 3})).unwrap_err();
@@ -135,9 +133,7 @@ fn a_stop_while_backing_off_ends_the_waiting() {
 
 #[test]
 fn a_start_while_backing_off_does_not_wait() {
-    let host = Setup::new("start-backing-off")
-        .policy(wait_an_hour_after_a_crash)
-        .start();
+    let host = TestHost::with("start-backing-off", Setup::stay_down_after_a_crash);
     let session = host.run(python(&host, "crasher"));
     let mut events = host.events();
     call(&session, "exit", &json!({"code": 3})).unwrap_err();
@@ -148,9 +144,9 @@ fn a_start_while_backing_off_does_not_wait() {
 
 #[test]
 fn a_stop_of_what_has_errored_clears_the_error() {
-    let host = Setup::new("stop-errored")
-        .policy(|policy| policy.with_max_restart_attempts(0))
-        .start();
+    let host = TestHost::with("stop-errored", |setup| {
+        setup.policy.max_restart_attempts = 0;
+    });
     let session = host.install(shell(&host, "crasher", "exit 1"));
     supervised(&session).start().unwrap();
     let mut events = host.events();
@@ -173,9 +169,7 @@ fn ignoring(host: &TestHost, signals: &str) -> Session {
 #[test]
 fn a_plugin_that_ignores_sigint_is_terminated() {
     let grace = Duration::from_secs(4);
-    let host = Setup::new("stop-terminated")
-        .timeouts(|timeouts| timeouts.stop_grace = grace)
-        .start();
+    let host = TestHost::with("stop-terminated", |setup| setup.timeouts.stop_grace = grace);
     let report = stop(&ignoring(&host, "INT"));
     assert_eq!(report.exit, Some(ExitReason::Signal(TERMINATE)));
     assert!(!report.killed, "{report:?}");
@@ -185,9 +179,7 @@ fn a_plugin_that_ignores_sigint_is_terminated() {
 #[test]
 fn a_plugin_that_ignores_every_request_is_killed() {
     let grace = Duration::from_millis(600);
-    let host = Setup::new("stop-killed")
-        .timeouts(|timeouts| timeouts.stop_grace = grace)
-        .start();
+    let host = TestHost::with("stop-killed", |setup| setup.timeouts.stop_grace = grace);
     let report = stop(&ignoring(&host, "INT TERM"));
     assert_eq!(report.exit, Some(ExitReason::Signal(KILL)));
     assert!(report.killed, "{report:?}");
@@ -197,9 +189,9 @@ fn a_plugin_that_ignores_every_request_is_killed() {
 
 #[test]
 fn a_frozen_plugin_is_killed() {
-    let host = Setup::new("stop-frozen")
-        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(200))
-        .start();
+    let host = TestHost::with("stop-frozen", |setup| {
+        setup.timeouts.stop_grace = Duration::from_millis(200);
+    });
     let session = host.run(python(&host, "frozen"));
     let lifeline = host.lifelines.next();
     let waiting = session.start_call_raw("freeze", &json!({}), LONG).unwrap();
@@ -212,9 +204,9 @@ fn a_frozen_plugin_is_killed() {
 
 #[test]
 fn a_short_stop_timeout_shortens_the_grace() {
-    let host = Setup::new("stop-short")
-        .timeouts(|timeouts| timeouts.stop_grace = LONG * 9 / 10)
-        .start();
+    let host = TestHost::with("stop-short", |setup| {
+        setup.timeouts.stop_grace = LONG * 9 / 10;
+    });
     for timeout in [Duration::from_secs(1), Duration::ZERO] {
         let session = ignoring(&host, "INT TERM");
         let mut events = host.events();
@@ -234,9 +226,9 @@ fn a_short_stop_timeout_shortens_the_grace() {
 
 #[test]
 fn a_start_right_after_a_stop_wins() {
-    let host = Setup::new("start-after-stop")
-        .timeouts(|timeouts| timeouts.stop_grace = Duration::from_millis(400))
-        .start();
+    let host = TestHost::with("start-after-stop", |setup| {
+        setup.timeouts.stop_grace = Duration::from_millis(400);
+    });
     let script = r#"trap "" INT; echo "url $STORYDEN_RPC_URL"; exec sleep 1000"#;
     let session = host.install(shell(&host, "eager", script));
     supervised(&session).start().unwrap();
@@ -358,9 +350,7 @@ fn a_stdio_plugin_that_reads_to_the_end_of_its_input_stops_by_itself() {
 #[test]
 fn a_stdio_plugin_that_does_not_end_is_told_louder_and_louder() {
     let grace = Duration::from_secs(3);
-    let host = Setup::new("stop-louder")
-        .timeouts(|timeouts| timeouts.stop_grace = grace)
-        .start();
+    let host = TestHost::with("stop-louder", |setup| setup.timeouts.stop_grace = grace);
     let session = saving(&host, "while True: time.sleep(60)");
     let report = stop(&session);
     assert!(report.killed && report.took >= grace, "{report:?}");
@@ -370,9 +360,9 @@ fn a_stdio_plugin_that_does_not_end_is_told_louder_and_louder() {
 
 #[test]
 fn a_second_stop_in_more_of_a_hurry_signals_before_it_kills() {
-    let host = Setup::new("stop-hurry")
-        .timeouts(|timeouts| timeouts.stop_grace = LONG * 9 / 10)
-        .start();
+    let host = TestHost::with("stop-hurry", |setup| {
+        setup.timeouts.stop_grace = LONG * 9 / 10;
+    });
     let session = saving(&host, "while True: time.sleep(60)");
     let mut events = host.events();
     std::thread::scope(|scope| {

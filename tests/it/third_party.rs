@@ -11,7 +11,7 @@ use plugin_runner::protocol::method::{Empty, Ping};
 use plugin_runner::{ExitReason, Health, ReportedState};
 use serde_json::json;
 
-use crate::support::host::Setup;
+use crate::support::host::TestHost;
 use crate::support::plugin::{call, command, over_stdio};
 use crate::support::skipped;
 use crate::support::{LONG, wait_until};
@@ -49,9 +49,9 @@ fn websockets(test: &'static str, version: &str) {
     let health = Health::default()
         .with_interval(Duration::from_millis(20))
         .with_timeout(LONG);
-    let host = Setup::new(test)
-        .configure(|builder| builder.health(health))
-        .start();
+    let host = TestHost::with(test, |setup| {
+        setup.configure(|builder| builder.health(health));
+    });
     for client in ["asyncio", "sync"] {
         let args = [script, client];
         let session = host.run(command(&host, client, python.to_str().unwrap(), &args));
@@ -124,9 +124,7 @@ fn mcp_server(test: &'static str, name: &str) {
     let server = venv.join("bin/mcp-server-time");
     let server = server.to_str().unwrap();
     // Signals come too late to help, on however busy a machine.
-    let host = Setup::new(test)
-        .timeouts(|timeouts| timeouts.stop_grace = LONG * 9 / 10)
-        .start();
+    let host = TestHost::with(test, |setup| setup.timeouts.stop_grace = LONG * 9 / 10);
     let (mut alone, mut stops) = (Vec::new(), Vec::new());
     let (limit, best) = loop {
         // By turns, so that both meet the same machine.

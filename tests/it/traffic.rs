@@ -6,7 +6,7 @@ use plugin_runner::protocol::{ResultObject, Transport};
 use plugin_runner::{Error, ReportedState};
 use serde_json::{Value, json};
 
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::plugin::{TRANSPORTS, call, fixture};
 use crate::support::{LONG, assert_matches};
 
@@ -40,8 +40,8 @@ fn two_hundred_callers_get_their_own_answers() {
 #[test]
 fn a_handler_may_call_the_plugin_that_calls_it() {
     for transport in TRANSPORTS {
-        let host = Setup::new("call-back")
-            .configure(|builder| {
+        let host = TestHost::with("call-back", |setup| {
+            setup.configure(|builder| {
                 builder.method("ask_again", |inbound, params| {
                     let params: Value = params.read()?;
                     let depth = params["depth"].as_u64().unwrap();
@@ -52,8 +52,8 @@ fn a_handler_may_call_the_plugin_that_calls_it() {
                     let answer = call(inbound.session(), "call_back", &next).unwrap();
                     Ok(result(&json!({"inner": answer["answer"]})))
                 })
-            })
-            .start();
+            });
+        });
         let session = host.run(fixture(&host, transport, &["behave"]));
         let params = json!({"method": "ask_again", "params": {"depth": 3}});
         let answer = call(&session, "call_back", &params).unwrap();
@@ -65,15 +65,15 @@ fn a_handler_may_call_the_plugin_that_calls_it() {
 fn a_slow_handler_delays_no_reply() {
     for transport in TRANSPORTS {
         let (open, gate) = crossbeam_channel::bounded::<()>(0);
-        let host = Setup::new("slow-handler")
-            .configure(move |builder| {
+        let host = TestHost::with("slow-handler", |setup| {
+            setup.configure(move |builder| {
                 builder.method("wait", move |_, _| {
                     // Until the test lets go of its end.
                     let _ = gate.recv();
                     Ok(result(&json!({"waited": true})))
                 })
-            })
-            .start();
+            });
+        });
         let session = host.run(fixture(&host, transport, &["behave"]));
         let waiting = session
             .start_call_raw("call_back", &json!({"method": "wait"}), LONG)
@@ -111,12 +111,12 @@ fn a_plugin_that_says_no_or_panics_goes_on() {
 #[test]
 fn a_plugin_that_floods_its_output_still_answers_and_stops() {
     for transport in TRANSPORTS {
-        let host = Setup::new("flood-output")
-            .configure(|builder| {
+        let host = TestHost::with("flood-output", |setup| {
+            setup.configure(|builder| {
                 let settings = plugin_runner::plugin_log::LogSettings::default();
                 builder.log_settings(settings.with_max_file_size(256 * 1024).with_keep(1))
-            })
-            .start();
+            });
+        });
         let session = host.run(fixture(&host, transport, &["flood-output"]));
         for _ in 0..20 {
             call(&session, "echo", &json!({})).unwrap();
@@ -142,9 +142,9 @@ fn a_plugin_that_floods_or_never_reads_hurts_only_itself() {
         &["never-read"],
     ] {
         for transport in TRANSPORTS {
-            let host = Setup::new("flood-socket")
-                .timeouts(|timeouts| timeouts.write_stall = Duration::from_millis(500))
-                .start();
+            let host = TestHost::with("flood-socket", |setup| {
+                setup.timeouts.write_stall = Duration::from_millis(500);
+            });
             let sick = host.run(fixture(&host, transport, args));
             let mut well = fixture(&host, Transport::WebSocket, &["behave"]);
             well.manifest.id = "well".to_owned();

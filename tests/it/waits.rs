@@ -7,7 +7,7 @@ use plugin_runner::error::Descendants;
 use plugin_runner::{EndCause, Error, ReportedState, Session, fault};
 
 use crate::support::attack::{Attack, Said, said};
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::{LONG, assert_matches, wait_until, wait_within};
 
 /// What a stop has here.
@@ -20,12 +20,10 @@ const START_WAITS: Duration = Duration::from_secs(30);
 const DESCENDANTS: usize = 5;
 
 fn host(test: &'static str) -> TestHost {
-    Setup::new(test)
-        .timeouts(|timeouts| {
-            timeouts.stop_grace = Duration::from_secs(1);
-            timeouts.stop = SHORT;
-        })
-        .start()
+    TestHost::with(test, |setup| {
+        setup.timeouts.stop_grace = Duration::from_secs(1);
+        setup.timeouts.stop = SHORT;
+    })
 }
 
 /// A plugin with descendants.

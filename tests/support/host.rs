@@ -49,33 +49,28 @@ impl Setup {
         }
     }
 
-    pub(crate) fn timeouts(mut self, change: impl FnOnce(&mut Timeouts)) -> Self {
-        change(&mut self.timeouts);
-        self
-    }
-
-    pub(crate) fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
-        change(&mut self.limits);
-        self
-    }
-
-    pub(crate) fn policy(mut self, change: impl FnOnce(RestartPolicy) -> RestartPolicy) -> Self {
-        self.policy = change(self.policy);
-        self
+    /// With some settings changed.
+    pub(crate) fn with(test: &'static str, change: impl FnOnce(&mut Self)) -> Self {
+        let mut setup = Self::new(test);
+        change(&mut setup);
+        setup
     }
 
     /// A host without a listener.
-    pub(crate) fn deaf(mut self) -> Self {
+    pub(crate) fn deaf(&mut self) {
         self.listening = false;
-        self
     }
 
-    pub(crate) fn configure(
-        mut self,
-        change: impl FnOnce(HostBuilder) -> HostBuilder + 'static,
-    ) -> Self {
+    /// Every run counts as a good one, and after its crash the plugin is not started again while the
+    /// test lasts.
+    pub(crate) fn stay_down_after_a_crash(&mut self) {
+        self.policy.crash_threshold = Duration::ZERO;
+        self.policy.crash_backoff = Duration::from_secs(3600);
+    }
+
+    /// What else the host's builder is told.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(HostBuilder) -> HostBuilder + 'static) {
         self.configure = Box::new(change);
-        self
     }
 
     pub(crate) fn start(self) -> TestHost {
@@ -98,14 +93,6 @@ impl Setup {
             folder,
         }
     }
-}
-
-/// For [`Setup::policy`]: every run counts as a good one, and after its crash the plugin is not
-/// started again while the test lasts.
-pub(crate) fn wait_an_hour_after_a_crash(policy: RestartPolicy) -> RestartPolicy {
-    policy
-        .with_crash_threshold(Duration::ZERO)
-        .with_crash_backoff(Duration::from_secs(3600))
 }
 
 /// A host under test. Dropping it shuts it down and asserts that nothing is left of it: no thread,
@@ -131,6 +118,11 @@ impl TestHost {
     /// With the usual settings.
     pub(crate) fn new(test: &'static str) -> Self {
         Setup::new(test).start()
+    }
+
+    /// With some settings changed.
+    pub(crate) fn with(test: &'static str, change: impl FnOnce(&mut Setup)) -> Self {
+        Setup::with(test, change).start()
     }
 
     pub(crate) fn address(&self) -> std::net::SocketAddr {

@@ -22,7 +22,7 @@ use plugin_runner::{
 use serde_json::{Map, Value, json};
 
 use super::LONG;
-use super::host::{Setup, TestHost};
+use super::host::TestHost;
 use super::plugin::manifest;
 
 /// For waits that are meant to run out.
@@ -55,7 +55,10 @@ impl Bench {
         settings: impl FnOnce(HostBuilder) -> HostBuilder + 'static,
         record: impl FnOnce(Record) -> Record,
     ) -> Self {
-        let host = Setup::new("session").deaf().configure(settings).start();
+        let host = TestHost::with("session", |setup| {
+            setup.deaf();
+            setup.configure(settings);
+        });
         let session = load(&host, record);
         Self { host, session }
     }

@@ -10,7 +10,7 @@ use plugin_runner::{
 };
 
 use super::{Managed, operation_error, settings};
-use crate::support::host::Setup;
+use crate::support::host::TestHost;
 use crate::support::plugin::manifest;
 use crate::support::{LONG, assert_matches, refusing_state, timed_out};
 
@@ -119,9 +119,10 @@ fn a_stop_ends_the_wait_of_who_activates() {
 
 #[test]
 fn who_activates_in_vain_is_told_what_went_wrong_last() {
-    let setup = Setup::new("activate-problem")
-        .policy(|policy| policy.with_max_backoff(Duration::from_secs(3600)));
-    let managed = Managed::with(setup, settings());
+    let host = TestHost::with("activate-problem", |setup| {
+        setup.policy.max_backoff = Duration::from_secs(3600);
+    });
+    let managed = Managed::of(host, settings());
     let id = managed.installed(managed.package("1", &["exit-at", "start", "1"]));
     let mut events = managed.host.events();
     managed.request_activation(id).unwrap();
@@ -159,7 +160,7 @@ fn a_stop_that_takes_too_long_goes_on() {
 #[test]
 fn operations_on_one_installation_come_one_after_the_other() {
     let busy = settings().with_busy_timeout(SHORT);
-    let managed = Managed::with(Setup::new("busy"), busy);
+    let managed = Managed::with("busy", busy);
     let id = managed.installed(managed.package("1", &[]));
     let other = managed.installed(managed.package("1", &[]));
     let hold = fault::hold(fault::UNPACKED, id);

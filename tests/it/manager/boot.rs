@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use plugin_runner::error::{OperationError, StartError};
 use plugin_runner::store::MemoryStore;
-use plugin_runner::{
-    ActiveState, Error, Host, InstallationId, Manager, PackageSource, ReportedState, UpdateOptions,
-    fault,
-};
+use plugin_runner::{ActiveState, Error, Host, InstallationId, Manager, ReportedState, fault};
 
 use super::store::FailingStore;
 use super::{Managed, settings, sha256};
-use crate::support::host::Setup;
+use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::manifest;
 use crate::support::{LONG, assert_matches};
 
@@ -36,7 +33,7 @@ impl Managed {
 fn never_more_than_so_many_are_starting_at_once() {
     const PARALLEL: usize = 3;
     let settings = settings().with_boot_parallel(PARALLEL);
-    let managed = Managed::with(Setup::new("boot"), settings);
+    let managed = Managed::with("boot", settings);
     let mut wanted: Vec<_> = (0..10)
         .map(|_| managed.wanted(managed.package("1", &[])))
         .collect();
@@ -71,7 +68,7 @@ fn what_is_broken_is_shown_and_keeps_nobody_else() {
     let store = Arc::new(FailingStore::default());
     let managed = Managed::over(
         store.clone(),
-        Setup::new("broken-boot"),
+        "broken-boot",
         settings().with_boot_parallel(2),
     );
     let good = [(); 3].map(|()| managed.wanted(managed.package("1", &[])));
@@ -118,10 +115,8 @@ fn what_is_broken_is_shown_and_keeps_nobody_else() {
     assert_eq!(managed.list().unwrap().len(), 7);
     // A package mends the one, and the other.
     for (id, version) in [(damaged, "damaged"), (missing, "missing")] {
-        let source = PackageSource::bytes(managed.package(version, &[]));
-        managed
-            .update_package(id, source, &UpdateOptions::default())
-            .unwrap();
+        let source = managed.package(version, &[]);
+        managed.update(id, source).unwrap();
         managed.activate(id, LONG).unwrap();
     }
     // One that is errored is started again with the others.
@@ -135,7 +130,7 @@ fn what_is_broken_is_shown_and_keeps_nobody_else() {
 
 #[test]
 fn without_an_address_nothing_is_started() {
-    let managed = Managed::with(Setup::new("no-address").deaf(), settings());
+    let managed = Managed::of(TestHost::with("no-address", Setup::deaf), settings());
     managed.wanted(managed.package("1", &[]));
     let over_stdio = managed.wanted(managed.package_of(
         "stdio",
@@ -162,7 +157,7 @@ fn who_takes_long_makes_room_and_goes_on() {
     let settings = settings()
         .with_boot_parallel(1)
         .with_boot_patience(Duration::from_millis(20));
-    let managed = Managed::with(Setup::new("patience"), settings);
+    let managed = Managed::with("patience", settings);
     let slow =
         [(); 2].map(|()| managed.wanted(managed.package("1", &["hang-at", "start", "gated"])));
     // Not one after the other for as long as it takes, and with no time at all, too.
@@ -182,13 +177,13 @@ fn who_takes_long_makes_room_and_goes_on() {
 #[test]
 fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
     let settings = settings().with_busy_timeout(Duration::from_millis(20));
-    let managed = Managed::with(Setup::new("boot-meets"), settings);
+    let managed = Managed::with("boot-meets", settings);
     let id = managed.wanted(managed.package("1", &["alone"]));
     let hold = fault::hold(fault::CARRIED, id);
     thread::scope(|scope| {
         let update = scope.spawn(|| {
-            let source = PackageSource::bytes(managed.package("2", &["alone"]));
-            managed.update_package(id, source, &UpdateOptions::default())
+            let source = managed.package("2", &["alone"]);
+            managed.update(id, source)
         });
         assert!(hold.reached(LONG), "it did not come so far");
         let report = managed.boot(LONG).unwrap();
@@ -209,7 +204,7 @@ fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
 #[test]
 fn a_plugin_is_back_with_the_next_host_on_the_same_folder_and_store() {
     let store = Arc::new(MemoryStore::default());
-    let managed = Managed::over(store.clone(), Setup::new("next-host"), settings());
+    let managed = Managed::over(store.clone(), "next-host", settings());
     let wanted = managed.running(managed.package("1", &[]));
     managed.write_own_file(wanted, "own.txt", "kept");
     let stopped = managed.running(managed.package("1", &[]));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::store::{FailingStore, Step};
 use super::{Managed, object, operation_error, settings};
-use crate::support::host::{Setup, active};
+use crate::support::host::active;
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, manifest};
 use crate::support::{LONG, assert_matches, refusing_state, wait_until};
@@ -222,7 +222,7 @@ fn nobody_there_to_agree_stores_nothing() {
 #[test]
 fn what_the_plugin_took_and_could_not_be_stored_is_taken_back_when_it_next_connects() {
     let store = Arc::new(FailingStore::default());
-    let managed = Managed::over(store.clone(), Setup::new("not-stored"), settings());
+    let managed = Managed::over(store.clone(), "not-stored", settings());
     let id = managed.configurable(&[]);
     let (old, new) = (json!({"channel": "old"}), json!({"channel": "new"}));
     managed.replace(id, old.clone()).unwrap();
@@ -251,7 +251,7 @@ fn what_the_plugin_took_and_could_not_be_stored_is_taken_back_when_it_next_conne
 #[test]
 fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
     let settings = settings().with_configure_timeout(Duration::from_secs(1));
-    let managed = Managed::with(Setup::new("no-answer"), settings);
+    let managed = Managed::with("no-answer", settings);
     let id = managed.configurable(&["hang-at", "configure", "gated"]);
     let new = json!({"channel": "new"});
     let error = operation_error(managed.replace(id, new.clone()));

@@ -84,10 +84,8 @@ mod alone {
         expect_as_before("configure");
 
         configure(grown).unwrap();
-        let source = PackageSource::bytes(managed.package("2", &[]));
-        managed
-            .update_package(id, source, &UpdateOptions::default())
-            .unwrap();
+        let source = managed.package("2", &[]);
+        managed.update(id, source).unwrap();
         assert_eq!(managed.answering_version(id), "2");
         // What frees the room needs none.
         let ballast = disk::fill(&disk, 0);
@@ -134,9 +132,10 @@ mod alone {
 fn on(disk: &Path) -> Managed {
     let data = disk.join("data");
     let store = Arc::new(SqliteStore::open(&data).unwrap());
-    let setup = Setup::new("disk");
-    let setup = setup.configure(move |builder| builder.data_dir(data).store(store));
-    Managed::with(setup, settings())
+    let host = TestHost::with("disk", |setup| {
+        setup.configure(move |builder| builder.data_dir(data).store(store));
+    });
+    Managed::of(host, settings())
 }
 
 #[track_caller]

@@ -12,7 +12,7 @@ use tungstenite::Message;
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, settings};
 use crate::support::LONG;
-use crate::support::host::{Setup, active};
+use crate::support::host::active;
 use crate::support::http::Request;
 use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
@@ -68,7 +68,7 @@ fn closing(mut peer: Peer) -> thread::JoinHandle<(u16, String)> {
 fn a_token_is_shown_once_unless_it_is_to_be_kept() {
     for keeps in [false, true] {
         let settings = settings().with_keep_external_tokens(keeps);
-        let managed = Managed::with(Setup::new("token"), settings);
+        let managed = Managed::with("token", settings);
         let (id, token) = managed.outside();
         for rotated in [false, true] {
             let token = if rotated {
@@ -196,7 +196,7 @@ fn a_connection_that_is_let_in_with_the_old_token_at_that_moment_is_not_kept() {
 #[test]
 fn a_token_that_was_good_when_it_was_looked_up_is_refused_after_its_rotation() {
     let store = Arc::new(FailingStore::default());
-    let managed = Managed::over(store.clone(), Setup::new("looked-up"), settings());
+    let managed = Managed::over(store.clone(), "looked-up", settings());
     let (id, old) = managed.outside();
     let hold = store.hold(Done::LookUp);
     thread::scope(|scope| {
@@ -231,7 +231,7 @@ fn a_removed_plugin_is_told_to_go_for_good() {
 #[test]
 fn a_store_that_fails_leaves_token_manifest_and_connection() {
     let store = Arc::new(FailingStore::default());
-    let managed = Managed::over(store.clone(), Setup::new("store-fails"), settings());
+    let managed = Managed::over(store.clone(), "store-fails", settings());
     store.fail(Step::Put, 0);
     managed.install_external(manifest("outside")).unwrap_err();
     store.mend();

@@ -41,7 +41,7 @@ fn allowing(address: SocketAddr) -> Managed {
     let fetch = FetchSettings::default()
         .with_timeout(LONG)
         .with_allowed_hosts([address.to_string()]);
-    Managed::with(Setup::new("fetch"), settings().with_fetch(fetch))
+    Managed::with("fetch", settings().with_fetch(fetch))
 }
 
 #[test]
@@ -104,8 +104,10 @@ fn what_is_wrong_with_the_server_is_told_and_leaves_nothing() {
             .with_timeout(LONG)
             .with_allowed_hosts([address.to_string()]);
         let limits = plugin_runner::package::PackageLimits::default().with_archive_size(1 << 20);
-        let setup = Setup::new("fetch").configure(|builder| builder.package_limits(limits));
-        let managed = Managed::with(setup, settings().with_fetch(fetch));
+        let host = TestHost::with("fetch", |setup| {
+            setup.configure(|builder| builder.package_limits(limits));
+        });
+        let managed = Managed::of(host, settings().with_fetch(fetch));
         let source = PackageSource::url(format!("http://{address}/?key=secret"));
         let error = managed.install(source).unwrap_err();
         served.join().unwrap();

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
-use crate::support::host::Setup;
+use crate::support::host::TestHost;
 use crate::support::plugin::{call, manifest};
 use crate::support::{LONG, assert_matches, timed_out};
 
@@ -155,13 +155,17 @@ impl Read for Breaking {
     }
 }
 
+fn limited(test: &'static str, limits: PackageLimits) -> Managed {
+    let host = TestHost::with(test, |setup| {
+        setup.configure(|builder| builder.package_limits(limits));
+    });
+    Managed::of(host, settings())
+}
+
 #[test]
 fn a_reader_that_fails_or_never_ends_leaves_nothing() {
     let limit = 1024 * 1024;
-    let setup = Setup::new("readers").configure(move |builder| {
-        builder.package_limits(PackageLimits::default().with_archive_size(limit))
-    });
-    let managed = Managed::with(setup, settings());
+    let managed = limited("readers", PackageLimits::default().with_archive_size(limit));
     for bytes in [0, 1, 100_000] {
         let error = package_error(managed.install(PackageSource::reader(Breaking(bytes))));
         let text = error.to_string();
@@ -192,7 +196,7 @@ impl Read for Trickling {
 fn a_reader_that_trickles_is_given_up_in_time() {
     let limit = Duration::from_millis(50);
     let settings = settings().with_install_timeout(limit);
-    let managed = Managed::with(Setup::new("trickle"), settings);
+    let managed = Managed::with("trickle", settings);
     let error = managed
         .install(PackageSource::reader(Trickling))
         .unwrap_err();
@@ -203,10 +207,7 @@ fn a_reader_that_trickles_is_given_up_in_time() {
 #[test]
 fn the_limit_on_installations_holds_for_two_at_once_too() {
     for (room, expected) in [(1, 1), (2, 2)] {
-        let managed = Managed::with(
-            Setup::new("installations"),
-            settings().with_installations(1 + room),
-        );
+        let managed = Managed::with("installations", settings().with_installations(1 + room));
         managed.install_external(manifest("outside")).unwrap();
         for _ in 0..10 {
             let before = managed.list().unwrap().len();
@@ -271,7 +272,7 @@ fn an_installation_that_is_stored_and_not_yet_over_counts_once() {
     let store = Arc::new(FailingStore::default());
     let managed = Managed::over(
         store.clone(),
-        Setup::new("counted-once"),
+        "counted-once",
         settings().with_installations(2),
     );
     let bytes = managed.package("1", &[]);
@@ -292,7 +293,7 @@ fn an_installation_that_is_stored_and_not_yet_over_counts_once() {
 fn an_archive_that_two_are_installing_takes_room_once() {
     let size = Managed::new("size").package("1", &[]).len() as u64;
     let settings = settings().with_archive_bytes(size + 10);
-    let managed = Managed::with(Setup::new("once"), settings);
+    let managed = Managed::with("once", settings);
     let bytes = managed.package("1", &[]);
     for _ in 0..20 {
         let together = Barrier::new(2);
@@ -316,10 +317,7 @@ fn an_archive_that_two_are_installing_takes_room_once() {
 fn archives_have_a_limit_in_all() {
     let sample = Managed::new("sample");
     let size = sample.package("1", &[]).len() as u64;
-    let managed = Managed::with(
-        Setup::new("archives"),
-        settings().with_archive_bytes(2 * size + 10),
-    );
+    let managed = Managed::with("archives", settings().with_archive_bytes(2 * size + 10));
     let first = managed.installed(managed.package("1", &[]));
     managed.installed(managed.package("2", &[]));
     let source = PackageSource::bytes(managed.package("3", &[]));
@@ -362,7 +360,7 @@ fn what_is_in_the_way_in_the_data_folder_is_named_and_nothing_is_left() {
 #[test]
 fn a_store_that_fails_leaves_nothing_of_an_installation() {
     let store = Arc::new(FailingStore::default());
-    let managed = Managed::over(store.clone(), Setup::new("store-fails"), settings());
+    let managed = Managed::over(store.clone(), "store-fails", settings());
     let bytes = managed.package("1", &[]);
     for step in [Step::PutArchive, Step::Put] {
         store.fail(step, 0);
@@ -378,11 +376,8 @@ fn a_store_that_fails_leaves_nothing_of_an_installation() {
 
 #[test]
 fn an_archive_that_lies_about_what_is_in_it_leaves_nothing() {
-    let setup = Setup::new("limits").configure(|builder| {
-        let limits = PackageLimits::default().with_file_size(5_000).with_files(3);
-        builder.package_limits(limits)
-    });
-    let managed = Managed::with(setup, settings());
+    let limits = PackageLimits::default().with_file_size(5_000).with_files(3);
+    let managed = limited("limits", limits);
     let of = manifest("limits");
     let large = vec![b'x'; 5_001];
     let error = managed.install(PackageSource::bytes(
@@ -403,9 +398,10 @@ fn an_archive_that_lies_about_what_is_in_it_leaves_nothing() {
 
 #[test]
 fn a_host_that_runs_no_plugins_installs_none_but_external_ones() {
-    let setup =
-        Setup::new("disabled").configure(|builder| builder.runtime_provider(RuntimeProvider::None));
-    let managed = Managed::with(setup, settings());
+    let host = TestHost::with("disabled", |setup| {
+        setup.configure(|builder| builder.runtime_provider(RuntimeProvider::None));
+    });
+    let managed = Managed::of(host, settings());
     // Nothing is read of it.
     let error = managed
         .install(PackageSource::reader(Breaking(0)))

@@ -10,18 +10,15 @@ use std::time::Duration;
 use plugin_runner::error::OperationError;
 use plugin_runner::package::MigrationLimits;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
-use plugin_runner::{
-    ActiveState, Error, Manager, PackageSource, Remainder, ReportedState, UpdateOptions, fault,
-};
+use plugin_runner::{ActiveState, Error, Manager, Remainder, ReportedState, fault};
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
-use crate::support::host::Setup;
 use crate::support::plugin::manifest;
 use crate::support::{LONG, assert_matches};
 
 fn over(store: &Arc<FailingStore>, test: &'static str) -> Managed {
-    Managed::over(store.clone(), Setup::new(test), settings())
+    Managed::over(store.clone(), test, settings())
 }
 
 #[test]
@@ -92,8 +89,7 @@ fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
     managed.activate(id, LONG).unwrap();
     let releases = managed.releases(id);
     let failing = managed.package("2", &["exit-at", "start", "3"]);
-    let failed =
-        managed.update_package(id, PackageSource::bytes(failing), &UpdateOptions::default());
+    let failed = managed.update(id, failing);
     let failed = operation_error(failed);
     assert_matches!(&*failed, OperationError::RolledBack { restored: None, .. });
     assert_eq!(managed.answering_version(id), "1");
@@ -126,14 +122,12 @@ fn who_loads_a_plugin_while_it_is_removed_does_not_bring_it_back() {
 #[test]
 fn who_does_not_get_to_stop_a_plugin_does_not_end_its_update() {
     let settings = settings().with_busy_timeout(Duration::ZERO);
-    let managed = Managed::with(Setup::new("busy-stop"), settings);
+    let managed = Managed::with("busy-stop", settings);
     let id = managed.running(managed.package("1", &[]));
     let new = managed.package("2", &[]);
     let held = fault::hold(fault::RECEIVED, id);
     thread::scope(|scope| {
-        let updating = scope.spawn(|| {
-            managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
-        });
+        let updating = scope.spawn(|| managed.update(id, new));
         assert!(held.reached(LONG), "the update did not come so far");
         let busy = operation_error(managed.deactivate(id, LONG));
         assert_matches!(&*busy, OperationError::Busy { .. });
@@ -155,9 +149,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
     let new = managed.package("2", &[]);
     let held = fault::hold(fault::RECEIVED, id);
     thread::scope(|scope| {
-        let updating = scope.spawn(|| {
-            managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
-        });
+        let updating = scope.spawn(|| managed.update(id, new));
         assert!(held.reached(LONG), "the update did not come so far");
         let removing = scope.spawn(|| managed.remove(id, Remainder::Nothing));
         managed.host.shutdown(LONG);
@@ -174,7 +166,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
 #[test]
 fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
     let settings = settings().with_carry_over(MigrationLimits::default().with_files(0));
-    let managed = Managed::with(Setup::new("earlier"), settings);
+    let managed = Managed::with("earlier", settings);
     let id = managed.running(managed.package("1", &[]));
     let current = sha256(&managed.get(id).unwrap()).to_owned();
     let stray = "ab".repeat(32);
@@ -184,8 +176,8 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
     fs::write(operations.join(note), "").unwrap();
     // Fails before it has put anything in place.
     managed.write_own_file(id, "own.txt", "too much");
-    let new = PackageSource::bytes(managed.package("2", &[]));
-    let failed = managed.update_package(id, new, &UpdateOptions::default());
+    let new = managed.package("2", &[]);
+    let failed = managed.update(id, new);
     assert_matches!(failed, Err(Error::Package(_)));
     assert_eq!(managed.releases(id), [current]);
     assert_eq!(names(&operations), [""; 0]);
@@ -225,9 +217,8 @@ fn what_somebody_else_writes_down_about_a_plugin_takes_nothing_that_it_needs() {
     };
     forge();
     // What nobody understands is not in the way of an update.
-    let new = PackageSource::bytes(managed.package("2", &[]));
-    let options = UpdateOptions::default();
-    managed.update_package(stored, new, &options).unwrap();
+    let new = managed.package("2", &[]);
+    managed.update(stored, new).unwrap();
     forge();
     let Managed { manager, host, .. } = managed;
     drop(manager);
@@ -239,8 +230,8 @@ fn what_somebody_else_writes_down_about_a_plugin_takes_nothing_that_it_needs() {
     // What its record says, whatever the archive does.
     assert_eq!(managed.answering_version(unnamed), "1");
     assert_eq!(managed.releases(unnamed), releases);
-    let new = PackageSource::bytes(managed.package("4", &[]));
-    managed.update_package(unnamed, new, &options).unwrap();
+    let new = managed.package("4", &[]);
+    managed.update(unnamed, new).unwrap();
 }
 
 #[test]
@@ -250,9 +241,7 @@ fn an_update_that_a_shutdown_ends_says_so_and_leaves_the_version_before() {
     let new = managed.package("2", &["hang-at", "start"]);
     let changes = managed.host.subscribe();
     thread::scope(|scope| {
-        let updating = scope.spawn(|| {
-            managed.update_package(id, PackageSource::bytes(new), &UpdateOptions::default())
-        });
+        let updating = scope.spawn(|| managed.update(id, new));
         loop {
             let change = changes.recv_timeout(LONG);
             let change = change.expect("the new version is not being connected to");

@@ -8,17 +8,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use plugin_runner::error::OperationError;
 use plugin_runner::store::{MemoryStore, Store};
-use plugin_runner::{
-    ActiveState, ConfigureMode, Error, InstallationId, PackageSource, Remainder, ReportedState,
-    UpdateOptions,
-};
+use plugin_runner::{ActiveState, ConfigureMode, Error, InstallationId, Remainder, ReportedState};
 use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
 use crate::support::LONG;
 #[cfg(feature = "sqlite")]
 use crate::support::folder::TestFolder;
-use crate::support::host::{Setup, active};
+use crate::support::host::{TestHost, active};
 use crate::support::plugin::call;
 
 const THREADS: u64 = 4;
@@ -62,9 +59,7 @@ fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: 
         3 => ("deactivate", managed.deactivate(id, LONG).map(drop)),
         4 => {
             let package = packages[random.next(packages.len())].clone();
-            let source = PackageSource::bytes(package);
-            let options = UpdateOptions::default();
-            let update = managed.update_package(id, source, &options);
+            let update = managed.update(id, package);
             ("update", update.map(drop))
         }
         5 => {
@@ -93,11 +88,12 @@ fn operations_that_meet_in_a_database_leave_everything_of_one_mind() {
 }
 
 fn operations_meet(store: Arc<dyn Store>) {
-    let setup = Setup::new("meetings").policy(|policy| {
+    let host = TestHost::with("meetings", |setup| {
         // None of these ends is a crash.
-        policy.with_crash_threshold(Duration::ZERO)
+        setup.policy.crash_threshold = Duration::ZERO;
+        setup.configure(|builder| builder.store(store));
     });
-    let managed = Managed::over(store, setup, settings());
+    let managed = Managed::of(host, settings());
     let mut packages = ["1", "2", "3"]
         .map(|version| managed.package(version, &["alone"]))
         .to_vec();

@@ -13,7 +13,8 @@ use plugin_runner::error::OperationError;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::Store;
 use plugin_runner::{
-    Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session,
+    Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session, Update,
+    UpdateOptions,
 };
 use serde_json::{Value, json};
 
@@ -73,17 +74,17 @@ impl Deref for Managed {
 
 impl Managed {
     fn new(test: &'static str) -> Self {
-        Self::with(Setup::new(test), settings())
+        Self::with(test, settings())
     }
 
-    fn with(setup: Setup, settings: ManagerSettings) -> Self {
-        Self::of(setup.start(), settings)
+    fn with(test: &'static str, settings: ManagerSettings) -> Self {
+        Self::of(TestHost::new(test), settings)
     }
 
-    /// Over any store. What `setup` was told to change of the host's builder it is told no more.
-    fn over(store: Arc<dyn Store>, setup: Setup, settings: ManagerSettings) -> Self {
-        let setup = setup.configure(|builder| builder.store(store));
-        Self::of(setup.start(), settings)
+    /// Over any store.
+    fn over(store: Arc<dyn Store>, test: &'static str, settings: ManagerSettings) -> Self {
+        let over = |setup: &mut Setup| setup.configure(|builder| builder.store(store));
+        Self::of(TestHost::with(test, over), settings)
     }
 
     fn of(host: TestHost, settings: ManagerSettings) -> Self {
@@ -146,6 +147,11 @@ impl Managed {
         let bytes = fs::read(&path).unwrap();
         fs::remove_file(path).unwrap();
         bytes
+    }
+
+    /// Updates it with the usual options.
+    fn update(&self, id: InstallationId, package: Vec<u8>) -> Result<Update, Error> {
+        self.update_package(id, PackageSource::bytes(package), &UpdateOptions::default())
     }
 
     #[track_caller]

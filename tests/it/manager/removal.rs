@@ -8,12 +8,12 @@ use std::time::Duration;
 use plugin_runner::ReportedState::{Active, Stopping};
 use plugin_runner::error::{Disconnect, Phase, StoreError};
 use plugin_runner::plugin_log::{Followed, Follower};
-use plugin_runner::{Error, Host, Manager, PackageSource, Remainder, UpdateOptions, fault};
+use plugin_runner::{Error, Host, Manager, Remainder, fault};
 use serde_json::json;
 
 use super::store::{FailingStore, Step};
 use super::{Managed, names, settings};
-use crate::support::host::Setup;
+use crate::support::host::TestHost;
 use crate::support::plugin::call;
 use crate::support::{LONG, assert_matches, timed_out};
 
@@ -127,10 +127,7 @@ fn an_archive_that_is_being_installed_is_not_collected() {
     let second = managed.installed(managed.package("2", &[]));
     let hold = fault::hold(fault::ARCHIVED, second);
     thread::scope(|scope| {
-        let update = scope.spawn(|| {
-            let options = UpdateOptions::default();
-            managed.update_package(second, PackageSource::bytes(package), &options)
-        });
+        let update = scope.spawn(|| managed.update(second, package));
         assert!(hold.reached(LONG), "it did not come so far");
         // Nobody else has it now.
         managed.remove(first, Remainder::Nothing).unwrap();
@@ -143,11 +140,11 @@ fn an_archive_that_is_being_installed_is_not_collected() {
 
 #[test]
 fn one_that_cannot_be_stopped_stays_installed() {
-    let setup = Setup::new("cannot-stop").timeouts(|timeouts| {
-        timeouts.stop = Duration::from_millis(100);
-        timeouts.stop_grace = Duration::from_millis(10);
+    let host = TestHost::with("cannot-stop", |setup| {
+        setup.timeouts.stop = Duration::from_millis(100);
+        setup.timeouts.stop_grace = Duration::from_millis(10);
     });
-    let managed = Managed::with(setup, settings());
+    let managed = Managed::of(host, settings());
     let id = managed.running(managed.package("1", &[]));
     let process = managed.host.lifelines.next();
     let loss = fault::lose(fault::SIGNALLING, id);
@@ -170,7 +167,7 @@ fn one_that_cannot_be_stopped_stays_installed() {
 #[test]
 fn one_that_cannot_be_deleted_runs_again() {
     let store = Arc::new(FailingStore::default());
-    let managed = Managed::over(store.clone(), Setup::new("cannot-delete"), settings());
+    let managed = Managed::over(store.clone(), "cannot-delete", settings());
     let id = managed.running(managed.package("1", &["alone"]));
     let before = managed.get(id).unwrap().record;
     store.fail(Step::Delete, 0);

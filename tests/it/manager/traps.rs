@@ -178,9 +178,10 @@ fn traps_hold_nobody_up_and_lead_nowhere() {
         let data = TestFolder::new("traps-data");
         let path = data.path().join("data");
         let store = Arc::new(SqliteStore::open(&path).unwrap());
-        let setup =
-            Setup::new("traps").configure(move |builder| builder.data_dir(path).store(store));
-        let managed = Managed::with(setup, settings());
+        let host = TestHost::with("traps", |setup| {
+            setup.configure(move |builder| builder.data_dir(path).store(store));
+        });
+        let managed = Managed::of(host, settings());
         let trap = Trap {
             plugin: managed.running(managed.package("1", &[])),
             innocent: managed.running(managed.package_of("innocent", "1", Transport::Stdio, &[])),

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::store::{FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
-use crate::support::host::Setup;
+use crate::support::host::TestHost;
 use crate::support::plugin::{TRANSPORTS, manifest};
 use crate::support::{LONG, assert_matches, refusing_state};
 
@@ -177,10 +177,7 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
 #[test]
 fn what_cannot_be_an_update_leaves_the_plugin_running() {
     let limits = MigrationLimits::default().with_files(2);
-    let managed = Managed::with(
-        Setup::new("refused-update"),
-        settings().with_carry_over(limits),
-    );
+    let managed = Managed::with("refused-update", settings().with_carry_over(limits));
     let id = managed.running(managed.package("1", &["alone"]));
     managed.updated(id, managed.package("0", &["alone"]));
     managed.updated(id, managed.package("1", &["alone"]));
@@ -244,9 +241,7 @@ fn an_archive_that_does_not_unpack_stops_nothing_and_leaves_nothing() {
         *byte ^= 0x55;
     }
     for _ in 0..2 {
-        let error = managed
-            .try_update(id, damaged.clone(), &UpdateOptions::default())
-            .unwrap_err();
+        let error = managed.update(id, damaged.clone()).unwrap_err();
         assert_matches!(error, Error::Package(_));
         let error = managed
             .install(PackageSource::bytes(damaged.clone()))
@@ -275,7 +270,7 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
     for (what, arguments) in FAILING {
         println!("{what}");
         let package = managed.package("2", arguments);
-        let error = operation_error(managed.try_update(id, package, &UpdateOptions::default()));
+        let error = operation_error(managed.update(id, package));
         let OperationError::RolledBack { restored, gap, .. } = &*error else {
             panic!("{error}");
         };
@@ -304,9 +299,10 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
 
 #[test]
 fn a_version_that_runs_out_of_time_is_told_with_what_went_wrong_last() {
-    let setup = Setup::new("update-problem")
-        .policy(|policy| policy.with_max_backoff(Duration::from_secs(3600)));
-    let managed = Managed::with(setup, settings());
+    let host = TestHost::with("update-problem", |setup| {
+        setup.policy.max_backoff = Duration::from_secs(3600);
+    });
+    let managed = Managed::of(host, settings());
     let id = managed.running(managed.package("1", &["alone"]));
     let options = UpdateOptions::default().with_activate_timeout(Duration::from_secs(3));
     let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
@@ -336,7 +332,7 @@ fn what_the_failed_version_wrote_stays_with_it() {
     thread::scope(|scope| {
         let update = scope.spawn(|| {
             let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
-            managed.try_update(id, package, &UpdateOptions::default())
+            managed.update(id, package)
         });
         assert!(hold.reached(LONG), "it did not come so far");
         for release in managed.releases(id) {
@@ -363,7 +359,7 @@ fn a_store_that_fails_rolls_back() {
         for roll_back in [true, false] {
             println!("{step:?}, {roll_back}");
             let store = Arc::new(FailingStore::default());
-            let managed = Managed::over(store.clone(), Setup::new("update-store"), settings());
+            let managed = Managed::over(store.clone(), "update-store", settings());
             let id = managed.running(managed.package("1", &["alone"]));
             managed.write_own_file(id, "own.txt", "kept");
             store.fail(step, spared);
@@ -408,7 +404,7 @@ fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
             println!("{point:?}, removes: {removes}");
             // Who waits for the trial's end finds nothing but Busy.
             let settings = settings().with_activate_timeout(FOREVER);
-            let managed = Managed::with(Setup::new("end-trial"), settings);
+            let managed = Managed::with("end-trial", settings);
             let id = managed.running(managed.package("1", &["alone"]));
             drop(managed.host.lifelines.next());
             let mut events = managed.host.events();
@@ -416,7 +412,7 @@ fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
             thread::scope(|scope| {
                 let update = scope.spawn(|| {
                     let package = managed.package("2", &["alone", "hang-at", "start"]);
-                    managed.try_update(id, package, &UpdateOptions::default())
+                    managed.update(id, package)
                 });
                 match &hold {
                     Some(hold) => assert!(hold.reached(LONG), "it did not come so far"),
