@@ -30,6 +30,7 @@ use driver::Driver;
 use model::Model;
 use random::Random;
 use support::folder::TestFolder;
+use support::number;
 
 /// Where the driver is killed by itself.
 const POINTS: [&str; 10] = [
@@ -44,14 +45,6 @@ const POINTS: [&str; 10] = [
     fault::PROPOSED,
     fault::AGREED,
 ];
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} is no number: {text:?}")),
-    )
-}
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_half_is_left() {

@@ -10,9 +10,9 @@ use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{ReportedState, Session};
 
-use crate::support::LONG;
 use crate::support::host::TestHost;
 use crate::support::plugin::{manifest, package, shell};
+use crate::support::{LONG, assert_matches};
 
 /// Starts a script that prints, then `done`, and waits; gives what it printed.
 #[track_caller]
@@ -203,9 +203,7 @@ exec sleep 1000
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    let [release] = releases.as_slice() else {
-        panic!("{releases:?}");
-    };
+    let release = assert_matches!(releases.as_slice(), [release] => release);
     assert_eq!(release.file_name().unwrap().len(), 64, "{release:?}");
     assert_eq!(lines[0], release.display().to_string());
     assert_eq!(lines[1..], ["asset", "an argument", "1"].map(String::from));

@@ -137,30 +137,28 @@ fn last_request_wins_at(point: &'static str) {
         let host = TestHost::new("last-wins");
         for requests in REQUESTS {
             println!("{point}, {transport}: {requests:?}");
-            let Held {
-                session,
-                lock,
-                mut events,
-                hold,
-            } = Held::at(&host, transport, point);
+            let mut held = Held::at(&host, transport, point);
             let mut legal = host.events();
             for request in requests {
                 match request {
-                    Start => supervised(&session).start().unwrap(),
-                    Stop => match supervised(&session).stop(ASKED) {
+                    Start => supervised(&held.session).start().unwrap(),
+                    Stop => match supervised(&held.session).stop(ASKED) {
                         Ok(_) | Err(Error::Timeout { .. }) => {}
                         Err(error) => panic!("{error}"),
                     },
                 }
             }
-            hold.release();
+            held.hold.release();
             match requests.last() {
-                Some(Start) => expect_well(&session, &lock),
-                _ => expect_stopped(&session, &lock, &mut events),
+                Some(Start) => expect_well(&held.session, &held.lock),
+                _ => expect_stopped(&held.session, &held.lock, &mut held.events),
             }
-            host.unload(session.id()).unwrap();
-            assert!(!lock.is_held(), "it was unloaded and its process is there");
-            legal.heard(&session);
+            host.unload(held.session.id()).unwrap();
+            assert!(
+                !held.lock.is_held(),
+                "it was unloaded and its process is there"
+            );
+            legal.heard(&held.session);
         }
     }
 }
@@ -206,13 +204,8 @@ fn an_unload_at_any_point_leaves_nothing() {
             setup.configure(|builder| builder.keeper(Keeper::None));
         });
         let idle = host.threads().count();
-        let Held {
-            session,
-            lock,
-            hold,
-            ..
-        } = Held::at(&host, transport, point);
-        let id = session.id();
+        let held = Held::at(&host, transport, point);
+        let id = held.session.id();
         match host.unload(id) {
             // The point does not hold up the reaper.
             Ok(()) => assert!(host.session(id).is_none()),
@@ -221,18 +214,21 @@ fn an_unload_at_any_point_leaves_nothing() {
                 assert!(host.session(id).is_some(), "it is not unloaded, and gone");
             }
         }
-        hold.release();
+        held.hold.release();
         while let Err(error) = host.unload(id) {
             // As often as this machine needs to kill it in that time.
             assert_eq!(timed_out(&error).0, Phase::Stop);
         }
-        assert!(!lock.is_held(), "it was unloaded and its process is there");
-        let error = supervised(&session).start().unwrap_err();
+        assert!(
+            !held.lock.is_held(),
+            "it was unloaded and its process is there"
+        );
+        let error = supervised(&held.session).start().unwrap_err();
         assert_matches!(error, Error::NotLoaded(_));
         host.expect_threads(idle);
         let again = host.load(id).unwrap();
         supervised(&again).start().unwrap();
-        expect_well(&again, &lock);
+        expect_well(&again, &held.lock);
     }
 }
 
@@ -241,12 +237,7 @@ fn a_shutdown_at_any_point_leaves_nothing() {
     for (point, transport) in everywhere() {
         println!("{point}, {transport}");
         let host = TestHost::new("shutdown-held");
-        let Held {
-            session,
-            lock,
-            hold,
-            ..
-        } = Held::at(&host, transport, point);
+        let held = Held::at(&host, transport, point);
         let mut legal = host.events();
         std::thread::scope(|scope| {
             let shutdown = scope.spawn(|| host.shutdown(LONG));
@@ -254,13 +245,16 @@ fn a_shutdown_at_any_point_leaves_nothing() {
             while host.publish("EventNone", &json!({})).is_ok() {
                 std::thread::yield_now();
             }
-            hold.release();
+            held.hold.release();
             let report = shutdown.join().unwrap();
             assert!(report.is_complete(), "{report:?}");
         });
-        assert!(!lock.is_held(), "its host is gone and its process is there");
-        assert_eq!(session.reported_state(), Inactive);
-        legal.heard(&session);
+        assert!(
+            !held.lock.is_held(),
+            "its host is gone and its process is there"
+        );
+        assert_eq!(held.session.reported_state(), Inactive);
+        legal.heard(&held.session);
     }
 }
 
@@ -293,42 +287,32 @@ fn expect_refused(host: &TestHost, target: &str) {
 fn a_token_is_spent_from_the_moment_in_which_its_bearer_is_let_in() {
     for point in [fault::RESERVED, fault::ATTACHED] {
         let host = TestHost::new("spent-held");
-        let Held {
-            session,
-            lock,
-            hold,
-            ..
-        } = Held::at(&host, Transport::WebSocket, point);
-        let target = told_target(&host, &session, 0);
+        let held = Held::at(&host, Transport::WebSocket, point);
+        let target = told_target(&host, &held.session, 0);
         expect_refused(&host, &target);
-        hold.release();
-        expect_well(&session, &lock);
+        held.hold.release();
+        expect_well(&held.session, &held.lock);
         expect_refused(&host, &target);
-        assert_eq!(session.counters().connections, 1);
+        assert_eq!(held.session.counters().connections, 1);
     }
 }
 
 #[test]
 fn a_connection_that_was_let_in_by_an_earlier_run_never_becomes_the_next_ones() {
     let host = TestHost::new("late-connection");
-    let Held {
-        session,
-        lock,
-        hold,
-        ..
-    } = Held::at(&host, Transport::WebSocket, fault::RESERVED);
+    let held = Held::at(&host, Transport::WebSocket, fault::RESERVED);
     let first = host.lifelines.next();
     // Its handshake has been accepted; it dies before the connection is the session's.
     first.signal(Signal::KILL);
     // The next run is not kept out by what has not come to its end.
-    expect_well(&session, &lock);
+    expect_well(&held.session, &held.lock);
     let second = host.lifelines.next();
-    hold.release();
-    expect_well(&session, &lock);
+    held.hold.release();
+    expect_well(&held.session, &held.lock);
     assert!(second.is_alive());
-    assert_eq!(session.counters().connections, 1);
-    expect_refused(&host, &told_target(&host, &session, 0));
-    expect_refused(&host, &told_target(&host, &session, 1));
+    assert_eq!(held.session.counters().connections, 1);
+    expect_refused(&host, &told_target(&host, &held.session, 0));
+    expect_refused(&host, &told_target(&host, &held.session, 1));
 }
 
 #[test]
@@ -364,19 +348,14 @@ fn a_token_dies_with_the_process_that_did_not_use_it() {
 #[test]
 fn a_plugin_may_connect_before_the_host_says_that_it_was_spawned() {
     let host = TestHost::new("early-connection");
-    let Held {
-        session,
-        lock,
-        mut events,
-        hold,
-    } = Held::at(&host, Transport::WebSocket, fault::SPAWNED);
-    active(&session);
-    call(&session, "echo", &json!({})).unwrap();
-    hold.release();
-    expect_well(&session, &lock);
-    supervised(&session).stop(LONG).unwrap();
-    events.expect(
-        session.id(),
+    let mut held = Held::at(&host, Transport::WebSocket, fault::SPAWNED);
+    active(&held.session);
+    call(&held.session, "echo", &json!({})).unwrap();
+    held.hold.release();
+    expect_well(&held.session, &held.lock);
+    supervised(&held.session).stop(LONG).unwrap();
+    held.events.expect(
+        held.session.id(),
         &[Starting, Connecting, Active, Stopping, Inactive],
     );
 }

@@ -19,7 +19,7 @@ mod alone {
     use crate::support::frames::{CLOSE, FINAL, RawPeer, frame, text};
     use crate::support::host::{TestHost, active};
     use crate::support::http::Request;
-    use crate::support::plugin::{command, external, manifest, over_stdio, shell};
+    use crate::support::plugin::{command, connectable, external, manifest, over_stdio, shell};
     use crate::support::{LONG, wait_until};
 
     /// A forged line, an escape, and what turns the rest of a line around; and a lot of it.
@@ -85,9 +85,7 @@ mod alone {
             ..manifest("x")
         })
         .unwrap();
-        let token = record.external_token().unwrap();
-        let target = format!("/rpc?token={}", token.expose());
-        let session = host.install(record);
+        let (session, target) = connectable(host, record);
         let answer = Request::upgrade(&target)
             .without("User-Agent")
             .with("User-Agent", "evil \u{9b}31m\u{202e}\u{2028}")

@@ -15,7 +15,7 @@ use serde_json::{Map, json};
 use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
-use crate::support::plugin::{manifest, over_stdio, shell};
+use crate::support::plugin::{connectable, manifest, over_stdio, shell};
 
 /// A stdio plugin in a few lines of shell: it knows no method, which is an answer too.
 const ANSWERING: &str = r#"while read -r line; do
@@ -276,9 +276,7 @@ fn external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others() {
     let mut peers = Vec::new();
     for number in 0..30 {
         let record = Record::external(manifest(&format!("slow-{number}"))).unwrap();
-        let token = record.external_token().unwrap();
-        let target = format!("/rpc?token={}", token.expose());
-        let session = host.install(record);
+        let (session, target) = connectable(&host, record);
         // Connected, and never reading: it answers no close.
         peers.push(Peer::connect(host.address(), &target));
         active(&session);
@@ -296,9 +294,7 @@ fn a_burst_of_calls_is_answered_whole_by_a_host_that_refuses_some() {
         setup.configure(|builder| builder.method("quick", |_, _| Ok(Map::new().into())));
     });
     let record = Record::external(manifest("bursting")).unwrap();
-    let token = record.external_token().unwrap();
-    let target = format!("/rpc?token={}", token.expose());
-    let session = host.install(record);
+    let (session, target) = connectable(&host, record);
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
     for _ in 0..5 {

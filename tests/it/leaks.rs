@@ -40,7 +40,7 @@ mod alone {
     use crate::support::events::Events;
     use crate::support::host::TestHost;
     use crate::support::peer;
-    use crate::support::plugin::{command, manifest, over_stdio, shell};
+    use crate::support::plugin::{command, connectable, manifest, over_stdio, shell};
 
     const CYCLES: usize = 1_000;
     /// Before the counting, for what is made once and kept: buffers, tables, arenas of the allocator.
@@ -157,9 +157,7 @@ mod alone {
     fn connections() {
         let host = TestHost::new("leaks-connections");
         let record = Record::external(manifest("coming-and-going")).unwrap();
-        let token = record.external_token().unwrap();
-        let target = format!("/rpc?token={}", token.expose());
-        let session = host.install(record);
+        let (session, target) = connectable(&host, record);
         let mut events = host.events();
         compare("connections", &host, 0, |cycles| {
             for cycle in 0..cycles {

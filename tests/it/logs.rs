@@ -81,14 +81,12 @@ fn a_follower_hears_every_run_in_order() {
 #[test]
 fn a_follower_goes_on_through_unload_load_and_rotation() {
     const LINES: u32 = 200;
-    let host = Setup::new("logs-unload")
-        .configure(|builder| {
-            let settings = LogSettings::default()
-                .with_max_file_size(300)
-                .with_keep(1000);
-            builder.log_settings(settings)
-        })
-        .start();
+    let settings = LogSettings::default()
+        .with_max_file_size(300)
+        .with_keep(1000);
+    let host = TestHost::with("logs-unload", |setup| {
+        setup.configure(|builder| builder.log_settings(settings));
+    });
     let script = format!(
         r#"echo x >> "$PLUGIN_DATA_DIR/runs"
         seq -f "run $(($(wc -l < "$PLUGIN_DATA_DIR/runs"))) line %g" 1 {LINES}

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/random.rs"]
+#[allow(dead_code, reason = "shared with the fuzz tests, which use all of it")]
+mod random;
 #[path = "../support/mod.rs"]
 mod support;
 

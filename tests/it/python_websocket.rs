@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::support::host::TestHost;
 use crate::support::plugin::command;
-use crate::support::{LONG, assert_matches, wait_for, wait_until};
+use crate::support::{LONG, assert_matches, object, wait_for, wait_until};
 
 const MIB: usize = 1024 * 1024;
 const XID: &str = "d5k2jq45o2dtjn9ct5rg";
@@ -40,13 +40,6 @@ fn python(host: &TestHost) -> Record {
         .map(str::to_owned)
         .to_vec();
     record
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    let Value::Object(object) = value else {
-        panic!("{value} is no object");
-    };
-    object
 }
 
 fn tool_call(tool: &str, arguments: Value) -> ToolCallParams {

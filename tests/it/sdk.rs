@@ -19,8 +19,8 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, HostBuilder, InboundCall, ReportedState, Result, Services};
 use serde_json::{Map, Value, json};
 
-use crate::support::session::{Bench, object, result};
-use crate::support::{LONG, assert_matches};
+use crate::support::session::{Bench, result};
+use crate::support::{LONG, assert_matches, object};
 
 /// A plugin over memory, connected to a host.
 struct Peer {

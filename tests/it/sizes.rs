@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
-use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
+use crate::support::plugin::{TRANSPORTS, call, connectable, fixture, manifest};
 use crate::support::{LONG, assert_matches};
 
 const KIB: usize = 1024;
@@ -106,9 +106,7 @@ fn an_external_plugin_over_the_read_limit_is_closed_with_1009() {
         setup.limits.read_message = 64 * KIB;
     });
     let record = Record::external(manifest("outside")).unwrap();
-    let token = record.external_token().unwrap();
-    let target = format!("/rpc?token={}", token.expose());
-    let session = host.install(record);
+    let (session, target) = connectable(&host, record);
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
     let request = json!({"jsonrpc": "2.0", "id": 1, "method": "get_config", "params": {}});

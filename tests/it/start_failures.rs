@@ -2,6 +2,7 @@
 //! again.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting};
@@ -10,6 +11,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{Error, Session};
 use serde_json::{Value, json};
 
+use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
@@ -57,42 +59,44 @@ fn a_missing_command_is_errored_at_once() {
 #[test]
 fn a_command_that_cannot_be_executed_is_errored_at_once() {
     let host = TestHost::new("not-executable");
-    let record = command(&host, "mode", "./tool", &[]);
-    fs::write(host.folder().join("plugin-mode/tool"), "#!/bin/sh\n").unwrap();
-    let message = errored_at_once(&host, record);
+    let message_with = |id: &str, make: fn(&Path)| {
+        let record = command(&host, id, "./tool", &[]);
+        make(&host.folder().join(format!("plugin-{id}/tool")));
+        errored_at_once(&host, record)
+    };
+    let message = message_with("mode", |tool| fs::write(tool, "#!/bin/sh\n").unwrap());
     assert!(message.contains("/tool: not executable; "), "{message}");
-
-    let record = command(&host, "folder", "./tool", &[]);
-    fs::create_dir(host.folder().join("plugin-folder/tool")).unwrap();
-    let message = errored_at_once(&host, record);
+    let message = message_with("folder", |tool| fs::create_dir(tool).unwrap());
     assert!(message.ends_with("/tool: not a file"), "{message}");
-
-    let record = command(&host, "interpreter", "./tool", &[]);
-    let tool = host.folder().join("plugin-interpreter/tool");
-    executable(&tool, b"#!/no/such/interpreter\n");
-    let message = errored_at_once(&host, record);
+    let message = message_with("interpreter", |tool| {
+        executable(tool, b"#!/no/such/interpreter\n");
+    });
     let expected =
         "/tool: the interpreter \"/no/such/interpreter\" that its first line names is not found";
     assert!(message.ends_with(expected), "{message}");
-
-    let record = command(&host, "format", "./tool", &[]);
-    let tool = host.folder().join("plugin-format/tool");
-    executable(&tool, b"\x7fELF but for another machine");
-    let message = errored_at_once(&host, record);
+    let message = message_with("format", |tool| {
+        executable(tool, b"\x7fELF but for another machine");
+    });
     let expected = "/tool: not a program for this system; ";
     assert!(message.contains(expected), "{message}");
+}
+
+/// Starts a plugin whose program is still open for writing.
+fn start_while_written(host: &TestHost) -> (Session, fs::File, Events) {
+    let record = command(host, "busy", "./tool", &[]);
+    let tool = host.folder().join("plugin-busy/tool");
+    executable(&tool, b"#!/bin/sh\nexec sleep 1000\n");
+    let writing = fs::File::options().append(true).open(&tool).unwrap();
+    let session = host.install(record);
+    let events = host.events();
+    start(&session);
+    (session, writing, events)
 }
 
 #[test]
 fn a_program_that_is_still_being_written_is_waited_for() {
     let host = TestHost::new("busy-program");
-    let record = command(&host, "busy", "./tool", &[]);
-    let tool = host.folder().join("plugin-busy/tool");
-    executable(&tool, b"#!/bin/sh\nexec sleep 1000\n");
-    let writing = fs::File::options().append(true).open(&tool).unwrap();
-    let session = host.install(record);
-    let mut events = host.events();
-    start(&session);
+    let (session, writing, mut events) = start_while_written(&host);
     let waited = session
         .wait_for(Connecting, Duration::from_millis(50))
         .unwrap_err();
@@ -104,13 +108,7 @@ fn a_program_that_is_still_being_written_is_waited_for() {
 #[test]
 fn a_program_that_is_waited_for_can_be_stopped() {
     let host = TestHost::new("busy-stopped");
-    let record = command(&host, "busy", "./tool", &[]);
-    let tool = host.folder().join("plugin-busy/tool");
-    executable(&tool, b"#!/bin/sh\nexec sleep 1000\n");
-    let _writing = fs::File::options().append(true).open(&tool).unwrap();
-    let session = host.install(record);
-    let mut events = host.events();
-    start(&session);
+    let (session, _writing, mut events) = start_while_written(&host);
     session
         .wait_for(Connecting, Duration::from_millis(50))
         .unwrap_err();
@@ -122,13 +120,7 @@ fn a_program_that_is_waited_for_can_be_stopped() {
 #[test]
 fn a_program_that_stays_open_for_writing_is_tried_again_later() {
     let host = TestHost::new("busy-for-long");
-    let record = command(&host, "busy", "./tool", &[]);
-    let tool = host.folder().join("plugin-busy/tool");
-    executable(&tool, b"#!/bin/sh\nexec sleep 1000\n");
-    let writing = fs::File::options().append(true).open(&tool).unwrap();
-    let session = host.install(record);
-    let mut events = host.events();
-    start(&session);
+    let (session, writing, mut events) = start_while_written(&host);
     let change = events.until(session.id(), Restarting);
     let message = change.message.unwrap_or_default();
     assert!(message.contains("Text file busy"), "{message}");

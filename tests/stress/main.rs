@@ -39,10 +39,10 @@ use operation::{Operation, STATES, echo};
 use oracle::Verdict;
 use peers::Peers;
 use random::Random;
-use support::LONG;
 use support::alone::{Holdings, expect_no_children};
 use support::host::{Setup, TestHost};
 use support::plugin::fixture;
+use support::{LONG, number};
 
 const WORKERS: usize = 6;
 /// Operations of each worker between two meetings.
@@ -99,7 +99,6 @@ const SICK: Cast<'_> = &[
 
 #[test]
 fn random_operations_break_no_rule() {
-    let number = |name: &str| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("PLUGIN_RUNNER_STRESS_SEED").unwrap_or_else(|| u64::from(now.subsec_nanos()));
     let seconds = number("PLUGIN_RUNNER_STRESS_SECONDS").unwrap_or(10);

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::attacker::attacker;
 use super::host::TestHost;
 use super::plugin::{command, over_stdio};
-use super::{LONG, wait_until, wait_within};
+use super::{LONG, number, wait_until, wait_within};
 
 const VARIABLE: &str = "PLUGIN_RUNNER_COOKIE";
 /// As much of an environment as a program can be started with.
@@ -264,11 +264,7 @@ pub(crate) fn said(stopped: &Result<StopReport>) -> Said {
 
 /// How often something is done: by a variable of the environment, where the figure matters.
 pub(crate) fn trials(variable: &str, usual: usize) -> usize {
-    let set = std::env::var(variable).ok();
-    set.map_or(usual, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text}: not a number"))
-    })
+    number(variable).map_or(usual, |set| usize::try_from(set).unwrap())
 }
 
 /// Keeps the processors busy at the lowest priority, with as many loops as `PLUGIN_RUNNER_BUSY` says.

@@ -31,3 +31,15 @@ impl Drop for TestFolder {
         }
     }
 }
+
+/// What is in a folder, sorted; nothing if it is not there.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}

@@ -78,6 +78,31 @@ impl RawPeer {
         Some((first, payload))
     }
 
+    /// The payload of the next frame, which must be a ping.
+    #[track_caller]
+    pub(crate) fn expect_ping(&mut self) -> Vec<u8> {
+        let (first, payload) = self.next().expect("a ping");
+        assert_eq!(first, FINAL | PING, "{}", String::from_utf8_lossy(&payload));
+        payload
+    }
+
+    pub(crate) fn pong(&mut self, payload: &[u8]) {
+        self.send(&frame(FINAL | PONG, payload));
+    }
+
+    /// Reads up to the close; returns its code and reason.
+    #[track_caller]
+    pub(crate) fn expect_close(&mut self) -> (u16, String) {
+        loop {
+            let (first, payload) = self.next().expect("a close");
+            if first == FINAL | CLOSE {
+                let (code, reason) = payload.split_first_chunk().unwrap();
+                let reason = String::from_utf8_lossy(reason).into_owned();
+                return (u16::from_be_bytes(*code), reason);
+            }
+        }
+    }
+
     #[track_caller]
     fn read<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
         let mut bytes = [0; LENGTH];

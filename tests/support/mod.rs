@@ -21,9 +21,16 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::error::Phase;
 use plugin_runner::{Error, ReportedState};
+use serde_json::{Map, Value};
 
-/// Asserts that a value matches a pattern.
+/// Asserts that a value matches a pattern; returns what stands behind `=>`, if that is there.
 macro_rules! assert_matches {
+    ($value:expr, $pattern:pat => $result:expr) => {
+        match $value {
+            $pattern => $result,
+            ref other => panic!("expected {}: {other:?}", stringify!($pattern)),
+        }
+    };
     ($value:expr, $pattern:pat $(if $guard:expr)?) => {
         assert_matches!($value, $pattern $(if $guard)?, "expected {}", stringify!($pattern))
     };
@@ -82,6 +89,21 @@ pub(crate) fn refusing_state(error: &Error) -> ReportedState {
         Error::State { state, .. } => state,
         ref other => panic!("not refused by a state but by {other:?}"),
     }
+}
+
+/// A JSON object.
+pub(crate) fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        other => panic!("{other} is no object"),
+    }
+}
+
+/// The value of a variable of the environment, if it is set.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse().ok();
+    Some(number.unwrap_or_else(|| panic!("{variable} is no number: {text:?}")))
 }
 
 /// Says that a test, or a part of it, is skipped, and why. Where all tests are required to run, that is a

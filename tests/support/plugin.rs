@@ -29,7 +29,11 @@ pub(crate) fn manifest(id: &str) -> Manifest {
 
 /// Loads an external plugin; gives its session, and the path and query that it connects to.
 pub(crate) fn external(host: &Host, id: &str) -> (Session, String) {
-    let record = Record::external(manifest(id)).unwrap();
+    connectable(host, Record::external(manifest(id)).unwrap())
+}
+
+/// The same for this record.
+pub(crate) fn connectable(host: &Host, record: Record) -> (Session, String) {
     let installation = record.id;
     let token = record.external_token().unwrap();
     let target = format!("/rpc?token={}", token.expose());

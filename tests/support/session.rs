@@ -19,11 +19,11 @@ use plugin_runner::{
     ActiveState, Deadline, HostBuilder, Peer, PendingCall, PendingReply, ReportedState, Session,
     Threads,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::LONG;
 use super::host::TestHost;
 use super::plugin::manifest;
+use super::{LONG, object};
 
 /// For waits that are meant to run out.
 pub(crate) const SHORT: Duration = Duration::from_millis(30);
@@ -140,14 +140,6 @@ pub(crate) fn start_ping(session: &Session) -> PendingCall<Ping> {
 #[track_caller]
 pub(crate) fn start_raw(session: &Session, method: &str, params: Value) -> PendingReply {
     session.start_call_raw(method, &params, LONG).unwrap()
-}
-
-/// A JSON object.
-pub(crate) fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(members) => members,
-        other => panic!("{other} is no object"),
-    }
 }
 
 /// A result with these members.

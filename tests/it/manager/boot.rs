@@ -140,9 +140,7 @@ fn without_an_address_nothing_is_started() {
     ));
     let changes = managed.host.subscribe();
     let error = managed.boot(LONG).unwrap_err();
-    let Error::Start(error) = &error else {
-        panic!("{error}");
-    };
+    let error = assert_matches!(&error, Error::Start(error) => error);
     assert_matches!(**error, StartError::NoAddress);
     assert!(changes.try_recv().is_err(), "something was started");
     assert!(managed.host.sessions().is_empty());

@@ -255,9 +255,7 @@ fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
     let id = managed.configurable(&["hang-at", "configure", "gated"]);
     let new = json!({"channel": "new"});
     let error = operation_error(managed.replace(id, new.clone()));
-    let OperationError::ConfigurationUncertain { cause } = &*error else {
-        panic!("{error}");
-    };
+    let cause = assert_matches!(&*error, OperationError::ConfigurationUncertain { cause } => cause);
     assert!(cause.is_timeout(), "{error}");
     managed.told(id, &new, 0);
     assert_eq!(managed.stored(id), json!({}));
@@ -358,9 +356,7 @@ fn a_plugin_that_ends_at_each_configuration_comes_up_all_the_same() {
     let id = managed.configurable(&["exit-at", "configure", "0"]);
     let new = json!({"channel": "new"});
     let error = operation_error(managed.replace(id, new.clone()));
-    let OperationError::ConfigurationUncertain { cause } = &*error else {
-        panic!("{error}");
-    };
+    let cause = assert_matches!(&*error, OperationError::ConfigurationUncertain { cause } => cause);
     assert!(cause.is_disconnected(), "{error}");
     managed.told(id, &new, 0);
     managed.told(id, &json!({}), 0);

@@ -11,11 +11,11 @@ use tungstenite::Message;
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, settings};
-use crate::support::LONG;
 use crate::support::host::active;
 use crate::support::http::Request;
 use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, assert_matches};
 
 impl Managed {
     #[track_caller]
@@ -98,9 +98,7 @@ fn a_manifest_with_problems_changes_nothing() {
     let mut bad = manifest("");
     bad.author = String::new();
     let check = |error: Error| {
-        let Error::Manifest(error) = &error else {
-            panic!("{error}");
-        };
+        let error = assert_matches!(&error, Error::Manifest(error) => error);
         let text = error.to_string();
         assert!(text.contains("id") && text.contains("author"), "{text}");
     };

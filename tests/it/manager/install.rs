@@ -102,9 +102,7 @@ fn of_a_package_that_is_none_nothing_is_left() {
     let error = managed
         .install(PackageSource::bytes(managed.package_with(&bad, &[])))
         .unwrap_err();
-    let Error::Manifest(error) = &error else {
-        panic!("{error}");
-    };
+    let error = assert_matches!(&error, Error::Manifest(error) => error);
     let text = error.to_string();
     for member in ["id", "author", "name"] {
         assert!(text.contains(member), "{text}");

@@ -12,6 +12,7 @@ use plugin_runner::{ActiveState, ConfigureMode, Error, InstallationId, Remainder
 use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
+use crate::random::Random;
 use crate::support::LONG;
 #[cfg(feature = "sqlite")]
 use crate::support::folder::TestFolder;
@@ -21,19 +22,6 @@ use crate::support::plugin::call;
 const THREADS: u64 = 4;
 const ROUNDS: u64 = 40;
 const PLUGINS: usize = 3;
-
-/// Numbers that look random, the same ones for the same seed.
-struct Random(u64);
-
-impl Random {
-    /// Below `limit`.
-    fn next(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
-}
 
 /// What may come of an operation that others come in the way of.
 fn is_expected(error: &Error) -> bool {
@@ -53,17 +41,17 @@ fn is_expected(error: &Error) -> bool {
 }
 
 fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: &mut Random) {
-    let (what, result) = match random.next(7) {
+    let (what, result) = match random.below(7) {
         0 | 1 => ("activate", managed.activate(id, LONG).map(drop)),
         2 => ("request", managed.request_activation(id).map(drop)),
         3 => ("deactivate", managed.deactivate(id, LONG).map(drop)),
         4 => {
-            let package = packages[random.next(packages.len())].clone();
+            let package = packages[random.below(packages.len())].clone();
             let update = managed.update(id, package);
             ("update", update.map(drop))
         }
         5 => {
-            let proposal = object(json!({"number": random.next(1_000)}));
+            let proposal = object(json!({"number": random.below(1_000)}));
             let configured = managed.configure(id, proposal, ConfigureMode::Replace);
             ("configure", configured.map(drop))
         }
@@ -106,11 +94,11 @@ fn operations_meet(store: Arc<dyn Store>) {
             let (managed, packages) = (&managed, &packages);
             let plugins = &plugins;
             scope.spawn(move || {
-                let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let mut random = Random::new(seed, 0);
                 for _ in 0..ROUNDS {
-                    let place = &plugins[random.next(PLUGINS)];
+                    let place = &plugins[random.below(PLUGINS)];
                     let id = *place.lock();
-                    if random.next(12) == 0 {
+                    if random.one_in(12) {
                         match managed.remove(id, Remainder::Nothing) {
                             Ok(_) => *place.lock() = managed.installed(packages[0].clone()),
                             Err(Error::NotInstalled(_)) => {}

@@ -16,12 +16,13 @@ use plugin_runner::{
     Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session, Update,
     UpdateOptions,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::LONG;
+use crate::support::folder::names;
 use crate::support::host::{Setup, TestHost};
 use crate::support::lock::Lock;
 use crate::support::plugin::{call, manifest, package};
+use crate::support::{LONG, object};
 
 mod store;
 
@@ -243,18 +244,6 @@ fn settings() -> ManagerSettings {
         .with_configure_timeout(LONG)
 }
 
-/// What is in a folder, sorted; nothing if it is not there.
-fn names(folder: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort_unstable();
-    names
-}
-
 /// The operation's own error.
 #[track_caller]
 fn operation_error<T>(result: Result<T, Error>) -> Arc<OperationError> {
@@ -268,12 +257,4 @@ fn operation_error<T>(result: Result<T, Error>) -> Arc<OperationError> {
 /// The SHA-256 of an installation's package.
 fn sha256(installation: &Installation) -> &str {
     installation.record.stored_archive().unwrap()
-}
-
-/// An object.
-fn object(value: Value) -> serde_json::Map<String, Value> {
-    match value {
-        Value::Object(object) => object,
-        other => panic!("{other} is no object"),
-    }
 }

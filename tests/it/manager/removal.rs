@@ -30,9 +30,7 @@ fn a_running_plugin_goes_with_everything() {
     assert_eq!((removed.remains, removed.left), (None, None));
     assert!(!process.is_alive());
     let error = call.wait().unwrap_err();
-    let Error::Disconnected(cause) = &error else {
-        panic!("{error}");
-    };
+    let cause = assert_matches!(&error, Error::Disconnected(cause) => cause);
     assert_matches!(
         &**cause,
         Disconnect::ByHost { code: 1008, reason } if &**reason == "removed",

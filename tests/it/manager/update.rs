@@ -77,9 +77,7 @@ fn a_running_plugin_is_replaced_with_its_files() {
         assert_eq!(update.carried.files, 1);
         assert_eq!(update.carried.left_count, 0);
         let error = call.wait().unwrap_err();
-        let Error::Disconnected(cause) = &error else {
-            panic!("{error}");
-        };
+        let cause = assert_matches!(&error, Error::Disconnected(cause) => cause);
         assert_matches!(
             &**cause,
             Disconnect::ByHost { code: 1012, reason } if &**reason == "package updated"
@@ -208,9 +206,7 @@ fn what_cannot_be_an_update_leaves_the_plugin_running() {
         let error = managed
             .try_update(id, managed.package(version, &["alone"]), &options)
             .unwrap_err();
-        let Error::Package(error) = error else {
-            panic!("{error}");
-        };
+        let error = assert_matches!(error, Error::Package(error) => error);
         assert_matches!(
             *error,
             PackageError::CarryOverTooLarge { file_limit: 2, .. }
@@ -282,9 +278,7 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
     let options = UpdateOptions::default().with_activate_timeout(Duration::from_millis(200));
     let package = managed.package("2", &["alone", "hang-at", "start"]);
     let error = operation_error(managed.try_update(id, package, &options));
-    let OperationError::RolledBack { cause, .. } = &*error else {
-        panic!("{error}");
-    };
+    let cause = assert_matches!(&*error, OperationError::RolledBack { cause, .. } => cause);
     assert!(cause.is_timeout(), "{error}");
     // The version before may need longer than that on a busy machine.
     managed.activate(id, LONG).unwrap();
@@ -307,9 +301,7 @@ fn a_version_that_runs_out_of_time_is_told_with_what_went_wrong_last() {
     let options = UpdateOptions::default().with_activate_timeout(Duration::from_secs(3));
     let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
     let error = operation_error(managed.try_update(id, package, &options));
-    let OperationError::RolledBack { cause, .. } = &*error else {
-        panic!("{error}");
-    };
+    let cause = assert_matches!(&*error, OperationError::RolledBack { cause, .. } => cause);
     assert!(cause.is_timeout(), "{error}");
     let text = cause.to_string();
     assert!(

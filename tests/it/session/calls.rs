@@ -11,8 +11,8 @@ use plugin_runner::{Error, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::support::session::{Bench, Plugin, SHORT, connect, object, ping, start_ping, start_raw};
-use crate::support::{LONG, assert_matches, wait_for};
+use crate::support::session::{Bench, Plugin, SHORT, connect, ping, start_ping, start_raw};
+use crate::support::{LONG, assert_matches, object, wait_for};
 
 /// Sends the worked example of a method (protocol file, section 9) and answers it with the worked
 /// answer; both must arrive as they are written there.

@@ -11,8 +11,8 @@ use plugin_runner::{ActiveState, Error, Limits, Peer, ReportedState, Timeouts};
 use rustix::net::RecvFlags;
 use serde_json::json;
 
-use crate::support::session::{Bench, Plugin, SHORT, object, start_ping, start_raw};
-use crate::support::{LONG, assert_matches, refusing_state, timed_out};
+use crate::support::session::{Bench, Plugin, SHORT, start_ping, start_raw};
+use crate::support::{LONG, assert_matches, object, refusing_state, timed_out};
 
 #[test]
 fn a_plugin_that_does_not_answer_times_out_in_the_phase_of_the_reply() {

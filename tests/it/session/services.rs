@@ -10,7 +10,8 @@ use plugin_runner::store::Record;
 use plugin_runner::{InboundCall, Services, Xid};
 use serde_json::{Value, json};
 
-use crate::support::session::{Bench, GO, PYTHON, object};
+use crate::support::object;
+use crate::support::session::{Bench, GO, PYTHON};
 
 const KEY: &str = "sdbak_3vK0exampleonly";
 const ID: &str = r#""0o6a205tdo4tj2nt466b""#;

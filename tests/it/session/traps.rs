@@ -9,8 +9,8 @@ use plugin_runner::protocol::method::{Configure, RobotToolCall, ToolCallParams};
 use plugin_runner::{Error, Xid};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
-use crate::support::session::{Bench, GO, PYTHON, object, start_ping};
+use crate::support::session::{Bench, GO, PYTHON, start_ping};
+use crate::support::{LONG, object};
 
 const MEBIBYTE: usize = 1024 * 1024;
 

@@ -1,7 +1,9 @@
 //! Signs of life: who shows none is found, and who cannot show any just now is left alone.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+// Plugins that are silent because they are busy.
+mod busy;
+
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -9,17 +11,20 @@ use parking_lot::Mutex;
 use plugin_runner::error::RpcError;
 use plugin_runner::store::Record;
 use plugin_runner::{
-    Error, Health, InboundCall, PendingReply, ReportedState, Services, Session, Threads,
+    Error, Health, InboundCall, InstallationId, PendingReply, ReportedState, Services, Session,
+    Threads,
 };
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use tungstenite::{Bytes, Message};
 
+use crate::support::events::Events;
+use crate::support::frames::RawPeer;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::peer::Peer;
-use crate::support::plugin::{TRANSPORTS, call, command, fixture, manifest, python};
+use crate::support::plugin::{TRANSPORTS, call, command, connectable, fixture, manifest, python};
 use crate::support::{LONG, assert_matches, wait_until};
 
 /// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
@@ -52,70 +57,28 @@ fn watched_with(test: &'static str, health: Health, change: impl FnOnce(&mut Set
 
 /// A loaded external plugin, with the path and query it connects to.
 fn external(host: &TestHost, change: impl FnOnce(Record) -> Record) -> (Session, String) {
-    let record = change(Record::external(manifest("outside")).unwrap());
-    let token = record.external_token().unwrap();
-    let target = format!("/rpc?token={}", token.expose());
-    (host.install(record), target)
+    connectable(host, change(Record::external(manifest("outside")).unwrap()))
 }
 
 /// Connects a peer that says nothing by itself, not even pongs.
-fn connect(host: &TestHost, target: &str) -> Silent {
-    let answer = Request::upgrade(target).send(host.address());
-    assert_eq!(answer.status, 101);
-    Silent(answer.stream)
+fn connect(host: &TestHost, target: &str) -> RawPeer {
+    RawPeer::connect(host.address(), target)
 }
 
 /// [`connect`] for a peer that says it is a plugin on Python's `websockets`.
-fn connect_as_python(host: &TestHost, target: &str) -> Silent {
+fn connect_as_python(host: &TestHost, target: &str) -> RawPeer {
     let request = Request::upgrade(target).without("User-Agent");
     let request = request.with("User-Agent", "Python/3.12 websockets/15.0.1");
     let answer = request.send(host.address());
     assert_eq!(answer.status, 101);
-    Silent(answer.stream)
+    RawPeer(answer.stream)
 }
 
-/// The plugin's end of a connection, frame by frame as they are on the wire.
-struct Silent(TcpStream);
-
-const PING: u8 = 0x89;
-const CLOSE: u8 = 0x88;
-
-impl Silent {
-    /// The next frame's first byte and payload; short ones are all there are.
-    #[track_caller]
-    fn next(&mut self) -> (u8, Vec<u8>) {
-        let mut head = [0; 2];
-        self.0.read_exact(&mut head).expect("a frame");
-        let mut payload = vec![0; usize::from(head[1])];
-        self.0.read_exact(&mut payload).unwrap();
-        (head[0], payload)
-    }
-
-    #[track_caller]
-    fn expect_ping(&mut self) -> Vec<u8> {
-        let (first, payload) = self.next();
-        assert_eq!(first, PING, "{}", String::from_utf8_lossy(&payload));
-        payload
-    }
-
-    fn pong(&mut self, payload: &[u8]) {
-        let length = u8::try_from(payload.len()).unwrap();
-        // A mask of zeros leaves the payload as it is.
-        let head = [0x8a, 0x80 | length, 0, 0, 0, 0];
-        self.0.write_all(&[&head, payload].concat()).unwrap();
-    }
-
-    /// Reads over pings up to the close; gives its code and reason.
-    #[track_caller]
-    fn expect_close(&mut self) -> (u16, String) {
-        loop {
-            let (first, payload) = self.next();
-            if first == CLOSE {
-                let code = u16::from_be_bytes([payload[0], payload[1]]);
-                return (code, String::from_utf8(payload[2..].to_vec()).unwrap());
-            }
-        }
-    }
+/// Waits until it is in this state because it showed no sign of life.
+#[track_caller]
+fn until_found(events: &mut Events, plugin: InstallationId, state: ReportedState) {
+    let change = events.until(plugin, state);
+    assert_eq!(change.message.as_deref(), Some(FOUND));
 }
 
 /// Waits until a plugin that shows no sign of life was given up: by then all others that are watched
@@ -256,221 +219,6 @@ fn as_many_misses_as_are_allowed_are_forgiven() {
 }
 
 #[test]
-fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
-    let host = watched("busy", quick());
-    let session = host.run(python(&host, "busy"));
-    let process = host.lifelines.next();
-    // Its only thread waits there, and answers nothing meanwhile.
-    let busy = session
-        .start_call_raw("gate", &json!({}), LONG * 10)
-        .unwrap();
-    expect_left_alone(&host, &session, busy, &process);
-}
-
-/// The plugin is inside a call until its gate is opened, and is not blamed for its silence.
-#[track_caller]
-fn expect_left_alone(host: &TestHost, session: &Session, busy: PendingReply, process: &Lifeline) {
-    let missed = session.counters().rpc.pings_missed;
-    several_intervals(host);
-    assert_eq!(session.reported_state(), ReportedState::Active);
-    process.open_gate();
-    busy.wait().unwrap();
-    let counters = session.counters();
-    assert_eq!(counters.rpc.pings_missed, missed, "{counters:?}");
-    assert_eq!(counters.connections, 1);
-}
-
-#[test]
-fn a_python_plugin_whose_loop_is_busy_with_a_call_is_left_alone() {
-    let host = watched("busy-loop", quick());
-    let script = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/websocket_plugin.py"
-    );
-    let record = command(&host, "busy-loop", "python3", &["-u", script])
-        .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
-    let session = host.run(record);
-    let process = host.lifelines.next();
-    let gate = json!({
-        "provider_id": "p", "tool_id": "gate", "call_id": "c", "session_id": "s",
-        "account_id": "a", "arguments": {},
-    });
-    let busy = session
-        .start_call_raw("robot_tool_call", &gate, LONG * 10)
-        .unwrap();
-    expect_left_alone(&host, &session, busy, &process);
-}
-
-#[test]
-fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
-    let host = watched("idle-python", quick());
-    let mut events = host.events();
-    let (idle, target) = external(&host, |record| record);
-    let _half_open = connect_as_python(&host, &target);
-    let change = events.until(idle.id(), ReportedState::Active);
-    assert_eq!(change.message, None);
-    let change = events.until(idle.id(), ReportedState::Connecting);
-    assert_eq!(change.message.as_deref(), Some(FOUND));
-
-    let (late, target) = external(&host, |record| record);
-    let _half_open = connect_as_python(&host, &target);
-    active(&late);
-    let soon = Duration::from_millis(100);
-    let given_up = late.call_raw("echo", &json!({}), soon);
-    assert!(given_up.is_err_and(|error| error.is_timeout()));
-    let change = events.until(late.id(), ReportedState::Active);
-    assert_eq!(change.message, None);
-    let change = events.until(late.id(), ReportedState::Connecting);
-    assert_eq!(change.message.as_deref(), Some(FOUND));
-    assert_eq!(late.counters().rpc.pings_missed, 3);
-}
-
-#[test]
-fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
-    let limit = Duration::from_secs(3);
-    let host = watched("busy-limit", quick().with_busy_limit(limit));
-    let mut events = host.events();
-    let (outside, target) = external(&host, |record| record);
-    let mut silent = connect_as_python(&host, &target);
-    active(&outside);
-    let began = Instant::now();
-    let call = outside.start_call_raw("echo", &json!({}), LONG * 10);
-    events.until(outside.id(), ReportedState::Active);
-    let change = events.until(outside.id(), ReportedState::Connecting);
-    assert!(began.elapsed() > limit, "{:?}", began.elapsed());
-    assert_eq!(change.message.as_deref(), Some(FOUND));
-    assert!(call.unwrap().wait().unwrap_err().is_disconnected());
-    assert_eq!(silent.expect_close(), (1012, FOUND.to_owned()));
-
-    let inside = host.run(python(&host, "hangs-in-call"));
-    let process = host.lifelines.next();
-    process.signal(Signal::STOP);
-    let began = Instant::now();
-    let call = inside.start_call_raw("echo", &json!({}), LONG * 10);
-    let change = events.until(inside.id(), ReportedState::Restarting);
-    assert!(began.elapsed() > limit, "{:?}", began.elapsed());
-    assert_eq!(change.message.as_deref(), Some(FOUND));
-    assert!(call.unwrap().wait().unwrap_err().is_disconnected());
-    process.expect_end();
-}
-
-#[test]
-fn a_newcomers_look_is_excused_by_no_call() {
-    let host = watched_with("newcomer-busy", frequent(), |setup| {
-        setup.timeouts.incumbent = Duration::from_millis(200);
-    });
-    let (session, target) = external(&host, |record| record);
-    let _dead = connect_as_python(&host, &target);
-    active(&session);
-    let call = session.start_call_raw("echo", &json!({}), LONG * 10);
-    let mut events = host.events();
-    assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
-    let change = events.expect(session.id(), &[ReportedState::Connecting]);
-    let found = "unresponsive: no sign of life for 200ms";
-    assert_eq!(change.message.as_deref(), Some(found));
-    assert!(call.unwrap().wait().unwrap_err().is_disconnected());
-}
-
-#[test]
-fn a_hung_plugin_is_found_also_while_callers_keep_coming() {
-    let host = watched("hung-and-called", quick());
-    let session = host.run(python(&host, "hung"));
-    let process = host.lifelines.next();
-    let mut events = host.events();
-    process.signal(Signal::STOP);
-    let change = std::thread::scope(|scope| {
-        // Two at a time, so that at every moment there is a call within its time.
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while session.reported_state() == ReportedState::Active {
-                    let _ = session.call_raw("echo", &json!({}), Duration::from_millis(400));
-                }
-            });
-        }
-        events.until(session.id(), ReportedState::Restarting)
-    });
-    assert_eq!(change.details["cause"], "unresponsive", "{change:?}");
-    process.expect_end();
-}
-
-#[test]
-fn a_large_message_on_a_slow_line_is_a_sign_of_life() {
-    // Only whole frames could be answered with a pong in between.
-    let health = quick().with_timeout(Duration::from_millis(300));
-    let host = watched("slow-line", health.clone());
-    let (session, target) = external(&host, |record| record);
-    let mut peer = connect(&host, &target);
-    active(&session);
-    let other = external(&host, |record| record);
-    let _silent = connect(&host, &other.1);
-    active(&other.0);
-    // The beginning of a text of 100,000 bytes, and then one more whenever it is asked.
-    peer.0
-        .write_all(&[0x81, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0x86, 0xa0, 0, 0, 0, 0])
-        .unwrap();
-    let deadline = Instant::now() + LONG;
-    while other.0.reported_state() == ReportedState::Active {
-        peer.expect_ping();
-        peer.0.write_all(b" ").unwrap();
-        assert!(Instant::now() < deadline, "the silent one was not found");
-    }
-    assert_eq!(session.reported_state(), ReportedState::Active);
-    let counters = session.counters();
-    assert!(counters.rpc.pings_sent >= 3, "{counters:?}");
-    assert_eq!(counters.rpc.pings_missed, 0, "{counters:?}");
-}
-
-/// Services whose `get_config` waits for the test.
-struct Gated(Mutex<Receiver<()>>);
-
-impl Services for Gated {
-    fn get_config(
-        &self,
-        _call: &InboundCall,
-        _keys: &[String],
-    ) -> Result<Map<String, Value>, RpcError> {
-        let _ = self.0.lock().recv_timeout(LONG * 10);
-        Ok(Map::new())
-    }
-}
-
-#[test]
-fn a_plugin_that_waits_for_the_host_is_left_alone() {
-    let (open, gate) = bounded(1);
-    let host = TestHost::with("waits-for-host", |setup| {
-        setup.configure(|builder| builder.health(quick()).services(Gated(Mutex::new(gate))));
-    });
-    let session = host.run(python(&host, "waits"));
-    // Nobody waits for it any more, but it waits for what it asked the host.
-    let soon = Duration::from_millis(1);
-    let given_up = session.call_raw("call_back", &json!({}), soon);
-    assert!(given_up.is_err_and(|error| error.is_timeout()));
-    wait_until("call from the plugin", || {
-        session.counters().rpc.inbound_calls == 1
-    });
-    let missed = session.counters().rpc.pings_missed;
-    several_intervals(&host);
-    assert_eq!(session.counters().rpc.pings_missed, missed);
-    open.send(()).unwrap();
-    call(&session, "echo", &json!({})).unwrap();
-    assert_eq!(session.counters().connections, 1);
-}
-
-#[test]
-fn a_plugin_that_overstays_its_calls_time_is_found() {
-    let host = watched("overstays", quick());
-    let session = host.run(python(&host, "overstays"));
-    let mut events = host.events();
-    let error = session
-        .call_raw("gate", &json!({}), Duration::from_millis(100))
-        .unwrap_err();
-    assert!(error.is_timeout(), "{error}");
-    let change = events.until(session.id(), ReportedState::Restarting);
-    assert_eq!(change.message.as_deref(), Some(FOUND));
-    events.until(session.id(), ReportedState::Active);
-}
-
-#[test]
 fn pings_of_the_hosts_own_are_no_calls() {
     let host = watched_with("own-pings", frequent().with_rpc_ping(true), |setup| {
         setup.limits.pending_calls = 1;
@@ -515,8 +263,7 @@ fn with_pings_to_the_plugin_itself_those_of_its_library_do_not_count() {
     // more resets the connection.
     assert_eq!(peer.receive()["method"], "ping");
     assert_eq!(peer.read_to_close(), Some(1012));
-    let change = events.until(session.id(), ReportedState::Connecting);
-    assert_eq!(change.message.as_deref(), Some(FOUND));
+    until_found(&mut events, session.id(), ReportedState::Connecting);
 }
 
 #[test]
