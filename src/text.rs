@@ -1,16 +1,16 @@
-//! Text that comes from outside, and what must not happen when it is shown or sent on: a plugin's
-//! words must neither forge a line of a log, nor steer a terminal, nor be of any length.
+//! Text from outside: what a plugin says must neither forge a line of a log, nor steer a terminal, nor be
+//! of any length, when it is shown or sent on.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 use crate::id::InstallationId;
 
-/// Text from outside, fit to be shown on one line: cut to a limit, and with everything escaped that
-/// is not seen as itself (see [`disturbs`]). Cheap to make; the work is done when it is shown.
+/// Text from outside that can be shown on one line: cut to a limit, with every character escaped that
+/// would not be seen as itself (see [`disturbs`]). Creating it is cheap; the work is done when it is shown.
 ///
 /// [`Display`](fmt::Display) shows the text alone, [`Debug`](fmt::Debug) in quotes, with quotes and
-/// backslashes escaped as well. What is cut off is told in bytes: `abc… (7 more bytes)`.
+/// backslashes escaped as well. The length of what is cut off follows in bytes: `abc… (7 more bytes)`.
 ///
 /// ```
 /// use plugin_runner::text::Foreign;
@@ -26,11 +26,11 @@ pub struct Foreign<'a> {
 }
 
 impl<'a> Foreign<'a> {
-    /// Characters that are shown unless another limit is set. An escaped one counts as many as its
-    /// escape has.
+    /// How many characters are shown unless another limit is set. An escaped character counts as many as
+    /// its escape has.
     pub const LIMIT: usize = 1024;
 
-    /// This text, up to [`LIMIT`](Self::LIMIT) characters of it.
+    /// Shows up to [`LIMIT`](Self::LIMIT) characters of this text.
     pub const fn new(text: &'a str) -> Self {
         Self {
             text,
@@ -38,7 +38,7 @@ impl<'a> Foreign<'a> {
         }
     }
 
-    /// Up to so many characters of it.
+    /// Shows up to this many characters.
     #[must_use]
     pub const fn limited_to(self, characters: usize) -> Self {
         Self {
@@ -83,12 +83,12 @@ impl fmt::Debug for Foreign<'_> {
     }
 }
 
-/// Some editors and encoders begin each text with it.
+/// The byte order mark, which some editors and encoders put at the start of each text.
 pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// Whether a character does something else than being seen: control characters, line feeds and
-/// escapes among them, what separates lines and paragraphs, and what changes the direction of text
-/// or is not seen at all.
+/// Returns whether a character does something else than being seen: control characters (line feeds and
+/// escapes among them), separators of lines and paragraphs, and characters that change the direction
+/// of text or are invisible.
 pub const fn disturbs(character: char) -> bool {
     matches!(
         character,
@@ -103,11 +103,11 @@ pub const fn disturbs(character: char) -> bool {
     )
 }
 
-/// How a plugin is named in a log line: `plugin hello (d0abc…)`, by the id of its manifest and that of
-/// its installation. Several installations may have the one, and people do not know the other.
+/// The name of a plugin in a log line: `plugin hello (d0abc…)`, with the id of its manifest and that of
+/// its installation. Several installations may share the first, and people do not know the second.
 #[derive(Clone, Copy)]
 pub(crate) struct PluginName<'a> {
-    /// Empty if it could not be read.
+    /// The id of the manifest, empty if it could not be read.
     pub(crate) manifest_id: &'a str,
     pub(crate) id: InstallationId,
 }
@@ -123,7 +123,7 @@ impl fmt::Display for PluginName<'_> {
     }
 }
 
-/// At most so many bytes of the text, cut between characters, and then how many more there were.
+/// Returns at most `limit` bytes of the text, cut between characters, and then how many more there were.
 pub(crate) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);

@@ -1,7 +1,8 @@
 //! URLs, taken apart at their delimiters as RFC 3986 has it, and percent encoding.
 //!
-//! This is the only parser of URLs here. It judges syntax alone; what a URL may be is the policy of the module that reads
-//! it: `fetch` for packages, `auth` and `duplex` for connection URLs, `protocol` for base URLs. No I/O.
+//! This is the only parser of URLs here. It judges syntax alone; what a URL may be is the policy of the
+//! module that reads it: `fetch` for packages, `auth` and `duplex` for connection URLs, `protocol` for base
+//! URLs. It does no I/O.
 //!
 //! Errors are texts that repeat nothing of the URL, for it may hold a token.
 

@@ -1,4 +1,4 @@
-//! Connection URLs: building the one that a plugin is given, and reading it on the plugin's side.
+//! Connection URLs: building one for a plugin, and reading it on the plugin's side.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::url::{Authority, Url};
 
 /// Builds the URL that a plugin connects to (protocol file, section 5.1).
 ///
-/// From the base come scheme (`https` and `wss` give `wss`, anything else `ws`), host, port and
-/// query; its path is replaced by `/rpc`, and its user info is left out. `plugin_id` and `token` are
-/// set, replacing what the base has of them, and all parameters are sorted by name. An external
+/// The scheme is `wss` for a base with `https` or `wss`, and `ws` for any other. Host, port and query
+/// are the base's; its path is replaced by `/rpc`, and its user info is left out. `plugin_id` and
+/// `token` replace what the base has of them, and all parameters are sorted by name. An external
 /// plugin's URL names no installation.
 ///
 /// # Errors

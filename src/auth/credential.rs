@@ -22,7 +22,7 @@ pub struct ExternalCredential {
 }
 
 impl ExternalCredential {
-    /// The credential of this token, which is kept.
+    /// Creates the credential of a token, and keeps the token in it.
     pub fn new(token: ExternalToken) -> Self {
         Self {
             digest: token.digest(),
@@ -30,7 +30,7 @@ impl ExternalCredential {
         }
     }
 
-    /// The credential of the token with this digest, for a store that keeps no more.
+    /// Creates the credential of the token with this digest, for a store that keeps no more.
     pub const fn from_digest(digest: TokenDigest) -> Self {
         Self {
             digest,
@@ -38,12 +38,12 @@ impl ExternalCredential {
         }
     }
 
-    /// The token, where it is kept.
+    /// Returns the token, where it is kept.
     pub const fn token(&self) -> Option<&ExternalToken> {
         self.token.as_ref()
     }
 
-    /// The token's digest.
+    /// Returns the digest of the token.
     pub const fn digest(&self) -> TokenDigest {
         self.digest
     }

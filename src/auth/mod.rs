@@ -1,9 +1,14 @@
-//! Who a connecting plugin is: secrets, the tokens made from them, and the URL that carries both
-//! (protocol file, section 5).
+//! How a connecting plugin proves which one it is: tokens, and the URLs that carry them (protocol file,
+//! section 5).
 //!
 //! What does not live here: when a secret is replaced and which installation it belongs to
-//! (`session` and `store`), and the HTTP answers to a refused token (`listener`). No I/O besides the system's
-//! random generator, no threads, no locks. Nothing here shows a secret in `Debug` or `Display`.
+//! (`session` and `store`), and the HTTP answers to a refused token (`listener`). The module does no I/O
+//! besides reading the system's random generator, and has no threads and no locks. `Debug` and `Display`
+//! never show a secret.
+//!
+//! Secrets and tokens are wiped from memory when they are dropped. Copies outside these types are not: the
+//! URL in the environment of a plugin's process, the request that a socket received, and what a store
+//! holds.
 
 mod connection_url;
 mod credential;

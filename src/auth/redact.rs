@@ -1,6 +1,6 @@
 //! `redact`: takes tokens out of text that is going to be logged.
 
-/// Gives the text with the value of every `token=…` replaced by `…`, and every `sdprt_…` likewise.
+/// Returns the text with the value of every `token=…` replaced by `…`, and every `sdprt_…` likewise.
 ///
 /// For URL-like text of any kind, whole log lines included: it does not have to be a valid URL. A
 /// value ends at `&`, `#`, white space, a quote or an angle bracket. Keys that merely end in

@@ -75,7 +75,7 @@ impl ExternalToken {
         random_text(EXTERNAL_PREFIX).map(Self)
     }
 
-    /// The token with this text.
+    /// Reads a token.
     ///
     /// # Errors
     /// - [`TokenError::Missing`]: the text is empty.
@@ -95,8 +95,8 @@ impl ExternalToken {
         TokenDigest(Sha256::digest(&self.0.as_bytes()[EXTERNAL_PREFIX.len()..]).into())
     }
 
-    /// The text itself, for storing it and for showing it to the administrator once. It belongs in
-    /// no log and no message.
+    /// Returns the text itself, for storing it and for showing it to the administrator once. It belongs
+    /// in no log and no message.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,5 @@
-//! Which addresses are on the public internet. Pure; which addresses a host has is in `look_up`.
+//! Decides which addresses are on the public internet. It does no I/O; which addresses a host has is in
+//! `look_up`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,16 +22,16 @@ const SPECIAL_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),     // reserved, and broadcast
 ];
 
-/// The same within 2000::/3. What is globally reachable in the first (anycast addresses of protocols,
-/// hashes in the shape of addresses) is nothing that serves files.
+/// The same within 2000::/3. The globally reachable parts of the first (anycast addresses of protocols,
+/// hashes in the shape of addresses) serve no files.
 const SPECIAL_V6: [(Ipv6Addr, u32); 3] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo among them
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Whether the address is one on the public internet. Of an IPv6 address that stands for an IPv4
-/// address (mapped, translated or 6to4), the IPv4 address is judged.
+/// Returns whether the address is on the public internet. An IPv6 address that stands for an IPv4
+/// address (mapped, translated or 6to4) is judged as that IPv4 address.
 ///
 /// A network that translates to IPv4 with a prefix of its own cannot be told from any other.
 pub(super) fn is_public(address: IpAddr) -> bool {

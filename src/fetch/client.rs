@@ -1,5 +1,5 @@
-//! `Client`: one HTTP request at a time, to exactly the addresses that were checked, without redirects,
-//! proxies, cookies or decoding; and how far it has come, for errors and for who waits.
+//! `Client`: makes one HTTP request at a time, to exactly the addresses that were checked, without
+//! redirects, proxies, cookies or decoding. It records how far the request has come, for errors.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::error::{FetchError, FetchStep};
 
 const USER_AGENT: &str = concat!("plugin-runner/", env!("CARGO_PKG_VERSION"));
 
-/// How far it has come, and with which host.
+/// How far a fetch has come, and with which host.
 #[derive(Debug)]
 pub(super) struct FetchProgress(Mutex<(FetchStep, Arc<str>)>);
 
-/// Makes requests. Cloning gives another handle to the same.
+/// Makes requests. A clone is another handle to the same client.
 #[derive(Clone)]
 pub(super) struct Client {
     agent: Agent,
     pinned: PinnedResolver,
     pub(super) progress: Arc<FetchProgress>,
-    /// For connecting, and for all of it; for errors.
+    /// The time for connecting and the time for everything, to be named in errors.
     limits: (Duration, Duration),
 }
 
@@ -67,14 +67,14 @@ impl FetchProgress {
 }
 
 impl Client {
-    /// `time` is what is given for all of it; it is only named in errors here.
+    /// `time` is the time for everything; here it is only named in errors.
     pub(super) fn new(
         settings: &FetchSettings,
         time: Duration,
         progress: Arc<FetchProgress>,
     ) -> Self {
         let config = Agent::config_builder()
-            // By default the environment's, which would look up the host itself.
+            // By default it is the environment's proxy, which would look up the host itself.
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -101,8 +101,8 @@ impl Client {
         }
     }
 
-    /// Asks for the target at one of these addresses. Blocks until the head of the response is there,
-    /// until the deadline at most.
+    /// Requests the target from one of these addresses. Blocks until the head of the response is there,
+    /// at most until the deadline.
     pub(super) fn get(
         &self,
         target: &Target,
@@ -127,17 +127,18 @@ impl Client {
         Ok(response)
     }
 
-    /// Ends a request in another thread at once, unless it is still connecting; and all later ones.
+    /// Ends a request that another thread makes, at once unless it is still connecting. Later requests
+    /// fail.
     pub(super) fn shut_down(&self) {
         self.agent.clone().shutdown();
     }
 
-    /// The error for when the time for all of it has run out.
+    /// Returns the error for a fetch whose time has run out.
     pub(super) fn timeout(&self) -> FetchError {
         self.progress.timeout(self.limits.1)
     }
 
-    /// What an error means where it happened.
+    /// Returns what an error of the HTTP client means at the step where it happened.
     pub(super) fn failure(&self, error: ureq::Error) -> FetchError {
         match error {
             ureq::Error::Timeout(Timeout::Connect) => return self.progress.timeout(self.limits.0),
@@ -155,7 +156,7 @@ impl Client {
     }
 }
 
-/// Gives the addresses that were checked for a URL, and none for any other.
+/// Resolves a URL to the addresses that were checked for it, and any other URL to none.
 #[derive(Clone, Debug, Default)]
 struct PinnedResolver(Arc<Mutex<PinnedAddresses>>);
 
@@ -177,7 +178,7 @@ impl Resolver for PinnedResolver {
             return Err(ureq::Error::HostNotFound);
         }
         let mut resolved = self.empty();
-        // It holds sixteen.
+        // The client has room for sixteen.
         for address in checked.addresses.iter().take(16) {
             resolved.push(*address);
         }
@@ -185,7 +186,7 @@ impl Resolver for PinnedResolver {
     }
 }
 
-/// Stands in the chain of connectors and notes what they have done.
+/// A link in the chain of connectors that records that the links before it are done.
 #[derive(Debug)]
 struct StepTracker {
     progress: Arc<FetchProgress>,

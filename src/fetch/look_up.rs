@@ -1,4 +1,4 @@
-//! From a host to the addresses that may be connected to. Which addresses are public is in `address`.
+//! Resolves a host to the addresses that may be connected to. Which addresses are public is in `address`.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -7,15 +7,16 @@ use super::address::is_public;
 use super::target::{HostPort, ServerHost, Target};
 use crate::error::FetchError;
 
-/// Looks up a name. May block for as long as the system's resolver pleases.
+/// Looks up a name. It may block for as long as the system's resolver takes.
 pub(super) type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Asks the system's resolver, `/etc/hosts` and all.
+/// Asks the system's resolver, which also reads `/etc/hosts`.
 pub(super) fn ask_system(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok((name, port).to_socket_addrs()?.collect())
 }
 
-/// The addresses of the target's host, at least one, each of them public unless the place is allowed.
+/// Returns the addresses of the target's host: at least one, and all of them public unless host and port
+/// are allowed.
 ///
 /// One private address refuses them all: a name that has both kinds is a trap or a mistake.
 pub(super) fn addresses(

@@ -1,14 +1,14 @@
 //! Fetching a package by URL (protocol file, section 4).
 //!
-//! The request is made on a thread of its own, and whoever wants the package waits for its chunks on a
-//! channel: so the deadline holds, and a wish to cancel is heard, whatever the network does. That thread
-//! ends at once when the connection is taken from it, with two exceptions that the system bounds or we
-//! do: a look-up of a name cannot be interrupted and takes as long as the system's resolver is configured
-//! to take (by default five seconds for each server and attempt), and opening a connection takes
-//! [`FetchSettings::connect`] at most.
+//! The request is made on a thread of its own, and the caller waits for the chunks of the package on a
+//! channel: so the deadline holds and the fetch can be cancelled, whatever the network does. That thread
+//! ends at once when its connection is shut down, with two exceptions: a look-up of a name cannot be
+//! interrupted and takes as long as the system's resolver is configured to take (by default five seconds
+//! for each server and attempt), and opening a connection takes at most [`FetchSettings::connect`].
 //!
-//! One file each: `address` judges addresses, `look_up` gets a host's and has them judged, `target` takes
-//! URLs apart, `client` makes one request, `worker` is the thread. Where the package goes is the caller's.
+//! `address` judges addresses, `look_up` finds those of a host and has them judged, `target` decides which
+//! URLs may be fetched, `client` makes one request, and `worker` is the thread. The caller decides where the
+//! package goes.
 
 mod address;
 mod client;
@@ -40,10 +40,11 @@ use worker::{Chunk, Worker};
 /// Stack of the thread that fetches: the system's resolver and a TLS handshake.
 const STACK: usize = 1024 * 1024;
 
-/// Pieces that may wait to be read. When full, the thread that fetches waits, and so does the peer.
+/// The most chunks that wait to be read. When there are as many, the thread that fetches waits, and so
+/// does the peer.
 const CHUNKS: usize = 4;
 
-/// How often a wish to cancel is asked for while waiting.
+/// How often `cancel` is called while waiting.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Fetches packages.
@@ -58,19 +59,19 @@ pub(crate) struct Fetcher {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FetchRequest<'a> {
     pub(crate) url: &'a str,
-    /// The SHA-256 that it must have, if that is known.
+    /// The SHA-256 that the package must have, if that is known.
     pub(crate) sha256: Option<[u8; 32]>,
-    /// Bytes that it may have.
+    /// The most bytes that the package may have.
     pub(crate) limit: u64,
-    /// When the caller's time is up; [`FetchSettings::timeout`] may be shorter.
+    /// The end of the caller's time; [`FetchSettings::timeout`] may end before.
     pub(crate) deadline: Deadline,
 }
 
 impl Fetcher {
-    /// Each fetch takes one of `threads`.
+    /// Creates a fetcher. Each fetch runs on one of `threads`.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) when the settings cannot work.
+    /// [`Error::Setting`](crate::Error::Setting): a setting that cannot work.
     pub(crate) fn new(settings: FetchSettings, threads: Threads) -> Result<Self> {
         Ok(Self {
             allowed: settings.validate()?.into(),
@@ -80,19 +81,19 @@ impl Fetcher {
         })
     }
 
-    /// Fetches a package and gives it to `receive`, which reads it to its end. The reader fails when
-    /// fetching does, and instead of giving the end when the SHA-256 is not the expected one; what
-    /// `receive` makes of that failure is replaced by the failure itself.
+    /// Fetches a package and passes it to `receive`, which reads it to its end. The reader fails when
+    /// fetching does, and in place of the end when the SHA-256 is not the expected one. Such a failure
+    /// is returned as it is, whatever `receive` makes of it.
     ///
     /// Blocks for [`FetchSettings::timeout`] or until the deadline of the request, whichever is
-    /// nearer, besides the time that `receive` takes for itself; and ends soon after `cancel` gives
-    /// true, which is asked before each chunk and every 50 ms while waiting.
+    /// nearer, besides the time that `receive` takes for itself. It ends soon after `cancel` returns
+    /// true, which is called before each chunk and every 50 ms while waiting.
     ///
     /// # Errors
     /// - [`Error::Fetch`](crate::Error::Fetch): see [`FetchError`].
-    /// - [`Error::ThreadLimit`](crate::Error::ThreadLimit) and [`Error::Io`](crate::Error::Io): there is
-    ///   no thread for it.
-    /// - What `receive` gives.
+    /// - [`Error::ThreadLimit`](crate::Error::ThreadLimit) and [`Error::Io`](crate::Error::Io): no thread
+    ///   can be started.
+    /// - What `receive` returns.
     pub(crate) fn fetch<T>(
         &self,
         request: &FetchRequest<'_>,
@@ -132,7 +133,7 @@ impl Fetcher {
             return Err(failure.into());
         }
         let received = received?;
-        // What was left unread counts for the digest.
+        // What `receive` did not read counts for the digest.
         while !download.ended {
             download.advance()?;
         }
@@ -140,14 +141,14 @@ impl Fetcher {
     }
 }
 
-/// The package while it comes in. Dropping it ends the thread that fetches.
+/// The package while it is received. Dropping it ends the thread that fetches.
 struct Download<'a> {
     chunks: Receiver<Chunk>,
     client: Client,
     deadline: Deadline,
     cancel: &'a dyn Fn() -> bool,
     digest: Option<(Sha256, [u8; 32])>,
-    /// What of the last chunk is not read yet.
+    /// The last chunk, as far as it is not read yet.
     chunk: io::Cursor<Vec<u8>>,
     ended: bool,
     failure: Option<FetchError>,
@@ -158,7 +159,7 @@ impl Download<'_> {
     fn next(&mut self) -> Chunk {
         loop {
             let cancelled = (self.cancel)();
-            // Asked for later: whoever cancels because the time is over is to hear of the time.
+            // Before `cancelled`: a caller that cancels because the time is over learns of the time.
             if self.deadline.has_passed() {
                 return Err(self.client.timeout());
             }
@@ -171,7 +172,7 @@ impl Download<'_> {
             match self.chunks.recv_deadline(ask.instant()) {
                 Ok(chunk) => return chunk,
                 Err(RecvTimeoutError::Timeout) => {}
-                // Its deadline is this one, and it may have come to it first.
+                // The thread has the same deadline and may have ended at it first.
                 Err(RecvTimeoutError::Disconnected) if self.deadline.has_passed() => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(FetchError::Broken {
@@ -184,7 +185,7 @@ impl Download<'_> {
         }
     }
 
-    /// Takes the next chunk in; gives whether there was one.
+    /// Takes the next chunk; returns false at the end.
     fn advance(&mut self) -> Result<bool, FetchError> {
         let chunk = self.next()?;
         if !chunk.is_empty() {

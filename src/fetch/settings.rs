@@ -9,23 +9,24 @@ use crate::settings::{require, settings};
 settings! {
     /// How packages are fetched by URL (protocol file, section 4).
     ///
-    /// Only `https` and `http`, only from the public internet: a host that is or resolves to a private
-    /// or local address is refused, and the connection goes to exactly the addresses that were checked;
-    /// so it is after every redirect. There are no cookies and no credentials. A proxy in the
+    /// Packages are fetched by `https` and `http` only, and only from the public internet: a host that is
+    /// or resolves to a private or local address is refused, and the connection goes to exactly the
+    /// addresses that were checked. The same holds after every redirect. There are no cookies and no credentials. A proxy in the
     /// environment is **not** used: it would look up the host itself, and nothing would be checked.
     /// Certificates must be from the authorities that Mozilla trusts, compiled in; the system's own are
     /// not read.
     pub struct FetchSettings {
-        /// For all of it, from the look-up of the host to the last byte, redirects included. Default
-        /// 30 s.
+        /// Time for the whole fetch, from the look-up of the host to the last byte, redirects included.
+        /// Default 30 s.
         timeout, with_timeout: Duration = Duration::from_secs(30);
-        /// For connecting to one host, TLS handshake included. Its addresses share it. Default 10 s.
+        /// Time for connecting to one host, TLS handshake included. Its addresses share it. Default 10 s.
         connect, with_connect: Duration = Duration::from_secs(10);
-        /// Redirects that are followed. Default 5.
+        /// The most redirects that are followed. Default 5.
         redirects, with_redirects: usize = 5;
         /// Hosts that may be fetched from although their address is private or local, each as
-        /// `host:port`, such as `packages.internal:443` or `[::1]:8080`. For a server of packages inside
-        /// one's own network. Whoever may give the URL of a package can then reach these. Default none.
+        /// `host:port`, such as `packages.internal:443` or `[::1]:8080`. This is for a server of packages
+        /// inside your own network. Everyone who may name the URL of a package can then reach these hosts.
+        /// Default none.
         allowed_hosts: Vec<String> = Vec::new();
     }
 }
@@ -41,7 +42,7 @@ impl FetchSettings {
         self
     }
 
-    /// Checks that they can work, and gives the allowed hosts as they compare.
+    /// Checks the settings, and returns the allowed hosts in the form in which they are compared.
     pub(super) fn validate(&self) -> Result<Vec<HostPort>> {
         for (name, value) in [("timeout", self.timeout), ("connect", self.connect)] {
             require(!value.is_zero(), name, "must be longer than zero")?;

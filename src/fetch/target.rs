@@ -1,8 +1,8 @@
-//! `Target`: a URL that may be asked for, taken apart; and where a redirect leads from there. Pure;
-//! which addresses its host has is in `look_up`.
+//! `Target`: a URL that may be fetched, and where a redirect leads from there. It does no I/O; which
+//! addresses the host has is in `look_up`.
 //!
 //! The host is made canonical here (lower case, no trailing dot, addresses in their usual spelling),
-//! so that what is checked, connected to and asked for is one and the same.
+//! so that one and the same host is checked, connected to and named in the request.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,10 +13,10 @@ use ureq::http::uri::{Authority, Scheme};
 use crate::error::FetchError;
 use crate::url::{self, NOT_IN_URL, Url};
 
-/// Longest URL, in bytes: the request has to fit into a socket's buffer.
+/// Longest URL, in bytes: the request has to fit into the buffer of a socket.
 const LONGEST: usize = 8 * 1024;
 
-/// A URL that may be asked for, if its host's addresses are public.
+/// A URL that may be fetched if the addresses of its host are public.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     uri: Uri,
@@ -30,12 +30,12 @@ pub(super) struct HostPort {
     pub(super) port: u16,
 }
 
-/// A host, as it is compared.
+/// A host in the form in which it is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ServerHost {
     /// A name to be looked up: ASCII, in lower case, without a trailing dot.
     Name(String),
-    /// An address, literally.
+    /// A literal address.
     Address(IpAddr),
 }
 
@@ -45,7 +45,7 @@ impl Target {
         Self::from_escaped(&escape(url.as_bytes())?)
     }
 
-    /// Where a `Location` leads from here, relative or absolute (RFC 3986, section 5.2).
+    /// Returns where a `Location` leads from here, relative or absolute (RFC 3986, section 5.2).
     pub(super) fn redirected(&self, location: &[u8]) -> Result<Self, FetchError> {
         let location = escape(location)?;
         let reference = Url::split(&location);
@@ -73,7 +73,7 @@ impl Target {
         Self::from_escaped(&format!("{scheme}://{}{target}", self.name()))
     }
 
-    /// The URL, canonical.
+    /// The URL in its canonical form.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -88,7 +88,7 @@ impl Target {
         &self.host_port
     }
 
-    /// The host for messages, with the port where it is not the scheme's.
+    /// The host for messages, with the port if it is not the scheme's own.
     pub(super) fn name(&self) -> &str {
         self.uri.authority().map_or("", Authority::as_str)
     }
@@ -160,7 +160,7 @@ fn escape(url: &[u8]) -> Result<String, FetchError> {
     Ok(percent_encode(url, NOT_IN_URL).to_string())
 }
 
-/// The host, if there is one, and the port.
+/// Returns the host, if there is one, and the port.
 fn parse_authority(text: &str) -> Result<(Option<ServerHost>, Option<u16>), &'static str> {
     let authority = url::Authority::parse(text)?;
     if authority.port == Some(0) {

@@ -1,5 +1,5 @@
-//! The thread that fetches: it follows the redirects, checks every host, and hands the body over in
-//! chunks. Everything that may block without regard to a deadline blocks here; see the module's head.
+//! The thread that fetches: it follows the redirects, checks every host, and passes the body on in
+//! chunks. Everything that may block past a deadline blocks here; see the head of the module.
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::target::{HostPort, Target};
 use crate::deadline::Deadline;
 use crate::error::FetchError;
 
-/// Bytes of a chunk, at most.
+/// The most bytes in a chunk.
 const CHUNK_SIZE: usize = 64 * 1024;
 
 /// A chunk of the body; an empty one is its end.
@@ -27,16 +27,16 @@ pub(super) struct Worker {
     pub(super) redirects: usize,
     pub(super) allowed: Arc<[HostPort]>,
     pub(super) look_up: Arc<LookUp>,
-    /// Whether the SHA-256 is known, so that nobody on the way can put in something else.
+    /// Whether the SHA-256 is known, so that nothing else can be put in on the way.
     pub(super) digest_known: bool,
-    /// Bytes of the body, at most.
+    /// The most bytes of the body.
     pub(super) limit: u64,
     pub(super) deadline: Deadline,
     pub(super) chunks: Sender<Chunk>,
 }
 
 impl Worker {
-    /// Ends when everything is handed over, or soon after nobody wants it any more.
+    /// Fetches the package. Returns when all of it is sent, or soon after its reader has gone.
     pub(super) fn run(mut self) {
         if let Err(error) = self.fetch() {
             self.send(Err(error));
@@ -101,7 +101,7 @@ impl Worker {
     }
 
     fn body_failure(&self, error: io::Error, received: u64, expected: Option<u64>) -> FetchError {
-        // A reader of the client wraps the client's own errors.
+        // The client's reader wraps the client's own errors.
         match ureq::Error::from(error) {
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 FetchError::EndedEarly {
@@ -114,7 +114,7 @@ impl Worker {
         }
     }
 
-    /// Whether the chunk was taken, at the latest when the deadline passes.
+    /// Sends a chunk; returns whether it was taken. Blocks at most until the deadline.
     fn send(&self, chunk: Chunk) -> bool {
         // The channel is full while the reader is slower than the network.
         let sent = self.chunks.send_deadline(chunk, self.deadline.instant());
@@ -126,7 +126,7 @@ impl Worker {
     }
 }
 
-/// Where a redirect leads.
+/// Returns where a redirect leads.
 fn next(from: &Target, location: Option<&[u8]>, digest_known: bool) -> Result<Target, FetchError> {
     let target = from.redirected(location.ok_or(FetchError::NoLocation)?)?;
     if from.secure() && !target.secure() && !digest_known {

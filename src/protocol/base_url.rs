@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::url::{Authority, NOT_IN_PATH, Url};
 
-/// Takes a base URL apart; or says what keeps it from being one.
+/// Takes a base URL apart, or returns what keeps it from being one.
 pub(super) fn parse(url: &str) -> Result<Url<'_>, &'static str> {
     let url = Url::parse(url)?;
     let scheme = url.scheme.unwrap_or_default();
@@ -33,7 +33,7 @@ pub(super) fn parse(url: &str) -> Result<Url<'_>, &'static str> {
     Ok(url)
 }
 
-/// The URL as an object, as Go's `net/url` has it.
+/// Returns the URL as an object, as Go's `net/url` encodes it.
 pub(super) fn to_go(url: &Url<'_>) -> Map<String, Value> {
     let scheme = url.scheme.unwrap_or_default().to_ascii_lowercase();
     let mut members = Map::new();
@@ -52,7 +52,7 @@ pub(super) fn to_go(url: &Url<'_>) -> Map<String, Value> {
     members
 }
 
-/// The text of a URL that came as an object of Go's `net/url`.
+/// Returns the text of a URL that came as an object of Go's `net/url`.
 pub(super) fn go_url_text(members: &Map<String, Value>) -> String {
     let member = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or("");
     let mut text = String::new();

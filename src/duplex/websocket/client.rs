@@ -16,14 +16,14 @@ use crate::error::{Disconnect, Error, Phase, Result};
 use crate::thread::Threads;
 use crate::url::{Authority, Url};
 
-/// What we call ourselves in the handshake.
+/// The `User-Agent` of the handshake.
 const AGENT: &str = concat!("plugin-runner/", env!("CARGO_PKG_VERSION"));
 
 /// Longest head of an answer that is read, in bytes and in headers.
 const LONGEST_HEAD: usize = 8 * 1024;
 const MOST_HEADERS: usize = 64;
 
-/// What a head ends with.
+/// The end of a head.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl WebSocket {
@@ -39,8 +39,8 @@ impl WebSocket {
     ///   up ([`Disconnect::Lost`]).
     /// - [`Error::Unsupported`]: a `wss://` URL; TLS is not built in.
     /// - [`Error::Setting`]: not a WebSocket URL.
-    /// - [`Error::Io`]: the name is not known, nobody listens, or the system starts no thread for
-    ///   looking the name up.
+    /// - [`Error::Io`]: the name is not known, nothing listens there, or the system starts no thread
+    ///   for looking the name up.
     pub fn connect(url: &str, timeout: Duration) -> Result<Self> {
         let deadline = Deadline::after(timeout);
         let target = ServerUrl::parse(url)?;
@@ -62,7 +62,7 @@ impl WebSocket {
         Err(Error::io(format!("connect to {host}:{port}"), last))
     }
 
-    /// Connects to a Unix socket and does the client's handshake there. `url` gives the host name
+    /// Connects to a Unix socket and does the client's handshake there. `url` has the host name
     /// and path for the request, as in `ws://localhost/rpc?token=…`.
     ///
     /// Blocks at most for `timeout`.
@@ -95,10 +95,7 @@ struct ServerUrl {
 impl ServerUrl {
     /// Errors do not repeat the URL: it holds a token.
     fn parse(url: &str) -> Result<Self> {
-        let problem = |text: &str| Error::Setting {
-            name: "url",
-            problem: text.into(),
-        };
+        let problem = |text: &str| Error::setting("url", text);
         let url = Url::parse(url).map_err(problem)?;
         match url.scheme {
             Some("ws") => {}
@@ -123,8 +120,8 @@ impl ServerUrl {
     }
 }
 
-/// Looks a name up. The system's function has no time limit, so it runs on a thread of its own,
-/// which is left behind when the time is over.
+/// Looks a name up. The system's function has no time limit, so it runs on a thread of its own, which is
+/// left behind when the time is over.
 fn resolve(
     host: &str,
     port: u16,
@@ -140,7 +137,7 @@ fn resolve(
         let addresses = (name.as_str(), port)
             .to_socket_addrs()
             .map(Iterator::collect::<Vec<_>>);
-        // Nobody waits any more if the time was over.
+        // It fails if the time was over and nothing waits any more.
         let _ = answer.send(addresses);
     })?;
     match answers.recv_deadline(deadline.instant()) {
@@ -205,7 +202,7 @@ fn handshake(
     Ok(WebSocket::from_upgraded(socket, Role::Client, already_read))
 }
 
-/// Reads to the end of the answer's head; gives what was read and where the head ends.
+/// Reads to the end of the answer's head; returns what was read and where the head ends.
 fn read_head(socket: &Socket, deadline: Deadline) -> io::Result<(Vec<u8>, usize)> {
     let mut bytes = Vec::new();
     loop {
