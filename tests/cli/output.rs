@@ -111,7 +111,9 @@ print(evil, flush=True)
 print(evil, file=sys.stderr, flush=True)
 call = json.loads(sys.stdin.readline())
 print(json.dumps({"id": call["id"], "result": {"method": call["method"]}}))
-print(json.dumps({"id": "x", "method": evil}), flush=True)
+# Without the version it is output, and with it a call, which is answered at once.
+print(json.dumps({"id": "x", "method": evil}))
+print(json.dumps({"jsonrpc": "2.0", "id": "x", "method": evil}), flush=True)
 sys.stdin.readline()
 os._exit(3)
 "#;
