@@ -1,9 +1,8 @@
-//! `counters!`: a struct of plain counts and the atomics behind it, made from one table. What is
-//! counted, and when, is where it happens.
+//! `counters!`: a struct of plain counts and the atomics behind it, defined by one table.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Makes a struct of counts, and one of atomics with the same fields that takes a snapshot of itself. The
+/// Defines a struct of counts, and one of atomics with the same fields that takes a snapshot of itself. The
 /// snapshot may be off by what happens meanwhile. After the counts may come one part that another such
 /// table counts.
 macro_rules! counters {

@@ -1,4 +1,4 @@
-//! `Deadline`: made once from a timeout at the door, asked for what remains.
+//! `Deadline`: the end of a timeout, computed once where a public call begins.
 
 use std::time::{Duration, Instant};
 
@@ -13,32 +13,32 @@ pub struct Deadline(Instant);
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 impl Deadline {
-    /// The deadline that lies `timeout` from now. Anything over a year is a year.
+    /// Returns the deadline that lies `timeout` from now. Anything over a year is a year.
     pub fn after(timeout: Duration) -> Self {
         Self(Instant::now() + timeout.min(FAR))
     }
 
-    /// The deadline at this instant.
+    /// Returns the deadline at this instant.
     pub const fn at(instant: Instant) -> Self {
         Self(instant)
     }
 
-    /// The point in time.
+    /// Returns the point in time.
     pub const fn instant(self) -> Instant {
         self.0
     }
 
-    /// What is left until the deadline; zero when it has passed.
+    /// Returns the time left until the deadline; zero when it has passed.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether the deadline has passed.
+    /// Returns whether the deadline has passed.
     pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }
 
-    /// The nearer of two deadlines.
+    /// Returns the earlier of two deadlines.
     #[must_use]
     pub fn min(self, other: Self) -> Self {
         Self(self.0.min(other.0))

@@ -7,8 +7,8 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all, while there is neither a thread nor a child: what our parent left open is not for
-    // plugins. The library leaves the descriptors of its embedder alone.
+    // Before there is any thread or child: descriptors that our parent left open are not for plugins.
+    // The library leaves the descriptors of its embedder alone.
     close_fds::set_fds_cloexec(3, &[]);
     cli::main()
 }

@@ -1,4 +1,4 @@
-//! Waiting for descriptors, under a deadline. What is waited for, and why, is with the callers.
+//! Waiting for descriptors, under a deadline.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use crate::deadline::Deadline;
 
-/// Waits until one of the descriptors is ready, or until the deadline; gives whether one is.
+/// Waits until one of the descriptors is ready, or until the deadline. Returns whether one is.
 ///
-/// A signal that interrupts the wait is not noticed by the caller.
+/// A signal does not end the wait.
 pub(crate) fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Deadline>) -> io::Result<bool> {
     loop {
         let timeout = deadline

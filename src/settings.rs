@@ -1,15 +1,14 @@
-//! `settings!`: structs of plain settings, each made from one table of fields, setters and defaults.
-//! What the settings mean, and which values can work, is said where they are used.
+//! `settings!`: structs of plain settings, each defined by one table of fields, setters and defaults.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// Makes a struct of plain settings with `Default` and a setter per field. `Default` and the setters
-/// are how embedders make one: the struct is non-exhaustive, so that settings can be added.
+/// Defines a struct of plain settings with `Default` and a setter per field. Embedders construct it with
+/// these: the struct is non-exhaustive, so that settings can be added.
 ///
-/// A field without a setter's name gets none: setters are `const`, and where a value has to be dropped
-/// (a list) that cannot be. Such a setter is written by hand.
+/// A field without a setter's name gets none. Setters are `const`, so one that drops a value, such as a
+/// list, has to be written by hand.
 macro_rules! settings {
     ($(#[$doc:meta])* pub struct $name:ident {
         $($(#[$field_doc:meta])* $field:ident $(, $setter:ident)?: $type:ty = $default:expr;)+
@@ -22,7 +21,7 @@ macro_rules! settings {
         }
 
         impl Default for $name {
-            // What is said of a field may also be under which feature it is there.
+            // The attributes of a field may also be the feature that it belongs to.
             #[allow(unused_doc_comments)]
             fn default() -> Self {
                 Self { $($(#[$field_doc])* $field: $default,)+ }
@@ -47,13 +46,9 @@ pub(crate) use settings;
 /// Checks one setting.
 ///
 /// # Errors
-/// [`Error::Setting`] with this name and problem, unless the value can work.
-pub(crate) fn require(
-    can_work: bool,
-    name: &'static str,
-    problem: impl Into<Arc<str>>,
-) -> Result<()> {
-    if can_work {
+/// [`Error::Setting`] with this name and problem, unless the value is valid.
+pub(crate) fn require(valid: bool, name: &'static str, problem: impl Into<Arc<str>>) -> Result<()> {
+    if valid {
         Ok(())
     } else {
         Err(Error::setting(name, problem))

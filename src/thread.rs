@@ -2,8 +2,7 @@
 //!
 //! Every thread has a name and comes from a host-wide budget, because each costs four memory maps
 //! and running out of maps aborts the process from inside the standard library. Threads are
-//! registered while they live, so the owner can wait for all of them to end. No thread here runs
-//! a loop of its own.
+//! registered while they live, so the owner can wait for all of them to end.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::text::Foreign;
 
-/// A budget of threads, and the threads that were started from it. Cloning gives another handle to
+/// A budget of threads, and the threads that were started from it. A clone is another handle to
 /// the same budget.
 #[derive(Clone)]
 pub struct Threads {
@@ -52,9 +51,9 @@ impl Threads {
         }
     }
 
-    /// The default number of threads: a fifth of the memory maps that the system gives a process (a
-    /// thread takes four, so a fifth of the maps is left for the rest of it), or half of what its
-    /// limits on processes and threads allow, whichever is least.
+    /// Returns the default number of threads: a fifth of the memory maps that a process may have (a thread
+    /// takes four, so a fifth of the maps is left for the rest of it), or half of what the limits on
+    /// processes and threads allow, whichever is least.
     pub(crate) fn default_limit() -> usize {
         let read = |path: &str| -> Option<usize> {
             std::fs::read_to_string(path).ok()?.trim().parse().ok()
@@ -70,12 +69,12 @@ impl Threads {
         maps.min(control_group).min(system).min(user).max(16)
     }
 
-    /// How many threads may live at once.
+    /// Returns how many threads may live at once.
     pub fn limit(&self) -> usize {
         self.shared.limit
     }
 
-    /// How many threads live now.
+    /// Returns how many threads live now.
     pub fn count(&self) -> usize {
         self.shared.live.lock().handles.len()
     }
@@ -133,7 +132,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits until every thread has ended, but for the calling one; gives how many still live at
+    /// Waits until every thread has ended, except for the calling one. Returns how many still live at
     /// the deadline.
     pub(crate) fn join_all(&self, deadline: Deadline) -> usize {
         let mut live = self.shared.live.lock();
@@ -156,7 +155,7 @@ impl Threads {
         left
     }
 
-    /// The names of the threads that live now, for reports.
+    /// Returns the names of the threads that live now, for reports.
     pub(crate) fn names(&self) -> Vec<String> {
         let live = self.shared.live.lock();
         live.known()
@@ -180,7 +179,7 @@ impl fmt::Debug for Threads {
     }
 }
 
-/// What a panic said, for a log line or an error. It may well quote what a plugin has said.
+/// Returns the message of a panic, for a log line or an error. It may quote what a plugin has sent.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> Foreign<'_> {
     let text = panic
         .downcast_ref::<&str>()
@@ -192,9 +191,9 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> Foreign<'_> {
 
 fn join_finished(finished: Vec<JoinHandle<()>>) {
     for handle in finished {
-        // The last finished thread may be the one that asks.
+        // The last finished thread may be the calling one.
         if handle.thread().id() != thread::current().id() {
-            // Its panic was caught and logged inside.
+            // Its panic was caught and logged by the thread itself.
             let _ = handle.join();
         }
     }
@@ -210,8 +209,8 @@ impl Drop for ExitGuard {
     fn drop(&mut self) {
         let shared = &self.threads.shared;
         let mut live = shared.live.lock();
-        // Only those that have come to their end: one that lingers there, in the destructor of a
-        // thread-local of the embedder's, is not to hold up all that end after it.
+        // Only those that have ended entirely: a thread that is still in the destructor of a
+        // thread-local of the embedder's must not hold up all that end after it.
         let finished = live
             .finished
             .extract_if(.., |handle| handle.is_finished())
@@ -219,15 +218,15 @@ impl Drop for ExitGuard {
         // If the handle is not known yet, `spawn` finds that the thread has ended.
         let handle = live.handles.remove(&self.id).flatten();
         live.finished.extend(handle);
-        // Whoever waits for all of them may be one of them. Earlier ends tell him nothing, and with
-        // thousands of threads waking him for each would cost as much as they do.
+        // The thread that waits for all of them may be one of them. Earlier ends tell it nothing, and with
+        // thousands of threads waking it for each would cost as much as they do.
         let may_be_all = live.handles.len() <= 1;
         drop(live);
         if may_be_all {
             shared.changed.notify_all();
         }
-        // Here, and not where the next is started: who starts one would have to wait for the system to
-        // run these once more.
+        // Here, and not where the next is started: the caller there would have to wait until the system
+        // has run these once more.
         join_finished(finished);
     }
 }

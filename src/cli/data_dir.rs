@@ -28,13 +28,13 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// A new directory for this process alone, removed when dropped.
+    /// Creates a new directory for this process alone, removed when dropped.
     pub(crate) fn temporary() -> Result<Self, CliError> {
         Self::temporary_in(&std::env::temp_dir())
     }
 
-    /// As [`temporary`](Self::temporary), for archives whose programs are to be executed there: where the
-    /// system does not do that, the directory is in the user's cache, and what is returned with it says so.
+    /// As [`temporary`](Self::temporary), for archives whose programs are executed there: where the system
+    /// refuses that, the directory is in the user's cache, and the text that is returned with it says so.
     pub(crate) fn temporary_for_programs() -> Result<(Self, Option<String>), CliError> {
         let usual = std::env::temp_dir();
         if !is_mounted_noexec(&usual) {
@@ -44,7 +44,7 @@ impl DataDir {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
             builder.create(&cache).ok()?;
-            // If this is no better, the error of the start says what is wrong.
+            // If this cannot be used either, the error of the start says why.
             let dir = Self::temporary_in(&cache).ok();
             dir.filter(|_| !is_mounted_noexec(&cache)).zip(Some(cache))
         });
@@ -72,7 +72,7 @@ impl DataDir {
         Ok(Self { path, lock: None })
     }
 
-    /// The named directory, made if need be.
+    /// Takes the named directory, and creates it if need be.
     pub(crate) fn named(path: &Path) -> Result<Self, CliError> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
             let path = path.display();
@@ -104,12 +104,12 @@ impl DataDir {
         })
     }
 
-    /// The token of an external plugin: the same in every run with this directory, so that a plugin that was
-    /// told to come back can.
+    /// Returns the token of an external plugin: the same in every run with this directory, so that the plugin
+    /// can connect again.
     ///
     /// # Errors
-    /// [`CliError`] when it cannot be kept, or when something else than a token of this user's is in its
-    /// place, which would let somebody else in.
+    /// [`CliError`] when it cannot be stored, or when something else than a token of this user's is in its
+    /// place: a plugin of another user could connect with that.
     pub(crate) fn token(&self, id: InstallationId) -> Result<ExternalToken, CliError> {
         let path = self.path.join(format!("{TOKEN}{id}"));
         let failed = cannot("read the token in", &path);
@@ -134,7 +134,7 @@ impl DataDir {
         &self.path
     }
 
-    /// Whether it outlives the run, and what plugins keep in it with it.
+    /// Returns whether the directory, with the plugins' data in it, outlives the run.
     pub(crate) const fn is_kept(&self) -> bool {
         self.lock.is_some()
     }
@@ -153,7 +153,7 @@ impl Drop for DataDir {
     }
 }
 
-/// Makes a token, and keeps it in a file that is there whole or not at all.
+/// Generates a token, and stores it in a file that is there whole or not at all.
 fn new_token(path: &Path) -> Result<ExternalToken, CliError> {
     let failed = cannot("keep a token in", path);
     let token = ExternalToken::generate().map_err(|error| failed(io::Error::other(error)))?;
@@ -174,15 +174,15 @@ fn new_token(path: &Path) -> Result<ExternalToken, CliError> {
     Ok(token)
 }
 
-/// Opens the lock file, made if need be.
+/// Opens the lock file, and creates it if need be.
 fn open_lock(path: &Path) -> Result<File, CliError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     open_own(path, &mut options).map_err(cannot("lock the data directory with", path))
 }
 
-/// Opens a file of this program's in a data directory. Plugins may write to the directory too: a link that one
-/// has put there is not followed, and a named pipe not waited for.
+/// Opens a file of this program's in a data directory. Plugins may write to the directory too: a link that
+/// one has put there is not followed, and a named pipe does not block.
 fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options
@@ -195,24 +195,24 @@ fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     }
 }
 
-/// Where a file is written before it is put in its place.
+/// Returns the path to which a file is written before it is renamed.
 fn unfinished(path: &Path) -> PathBuf {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".new");
     unfinished.into()
 }
 
-/// Where the user keeps what can be made again; `None` if the environment does not say.
+/// Returns the user's cache directory; `None` if the environment does not name one.
 fn cache_dir() -> Option<PathBuf> {
     let named = |name| {
         let path = PathBuf::from(std::env::var_os(name)?);
-        // A relative one is to be ignored, and an empty one is none.
+        // The specification of these variables has relative paths ignored.
         path.is_absolute().then_some(path)
     };
     named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))
 }
 
-/// Whether the system executes nothing there, as far as it says.
+/// Returns whether the system says that it executes nothing there.
 #[cfg(target_os = "linux")]
 fn is_mounted_noexec(dir: &Path) -> bool {
     use rustix::fs::{StatVfsMountFlags, statvfs};
@@ -258,7 +258,7 @@ mod tests {
         assert!(refused.contains(LOCK), "{refused}");
         assert_eq!(fs::read(&target).unwrap(), b"kept");
         fs::remove_file(path.join(LOCK)).unwrap();
-        // No child makes it, which would hold the locks of other tests until it runs.
+        // Not with `mkfifo`: a child would hold the locks of other tests until it runs.
         let pipe = FileType::Fifo;
         rustix::fs::mknodat(CWD, path.join(LOCK), pipe, Mode::RWXU, 0).unwrap();
         let refused = DataDir::named(&path).unwrap_err().to_string();
@@ -280,7 +280,7 @@ mod tests {
         let refused = dir.token(id).unwrap_err().to_string();
         assert!(refused.contains(TOKEN), "{refused}");
         fs::remove_file(&path).unwrap();
-        // No child makes it, which would hold the locks of other tests until it runs.
+        // Not with `mkfifo`: a child would hold the locks of other tests until it runs.
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
         let refused = dir.token(id).unwrap_err().to_string();
         assert!(refused.contains("not a regular file"), "{refused}");
@@ -289,7 +289,7 @@ mod tests {
         let refused = dir.token(id).unwrap_err().to_string();
         assert!(refused.contains("this is no token"), "{refused}");
         fs::remove_file(&path).unwrap();
-        // What a run that was killed had begun to write is no hindrance, a link neither.
+        // A file that a killed run had begun to write is replaced, and so is a link.
         let kept = fs::read(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, unfinished(&path)).unwrap();
         assert_ne!(dir.token(id).unwrap(), token);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Reads a whole number with its unit. A bare number is refused: half of the programs out there
-/// would take it for seconds, the other half for milliseconds.
+/// Reads a whole number with its unit. A bare number is refused: some programs take it for seconds,
+/// others for milliseconds.
 ///
 /// # Errors
 /// A text that says what is wrong and how to write it.
@@ -36,7 +36,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration in words, where zero is `0s`.
+/// Returns a duration in words, where zero is `0s`.
 pub(crate) fn shown(duration: Duration) -> String {
     if duration.is_zero() {
         "0s".to_owned()

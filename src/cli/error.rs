@@ -18,7 +18,7 @@ impl CliError {
         move |error| format!("cannot {action}: {error}").into()
     }
 
-    /// The arguments are invalid: exit code 2.
+    /// Returns an error for invalid arguments: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             code: 2,
@@ -39,7 +39,7 @@ impl CliError {
     }
 }
 
-/// Something failed: exit code 1.
+/// For anything that failed: exit code 1.
 impl From<String> for CliError {
     fn from(message: String) -> Self {
         Self { code: 1, message }
@@ -55,17 +55,17 @@ impl From<&str> for CliError {
 impl From<Error> for CliError {
     fn from(error: Error) -> Self {
         match error {
-            // The arguments were not checked against what the host can work with.
+            // The host checks settings that came from arguments.
             Error::Setting { .. } => Self::usage(error.to_string()),
             _ => error.to_string().into(),
         }
     }
 }
 
-/// More than any sentence has, and little enough for a terminal.
+/// Characters of a message that are shown: more than any sentence has, and few enough for a terminal.
 pub(super) const SHOWN: usize = 16 * 1024;
 
-/// One line, whatever the cause has to say.
+/// Always one line, whatever the message has.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, line) in self.message.lines().enumerate() {

@@ -62,7 +62,7 @@ impl LineQueue {
             return;
         };
         let length = text.len();
-        // Two threads of one plugin may pass both looks at once; a line over the limit is no harm.
+        // Two threads of one plugin may pass both checks at once, which does no harm.
         if share.lines.load(Ordering::Relaxed) >= LINE_LIMIT
             || share.bytes.load(Ordering::Relaxed) + length > BYTE_LIMIT
         {
@@ -92,7 +92,7 @@ impl LineQueue {
         self.receiver.try_recv().ok().map(|line| self.taken(line))
     }
 
-    /// Gives the room of a received line back.
+    /// Frees the room of a received line.
     pub(crate) fn taken(&self, line: Line) -> Line {
         if let Some(share) = self.shares.get(&line.plugin) {
             share.lines.fetch_sub(1, Ordering::Relaxed);
@@ -128,7 +128,7 @@ mod tests {
         let last = taken.last().unwrap();
         assert_eq!((last.plugin, last.lost), (quiet, 0));
 
-        // There is room again, and the next line tells.
+        // There is room again, and the next line has the number.
         queue.push(loud, LogStream::Stdout, "y");
         let next = queue.try_take().unwrap();
         assert_eq!((next.text.as_str(), next.lost), ("y", 5));

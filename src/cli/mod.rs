@@ -33,7 +33,7 @@ use output::Paint;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  ended on request (SIGINT, SIGTERM, SIGHUP, or nobody reads the output any more), or valid
+  0  ended on request (SIGINT, SIGTERM, SIGHUP, or the reader of the output has left), or valid
   1  something failed: a plugin could not be loaded, every plugin has errored, something could
      not be ended in time, or a second signal ended everything at once; for validate: problems
   2  invalid arguments";
@@ -75,7 +75,7 @@ enum Command {
     Keeper,
 }
 
-/// What `run` is told.
+/// The arguments of `run`.
 #[derive(Args, Debug)]
 struct RunArguments {
     /// Directories with manifest.json, run in place, and zip archives, unpacked below the data directory.
@@ -151,14 +151,14 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Without standard error there is only the code to tell.
+            // Without standard error only the code is left.
             let _ = writeln!(io::stderr(), "plugin-runner: {failure}");
             ExitCode::from(failure.code())
         }
     }
 }
 
-/// Keeps the host that started this process, and heeds no signal that can be ignored meanwhile.
+/// Watches the host that started this process, and ignores the signals that can be ignored meanwhile.
 fn keep() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::default())?;
@@ -172,7 +172,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Nobody reading is no failure.
+            // A reader that has left is no failure.
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
@@ -190,7 +190,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// What to write instead, as far as it can be guessed.
+/// Returns what to write instead, as far as it can be guessed.
 fn way_out(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -206,11 +206,11 @@ fn way_out(error: &clap::Error) -> String {
         Some(path) if is_like_a_path(path) => {
             format!("to host that plugin write plugin-runner run {path}")
         }
-        _ => "--help tells what there is".to_owned(),
+        _ => "see --help".to_owned(),
     }
 }
 
-/// Whether somebody who wrote this meant a plugin.
+/// Returns whether this was probably meant as the path of a plugin.
 fn is_like_a_path(text: &str) -> bool {
     let path = Path::new(text);
     let archive = ["zip", "sdx"];
@@ -223,8 +223,8 @@ fn is_like_a_path(text: &str) -> bool {
         })
 }
 
-/// What the library logs. Warnings and errors at least, but for those about a plugin's end: its
-/// states tell of that already.
+/// Shows the library's log messages: warnings and errors at least, except for those about the end of a
+/// plugin, which its states show already.
 fn log_to_standard_error(verbosity: u8) {
     let level = match verbosity {
         0 => LevelFilter::Warn,

@@ -52,7 +52,7 @@ fn run(session: &Session, notices: &Sender<Notice>, stopped: &Receiver<()>) {
         let began = Instant::now();
         let outcome = match session.call::<Ping>(&Empty {}, TIMEOUT) {
             Ok(_) => Ok(began.elapsed()),
-            // It ended meanwhile, which its state tells.
+            // It ended meanwhile, which its state shows.
             Err(Error::State { .. } | Error::NotLoaded(_) | Error::ShutDown) => continue,
             Err(error) if error.is_disconnected() => continue,
             Err(error) => Err(error.to_string()),

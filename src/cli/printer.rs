@@ -1,5 +1,5 @@
-//! The thread that writes to standard output. It alone does, so that whoever reads it slowly, or
-//! not at all, holds up neither plugins nor signals.
+//! The thread that writes to standard output. No other does, so that a slow reader blocks neither
+//! plugins nor signals.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const NOTICES: usize = 1024;
 pub(crate) struct Printer {
     notices: Sender<Notice>,
     finish: Sender<()>,
-    /// Gets how it ended: at the end, or when standard output failed.
+    /// Receives the result of the thread, at the end or when standard output has failed.
     done: Receiver<io::Result<()>>,
 }
 
@@ -45,7 +45,7 @@ impl Printer {
         thread::Builder::new()
             .name("printer".to_owned())
             .spawn(move || {
-                // Whoever would read it may have left.
+                // The receiver may be gone.
                 let _ = sender.send(body.run());
             })
             .map_err(CliError::cannot("start the printer"))?;
@@ -56,17 +56,17 @@ impl Printer {
         })
     }
 
-    /// Where notices go in. Putting one in with [`notify`] does not block.
+    /// Returns the channel for [`notify`].
     pub(crate) const fn notices(&self) -> &Sender<Notice> {
         &self.notices
     }
 
-    /// Gives a message when standard output can be written to no more.
+    /// Returns the channel on which the thread reports that standard output cannot be written any more.
     pub(crate) const fn done(&self) -> &Receiver<io::Result<()>> {
         &self.done
     }
 
-    /// Prints what is there, for so long at most. A thread that is stuck in a write is left behind;
+    /// Prints what is there, for at most `patience`. A thread that is stuck in a write is left behind;
     /// the end of the process ends it.
     pub(crate) fn finish(self, patience: Duration) {
         let _ = self.finish.try_send(());
@@ -74,7 +74,7 @@ impl Printer {
     }
 }
 
-/// Puts a notice in; if there are far too many already, it is left out.
+/// Has a notice printed, or drops it if too many wait. Never blocks.
 pub(crate) fn notify(notices: &Sender<Notice>, notice: Notice) {
     if let Err(TrySendError::Full(_)) = notices.try_send(notice) {
         log::debug!("a notice is not shown, because the output is not read fast enough");
@@ -140,7 +140,7 @@ impl PrinterLoop {
             self.format.notice(&notice, text);
             return;
         }
-        // What happened first comes first, though it comes through two channels.
+        // In the order of time, though they come through two channels.
         let line_first = match (&pending.change, &pending.line) {
             (Some(change), Some(line)) => line.at <= change.at,
             (_, line) => line.is_some(),
@@ -162,7 +162,7 @@ impl PrinterLoop {
 
     /// Waits for something to print, or for the end.
     fn wait(&self, pending: &mut Pending) {
-        // A channel whose other end is gone means that the host is, so that nothing more comes.
+        // A channel whose other end is gone means that the host is gone, so that nothing more comes.
         select! {
             recv(self.changes) -> change => match change {
                 Ok(change) => pending.change = Some(change),

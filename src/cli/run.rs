@@ -1,7 +1,7 @@
-//! `plugin-runner run`: hosting plugins in the foreground until somebody asks for the end.
+//! `plugin-runner run`: hosts plugins in the foreground until it is asked to end.
 //!
 //! The calling thread waits for signals and for the end of everything; `printer` writes; all other
-//! threads are the host's, but for those of `signals` and `pings`.
+//! threads are the host's, except for those of `signals` and `pings`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -29,19 +29,19 @@ use super::signals::Signals;
 use super::source::{self, NamedPlugin};
 use super::{RunArguments, Variable, duration, sample};
 
-/// Kept for what comes after the stop grace: the kill, and taking the output that is left.
+/// Time for what comes after the stop grace: the kill, and taking the output that is left.
 const AFTER_GRACE: Duration = Duration::from_secs(2);
-/// How long whoever reads standard output may take for the rest.
+/// How long the reader of standard output may take for the rest.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Said at the first request to end.
+/// The message at the first request to end.
 const STOPPING: &str = "stopping; once more to kill";
 
 /// Why a run ends.
 enum Ending {
     /// A signal.
     Asked,
-    /// Nobody reads standard output any more, or it cannot be written.
+    /// The reader of standard output has left, or it cannot be written.
     Output(io::Result<()>),
     /// There is nothing left that could run.
     AllErrored,
@@ -53,7 +53,7 @@ enum Ending {
 /// [`CliError`] when a plugin cannot be loaded, when all have errored, or when something could not
 /// be ended.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
-    // First of all, so that from here on a signal ends the run in order.
+    // First, so that from here on a signal ends the run in order.
     let signals = Signals::listen().map_err(CliError::cannot("listen for signals"))?;
     let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
     let mut records = records(arguments)?;
@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     let ended = shut_down(&host, arguments.stop_grace, &signals, asked, &plugins);
     drop(pings);
     printer.finish(LAST_WORDS);
-    // What failed first is what is told.
+    // The first error counts.
     outcome.and(ended)
 }
 
@@ -139,7 +139,7 @@ fn records(arguments: &RunArguments) -> Result<Vec<Record>, CliError> {
     Ok(records)
 }
 
-/// The sample: this very program, in a directory of its own.
+/// Returns the record of the sample: this very program, in a directory of its own.
 fn sample_record(data: &DataDir) -> Result<Record, CliError> {
     let program = std::env::current_exe().map_err(CliError::cannot("find this program's file"))?;
     let dir = data.path().join("sample");
@@ -248,7 +248,7 @@ fn wait(
                 return Ending::Output(result.unwrap_or_else(failed));
             }
             recv(changes) -> _ => {
-                // Asked rather than followed: changes may have been missed.
+                // Read rather than taken from the changes, some of which may have been dropped.
                 let errored = |session: &Session| {
                     session.reported_state() == ReportedState::Errored
                 };
@@ -263,7 +263,7 @@ fn wait(
 fn judge(ending: Ending, plugins: &[NamedPlugin]) -> Result<(), CliError> {
     match ending {
         Ending::Asked | Ending::Output(Ok(())) => Ok(()),
-        // Whoever read it had enough, as `head` has.
+        // The reader has left, as `head` does.
         Ending::Output(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Ending::Output(Err(error)) => Err(CliError::cannot("write to standard output")(error)),
         Ending::AllErrored => {
@@ -276,8 +276,8 @@ fn judge(ending: Ending, plugins: &[NamedPlugin]) -> Result<(), CliError> {
     }
 }
 
-/// Stops everything in order; a signal meanwhile kills what is left, unless it is the first: whoever
-/// sends that does not know that the end has begun.
+/// Stops everything in order. A signal meanwhile kills what is left, unless it is the first: its sender does
+/// not know that the end has begun.
 fn shut_down(
     host: &Host,
     grace: Duration,
@@ -309,7 +309,7 @@ fn shut_down(
                     }
                     impatient = true;
                     for supervised in sessions.iter().filter_map(Session::supervised) {
-                        // Only asks: the shutdown under way waits for the end.
+                        // Only a request: the shutdown under way waits for the end.
                         let _ = supervised.stop(Duration::ZERO);
                     }
                 }
@@ -355,8 +355,8 @@ fn tell(
     Ok(())
 }
 
-/// Tells people something that is no output.
+/// Prints a message to standard error.
 fn say(text: &str) {
-    // Without standard error there is nobody to tell.
+    // Without standard error there is no other way.
     let _ = writeln!(io::stderr(), "plugin-runner: {text}");
 }

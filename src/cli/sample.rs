@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 const DATA_VARIABLE: &str = "PLUGIN_DATA_DIR";
 /// The file that says that the crash has happened.
 const CRASHED_ONCE: &str = "crashed-once";
-/// From being connected to the crash.
+/// The time from being connected to the crash.
 const CRASH_AFTER: Duration = Duration::from_secs(2);
 /// An event of Storyden's, for hosts that publish it.
 const EVENT: &str = "EventThreadPublished";
@@ -43,7 +43,7 @@ struct Greeting {
     greeting: String,
 }
 
-/// What to run the sample with.
+/// Returns the manifest that the sample is run with.
 pub(crate) fn manifest(program: &Path) -> Manifest {
     Manifest {
         id: "sample".to_owned(),
@@ -58,10 +58,10 @@ pub(crate) fn manifest(program: &Path) -> Manifest {
     }
 }
 
-/// Is the sample, until its connection ends.
+/// Runs the sample until its connection ends.
 ///
 /// # Errors
-/// As [`Plugin::from_env`] and [`Plugin::run`]: this is no program to be run by hand.
+/// As [`Plugin::from_env`] and [`Plugin::run`]: it cannot be run by hand.
 pub(crate) fn run() -> Result<()> {
     let dir = std::env::var_os(DATA_VARIABLE).map(PathBuf::from);
     let dir = dir.ok_or(Error::Setting {
@@ -98,7 +98,7 @@ fn connected(dir: &Path) -> Result<(), HandlerError> {
     Ok(())
 }
 
-/// Whether the one crash is still to come; from then on it is not.
+/// Returns whether the one crash is still to come; from then on it is not.
 fn crashes_now(dir: &Path) -> io::Result<bool> {
     match File::create_new(dir.join(CRASHED_ONCE)) {
         Ok(_) => Ok(true),
@@ -115,7 +115,7 @@ fn greet(greeted: &Greeted) -> Greeting {
     }
 }
 
-/// Prints a line. It is no reason to fail that nobody listens: then the connection ends as well.
+/// Prints a line. An error is ignored: when nothing reads the output, the connection ends as well.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -8,12 +8,12 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{self, Handle};
 
-/// A signal that comes so soon after the first belongs to it: the terminal sends one to the whole
-/// foreground, and a wrapper such as `timeout` passes on its own.
+/// A signal that comes within this time after the first belongs to it: the terminal sends one to the whole
+/// foreground, and a wrapper such as `timeout` passes on another.
 const ONE_REQUEST: Duration = Duration::from_millis(500);
 
-/// Sends a message for each SIGINT, SIGTERM or SIGHUP from the start on that is a request
-/// of its own. None of them ends the process by itself any more.
+/// Sends a message for each SIGINT, SIGTERM or SIGHUP that is a request of its own. From now on none of them
+/// ends the process by itself.
 #[derive(Debug)]
 pub(crate) struct Signals {
     /// Unbounded, but fed by people.
@@ -51,7 +51,7 @@ impl Signals {
     }
 }
 
-/// Which signals are requests of their own.
+/// Finds out which signals are requests of their own.
 #[derive(Default)]
 struct Requests {
     first: Option<Instant>,

@@ -1,5 +1,5 @@
-//! From what was named on the command line to what the host runs: a directory, an archive, or the
-//! manifest of an external plugin.
+//! Turns the paths of the command line into records: of a directory, an archive, or the manifest of an
+//! external plugin.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -31,7 +31,7 @@ pub(crate) struct NamedPlugin {
     pub(crate) name: Arc<str>,
 }
 
-/// Gives each plugin a name of its own for showing.
+/// Assigns each plugin a name of its own to show.
 pub(crate) fn named(records: Vec<Record>) -> Vec<NamedPlugin> {
     let mut totals: HashMap<String, u32> = HashMap::new();
     for record in &records {
@@ -87,15 +87,15 @@ pub(crate) fn external(path: &Path) -> Result<Record, CliError> {
     Ok(Record::external(parse(&json)?)?)
 }
 
-/// Whether the program that this plugin runs is a file of its archive, which is unpacked first.
+/// Returns whether the program that this plugin runs is a file of its archive, which is unpacked first.
 pub(crate) fn unpacks_its_program(record: &Record) -> bool {
     let command = &record.manifest.command;
     let is_own_file = command.contains('/') && Path::new(command).is_relative();
     is_own_file && matches!(record.kind, PluginKind::Supervised(Source::Archive(_)))
 }
 
-/// An id that is the same in every run with these files, so that what a plugin keeps in a data
-/// directory is found again; `occurrence` tells apart the same files named twice.
+/// Returns an id that is the same in every run with these files, so that a plugin finds its data again;
+/// `occurrence` distinguishes files that are named twice.
 pub(crate) fn lasting_id(record: &Record, path: &Path, occurrence: usize) -> InstallationId {
     let mode = match record.mode() {
         PluginMode::Supervised => "supervised",
@@ -161,11 +161,11 @@ fn parse(json: &[u8]) -> Result<Manifest, CliError> {
     })
 }
 
-/// Tells what installing would refuse or warn of. It is run all the same: the author is at it, and what
-/// comes of it is seen.
+/// Warns of what an installation would refuse or warn of. The plugin is run all the same: its author sees
+/// what comes of it.
 fn tell(manifest: &Manifest, files: PluginFiles<'_>) {
     let found = package::review(files, manifest);
-    // Without a command there is an error of its own.
+    // A missing command has an error of its own.
     let problems = found
         .problems
         .iter()
@@ -177,12 +177,12 @@ fn tell(manifest: &Manifest, files: PluginFiles<'_>) {
     }
 }
 
-/// Whether somebody named the manifest where its directory is meant.
+/// Returns whether this path names a manifest where its directory is meant.
 pub(crate) fn is_manifest(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == MANIFEST)
 }
 
-/// What to say of a directory that has no manifest.
+/// Returns the message for a directory that has no manifest.
 pub(crate) fn no_manifest(dir: &Path) -> String {
     let yaml = ["manifest.yaml", "manifest.yml"]
         .into_iter()

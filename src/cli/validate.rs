@@ -1,5 +1,5 @@
-//! `plugin-runner validate`: everything that is wrong with a directory or an archive, not only the
-//! first thing.
+//! `plugin-runner validate`: prints everything that is wrong with a directory or an archive, not only the
+//! first problem.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,10 +26,10 @@ struct ValidationReport {
     size: Option<(usize, u64)>,
 }
 
-/// Prints what is wrong with a plugin, or what it is.
+/// Prints the problems of a plugin, or a summary if it has none.
 ///
 /// # Errors
-/// [`CliError`] when it has problems, or is no plugin at all.
+/// [`CliError`] when it has problems, or is not a plugin at all.
 pub(crate) fn validate(path: &Path) -> Result<(), CliError> {
     let findings = find(path).map_err(|failure| failure.about(path.display()))?;
     print(&findings.report(path))?;
@@ -119,7 +119,7 @@ impl ValidationReport {
         }
     }
 
-    /// What installing would find.
+    /// Adds what an installation would find.
     fn review(&mut self, files: PluginFiles<'_>) {
         if let Some(manifest) = &self.manifest {
             let found = package::review(files, manifest);

@@ -1,8 +1,8 @@
 //! The files of a log and the directory that they are in: opening them safely, telling them apart, listing
-//! the old ones. Writing and rotating is in `rotate`, the order to read them in is in `trail`.
+//! the old ones. Writing and rotating is in `rotate`, reading in `follow`.
 //!
-//! The plugin may write to all of that: what it puts there must neither lead us elsewhere (links) nor hold
-//! us up (named pipes).
+//! The plugin may write to the directory: what it puts there must neither lead elsewhere (links) nor block
+//! the host (named pipes).
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -18,10 +18,10 @@ use crate::package::{OpenDir, PRIVATE, PUBLIC, open_or_create_dir};
 /// The file that is being written.
 pub(super) const CURRENT: &str = "output.log";
 const FILE_MODE: u32 = 0o600;
-/// How many entries of the directory are looked at, since the plugin may add to it without end.
+/// How many entries of the directory are read, since the plugin may add to it without end.
 const MOST_ENTRIES: usize = 100_000;
 
-/// What a file is, whatever its name. No other file has the same while this one is held open.
+/// Identifies a file, whatever its name. No other file has the same while this one is held open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -45,7 +45,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the current file for appending and reading, made if there is none.
+    /// Opens the current file for appending and reading, and creates it if need be.
     pub(super) fn append_to(directory: &OpenDir) -> io::Result<Self> {
         let file = directory.append_to(CURRENT, FILE_MODE)?;
         let metadata = file.metadata()?;
@@ -55,7 +55,7 @@ impl LogFile {
         Ok(Self::new(file, &metadata))
     }
 
-    /// Opens a file for reading; none if there is none: nothing, or something else.
+    /// Opens a file for reading. Returns `None` if there is nothing, or something else than a file.
     pub(super) fn read_from(directory: &OpenDir, name: &str) -> io::Result<Option<Self>> {
         let opened = directory.open_file(name)?;
         Ok(opened.map(|(file, metadata)| Self::new(file, &metadata)))
@@ -76,13 +76,13 @@ impl LogFile {
         &self.file
     }
 
-    /// Its length in bytes, now.
+    /// Returns its length in bytes.
     pub(super) fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Reads what there is at a position; 0 bytes at the end. Readers share the descriptor, so
-    /// there is no common position that they could move.
+    /// Reads at a position, and returns how many bytes; 0 at the end. Readers share the descriptor, and
+    /// this does not move its position.
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         loop {
             match self.file.read_at(buffer, position) {
@@ -92,7 +92,7 @@ impl LogFile {
         }
     }
 
-    /// Whether its last line has no end.
+    /// Returns whether its last line has no end.
     pub(super) fn is_torn(&self) -> io::Result<bool> {
         let length = self.length()?;
         let mut last = [0];
@@ -100,7 +100,7 @@ impl LogFile {
     }
 }
 
-/// Opens the directory of a log, made if there is none. A link, a pipe or a socket in its place is removed;
+/// Opens the directory of a log, and creates it if need be. A link, a pipe or a socket in its place is removed;
 /// the directory above must not be a link itself.
 pub(super) fn make_directory(path: &Path) -> io::Result<OpenDir> {
     match split(path) {
@@ -109,7 +109,8 @@ pub(super) fn make_directory(path: &Path) -> io::Result<OpenDir> {
     }
 }
 
-/// Opens the directory of a log, to read in it. None if there is none, or if it or the one above is a link.
+/// Opens the directory of a log, to read in it. Returns `None` if there is none, or if it or its parent is a
+/// link.
 pub(super) fn find_directory(path: &Path) -> io::Result<Option<OpenDir>> {
     let Some((above, name)) = split(path) else {
         return OpenDir::find_as_is(path);
@@ -120,7 +121,7 @@ pub(super) fn find_directory(path: &Path) -> io::Result<Option<OpenDir>> {
     }
 }
 
-/// The directory above, and the name in it.
+/// Returns the parent directory, and the name in it.
 fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     let (above, name) = (path.parent()?, path.file_name()?);
     if above.as_os_str().is_empty() {
@@ -129,8 +130,8 @@ fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     Some((above, name))
 }
 
-/// The old logs in a directory, oldest first. Of those that come to be meanwhile it may have any; what is
-/// no file is none, whatever its name, and neither is what comes after 100,000 other entries.
+/// Returns the old logs in a directory, oldest first. Those that are created meanwhile may be missing. Something
+/// else than a file is left out, whatever its name, and so is what comes after 100,000 other entries.
 pub(super) fn old_logs(directory: &OpenDir) -> io::Result<Vec<Timestamp>> {
     let mut stamps = Vec::new();
     for entry in directory.list()?.take(MOST_ENTRIES) {
@@ -151,7 +152,7 @@ pub(super) fn old_logs(directory: &OpenDir) -> io::Result<Vec<Timestamp>> {
     Ok(stamps)
 }
 
-/// Bytes in an old log; none if it is not there.
+/// Returns the length of an old log in bytes; `None` if it is not there.
 pub(super) fn old_length(directory: &OpenDir, stamp: Timestamp) -> Option<u64> {
     let opened = directory.open_file(stamp.file_name()).ok()?;
     opened.map(|(_, metadata)| metadata.len())

@@ -25,9 +25,11 @@ const MAX_LINE: usize = 16 * 1024 * 1024;
 
 /// Follows the log of one installation, across rotation, unloading and loading, without losing a line.
 ///
-/// Returned by [`Session::follow_log`](crate::Session::follow_log). It ends when the installation is removed,
-/// and in no other way: after a shutdown of the host nothing more comes. It holds at most two files open, also
-/// ones that were deleted meanwhile, and starts no thread.
+/// Returned by [`Session::follow_log`](crate::Session::follow_log). It ends when [`Manager::remove`]
+/// removes the installation, and in no other way: after a shutdown of the host nothing more comes. It
+/// holds at most two files open, also ones that were deleted meanwhile, and starts no thread.
+///
+/// [`Manager::remove`]: crate::Manager::remove
 pub struct Follower {
     log: Arc<PluginLog>,
     /// That of the file that is being read, or before the first.

@@ -56,18 +56,18 @@ pub(super) struct View {
 
 impl PluginLog {
     /// Opens the log in a directory, usually `<data>/<installation id>/logs`, and goes on with what is
-    /// there. Makes the directory with mode 0700 and `output.log` with mode 0600 if need be. The tap,
+    /// there. Creates the directory with mode 0700 and `output.log` with mode 0600 if need be. The tap,
     /// if any, is called with every line.
     ///
     /// The plugin may write to all of that. A link, a named pipe or a socket in the place of the directory is
-    /// removed, now and whenever a file is begun; what is no regular file is not taken for an old log.
+    /// removed, now and whenever a file is begun. Only regular files count as old logs.
     ///
     /// Waits for the disk only.
     ///
     /// # Errors
-    /// - [`Error::Setting`]: a setting cannot work.
-    /// - [`Error::Io`]: the directory or the file cannot be made or opened, the directory above the directory is
-    ///   a link, or `output.log` is a link or something else than a file.
+    /// - [`Error::Setting`]: a setting is invalid.
+    /// - [`Error::Io`]: the directory or the file cannot be created or opened, the parent directory is a link, or
+    ///   `output.log` is a link or something else than a file.
     pub(crate) fn open(
         directory: impl Into<PathBuf>,
         settings: LogSettings,
@@ -105,8 +105,8 @@ impl PluginLog {
         })
     }
 
-    /// Logs lines, calls the tap with each, and empties the batch. Waits for the disk and for other threads that are logging,
-    /// without limit: a stuck disk holds up every thread that logs.
+    /// Logs lines, calls the tap with each, and empties the batch. Waits for the disk and for other threads
+    /// that are logging, without limit: a stuck disk holds up every thread that logs.
     pub(crate) fn write(&self, batch: &mut LineBatch) {
         if batch.is_empty() {
             return;
@@ -125,15 +125,16 @@ impl PluginLog {
         let replaced = files.map(|files| std::mem::replace(&mut view.files, files));
         drop(view);
         drop(writer);
-        // May close a file, hence outside the locks.
+        // Outside the locks, because it may close a file.
         drop(replaced);
         self.changed.notify_all();
         self.call_tap(batch);
         batch.clear();
     }
 
-    /// Has the thread of the newest run write a line of the host's own, marked as such. Never waits. Returns whether
-    /// the line will be written, which it is not while no run's output is being logged.
+    /// Queues a line of the host's own, marked as such, for the thread that logs the newest run. Never waits.
+    /// Returns whether the line will be written: false while no run's output is being logged, or if the queue
+    /// is full.
     pub(crate) fn note(&self, note: &str) -> bool {
         let queue = self.notes.lock().upgrade();
         queue.is_some_and(|queue| queue.put_note(note))
@@ -144,8 +145,8 @@ impl PluginLog {
         *self.notes.lock() = Arc::downgrade(queue);
     }
 
-    /// The last lines that were logged, oldest first, for error details. Each is cut to 1 KiB and
-    /// made UTF-8. Never waits for the disk.
+    /// Returns the last lines that were logged, oldest first, for error details. Each is cut to 1 KiB and
+    /// converted to UTF-8. Never waits for the disk.
     pub(crate) fn tail(&self) -> Vec<String> {
         self.view.lock().tail.lines()
     }
@@ -155,8 +156,8 @@ impl PluginLog {
         self.view.lock().tail.clear();
     }
 
-    /// How many lines are not in the log: they could not be written, or a plugin over stdio printed them faster
-    /// than they could be. Counted since the log was opened, or since they were last taken.
+    /// Returns how many lines are not in the log: they could not be written, or a plugin over stdio printed
+    /// them faster than they could be. Counted since the log was opened, or since they were last taken.
     pub(crate) fn lost_lines(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -166,7 +167,7 @@ impl PluginLog {
         self.lost.swap(0, Ordering::Relaxed)
     }
 
-    /// Lines were dropped before they came here.
+    /// Counts lines that were dropped before they came here.
     pub(super) fn count_lost(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
@@ -186,7 +187,7 @@ impl PluginLog {
         self.changed.notify_all();
     }
 
-    /// Looks at the view. The closure must be short and do no I/O.
+    /// Calls the closure with the view. The closure must be short and do no I/O.
     pub(super) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         look(&self.view.lock())
     }
@@ -209,12 +210,12 @@ impl PluginLog {
         Ok(true)
     }
 
-    /// The directory of the log.
+    /// Returns the directory of the log.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The settings it was opened with.
+    /// Returns the settings it was opened with.
     pub(crate) fn settings(&self) -> &LogSettings {
         &self.settings
     }

@@ -16,7 +16,7 @@ pub enum LogStream {
     Stdout,
     /// The plugin's standard error.
     Stderr,
-    /// The host: what it has to tell those who read the plugin's log.
+    /// The host, with notes for the readers of the plugin's log.
     Host,
 }
 
@@ -55,7 +55,7 @@ impl LineBatch {
         }
     }
 
-    /// Appends what is one line unless it has line ends inside or is too long, cut accordingly.
+    /// Appends a line, as several if it has line ends inside or is too long.
     pub(crate) fn push_cut(&mut self, stream: LogStream, line: &[u8], max_line: usize) {
         if line.len() <= max_line && !line.contains(&b'\n') {
             return self.push(stream, line);
@@ -74,12 +74,12 @@ impl LineBatch {
         self.bytes.is_empty()
     }
 
-    /// The lines as they go to the file.
+    /// Returns the lines as they go to the file.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The lines one by one, as text.
+    /// Returns the lines one by one, as text.
     pub(crate) fn lines(&self) -> impl Iterator<Item = LogLine<'_>> {
         let mut start = 0;
         self.runs.iter().flat_map(move |(stream, end)| {
@@ -111,7 +111,7 @@ impl LineSplitter {
         }
     }
 
-    /// Takes bytes and gives the lines that end in them, without their `\n`.
+    /// Takes bytes, and calls `line` with each line that ends in them, without its `\n`.
     pub(crate) fn push(&mut self, mut input: &[u8], mut line: impl FnMut(&[u8])) {
         while let Some(length) = input.iter().position(|byte| *byte == b'\n') {
             let whole = &input[..length];
@@ -129,7 +129,7 @@ impl LineSplitter {
         self.cut(&mut line);
     }
 
-    /// The stream has ended: gives the last line if it had no end.
+    /// Ends the stream: calls `line` with the last line if it had no end.
     pub(crate) fn finish(&mut self, mut line: impl FnMut(&[u8])) {
         if !self.partial.is_empty() {
             line(&self.partial);
@@ -137,7 +137,7 @@ impl LineSplitter {
         }
     }
 
-    /// Gives pieces until no more than a line's length is left.
+    /// Calls `line` with pieces until no more than a line's length is left.
     fn cut(&mut self, line: &mut impl FnMut(&[u8])) {
         let mut rest = self.partial.as_slice();
         let mut marked = Vec::new();
@@ -154,8 +154,8 @@ impl LineSplitter {
     }
 }
 
-/// The last place at or before `at` that does not lie within a character, as far as that can be
-/// told: bytes that are not UTF-8 are cut where it comes.
+/// Returns the last position at or before `at` that does not lie within a character. Bytes that are not
+/// UTF-8 are cut anywhere.
 fn boundary(bytes: &[u8], at: usize) -> usize {
     let continues = |place: usize| bytes[place] & 0b1100_0000 == 0b1000_0000;
     (at.saturating_sub(3)..=at)
@@ -165,7 +165,7 @@ fn boundary(bytes: &[u8], at: usize) -> usize {
         .unwrap_or(at)
 }
 
-/// A line without its end, be it `\n` or `\r\n`.
+/// Returns a line without its end, `\n` or `\r\n`.
 pub(super) fn without_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)

@@ -9,12 +9,13 @@
 //! On disk (protocol file, section 16): a directory with `output.log`, mode 0600, standard output and
 //! standard error mixed, the bytes as they were printed and no time stamps. Over its size the file
 //! is renamed to `output-2026-02-21T11-50-22.965.log` (UTC) and a new one begun; the newest few
-//! old files are kept. Unlike the seed, a process end does not rotate, and age deletes nothing.
+//! old files are kept. Unlike in Storyden's Go host, the end of a process does not rotate the file, and
+//! no file is deleted for its age.
 //!
-//! Nothing here starts a thread. Two locks per log: the writer's, held while writing to the disk,
+//! Nothing here starts a thread. A log has two locks: the writer's, held while writing to the disk,
 //! and inside it the view's, held for a few instructions and never across I/O; readers of the tail
-//! and followers take only the view's, so a stuck disk does not hold them up. The tap is called
-//! under neither.
+//! and followers take only the view's, so a stuck disk does not block them. The tap is called
+//! with neither held.
 
 mod file;
 mod follow;

@@ -1,5 +1,4 @@
-//! `pump`: the body of the thread that drains a child's output into its log. The thread itself is
-//! made by the one who spawned the child.
+//! `pump`: the body of the thread that drains a child's output into its log. `session` starts the thread.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -18,12 +17,12 @@ use crate::poll;
 /// Bytes read at once from a pipe; what a pipe holds on Linux.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Bytes of each pipe that are still read once the pump was asked to stop. Whoever holds the pipe
-/// may write faster than we read.
+/// Bytes of each pipe that are still read once the pump was asked to stop. A process that holds the pipe
+/// may write faster than the pump reads.
 const DRAIN_LIMIT: usize = 1024 * 1024;
 
-/// How long lines are still taken from the queue once the pump was asked to stop. Whoever puts them in
-/// lets go when its connection ends, which the host sees to well before.
+/// How long lines are still taken from the queue once the pump was asked to stop. Its feed is dropped when
+/// the connection ends, which the host brings about well before.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Where a child's output comes from: pipes, and lines that another thread read already.
@@ -127,7 +126,7 @@ struct OutputPipe {
 
 impl OutputPipe {
     fn new(stream: LogStream, descriptor: OwnedFd, max_line: usize) -> Self {
-        // A child can reopen its pipe for reading and take away what `poll` promised us.
+        // A child can reopen its pipe for reading and take away what `poll` has seen.
         let set = fcntl_getfl(&descriptor)
             .and_then(|flags| fcntl_setfl(&descriptor, flags | OFlags::NONBLOCK));
         if let Err(error) = set {
@@ -141,8 +140,8 @@ impl OutputPipe {
         }
     }
 
-    /// Reads once what there is, into lines. Gives the number of bytes: 0 if there is nothing now,
-    /// or ever again.
+    /// Reads once, and puts the lines into the batch. Returns the number of bytes: 0 if there is nothing now,
+    /// or if the pipe has ended.
     fn read(&mut self, buffer: &mut [u8], batch: &mut LineBatch) -> usize {
         let stream = self.stream;
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.descriptor, &mut *buffer)) {
@@ -233,7 +232,7 @@ mod tests {
             self.lines.recv_timeout(LONG).unwrap()
         }
 
-        /// Waits until the pump has ended; gives the lines that were not taken.
+        /// Waits until the pump has ended. Returns the lines that were not taken.
         fn ended(self) -> Vec<(LogStream, String)> {
             // The pump's end drops the log, and the tap with it.
             let mut lines = Vec::new();

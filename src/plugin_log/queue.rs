@@ -35,7 +35,7 @@ struct QueuedLines {
     bytes: usize,
     /// Lines of the plugin's refused since the last that was accepted.
     missing: u64,
-    /// The log's thread has been woken and has not looked yet, so at most two bytes are in the pipe
+    /// The log's thread has been woken and has not taken the lines yet, so at most two bytes are in the pipe
     /// and writing one never blocks.
     woken: bool,
     /// There is a [`LineFeed`].
@@ -183,7 +183,7 @@ mod tests {
     use crate::deadline::Deadline;
     use crate::poll;
 
-    /// A log whose lines are heard as texts.
+    /// Returns a log, and where its lines arrive as texts.
     fn log(scratch: &Scratch) -> (Arc<PluginLog>, Receiver<String>) {
         let (sender, texts) = crossbeam_channel::unbounded();
         let tap: LogTap = Arc::new(move |line| {

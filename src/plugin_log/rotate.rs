@@ -1,5 +1,5 @@
-//! `RotatingFile`: appends whole lines to the current file, and begins a new one in time. Not
-//! shared and without locks; `PluginLog` holds it under the writer's.
+//! `RotatingFile`: appends whole lines to the current file, and begins a new one before it grows too large.
+//! It has no locks; `PluginLog` holds it under the writer's.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -14,8 +14,8 @@ use super::settings::LogSettings;
 use super::timestamp::Timestamp;
 use crate::package::OpenDir;
 
-/// How often a new file is begun for a line before it counts as lost: somebody may put full ones in the
-/// place of the new ones.
+/// How often a new file is begun for a line before it counts as lost: the plugin may replace the new ones
+/// with full ones.
 const ROTATIONS: usize = 10;
 
 /// The files of a log at one moment. Each has a sequence number, one higher than that of the file
@@ -24,13 +24,13 @@ const ROTATIONS: usize = 10;
 pub(super) struct Files {
     /// Oldest first.
     pub(super) old: VecDeque<(FilePosition, Timestamp)>,
-    /// None while it cannot be opened.
+    /// `None` while it cannot be opened.
     pub(super) current: Option<(FilePosition, Arc<LogFile>)>,
     /// The highest sequence number given so far.
     last_sequence: u64,
 }
 
-/// Where a file stands among all files of a log.
+/// The position of a file among all files of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FilePosition {
     pub(super) sequence: u64,
@@ -39,7 +39,7 @@ pub(super) struct FilePosition {
 }
 
 impl Files {
-    /// The place before that of the oldest file, as if an empty one had been there.
+    /// Returns the position before that of the oldest file, as if an empty one had been there.
     pub(super) fn before_first(&self) -> FilePosition {
         let oldest = self.old.front().map(|(place, _)| *place);
         let current = self.current.as_ref().map(|(place, _)| *place);
@@ -77,7 +77,7 @@ struct Outage {
 }
 
 impl RotatingFile {
-    /// Opens the log in a directory; makes both if need be, and removes old logs over the number kept.
+    /// Opens the log in a directory, creates both if need be, and removes old logs over the number kept.
     pub(super) fn open(directory: &Path, settings: &LogSettings) -> io::Result<Self> {
         let open = file::make_directory(directory)?;
         let mut old = VecDeque::new();
@@ -109,12 +109,12 @@ impl RotatingFile {
         Ok(this)
     }
 
-    /// The files, if they are not what they were at the last call.
+    /// Returns the files, if they have changed since the last call.
     pub(super) fn changed_files(&mut self) -> Option<Files> {
         std::mem::take(&mut self.files_changed).then(|| self.files.clone())
     }
 
-    /// Appends lines, each with its `\n`, in one write as long as they fit. Gives how many were
+    /// Appends lines, each with its `\n`, in one write as long as they fit. Returns how many were
     /// lost: those that could not be written are not tried again, but noted in the log as soon as
     /// it can be written again.
     pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
@@ -192,7 +192,7 @@ impl RotatingFile {
         Ok(())
     }
 
-    /// Appends bytes to the current file; gives how many were written.
+    /// Appends bytes to the current file, and returns how many were written.
     fn append(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         let Some((_, current)) = &self.files.current else {
             return (0, Err(io::ErrorKind::NotFound.into()));
@@ -205,8 +205,8 @@ impl RotatingFile {
         (written, result)
     }
 
-    /// Makes sure that the current file is the one with the name: somebody may have deleted or
-    /// moved it, and lines would go where nobody finds them.
+    /// Makes sure that the current file is the one with the name: if it was deleted or moved, lines would
+    /// go where they are not found.
     fn find_current(&mut self) -> io::Result<()> {
         if let Some((_, current)) = &self.files.current
             && fs::symlink_metadata(&self.path)
@@ -267,7 +267,7 @@ impl RotatingFile {
             let name = stamp.file_name();
             let removed = match directory.kind(&*name) {
                 Ok(Some(FileType::RegularFile)) => directory.unlink(&*name),
-                // It is gone, or not what was written here.
+                // It is gone, or something else has taken its name.
                 other => other.map(drop),
             };
             if let Err(error) = removed {
@@ -282,7 +282,7 @@ impl RotatingFile {
     }
 }
 
-/// How many bytes of these lines go into a file with so much room: whole lines only; and at least
+/// Returns how many bytes of these lines go into a file with so much room: whole lines only, but at least
 /// one if the file is empty, since no other would have more room.
 fn fitting(lines: &[u8], room: u64, empty: bool) -> usize {
     let room = usize::try_from(room).unwrap_or(usize::MAX);
@@ -309,7 +309,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.split_inclusive(|byte| *byte == b'\n').count() as u64
 }
 
-/// Like `write_all`, but tells how far it came.
+/// Like `write_all`, but also returns how many bytes were written.
 fn write_counted(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {

@@ -1,4 +1,4 @@
-//! `LogSettings`: how large a plugin's log may become. No behaviour but validation.
+//! `LogSettings`: how large a plugin's log may become.
 
 use crate::error::Result;
 use crate::settings::{require, settings};
@@ -9,10 +9,10 @@ const LEAST_MAX_LINE: usize = 64;
 settings! {
     /// Bounds of one plugin's log.
     pub struct LogSettings {
-        /// Whether lines go to files at all. Without, the tail and the tap still work. Default true.
+        /// Whether lines are written to files. Without files the tail and the tap still work. Default true.
         enabled, with_enabled: bool = true;
-        /// Size in bytes that a file does not grow over; at least 1. Only a single line that is
-        /// larger than this makes a larger file, with nothing else in it. Default 10 MiB.
+        /// Greatest size of a file in bytes; at least 1. Only a single line that is larger than this is
+        /// written to a larger file, with nothing else in it. Default 10 MiB.
         max_file_size, with_max_file_size: u64 = 10 * 1024 * 1024;
         /// Old files that are kept beside the current one; 0 keeps none. Default 3.
         keep, with_keep: usize = 3;
@@ -28,7 +28,7 @@ impl LogSettings {
     /// Checks the values.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) names the first that cannot work.
+    /// [`Error::Setting`](crate::Error::Setting) names the first that is invalid.
     pub fn validate(&self) -> Result<()> {
         require(
             self.max_file_size > 0,

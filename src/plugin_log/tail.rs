@@ -22,7 +22,7 @@ impl Tail {
         }
     }
 
-    /// Takes lines that each end in `\n`; looks only at as many of the last as are kept.
+    /// Takes lines that each end in `\n`. Reads only as many of the last as are kept.
     pub(super) fn extend(&mut self, lines: &[u8]) {
         let lines = lines.strip_suffix(b"\n").unwrap_or(lines);
         let mut recent: Vec<String> = lines

@@ -1,4 +1,4 @@
-//! `Timestamp`: the time in the name of an old log file, and the calendar arithmetic it takes.
+//! `Timestamp`: the time in the name of an old log file, and the calendar arithmetic for it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,8 +14,8 @@ impl Timestamp {
     /// The end of the year 9999, after which names would no longer sort by age.
     const LAST: u64 = 253_402_300_799_999;
 
-    /// Now; but later than `previous`, so that names are never used twice and keep the order of
-    /// the files even when several are rotated within a millisecond or the clock goes backwards.
+    /// Returns the present time, or one later than `previous`, so that names are never used twice and keep the
+    /// order of the files even when several are rotated within a millisecond or the clock goes backwards.
     pub(super) fn now_after(previous: Option<Self>) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -26,7 +26,7 @@ impl Timestamp {
         Self(now.max(least).min(Self::LAST))
     }
 
-    /// The stamp in the name of a file; none if it is not the name of an old log.
+    /// Returns the time in the name of a file; `None` if it is not the name of an old log.
     pub(super) fn from_file_name(name: &str) -> Option<Self> {
         let text = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
         // 2026-02-21T11-50-22.965
@@ -40,11 +40,11 @@ impl Timestamp {
             + number(8, 10)?.checked_sub(1)?;
         let seconds = (number(11, 13)? * 60 + number(14, 16)?) * 60 + number(17, 19)?;
         let stamp = Self(days * DAY + seconds * 1000 + number(20, 23)?);
-        // Catches what is out of range, as well as every odd spelling.
+        // Rejects numbers out of range and every other spelling.
         (stamp.file_name() == name).then_some(stamp)
     }
 
-    /// The name of the file that was rotated away at this time.
+    /// Returns the name of the file that was rotated away at this time.
     pub(super) fn file_name(self) -> String {
         let (mut days, time) = (self.0 / DAY, self.0 % DAY);
         let mut year = 1970;

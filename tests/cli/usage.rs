@@ -1,4 +1,4 @@
-//! Arguments that cannot work: one sentence, and the exit code that the help tells of.
+//! Invalid arguments: one sentence, and the exit code that the help documents.
 
 use std::net::TcpListener;
 
@@ -102,7 +102,7 @@ fn mistakes_are_told_in_one_sentence() {
             "plugin.sdx: this is an archive",
         ),
         (&["run", "--jsn"], 2, "'--jsn' found; did you mean --json?"),
-        (&["walk"], 2, "unrecognized subcommand 'walk'; --help tells"),
+        (&["walk"], 2, "unrecognized subcommand 'walk'; see --help"),
         (&["valid"], 2, "did you mean validate?"),
         (&["fine"], 2, "write plugin-runner run fine"),
         (&["typo.ZIP"], 2, "write plugin-runner run typo.ZIP"),

@@ -16,7 +16,7 @@ use super::paint::{Paint, harmless};
 use crate::cli::lines::Line;
 use crate::cli::source::NamedPlugin;
 
-/// The way of printing for people.
+/// Prints lines for people.
 #[derive(Debug)]
 pub(crate) struct Human {
     paint: Paint,
@@ -64,7 +64,7 @@ impl Human {
             {
                 format!("{state}: {message}")
             }
-            // What went wrong before has been said.
+            // The message was shown with the state before.
             _ => state,
         };
         self.put(change.plugin, "*", &text, to);
@@ -105,7 +105,7 @@ impl Human {
         }
     }
 
-    /// What is known about an error, in a block below its line.
+    /// Appends what is known about an error, in a block below its line.
     fn details(&self, details: &Map<String, Value>, to: &mut String) {
         let indent = self.width + 4;
         let mut row = |name: &str, value: &str| {
@@ -142,7 +142,7 @@ impl Human {
     }
 }
 
-/// A time from JSON; whatever is no time is left out.
+/// Returns a time from JSON; `None` if the number is not one.
 fn seconds(value: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(value).ok()
 }

@@ -14,13 +14,13 @@ use super::Notice;
 use crate::cli::lines::Line;
 use crate::cli::source::NamedPlugin;
 
-/// The JSON way of printing. `plugin` is the manifest's id, whether or not others share it.
+/// Prints JSON for programs. `plugin` is the manifest's id, whether or not others share it.
 #[derive(Debug)]
 pub(crate) struct Json {
     manifest_ids: HashMap<InstallationId, Arc<str>>,
 }
 
-/// In this order on the wire.
+/// The members come in this order.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum JsonLine<'a> {
@@ -75,7 +75,7 @@ impl Json {
                 plugin: self.plugin(line.plugin),
                 stream: match line.stream {
                     LogStream::Stdout => "stdout",
-                    // What the host itself puts into a plugin's log are complaints.
+                    // The host's own notes are about problems.
                     _ => "stderr",
                 },
                 line: &line.text,
@@ -109,12 +109,12 @@ fn write(object: &JsonLine<'_>, to: &mut String) {
             push_escaped(&text, to);
             to.push('\n');
         }
-        // Strings, and JSON that was read as such.
+        // Cannot fail: these are strings, and JSON that was read as such.
         Err(error) => log::error!("cannot print an object: {error}"),
     }
 }
 
-/// JSON may hold raw what a terminal obeys, and it may be looked at on one. It stands only inside
+/// Escapes what a terminal would obey: JSON may hold it raw, and may be shown on one. It stands only inside
 /// strings, where an escape means the same.
 fn push_escaped(json: &str, to: &mut String) {
     for character in json.chars() {

@@ -1,5 +1,4 @@
-//! What the program prints on standard output, as text. Pure: when it is printed, and whether that
-//! succeeds, is `printer`'s.
+//! What the program prints on standard output, as text. `printer` writes it.
 
 mod human;
 mod json;
@@ -16,7 +15,7 @@ pub(crate) use paint::Paint;
 
 use super::lines::Line;
 
-/// A way of printing.
+/// The format of the output.
 #[derive(Debug)]
 pub(crate) enum Format {
     /// For people: a line each, the plugin's name first.
@@ -25,7 +24,7 @@ pub(crate) enum Format {
     Json(Json),
 }
 
-/// Something else than states and output.
+/// What is printed besides states and the plugins' output.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// Where an external plugin connects to.
@@ -34,7 +33,7 @@ pub(crate) enum Notice {
         /// With its token.
         url: String,
     },
-    /// A ping was answered after so long, or was not.
+    /// A ping was answered after this time, or failed.
     Ping {
         plugin: InstallationId,
         outcome: Result<Duration, String>,

@@ -56,7 +56,7 @@ impl Paint {
         self.with(style, state.as_str())
     }
 
-    /// What is less important than the rest.
+    /// Returns text that is less important than the rest.
     pub(super) fn faint(self, text: &str) -> String {
         self.with(Effects::DIMMED.into(), text)
     }
@@ -95,7 +95,7 @@ pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// What comes after a colour sequence (`ESC [ 1 ; 31 m`), if the text begins with one.
+/// Returns what comes after a colour sequence (`ESC [ 1 ; 31 m`), if the text begins with one.
 fn after_colour(text: &str) -> Option<&str> {
     text.strip_prefix("\u{1b}[")?
         .trim_start_matches(|character: char| character.is_ascii_digit() || character == ';')
