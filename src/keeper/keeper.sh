@@ -1,5 +1,5 @@
-# The keeper in plain POSIX sh: reads what the host tells on standard input, and when that ends kills
-# what is left. `kill -9 -GROUP` is the one spelling that every sh takes.
+# The keeper in plain POSIX sh: reads the host's lines on standard input, and at their end kills what is
+# left. `kill -9 -GROUP` is the one spelling that every sh accepts.
 trap '' INT TERM HUP
 groups=' '
 cookie=
@@ -19,15 +19,16 @@ done
 {
     for group in $groups; do kill -9 "-$group"; done
     [ -n "$cookie" ] || exit 0
-    # How much of this is read, and how long it takes, is not for the processes to decide: five seconds in
-    # all. This shell leads its own process group.
+    # The processes must not decide how much is read or how long that takes: five seconds in all. This
+    # shell leads its own process group.
     (sleep 5; kill -9 0) &
-    # A process that is just executing another program shows no environment: several looks, over a second.
+    # A process that is just executing another program shows no environment, so there are several scans
+    # over a second.
     empty=0
     while [ "$empty" -lt 5 ]; do
         empty=$((empty + 1))
-        # All at once, which takes an instant, unless a process presents more than there is room and time
-        # for; and then, once, one after the other, whatever they present.
+        # All files at once, which takes an instant unless a process shows a huge environment; and finally
+        # once one after the other, each up to a limit.
         if [ "$empty" -lt 5 ]; then
             files=$(
                 ulimit -v 200000; ulimit -t 1

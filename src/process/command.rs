@@ -64,26 +64,24 @@ fn check(program: &Path) -> Result<(), SpawnError> {
     };
     match rustix::fs::access(program, Access::EXEC_OK) {
         Ok(()) => Ok(()),
-        Err(Errno::ACCESS) => {
-            Err(not_executable(program, metadata.mode()).unwrap_or(SpawnError::PermissionDenied))
-        }
+        Err(Errno::ACCESS) => Err(not_executable(program, metadata.mode())),
         Err(error) => Err(classify(error.into())),
     }
 }
 
-/// Explains why the system does not execute a file with this mode; `None` if that cannot be seen.
-fn not_executable(program: &Path, mode: u32) -> Option<SpawnError> {
+/// Explains why the system does not execute a file with this mode.
+fn not_executable(program: &Path, mode: u32) -> SpawnError {
     /// The execute bits of owner, group and others.
     const EXECUTABLE: u32 = 0o111;
     if mode & EXECUTABLE == 0 {
-        return Some(SpawnError::NotExecutable);
+        return SpawnError::NotExecutable;
     }
-    Some(match is_mounted_noexec(program) {
+    match is_mounted_noexec(program) {
         Ok(true) => SpawnError::NoExecMount,
         Ok(false) => SpawnError::NotForThisUser,
         // The file has been removed or hidden meanwhile.
-        Err(_) => return None,
-    })
+        Err(_) => SpawnError::PermissionDenied,
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -141,7 +141,7 @@ impl Cause {
     /// Returns the cause if the plugin is to blame for the end of its connection; then its exit is not a
     /// request to be restarted, whatever the status.
     ///
-    /// An unfinished line at the end is no cause for a plugin that `was_active`: it knows how lines end, so
+    /// An unfinished line at the end does not count for a plugin that `was_active`: it knows how lines end, so
     /// its exit explains more. Its callers still get the error.
     pub(super) fn of_connection(cause: &Arc<Disconnect>, was_active: bool) -> Option<Self> {
         match **cause {

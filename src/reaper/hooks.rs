@@ -15,8 +15,8 @@ use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::Transport;
 use crate::text::PluginName;
 
-/// The number of a run among those of all plugins of a host, from 1. A late event of one run is never taken
-/// for the next, even if its plugin was unloaded and loaded in between.
+/// Identifies a run among those of all plugins of a host. A late event of one run is never taken for the
+/// next, even if its plugin was unloaded and loaded in between.
 pub(crate) type RunId = u64;
 
 /// Identifies one session to the reaper. Installation ids would not do: an installation may be unloaded and

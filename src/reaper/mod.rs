@@ -63,9 +63,8 @@ pub(crate) struct Reaper {
     /// Unbounded, because its senders must never wait; its messages are few and small.
     commands: Sender<ReaperCommand>,
     wake: Arc<io::PipeWriter>,
-    /// The number of the last run begun.
-    last_run: Arc<AtomicU64>,
-    last_child: Arc<AtomicU64>,
+    /// The last id given to a child or a run.
+    last_id: Arc<AtomicU64>,
 }
 
 enum ReaperCommand {
@@ -121,8 +120,7 @@ impl Reaper {
         let reaper = Self {
             commands,
             wake: Arc::new(writer),
-            last_run: Arc::default(),
-            last_child: Arc::default(),
+            last_id: Arc::default(),
         };
         let body = ReaperThread {
             context: Context {
@@ -150,13 +148,13 @@ impl Reaper {
         }
     }
 
-    fn next_run(&self) -> RunId {
-        self.last_run.fetch_add(1, Ordering::Relaxed) + 1
+    fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Returns an id for a new session.
     pub(crate) fn new_child_id(&self) -> ChildId {
-        ChildId(self.last_child.fetch_add(1, Ordering::Relaxed) + 1)
+        ChildId(self.next_id())
     }
 
     /// Requests a run. The last request wins, also over a stop under way.

@@ -46,17 +46,6 @@ pub(super) enum Inspection {
     Unknown,
 }
 
-/// When a process was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StartTime {
-    /// In clock ticks since the system started. It tells apart processes that had the same id.
-    At(u64),
-    /// The process has ended.
-    Ended,
-    /// The host could not read it.
-    Unknown,
-}
-
 /// Inspects processes one after the other, with one buffer.
 pub(super) struct ProcReader<'a> {
     matcher: CookieMatcher<'a>,
@@ -175,28 +164,26 @@ impl<'a> ProcReader<'a> {
         }
     }
 
-    /// Returns when a process was started, if it has not ended.
-    pub(super) fn start_time(&mut self, pid: Pid) -> StartTime {
+    /// Returns when a process was started, in clock ticks since the system started; `None` if it has ended.
+    /// The time tells apart processes that had the same id.
+    ///
+    /// # Errors
+    /// The host lacks a resource to read it.
+    pub(super) fn start_time(&mut self, pid: Pid) -> io::Result<Option<u64>> {
         let line = match self.stat(pid.as_raw_pid()) {
             Ok(line) => line,
-            Err(error) if is_want(&error) => return StartTime::Unknown,
-            Err(_) => return StartTime::Ended,
+            Err(error) if is_want(&error) => return Err(error),
+            Err(_) => return Ok(None),
         };
-        match ProcessStatus::parse(line) {
-            None | Some(ProcessStatus::Ended { .. }) => StartTime::Ended,
-            Some(_) => StatFields::of(line)
-                .and_then(|fields| fields.started_at())
-                .map_or(StartTime::Ended, StartTime::At),
-        }
+        Ok(match ProcessStatus::parse(line) {
+            None | Some(ProcessStatus::Ended { .. }) => None,
+            Some(_) => StatFields::of(line).and_then(|fields| fields.started_at()),
+        })
     }
 
-    /// Whether the process started at that time has ended, so that another may have its id.
+    /// Whether the process started at that time is known to have ended, so that another may have its id.
     pub(super) fn has_ended(&mut self, pid: Pid, started_at: u64) -> bool {
-        match self.start_time(pid) {
-            StartTime::At(found) => found != started_at,
-            StartTime::Ended => true,
-            StartTime::Unknown => false,
-        }
+        matches!(self.start_time(pid), Ok(found) if found != Some(started_at))
     }
 
     fn status(&mut self, pid: i32) -> io::Result<Option<ProcessStatus>> {

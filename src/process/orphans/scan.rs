@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::proc::{Inspection, ProcReader, StartTime, last_number, processes};
+use super::proc::{Inspection, ProcReader, last_number, processes};
 use super::{CookieMatch, ScanProgress, ScanResult};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
@@ -281,7 +281,7 @@ impl OrphanScan<'_> {
         }
         match self.reader.start_time(pid) {
             // Its environment does not matter here: it may just have executed a program with another one.
-            StartTime::At(started_at) => {
+            Ok(Some(started_at)) => {
                 let known = KnownProcess {
                     started_at,
                     is_killed: false,
@@ -293,12 +293,12 @@ impl OrphanScan<'_> {
                 true
             }
             // A process that has ended accepts signals until it is reaped.
-            StartTime::Ended => {
+            Ok(None) => {
                 self.got_away += 1;
                 false
             }
             // It could not be told apart from a later process with its id, so it is killed now.
-            StartTime::Unknown => {
+            Err(_) => {
                 let _ = self.signal(process, pid, Signal::KILL);
                 self.killed += 1;
                 true

@@ -56,7 +56,7 @@ impl Child {
             return;
         }
         self.leave_awaiting_scan();
-        self.run = context.reaper.next_run();
+        self.run = context.reaper.next_id();
         self.started_at = SystemTime::now();
         let (child, run) = (self.hooks.child_id(), self.run);
         self.hooks.transition(Transition::Starting(run));
