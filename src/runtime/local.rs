@@ -49,9 +49,9 @@ impl LocalRuntime {
     ) -> Result<PathBuf, StartError> {
         let record = preparation.record;
         match &record.kind {
-            PluginKind::Supervised(Source::Directory(folder)) => {
-                let opened = folder.canonicalize().map_err(|error| {
-                    Error::io(format!("open plugin folder {}", folder.display()), error)
+            PluginKind::Supervised(Source::Directory(dir)) => {
+                let opened = dir.canonicalize().map_err(|error| {
+                    Error::io(format!("open plugin directory {}", dir.display()), error)
                 });
                 Ok(opened?)
             }
