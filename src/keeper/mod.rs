@@ -2,7 +2,7 @@
 //! having stopped them, even after SIGKILL.
 //!
 //! What lives here: which program is the keeper ([`Keeper`]), the host's end ([`link`]; `handle` is the
-//! process), the keeper in POSIX `sh` (`keeper.sh`) and the one in Rust ([`serve`]). What does not:
+//! process), the keeper in POSIX `sh` (`keeper.sh`) and the one in Rust ([`serve()`]). What does not:
 //! ending plugins while the host is running (`reaper`), how orphans are found (`process`).
 //!
 //! The keeper runs in a session of its own, ignores SIGINT, SIGTERM and SIGHUP, and reads lines from
@@ -46,7 +46,7 @@ pub enum Keeper {
     /// forks the next one and ends.
     #[default]
     Shell,
-    /// A program that calls [`serve`] and does nothing else, such as the embedder's own with a special
+    /// A program that calls [`serve()`] and does nothing else, such as the embedder's own with a special
     /// argument. It inherits the environment, and finds all processes that the host itself would find.
     Command {
         /// The program, as an absolute path.

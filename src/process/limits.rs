@@ -35,7 +35,7 @@ settings! {
     /// children inherit them, and their use is counted from zero. The host applies them right after the
     /// spawn, so the process runs without them for a moment, usually well under a millisecond, and keeps
     /// what it takes in that time. If a limit cannot be set, the process is killed and the start fails with
-    /// [`StartError::Limit`](crate::error::StartError::Limit).
+    /// [`StartError::Limit`].
     ///
     /// The umask is not among them, because only a process itself can set it. A plugin inherits the host's.
     ///

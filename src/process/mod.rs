@@ -123,14 +123,10 @@ impl Process {
         self.child.id()
     }
 
-    pub(crate) fn id(&self) -> Pid {
-        self.pid
-    }
-
-    /// Returns the counter of kills for lack of memory. The caller has to
+    /// Returns the counter of kills for lack of memory, and the process with which the caller has to
     /// [begin](OutOfMemoryWatch::begin) it once the run waits for nothing else.
-    pub(crate) fn memory(&self) -> OutOfMemoryWatch {
-        self.memory.clone()
+    pub(crate) fn memory(&self) -> (OutOfMemoryWatch, Pid) {
+        (self.memory.clone(), self.pid)
     }
 
     /// Returns the descriptor that is readable once the process has ended.

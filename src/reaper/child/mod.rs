@@ -281,24 +281,19 @@ impl Child {
     pub(super) fn tick(&mut self, context: &Context, now: Instant) {
         self.tick_scan(now);
         match &mut self.stage {
-            Stage::Idle | Stage::Preparing { .. } | Stage::AwaitingScan { .. } => {}
-            Stage::BackingOff { until, at_once } => {
-                if *until <= now {
-                    if *at_once {
-                        self.start_run(context);
-                    } else {
-                        self.start_after_scan(context);
-                    }
+            Stage::BackingOff { until, at_once } if *until <= now => {
+                if *at_once {
+                    self.start_run(context);
+                } else {
+                    self.start_after_scan(context);
                 }
             }
-            Stage::Ending(_, until) => {
-                if *until <= now {
-                    log::debug!(
-                        "{}: its output is still open after its end",
-                        self.hooks.name()
-                    );
-                    self.ended(context);
-                }
+            Stage::Ending(_, until) if *until <= now => {
+                log::debug!(
+                    "{}: its output is still open after its end",
+                    self.hooks.name()
+                );
+                self.ended(context);
             }
             Stage::Running(running) => {
                 if let Some((_, cause)) = running.deadline.take_if(|(until, _)| *until <= now) {
@@ -320,6 +315,7 @@ impl Child {
                     signal(&*self.hooks, &running.process, due);
                 }
             }
+            _ => {}
         }
     }
 }

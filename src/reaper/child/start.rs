@@ -78,8 +78,7 @@ impl Child {
                 let error = std::io::Error::other(format!("panicked: {text}"));
                 Err(Error::io("prepare", error).into())
             });
-            let spawned = result.as_ref().ok();
-            let memory = spawned.map(|spawned| (spawned.0.memory(), spawned.0.id()));
+            let memory = result.as_ref().ok().map(|spawned| spawned.0.memory());
             reaper.tell(child, ChildCommand::Prepared(run, result));
             // Last, because no part of the start waits for it.
             if let Some((memory, pid)) = memory {
