@@ -24,13 +24,13 @@ pub struct Xid([u8; 12]);
 impl Xid {
     /// Makes a new id, different from every other that this process made or will make.
     pub fn generate() -> Self {
-        struct Origin {
+        struct XidOrigin {
             machine: [u8; 3],
             /// Asked for once: it is a system call.
             process: [u8; 4],
             counter: AtomicU32,
         }
-        static ORIGIN: OnceLock<Origin> = OnceLock::new();
+        static ORIGIN: OnceLock<XidOrigin> = OnceLock::new();
         let origin = ORIGIN.get_or_init(|| {
             let mut random = [0_u8; 6];
             if getrandom::fill(&mut random).is_err() {
@@ -38,7 +38,7 @@ impl Xid {
                 // random source at all.
                 random.copy_from_slice(&nanoseconds().to_be_bytes()[2..]);
             }
-            Origin {
+            XidOrigin {
                 machine: [random[0], random[1], random[2]],
                 process: std::process::id().to_be_bytes(),
                 counter: AtomicU32::new(u32::from_be_bytes([0, random[3], random[4], random[5]])),

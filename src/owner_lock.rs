@@ -100,7 +100,7 @@ fn shared_file(path: &Path) -> io::Result<File> {
 
 fn in_use(dir: &Path, owner: Option<u32>) -> StoreError {
     StoreError::InUse {
-        folder: dir.to_owned(),
+        dir: dir.to_owned(),
         owner,
     }
 }

@@ -1,22 +1,23 @@
-//! What is left of a plugin besides its own process.
+//! The processes that a plugin started and that outlive it.
 
 use std::fmt;
 
-/// What is known of the processes that a plugin left behind in groups or sessions of their own.
+/// What is known about the processes that a plugin left behind in process groups or sessions of
+/// their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Descendants {
     /// Processes that were found and are not known to be dead.
     pub left: usize,
-    /// Processes that were seen and were gone before they could be stopped. What they started meanwhile
-    /// may live on.
+    /// Processes that were seen and ended before they could be stopped. Processes that they started
+    /// meanwhile may still run.
     pub escaped: usize,
-    /// Whether every process of the system was looked at. If not, there may be more.
+    /// Whether every process of the system was examined. If not, there may be more.
     pub finished: bool,
 }
 
 impl Descendants {
-    /// Whether nothing is left, for certain.
+    /// Whether it is certain that no process is left.
     pub fn is_clear(&self) -> bool {
         self.left == 0 && self.escaped == 0 && self.finished
     }

@@ -6,33 +6,32 @@ use std::time::Duration;
 
 use crate::text::Foreign;
 
-/// Why there is no connection, or why it ended. The first cause wins and is given to every call
-/// that was waiting. What the peer says is shown as [`Foreign`] text; the fields have it as it came.
+/// Why there is no connection, or why it ended. The first cause wins, and every waiting call returns
+/// it. Text from the peer is displayed as [`Foreign`] text; the fields hold it as it was received.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Disconnect {
-    /// There has been no connection yet since the plugin was last started.
+    /// The plugin has not connected since it was last started.
     #[error("the plugin has not connected")]
     NotYet,
-    /// The server refused the handshake of a connection that we made.
+    /// The server refused the handshake of this client's connection.
     #[error("the handshake was refused with HTTP status {status}")]
     Refused {
-        /// The HTTP status it answered with.
+        /// The HTTP status of the answer.
         status: u16,
     },
-    /// The peer closed it in an orderly way.
+    /// The peer closed the connection in an orderly way.
     #[error("closed by the plugin{}", close_text(*.code, .reason))]
     ByPeer {
-        /// Close code, where the transport has one and the peer sent it.
+        /// The close code, if the transport has one and the peer sent it.
         code: Option<u16>,
-        /// The reason the peer gave, may be empty.
+        /// The peer's reason; may be empty.
         reason: String,
     },
     /// The stream ended without a close.
     #[error("connection lost")]
     Lost,
-    /// The stream of a stdio plugin ended in the middle of a line that would be a message with a line
-    /// feed behind it.
+    /// The output of a stdio plugin ended with a message that lacks its line feed.
     #[error("the plugin's last message came without a line end; each ends in a line feed")]
     NoLineEnd,
     /// The system reported an error.
@@ -47,7 +46,7 @@ pub enum Disconnect {
     /// The peer answered no ping in time.
     #[error("unresponsive: no sign of life for {limit:?}")]
     Unresponsive {
-        /// The time given to it.
+        /// The time it had.
         limit: Duration,
     },
     /// The peer sent a message over the limit.
@@ -62,13 +61,13 @@ pub enum Disconnect {
     /// The peer broke the transport's protocol.
     #[error("the plugin broke the protocol: {}", Foreign::new(.0))]
     Violation(Arc<str>),
-    /// The peer makes us answer more than it reads.
+    /// The peer asks for more answers than it reads.
     #[error("the plugin asks faster than it reads the answers")]
     ControlOverflow,
-    /// We closed it.
+    /// This side closed the connection.
     #[error("closed by the host: {}", Foreign::new(.reason))]
     ByHost {
-        /// Close code that was sent.
+        /// The close code that was sent.
         code: u16,
         /// The reason that was sent.
         reason: Arc<str>,

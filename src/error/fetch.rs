@@ -15,16 +15,16 @@ use crate::text::Foreign;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// Not a URL, or one that no request can be made from.
+    /// The text is not a URL, or no request can be made from it.
     #[error("the URL cannot be used: {problem}")]
     Url {
         /// What is wrong with it, and what to write instead.
         problem: &'static str,
     },
-    /// Another scheme than `http` and `https`.
+    /// The URL's scheme is neither `http` nor `https`.
     #[error("the URL's scheme is {scheme:?}; only https and http can be fetched")]
     Scheme {
-        /// The scheme, or the start of what stands in its place.
+        /// The scheme, or the start of what is in its place.
         scheme: String,
     },
     /// The URL names no host.
@@ -54,19 +54,19 @@ pub enum FetchError {
     LookUp {
         /// The host.
         host: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// None of the host's addresses takes a connection.
+    /// None of the host's addresses accepts a connection.
     #[error("cannot connect to {host}: {source}; is it up, and reachable without a proxy?")]
     Connect {
         /// The host.
         host: String,
-        /// What the system says of the last address.
+        /// The system's error for the last address.
         source: io::Error,
     },
-    /// The connection cannot be secured: the host speaks no TLS there, or its certificate is not one
-    /// of the well-known authorities'.
+    /// The connection cannot be secured: the host does not speak TLS on that port, or its certificate
+    /// was not issued by a well-known authority.
     #[error(
         "no secure connection to {host}: {}; check its certificate, port and scheme",
         Foreign::new(&.source.to_string())
@@ -74,21 +74,21 @@ pub enum FetchError {
     Tls {
         /// The host.
         host: String,
-        /// What the TLS library says.
+        /// The TLS library's error.
         source: io::Error,
     },
-    /// What comes back is not HTTP, or the connection broke.
+    /// The response is not HTTP, or the connection broke.
     #[error("{step} from {host} failed: {}", Foreign::new(&.source.to_string()))]
     Broken {
         /// The host.
         host: String,
-        /// How far it had come.
+        /// The step that failed.
         step: FetchStep,
         /// What went wrong.
         source: io::Error,
     },
 
-    /// More redirects than the limit.
+    /// There were more redirects than the limit.
     #[error("{host} redirects once more, over the limit of {limit} redirects; use the final URL")]
     TooManyRedirects {
         /// The host that redirects once more.
@@ -96,24 +96,24 @@ pub enum FetchError {
         /// The limit.
         limit: usize,
     },
-    /// A redirect that leads to no URL that may be fetched. One to a private address is
+    /// A redirect leads to a URL that may not be fetched. One to a private address is
     /// [`PrivateAddress`](Self::PrivateAddress).
     #[error("{host} redirects, and {problem}")]
     Redirect {
         /// The host that redirects.
         host: String,
-        /// What is wrong with where it leads.
+        /// What is wrong with the target.
         problem: Box<FetchError>,
     },
-    /// The URL is `https` and a redirect leads to `http`, where anybody on the way could put in
-    /// another package; and no SHA-256 was given that would show it. The source of a
+    /// The URL is `https` and a redirect leads to `http`, where anyone on the network path could replace the
+    /// package; and no SHA-256 was given that would show it. The source of a
     /// [`Redirect`](Self::Redirect).
     #[error("the way leads from https to http; give the package's SHA-256 to allow it")]
     Downgrade,
-    /// A redirect does not say where to. The source of a [`Redirect`](Self::Redirect).
+    /// A redirect names no target. The source of a [`Redirect`](Self::Redirect).
     #[error("there is no Location header that says where to")]
     NoLocation,
-    /// Another status than 200.
+    /// The status is not 200.
     #[error("{host} answered with status {status}, expected 200; check the URL")]
     Status {
         /// The host.
@@ -122,7 +122,7 @@ pub enum FetchError {
         status: u16,
     },
 
-    /// The package is over its limit. Nothing beyond the limit is handed on.
+    /// The package is over its limit. Nothing beyond the limit is passed on.
     #[error("what {host} sends is over the limit of {limit} bytes for a package")]
     TooLarge {
         /// The host.
@@ -130,14 +130,14 @@ pub enum FetchError {
         /// The limit.
         limit: u64,
     },
-    /// The body ended before it was whole.
+    /// The body ended before it was complete.
     #[error("{host} closed the connection after {received} bytes{}; try again", of(*.expected))]
     EndedEarly {
         /// The host.
         host: String,
         /// Bytes received.
         received: u64,
-        /// Bytes announced, where the host said so.
+        /// Bytes announced, if the host did.
         expected: Option<u64>,
     },
     /// The package is not the one that was expected.
@@ -145,9 +145,9 @@ pub enum FetchError {
     Digest {
         /// The host.
         host: String,
-        /// The one expected, in lower-case hexadecimal.
+        /// The expected SHA-256, in lower-case hexadecimal.
         expected: String,
-        /// The one found.
+        /// The SHA-256 found.
         found: String,
     },
 
@@ -156,12 +156,12 @@ pub enum FetchError {
     Timeout {
         /// The host.
         host: String,
-        /// How far it had come.
+        /// The step that failed.
         step: FetchStep,
-        /// The time that was given: for all of it, or for connecting.
+        /// The time allowed, for the whole or for connecting.
         limit: Duration,
     },
-    /// It was asked to stop meanwhile.
+    /// The fetch was cancelled.
     #[error("fetching from {host} was cancelled")]
     Cancelled {
         /// The host.
@@ -169,7 +169,7 @@ pub enum FetchError {
     },
 }
 
-/// How far the fetching of a package has come.
+/// The steps of fetching a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FetchStep {
@@ -191,7 +191,7 @@ impl FetchError {
         matches!(self, Self::Timeout { .. })
     }
 
-    /// Whether the same URL may be fetched later without anybody changing anything.
+    /// Whether fetching the same URL may succeed later without any change.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::LookUp { .. }

@@ -1,4 +1,4 @@
-//! Errors of manifests: what keeps one from being read, and what is wrong inside one that was.
+//! Errors of manifests: why one cannot be read, and what is wrong in one that can.
 
 use crate::text::{Foreign, cut};
 
@@ -15,7 +15,7 @@ pub enum ManifestError {
         /// What it is instead, such as `an array`.
         found: &'static str,
     },
-    /// The object is no usable manifest. The text has one problem per line.
+    /// The object is not a usable manifest. The message has one problem per line.
     #[error("{}", super::lines(.problems))]
     Invalid {
         /// Everything that is wrong, never empty, at most [`ManifestProblem::LIMIT`].
@@ -24,7 +24,7 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// The single problems, where the manifest could be read that far; empty otherwise.
+    /// The problems found in the manifest's object; empty if the text is not an object.
     pub fn problems(&self) -> &[ManifestProblem] {
         match self {
             Self::Invalid { problems } => problems,
@@ -38,9 +38,9 @@ impl ManifestError {
 #[error("field `{}` {kind}", Foreign::new(.field))]
 #[non_exhaustive]
 pub struct ManifestProblem {
-    /// Where, as a path from the top of the manifest: `capabilities[0].tools[2].id`.
+    /// The field, as a path from the top of the manifest: `capabilities[0].tools[2].id`.
     pub field: String,
-    /// What.
+    /// What is wrong with it.
     pub kind: ManifestProblemKind,
 }
 
@@ -48,7 +48,7 @@ impl ManifestProblem {
     /// How many problems of one manifest are reported at most.
     pub const LIMIT: usize = 100;
 
-    /// What is kept of a piece of a manifest: 100 bytes, and how much is missing.
+    /// Cuts a piece of a manifest to 100 bytes, and notes how many are missing.
     pub(crate) fn piece(text: &str) -> String {
         cut(text, 100).into_owned()
     }
@@ -65,18 +65,18 @@ impl ManifestProblem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestProblemKind {
-    /// It has another JSON type than it should.
+    /// The field has the wrong JSON type.
     #[error("must be {expected}, found {found}")]
     Type {
-        /// What it should be, such as `a string`.
+        /// The expected type, such as `a string`.
         expected: &'static str,
-        /// What it is.
+        /// The type found.
         found: &'static str,
     },
-    /// It must be there and have something in it.
+    /// The field is required and must not be empty.
     #[error("is missing or empty")]
     Empty,
-    /// It is too long.
+    /// The text is too long.
     #[error("must have at most {limit} bytes, found {found}")]
     TooLong {
         /// The limit, in bytes of UTF-8.
@@ -84,23 +84,23 @@ pub enum ManifestProblemKind {
         /// Its length.
         found: usize,
     },
-    /// It has characters that are not allowed there.
+    /// The text has characters that are not allowed.
     #[error("must {allowed}, found {:?}", Foreign::new(.found))]
     Characters {
         /// What is allowed: `begin and end with a letter or digit …`.
         allowed: &'static str,
-        /// What was found.
+        /// The text found.
         found: String,
     },
-    /// It names something outside a fixed set.
+    /// The value is not one of a fixed set.
     #[error("must be one of {known}, found {:?}", Foreign::new(.found))]
     UnknownName {
-        /// The names there are.
+        /// The known names.
         known: &'static str,
-        /// What was found.
+        /// The text found.
         found: String,
     },
-    /// It has been used before.
+    /// The value was used before.
     #[error("has {:?} a second time", Foreign::new(.found))]
     Duplicate {
         /// The value.
@@ -112,7 +112,7 @@ pub enum ManifestProblemKind {
         /// The tool's id.
         found: String,
     },
-    /// A schema for a tool's input or output is not one for an object.
+    /// The schema of a tool's input or output does not describe an object.
     #[error("must be a JSON Schema whose top-level `type` is \"object\"")]
     NotAnObjectSchema,
 }

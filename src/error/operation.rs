@@ -6,22 +6,22 @@ use std::time::Duration;
 use super::Error;
 use crate::text::Foreign;
 
-/// Why an operation on an installation was not done. Unless a variant says otherwise, everything is
-/// as it was before.
+/// Why an operation on an installation failed. Unless a variant says otherwise, nothing has
+/// changed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OperationError {
-    /// Another operation on the same installation was not over in time.
+    /// Another operation on the same installation did not finish in time.
     #[error(
-        "{running} is under way on this plugin, and was not over within {limit:?}; try again later"
+        "{running} is in progress on this plugin and did not finish within {limit:?}; try again later"
     )]
     Busy {
-        /// The operation that is under way, by the name of its function.
+        /// The operation in progress, by the name of its function.
         running: &'static str,
         /// How long this one waited for it.
         limit: Duration,
     },
-    /// So many plugins are installed that no more are taken.
+    /// No more plugins can be installed.
     #[error(
         "{limit} plugins are installed, which is the limit; remove one, or raise `installations`"
     )]
@@ -29,7 +29,7 @@ pub enum OperationError {
         /// The limit.
         limit: usize,
     },
-    /// All archives together would take more room than the limit.
+    /// All archives together would take more bytes than the limit.
     #[error(
         "archives would take {needed} bytes in all, over the limit of {limit}; remove plugins, or raise `archive_bytes`"
     )]
@@ -39,15 +39,15 @@ pub enum OperationError {
         /// The limit.
         limit: u64,
     },
-    /// The archive is not the one that was expected.
+    /// The archive's SHA-256 is not the expected one.
     #[error("the archive's SHA-256 is {found}, expected {expected}")]
     OtherArchive {
-        /// What it is, in lower-case hexadecimal.
+        /// The SHA-256 found, in lower-case hexadecimal.
         found: Arc<str>,
-        /// What was expected.
+        /// The expected SHA-256.
         expected: Arc<str>,
     },
-    /// The package, or manifest, is another plugin's: it has another `id`.
+    /// The package or manifest has another `id`, so it is another plugin's.
     #[error(
         "the package is of the plugin {:?}, installed is {:?}; install it as a plugin of its own",
         Foreign::new(.found), Foreign::new(.installed)
@@ -58,33 +58,33 @@ pub enum OperationError {
         /// The manifest id of the new one.
         found: Arc<str>,
     },
-    /// The new version did not come up, and the one before is in its place again.
+    /// The new version did not become active, and the previous one was put back.
     #[error(
         "the new version did not come up: {cause}{}; the one before was put back{}",
         .problem.as_deref().map(|problem| format!(" ({problem})")).unwrap_or_default(),
         .restored.as_ref().map(|error| format!(", but did not come up either: {error}")).unwrap_or_default()
     )]
     RolledBack {
-        /// Why the new version did not come up.
+        /// Why the new version did not become active.
         cause: Error,
-        /// What went wrong with it last, where that is known, and the last line that it printed.
+        /// What last went wrong with it, if known, and the last line that it printed.
         problem: Option<Arc<str>>,
-        /// Why the version before is not running again; `None` when all is as before.
+        /// Why the previous version is not running again; `None` when everything is as before.
         restored: Option<Error>,
-        /// From the stop of the version before until now, when it is back or given up.
+        /// From the stop of the previous version until it was back or given up.
         gap: Duration,
     },
-    /// Members of a proposed configuration that do not have their fields' types.
+    /// Members of the proposed configuration do not have their fields' types.
     #[error("{}", super::lines(.problems))]
     Configuration {
         /// All of them.
         problems: Vec<ConfigurationProblem>,
     },
-    /// The plugin did not take the configuration: it said no.
+    /// The plugin refused the configuration.
     #[error("the plugin did not take the configuration; its log may say why")]
     ConfigurationRefused,
-    /// It is not known whether the plugin took the configuration: it gave no answer that says so. The
-    /// one before stays stored, and the plugin is told that one again when it next connects.
+    /// It is unknown whether the plugin accepted the configuration, because it did not answer properly.
+    /// The previous one stays stored and is sent to the plugin again when it next connects.
     #[error(
         "whether the plugin took the configuration is not known: {cause}; the one before stays, and the plugin is told so when it next connects"
     )]
@@ -92,13 +92,13 @@ pub enum OperationError {
         /// What happened instead of an answer.
         cause: Error,
     },
-    /// The plugin took the configuration, but it could not be stored. The one before stays stored, and
-    /// the plugin is told that one again when it next connects.
+    /// The plugin accepted the configuration, but it could not be stored. The previous one stays stored
+    /// and is sent to the plugin again when it next connects.
     #[error(
         "the plugin took the configuration, but it could not be stored: {cause}; the one before stays, and the plugin is told so when it next connects"
     )]
     ConfigurationNotStored {
-        /// What the store says.
+        /// The store's error.
         cause: Error,
     },
 }
@@ -110,8 +110,8 @@ pub enum OperationError {
 pub struct ConfigurationProblem {
     /// The field.
     pub field: String,
-    /// What it should be, such as `a number`.
+    /// The expected type, such as `a number`.
     pub expected: &'static str,
-    /// What it is.
+    /// The type found.
     pub found: &'static str,
 }

@@ -17,19 +17,19 @@ pub enum PackageError {
     Io {
         /// What was being done.
         action: &'static str,
-        /// To what.
+        /// The path it was done to.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// Where the archive comes from does not give it: a reader that fails, or a file that the system
-    /// does not read.
+    /// The archive cannot be read from its source: its reader fails, or the system does not read its
+    /// file.
     #[error("cannot read the archive: {source}")]
     Unreadable {
-        /// What it says.
+        /// The error of the reader or the system.
         source: io::Error,
     },
-    /// It was asked to stop meanwhile. Nothing is left behind.
+    /// The operation was cancelled. Nothing is left behind.
     #[error("unpacking was cancelled")]
     Cancelled,
 
@@ -51,10 +51,10 @@ pub enum PackageError {
         /// What is wrong.
         problem: String,
     },
-    /// There is nothing in it.
+    /// The archive has no entries.
     #[error("the archive is empty")]
     Empty,
-    /// More entries, files and folders together, than the limits on both allow.
+    /// The archive has more entries, files and directories together, than the limits on both allow.
     #[error("the archive has {found} entries, over the limit of {limit}")]
     TooManyEntries {
         /// Entries found.
@@ -62,7 +62,7 @@ pub enum PackageError {
         /// The limit.
         limit: usize,
     },
-    /// The central directory is larger than the limits on files and folders allow.
+    /// The central directory is larger than the limits on files and directories allow.
     #[error("the archive's central directory has {size} bytes, over the limit of {limit}")]
     DirectoryTooLarge {
         /// Its size in bytes.
@@ -70,7 +70,7 @@ pub enum PackageError {
         /// The limit.
         limit: u64,
     },
-    /// More files than the limit.
+    /// The archive has more files than the limit.
     #[error("the archive has {found} files, over the limit of {limit}")]
     TooManyFiles {
         /// Files found.
@@ -78,9 +78,9 @@ pub enum PackageError {
         /// The limit.
         limit: usize,
     },
-    /// More folders than the limit, counting those that only the paths of files imply.
-    #[error("the archive needs more than the limit of {limit} folders")]
-    TooManyFolders {
+    /// The archive has more directories than the limit, counting those that only the paths of files imply.
+    #[error("the archive needs more than the limit of {limit} directories")]
+    TooManyDirectories {
         /// The limit.
         limit: usize,
     },
@@ -100,13 +100,13 @@ pub enum PackageError {
         entry: String,
     },
     /// The path goes upward.
-    #[error("archive entry {entry:?} goes to a parent folder")]
+    #[error("archive entry {entry:?} goes to a parent directory")]
     ParentPath {
         /// The entry.
         entry: String,
     },
     /// The path has a backslash.
-    #[error("archive entry {entry:?} has a backslash; separate folders with /")]
+    #[error("archive entry {entry:?} has a backslash; separate directories with /")]
     Backslash {
         /// The entry.
         entry: String,
@@ -117,7 +117,7 @@ pub enum PackageError {
         /// The entry.
         entry: String,
     },
-    /// The name is one that no file can have.
+    /// No file can have this name.
     #[error("archive entry {entry:?} has an invalid name: {problem}")]
     InvalidName {
         /// The entry.
@@ -133,7 +133,7 @@ pub enum PackageError {
         /// The limit: 255 for one part, 1,024 for the whole path.
         limit: usize,
     },
-    /// The name is kept for the host's own use.
+    /// The name is reserved for the host's own use.
     #[error("archive entry {entry:?} has a reserved name; rename it")]
     Reserved {
         /// The entry.
@@ -145,7 +145,7 @@ pub enum PackageError {
         /// The entry.
         entry: String,
     },
-    /// Two paths that are one on a file system that ignores case.
+    /// Two paths that are the same on a file system that ignores case.
     #[error("archive entries {entry:?} and {other:?} differ only in case")]
     CaseCollision {
         /// The later entry.
@@ -153,18 +153,18 @@ pub enum PackageError {
         /// The earlier one.
         other: String,
     },
-    /// A path that is an earlier entry's on the file system that it is unpacked to: some take an
-    /// accented letter and a letter with an accent after it for one.
+    /// A path that is the same as an earlier entry's on the file system it is unpacked to: some treat an
+    /// accented letter and a letter with a combining accent as equal.
     #[error("archive entry {entry:?} has the same name as another one on this file system")]
     Collision {
         /// The later entry.
         entry: String,
     },
-    /// A path that has to be both a file and a folder.
+    /// A path that has to be both a file and a directory.
     #[error(
-        "archive entry {entry:?} cannot be next to {other:?}: one path is both file and folder"
+        "archive entry {entry:?} cannot be next to {other:?}: one path is both file and directory"
     )]
-    FileIsFolder {
+    FileIsDirectory {
         /// The later entry.
         entry: String,
         /// The earlier one.
@@ -178,7 +178,7 @@ pub enum PackageError {
         entry: String,
     },
     /// A device, pipe or socket.
-    #[error("archive entry {entry:?} is a {kind}; only files and folders are allowed")]
+    #[error("archive entry {entry:?} is a {kind}; only files and directories are allowed")]
     SpecialFile {
         /// The entry.
         entry: String,
@@ -199,9 +199,9 @@ pub enum PackageError {
         /// The method's number in the zip format.
         method: u16,
     },
-    /// A folder that has content.
-    #[error("archive entry {entry:?} is a folder with content")]
-    FolderWithContent {
+    /// A directory entry that has content.
+    #[error("archive entry {entry:?} is a directory with content")]
+    DirectoryWithContent {
         /// The entry.
         entry: String,
     },
@@ -261,33 +261,33 @@ pub enum PackageError {
         source: io::Error,
     },
 
-    /// The plugin wrote more next to its program than is carried over at an update.
+    /// The plugin wrote more next to its program than an update carries over.
     #[error(
         "the plugin's own files in {} are at least {files} with {bytes} bytes, over the limit of \
-         {file_limit} files or {byte_limit} bytes; only PLUGIN_DATA_DIR may grow larger", .folder.display()
+         {file_limit} files or {byte_limit} bytes; only PLUGIN_DATA_DIR may grow larger", .dir.display()
     )]
     CarryOverTooLarge {
         /// The release directory that they are in.
-        folder: PathBuf,
-        /// Files, links, folders and the like found; counting ends with the first over the limit.
+        dir: PathBuf,
+        /// Files, links, directories and other entries found; counting ends with the first over the limit.
         files: usize,
         /// Bytes found so far.
         bytes: u64,
-        /// The limit on files, links and folders.
+        /// The limit on files, links and directories.
         file_limit: usize,
         /// The limit on bytes.
         byte_limit: u64,
     },
 
-    /// The plugin wrote so many, or so deep folders next to its program that listing what is there takes
-    /// more memory than there is for that at an update.
+    /// The plugin wrote so many or so deep directories next to its program that listing them takes more
+    /// memory than an update may use.
     #[error(
         "the paths of the plugin's own files in {} take more than the limit of {limit} bytes; only \
-         PLUGIN_DATA_DIR may grow larger", .folder.display()
+         PLUGIN_DATA_DIR may grow larger", .dir.display()
     )]
     CarryOverPathsTooLarge {
         /// The release directory that they are in.
-        folder: PathBuf,
+        dir: PathBuf,
         /// The limit.
         limit: u64,
     },
@@ -315,7 +315,7 @@ pub enum PackageError {
     DirectoryOnTop {
         /// The directory.
         directory: String,
-        /// The path of a file that is where the command would be then.
+        /// The path of the file that `command` would name in that case.
         meant: Option<String>,
     },
 
@@ -362,50 +362,48 @@ pub enum CommandProblem {
     /// There is no such file in the plugin's directory.
     #[error("cannot be found: {reason}")]
     NotFound {
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// It is a directory, or another thing that is not a file.
+    /// The command is a directory, or something else that is not a file.
     #[error("is not a file")]
     NotAFile,
     /// The file has no execute bit.
     #[error("is not executable; chmod +x makes it so")]
     NotExecutable,
-    /// It is a file that its owner may neither read nor execute, so that unpacking does not make it
-    /// executable.
+    /// The owner of the file may neither read nor execute it, so unpacking does not make it executable.
     #[error(
         "is not executable, and is not made so when unpacked, since its owner may not read it; \
          chmod 755 before zipping"
     )]
     NotMadeExecutable,
-    /// It is a whole command line, and no file has that name.
+    /// The command is a whole command line, and no file has that name.
     #[error(
         "is a whole command line; put the program in `command`, {:?}, and the rest in `args`: {:?}",
         Foreign::new(.program), Foreign::new(.rest)
     )]
     CommandLine {
-        /// What stands before the first space.
+        /// The part before the first space.
         program: String,
-        /// What stands after it.
+        /// The part after it.
         rest: String,
     },
-    /// It is a script whose first line ends with a carriage return, which the system takes for a part of
-    /// the interpreter's name.
+    /// The command is a script whose first line ends with a carriage return, which the system takes for a
+    /// part of the interpreter's name.
     #[error(
         "is a script whose first line ends with a carriage return, as on Windows; save it with line \
          feeds alone (dos2unix does that)"
     )]
     CarriageReturn,
-    /// It is a script with a byte order mark before its first line, so that the system does not see one.
+    /// The command is a script with a byte order mark before `#!`, which the system then does not recognize.
     #[error("is a script with a byte order mark before #!; save it as UTF-8 without one")]
     ByteOrderMark,
 }
 
 impl PackageError {
-    /// Whether the same operation on the same archive can only fail the same way again. Not so
-    /// when the system refused (a full disk may be emptied), when the plugin's own files are too large
-    /// (it may remove some) and when it was cancelled; but an
-    /// archive that is not there stays away.
+    /// Whether the same operation on the same archive can only fail the same way again. False when
+    /// the system refused (a full disk may be emptied), when the plugin's own files are too large
+    /// (it may remove some) and after a cancellation; true when the archive is missing.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,

@@ -1,4 +1,4 @@
-//! What a wait was for, when its time ran out.
+//! The phase in which a timeout occurred.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub enum Phase {
     Handshake,
     /// The plugin connecting (or, over stdio, answering its first ping).
     Connect,
-    /// Handing the message to the transport. It was withdrawn: the plugin sees nothing of it.
+    /// Passing the message to the transport. The message was withdrawn: the plugin receives none of it.
     Write,
     /// The plugin answering.
     Reply,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::Foreign;
 
-/// An error response (protocol file, section 8.3). Both members are optional for the decoders in
-/// the field, so both are tolerated missing. Shown as [`Foreign`] text; `message` is as it came.
+/// An error response (protocol file, section 8.3). Both members may be missing, because
+/// decoders in the field treat them as optional. Displayed as [`Foreign`] text; `message` is as it was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{} ({code})", Foreign::new(.message))]
 pub struct RpcError {
@@ -26,7 +26,7 @@ impl RpcError {
     pub const METHOD_NOT_FOUND: i64 = -32601;
     /// The params are not valid.
     pub const INVALID_PARAMS: i64 = -32602;
-    /// Something failed inside the one who was asked.
+    /// The answering side failed internally.
     pub const INTERNAL: i64 = -32603;
 
     /// An error with this code and text.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::{Error, PackageError, StoreError};
 use crate::text::Foreign;
 
-/// Why no process came to be. What can only fail the same way again is permanent: the plugin goes
-/// to `errored` without retries.
+/// Why no process was started. An error that can only occur again is permanent: the plugin becomes
+/// `errored` without retries.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -18,7 +18,7 @@ pub enum StartError {
     /// The process cannot be spawned.
     #[error("could not start {}: {source}", Foreign::new(&.command.to_string_lossy()))]
     Spawn {
-        /// The command, resolved as far as it could be.
+        /// The command, resolved as far as possible.
         command: PathBuf,
         /// Why.
         source: SpawnError,
@@ -26,10 +26,10 @@ pub enum StartError {
     /// The manifest of a supervised plugin names no command.
     #[error("the manifest names no command")]
     NoCommand,
-    /// A websocket plugin has nowhere to connect to.
+    /// A WebSocket plugin has no address to connect to.
     #[error("no address for the plugin to connect to: start a listener or set rpc_base_url")]
     NoAddress,
-    /// A limit could not be put upon the process, which was killed then.
+    /// A limit could not be applied to the process, which was killed therefore.
     #[error("could not limit {limit}: {source}")]
     Limit {
         /// The field of [`ProcessLimits`](crate::ProcessLimits), such as `open_files`.
@@ -37,10 +37,10 @@ pub enum StartError {
         /// Why.
         source: Arc<io::Error>,
     },
-    /// Anything else while preparing.
+    /// Any other error while preparing the start.
     #[error("could not prepare: {0}")]
     Prepare(#[source] Box<Error>),
-    /// It was asked to stop meanwhile.
+    /// The plugin was stopped meanwhile.
     #[error("cancelled")]
     Cancelled,
 }
@@ -55,16 +55,16 @@ pub enum SpawnError {
     /// The command is a bare name, and no such file is on `PATH`.
     #[error("not found on PATH; the plugin's own files are named with ./ in front")]
     NotOnPath,
-    /// There is something else than a file, such as a folder.
+    /// The path is not a file, but a directory for example.
     #[error("not a file")]
     NotAFile,
-    /// The file is not marked executable, for anybody.
+    /// No execute bit of the file is set.
     #[error("not executable; chmod +x makes it so")]
     NotExecutable,
-    /// The file is marked executable, but not for this user.
+    /// The file is executable, but not by this user.
     #[error("executable, but not by this user; its owner, group and mode say by whom")]
     NotForThisUser,
-    /// This user may not search a directory above the file, so what is there cannot be seen.
+    /// This user may not search a directory above the file.
     #[error("this user may not search a directory above it")]
     NotSearchable,
     /// The file system that the file is on is mounted with `noexec`.
@@ -76,14 +76,14 @@ pub enum SpawnError {
     /// The system does not allow it.
     #[error("permission denied")]
     PermissionDenied,
-    /// The interpreter that the first line of a script names is not there.
+    /// The interpreter that the script's first line names does not exist.
     #[error("the interpreter {:?} that its first line names is not found", Foreign::new(.0))]
     NoInterpreter(String),
-    /// The loader, or interpreter, that the program was linked with is not there.
+    /// The loader (ELF interpreter) that the program was linked with does not exist.
     #[error("the loader that it was linked with is not found")]
     NoLoader,
-    /// The folder that it was to run in is gone.
-    #[error("the folder that it was to run in is not found")]
+    /// The working directory does not exist.
+    #[error("the directory that it was to run in is not found")]
     NoWorkingDirectory,
     /// The arguments and the environment together, or one of them, are over the system's limit.
     #[error("its arguments and environment are too long for the system")]
@@ -91,17 +91,17 @@ pub enum SpawnError {
     /// The file is open for writing; worth trying again.
     #[error("{0}")]
     Busy(#[source] Arc<io::Error>),
-    /// Anything else, such as too many processes; worth trying again.
+    /// Any other error, such as too many processes; worth trying again.
     #[error("{0}")]
     Io(#[source] Arc<io::Error>),
 }
 
 impl SpawnError {
-    /// The word that stands under `spawn_error` in
+    /// The value of `spawn_error` in
     /// [`Session::error_details`](crate::Session::error_details): `not_found`, `not_on_path`,
     /// `not_a_file`, `not_executable`, `not_for_this_user`, `not_searchable`, `noexec`, `wrong_format`,
     /// `permission_denied`, `interpreter_not_found`, `loader_not_found`, `no_working_directory`,
-    /// `too_long`, `busy` or `other`. They do not change from version to version; new ones may come.
+    /// `too_long`, `busy` or `other`. They are stable across versions; new ones may be added.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -140,7 +140,7 @@ impl StartError {
                 !matches!(source, SpawnError::Busy(_) | SpawnError::Io(_))
             }
             Self::Prepare(error) => match &**error {
-                // A folder that is not there.
+                // A directory that does not exist.
                 Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
                 Error::Setting { .. } => true,
                 Error::Store(error) => matches!(

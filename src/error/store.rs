@@ -9,17 +9,17 @@ use crate::id::InstallationId;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another process has the folder, or another store in this one. It is free again as soon as that
-    /// ends, however it ends.
+    /// Another process uses the directory, or another store in this process. It is free again as soon as
+    /// that one ends, however it ends.
     #[error(
-        "the data folder {} is in use by {}; stop that, or use another folder",
-        .folder.display(),
+        "the data directory {} is in use by {}; stop that, or use another directory",
+        .dir.display(),
         .owner.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]
     InUse {
-        /// The folder.
-        folder: PathBuf,
-        /// The process that has it, where it could be told.
+        /// The directory.
+        dir: PathBuf,
+        /// The process that uses it, if that is known.
         owner: Option<u32>,
     },
     /// A later version of this crate wrote the store.
@@ -35,46 +35,46 @@ pub enum StoreError {
         /// The newest schema known here.
         supported: u32,
     },
-    /// The file is a database, but of another program.
-    #[error("{} is not a database of plugin-runner; use another folder", .path.display())]
+    /// The file is another program's database.
+    #[error("{} is not a database of plugin-runner; use another directory", .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// The database cannot be read. Nothing in the folder was touched.
+    /// The database cannot be read. Nothing in the directory was changed.
     #[error(
-        "{} is damaged: {problem}; put a backup of it in its place, or move the whole folder away to begin anew",
+        "{} is damaged: {problem}; put a backup of it in its place, or move the whole directory away to start over",
         .path.display()
     )]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with it.
         problem: Arc<str>,
     },
-    /// Only this record cannot be read, or not whole.
+    /// This record cannot be read, or not completely; the others can.
     #[error(
         "the record of plugin {id} is damaged: {problem}; update the plugin with its package, an external one with its manifest, or remove it"
     )]
     DamagedRecord {
         /// The plugin.
         id: InstallationId,
-        /// What was found.
+        /// What is wrong with it.
         problem: Arc<str>,
     },
-    /// There is no room. What was there is as it was.
+    /// No space is left on the device. What was stored is unchanged.
     #[error("no space left for {}", .path.display())]
     Full {
-        /// What was to be written.
+        /// The file that was to be written.
         path: PathBuf,
     },
-    /// It may not be written to. What was there is as it was.
+    /// The file may not be written to. What was stored is unchanged.
     #[error("{} is read-only", .path.display())]
     ReadOnly {
-        /// What was to be written.
+        /// The file that was to be written.
         path: PathBuf,
     },
-    /// An archive that a record names is not there any more, or is not what it was.
+    /// An archive that a record names is missing or was changed.
     #[error("the archive {sha256} is {problem}; update the plugin with its package")]
     Archive {
         /// Its SHA-256.
@@ -82,35 +82,35 @@ pub enum StoreError {
         /// `missing` or `damaged`.
         problem: &'static str,
     },
-    /// The archive cannot be deleted: a record names it. Nothing has changed.
+    /// The archive cannot be deleted because a record names it. Nothing has changed.
     #[error("the archive {sha256} is in use by an installed plugin")]
     ArchiveInUse {
         /// Its SHA-256.
         sha256: Arc<str>,
     },
-    /// The record has something in it that the store cannot keep. What was there is as it was.
+    /// The record holds something that the store cannot keep. What was stored is unchanged.
     #[error("the record of plugin {id} cannot be stored: {problem}")]
     Unstorable {
         /// The plugin.
         id: InstallationId,
-        /// What it has.
+        /// What cannot be kept.
         problem: Arc<str>,
     },
-    /// Another program has locked the database for longer than the store waits. What was there is as
-    /// it was.
+    /// Another program has locked the database for longer than the store waits. What was stored is
+    /// unchanged.
     #[error("{} is locked by another program", .path.display())]
     Busy {
         /// The database.
         path: PathBuf,
     },
-    /// Anything else that the database says.
+    /// Any other error of the database.
     #[error("cannot {action} {}: {source}", .path.display())]
     Database {
         /// What was being done.
         action: &'static str,
         /// The database.
         path: PathBuf,
-        /// What it says.
+        /// The database's error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
 }

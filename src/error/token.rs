@@ -6,22 +6,22 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The system has no random bytes, so nothing secret can be made.
+    /// The system has no random bytes, so no secret can be made.
     #[error("the system has no random bytes: {reason}")]
     Random {
-        /// What the system says.
+        /// The system's error.
         reason: Arc<str>,
     },
-    /// There is no token, or it is empty.
+    /// The token is missing or empty.
     #[error("there is no token")]
     Missing,
-    /// Text that should be an external token is not one.
+    /// The text is not an external token.
     #[error("not an external token: expected sdprt_ and 32 characters of A-Z, a-z and 0-9")]
     NotExternal,
-    /// Text that should be the digest of a token is not one, or is another token's.
+    /// The text is not a token's digest, or is another token's.
     #[error("not the digest of the token: expected 64 digits of 0-9 and a-f that are its SHA-256")]
     NotADigest,
-    /// A URL that cannot be used.
+    /// The URL cannot be used.
     #[error("connection URL cannot be used: {problem}")]
     Url {
         /// What is wrong with it.

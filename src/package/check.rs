@@ -113,7 +113,7 @@ impl<'a> Checker<'a> {
 
         if is_dir {
             if size > 0 {
-                return Err(PackageError::FolderWithContent { entry: entry() });
+                return Err(PackageError::DirectoryWithContent { entry: entry() });
             }
             if path.path.is_empty() {
                 return Ok(());

@@ -39,8 +39,8 @@ impl Tree {
     ///
     /// # Errors
     /// - [`PackageError::Duplicate`], [`PackageError::CaseCollision`],
-    ///   [`PackageError::FileIsFolder`]: it conflicts with an earlier one.
-    /// - [`PackageError::TooManyFolders`], once: it is the first above the limit.
+    ///   [`PackageError::FileIsDirectory`]: it conflicts with an earlier one.
+    /// - [`PackageError::TooManyDirectories`], once: it is the first above the limit.
     pub(super) fn add(&mut self, path: &str, is_dir: bool) -> Result<(), PackageError> {
         if self.full {
             return Ok(());
@@ -98,7 +98,7 @@ impl Tree {
             let limit = self.limit;
             if self.dirs.len() >= limit {
                 self.full = true;
-                return Err(PackageError::TooManyFolders { limit });
+                return Err(PackageError::TooManyDirectories { limit });
             }
             self.dirs.insert(path.to_owned());
         }
@@ -120,7 +120,7 @@ impl Node {
             return Err(PackageError::CaseCollision { entry, other });
         }
         if self.is_dir != is_dir {
-            return Err(PackageError::FileIsFolder { entry, other });
+            return Err(PackageError::FileIsDirectory { entry, other });
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ mod tests {
             );
             let error = tree.add(&deep(depth, "file/y"), false).unwrap_err();
             assert!(
-                matches!(error, PackageError::FileIsFolder { .. }),
+                matches!(error, PackageError::FileIsDirectory { .. }),
                 "{depth}: {error}"
             );
         }
@@ -196,7 +196,7 @@ mod tests {
         assert!(build(&["a/b/c/d/x", "a/b/c/d/y"]).is_ok());
         assert!(matches!(
             build(&["a/b/c/d/e/x"]),
-            Err(PackageError::TooManyFolders { limit: 4 })
+            Err(PackageError::TooManyDirectories { limit: 4 })
         ));
     }
 }

@@ -155,7 +155,7 @@ pub(super) fn list_untracked(
                     let files = files.saturating_add(report.left_count);
                     if files > limits.files || bytes > limits.bytes {
                         return Err(PackageError::CarryOverTooLarge {
-                            folder: release.path().to_owned(),
+                            dir: release.path().to_owned(),
                             files,
                             bytes,
                             file_limit: limits.files,
@@ -165,7 +165,7 @@ pub(super) fn list_untracked(
                     for (memory, limit) in [(memory, limits.memory()), (waiting_memory, WAITING)] {
                         if memory > limit {
                             return Err(PackageError::CarryOverPathsTooLarge {
-                                folder: release.path().to_owned(),
+                                dir: release.path().to_owned(),
                                 limit: limit as u64,
                             });
                         }

@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for AccessGetReply {
             result: Option<Value>,
         }
         #[derive(Deserialize)]
-        struct Inner {
+        struct Credentials {
             access_key: String,
             api_base_url: Option<UrlForm>,
             apibase_url: Option<String>,
@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for AccessGetReply {
         let inner = outer
             .result
             .ok_or_else(|| D::Error::missing_field("result"))?;
-        let inner = Inner::deserialize(inner).map_err(D::Error::custom)?;
+        let inner = Credentials::deserialize(inner).map_err(D::Error::custom)?;
         let url = match (inner.api_base_url, inner.apibase_url) {
             (Some(UrlForm::Text(text)), _) | (None, Some(text)) => text,
             (Some(UrlForm::GoObject(members)), _) => go_url_text(&members),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
 use super::kind_of;
-use super::manifest::Object;
+use super::manifest::ManifestObject;
 use crate::error::{ConfigurationProblem, ManifestProblem};
 
 const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
@@ -98,7 +98,7 @@ impl ConfigurationSchema {
             .collect()
     }
 
-    pub(super) fn decode(object: &mut Object<'_>) -> Self {
+    pub(super) fn decode(object: &mut ManifestObject<'_>) -> Self {
         Self {
             fields: object.objects("fields", ConfigurationField::decode),
         }
@@ -106,7 +106,7 @@ impl ConfigurationSchema {
 }
 
 impl ConfigurationField {
-    fn decode(object: &mut Object<'_>) -> Option<Self> {
+    fn decode(object: &mut ManifestObject<'_>) -> Option<Self> {
         let name = object.type_name()?;
         let kind = match name.as_str() {
             "string" => ConfigurationFieldKind::String {

@@ -77,7 +77,7 @@ fn every_problem_is_told() {
     );
     let (code, said) = validate(&scratch, "bad.zip");
     assert_eq!(code, Some(1));
-    for part in ["goes to a parent folder", "has a backslash"] {
+    for part in ["goes to a parent directory", "has a backslash"] {
         assert!(said.contains(part), "{said}");
     }
 }

@@ -78,7 +78,7 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
         (
             "goes up",
             archive(file("../../../escaped", b"")),
-            "\"../../../escaped\" goes to a parent folder",
+            "\"../../../escaped\" goes to a parent directory",
         ),
         (
             "absolute",

@@ -22,7 +22,7 @@ pub fn encode_request<P: Serialize + ?Sized>(
     method: &str,
     params: &P,
 ) -> Result<()> {
-    let mut writer = Writer::new(buffer);
+    let mut writer = MessageBuffer::new(buffer);
     writer.text(r#"{"jsonrpc":"2.0","id":""#);
     writer.text(&id.to_string());
     writer.text(r#"","method":"#);
@@ -45,7 +45,7 @@ pub fn encode_result(
     method: &str,
     result: &ResultObject,
 ) {
-    let mut writer = Writer::new(buffer);
+    let mut writer = MessageBuffer::new(buffer);
     writer.text(r#"{"jsonrpc":"2.0","id":"#);
     writer.text(id.as_json());
     writer.text(r#","result":{"method":"#);
@@ -70,7 +70,7 @@ const ERROR_TEXT: usize = 4 * 1024;
 ///
 /// Of the error's text 4 KiB are sent, and how much is missing.
 pub fn encode_error(buffer: &mut String, id: &RemoteRequestId, error: &RpcError) {
-    let mut writer = Writer::new(buffer);
+    let mut writer = MessageBuffer::new(buffer);
     writer.text(r#"{"jsonrpc":"2.0","id":"#);
     writer.text(id.as_json());
     writer.text(r#","error":{"code":"#);
@@ -82,9 +82,9 @@ pub fn encode_error(buffer: &mut String, id: &RemoteRequestId, error: &RpcError)
 }
 
 /// The buffer as bytes, which is what the JSON encoder writes to.
-struct Writer(Vec<u8>);
+struct MessageBuffer(Vec<u8>);
 
-impl Writer {
+impl MessageBuffer {
     fn new(buffer: &mut String) -> Self {
         let mut bytes = std::mem::take(buffer).into_bytes();
         bytes.clear();

@@ -5,7 +5,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::decode::Object;
+use super::decode::ManifestObject;
 use crate::protocol::base_url::go_url_text;
 
 /// A plugin's wish for an identity: a bot account, a role and an access key. Only types are
@@ -75,7 +75,7 @@ impl Serialize for LinkUrl {
 }
 
 impl AccessRequest {
-    pub(super) fn decode(object: &mut Object<'_>) -> Self {
+    pub(super) fn decode(object: &mut ManifestObject<'_>) -> Self {
         Self {
             handle: object.string("handle"),
             name: object.string("name"),
@@ -88,7 +88,7 @@ impl AccessRequest {
 }
 
 impl AccessLink {
-    fn decode(object: &mut Object<'_>) -> Self {
+    fn decode(object: &mut ManifestObject<'_>) -> Self {
         Self {
             text: object.string("text"),
             url: match object.text_or_object("url") {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::decode::{Object, Problems};
+use super::decode::{ManifestObject, Problems};
 use super::is_default;
 use crate::error::{ManifestProblem, ManifestProblemKind};
 
@@ -136,7 +136,7 @@ impl Capability {
         }
     }
 
-    pub(super) fn decode(object: &mut Object<'_>) -> Option<Self> {
+    pub(super) fn decode(object: &mut ManifestObject<'_>) -> Option<Self> {
         let kind = object.type_name()?;
         match kind.as_str() {
             "robot.llm_provider" => Some(Self::RobotLlmProvider(RobotLlmProvider {
@@ -221,7 +221,7 @@ impl RobotToolProvider {
 }
 
 impl RobotTool {
-    fn decode(object: &mut Object<'_>) -> Self {
+    fn decode(object: &mut ManifestObject<'_>) -> Self {
         Self {
             id: object.string("id"),
             name: object.string("name"),
@@ -239,7 +239,7 @@ impl RobotTool {
 }
 
 impl ToolAnnotations {
-    fn decode(object: &mut Object<'_>) -> Self {
+    fn decode(object: &mut ManifestObject<'_>) -> Self {
         Self {
             read_only_hint: object.boolean("readOnlyHint"),
             destructive_hint: object.boolean("destructiveHint"),
@@ -250,7 +250,7 @@ impl ToolAnnotations {
 }
 
 impl RobotToolset {
-    fn decode(object: &mut Object<'_>) -> Self {
+    fn decode(object: &mut ManifestObject<'_>) -> Self {
         Self {
             id: object.string("id"),
             name: object.string("name"),

@@ -43,13 +43,13 @@ impl Problems {
 }
 
 /// An object that is being taken apart.
-pub(crate) struct Object<'p> {
+pub(crate) struct ManifestObject<'p> {
     path: String,
     members: Map<String, Value>,
     problems: &'p mut Problems,
 }
 
-impl<'p> Object<'p> {
+impl<'p> ManifestObject<'p> {
     pub(super) fn new(members: Map<String, Value>, problems: &'p mut Problems) -> Self {
         Self {
             path: String::new(),
@@ -145,10 +145,10 @@ impl<'p> Object<'p> {
     pub(crate) fn object<T>(
         &mut self,
         name: &str,
-        decode: impl FnOnce(&mut Object<'_>) -> T,
+        decode: impl FnOnce(&mut ManifestObject<'_>) -> T,
     ) -> Option<T> {
         let members = self.map(name)?;
-        Some(decode(&mut Object {
+        Some(decode(&mut ManifestObject {
             path: self.path_to(name),
             members,
             problems: self.problems,
@@ -160,14 +160,14 @@ impl<'p> Object<'p> {
     pub(crate) fn objects<T>(
         &mut self,
         name: &str,
-        mut decode: impl FnMut(&mut Object<'_>) -> Option<T>,
+        mut decode: impl FnMut(&mut ManifestObject<'_>) -> Option<T>,
     ) -> Vec<T> {
         let path = self.path_to(name);
         let mut decoded = Vec::new();
         for (index, element) in self.list(name).into_iter().enumerate() {
             let path = format!("{path}[{index}]");
             match element {
-                Value::Object(members) => decoded.extend(decode(&mut Object {
+                Value::Object(members) => decoded.extend(decode(&mut ManifestObject {
                     path,
                     members,
                     problems: self.problems,

@@ -21,7 +21,7 @@ pub use access::{AccessLink, AccessRequest, LinkUrl};
 pub use capability::{
     Capability, RobotLlmProvider, RobotTool, RobotToolProvider, RobotToolset, ToolAnnotations,
 };
-pub(crate) use decode::Object;
+pub(crate) use decode::ManifestObject;
 use decode::Problems;
 
 use super::configuration::ConfigurationSchema;
@@ -214,7 +214,7 @@ impl Manifest {
 
     fn decode(members: Map<String, Value>) -> (Self, Vec<ManifestProblem>) {
         let mut problems = Problems::default();
-        let mut object = Object::new(members, &mut problems);
+        let mut object = ManifestObject::new(members, &mut problems);
         let manifest = Self {
             id: object.string("id"),
             author: object.string("author"),

@@ -31,7 +31,7 @@ fn a_missing_or_empty_database_is_not_begun_anew_over_archives() {
                 "{} is damaged: it is ",
                 folder.database().display()
             )) && text.ends_with(
-                "; put a backup of it in its place, or move the whole folder away to begin anew"
+                "; put a backup of it in its place, or move the whole directory away to start over"
             ),
             "{text}"
         );

@@ -50,17 +50,13 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
     let folder = StoreDir::new();
     let first = folder.open();
     let error = folder.refused();
-    let StoreError::InUse {
-        folder: named,
-        owner,
-    } = &error
-    else {
+    let StoreError::InUse { dir: named, owner } = &error else {
         panic!("{error:?}");
     };
     assert_eq!(named, folder.path());
     assert_eq!(*owner, Some(std::process::id()));
     let expected = format!(
-        "the data folder {} is in use by process {}; stop that, or use another folder",
+        "the data directory {} is in use by process {}; stop that, or use another directory",
         folder.path().display(),
         std::process::id()
     );

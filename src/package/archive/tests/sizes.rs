@@ -80,7 +80,7 @@ fn too_many_entries_files_or_folders_are_refused() {
     ));
     assert!(matches!(
         open(&Builder::plugin([file("x/y/z/b")])),
-        Err(PackageError::TooManyFolders { limit: 2 })
+        Err(PackageError::TooManyDirectories { limit: 2 })
     ));
     // Judged by the count alone: there are not even that many records.
     let builder = Builder {

@@ -239,17 +239,17 @@ impl Corpus {
         let files = crowd(3_000);
         self.plugin("3,000 files", files, "TooManyFiles", "3001 files");
         let dirs = (0..5_000).map(|number| Item::dir(&format!("{number}/")));
-        self.plugin("5,000 folders", dirs, "TooManyFolders", "4096");
+        self.plugin("5,000 folders", dirs, "TooManyDirectories", "4096");
         let deep = "x/".repeat(505);
         let shared = (0..4_000).map(|number| Item::stored(&format!("{deep}{number}/f"), b""));
         self.plugin(
             "4,000 deep below one folder",
             shared,
-            "TooManyFolders",
+            "TooManyDirectories",
             "4096",
         );
         let own = (0..1_000).map(|number| Item::stored(&format!("{number}/{deep}f"), b""));
-        self.plugin("1,000 deep folders", own, "TooManyFolders", "4096");
+        self.plugin("1,000 deep folders", own, "TooManyDirectories", "4096");
         let large = (0..110).map(|number| {
             Item::stored(&format!("{number}"), b"").with(|item| item.extra = vec![0; 60_000])
         });

@@ -188,7 +188,7 @@ impl Corpus {
             ),
         ] {
             let name = format!("folder by its {name}, with content");
-            self.plugin(&name, [item], "FolderWithContent", "\"x");
+            self.plugin(&name, [item], "DirectoryWithContent", "\"x");
         }
     }
 
@@ -225,8 +225,8 @@ impl Corpus {
                 "CaseCollision",
             ),
             ("case of a folder", "Lib/x", "lib/y", "CaseCollision"),
-            ("a file that is a folder", "a", "a/b", "FileIsFolder"),
-            ("a folder that is a file", "a/b", "a", "FileIsFolder"),
+            ("a file that is a folder", "a", "a/b", "FileIsDirectory"),
+            ("a folder that is a file", "a/b", "a", "FileIsDirectory"),
         ] {
             let items = [one, other].map(|name| Item::stored(name, b""));
             self.plugin(name, items, error, "");
