@@ -1,5 +1,5 @@
-//! `Health`: how a plugin's connection is watched for signs of life. No behaviour but the check that
-//! the settings can work; the watching is `session`'s.
+//! `Health`: how a plugin's connection is watched for signs of life. No behaviour but validation; the
+//! watching is in `session`.
 
 use std::time::Duration;
 
@@ -7,33 +7,32 @@ use crate::error::Result;
 use crate::settings::{require, settings};
 
 settings! {
-    /// How the host finds connections whose plugin shows no sign of life: a process that hangs or was
-    /// frozen, a machine that lost its power.
+    /// How the host finds connections whose plugin shows no sign of life: a process that hangs or
+    /// is stopped, a machine without power.
     ///
     /// Every [`interval`](Self::interval) the plugin is pinged. On a socket that is a WebSocket ping,
     /// and whatever arrives after it is a sign of life. A plugin over stdio gets the protocol's `ping`
-    /// (protocol file, section 9.3): any answer will do, also that it does not know the method, and
-    /// so will any line that it prints.
+    /// (protocol file, section 9.3): any answer counts, also an error, and
+    /// so does any line that it prints.
     ///
     /// A plugin may be unable to answer while a handler runs: over stdio, and with Python's `websockets`
     /// (a user agent `Python/… websockets/…`), where handlers run on the event loop that answers pings.
-    /// Such a plugin is not blamed for its silence while a call to it is outstanding within its time,
-    /// for [`busy_limit`](Self::busy_limit) at most; over stdio it is not asked either. A call that has
-    /// run out of time without a word from the plugin excuses nothing, and neither do calls after it. A
-    /// plugin that is asked with the protocol's `ping` is also left alone while the host handles one of
-    /// its own calls, for as long as that takes. A connection that stands in a newcomer's way is looked
-    /// at without any excuse; see [`Timeouts::incumbent`](crate::Timeouts::incumbent).
+    /// The silence of such a plugin does not count while a call to it is outstanding within its time
+    /// limit, for [`busy_limit`](Self::busy_limit) at most; over stdio it is not pinged either. A call
+    /// that timed out while the plugin sent nothing excuses nothing, and neither do calls after it. A
+    /// plugin that is asked with the protocol's `ping` is not pinged while the host handles one of its
+    /// own calls, however long that takes. An existing connection that a new one would replace is
+    /// checked without any excuse; see [`Timeouts::incumbent`](crate::Timeouts::incumbent).
     ///
-    /// Plugins are pinged in groups, so that many of them do not wake the host for each: up to a
-    /// sixteenth of the interval early (or of the timeout, if that is shorter), and their answers are
-    /// looked for as much late.
+    /// Plugins are pinged in groups, so that the host does not wake up for each of many: up to a
+    /// sixteenth of the interval (or of the timeout, if that is shorter) early, and their answers are
+    /// checked as much late.
     ///
     /// When [`misses_allowed`](Self::misses_allowed) is exceeded the plugin is unresponsive: the
     /// connection ends with [`Disconnect::Unresponsive`](crate::error::Disconnect::Unresponsive). A
     /// supervised plugin is killed and, as after any crash, started again; an external one sees close
-    /// code 1012 and may come back at once. With the defaults that is after 100 seconds without a
-    /// sign of life, at the latest 130 seconds after the last one; for a plugin that is busy with a call,
-    /// ten minutes later.
+    /// code 1012 and may come back at once. With the defaults that is 100 to 130 seconds after
+    /// the last sign of life; for a plugin that is busy with a call, ten minutes later.
     ///
     /// ```
     /// use std::time::Duration;
@@ -51,29 +50,28 @@ settings! {
     #[derive(serde::Serialize, serde::Deserialize)]
     #[serde(default)]
     pub struct Health {
-        /// Between two pings, and from the moment a plugin is active to its first. Zero switches health
-        /// checks off: nothing is pinged, and no thread runs for it. Default 30 s.
+        /// The time between two pings, and from the moment a plugin is active to its first. Zero switches
+        /// health checks off: nothing is pinged, and no thread runs for it. Default 30 s.
         interval, with_interval: Duration = Duration::from_secs(30);
-        /// For a sign of life after a ping. Where the interval is shorter, the next ping waits for it.
-        /// Default 10 s.
+        /// How long to wait for a sign of life after a ping. If the interval is shorter, the next ping
+        /// waits for it. Default 10 s.
         timeout, with_timeout: Duration = Duration::from_secs(10);
         /// Pings in a row that may go unanswered; the next one that does makes the plugin
         /// unresponsive. Default 3.
         misses_allowed, with_misses_allowed: u32 = 3;
-        /// Asks with the protocol's `ping` on every transport, so that a plugin is found that hangs
-        /// while the library below it answers WebSocket pings. Then only whole messages are signs of
-        /// life. A transport that has no ping of its own, such as one in memory, is watched with this
-        /// alone. Default false.
+        /// Sends the protocol's `ping` on every transport, which finds a plugin that hangs while its
+        /// library answers WebSocket pings. Then only whole messages are signs of life. A transport
+        /// without a ping of its own, such as one in memory, is watched with this alone. Default false.
         rpc_ping, with_rpc_ping: bool = false;
-        /// For how long calls may excuse that a plugin which cannot answer meanwhile shows no sign of
-        /// life; after that it is pinged, and blamed, as if it were idle. A sign of life starts the time
-        /// over. Zero: no call excuses anything. Default 10 min.
+        /// How long calls may excuse the silence of a plugin that cannot answer meanwhile; after that it
+        /// is pinged and judged as if it were idle. A sign of life restarts the time. Zero: calls excuse
+        /// nothing. Default 10 min.
         busy_limit, with_busy_limit: Duration = Duration::from_secs(600);
     }
 }
 
 impl Health {
-    /// Whether anything is to be watched.
+    /// Whether health checks are on.
     pub(crate) fn is_on(&self) -> bool {
         !self.interval.is_zero()
     }
@@ -94,7 +92,7 @@ impl Health {
         )
     }
 
-    /// The silence that makes a plugin unresponsive, at least.
+    /// The shortest silence that makes a plugin unresponsive.
     pub(crate) fn silence(&self) -> Duration {
         self.interval
             .max(self.timeout)

@@ -1,6 +1,6 @@
 //! Identifiers: xids, and the newtypes that say what an xid names.
 //!
-//! Ids that *plugins* send are not here: they are opaque and need not be xids at all
+//! Ids that *plugins* send are not here: they are opaque and need not be xids
 //! (see [`crate::protocol::jsonrpc`]). No I/O, no threads; one process-wide atomic counter.
 
 use std::fmt;
@@ -17,16 +17,16 @@ const TEXT_LENGTH: usize = 20;
 /// An xid: 12 bytes, shown as 20 characters of `0-9a-v` (protocol file, section 2).
 ///
 /// The bytes are seconds since 1970, a machine value, the process id and a counter, so ids sort by
-/// the time they were made and two hosts do not make the same one.
+/// the time they were made, and two hosts do not make the same one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Xid([u8; 12]);
 
 impl Xid {
-    /// Makes a new id, different from every other that this process made or will make.
+    /// Returns a new id, distinct from every other id that this process makes.
     pub fn generate() -> Self {
         struct XidOrigin {
             machine: [u8; 3],
-            /// Asked for once: it is a system call.
+            /// Read once, because that is a system call.
             process: [u8; 4],
             counter: AtomicU32,
         }
@@ -34,8 +34,7 @@ impl Xid {
         let origin = ORIGIN.get_or_init(|| {
             let mut random = [0_u8; 6];
             if getrandom::fill(&mut random).is_err() {
-                // Ids need to be distinct, not secret: the clock will do where there is no
-                // random source at all.
+                // Ids need to be distinct, not secret: without a random source the clock will do.
                 random.copy_from_slice(&nanoseconds().to_be_bytes()[2..]);
             }
             XidOrigin {
@@ -54,12 +53,12 @@ impl Xid {
         Self(bytes)
     }
 
-    /// The id with these 12 bytes.
+    /// Returns the id with these 12 bytes.
     pub const fn from_bytes(bytes: [u8; 12]) -> Self {
         Self(bytes)
     }
 
-    /// The 12 bytes of the id.
+    /// Returns the 12 bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; 12] {
         &self.0
     }
@@ -137,20 +136,20 @@ impl<'de> Deserialize<'de> for Xid {
     }
 }
 
-/// Why text is not an xid.
+/// Why a text is not an xid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdError {
-    /// Not 20 characters long.
+    /// The text is not 20 bytes long.
     #[error("id has {found} bytes, expected 20 characters of 0-9 and a-v")]
     Length {
         /// Bytes found.
         found: usize,
     },
-    /// A character outside the alphabet; capitals are outside too.
+    /// A character is not in the alphabet; capital letters are not either.
     #[error("id has a character outside 0-9 and a-v at position {position}")]
     Character {
-        /// Where, counted in bytes from zero.
+        /// The position, in bytes from zero.
         position: usize,
     },
     /// The last character carries bits beyond the 96 of an xid.
@@ -166,7 +165,7 @@ macro_rules! xid_newtype {
         pub struct $name(Xid);
 
         impl $name {
-            /// Makes a new id, different from every other that this process made or will make.
+            /// Returns a new id, distinct from every other id that this process makes.
             pub fn generate() -> Self {
                 Self(Xid::generate())
             }
@@ -201,14 +200,14 @@ macro_rules! xid_newtype {
 }
 
 xid_newtype! {
-    /// The host's id of one installed plugin. The manifest's `id` is another thing: the author's
-    /// name for the plugin, of which there may be several installations.
+    /// The host's id of one installed plugin. The manifest's `id` is different: it is the author's
+    /// name for the plugin, which may be installed several times.
     InstallationId
 }
 
 xid_newtype! {
-    /// The id of a request that we send. Always a valid xid: the Go SDK drops a request with any
-    /// other id without answering (protocol file, section 2).
+    /// The id of a request that this side sends. Always a valid xid: the Go SDK drops a request with
+    /// any other id without answering (protocol file, section 2).
     RequestId
 }
 

@@ -1,4 +1,4 @@
-//! The states a plugin is wanted in and reported in, with the protocol's exact strings
+//! The wanted and the reported states of a plugin, with the protocol's exact strings
 //! (protocol file, section 13.1). The cell that holds a session's state is in `session`.
 
 use std::fmt;
@@ -18,7 +18,7 @@ macro_rules! names {
         }
 
         impl $name {
-            /// The protocol's exact string.
+            /// Returns the protocol's exact string.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
@@ -44,29 +44,29 @@ macro_rules! names {
 }
 
 names! {
-    /// Who runs the plugin.
+    /// How the plugin is run.
     PluginMode, "plugin mode" {
-        /// The host: from a package, as a child process.
+        /// The host runs it from a package, as a child process.
         Supervised = "supervised",
-        /// Somebody else: it connects in with its token.
+        /// It runs elsewhere and connects with its token.
         External = "external",
     }
 }
 
 names! {
-    /// What the administrator wants; stored in the record.
+    /// The state that the administrator wants; stored in the record.
     ActiveState, "active state" {
-        /// Wanted running and connected.
+        /// The plugin should be running and connected.
         Active = "active",
-        /// Wanted stopped.
+        /// The plugin should be stopped.
         Inactive = "inactive",
     }
 }
 
 names! {
-    /// What is, right now; never stored.
+    /// The current state; never stored.
     ReportedState, "reported state" {
-        /// Not running, not wanted.
+        /// Neither running nor wanted.
         Inactive = "inactive",
         /// The process is being prepared and spawned.
         Starting = "starting",
@@ -74,16 +74,16 @@ names! {
         Connecting = "connecting",
         /// Connected; calls are possible.
         Active = "active",
-        /// A stop was asked for and something is still running.
+        /// A stop was requested and something is still running.
         Stopping = "stopping",
-        /// Given up, with a reason; left by an explicit start.
+        /// Given up, with a reason; an explicit start leaves this state.
         Errored = "errored",
-        /// Waiting out the back-off before the next start.
+        /// Waiting for the back-off before the next start.
         Restarting = "restarting",
     }
 }
 
-/// A name that is not in its fixed set.
+/// A name that is not one of a fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what}: {:?}", Foreign::new(.name))]
 pub struct UnknownName {
@@ -99,7 +99,7 @@ impl UnknownName {
         }
     }
 
-    /// The name that is not known.
+    /// Returns the unknown name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -151,7 +151,7 @@ pub enum FetchError {
         found: String,
     },
 
-    /// Time ran out.
+    /// A time limit was exceeded.
     #[error("{step} from {host} took longer than {limit:?}")]
     Timeout {
         /// The host.
@@ -186,7 +186,7 @@ pub enum FetchStep {
 }
 
 impl FetchError {
-    /// Whether time ran out.
+    /// Whether a time limit was exceeded.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout { .. })
     }

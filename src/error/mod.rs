@@ -1,7 +1,7 @@
 //! The one error type of the crate, and the typed sub-enums it is made of.
 //!
-//! `Error` tells apart who failed: the caller's input, the plugin (it said no, or broke the
-//! protocol), the transport, or the clock. Sub-enums live one to a file beside this one.
+//! `Error` tells what failed: the caller's input, the plugin (it refused, or broke the protocol), the
+//! transport, or a timeout. Each sub-enum has a file of its own beside this one.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -12,7 +12,7 @@
 //! fn is_well(session: &Session) -> Result<bool, Error> {
 //!     match session.call::<Ping>(&Empty {}, Duration::from_secs(10)) {
 //!         Ok(reply) => Ok(reply.pong),
-//!         // It lives, and has its reasons.
+//!         // It answers, so it is running.
 //!         Err(Error::Rpc(_)) => Ok(true),
 //!         Err(error) if error.is_timeout() || error.is_disconnected() => Ok(false),
 //!         Err(error) => Err(error),
@@ -54,43 +54,43 @@ use crate::state::ReportedState;
 pub use crate::state::UnknownName;
 use crate::text::Foreign;
 
-/// The result of almost everything here.
+/// The result of most fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong.
+/// Any error of this crate.
 ///
-/// Cheap to move (see the size test) and `Clone`, because one cause often ends many waits.
+/// Cheap to move (at most 40 bytes) and `Clone`, because one cause often ends many waits.
 ///
-/// The text of an error is fit for a log or a terminal: whatever comes from a plugin is in it as
-/// [`Foreign`] text, escaped and cut. Fields have it as it came.
+/// The text of an error is fit for a log or a terminal: everything that comes from a plugin is in it
+/// as [`Foreign`] text, escaped and cut. The fields hold it as it was received.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Text that should be an id is not one.
+    /// The text is not an id.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// A name outside its fixed set, such as an unknown runtime provider.
+    /// The name is not one of a fixed set, such as an unknown runtime provider.
     #[error(transparent)]
     UnknownName(#[from] UnknownName),
-    /// A manifest that cannot be used.
+    /// The manifest cannot be used.
     #[error(transparent)]
     Manifest(Arc<ManifestError>),
-    /// A token, secret or connection URL that cannot be used.
+    /// The token, secret or connection URL cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// An archive that cannot be used.
+    /// The archive cannot be used.
     #[error(transparent)]
     Package(Arc<PackageError>),
-    /// A store that cannot be opened, or cannot do what it was asked.
+    /// The store cannot be opened, or failed to read or write.
     #[error(transparent)]
     Store(Arc<StoreError>),
-    /// An operation on an installation that was not done.
+    /// An operation on an installation failed.
     #[error(transparent)]
     Operation(Arc<OperationError>),
-    /// A package that could not be fetched by URL.
+    /// The package could not be fetched by URL.
     #[error(transparent)]
     Fetch(Arc<FetchError>),
-    /// The plugin could not be started, for a reason that starting again would not mend.
+    /// The plugin could not be started, and starting it again would fail in the same way.
     #[error(transparent)]
     Start(Arc<StartError>),
 
@@ -99,39 +99,39 @@ pub enum Error {
     Timeout {
         /// What was being waited for.
         phase: Phase,
-        /// The time that was given.
+        /// The time allowed.
         limit: Duration,
-        /// What is known to have gone wrong meanwhile. With a plugin that was waited for, how its last run
-        /// ended: `it ended with exit status 1 and is being restarted`. With a call, what came in place of
-        /// its answer.
+        /// What is known to have gone wrong meanwhile. For a wait for a plugin, how its last run ended:
+        /// `it ended with exit status 1 and is being restarted`. For a call, what arrived in place of its
+        /// answer.
         problem: Option<Arc<str>>,
     },
-    /// Processes of the plugin that left its process group are still there, and are looked for on and on.
+    /// Processes of the plugin that left its process group still run; the host goes on looking for them.
     #[error("the plugin is not all gone: {0}")]
     DescendantsLeft(Descendants),
     /// There is no connection, or it ended while the call was in flight. Whether the plugin acted
     /// on a call in flight is unknown; nothing is sent again.
     #[error("not connected: {0}")]
     Disconnected(Arc<Disconnect>),
-    /// The plugin answered with a JSON-RPC error: it said no.
+    /// The plugin answered with a JSON-RPC error.
     #[error("the plugin answered with an error: {0}")]
     Rpc(Arc<RpcError>),
-    /// The plugin answered, but not with what the method's result looks like, or with what is no JSON-RPC
-    /// message. A message that cannot be read fails its call at once over WebSocket; over stdio, where
+    /// The plugin's answer does not have the shape of the method's result, or is not a JSON-RPC message.
+    /// A message that cannot be read fails its call at once over WebSocket; over stdio, where
     /// plugins print what they are about to send, a second later unless the answer comes after all.
     #[error("the plugin's answer to {} cannot be read: {}", Foreign::new(.method), Foreign::new(&.source.to_string()))]
     InvalidReply {
         /// The method that was called.
         method: Arc<str>,
-        /// What the decoder says.
+        /// The decoder's error.
         source: Arc<serde_json::Error>,
     },
-    /// What should be sent cannot be written as JSON, or is not a JSON object.
+    /// The value to be sent cannot be written as JSON, or is not a JSON object.
     #[error("cannot encode {what}: {source}")]
     Encode {
-        /// What should have been encoded.
+        /// What was to be encoded, such as `params`.
         what: &'static str,
-        /// What the encoder says.
+        /// The encoder's error.
         source: Arc<serde_json::Error>,
     },
     /// The message is larger than this peer accepts; nothing was sent.
@@ -142,10 +142,10 @@ pub enum Error {
         /// The limit for this peer.
         limit: usize,
     },
-    /// So many calls to this plugin are waiting for an answer that no more are taken.
+    /// Too many calls to this plugin are waiting for an answer.
     #[error("{limit} calls to this plugin are already waiting for an answer")]
     TooManyPending {
-        /// The cap.
+        /// The limit.
         limit: usize,
     },
     /// A call with this id is in flight to the same plugin; nothing was sent.
@@ -164,7 +164,7 @@ pub enum Error {
     State {
         /// The state it is in.
         state: ReportedState,
-        /// Why, where there is a reason.
+        /// The reason, if there is one.
         message: Option<Arc<str>>,
     },
     /// The store has no record with this id.
@@ -173,15 +173,15 @@ pub enum Error {
     /// No plugin with this id is loaded.
     #[error("no plugin {0} is loaded")]
     NotLoaded(InstallationId),
-    /// The plugin already has a connection, and keeps it.
+    /// The plugin already has a connection and keeps it.
     #[error("plugin {0} is already connected")]
     AlreadyConnected(InstallationId),
-    /// A connection was refused at its handshake.
+    /// The connection was refused at its handshake.
     #[error("connection refused with status {status}: {reason}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What the answer said.
+        /// The body of the answer.
         reason: &'static str,
     },
     /// Supervised plugins are switched off by the runtime provider `none`.
@@ -190,7 +190,7 @@ pub enum Error {
     /// The operation is not possible with this kind of plugin, or is not built in.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// A setting has a value that cannot work.
+    /// A setting has an invalid value.
     #[error("setting {name}: {problem}")]
     Setting {
         /// The setting.
@@ -198,20 +198,20 @@ pub enum Error {
         /// What is wrong with it.
         problem: Arc<str>,
     },
-    /// The host is shutting down, or has.
+    /// The host is shutting down or has shut down.
     #[error("the host is shut down")]
     ShutDown,
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("{context}: {source}")]
     Io {
         /// What was being done, and to what.
         context: Arc<str>,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
 }
 
-/// One problem to a line.
+/// The problems, one to a line.
 fn lines<T: ToString>(problems: &[T]) -> String {
     let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
     lines.join("\n")
@@ -225,7 +225,7 @@ fn problem_text(problem: &str) -> String {
     format!("; {}", shown(problem))
 }
 
-/// More than one piece of foreign text may have gone into it, each cut already.
+/// The text may consist of several pieces of foreign text, each cut already.
 fn shown(reason: &str) -> Foreign<'_> {
     Foreign::new(reason).limited_to(4 * Foreign::LIMIT)
 }
@@ -262,7 +262,7 @@ impl Error {
         }
     }
 
-    /// Whether time ran out.
+    /// Whether a time limit was exceeded.
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::DescendantsLeft(_) => true,
@@ -276,13 +276,13 @@ impl Error {
         matches!(self, Self::Disconnected(_))
     }
 
-    /// Whether the same operation may succeed later without anybody changing anything.
+    /// Whether the same operation may succeed later without any change.
     ///
     /// This says nothing about whether the plugin already acted: after a timeout or a lost
     /// connection it may have.
     pub fn is_retryable(&self) -> bool {
         match self {
-            // A server that refuses with a 4xx means it (protocol file, section 7).
+            // A 4xx is a refusal for good (protocol file, section 7).
             Self::Disconnected(cause) => {
                 !matches!(**cause, Disconnect::Refused { status } if status < 500)
             }

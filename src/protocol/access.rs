@@ -1,6 +1,6 @@
-//! API credentials on the wire: the answer to `access_get`, which each kind of peer needs in
-//! another form (protocol file, section 10.1). What a plugin *asks for* is in
-//! [`manifest`](super::manifest::AccessRequest); making accounts and keys is the embedder's.
+//! API credentials on the wire: the answer to `access_get`, whose form depends on the peer's SDK
+//!  (protocol file, section 10.1). What a plugin *requests* is in
+//! [`manifest`](super::manifest::AccessRequest); accounts and keys are made by the embedder.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use super::base_url::{self, go_url_text};
 use super::jsonrpc::{RemoteRequestId, ResultObject};
 use crate::error::{Error, Result, RpcError};
 
-/// Credentials for the host's HTTP API. The key is left out of debug output.
+/// Credentials for the host's HTTP API. Debug output omits the key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessGrant {
     access_key: String,
     api_base_url: String,
 }
 
-/// The form of an answer to `access_get`. No form suits everybody: the Go SDK cannot decode a URL
+/// The form of an answer to `access_get`. No form suits every SDK: the Go SDK cannot decode a URL
 /// that is text, and the Python SDK refuses all members but its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,11 +41,11 @@ pub enum AccessShape {
 pub struct AccessGetReply(pub Result<AccessGrant, RpcError>);
 
 impl AccessGrant {
-    /// Credentials with this key (Storyden's begin with `sdbak_`) for the API at this address.
+    /// Returns credentials with this key (Storyden's begin with `sdbak_`) for the API at this address.
     ///
     /// # Errors
-    /// [`Error::Setting`] when the address is not an `http` or `https` URL with a host and at most
-    /// a path: the forms on the wire have room for no more.
+    /// [`Error::Setting`] if the address is not an `http` or `https` URL with a host and at most a path,
+    /// which is all that the forms on the wire can express.
     pub fn new(access_key: impl Into<String>, api_base_url: impl Into<String>) -> Result<Self> {
         let api_base_url = api_base_url.into();
         base_url::parse(&api_base_url)
@@ -56,12 +56,12 @@ impl AccessGrant {
         })
     }
 
-    /// The secret that goes into `Authorization: Bearer …`.
+    /// Returns the secret for `Authorization: Bearer …`.
     pub fn access_key(&self) -> &str {
         &self.access_key
     }
 
-    /// Where the API is; requests go to `<base>/api/…`.
+    /// Returns the API's address; requests go to `<base>/api/…`.
     pub fn api_base_url(&self) -> &str {
         &self.api_base_url
     }

@@ -1,4 +1,4 @@
-//! What of a plugin can be configured, and checking a proposed configuration against it
+//! Configuration schemas, and checking a proposed configuration against one
 //! (protocol file, sections 3.3 and 12). Sending and storing configurations is not here.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::error::{ConfigurationProblem, ManifestProblem};
 
 const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
 
-/// A configuration: an object of whatever members the plugin understands.
+/// A configuration: an object with the members that the plugin understands.
 pub type Configuration = Map<String, Value>;
 
 /// The manifest's `configuration_schema`.
@@ -26,48 +26,48 @@ pub struct ConfigurationSchema {
 /// One field of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConfigurationField {
-    /// Its type, with the default.
+    /// The field's type, with its default.
     #[serde(flatten)]
     pub kind: ConfigurationFieldKind,
-    /// The name of the member in the configuration; white space around it does not count.
+    /// The name of the member in the configuration; surrounding white space is ignored.
     pub id: String,
-    /// What people see; may be empty.
+    /// The label for people; may be empty.
     pub label: String,
-    /// For people; may be empty.
+    /// The description for people; may be empty.
     pub description: String,
 }
 
-/// The type of a field, with the value that an admin page shows until there is one. **The host
-/// never applies defaults**: a plugin has its own.
+/// The type of a field, with the default that an admin page shows while no value is stored. **The
+/// host never applies defaults**: a plugin has its own.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ConfigurationFieldKind {
-    /// Text.
+    /// A string.
     String {
-        /// Shown until there is a value.
+        /// Shown while no value is stored.
         #[serde(skip_serializing_if = "Option::is_none")]
         default: Option<String>,
     },
     /// Any number.
     Number {
-        /// Shown until there is a value.
+        /// Shown while no value is stored.
         #[serde(skip_serializing_if = "Option::is_none")]
         default: Option<Number>,
     },
-    /// Yes or no.
+    /// A boolean.
     Boolean {
-        /// Shown until there is a value.
+        /// Shown while no value is stored.
         #[serde(skip_serializing_if = "Option::is_none")]
         default: Option<bool>,
     },
 }
 
 impl ConfigurationSchema {
-    /// What is wrong with a proposed configuration; empty when it can be sent to the plugin.
+    /// Returns the problems of a proposed configuration; empty if it can be sent to the plugin.
     ///
-    /// Only the types of members that a field names are checked. Other members are allowed, none
-    /// is required, and `null` is no value of any type.
+    /// Only the types of members that a field names are checked. Other members are allowed, none is
+    /// required, and `null` has none of the types.
     pub fn problems(&self, proposal: &Configuration) -> Vec<ConfigurationProblem> {
         // Two fields with one id: the last counts.
         let fields: HashMap<&str, &ConfigurationField> = self
@@ -89,7 +89,7 @@ impl ConfigurationSchema {
             .collect()
     }
 
-    /// The values that the fields propose, by their ids. Nobody applies them but the plugin itself.
+    /// Returns the default values of the fields, by their ids. Only the plugin itself applies them.
     pub fn defaults(&self) -> Configuration {
         self.fields
             .iter()
@@ -133,7 +133,7 @@ impl ConfigurationField {
 }
 
 impl ConfigurationFieldKind {
-    /// The proposed value.
+    /// The default value.
     fn default(&self) -> Option<Value> {
         match self {
             Self::String { default } => default.clone().map(Value::from),

@@ -1,11 +1,11 @@
 //! Storyden's event names.
 //!
-//! The set that this host delivers is open: an embedder defines events of its own and plugins name
-//! them in their manifests. What lives here is only which names Storyden's SDKs know, because they
-//! drop an event with any other name without an answer (protocol file, section 11). How an event
-//! looks on the wire is [`EventParams`](super::method::EventParams).
+//! The set of events is open: an embedder defines events of its own and plugins name them in their
+//! manifests. Here are only the names that Storyden's SDKs know, because they drop an event with any
+//! other name without an answer (protocol file, section 11). The form of
+//! an event on the wire is [`EventParams`](super::method::EventParams).
 
-/// The names of Storyden's events.
+/// The names of Storyden's events, the only ones that its SDKs can decode.
 pub const STORYDEN_EVENTS: [&str; 42] = [
     "EventThreadPublished",
     "EventThreadUnpublished",

@@ -1,9 +1,9 @@
-//! Line breaks in JSON, which must not be in a message that goes by lines.
+//! Line breaks in JSON, which a transport of lines must not carry within a message.
 
 use memchr::memchr2;
 
-/// Replaces line breaks by spaces. Between the tokens of JSON either means nothing, and inside of
-/// strings JSON has no line breaks.
+/// Replaces line breaks by spaces. Between the tokens of JSON both are white space, and within strings
+/// JSON has no line breaks.
 pub(crate) fn replace(bytes: &mut [u8]) {
     let mut at = 0;
     while let Some(found) = memchr2(b'\n', b'\r', &bytes[at..]) {

@@ -1,8 +1,7 @@
-//! The wire: what plugins and host say to each other, as types.
+//! The messages between plugins and host, as types.
 //!
 //! What lives here: the manifest, the JSON-RPC envelope, the nine methods with their params and
-//! replies, event names, configuration schemas, and what differs from one kind of peer to the
-//! next. What does not: I/O, threads, waiting, request bookkeeping, and archives. Everything here
+//! replies, event names, configuration schemas, and how the SDKs differ. What does not: I/O, threads, waiting, request bookkeeping, and archives. Everything here
 //! is plain data and pure functions.
 //!
 //! The rest of this page is `PROTOCOL.md`, which says what the wire looks like.
@@ -32,7 +31,7 @@ pub use jsonrpc::ResultObject;
 pub use manifest::{Capability, Manifest, Transport};
 pub use method::Method;
 
-/// What kind of JSON value this is, with its article, for error texts.
+/// The type of a JSON value, with its article, for error texts.
 fn kind_of(value: &serde_json::Value) -> &'static str {
     use serde_json::Value;
     match value {
@@ -45,7 +44,7 @@ fn kind_of(value: &serde_json::Value) -> &'static str {
     }
 }
 
-/// The same for JSON that has not been decoded: its first byte tells. Only for text that begins
+/// The same for JSON that has not been decoded, judged by its first byte. Only for text that begins
 /// with a JSON value.
 fn kind_of_text(json: &str) -> &'static str {
     match json.bytes().find(|byte| !byte.is_ascii_whitespace()) {

@@ -1,5 +1,5 @@
-//! What kind of program is at the other end, as far as its handshake tells, and what follows from
-//! that. The SDKs differ in what they can read; nothing else tells them apart
+//! The kind of program at the other end, as its handshake shows, and what follows from it. The SDKs
+//! differ in what they can read, and only the handshake tells them apart
 //! (protocol file, sections 5.3 and 6).
 
 use super::access::AccessShape;
@@ -13,7 +13,7 @@ pub(crate) enum PeerKind {
     Go,
     /// Storyden's Python SDK, or anything else on the `websockets` package.
     Python,
-    /// Everybody else, including peers that name no user agent or come over stdio.
+    /// Any other peer, including those without a user agent and those over stdio.
     #[default]
     Other,
 }
@@ -39,7 +39,7 @@ impl PeerKind {
         }
     }
 
-    /// The only form of credentials that such a peer can read.
+    /// The form of credentials that such a peer can read.
     pub(crate) const fn access_shape(self) -> AccessShape {
         match self {
             Self::Go => AccessShape::GoUrl,

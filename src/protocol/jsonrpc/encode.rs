@@ -1,5 +1,5 @@
-//! Writing messages. Nothing is ever put beside what the SDKs know, because the Python SDK drops a
-//! message with one key too many (protocol file, section 8.5).
+//! Writing messages. They never have a member that the SDKs do not know, because the Python SDK drops
+//! a message with an unknown key (protocol file, section 8.5).
 
 use serde::Serialize;
 
@@ -37,8 +37,8 @@ pub fn encode_request<P: Serialize + ?Sized>(
 /// Writes the response to a request that succeeded, replacing what is in `buffer`. The message has
 /// no line breaks.
 ///
-/// The result's member `method` is always the method that was asked for, also if the handler put
-/// in another; the response itself never has one, because that would make it a request.
+/// The result's member `method` is always the method that was called, even if the handler set
+/// another; the response itself never has one, because that would make it a request.
 pub fn encode_result(
     buffer: &mut String,
     id: &RemoteRequestId,
@@ -62,13 +62,13 @@ pub fn encode_result(
     writer.finish(buffer);
 }
 
-/// Bytes of an error's text that are sent. Escaped they may become six times as many.
+/// The limit of an error's text, in bytes. Escaping may make it six times as long.
 const ERROR_TEXT: usize = 4 * 1024;
 
 /// Writes the response to a request that failed, replacing what is in `buffer`. The message has no
 /// line breaks.
 ///
-/// Of the error's text 4 KiB are sent, and how much is missing.
+/// The error's text is cut to 4 KiB, and says how many bytes are missing.
 pub fn encode_error(buffer: &mut String, id: &RemoteRequestId, error: &RpcError) {
     let mut writer = MessageBuffer::new(buffer);
     writer.text(r#"{"jsonrpc":"2.0","id":"#);
@@ -81,7 +81,7 @@ pub fn encode_error(buffer: &mut String, id: &RemoteRequestId, error: &RpcError)
     writer.finish(buffer);
 }
 
-/// The buffer as bytes, which is what the JSON encoder writes to.
+/// The caller's buffer as bytes, for the JSON encoder.
 struct MessageBuffer(Vec<u8>);
 
 impl MessageBuffer {
@@ -112,7 +112,7 @@ impl MessageBuffer {
         Err(not_an_object("params", kind_of_text(&written)))
     }
 
-    /// Puts the message into the buffer it was made from.
+    /// Puts the message back into the caller's buffer.
     #[expect(clippy::expect_used, reason = "only text and JSON were written")]
     fn finish(mut self, buffer: &mut String) {
         // Only raw JSON in an embedder's params can bring line breaks, as white space between

@@ -1,9 +1,9 @@
-//! Reading messages: what arrived, in one pass over the text and without copying its payload.
+//! Reading messages, in one pass over the text and without copying their payload.
 //!
-//! This runs on the thread that reads the connection, whose stack is small. The payload is skipped
-//! over, never descended into: serde_json skips with an explicit stack on the heap of one byte for
-//! each open bracket, so nesting costs no stack however deep it goes. Decoding the payload is for
-//! other threads, and serde_json refuses to nest deeper than 128 there.
+//! This runs on the thread that reads the connection, whose stack is small. The payload is skipped,
+//! never descended into: serde_json skips with one byte on the heap for each open bracket, so nesting
+//! costs no stack however deep it is. Other threads decode the payload, where serde_json refuses to
+//! nest deeper than 128.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,89 +19,87 @@ use crate::id::RequestId;
 use crate::protocol::kind_of_text;
 use crate::text::BYTE_ORDER_MARK;
 
-/// A message, told apart.
+/// A received message.
 #[derive(Debug)]
 pub enum Incoming<'a> {
-    /// The peer asks something and expects an answer.
+    /// A request, which expects a response.
     Request {
-        /// The peer's id for it; to be echoed.
+        /// The peer's id of the request, to be echoed.
         id: RemoteRequestId,
-        /// What is asked.
+        /// The method.
         method: Cow<'a, str>,
-        /// The params as JSON of whatever type; nothing when missing or `null`.
+        /// The params as JSON of whatever type; `None` if missing or `null`.
         params: Option<&'a RawValue>,
     },
-    /// The peer says something that cannot be answered, because it has no id. The protocol has no
-    /// such thing.
+    /// A request without an id, which cannot be answered. The protocol has none.
     Notification {
-        /// What is said.
+        /// The method.
         method: Cow<'a, str>,
     },
-    /// The peer answers.
+    /// A response to a request of ours.
     Response {
-        /// The request that is answered; nothing when the id is none that we could have sent.
+        /// The id of that request; `None` if this side cannot have sent it.
         id: Option<RequestId>,
-        /// The result as JSON of whatever type, `null` when missing; or the error, if there is one.
+        /// The result as JSON of whatever type, `null` if missing; or the error.
         outcome: Result<&'a RawValue, RpcError>,
-        /// It does not say that it is JSON-RPC 2.0, so that among other output only its id tells that it
-        /// is an answer. Always false from [`Incoming::parse`], which does not ask.
+        /// The message does not say that it is JSON-RPC 2.0, so among other output only its id shows
+        /// that it is a response. Always false from [`Incoming::parse`], which does not check.
         is_unmarked: bool,
     },
 }
 
-/// Why a message is none.
+/// Why a text is not a message.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvelopeError {
-    /// The text is not one JSON value, or its method has an escape sequence that stands for no character.
+    /// The text is not one JSON value, or its method has an invalid escape sequence.
     #[error("the message is not valid JSON: {0}")]
     Json(#[source] serde_json::Error),
-    /// The text is JSON, or begins like it, but not an object. Batches land here.
+    /// The text is JSON, or begins like JSON, but is not an object. Batches are refused here.
     #[error("the message is not a JSON object but {found}")]
     NotAnObject {
-        /// What it is instead.
+        /// The type found.
         found: &'static str,
     },
     /// The text is an object without any member that a message has.
     #[error("the message has neither method nor id, result or error")]
     NotAMessage,
-    /// `method` is no text.
+    /// `method` is not a string.
     #[error("the method of a request must be a string, found {found}")]
     MethodType {
-        /// What it is instead.
+        /// The type found.
         found: &'static str,
     },
-    /// The id of a request is of a type that no id has.
+    /// The id of a request is neither a string nor a number.
     #[error("the id of a request must be a string or a number, found {found}")]
     IdType {
-        /// What it is instead.
+        /// The type found.
         found: &'static str,
     },
     /// The id of a request is too long to be kept and echoed.
     #[error("the id of a request has {found} bytes, more than the limit of {limit}", limit = RemoteRequestId::LIMIT)]
     IdTooLong {
-        /// Bytes of its JSON text.
+        /// The length of its JSON text, in bytes.
         found: usize,
     },
 }
 
-/// Where in a message its result stands, so that the message can be handed to another thread and
-/// decoded there.
+/// The position of the result in a message, so that another thread can decode it later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResultSpan(Range<usize>);
 
 impl<'a> Incoming<'a> {
-    /// Reads a message. A member `method` makes it a request or notification, without one it is a
+    /// Reads a message. A message with a member `method` is a request or notification, one without is a
     /// response ([protocol](crate::protocol#requests-and-responses)). Unknown members are ignored, of repeated ones the
     /// last counts, and `null` is the same as leaving a member out. A byte order mark in front is skipped.
     ///
     /// # Errors
-    /// The text is no message; see the variants. Nothing can be answered to it.
+    /// The text is not a message; see the variants. It cannot be answered.
     pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
         Members::read(text)?.told_apart()
     }
 
     /// Reads a line of a stream that carries other output too, such as log lines in JSON. There a message
-    /// has a member `jsonrpc` that is 2.0, as text or as a number. An answer may be without it if it has
+    /// has a member `jsonrpc` that is 2.0, as text or as a number. An answer may lack it if it has
     /// nothing but `id`, `method`, and `result` or an `error` with a `code`; then it
     /// [`is_unmarked`](Incoming::Response::is_unmarked).
     ///
@@ -134,7 +132,7 @@ impl<'a> Members<'a> {
         serde_json::from_str(text).map_err(EnvelopeError::Json)
     }
 
-    /// Whether it says that it is JSON-RPC 2.0.
+    /// Whether the message says that it is JSON-RPC 2.0.
     fn is_marked(&self) -> bool {
         let is_two = |number: f64| (number - 2.0).abs() < f64::EPSILON;
         self.jsonrpc
@@ -142,7 +140,7 @@ impl<'a> Members<'a> {
             .is_some_and(|version| version == "\"2.0\"" || version.parse().is_ok_and(is_two))
     }
 
-    /// Whether it is what encoders write that leave the version out, and no logger does.
+    /// Whether this is a response as encoders write it that omit the version, and as no logger does.
     fn is_unmarked_answer(&self) -> bool {
         let outcome = match self.error {
             Some(error) => serde_json::from_str::<Members<'_>>(error.get())
@@ -152,7 +150,7 @@ impl<'a> Members<'a> {
         outcome && self.jsonrpc.is_none() && self.params.is_none() && !self.has_others
     }
 
-    /// The id of the request that it answers, if it could be an answer to one of ours.
+    /// The id of the request that this answers, if it may answer one of ours.
     pub(super) fn answered(&self) -> Option<RequestId> {
         if self.params.is_some() || !(self.has_result || self.error.is_some()) {
             return None;
@@ -194,7 +192,7 @@ impl<'a> Members<'a> {
 }
 
 impl ResultSpan {
-    /// Where `result` stands in the message `text` that it was read from.
+    /// Finds `result` in the message `text` that it was read from.
     pub fn locate(text: &str, result: &RawValue) -> Self {
         let result = result.get();
         let start = (result.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
@@ -207,7 +205,7 @@ impl ResultSpan {
         Self(range.filter(is_part).unwrap_or_default())
     }
 
-    /// The JSON of the result, from the same text; `null` if the message had none.
+    /// Returns the JSON of the result from the same text; `null` if the message had none.
     pub fn of<'a>(&self, text: &'a str) -> &'a str {
         match text.get(self.0.clone()) {
             None | Some("") => "null",
@@ -216,8 +214,8 @@ impl ResultSpan {
     }
 }
 
-/// The members of a message, or of its error, that are looked at, none of them `null` but where it says so. Of repeated ones
-/// the last counts, which a derived decoder would refuse.
+/// The known members of a message, or of its error; `None` for `null`, unless noted otherwise. Of
+/// repeated ones the last counts; a derived decoder would refuse them.
 #[derive(Default)]
 pub(super) struct Members<'a> {
     jsonrpc: Option<&'a RawValue>,
@@ -230,11 +228,11 @@ pub(super) struct Members<'a> {
     code: Option<&'a RawValue>,
     /// Of an error.
     message: Option<&'a RawValue>,
-    /// One of the members that a response has was there, if only as `null`.
+    /// A member of a response was there, if only as `null`.
     is_response: bool,
     /// There was a result, if only as `null`.
     has_result: bool,
-    /// There were some that a message does not have.
+    /// There were members that a message does not have.
     has_others: bool,
 }
 
@@ -305,7 +303,7 @@ fn not_null(value: &RawValue) -> Option<&RawValue> {
     (value.get() != "null").then_some(value)
 }
 
-/// Text that does not begin like an object: is it JSON of another type, or no JSON at all?
+/// The error for text that does not begin like an object: JSON of another type, or not JSON at all.
 fn not_an_object(text: &str, found: &'static str) -> EnvelopeError {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => EnvelopeError::NotAnObject { found },
@@ -337,7 +335,7 @@ fn rpc_error(json: &RawValue) -> RpcError {
     }
 }
 
-/// An error's code, which some write as a float or as text.
+/// An error's code, which some plugins write as a float or as text.
 fn code(json: &RawValue) -> Option<i64> {
     let text = json.get().trim_matches('"');
     if let Ok(code) = text.parse() {
@@ -349,7 +347,7 @@ fn code(json: &RawValue) -> Option<i64> {
     is_exact.then(|| float.to_string().parse().ok())?
 }
 
-/// The text that this is, what of it stands for no character replaced; of other JSON its own text.
+/// The value of a JSON string, with invalid escapes replaced; for other JSON its own text.
 fn text_of(json: &RawValue) -> String {
     struct Lossy;
 

@@ -1,6 +1,6 @@
 //! The JSON-RPC envelope (protocol file, section 8): telling requests from responses without
-//! copying what they carry, and writing both. What params and results mean is in
-//! [`method`](super::method); matching responses to calls is in `session`.
+//! copying their payload, and writing both. What params and results mean is in
+//! [`method`](super::method); matching responses to calls is in `rpc`.
 
 mod encode;
 mod envelope;

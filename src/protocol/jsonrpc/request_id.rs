@@ -1,4 +1,4 @@
-//! `RemoteRequestId`: the id of a request that the other side sent, kept as it came.
+//! `RemoteRequestId`: the id of a request from the peer, kept as it was received.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::protocol::kind_of_text;
 
 /// The id of a request from a peer: any JSON string or number of up to 256 bytes.
 ///
-/// It is echoed byte for byte and never looked into: 15 of 16 ids of the Python SDK resemble xids
-/// and are none, and other peers send numbers (protocol file, sections 2 and 8.2). Cloning is
+/// It is echoed byte for byte and never interpreted: 15 of 16 ids of the Python SDK look like xids
+/// and are not, and other peers send numbers (protocol file, sections 2 and 8.2). Cloning is
 /// cheap. Two ids are equal when their JSON text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteRequestId(Arc<str>);
@@ -20,7 +20,7 @@ impl RemoteRequestId {
     /// The longest id, in bytes of JSON text, quotes included.
     pub const LIMIT: usize = 256;
 
-    /// The id that this JSON is.
+    /// Takes the id from its JSON text.
     ///
     /// # Errors
     /// - [`EnvelopeError::IdType`]: it is neither a string nor a number.
@@ -37,14 +37,14 @@ impl RemoteRequestId {
         Ok(Self(text.into()))
     }
 
-    /// The id's JSON text, with the quotes if it is a string.
+    /// Returns the id's JSON text, with quotes if it is a string.
     pub fn as_json(&self) -> &str {
         &self.0
     }
 }
 
 impl From<RequestId> for RemoteRequestId {
-    /// One of our own ids, as the peer that answers it sees it.
+    /// An id of this side, as the answering peer sees it.
     fn from(id: RequestId) -> Self {
         Self(format!("\"{id}\"").into())
     }

@@ -1,4 +1,4 @@
-//! `ResultObject`: what a request is answered with.
+//! `ResultObject`: the result of a request.
 
 use std::fmt;
 
@@ -10,30 +10,30 @@ use crate::protocol::kind_of;
 
 /// The result of a request: always a JSON object, because without a member `method` in it the Go
 /// SDK cannot decode a response and its caller hangs (protocol file, section 1). That member is
-/// added when the result is written; the others are the handler's.
+/// added when the result is written; the handler sets the others.
 #[derive(Clone, Default, PartialEq)]
 pub struct ResultObject(Map<String, Value>);
 
 impl ResultObject {
-    /// An empty result.
+    /// Returns an empty result.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The result that this value encodes to.
+    /// Returns the result that this value encodes to.
     ///
     /// # Errors
-    /// [`Error::Encode`] when it does not encode to a JSON object: nothing else can be expressed.
+    /// [`Error::Encode`] if the value does not encode to a JSON object.
     pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         to_object("result", value).map(Self)
     }
 
-    /// The members, without `method` unless the handler put one in.
+    /// Returns the members, without `method` unless the handler put one in.
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// The members, without `method` unless the handler put one in.
+    /// Returns the members, without `method` unless the handler put one in.
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
@@ -52,10 +52,10 @@ impl fmt::Debug for ResultObject {
     }
 }
 
-/// What `value` encodes to.
+/// Encodes `value` to an object.
 ///
 /// # Errors
-/// [`Error::Encode`] for `what`, unless that is an object.
+/// [`Error::Encode`] with `what` if it does not encode to an object.
 pub(crate) fn to_object<T: Serialize + ?Sized>(
     what: &'static str,
     value: &T,

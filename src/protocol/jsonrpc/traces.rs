@@ -1,16 +1,16 @@
-//! Traces of messages in text that is none: answers that stand in a line of a log, ids in what cannot be
-//! read. For saying what went wrong, never for carrying it on.
+//! Traces of messages in text that is not a message: answers within a line of a log, ids in a message that
+//! cannot be read. They are used to say what went wrong, never to go on with the message.
 
 use super::envelope::Members;
 use crate::id::RequestId;
 
-/// Beginnings of objects that are tried in one text.
+/// How many beginnings of objects are tried in one text.
 const ATTEMPTS: usize = 32;
-/// Bytes that are read again, in all attempts together, besides four times the length of the text: that
-/// bounds the time for a hostile one.
+/// How many bytes all attempts together may read, besides four times the length of the text. This bounds
+/// the time that hostile text can take.
 const AGAIN: usize = 64 * 1024;
 
-/// Finds the first answer to one of the ids that are asked for: an object with `result` or `error` and
+/// Finds the first answer to an id for which `is_asked_for` is true: an object with `result` or `error` and
 /// without `params`, wherever in the text it begins.
 pub(crate) fn find_answer(
     text: &str,
@@ -32,8 +32,8 @@ pub(crate) fn find_answer(
         })
 }
 
-/// Finds the first of the ids that are asked for in a message that cannot be read: as the value of a member
-/// `id`, whatever is wrong with the rest.
+/// Finds the first id for which `is_asked_for` is true in a message that cannot be read: the value of a
+/// member `id`, whatever is wrong with the rest.
 pub(crate) fn find_id(text: &str, is_asked_for: impl Fn(RequestId) -> bool) -> Option<RequestId> {
     memchr::memmem::find_iter(text.as_bytes(), b"\"id\"").find_map(|start| {
         let rest = text[start..].strip_prefix("\"id\"")?.trim_start();
@@ -43,7 +43,7 @@ pub(crate) fn find_id(text: &str, is_asked_for: impl Fn(RequestId) -> bool) -> O
     })
 }
 
-/// Whether a line that is no message looks as if it was meant to be one, or is a piece of one.
+/// Whether a line that is not a message looks as if it was meant as one, or as a piece of one.
 pub(crate) fn resembles_message(line: &str) -> bool {
     let has = |quoted: [&str; 2]| {
         let is_there =

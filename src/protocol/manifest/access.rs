@@ -1,6 +1,6 @@
-//! The manifest's `access` block: what a plugin that wants to call the host's HTTP API asks for
-//! (protocol file, section 3.2). The credentials it gets are in [`crate::protocol::access`]; which
-//! permissions there are is the embedder's business.
+//! The manifest's `access` block: the identity that a plugin requests for the host's HTTP API
+//! (protocol file, section 3.2). The credentials it receives are in [`crate::protocol::access`]; the
+//! embedder defines the permissions.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -8,17 +8,17 @@ use serde_json::{Map, Value};
 use super::decode::ManifestObject;
 use crate::protocol::base_url::go_url_text;
 
-/// A plugin's wish for an identity: a bot account, a role and an access key. Only types are
-/// checked; an unknown permission is noticed by whoever grants them.
+/// A request for an identity: a bot account, a role and an access key. Only types are checked; the
+/// embedder that grants access checks the permissions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct AccessRequest {
-    /// Base of the account's handle.
+    /// The base of the account's handle.
     pub handle: String,
-    /// Display name of the account.
+    /// The account's display name.
     pub name: String,
-    /// Names of the permissions that are asked for.
+    /// The names of the requested permissions.
     pub permissions: Vec<String>,
-    /// What the account's page says; may be empty.
+    /// The text of the account's page; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub bio: String,
     /// Links on the account's page.
@@ -32,25 +32,25 @@ pub struct AccessRequest {
 /// A link on the account's page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct AccessLink {
-    /// What the link says.
+    /// The link's text.
     pub text: String,
-    /// Where it leads.
+    /// The link's target.
     pub url: LinkUrl,
 }
 
-/// The target of a link. The schema says text, the seed reads and writes an object; whichever it
-/// was is kept. Not checked for being a URL.
+/// The target of a link. The schema has a string, Storyden's Go host reads and writes an object; both
+/// are kept as they are. Not checked to be a URL.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum LinkUrl {
-    /// As text.
+    /// A string.
     Text(String),
-    /// As an object with the members `Scheme`, `Host`, `Path` and so on.
+    /// An object with the members `Scheme`, `Host`, `Path` and so on.
     GoObject(Map<String, Value>),
 }
 
 impl LinkUrl {
-    /// The URL as text, whichever form it has.
+    /// Returns the URL as text, whichever form it has.
     pub fn to_text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),

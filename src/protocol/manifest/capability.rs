@@ -1,5 +1,5 @@
-//! The manifest's capabilities: what a plugin offers to Robots (protocol file, section 3.4), and
-//! the rules for them. Calling what is offered is in [`crate::protocol::method`].
+//! The manifest's capabilities: what a plugin provides to Robots (protocol file, section 3.4), and
+//! the rules for them. Calling them is in [`crate::protocol::method`].
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::error::{ManifestProblem, ManifestProblemKind};
 
 const KNOWN_TYPES: &str = "\"robot.llm_provider\", \"robot.tool_provider\"";
 
-/// Something that a plugin offers.
+/// A capability of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type")]
 #[non_exhaustive]
@@ -31,12 +31,12 @@ pub struct RobotLlmProvider {
     /// The provider part of model references such as `provider/model`: a letter or digit, then
     /// letters, digits, `.`, `_` and `-`.
     pub id: String,
-    /// Never empty; `v1` in practice.
+    /// The version, never empty; `v1` in practice.
     pub version: String,
-    /// Display name; may be empty.
+    /// The display name; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// May be empty.
+    /// The description; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
 }
@@ -44,14 +44,14 @@ pub struct RobotLlmProvider {
 /// A provider of tools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RobotToolProvider {
-    /// A letter or digit, then letters, digits and `_`.
+    /// The provider's id: a letter or digit, then letters, digits and `_`.
     pub id: String,
-    /// Never empty; `v1` in practice.
+    /// The version, never empty; `v1` in practice.
     pub version: String,
-    /// Display name; may be empty.
+    /// The display name; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// May be empty.
+    /// The description; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The tools.
@@ -65,70 +65,70 @@ pub struct RobotToolProvider {
 /// A tool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RobotTool {
-    /// A letter or digit, then letters, digits and `_`; unique within the provider.
+    /// The tool's id: a letter or digit, then letters, digits and `_`; unique within the provider.
     pub id: String,
-    /// Name for the model.
+    /// The name for the model.
     pub name: String,
-    /// What it does, for the model.
+    /// The description for the model.
     pub description: String,
-    /// JSON Schema of the arguments; its top-level `type` is `object`.
+    /// The JSON Schema of the arguments; its top-level `type` is `object`.
     pub input_schema: Map<String, Value>,
-    /// JSON Schema of the output; its top-level `type` is `object`.
+    /// The JSON Schema of the output; its top-level `type` is `object`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<Map<String, Value>>,
-    /// Name for people; falls back to `name`.
+    /// The name for people; falls back to `name`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub title: String,
-    /// Whether a person must agree to each call.
+    /// Whether a person must confirm each call.
     #[serde(skip_serializing_if = "is_default")]
     pub requires_confirmation: bool,
-    /// Whether it only works within a workspace.
+    /// Whether it requires a workspace.
     #[serde(skip_serializing_if = "is_default")]
     pub requires_workspace: bool,
-    /// Hints about what a call does.
+    /// Hints about the effects of a call.
     #[serde(skip_serializing_if = "is_default")]
     pub annotations: ToolAnnotations,
 }
 
-/// What the author says about a tool's effects. Hints, not promises.
+/// The author's hints about a tool's effects; not guarantees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolAnnotations {
-    /// It changes nothing.
+    /// The tool changes nothing.
     #[serde(skip_serializing_if = "is_default")]
     pub read_only_hint: bool,
-    /// It may destroy something.
+    /// The tool may destroy something.
     #[serde(skip_serializing_if = "is_default")]
     pub destructive_hint: bool,
-    /// Calling it twice has the effect of calling it once.
+    /// Calling the tool twice has the effect of calling it once.
     #[serde(skip_serializing_if = "is_default")]
     pub idempotent_hint: bool,
-    /// It reaches beyond the plugin and its host.
+    /// The tool reaches beyond the plugin and its host.
     #[serde(skip_serializing_if = "is_default")]
     pub open_world_hint: bool,
 }
 
-/// A group of tools that are handed out together.
+/// A group of tools that are given to a model together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RobotToolset {
-    /// Unique within the provider.
+    /// The toolset's id; unique within the provider.
     pub id: String,
-    /// Display name.
+    /// The display name.
     pub name: String,
-    /// What the group is for.
+    /// The description.
     pub description: String,
     /// Added to a model's instructions with the tools; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub instruction: String,
-    /// Whether it only works within a workspace.
+    /// Whether it requires a workspace.
     #[serde(skip_serializing_if = "is_default")]
     pub requires_workspace: bool,
-    /// Ids of tools of the same provider.
+    /// The ids of its tools, of the same provider.
     pub tools: Vec<String>,
 }
 
 impl Capability {
-    /// The id of the provider.
+    /// Returns the id of the provider.
     pub fn id(&self) -> &str {
         match self {
             Self::RobotLlmProvider(provider) => &provider.id,
@@ -275,7 +275,7 @@ fn is_llm_provider_id(id: &str) -> bool {
     first_and_rest(id, |byte| matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// A letter or digit, then those and what else is allowed.
+/// Whether this is a letter or digit, followed by those and by what `also` allows.
 fn first_and_rest(id: &str, also: fn(u8) -> bool) -> bool {
     id.bytes()
         .next()
@@ -286,7 +286,7 @@ fn first_and_rest(id: &str, also: fn(u8) -> bool) -> bool {
 }
 
 fn duplicate(field: String, value: &str, problems: &mut Problems) {
-    // That an id is empty has been said already.
+    // An empty id has been reported already.
     if !value.is_empty() {
         let found = ManifestProblem::piece(value);
         problems.add(field, ManifestProblemKind::Duplicate { found });

@@ -1,5 +1,5 @@
-//! Reads the members of a JSON object one by one, and notes everything that has the wrong type
-//! instead of stopping at the first. What a manifest's members mean is not here.
+//! Reads the members of a JSON object one by one, and collects all members of the wrong type instead
+//! of stopping at the first. What a manifest's members mean is not here.
 //!
 //! The rules are those of the decoder that plugins were written against (protocol file,
 //! section 3.1): names match ignoring case, `null` is the same as leaving the member out, and a
@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 use crate::error::{ManifestProblem, ManifestProblemKind};
 use crate::protocol::kind_of;
 
-/// Where problems are collected, up to [`ManifestProblem::LIMIT`].
+/// The problems found, up to [`ManifestProblem::LIMIT`].
 #[derive(Default)]
 pub(super) struct Problems(Vec<ManifestProblem>);
 
@@ -21,7 +21,7 @@ impl Problems {
         }
     }
 
-    /// Notes an id that is empty, or that does not match the pattern that `allowed` describes.
+    /// Adds a problem if the id is empty or does not match the pattern that `allowed` describes.
     pub(super) fn check_characters(
         &mut self,
         field: impl Into<String>,
@@ -42,7 +42,7 @@ impl Problems {
     }
 }
 
-/// An object that is being taken apart.
+/// An object whose members are taken out one by one.
 pub(crate) struct ManifestObject<'p> {
     path: String,
     members: Map<String, Value>,
@@ -58,13 +58,13 @@ impl<'p> ManifestObject<'p> {
         }
     }
 
-    /// What has not been taken.
+    /// Returns the members that have not been taken.
     pub(super) fn rest(self) -> Map<String, Value> {
         self.members
     }
 
-    /// The member `type`, which tells the objects of a list apart. Nothing, and a problem noted,
-    /// when it is missing.
+    /// Takes the member `type`, which tells the objects of a list apart. If it is missing, that is a
+    /// problem and `None`.
     pub(crate) fn type_name(&mut self) -> Option<String> {
         match self.take("type") {
             Some(Value::String(name)) => Some(name),
@@ -76,18 +76,18 @@ impl<'p> ManifestObject<'p> {
         }
     }
 
-    /// Notes that the member `name` has a value outside its fixed set.
+    /// Adds the problem that the member `name` has an unknown value.
     pub(crate) fn unknown(&mut self, name: &str, found: &str, known: &'static str) {
         let found = ManifestProblem::piece(found);
         self.problem(name, ManifestProblemKind::UnknownName { known, found });
     }
 
-    /// Text; empty when missing.
+    /// Takes a string; empty if missing.
     pub(crate) fn string(&mut self, name: &str) -> String {
         self.optional_string(name).unwrap_or_default()
     }
 
-    /// Text, where being there makes a difference.
+    /// Takes a string; `None` if missing.
     pub(crate) fn optional_string(&mut self, name: &str) -> Option<String> {
         match self.take(name)? {
             Value::String(text) => Some(text),
@@ -95,7 +95,7 @@ impl<'p> ManifestObject<'p> {
         }
     }
 
-    /// A boolean, where being there makes a difference.
+    /// Takes a boolean; `None` if missing.
     pub(crate) fn optional_boolean(&mut self, name: &str) -> Option<bool> {
         match self.take(name)? {
             Value::Bool(value) => Some(value),
@@ -103,12 +103,12 @@ impl<'p> ManifestObject<'p> {
         }
     }
 
-    /// A boolean; false when missing.
+    /// Takes a boolean; false if missing.
     pub(crate) fn boolean(&mut self, name: &str) -> bool {
         self.optional_boolean(name).unwrap_or_default()
     }
 
-    /// A number, where being there makes a difference.
+    /// Takes a number; `None` if missing.
     pub(crate) fn optional_number(&mut self, name: &str) -> Option<Number> {
         match self.take(name)? {
             Value::Number(value) => Some(value),
@@ -116,7 +116,7 @@ impl<'p> ManifestObject<'p> {
         }
     }
 
-    /// An object of any content.
+    /// Takes an object of any content.
     pub(crate) fn map(&mut self, name: &str) -> Option<Map<String, Value>> {
         match self.take(name)? {
             Value::Object(members) => Some(members),
@@ -124,7 +124,7 @@ impl<'p> ManifestObject<'p> {
         }
     }
 
-    /// A list of texts; empty when missing.
+    /// Takes a list of strings; empty if missing.
     pub(crate) fn strings(&mut self, name: &str) -> Vec<String> {
         let path = self.path_to(name);
         self.list(name)
@@ -141,7 +141,7 @@ impl<'p> ManifestObject<'p> {
             .collect()
     }
 
-    /// An object of known content.
+    /// Takes an object of known content.
     pub(crate) fn object<T>(
         &mut self,
         name: &str,
@@ -155,8 +155,8 @@ impl<'p> ManifestObject<'p> {
         }))
     }
 
-    /// A list of objects; empty when missing. An element that is no object, or for which `decode`
-    /// gives nothing, is left out.
+    /// Takes a list of objects; empty if missing. An element that is not an object, or for which
+    /// `decode` returns `None`, is left out.
     pub(crate) fn objects<T>(
         &mut self,
         name: &str,
@@ -178,7 +178,7 @@ impl<'p> ManifestObject<'p> {
         decoded
     }
 
-    /// Either text or an object, as it stands; nothing for other types, which are noted.
+    /// Takes a string or an object; another type is a problem and `None`.
     pub(crate) fn text_or_object(&mut self, name: &str) -> Option<Value> {
         match self.take(name)? {
             value @ (Value::String(_) | Value::Object(_)) => Some(value),
@@ -194,7 +194,7 @@ impl<'p> ManifestObject<'p> {
         }
     }
 
-    /// Takes a member out, in whatever spelling; the exact one wins. `null` is nothing.
+    /// Takes a member in whatever spelling; the exact one wins. `null` is `None`.
     fn take(&mut self, name: &str) -> Option<Value> {
         let exact = self.members.remove(name);
         let mut other_spelling = None;

@@ -1,4 +1,4 @@
-//! The manifest: what an author says about a plugin, and the rules for it
+//! The manifest: an author's description of a plugin, and the rules for it
 //! (protocol file, section 3).
 //!
 //! What lives here: the types, decoding, checking and encoding. What does not: finding the
@@ -33,17 +33,17 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const NAME_LIMIT: usize = 100;
 const KNOWN_TRANSPORTS: &str = "\"websocket\", \"stdio\"";
 
-/// What an author says about a plugin.
+/// An author's description of a plugin.
 ///
-/// The fields are open: a manifest made or changed in code is checked with
-/// [`problems`](Self::problems). Decoding with serde checks types alone, so that records stay
+/// The fields are public; check a manifest that was made or changed in code with
+/// [`problems`](Self::problems). Decoding with serde checks only types, so that records stay
 /// readable when rules change; [`parse`](Self::parse) checks everything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Manifest {
     /// The author's name for the plugin: letters, digits and hyphens, with a letter or digit at
     /// both ends. Several installations may share it.
     pub id: String,
-    /// Who wrote it; the same characters as `id`.
+    /// The author's name; the same characters as `id`.
     pub author: String,
     /// Display name, 1 to 100 bytes.
     pub name: String,
@@ -51,29 +51,29 @@ pub struct Manifest {
     pub description: String,
     /// For people; may be empty.
     pub version: String,
-    /// The program of a supervised plugin: with a slash in it a path, relative to the folder of
-    /// the package; without, a name to look up on `PATH`. May be empty for an external plugin.
+    /// The program of a supervised plugin: with a slash in it a path relative to the
+    /// package's directory, without one a name to look up on `PATH`. May be empty for an external plugin.
     pub command: String,
     /// Arguments of the program.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Names of the events that the plugin wants, as written, so perhaps with repetitions;
+    /// Names of the events that the plugin consumes, as written, perhaps with repetitions;
     /// [`events`](Self::events) leaves those out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events_consumed: Vec<String>,
-    /// Whether, and as whom, the plugin wants to call the host's HTTP API.
+    /// The identity that the plugin requests for the host's HTTP API, if it calls that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessRequest>,
-    /// What can be configured.
+    /// The configuration schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration_schema: Option<ConfigurationSchema>,
-    /// What the plugin offers.
+    /// The plugin's capabilities.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<Capability>,
     /// How a supervised plugin talks to the host. An extension: Storyden's host ignores it.
     #[serde(skip_serializing_if = "is_default")]
     pub transport: Transport,
-    /// Top-level members that are not known here, kept for those who do know them.
+    /// Unknown top-level members, kept for other tools.
     #[serde(flatten, serialize_with = "serialize_extra")]
     pub extra: Map<String, Value>,
 }
@@ -83,15 +83,15 @@ pub struct Manifest {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Transport {
-    /// It connects to the URL in `STORYDEN_RPC_URL`.
+    /// The plugin connects to the URL in `STORYDEN_RPC_URL`.
     #[default]
     WebSocket,
-    /// Over its standard input and output, one message to a line.
+    /// The plugin uses its standard input and output, one message to a line.
     Stdio,
 }
 
 impl Transport {
-    /// The manifest's exact string.
+    /// Returns the manifest's exact string.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
@@ -109,16 +109,16 @@ impl fmt::Display for Transport {
 impl Manifest {
     /// Decodes and checks a manifest.
     ///
-    /// More is tolerated than the schema allows, as plugins in the field need it: a byte order
+    /// More is accepted than the schema allows, because existing plugins need it: a byte order
     /// mark, unknown members, member names in another case, repeated members (the last counts),
     /// `null` for a missing member, and a missing description, version or command. Event names are
-    /// not compared with a list, because the set is open; see
+    /// not checked against a list, because the set is open; see
     /// [`unknown_events`](Self::unknown_events).
     ///
     /// # Errors
-    /// - [`ManifestError::Json`], [`ManifestError::NotAnObject`]: this is no manifest at all.
-    /// - [`ManifestError::Invalid`]: with all that is wrong, not only the first. Rules for a
-    ///   member are only looked at when everything in it has the right type.
+    /// - [`ManifestError::Json`], [`ManifestError::NotAnObject`]: the text is not a manifest.
+    /// - [`ManifestError::Invalid`] with all problems, not only the first. The rules for a member are
+    ///   only checked if everything in it has the right type.
     pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
         let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
         let (manifest, mut problems) = match serde_json::from_slice(json) {
@@ -147,8 +147,8 @@ impl Manifest {
         }
     }
 
-    /// What is wrong with this manifest; empty when it can be used. At most
-    /// [`ManifestProblem::LIMIT`] are listed.
+    /// Returns the problems of this manifest, at most [`ManifestProblem::LIMIT`]; empty if it can be
+    /// used.
     pub fn problems(&self) -> Vec<ManifestProblem> {
         let mut problems = Problems::default();
         for (field, value) in [("id", &self.id), ("author", &self.author)] {
@@ -180,7 +180,7 @@ impl Manifest {
         problems.into_vec()
     }
 
-    /// The events that the plugin wants, each once, in the author's order.
+    /// Returns the events that the plugin consumes, each once, in the author's order.
     pub fn events(&self) -> impl Iterator<Item = &str> {
         let mut seen = HashSet::new();
         self.events_consumed
@@ -189,20 +189,20 @@ impl Manifest {
             .filter(move |event| seen.insert(*event))
     }
 
-    /// Whether the plugin wants this event.
+    /// Whether the plugin consumes this event.
     pub fn consumes(&self, event: &str) -> bool {
         self.events_consumed.iter().any(|name| name == event)
     }
 
-    /// The events that the plugin wants and that are not Storyden's, each once. In a host without
-    /// events of its own they are misspelled, and will never come.
+    /// Returns the consumed events that are not Storyden's, each once. In a host without events of its
+    /// own they are misspelled and never published.
     pub fn unknown_events(&self) -> impl Iterator<Item = &str> {
         self.events().filter(|event| !is_storyden_event(event))
     }
 
-    /// The members that are not known here, each with the known one that its name is like, if any:
-    /// misspelled, perhaps. Names that begin with `$`, `_` or `x-` are left out, since those are written
-    /// for other tools.
+    /// Returns the unknown members, each with the known name that it resembles and may be a
+    /// misspelling of. Names that begin with `$`, `_` or `x-` are left out, because they are for other
+    /// tools.
     pub fn unknown_members(&self) -> impl Iterator<Item = (&str, Option<&'static str>)> {
         let for_others = |name: &str| name.starts_with(['$', '_']) || name.starts_with("x-");
         self.extra
@@ -242,7 +242,7 @@ impl Manifest {
     }
 }
 
-/// Whether a member is left out, being what it is when it is missing.
+/// Whether a member has its default value and is not written.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -259,7 +259,7 @@ fn is_slug(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Writes the members that are not known here, but none that would hide a known one.
+/// Writes the unknown members, but none whose name is that of a known one.
 fn serialize_extra<S: Serializer>(
     extra: &Map<String, Value>,
     serializer: S,
@@ -268,7 +268,7 @@ fn serialize_extra<S: Serializer>(
     serializer.collect_map(extra.iter().filter(|(name, _)| !hides(name)))
 }
 
-/// The names that `extra` may not hide behind.
+/// The known names, which `extra` may not have.
 pub(super) const MEMBERS: [&str; 12] = [
     "id",
     "author",
@@ -284,7 +284,7 @@ pub(super) const MEMBERS: [&str; 12] = [
     "transport",
 ];
 
-/// Checks types alone; see [`Manifest`].
+/// Checks only types; see [`Manifest`].
 impl<'de> Deserialize<'de> for Manifest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (manifest, problems) = Self::decode(Map::deserialize(deserializer)?);

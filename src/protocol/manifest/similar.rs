@@ -1,13 +1,13 @@
-//! Which of some known names a misspelled one is like.
+//! Finds the known name that a misspelled one resembles.
 
-/// The known name that this one is most like: the same but for case and what separates words, the
-/// beginning of it, or off by a third of its letters, at most three.
+/// Returns the known name that this one resembles most: equal but for case and separators, a prefix of
+/// it, or different in at most a third of its letters and at most three.
 pub(super) fn similar(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let plain = |name: &str| -> Vec<char> {
         let letters = name.chars().filter(|letter| letter.is_alphanumeric());
         letters.flat_map(char::to_lowercase).collect()
     };
-    // Longer ones are like none; and comparing takes time for each letter of both.
+    // Longer ones resemble none, and comparing takes time for each letter of both.
     if name.len() > 64 {
         return None;
     }
@@ -26,7 +26,7 @@ pub(super) fn similar(name: &str, known: &[&'static str]) -> Option<&'static str
         .map(|(_, candidate)| candidate)
 }
 
-/// How many letters must be put in, taken out or exchanged to make one of the other (Levenshtein).
+/// The Levenshtein distance of both.
 fn distance(one: &[char], other: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (above, letter) in one.iter().enumerate() {
