@@ -1,4 +1,4 @@
-//! What the host asks plugins (protocol file, section 9).
+//! The methods that the host calls (protocol file, section 9).
 
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::jsonrpc::to_object;
 
-/// `event`: something happened that the plugin wants to know.
+/// `event`: an event that the plugin consumes.
 #[derive(Clone, Copy, Debug)]
 pub struct Event;
 
@@ -20,8 +20,8 @@ impl Method for Event {
     type Reply = EventReply;
 }
 
-/// `configure`: an administrator wants to save this configuration. It is stored only if the plugin
-/// agrees. A plugin that must restart to apply it ends with status 0.
+/// `configure`: proposes a configuration, which is stored only if the plugin accepts it. A plugin
+/// that must restart to apply it exits with status 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Configure;
 
@@ -32,7 +32,7 @@ impl Method for Configure {
     type Reply = ConfigureReply;
 }
 
-/// `ping`: is the plugin there?
+/// `ping`: checks that the plugin answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Ping;
 
@@ -42,7 +42,7 @@ impl Method for Ping {
     type Reply = PingReply;
 }
 
-/// `robot_model_provider_list_models`: which models does the provider have?
+/// `robot_model_provider_list_models`: lists the models of a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct RobotModelProviderListModels;
 
@@ -72,47 +72,47 @@ impl Method for RobotToolCall {
     type Reply = ToolCallReply;
 }
 
-/// An event: its name, and what belongs to it. On the wire both are in one object, whose member
-/// `event` is the name.
+/// An event: its name and its payload. On the wire both are in one object, whose member `event` is
+/// the name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventParams {
-    /// The name.
+    /// The event's name.
     pub event: String,
-    /// Everything else. A member `event` in it is not sent.
+    /// All other members. A member `event` in it is not sent.
     pub payload: Map<String, Value>,
 }
 
 /// The answer to an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventReply {
-    /// Always true from the SDKs, also for an event without a handler; failure is an error.
+    /// Always true from the SDKs, also for an event without a handler; a failure is an error response.
     pub ok: bool,
 }
 
 /// The answer to a proposed configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigureReply {
-    /// Whether the plugin takes it.
+    /// Whether the plugin accepts it.
     pub ok: bool,
 }
 
 /// The answer to a ping.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PingReply {
-    /// True.
+    /// Always true.
     pub pong: bool,
     /// Seconds since the plugin started, or first connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<f64>,
-    /// How it feels; both SDKs say `healthy`.
+    /// The plugin's state; both SDKs say `healthy`.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub status: Option<String>,
 }
 
-/// Whose models to list.
+/// The provider whose models to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListModelsParams {
-    /// Id of the capability.
+    /// The id of the capability.
     pub provider: String,
 }
 
@@ -127,21 +127,21 @@ pub struct ListModelsReply {
 /// A model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Model {
-    /// Its name, for the model part of a reference.
+    /// The model part of a model reference.
     pub name: String,
-    /// Its name for people.
+    /// The name for people.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub display_name: Option<String>,
-    /// Tokens that fit into its context.
+    /// The size of its context, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_window: Option<i64>,
-    /// Tokens that it can put out at once.
+    /// The limit of its output, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<i64>,
-    /// When it was released, in the format of RFC 3339; not checked.
+    /// The release date in the format of RFC 3339; not checked.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub released_at: Option<String>,
-    /// What the provider's own API says about it.
+    /// The provider's own description.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -150,20 +150,20 @@ pub struct Model {
     pub raw: Map<String, Value>,
 }
 
-/// What to generate from.
+/// The input of a generation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerateParams {
-    /// Id of the capability.
+    /// The id of the capability.
     pub provider: String,
-    /// Name of the model.
+    /// The name of the model.
     pub model: String,
     /// The conversation so far.
     #[serde(deserialize_with = "null_is_empty")]
     pub messages: Vec<GenerateMessage>,
-    /// Instructions.
+    /// The instructions.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub system: Option<String>,
-    /// Tools that the model may ask for.
+    /// The tools that the model may call.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -175,42 +175,42 @@ pub struct GenerateParams {
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerateMessage {
-    /// Who speaks.
+    /// The speaker.
     pub role: GenerateRole,
-    /// What is said.
+    /// The text.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub content: Option<String>,
-    /// Name of the speaker, or of the tool.
+    /// The name of the speaker or the tool.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub name: Option<String>,
-    /// For a tool's result: which call it answers.
+    /// For a tool's result: the id of the call that it answers.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub tool_call_id: Option<String>,
 }
 
-/// Who speaks in a conversation.
+/// The speakers in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GenerateRole {
-    /// The one who instructs the model.
+    /// The author of the instructions.
     System,
     /// A person.
     User,
     /// The model.
     Assistant,
-    /// A tool that the model asked for.
+    /// A tool that the model called.
     Tool,
 }
 
-/// A tool that a model may ask for.
+/// A tool that a model may call.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerateTool {
-    /// Its name.
+    /// The tool's name.
     pub name: String,
-    /// What it does.
+    /// The tool's description.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub description: Option<String>,
-    /// JSON Schema of its arguments.
+    /// The JSON Schema of its arguments.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -219,20 +219,20 @@ pub struct GenerateTool {
     pub parameters: Map<String, Value>,
 }
 
-/// What was generated.
+/// The result of a generation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerateReply {
-    /// Text.
+    /// The generated text.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub content: Option<String>,
-    /// Tools that the model asks for.
+    /// The tool calls that the model requests.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tool_calls: Vec<GenerateToolCall>,
-    /// Why it ended, in the provider's words; see [`finish`](Self::finish).
+    /// The provider's reason for the end; see [`finish`](Self::finish).
     #[serde(default, skip_serializing_if = "is_blank")]
     pub finish_reason: Option<String>,
     /// Why the generation failed; see [`failure`](Self::failure).
@@ -240,15 +240,15 @@ pub struct GenerateReply {
     pub error: Option<String>,
 }
 
-/// A model asking for a tool.
+/// A tool call that a model requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GenerateToolCall {
-    /// The provider's id for it.
+    /// The provider's id of the call.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub id: Option<String>,
-    /// The tool.
+    /// The tool's name.
     pub name: String,
-    /// Its arguments.
+    /// The arguments.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -260,24 +260,24 @@ pub struct GenerateToolCall {
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FinishReason {
-    /// It was finished, or waits for tools.
+    /// The text is complete, or the model waits for tools.
     Stop,
     /// The limit of tokens was reached.
     Length,
-    /// The provider does not allow the content.
+    /// The provider's content filter ended it.
     ContentFilter,
-    /// It failed.
+    /// The generation failed.
     Error,
 }
 
-/// Which tool to call, with what, and for whom.
+/// The tool to call, its arguments, and on whose behalf.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ToolCallParams {
-    /// Id of the capability.
+    /// The id of the capability.
     pub provider_id: String,
-    /// Id of the tool.
+    /// The id of the tool.
     pub tool_id: String,
-    /// Id of this call.
+    /// The id of this call.
     pub call_id: String,
     /// The Robot's session.
     pub session_id: String,
@@ -286,15 +286,15 @@ pub struct ToolCallParams {
     /// The Robot, if it is a stored one.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub robot_id: Option<String>,
-    /// Arguments for the tool.
+    /// The arguments of the tool.
     #[serde(deserialize_with = "null_is_empty")]
     pub arguments: Map<String, Value>,
 }
 
-/// What a tool gave.
+/// The result of a tool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ToolCallReply {
-    /// Its output.
+    /// The output.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -307,10 +307,10 @@ pub struct ToolCallReply {
 }
 
 impl EventParams {
-    /// An event with the members that `payload` encodes to.
+    /// Returns an event with the members that `payload` encodes to.
     ///
     /// # Errors
-    /// [`Error::Encode`](crate::Error::Encode) when that is no JSON object.
+    /// [`Error::Encode`](crate::Error::Encode) if that is not a JSON object.
     pub fn new<T: Serialize + ?Sized>(event: impl Into<String>, payload: &T) -> Result<Self> {
         Ok(Self {
             event: event.into(),
@@ -344,7 +344,7 @@ impl<'de> Deserialize<'de> for EventParams {
 }
 
 impl GenerateMessage {
-    /// A message with this text.
+    /// Returns a message with this text.
     pub fn new(role: GenerateRole, content: impl Into<String>) -> Self {
         Self {
             role,
@@ -356,13 +356,12 @@ impl GenerateMessage {
 }
 
 impl GenerateReply {
-    /// Why the generation failed, if it did: 'the generation failed' as opposed to 'the call
-    /// failed'.
+    /// Returns why the generation failed, if it did. (A call that fails is an error instead.)
     pub fn failure(&self) -> Option<&str> {
         failure(self.error.as_deref())
     }
 
-    /// Why it ended, in the host's words.
+    /// Returns why the generation ended, as Storyden's Go host reads it.
     pub fn finish(&self) -> FinishReason {
         match self.finish_reason.as_deref() {
             Some("length") => FinishReason::Length,
@@ -374,7 +373,7 @@ impl GenerateReply {
 }
 
 impl ToolCallReply {
-    /// Why the tool failed, if it did: 'the tool failed' as opposed to 'the call failed'.
+    /// Returns why the tool failed, if it did. (A call that fails is an error instead.)
     pub fn failure(&self) -> Option<&str> {
         failure(self.error.as_deref())
     }

@@ -33,7 +33,7 @@ pub use plugin_to_host::{
 use super::kind_of_text;
 use crate::error::{Error, Result, RpcError};
 
-/// A method: its name, and what goes there and comes back.
+/// A method: its name, its params and its reply.
 ///
 /// Params and reply must encode to JSON objects. The reply needs no member `method`: it is added
 /// when the reply is sent and ignored when one is read.
@@ -58,20 +58,20 @@ use crate::error::{Error, Result, RpcError};
 pub trait Method {
     /// The name on the wire.
     const NAME: &'static str;
-    /// What is asked.
+    /// The params.
     type Params: Serialize + DeserializeOwned;
-    /// What is answered.
+    /// The reply.
     type Reply: Serialize + DeserializeOwned;
 }
 
-/// No params, or a reply that says nothing but that it came.
+/// No params, or an empty reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
 /// Decodes the params of a request. Missing ones are an empty object.
 ///
 /// # Errors
-/// An error response to send: -32602, saying what is wrong with the params.
+/// An error response with -32602 that says what is wrong with the params.
 pub(crate) fn decode_params<M: Method>(params: Option<&RawValue>) -> Result<M::Params, RpcError> {
     object_from_text(params.map_or("{}", RawValue::get)).map_err(|error| {
         RpcError::new(
@@ -84,8 +84,8 @@ pub(crate) fn decode_params<M: Method>(params: Option<&RawValue>) -> Result<M::P
 /// Decodes the result of a response, given as JSON.
 ///
 /// # Errors
-/// [`Error::InvalidReply`] when it is no object, lacks something that is required, or has
-/// something of the wrong type.
+/// [`Error::InvalidReply`] if it is not an object, lacks a required member, or has one of the wrong
+/// type.
 pub(crate) fn decode_reply<M: Method>(result: &str) -> Result<M::Reply> {
     object_from_text(result).map_err(|error| Error::InvalidReply {
         method: M::NAME.into(),
@@ -93,7 +93,7 @@ pub(crate) fn decode_reply<M: Method>(result: &str) -> Result<M::Reply> {
     })
 }
 
-/// Derived decoders would take an array for an object, by position.
+/// Decodes an object, and nothing else: derived decoders accept an array too, by position.
 pub(crate) fn object_from_text<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     match kind_of_text(json) {
         "an object" => serde_json::from_str(json),
@@ -103,7 +103,7 @@ pub(crate) fn object_from_text<T: DeserializeOwned>(json: &str) -> serde_json::R
     }
 }
 
-/// For members that Go writes as `null` when they are empty.
+/// Decodes a member that Go writes as `null` if it is empty.
 fn null_is_empty<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: Default + Deserialize<'de>,
@@ -112,14 +112,14 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// For optional text, where empty and missing mean the same.
+/// Whether optional text is missing or empty, which means the same.
 // The signature is serde's.
 #[expect(clippy::ref_option)]
 fn is_blank(text: &Option<String>) -> bool {
     text.as_deref().is_none_or(str::is_empty)
 }
 
-/// An `error` member of a result: nothing, unless it says something.
+/// Returns the `error` member of a result unless it is empty.
 fn failure(error: Option<&str>) -> Option<&str> {
     error.filter(|text| !text.is_empty())
 }

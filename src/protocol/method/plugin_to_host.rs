@@ -1,4 +1,4 @@
-//! What plugins ask the host (protocol file, section 10).
+//! The methods that plugins call (protocol file, section 10).
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::id::Xid;
 use crate::protocol::access::AccessGetReply;
 use crate::protocol::configuration::Configuration;
 
-/// `access_get`: the plugin wants credentials for the host's HTTP API.
+/// `access_get`: requests credentials for the host's HTTP API.
 ///
 /// A host does not answer with the typed reply, but in the form that suits the peer; see
 /// [`AccessShape`](crate::protocol::AccessShape).
@@ -20,8 +20,8 @@ impl Method for AccessGet {
     type Reply = AccessGetReply;
 }
 
-/// `get_config`: the plugin wants to know how it is configured. During a `configure` call that is
-/// still the configuration from before.
+/// `get_config`: reads the plugin's configuration. During a `configure` call that is still the
+/// previous one.
 #[derive(Clone, Copy, Debug)]
 pub struct GetConfig;
 
@@ -31,7 +31,7 @@ impl Method for GetConfig {
     type Reply = GetConfigReply;
 }
 
-/// `robot_run`: the plugin wants a Robot to do something, unattended. May take minutes.
+/// `robot_run`: starts an unattended run of a Robot, which may take minutes.
 #[derive(Clone, Copy, Debug)]
 pub struct RobotRun;
 
@@ -41,10 +41,10 @@ impl Method for RobotRun {
     type Reply = RobotRunReply;
 }
 
-/// What of the configuration is wanted.
+/// The members of the configuration to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetConfigParams {
-    /// Members that are wanted; none means all.
+    /// The names of the members; none means all.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -53,8 +53,7 @@ pub struct GetConfigParams {
     pub keys: Vec<String>,
 }
 
-/// The configuration, as stored: without defaults, and without members that were asked for and do
-/// not exist.
+/// The stored configuration: without defaults, and without requested members that do not exist.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GetConfigReply {
     /// The members; none if the plugin was never configured.
@@ -63,7 +62,7 @@ pub struct GetConfigReply {
 }
 
 impl GetConfigParams {
-    /// The part of this configuration that is wanted.
+    /// Returns the requested part of this configuration.
     pub fn select(&self, stored: &Configuration) -> Configuration {
         if self.keys.is_empty() {
             return stored.clone();
@@ -75,23 +74,23 @@ impl GetConfigParams {
     }
 }
 
-/// What a Robot is to do.
+/// The task of a Robot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RobotRunParams {
-    /// The task. A blank one is refused in the reply's `error`, not when it is decoded.
+    /// The task. A blank one is refused by the reply's `error`, not by the decoder.
     pub message: String,
-    /// The Robot.
+    /// The Robot's id.
     pub robot_id: String,
-    /// The session to continue.
+    /// The session to continue, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Xid>,
-    /// Where it works.
+    /// The workspace, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<RobotRunWorkspace>,
 }
 
-/// Where a Robot works. The schema asks for at most one of both ids; Storyden's host takes both, so
-/// they are passed on as they came, and whoever runs the Robot judges.
+/// The workspace of a run. The schema allows at most one of both ids; Storyden's Go host accepts both,
+/// so they are passed on unchecked to the embedder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RobotRunWorkspace {
     /// A new instance of this workspace.
@@ -102,16 +101,16 @@ pub struct RobotRunWorkspace {
     pub workspace_instance_id: Option<Xid>,
 }
 
-/// What a Robot did, or why it did nothing.
+/// The result of a run, or why there was none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RobotRunReply {
-    /// The session it ran in. Storyden always sends one.
+    /// The session of the run. Storyden's Go host always sends one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Xid>,
-    /// How it ended. Missing when the run was refused.
+    /// How the run ended. Missing if it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<RobotRunOutput>,
-    /// Why it was refused, or failed; see [`failure`](Self::failure).
+    /// Why the run was refused or failed; see [`failure`](Self::failure).
     #[serde(default, skip_serializing_if = "is_blank")]
     pub error: Option<String>,
 }
@@ -119,54 +118,54 @@ pub struct RobotRunReply {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RobotRunOutput {
-    /// In a word.
+    /// The outcome.
     pub status: RobotRunStatus,
-    /// In the Robot's words.
+    /// The Robot's summary.
     pub summary: String,
-    /// What somebody should look at.
+    /// What a person should do, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention: Option<RobotRunAttention>,
 }
 
-/// How a run ended, in a word.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RobotRunStatus {
-    /// Done.
+    /// The task is done.
     Completed,
-    /// It cannot go on without somebody.
+    /// The run cannot continue without a person.
     Blocked,
-    /// It failed.
+    /// The run failed.
     Failed,
 }
 
-/// What somebody should look at after a run.
+/// What a person should do after a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RobotRunAttention {
-    /// Why.
+    /// The reason.
     pub reason: RobotRunReason,
-    /// What there is to do; not empty.
+    /// What to do; not empty.
     pub message: String,
 }
 
-/// Why a run needs somebody's attention.
+/// Why a run needs a person's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RobotRunReason {
-    /// Something must be told to it.
+    /// Input is missing.
     MissingInput,
-    /// Something must be allowed.
+    /// An approval is needed.
     NeedsApproval,
-    /// A rule forbids it.
+    /// A policy forbids it.
     PolicyBlocked,
-    /// A tool it needs is not there.
+    /// A tool is not available.
     ToolUnavailable,
-    /// It failed.
+    /// The run failed.
     Error,
 }
 
 impl RobotRunReply {
-    /// Why the run was refused or failed, if it was or did: as opposed to 'the call failed'.
+    /// Returns why the run was refused or failed, if it was. (A call that fails is an error instead.)
     pub fn failure(&self) -> Option<&str> {
         failure(self.error.as_deref())
     }
