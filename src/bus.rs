@@ -23,7 +23,7 @@ pub struct PublishReport {
 impl Host {
     /// Publishes an event: every active plugin whose manifest lists `name` receives it once, in the order
     /// of publishing, one at a time. `payload` must encode to a JSON object; its member `event` is set to
-    /// the name (protocol file, section 11).
+    /// the name ([Events](crate::protocol#events)).
     ///
     /// Plugins that are not connected do not receive it, and nothing is sent again.
     ///

@@ -12,7 +12,7 @@ settings! {
     ///
     /// Every [`interval`](Self::interval) the plugin is pinged. On a socket that is a WebSocket ping,
     /// and whatever arrives after it is a sign of life. A plugin over stdio gets the protocol's `ping`
-    /// (protocol file, section 9.3): any answer counts, also an error, and
+    /// ([`ping`](crate::protocol#ping)): any answer counts, also an error, and
     /// so does any line that it prints.
     ///
     /// A plugin may be unable to answer while a handler runs: over stdio, and with Python's `websockets`

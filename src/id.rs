@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 const TEXT_LENGTH: usize = 20;
 
-/// An xid: 12 bytes, shown as 20 characters of `0-9a-v` (protocol file, section 2).
+/// An xid: 12 bytes, shown as 20 characters of `0-9a-v` ([Identifiers](crate::protocol#identifiers)).
 ///
 /// The bytes are seconds since 1970, a machine value, the process id and a counter, so ids sort by
 /// the time they were made, and two hosts do not make the same one.
@@ -207,7 +207,7 @@ xid_newtype! {
 
 xid_newtype! {
     /// The id of a request that this side sends. Always a valid xid: the Go SDK drops a request with
-    /// any other id without answering (protocol file, section 2).
+    /// any other id without answering ([Identifiers](crate::protocol#identifiers)).
     RequestId
 }
 

@@ -1,5 +1,5 @@
 //! The wanted and the reported states of a plugin, with the protocol's exact strings
-//! (protocol file, section 13.1). The cell that holds a session's state is in `session`.
+//! ([State names](crate::protocol#state-names)). The cell that holds a session's state is in `session`.
 
 use std::fmt;
 use std::str::FromStr;

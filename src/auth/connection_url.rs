@@ -14,7 +14,7 @@ use crate::error::TokenError;
 use crate::id::InstallationId;
 use crate::url::{Authority, Url};
 
-/// Builds the URL that a plugin connects to (protocol file, section 5.1).
+/// Builds the URL that a plugin connects to ([Connection URL](crate::protocol#connection-url)).
 ///
 /// The scheme is `wss` for a base with `https` or `wss`, and `ws` for any other. Host, port and query
 /// are the base's; its path is replaced by `/rpc`, and its user info is left out. `plugin_id` and
@@ -86,7 +86,7 @@ impl ConnectionUrl {
     }
 
     /// Whether the token is an external plugin's, which decides whether a plugin tries again when
-    /// it is refused (protocol file, section 7).
+    /// it is refused ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
     pub(crate) const fn is_external(&self) -> bool {
         self.is_external
     }

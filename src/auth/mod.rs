@@ -1,5 +1,5 @@
-//! How a connecting plugin proves which one it is: tokens, and the URLs that carry them (protocol file,
-//! section 5).
+//! How a connecting plugin proves which one it is: tokens, and the URLs that carry them
+//! ([Connection URL](crate::protocol#connection-url)).
 //!
 //! What does not live here: when a secret is replaced and which installation it belongs to
 //! (`session` and `store`), and the HTTP answers to a refused token (`listener`). The module does no I/O
@@ -28,5 +28,6 @@ pub(crate) use request::{ConnectionRequest, rpc_query};
 pub(crate) use secret::Secret;
 pub(crate) use token::{SealedToken, Token};
 
-/// The path that plugins connect to; `/rpc/` is another one (protocol file, section 5.1).
+/// The path that plugins connect to; `/rpc/` is another one
+/// ([Connection URL](crate::protocol#connection-url)).
 pub(crate) const RPC_PATH: &str = "/rpc";

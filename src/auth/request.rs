@@ -7,8 +7,8 @@ use crate::error::IdError;
 use crate::id::InstallationId;
 use crate::url::Url;
 
-/// The parameters of a request to connect (protocol file, section 5.1). The first of each name counts,
-/// and an empty one is the same as none.
+/// The parameters of a request to connect ([Connection URL](crate::protocol#connection-url)). The
+/// first of each name counts, and an empty one is the same as none.
 pub(crate) struct ConnectionRequest {
     /// The installation that `plugin_id` names; an error if that is not an xid, which is refused
     /// whatever the token is.

@@ -11,7 +11,7 @@ pub(super) const LENGTH: usize = 32;
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// The secret that seals the token of a supervised plugin's run: 32 characters of `A-Z a-z 0-9`
-/// (protocol file, section 5.2). It is wiped from memory when it is dropped, and never shown.
+/// ([Tokens](crate::protocol#tokens)). It is wiped from memory when it is dropped, and never shown.
 pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {

@@ -18,7 +18,8 @@ use crate::id::InstallationId;
 const NONCE: usize = 24;
 const EXTERNAL_PREFIX: &str = "sdprt_";
 
-/// A token as it came in, told apart by its own text alone (protocol file, section 5.1).
+/// A token as it came in, told apart by its own text alone
+/// ([Connection URL](crate::protocol#connection-url)).
 pub(crate) enum Token {
     /// Of an external plugin.
     External(ExternalToken),
@@ -102,8 +103,8 @@ impl ExternalToken {
     }
 
     /// Builds the URL that the plugin connects to: `wss` if the base is `https` or `wss`, else `ws`,
-    /// with the base's host, port and query, the path `/rpc`, and the token (protocol file, section
-    /// 5.1).
+    /// with the base's host, port and query, the path `/rpc`, and the token
+    /// ([Connection URL](crate::protocol#connection-url)).
     ///
     /// User info in the base is left out: it would be one more secret in the URL. The result holds the
     /// token; [`redact`](super::redact) takes it out for logs.
@@ -137,7 +138,7 @@ pub struct TokenDigest(pub(super) [u8; 32]);
 
 impl SealedToken {
     /// Seals an installation's id with its current secret: NaCl secretbox with a random nonce,
-    /// 80 characters of URL-safe base64 (protocol file, section 5.2).
+    /// 80 characters of URL-safe base64 ([Tokens](crate::protocol#tokens)).
     ///
     /// # Errors
     /// [`TokenError::Random`]: the system has no random bytes.

@@ -1,5 +1,6 @@
-//! Close codes (RFC 6455, section 7.4.1). What they make the SDKs do is in the protocol file,
-//! sections 6 and 7; which transport sends which, and when, is with the transports and in `session`.
+//! Close codes (RFC 6455, section 7.4.1). What they mean is in [Close codes](crate::protocol#close-codes), what
+//! they make the SDKs do in [Refused or disconnected](crate::protocol#refused-or-disconnected); which
+//! transport sends which, and when, is with the transports and in `session`.
 
 /// Ends a Go plugin for good.
 pub(crate) const NORMAL: u16 = 1000;

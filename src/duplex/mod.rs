@@ -150,8 +150,8 @@ pub enum Received {
         /// Its first bytes, at most 64 KiB.
         beginning: Box<[u8]>,
     },
-    /// A whole message that is no text. It was skipped, as the seed's host does (protocol file,
-    /// section 6).
+    /// A whole message that is no text. It was skipped, as the seed's host does
+    /// ([WebSocket](crate::protocol#websocket)).
     Binary {
         /// Its length.
         bytes: usize,

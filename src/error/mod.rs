@@ -282,7 +282,7 @@ impl Error {
     /// connection it may have.
     pub fn is_retryable(&self) -> bool {
         match self {
-            // A 4xx is a refusal for good (protocol file, section 7).
+            // A 4xx is a refusal for good (PROTOCOL.md, "Refused or disconnected").
             Self::Disconnected(cause) => {
                 !matches!(**cause, Disconnect::Refused { status } if status < 500)
             }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::Foreign;
 
-/// An error response (protocol file, section 8.3). Both members may be missing, because
+/// An error response ([Error codes](crate::protocol#error-codes)). Both members may be missing, because
 /// decoders in the field treat them as optional. Displayed as [`Foreign`] text; `message` is as it was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{} ({code})", Foreign::new(.message))]

@@ -1,4 +1,4 @@
-//! Fetching a package by URL (protocol file, section 4).
+//! Fetching a package by URL ([Archive](crate::protocol#archive)).
 //!
 //! The request is made on a thread of its own, and the caller waits for the chunks of the package on a
 //! channel: so the deadline holds and the fetch can be cancelled, whatever the network does. That thread

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::settings::{require, settings};
 
 settings! {
-    /// How packages are fetched by URL (protocol file, section 4).
+    /// How packages are fetched by URL ([Archive](crate::protocol#archive)).
     ///
     /// Packages are fetched by `https` and `http` only, and only from the public internet: a host that is
     /// or resolves to a private or local address is refused, and the connection goes to exactly the

@@ -340,8 +340,8 @@ impl Host {
 
     /// Stops everything, in order: it refuses new loads, calls and connections, stops the listeners, then
     /// all plugins at once, then the threads. External plugins are told to come back later (close code
-    /// 1012: protocol file, section 7) and share one second to end their side. A second call returns the
-    /// report of the first.
+    /// 1012: [Refused or disconnected](crate::protocol#refused-or-disconnected)) and share one
+    /// second to end their side. A second call returns the report of the first.
     ///
     /// # Blocking
     /// At most `timeout`, and a quarter of a second more while threads still end. The end of the last

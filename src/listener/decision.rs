@@ -1,5 +1,6 @@
-//! Decides which connections are accepted: the protocol's decision table (protocol file, section 5.3) with
-//! this host's answers. Every check comes before the token is spent, and every refusal before the 101.
+//! Decides which connections are accepted: the protocol's decision table
+//! ([Handshake answers](crate::protocol#handshake-answers)) with this host's answers. Every check
+//! comes before the token is spent, and every refusal before the 101.
 
 use std::sync::Arc;
 

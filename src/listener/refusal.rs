@@ -1,5 +1,6 @@
-//! HTTP answers that refuse a connection. A 4xx ends an SDK for good, a 5xx makes it retry (protocol file,
-//! section 7), so every temporary reason is answered with 503.
+//! HTTP answers that refuse a connection. A 4xx ends an SDK for good, a 5xx makes it retry
+//! ([Refused or disconnected](crate::protocol#refused-or-disconnected)), so every temporary reason
+//! is answered with 503.
 
 use std::fmt::Write as _;
 
@@ -8,7 +9,7 @@ use std::fmt::Write as _;
 pub(super) struct Refusal {
     pub(super) status: u16,
     reason: &'static str,
-    /// One line of plain text (protocol file, section 5.3).
+    /// One line of plain text ([Handshake answers](crate::protocol#handshake-answers)).
     body: &'static str,
     /// One header beyond those that every answer has.
     header: Option<(&'static str, &'static str)>,

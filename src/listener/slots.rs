@@ -4,8 +4,8 @@
 //! **The oldest handshake whose request is incomplete makes room.** A plugin sends its request at once, so
 //! a connection that has not done so while as many others came as there are slots is slow or hostile.
 //! Refusing the new connection instead would let a handful of silent ones lock every plugin out for the
-//! whole handshake timeout, and a supervised plugin that is refused never retries (protocol file,
-//! section 7).
+//! whole handshake timeout, and a supervised plugin that is refused never retries
+//! ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Configuration: what can be configured, what is stored, and having the plugin agree to what is to be
-//! stored (protocol file, section 12).
+//! stored ([Configuration](crate::protocol#configuration)).
 //!
 //! What the plugin has and what is stored must not differ without anybody knowing. So before the plugin
 //! is asked, the record says what it is about to be asked; as long as it is not known what came of that,

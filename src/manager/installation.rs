@@ -31,8 +31,8 @@ pub struct Installation {
 pub struct Status {
     /// What it is in; `inactive` when it is not loaded, `errored` when its record is damaged.
     pub state: ReportedState,
-    /// Active since then; in any other state, when the wanted state last changed (protocol file's
-    /// companion on the HTTP API, section 2).
+    /// Active since then; in any other state, when the wanted state last changed, as in
+    /// Storyden's HTTP API.
     pub since: SystemTime,
     /// What is wrong, or went wrong last.
     pub message: Option<String>,

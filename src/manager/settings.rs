@@ -39,7 +39,8 @@ settings! {
         /// and until the one before must be so again. Default 5 min, because real plugins compile
         /// themselves at their first start.
         activate_timeout, with_activate_timeout: Duration = Duration::from_secs(300);
-        /// For the plugin's answer to a proposed configuration. Default 30 s (protocol file, section 12).
+        /// For the plugin's answer to a proposed configuration. Default 30 s
+        /// ([Configuration](crate::protocol#configuration)).
         configure_timeout, with_configure_timeout: Duration = Duration::from_secs(30);
         /// How many plugins are starting at once at [`boot`](crate::Manager::boot). Default 8.
         boot_parallel, with_boot_parallel: usize = 8;

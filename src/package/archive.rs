@@ -33,7 +33,7 @@ const NEVER: &dyn Fn() -> bool = &|| false;
 /// directories above it; of several of those, the first in the archive's central directory. A directory
 /// of that name never counts. (Storyden's Go host takes the first one at any depth, which lets a file inside
 /// a bundled dependency win.) Paths are kept as they are: with a nested manifest, `command` names the nested
-/// path (protocol file, section 4).
+/// path ([Archive](crate::protocol#archive)).
 ///
 /// Its [content](ArchiveContent) is in memory or in a file. Cloning shares it.
 #[derive(Clone)]

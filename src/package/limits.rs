@@ -11,7 +11,7 @@ const MEMORY_PER_FILE: usize = 1_024;
 const MEMORY_FOR_FILES: usize = 1_024;
 
 settings! {
-    /// Limits on an archive; the defaults are the protocol's (protocol file, section 4).
+    /// Limits on an archive; the defaults are the protocol's ([Archive](crate::protocol#archive)).
     pub struct PackageLimits {
         /// Bytes of the archive itself. Default 50 MiB.
         archive_size, with_archive_size: u64 = 50 * MIB;

@@ -1,4 +1,4 @@
-//! Packages: zip archives that plugins come in (protocol file, section 4).
+//! Packages: zip archives that plugins come in ([Archive](crate::protocol#archive)).
 //!
 //! This module reads and checks an archive ([`Archive`]), reviews what is in it ([`review()`]), unpacks it
 //! into a release directory ([`unpack`]), and migrates at an update what a plugin wrote beside its program.

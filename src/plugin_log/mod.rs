@@ -6,7 +6,7 @@
 //! to it for threads that must not wait.
 //! What does not: starting that thread (`session`), the host's own log messages (the `log` crate).
 //!
-//! On disk (protocol file, section 16): a directory with `output.log`, mode 0600, standard output and
+//! On disk ([Logs](crate::protocol#logs)): a directory with `output.log`, mode 0600, standard output and
 //! standard error mixed, the bytes as they were printed and no time stamps. Over its size the file
 //! is renamed to `output-2026-02-21T11-50-22.965.log` (UTC) and a new one begun; the newest few
 //! old files are kept. Unlike in Storyden's Go host, the end of a process does not rotate the file, and

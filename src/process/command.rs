@@ -14,7 +14,7 @@ use crate::error::{SpawnError, StartError};
 
 /// Finds the program that `command` names: with a slash in it, a path relative to the working
 /// directory (or absolute); without one, the first match on `path`
-/// (protocol file, section 3.1).
+/// ([Top-level fields](crate::protocol#top-level-fields)).
 ///
 /// # Errors
 /// [`StartError::NoCommand`], or [`StartError::Spawn`] that says what is wrong with the file.

@@ -25,7 +25,7 @@ pub enum ExitReason {
 
 impl ExitReason {
     /// Returns the exit code as the protocol shows it: -1 if a signal ended the process
-    /// (protocol file, section 13.2).
+    /// ([Supervised states](crate::protocol#supervised-states)).
     pub fn code(self) -> i32 {
         match self {
             Self::Code(code) => code,

@@ -1,5 +1,5 @@
 //! API credentials on the wire: the answer to `access_get`, whose form depends on the peer's SDK
-//!  (protocol file, section 10.1). What a plugin *requests* is in
+//! ([`access_get`](crate::protocol#access_get)). What a plugin *requests* is in
 //! [`manifest`](super::manifest::AccessRequest); accounts and keys are made by the embedder.
 
 use std::fmt;

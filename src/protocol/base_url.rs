@@ -1,5 +1,5 @@
 //! Base URLs, and the object that Go's encoder makes of a URL: it has no text form on the wire
-//! (protocol file, section 10.1). Tested through `access` and the manifest's links.
+//! ([`access_get`](crate::protocol#access_get)). Tested through `access` and the manifest's links.
 
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};

@@ -1,5 +1,6 @@
 //! Configuration schemas, and checking a proposed configuration against one
-//! (protocol file, sections 3.3 and 12). Sending and storing configurations is not here.
+//! ([Configuration schema](crate::protocol#configuration-schema) and
+//! [Configuration](crate::protocol#configuration)). Sending and storing configurations is not here.
 
 use std::collections::HashMap;
 

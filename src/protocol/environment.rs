@@ -1,4 +1,5 @@
-//! The variables by which a host tells a plugin where it is (protocol file, section 5.1).
+//! The variables by which a host tells a plugin where it is
+//! ([Connection URL](crate::protocol#connection-url)).
 
 /// The URL that a plugin connects to over WebSocket.
 pub(crate) const URL_VARIABLE: &str = "STORYDEN_RPC_URL";

@@ -2,7 +2,7 @@
 //!
 //! The set of events is open: an embedder defines events of its own and plugins name them in their
 //! manifests. Here are only the names that Storyden's SDKs know, because they drop an event with any
-//! other name without an answer (protocol file, section 11). The form of
+//! other name without an answer ([Events](crate::protocol#events)). The form of
 //! an event on the wire is [`EventParams`](super::method::EventParams).
 
 /// The names of Storyden's events, the only ones that its SDKs can decode.

@@ -1,6 +1,6 @@
 //! The kind of program at the other end, as its handshake shows, and what follows from it. The SDKs
 //! differ in what they can read, and only the handshake tells them apart
-//! (protocol file, sections 5.3 and 6).
+//! ([Handshake answers](crate::protocol#handshake-answers) and [WebSocket](crate::protocol#websocket)).
 
 use super::access::AccessShape;
 
@@ -31,7 +31,7 @@ impl PeerKind {
     }
 
     /// The largest message to send to such a peer, in bytes: 1 MiB to Python, whose library closes
-    /// the connection over it, 4 MiB to the others (protocol file, section 6).
+    /// the connection over it, 4 MiB to the others ([WebSocket](crate::protocol#websocket)).
     pub(crate) const fn message_limit(self) -> usize {
         match self {
             Self::Python => MEBIBYTE,

@@ -245,7 +245,8 @@ pub(crate) fn how_to_connect(transport: Transport) -> String {
 }
 
 impl fmt::Display for EndedRun {
-    /// Describes the end; for an exit, in the words of Storyden's Go host (protocol file, section 13.2).
+    /// Describes the end; for an exit, in the words of Storyden's Go host
+    /// ([Supervised states](crate::protocol#supervised-states)).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.cause, &self.process) {
             (Cause::Start(error), _) => write!(f, "{error}"),

@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 settings! {
     /// Whether and when a supervised plugin is restarted after its run ended (names and defaults of the
-    /// protocol file, section 14).
+    /// [Restart](crate::protocol#restart)).
     pub struct RestartPolicy {
         /// Restarts in a row before giving up. Default 3: after the fourth end the plugin is `errored`. With
         /// 0 it is restarted only after a good run.

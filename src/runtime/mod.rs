@@ -11,7 +11,7 @@ use crate::process::ProcessCommand;
 use crate::reaper::Cancel;
 use crate::store::{Record, Store};
 
-/// Where supervised plugins run (protocol file, section 13.1).
+/// Where supervised plugins run ([State names](crate::protocol#state-names)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RuntimeProvider {
     /// Nowhere: supervised plugins are disabled, and external ones work.

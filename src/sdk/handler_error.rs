@@ -8,7 +8,7 @@ use crate::text::Foreign;
 /// Why a handler failed; becomes the error that the host is answered with.
 ///
 /// Made with `?` or `into()` from any text and any error. It answers with code -32000 and the text
-/// (protocol file, section 8.3), but for an [`RpcError`], which is answered as it is.
+/// ([Error codes](crate::protocol#error-codes)), but for an [`RpcError`], which is answered as it is.
 pub struct HandlerError(RpcError);
 
 impl HandlerError {

@@ -108,7 +108,7 @@ impl Handlers {
                 .map_err(HandlerError::into_rpc)
         });
         match answer {
-            // Never an error: 'no' is the answer of a plugin that cannot (protocol file, 8.3).
+            // Never an error: 'no' is the answer of a plugin that cannot (PROTOCOL.md, "Error codes").
             Err(error) if method == Configure::NAME => {
                 log::error!("configuration refused: {error}");
                 Ok(refused())
@@ -146,7 +146,7 @@ impl Handlers {
         }
     }
 
-    /// One without a handler is fine (protocol file, section 8.5).
+    /// One without a handler is fine ([Strictness and order](crate::protocol#strictness-and-order)).
     fn event(&self, host: &HostHandle, params: &Params) -> Result<ResultObject, HandlerError> {
         let event = read::<Event>(params)?;
         if let Some(handler) = self.events.get(&event.event) {

@@ -78,7 +78,7 @@ impl HostHandle {
 
     /// The stored configuration: all of it, or those of `keys` that exist. Inside
     /// [`on_configure`](super::Plugin::on_configure) that is still the old one
-    /// (protocol file, section 10.2).
+    /// ([`get_config`](crate::protocol#get_config)).
     ///
     /// # Blocking
     /// As [`call`](Self::call).
@@ -98,7 +98,7 @@ impl HostHandle {
     ///
     /// # Errors
     /// As [`call`](Self::call); [`Error::Rpc`] also for a refusal inside the answer
-    /// (protocol file, section 10.1).
+    /// ([`access_get`](crate::protocol#access_get)).
     pub fn access_get(&self, timeout: Duration) -> Result<AccessGrant> {
         let reply = self.call::<AccessGet>(&Empty {}, timeout)?;
         reply.0.map_err(Error::from)
@@ -215,7 +215,7 @@ impl Link {
     }
 }
 
-/// Says goodbye, in the words of the SDKs in the field (protocol file, section 6).
+/// Says goodbye, in the words of the SDKs in the field ([WebSocket](crate::protocol#websocket)).
 pub(super) fn close(connection: &Connection) {
     connection.close(
         close_code::NORMAL,

@@ -180,7 +180,8 @@ impl Plugin {
     /// same holds over stdio. An external plugin comes back: after 250 ms, doubling up to 10 s, for
     /// as long as the host cannot be reached, answers 5xx, or ends the connection in a way that says
     /// so. It gives up when the host refuses it with a 4xx, and ends with `Ok` when the host closes
-    /// for good (1000, 1008 and the like; protocol file, section 7).
+    /// for good (1000, 1008 and the like;
+    /// [Refused or disconnected](crate::protocol#refused-or-disconnected)).
     ///
     /// # Blocking
     /// Until then. [`HostHandle::close`] ends it; while a connection is being made, up to half a

@@ -1,5 +1,5 @@
 //! Whether and when a plugin tries again, as pure functions. Only external plugins do: a supervised
-//! one is started anew by its host (protocol file, section 7).
+//! one is started anew by its host ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
 
 use std::time::Duration;
 

@@ -100,7 +100,7 @@ fn answer(
         }
         RobotRun::NAME => {
             let params: RobotRunParams = params.read()?;
-            // Refusals of a run are results (protocol file, section 10.3).
+            // Refusals of a run are results (PROTOCOL.md, "robot_run").
             let refusal = if call.manifest().access.is_none() {
                 Some("this plugin's manifest asks for no access")
             } else if params.message.trim().is_empty() {

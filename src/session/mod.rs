@@ -177,7 +177,7 @@ impl Session {
     /// something to say; there are none for a lost connection whose process lives. State changes carry
     /// the same.
     ///
-    /// The protocol's keys (protocol file, section 13.2):
+    /// The protocol's keys ([Supervised states](crate::protocol#supervised-states)):
     ///
     /// | key | what |
     /// | --- | --- |

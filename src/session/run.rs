@@ -88,7 +88,7 @@ fn disconnected(
 
 impl Shared {
     /// Drops the events that wait: those published while a plugin is away are lost to it
-    /// (protocol file, section 15).
+    /// ([Sessions](crate::protocol#sessions)).
     pub(super) fn drop_events(&self) {
         count_by(&self.counters.events_dropped, self.events.clear());
     }

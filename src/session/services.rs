@@ -56,7 +56,8 @@ impl InboundCall {
 }
 
 /// What the protocol's calls from plugins mean on this host. Every method has a default that
-/// answers as the protocol says when the service is not there (protocol file, section 10).
+/// answers as the protocol says when the service is not there
+/// ([Plugin to host](crate::protocol#plugin-to-host)).
 ///
 /// Handlers run on worker threads of the calling plugin's session, several at once, never on a
 /// reading thread: they may block and may call plugins. The plugin waits for as long as they take.

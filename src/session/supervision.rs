@@ -349,8 +349,9 @@ impl SessionHooks {
         Ok(url)
     }
 
-    /// Returns the message and the details of a failure: the keys of the protocol file's section 13.2, and
-    /// more that helps to understand it.
+    /// Returns the message and the details of a failure: the keys of the
+    /// [Supervised states](crate::protocol#supervised-states), and more that helps to understand
+    /// it.
     fn problem(
         &self,
         failure: &EndedRun,

@@ -102,7 +102,7 @@ impl Record {
     }
 
     /// A record made of its parts, for a store that reads back what it kept: everything else is as
-    /// after installation (protocol file, section 13.1), and the fields are open.
+    /// after installation ([State names](crate::protocol#state-names)), and the fields are open.
     pub fn new(id: InstallationId, manifest: Manifest, kind: PluginKind) -> Self {
         let active_state = match kind {
             PluginKind::Supervised(_) => ActiveState::Inactive,

@@ -1,4 +1,4 @@
-//! Who may connect, and what everybody else is told (protocol file, section 5.3).
+//! Who may connect, and what everybody else is told (PROTOCOL.md, "Handshake answers").
 
 use plugin_runner::auth::ExternalToken;
 use plugin_runner::store::Record;

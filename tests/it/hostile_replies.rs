@@ -120,7 +120,7 @@ fn an_answer_that_is_none_never_reaches_a_caller() {
             Waits,
             STRAY,
         ),
-        // A message with a method asks, whatever else it has (protocol file, section 8.2).
+        // A message with a method asks, whatever else it has (PROTOCOL.md, "Requests and responses").
         (
             "a method",
             r#"{"id":ID,"method":"ping","result":{"ok":1}}"#,

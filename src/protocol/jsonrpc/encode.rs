@@ -1,5 +1,5 @@
 //! Writing messages. They never have a member that the SDKs do not know, because the Python SDK drops
-//! a message with an unknown key (protocol file, section 8.5).
+//! a message with an unknown key ([Strictness and order](crate::protocol#strictness-and-order)).
 
 use serde::Serialize;
 

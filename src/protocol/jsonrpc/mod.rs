@@ -1,4 +1,4 @@
-//! The JSON-RPC envelope (protocol file, section 8): telling requests from responses without
+//! The JSON-RPC envelope ([JSON-RPC](crate::protocol#json-rpc)): telling requests from responses without
 //! copying their payload, and writing both. What params and results mean is in
 //! [`method`](super::method); matching responses to calls is in `rpc`.
 

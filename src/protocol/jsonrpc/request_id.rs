@@ -11,8 +11,9 @@ use crate::protocol::kind_of_text;
 /// The id of a request from a peer: any JSON string or number of up to 256 bytes.
 ///
 /// It is echoed byte for byte and never interpreted: 15 of 16 ids of the Python SDK look like xids
-/// and are not, and other peers send numbers (protocol file, sections 2 and 8.2). Cloning is
-/// cheap. Two ids are equal when their JSON text is.
+/// and are not, and other peers send numbers ([Identifiers](crate::protocol#identifiers) and
+/// [Requests and responses](crate::protocol#requests-and-responses)). Cloning is cheap. Two ids are
+/// equal when their JSON text is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteRequestId(Arc<str>);
 

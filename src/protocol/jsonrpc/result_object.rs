@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::protocol::kind_of;
 
 /// The result of a request: always a JSON object, because without a member `method` in it the Go
-/// SDK cannot decode a response and its caller hangs (protocol file, section 1). That member is
+/// SDK cannot decode a response and its caller hangs ([Traps](crate::protocol#traps)). That member is
 /// added when the result is written; the handler sets the others.
 #[derive(Clone, Default, PartialEq)]
 pub struct ResultObject(Map<String, Value>);

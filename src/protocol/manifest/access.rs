@@ -1,5 +1,5 @@
 //! The manifest's `access` block: the identity that a plugin requests for the host's HTTP API
-//! (protocol file, section 3.2). The credentials it receives are in [`crate::protocol::access`]; the
+//! ([Access](crate::protocol#access)). The credentials it receives are in [`crate::protocol::access`]; the
 //! embedder defines the permissions.
 
 use serde::{Serialize, Serializer};

@@ -1,5 +1,6 @@
-//! The manifest's capabilities: what a plugin provides to Robots (protocol file, section 3.4), and
-//! the rules for them. Calling them is in [`crate::protocol::method`].
+//! The manifest's capabilities: what a plugin provides to Robots
+//! ([Capabilities](crate::protocol#capabilities)), and the rules for them. Calling them is in
+//! [`crate::protocol::method`].
 
 use std::collections::HashSet;
 

@@ -1,9 +1,9 @@
 //! Reads the members of a JSON object one by one, and collects all members of the wrong type instead
 //! of stopping at the first. What a manifest's members mean is not here.
 //!
-//! The rules are those of the decoder that plugins were written against (protocol file,
-//! section 3.1): names match ignoring case, `null` is the same as leaving the member out, and a
-//! missing member is empty.
+//! The rules are those of the decoder that plugins were written against
+//! ([Top-level fields](crate::protocol#top-level-fields)): names match ignoring case, `null` is the
+//! same as leaving the member out, and a missing member is empty.
 
 use serde_json::{Map, Number, Value};
 

@@ -1,5 +1,5 @@
 //! The manifest: an author's description of a plugin, and the rules for it
-//! (protocol file, section 3).
+//! ([Manifest](crate::protocol#manifest)).
 //!
 //! What lives here: the types, decoding, checking and encoding. What does not: finding the
 //! manifest in an archive (`package`), and acting on it.

@@ -1,4 +1,4 @@
-//! The methods that the host calls (protocol file, section 9).
+//! The methods that the host calls ([Host to plugin](crate::protocol#host-to-plugin)).
 
 use serde::de::Error as _;
 use serde::ser::SerializeMap;

@@ -1,5 +1,7 @@
-//! The nine methods, each with the types of its params and reply (protocol file, sections 9
-//! and 10). An embedder adds methods of its own by implementing [`Method`].
+//! The nine methods, each with the types of its params and reply
+//! ([Host to plugin](crate::protocol#host-to-plugin) and
+//! [Plugin to host](crate::protocol#plugin-to-host)). An embedder adds methods of its own by
+//! implementing [`Method`].
 //!
 //! Decoding is lenient where the SDKs differ: unknown members are ignored, and `null` stands for
 //! an empty list or object, because that is how Go writes one. Encoding is strict, because the

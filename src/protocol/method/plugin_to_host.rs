@@ -1,4 +1,4 @@
-//! The methods that plugins call (protocol file, section 10).
+//! The methods that plugins call ([Plugin to host](crate::protocol#plugin-to-host)).
 
 use serde::{Deserialize, Serialize};
 

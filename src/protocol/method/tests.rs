@@ -1,4 +1,4 @@
-//! Every worked example of the protocol file goes through the types and comes out the same; and
+//! A worked example of each method goes through the types and comes out the same; and
 //! the traps that concern params and replies.
 
 use serde_json::{Map, Value, json};

@@ -198,7 +198,7 @@ fn end(bytes: &[u8]) -> Option<usize> {
     Some(found + 4)
 }
 
-/// What the protocol's table says (protocol file, section 5.3), without what needs a host.
+/// What the protocol's table says (PROTOCOL.md, "Handshake answers"), without what needs a host.
 fn expected(bytes: &[u8]) -> HeadVerdict {
     let end = match end(bytes) {
         Some(end) if end <= LIMIT => end,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::session::{Bench, Plugin, SHORT, connect, ping, start_ping, start_raw};
 use crate::support::{LONG, assert_matches, object, wait_for};
 
-/// Sends the worked example of a method (protocol file, section 9) and answers it with the worked
+/// Sends the worked example of a method (PROTOCOL.md, "Host to plugin") and answers it with the worked
 /// answer; both must arrive as they are written there.
 #[track_caller]
 fn example<M: Method>(request: &str, response: &str) -> M::Reply

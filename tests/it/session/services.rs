@@ -1,4 +1,4 @@
-//! The protocol's own calls from plugins (protocol file, section 10), with and without a service
+//! The protocol's own calls from plugins (PROTOCOL.md, "Plugin to host"), with and without a service
 //! behind them.
 
 use plugin_runner::error::RpcError;

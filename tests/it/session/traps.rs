@@ -1,4 +1,4 @@
-//! The traps of the protocol file's section 1 that a session must not step into. What is tested
+//! The traps (PROTOCOL.md, "Traps") that a session must not step into. What is tested
 //! here is what the plugin sees; encoding and decoding alone are tested in `protocol`.
 
 use std::sync::Arc;

@@ -138,7 +138,7 @@ fn results_and_errors_are_told_apart() {
     assert_eq!(outcome(""), Ok("null".into()));
     assert_eq!(outcome(r#","result":null"#), Ok("null".into()));
     assert_eq!(outcome(r#","result":{},"error":null"#), Ok("{}".into()));
-    // As the seed's host writes it.
+    // As Storyden's Go host writes it.
     assert_eq!(
         outcome(r#","result":null,"error":{"code":-32601,"message":"no"}"#),
         Err(RpcError::new(-32601, "no"))
