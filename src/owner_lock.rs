@@ -1,4 +1,5 @@
-//! `OwnerLock`: that one owner at a time has a folder, and who. What they own it for is theirs.
+//! `OwnerLock`: a file whose lock makes one process at a time the owner of a directory, and that names
+//! the owner.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -12,32 +13,31 @@ use rustix::process::{Pid, test_kill_process};
 
 use crate::error::{Error, Result, StoreError};
 
-/// How long the lock of a process that is gone can still be held: a child that it was just starting
-/// has the descriptor for the moment until it becomes another program.
+/// How long the lock of a dead process may still be held: a child that it was just starting has the
+/// descriptor until it executes another program.
 const DYING: Duration = Duration::from_secs(1);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(2);
-/// For nobody else's eyes.
+/// Only its owner may read it.
 const PRIVATE: u32 = 0o600;
-/// All of a mode that says who may do what.
+/// The permission bits of a mode.
 const PERMISSIONS: u32 = 0o777;
-/// Digits of the greatest process id there may be.
+/// Digits of the greatest possible process id.
 const DIGITS: usize = 10;
 
-/// The lock on a folder. It belongs to the open file: it holds between two owners in one process as
-/// well, and ends with the process however that ends. The file stays; removing it would let somebody
-/// lock a file that is not there any more.
+/// The lock on a directory. It belongs to the open file: it also excludes a second owner in the same
+/// process, and ends with the process however that ends. The file stays, since removing it would let
+/// another process lock a file that no longer has a name.
 #[derive(Debug)]
 pub(crate) struct OwnerLock {
     file: File,
 }
 
 impl OwnerLock {
-    /// Takes the lock that this file is, in the folder that it is in. Does not wait for another owner,
-    /// except a dying one, and that for a second at most. `failed` makes an error of what the system
-    /// says, and of what was being done.
+    /// Locks this file, for the directory that it is in. Waits for a dying owner only, at most a second.
+    /// `failed` makes an error of the failed action and what the system reports.
     ///
     /// # Errors
-    /// [`StoreError::InUse`]: another one has it; and what `failed` makes.
+    /// [`StoreError::InUse`]: the directory has an owner; and what `failed` returns.
     pub(crate) fn take(
         path: &Path,
         failed: &dyn Fn(&'static str, io::Error) -> Error,
@@ -50,11 +50,11 @@ impl OwnerLock {
             if !dying || begun.elapsed() > DYING {
                 return Err(in_use(path.parent().unwrap_or(path), owner).into());
             }
-            // There is nothing to wait on: nobody tells when such a lock ends.
+            // The system reports no event when such a lock ends.
             std::thread::sleep(BETWEEN_ATTEMPTS);
         }
-        // Always as long, so that a file that is there needs no more room. Without it nothing is lost
-        // but a name.
+        // Always of the same length, so that an existing file needs no more room. If it cannot be written,
+        // only the owner's name is missing from the next one's error.
         let line = format!("{:0width$}\n", std::process::id(), width = DIGITS);
         if let Err(error) = file.write_all_at(line.as_bytes(), 0) {
             log::debug!("cannot write to {}: {error}", path.display());
@@ -66,18 +66,18 @@ impl OwnerLock {
 
 impl Drop for OwnerLock {
     fn drop(&mut self) {
-        // Not left to closing: a child that is just being started has the descriptor as well.
+        // Closing is not enough: a child that is just being started has the descriptor as well.
         if let Err(error) = self.file.unlock() {
-            log::warn!("cannot unlock a data folder: {error}");
+            log::warn!("cannot unlock a data directory: {error}");
         }
     }
 }
 
-/// A file for reading and writing, made if it is not there, that only its owner may use. It must not be a
-/// link.
+/// Opens a file for reading and writing, created if it is missing, that only its owner may use. It must
+/// not be a link.
 ///
 /// # Errors
-/// What the system says.
+/// What the system reports.
 fn shared_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -85,7 +85,7 @@ fn shared_file(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(PRIVATE)
-        // What is there might be a named pipe, or lead elsewhere.
+        // There might be a named pipe or a link in its place.
         .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
         .open(path)?;
     let metadata = file.metadata()?;
@@ -105,10 +105,10 @@ fn in_use(dir: &Path, owner: Option<u32>) -> StoreError {
     }
 }
 
-/// Locks a file, without waiting; false when it is locked already.
+/// Locks a file without waiting; returns false if it is locked already.
 ///
 /// # Errors
-/// What the system says.
+/// What the system reports.
 pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
@@ -117,8 +117,8 @@ pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Who has written itself into the file. Asked again and again while a lock is waited for, so it always
-/// reads from the start.
+/// Returns the process id in the file. Always reads from the start, since it is called repeatedly while
+/// a lock is waited for.
 fn owner(file: &File) -> Option<u32> {
     let mut line = [0; DIGITS];
     file.read_exact_at(&mut line, 0).ok()?;
@@ -127,6 +127,6 @@ fn owner(file: &File) -> Option<u32> {
 
 fn is_alive(process: u32) -> bool {
     let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
-    // One that may not be signalled lives as well.
+    // A process that must not be signalled is alive as well.
     pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }

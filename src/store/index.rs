@@ -1,4 +1,4 @@
-//! `RecordIndex`: records in memory, and finding them. Locking is its users' business.
+//! `RecordIndex`: records in memory, by id and by token. Its users do the locking.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,14 +7,14 @@ use super::{PluginKind, Record};
 use crate::auth::{ExternalToken, TokenDigest};
 use crate::id::InstallationId;
 
-/// Records by id, and which plugin has which external token.
+/// Records by id, and the plugin of each external token.
 #[derive(Debug, Default)]
 pub(super) struct RecordIndex {
-    /// Ids sort by the time they were made.
+    /// Ids sort by the time of their creation.
     records: BTreeMap<InstallationId, Record>,
-    /// By the digest of the token: how long it takes to find one says something about digests at most,
-    /// from which no token can be made. Tokens are random, so no two plugins have the same; if they do
-    /// all the same, the youngest counts.
+    /// By the token's digest: the time that a search takes can reveal a digest at most, from which no
+    /// token can be computed. Tokens are random, so no two plugins should share one; if they do, the
+    /// youngest counts.
     external: HashMap<TokenDigest, BTreeSet<InstallationId>>,
 }
 

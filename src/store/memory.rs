@@ -1,4 +1,4 @@
-//! Records and archives in memory, gone with the process.
+//! `MemoryStore`: records and archives in memory, lost when the process ends.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 
-/// A [`Store`] in memory, archives too. Fails and blocks only where an archive that it is to keep has
-/// to be read from a file.
+/// A [`Store`] that keeps records and archives in memory. It fails and blocks only where an archive to
+/// be stored has to be read from a file.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     records: RwLock<RecordIndex>,

@@ -1,5 +1,5 @@
-//! Where records and archives live: what is known of each installed plugin, and the trait behind which
-//! it is kept. What a record means is the business of others; nothing here starts or stops anything.
+//! The store: a record of each installed plugin, the archives, and the trait for keeping them. Nothing
+//! here starts or stops a plugin; the manager and the session give records their meaning.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -32,35 +32,35 @@ pub struct StoredArchive {
     pub size: u64,
 }
 
-/// Keeps records, and the archives that they name. Implementations are shared by threads and must not
-/// lose a write that they acknowledged: after a crash it has happened wholly or not at all. The host
-/// asks for records whenever a plugin is loaded, started, connects or calls; what a method waits for,
-/// those wait for, so an implementation on a far database does well to keep records at hand.
+/// Keeps records, and the archives that they name. Implementations are shared between threads and must
+/// not lose an acknowledged write: after a crash it has happened wholly or not at all. The host asks for
+/// a record whenever a plugin is loaded, is started, connects or calls, and each of these waits for the
+/// answer: an implementation on a remote database should cache the records.
 ///
-/// The tests of an implementation check it with `store::conformance`, which the feature `conformance`
-/// adds.
+/// The feature `conformance` adds `store::conformance`, with which an implementation's tests check it.
 ///
-/// An archive is stored before the first record that names it and removed after the last one, by
-/// the manager, never in between: a store need not count who names what.
+/// The manager stores an archive before the first record that names it, and removes it after the last
+/// one: a store need not count references.
 ///
-/// For errors of their own, implementations make an [`Error::Io`](crate::Error::Io) with
+/// Implementations report their own errors as [`Error::Io`](crate::Error::Io), made with
 /// [`Error::io`](crate::Error::io).
 pub trait Store: Send + Sync + fmt::Debug {
-    /// The record with this id. One that cannot be read whole is given all the same, with its
+    /// Returns the record with this id. A record that cannot be read whole is returned with its
     /// [`damage`](Record::damage). May block for the store's own I/O.
     ///
     /// # Errors
     /// What the store reports.
     fn get(&self, id: InstallationId) -> Result<Option<Record>>;
 
-    /// All records, by id, which is oldest first; damaged ones too. May block for the store's own I/O.
+    /// Returns all records, also damaged ones, in the order of their ids, which is oldest first. May
+    /// block for the store's own I/O.
     ///
     /// # Errors
     /// What the store reports.
     fn list(&self) -> Result<Vec<Record>>;
 
-    /// How many records there are. May block for the store's own I/O. As it is, it counts what
-    /// [`list`](Self::list) gives.
+    /// Returns the number of records. May block for the store's own I/O. The default implementation
+    /// counts [`list`](Self::list).
     ///
     /// # Errors
     /// What the store reports.
@@ -68,23 +68,23 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(self.list()?.len())
     }
 
-    /// Stores a record, in place of one with the same id. One that has [`damage`](Record::damage) is not
-    /// to be stored as it is: its stand-ins would take the place of what may be mended yet. May block for
-    /// the store's own I/O.
+    /// Stores a record, replacing one with the same id. A record with [`damage`](Record::damage) must not
+    /// be stored as it is: its stand-ins would replace what may still be repaired. May block for the
+    /// store's own I/O.
     ///
     /// # Errors
-    /// What the store reports; then nothing has changed.
+    /// What the store reports; nothing has changed then.
     fn put(&self, record: Record) -> Result<()>;
 
     /// Removes a record, if it is there. May block for the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports; then nothing has changed.
+    /// What the store reports; nothing has changed then.
     fn delete(&self, id: InstallationId) -> Result<()>;
 
-    /// The external plugin whose token this is; see [`Record::has_token`]. May block for the store's own
-    /// I/O. Asked at each handshake of an external plugin. As it is, it goes through
-    /// [`list`](Self::list), which takes the longer the more plugins there are.
+    /// Returns the external plugin with this token; see [`Record::has_token`]. May block for the store's
+    /// own I/O. Called at each handshake of an external plugin. The default implementation searches
+    /// [`list`](Self::list), which takes longer the more plugins there are.
     ///
     /// # Errors
     /// What the store reports.
@@ -98,16 +98,16 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(found)
     }
 
-    /// Keeps this archive under its SHA-256. One that is there already is put right where its content
-    /// is not there any more, and stays as it is otherwise. May block for the store's own I/O and for
-    /// reading the archive, which need not be in memory and need not be read into it.
+    /// Stores this archive under its SHA-256. If the store has it, only content that is lost is
+    /// replaced. May block for the store's own I/O and for reading the archive, which need not be in
+    /// memory and need not be read into it.
     ///
     /// # Errors
-    /// What the store reports; then nothing has changed.
+    /// What the store reports; nothing has changed then.
     fn put_archive(&self, archive: &Archive) -> Result<()>;
 
-    /// The archive with this SHA-256. What is given stays readable while it is held, also when the
-    /// archive is deleted. May block for the store's own I/O.
+    /// Returns the archive with this SHA-256. The content stays readable while it is held, also after
+    /// the archive is deleted. May block for the store's own I/O.
     ///
     /// # Errors
     /// What the store reports.
@@ -116,10 +116,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes an archive, if it is there. May block for the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports, as when a record names the archive; then nothing has changed.
+    /// What the store reports, for example that a record names the archive; nothing has changed then.
     fn delete_archive(&self, sha256: &str) -> Result<()>;
 
-    /// All archives, in any order. May block for the store's own I/O.
+    /// Returns all archives, in any order. May block for the store's own I/O.
     ///
     /// # Errors
     /// What the store reports.

@@ -1,5 +1,4 @@
-//! `Overrides`: what departs from the host's defaults for one plugin. What the settings mean is where
-//! they are used.
+//! `Overrides`: settings of one plugin that replace the host's. No behaviour.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,30 +6,31 @@ use crate::health::Health;
 use crate::process::ProcessLimits;
 use crate::protocol::access::AccessShape;
 
-/// What departs from the host's defaults for one plugin.
+/// Settings of one plugin that replace the host's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Overrides {
-    /// Variables added to the process's environment.
+    /// Variables that are added to the process's environment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<(String, String)>,
-    /// The shape in which it gets its credentials, if not the one its user agent suggests.
+    /// The shape in which the plugin receives its credentials, if not the one that its user agent
+    /// suggests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_shape: Option<AccessShape>,
-    /// The largest message it accepts, in bytes, if not what its user agent suggests.
+    /// The largest message that the plugin accepts, in bytes, if not what its user agent suggests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outgoing_message: Option<usize>,
-    /// How its connection is watched for signs of life, if not as the host's are. Settings that cannot
-    /// work are logged, and the host's apply.
+    /// How the plugin's connection is checked for signs of life, if not by the host's settings. Invalid
+    /// settings are logged, and the host's apply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// How many messages it may send in a second, if not what the host's
-    /// [`Limits::inbound_per_second`](crate::Limits::inbound_per_second) says; 0 is no limit. A
-    /// change counts from the next connection on.
+    /// How many messages the plugin may send in a second, in place of the host's
+    /// [`Limits::inbound_per_second`](crate::Limits::inbound_per_second); 0 means no limit. A change
+    /// applies from the next connection on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbound_per_second: Option<u32>,
-    /// What its process may use; where it says nothing, the host's limits count.
+    /// The resources that the plugin's process may use; limits that are not set are the host's.
     #[serde(skip_serializing_if = "is_default")]
     pub process_limits: ProcessLimits,
 }

@@ -1,5 +1,4 @@
-//! `Record`: what is known of one installed plugin. What it means is the business of others; where it
-//! is kept is behind [`Store`](super::Store).
+//! `Record`: what is stored of one installed plugin. No behaviour; a [`Store`](super::Store) keeps it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,47 +19,47 @@ use crate::state::{ActiveState, PluginMode};
 
 /// One installed plugin.
 ///
-/// Serialises with all there is, so that a store may keep a record whole, as JSON, say: what is
-/// written holds the token of an external plugin where the record does.
+/// It serialises completely, so that a store may keep it whole, for example as JSON. The output contains
+/// the token of an external plugin if the record does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {
     /// The host's id for this installation.
     pub id: InstallationId,
-    /// What the author says about the plugin.
+    /// The plugin's manifest.
     pub manifest: Manifest,
-    /// Who runs it, and what that needs.
+    /// How the plugin is run, and what that takes.
     pub kind: PluginKind,
-    /// What the administrator wants.
+    /// The state that the administrator wants.
     pub active_state: ActiveState,
     /// When `active_state` last changed.
     pub active_state_changed_at: SystemTime,
-    /// The stored configuration object; empty when never configured.
+    /// The stored configuration; empty if the plugin was never configured.
     pub configuration: Configuration,
-    /// A configuration that was sent to the plugin and has not become the stored one, while it is not
-    /// known whether the plugin has taken it. As long as there is one, the plugin is told the stored
-    /// one again when it next connects.
+    /// A configuration that was sent to the plugin and not stored, of which it is unknown whether the
+    /// plugin has applied it. As long as it is set, the stored configuration is sent again when the
+    /// plugin next connects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_configuration: Option<Configuration>,
-    /// When it was installed.
+    /// The time of the installation.
     pub added_at: SystemTime,
-    /// What departs from the host's defaults for this plugin.
+    /// Settings of this plugin that replace the host's.
     #[serde(default)]
     pub overrides: Overrides,
-    /// What of the record the store could not read, in its words; then the field that it was has a
-    /// stand-in, and the plugin is not started. Never stored.
+    /// The parts of the record that the store could not read, and why. Their fields have stand-ins, and
+    /// the plugin is not started. Never stored.
     #[serde(skip)]
     pub damage: Option<Arc<str>>,
 }
 
-/// Who runs a plugin, and what that needs.
+/// How a plugin is run, and what that takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PluginKind {
-    /// The host runs it.
+    /// The host runs the plugin as a child process.
     Supervised(Source),
-    /// It connects in with the token that this proves.
+    /// The plugin runs elsewhere, and connects with the token of this credential.
     External(ExternalCredential),
 }
 
@@ -69,11 +68,11 @@ pub enum PluginKind {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Source {
-    /// A zip archive of the embedder's. It is unpacked below the data folder and runs there.
+    /// A zip archive of the embedder's. It is unpacked below the data directory and runs there.
     Archive(PathBuf),
-    /// A folder that it runs in as it is; for development.
+    /// A directory that the plugin runs in as it is, for development.
     Directory(PathBuf),
-    /// A zip archive in the store. It is unpacked below the data folder and runs there.
+    /// A zip archive in the store. It is unpacked below the data directory and runs there.
     Stored {
         /// Its SHA-256, in lower-case hexadecimal.
         sha256: String,
@@ -83,26 +82,26 @@ pub enum Source {
 }
 
 impl Record {
-    /// A supervised plugin, as it is after installation: inactive, with a new id.
+    /// Makes the record of a newly installed supervised plugin: inactive, with a new id.
     pub fn supervised(manifest: Manifest, source: Source) -> Self {
         let id = InstallationId::generate();
         Self::new(id, manifest, PluginKind::Supervised(source))
     }
 
-    /// An external plugin, as it is after installation: wanted active, with a new id and token. The
-    /// token is kept in the record, for handing it to the plugin with
-    /// [`external_token`](Self::external_token); see [`ExternalCredential::from_digest`].
+    /// Makes the record of a newly installed external plugin: wanted active, with a new id and token. The
+    /// token stays in the record, so that it can be handed to the plugin
+    /// ([`external_token`](Self::external_token)); see [`ExternalCredential::from_digest`].
     ///
     /// # Errors
-    /// [`Error::Token`](crate::Error::Token) when the system gives no random bytes.
+    /// [`Error::Token`](crate::Error::Token) if the system returns no random bytes.
     pub fn external(manifest: Manifest) -> Result<Self> {
         let id = InstallationId::generate();
         let kind = PluginKind::External(ExternalCredential::new(ExternalToken::generate()?));
         Ok(Self::new(id, manifest, kind))
     }
 
-    /// A record made of its parts, for a store that reads back what it kept: everything else is as
-    /// after installation ([State names](crate::protocol#state-names)), and the fields are open.
+    /// Makes a record of its parts, for a store that reads back what it kept: all other fields are as
+    /// after installation ([State names](crate::protocol#state-names)), and can be set.
     pub fn new(id: InstallationId, manifest: Manifest, kind: PluginKind) -> Self {
         let active_state = match kind {
             PluginKind::Supervised(_) => ActiveState::Inactive,
@@ -123,7 +122,7 @@ impl Record {
         }
     }
 
-    /// Sets what the administrator wants, from now on if that is something else.
+    /// Sets the state that the administrator wants; a change is dated now.
     #[must_use]
     pub fn with_active_state(mut self, state: ActiveState) -> Self {
         if self.active_state != state {
@@ -147,48 +146,48 @@ impl Record {
         self
     }
 
-    /// Sets the shape in which the plugin gets its credentials.
+    /// Sets the shape in which the plugin receives its credentials.
     #[must_use]
     pub fn with_access_shape(mut self, shape: AccessShape) -> Self {
         self.overrides.access_shape = Some(shape);
         self
     }
 
-    /// Sets the largest message the plugin accepts, in bytes.
+    /// Sets the largest message that the plugin accepts, in bytes.
     #[must_use]
     pub fn with_outgoing_message_limit(mut self, bytes: usize) -> Self {
         self.overrides.outgoing_message = Some(bytes);
         self
     }
 
-    /// Sets how the plugin's connection is watched for signs of life.
+    /// Sets how the plugin's connection is checked for signs of life.
     #[must_use]
     pub fn with_health(mut self, health: Health) -> Self {
         self.overrides.health = Some(health);
         self
     }
 
-    /// Sets how many messages the plugin may send in a second; 0 is no limit.
+    /// Sets how many messages the plugin may send in a second; 0 means no limit.
     #[must_use]
     pub fn with_inbound_per_second(mut self, messages: u32) -> Self {
         self.overrides.inbound_per_second = Some(messages);
         self
     }
 
-    /// Sets what the process may use.
+    /// Sets the resources that the process may use.
     #[must_use]
     pub fn with_process_limits(mut self, limits: ProcessLimits) -> Self {
         self.overrides.process_limits = limits;
         self
     }
 
-    /// Whether it is the record of the external plugin with this token. How long the answer takes says
-    /// nothing of the token: digests are compared, and no token can be made from those.
+    /// Whether this is the record of the external plugin with this token. The time that the answer takes
+    /// reveals nothing of the token: digests are compared, and no token can be computed from those.
     pub fn has_token(&self, token: &ExternalToken) -> bool {
         matches!(&self.kind, PluginKind::External(known) if known.digest() == token.digest())
     }
 
-    /// The token of an external plugin, where it is kept.
+    /// The token of an external plugin, if it is kept.
     pub fn external_token(&self) -> Option<&ExternalToken> {
         match &self.kind {
             PluginKind::External(credential) => credential.token(),
@@ -196,7 +195,7 @@ impl Record {
         }
     }
 
-    /// The SHA-256 of the plugin's archive in the store, if that is where it is.
+    /// The SHA-256 of the plugin's archive, if that is in the store.
     pub fn stored_archive(&self) -> Option<&str> {
         match &self.kind {
             PluginKind::Supervised(Source::Stored { sha256, .. }) => Some(sha256),
@@ -204,7 +203,7 @@ impl Record {
         }
     }
 
-    /// Who runs it.
+    /// Whether the plugin is supervised or external.
     pub fn mode(&self) -> PluginMode {
         match self.kind {
             PluginKind::Supervised(_) => PluginMode::Supervised,

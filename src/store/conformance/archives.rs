@@ -27,7 +27,7 @@ pub(super) const CHECKS: &[Check] = &[
 
 fn an_archive_comes_back_byte_for_byte(store: StoreProbe<'_>) -> Outcome {
     let mut archives = Vec::new();
-    // Among them such as do not fit into the chunks in which stores copy.
+    // Some of these sizes do not fit into the chunks in which stores copy.
     for size in [0, 1, 65_536, 300_007] {
         archives.push(samples::archive("kept", size)?);
     }
@@ -105,7 +105,7 @@ fn an_archive_stays_readable_while_it_is_held(store: StoreProbe<'_>) -> Outcome 
     store.expect_archive(&archive)
 }
 
-/// A store may refuse to delete what a record names, and then has all of it. It need not.
+/// A store may refuse to delete an archive that a record names, and must still have it then.
 fn a_refused_deletion_changes_nothing(store: StoreProbe<'_>) -> Outcome {
     let archive = samples::archive("named", 10)?;
     let record = samples::stored(&archive)?;

@@ -1,6 +1,6 @@
 //! Checks that an implementation of [`Store`] does what the host relies on.
 //!
-//! For the tests of whoever writes one:
+//! It is for the tests of a store of one's own, with the feature `conformance`:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -11,7 +11,7 @@
 //! conformance::check(&mut open).unwrap_or_else(|violation| panic!("{violation}"));
 //! ```
 //!
-//! and, for one that keeps what it has, which is then checked for all of that and more:
+//! A store that keeps its content across restarts is checked for that as well:
 //!
 //! ```
 //! # #[cfg(feature = "sqlite")] {
@@ -22,7 +22,7 @@
 //! use plugin_runner::store::{SqliteStore, Store};
 //!
 //! struct Subject {
-//!     folder: PathBuf,
+//!     dir: PathBuf,
 //!     opened: u32,
 //! }
 //!
@@ -33,21 +33,21 @@
 //!     }
 //!
 //!     fn reopen(&mut self) -> Arc<dyn Store> {
-//!         let folder = self.folder.join(self.opened.to_string());
-//!         Arc::new(SqliteStore::open(folder).unwrap())
+//!         let dir = self.dir.join(self.opened.to_string());
+//!         Arc::new(SqliteStore::open(dir).unwrap())
 //!     }
 //! }
 //!
-//! let folder = std::env::temp_dir().join(format!("conformance-{}", std::process::id()));
-//! let mut subject = Subject { folder: folder.clone(), opened: 0 };
+//! let dir = std::env::temp_dir().join(format!("conformance-{}", std::process::id()));
+//! let mut subject = Subject { dir: dir.clone(), opened: 0 };
 //! let checked = conformance::check_persistent(&mut subject);
-//! std::fs::remove_dir_all(&folder).unwrap();
+//! std::fs::remove_dir_all(&dir).unwrap();
 //! checked.unwrap_or_else(|violation| panic!("{violation}"));
 //! # }
 //! ```
 //!
-//! Each promise is a check with a name, which a [`Violation`] tells. No check waits for a length of
-//! time; how long they all take is up to the store, which is asked some two thousand times.
+//! Each promise is a check with a name, which a [`Violation`] has. No check sleeps; how long all of them
+//! take depends on the store, which is called some two thousand times.
 
 mod archives;
 mod persistence;
@@ -70,16 +70,16 @@ use super::Store;
 #[error("the store fails the check {check}: {found}")]
 #[non_exhaustive]
 pub struct Violation {
-    /// The check, by its name, which says what is promised.
+    /// The name of the check, which says what is promised.
     pub check: &'static str,
-    /// What was found instead. Tokens are left out.
+    /// What was found instead, without tokens.
     pub found: String,
 }
 
-/// A kind of store that still has what it was given when it is opened again.
+/// A kind of store that keeps its content until it is opened again.
 pub trait Persistent {
-    /// Opens a store in a place of its own, with nothing in it. The stores opened before are closed
-    /// by then, and not opened again.
+    /// Opens an empty store in a place of its own. The stores opened before are closed by then, and not
+    /// opened again.
     fn open_empty(&mut self) -> Arc<dyn Store>;
 
     /// Opens the store of the last [`open_empty`](Self::open_empty) again. All handles to it have
@@ -87,7 +87,7 @@ pub trait Persistent {
     fn reopen(&mut self) -> Arc<dyn Store>;
 }
 
-/// What a check finds wrong, in words, or as an error of the store's.
+/// The outcome of a check: what is wrong, in words or as an error of the store's.
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A check, by the name that a [`Violation`] has.
@@ -96,7 +96,10 @@ type Check = (&'static str, fn(StoreProbe<'_>) -> Outcome);
 /// A check for which the store is opened again.
 type Reopening = (&'static str, fn(&mut dyn Persistent) -> Outcome);
 
-/// Checks all that every store promises. `open` gives a new store with nothing in it each time.
+/// Checks what every store promises. `open` returns a new, empty store each time.
+///
+/// # Blocking
+/// As long as the store takes.
 ///
 /// # Errors
 /// The first promise that is not kept.
@@ -108,8 +111,11 @@ pub fn check(open: &mut dyn FnMut() -> Arc<dyn Store>) -> Result<(), Violation> 
     Ok(())
 }
 
-/// Checks all that [`check`] does, and that what was acknowledged is still there when the store is
-/// opened again. (That it also is after a crash, no check in the same process can tell.)
+/// Checks what [`check`] does, and that acknowledged writes are still there when the store is opened
+/// again. (Whether they are after a crash, no check in the same process can tell.)
+///
+/// # Blocking
+/// As long as the store takes.
 ///
 /// # Errors
 /// The first promise that is not kept.

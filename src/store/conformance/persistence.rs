@@ -1,4 +1,4 @@
-//! What a store that keeps what it has promises beyond that: to have it when it is opened again.
+//! What a persistent store promises beyond that: to have its content when it is opened again.
 
 use super::probe::StoreProbe;
 use super::samples;
@@ -96,7 +96,7 @@ fn archives_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     for _ in 0..2 {
         let store = subject.reopen();
         let store = StoreProbe(&*store);
-        // Who names what is not the store's to judge.
+        // The store does not judge which records name an archive.
         store.expect_archives(&[&named, &unnamed])?;
         store.expect_archive(&named)?;
         store.expect_archive(&unnamed)?;

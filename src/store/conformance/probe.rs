@@ -1,4 +1,4 @@
-//! `StoreProbe`: a store, and comparing what it returns with what it should.
+//! `StoreProbe`: a store, and comparisons of what it returns with what it should return.
 
 use std::io::Read as _;
 use std::ops::Deref;
@@ -123,7 +123,7 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
     let wrong = |field: &str, was: String, is: String| {
         Err(format!("{asked} returns {id} with another {field}: expected {was}, found {is}").into())
     };
-    // Field by field, so that one that is added here must be thought of.
+    // Destructured, so that a new field cannot be forgotten here.
     let Record {
         id: found_id,
         manifest,
@@ -136,7 +136,7 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
         overrides,
         damage,
     } = found;
-    // As text: zero and minus zero are equal, and are not the same.
+    // As text: zero and minus zero compare equal, but are not the same.
     for (field, was, is) in [
         ("id", text(&id), text(found_id)),
         ("manifest", text(&expected.manifest), text(manifest)),
@@ -161,7 +161,7 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
             return wrong(field, was, is);
         }
     }
-    // What Debug shows has no token in it, so a wrong token may look the same.
+    // Debug leaves tokens out, so a wrong token may look the same.
     if expected.kind != *kind {
         return wrong("kind", debug(&expected.kind), debug(kind));
     }

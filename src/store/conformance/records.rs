@@ -55,15 +55,15 @@ fn a_record_comes_back_whole(store: StoreProbe<'_>) -> Outcome {
         store.put(record)?;
         store.expect(record)?;
     }
-    // Nor has one of them changed another.
+    // None of them has changed another.
     for record in &records {
         store.expect(record)?;
     }
     Ok(())
 }
 
-/// A path need not be UTF-8 and a time may be before 1970, which not every store can keep. Then it says
-/// so, and keeps what it had.
+/// A path need not be UTF-8 and a time may be before 1970, which not every store can keep. A store that
+/// cannot must report that and keep what it had.
 fn what_cannot_be_kept_is_refused(store: StoreProbe<'_>) -> Outcome {
     let path = OsStr::from_bytes(b"/not/\xff/utf-8");
     let mut odd_path = samples::plain("path")?;
@@ -92,7 +92,7 @@ fn a_put_replaces(store: StoreProbe<'_>) -> Outcome {
     let mut record = samples::plain("first")?;
     let id = record.id;
     store.put(&record)?;
-    // In its place comes one that differs in everything, and one that says nothing any more.
+    // It is replaced by records that differ in everything, and by one that is empty again.
     let mut last = samples::plain("last")?;
     last.id = id;
     for mut next in samples::exotic(&archive)?.into_iter().chain([last]) {
@@ -135,7 +135,7 @@ fn a_delete_removes_and_may_be_repeated(store: StoreProbe<'_>) -> Outcome {
 
 fn a_list_is_whole_and_by_id(store: StoreProbe<'_>) -> Outcome {
     let mut records = Vec::new();
-    // In no order, and with the ids that other orders than that of the bytes get wrong.
+    // In no order, with ids that any other order than that of their bytes would get wrong.
     for number in 1..=40_u8 {
         let mut bytes = [0; 12];
         bytes[0] = number.wrapping_mul(101);
@@ -147,7 +147,7 @@ fn a_list_is_whole_and_by_id(store: StoreProbe<'_>) -> Outcome {
     for record in &records {
         store.put(record)?;
     }
-    // Written again, it does not get another place.
+    // Writing a record again must not change its place.
     store.put(&records[0])?;
     records.sort_by_key(|record| record.id);
     let list = store.list()?;

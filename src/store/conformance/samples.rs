@@ -1,4 +1,4 @@
-//! Records and archives with everything that there can be in them.
+//! Records and archives with everything that they can contain.
 
 use std::io::{Cursor, Write as _};
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use crate::protocol::manifest::Manifest;
 use crate::state::ActiveState;
 use crate::store::{Overrides, PluginKind, Record, Source};
 
-/// A manifest with the fewest members, and this name.
+/// A manifest with as few members as possible, and this name.
 pub(super) fn small_manifest(name: &str) -> Outcome<Manifest> {
     parse(&json!({"id": "small", "author": "conformance", "name": name}))
 }
@@ -45,8 +45,8 @@ pub(super) fn stored(archive: &Archive) -> Outcome<Record> {
     Ok(Record::supervised(small_manifest("stored")?, source))
 }
 
-/// Records in which every field is something else than what it is after installation, one of each
-/// kind. The archive is to be stored first.
+/// Records of every kind, in which no field is as it is after installation. The archive must be stored
+/// first.
 pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
     let kept = ExternalCredential::new(ExternalToken::generate()?);
     let hashed = ExternalCredential::from_digest(ExternalToken::generate()?.digest());
@@ -162,12 +162,12 @@ fn full_manifest() -> Outcome<Manifest> {
         ],
         "transport": "stdio",
     }))?;
-    // What a host of another age wrote.
+    // What another version of the host has written.
     manifest.extra = members(json!({"homepage": {"kept": [1, 1.0, null, u64::MAX]}}));
     Ok(manifest)
 }
 
-/// An archive with a manifest, and so many bytes that cannot be packed.
+/// An archive with a manifest, and this many bytes that cannot be compressed.
 pub(super) fn archive(name: &str, bytes: usize) -> Outcome<Archive> {
     let manifest = serde_json::to_vec(&small_manifest(name)?)?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

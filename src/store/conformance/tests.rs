@@ -50,7 +50,7 @@ struct Broken {
     fault: Fault,
     store: MemoryStore,
     tokens: Mutex<HashMap<TokenDigest, InstallationId>>,
-    /// What is to be written with the next write.
+    /// The record that the next write will write.
     late: Mutex<Option<Record>>,
     /// What was there when the writers met last.
     stale: Mutex<Vec<Record>>,
@@ -61,7 +61,7 @@ struct Broken {
 /// Where all writers of the one check that has more than one wait for each other.
 #[derive(Debug, Default)]
 struct Meeting {
-    /// How many have come, to all meetings together.
+    /// How many writers have come, to all meetings together.
     come: Mutex<u64>,
     changed: Condvar,
 }

@@ -1,4 +1,4 @@
-//! What a store promises to threads that share it.
+//! What a store promises to the threads that share it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
@@ -10,7 +10,7 @@ use super::samples;
 use super::{Check, Outcome};
 use crate::store::Record;
 
-/// How often the writers write.
+/// How often each writer writes.
 const ROUNDS: u64 = 100;
 const READERS: usize = 3;
 pub(super) const WRITERS: u64 = 4;
@@ -27,7 +27,7 @@ pub(super) const CHECKS: &[Check] = &[
     ),
 ];
 
-/// A record whose fields all say the same number, so that half a one shows.
+/// A record whose fields all have the same number, so that a mixture of two writes is noticed.
 fn numbered(record: &Record, number: u64) -> Record {
     let mut record = record.clone();
     record.manifest.description = number.to_string();
@@ -39,7 +39,7 @@ fn numbered(record: &Record, number: u64) -> Record {
     record
 }
 
-/// The number that all fields of it say.
+/// Returns the number that all its fields have.
 fn number(record: &Record) -> Outcome<u64> {
     let of = |members: Option<&serde_json::Map<String, Value>>| {
         members.and_then(|members| members.get("number")?.as_u64())
@@ -53,7 +53,7 @@ fn number(record: &Record) -> Outcome<u64> {
     ];
     match numbers {
         [Some(first), ..] if numbers.iter().all(|&one| one == Some(first)) => Ok(first),
-        _ => Err(format!("a record is of several writes: {numbers:?}").into()),
+        _ => Err(format!("a record mixes several writes: {numbers:?}").into()),
     }
 }
 
@@ -63,7 +63,7 @@ fn a_reader_sees_whole_records(store: StoreProbe<'_>) -> Outcome {
     let read = |acknowledged: u64| {
         for found in [store.get(record.id)?, store.list()?.pop()] {
             let Some(found) = found else {
-                return Err("a record that is replaced is not there meanwhile".into());
+                return Err("a record is missing while it is replaced".into());
             };
             let found = number(&found)?;
             if found < acknowledged {
@@ -86,7 +86,7 @@ fn a_reader_sees_whole_records(store: StoreProbe<'_>) -> Outcome {
 /// A record is written and deleted again and again, with another number each time.
 fn a_reader_sees_what_was_acknowledged(store: StoreProbe<'_>) -> Outcome {
     let record = samples::plain("numbered")?;
-    // What is acknowledged is the deletion of all up to this number.
+    // The number acknowledges the deletion of all records up to it.
     let read = |deleted: u64| {
         for found in [store.get(record.id)?, store.list()?.pop()] {
             if let Some(found) = found
@@ -144,7 +144,7 @@ fn writers_do_not_undo_each_other(store: StoreProbe<'_>) -> Outcome {
     store.expect_archives(&[&archive])
 }
 
-/// Runs `write` on this thread while others `read`, which are given what it has acknowledged last.
+/// Runs `write` on this thread while other threads `read`, to which it passes what was acknowledged last.
 fn while_reading(
     read: impl Fn(u64) -> Outcome + Sync,
     write: impl FnOnce(&dyn Fn(u64)) -> Outcome,

@@ -1,4 +1,4 @@
-//! The files in which archives are. Which there are to be is the database's business.
+//! The files that hold the archives. The database says which of them there should be.
 
 use std::fs::Permissions;
 use std::io::{ErrorKind, Read, Write as _};
@@ -15,12 +15,12 @@ use crate::error::{Result, StoreError};
 use crate::id::Xid;
 use crate::package::{ArchiveContent, OpenDir};
 
-/// How much of an archive is in memory at once.
+/// How much of an archive is in memory at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 const FINISHED: &str = "zip";
 const UNFINISHED: &str = "tmp";
 
-/// A new file that has not got its name yet. Dropping it removes it.
+/// A new file that does not have its final name yet. Dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct UnfinishedArchive {
     archives: OpenDir,
@@ -29,8 +29,7 @@ pub(super) struct UnfinishedArchive {
 }
 
 impl UnfinishedArchive {
-    /// Copies what `content` gives, which must have this digest; gives how many bytes there were. They
-    /// are on the disk then.
+    /// Copies `content`, which must have this digest, to the disk; returns its size in bytes as well.
     ///
     /// # Errors
     /// - [`StoreError::Archive`]: the content has another digest.
@@ -46,15 +45,15 @@ impl UnfinishedArchive {
         let path = &archives.at(&name);
         let mut file = archives
             .create_file(&*name, PRIVATE_FILE)
-            .map_err(system("make", path))?;
+            .map_err(system("create", path))?;
         let unfinished = Self {
             archives,
             name,
             placed: false,
         };
-        // The umask may have taken away what we need ourselves.
+        // The umask may have taken away even the owner's access.
         file.set_permissions(Permissions::from_mode(PRIVATE_FILE))
-            .map_err(system("make", path))?;
+            .map_err(system("create", path))?;
         let (digest, size) = digest(sha256, content, &mut |chunk| {
             file.write_all(chunk).map_err(system("write", path))
         })?;
@@ -65,7 +64,7 @@ impl UnfinishedArchive {
         Ok((unfinished, size))
     }
 
-    /// Gives it its name, in place of whatever has it. That is on the disk then, too.
+    /// Renames the file to its final name, replacing whatever has it, and syncs the directory.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`Error::Io`](crate::Error::Io).
@@ -74,7 +73,7 @@ impl UnfinishedArchive {
         let (name, path) = (name(sha256), &archives.at(name(sha256)));
         let rename = || archives.rename(&*self.name, archives, &*name);
         match rename() {
-            // Nothing of ours.
+            // A directory was not created by this store.
             Err(error) if error.kind() == ErrorKind::IsADirectory => {
                 archives.remove(&name).and_then(|()| rename())
             }
@@ -94,10 +93,10 @@ impl Drop for UnfinishedArchive {
     }
 }
 
-/// The archive with this digest, which must be as long.
+/// Opens the archive with this digest, which must have this size.
 ///
 /// # Errors
-/// [`StoreError::Archive`]: there is none, or it is of another size, or something else is in its place.
+/// [`StoreError::Archive`]: it is missing, has another size, or something else is in its place.
 /// [`Error::Io`](crate::Error::Io): it cannot be opened.
 pub(super) fn open(dir: &StoreDir, sha256: &str, size: u64) -> Result<ArchiveContent> {
     let name = name(sha256);
@@ -122,7 +121,7 @@ pub(super) fn open(dir: &StoreDir, sha256: &str, size: u64) -> Result<ArchiveCon
     }
 }
 
-/// Whether there is a file of this size for the archive.
+/// Whether the archive has a file of this size.
 pub(super) fn exists(dir: &StoreDir, sha256: &str, size: u64) -> bool {
     open(dir, sha256, size).is_ok()
 }
@@ -138,8 +137,8 @@ pub(super) fn is_whole(dir: &StoreDir, sha256: &str) -> bool {
     }
 }
 
-/// Reads what `content` has, in chunks; returns its digest and how many bytes there were. `sha256` is
-/// what the archive is called in an error.
+/// Reads `content` in chunks, and passes them to `write`; returns its digest and size. `sha256` names the
+/// archive in an error.
 fn digest(
     sha256: &str,
     content: &mut dyn Read,
@@ -165,8 +164,7 @@ fn digest(
     }
 }
 
-/// Removes the file of an archive. Where that cannot be done it is told, and done when the store is
-/// opened next.
+/// Removes the file of an archive. A failure is logged, and the next opening tries again.
 pub(super) fn remove_file(dir: &StoreDir, sha256: &str) {
     match dir.open_archives() {
         Ok(archives) => remove_or_warn(&archives, &name(sha256)),
@@ -174,7 +172,7 @@ pub(super) fn remove_file(dir: &StoreDir, sha256: &str) {
     }
 }
 
-/// Removes what crashes have left: unfinished files, and archives that are not `known`.
+/// Removes what crashes have left behind: unfinished files, and archives that are not `known`.
 pub(super) fn sweep(dir: &StoreDir, known: impl Fn(&str) -> bool) {
     let swept = each(dir, &mut |archives, name, sha256| {
         if sha256.is_none_or(|sha256| !known(sha256)) {
@@ -190,15 +188,15 @@ pub(super) fn sweep(dir: &StoreDir, known: impl Fn(&str) -> bool) {
     }
 }
 
-/// Whether there is an archive.
+/// Whether there are archives.
 pub(super) fn exist(dir: &StoreDir) -> bool {
     let mut found = false;
-    // What cannot be listed is nothing that could be lost.
+    // Where nothing can be listed, there is nothing that could be lost.
     let _ = each(dir, &mut |_, _, sha256| found |= sha256.is_some());
     found
 }
 
-/// An error about this archive.
+/// Makes an error about this archive.
 pub(super) fn archive_error(sha256: &str, problem: &'static str) -> crate::Error {
     StoreError::Archive {
         sha256: sha256.into(),
@@ -211,8 +209,8 @@ fn name(sha256: &str) -> String {
     format!("{sha256}.{FINISHED}")
 }
 
-/// Calls for each file of ours with its name, and with the digest that it is named after if it is
-/// finished. What has another kind of name is somebody else's.
+/// Calls `call` for each file of the store's with its name, and with its digest if it is finished. Files
+/// with other kinds of names are not the store's.
 fn each(dir: &StoreDir, call: &mut dyn FnMut(&OpenDir, &str, Option<&str>)) -> std::io::Result<()> {
     let archives = dir.open_archives()?;
     for entry in archives.list()? {
@@ -229,7 +227,7 @@ fn each(dir: &StoreDir, call: &mut dyn FnMut(&OpenDir, &str, Option<&str>)) -> s
     Ok(())
 }
 
-/// Whether it is a SHA-256, so that it can be part of a path.
+/// Whether the text is a SHA-256 in hexadecimal, and so can be a part of a path.
 pub(super) fn is_digest(text: &str) -> bool {
     text.len() == 64 && HEXLOWER.decode(text.as_bytes()).is_ok()
 }

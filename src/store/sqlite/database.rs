@@ -1,4 +1,4 @@
-//! The database's file: making one, finding out whether one is sound, and opening it to write.
+//! The database file: creating it, checking it, and opening it.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,10 +23,10 @@ const SMALLEST: u64 = 512;
 const LOG_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
-/// Makes the database if there is none. Only for the owner of the folder.
+/// Creates the database if it is missing. Only for the owner of the directory.
 ///
 /// # Errors
-/// - [`StoreError::Damaged`]: there is none, and there was one.
+/// - [`StoreError::Damaged`]: it is missing, and there was one.
 /// - [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Database`],
 ///   [`Error::Io`](crate::Error::Io).
 pub(super) fn make_if_missing(dir: &StoreDir) -> Result<()> {
@@ -34,7 +34,7 @@ pub(super) fn make_if_missing(dir: &StoreDir) -> Result<()> {
     if path.try_exists().map_err(reading("read", &path))? {
         return Ok(());
     }
-    // SQLite would begin an empty one, and all of these would be nobody's.
+    // An empty database would know none of these archives, and they would be removed.
     if archive_files::exist(dir) {
         return Err(damaged(
             &path,
@@ -54,11 +54,11 @@ pub(super) fn make_if_missing(dir: &StoreDir) -> Result<()> {
     })
 }
 
-/// Makes it under another name first: what has the right one is always whole.
+/// Creates the database under another name first, so that what has the final name is always whole.
 fn make(dir: &StoreDir) -> Result<()> {
     let path = dir.database();
     let unfinished = dir.unfinished();
-    let make = system("make", &path);
+    let make = system("create", &path);
     dir.remove_unfinished().map_err(&make)?;
     let file = new_file(&unfinished).map_err(&make)?;
     let fill = || {
@@ -68,14 +68,14 @@ fn make(dir: &StoreDir) -> Result<()> {
         schema::migrate(&mut connection)?;
         connection.close().map_err(|(_, error)| error)
     };
-    fill().map_err(database("make", &path))?;
+    fill().map_err(database("create", &path))?;
     file.sync_all().map_err(&make)?;
     fs::rename(&unfinished, &path).map_err(&make)?;
     sync(dir.path()).map_err(make)
 }
 
-/// Opens a database that is sound, and brings it up to date. Only for the owner of the folder. Where
-/// this is refused nothing has changed, so that what is wrong can still be looked into.
+/// Opens the database if it is sound, and migrates it to the newest schema. Only for the owner of the
+/// directory. A database that is refused is left as it is, so that it can still be examined.
 ///
 /// # Errors
 /// [`StoreError::Foreign`], [`StoreError::Damaged`], [`StoreError::NewerSchema`],
@@ -85,13 +85,13 @@ pub(super) fn open_to_write(dir: &StoreDir, settings: &SqliteSettings) -> Result
     let path = dir.database();
     let db_err = database("open", &path);
     let mut connection = open(dir, writing(), settings)?;
-    // Closing would move the log into a database that is damaged.
+    // Closing would otherwise move the log into a database that is damaged.
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         .map_err(&db_err)?;
     expect_known(&connection, &path)?;
     expect_whole(&connection, dir)?;
-    // Before SQLite makes the other files, which get the mode of this one.
+    // Before SQLite creates the other files, which get the mode of this one.
     dir.make_database_private()
         .map_err(system("set the permissions of", &path))?;
     let mut prepare = || {
@@ -99,7 +99,7 @@ pub(super) fn open_to_write(dir: &StoreDir, settings: &SqliteSettings) -> Result
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        // What was a token is overwritten.
+        // Deleted tokens are overwritten.
         connection.pragma_update(None, "secure_delete", true)?;
         schema::migrate(&mut connection)
     };
@@ -107,18 +107,18 @@ pub(super) fn open_to_write(dir: &StoreDir, settings: &SqliteSettings) -> Result
     Ok(connection)
 }
 
-/// Moves the log into the database and leaves the mode that needs one: a database that nobody owns is a
-/// single file, which SQLite reads without making others beside it. Does not wait for whoever is
-/// reading meanwhile; then the log stays, for the next owner.
+/// Moves the log into the database and leaves WAL mode: a database without an owner is then a single
+/// file, which SQLite can read without creating others beside it, and so on a read-only disk as well.
+/// Does not wait for readers; while there is one the log stays, for the next owner.
 ///
 /// # Errors
-/// What the database says.
+/// What the database reports.
 pub(super) fn leave_wal(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
     connection.pragma_update(None, "journal_mode", "DELETE")
 }
 
-/// Opens the database without changing it.
+/// Opens the database for reading.
 ///
 /// # Errors
 /// [`StoreError::Damaged`], [`StoreError::Database`], [`Error::Io`](crate::Error::Io).
@@ -130,7 +130,7 @@ pub(super) fn open_to_read(dir: &StoreDir, settings: &SqliteSettings) -> Result<
 fn open(dir: &StoreDir, flags: OpenFlags, settings: &SqliteSettings) -> Result<Connection> {
     let path = dir.database();
     let size = dir.find_database().map_err(reading("open", &path))?;
-    // SQLite takes it for a database with nothing in it.
+    // SQLite would take it for a database with nothing in it.
     if size < SMALLEST {
         let problem = if size == 0 {
             "it is empty"
@@ -148,7 +148,7 @@ fn open(dir: &StoreDir, flags: OpenFlags, settings: &SqliteSettings) -> Result<C
     open().map_err(database("open", &path))
 }
 
-/// Gives the schema, which must be one that is known.
+/// Returns the version of the schema, which must be a known one.
 ///
 /// # Errors
 /// [`StoreError::Foreign`], [`StoreError::NewerSchema`], [`StoreError::Damaged`], or what else the
@@ -175,11 +175,11 @@ pub(super) fn expect_known(connection: &Connection, path: &Path) -> Result<u32> 
     }
 }
 
-/// Has SQLite check everything but the indices, and makes sure that no page is cut off: SQLite takes a
-/// missing one for a page of zeros, which may stand at the end of a long record.
+/// Checks everything but the indices, and that no page is missing: SQLite reads a page behind the end of
+/// the file as zeros, which it does not notice where the page only holds the end of a long record.
 ///
 /// # Errors
-/// [`StoreError::Damaged`], or what else the database says.
+/// [`StoreError::Damaged`], or any other error of the database.
 pub(super) fn expect_whole(connection: &Connection, dir: &StoreDir) -> Result<()> {
     let path = &dir.database();
     expect_ok(connection, "quick_check", path)?;
@@ -189,7 +189,7 @@ pub(super) fn expect_whole(connection: &Connection, dir: &StoreDir) -> Result<()
     };
     let (pages, page_size) = (number("page_count")?, u64::from(number("page_size")?));
     let logged = logged_pages(connection, dir, page_size)?;
-    // Only now, since an owner may be moving pages from its log into the file.
+    // After the log was read, since an owner may be moving pages from it into the file.
     let in_file = fs::metadata(path).map_err(reading("read", path))?.len() / page_size;
     match (1..=pages).find(|page| u64::from(*page) > in_file && !logged.contains(page)) {
         Some(page) => Err(damaged(
@@ -200,10 +200,10 @@ pub(super) fn expect_whole(connection: &Connection, dir: &StoreDir) -> Result<()
     }
 }
 
-/// The pages in the part of the log that SQLite says is valid.
+/// Returns the pages in the part of the log that SQLite considers valid.
 fn logged_pages(connection: &Connection, dir: &StoreDir, page_size: u64) -> Result<HashSet<u32>> {
     let path = &dir.log();
-    // Does nothing but say how many there are; -1 where there is no log.
+    // NOOP only reports the number of frames; -1 without a log.
     let frames: i64 = connection
         .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))
         .map_err(database("read", path))?;
@@ -212,7 +212,7 @@ fn logged_pages(connection: &Connection, dir: &StoreDir, page_size: u64) -> Resu
     };
     let log = File::open(path).map_err(reading("open", path))?;
     let page = |frame: u64| {
-        // A frame begins with the number of its page.
+        // A frame begins with the number of its page, big-endian.
         let mut number = [0; 4];
         log.read_exact_at(&mut number, LOG_HEADER + frame * (FRAME_HEADER + page_size))?;
         Ok(u32::from_be_bytes(number))
@@ -221,10 +221,10 @@ fn logged_pages(connection: &Connection, dir: &StoreDir, page_size: u64) -> Resu
     pages.map_err(reading("read", path))
 }
 
-/// Has SQLite look at all of it.
+/// Checks the whole database, with indices and references.
 ///
 /// # Errors
-/// [`StoreError::Damaged`], or what else the database says.
+/// [`StoreError::Damaged`], or any other error of the database.
 pub(super) fn check_integrity(connection: &Connection, path: &Path) -> Result<()> {
     expect_ok(connection, "integrity_check", path)?;
     let mut dangling = 0;
@@ -256,15 +256,15 @@ fn expect_ok(connection: &Connection, check: &str, path: &Path) -> Result<()> {
     }
 }
 
-/// A file that is not there is not made: it is made under another name.
+/// No SQLITE_OPEN_CREATE: a new database is created under another name.
 fn writing() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-/// The file may be damaged, and somebody may have damaged it on purpose; and it has secrets.
+/// Prepares for a file that may be damaged, perhaps on purpose, and that holds secrets.
 fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)?;
-    // Or parts of records are in the system's folder for temporary files.
+    // Or parts of records would be written to the system's temporary directory.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", false)
 }

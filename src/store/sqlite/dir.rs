@@ -1,5 +1,5 @@
-//! `StoreDir`: where the store's files are, what they are called, and making them so that nobody else may
-//! read them.
+//! `StoreDir`: where the store's files are, what they are called, and creating them so that no other user
+//! may read them.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -21,19 +21,19 @@ const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 const PRIVATE_DIR: u32 = 0o700;
 pub(super) const PRIVATE_FILE: u32 = 0o600;
-/// All of a mode that says who may do what.
+/// The permission bits of a mode.
 const PERMISSIONS: u32 = 0o777;
-/// Of a folder that belongs to everybody, such as `/tmp`.
+/// Marks a directory that all users share, such as `/tmp`.
 const STICKY: u32 = 0o1000;
 
-/// The folder of a store.
+/// The directory of a store.
 #[derive(Clone, Debug)]
 pub(super) struct StoreDir {
     path: PathBuf,
 }
 
 impl StoreDir {
-    /// One that is there.
+    /// Opens a directory that exists.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
@@ -42,25 +42,25 @@ impl StoreDir {
         Ok(Self { path })
     }
 
-    /// One that is made if it is not there, with all that belongs into it but the database.
+    /// Creates the directory if it is missing, with everything that belongs in it but the database.
     ///
     /// # Errors
     /// [`StoreError::Full`](crate::error::StoreError::Full),
     /// [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly),
     /// [`Error::Io`](crate::Error::Io).
     pub(super) fn make(path: &Path) -> Result<Self> {
-        make_private(path).map_err(system("make the folder", path))?;
+        make_private(path).map_err(system("create the directory", path))?;
         let dir = Self::open(path)?;
         let archives = dir.archives();
         dir.make_archives()
-            .map_err(system("make the folder", &archives))?;
+            .map_err(system("create the directory", &archives))?;
         Ok(dir)
     }
 
-    /// The folder of the archives, which must not be a link: what is removed there is removed for good.
+    /// Opens the directory of the archives, which must not be a link: files are deleted in there.
     ///
     /// # Errors
-    /// What the system says; [`ErrorKind::NotADirectory`] if something else is in its place.
+    /// What the system reports; [`ErrorKind::NotADirectory`] if something else is in its place.
     pub(super) fn open_archives(&self) -> io::Result<OpenDir> {
         let dir = OpenDir::follow(&self.path)?;
         match dir.find_in(ARCHIVES)? {
@@ -99,7 +99,7 @@ impl StoreDir {
         self.path.join(DATABASE)
     }
 
-    /// Where a database is made, before it is put into its place.
+    /// Where a database is created before it is moved to its place.
     pub(super) fn unfinished(&self) -> PathBuf {
         self.path.join(UNFINISHED)
     }
@@ -112,15 +112,15 @@ impl StoreDir {
         self.path.join(LOCK)
     }
 
-    /// What has not been checked in yet of the database.
+    /// SQLite's log: what is committed and not in the database file yet.
     pub(super) fn log(&self) -> PathBuf {
         sidecar(&self.database(), "-wal")
     }
 
-    /// Removes what is left of a database that was not finished.
+    /// Removes what is left of a database whose creation was interrupted.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system reports.
     pub(super) fn remove_unfinished(&self) -> io::Result<()> {
         let path = self.unfinished();
         for name in SIDECARS {
@@ -129,11 +129,11 @@ impl StoreDir {
         remove(&path)
     }
 
-    /// The size of the database in bytes. What is there, and what SQLite has put next to it, must be
-    /// files: opening a named pipe would block, and a link is none that SQLite has made.
+    /// Returns the size of the database in bytes. The database and what SQLite has put next to it must be
+    /// regular files: opening a named pipe would block, and SQLite creates no links.
     ///
     /// # Errors
-    /// What the system says, also when there is no database.
+    /// What the system reports, also when there is no database.
     pub(super) fn find_database(&self) -> io::Result<u64> {
         let database = fs::metadata(self.database())?;
         let beside = self.sidecars().filter_map(|(_, found)| found.ok());
@@ -147,14 +147,14 @@ impl StoreDir {
         }
     }
 
-    /// Takes the database and what belongs to it away from everybody else, however it came there.
+    /// Takes away every other user's access to the database and the files that belong to it.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system reports.
     pub(super) fn make_database_private(&self) -> io::Result<()> {
         restrict(&self.database(), PRIVATE_FILE)?;
         for (path, found) in self.sidecars() {
-            // By its path: closing a file of the database ends the locks that SQLite has on it.
+            // By path: closing a descriptor of a database file drops the locks that SQLite has on it.
             match found.and_then(|_| restrict(&path, PRIVATE_FILE)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -163,7 +163,7 @@ impl StoreDir {
         Ok(())
     }
 
-    /// The files that SQLite may have put next to the database, and what is there.
+    /// The files that SQLite may have put next to the database, with what is there.
     fn sidecars(&self) -> impl Iterator<Item = (PathBuf, io::Result<Metadata>)> {
         SIDECARS
             .map(|suffix| sidecar(&self.database(), suffix))
@@ -175,25 +175,25 @@ impl StoreDir {
     }
 }
 
-/// A new file that only its owner may read and write, whatever the umask.
+/// Creates a file that only its owner may read and write, whatever the umask.
 ///
 /// # Errors
-/// What the system says, also when there is one already.
+/// What the system reports, also when the file exists.
 pub(super) fn new_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(PRIVATE_FILE)
         .open(path)?;
-    // The umask may have taken away what we need ourselves.
+    // The umask may have taken away even the owner's access.
     file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?;
     Ok(file)
 }
 
-/// Removes a file, which need not be there.
+/// Removes a file, if it exists.
 ///
 /// # Errors
-/// What the system says.
+/// What the system reports.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -201,15 +201,15 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes what was done in a folder survive a power failure.
+/// Makes changes in a directory survive a power failure.
 ///
 /// # Errors
-/// What the system says.
+/// What the system reports.
 pub(super) fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes a folder and those above it. It and what is made above it are its owner's alone.
+/// Creates a directory and its parents, all of them for their owner alone.
 fn make_private(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return restrict(path, PRIVATE_DIR);
@@ -220,7 +220,7 @@ fn make_private(path: &Path) -> io::Result<()> {
         make_private(above)?;
     }
     match DirBuilder::new().mode(PRIVATE_DIR).create(path) {
-        // Made by another at the same time.
+        // Created by another process at the same time.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other?,
     }
@@ -255,7 +255,7 @@ fn restrict_found(
         return Ok(());
     }
     match change() {
-        // Somebody else's, who lets us use it.
+        // It belongs to another user, who lets us use it.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             log::warn!("others may read {}: {error}", path.display());
             Ok(())

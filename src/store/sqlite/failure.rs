@@ -1,4 +1,4 @@
-//! What SQLite and the system say, in the crate's words.
+//! Turns errors of SQLite and of the system into the crate's errors.
 
 use std::io;
 use std::path::Path;
@@ -10,10 +10,10 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::error::{Error, StoreError};
 
-/// What is wrong with a file that is something else.
+/// The problem of a file that is something else than a database.
 pub(super) const NO_DATABASE: &str = "it is no database";
 
-/// What the database at `path` says, for `map_err`.
+/// Converts an error of the database at `path`, for `map_err`.
 pub(super) fn database<'a>(
     action: &'static str,
     path: &'a Path,
@@ -21,7 +21,7 @@ pub(super) fn database<'a>(
     move |error| explain(action, path, error).into()
 }
 
-/// What the system says of something that was to be written, for `map_err`.
+/// Converts an I/O error of something that was to be written, for `map_err`.
 pub(super) fn system<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
     move |error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
@@ -32,7 +32,7 @@ pub(super) fn system<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Er
     }
 }
 
-/// What the system says of something that was to be read, for `map_err`.
+/// Converts an I/O error of something that was to be read, for `map_err`.
 pub(super) fn reading<'a>(
     action: &'static str,
     path: &'a Path,
@@ -50,7 +50,7 @@ pub(super) fn read_only(path: &Path) -> StoreError {
     }
 }
 
-/// Whether it is a reference that kept something from being done.
+/// Whether a foreign key kept the statement from being executed.
 pub(super) fn is_reference(error: &rusqlite::Error) -> bool {
     error
         .sqlite_error()
@@ -81,7 +81,7 @@ fn explain(action: &'static str, path: &Path, error: rusqlite::Error) -> StoreEr
                 path: path.to_owned(),
             };
         }
-        // Here SQLite keeps the system's reason to itself.
+        // SQLite does not report the system's error here, so the likely reasons are looked up.
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
             if let Some(Ok(disk)) = path.parent().map(statvfs) {
                 if disk.f_flag.contains(StatVfsMountFlags::RDONLY) {

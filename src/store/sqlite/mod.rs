@@ -1,10 +1,9 @@
 //! `SqliteStore`: records in an SQLite database, archives in files next to it.
 //!
-//! What lives here: the folder and its lock (`dir`), the database and its schema (`database`,
-//! `schema`), records as rows (`row`), the files of archives (`archive_files`), and the two ways
-//! in which a store is used (`owner`, `reader`). No threads. The owner's mutex is held over the
-//! database's I/O, since that is what it guards; what reads takes another lock, under which nothing is
-//! waited for.
+//! What lives here: the directory (`dir`), the database and its schema (`database`, `schema`), records as
+//! rows (`row`), the files of archives (`archive_files`), and the two ways to use a store (`writer`,
+//! `reader`). No threads. The writer's mutex is held during the database's I/O, since that is what it
+//! guards; reads take another lock, under which no thread waits for I/O.
 
 mod archive_files;
 mod database;
@@ -32,34 +31,35 @@ use crate::error::Result;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 
-/// A [`Store`] in a folder: records in an SQLite database, archives in files.
+/// A [`Store`] in a directory: records in an SQLite database, archives in files.
 ///
-/// | in the folder | what it is |
+/// | in the directory | what it is |
 /// | --- | --- |
-/// | `plugins.sqlite`, `-wal`, `-shm` | the database and its log |
+/// | `plugins.sqlite` | the database |
+/// | `plugins.sqlite-wal`, `-shm` | its log, while it has an owner and after a crash |
 /// | `archives/<sha256>.zip` | the archives |
-/// | `owner.lock` | the process id of the owner, and its lock |
+/// | `owner.lock` | the owner's process id, and its lock |
 ///
-/// The folder may be the host's data folder. It and what is in it here are for their owner's eyes only
-/// (0700, 0600), whatever the umask, and also if the folder was there before: use one that is for
-/// nothing else.
+/// The directory may be the host's data directory. Only its owner may read it and what the store puts in
+/// it (0700, 0600), whatever the umask, and also if the directory existed before: use one that serves no
+/// other purpose.
 ///
-/// **One process owns the folder**, and in it one store: a second one is refused, with the owner's
-/// process id. A process that dies gives it up, however it dies. Others may read meanwhile
-/// ([`open_read_only`](Self::open_read_only)), also with the `sqlite3` tool; what such a tool writes,
-/// a running owner does not see and may overwrite. Within the process nobody else may open the files
-/// of the database, not even to copy them: closing a file ends the locks that SQLite has on it. (From
-/// another process `sqlite3 plugins.sqlite '.backup …'` makes a copy at any time.)
+/// **One process owns the directory**, with one store: a second one is refused with the owner's process
+/// id. The ownership ends with the process, however that ends. Others may read meanwhile
+/// ([`open_read_only`](Self::open_read_only)), also with the `sqlite3` tool; a running owner does not see
+/// what such a tool writes, and may overwrite it. Nothing else within the process may open the database
+/// files, not even to copy them: closing a file drops the locks that SQLite has on it. (In another
+/// process, `sqlite3 plugins.sqlite '.backup …'` makes a copy at any time.)
 ///
-/// **What is acknowledged is on the disk.** Each write is a transaction that has reached the disk when
-/// the call comes back; after a crash it is there wholly or not at all. Reads are answered from memory
-/// and wait for nothing. A write that fails, because the disk is full, say, changes nothing, and the
-/// same store goes on when there is room again.
+/// **An acknowledged write is on the disk.** Each write is a transaction that has reached the disk when
+/// the call returns; after a crash it is there wholly or not at all. Reads are answered from memory
+/// without waiting for I/O. A write that fails, for example because the disk is full, changes nothing,
+/// and the same store continues once there is room again.
 ///
-/// **Damage is found when the folder is opened.** A database that is not whole is refused and left as it
-/// is. A single record that cannot be read is given with its [`damage`](Record::damage); it can be
-/// deleted, and replaced by a whole one, and one that has damage is not stored. A row that has not even
-/// an id is left alone ([`unreadable_rows`](Self::unreadable_rows)).
+/// **Damage is found when the directory is opened.** A database that is damaged is refused and left as
+/// it is. A single record that cannot be read is returned with its [`damage`](Record::damage); it can be
+/// deleted or replaced by a whole one, and a record with damage is not stored. A row without a valid id
+/// is left alone ([`unreadable_rows`](Self::unreadable_rows)).
 ///
 /// ```
 /// use plugin_runner::protocol::Manifest;
@@ -90,18 +90,22 @@ enum Access {
 }
 
 impl SqliteStore {
-    /// Opens the store in this folder, which is made if it is not there, and owns it until it is
-    /// dropped. Waits for the disk: reads all records, checks the database, brings it up to date where
-    /// an older version made it, and removes what crashes have left.
+    /// Opens the store in this directory, which is created if it is missing, and owns it until it is
+    /// dropped. Checks the database, migrates one that an older version created, reads all records, and
+    /// removes what crashes have left behind.
+    ///
+    /// # Blocking
+    /// For the disk, and at most [`busy_timeout`](SqliteSettings::busy_timeout) for another program that
+    /// is using the database. Dropping the store waits for the disk as well.
     ///
     /// # Errors
-    /// - [`StoreError::InUse`](crate::error::StoreError::InUse): it has an owner.
+    /// - [`StoreError::InUse`](crate::error::StoreError::InUse): the directory has an owner.
     /// - [`StoreError::NewerSchema`](crate::error::StoreError::NewerSchema),
-    ///   [`StoreError::Foreign`](crate::error::StoreError::Foreign): somebody else's database.
-    /// - [`StoreError::Damaged`](crate::error::StoreError::Damaged): the database is not whole, or is
-    ///   missing where there are archives. Nothing was changed.
+    ///   [`StoreError::Foreign`](crate::error::StoreError::Foreign): it is another program's database.
+    /// - [`StoreError::Damaged`](crate::error::StoreError::Damaged): the database is damaged, or missing
+    ///   where there are archives. Nothing was changed.
     /// - [`StoreError::Full`](crate::error::StoreError::Full),
-    ///   [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly): the folder cannot be written to.
+    ///   [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly): the directory cannot be written to.
     /// - [`StoreError::Busy`](crate::error::StoreError::Busy): another program has locked the database.
     /// - [`StoreError::Database`](crate::error::StoreError::Database), [`Error::Io`](crate::Error::Io).
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
@@ -118,16 +122,20 @@ impl SqliteStore {
         Ok(Self { access })
     }
 
-    /// Opens the store in this folder to read it, whether somebody owns it or not. Each question goes to
-    /// the disk and is answered with what the owner has acknowledged by then. Writing fails with
+    /// Opens the store in this directory for reading, whether it has an owner or not. Each question goes
+    /// to the disk and is answered with what the owner has acknowledged by then. Writing fails with
     /// [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly).
     ///
     /// Neither the database nor its log nor an archive is ever changed. After a crash of the owner, or
-    /// next to a running one, SQLite notes in `plugins.sqlite-shm` who reads.
+    /// next to a running one, SQLite registers readers in `plugins.sqlite-shm`.
+    ///
+    /// # Blocking
+    /// This and each question: for the disk, and at most [`busy_timeout`](SqliteSettings::busy_timeout)
+    /// for an owner that is opening or closing the store.
     ///
     /// # Errors
-    /// - [`Error::Io`](crate::Error::Io): there is no such folder, or no database in it, or it may not
-    ///   be read.
+    /// - [`Error::Io`](crate::Error::Io): the directory or the database in it is missing or cannot be
+    ///   read.
     /// - [`StoreError::NewerSchema`](crate::error::StoreError::NewerSchema),
     ///   [`StoreError::Foreign`](crate::error::StoreError::Foreign),
     ///   [`StoreError::Damaged`](crate::error::StoreError::Damaged),
@@ -147,7 +155,7 @@ impl SqliteStore {
         Ok(Self { access })
     }
 
-    /// The folder, with no symbolic links in its path.
+    /// The directory, with no symbolic links in its path.
     pub fn dir(&self) -> &Path {
         match &self.access {
             Access::Writer(writer) => writer.dir().path(),
@@ -155,13 +163,13 @@ impl SqliteStore {
         }
     }
 
-    /// Has SQLite check the whole database, for operators and tests: opening checks all but the indices.
+    /// Checks the whole database, for operators and tests: opening checks everything but the indices.
     ///
     /// # Blocking
-    /// For the disk, and for a write that is under way; writes wait for it.
+    /// For the disk, and for a write in progress; writes wait for the check.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`](crate::error::StoreError::Damaged), or what else the database says.
+    /// [`StoreError::Damaged`](crate::error::StoreError::Damaged), or any other error of the database.
     pub fn check_integrity(&self) -> Result<()> {
         match &self.access {
             Access::Writer(writer) => writer.check_integrity(),
@@ -169,8 +177,8 @@ impl SqliteStore {
         }
     }
 
-    /// How many rows were found at opening that have no valid id. They are in nobody's way, and nothing
-    /// but the `sqlite3` tool shows or removes them. Always 0 for a store that is only read.
+    /// The number of rows without a valid id that were found at opening. They do no harm, and only the
+    /// `sqlite3` tool shows or removes them. Always 0 for a read-only store.
     pub fn unreadable_rows(&self) -> usize {
         match &self.access {
             Access::Writer(writer) => writer.skipped(),
@@ -232,7 +240,7 @@ impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let read_only = matches!(self.access, Access::Reader(_));
         f.debug_struct("SqliteStore")
-            .field("folder", &self.dir())
+            .field("dir", &self.dir())
             .field("read_only", &read_only)
             .finish_non_exhaustive()
     }

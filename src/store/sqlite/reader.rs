@@ -1,4 +1,4 @@
-//! `StoreReader`: a store that somebody else may own and change meanwhile, and that is only read.
+//! `StoreReader`: a store that is only read, and that another process may own and change meanwhile.
 
 use rusqlite::Connection;
 
@@ -15,8 +15,8 @@ use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 use crate::store::{Record, Store, StoredArchive};
 
-/// Opens the database anew for each question, so that it is not in an owner's way in between, and finds
-/// the one that is there now.
+/// Opens the database anew for each question: in between it holds no lock that an owner would wait for,
+/// and it always reads the database that is there now.
 #[derive(Debug)]
 pub(super) struct StoreReader {
     dir: StoreDir,
@@ -53,7 +53,7 @@ impl StoreReader {
     fn records(&self, condition: &str, parameter: Option<&str>) -> Result<Vec<Record>> {
         let path = self.dir.database();
         self.read(|connection| {
-            // An owner of another version may have come.
+            // An owner of another version may have migrated it.
             let schema = database::expect_known(connection, &path)?;
             let rows = row::select(connection, schema, condition, parameter)
                 .map_err(failure::database("read", &path))?;
@@ -61,7 +61,6 @@ impl StoreReader {
         })
     }
 
-    /// Asks the database.
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         ask(&database::open_to_read(&self.dir, &self.settings)?)
     }
@@ -92,7 +91,7 @@ impl Store for StoreReader {
             return Ok(None);
         };
         match archive_files::open(&self.dir, sha256, size) {
-            // Deleted in between, or put right.
+            // Deleted in between, or replaced by a whole one.
             Err(error) => match self.archive_size(sha256)? {
                 None => Ok(None),
                 Some(now) if now != size => archive_files::open(&self.dir, sha256, now).map(Some),

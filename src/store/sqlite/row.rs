@@ -1,5 +1,5 @@
-//! A record as a row of the table, and back. What cannot be read of a row is told with the record that
-//! is left of it.
+//! A record as a row of the table, and back. What cannot be read of a row is reported as the record's
+//! damage.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -42,12 +42,12 @@ const COLUMNS: [&str; 15] = [
 /// A row, in the order of [`COLUMNS`].
 pub(super) type Values = [Value; COLUMNS.len()];
 
-/// What is in `source_kind`.
+/// The values of `source_kind`.
 const ARCHIVE: &str = "archive";
 const DIRECTORY: &str = "directory";
 const STORED: &str = "stored";
 
-/// Writes a row in place of one with the same id.
+/// The statement that writes a row, replacing one with the same id.
 pub(super) fn upsert() -> String {
     format!(
         "INSERT OR REPLACE INTO installation ({}) VALUES ({})",
@@ -56,18 +56,18 @@ pub(super) fn upsert() -> String {
     )
 }
 
-/// Reads the rows of a database with this schema, for which `condition` holds; it has `?1` in it where
-/// there is a `parameter`.
+/// Reads the rows that meet `condition` from a database with this schema; `?1` in the condition stands
+/// for `parameter`.
 ///
 /// # Errors
-/// What the database says.
+/// What the database reports.
 pub(super) fn select(
     connection: &Connection,
     schema: u32,
     condition: &str,
     parameter: Option<&str>,
 ) -> rusqlite::Result<Vec<Values>> {
-    // What an older schema does not have, all its records have not either.
+    // A column that an older schema lacks is empty in all its records.
     let last = if schema < 2 {
         "NULL"
     } else {
@@ -84,10 +84,10 @@ pub(super) fn select(
     Ok(found)
 }
 
-/// The row of a record.
+/// Returns the row of a record.
 ///
 /// # Errors
-/// [`StoreError::Unstorable`]: something in it could not be read back.
+/// [`StoreError::Unstorable`]: a part of it cannot be stored.
 pub(super) fn encode(record: &Record) -> Result<Values> {
     let mut encoder = Encoder {
         record,
@@ -126,8 +126,8 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
     Ok(encoder.values)
 }
 
-/// The record of a row, with what was not to be read as its damage; `None` where not even the id is
-/// one.
+/// Returns the record of a row, with what cannot be read as its damage; `None` if even the id cannot be
+/// read.
 pub(super) fn decode(values: &Values) -> Option<Record> {
     let mut decoder = Decoder {
         values,
@@ -159,7 +159,7 @@ fn values(row: &Row<'_>) -> rusqlite::Result<Values> {
             ValueRef::Integer(number) => Value::Integer(number),
             ValueRef::Real(number) => Value::Real(number),
             ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
-            // What is called text need not be.
+            // SQLite does not check that text is UTF-8.
             ValueRef::Text(bytes) => match str::from_utf8(bytes) {
                 Ok(text) => Value::Text(text.to_owned()),
                 Err(_) => Value::Blob(bytes.to_vec()),
@@ -218,7 +218,7 @@ impl Encoder<'_> {
     }
 }
 
-/// An error for a record that cannot be kept.
+/// Makes an error for a record that cannot be stored.
 pub(super) fn unstorable(id: InstallationId, problem: &str) -> Error {
     StoreError::Unstorable {
         id,
@@ -229,7 +229,7 @@ pub(super) fn unstorable(id: InstallationId, problem: &str) -> Error {
 
 struct Decoder<'a> {
     values: &'a Values,
-    /// Nothing in here may quote a configuration or a token.
+    /// They must never quote a configuration or a token.
     problems: Vec<String>,
 }
 
@@ -245,7 +245,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Notes what is wrong with a column.
+    /// Adds a problem of a column.
     fn wrong(&mut self, column: &str, problem: &str) {
         self.problems.push(format!("{column} {problem}"));
     }
@@ -269,7 +269,7 @@ impl Decoder<'_> {
             Ok(manifest) => return manifest,
             Err(error) => error,
         };
-        // Enough to tell which plugin it was.
+        // Enough to recognise the plugin.
         let read: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
         let member = |name| {
             let member = read.get(name).and_then(serde_json::Value::as_str);
@@ -280,7 +280,7 @@ impl Decoder<'_> {
             name: member("name"),
             ..Manifest::default()
         };
-        // A manifest has no secrets, and says best itself what is wrong with it.
+        // A manifest has no secrets, so the parser's own message can be shown.
         self.wrong("manifest", &format!("cannot be read: {error}"));
         manifest
     }
@@ -349,7 +349,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// An archive that is named stays named, or it would be taken for one that nobody needs.
+    /// Keeps the name of an archive, which would otherwise be removed as unused.
     fn source_stand_in(&self) -> Source {
         match self.text("archive_sha256") {
             Some(sha256) => Source::Stored {
@@ -365,7 +365,7 @@ impl Decoder<'_> {
             self.text("token_digest").and_then(|text| text.parse().ok());
         let Some(digest) = digest else {
             self.wrong("token_digest", "is not a digest");
-            // Of a token that nobody has.
+            // The digest of no token.
             return ExternalCredential::from_digest(TokenDigest::default());
         };
         if *self.value("token") == Value::Null {
@@ -382,7 +382,7 @@ impl Decoder<'_> {
     }
 }
 
-/// What is wrong with a text, without quoting it.
+/// Says what is wrong with a JSON text, without quoting it.
 fn describe(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         Category::Syntax | Category::Io => "is not JSON",
@@ -392,7 +392,7 @@ fn describe(error: &serde_json::Error) -> String {
     format!("{what} at line {}, column {}", error.line(), error.column())
 }
 
-/// Decodes all rows; tells those that are no records.
+/// Decodes all rows; returns how many of them are no records as well.
 pub(super) fn decode_all(rows: &[Values]) -> (Vec<Record>, usize) {
     let records: Vec<_> = rows.iter().filter_map(decode).collect();
     for record in &records {
@@ -408,10 +408,10 @@ pub(super) fn decode_all(rows: &[Values]) -> (Vec<Record>, usize) {
     (records, skipped)
 }
 
-/// What is kept in memory of a row that is written: what reading it again gives.
+/// Returns what reading a row back will return, which is what is cached of it.
 ///
 /// # Errors
-/// [`StoreError::Unstorable`]: reading it again would not give it whole.
+/// [`StoreError::Unstorable`]: it could not be read back whole.
 pub(super) fn normalized(values: &Values, id: InstallationId) -> Result<Record> {
     let Some(mut record) = decode(values) else {
         return Err(unstorable(id, "its id is not one"));
@@ -422,8 +422,7 @@ pub(super) fn normalized(values: &Values, id: InstallationId) -> Result<Record> 
     }
 }
 
-/// The problem of a record that was read with damage, which keeps it from being stored: its stand-ins
-/// would take the place of what may be mended yet.
+/// Refuses a record that was read with damage: its stand-ins would replace what may still be repaired.
 ///
 /// # Errors
 /// [`StoreError::DamagedRecord`].

@@ -1,15 +1,15 @@
-//! The tables, as they came to be.
+//! The tables, and the steps that make them.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// In the header of the database: whose it is. The bytes `pRun`.
+/// Marks a database as this crate's, in its header: the bytes `pRun`.
 pub(super) const APPLICATION: u32 = 0x7052_756e;
 
-/// Each makes the schema of its position, counted from one, out of the one before. What was released
-/// is never changed, only added to.
+/// Each step makes the schema of its position, counted from one, out of the one before. A released step
+/// is never changed; new ones are added.
 const MIGRATIONS: [&str; 2] = [
     // Times are nanoseconds since 1970, which `datetime(added_at / 1000000000, 'unixepoch')` shows. Paths
-    // need not be UTF-8. Of an archive that a record names its size is kept with the record, too.
+    // need not be UTF-8. A record that names an archive has the archive's size as well.
     "CREATE TABLE archive (
         sha256 TEXT NOT NULL PRIMARY KEY,
         size INTEGER NOT NULL,
@@ -36,24 +36,24 @@ const MIGRATIONS: [&str; 2] = [
     "ALTER TABLE installation ADD COLUMN pending_configuration TEXT;",
 ];
 
-/// The newest schema known here.
+/// The newest known schema.
 #[expect(clippy::cast_possible_truncation, reason = "there are few")]
 pub(super) const SUPPORTED: u32 = MIGRATIONS.len() as u32;
 
-/// The schema of a database; 0 when it has none.
+/// Returns the version of a database's schema; 0 if it has none.
 ///
 /// # Errors
-/// What the database says.
+/// What the database reports.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Brings the schema from any older version to the newest, or changes nothing.
+/// Migrates the schema from any older version to the newest, or changes nothing.
 ///
 /// # Errors
-/// What the database says.
+/// What the database reports.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    // Before what is found is judged, so that nobody else does the same meanwhile.
+    // Immediate, so that no other program migrates between the check and the first step.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&transaction)?;
     if found < SUPPORTED {

@@ -1,4 +1,4 @@
-//! `StoreWriter`: a store that has its folder to itself, and so may keep in memory what is in it.
+//! `StoreWriter`: a store that owns its directory, and so may cache in memory what is in it.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -25,15 +25,15 @@ use crate::store::{Record, Store, StoredArchive};
 #[derive(Debug)]
 pub(super) struct StoreWriter {
     dir: StoreDir,
-    /// The database's file, by device and inode.
+    /// The database file, by device and inode.
     file: (u64, u64),
-    /// What is in the database, as it was committed last. Nothing is waited for under it.
+    /// What was committed last. No thread waits for I/O while it holds this lock.
     cache: RwLock<Cache>,
-    /// Under it are written: the database, then the files of archives, then what is held.
+    /// Held while the database, then the files of archives, then the cache are written.
     connection: Mutex<Connection>,
-    /// Rows that are no records.
+    /// How many rows are no records.
     skipped: usize,
-    /// Below the connection, so that it is given back after that is closed.
+    /// Declared after the connection, so that it is released after that is closed.
     _lock: OwnerLock,
 }
 
@@ -55,7 +55,7 @@ impl StoreWriter {
         let connection = database::open_to_write(&dir, settings)?;
         let (cache, skipped) =
             load(&connection).map_err(failure::database("read", &dir.database()))?;
-        // Only now is it sure that what the database does not know is nobody's.
+        // Only now is it certain that no record needs what the database does not know.
         archive_files::sweep(&dir, |sha256| cache.archives.contains_key(sha256));
         if let Err(error) = dir.remove_unfinished() {
             log::warn!("cannot remove {}: {error}", dir.unfinished().display());
@@ -84,8 +84,8 @@ impl StoreWriter {
         database::check_integrity(&self.connection.lock(), &self.dir.database())
     }
 
-    /// The database, if what is written to it is found again: whoever removes its file, or puts another
-    /// in its place, leaves us with one that nobody will open any more.
+    /// Locks the database for writing. Refuses if the file was removed or replaced: what is written to the
+    /// old one would never be read again.
     fn to_write(&self) -> Result<MutexGuard<'_, Connection>> {
         let connection = self.connection.lock();
         if identity(&self.dir).ok() == Some(self.file) {
@@ -156,7 +156,7 @@ impl Store for StoreWriter {
 
     fn put_archive(&self, archive: &Archive) -> Result<()> {
         let sha256 = archive.sha256();
-        // Nobody waits for any of this.
+        // Hashing and copying take no lock.
         let exists = self.has_archive(sha256);
         if exists && archive_files::is_whole(&self.dir, sha256) {
             return Ok(());
@@ -201,7 +201,7 @@ impl Store for StoreWriter {
     }
 
     fn delete_archive(&self, sha256: &str) -> Result<()> {
-        // A row that somebody else has put there would lead to any path.
+        // A row that another program has put there could lead to any path.
         if !archive_files::is_digest(sha256) {
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl Store for StoreWriter {
             return Ok(());
         }
         self.cache.write().archives.remove(sha256);
-        // Whoever crashes before this finds it at the next opening.
+        // After a crash before this point, the next opening removes the file.
         archive_files::remove_file(&self.dir, sha256);
         Ok(())
     }
@@ -237,7 +237,7 @@ impl Store for StoreWriter {
 
 impl Drop for StoreWriter {
     fn drop(&mut self) {
-        // Not beside a file that somebody has put in the place of ours.
+        // Not if the file was replaced: SQLite would put its journal beside the new one.
         if let Ok(connection) = self.to_write()
             && let Err(error) = database::leave_wal(&connection)
         {
@@ -268,16 +268,16 @@ fn load(connection: &Connection) -> rusqlite::Result<(Cache, usize)> {
     Ok((cache, skipped))
 }
 
-/// The archives that the database knows.
+/// Returns the archives that the database knows.
 ///
 /// # Errors
-/// What the database says.
+/// What the database reports.
 pub(super) fn archives(connection: &Connection) -> rusqlite::Result<Vec<StoredArchive>> {
     let mut statement = connection.prepare("SELECT sha256, size FROM archive ORDER BY sha256")?;
     let mut rows = statement.query([])?;
     let mut archives = Vec::new();
     while let Some(row) = rows.next()? {
-        // It becomes part of a path.
+        // It becomes a part of a path.
         let sha256 = row.get::<_, String>(0).unwrap_or_default();
         let size = row
             .get::<_, i64>(1)
