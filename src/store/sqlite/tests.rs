@@ -1,7 +1,7 @@
 //! What takes the store's own connection or files to bring about. All else is in the integration tests.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::MutexGuard;
@@ -127,9 +127,11 @@ fn a_full_database_keeps_what_it_has_and_goes_on_when_there_is_room() {
 fn an_archive_whose_row_cannot_be_written_is_not_there() {
     let dir = TestDir::new();
     let store = SqliteStore::open(&dir.0).unwrap();
-    // The smallest archive: no entries.
-    let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
-    let archive = Archive::from_bytes(empty, &PackageLimits::default()).unwrap();
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    zip.start_file("manifest.json", options).unwrap();
+    let bytes = zip.finish().unwrap().into_inner();
+    let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
     set(&store, "query_only", 1);
     for written in [store.put_archive(&archive), store.put(record("a"))] {
         let error = store_error(written);
