@@ -122,9 +122,9 @@ pub(super) fn leave_wal(connection: &Connection) -> rusqlite::Result<()> {
 ///
 /// # Errors
 /// [`StoreError::Damaged`], [`StoreError::Database`], [`Error::Io`](crate::Error::Io).
-pub(super) fn open_to_read(dir: &StoreDir, settings: &SqliteSettings) -> Result<Connection> {
+pub(super) fn open_to_read(dir: &StoreDir) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    open(dir, flags, settings)
+    open(dir, flags, &SqliteSettings::default())
 }
 
 fn open(dir: &StoreDir, flags: OpenFlags, settings: &SqliteSettings) -> Result<Connection> {

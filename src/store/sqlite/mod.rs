@@ -130,8 +130,8 @@ impl SqliteStore {
     /// next to a running one, SQLite registers readers in `plugins.sqlite-shm`.
     ///
     /// # Blocking
-    /// This and each question: for the disk, and at most [`busy_timeout`](SqliteSettings::busy_timeout)
-    /// for an owner that is opening or closing the store.
+    /// This and each question: for the disk, and at most the default
+    /// [`busy_timeout`](SqliteSettings::busy_timeout) for an owner that is opening or closing the store.
     ///
     /// # Errors
     /// - [`Error::Io`](crate::Error::Io): the directory or the database in it is missing or cannot be
@@ -142,16 +142,8 @@ impl SqliteStore {
     ///   [`StoreError::Busy`](crate::error::StoreError::Busy),
     ///   [`StoreError::Database`](crate::error::StoreError::Database).
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::open_read_only_with(dir, &SqliteSettings::default())
-    }
-
-    /// As [`open_read_only`](Self::open_read_only), with these settings.
-    ///
-    /// # Errors
-    /// Those of [`open_read_only`](Self::open_read_only).
-    pub fn open_read_only_with(dir: impl AsRef<Path>, settings: &SqliteSettings) -> Result<Self> {
         let dir = StoreDir::open(dir.as_ref())?;
-        let access = Access::Reader(Box::new(StoreReader::open(dir, settings.clone())?));
+        let access = Access::Reader(Box::new(StoreReader::open(dir)?));
         Ok(Self { access })
     }
 

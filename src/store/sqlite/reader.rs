@@ -7,7 +7,6 @@ use super::database;
 use super::dir::StoreDir;
 use super::failure;
 use super::row;
-use super::settings::SqliteSettings;
 use super::writer;
 use crate::auth::ExternalToken;
 use crate::error::Result;
@@ -20,13 +19,12 @@ use crate::store::{Record, Store, StoredArchive};
 #[derive(Debug)]
 pub(super) struct StoreReader {
     dir: StoreDir,
-    settings: SqliteSettings,
 }
 
 impl StoreReader {
     /// See [`SqliteStore::open_read_only`](super::SqliteStore::open_read_only).
-    pub(super) fn open(dir: StoreDir, settings: SqliteSettings) -> Result<Self> {
-        let reader = Self { dir, settings };
+    pub(super) fn open(dir: StoreDir) -> Result<Self> {
+        let reader = Self { dir };
         let path = reader.dir.database();
         reader.read(|connection| {
             database::expect_known(connection, &path)?;
@@ -62,7 +60,7 @@ impl StoreReader {
     }
 
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        ask(&database::open_to_read(&self.dir, &self.settings)?)
+        ask(&database::open_to_read(&self.dir)?)
     }
 
     fn read_only<T>(&self) -> Result<T> {

@@ -8,8 +8,7 @@ settings! {
     /// The settings of a [`SqliteStore`](super::SqliteStore).
     pub struct SqliteSettings {
         /// How long a write, and opening, waits for another program that has locked the database, such as
-        /// a `sqlite3` with an open transaction; and how long a read-only store waits for the owner's
-        /// recovery from a crash. Default 5 s.
+        /// a `sqlite3` with an open transaction. Default 5 s.
         busy_timeout, with_busy_timeout: Duration = Duration::from_secs(5);
     }
 }
