@@ -37,15 +37,15 @@ const FILES: [&str; 4] = [
     "plugins.sqlite-shm",
 ];
 
-/// Names the store's folder, in the test's own process.
-const FOLDER: &str = "TEST_STORE_FOLDER";
+/// Names the store's directory, in the test's own process.
+const STORE_DIR: &str = "TEST_STORE_DIR";
 
 #[test]
 fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
-    let folder = TestFolder::new("owner");
+    let dir = TestFolder::new("owner");
     let start = || {
         let mut test = command("sqlite_store::alone::an_owner_with_a_child");
-        Driver::start(test.env(FOLDER, folder.path()))
+        Driver::start(test.env(STORE_DIR, dir.path()))
     };
     let mut acknowledged = Vec::new();
     for round in 0..3 {
@@ -56,7 +56,7 @@ fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
         // Ids of one second that two processes made are in no order.
         acknowledged.sort();
 
-        let error = store_error(SqliteStore::open(folder.path()).map(drop));
+        let error = store_error(SqliteStore::open(dir.path()).map(drop));
         let StoreError::InUse { owner: pid, .. } = error else {
             panic!("{error:?}");
         };
@@ -64,13 +64,13 @@ fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
             pid,
             Some(owner.pid().as_raw_nonzero().get().cast_unsigned())
         );
-        let reader = SqliteStore::open_read_only(folder.path()).unwrap();
+        let reader = SqliteStore::open_read_only(dir.path()).unwrap();
         assert_eq!(ids(&reader), acknowledged, "round {round}");
 
         owner.kill();
         assert_eq!(ids(&reader), acknowledged, "round {round}");
         // One of us, and then the next in another process.
-        let store = SqliteStore::open(folder.path()).unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
         assert_eq!(ids(&store), acknowledged, "round {round}");
         kill_process(child, Signal::KILL).unwrap();
     }
@@ -79,12 +79,12 @@ fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
 #[test]
 fn files_are_private_whatever_the_umask() {
     for umask in ["000", "777"] {
-        let folder = TestFolder::new("umask");
+        let dir = TestFolder::new("umask");
         let script = format!("umask {umask}; exec \"$@\"");
         run_under(
             Command::new("sh")
                 .args(["-c", &script, "sh"])
-                .env(FOLDER, folder.path()),
+                .env(STORE_DIR, dir.path()),
             "sqlite_store::alone::everything_is_private",
         );
     }
@@ -92,9 +92,9 @@ fn files_are_private_whatever_the_umask() {
 
 #[test]
 fn a_large_archive_is_never_in_memory() {
-    let folder = TestFolder::new("large");
+    let dir = TestFolder::new("large");
     let said = run_under(
-        Command::new("env").env(FOLDER, folder.path()),
+        Command::new("env").env(STORE_DIR, dir.path()),
         "sqlite_store::alone::an_archive_goes_in_and_out_in_chunks",
     );
     print!("{said}");
@@ -118,7 +118,7 @@ mod alone {
     #[test]
     #[ignore = "is killed; run by another test, in a process of its own"]
     fn an_owner_with_a_child() {
-        let store = SqliteStore::open(folder()).unwrap();
+        let store = SqliteStore::open(dir()).unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         println!("child {}", child.id());
         let record = record("kept");
@@ -133,16 +133,16 @@ mod alone {
     #[test]
     #[ignore = "with an umask; run by another test, in a process of its own"]
     fn everything_is_private() {
-        let folder = folder().join("store");
-        let store = SqliteStore::open(&folder).unwrap();
+        let dir = dir().join("store");
+        let store = SqliteStore::open(&dir).unwrap();
         store.put(record("kept")).unwrap();
         let archive = archive("a", 10);
         store.put_archive(&archive).unwrap();
-        assert_eq!(mode(&folder), 0o700);
-        assert_eq!(mode(&folder.join("archives")), 0o700);
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(mode(&dir.join("archives")), 0o700);
         let archive = format!("archives/{}.zip", archive.sha256());
         for name in FILES.into_iter().chain([&*archive]) {
-            assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
+            assert_eq!(mode(&dir.join(name)), 0o600, "{name}");
         }
     }
 
@@ -151,10 +151,10 @@ mod alone {
     fn an_archive_goes_in_and_out_in_chunks() {
         const SIZE: usize = 49 << 20;
         const ALLOWED: u64 = 8 << 20;
-        let folder = folder();
-        let path = folder.join("upload.zip");
+        let dir = dir();
+        let path = dir.join("upload.zip");
         fs::write(&path, package_bytes("a", SIZE)).unwrap();
-        let store = SqliteStore::open(folder.join("store")).unwrap();
+        let store = SqliteStore::open(dir.join("store")).unwrap();
 
         let before = peak_from_here();
         let file = ArchiveContent::from(fs::File::open(&path).unwrap());
@@ -252,9 +252,9 @@ mod alone {
             disk::mount("mount", &["-o", &options], &disk);
         };
         remount("ro");
-        for folder in [&data, &disk.join("other")] {
-            let error = store_error(SqliteStore::open(folder).map(drop));
-            let named = matches!(&error, StoreError::ReadOnly { path } if path.starts_with(folder));
+        for dir in [&data, &disk.join("other")] {
+            let error = store_error(SqliteStore::open(dir).map(drop));
+            let named = matches!(&error, StoreError::ReadOnly { path } if path.starts_with(dir));
             assert!(named, "{error:?}");
         }
         let reader = SqliteStore::open_read_only(&data).unwrap();
@@ -280,8 +280,8 @@ fn peak() -> u64 {
     text.parse::<u64>().unwrap() << 10
 }
 
-fn folder() -> PathBuf {
-    std::env::var_os(FOLDER).unwrap().into()
+fn dir() -> PathBuf {
+    std::env::var_os(STORE_DIR).unwrap().into()
 }
 
 fn record(name: &str) -> Record {

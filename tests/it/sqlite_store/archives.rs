@@ -28,30 +28,29 @@ fn problem(result: Result<()>) -> &'static str {
     }
 }
 
-fn file(folder: &StoreDir, archive: &Archive) -> PathBuf {
-    folder
-        .path()
+fn file(dir: &StoreDir, archive: &Archive) -> PathBuf {
+    dir.path()
         .join(format!("archives/{}.zip", archive.sha256()))
 }
 
 #[test]
 fn an_archive_is_a_file_of_its_own() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let archive = archive("a", 100_000);
     store.put_archive(&archive).unwrap();
-    let path = file(&folder, &archive);
+    let path = file(&dir, &archive);
     assert_eq!(fs::read(&path).unwrap()[..], bytes(&archive));
     assert_eq!(mode(&path), 0o600);
     store.delete_archive(archive.sha256()).unwrap();
     assert!(!path.exists());
-    assert_eq!(archives(folder.path()), 0);
+    assert_eq!(archives(dir.path()), 0);
 }
 
 #[test]
 fn what_a_record_names_is_not_deleted_and_must_be_there() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let archive = archive("a", 10);
     let record = stored(&archive);
     assert_eq!(problem(store.put(record.clone())), "missing");
@@ -79,16 +78,16 @@ fn what_a_record_names_is_not_deleted_and_must_be_there() {
 /// Whoever collects archives goes by what records name.
 #[test]
 fn a_damaged_record_still_names_its_archive() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let archive = archive("a", 10);
     let record = stored(&archive);
     store.put_archive(&archive).unwrap();
     store.put(record.clone()).unwrap();
     drop(store);
     for damage in ["source_kind = NULL", "archive_size = NULL", "mode = ''"] {
-        folder.execute(&format!("UPDATE installation SET {damage}"));
-        let store = folder.open();
+        dir.execute(&format!("UPDATE installation SET {damage}"));
+        let store = dir.open();
         let found = store.get(record.id).unwrap().unwrap();
         assert!(found.damage.is_some(), "{damage}");
         assert_eq!(found.stored_archive(), Some(archive.sha256()), "{damage}");
@@ -98,11 +97,11 @@ fn a_damaged_record_still_names_its_archive() {
 
 #[test]
 fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let archive = archive("a", 10);
     store.put_archive(&archive).unwrap();
-    let path = file(&folder, &archive);
+    let path = file(&dir, &archive);
     let found = || problem(store.get_archive(archive.sha256()).map(drop));
     fs::remove_file(&path).unwrap();
     assert_eq!(found(), "missing");
@@ -121,7 +120,7 @@ fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
     // A store that was closed in between knows it all the same.
     fs::remove_file(&path).unwrap();
     drop(store);
-    let store = folder.open();
+    let store = dir.open();
     assert_eq!(store.list_archives().unwrap().len(), 1);
     let error = store_error(store.get_archive(archive.sha256()).map(drop));
     assert_eq!(
@@ -141,18 +140,18 @@ fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
 
 #[test]
 fn opening_removes_what_no_row_names_and_nothing_else() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let [known, unknown] = [archive("known", 10), archive("unknown", 10)];
-    let store = folder.open();
+    let store = dir.open();
     store.put_archive(&known).unwrap();
     drop(store);
-    fs::write(file(&folder, &unknown), bytes(&unknown)).unwrap();
-    let archives = folder.path().join("archives");
+    fs::write(file(&dir, &unknown), bytes(&unknown)).unwrap();
+    let archives = dir.path().join("archives");
     fs::write(archives.join("9m4e2mr0ui3e8a215n4g.tmp"), "half").unwrap();
     for mine in ["README", "mine.zip", "mine.tmp"] {
         fs::write(archives.join(mine), "").unwrap();
     }
-    let store = folder.open();
+    let store = dir.open();
     let mut left: Vec<_> = fs::read_dir(&archives)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -165,30 +164,30 @@ fn opening_removes_what_no_row_names_and_nothing_else() {
     assert!(store.get_archive(known.sha256()).unwrap().is_some());
     drop(store);
     // Nothing is removed on the word of a database that is not whole.
-    let whole = fs::read(folder.database()).unwrap();
-    fs::write(folder.database(), &whole[..whole.len() - 1]).unwrap();
-    fs::write(file(&folder, &unknown), bytes(&unknown)).unwrap();
-    assert!(matches!(folder.refused(), StoreError::Damaged { .. }));
-    assert!(file(&folder, &unknown).exists());
+    let whole = fs::read(dir.database()).unwrap();
+    fs::write(dir.database(), &whole[..whole.len() - 1]).unwrap();
+    fs::write(file(&dir, &unknown), bytes(&unknown)).unwrap();
+    assert!(matches!(dir.refused(), StoreError::Damaged { .. }));
+    assert!(file(&dir, &unknown).exists());
 }
 
 #[test]
 fn a_row_that_is_no_digest_never_becomes_a_path() {
-    let folder = StoreDir::new();
-    drop(folder.open());
-    fs::write(folder.path().join("secret.zip"), "1234").unwrap();
-    folder.execute("INSERT INTO archive VALUES ('../secret', 4, 0), ('', -1, 0)");
-    let store = folder.open();
+    let dir = StoreDir::new();
+    drop(dir.open());
+    fs::write(dir.path().join("secret.zip"), "1234").unwrap();
+    dir.execute("INSERT INTO archive VALUES ('../secret', 4, 0), ('', -1, 0)");
+    let store = dir.open();
     assert_eq!(store.list_archives().unwrap(), []);
     assert!(store.get_archive("../secret").unwrap().is_none());
     store.delete_archive("../secret").unwrap();
-    assert!(folder.path().join("secret.zip").exists());
+    assert!(dir.path().join("secret.zip").exists());
 }
 
 #[test]
 fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let archive = archive("a", 100_000);
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -209,13 +208,10 @@ fn threads_that_put_and_delete_one_archive_leave_it_whole_or_gone() {
         }
     });
     store.put_archive(&archive).unwrap();
-    assert_eq!(
-        fs::read(file(&folder, &archive)).unwrap()[..],
-        bytes(&archive)
-    );
-    assert_eq!(archives(folder.path()), 1);
+    assert_eq!(fs::read(file(&dir, &archive)).unwrap()[..], bytes(&archive));
+    assert_eq!(archives(dir.path()), 1);
     store.delete_archive(archive.sha256()).unwrap();
-    assert_eq!(archives(folder.path()), 0);
+    assert_eq!(archives(dir.path()), 0);
 }
 
 /// What the work gives, which must come in time.
@@ -248,10 +244,10 @@ fn what_is_no_file_in_the_place_of_an_archive_is_damage_and_is_put_right() {
         }),
     ];
     for (kind, make) in make {
-        let (folder, outside) = (StoreDir::new(), StoreDir::new());
-        let store = Arc::new(folder.open());
+        let (dir, outside) = (StoreDir::new(), StoreDir::new());
+        let store = Arc::new(dir.open());
         store.put_archive(&archive).unwrap();
-        let path = file(&folder, &archive);
+        let path = file(&dir, &archive);
         fs::copy(&path, outside.path().join("whole.zip")).unwrap();
         fs::remove_file(&path).unwrap();
         make(&path, outside.path());
@@ -266,11 +262,9 @@ fn what_is_no_file_in_the_place_of_an_archive_is_damage_and_is_put_right() {
 
         // What is not known goes, whatever it is, when the store is opened next.
         drop(store);
-        let stray = folder
-            .path()
-            .join(format!("archives/{}.zip", "ab".repeat(32)));
+        let stray = dir.path().join(format!("archives/{}.zip", "ab".repeat(32)));
         make(&stray, outside.path());
-        let path = folder.path().to_owned();
+        let path = dir.path().to_owned();
         drop(in_time(kind, move || SqliteStore::open(path)).unwrap());
         assert!(fs::symlink_metadata(&stray).is_err(), "{kind}");
         assert!(outside.path().join("whole.zip").exists(), "{kind}");
@@ -279,19 +273,19 @@ fn what_is_no_file_in_the_place_of_an_archive_is_damage_and_is_put_right() {
 
 #[test]
 fn a_link_in_the_place_of_the_archives_is_refused_and_nothing_done_behind_it() {
-    let (folder, outside) = (StoreDir::new(), StoreDir::new());
+    let (dir, outside) = (StoreDir::new(), StoreDir::new());
     let archive = archive("a", 10);
-    let store = folder.open();
+    let store = dir.open();
     store.put_archive(&archive).unwrap();
-    let archives = folder.path().join("archives");
-    fs::rename(&archives, folder.path().join("moved")).unwrap();
+    let archives = dir.path().join("archives");
+    fs::rename(&archives, dir.path().join("moved")).unwrap();
     let stray = outside.path().join(format!("{}.zip", "ab".repeat(32)));
     fs::write(&stray, "kept").unwrap();
     std::os::unix::fs::symlink(outside.path(), &archives).unwrap();
     assert!(store.put_archive(&archive).is_err());
     assert!(store.get_archive(archive.sha256()).is_err());
     drop(store);
-    let error = SqliteStore::open(folder.path()).unwrap_err().to_string();
+    let error = SqliteStore::open(dir.path()).unwrap_err().to_string();
     assert!(error.contains("/archives"), "{error}");
     assert_eq!(outside.files().len(), 1);
     assert_eq!(fs::read(&stray).unwrap(), b"kept");
@@ -300,15 +294,15 @@ fn a_link_in_the_place_of_the_archives_is_refused_and_nothing_done_behind_it() {
 #[test]
 fn pipes_in_the_place_of_the_stores_other_files_hold_nobody_up() {
     for name in FILES.map(|name| name.replace("-shm", "-journal")) {
-        let folder = StoreDir::new();
-        drop(folder.open());
-        let path = folder.path().join(&name);
+        let dir = StoreDir::new();
+        drop(dir.open());
+        let path = dir.path().join(&name);
         let _ = fs::remove_file(&path);
         make_pipe(&path);
-        let path = folder.path().to_owned();
+        let path = dir.path().to_owned();
         let opened = in_time(&name, move || SqliteStore::open(path).map(drop));
         assert!(opened.is_err(), "{name}");
-        let path = folder.path().to_owned();
+        let path = dir.path().to_owned();
         let _ = in_time(&name, move || SqliteStore::open_read_only(path).map(drop));
     }
 }

@@ -13,55 +13,52 @@ type Configuration = serde_json::Map<String, serde_json::Value>;
 
 #[test]
 fn a_missing_or_empty_database_is_not_begun_anew_over_archives() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let archive = archive("a", 100);
-    folder.open().put_archive(&archive).unwrap();
-    let kept = fs::read(folder.database()).unwrap();
-    let kept_archives = archives(folder.path());
+    dir.open().put_archive(&archive).unwrap();
+    let kept = fs::read(dir.database()).unwrap();
+    let kept_archives = archives(dir.path());
     for content in [None, Some("")] {
-        fs::remove_file(folder.database()).unwrap();
+        fs::remove_file(dir.database()).unwrap();
         if let Some(content) = content {
-            fs::write(folder.database(), content).unwrap();
+            fs::write(dir.database(), content).unwrap();
         }
-        let error = folder.refused();
+        let error = dir.refused();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
         let text = error.to_string();
         assert!(
             text.starts_with(&format!(
                 "{} is damaged: it is ",
-                folder.database().display()
+                dir.database().display()
             )) && text.ends_with(
                 "; put a backup of it in its place, or move the whole directory away to start over"
             ),
             "{text}"
         );
-        assert_eq!(archives(folder.path()), kept_archives);
-        fs::write(folder.database(), &kept).unwrap();
+        assert_eq!(archives(dir.path()), kept_archives);
+        fs::write(dir.database(), &kept).unwrap();
     }
-    let store = folder.open();
+    let store = dir.open();
     assert!(store.get_archive(archive.sha256()).unwrap().is_some());
 }
 
 #[test]
 fn an_empty_database_and_a_log_without_one_are_damage_too() {
-    let folder = StoreDir::new();
-    drop(folder.open());
-    fs::write(folder.database(), "").unwrap();
-    assert!(matches!(folder.refused(), StoreError::Damaged { .. }));
-    assert!(matches!(
-        folder.reader_refused(),
-        StoreError::Damaged { .. }
-    ));
-    fs::remove_file(folder.database()).unwrap();
-    fs::write(folder.path().join("plugins.sqlite-wal"), "x").unwrap();
-    assert!(matches!(folder.refused(), StoreError::Damaged { .. }));
-    fs::write(folder.path().join("plugins.sqlite-wal"), "").unwrap();
-    drop(folder.open());
+    let dir = StoreDir::new();
+    drop(dir.open());
+    fs::write(dir.database(), "").unwrap();
+    assert!(matches!(dir.refused(), StoreError::Damaged { .. }));
+    assert!(matches!(dir.reader_refused(), StoreError::Damaged { .. }));
+    fs::remove_file(dir.database()).unwrap();
+    fs::write(dir.path().join("plugins.sqlite-wal"), "x").unwrap();
+    assert!(matches!(dir.refused(), StoreError::Damaged { .. }));
+    fs::write(dir.path().join("plugins.sqlite-wal"), "").unwrap();
+    drop(dir.open());
 }
 
 /// A database with a few records, some of which fill pages of their own; and what is in it.
-fn filled(folder: &StoreDir) -> Vec<Record> {
-    let store = folder.open();
+fn filled(dir: &StoreDir) -> Vec<Record> {
+    let store = dir.open();
     for number in 0..12 {
         let mut record = record(&format!("{number}"));
         let long = "x".repeat(1_500 * number);
@@ -86,47 +83,43 @@ fn is_refused(opened: Result<SqliteStore>, expected: &[Record], length: usize) -
 
 #[test]
 fn a_database_that_is_cut_off_anywhere_is_refused_or_whole() {
-    let folder = StoreDir::new();
-    let expected = filled(&folder);
-    let whole = fs::read(folder.database()).unwrap();
-    let archives = folder.path().join("archives");
+    let dir = StoreDir::new();
+    let expected = filled(&dir);
+    let whole = fs::read(dir.database()).unwrap();
+    let archives = dir.path().join("archives");
     let mut lengths: Vec<_> = (0..whole.len()).step_by(509).collect();
     lengths.extend(0..120);
     lengths.extend((0..whole.len()).step_by(4096));
     lengths.extend(whole.len() - 50..=whole.len());
     for length in lengths {
-        fs::write(folder.database(), &whole[..length]).unwrap();
-        if is_refused(SqliteStore::open(folder.path()), &expected, length) {
-            assert_eq!(fs::read(folder.database()).unwrap(), whole[..length]);
-            assert_eq!(folder.files(), ["owner.lock", "plugins.sqlite"], "{length}");
+        fs::write(dir.database(), &whole[..length]).unwrap();
+        if is_refused(SqliteStore::open(dir.path()), &expected, length) {
+            assert_eq!(fs::read(dir.database()).unwrap(), whole[..length]);
+            assert_eq!(dir.files(), ["owner.lock", "plugins.sqlite"], "{length}");
         }
-        is_refused(
-            SqliteStore::open_read_only(folder.path()),
-            &expected,
-            length,
-        );
+        is_refused(SqliteStore::open_read_only(dir.path()), &expected, length);
     }
     assert!(archives.is_dir());
-    fs::write(folder.database(), &whole).unwrap();
-    assert_eq!(folder.open().list().unwrap(), expected);
+    fs::write(dir.database(), &whole).unwrap();
+    assert_eq!(dir.open().list().unwrap(), expected);
 }
 
 /// As after a crash: what was written last is in the log alone.
 #[test]
 fn a_database_that_is_cut_off_is_found_with_a_log_beside_it() {
-    let folder = StoreDir::new();
-    let mut expected = filled(&folder);
+    let dir = StoreDir::new();
+    let mut expected = filled(&dir);
     let crashed = StoreDir::new();
     fs::create_dir(crashed.path().join("archives")).unwrap();
     let log = {
-        let store = folder.open();
+        let store = dir.open();
         expected[3] = expected[3].clone().with_variable("LAST", "1");
         store.put(expected[3].clone()).unwrap();
         // By SQLite's own account nobody may open it here; nobody writes any more either.
-        fs::read(folder.path().join("plugins.sqlite-wal")).unwrap()
+        fs::read(dir.path().join("plugins.sqlite-wal")).unwrap()
     };
     // The store has put it into the database when it was closed; before, it was not there.
-    let database = fs::read(folder.database()).unwrap();
+    let database = fs::read(dir.database()).unwrap();
     let mut refused = 0;
     for length in (0..=database.len()).step_by(1_021).chain([database.len()]) {
         fs::write(crashed.database(), &database[..length]).unwrap();
@@ -151,19 +144,19 @@ fn a_database_that_is_cut_off_is_found_with_a_log_beside_it() {
 /// The last transactions are as if they had never been, and no other is.
 #[test]
 fn a_log_that_is_cut_off_loses_its_end_alone() {
-    let folder = StoreDir::new();
-    let before = filled(&folder);
-    let database = fs::read(folder.database()).unwrap();
+    let dir = StoreDir::new();
+    let before = filled(&dir);
+    let database = fs::read(dir.database()).unwrap();
     let mut states = vec![before.clone()];
     let log = {
-        let store = folder.open();
+        let store = dir.open();
         for record in before.iter().take(5) {
             store
                 .put(record.clone().with_variable("LAST", "1"))
                 .unwrap();
             states.push(store.list().unwrap());
         }
-        fs::read(folder.path().join("plugins.sqlite-wal")).unwrap()
+        fs::read(dir.path().join("plugins.sqlite-wal")).unwrap()
     };
     let crashed = StoreDir::new();
     let mut at_least = 0;
@@ -181,16 +174,16 @@ fn a_log_that_is_cut_off_loses_its_end_alone() {
 
 #[test]
 fn pages_with_nonsense_in_them_are_refused_or_only_change_what_is_told() {
-    let folder = StoreDir::new();
-    let expected = filled(&folder);
-    let whole = fs::read(folder.database()).unwrap();
+    let dir = StoreDir::new();
+    let expected = filled(&dir);
+    let whole = fs::read(dir.database()).unwrap();
     for start in (100..whole.len()).step_by(1_777) {
         let mut bytes = whole.clone();
         for byte in bytes.iter_mut().skip(start).take(64) {
             *byte ^= 0xa5;
         }
-        fs::write(folder.database(), &bytes).unwrap();
-        match SqliteStore::open(folder.path()) {
+        fs::write(dir.database(), &bytes).unwrap();
+        match SqliteStore::open(dir.path()) {
             // Where nothing is, or within a record.
             Ok(store) => {
                 let found = store.list().unwrap();
@@ -209,7 +202,7 @@ fn pages_with_nonsense_in_them_are_refused_or_only_change_what_is_told() {
                         | StoreError::NewerSchema { .. }
                 );
                 assert!(known, "{start}: {error:?}");
-                assert_eq!(fs::read(folder.database()).unwrap(), bytes);
+                assert_eq!(fs::read(dir.database()).unwrap(), bytes);
             }
         }
     }
@@ -217,12 +210,12 @@ fn pages_with_nonsense_in_them_are_refused_or_only_change_what_is_told() {
 
 #[test]
 fn a_file_that_is_no_database_is_named() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     for content in ["SQLite format 2\0", "PK\x03\x04", "x", &"\0".repeat(10_000)] {
-        fs::write(folder.database(), content).unwrap();
-        let error = folder.refused();
+        fs::write(dir.database(), content).unwrap();
+        let error = dir.refused();
         assert!(error.to_string().contains("it is no database"), "{error}");
-        assert_eq!(fs::read(folder.database()).unwrap(), content.as_bytes());
+        assert_eq!(fs::read(dir.database()).unwrap(), content.as_bytes());
     }
 }
 
@@ -270,7 +263,7 @@ fn stand_in(record: &mut Record, column: &str) {
 
 #[test]
 fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let other = record("other");
     let mut external = Record::external(manifest("external")).unwrap();
     external.configuration.insert("a".to_owned(), 1.into());
@@ -286,18 +279,18 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
         } else {
             &supervised
         };
-        let store = folder.open();
+        let store = dir.open();
         for record in &records {
             store.put(record.clone()).unwrap();
         }
         drop(store);
         let id = whole.id;
-        folder.execute(&format!(
+        dir.execute(&format!(
             "UPDATE installation SET {change} WHERE id = '{id}'"
         ));
 
-        let read = folder.reader().get(id).unwrap();
-        let store = folder.open();
+        let read = dir.reader().get(id).unwrap();
+        let store = dir.open();
         let found = store.get(id).unwrap().unwrap();
         assert_eq!(read.as_ref(), Some(&found), "{change}");
         let damage = found
@@ -327,36 +320,36 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
             "{error:?}"
         );
         drop(store);
-        let store = folder.open();
+        let store = dir.open();
         assert!(store.get(id).unwrap().unwrap().damage.is_some());
         store.put(whole.clone()).unwrap();
         assert_eq!(store.get(id).unwrap().as_ref(), Some(whole));
         drop(store);
-        assert_eq!(folder.open().get(id).unwrap().as_ref(), Some(whole));
+        assert_eq!(dir.open().get(id).unwrap().as_ref(), Some(whole));
     }
-    let store = folder.open();
+    let store = dir.open();
     store.delete(supervised.id).unwrap();
     assert_eq!(store.list().unwrap().len(), 2);
 }
 
 #[test]
 fn a_row_without_an_id_is_counted_and_left_alone() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let known = record("known");
-    folder.open().put(known.clone()).unwrap();
+    dir.open().put(known.clone()).unwrap();
     for id in ["", "nobody", "9M4E2MR0UI3E8A215N4G"] {
-        folder.execute(&format!(
+        dir.execute(&format!(
             "INSERT INTO installation (id, mode, manifest, active_state, active_state_changed_at,
                  added_at, configuration, overrides)
              VALUES ('{id}', 'external', '{{}}', 'active', 0, 0, '{{}}', '{{}}')"
         ));
     }
-    let store = folder.open();
+    let store = dir.open();
     assert_eq!(store.unreadable_rows(), 3);
     assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     store.put(known).unwrap();
     drop(store);
-    let store = folder.open();
+    let store = dir.open();
     assert_eq!(store.unreadable_rows(), 3);
     assert!(store.list().unwrap()[0].added_at > UNIX_EPOCH);
 }

@@ -1,11 +1,11 @@
-//! Opening a folder, again and for the first time.
+//! Opening a directory, again and for the first time.
 
 use super::*;
 
 #[test]
 fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
-    let folder = StoreDir::new();
-    let below = folder.path().join("made/on the way/ü");
+    let dir = StoreDir::new();
+    let below = dir.path().join("made/on the way/ü");
     let store = SqliteStore::open(&below).unwrap();
     store.put(record("a")).unwrap();
     assert_eq!(store.dir(), below);
@@ -18,7 +18,7 @@ fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
     }
     drop(store);
     assert_eq!(
-        folder.files(),
+        dir.files(),
         [
             "made/on the way/ü/owner.lock",
             "made/on the way/ü/plugins.sqlite"
@@ -29,68 +29,68 @@ fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
 
 #[test]
 fn a_folder_and_a_database_that_others_may_read_are_taken_from_them() {
-    let folder = StoreDir::new();
-    drop(folder.open());
-    fs::create_dir(folder.path().join("9m4e2mr0ui3e8a215n4g")).unwrap();
+    let dir = StoreDir::new();
+    drop(dir.open());
+    fs::create_dir(dir.path().join("9m4e2mr0ui3e8a215n4g")).unwrap();
     let open = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    open(folder.path(), 0o755);
-    open(&folder.database(), 0o644);
-    let store = folder.open();
+    open(dir.path(), 0o755);
+    open(&dir.database(), 0o644);
+    let store = dir.open();
     store.put(record("a")).unwrap();
-    assert_eq!(mode(folder.path()), 0o700);
+    assert_eq!(mode(dir.path()), 0o700);
     for name in FILES {
-        assert_eq!(mode(&folder.path().join(name)), 0o600, "{name}");
+        assert_eq!(mode(&dir.path().join(name)), 0o600, "{name}");
     }
 }
 
 #[test]
 fn a_second_owner_is_refused_until_the_first_is_gone() {
-    let folder = StoreDir::new();
-    let first = folder.open();
-    let error = folder.refused();
+    let dir = StoreDir::new();
+    let first = dir.open();
+    let error = dir.refused();
     let StoreError::InUse { dir: named, owner } = &error else {
         panic!("{error:?}");
     };
-    assert_eq!(named, folder.path());
+    assert_eq!(named, dir.path());
     assert_eq!(*owner, Some(std::process::id()));
     let expected = format!(
         "the data directory {} is in use by process {}; stop that, or use another directory",
-        folder.path().display(),
+        dir.path().display(),
         std::process::id()
     );
     assert_eq!(error.to_string(), expected);
     drop(first);
-    drop(folder.open());
+    drop(dir.open());
     // Whatever somebody has written into it.
-    fs::write(folder.path().join("owner.lock"), "nonsense\n\0\u{fffd}").unwrap();
-    let _first = folder.open();
-    assert!(matches!(folder.refused(), StoreError::InUse { .. }));
+    fs::write(dir.path().join("owner.lock"), "nonsense\n\0\u{fffd}").unwrap();
+    let _first = dir.open();
+    assert!(matches!(dir.refused(), StoreError::InUse { .. }));
 }
 
 #[test]
 fn a_lock_that_outlives_its_owner_is_waited_for_and_the_owner_still_told() {
-    let folder = StoreDir::new();
-    drop(folder.open());
+    let dir = StoreDir::new();
+    drop(dir.open());
     let mut dead = Command::new("true").spawn().unwrap();
     dead.wait().unwrap();
     // As a child has it that the owner was just starting.
-    let path = folder.path().join("owner.lock");
+    let path = dir.path().join("owner.lock");
     let held = fs::File::open(&path).unwrap();
     held.lock().unwrap();
     fs::write(path, format!("{:010}\n", dead.id())).unwrap();
-    let StoreError::InUse { owner, .. } = folder.refused() else {
+    let StoreError::InUse { owner, .. } = dir.refused() else {
         panic!("another error");
     };
     assert_eq!(owner, Some(dead.id()), "it is told after each attempt");
     drop(held);
-    drop(folder.open());
+    drop(dir.open());
 }
 
 /// The version of the tables that are there.
-fn schema(folder: &StoreDir) -> u32 {
-    let connection = folder.sqlite();
+fn schema(dir: &StoreDir) -> u32 {
+    let connection = dir.sqlite();
     connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .unwrap()
@@ -98,49 +98,46 @@ fn schema(folder: &StoreDir) -> u32 {
 
 #[test]
 fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let known = record("known").with_variable("A", "1");
-    folder.open().put(known.clone()).unwrap();
+    dir.open().put(known.clone()).unwrap();
     // As the first version made it.
-    folder.execute(
+    dir.execute(
         "ALTER TABLE installation DROP COLUMN pending_configuration; PRAGMA user_version = 1",
     );
-    assert_eq!(
-        folder.reader().list().unwrap(),
-        std::slice::from_ref(&known)
-    );
-    assert_eq!(schema(&folder), 1, "reading changes nothing");
+    assert_eq!(dir.reader().list().unwrap(), std::slice::from_ref(&known));
+    assert_eq!(schema(&dir), 1, "reading changes nothing");
 
-    let store = folder.open();
+    let store = dir.open();
     assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     let mut changed = known;
     changed.pending_configuration = Some(serde_json::Map::new());
     store.put(changed.clone()).unwrap();
     drop(store);
-    assert_eq!(schema(&folder), 2);
-    assert_eq!(folder.open().list().unwrap(), [changed]);
+    assert_eq!(schema(&dir), 2);
+    assert_eq!(dir.open().list().unwrap(), [changed]);
 }
 
 #[test]
 fn a_migration_that_fails_changes_nothing() {
-    let folder = StoreDir::new();
-    drop(folder.open());
+    let dir = StoreDir::new();
+    drop(dir.open());
     // The column that the second version adds is in the way.
-    folder.execute("PRAGMA user_version = 1");
+    dir.execute("PRAGMA user_version = 1");
     assert!(matches!(
-        folder.refused(),
+        dir.refused(),
         StoreError::Database { action: "open", .. }
     ));
-    assert_eq!(schema(&folder), 1);
+    assert_eq!(schema(&dir), 1);
 }
 
 #[test]
 fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
-    let folder = StoreDir::new();
-    drop(folder.open());
-    folder.execute("PRAGMA user_version = 4711");
-    let before = folder.content();
-    let error = folder.refused();
+    let dir = StoreDir::new();
+    drop(dir.open());
+    dir.execute("PRAGMA user_version = 4711");
+    let before = dir.content();
+    let error = dir.refused();
     assert!(
         matches!(
             error,
@@ -157,15 +154,15 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
         format!(
             "{} was written by a newer version (schema 4711, this version knows up to 2); update \
              this program",
-            folder.database().display()
+            dir.database().display()
         )
     );
-    let reading = folder.reader_refused();
+    let reading = dir.reader_refused();
     assert!(
         matches!(reading, StoreError::NewerSchema { .. }),
         "{reading:?}"
     );
-    assert_same(&before, &folder);
+    assert_same(&before, &dir);
 
     let foreign = StoreDir::new();
     foreign.execute("CREATE TABLE mine (a); PRAGMA user_version = 1");
@@ -178,8 +175,8 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
 
 /// Nothing has changed but the lock.
 #[track_caller]
-fn assert_same(before: &[(String, Vec<u8>)], folder: &StoreDir) {
-    let mut after = folder.content();
+fn assert_same(before: &[(String, Vec<u8>)], dir: &StoreDir) {
+    let mut after = dir.content();
     after.retain(|(name, _)| name != "owner.lock");
     let before = before.iter().filter(|(name, _)| name != "owner.lock");
     assert!(after.iter().eq(before), "something has changed");
@@ -187,7 +184,7 @@ fn assert_same(before: &[(String, Vec<u8>)], folder: &StoreDir) {
 
 #[test]
 fn what_a_crash_left_of_making_a_database_is_removed() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let left = [
         "plugins.sqlite.new",
         "plugins.sqlite.new-wal",
@@ -195,26 +192,26 @@ fn what_a_crash_left_of_making_a_database_is_removed() {
     ];
     for round in 0..2 {
         for name in left {
-            fs::write(folder.path().join(name), "half").unwrap();
+            fs::write(dir.path().join(name), "half").unwrap();
         }
-        let store = folder.open();
+        let store = dir.open();
         store.put(record("a")).unwrap();
         drop(store);
         assert_eq!(
-            folder.files(),
+            dir.files(),
             ["owner.lock", "plugins.sqlite"],
             "round {round}"
         );
     }
-    assert_eq!(folder.open().list().unwrap().len(), 2);
+    assert_eq!(dir.open().list().unwrap().len(), 2);
 }
 
 #[test]
 fn an_operator_can_read_the_tables() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let known = record("known").with_variable("A", "1");
-    folder.open().put(known.clone()).unwrap();
-    let row: (String, String, String, String) = folder
+    dir.open().put(known.clone()).unwrap();
+    let row: (String, String, String, String) = dir
         .sqlite()
         .query_row(
             "SELECT id, manifest ->> 'name', datetime(added_at / 1000000000, 'unixepoch'),

@@ -5,9 +5,9 @@ use plugin_runner::auth::ExternalToken;
 
 #[test]
 fn a_reader_sees_at_once_what_the_owner_acknowledged() {
-    let folder = StoreDir::new();
-    let owner = folder.open();
-    let reader = folder.reader();
+    let dir = StoreDir::new();
+    let owner = dir.open();
+    let reader = dir.reader();
     let token = ExternalToken::generate().unwrap();
     let mut external = Record::external(manifest("external")).unwrap();
     let id = external.id;
@@ -35,22 +35,22 @@ fn a_reader_sees_at_once_what_the_owner_acknowledged() {
     // It takes nothing from the owner, nor from the next one.
     drop(owner);
     assert_eq!(reader.list().unwrap(), []);
-    let owner = folder.open();
+    let owner = dir.open();
     owner.put(external.clone()).unwrap();
     assert_eq!(reader.list().unwrap(), [external]);
 }
 
 #[test]
 fn a_reader_writes_nothing() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let known = record("known");
     let [archive, other] = ["a", "b"].map(|name| archive(name, 10));
-    let owner = folder.open();
+    let owner = dir.open();
     owner.put(known.clone()).unwrap();
     owner.put_archive(&archive).unwrap();
     drop(owner);
-    let before = folder.content();
-    let reader = folder.reader();
+    let before = dir.content();
+    let reader = dir.reader();
     for written in [
         reader.put(known.clone()),
         reader.delete(known.id),
@@ -65,14 +65,14 @@ fn a_reader_writes_nothing() {
     assert!(reader.get_archive(archive.sha256()).unwrap().is_some());
     assert_eq!(reader.unreadable_rows(), 0);
     drop(reader);
-    assert_eq!(folder.content(), before, "reading has changed something");
+    assert_eq!(dir.content(), before, "reading has changed something");
 }
 
 #[test]
 fn a_reader_without_a_database_says_so() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let open = |path: &Path| SqliteStore::open_read_only(path).map(|_| ());
-    for path in [folder.path().to_owned(), folder.path().join("nowhere")] {
+    for path in [dir.path().to_owned(), dir.path().join("nowhere")] {
         let error = open(&path).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error:?}");
         assert!(
@@ -80,19 +80,19 @@ fn a_reader_without_a_database_says_so() {
             "{error}"
         );
     }
-    assert_eq!(folder.files(), [""; 0]);
+    assert_eq!(dir.files(), [""; 0]);
 }
 
 /// As a crash of the owner leaves it: a log with what was acknowledged last.
 #[test]
 fn a_reader_after_a_crash_sees_what_was_acknowledged() {
-    let folder = StoreDir::new();
-    let owner = folder.open();
+    let dir = StoreDir::new();
+    let owner = dir.open();
     let known = record("known");
     owner.put(known.clone()).unwrap();
     let crashed = StoreDir::new();
     for name in ["plugins.sqlite", "plugins.sqlite-wal"] {
-        fs::copy(folder.path().join(name), crashed.path().join(name)).unwrap();
+        fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
     }
     drop(owner);
     let before = crashed.content();
@@ -109,9 +109,9 @@ fn a_reader_after_a_crash_sees_what_was_acknowledged() {
 fn a_path_with_anything_in_it_can_be_read() {
     use std::os::unix::ffi::OsStringExt as _;
 
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let name = std::ffi::OsString::from_vec(b"a?mode=rw&b#c%41 \xff'\"".to_vec());
-    let path = folder.path().join(name);
+    let path = dir.path().join(name);
     let known = record("known");
     SqliteStore::open(&path)
         .unwrap()
@@ -125,10 +125,10 @@ fn a_path_with_anything_in_it_can_be_read() {
 fn readers_and_an_owner_that_comes_and_goes_do_not_disturb_each_other() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let kept = record("kept");
-    folder.open().put(kept.clone()).unwrap();
-    let reader = folder.reader();
+    dir.open().put(kept.clone()).unwrap();
+    let reader = dir.reader();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -144,7 +144,7 @@ fn readers_and_an_owner_that_comes_and_goes_do_not_disturb_each_other() {
         }
         let owners = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 0..20 {
-                let owner = folder.open();
+                let owner = dir.open();
                 for _ in 0..5 {
                     let changed = kept.clone().with_variable("ROUND", round.to_string());
                     owner.put(changed).unwrap();

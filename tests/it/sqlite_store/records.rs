@@ -10,8 +10,8 @@ use plugin_runner::store::PluginKind;
 fn paths_and_times_of_all_kinds_are_kept() {
     use std::os::unix::ffi::OsStringExt as _;
 
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let bytes = (1..=255).filter(|byte| *byte != b'/').collect();
     let path = PathBuf::from(std::ffi::OsString::from_vec(bytes));
     let mut odd = record("odd");
@@ -21,13 +21,13 @@ fn paths_and_times_of_all_kinds_are_kept() {
     store.put(odd.clone()).unwrap();
     assert_eq!(store.get(odd.id).unwrap(), Some(odd.clone()));
     drop(store);
-    assert_eq!(folder.open().get(odd.id).unwrap(), Some(odd));
+    assert_eq!(dir.open().get(odd.id).unwrap(), Some(odd));
 }
 
 #[test]
 fn what_could_not_be_read_back_is_refused() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let known = record("known");
     store.put(known.clone()).unwrap();
     let mut far = known.clone();
@@ -52,23 +52,22 @@ fn what_could_not_be_read_back_is_refused() {
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     }
     drop(store);
-    assert_eq!(folder.open().list().unwrap(), [known]);
+    assert_eq!(dir.open().list().unwrap(), [known]);
 }
 
-/// Whether this is anywhere in the folder.
-fn is_in(folder: &StoreDir, token: &ExternalToken) -> bool {
+/// Whether this is anywhere in the directory.
+fn is_in(dir: &StoreDir, token: &ExternalToken) -> bool {
     let secret = token.expose().as_bytes();
     let secret = secret.strip_prefix(b"sdprt_").unwrap();
-    folder
-        .content()
+    dir.content()
         .iter()
         .any(|(_, bytes)| memchr::memmem::find(bytes, secret).is_some())
 }
 
 #[test]
 fn a_token_that_is_not_kept_is_nowhere() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let [never, taken, kept] = std::array::from_fn(|_| ExternalToken::generate().unwrap());
     let put = |record: &mut Record, credential| {
         record.kind = PluginKind::External(credential);
@@ -89,14 +88,14 @@ fn a_token_that_is_not_kept_is_nowhere() {
     let mut external = Record::external(manifest("kept")).unwrap();
     put(&mut external, ExternalCredential::new(kept.clone()));
     // While the store is open, and what was written before is in its log.
-    assert!(!is_in(&folder, &never));
-    assert!(is_in(&folder, &kept));
+    assert!(!is_in(&dir, &never));
+    assert!(is_in(&dir, &kept));
     assert!(!format!("{store:?}").contains(kept.expose()));
     drop(store);
-    assert!(!is_in(&folder, &never));
-    assert!(!is_in(&folder, &taken), "it was to be overwritten");
-    assert!(is_in(&folder, &kept));
-    let store = folder.open();
+    assert!(!is_in(&dir, &never));
+    assert!(!is_in(&dir, &taken), "it was to be overwritten");
+    assert!(is_in(&dir, &kept));
+    let store = dir.open();
     assert_eq!(store.find_external(&never).unwrap(), Some(never_id));
     assert_eq!(
         store.get(external.id).unwrap().unwrap().external_token(),

@@ -8,11 +8,11 @@ use super::*;
 
 #[test]
 fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let kept = record("kept");
     store.put(kept.clone()).unwrap();
-    let (path, aside) = (folder.database(), folder.path().join("aside"));
+    let (path, aside) = (dir.database(), dir.path().join("aside"));
     for replaced in [false, true] {
         fs::rename(&path, &aside).unwrap();
         if replaced {
@@ -33,13 +33,13 @@ fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
 
 #[test]
 fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
-    let folder = StoreDir::new();
+    let dir = StoreDir::new();
     let settings = SqliteSettings::default().with_busy_timeout(Duration::from_millis(1));
-    let store = SqliteStore::open_with(folder.path(), &settings).unwrap();
+    let store = SqliteStore::open_with(dir.path(), &settings).unwrap();
     let kept = record("kept");
     store.put(kept.clone()).unwrap();
     // Not closed before the store, whose locks it would take with it if it were not SQLite's.
-    let other = Connection::open(folder.database()).unwrap();
+    let other = Connection::open(dir.database()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     for written in [store.put(record("more")), store.delete(kept.id)] {
         let error = store_error(written);
@@ -53,10 +53,10 @@ fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
 
 #[test]
 fn an_archive_that_does_not_fit_leaves_nothing_behind() {
-    let folder = StoreDir::new();
-    let store = folder.open();
+    let dir = StoreDir::new();
+    let store = dir.open();
     let archive = archive("a", 10);
-    let archives = folder.path().join("archives");
+    let archives = dir.path().join("archives");
     fs::remove_dir(&archives).unwrap();
     fs::write(&archives, "in the way").unwrap();
     let error = store.put_archive(&archive).unwrap_err();
