@@ -75,7 +75,7 @@ impl Archive {
     ///
     /// # Errors
     /// Those of [`open`](Self::open), and [`PackageError::Cancelled`].
-    pub fn open_unless(
+    pub(crate) fn open_unless(
         path: &Path,
         limits: &PackageLimits,
         cancel: &dyn Fn() -> bool,
@@ -101,7 +101,8 @@ impl Archive {
     /// and the file is not changed. **Nothing else may change that file** until the archive has been
     /// unpacked; see [`ArchiveContent`].
     ///
-    /// `cancel` is called as by [`open_unless`](Self::open_unless).
+    /// `cancel` is called before each MiB that is read or hashed and before each entry that is checked; checking
+    /// ends once it returns true.
     ///
     /// # Blocking
     /// For reading the file once, up to the limit. Ends soon after `cancel` returns true.

@@ -242,15 +242,12 @@ impl<'a> Copier<'a> {
             // Stays within the kernel, where it can.
             let count = io::copy(&mut chunk, &mut &target).map_err(to.failed("write", name))?;
             copied += count;
-            if copied > size {
-                return Err(changed());
-            }
-            if count == 0 {
+            if count == 0 || copied > size {
                 break;
             }
             poll(self.cancel)?;
         }
-        if copied < size {
+        if copied != size {
             return Err(changed());
         }
         let mode = metadata.permissions().mode() & MAX_MODE;

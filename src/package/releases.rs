@@ -114,30 +114,22 @@ pub(crate) fn remove_installation(root: &Path, keep_data: bool) -> Result<(), Pa
     }
     if !keep_data {
         remove(CWD, root).map_err(failed("remove", root))?;
-    } else if home.is_some() {
-        match fs::remove_dir(root) {
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound
-                ) =>
-            {
-                return Err(failed("remove", root)(error));
-            }
-            _ => {}
+    } else if home.is_some()
+        && let Err(error) = fs::remove_dir(root)
+        && !matches!(
+            error.kind(),
+            ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound
+        )
+    {
+        return Err(failed("remove", root)(error));
+    }
+    let above = root.parent().unwrap_or(Path::new(""));
+    match OpenDir::follow(above).and_then(|above| above.sync()) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(failed("sync directory", above)(error))
         }
+        _ => Ok(()),
     }
-    match root.parent().filter(|above| !above.as_os_str().is_empty()) {
-        Some(above) => match OpenDir::follow(above).and_then(|above| above.sync()) {
-            Err(error) if !is_nothing(&error) => Err(failed("sync directory", above)(error)),
-            _ => Ok(()),
-        },
-        None => Ok(()),
-    }
-}
-
-fn is_nothing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]
