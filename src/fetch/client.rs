@@ -24,7 +24,7 @@ const USER_AGENT: &str = concat!("plugin-runner/", env!("CARGO_PKG_VERSION"));
 
 /// How far a fetch has come, and with which host.
 #[derive(Debug)]
-pub(super) struct FetchProgress(Mutex<(FetchStep, Arc<str>)>);
+pub(super) struct FetchProgress(Mutex<(FetchStep, String)>);
 
 /// Makes requests. A clone is another handle to the same client.
 #[derive(Clone)]
@@ -37,10 +37,6 @@ pub(super) struct Client {
 }
 
 impl FetchProgress {
-    pub(super) fn new(host: &str) -> Arc<Self> {
-        Arc::new(Self(Mutex::new((FetchStep::LookUp, host.into()))))
-    }
-
     pub(super) fn begin(&self, host: &str) {
         *self.0.lock() = (FetchStep::LookUp, host.into());
     }
@@ -54,7 +50,7 @@ impl FetchProgress {
     }
 
     pub(super) fn host(&self) -> String {
-        self.0.lock().1.to_string()
+        self.0.lock().1.clone()
     }
 
     fn timeout(&self, limit: Duration) -> FetchError {
@@ -67,12 +63,10 @@ impl FetchProgress {
 }
 
 impl Client {
-    /// `time` is the time for everything; here it is only named in errors.
-    pub(super) fn new(
-        settings: &FetchSettings,
-        time: Duration,
-        progress: Arc<FetchProgress>,
-    ) -> Self {
+    /// `time` is the time for everything; here it is only named in errors, as is the first host.
+    pub(super) fn new(settings: &FetchSettings, time: Duration, host: &str) -> Self {
+        let progress = Mutex::new((FetchStep::LookUp, host.to_owned()));
+        let progress = Arc::new(FetchProgress(progress));
         let config = Agent::config_builder()
             // By default it is the environment's proxy, which would look up the host itself.
             .proxy(None)

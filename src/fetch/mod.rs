@@ -32,7 +32,7 @@ pub use settings::FetchSettings;
 use crate::deadline::Deadline;
 use crate::error::{FetchError, Result};
 use crate::thread::Threads;
-use client::{Client, FetchProgress};
+use client::Client;
 use look_up::LookUp;
 use target::{HostPort, Target};
 use worker::{Chunk, Worker};
@@ -103,8 +103,7 @@ impl Fetcher {
         let target = Target::parse(request.url)?;
         let deadline = request.deadline.min(Deadline::after(self.settings.timeout));
         let time = request.deadline.remaining().min(self.settings.timeout);
-        let progress = FetchProgress::new(target.name());
-        let client = Client::new(&self.settings, time, progress);
+        let client = Client::new(&self.settings, time, target.name());
         let (sender, chunks) = bounded(CHUNKS);
         let mut download = Download {
             chunks,
