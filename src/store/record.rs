@@ -39,7 +39,12 @@ pub struct Record {
     /// A configuration that was sent to the plugin and not stored, of which it is unknown whether the
     /// plugin has applied it. As long as it is set, the stored configuration is sent again when the
     /// plugin next connects.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Stored by the name that it had first, here and in the database.
+    #[serde(
+        rename = "unsettled_configuration",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub pending_configuration: Option<Configuration>,
     /// The time of the installation.
     pub added_at: SystemTime,
@@ -71,6 +76,7 @@ pub enum Source {
     /// A zip archive of the embedder's. It is unpacked below the data directory and runs there.
     Archive(PathBuf),
     /// A directory that the plugin runs in as it is, for development.
+    #[serde(rename = "folder")]
     Directory(PathBuf),
     /// A zip archive in the store. It is unpacked below the data directory and runs there.
     Stored {

@@ -36,7 +36,7 @@ const COLUMNS: [&str; 15] = [
     "archive_size",
     "token_digest",
     "token",
-    "pending_configuration",
+    "unsettled_configuration",
 ];
 
 /// A row, in the order of [`COLUMNS`].
@@ -44,7 +44,7 @@ pub(super) type Values = [Value; COLUMNS.len()];
 
 /// The values of `source_kind`.
 const ARCHIVE: &str = "archive";
-const DIRECTORY: &str = "directory";
+const DIRECTORY: &str = "folder";
 const STORED: &str = "stored";
 
 /// The statement that writes a row, replacing one with the same id.
@@ -101,7 +101,7 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
     encoder.time("added_at", record.added_at)?;
     encoder.json("configuration", &record.configuration)?;
     if let Some(configuration) = &record.pending_configuration {
-        encoder.json("pending_configuration", configuration)?;
+        encoder.json("unsettled_configuration", configuration)?;
     }
     encoder.json("overrides", &record.overrides)?;
     match &record.kind {
@@ -141,8 +141,8 @@ pub(super) fn decode(values: &Values) -> Option<Record> {
     record.active_state_changed_at = decoder.time("active_state_changed_at");
     record.added_at = decoder.time("added_at");
     record.configuration = decoder.json("configuration");
-    if *decoder.value("pending_configuration") != Value::Null {
-        record.pending_configuration = Some(decoder.json("pending_configuration"));
+    if *decoder.value("unsettled_configuration") != Value::Null {
+        record.pending_configuration = Some(decoder.json("unsettled_configuration"));
     }
     record.overrides = decoder.json("overrides");
     if !decoder.problems.is_empty() {

@@ -33,7 +33,7 @@ const MIGRATIONS: [&str; 2] = [
     ) STRICT;
     CREATE INDEX installation_archive ON installation (archive_sha256);
     CREATE INDEX installation_token_digest ON installation (token_digest);",
-    "ALTER TABLE installation ADD COLUMN pending_configuration TEXT;",
+    "ALTER TABLE installation ADD COLUMN unsettled_configuration TEXT;",
 ];
 
 /// The newest known schema.

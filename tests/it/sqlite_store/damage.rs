@@ -226,7 +226,7 @@ supervised | manifest = '{"id":"plu' | manifest cannot be read
 supervised | manifest = CAST(X'FF' AS TEXT) | manifest is not text
 supervised | configuration = '[1]' | configuration is not what it should be at line 1
 supervised | configuration = '' | configuration is cut off at line 1
-supervised | pending_configuration = 'secret' | pending_configuration is not JSON at line 1
+supervised | unsettled_configuration = 'secret' | unsettled_configuration is not JSON at line 1
 supervised | overrides = '{"environment":1}' | overrides is not what it should be at line 1
 supervised | active_state = 'perhaps' | active_state is not a state
 supervised | source_kind = 'elsewhere' | source_kind does not fit
@@ -244,7 +244,7 @@ fn stand_in(record: &mut Record, column: &str) {
     match column {
         "manifest" => record.manifest = Manifest::default(),
         "configuration" => record.configuration = Configuration::new(),
-        "pending_configuration" => record.pending_configuration = Some(Configuration::new()),
+        "unsettled_configuration" => record.pending_configuration = Some(Configuration::new()),
         "overrides" => record.overrides = Overrides::default(),
         "active_state" => record.active_state = ActiveState::Inactive,
         "token_digest" => {

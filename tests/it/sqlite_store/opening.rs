@@ -103,7 +103,7 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     dir.open().put(known.clone()).unwrap();
     // As the first version made it.
     dir.execute(
-        "ALTER TABLE installation DROP COLUMN pending_configuration; PRAGMA user_version = 1",
+        "ALTER TABLE installation DROP COLUMN unsettled_configuration; PRAGMA user_version = 1",
     );
     assert_eq!(dir.reader().list().unwrap(), std::slice::from_ref(&known));
     assert_eq!(schema(&dir), 1, "reading changes nothing");
