@@ -1,16 +1,83 @@
-#![doc = include_str!("../README.md")]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+//! A plugin host that a blocking Rust server embeds: it installs plugins from zip archives, runs them as
+//! supervised child processes or lets them connect in over an authenticated WebSocket, talks JSON-RPC with
+//! them both ways, delivers events to them, restarts what crashes and stops what it started. Synchronous,
+//! one OS thread per session, no async runtime anywhere.
+//!
+//! What goes over the wire is in [`protocol`]; how the crate is built, in `src/ARCHITECTURE.md`.
+//!
+//! # I want to …
+//!
+//! | … | take |
+//! | --- | --- |
+//! | embed a host | [`Host::builder`], [`HostBuilder`] |
+//! | install, update, configure and remove plugins, and have them back after a restart | [`Manager`] |
+//! | keep records in SQLite, in memory, or in a database of my own | [`store::SqliteStore`], [`store::MemoryStore`], [`store::Store`] |
+//! | check a package before it is installed | [`package::review`], [`package::Archive`] |
+//! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams of my own server |
+//! | let plugins connect in some other way | [`duplex::Duplex`] with [`Host::connect`] |
+//! | start, stop and watch one plugin | [`Session`], [`Session::supervised`], [`Session::wait_for`] |
+//! | see state changes as they happen | [`Host::subscribe`], [`StateChange`] |
+//! | call a plugin | [`Session::call`], [`Session::call_raw`], [`Session::start_call`] |
+//! | answer calls from plugins | [`Services`] for the protocol's own, [`HostBuilder::method`] for mine |
+//! | publish events | [`Host::publish`] |
+//! | read what a plugin prints | [`Session::follow_log`], [`HostBuilder::on_output`] |
+//! | know why a plugin ended | [`Session::restart_history`], [`Session::error_details`] |
+//! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
+//! | count | [`Session::counters`], [`Host::handshake_counters`] |
+//! | end everything, and know that it has ended | [`Host::shutdown`] |
+//! | write a plugin in Rust | [`sdk::Plugin`] |
+//!
+//! Handles ([`Host`], [`Session`], [`Manager`], …) are cheap to clone and may be used from any thread. Every
+//! call that can block takes a timeout or has one in the host's settings; its error, an [`Error`], says which
+//! phase ran out. Dropping the last [`Host`] stops everything that it started.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `host` | yes | everything that runs plugins |
+//! | `sdk` | yes | [`sdk`], for writing a plugin |
+//! | `cli` | yes | the `plugin-runner` program |
+//! | `fetch` | yes | installing a package from a URL |
+//! | `sqlite` | yes | [`store::SqliteStore`]; needs a C compiler |
+//! | `conformance` | no | `store::conformance`, which tests a store of one's own |
+//!
+//! A plugin in Rust takes `default-features = false, features = ["sdk"]`.
+//!
+//! # Threads
+//!
+//! A host has one reaper, which owns every process; one thread per loaded session, which reads its
+//! connection; one per listener; and, while there is work, one per handshake, log and handler. All come from
+//! one budget, [`Host::threads`]. Handlers run on capped workers, never on a thread that reads.
+//!
+//! # Log levels
+//!
+//! `error`: an operator has to look: a plugin was given up, a handler panicked, the store or a listener
+//! failed. `warn`: a plugin or the system misbehaves, and the host copes. `info`: refused connections and
+//! retries. `debug`: the rest. Tokens are logged at no level.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+// Docs of what both have name what only hosts have.
+#![cfg_attr(not(feature = "host"), allow(rustdoc::broken_intra_doc_links))]
+// A host and a plugin share modules, of which each uses a part.
+#![cfg_attr(
+    not(all(feature = "host", feature = "sdk")),
+    allow(dead_code, unreachable_pub, unused_imports, unused_macros)
+)]
+
+#[cfg(feature = "host")]
 pub mod auth;
+#[cfg(feature = "host")]
 mod bus;
+#[cfg(feature = "host")]
 mod config;
 mod counters;
 mod deadline;
 pub mod duplex;
 pub mod error;
-#[cfg(not(feature = "_fault"))]
+#[cfg(all(feature = "host", not(feature = "_fault")))]
 mod fault;
-#[cfg(feature = "_fault")]
+#[cfg(all(feature = "host", feature = "_fault"))]
 #[doc(hidden)]
 pub mod fault;
 #[cfg(feature = "fetch")]
@@ -18,25 +85,40 @@ mod fetch;
 #[cfg(feature = "_fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "host")]
 mod health;
+#[cfg(feature = "host")]
 mod host;
 mod id;
+#[cfg(feature = "host")]
 pub mod keeper;
+mod line_splitter;
+#[cfg(feature = "host")]
 mod listener;
+#[cfg(feature = "host")]
 mod manager;
+#[cfg(feature = "host")]
 mod owner_lock;
+#[cfg(feature = "host")]
 pub mod package;
+#[cfg(feature = "host")]
 pub mod plugin_log;
 mod poll;
+#[cfg(feature = "host")]
 mod process;
 pub mod protocol;
+#[cfg(feature = "host")]
 mod reaper;
 mod rpc;
+#[cfg(feature = "host")]
 mod runtime;
+#[cfg(feature = "sdk")]
 pub mod sdk;
+#[cfg(feature = "host")]
 mod session;
 mod settings;
 mod state;
+#[cfg(feature = "host")]
 pub mod store;
 #[cfg(test)]
 mod testing;
@@ -44,26 +126,38 @@ pub mod text;
 mod thread;
 mod url;
 
+#[cfg(feature = "host")]
 pub use bus::PublishReport;
+#[cfg(feature = "host")]
 pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
 #[cfg(feature = "fetch")]
 pub use fetch::FetchSettings;
+#[cfg(feature = "host")]
 pub use health::Health;
+#[cfg(feature = "host")]
 pub use host::{HandshakeCounters, Host, HostBuilder, ShutdownReport, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
+#[cfg(feature = "host")]
 pub use keeper::{Guarantees, Keeper};
+#[cfg(feature = "host")]
 pub use listener::Listener;
+#[cfg(feature = "host")]
 pub use manager::{
     BootReport, ConfigureMode, Installation, InstalledExternal, Manager, ManagerSettings,
     PackageSource, Remainder, Removed, Status, Update, UpdateOptions, WeakManager,
 };
+#[cfg(feature = "host")]
 pub use process::{ExitReason, ProcessLimits};
+#[cfg(feature = "host")]
 pub use reaper::policy::RestartPolicy;
+#[cfg(feature = "host")]
 pub use reaper::{EndCause, StopReport};
 pub use rpc::{Params, Reply, RpcCounters};
+#[cfg(feature = "host")]
 pub use runtime::RuntimeProvider;
+#[cfg(feature = "host")]
 pub use session::{
     Batch, Counters, InboundCall, NoServices, Peer, PendingCall, PendingReply, RestartDecision,
     RunEnd, Services, Session, StateChange, Supervised,

@@ -67,6 +67,28 @@ impl<'a> Url<'a> {
         Ok(url)
     }
 
+    /// As [`parse`](Self::parse), for a URL with a scheme and a host.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub(crate) fn parse_absolute(text: &'a str) -> Result<(Self, Authority<'a>), &'static str> {
+        let url = Self::parse(text)?;
+        let authority = url.authority.filter(|_| url.scheme.is_some());
+        let authority = Authority::parse(authority.ok_or("it is not a URL")?)?;
+        if authority.host.is_empty() {
+            return Err("it has no host");
+        }
+        Ok((url, authority))
+    }
+
+    /// Whether its scheme is one of these, in any case.
+    pub(crate) fn has_scheme(&self, schemes: &[&str]) -> bool {
+        let scheme = self.scheme.unwrap_or_default();
+        schemes
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(scheme))
+    }
+
     /// Takes any text apart (RFC 3986, appendix B), whatever its characters.
     pub(crate) fn split(text: &'a str) -> Self {
         let (text, fragment) = split_off(text, '#');

@@ -1,18 +1,13 @@
-//! Connection URLs: building one for a plugin, and reading it on the plugin's side.
+//! Builds the URL that a plugin connects to. The plugin reads it in `sdk`.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use form_urlencoded::Serializer;
-use zeroize::Zeroizing;
 
-use super::RPC_PATH;
-use super::redact::redact;
-use super::request::ConnectionRequest;
-use super::token::Token;
 use crate::error::TokenError;
 use crate::id::InstallationId;
-use crate::url::{Authority, Url};
+use crate::protocol::connection::RPC_PATH;
+use crate::url::Url;
 
 /// Builds the URL that a plugin connects to ([Connection URL](crate::protocol#connection-url)).
 ///
@@ -34,9 +29,10 @@ pub(crate) fn connection_url(
         // A host alone, or host and port.
         format!("ws://{base}").into()
     };
-    let (url, authority) = parse(&base)?;
+    let (url, authority) =
+        Url::parse_absolute(&base).map_err(|problem| TokenError::Url { problem })?;
     // Storyden's Go host turns `wss` into `ws`; that would send the token in the clear.
-    let secure = has_scheme(&url, &["https", "wss"]);
+    let secure = url.has_scheme(&["https", "wss"]);
     let scheme = if secure { "wss" } else { "ws" };
     let query = url.query.unwrap_or_default().as_bytes();
     let mut parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(query)
@@ -55,90 +51,11 @@ pub(crate) fn connection_url(
         .finish())
 }
 
-/// A connection URL as a plugin receives it, for the plugin's own side. `Display` and `Debug` leave
-/// out the query, which has the token, and the user info. The text is wiped from memory when the URL is
-/// dropped.
-pub(crate) struct ConnectionUrl {
-    text: Zeroizing<String>,
-    is_external: bool,
-}
-
-impl ConnectionUrl {
-    /// Reads a connection URL, such as the value of `STORYDEN_RPC_URL`.
-    ///
-    /// # Errors
-    /// - [`TokenError::Url`]: empty, not a URL, another scheme than `ws` and `wss`, or no host.
-    /// - [`TokenError::Missing`]: it has no token.
-    pub(crate) fn parse(text: &str) -> Result<Self, TokenError> {
-        if text.is_empty() {
-            return Err(problem("it is empty"));
-        }
-        let (url, _) = parse(text)?;
-        if !has_scheme(&url, &["ws", "wss"]) {
-            return Err(problem("its scheme is neither ws nor wss"));
-        }
-        let request = ConnectionRequest::parse(url.query.unwrap_or_default());
-        let token = request.token.ok_or(TokenError::Missing)?;
-        Ok(Self {
-            text: text.to_owned().into(),
-            is_external: matches!(token, Token::External(_)),
-        })
-    }
-
-    /// Whether the token is an external plugin's, which decides whether a plugin tries again when
-    /// it is refused ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
-    pub(crate) const fn is_external(&self) -> bool {
-        self.is_external
-    }
-
-    /// The whole URL, token included. It belongs in no log and no message.
-    pub(crate) fn expose(&self) -> &str {
-        &self.text
-    }
-}
-
-impl fmt::Display for ConnectionUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = Url::split(&self.text);
-        let (scheme, authority) = (url.scheme.unwrap_or_default(), url.authority);
-        let path = redact(url.path);
-        write!(f, "{scheme}://{}{path}", authority.unwrap_or_default())
-    }
-}
-
-impl fmt::Debug for ConnectionUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConnectionUrl({self})")
-    }
-}
-
-/// The URL, and its host and port.
-fn parse(text: &str) -> Result<(Url<'_>, Authority<'_>), TokenError> {
-    let url = Url::parse(text).map_err(problem)?;
-    let authority = url.authority.filter(|_| url.scheme.is_some());
-    let authority = authority.ok_or_else(|| problem("it is not a URL"))?;
-    let authority = Authority::parse(authority).map_err(problem)?;
-    if authority.host.is_empty() {
-        return Err(problem("it has no host"));
-    }
-    Ok((url, authority))
-}
-
-fn has_scheme(url: &Url<'_>, schemes: &[&str]) -> bool {
-    let scheme = url.scheme.unwrap_or_default();
-    schemes
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(scheme))
-}
-
-const fn problem(problem: &'static str) -> TokenError {
-    TokenError::Url { problem }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{SealedToken, Secret};
+    use crate::auth::{ConnectionRequest, SealedToken, Secret, Token};
+    use crate::sdk::ConnectionUrl;
 
     const EXTERNAL: &str = "sdprt_Storyden0Plugin1Secret2Vector3ab";
 
@@ -210,7 +127,7 @@ mod tests {
             ("a[::1]:80", port),
             ("a[::1]:x", port),
         ] {
-            let expected = problem(expected);
+            let expected = TokenError::Url { problem: expected };
             let base = format!("http://{authority}/");
             let built = connection_url(&base, Some(id()), SEALED);
             assert_eq!(built, Err(expected.clone()), "{base}");
@@ -255,42 +172,5 @@ mod tests {
             panic!("{query}");
         };
         assert_eq!(token.open(&secret), Some(id()));
-    }
-
-    #[test]
-    fn schemes_and_addresses_of_a_connection_url() {
-        for base in ["ws://h", "wss://h", "WSS://h:1", "ws://[::1]:9"] {
-            let text = format!("{base}/rpc?token={EXTERNAL}");
-            assert!(ConnectionUrl::parse(&text).unwrap().is_external(), "{text}");
-        }
-    }
-
-    #[test]
-    fn urls_that_are_none() {
-        for text in ["", "nonsense text", "http://h/rpc?token=x", "/rpc?token=x"] {
-            assert!(
-                matches!(ConnectionUrl::parse(text), Err(TokenError::Url { .. })),
-                "{text:?}"
-            );
-        }
-        for text in ["ws://h/rpc", "ws://h", "ws://h/rpc?token="] {
-            assert_eq!(
-                ConnectionUrl::parse(text).unwrap_err(),
-                TokenError::Missing,
-                "{text:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn neither_display_nor_debug_shows_the_token() {
-        let url = ConnectionUrl::parse(&format!("wss://h/rpc?token={EXTERNAL}&x=1")).unwrap();
-        assert_eq!(url.to_string(), "wss://h/rpc");
-        assert_eq!(format!("{url:?}"), "ConnectionUrl(wss://h/rpc)");
-        // A key spelled in escapes is a token all the same.
-        let url = ConnectionUrl::parse("wss://h/rpc?%74oken=hidden").unwrap();
-        assert_eq!(url.to_string(), "wss://h/rpc");
-        let url = ConnectionUrl::parse("ws://user:hidden@h/token=hidden?token=hidden").unwrap();
-        assert_eq!(url.to_string(), "ws://h/token=…");
     }
 }

@@ -2,9 +2,10 @@
 //! that a host or a plugin calls.
 
 use super::secret::Secret;
-use super::{ConnectionRequest, ConnectionUrl, Token, connection_url, rpc_query};
+use super::{ConnectionRequest, Token, connection_url, rpc_query};
 use crate::error::{IdError, TokenError};
 use crate::id::InstallationId;
+use crate::sdk::ConnectionUrl;
 use crate::url::{Authority, Url};
 
 /// What a request to connect says.

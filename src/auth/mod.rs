@@ -23,11 +23,7 @@ pub use credential::ExternalCredential;
 pub use redact::redact;
 pub use token::{ExternalToken, TokenDigest};
 
-pub(crate) use connection_url::{ConnectionUrl, connection_url};
+pub(crate) use connection_url::connection_url;
 pub(crate) use request::{ConnectionRequest, rpc_query};
 pub(crate) use secret::Secret;
 pub(crate) use token::{SealedToken, Token};
-
-/// The path that plugins connect to; `/rpc/` is another one
-/// ([Connection URL](crate::protocol#connection-url)).
-pub(crate) const RPC_PATH: &str = "/rpc";

@@ -1,10 +1,10 @@
 //! `ConnectionRequest`: what a request to connect says about the plugin that sent it. The HTTP around
 //! it is read elsewhere.
 
-use super::RPC_PATH;
 use super::token::Token;
 use crate::error::IdError;
 use crate::id::InstallationId;
+use crate::protocol::connection::RPC_PATH;
 use crate::url::Url;
 
 /// The parameters of a request to connect ([Connection URL](crate::protocol#connection-url)). The

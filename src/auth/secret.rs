@@ -4,9 +4,9 @@
 use zeroize::Zeroizing;
 
 use crate::error::TokenError;
-
-/// Characters in a secret.
-pub(super) const LENGTH: usize = 32;
+use crate::protocol::connection::SECRET_LENGTH;
+#[cfg(any(test, feature = "_fuzzing"))]
+use crate::protocol::connection::is_secret;
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -34,11 +34,6 @@ impl Secret {
     }
 }
 
-/// Whether a text has the length and the characters of a secret.
-pub(super) fn is_secret(text: &str) -> bool {
-    text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
 /// Returns the prefix and a new secret behind it, every character as likely as every other.
 ///
 /// It blocks only where the system's generator is not ready yet, early in its start.
@@ -46,11 +41,11 @@ pub(super) fn random_text(prefix: &str) -> Result<Zeroizing<String>, TokenError>
     // The largest multiple of 62 in a byte: bytes from here up would make the first characters
     // of the alphabet likelier.
     const UNBIASED: u8 = 62 * 4;
-    let length = prefix.len() + LENGTH;
+    let length = prefix.len() + SECRET_LENGTH;
     // With room for all of it, because growing would leave a copy behind that is not wiped.
     let mut text = Zeroizing::new(String::with_capacity(length));
     text.push_str(prefix);
-    let mut random = Zeroizing::new([0_u8; 2 * LENGTH]);
+    let mut random = Zeroizing::new([0_u8; 2 * SECRET_LENGTH]);
     while text.len() < length {
         fill(&mut *random)?;
         let missing = length - text.len();
@@ -98,7 +93,7 @@ mod tests {
         assert_eq!(counts.len(), 62);
         // Taking a byte modulo 62 would give eight characters a quarter more than the rest, which
         // is nearly ten standard deviations here; seven leave a false alarm out of the question.
-        let expected = ROUNDS * LENGTH / 62;
+        let expected = ROUNDS * SECRET_LENGTH / 62;
         let tolerance = 7 * expected.isqrt();
         for (byte, count) in counts {
             assert!(

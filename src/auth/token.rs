@@ -11,12 +11,12 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::connection_url::connection_url;
-use super::secret::{Secret, fill, is_secret, random_text};
+use super::secret::{Secret, fill, random_text};
 use crate::error::TokenError;
 use crate::id::InstallationId;
+use crate::protocol::connection::{EXTERNAL_PREFIX, is_external_token};
 
 const NONCE: usize = 24;
-const EXTERNAL_PREFIX: &str = "sdprt_";
 
 /// A token as it came in, told apart by its own text alone
 /// ([Connection URL](crate::protocol#connection-url)).
@@ -51,7 +51,7 @@ impl Token {
     /// to be judged as a sealed one, also if it begins with `sdprt_`.
     pub(crate) fn classify(text: String) -> Self {
         let text = Zeroizing::new(text);
-        if is_external(&text) {
+        if is_external_token(&text) {
             Self::External(ExternalToken(text))
         } else {
             Self::Sealed(SealedToken(text))
@@ -85,7 +85,7 @@ impl ExternalToken {
         if text.is_empty() {
             return Err(TokenError::Missing);
         }
-        if !is_external(text) {
+        if !is_external_token(text) {
             return Err(TokenError::NotExternal);
         }
         Ok(Self(text.to_owned().into()))
@@ -189,10 +189,6 @@ impl SealedToken {
 
 fn cipher(secret: &Secret) -> Option<XSalsa20Poly1305> {
     XSalsa20Poly1305::new_from_slice(secret.as_bytes()).ok()
-}
-
-fn is_external(text: &str) -> bool {
-    text.strip_prefix(EXTERNAL_PREFIX).is_some_and(is_secret)
 }
 
 #[cfg(test)]
@@ -308,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_form_is_external() {
+    fn only_the_exact_form_is_external_token() {
         let token = ExternalToken::generate().unwrap();
         let text = token.expose();
         assert_eq!(text.len(), 38);

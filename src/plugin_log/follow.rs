@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use super::file::{self, LogFile};
 use super::handle::PluginLog;
-use super::line::{LineSplitter, without_end};
+use super::line::without_end;
 use super::rotate::FilePosition;
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result};
+use crate::line_splitter::LineSplitter;
 
 /// Bytes that are read at once. All lines in them are held until they are returned.
 const READ_SIZE: usize = 16 * 1024;

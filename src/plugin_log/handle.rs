@@ -252,9 +252,10 @@ impl fmt::Debug for PluginLog {
 mod tests {
     use std::fs;
 
-    use super::super::line::{CONTINUES, LogStream};
+    use super::super::line::LogStream;
     use super::super::scratch::Scratch;
     use super::*;
+    use crate::line_splitter::CONTINUES;
 
     fn open(scratch: &Scratch, settings: LogSettings) -> PluginLog {
         PluginLog::open(scratch.logs(), settings, None).unwrap()

@@ -33,10 +33,10 @@ mod timestamp;
 #[cfg(test)]
 mod traps;
 
+pub use crate::line_splitter::CONTINUES;
 pub use follow::{Followed, Follower, Gap};
 pub(crate) use handle::PluginLog;
-pub(crate) use line::LineSplitter;
 pub(crate) use line::LogTap;
-pub use line::{CONTINUES, LogLine, LogStream};
+pub use line::{LogLine, LogStream};
 pub(crate) use registry::{LogSlot, Logs};
 pub use settings::LogSettings;

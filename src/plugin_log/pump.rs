@@ -9,9 +9,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 use super::handle::PluginLog;
-use super::line::{LineBatch, LineSplitter, LogStream};
+use super::line::{LineBatch, LogStream};
 use super::queue::LogQueue;
 use crate::deadline::Deadline;
+use crate::line_splitter::LineSplitter;
 use crate::poll;
 
 /// Bytes read at once from a pipe; what a pipe holds on Linux.

@@ -4,18 +4,12 @@
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-use crate::url::{Authority, NOT_IN_PATH, Url};
+use crate::url::{NOT_IN_PATH, Url};
 
 /// Takes a base URL apart, or returns what keeps it from being one.
 pub(super) fn parse(url: &str) -> Result<Url<'_>, &'static str> {
-    let url = Url::parse(url)?;
-    let scheme = url.scheme.unwrap_or_default();
-    let authority = url.authority.filter(|_| !scheme.is_empty());
-    let authority = authority.ok_or("it is not a URL")?;
-    if !["http", "https"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(scheme))
-    {
+    let (url, authority) = Url::parse_absolute(url)?;
+    if !url.has_scheme(&["http", "https"]) {
         return Err("its scheme must be http or https");
     }
     if url.query.is_some() || url.fragment.is_some() {
@@ -24,10 +18,7 @@ pub(super) fn parse(url: &str) -> Result<Url<'_>, &'static str> {
     if url.user_info.is_some() {
         return Err("it must not have a user name or password");
     }
-    if Authority::parse(authority)?.host.is_empty() {
-        return Err("it has no host");
-    }
-    if authority.ends_with(':') {
+    if authority.port.is_none() && url.authority.is_some_and(|text| text.ends_with(':')) {
         return Err("its port is not valid");
     }
     Ok(url)

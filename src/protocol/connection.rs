@@ -1,4 +1,4 @@
-//! What host and plugin both know of the URL that a plugin connects with (protocol file, section 5.1).
+//! What host and plugin both know of the URL that a plugin connects with ([Connection URL](crate::protocol#connection-url)).
 
 /// The path that plugins connect to; `/rpc/` is another one.
 #[cfg(feature = "host")]

@@ -11,6 +11,7 @@
 pub(crate) mod access;
 mod base_url;
 pub(crate) mod configuration;
+pub(crate) mod connection;
 pub(crate) mod environment;
 pub(crate) mod event;
 #[cfg_attr(not(feature = "_fuzzing"), expect(unreachable_pub))]

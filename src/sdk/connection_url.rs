@@ -39,7 +39,7 @@ impl ConnectionUrl {
     }
 
     /// Whether the token is an external plugin's, which decides whether a plugin tries again when
-    /// it is refused (protocol file, section 7).
+    /// it is refused ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
     pub(crate) const fn is_external(&self) -> bool {
         self.is_external
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::auth::ConnectionUrl;
+use super::ConnectionUrl;
 use crate::duplex::Duplex;
 use crate::error::{Error, Result};
 use crate::protocol::environment::{TRANSPORT_VARIABLE, URL_VARIABLE};

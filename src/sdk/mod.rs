@@ -46,6 +46,7 @@
 //! What does not live here: the wire ([`protocol`](crate::protocol)), the transports
 //! ([`duplex`](crate::duplex)), and anything a host does.
 
+mod connection_url;
 mod endpoint;
 mod handler_error;
 mod handlers;
@@ -53,6 +54,7 @@ mod host;
 mod plugin;
 mod retry;
 
+pub(crate) use connection_url::ConnectionUrl;
 pub use handler_error::HandlerError;
 pub use host::HostHandle;
 pub use plugin::Plugin;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::ConnectionUrl;
 use super::endpoint::Endpoint;
 use super::handler_error::HandlerError;
 use super::handlers::Handlers;
 use super::host::{self, HostHandle};
 use super::retry::{self, Backoff};
-use crate::auth::ConnectionUrl;
 use crate::deadline::Deadline;
 use crate::duplex::stdio::Stdio;
 use crate::duplex::websocket::WebSocket;

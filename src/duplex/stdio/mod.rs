@@ -25,7 +25,7 @@ mod tests;
 
 /// Takes a line that is not a message: its bytes without the line feed, not necessarily UTF-8. One that is
 /// longer than the largest message comes in pieces of 64 KiB, each but the last marked as such
-/// ([`CONTINUES`](crate::plugin_log::CONTINUES)). Called on the reading thread, so it must be quick.
+/// (` [line continues]`). Called on the reading thread, so it must be quick.
 pub type OutputHook = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// A pair of pipes, not yet in use.

@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::duplex::outgoing::Outgoing;
 use crate::duplex::{DuplexReader, Message, Patience, Received, beginning};
 use crate::error::Disconnect;
-use crate::plugin_log::LineSplitter;
+use crate::line_splitter::LineSplitter;
 use crate::protocol::jsonrpc::Incoming;
 use crate::text::BYTE_ORDER_MARK;
 

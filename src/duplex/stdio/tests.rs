@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::duplex::{DuplexReader, Message, Patience, Received};
-use crate::plugin_log::CONTINUES;
+use crate::line_splitter::CONTINUES;
 use crate::protocol::jsonrpc::Incoming;
 use crate::thread::Threads;
 
