@@ -11,10 +11,10 @@ settings! {
     ///
     /// Packages are fetched by `https` and `http` only, and only from the public internet: a host that is
     /// or resolves to a private or local address is refused, and the connection goes to exactly the
-    /// addresses that were checked. The same holds after every redirect. There are no cookies and no credentials. A proxy in the
-    /// environment is **not** used: it would look up the host itself, and nothing would be checked.
-    /// Certificates must be from the authorities that Mozilla trusts, compiled in; the system's own are
-    /// not read.
+    /// addresses that were checked. The same holds after every redirect. No cookies and no credentials are
+    /// sent. A proxy in the environment is **not** used: it would look up the host itself, and nothing
+    /// would be checked. Certificates must be from the authorities that Mozilla trusts, which are compiled
+    /// in; the system's own are not read.
     pub struct FetchSettings {
         /// Time for the whole fetch, from the look-up of the host to the last byte, redirects included.
         /// Default 30 s.
