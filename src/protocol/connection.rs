@@ -1,4 +1,5 @@
-//! What host and plugin both know of the URL that a plugin connects with ([Connection URL](crate::protocol#connection-url)).
+//! What host and plugin both know of the URL that a plugin connects with
+//! ([Connection URL](crate::protocol#connection-url)).
 
 /// The path that plugins connect to; `/rpc/` is another one.
 #[cfg(feature = "host")]
