@@ -59,7 +59,7 @@ const POSTS: usize = 1024;
 /// [`DuplexWriter::send`] makes its caller wait; at least 1.
 pub fn pair(capacity: usize) -> (Memory, Memory) {
     let (stop, stopped) = crossbeam_channel::bounded(0);
-    let link = Arc::new(Link {
+    let link = Arc::new(MemoryLink {
         stop: Mutex::new(Some(stop)),
         stopped,
         causes: [OnceLock::new(), OnceLock::new()],
@@ -92,12 +92,12 @@ impl Duplex for Memory {
             incoming,
         } = *self;
         Ok(Halves {
-            reader: Box::new(Reader {
+            reader: Box::new(MemoryReader {
                 side: side.clone(),
                 incoming,
                 limit: settings.read_limit,
             }),
-            writer: Arc::new(Writer {
+            writer: Arc::new(MemoryWriter {
                 side: side.clone(),
                 outgoing,
             }),
@@ -133,7 +133,7 @@ impl Lane<()> {
 }
 
 /// What both ends share.
-struct Link {
+struct MemoryLink {
     /// Dropped when the connection ends, which wakes everybody at `stopped`.
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
@@ -143,7 +143,7 @@ struct Link {
 
 #[derive(Clone)]
 struct Side {
-    link: Arc<Link>,
+    link: Arc<MemoryLink>,
     side: usize,
 }
 
@@ -187,13 +187,13 @@ impl Interrupt for Side {
     }
 }
 
-struct Reader {
+struct MemoryReader {
     side: Side,
     incoming: Lane<Receiver<Message>>,
     limit: usize,
 }
 
-impl Reader {
+impl MemoryReader {
     fn checked(&self, message: Message) -> Result<Received, Disconnect> {
         if message.len() > self.limit {
             let own = Disconnect::TooLarge { limit: self.limit };
@@ -208,7 +208,7 @@ impl Reader {
     }
 }
 
-impl DuplexReader for Reader {
+impl DuplexReader for MemoryReader {
     fn receive(&mut self) -> Result<Received, Disconnect> {
         if !self.side.is_over() {
             crossbeam_channel::select_biased! {
@@ -237,18 +237,18 @@ impl DuplexReader for Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for MemoryReader {
     fn drop(&mut self) {
         self.side.end(Disconnect::Lost, Disconnect::Lost);
     }
 }
 
-struct Writer {
+struct MemoryWriter {
     side: Side,
     outgoing: Lane<Sender<Message>>,
 }
 
-impl DuplexWriter for Writer {
+impl DuplexWriter for MemoryWriter {
     fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
         if self.side.is_over() {
             return Err(self.side.closed());

@@ -9,6 +9,7 @@
 //! reader from elsewhere. **The reading thread never writes**: what it must answer it posts, and a
 //! writer thread, made when it is needed, sends it.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::error::{Disconnect, Result};
 use crate::thread::Threads;
+use stdio::StdioReader;
+use websocket::WebSocketReader;
 
 pub(crate) mod close_code;
 pub mod memory;
@@ -83,7 +86,7 @@ impl fmt::Debug for Halves {
 }
 
 /// The reading half.
-pub trait DuplexReader: Send {
+pub trait DuplexReader: Any + Send {
     /// The next thing from the peer. Blocks without limit; the interrupt wakes it.
     ///
     /// # Errors
@@ -93,23 +96,6 @@ pub trait DuplexReader: Send {
     /// is [`Disconnect::ByHost`] with the code 1006, which is never on a wire.
     fn receive(&mut self) -> std::result::Result<Received, Disconnect>;
 
-    /// Gets ready for [`receive_within`](Self::receive_within) with deadlines that are mostly this far
-    /// away, or with `None` for [`receive`](Self::receive) again. Gives whether there is such a thing;
-    /// only then do callers read for themselves.
-    fn set_timed(&mut self, limit: Option<Duration>) -> bool {
-        let _ = limit;
-        false
-    }
-
-    /// The next thing from the peer, as [`receive`](Self::receive) gives it, if it comes soon. `None`
-    /// when it does not, and when the connection has come to its end, of which the next `receive` tells.
-    /// May be called by any thread, by one at a time; blocks at most until the deadline. Runs nothing of
-    /// the embedder's: what it would be run for is left to the next `receive` as well.
-    fn receive_within(&mut self, patience: Patience) -> Option<Received> {
-        let _ = patience;
-        None
-    }
-
     /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other
     /// output logs it as such; others ignore it. Returns whether it was taken care of.
     fn not_a_message(&mut self, message: &Message) -> bool {
@@ -118,15 +104,41 @@ pub trait DuplexReader: Send {
     }
 }
 
-/// How long to wait for something from the peer.
+/// A reading half that callers can read from for a limited time, as `rpc` has them do. Of our own transports
+/// alone: an embedder's is read by one thread.
+pub(crate) trait TimedReader: DuplexReader {
+    /// Prepares for [`receive_within`](Self::receive_within) with deadlines mostly this far away, or with
+    /// `None` for [`receive`](DuplexReader::receive). Returns whether the transport can do timed reads.
+    fn set_timed(&mut self, limit: Option<Duration>) -> bool;
+
+    /// Returns what [`receive`](DuplexReader::receive) would, if it comes in time. `None` if it does not, and
+    /// at the end of the connection, which the next `receive` reports.
+    ///
+    /// Any thread may call it, one at a time; it blocks at most until the deadline, or the interrupt. It
+    /// runs no code of the embedder's, but leaves what that is for to the next `receive`.
+    fn receive_within(&mut self, policy: WaitPolicy) -> Option<Received>;
+}
+
+/// The reader as one that can do timed reads, if it is of our own transports.
+pub(crate) fn timed(reader: &mut dyn DuplexReader) -> Option<&mut dyn TimedReader> {
+    let reader: &mut dyn Any = reader;
+    if reader.is::<WebSocketReader>() {
+        let reader = reader.downcast_mut::<WebSocketReader>();
+        return reader.map(|reader| reader as _);
+    }
+    let reader = reader.downcast_mut::<StdioReader>();
+    reader.map(|reader| reader as _)
+}
+
+/// How long a timed read waits, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Until then the transport looks again and again, without sleeping.
-    pub looking_until: Option<Instant>,
-    /// Until then it sleeps. Whatever keeps coming, nothing more is read after it.
-    pub deadline: Deadline,
+pub(crate) struct WaitPolicy {
+    /// Until then the transport tries again and again, without sleeping.
+    pub(crate) spin_until: Option<Instant>,
+    /// Until then it sleeps. However much keeps coming, nothing more is read after it.
+    pub(crate) deadline: Deadline,
     /// The deadline may be missed by a few milliseconds, where that is cheaper.
-    pub is_coarse: bool,
+    pub(crate) is_coarse: bool,
 }
 
 /// As much of what is no message as is looked at.
@@ -260,7 +272,7 @@ pub trait DuplexWriter: Send + Sync {
 }
 
 /// Wakes the reader of a connection for good: its current and every later
-/// [`receive`](DuplexReader::receive) fails, and so does a [`receive_within`](DuplexReader::receive_within).
+/// [`receive`](DuplexReader::receive) fails.
 pub trait Interrupt: Send + Sync {
     /// Never blocks; may be called often and from any thread.
     fn interrupt(&self);
@@ -268,7 +280,14 @@ pub trait Interrupt: Send + Sync {
 
 /// A message on its way, for [`DuplexWriter::withdraw`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(pub u64);
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// Names a message within its connection, by a number of the transport's.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// Why a message was not sent.
 #[derive(Clone, Debug, thiserror::Error)]

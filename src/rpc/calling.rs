@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::Error as _;
 
-use super::lending::Borrowed;
+use super::hand_off::CallerRead;
+use super::one_shot::OneShot;
 use super::pending::{OnOutcome, Outcome, Waiter};
 use super::sending::Fitting;
-use super::slot::Slot;
 use super::{Connection, Reply, with_buffer};
 use crate::counters::count_by;
 use crate::deadline::Deadline;
@@ -18,6 +18,17 @@ use crate::duplex::{SendError, Ticket};
 use crate::error::{Error, Phase, Result};
 use crate::id::RequestId;
 use crate::protocol::jsonrpc;
+
+/// When the caller of [`Connection::start`] waits for the answer, and so how its request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It waits right away, and may read for itself.
+    Awaited,
+    /// It may wait much later, or never.
+    Later,
+    /// As `Later`; the request goes out with others, at [`Connection::flush`] or when it is waited for.
+    Queued,
+}
 
 impl Connection {
     /// Calls a method and waits for the answer, all within `timeout`.
@@ -27,7 +38,8 @@ impl Connection {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Reply> {
-        self.start_awaited(RequestId::generate(), method, params, timeout)?
+        let id = RequestId::generate();
+        self.start(id, method, params, timeout, Start::Awaited)?
             .wait()
     }
 
@@ -40,98 +52,50 @@ impl Connection {
         method: &str,
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
+        start: Start,
     ) -> Result<Waiting> {
-        // Who knows when its answer is waited for.
-        self.lending.recall();
-        self.start_awaited(id, method, params, timeout)
-    }
-
-    /// [`start`](Self::start) for a caller that waits for the answer right away.
-    pub(crate) fn start_awaited(
-        self: &Arc<Self>,
-        id: RequestId,
-        method: &str,
-        params: &(impl Serialize + ?Sized),
-        timeout: Duration,
-    ) -> Result<Waiting> {
-        self.start_with(id, method, params, timeout, |message, deadline| {
-            message.send(deadline)
-        })
-    }
-
-    /// [`start`](Self::start) without waiting for the write: what the transport has no room for is
-    /// refused.
-    pub(crate) fn try_start(
-        self: &Arc<Self>,
-        id: RequestId,
-        method: &str,
-        params: &(impl Serialize + ?Sized),
-        timeout: Duration,
-    ) -> Result<Waiting> {
-        self.lending.recall();
-        self.start_with(id, method, params, timeout, |message, _| message.try_send())
-    }
-
-    /// [`start`](Self::start) without writing: the request goes out with others, at
-    /// [`flush`](Self::flush), or when its answer is waited for.
-    pub(crate) fn start_queued(
-        self: &Arc<Self>,
-        id: RequestId,
-        method: &str,
-        params: &(impl Serialize + ?Sized),
-        timeout: Duration,
-    ) -> Result<Waiting> {
-        self.lending.recall();
-        let mut waiting = self.start_with(id, method, params, timeout, |message, deadline| {
-            message.queue(deadline)
+        if start != Start::Awaited {
+            // Nobody reads for a caller that does not wait.
+            self.hand_off.recall();
+        }
+        let deadline = Deadline::after(timeout);
+        let mut waiting = Waiting {
+            connection: self.clone(),
+            id,
+            method: method.into(),
+            one_shot: Arc::default(),
+            deadline,
+            timeout,
+            ticket: None,
+            queued: start == Start::Queued,
+            registered: false,
+        };
+        with_buffer(|buffer| {
+            let message = self.encode(buffer, id, method, params)?;
+            let waiter = Waiter::Caller(waiting.one_shot.clone());
+            let method = waiting.method.clone();
+            self.pending.register(id, method, waiter, Some(deadline))?;
+            waiting.registered = true;
+            count_by(&self.counters.calls, 1);
+            let sent = match start {
+                Start::Awaited | Start::Later => message.send(deadline),
+                Start::Queued => message.queue(deadline),
+            };
+            waiting.ticket = Some(sent.map_err(|error| match error {
+                SendError::Timeout { withdrawn: true } => Error::timeout(Phase::Write, timeout),
+                // Begun, so others finish it and the peer acts on it.
+                SendError::Timeout { withdrawn: false } => Error::timeout(Phase::Reply, timeout),
+                SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
+            })?);
+            count_by(&self.counters.bytes_sent, message.len());
+            Ok::<(), Error>(())
         })?;
-        waiting.queued = true;
         Ok(waiting)
     }
 
     /// Writes what is queued, as far as the transport takes it right now; others write the rest.
     pub(crate) fn flush(&self) {
         self.sending.control().flush();
-    }
-
-    fn start_with(
-        self: &Arc<Self>,
-        id: RequestId,
-        method: &str,
-        params: &(impl Serialize + ?Sized),
-        timeout: Duration,
-        send: impl FnOnce(&Fitting<'_>, Deadline) -> std::result::Result<Ticket, SendError>,
-    ) -> Result<Waiting> {
-        let deadline = Deadline::after(timeout);
-        let mut waiting = Waiting {
-            connection: self.clone(),
-            id,
-            method: method.into(),
-            slot: Arc::default(),
-            deadline,
-            timeout,
-            ticket: None,
-            queued: false,
-            registered: false,
-        };
-        with_buffer(|buffer| {
-            let message = self.encode(buffer, id, method, params)?;
-            let waiter = Waiter::Caller(waiting.slot.clone());
-            let method = waiting.method.clone();
-            self.pending.register(id, method, waiter, Some(deadline))?;
-            waiting.registered = true;
-            count_by(&self.counters.calls, 1);
-            let ticket = send(&message, deadline).map_err(|error| match error {
-                SendError::Timeout { withdrawn: true } => Error::timeout(Phase::Write, timeout),
-                // Begun, so others finish it and the peer acts on it.
-                SendError::Timeout { withdrawn: false } => Error::timeout(Phase::Reply, timeout),
-                SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
-            })?;
-            waiting.ticket = Some(ticket);
-            count_by(&self.counters.bytes_sent, message.len());
-            Ok::<(), Error>(())
-        })?;
-        Ok(waiting)
     }
 
     /// Sends a request without ever blocking, for threads that must not; `on_outcome` is run by
@@ -174,7 +138,7 @@ pub(crate) struct Waiting {
     connection: Arc<Connection>,
     id: RequestId,
     method: Arc<str>,
-    slot: Arc<Slot>,
+    one_shot: Arc<OneShot>,
     deadline: Deadline,
     timeout: Duration,
     ticket: Option<Ticket>,
@@ -189,12 +153,12 @@ impl Waiting {
         if let Some(result) = self.try_wait() {
             return result;
         }
-        let outcome = match self.connection.read_for(&self.slot, self.deadline) {
-            Borrowed::Outcome(outcome) => Some(outcome),
-            Borrowed::InVain => None,
-            Borrowed::NotAtAll => self.look(),
+        let outcome = match self.connection.read_for(&self.one_shot, self.deadline) {
+            CallerRead::Outcome(outcome) => Some(outcome),
+            CallerRead::NotReady => None,
+            CallerRead::Unavailable => self.look(),
         };
-        let outcome = outcome.or_else(|| self.slot.wait(self.deadline));
+        let outcome = outcome.or_else(|| self.one_shot.wait(self.deadline));
         self.finish(outcome)
     }
 
@@ -207,15 +171,15 @@ impl Waiting {
         } else {
             None
         }?;
-        let found = wait.look(|| self.slot.take(), is_alone);
-        let outcome = found.or_else(|| self.slot.wait(self.deadline));
+        let found = wait.look(|| self.one_shot.take(), is_alone);
+        let outcome = found.or_else(|| self.one_shot.wait(self.deadline));
         connection.spin.ended(&wait);
         outcome
     }
 
     /// The answer if it is there, or if the time is over.
     pub(crate) fn try_wait(&mut self) -> Option<Result<Reply>> {
-        if let Some(outcome) = self.slot.take() {
+        if let Some(outcome) = self.one_shot.take() {
             return Some(self.finish(Some(outcome)));
         }
         if std::mem::take(&mut self.queued) {
@@ -227,8 +191,18 @@ impl Waiting {
         (self.registered && self.deadline.has_passed()).then(|| self.finish(None))
     }
 
-    /// The result, from the outcome or, without one, because the time is over.
+    /// The result, from the outcome or, without one, because the time is over; counted.
     fn finish(&mut self, outcome: Option<Outcome>) -> Result<Reply> {
+        let result = self.result(outcome);
+        let counters = self.connection.counters();
+        match &result {
+            Ok(_) => count_by(&counters.replies, 1),
+            Err(error) => counters.count_failure(error),
+        }
+        result
+    }
+
+    fn result(&mut self, outcome: Option<Outcome>) -> Result<Reply> {
         if outcome.is_some() {
             self.registered = false;
         }

@@ -4,7 +4,7 @@
 //! Any thread calls; one thread runs [`Connection::read_until_end`] and never writes.
 //!
 //! What lives here: what a connection is made of, answering the peer's calls, ending it. Calling the
-//! peer is in `calling`, the table of calls that wait in `pending` and where one waits in `slot`, what is
+//! peer is in `calling`, the table of calls that wait in `pending` and where one waits in `one_shot`, what is
 //! done with what arrives in `reading`, when callers read for themselves in `lending`, how they wait
 //! otherwise in `spin`, what arrives and is no message in `oddities`, signs of life in `liveness`, what may
 //! be written at all in `sending`. Running the peer's calls: threads in `workers`, handlers in `handling`,
@@ -12,15 +12,15 @@
 
 mod calling;
 pub(crate) mod counters;
+mod hand_off;
 pub(crate) mod handling;
-mod lending;
 mod liveness;
 mod oddities;
+mod one_shot;
 mod pending;
 mod rate;
 mod reading;
 mod sending;
-mod slot;
 mod spin;
 pub(crate) mod workers;
 
@@ -33,7 +33,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-pub(crate) use calling::Waiting;
+pub(crate) use calling::{Start, Waiting};
 pub(crate) use counters::LiveRpcCounters;
 pub use counters::RpcCounters;
 pub(crate) use pending::Outcome;
@@ -47,7 +47,7 @@ use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
 use crate::text::Foreign;
-use lending::Lending;
+use hand_off::ReaderHandOff;
 use oddities::Oddity;
 use pending::PendingTable;
 use sending::{Fitting, Sending};
@@ -65,9 +65,9 @@ pub(crate) struct Connection {
     /// Whether a caller that waits alone looks for its answer before it sleeps.
     spin: Spin,
     /// The reading half, while callers read for themselves.
-    lending: Lending,
+    hand_off: ReaderHandOff,
     /// Why the host ends it, set before anybody can see the end.
-    verdict: Mutex<Option<Arc<Disconnect>>>,
+    close_cause: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
     ended: AtomicBool,
     /// It was told that the peer sends what is no JSON-RPC.
@@ -201,8 +201,8 @@ impl Connection {
             counters,
             rate: settings.rate,
             spin: Spin::new(settings.spin),
-            lending: Lending::default(),
-            verdict: Mutex::new(None),
+            hand_off: ReaderHandOff::default(),
+            close_cause: Mutex::new(None),
             ended: AtomicBool::new(false),
             oddity_told: AtomicBool::new(false),
             oddity: Mutex::default(),
@@ -281,11 +281,10 @@ impl Connection {
     /// Begins what [`close`](Self::close) does, and waits for nothing: all calls fail, and the peer is
     /// told as far as the transport takes it right now. Gives whether the transport can do that.
     pub(crate) fn begin_close(&self, code: u16, reason: &str) -> bool {
-        let cause = self.blame(Disconnect::ByHost {
+        let cause = self.set_close_cause(Disconnect::ByHost {
             code,
             reason: reason.into(),
         });
-        self.lending.recall();
         self.pending.end(&cause);
         self.sending.control().begin_close(code, reason)
     }
@@ -308,8 +307,7 @@ impl Connection {
         reason: &str,
         deadline: Deadline,
     ) {
-        let cause = self.blame(cause);
-        self.lending.recall();
+        let cause = self.set_close_cause(cause);
         self.pending.end(&cause);
         self.sending.control().close(code, reason, deadline);
     }
@@ -317,19 +315,17 @@ impl Connection {
     /// Ends what is sent to the peer, as far as the transport can do that alone, and lets what it still says
     /// count. Never blocks.
     pub(crate) fn hang_up(&self, code: u16, reason: &str) {
-        self.blame(Disconnect::ByHost {
+        self.set_close_cause(Disconnect::ByHost {
             code,
             reason: reason.into(),
         });
-        self.lending.recall();
         self.sending.control().hang_up(code, reason);
     }
 
     /// Ends the connection at once, without a word to the peer; gives the cause that counts.
     pub(crate) fn abort(&self, cause: Disconnect) -> Arc<Disconnect> {
-        let cause = self.blame(cause);
+        let cause = self.set_close_cause(cause);
         self.ended.store(true, Ordering::Release);
-        self.lending.recall();
         self.pending.end(&cause);
         self.interrupt.interrupt();
         cause
@@ -337,9 +333,15 @@ impl Connection {
 
     /// Says why the connection is about to end, whatever its end will look like; gives the cause that
     /// counts, which is the first.
-    pub(crate) fn blame(&self, cause: Disconnect) -> Arc<Disconnect> {
-        let mut verdict = self.verdict.lock();
-        verdict.get_or_insert_with(|| Arc::new(cause)).clone()
+    pub(crate) fn set_close_cause(&self, cause: Disconnect) -> Arc<Disconnect> {
+        let cause = self
+            .close_cause
+            .lock()
+            .get_or_insert_with(|| Arc::new(cause))
+            .clone();
+        // Not under the lock, which the reading thread takes while it lends.
+        self.hand_off.recall();
+        cause
     }
 
     /// Whether the peer's messages have been read to the end.
@@ -356,12 +358,12 @@ impl Connection {
         &self.peer
     }
 
-    fn is_blamed(&self) -> bool {
-        self.verdict.lock().is_some()
+    fn is_closing(&self) -> bool {
+        self.close_cause.lock().is_some()
     }
 
     fn true_cause(&self, seen: Arc<Disconnect>) -> Arc<Disconnect> {
-        self.verdict.lock().clone().unwrap_or(seen)
+        self.close_cause.lock().clone().unwrap_or(seen)
     }
 }
 

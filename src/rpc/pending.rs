@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::slot::Slot;
+use super::one_shot::OneShot;
 use crate::deadline::Deadline;
 use crate::duplex::Message;
 use crate::error::{Disconnect, Error, Result, RpcError};
@@ -37,7 +37,7 @@ pub(crate) type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
 /// Who hears of a call's outcome.
 pub(crate) enum Waiter {
     /// A caller, which may be gone: its time ran out.
-    Caller(Arc<Slot>),
+    Caller(Arc<OneShot>),
     Callback(OnOutcome),
 }
 
@@ -45,7 +45,7 @@ impl Waiter {
     /// Tells it. Never blocks.
     pub(crate) fn tell(self, outcome: Outcome) {
         match self {
-            Self::Caller(slot) => slot.fill(outcome),
+            Self::Caller(one_shot) => one_shot.send(outcome),
             Self::Callback(on_outcome) => on_outcome(outcome),
         }
     }
@@ -149,11 +149,11 @@ impl PendingTable {
     /// a second longer.
     pub(crate) fn doubt(&self, id: RequestId, line: &Arc<str>) {
         if let Some(Call {
-            waiter: Waiter::Caller(slot),
+            waiter: Waiter::Caller(one_shot),
             ..
         }) = self.entries.lock().waiting.get(&id)
         {
-            slot.doubt(line.clone());
+            one_shot.doubt(line.clone());
         }
     }
 

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::lending::{Dispatch, Half, LOAN, Streak};
+use super::hand_off::{Dispatch, FastReplies, LOAN, ReadHalf};
+use super::one_shot::OneShot;
 use super::pending::{Outcome, Waiter};
-use super::slot::Slot;
 use super::{Connection, InboundRequest, Params};
 use crate::counters::count_by;
 use crate::duplex::{DuplexReader, Message, Received};
@@ -22,31 +22,31 @@ impl Connection {
         reader: Box<dyn DuplexReader>,
         dispatch: Dispatch,
     ) -> Arc<Disconnect> {
-        let mut half = Half {
+        let mut half = ReadHalf {
             reader,
             dispatch,
             unreadable: None,
         };
-        let mut streak = Streak::default();
+        let mut fast_replies = FastReplies::default();
         let seen = loop {
             let received = match half.reader.receive() {
                 Ok(received) => received,
                 Err(cause) => break Arc::new(cause),
             };
-            match self.hear(received, &mut half.dispatch) {
-                Heard::LoneAnswer(answer) => {
-                    if streak.grows() && half.reader.set_timed(Some(LOAN)) {
-                        // Offered before the caller can know of its answer, and so before it calls again.
-                        half = self.lend(half, || drop(answer));
-                        half.reader.set_timed(None);
-                        streak.ends();
+            match self.on_received(received, &mut half.dispatch) {
+                Dispatched::SoleReply(answer) => {
+                    if fast_replies.add() && half.set_timed(Some(LOAN)) {
+                        let is_needed = || self.pending.len() > 0 || self.is_closing();
+                        half = self.hand_off.lend(half, is_needed, || drop(answer));
+                        half.set_timed(None);
+                        fast_replies.reset();
                     }
                 }
-                Heard::Unreadable(message) => {
+                Dispatched::Unreadable(message) => {
                     half.unreadable = Some(message);
-                    streak.ends();
+                    fast_replies.reset();
                 }
-                Heard::Nothing => streak.ends(),
+                Dispatched::Done => fast_replies.reset(),
             }
             if let Some(unreadable) = half.unreadable.take() {
                 self.tell_unreadable(&unreadable, &mut *half.reader);
@@ -54,17 +54,17 @@ impl Connection {
         };
         self.ended.store(true, Ordering::Release);
         self.challenge.lock().take();
-        let cause = self.verdict.lock().get_or_insert(seen).clone();
+        let cause = self.close_cause.lock().get_or_insert(seen).clone();
         self.pending.end(&cause);
         cause
     }
 
     /// Does what is to be done with something that arrived.
-    pub(super) fn hear(
+    pub(super) fn on_received(
         &self,
         received: Received,
         dispatch: &mut dyn FnMut(InboundRequest),
-    ) -> Heard {
+    ) -> Dispatched {
         raise(&self.heard);
         if self.challenged.load(Ordering::Acquire) {
             self.challenged.store(false, Ordering::Release);
@@ -74,11 +74,11 @@ impl Connection {
             }
         }
         match received {
-            Received::Message(message) => self.take_in(message, Among::Messages, dispatch),
-            Received::Line(line) => self.take_in(line, Among::Output, dispatch),
+            Received::Message(message) => self.on_message(message, Among::Messages, dispatch),
+            Received::Line(line) => self.on_message(line, Among::Output, dispatch),
             Received::Output { beginning } => {
                 self.note_output(&beginning, None);
-                Heard::Nothing
+                Dispatched::Done
             }
             Received::Binary { bytes, beginning } => {
                 count_by(&self.counters.bytes_received, bytes);
@@ -88,9 +88,9 @@ impl Connection {
                 self.tell_oddity(format_args!(
                     "skipped a binary message of {bytes} bytes; JSON-RPC goes in text messages"
                 ));
-                Heard::Nothing
+                Dispatched::Done
             }
-            Received::Alive => Heard::Nothing,
+            Received::Alive => Dispatched::Done,
         }
     }
 
@@ -105,12 +105,12 @@ impl Connection {
         self.rate.as_ref()?.admit().err()
     }
 
-    fn take_in(
+    fn on_message(
         &self,
         message: Message,
         among: Among,
         dispatch: &mut dyn FnMut(InboundRequest),
-    ) -> Heard {
+    ) -> Dispatched {
         count_by(&self.counters.bytes_received, message.len());
         let parsed = match among {
             Among::Messages => Incoming::parse(&message),
@@ -131,16 +131,16 @@ impl Connection {
                 let waiter = id.and_then(|id| self.pending.take(id));
                 let Some(waiter) = waiter else {
                     if id.is_some_and(|id| self.pending.take_own_ping(id)) {
-                        return Heard::Nothing;
+                        return Dispatched::Done;
                     }
                     if is_unmarked {
-                        return Heard::no_message(message);
+                        return Dispatched::no_message(message);
                     }
                     self.note_stray(&message);
                     count_by(&self.counters.stray_replies, 1);
                     self.count_toward_rate();
                     log::debug!("dropped an answer that nobody waits for, id {id:?}");
-                    return Heard::Nothing;
+                    return Dispatched::Done;
                 };
                 let outcome = match outcome {
                     Ok(result) => {
@@ -150,8 +150,8 @@ impl Connection {
                     Err(error) => Outcome::Refused(error),
                 };
                 match waiter {
-                    Waiter::Caller(slot) if self.pending.len() == 0 => {
-                        return Heard::LoneAnswer(Answer(slot, Some(outcome)));
+                    Waiter::Caller(one_shot) if self.pending.len() == 0 => {
+                        return Dispatched::SoleReply(SoleReply(one_shot, Some(outcome)));
                     }
                     waiter => waiter.tell(outcome),
                 }
@@ -160,7 +160,7 @@ impl Connection {
             Ok(Incoming::Request { id, method, .. })
                 if among == Among::Output && self.is_echo(id.as_json(), &method) =>
             {
-                return Heard::no_message(message);
+                return Dispatched::no_message(message);
             }
             Ok(Incoming::Request { id, method, params }) => {
                 if let Some(limit) = self.over_rate() {
@@ -170,7 +170,7 @@ impl Connection {
                         "this plugin may send {limit} messages in a second; try again later"
                     );
                     self.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
-                    return Heard::Nothing;
+                    return Dispatched::Done;
                 }
                 let span = params.map(|params| ResultSpan::locate(&message, params));
                 let method = method.into_owned();
@@ -187,10 +187,10 @@ impl Connection {
                 log::debug!("ignored a request without an id: {method}");
             }
             Err(error) => {
-                return Heard::Unreadable(Unreadable { message, error });
+                return Dispatched::Unreadable(Unreadable { message, error });
             }
         }
-        Heard::Nothing
+        Dispatched::Done
     }
 
     /// Says of a message that it is none, unless the transport has a use for it.
@@ -219,16 +219,16 @@ enum Among {
 
 /// What has arrived, for whoever read it.
 #[must_use]
-pub(super) enum Heard {
+pub(super) enum Dispatched {
     /// The answer to a caller that was the only one to wait.
-    LoneAnswer(Answer),
+    SoleReply(SoleReply),
     /// What is no JSON-RPC.
     Unreadable(Unreadable),
     /// Nothing that is left to be done.
-    Nothing,
+    Done,
 }
 
-impl Heard {
+impl Dispatched {
     /// A line that looks like a message and is none.
     fn no_message(message: Message) -> Self {
         let error = EnvelopeError::NotAMessage;
@@ -237,12 +237,12 @@ impl Heard {
 }
 
 /// A caller's outcome, which it is told when this is dropped, whatever happens.
-pub(super) struct Answer(Arc<Slot>, Option<Outcome>);
+pub(super) struct SoleReply(Arc<OneShot>, Option<Outcome>);
 
-impl Drop for Answer {
+impl Drop for SoleReply {
     fn drop(&mut self) {
         if let Some(outcome) = self.1.take() {
-            self.0.fill(outcome);
+            self.0.send(outcome);
         }
     }
 }

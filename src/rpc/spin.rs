@@ -51,7 +51,7 @@ pub(super) struct Spin {
 pub(super) struct Wait {
     began: Instant,
     /// Until when to look.
-    pub(super) looking_until: Option<Instant>,
+    pub(super) spin_until: Option<Instant>,
 }
 
 impl Spin {
@@ -76,7 +76,7 @@ impl Spin {
         let began = Instant::now();
         Some(Wait {
             began,
-            looking_until: looks.then(|| deadline.instant().min(began + self.limit)),
+            spin_until: looks.then(|| deadline.instant().min(began + self.limit)),
         })
     }
 
@@ -84,7 +84,7 @@ impl Spin {
     pub(super) fn ended(&self, wait: &Wait) {
         let took = wait.began.elapsed().min(LONGEST);
         let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).max(1);
-        let figure = match wait.looking_until {
+        let figure = match wait.spin_until {
             Some(_) => &self.looking,
             None => &self.sleeping,
         };
@@ -111,7 +111,7 @@ impl Wait {
         mut look: impl FnMut() -> Option<T>,
         is_alone: impl Fn() -> bool,
     ) -> Option<T> {
-        let until = self.looking_until?;
+        let until = self.spin_until?;
         while is_alone() && Instant::now() < until {
             for _ in 0..LOOKS {
                 let found = look();
@@ -134,7 +134,7 @@ mod tests {
     /// Begins a wait that began so long ago, and ends it.
     fn wait(spin: &Spin, looking: Duration, sleeping: Duration) -> bool {
         let mut wait = spin.begin(Deadline::after(LIMIT)).unwrap();
-        let looks = wait.looking_until.is_some();
+        let looks = wait.spin_until.is_some();
         wait.began -= if looks { looking } else { sleeping };
         spin.ended(&wait);
         looks
@@ -179,7 +179,7 @@ mod tests {
     fn a_look_ends_with_what_is_found_with_company_and_with_its_time() {
         let wait = Wait {
             began: Instant::now(),
-            looking_until: Some(Instant::now() + LIMIT),
+            spin_until: Some(Instant::now() + LIMIT),
         };
         let mut count = 0;
         let find = || {
@@ -191,7 +191,7 @@ mod tests {
         let is_alone = || alone.replace(alone.get() - 1) > 0;
         assert_eq!(wait.look(|| None::<()>, is_alone), None);
         let over = Wait {
-            looking_until: Some(wait.began),
+            spin_until: Some(wait.began),
             ..wait
         };
         assert_eq!(over.look(|| None::<()>, || true), None);

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
 use crate::protocol::method::{Method, decode_reply};
-use crate::rpc::{Connection, Reply, Waiting};
+use crate::rpc::{Connection, Reply, Start, Waiting};
 
 impl Session {
     /// Calls a method of the plugin and waits for its answer.
@@ -52,8 +52,8 @@ impl Session {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Reply> {
-        self.shared()
-            .start_awaited_call(RequestId::generate(), method, params, timeout)?
+        let id = RequestId::generate();
+        self.start_as(id, method, params, timeout, Start::Awaited)?
             .wait()
     }
 
@@ -71,14 +71,8 @@ impl Session {
         params: &M::Params,
         timeout: Duration,
     ) -> Result<M::Reply> {
-        let raw = self
-            .shared()
-            .start_awaited_call(id, M::NAME, params, timeout)?;
-        PendingCall::<M> {
-            raw,
-            method: PhantomData,
-        }
-        .wait()
+        let raw = self.start_as(id, M::NAME, params, timeout, Start::Awaited)?;
+        PendingCall::<M>::new(raw).wait()
     }
 
     /// Sends a call and returns as soon as it is on its way, so that one thread can have many in
@@ -116,11 +110,8 @@ impl Session {
         params: &M::Params,
         timeout: Duration,
     ) -> Result<PendingCall<M>> {
-        let raw = self.start_call_raw(M::NAME, params, timeout)?;
-        Ok(PendingCall {
-            raw,
-            method: PhantomData,
-        })
+        self.start_call_raw(M::NAME, params, timeout)
+            .map(PendingCall::new)
     }
 
     /// Begins a batch of calls, which go out together, in one write where they fit: with many small ones
@@ -154,41 +145,6 @@ impl Session {
         Ok(Batch { shared, connection })
     }
 
-    /// [`start_call`](Self::start_call) without waiting for anything: a call for which the transport
-    /// has no room right now is refused.
-    ///
-    /// # Errors
-    /// As [`start_call`](Self::start_call); [`Error::Timeout`] with the phase of the write when there
-    /// is no room. Then nothing was sent.
-    pub fn try_start_call<M: Method>(
-        &self,
-        params: &M::Params,
-        timeout: Duration,
-    ) -> Result<PendingCall<M>> {
-        let raw = self.try_start_call_raw(M::NAME, params, timeout)?;
-        Ok(PendingCall {
-            raw,
-            method: PhantomData,
-        })
-    }
-
-    /// [`try_start_call`](Self::try_start_call) for a method by name.
-    ///
-    /// # Errors
-    /// As [`try_start_call`](Self::try_start_call).
-    pub fn try_start_call_raw(
-        &self,
-        method: &str,
-        params: &(impl Serialize + ?Sized),
-        timeout: Duration,
-    ) -> Result<PendingReply> {
-        let id = RequestId::generate();
-        let shared = self.shared();
-        shared.start_call_on(&shared.connection_to_call()?, |connection| {
-            connection.try_start(id, method, params, timeout)
-        })
-    }
-
     /// [`start_call`](Self::start_call) for a method by name.
     ///
     /// # Blocking
@@ -202,8 +158,21 @@ impl Session {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<PendingReply> {
-        self.shared()
-            .start_call(RequestId::generate(), method, params, timeout)
+        self.start_as(RequestId::generate(), method, params, timeout, Start::Later)
+    }
+
+    fn start_as(
+        &self,
+        id: RequestId,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+        start: Start,
+    ) -> Result<PendingReply> {
+        let shared = self.shared();
+        shared.start_call_on(&shared.connection_to_call()?, |connection| {
+            connection.start(id, method, params, timeout, start)
+        })
     }
 }
 
@@ -230,11 +199,8 @@ impl Batch {
         params: &M::Params,
         timeout: Duration,
     ) -> Result<PendingCall<M>> {
-        let raw = self.start_call_raw(M::NAME, params, timeout)?;
-        Ok(PendingCall {
-            raw,
-            method: PhantomData,
-        })
+        self.start_call_raw(M::NAME, params, timeout)
+            .map(PendingCall::new)
     }
 
     /// [`start_call`](Self::start_call) for a method by name.
@@ -252,7 +218,7 @@ impl Batch {
     ) -> Result<PendingReply> {
         let id = RequestId::generate();
         self.shared.start_call_on(&self.connection, |connection| {
-            connection.start_queued(id, method, params, timeout)
+            connection.start(id, method, params, timeout, Start::Queued)
         })
     }
 
@@ -270,31 +236,6 @@ impl Drop for Batch {
 }
 
 impl Shared {
-    pub(super) fn start_call(
-        self: &Arc<Self>,
-        id: RequestId,
-        method: &str,
-        params: &(impl Serialize + ?Sized),
-        timeout: Duration,
-    ) -> Result<PendingReply> {
-        self.start_call_on(&self.connection_to_call()?, |connection| {
-            connection.start(id, method, params, timeout)
-        })
-    }
-
-    /// [`start_call`](Self::start_call) for one who waits for the answer right away.
-    fn start_awaited_call(
-        self: &Arc<Self>,
-        id: RequestId,
-        method: &str,
-        params: &(impl Serialize + ?Sized),
-        timeout: Duration,
-    ) -> Result<PendingReply> {
-        self.start_call_on(&self.connection_to_call()?, |connection| {
-            connection.start_awaited(id, method, params, timeout)
-        })
-    }
-
     /// The connection to call on; that there is none counts as a failed call.
     fn connection_to_call(&self) -> Result<Arc<Connection>> {
         self.active_connection()
@@ -323,6 +264,11 @@ pub struct PendingCall<M> {
 }
 
 impl<M: Method> PendingCall<M> {
+    fn new(raw: PendingReply) -> Self {
+        let method = PhantomData;
+        Self { raw, method }
+    }
+
     /// Waits for the answer.
     ///
     /// # Blocking
@@ -378,9 +324,7 @@ impl PendingReply {
     /// # Errors
     /// As [`Session::call_raw`].
     pub fn wait(self) -> Result<Reply> {
-        let result = self.waiting.wait();
-        self.in_flight.shared.count_outcome(&result);
-        result
+        self.waiting.wait()
     }
 
     /// The answer if it is there, or the error if the time is over; never blocks. Gives it once.
@@ -388,24 +332,13 @@ impl PendingReply {
     /// # Errors
     /// As [`Session::call_raw`].
     pub fn try_wait(&mut self) -> Option<Result<Reply>> {
-        let result = self.waiting.try_wait()?;
-        self.in_flight.shared.count_outcome(&result);
-        Some(result)
+        self.waiting.try_wait()
     }
 }
 
 impl std::fmt::Debug for PendingReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PendingReply").finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn count_outcome(&self, result: &Result<Reply>) {
-        match result {
-            Ok(_) => drop(self.counters.rpc.replies.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => self.counters.rpc.count_failure(error),
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::id::RequestId;
 use crate::protocol::method::{Event, EventReply, Method, decode_reply};
-use crate::rpc::Connection;
+use crate::rpc::{Connection, Start};
 use crate::state::ReportedState;
 
 #[derive(Default)]
@@ -147,7 +147,7 @@ fn deliver(shared: &Arc<Shared>) {
         let id = RequestId::generate();
         let answer = shared
             .start_call_on(&connection, |connection| {
-                connection.start(id, Event::NAME, &*params, timeouts.call)
+                connection.start(id, Event::NAME, &*params, timeouts.call, Start::Later)
             })
             .and_then(super::PendingReply::wait)
             .and_then(|reply| decode_reply::<Event>(reply.as_json()));

@@ -287,7 +287,7 @@ impl SessionHooks {
         // Calls in flight may still be answered; otherwise they fail with this reason.
         if let Some(connection) = &connection {
             let reason = reason.clone();
-            connection.blame(Disconnect::ByHost { code, reason });
+            connection.set_close_cause(Disconnect::ByHost { code, reason });
         }
         shared.drop_events();
         // The state is set already if the stop coincided with the plugin's last crash.

@@ -385,7 +385,9 @@ fn a_stop_does_not_wait_for_a_stdio_plugin_that_reads_nothing() {
     let session = host.run(over_stdio(shell(&host, "deaf", script)));
     let large = json!({ "text": "x".repeat(1_000_000) });
     // A thread waits for room in a pipe that nobody reads.
-    let waiting = session.try_start_call_raw("echo", &large, LONG).unwrap();
+    let mut batch = session.batch().unwrap();
+    let waiting = batch.start_call_raw("echo", &large, LONG).unwrap();
+    batch.send();
     let report = stop(&session);
     assert_eq!(report.exit, Some(ExitReason::Code(0)));
     assert!(report.took < Duration::from_secs(4), "{report:?}");

@@ -23,6 +23,8 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::reader::StdioReader;
+
 /// Takes a line that is not a message: its bytes without the line feed, not necessarily UTF-8. One that is
 /// longer than the largest message comes in pieces of 64 KiB, each but the last marked as such
 /// (` [line continues]`). Called on the reading thread, so it must be quick.
@@ -92,7 +94,7 @@ impl Duplex for Stdio {
                 .map_err(|error| Error::io("prepare the pipe from the plugin", error))?;
         }
         let outgoing = Outgoing::new(pipe, settings);
-        let reader = reader::Reader::new(
+        let reader = StdioReader::new(
             self.reader,
             outgoing.clone(),
             self.output,
@@ -101,7 +103,7 @@ impl Duplex for Stdio {
         );
         Ok(Halves {
             reader: Box::new(reader),
-            writer: Arc::new(Writer(outgoing.clone())),
+            writer: Arc::new(StdioWriter(outgoing.clone())),
             interrupt: Arc::new(outgoing),
         })
     }
@@ -116,9 +118,9 @@ impl fmt::Debug for Stdio {
     }
 }
 
-struct Writer(Outgoing<Pipe>);
+struct StdioWriter(Outgoing<Pipe>);
 
-impl DuplexWriter for Writer {
+impl DuplexWriter for StdioWriter {
     fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
         self.0.send(line(message), deadline)
     }

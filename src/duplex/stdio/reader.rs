@@ -12,7 +12,7 @@ use super::OutputHook;
 use super::pipe::{Pipe, Waited};
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{DuplexReader, Message, Patience, Received, beginning};
+use crate::duplex::{DuplexReader, Message, Received, TimedReader, WaitPolicy, beginning};
 use crate::error::Disconnect;
 use crate::line_splitter::LineSplitter;
 use crate::protocol::jsonrpc::Incoming;
@@ -31,7 +31,7 @@ const PIECE: usize = 64 * 1024;
 /// The members that a message may begin with.
 const MEMBERS: [&[u8]; 6] = [b"jsonrpc", b"id", b"method", b"params", b"result", b"error"];
 
-pub(super) struct Reader {
+pub(in crate::duplex) struct StdioReader {
     pipe: OwnedFd,
     outgoing: Outgoing<Pipe>,
     output: Option<OutputHook>,
@@ -51,7 +51,7 @@ pub(super) struct Reader {
     ended: Option<Disconnect>,
 }
 
-impl Reader {
+impl StdioReader {
     pub(super) fn new(
         pipe: OwnedFd,
         outgoing: Outgoing<Pipe>,
@@ -75,9 +75,9 @@ impl Reader {
         }
     }
 
-    /// The next whole line, without its line feed; `None` if it does not come within `patience`, and at
+    /// The next whole line, without its line feed; `None` if it does not come within `policy`, and at
     /// the end of the stream, which `ended` tells then.
-    fn line(&mut self, patience: Option<Patience>) -> Result<Option<Range<usize>>, Disconnect> {
+    fn line(&mut self, policy: Option<WaitPolicy>) -> Result<Option<Range<usize>>, Disconnect> {
         loop {
             let unsearched = &self.buffer[self.searched..];
             let end = memchr::memchr(b'\n', unsearched);
@@ -89,7 +89,7 @@ impl Reader {
                 if self.overlong.is_none() && begins_as_message(&self.buffer[beginning]) {
                     return Err(Disconnect::TooLarge { limit: self.limit });
                 }
-                if patience.is_some() {
+                if policy.is_some() {
                     // The hook may take any time.
                     return Ok(None);
                 }
@@ -104,11 +104,11 @@ impl Reader {
             if end.is_some() {
                 continue;
             }
-            let Some(count) = self.fill(patience)? else {
+            let Some(count) = self.fill(policy)? else {
                 return Ok(None);
             };
             if count == 0 {
-                if patience.is_none() {
+                if policy.is_none() {
                     self.ended = Some(self.end_of_stream());
                 }
                 return Ok(None);
@@ -154,8 +154,8 @@ impl Reader {
         }
     }
 
-    /// Reads once; 0 at the end of the stream, `None` if nothing comes within `patience`.
-    fn fill(&mut self, patience: Option<Patience>) -> Result<Option<usize>, Disconnect> {
+    /// Reads once; 0 at the end of the stream, `None` if nothing comes within `policy`.
+    fn fill(&mut self, policy: Option<WaitPolicy>) -> Result<Option<usize>, Disconnect> {
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
@@ -164,15 +164,15 @@ impl Reader {
         }
         let length = self.buffer.len();
         self.buffer.resize(length + READ_BUFFER, 0);
-        let until = patience.map(|patience| patience.deadline);
-        let looking_until = patience.and_then(|patience| patience.looking_until);
+        let until = policy.map(|policy| policy.deadline);
+        let spin_until = policy.and_then(|policy| policy.spin_until);
         let count = loop {
             if until.is_some_and(Deadline::has_passed) {
                 // Also for one who prints and prints.
                 self.buffer.truncate(length);
                 return Ok(None);
             }
-            if looking_until.is_none_or(|until| Instant::now() >= until) {
+            if spin_until.is_none_or(|until| Instant::now() >= until) {
                 let waited = self
                     .outgoing
                     .sink()
@@ -212,12 +212,12 @@ impl Reader {
     }
 }
 
-impl Reader {
+impl StdioReader {
     /// The next thing in the pipe, or why there will be none; `None` if it does not come within
-    /// `patience`, and at the end of the stream.
-    fn next(&mut self, patience: Option<Patience>) -> Result<Option<Received>, Disconnect> {
+    /// `policy`, and at the end of the stream.
+    fn next(&mut self, policy: Option<WaitPolicy>) -> Result<Option<Received>, Disconnect> {
         loop {
-            let Some(range) = self.line(patience)? else {
+            let Some(range) = self.line(policy)? else {
                 return Ok(None);
             };
             let line = &self.buffer[range.clone()];
@@ -229,7 +229,7 @@ impl Reader {
             {
                 return Ok(Some(Received::Line(Message::from(text))));
             }
-            if patience.is_some() {
+            if policy.is_some() {
                 // Its hook may take any time.
                 self.held = Some(range);
                 return Ok(None);
@@ -267,7 +267,7 @@ fn begins_as_message(line: &[u8]) -> bool {
     })
 }
 
-impl DuplexReader for Reader {
+impl DuplexReader for StdioReader {
     fn receive(&mut self) -> Result<Received, Disconnect> {
         if let Some(range) = self.held.take() {
             return Ok(self.give_output(range));
@@ -288,27 +288,29 @@ impl DuplexReader for Reader {
         }
     }
 
-    fn set_timed(&mut self, _: Option<Duration>) -> bool {
-        self.timed
-    }
-
-    fn receive_within(&mut self, patience: Patience) -> Option<Received> {
-        if self.held.is_some() || self.ended.is_some() || self.outgoing.is_over() {
-            return None;
-        }
-        self.next(Some(patience)).unwrap_or_else(|cause| {
-            self.ended = Some(cause);
-            None
-        })
-    }
-
     fn not_a_message(&mut self, message: &Message) -> bool {
         self.output(message.as_bytes());
         true
     }
 }
 
-impl Drop for Reader {
+impl TimedReader for StdioReader {
+    fn set_timed(&mut self, _: Option<Duration>) -> bool {
+        self.timed
+    }
+
+    fn receive_within(&mut self, policy: WaitPolicy) -> Option<Received> {
+        if self.held.is_some() || self.ended.is_some() || self.outgoing.is_over() {
+            return None;
+        }
+        self.next(Some(policy)).unwrap_or_else(|cause| {
+            self.ended = Some(cause);
+            None
+        })
+    }
+}
+
+impl Drop for StdioReader {
     fn drop(&mut self) {
         self.outgoing.end_from_reader(Disconnect::Lost);
     }

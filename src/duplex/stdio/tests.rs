@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::duplex::{DuplexReader, Message, Patience, Received};
+use crate::duplex::{DuplexReader, Message, Received, WaitPolicy, timed};
 use crate::line_splitter::CONTINUES;
 use crate::protocol::jsonrpc::Incoming;
 use crate::thread::Threads;
@@ -404,9 +404,9 @@ fn a_shared_descriptor_is_written_in_pieces_and_stays_blocking() {
     assert!(all.ends_with(b"ll\n"));
 }
 
-fn patience(milliseconds: u64) -> Patience {
-    Patience {
-        looking_until: None,
+fn policy(milliseconds: u64) -> WaitPolicy {
+    WaitPolicy {
+        spin_until: None,
         deadline: Deadline::after(Duration::from_millis(milliseconds)),
         is_coarse: false,
     }
@@ -421,15 +421,36 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
         mut stdout,
         stdin: _stdin,
     } = setup(&settings);
-    assert!(halves.reader.set_timed(Some(Duration::from_millis(1))));
-    assert!(halves.reader.receive_within(patience(1)).is_none());
+    assert!(
+        timed(&mut *halves.reader)
+            .unwrap()
+            .set_timed(Some(Duration::from_millis(1)))
+    );
+    assert!(
+        timed(&mut *halves.reader)
+            .unwrap()
+            .receive_within(policy(1))
+            .is_none()
+    );
     stdout.write_all(b"{\"half\":").unwrap();
-    assert!(halves.reader.receive_within(patience(1)).is_none());
+    assert!(
+        timed(&mut *halves.reader)
+            .unwrap()
+            .receive_within(policy(1))
+            .is_none()
+    );
     stdout.write_all(b"1}\nprinted\n{\"next\":1}\n").unwrap();
-    let first = halves.reader.receive_within(patience(30_000));
+    let first = timed(&mut *halves.reader)
+        .unwrap()
+        .receive_within(policy(30_000));
     assert!(matches!(first, Some(Received::Line(message)) if &*message == "{\"half\":1}"));
     for _ in 0..2 {
-        assert!(halves.reader.receive_within(patience(30_000)).is_none());
+        assert!(
+            timed(&mut *halves.reader)
+                .unwrap()
+                .receive_within(policy(30_000))
+                .is_none()
+        );
         assert!(output.is_empty(), "the hook was run");
     }
     printed(&mut *halves.reader, b"printed");
@@ -438,7 +459,12 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
     // Its last words, without a line end.
     stdout.write_all(b"fatal").unwrap();
     drop(stdout);
-    assert!(halves.reader.receive_within(patience(30_000)).is_none());
+    assert!(
+        timed(&mut *halves.reader)
+            .unwrap()
+            .receive_within(policy(30_000))
+            .is_none()
+    );
     assert!(output.is_empty(), "the hook was run");
     assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"fatal");
@@ -462,7 +488,12 @@ fn a_timed_read_ends_however_much_is_printed() {
             }
         }
     });
-    assert!(halves.reader.receive_within(patience(20)).is_none());
+    assert!(
+        timed(&mut *halves.reader)
+            .unwrap()
+            .receive_within(policy(20))
+            .is_none()
+    );
     drop(done);
     drop(halves);
     flooding.join().unwrap();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Socket;
-use crate::duplex::Patience;
+use crate::duplex::WaitPolicy;
 use crate::duplex::outgoing::Outgoing;
 
 /// Bytes read at once in the middle of a long message.
@@ -23,7 +23,7 @@ const SURGE: usize = 64 * 1024;
 pub(super) struct Inlet {
     outgoing: Outgoing<Socket>,
     /// For a timed read; none for one that may take for ever.
-    pub(super) patience: Option<Patience>,
+    pub(super) policy: Option<WaitPolicy>,
     /// After this long a blocking read gives up.
     limit: Option<Duration>,
     /// What was read ahead, and which part of it has not been given. Kept from one long message to the
@@ -38,7 +38,7 @@ impl Inlet {
     pub(super) fn new(outgoing: Outgoing<Socket>) -> Self {
         Self {
             outgoing,
-            patience: None,
+            policy: None,
             limit: None,
             surge: Vec::new(),
             ahead: 0..0,
@@ -55,7 +55,7 @@ impl Inlet {
 
     fn read_socket(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let socket = self.outgoing.sink();
-        let read = match self.patience {
+        let read = match self.policy {
             None => loop {
                 match socket.read(buffer) {
                     // A limit that could not be taken off.
@@ -63,7 +63,7 @@ impl Inlet {
                     read => break read,
                 }
             },
-            Some(patience) => socket.read_within(buffer, patience, self.limit),
+            Some(policy) => socket.read_within(buffer, policy, self.limit),
         };
         self.note(&read, buffer.len());
         read
@@ -112,8 +112,8 @@ impl Read for Inlet {
         }
         if self.ahead.is_empty() {
             let is_late = self
-                .patience
-                .is_some_and(|patience| patience.deadline.has_passed());
+                .policy
+                .is_some_and(|policy| policy.deadline.has_passed());
             if is_late {
                 // Also for one who sends and sends.
                 return Err(io::ErrorKind::WouldBlock.into());

@@ -24,7 +24,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::reader::WebSocketReader;
 pub use self::socket::Socket;
+use self::writer::WebSocketWriter;
 
 /// Which side of the WebSocket protocol we are. It decides who masks its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +64,8 @@ impl Duplex for WebSocket {
             .prepare()
             .map_err(|error| Error::io("prepare the socket", error))?;
         let outgoing = Outgoing::new(self.socket, settings);
-        let reader = reader::Reader::new(outgoing.clone(), self.role, self.already_read, settings);
-        let writer = writer::Writer::new(outgoing.clone(), self.role);
+        let reader = WebSocketReader::new(outgoing.clone(), self.role, self.already_read, settings);
+        let writer = WebSocketWriter::new(outgoing.clone(), self.role);
         Ok(Halves {
             reader: Box::new(reader),
             writer: Arc::new(writer),

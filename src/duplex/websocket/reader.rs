@@ -13,7 +13,7 @@ use super::inlet::Inlet;
 use super::{Role, Socket, frame};
 use crate::duplex::outgoing::Outgoing;
 use crate::duplex::{
-    DuplexReader, DuplexSettings, Message, Patience, Received, beginning, close_code,
+    DuplexReader, DuplexSettings, Message, Received, TimedReader, WaitPolicy, beginning, close_code,
 };
 use crate::error::Disconnect;
 
@@ -21,7 +21,7 @@ use crate::error::Disconnect;
 /// lives; longer messages grow it while they are read.
 const READ_BUFFER: usize = 8 * 1024;
 
-pub(super) struct Reader {
+pub(in crate::duplex) struct WebSocketReader {
     frames: WebSocket<Inlet>,
     outgoing: Outgoing<Socket>,
     role: Role,
@@ -30,7 +30,7 @@ pub(super) struct Reader {
     left: Option<Result<Frame, Error>>,
 }
 
-impl Reader {
+impl WebSocketReader {
     pub(super) fn new(
         outgoing: Outgoing<Socket>,
         role: Role,
@@ -135,7 +135,7 @@ impl Reader {
     }
 }
 
-impl DuplexReader for Reader {
+impl DuplexReader for WebSocketReader {
     fn receive(&mut self) -> Result<Received, Disconnect> {
         let frame = match self.left.take() {
             Some(frame) => frame,
@@ -159,18 +159,20 @@ impl DuplexReader for Reader {
             Err(error) => Err(self.ended(error)),
         }
     }
+}
 
+impl TimedReader for WebSocketReader {
     fn set_timed(&mut self, limit: Option<Duration>) -> bool {
         self.frames.get_mut().set_limit(limit)
     }
 
-    fn receive_within(&mut self, patience: Patience) -> Option<Received> {
+    fn receive_within(&mut self, policy: WaitPolicy) -> Option<Received> {
         if self.left.is_some() || self.outgoing.is_over() {
             return None;
         }
-        self.frames.get_mut().patience = Some(patience);
+        self.frames.get_mut().policy = Some(policy);
         let frame = self.frames.read();
-        self.frames.get_mut().patience = None;
+        self.frames.get_mut().policy = None;
         match frame {
             // It goes on where it was.
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -185,7 +187,7 @@ impl DuplexReader for Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for WebSocketReader {
     fn drop(&mut self) {
         // Nobody reads any more: the connection is of no use to those who write.
         self.outgoing.end_from_reader(Disconnect::Lost);

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::deadline::Deadline;
-use crate::duplex::Patience;
+use crate::duplex::WaitPolicy;
 use crate::duplex::outgoing::Sink;
 use crate::poll;
 
@@ -136,15 +136,15 @@ impl Socket {
     pub(super) fn read_within(
         &self,
         buffer: &mut [u8],
-        patience: Patience,
+        policy: WaitPolicy,
         limit: Option<Duration>,
     ) -> io::Result<usize> {
         loop {
-            let looks = patience
-                .looking_until
+            let looks = policy
+                .spin_until
                 .is_some_and(|until| Instant::now() < until);
-            let blocks = !looks && patience.is_coarse && limit.is_some();
-            if !looks && !blocks && !self.wait_readable(patience.deadline)? {
+            let blocks = !looks && policy.is_coarse && limit.is_some();
+            if !looks && !blocks && !self.wait_readable(policy.deadline)? {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             let flags = if blocks {

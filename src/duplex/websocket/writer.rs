@@ -9,18 +9,18 @@ use crate::duplex::outgoing::{Outgoing, PostError};
 use crate::duplex::{DuplexWriter, SendError, Ticket, close_code};
 use crate::error::Disconnect;
 
-pub(super) struct Writer {
+pub(super) struct WebSocketWriter {
     outgoing: Outgoing<Socket>,
     role: Role,
 }
 
-impl Writer {
+impl WebSocketWriter {
     pub(super) fn new(outgoing: Outgoing<Socket>, role: Role) -> Self {
         Self { outgoing, role }
     }
 }
 
-impl Writer {
+impl WebSocketWriter {
     fn close_of(&self, code: u16, reason: &str) -> (Disconnect, Vec<u8>) {
         let cause = Disconnect::ByHost {
             code,
@@ -30,7 +30,7 @@ impl Writer {
     }
 }
 
-impl DuplexWriter for Writer {
+impl DuplexWriter for WebSocketWriter {
     fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
         self.outgoing
             .send(frame::text(self.role, message), deadline)

@@ -371,31 +371,44 @@ fn what_is_queued_goes_out_together_and_not_before() {
 
 #[test]
 fn a_timed_read_goes_on_where_the_one_before_gave_up() {
-    let soon = || Patience {
-        looking_until: None,
+    let soon = || WaitPolicy {
+        spin_until: None,
         deadline: Deadline::after(Duration::from_millis(1)),
         is_coarse: true,
     };
-    let looking = || Patience {
-        looking_until: Some(Instant::now() + Duration::from_millis(1)),
+    let looking = || WaitPolicy {
+        spin_until: Some(Instant::now() + Duration::from_millis(1)),
         ..soon()
     };
     for make in [tcp, unix] {
         for limit in [None, Some(Duration::from_millis(1))] {
             let settings = settings();
             let (mut halves, mut peer) = make(&settings);
-            assert!(halves.reader.set_timed(limit));
-            assert!(halves.reader.receive_within(soon()).is_none());
+            assert!(timed(&mut *halves.reader).unwrap().set_timed(limit));
+            assert!(
+                timed(&mut *halves.reader)
+                    .unwrap()
+                    .receive_within(soon())
+                    .is_none()
+            );
             let text = "z".repeat(100_000);
             let frame = Peer::frame(TEXT, text.as_bytes());
             for piece in frame.chunks(30_000) {
-                for patience in [soon(), looking()] {
-                    assert!(halves.reader.receive_within(patience).is_none());
+                for policy in [soon(), looking()] {
+                    assert!(
+                        timed(&mut *halves.reader)
+                            .unwrap()
+                            .receive_within(policy)
+                            .is_none()
+                    );
                 }
                 peer.0.write_all(piece).unwrap();
             }
             let received = loop {
-                if let Some(received) = halves.reader.receive_within(looking()) {
+                if let Some(received) = timed(&mut *halves.reader)
+                    .unwrap()
+                    .receive_within(looking())
+                {
                     break received;
                 }
             };
@@ -404,10 +417,14 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
             peer.send(CLOSE, &1000_u16.to_be_bytes());
             drop(peer);
             let deadline = Instant::now() + LONG;
-            while halves.reader.receive_within(soon()).is_some() {
+            while timed(&mut *halves.reader)
+                .unwrap()
+                .receive_within(soon())
+                .is_some()
+            {
                 assert!(Instant::now() < deadline, "no end");
             }
-            assert!(halves.reader.set_timed(None));
+            assert!(timed(&mut *halves.reader).unwrap().set_timed(None));
             let end = halves.reader.receive().unwrap_err();
             assert!(
                 matches!(
@@ -428,7 +445,11 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
 fn a_timed_read_ends_whatever_keeps_coming() {
     let settings = settings();
     let (mut halves, mut peer) = tcp(&settings);
-    assert!(halves.reader.set_timed(Some(Duration::from_millis(1))));
+    assert!(
+        timed(&mut *halves.reader)
+            .unwrap()
+            .set_timed(Some(Duration::from_millis(1)))
+    );
     let (done, is_done) = crossbeam_channel::bounded::<()>(0);
     let flooding = thread::spawn(move || {
         // A message that never gets whole, nor any longer.
@@ -439,16 +460,21 @@ fn a_timed_read_ends_whatever_keeps_coming() {
         }
     });
     for is_coarse in [true, false] {
-        let patience = Patience {
-            looking_until: None,
+        let policy = WaitPolicy {
+            spin_until: None,
             deadline: Deadline::after(Duration::from_millis(20)),
             is_coarse,
         };
-        assert!(halves.reader.receive_within(patience).is_none());
+        assert!(
+            timed(&mut *halves.reader)
+                .unwrap()
+                .receive_within(policy)
+                .is_none()
+        );
     }
     drop(done);
     // What is still on its way must go somewhere.
-    halves.reader.set_timed(None);
+    timed(&mut *halves.reader).unwrap().set_timed(None);
     let reading = thread::spawn(move || halves.reader.receive().unwrap_err());
     flooding.join().unwrap();
     reading.join().unwrap();

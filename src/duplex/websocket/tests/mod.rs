@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::deadline::Deadline;
-use crate::duplex::{DuplexReader, DuplexWriter, Message, Patience, Received, SendError};
+use crate::duplex::{DuplexReader, DuplexWriter, Message, Received, SendError, WaitPolicy, timed};
 use crate::error::{Disconnect, Phase};
 use crate::thread::Threads;
 

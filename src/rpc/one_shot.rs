@@ -19,7 +19,7 @@ const DOUBT: Duration = Duration::from_secs(1);
 
 /// A place for one outcome: one thread puts it there, one takes it.
 #[derive(Default)]
-pub(crate) struct Slot {
+pub(crate) struct OneShot {
     /// Something was put there. Set after that, and read without the lock.
     filled: AtomicBool,
     place: Mutex<Place>,
@@ -44,9 +44,9 @@ impl Place {
     }
 }
 
-impl Slot {
+impl OneShot {
     /// Puts the outcome there and wakes who waits. Never blocks.
-    pub(crate) fn fill(&self, outcome: Outcome) {
+    pub(crate) fn send(&self, outcome: Outcome) {
         self.place.lock().outcome = Some(outcome);
         self.filled.store(true, Ordering::Release);
         self.changed.notify_one();
