@@ -148,6 +148,10 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
     /// Waits for the answer, at most until the deadline that the call was begun with.
     pub(crate) fn wait(mut self) -> Result<Reply> {
         if let Some(result) = self.try_wait() {

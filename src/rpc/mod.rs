@@ -44,6 +44,7 @@ use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::{DuplexReader, Halves, Interrupt, Message};
 use crate::error::{Disconnect, Error, Result, RpcError};
+use crate::protocol::access::AccessShape;
 use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
 use crate::text::Foreign;
@@ -59,6 +60,7 @@ pub(crate) struct Connection {
     pending: PendingTable,
     /// Who is at the other end, for log lines.
     peer: String,
+    access_shape: AccessShape,
     counters: Arc<LiveRpcCounters>,
     /// How many messages the peer may send in a second, if there is a limit.
     rate: Option<Arc<Rate>>,
@@ -174,6 +176,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) peer: String,
     /// Calls that may wait for an answer.
     pub(crate) pending_limit: usize,
+    /// How this peer expects an answer with credentials.
+    pub(crate) access_shape: AccessShape,
     /// Largest message this peer accepts, in bytes.
     pub(crate) message_limit: usize,
     /// How many messages the peer may send in a second, if there is a limit.
@@ -197,6 +201,7 @@ impl Connection {
             sending: Sending::new(writer, settings.message_limit),
             interrupt,
             peer: settings.peer,
+            access_shape: settings.access_shape,
             pending: PendingTable::new(settings.pending_limit),
             counters,
             rate: settings.rate,
@@ -356,6 +361,11 @@ impl Connection {
     /// Who is at the other end, for log lines.
     pub(crate) fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// How the peer expects an answer with credentials.
+    pub(crate) fn access_shape(&self) -> AccessShape {
+        self.access_shape
     }
 
     fn is_closing(&self) -> bool {

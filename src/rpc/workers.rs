@@ -1,52 +1,47 @@
-//! Threads that run jobs which may block, made when they are needed, capped, and ending when they
+//! Threads that run jobs which may block: started when they are needed, capped, and ending when they
 //! have been idle for a while. Knows nothing of what the jobs do.
 
-use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use parking_lot::Mutex;
 
-use crate::deadline::Deadline;
 use crate::thread::{Threads, panic_text};
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A capped pool of threads for one owner. Dropping it closes it.
 pub(crate) struct Workers {
-    shared: Arc<Shared>,
     settings: WorkerSettings,
+    pool: Arc<Mutex<Pool>>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSettings {
     pub(crate) name: String,
     pub(crate) threads: Threads,
+    /// Stack of a thread, in bytes.
     pub(crate) stack: usize,
     /// Jobs that run at once.
     pub(crate) cap: usize,
     /// Jobs that may wait beyond that.
     pub(crate) queue: usize,
+    /// A thread ends after this long without a job.
     pub(crate) idle: Duration,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    work: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
+struct Pool {
+    // Created with the first job, and unbounded: a bounded channel would reserve room for all its jobs at
+    // once, in each of thousands of sessions. `submit` holds the bound.
+    channel: Option<(Sender<Job>, Receiver<Job>)>,
+    closed: bool,
     /// Threads that live.
     live: usize,
-    /// Threads that wait for a job.
-    idle: usize,
-    /// Jobs being run.
-    running: usize,
-    closed: bool,
+    /// Jobs that wait or run.
+    jobs: usize,
 }
 
 /// No worker was free and no more may wait, or the pool is closed.
@@ -56,58 +51,82 @@ pub(crate) struct Busy;
 impl Workers {
     pub(crate) fn new(settings: WorkerSettings) -> Self {
         Self {
-            shared: Arc::default(),
             settings,
+            pool: Arc::default(),
         }
     }
 
     /// Hands over a job; never blocks.
+    ///
+    /// # Errors
+    /// [`Busy`]; the job is dropped, and never run.
     pub(crate) fn submit(&self, job: Job) -> Result<(), Busy> {
-        {
-            let mut state = self.shared.state.lock();
-            let full = state.running + state.queue.len() >= self.settings.cap + self.settings.queue;
-            if full || state.closed {
+        let WorkerSettings {
+            name,
+            threads,
+            stack,
+            cap,
+            queue,
+            idle,
+        } = &self.settings;
+        let jobs = {
+            let pool = &mut *self.pool.lock();
+            if pool.closed || pool.jobs >= cap + queue {
                 return Err(Busy);
             }
-            state.queue.push_back(job);
-            if state.idle >= state.queue.len() {
-                self.shared.work.notify_one();
+            let (sender, receiver) = pool.channel.get_or_insert_with(unbounded);
+            // Cannot fail: the receiver is here.
+            let _ = sender.send(job);
+            pool.jobs += 1;
+            // Each live thread sees to one job, the one it runs or the next that it takes.
+            if pool.jobs <= pool.live || pool.live >= *cap {
                 return Ok(());
             }
-            if state.live >= self.settings.cap {
-                return Ok(());
-            }
-            state.live += 1;
-        }
-        let (shared, idle) = (self.shared.clone(), self.settings.idle);
-        let started =
-            self.settings
-                .threads
-                .spawn(&self.settings.name, self.settings.stack, move || {
-                    work(&shared, idle);
-                });
+            pool.live += 1;
+            receiver.clone()
+        };
+        let (pool, idle) = (self.pool.clone(), *idle);
+        let started = threads.spawn(name, *stack, move || work(&pool, &jobs, idle));
         if let Err(error) = started {
-            let mut state = self.shared.state.lock();
-            state.live -= 1;
-            if state.live == 0 {
-                log::warn!("{}: {error}", self.settings.name);
-                state.queue.clear();
+            let mut pool = self.pool.lock();
+            pool.live -= 1;
+            if pool.live == 0 {
+                let waiting = pool.take_waiting();
+                drop(pool);
+                drop(waiting);
+                log::warn!("{name}: {error}");
                 return Err(Busy);
             }
         }
         Ok(())
     }
 
+    /// Drops the jobs that wait.
+    pub(crate) fn clear(&self) {
+        let waiting = self.pool.lock().take_waiting();
+        drop(waiting);
+    }
+
     /// Ends idle threads at once and busy ones after their job; jobs that wait are dropped.
     pub(crate) fn close(&self) {
-        let waiting = {
-            let mut state = self.shared.state.lock();
-            state.closed = true;
-            std::mem::take(&mut state.queue)
-        };
-        self.shared.work.notify_all();
-        // Not under the lock: jobs own what they work for.
+        let mut pool = self.pool.lock();
+        pool.closed = true;
+        let waiting = pool.take_waiting();
+        // Which the threads see.
+        pool.channel = None;
+        drop(pool);
         drop(waiting);
+    }
+}
+
+impl Pool {
+    /// Removes the jobs that wait. The caller drops them when it has released the lock: jobs own what they
+    /// work for, and dropping one may come back here.
+    fn take_waiting(&mut self) -> Vec<Job> {
+        let jobs = self.channel.iter().flat_map(|(_, jobs)| jobs.try_iter());
+        let waiting: Vec<_> = jobs.collect();
+        self.jobs -= waiting.len();
+        waiting
     }
 }
 
@@ -117,44 +136,33 @@ impl Drop for Workers {
     }
 }
 
-fn work(shared: &Shared, idle: Duration) {
-    let mut state = shared.state.lock();
+fn work(pool: &Mutex<Pool>, jobs: &Receiver<Job>, idle: Duration) {
     loop {
-        if let Some(job) = state.queue.pop_front() {
-            state.running += 1;
-            drop(state);
-            if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(job)) {
-                log::error!("a job panicked: {}", panic_text(&*panic));
+        match jobs.recv_timeout(idle) {
+            Ok(job) => {
+                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(job)) {
+                    log::error!("a job panicked: {}", panic_text(&*panic));
+                }
+                pool.lock().jobs -= 1;
             }
-            state = shared.state.lock();
-            state.running -= 1;
-            continue;
-        }
-        if state.closed {
-            break;
-        }
-        state.idle += 1;
-        let until = Deadline::after(idle);
-        let mut timed_out = false;
-        while state.queue.is_empty() && !state.closed && !timed_out {
-            timed_out = shared
-                .work
-                .wait_until(&mut state, until.instant())
-                .timed_out();
-        }
-        state.idle -= 1;
-        if state.queue.is_empty() {
-            break;
+            Err(reason) => {
+                let mut pool = pool.lock();
+                // Jobs are sent under this lock, so none is left lying.
+                if jobs.is_empty() || reason == RecvTimeoutError::Disconnected {
+                    pool.live -= 1;
+                    return;
+                }
+            }
         }
     }
-    state.live -= 1;
 }
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{bounded, unbounded};
+    use crossbeam_channel::bounded;
 
     use super::*;
+    use crate::deadline::Deadline;
 
     const LONG: Duration = Duration::from_secs(30);
 

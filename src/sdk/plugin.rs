@@ -281,11 +281,11 @@ impl Runner {
     fn serve(self: &Arc<Self>, duplex: Box<dyn Duplex>) -> Result<Arc<Disconnect>> {
         let settings = DuplexSettings::new("host", self.threads.clone());
         let halves = duplex.split(&settings)?;
-        let limit = PeerKind::Other.message_limit();
         let settings = ConnectionSettings {
             peer: "host".to_owned(),
             pending_limit: PENDING_CALLS,
-            message_limit: limit,
+            access_shape: PeerKind::Other.access_shape(),
+            message_limit: PeerKind::Other.message_limit(),
             rate: None,
             spin: spin_limit(SPIN),
         };

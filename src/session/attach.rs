@@ -228,7 +228,7 @@ impl Reservation {
             .overrides
             .outgoing_message
             .unwrap_or_else(|| kind.message_limit());
-        let shape = record
+        let access_shape = record
             .overrides
             .access_shape
             .unwrap_or_else(|| kind.access_shape());
@@ -239,6 +239,7 @@ impl Reservation {
         let settings = ConnectionSettings {
             peer: format!("plugin {}", shared.name),
             pending_limit: context.settings.limits.pending_calls,
+            access_shape,
             message_limit,
             rate: shared.rate.limited_to(per_second),
             spin: context.settings.spin,
@@ -247,7 +248,6 @@ impl Reservation {
         let reading = Reading {
             connection: connection.clone(),
             reader,
-            shape,
             run: self.run,
         };
 

@@ -3,18 +3,17 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Session;
-use super::counters::LiveCounters;
+use super::guards::InFlight;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
 use crate::protocol::method::{Method, decode_reply};
-use crate::rpc::{Connection, Reply, Start, Waiting};
+use crate::rpc::{Connection, LiveRpcCounters, Reply, Start, Waiting};
 
 impl Session {
     /// Calls a method of the plugin and waits for its answer.
@@ -248,9 +247,13 @@ impl Shared {
         connection: &Arc<Connection>,
         start: impl FnOnce(&Arc<Connection>) -> Result<Waiting>,
     ) -> Result<PendingReply> {
-        let begun = InFlight::begin(self).and_then(|in_flight| {
+        let in_flight = InFlight::begin(self, |counters| &counters.calls_in_flight);
+        let begun = in_flight.ok_or(Error::ShutDown).and_then(|in_flight| {
             let waiting = start(connection)?;
-            Ok(PendingReply { waiting, in_flight })
+            Ok(PendingReply {
+                waiting,
+                _in_flight: in_flight,
+            })
         });
         begun.inspect_err(|error| self.counters.rpc.count_failure(error))
     }
@@ -278,8 +281,8 @@ impl<M: Method> PendingCall<M> {
     /// # Errors
     /// As [`Session::call`].
     pub fn wait(self) -> Result<M::Reply> {
-        let counters = self.raw.in_flight.shared.counters.clone();
-        Self::read(&self.raw.wait()?, &counters)
+        let connection = self.raw.waiting.connection().clone();
+        Self::read(&self.raw.wait()?, connection.counters())
     }
 
     /// The answer if it is there, or the error if the time is over; never blocks. Gives it once.
@@ -288,16 +291,12 @@ impl<M: Method> PendingCall<M> {
     /// As [`Session::call`].
     pub fn try_wait(&mut self) -> Option<Result<M::Reply>> {
         let reply = self.raw.try_wait()?;
-        let counters = &self.raw.in_flight.shared.counters;
+        let counters = self.raw.waiting.connection().counters();
         Some(reply.and_then(|reply| Self::read(&reply, counters)))
     }
 
-    fn read(reply: &Reply, counters: &LiveCounters) -> Result<M::Reply> {
-        let result = decode_reply::<M>(reply.as_json());
-        if let Err(error) = &result {
-            counters.rpc.count_failure(error);
-        }
-        result
+    fn read(reply: &Reply, counters: &LiveRpcCounters) -> Result<M::Reply> {
+        decode_reply::<M>(reply.as_json()).inspect_err(|error| counters.count_failure(error))
     }
 }
 
@@ -311,7 +310,7 @@ impl<M: Method> std::fmt::Debug for PendingCall<M> {
 #[must_use = "dropping it gives the call up"]
 pub struct PendingReply {
     waiting: Waiting,
-    in_flight: InFlight,
+    _in_flight: InFlight,
 }
 
 impl PendingReply {
@@ -339,40 +338,5 @@ impl PendingReply {
 impl std::fmt::Debug for PendingReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PendingReply").finish_non_exhaustive()
-    }
-}
-
-/// Counts a call to a plugin for as long as it lives, so that draining can wait for it.
-pub(super) struct InFlight {
-    shared: Arc<Shared>,
-}
-
-impl InFlight {
-    fn begin(shared: &Arc<Shared>) -> Result<Self> {
-        // Counted first and looked at second; draining does it the other way round, so one of
-        // the two sees the other.
-        shared
-            .counters
-            .rpc
-            .calls_in_flight
-            .fetch_add(1, Ordering::SeqCst);
-        let in_flight = Self {
-            shared: shared.clone(),
-        };
-        if shared.context.drain.is_draining() {
-            return Err(Error::ShutDown);
-        }
-        Ok(in_flight)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.shared
-            .counters
-            .rpc
-            .calls_in_flight
-            .fetch_sub(1, Ordering::SeqCst);
-        self.shared.context.drain.call_ended();
     }
 }

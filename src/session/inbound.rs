@@ -2,15 +2,15 @@
 //! as an answer. The reading thread only hands over; over the caps it refuses, without writing.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use super::guards::{HeldBytes, InFlight};
 use super::services::InboundCall;
 use super::shared::Shared;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::error::RpcError;
 use crate::id::Xid;
-use crate::protocol::access::{self, AccessShape};
+use crate::protocol::access;
 use crate::protocol::jsonrpc::{RemoteRequestId, ResultObject};
 use crate::protocol::method::{
     AccessGet, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
@@ -22,18 +22,21 @@ use crate::rpc::{Connection, InboundRequest, Params};
 pub(super) fn dispatch(
     shared: &Arc<Shared>,
     connection: &Arc<Connection>,
-    shape: AccessShape,
     request: InboundRequest,
 ) {
     count_by(&shared.counters.rpc.inbound_calls, 1);
     let InboundRequest { id, method, params } = request;
-    let in_flight = InFlight::begin(shared);
+    // One that comes in while the host is draining is answered too, since a call in flight may need it, but
+    // not counted: draining would never end beside a plugin that calls and calls.
+    let in_flight = InFlight::begin(shared, |counters| &counters.inbound_in_flight);
     let refuse = || {
         count_by(&shared.counters.rpc.inbound_refused, 1);
         let text = "too many calls from this plugin are in progress; try again later";
         connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
     };
-    let Some(held) = Held::take(shared, params.held_bytes()) else {
+    let limit = shared.context.settings.limits.inbound_bytes;
+    let gauge = |shared: &Shared| &shared.inbound_bytes;
+    let Some(held) = HeldBytes::take(shared, gauge, params.held_bytes(), limit) else {
         return refuse();
     };
     let job = {
@@ -47,7 +50,7 @@ pub(super) fn dispatch(
             }
             let plugin = format!("plugin {}", shared.name);
             let answer = guarded(&plugin, &method, || {
-                answer(&shared, shape, &id, &method, &params)
+                answer(&shared, &connection, &id, &method, &params)
             });
             let deadline = Deadline::after(shared.context.settings.timeouts.call);
             connection.answer(&id, &method, answer.as_ref(), deadline);
@@ -61,7 +64,7 @@ pub(super) fn dispatch(
 
 fn answer(
     shared: &Arc<Shared>,
-    shape: AccessShape,
+    connection: &Connection,
     id: &RemoteRequestId,
     method: &str,
     params: &Params,
@@ -96,7 +99,7 @@ fn answer(
                 ));
             }
             let grant = context.services.handlers.access_get(&call)?;
-            Ok(access::reply(shape, &grant, id))
+            Ok(access::reply(connection.access_shape(), &grant, id))
         }
         RobotRun::NAME => {
             let params: RobotRunParams = params.read()?;
@@ -138,71 +141,5 @@ fn answer(
                     ))
                 }),
         },
-    }
-}
-
-/// The memory that a call holds while it is queued or being handled.
-struct Held {
-    shared: Arc<Shared>,
-    bytes: usize,
-}
-
-impl Held {
-    /// `None` when calls of this plugin hold too much already.
-    fn take(shared: &Arc<Shared>, bytes: usize) -> Option<Self> {
-        let limit = shared.context.settings.limits.inbound_bytes;
-        let room = |held: usize| (held == 0 || held + bytes <= limit).then_some(held + bytes);
-        let taken = shared
-            .inbound_bytes
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, room);
-        taken.ok().map(|_| Self {
-            shared: shared.clone(),
-            bytes,
-        })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared
-            .inbound_bytes
-            .fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
-/// Counts a call from the plugin until it is answered. One that comes in while the host is draining
-/// is answered too, since a call in flight may need it, but not counted: draining would never end
-/// beside a plugin that calls and calls.
-struct InFlight(Option<Arc<Shared>>);
-
-impl InFlight {
-    fn begin(shared: &Arc<Shared>) -> Self {
-        shared
-            .counters
-            .rpc
-            .inbound_in_flight
-            .fetch_add(1, Ordering::SeqCst);
-        let mut counted = Self(Some(shared.clone()));
-        if shared.context.drain.is_draining() {
-            counted.end();
-        }
-        counted
-    }
-
-    fn end(&mut self) {
-        if let Some(shared) = self.0.take() {
-            shared
-                .counters
-                .rpc
-                .inbound_in_flight
-                .fetch_sub(1, Ordering::SeqCst);
-            shared.context.drain.call_ended();
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.end();
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod context;
 mod counters;
 mod delivery;
 mod feed;
+mod guards;
 pub(crate) mod health;
 mod history;
 mod inbound;
@@ -58,7 +59,6 @@ use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
 use crate::text::Foreign;
 use context::{HostContext, grace_within};
-use delivery::EventQueue;
 use refusals::Refusals;
 use shared::Shared;
 use state::StateCell;
@@ -78,14 +78,19 @@ impl Session {
         // One that was checked is a word; a record made by hand may name itself anything.
         let name = Foreign::new(&record.manifest.id).limited_to(256);
         let name: Arc<str> = name.to_string().into();
-        let workers = Workers::new(WorkerSettings {
-            name: format!("call-{name}"),
-            threads: context.services.threads.clone(),
-            stack: context.settings.limits.handler_stack,
-            cap: context.settings.limits.inbound_workers,
-            queue: context.settings.limits.inbound_queue,
-            idle: context.settings.timeouts.worker_idle,
-        });
+        let limits = &context.settings.limits;
+        let pool = |what, cap, queue| {
+            Workers::new(WorkerSettings {
+                name: format!("{what}-{name}"),
+                threads: context.services.threads.clone(),
+                stack: limits.handler_stack,
+                cap,
+                queue,
+                idle: context.settings.timeouts.worker_idle,
+            })
+        };
+        let workers = pool("call", limits.inbound_workers, limits.inbound_queue);
+        let deliveries = pool("event", 1, limits.queued_events);
         // More than one waits only while the thread deals with the end of the connection before.
         let (sender, readings) = bounded(8);
         let shared = Arc::new(Shared {
@@ -101,7 +106,8 @@ impl Session {
             workers,
             inbound_bytes: AtomicUsize::new(0),
             rate: Arc::default(),
-            events: EventQueue::default(),
+            deliveries,
+            event_bytes: AtomicUsize::new(0),
             readers: Mutex::new(Some(sender)),
             challenging: false.into(),
             log: Mutex::new(None),
@@ -474,7 +480,7 @@ impl Session {
                 reason: "closed".into(),
             });
         }
-        shared.events.close();
+        shared.deliveries.close();
         shared.workers.close();
         // The session's thread ends when it has no more to read.
         drop(shared.readers.lock().take());

@@ -8,10 +8,8 @@ use crossbeam_channel::Receiver;
 
 use super::inbound;
 use super::shared::Shared;
-use crate::counters::count_by;
 use crate::duplex::DuplexReader;
 use crate::error::Disconnect;
-use crate::protocol::access::AccessShape;
 use crate::reaper::RunId;
 use crate::rpc::Connection;
 use crate::state::{ActiveState, PluginMode, ReportedState};
@@ -21,7 +19,6 @@ use crate::thread::panic_text;
 pub(crate) struct Reading {
     pub(super) connection: Arc<Connection>,
     pub(super) reader: Box<dyn DuplexReader>,
-    pub(super) shape: AccessShape,
     pub(super) run: RunId,
 }
 
@@ -31,12 +28,11 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
         let Reading {
             connection,
             reader,
-            shape,
             run,
         } = reading;
         let dispatch = {
             let (shared, connection) = (shared.clone(), connection.clone());
-            Box::new(move |request| inbound::dispatch(&shared, &connection, shape, request))
+            Box::new(move |request| inbound::dispatch(&shared, &connection, request))
         };
         let read = AssertUnwindSafe(|| connection.read_until_end(reader, dispatch));
         // An embedder's transport or logger may panic: that ends this connection, not the session.
@@ -83,13 +79,5 @@ fn disconnected(
             .services
             .reaper
             .disconnected(shared.child, run, cause);
-    }
-}
-
-impl Shared {
-    /// Drops the events that wait: those published while a plugin is away are lost to it
-    /// ([Sessions](crate::protocol#sessions)).
-    pub(super) fn drop_events(&self) {
-        count_by(&self.counters.events_dropped, self.events.clear());
     }
 }

@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 use super::Session;
 use super::context::HostContext;
 use super::counters::LiveCounters;
-use super::delivery::EventQueue;
 use super::feed::StateChange;
 use super::refusals::Refusals;
 use super::run::Reading;
@@ -48,7 +47,10 @@ pub(crate) struct Shared {
     pub(super) inbound_bytes: AtomicUsize,
     /// How many messages it may send in a second.
     pub(super) rate: Arc<Rate>,
-    pub(super) events: EventQueue,
+    /// Events that wait for delivery, or are being delivered; one worker, so that they stay in order.
+    pub(super) deliveries: Workers,
+    /// Bytes of events that wait.
+    pub(super) event_bytes: AtomicUsize,
     /// Where the session thread gets the reading halves of connections; `None` once unloaded.
     pub(super) readers: Mutex<Option<Sender<Reading>>>,
     /// Somebody looks whether the connection is alive.
