@@ -45,7 +45,7 @@ use parking_lot::Mutex;
 
 use super::{
     Duplex, DuplexReader, DuplexSettings, DuplexWriter, Halves, Interrupt, Message, Received,
-    SendError, Ticket, close_code,
+    SendError, Ticket, by_host, close_code,
 };
 use crate::deadline::Deadline;
 use crate::error::{Disconnect, Result};
@@ -181,9 +181,8 @@ impl Side {
 
 impl Interrupt for Side {
     fn interrupt(&self) {
-        let reason = "interrupted".into();
-        let code = close_code::ABNORMAL;
-        self.end(Disconnect::ByHost { code, reason }, Disconnect::Lost);
+        let own = by_host(close_code::ABNORMAL, "interrupted");
+        self.end(own, Disconnect::Lost);
     }
 }
 
@@ -299,10 +298,7 @@ impl DuplexWriter for MemoryWriter {
     }
 
     fn close(&self, code: u16, reason: &str, _deadline: Deadline) {
-        let own = Disconnect::ByHost {
-            code,
-            reason: reason.into(),
-        };
+        let own = by_host(code, reason);
         let peer = Disconnect::ByPeer {
             code: Some(code),
             reason: reason.to_owned(),

@@ -22,6 +22,7 @@ use stdio::StdioReader;
 use websocket::WebSocketReader;
 
 pub(crate) mod close_code;
+mod framed;
 pub mod memory;
 mod outgoing;
 pub mod stdio;
@@ -139,6 +140,14 @@ pub(crate) struct WaitPolicy {
     pub(crate) deadline: Deadline,
     /// The deadline may be missed by a few milliseconds, where that is cheaper.
     pub(crate) is_coarse: bool,
+}
+
+/// The cause of an end that the host wanted.
+pub(crate) fn by_host(code: u16, reason: &str) -> Disconnect {
+    Disconnect::ByHost {
+        code,
+        reason: reason.into(),
+    }
 }
 
 /// As much of what is no message as is looked at.

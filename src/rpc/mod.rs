@@ -42,7 +42,7 @@ pub(crate) use spin::spin_limit;
 
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::duplex::{DuplexReader, Halves, Interrupt, Message};
+use crate::duplex::{DuplexReader, Halves, Interrupt, Message, by_host};
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::access::AccessShape;
 use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
@@ -286,10 +286,7 @@ impl Connection {
     /// Begins what [`close`](Self::close) does, and waits for nothing: all calls fail, and the peer is
     /// told as far as the transport takes it right now. Gives whether the transport can do that.
     pub(crate) fn begin_close(&self, code: u16, reason: &str) -> bool {
-        let cause = self.set_close_cause(Disconnect::ByHost {
-            code,
-            reason: reason.into(),
-        });
+        let cause = self.set_close_cause(by_host(code, reason));
         self.pending.end(&cause);
         self.sending.control().begin_close(code, reason)
     }
@@ -297,10 +294,7 @@ impl Connection {
     /// Ends the connection: tells the peer why, as far as the transport can, fails all calls, and
     /// wakes the reader. Blocks at most until the deadline.
     pub(crate) fn close(&self, code: u16, reason: &str, deadline: Deadline) {
-        let cause = Disconnect::ByHost {
-            code,
-            reason: reason.into(),
-        };
+        let cause = by_host(code, reason);
         self.close_with(cause, code, reason, deadline);
     }
 
@@ -320,10 +314,7 @@ impl Connection {
     /// Ends what is sent to the peer, as far as the transport can do that alone, and lets what it still says
     /// count. Never blocks.
     pub(crate) fn hang_up(&self, code: u16, reason: &str) {
-        self.set_close_cause(Disconnect::ByHost {
-            code,
-            reason: reason.into(),
-        });
+        self.set_close_cause(by_host(code, reason));
         self.sending.control().hang_up(code, reason);
     }
 

@@ -47,8 +47,8 @@ pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, NoServices, Services};
 
 use crate::deadline::Deadline;
-use crate::duplex::close_code;
-use crate::error::{Descendants, Disconnect, Error, Phase, Result};
+use crate::duplex::{by_host, close_code};
+use crate::error::{Descendants, Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::Follower;
 use crate::protocol::manifest::Manifest;
@@ -475,10 +475,7 @@ impl Session {
         };
         shared.state.notify();
         if let Some(connection) = connection {
-            connection.abort(Disconnect::ByHost {
-                code: close_code::NORMAL,
-                reason: "closed".into(),
-            });
+            connection.abort(by_host(close_code::NORMAL, "closed"));
         }
         shared.deliveries.close();
         shared.workers.close();

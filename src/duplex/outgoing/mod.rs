@@ -23,7 +23,7 @@ use self::batch::Batch;
 use self::closing::Closing;
 use self::queue::{Control, Queue};
 use self::writer::{Stop, Turn};
-use super::{DuplexSettings, Interrupt, SendError, Ticket, close_code};
+use super::{DuplexSettings, Interrupt, SendError, Ticket, by_host, close_code};
 use crate::deadline::Deadline;
 use crate::error::Disconnect;
 use crate::thread::Threads;
@@ -384,10 +384,7 @@ impl<S: Sink> Shared<S> {
 
 impl<S: Sink> Interrupt for Outgoing<S> {
     fn interrupt(&self) {
-        self.end(Disconnect::ByHost {
-            code: close_code::ABNORMAL,
-            reason: Arc::from("interrupted"),
-        });
+        self.end(by_host(close_code::ABNORMAL, "interrupted"));
     }
 }
 

@@ -11,10 +11,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use self::pipe::{Pipe, Wake};
-use super::outgoing::{Outgoing, PostError};
-use super::{Duplex, DuplexSettings, DuplexWriter, Halves, SendError, Ticket};
-use crate::deadline::Deadline;
-use crate::error::{Disconnect, Error, Result};
+use super::framed::{FramedWriter, Framing};
+use super::outgoing::Outgoing;
+use super::{Duplex, DuplexSettings, Halves};
+use crate::error::{Error, Result};
 use crate::protocol::line_breaks;
 
 mod pipe;
@@ -103,7 +103,10 @@ impl Duplex for Stdio {
         );
         Ok(Halves {
             reader: Box::new(reader),
-            writer: Arc::new(StdioWriter(outgoing.clone())),
+            writer: Arc::new(FramedWriter {
+                framing: Lines,
+                outgoing: outgoing.clone(),
+            }),
             interrupt: Arc::new(outgoing),
         })
     }
@@ -118,55 +121,20 @@ impl fmt::Debug for Stdio {
     }
 }
 
-struct StdioWriter(Outgoing<Pipe>);
+/// Messages as lines. Nothing but the end of the stream says that it is closed.
+struct Lines;
 
-impl DuplexWriter for StdioWriter {
-    fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
-        self.0.send(line(message), deadline)
+impl Framing for Lines {
+    fn message(&self, message: &str) -> Vec<u8> {
+        line(message)
     }
 
-    fn try_send(&self, message: &str) -> Result<Ticket, SendError> {
-        self.0.try_send(line(message))
+    fn ping(&self) -> Option<Vec<u8>> {
+        None
     }
 
-    fn queue(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
-        self.0.queue(line(message), deadline)
-    }
-
-    fn flush(&self) {
-        self.0.flush();
-    }
-
-    fn withdraw(&self, ticket: Ticket) -> bool {
-        self.0.withdraw(ticket)
-    }
-
-    fn post(&self, message: &str) -> Result<(), SendError> {
-        match self.0.post(line(message)) {
-            Ok(()) => Ok(()),
-            Err(PostError::Closed(cause)) => Err(SendError::Closed(cause)),
-            Err(PostError::Full) => {
-                let cause = self.0.end(Disconnect::ControlOverflow);
-                Err(SendError::Closed(Arc::new(cause)))
-            }
-        }
-    }
-
-    fn hang_up(&self, code: u16, reason: &str) {
-        self.0.hang_up(Disconnect::ByHost {
-            code,
-            reason: reason.into(),
-        });
-    }
-
-    /// Finishes the message that has been begun and closes the pipe, so that the plugin reads to
-    /// the end of its stdin. Code and reason have no form here but in the cause.
-    fn close(&self, code: u16, reason: &str, deadline: Deadline) {
-        let cause = Disconnect::ByHost {
-            code,
-            reason: reason.into(),
-        };
-        self.0.close(cause, Vec::new(), false, deadline);
+    fn close(&self, _code: u16, _reason: &str) -> Option<Vec<u8>> {
+        None
     }
 }
 

@@ -5,7 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::duplex::{DuplexReader, Message, Received, WaitPolicy, timed};
+use crate::deadline::Deadline;
+use crate::duplex::{DuplexReader, DuplexWriter, Message, Received, SendError, WaitPolicy, timed};
+use crate::error::Disconnect;
 use crate::line_splitter::CONTINUES;
 use crate::protocol::jsonrpc::Incoming;
 use crate::thread::Threads;

@@ -6,16 +6,31 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::Role;
+use crate::duplex::framed::Framing;
 
 /// Longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_PAYLOAD: usize = 125;
 
+impl Framing for Role {
+    fn message(&self, message: &str) -> Vec<u8> {
+        text(*self, message)
+    }
+
+    fn ping(&self) -> Option<Vec<u8>> {
+        Some(ping(*self, b"plugin-runner"))
+    }
+
+    fn close(&self, code: u16, reason: &str) -> Option<Vec<u8>> {
+        Some(close(*self, Some(code), reason))
+    }
+}
+
 /// A whole text message as one frame.
-pub(super) fn text(role: Role, message: &str) -> Vec<u8> {
+fn text(role: Role, message: &str) -> Vec<u8> {
     encode(role, OpCode::Data(Data::Text), message.as_bytes())
 }
 
-pub(super) fn ping(role: Role, payload: &[u8]) -> Vec<u8> {
+fn ping(role: Role, payload: &[u8]) -> Vec<u8> {
     encode(role, OpCode::Control(Control::Ping), payload)
 }
 

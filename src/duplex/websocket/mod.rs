@@ -10,6 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::framed::FramedWriter;
 use super::outgoing::Outgoing;
 use super::{Duplex, DuplexSettings, Halves};
 use crate::error::{Error, Result};
@@ -19,14 +20,12 @@ mod frame;
 mod inlet;
 mod reader;
 mod socket;
-mod writer;
 
 #[cfg(test)]
 mod tests;
 
 pub(super) use self::reader::WebSocketReader;
 pub use self::socket::Socket;
-use self::writer::WebSocketWriter;
 
 /// Which side of the WebSocket protocol we are. It decides who masks its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +64,10 @@ impl Duplex for WebSocket {
             .map_err(|error| Error::io("prepare the socket", error))?;
         let outgoing = Outgoing::new(self.socket, settings);
         let reader = WebSocketReader::new(outgoing.clone(), self.role, self.already_read, settings);
-        let writer = WebSocketWriter::new(outgoing.clone(), self.role);
+        let writer = FramedWriter {
+            framing: self.role,
+            outgoing: outgoing.clone(),
+        };
         Ok(Halves {
             reader: Box::new(reader),
             writer: Arc::new(writer),
