@@ -1,7 +1,6 @@
 //! Calls out: registered, encoded on the caller's thread, sent, and waited for.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -229,7 +228,7 @@ impl Waiting {
             }
             None => {
                 if !self.give_up() {
-                    self.connection.overdue.store(true, Ordering::Relaxed);
+                    self.connection.signs.call_overdue();
                 }
                 Err(Error::Timeout {
                     phase: Phase::Reply,

@@ -1,9 +1,10 @@
 //! Signs of life: what was heard of the peer, and asking it for more.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
+use parking_lot::Mutex;
 
 use super::{Connection, with_buffer};
 use crate::counters::count_by;
@@ -11,13 +12,65 @@ use crate::deadline::Deadline;
 use crate::id::RequestId;
 use crate::protocol::method::{Empty, Method, Ping};
 
+/// What was last heard of the peer. The reading thread sets it, health checks take it.
+#[derive(Default)]
+pub(super) struct SignsOfLife {
+    /// Something arrived since the last check, and a whole message did.
+    anything: AtomicBool,
+    message: AtomicBool,
+    /// A call's time ran out after it was written, and no message has come since.
+    overdue: AtomicBool,
+    /// A probe waits, see [`Connection::is_alive`].
+    probed: AtomicBool,
+    probe: Mutex<Option<Sender<()>>>,
+}
+
+impl SignsOfLife {
+    /// Something arrived, whatever it is.
+    pub(super) fn received(&self) {
+        raise(&self.anything);
+        if self.probed.load(Ordering::Acquire) {
+            self.probed.store(false, Ordering::Release);
+            if let Some(probe) = self.probe.lock().take() {
+                // There is room for one; a probe whose time ran out is gone.
+                let _ = probe.try_send(());
+            }
+        }
+    }
+
+    /// It was a whole message.
+    pub(super) fn received_message(&self) {
+        raise(&self.message);
+        if self.overdue.load(Ordering::Relaxed) {
+            self.overdue.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// A call's time ran out after it was written.
+    pub(super) fn call_overdue(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing more is read.
+    pub(super) fn end(&self) {
+        self.probe.lock().take();
+    }
+}
+
+/// Sets a flag that mostly is set already, without taking its cache line from other threads that read it.
+fn raise(flag: &AtomicBool) {
+    if !flag.load(Ordering::Relaxed) {
+        flag.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Connection {
     /// Asks the peer for a sign of life, with a transport-level ping. Anything that arrives is
     /// one. Gives whether it came in time; true where the transport has no ping.
     pub(crate) fn is_alive(&self, deadline: Deadline) -> bool {
         let (sender, receiver) = bounded(1);
-        *self.challenge.lock() = Some(sender);
-        self.challenged.store(true, Ordering::Release);
+        *self.signs.probe.lock() = Some(sender);
+        self.signs.probed.store(true, Ordering::Release);
         if self.has_ended() {
             return false;
         }
@@ -34,10 +87,10 @@ impl Connection {
     /// Whether anything arrived since the last look, be it a part of something; with `messages_only`,
     /// a whole message.
     pub(crate) fn take_heard(&self, messages_only: bool) -> bool {
-        let any =
-            self.heard.swap(false, Ordering::Relaxed) | self.sending.control().take_progress();
-        let message = self.heard_message.swap(false, Ordering::Relaxed);
-        if messages_only { message } else { any }
+        let anything = self.signs.anything.swap(false, Ordering::Relaxed)
+            | self.sending.control().take_progress();
+        let message = self.signs.message.swap(false, Ordering::Relaxed);
+        if messages_only { message } else { anything }
     }
 
     /// Whether the peer waits for an answer of ours.
@@ -49,7 +102,7 @@ impl Connection {
     /// answer. One that has let a call's time pass without a word since is not excused by the next
     /// call: callers that come one after the other would hide a hung plugin.
     pub(crate) fn is_called(&self, now: Instant) -> bool {
-        !self.overdue.load(Ordering::Relaxed) && self.pending.has_calls_within_time(now)
+        !self.signs.overdue.load(Ordering::Relaxed) && self.pending.has_calls_within_time(now)
     }
 
     /// Whether the transport has a ping of its own.

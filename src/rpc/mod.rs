@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
@@ -49,7 +48,8 @@ use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
 use crate::protocol::method::object_from_text;
 use crate::text::Foreign;
 use hand_off::ReaderHandOff;
-use oddities::Oddity;
+use liveness::SignsOfLife;
+use oddities::Oddities;
 use pending::PendingTable;
 use sending::{Fitting, Sending};
 use spin::Spin;
@@ -72,18 +72,8 @@ pub(crate) struct Connection {
     close_cause: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
     ended: AtomicBool,
-    /// It was told that the peer sends what is no JSON-RPC.
-    oddity_told: AtomicBool,
-    oddity: Mutex<Oddity>,
-    /// Something arrived since somebody last looked; and a whole message did. Set by the reading
-    /// thread, taken by whoever watches the connection's health.
-    heard: AtomicBool,
-    heard_message: AtomicBool,
-    /// A call's time ran out after it was written, and no message has come since.
-    overdue: AtomicBool,
-    /// Somebody waits for a sign of life.
-    challenged: AtomicBool,
-    challenge: Mutex<Option<Sender<()>>>,
+    oddities: Oddities,
+    signs: SignsOfLife,
 }
 
 /// A call from the peer.
@@ -209,13 +199,8 @@ impl Connection {
             hand_off: ReaderHandOff::default(),
             close_cause: Mutex::new(None),
             ended: AtomicBool::new(false),
-            oddity_told: AtomicBool::new(false),
-            oddity: Mutex::default(),
-            heard: AtomicBool::new(false),
-            heard_message: AtomicBool::new(false),
-            overdue: AtomicBool::new(false),
-            challenged: AtomicBool::new(false),
-            challenge: Mutex::new(None),
+            oddities: Oddities::default(),
+            signs: SignsOfLife::default(),
         };
         (Arc::new(connection), reader)
     }

@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::Connection;
 use super::pending::Outcome;
@@ -18,8 +20,14 @@ use crate::text;
 /// Bytes of an odd line that are kept.
 const KEPT: usize = 256;
 
-/// The last line that looked like a message and was none, and when it came.
-pub(super) type Oddity = Option<(Instant, Arc<str>)>;
+/// What a connection remembers of such things.
+#[derive(Default)]
+pub(super) struct Oddities {
+    /// The first of them was logged as a warning; a flood of them must not flood the log.
+    warned: AtomicBool,
+    /// The last line that looked like a message and was none, and when it came.
+    last: Mutex<Option<(Instant, Arc<str>)>>,
+}
 
 impl Connection {
     /// Looks at a line that was printed among the messages, if anybody waits for an answer.
@@ -69,7 +77,7 @@ impl Connection {
     /// Warns of the first thing that is no message; a flood of them must not flood the log.
     pub(super) fn tell_oddity(&self, what: fmt::Arguments<'_>) {
         let peer = &self.peer;
-        if self.oddity_told.swap(true, Ordering::Relaxed) {
+        if self.oddities.warned.swap(true, Ordering::Relaxed) {
             log::debug!("{peer}: {what}");
         } else {
             log::warn!("{peer}: {what}; more of them on this connection are only counted");
@@ -78,7 +86,7 @@ impl Connection {
 
     /// Says what came last, and since then, that looked like a message and was none, or answered nothing.
     pub(crate) fn oddity(&self, since: Option<Instant>) -> Option<Arc<str>> {
-        let oddity = self.oddity.lock();
+        let oddity = self.oddities.last.lock();
         let (at, line) = oddity.as_ref()?;
         let is_new = since.is_none_or(|since| *at >= since);
         is_new.then(|| format!("this came and is no answer to it: {line}").into())
@@ -91,7 +99,7 @@ impl Connection {
             Some(problem) => format!("{line} ({problem})").into(),
             None => line.into(),
         };
-        *self.oddity.lock() = Some((Instant::now(), line.clone()));
+        *self.oddities.last.lock() = Some((Instant::now(), line.clone()));
         line
     }
 }

@@ -2,7 +2,7 @@
 //! reads never writes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::hand_off::{Dispatch, FastReplies, LOAN, ReadHalf};
 use super::one_shot::OneShot;
@@ -53,7 +53,7 @@ impl Connection {
             }
         };
         self.ended.store(true, Ordering::Release);
-        self.challenge.lock().take();
+        self.signs.end();
         let cause = self.close_cause.lock().get_or_insert(seen).clone();
         self.pending.end(&cause);
         cause
@@ -65,14 +65,7 @@ impl Connection {
         received: Received,
         dispatch: &mut dyn FnMut(InboundRequest),
     ) -> Dispatched {
-        raise(&self.heard);
-        if self.challenged.load(Ordering::Acquire) {
-            self.challenged.store(false, Ordering::Release);
-            if let Some(waiter) = self.challenge.lock().take() {
-                // Room for one is kept; a waiter whose time ran out is gone.
-                let _ = waiter.try_send(());
-            }
-        }
+        self.signs.received();
         match received {
             Received::Message(message) => self.on_message(message, Among::Messages, dispatch),
             Received::Line(line) => self.on_message(line, Among::Output, dispatch),
@@ -117,10 +110,7 @@ impl Connection {
             Among::Output => Incoming::parse_line(&message),
         };
         if among == Among::Messages || parsed.is_ok() {
-            raise(&self.heard_message);
-            if self.overdue.load(Ordering::Relaxed) {
-                self.overdue.store(false, Ordering::Relaxed);
-            }
+            self.signs.received_message();
         }
         match parsed {
             Ok(Incoming::Response {
@@ -251,11 +241,4 @@ impl Drop for SoleReply {
 pub(super) struct Unreadable {
     message: Message,
     error: EnvelopeError,
-}
-
-/// Sets a flag that mostly is set already, without taking its cache line from who else looks at it.
-fn raise(flag: &AtomicBool) {
-    if !flag.load(Ordering::Relaxed) {
-        flag.store(true, Ordering::Relaxed);
-    }
 }

@@ -35,8 +35,8 @@ pub(super) fn dispatch(
         connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
     };
     let limit = shared.context.settings.limits.inbound_bytes;
-    let gauge = |shared: &Shared| &shared.inbound_bytes;
-    let Some(held) = HeldBytes::take(shared, gauge, params.held_bytes(), limit) else {
+    let bytes = params.held_bytes();
+    let Some(held) = HeldBytes::take(shared, |shared| &shared.inbound_bytes, bytes, limit) else {
         return refuse();
     };
     let job = {
