@@ -8,7 +8,7 @@ use serde::de::Error as _;
 
 use super::hand_off::CallerRead;
 use super::one_shot::OneShot;
-use super::pending::{OnOutcome, Outcome, Waiter};
+use super::pending::{CallOutcome, OnOutcome, ReplyTo};
 use super::sending::Fitting;
 use super::{Connection, Reply, with_buffer};
 use crate::counters::count_by;
@@ -42,7 +42,7 @@ impl Connection {
             .wait()
     }
 
-    /// Sends a request; the answer is waited for with [`Waiting::wait`], until `timeout` from now.
+    /// Sends a request; the answer is waited for with [`AwaitedReply::wait`], until `timeout` from now.
     ///
     /// Blocks for the write alone, at most until the timeout.
     pub(crate) fn start(
@@ -52,13 +52,13 @@ impl Connection {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
         start: Start,
-    ) -> Result<Waiting> {
+    ) -> Result<AwaitedReply> {
         if start != Start::Awaited {
             // Nobody reads for a caller that does not wait.
             self.hand_off.recall();
         }
         let deadline = Deadline::after(timeout);
-        let mut waiting = Waiting {
+        let mut waiting = AwaitedReply {
             connection: self.clone(),
             id,
             method: method.into(),
@@ -71,7 +71,7 @@ impl Connection {
         };
         with_buffer(|buffer| {
             let message = self.encode(buffer, id, method, params)?;
-            let waiter = Waiter::Caller(waiting.one_shot.clone());
+            let waiter = ReplyTo::Caller(waiting.one_shot.clone());
             let method = waiting.method.clone();
             self.pending.register(id, method, waiter, Some(deadline))?;
             waiting.registered = true;
@@ -108,7 +108,7 @@ impl Connection {
         let id = RequestId::generate();
         with_buffer(|buffer| {
             let message = self.encode(buffer, id, method, params)?;
-            let waiter = Waiter::Callback(on_outcome);
+            let waiter = ReplyTo::Callback(on_outcome);
             self.pending.register(id, method.into(), waiter, None)?;
             message.post().map_err(|error| {
                 drop(self.pending.take(id));
@@ -133,7 +133,7 @@ impl Connection {
 }
 
 /// A call on its way. Dropping it gives the call up: a late answer is dropped too.
-pub(crate) struct Waiting {
+pub(crate) struct AwaitedReply {
     connection: Arc<Connection>,
     id: RequestId,
     method: Arc<str>,
@@ -146,7 +146,7 @@ pub(crate) struct Waiting {
     registered: bool,
 }
 
-impl Waiting {
+impl AwaitedReply {
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -159,14 +159,14 @@ impl Waiting {
         let outcome = match self.connection.read_for(&self.one_shot, self.deadline) {
             CallerRead::Outcome(outcome) => Some(outcome),
             CallerRead::NotReady => None,
-            CallerRead::Unavailable => self.look(),
+            CallerRead::Unavailable => self.spin_or_wait(),
         };
         let outcome = outcome.or_else(|| self.one_shot.wait(self.deadline));
         self.finish(outcome)
     }
 
     /// Looks for the outcome, if the caller is alone and that pays; else waits for it as well.
-    fn look(&self) -> Option<Outcome> {
+    fn spin_or_wait(&self) -> Option<CallOutcome> {
         let connection = &self.connection;
         let is_alone = || connection.pending.len() == 1;
         let wait = if is_alone() {
@@ -174,7 +174,7 @@ impl Waiting {
         } else {
             None
         }?;
-        let found = wait.look(|| self.one_shot.take(), is_alone);
+        let found = wait.spin(|| self.one_shot.take(), is_alone);
         let outcome = found.or_else(|| self.one_shot.wait(self.deadline));
         connection.spin.ended(&wait);
         outcome
@@ -195,7 +195,7 @@ impl Waiting {
     }
 
     /// The result, from the outcome or, without one, because the time is over; counted.
-    fn finish(&mut self, outcome: Option<Outcome>) -> Result<Reply> {
+    fn finish(&mut self, outcome: Option<CallOutcome>) -> Result<Reply> {
         let result = self.result(outcome);
         let counters = self.connection.counters();
         match &result {
@@ -205,19 +205,19 @@ impl Waiting {
         result
     }
 
-    fn result(&mut self, outcome: Option<Outcome>) -> Result<Reply> {
+    fn result(&mut self, outcome: Option<CallOutcome>) -> Result<Reply> {
         if outcome.is_some() {
             self.registered = false;
         }
         match outcome {
-            Some(Outcome::Reply(message, span)) => Ok(Reply {
+            Some(CallOutcome::Reply(message, span)) => Ok(Reply {
                 message,
                 span,
                 method: self.method.clone(),
             }),
-            Some(Outcome::Refused(error)) => Err(error.into()),
-            Some(Outcome::Ended(cause)) => Err(Error::Disconnected(cause)),
-            Some(Outcome::Unreadable(line)) => {
+            Some(CallOutcome::Refused(error)) => Err(error.into()),
+            Some(CallOutcome::Ended(cause)) => Err(Error::Disconnected(cause)),
+            Some(CallOutcome::Unreadable(line)) => {
                 drop(self.connection.pending.take(self.id));
                 let source =
                     serde_json::Error::custom(format!("it is no JSON-RPC message: {line}"));
@@ -256,7 +256,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for AwaitedReply {
     fn drop(&mut self) {
         self.give_up();
     }

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::one_shot::OneShot;
-use super::pending::Outcome;
+use super::pending::CallOutcome;
 use super::reading::{Dispatched, Unreadable};
 use super::{Connection, InboundRequest};
 use crate::counters::count_by;
@@ -73,7 +73,7 @@ impl ReadHalf {
 #[must_use]
 pub(super) enum CallerRead {
     /// The outcome of its call.
-    Outcome(Outcome),
+    Outcome(CallOutcome),
     /// The outcome did not come during the loan; another thread reads on.
     NotReady,
     /// The caller did not get the half.
@@ -245,7 +245,7 @@ impl Connection {
         half: &mut ReadHalf,
         one_shot: &OneShot,
         deadline: Deadline,
-    ) -> Option<Outcome> {
+    ) -> Option<CallOutcome> {
         let reader = duplex::timed(&mut *half.reader)?;
         let until = deadline.min(Deadline::after(LOAN));
         let wait = self.spin.begin(until);

@@ -9,10 +9,14 @@ use crate::text::Foreign;
 use crate::thread::panic_text;
 
 /// What a call from the peer is answered with.
-pub(crate) type Answer = Result<ResultObject, RpcError>;
+pub(crate) type HandlerResult = Result<ResultObject, RpcError>;
 
 /// Runs a handler; a panic becomes an error for the caller. `whose` begins the log line about it.
-pub(crate) fn guarded(whose: &str, method: &str, handler: impl FnOnce() -> Answer) -> Answer {
+pub(crate) fn guarded(
+    whose: &str,
+    method: &str,
+    handler: impl FnOnce() -> HandlerResult,
+) -> HandlerResult {
     panic::catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
         log::error!(
             "{whose}: handler of {} panicked: {}",

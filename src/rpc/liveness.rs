@@ -86,7 +86,7 @@ impl Connection {
 
     /// Whether anything arrived since the last look, be it a part of something; with `messages_only`,
     /// a whole message.
-    pub(crate) fn take_heard(&self, messages_only: bool) -> bool {
+    pub(crate) fn take_signs(&self, messages_only: bool) -> bool {
         let anything = self.signs.anything.swap(false, Ordering::Relaxed)
             | self.sending.control().take_progress();
         let message = self.signs.message.swap(false, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl Connection {
     }
 
     /// Sends the protocol's `ping` on the host's own behalf, without waiting for anything. Whatever
-    /// arrives shows in [`take_heard`](Self::take_heard). False when there is no room for it now.
+    /// arrives shows in [`take_signs`](Self::take_signs). False when there is no room for it now.
     pub(crate) fn ping_peer(&self) -> bool {
         let id = RequestId::generate();
         with_buffer(|buffer| {

@@ -32,10 +32,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-pub(crate) use calling::{Start, Waiting};
+pub(crate) use calling::{AwaitedReply, Start};
 pub(crate) use counters::LiveRpcCounters;
 pub use counters::RpcCounters;
-pub(crate) use pending::Outcome;
+pub(crate) use pending::CallOutcome;
 pub(crate) use rate::Rate;
 pub(crate) use spin::spin_limit;
 

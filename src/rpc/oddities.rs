@@ -12,7 +12,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Connection;
-use super::pending::Outcome;
+use super::pending::CallOutcome;
 use crate::id::RequestId;
 use crate::protocol::jsonrpc::{EnvelopeError, find_answer, find_id, resembles_message};
 use crate::text;
@@ -30,7 +30,7 @@ pub(super) struct Oddities {
 }
 
 impl Connection {
-    /// Looks at a line that was printed among the messages, if anybody waits for an answer.
+    /// Looks at a line that was printed stream the messages, if anybody waits for an answer.
     pub(super) fn note_output(&self, line: &[u8], problem: Option<&EnvelopeError>) {
         if self.pending.expects_nothing() {
             return;
@@ -70,12 +70,12 @@ impl Connection {
         let waiter =
             find_id(&message, |id| self.pending.expects(id)).and_then(|id| self.pending.take(id));
         if let Some(waiter) = waiter {
-            waiter.tell(Outcome::Unreadable(kept));
+            waiter.send(CallOutcome::Unreadable(kept));
         }
     }
 
     /// Warns of the first thing that is no message; a flood of them must not flood the log.
-    pub(super) fn tell_oddity(&self, what: fmt::Arguments<'_>) {
+    pub(super) fn log_oddity(&self, what: fmt::Arguments<'_>) {
         let peer = &self.peer;
         if self.oddities.warned.swap(true, Ordering::Relaxed) {
             log::debug!("{peer}: {what}");

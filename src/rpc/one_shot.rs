@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::pending::Outcome;
+use super::pending::CallOutcome;
 use crate::deadline::Deadline;
 
 /// How long after a line that seems to be the answer and cannot be read the answer itself may come:
@@ -28,25 +28,25 @@ pub(crate) struct OneShot {
 
 #[derive(Default)]
 struct Place {
-    outcome: Option<Outcome>,
+    outcome: Option<CallOutcome>,
     /// What seems to be the answer, and until when that itself may come.
     doubt: Option<(Arc<str>, Instant)>,
 }
 
 impl Place {
     /// The outcome, if there is one by now.
-    fn take(&mut self) -> Option<Outcome> {
+    fn take(&mut self) -> Option<CallOutcome> {
         let outcome = self.outcome.take();
         outcome.or_else(|| {
             let over = self.doubt.take_if(|(_, until)| *until <= Instant::now());
-            over.map(|(line, _)| Outcome::Unreadable(line))
+            over.map(|(line, _)| CallOutcome::Unreadable(line))
         })
     }
 }
 
 impl OneShot {
     /// Puts the outcome there and wakes who waits. Never blocks.
-    pub(crate) fn send(&self, outcome: Outcome) {
+    pub(crate) fn send(&self, outcome: CallOutcome) {
         self.place.lock().outcome = Some(outcome);
         self.filled.store(true, Ordering::Release);
         self.changed.notify_one();
@@ -62,7 +62,7 @@ impl OneShot {
     }
 
     /// Takes the outcome if it is there.
-    pub(crate) fn take(&self) -> Option<Outcome> {
+    pub(crate) fn take(&self) -> Option<CallOutcome> {
         if !self.filled.load(Ordering::Acquire) {
             return None;
         }
@@ -70,7 +70,7 @@ impl OneShot {
     }
 
     /// Waits for the outcome, at most until the deadline.
-    pub(crate) fn wait(&self, deadline: Deadline) -> Option<Outcome> {
+    pub(crate) fn wait(&self, deadline: Deadline) -> Option<CallOutcome> {
         let mut place = self.place.lock();
         loop {
             let outcome = place.take();

@@ -20,7 +20,7 @@ use crate::protocol::jsonrpc::ResultSpan;
 use crate::protocol::method::{Method as _, Ping};
 
 /// What becomes of a call.
-pub(crate) enum Outcome {
+pub(crate) enum CallOutcome {
     /// The plugin answered; the span is that of the `result` in the message.
     Reply(Message, ResultSpan),
     /// The plugin said no.
@@ -32,18 +32,18 @@ pub(crate) enum Outcome {
 }
 
 /// Told of a call's outcome on the thread that learns of it. Must not block.
-pub(crate) type OnOutcome = Box<dyn FnOnce(Outcome) + Send>;
+pub(crate) type OnOutcome = Box<dyn FnOnce(CallOutcome) + Send>;
 
 /// Who hears of a call's outcome.
-pub(crate) enum Waiter {
+pub(crate) enum ReplyTo {
     /// A caller, which may be gone: its time ran out.
     Caller(Arc<OneShot>),
     Callback(OnOutcome),
 }
 
-impl Waiter {
+impl ReplyTo {
     /// Tells it. Never blocks.
-    pub(crate) fn tell(self, outcome: Outcome) {
+    pub(crate) fn send(self, outcome: CallOutcome) {
         match self {
             Self::Caller(one_shot) => one_shot.send(outcome),
             Self::Callback(on_outcome) => on_outcome(outcome),
@@ -68,7 +68,7 @@ struct Entries {
 }
 
 struct Call {
-    waiter: Waiter,
+    waiter: ReplyTo,
     method: Arc<str>,
     /// Until when its caller waits; none for one that only the end of the connection ends.
     deadline: Option<Deadline>,
@@ -93,7 +93,7 @@ impl PendingTable {
         &self,
         id: RequestId,
         method: Arc<str>,
-        waiter: Waiter,
+        waiter: ReplyTo,
         deadline: Option<Deadline>,
     ) -> Result<()> {
         let mut entries = self.entries.lock();
@@ -119,7 +119,7 @@ impl PendingTable {
     }
 
     /// Takes a call out, answered or given up; `None` for an unknown, late or duplicate id.
-    pub(crate) fn take(&self, id: RequestId) -> Option<Waiter> {
+    pub(crate) fn take(&self, id: RequestId) -> Option<ReplyTo> {
         let mut entries = self.entries.lock();
         let call = entries.waiting.remove(&id)?;
         self.count.store(entries.waiting.len(), Ordering::SeqCst);
@@ -149,7 +149,7 @@ impl PendingTable {
     /// a second longer.
     pub(crate) fn doubt(&self, id: RequestId, line: &Arc<str>) {
         if let Some(Call {
-            waiter: Waiter::Caller(one_shot),
+            waiter: ReplyTo::Caller(one_shot),
             ..
         }) = self.entries.lock().waiting.get(&id)
         {
@@ -192,7 +192,7 @@ impl PendingTable {
             std::mem::take(&mut entries.waiting)
         };
         for call in waiting.into_values() {
-            call.waiter.tell(Outcome::Ended(cause.clone()));
+            call.waiter.send(CallOutcome::Ended(cause.clone()));
         }
     }
 
@@ -210,16 +210,16 @@ mod tests {
 
     use super::*;
 
-    fn register(table: &PendingTable) -> (RequestId, Result<Receiver<Outcome>>) {
+    fn register(table: &PendingTable) -> (RequestId, Result<Receiver<CallOutcome>>) {
         let (sender, receiver) = bounded(1);
         let id = RequestId::generate();
-        let waiter = Waiter::Callback(Box::new(move |outcome| drop(sender.send(outcome))));
+        let waiter = ReplyTo::Callback(Box::new(move |outcome| drop(sender.send(outcome))));
         let registered = table.register(id, "x".into(), waiter, None);
         (id, registered.map(|()| receiver))
     }
 
-    fn nobody() -> Waiter {
-        Waiter::Callback(Box::new(|_| ()))
+    fn nobody() -> ReplyTo {
+        ReplyTo::Callback(Box::new(|_| ()))
     }
 
     #[test]
@@ -230,7 +230,9 @@ mod tests {
         table.end(&Arc::new(Disconnect::Lost));
         for receiver in [first.unwrap(), second.unwrap()] {
             let outcome = receiver.try_recv().unwrap();
-            assert!(matches!(outcome, Outcome::Ended(cause) if matches!(*cause, Disconnect::Lost)));
+            assert!(
+                matches!(outcome, CallOutcome::Ended(cause) if matches!(*cause, Disconnect::Lost))
+            );
         }
         table.end(&Arc::new(Disconnect::NotYet));
         let refused = register(&table).1.unwrap_err();
@@ -245,10 +247,10 @@ mod tests {
         table
             .take(id)
             .unwrap()
-            .tell(Outcome::Refused(RpcError::new(1, "no")));
+            .send(CallOutcome::Refused(RpcError::new(1, "no")));
         assert!(matches!(
             receiver.unwrap().try_recv(),
-            Ok(Outcome::Refused(_))
+            Ok(CallOutcome::Refused(_))
         ));
         assert!(table.take(id).is_none());
         assert!(table.take(RequestId::generate()).is_none());
@@ -266,7 +268,7 @@ mod tests {
         table
             .take(id)
             .unwrap()
-            .tell(Outcome::Refused(RpcError::new(1, "no")));
+            .send(CallOutcome::Refused(RpcError::new(1, "no")));
         assert!(
             receiver.unwrap().try_recv().is_ok(),
             "the first call lost its answer"

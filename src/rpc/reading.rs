@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::hand_off::{Dispatch, FastReplies, LOAN, ReadHalf};
 use super::one_shot::OneShot;
-use super::pending::{Outcome, Waiter};
+use super::pending::{CallOutcome, ReplyTo};
 use super::{Connection, InboundRequest, Params};
 use crate::counters::count_by;
 use crate::duplex::{DuplexReader, Message, Received};
@@ -49,7 +49,7 @@ impl Connection {
                 Dispatched::Done => fast_replies.reset(),
             }
             if let Some(unreadable) = half.unreadable.take() {
-                self.tell_unreadable(&unreadable, &mut *half.reader);
+                self.report_unreadable(&unreadable, &mut *half.reader);
             }
         };
         self.ended.store(true, Ordering::Release);
@@ -67,8 +67,8 @@ impl Connection {
     ) -> Dispatched {
         self.signs.received();
         match received {
-            Received::Message(message) => self.on_message(message, Among::Messages, dispatch),
-            Received::Line(line) => self.on_message(line, Among::Output, dispatch),
+            Received::Message(message) => self.on_message(message, StreamKind::Messages, dispatch),
+            Received::Line(line) => self.on_message(line, StreamKind::Mixed, dispatch),
             Received::Output { beginning } => {
                 self.note_output(&beginning, None);
                 Dispatched::Done
@@ -78,7 +78,7 @@ impl Connection {
                 count_by(&self.counters.binary, 1);
                 self.count_toward_rate();
                 self.fail_unreadable(&beginning);
-                self.tell_oddity(format_args!(
+                self.log_oddity(format_args!(
                     "skipped a binary message of {bytes} bytes; JSON-RPC goes in text messages"
                 ));
                 Dispatched::Done
@@ -101,15 +101,15 @@ impl Connection {
     fn on_message(
         &self,
         message: Message,
-        among: Among,
+        stream: StreamKind,
         dispatch: &mut dyn FnMut(InboundRequest),
     ) -> Dispatched {
         count_by(&self.counters.bytes_received, message.len());
-        let parsed = match among {
-            Among::Messages => Incoming::parse(&message),
-            Among::Output => Incoming::parse_line(&message),
+        let parsed = match stream {
+            StreamKind::Messages => Incoming::parse(&message),
+            StreamKind::Mixed => Incoming::parse_line(&message),
         };
-        if among == Among::Messages || parsed.is_ok() {
+        if stream == StreamKind::Messages || parsed.is_ok() {
             self.signs.received_message();
         }
         match parsed {
@@ -135,20 +135,20 @@ impl Connection {
                 let outcome = match outcome {
                     Ok(result) => {
                         let span = ResultSpan::locate(&message, result);
-                        Outcome::Reply(message, span)
+                        CallOutcome::Reply(message, span)
                     }
-                    Err(error) => Outcome::Refused(error),
+                    Err(error) => CallOutcome::Refused(error),
                 };
                 match waiter {
-                    Waiter::Caller(one_shot) if self.pending.len() == 0 => {
+                    ReplyTo::Caller(one_shot) if self.pending.len() == 0 => {
                         return Dispatched::SoleReply(SoleReply(one_shot, Some(outcome)));
                     }
-                    waiter => waiter.tell(outcome),
+                    waiter => waiter.send(outcome),
                 }
             }
             // Programs print what they read.
             Ok(Incoming::Request { id, method, .. })
-                if among == Among::Output && self.is_echo(id.as_json(), &method) =>
+                if stream == StreamKind::Mixed && self.is_echo(id.as_json(), &method) =>
             {
                 return Dispatched::no_message(message);
             }
@@ -184,7 +184,7 @@ impl Connection {
     }
 
     /// Says of a message that it is none, unless the transport has a use for it.
-    fn tell_unreadable(&self, unreadable: &Unreadable, reader: &mut dyn DuplexReader) {
+    fn report_unreadable(&self, unreadable: &Unreadable, reader: &mut dyn DuplexReader) {
         let Unreadable { message, error } = unreadable;
         if reader.not_a_message(message) {
             self.note_output(message.as_bytes(), Some(error));
@@ -194,7 +194,7 @@ impl Connection {
         // Not before: what a program prints is no message that it sends.
         self.count_toward_rate();
         self.fail_unreadable(message.as_bytes());
-        self.tell_oddity(format_args!(
+        self.log_oddity(format_args!(
             "ignored a message that is no JSON-RPC: {error}"
         ));
     }
@@ -202,9 +202,9 @@ impl Connection {
 
 /// What else the stream carries that a message comes in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Among {
+enum StreamKind {
     Messages,
-    Output,
+    Mixed,
 }
 
 /// What has arrived, for whoever read it.
@@ -227,7 +227,7 @@ impl Dispatched {
 }
 
 /// A caller's outcome, which it is told when this is dropped, whatever happens.
-pub(super) struct SoleReply(Arc<OneShot>, Option<Outcome>);
+pub(super) struct SoleReply(Arc<OneShot>, Option<CallOutcome>);
 
 impl Drop for SoleReply {
     fn drop(&mut self) {

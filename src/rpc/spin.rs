@@ -19,7 +19,7 @@ const PERIOD: u32 = 128;
 /// … the first few do what is thought the slower.
 const TRIALS: u32 = 4;
 /// Looks between two readings of the clock.
-const LOOKS: u32 = 16;
+const TRIES: u32 = 16;
 /// Waits are taken for no longer than this, so that a slow call does not count for hundreds.
 const LONGEST: Duration = Duration::from_millis(1);
 
@@ -42,13 +42,13 @@ pub(super) struct Spin {
     calls: AtomicU32,
     /// How long waits take lately when they begin with looking, and when they do not; nanoseconds,
     /// zero as long as nothing is known.
-    looking: AtomicU32,
+    spinning: AtomicU32,
     sleeping: AtomicU32,
 }
 
 /// A wait under way.
 #[must_use]
-pub(super) struct Wait {
+pub(super) struct SpinWait {
     began: Instant,
     /// Until when to look.
     pub(super) spin_until: Option<Instant>,
@@ -59,33 +59,33 @@ impl Spin {
         Self {
             limit,
             calls: AtomicU32::new(0),
-            looking: AtomicU32::new(0),
+            spinning: AtomicU32::new(0),
             sleeping: AtomicU32::new(0),
         }
     }
 
     /// Begins a wait until the deadline; none if there is nothing to find out. Its end is for
     /// [`ended`](Self::ended).
-    pub(super) fn begin(&self, deadline: Deadline) -> Option<Wait> {
+    pub(super) fn begin(&self, deadline: Deadline) -> Option<SpinWait> {
         if self.limit.is_zero() {
             return None;
         }
         let call = self.calls.load(Ordering::Relaxed);
         self.calls.store(call.wrapping_add(1), Ordering::Relaxed);
-        let looks = self.pays() != (call % PERIOD < TRIALS);
+        let spins = self.pays() != (call % PERIOD < TRIALS);
         let began = Instant::now();
-        Some(Wait {
+        Some(SpinWait {
             began,
-            spin_until: looks.then(|| deadline.instant().min(began + self.limit)),
+            spin_until: spins.then(|| deadline.instant().min(began + self.limit)),
         })
     }
 
     /// A wait has brought an answer, by looking or not.
-    pub(super) fn ended(&self, wait: &Wait) {
+    pub(super) fn ended(&self, wait: &SpinWait) {
         let took = wait.began.elapsed().min(LONGEST);
         let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).max(1);
         let figure = match wait.spin_until {
-            Some(_) => &self.looking,
+            Some(_) => &self.spinning,
             None => &self.sleeping,
         };
         let before = figure.load(Ordering::Relaxed);
@@ -98,23 +98,23 @@ impl Spin {
 
     /// Whether looking is quicker by so much that it is worth the processor's time.
     fn pays(&self) -> bool {
-        let looking = self.looking.load(Ordering::Relaxed);
+        let spinning = self.spinning.load(Ordering::Relaxed);
         let sleeping = self.sleeping.load(Ordering::Relaxed);
-        looking != 0 && sleeping != 0 && looking < sleeping / 10 * 9
+        spinning != 0 && sleeping != 0 && spinning < sleeping / 10 * 9
     }
 }
 
-impl Wait {
+impl SpinWait {
     /// Looks until there is something, for as long as `is_alone` holds and it is time to look.
-    pub(super) fn look<T>(
+    pub(super) fn spin<T>(
         &self,
-        mut look: impl FnMut() -> Option<T>,
+        mut attempt: impl FnMut() -> Option<T>,
         is_alone: impl Fn() -> bool,
     ) -> Option<T> {
         let until = self.spin_until?;
         while is_alone() && Instant::now() < until {
-            for _ in 0..LOOKS {
-                let found = look();
+            for _ in 0..TRIES {
+                let found = attempt();
                 if found.is_some() {
                     return found;
                 }
@@ -134,10 +134,10 @@ mod tests {
     /// Begins a wait that began so long ago, and ends it.
     fn wait(spin: &Spin, looking: Duration, sleeping: Duration) -> bool {
         let mut wait = spin.begin(Deadline::after(LIMIT)).unwrap();
-        let looks = wait.spin_until.is_some();
-        wait.began -= if looks { looking } else { sleeping };
+        let spins = wait.spin_until.is_some();
+        wait.began -= if spins { looking } else { sleeping };
         spin.ended(&wait);
-        looks
+        spins
     }
 
     /// How many of a period's waits look.
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_look_ends_with_what_is_found_with_company_and_with_its_time() {
-        let wait = Wait {
+        let wait = SpinWait {
             began: Instant::now(),
             spin_until: Some(Instant::now() + LIMIT),
         };
@@ -186,14 +186,14 @@ mod tests {
             count += 1;
             (count == 100).then_some(count)
         };
-        assert_eq!(wait.look(find, || true), Some(100));
+        assert_eq!(wait.spin(find, || true), Some(100));
         let alone = std::cell::Cell::new(100);
         let is_alone = || alone.replace(alone.get() - 1) > 0;
-        assert_eq!(wait.look(|| None::<()>, is_alone), None);
-        let over = Wait {
+        assert_eq!(wait.spin(|| None::<()>, is_alone), None);
+        let over = SpinWait {
             spin_until: Some(wait.began),
             ..wait
         };
-        assert_eq!(over.look(|| None::<()>, || true), None);
+        assert_eq!(over.spin(|| None::<()>, || true), None);
     }
 }

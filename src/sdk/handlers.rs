@@ -16,10 +16,10 @@ use crate::protocol::method::{
     Configure, ConfigureReply, Event, EventReply, Method, Ping, PingReply, decode_params,
 };
 use crate::rpc::Params;
-use crate::rpc::handling::{Answer, guarded};
+use crate::rpc::handling::{HandlerResult, guarded};
 use crate::text::Foreign;
 
-type MethodHandler =
+type RawHandler =
     Box<dyn Fn(&HostHandle, &Params) -> Result<ResultObject, HandlerError> + Send + Sync>;
 type EventHandler =
     Box<dyn Fn(&HostHandle, &Map<String, Value>) -> Result<(), HandlerError> + Send + Sync>;
@@ -28,7 +28,7 @@ type ConnectHandler = Box<dyn Fn(&HostHandle) -> Result<(), HandlerError> + Send
 /// What a plugin does when it is called.
 #[derive(Default)]
 pub(super) struct Handlers {
-    methods: HashMap<String, MethodHandler>,
+    methods: HashMap<String, RawHandler>,
     events: HashMap<String, EventHandler>,
     connected: Option<ConnectHandler>,
 }
@@ -102,7 +102,7 @@ impl Handlers {
     }
 
     /// The answer to a call, whatever the handler does.
-    pub(super) fn answer(&self, host: &HostHandle, method: &str, params: &Params) -> Answer {
+    pub(super) fn answer(&self, host: &HostHandle, method: &str, params: &Params) -> HandlerResult {
         let answer = guarded("plugin", method, || {
             self.handle(host, method, params)
                 .map_err(HandlerError::into_rpc)

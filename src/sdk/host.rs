@@ -30,7 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// moment. When it ends, the calls in flight fail at once, and nothing is sent again.
 #[derive(Clone)]
 pub struct HostHandle {
-    link: Arc<Link>,
+    link: Arc<HostLink>,
 }
 
 impl HostHandle {
@@ -40,7 +40,7 @@ impl HostHandle {
         }
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(super) fn link(&self) -> &HostLink {
         &self.link
     }
 
@@ -142,21 +142,21 @@ impl fmt::Debug for HostHandle {
 
 /// What connects a plugin with its host, across connections.
 #[derive(Default)]
-pub(super) struct Link {
-    state: Mutex<State>,
+pub(super) struct HostLink {
+    state: Mutex<LinkState>,
     closing: Condvar,
     connected_since: OnceLock<Instant>,
 }
 
 #[derive(Default)]
-struct State {
+struct LinkState {
     connection: Option<Arc<Connection>>,
     /// Why the connection before this one ended.
     ended: Option<Arc<Disconnect>>,
     closed: bool,
 }
 
-impl Link {
+impl HostLink {
     fn connection(&self) -> Result<Arc<Connection>> {
         let state = self.state.lock();
         state.connection.clone().ok_or_else(|| {

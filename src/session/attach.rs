@@ -22,7 +22,7 @@ use crate::fault;
 use crate::protocol::method::{Empty, Method, Ping};
 use crate::protocol::peer::PeerKind;
 use crate::reaper::RunId;
-use crate::rpc::Outcome;
+use crate::rpc::CallOutcome;
 use crate::rpc::{Connection, ConnectionSettings};
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::text::Foreign;
@@ -347,7 +347,7 @@ impl Reservation {
         let (shared, run) = (self.shared.clone(), self.run);
         let pinged = connection.clone();
         let on_outcome = Box::new(move |outcome| {
-            let answered = matches!(outcome, Outcome::Reply(..) | Outcome::Refused(_));
+            let answered = matches!(outcome, CallOutcome::Reply(..) | CallOutcome::Refused(_));
             let mut state = shared.state.lock();
             let current = state
                 .connection

@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
 use crate::protocol::method::{Method, decode_reply};
-use crate::rpc::{Connection, LiveRpcCounters, Reply, Start, Waiting};
+use crate::rpc::{AwaitedReply, Connection, LiveRpcCounters, Reply, Start};
 
 impl Session {
     /// Calls a method of the plugin and waits for its answer.
@@ -245,7 +245,7 @@ impl Shared {
     pub(super) fn start_call_on(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
-        start: impl FnOnce(&Arc<Connection>) -> Result<Waiting>,
+        start: impl FnOnce(&Arc<Connection>) -> Result<AwaitedReply>,
     ) -> Result<PendingReply> {
         let in_flight = InFlight::begin(self, |counters| &counters.calls_in_flight);
         let begun = in_flight.ok_or(Error::ShutDown).and_then(|in_flight| {
@@ -309,7 +309,7 @@ impl<M: Method> std::fmt::Debug for PendingCall<M> {
 /// A call by name on its way; see [`PendingCall`].
 #[must_use = "dropping it gives the call up"]
 pub struct PendingReply {
-    waiting: Waiting,
+    waiting: AwaitedReply,
     _in_flight: InFlight,
 }
 

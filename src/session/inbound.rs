@@ -15,7 +15,7 @@ use crate::protocol::jsonrpc::{RemoteRequestId, ResultObject};
 use crate::protocol::method::{
     AccessGet, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
 };
-use crate::rpc::handling::{Answer, guarded};
+use crate::rpc::handling::{HandlerResult, guarded};
 use crate::rpc::{Connection, InboundRequest, Params};
 
 /// Hands a call to a worker, or refuses it. On the reading thread.
@@ -68,7 +68,7 @@ fn answer(
     id: &RemoteRequestId,
     method: &str,
     params: &Params,
-) -> Answer {
+) -> HandlerResult {
     let context = &shared.context;
     // The stored record, not the one from the start: its configuration may have changed since.
     let record = match shared.current_record() {

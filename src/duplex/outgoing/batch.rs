@@ -11,7 +11,7 @@ const KEPT: usize = 64 * 1024;
 
 /// Begun bytes, contiguous, so that one system call can take many frames.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct FrameBatch {
     bytes: Vec<u8>,
     position: usize,
     /// When the transport stopped taking bytes; none while it takes them.
@@ -20,7 +20,7 @@ pub(super) struct Batch {
     pub(super) last: bool,
 }
 
-impl Batch {
+impl FrameBatch {
     /// Starts over with these frames, leaving `frames` empty; gives where the frame with the
     /// ticket `mine` ends.
     ///

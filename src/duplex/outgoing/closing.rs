@@ -3,9 +3,9 @@
 //! **A close must reach the peer, and nobody may wait for it without limit.** A socket that is
 //! closed while bytes from the peer lie unread in it is reset by the kernel, and a reset can
 //! overtake the close frame. So nothing is closed right after the frame is written: the
-//! writing direction alone is ended ([`Sink::finish`]), and the reader reads on, throwing away
+//! writing direction alone is ended ([`Sink::shutdown_write`]), and the reader reads on, throwing away
 //! what comes, until the peer ends its direction too. That takes one round trip with a peer that
-//! behaves. With one that does not, [`cut`](Shared::end_locked) shuts both directions; somebody
+//! behaves. With one that does not, [`shut_down`](WriterShared::shut_down) shuts both directions; somebody
 //! who is awake anyway does it when the time is over, so no timer is needed:
 //!
 //! - the host closes: the closing thread waits for the reader to end, and cuts. The reader may be
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
-use super::{Outgoing, Shared, Sink, State};
+use super::{Outgoing, Sink, WriterShared, WriterState};
 use crate::deadline::Deadline;
 use crate::error::Disconnect;
 
@@ -35,12 +35,12 @@ pub(super) struct Closing {
     frame: Option<Vec<u8>>,
     written: bool,
     /// When the reader stops waiting for the peer.
-    cut_at: Deadline,
+    shut_down_at: Deadline,
     /// When the peer's time is over, if the host has begun to close and not come back yet to wait.
     unattended: Option<Deadline>,
 }
 
-impl State {
+impl WriterState {
     pub(super) fn has_close(&self) -> bool {
         self.closing
             .as_ref()
@@ -87,7 +87,7 @@ impl<S: Sink> Outgoing<S> {
             .and_then(|closing| closing.unattended.take());
         if begun.is_none() && !shared.begin(&mut state, cause, frame, deadline) {
             // Somebody else is at it, and will end it in time.
-            while !shared.is_cut() {
+            while !shared.is_shut_down() {
                 if shared
                     .changed
                     .wait_until(&mut state, deadline.instant())
@@ -98,7 +98,7 @@ impl<S: Sink> Outgoing<S> {
             }
             return;
         }
-        while !state.close_settled() && !shared.is_cut() {
+        while !state.close_settled() && !shared.is_shut_down() {
             if !state.writing {
                 shared.write_until(&mut state, deadline);
                 if deadline.has_passed() {
@@ -114,7 +114,7 @@ impl<S: Sink> Outgoing<S> {
         }
         let grace = || Deadline::after(if waits { GRACE } else { Duration::ZERO });
         let until = deadline.min(begun.unwrap_or_else(grace));
-        while !state.reader_gone && !shared.is_cut() {
+        while !state.reader_gone && !shared.is_shut_down() {
             if shared
                 .changed
                 .wait_until(&mut state, until.instant())
@@ -123,7 +123,7 @@ impl<S: Sink> Outgoing<S> {
                 break;
             }
         }
-        shared.cut(&mut state);
+        shared.shut_down(&mut state);
     }
 
     /// Begins a [`close`](Self::close) for the host, who calls that next and waits there. Writes the
@@ -153,7 +153,7 @@ impl<S: Sink> Outgoing<S> {
         state.failed = Some(Arc::new(cause));
         state.hung_up = true;
         state.drop_waiting();
-        MutexGuard::unlocked(&mut state, || shared.sink.finish());
+        MutexGuard::unlocked(&mut state, || shared.sink.shutdown_write());
         shared.changed.notify_all();
         shared.wake.notify_all();
     }
@@ -162,8 +162,8 @@ impl<S: Sink> Outgoing<S> {
     /// false when the connection was ending already.
     pub(in crate::duplex) fn close_from_reader(&self, cause: Disconnect, frame: Vec<u8>) -> bool {
         let mut state = self.shared.state.lock();
-        let cut_at = Deadline::after(GRACE);
-        let begun = self.shared.begin(&mut state, cause, frame, cut_at);
+        let shut_down_at = Deadline::after(GRACE);
+        let begun = self.shared.begin(&mut state, cause, frame, shut_down_at);
         if begun {
             self.shared.ensure_writer(&mut state);
         }
@@ -171,24 +171,24 @@ impl<S: Sink> Outgoing<S> {
     }
 
     /// Until when the reader waits for the peer's end of the stream.
-    pub(in crate::duplex) fn cut_at(&self) -> Deadline {
+    pub(in crate::duplex) fn shut_down_at(&self) -> Deadline {
         let state = self.shared.state.lock();
-        state
-            .closing
-            .as_ref()
-            .map_or_else(|| Deadline::after(Duration::ZERO), |closing| closing.cut_at)
+        state.closing.as_ref().map_or_else(
+            || Deadline::after(Duration::ZERO),
+            |closing| closing.shut_down_at,
+        )
     }
 
     /// Waits until the close frame is written or cannot be, at most until the reader's time is
     /// over; for the reader, when the peer's stream has ended before that.
     pub(in crate::duplex) fn await_close(&self) {
-        let cut_at = self.cut_at();
+        let shut_down_at = self.shut_down_at();
         let mut state = self.shared.state.lock();
-        while !state.close_settled() && !self.is_cut() {
+        while !state.close_settled() && !self.is_shut_down() {
             if self
                 .shared
                 .changed
-                .wait_until(&mut state, cut_at.instant())
+                .wait_until(&mut state, shut_down_at.instant())
                 .timed_out()
             {
                 break;
@@ -215,15 +215,15 @@ impl<S: Sink> Outgoing<S> {
     }
 }
 
-impl<S: Sink> Shared<S> {
+impl<S: Sink> WriterShared<S> {
     /// Sets the cause, drops what has not been begun, and makes `frame` the last to be written.
     /// False when there is a cause already.
     fn begin(
         &self,
-        state: &mut State,
+        state: &mut WriterState,
         cause: Disconnect,
         frame: Vec<u8>,
-        cut_at: Deadline,
+        shut_down_at: Deadline,
     ) -> bool {
         if self.cause.set(Arc::new(cause)).is_err() {
             return false;
@@ -232,7 +232,7 @@ impl<S: Sink> Shared<S> {
         state.closing = Some(Closing {
             frame: Some(frame),
             written: false,
-            cut_at,
+            shut_down_at,
             unattended: None,
         });
         self.changed.notify_all();
@@ -241,16 +241,16 @@ impl<S: Sink> Shared<S> {
     }
 
     /// Sets the cause if there is none, and shuts both directions.
-    pub(super) fn end_locked(&self, state: &mut MutexGuard<'_, State>, cause: Disconnect) {
+    pub(super) fn end_locked(&self, state: &mut MutexGuard<'_, WriterState>, cause: Disconnect) {
         // First cause wins.
         let _ = self.cause.set(Arc::new(cause));
-        self.cut(state);
+        self.shut_down(state);
     }
 
-    fn cut(&self, state: &mut MutexGuard<'_, State>) {
+    fn shut_down(&self, state: &mut MutexGuard<'_, WriterState>) {
         state.drop_waiting();
-        if !self.cut.swap(true, Ordering::AcqRel) {
-            MutexGuard::unlocked(state, || self.sink.shut());
+        if !self.shut_down.swap(true, Ordering::AcqRel) {
+            MutexGuard::unlocked(state, || self.sink.shutdown_both());
         }
         self.changed.notify_all();
         self.wake.notify_all();
@@ -258,7 +258,7 @@ impl<S: Sink> Shared<S> {
 
     /// A write failed. Senders fail from now on. The true cause is left to the reader, who may
     /// still find the peer's close among what has arrived.
-    pub(super) fn fail(&self, state: &mut MutexGuard<'_, State>, error: io::Error) {
+    pub(super) fn fail(&self, state: &mut MutexGuard<'_, WriterState>, error: io::Error) {
         if state.failed.is_some() {
             // It was hung up on, which is no reason to read no further.
             return;
@@ -267,7 +267,7 @@ impl<S: Sink> Shared<S> {
         log::debug!("{}: {cause}", self.thread_name);
         state.failed = Some(Arc::new(cause));
         state.drop_waiting();
-        MutexGuard::unlocked(state, || self.sink.shut());
+        MutexGuard::unlocked(state, || self.sink.shutdown_both());
         self.changed.notify_all();
         self.wake.notify_all();
     }

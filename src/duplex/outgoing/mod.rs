@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::batch::Batch;
+use self::batch::FrameBatch;
 use self::closing::Closing;
-use self::queue::{Control, Queue};
-use self::writer::{Stop, Turn};
+use self::queue::{ControlQueue, FrameQueue};
+use self::writer::{TurnEnd, WriterTurn};
 use super::{DuplexSettings, Interrupt, SendError, Ticket, by_host, close_code};
 use crate::deadline::Deadline;
 use crate::error::Disconnect;
@@ -40,22 +40,22 @@ pub(super) trait Sink: Send + Sync + 'static {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Waits until [`try_write`](Self::try_write) is worth trying, at most until the deadline; false
-    /// when that passed. [`shut`](Self::shut) ends the wait.
+    /// when that passed. [`shutdown_both`](Self::shutdown_both) ends the wait.
     fn wait_writable(&self, deadline: Deadline) -> io::Result<bool>;
 
     /// Ends the writing direction in an orderly way, after the last byte: the peer reads to the
     /// end of the stream.
-    fn finish(&self);
+    fn shutdown_write(&self);
 
     /// Ends both directions and wakes whoever waits in either. What the peer has sent before may
     /// still be read.
-    fn shut(&self);
+    fn shutdown_both(&self);
 }
 
 /// A handle to the shared writer of one connection. The transport's reader holds one too, to post
 /// its answers and to say how the connection ended.
 pub(super) struct Outgoing<S> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<WriterShared<S>>,
 }
 
 impl<S> Clone for Outgoing<S> {
@@ -66,13 +66,13 @@ impl<S> Clone for Outgoing<S> {
     }
 }
 
-struct Shared<S> {
+struct WriterShared<S> {
     sink: S,
     threads: Threads,
     thread_name: String,
     outgoing_limit: usize,
     write_stall_timeout: Duration,
-    state: Mutex<State>,
+    state: Mutex<WriterState>,
     /// There is room in the queue, the role of the writer is free, the close was written, the
     /// reader has gone, or the connection has ended.
     changed: Condvar,
@@ -81,23 +81,23 @@ struct Shared<S> {
     /// Why the connection ended or is ending. Set under the lock, read without.
     cause: OnceLock<Arc<Disconnect>>,
     /// Both directions are shut: nobody reads or writes any more, whatever is left.
-    cut: AtomicBool,
+    shut_down: AtomicBool,
     /// Bytes have come since somebody asked.
     progress: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
-    queue: Queue,
-    control: Control,
+struct WriterState {
+    queue: FrameQueue,
+    control: ControlQueue,
     /// Somebody has the role of the writer, or is being started for it.
     writing: bool,
     /// A writer thread without the role waits on `wake`.
-    lingering: bool,
+    parked: bool,
     /// Somebody left a frame with the writer of the last turn, so others may come again.
-    crowded: bool,
+    contended: bool,
     /// Begun bytes. Taken out by the writer while it writes; left here when nobody can write on.
-    batch: Batch,
+    batch: FrameBatch,
     closing: Option<Closing>,
     /// A write failed. Stands in for the cause until the reader has found out more: it may still
     /// read the peer's close.
@@ -109,7 +109,7 @@ struct State {
 
 /// What becomes of a caller's own frame when its deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Late {
+enum OnTimeout {
     /// It is taken back if it has not been begun.
     Withdraw,
     /// Others write it.
@@ -127,7 +127,7 @@ pub(super) enum PostError {
 
 impl<S: Sink> Outgoing<S> {
     pub(super) fn new(sink: S, settings: &DuplexSettings) -> Self {
-        let shared = Shared {
+        let shared = WriterShared {
             sink,
             threads: settings.threads.clone(),
             thread_name: thread_name(&settings.name),
@@ -137,7 +137,7 @@ impl<S: Sink> Outgoing<S> {
             changed: Condvar::new(),
             wake: Condvar::new(),
             cause: OnceLock::new(),
-            cut: AtomicBool::new(false),
+            shut_down: AtomicBool::new(false),
             progress: AtomicBool::new(false),
         };
         Self {
@@ -154,13 +154,13 @@ impl<S: Sink> Outgoing<S> {
         if deadline.has_passed() {
             return Err(SendError::Timeout { withdrawn: true });
         }
-        self.enqueue(frame, deadline, Late::Withdraw)
+        self.enqueue(frame, deadline, OnTimeout::Withdraw)
     }
 
     /// See [`DuplexWriter::try_send`](super::DuplexWriter::try_send); `frame` is the encoded
     /// message.
     pub(super) fn try_send(&self, frame: Vec<u8>) -> Result<Ticket, SendError> {
-        self.enqueue(frame, Deadline::after(Duration::ZERO), Late::HandOver)
+        self.enqueue(frame, Deadline::after(Duration::ZERO), OnTimeout::HandOver)
     }
 
     /// See [`DuplexWriter::queue`](super::DuplexWriter::queue); `frame` is the encoded message.
@@ -184,22 +184,22 @@ impl<S: Sink> Outgoing<S> {
         &self,
         frame: Vec<u8>,
         deadline: Deadline,
-        on_late: Late,
+        on_timeout: OnTimeout,
     ) -> Result<Ticket, SendError> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         let ticket = self.push(&mut state, frame, deadline)?;
         if state.writing {
-            state.crowded = true;
+            state.contended = true;
             return Ok(ticket);
         }
-        shared.write_own(&mut state, ticket, deadline, on_late)
+        shared.write_own(&mut state, ticket, deadline, on_timeout)
     }
 
     /// Puts a frame at the end of the queue; waits for room until the deadline.
     fn push(
         &self,
-        state: &mut MutexGuard<'_, State>,
+        state: &mut MutexGuard<'_, WriterState>,
         frame: Vec<u8>,
         deadline: Deadline,
     ) -> Result<Ticket, SendError> {
@@ -321,43 +321,45 @@ impl<S: Sink> Outgoing<S> {
     }
 
     /// Whether both directions are shut.
-    pub(super) fn is_cut(&self) -> bool {
-        self.shared.is_cut()
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.shared.is_shut_down()
     }
 }
 
-impl<S: Sink> Shared<S> {
+impl<S: Sink> WriterShared<S> {
     /// Why nothing more may be sent, if that is so.
-    fn closed(&self, state: &State) -> Option<Arc<Disconnect>> {
+    fn closed(&self, state: &WriterState) -> Option<Arc<Disconnect>> {
         self.cause.get().or(state.failed.as_ref()).cloned()
     }
 
-    fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+    fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::Acquire)
     }
 
     /// Writes the caller's own frame, just queued, and what comes after it. The role is free.
     fn write_own(
         self: &Arc<Self>,
-        state: &mut MutexGuard<'_, State>,
+        state: &mut MutexGuard<'_, WriterState>,
         ticket: Ticket,
         deadline: Deadline,
-        late: Late,
+        on_timeout: OnTimeout,
     ) -> Result<Ticket, SendError> {
-        let mut turn = Turn::for_frame(ticket, deadline);
+        let mut turn = WriterTurn::for_frame(ticket, deadline);
         writer::take_role(state);
         loop {
             match self.write(state, &mut turn) {
-                Stop::Empty | Stop::Ended => break,
-                Stop::Enough => {
+                TurnEnd::Empty | TurnEnd::Ended => break,
+                TurnEnd::Yield => {
                     if self.hand_over(state) {
                         break;
                     }
                     // Better late than left lying: go on as long as the caller has time.
                     turn.stay();
                 }
-                Stop::Late if late == Late::HandOver && self.hand_over(state) => return Ok(ticket),
-                Stop::Late => {
+                TurnEnd::TimedOut if on_timeout == OnTimeout::HandOver && self.hand_over(state) => {
+                    return Ok(ticket);
+                }
+                TurnEnd::TimedOut => {
                     // Taken back before the role is passed on, or the next would begin it.
                     let withdrawn = state.queue.remove(ticket);
                     let closed = self.closed(state);
@@ -367,7 +369,7 @@ impl<S: Sink> Shared<S> {
                     return match closed {
                         _ if turn.own_done() => Ok(ticket),
                         // No thread to hand it to, but begun: the next who comes finishes it.
-                        None if late == Late::HandOver && !withdrawn => Ok(ticket),
+                        None if on_timeout == OnTimeout::HandOver && !withdrawn => Ok(ticket),
                         Some(cause) => Err(SendError::Closed(cause)),
                         None => Err(SendError::Timeout { withdrawn }),
                     };

@@ -11,7 +11,7 @@ const POST_BYTES: usize = 1024 * 1024;
 
 /// Data frames, whole and not begun, in the order of their tickets.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct FrameQueue {
     frames: VecDeque<Frame>,
     bytes: usize,
     last_ticket: u64,
@@ -27,7 +27,7 @@ pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
 }
 
-impl Queue {
+impl FrameQueue {
     /// Whether a frame of this length may enter now. A frame larger than the limit enters an
     /// empty queue.
     pub(super) fn admits(&self, length: usize, limit: usize, place: Option<u64>) -> bool {
@@ -93,14 +93,14 @@ impl Queue {
 /// Frames from the reading thread and about the connection itself. Bounded: there is one place for
 /// a pong and one for a ping, and the posts have two limits.
 #[derive(Default)]
-pub(super) struct Control {
+pub(super) struct ControlQueue {
     pong: Option<Vec<u8>>,
     ping: Option<Vec<u8>>,
     posts: VecDeque<Vec<u8>>,
     post_bytes: usize,
 }
 
-impl Control {
+impl ControlQueue {
     /// The newest pong replaces one that has not gone out: it answers all the pings before it.
     pub(super) fn set_pong(&mut self, frame: Vec<u8>) {
         self.pong = Some(frame);
@@ -146,7 +146,7 @@ impl Control {
 mod tests {
     use super::*;
 
-    fn taken(queue: &mut Queue, target: usize) -> Vec<u64> {
+    fn taken(queue: &mut FrameQueue, target: usize) -> Vec<u64> {
         let mut frames = Vec::new();
         queue.take(&mut frames, target);
         frames.iter().map(|frame| frame.ticket.0).collect()
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn frames_leave_in_order_and_never_in_pieces() {
-        let mut queue = Queue::default();
+        let mut queue = FrameQueue::default();
         for length in [10, 10, 500, 10] {
             queue.push(vec![0; length]);
         }
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_withdrawn_once_and_only_while_it_waits() {
-        let mut queue = Queue::default();
+        let mut queue = FrameQueue::default();
         let first = queue.push(vec![0; 10]);
         let second = queue.push(vec![0; 10]);
         let third = queue.push(vec![0; 10]);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_large_frame_is_not_overtaken_while_it_waits_for_room() {
-        let mut queue = Queue::default();
+        let mut queue = FrameQueue::default();
         queue.push(vec![0; 60]);
         assert!(queue.admits(40, 100, None));
         assert!(!queue.admits(1_000, 100, None));
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn posts_are_bounded_in_number_and_in_bytes() {
-        let mut control = Control::default();
+        let mut control = ControlQueue::default();
         assert!(control.post(vec![0; 2 * POST_BYTES]), "the queue was empty");
         assert!(!control.post(vec![0; 1]));
         control.clear();

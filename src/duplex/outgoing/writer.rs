@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use super::batch::Batch;
+use super::batch::FrameBatch;
 use super::queue::Frame;
-use super::{Shared, Sink, State};
+use super::{Sink, WriterShared, WriterState};
 use crate::deadline::Deadline;
 use crate::duplex::Ticket;
 use crate::error::Disconnect;
@@ -24,13 +24,13 @@ const MOST_BATCHES: u32 = 16;
 
 /// How long a writer thread stays after its last batch: under a stream of pings it is not made
 /// anew for each.
-const LINGER: Duration = Duration::from_millis(250);
+const PARKED: Duration = Duration::from_millis(250);
 
 /// Stack of a writer thread, in bytes: room for a logger, no more.
 const STACK: usize = 256 * 1024;
 
 /// One thread's time as the writer.
-pub(super) struct Turn {
+pub(super) struct WriterTurn {
     /// When the writer wants to go; none for the writer thread.
     deadline: Option<Deadline>,
     /// The writer's own frame.
@@ -45,19 +45,19 @@ pub(super) struct Turn {
 
 /// Why a turn ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum TurnEnd {
     /// Nothing is left. The role is free.
     Empty,
     /// The connection has ended. The role is free.
     Ended,
     /// The writer's deadline has passed and bytes remain. The role is still the caller's.
-    Late,
+    TimedOut,
     /// The writer's own frame is written and it has done enough for others. The role is still the
     /// caller's.
-    Enough,
+    Yield,
 }
 
-impl Turn {
+impl WriterTurn {
     /// The turn of a caller that has a frame in the queue.
     pub(super) fn for_frame(ticket: Ticket, deadline: Deadline) -> Self {
         Self {
@@ -118,34 +118,34 @@ impl Turn {
 
 /// Takes the free role. If others left frames with the last writer, lets them run first, so that
 /// their frames go out with this one in one write.
-pub(super) fn take_role(state: &mut MutexGuard<'_, State>) {
+pub(super) fn take_role(state: &mut MutexGuard<'_, WriterState>) {
     state.writing = true;
-    if std::mem::take(&mut state.crowded) {
+    if std::mem::take(&mut state.contended) {
         MutexGuard::unlocked(state, thread::yield_now);
     }
 }
 
 /// How far one batch got.
-enum Progress {
+enum BatchProgress {
     Done,
-    Late,
-    Enough,
+    TimedOut,
+    Yield,
     Stalled,
     Failed(io::Error),
 }
 
-impl<S: Sink> Shared<S> {
+impl<S: Sink> WriterShared<S> {
     /// Gives the role up with bytes left over, for the next who comes.
-    pub(super) fn leave_role(&self, state: &mut State) {
+    pub(super) fn leave_role(&self, state: &mut WriterState) {
         state.writing = false;
         self.changed.notify_all();
     }
 
     /// Passes the caller's role on to the writer thread, which is started if there is none. False
     /// if no thread could be had: then the role is still the caller's.
-    pub(super) fn hand_over(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) -> bool {
-        if state.lingering {
-            state.lingering = false;
+    pub(super) fn hand_over(self: &Arc<Self>, state: &mut MutexGuard<'_, WriterState>) -> bool {
+        if state.parked {
+            state.parked = false;
             self.wake.notify_one();
             return true;
         }
@@ -163,8 +163,8 @@ impl<S: Sink> Shared<S> {
 
     /// Makes sure that somebody writes what was just queued, without writing here. If no thread
     /// can be had, the next who sends does.
-    pub(super) fn ensure_writer(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) {
-        if state.writing || self.is_cut() || state.failed.is_some() {
+    pub(super) fn ensure_writer(self: &Arc<Self>, state: &mut MutexGuard<'_, WriterState>) {
+        if state.writing || self.is_shut_down() || state.failed.is_some() {
             return;
         }
         state.writing = true;
@@ -174,24 +174,24 @@ impl<S: Sink> Shared<S> {
     }
 
     /// Takes the free role and writes what there is, at most until the deadline.
-    pub(super) fn write_until(&self, state: &mut MutexGuard<'_, State>, deadline: Deadline) {
+    pub(super) fn write_until(&self, state: &mut MutexGuard<'_, WriterState>, deadline: Deadline) {
         state.writing = true;
-        match self.write(state, &mut Turn::until(Some(deadline))) {
-            Stop::Empty | Stop::Ended => {}
-            Stop::Late | Stop::Enough => self.leave_role(state),
+        match self.write(state, &mut WriterTurn::until(Some(deadline))) {
+            TurnEnd::Empty | TurnEnd::Ended => {}
+            TurnEnd::TimedOut | TurnEnd::Yield => self.leave_role(state),
         }
     }
 
     /// Writes what the medium takes right now, a batch at most, unless somebody writes already; the
     /// rest is the writer thread's. Never blocks.
-    pub(super) fn write_in_passing(self: &Arc<Self>, state: &mut MutexGuard<'_, State>) {
+    pub(super) fn write_in_passing(self: &Arc<Self>, state: &mut MutexGuard<'_, WriterState>) {
         if state.writing {
             return;
         }
         state.writing = true;
-        match self.write(state, &mut Turn::in_passing()) {
-            Stop::Empty | Stop::Ended => {}
-            Stop::Late | Stop::Enough => {
+        match self.write(state, &mut WriterTurn::in_passing()) {
+            TurnEnd::Empty | TurnEnd::Ended => {}
+            TurnEnd::TimedOut | TurnEnd::Yield => {
                 if !self.hand_over(state) {
                     self.leave_role(state);
                 }
@@ -199,23 +199,27 @@ impl<S: Sink> Shared<S> {
         }
     }
 
-    /// Writes batch after batch. The caller has the role, and keeps it or not as [`Stop`] says.
-    pub(super) fn write(&self, state: &mut MutexGuard<'_, State>, turn: &mut Turn) -> Stop {
+    /// Writes batch after batch. The caller has the role, and keeps it or not as [`TurnEnd`] says.
+    pub(super) fn write(
+        &self,
+        state: &mut MutexGuard<'_, WriterState>,
+        turn: &mut WriterTurn,
+    ) -> TurnEnd {
         let mut frames = Vec::new();
         loop {
-            if self.is_cut() || state.failed.is_some() {
+            if self.is_shut_down() || state.failed.is_some() {
                 self.leave_role(state);
-                return Stop::Ended;
+                return TurnEnd::Ended;
             }
             let mut last = false;
             if state.batch.is_done() {
                 if !state.has_frames() {
                     state.batch.shrink();
                     self.leave_role(state);
-                    return Stop::Empty;
+                    return TurnEnd::Empty;
                 }
                 if turn.may_go() && turn.batches > MOST_BATCHES {
-                    return Stop::Enough;
+                    return TurnEnd::Yield;
                 }
                 turn.batches += 1;
                 last = state.take_frames(&mut frames);
@@ -227,23 +231,23 @@ impl<S: Sink> Shared<S> {
                     turn.own_end = batch.fill(&mut frames, turn.own, last);
                 }
                 let progress = self.write_batch(&mut batch, turn);
-                if matches!(progress, Progress::Done) && batch.last {
-                    self.sink.finish();
+                if matches!(progress, BatchProgress::Done) && batch.last {
+                    self.sink.shutdown_write();
                 }
                 progress
             });
             state.batch = batch;
             match progress {
-                Progress::Done => {
+                BatchProgress::Done => {
                     turn.own_end = None;
                     if state.batch.last {
                         state.close_written();
                         self.changed.notify_all();
                     }
                 }
-                Progress::Late => return Stop::Late,
-                Progress::Enough => return Stop::Enough,
-                Progress::Stalled => {
+                BatchProgress::TimedOut => return TurnEnd::TimedOut,
+                BatchProgress::Yield => return TurnEnd::Yield,
+                BatchProgress::Stalled => {
                     self.end_locked(
                         state,
                         Disconnect::Stalled {
@@ -251,16 +255,16 @@ impl<S: Sink> Shared<S> {
                         },
                     );
                 }
-                Progress::Failed(error) => self.fail(state, error),
+                BatchProgress::Failed(error) => self.fail(state, error),
             }
         }
     }
 
     /// Writes one batch. Not under the lock.
-    fn write_batch(&self, batch: &mut Batch, turn: &mut Turn) -> Progress {
+    fn write_batch(&self, batch: &mut FrameBatch, turn: &mut WriterTurn) -> BatchProgress {
         while !batch.is_done() {
             match self.sink.try_write(batch.rest()) {
-                Ok(0) => return Progress::Failed(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return BatchProgress::Failed(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     batch.advance(count);
                     turn.written(batch.position());
@@ -272,45 +276,45 @@ impl<S: Sink> Shared<S> {
                     // Only after a try: a kernel buffer may take bytes long before `poll` says so,
                     // and nobody may have tried for a while.
                     if stall.has_passed() {
-                        return Progress::Stalled;
+                        return BatchProgress::Stalled;
                     }
                     if turn.may_go() {
-                        return Progress::Enough;
+                        return BatchProgress::Yield;
                     }
                     if turn.deadline.is_some_and(Deadline::has_passed) {
-                        return Progress::Late;
+                        return BatchProgress::TimedOut;
                     }
                     let until = turn.deadline.map_or(stall, |deadline| deadline.min(stall));
                     if let Err(error) = self.sink.wait_writable(until) {
-                        return Progress::Failed(error);
+                        return BatchProgress::Failed(error);
                     }
                 }
-                Err(error) => return Progress::Failed(error),
+                Err(error) => return BatchProgress::Failed(error),
             }
         }
-        Progress::Done
+        BatchProgress::Done
     }
 
     /// The writer thread. It has been given the role.
     fn run_thread(self: &Arc<Self>) {
         let mut state = self.state.lock();
         loop {
-            self.write(&mut state, &mut Turn::until(None));
-            state.lingering = true;
-            let until = Instant::now() + LINGER;
-            while state.lingering && self.closed(&state).is_none() {
+            self.write(&mut state, &mut WriterTurn::until(None));
+            state.parked = true;
+            let until = Instant::now() + PARKED;
+            while state.parked && self.closed(&state).is_none() {
                 if self.wake.wait_until(&mut state, until).timed_out() {
                     break;
                 }
             }
-            if std::mem::take(&mut state.lingering) {
+            if std::mem::take(&mut state.parked) {
                 return;
             }
         }
     }
 }
 
-impl State {
+impl WriterState {
     /// Whether there are bytes that somebody should write.
     pub(super) fn has_work(&self) -> bool {
         !self.batch.is_done() || self.has_frames()

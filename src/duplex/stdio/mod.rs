@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use self::pipe::{Pipe, Wake};
+use self::pipe::{Wake, WritePipe};
 use super::framed::{FramedWriter, Framing};
 use super::outgoing::Outgoing;
 use super::{Duplex, DuplexSettings, Halves};
@@ -86,7 +86,7 @@ impl Stdio {
 impl Duplex for Stdio {
     fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
         let wake = Wake::new().map_err(|error| Error::io("make a wake pipe", error))?;
-        let pipe = Pipe::new(self.writer, self.shared_writer, wake)
+        let pipe = WritePipe::new(self.writer, self.shared_writer, wake)
             .map_err(|error| Error::io("prepare the pipe to the plugin", error))?;
         if !self.shared_writer {
             // The reading end is ours alone, and a read must never block: only polls are woken.

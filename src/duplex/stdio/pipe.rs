@@ -51,11 +51,11 @@ pub(super) enum Waited {
     /// The connection is over.
     Woken,
     /// The deadline passed.
-    InVain,
+    TimedOut,
 }
 
 /// The pipe that is written to.
-pub(super) struct Pipe {
+pub(super) struct WritePipe {
     /// None after the end. The writer holds the descriptor while it uses it, so it is never closed
     /// under its hands.
     writer: Mutex<Option<Arc<OwnedFd>>>,
@@ -64,7 +64,7 @@ pub(super) struct Pipe {
     wake: Wake,
 }
 
-impl Pipe {
+impl WritePipe {
     pub(super) fn new(writer: OwnedFd, shared: bool, wake: Wake) -> io::Result<Self> {
         if !shared {
             rustix::io::ioctl_fionbio(&writer, true)?;
@@ -92,7 +92,7 @@ impl Pipe {
             self.wake.poll_fd(),
         ];
         if !poll::wait(&mut descriptors, deadline)? {
-            return Ok(Waited::InVain);
+            return Ok(Waited::TimedOut);
         }
         let is_ready = !descriptors[0].revents().is_empty();
         Ok(if is_ready {
@@ -103,7 +103,7 @@ impl Pipe {
     }
 }
 
-impl Sink for Pipe {
+impl Sink for WritePipe {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let writer = self.descriptor()?;
         if !self.shared {
@@ -132,13 +132,13 @@ impl Sink for Pipe {
         }
     }
 
-    fn finish(&self) {
+    fn shutdown_write(&self) {
         let writer = self.writer.lock().take();
         drop(writer);
     }
 
-    fn shut(&self) {
-        self.finish();
+    fn shutdown_both(&self) {
+        self.shutdown_write();
         self.wake.wake();
     }
 }

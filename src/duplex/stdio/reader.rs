@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::OutputHook;
-use super::pipe::{Pipe, Waited};
+use super::pipe::{Waited, WritePipe};
 use crate::deadline::Deadline;
 use crate::duplex::outgoing::Outgoing;
 use crate::duplex::{DuplexReader, Message, Received, TimedReader, WaitPolicy, beginning};
@@ -33,7 +33,7 @@ const MEMBERS: [&[u8]; 6] = [b"jsonrpc", b"id", b"method", b"params", b"result",
 
 pub(in crate::duplex) struct StdioReader {
     pipe: OwnedFd,
-    outgoing: Outgoing<Pipe>,
+    outgoing: Outgoing<WritePipe>,
     output: Option<OutputHook>,
     limit: usize,
     buffer: Vec<u8>,
@@ -54,7 +54,7 @@ pub(in crate::duplex) struct StdioReader {
 impl StdioReader {
     pub(super) fn new(
         pipe: OwnedFd,
-        outgoing: Outgoing<Pipe>,
+        outgoing: Outgoing<WritePipe>,
         output: Option<OutputHook>,
         limit: usize,
         timed: bool,
@@ -177,7 +177,7 @@ impl StdioReader {
                     .outgoing
                     .sink()
                     .wait_readable(self.pipe.as_fd(), until)?;
-                if waited == Waited::InVain {
+                if waited == Waited::TimedOut {
                     self.buffer.truncate(length);
                     return Ok(None);
                 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 mod client;
 mod frame;
-mod inlet;
+mod read_only_stream;
 mod reader;
 mod socket;
 

@@ -1,6 +1,6 @@
 //! The reading half of a WebSocket.
 //!
-//! tungstenite decodes; it sees the socket through an [`Inlet`], which reads and never writes.
+//! tungstenite decodes; it sees the socket through an [`ReadOnlyStream`], which reads and never writes.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tungstenite::Message as Frame;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 
-use super::inlet::Inlet;
+use super::read_only_stream::ReadOnlyStream;
 use super::{Role, Socket, frame};
 use crate::duplex::outgoing::Outgoing;
 use crate::duplex::{
@@ -22,7 +22,7 @@ use crate::error::Disconnect;
 const READ_BUFFER: usize = 8 * 1024;
 
 pub(in crate::duplex) struct WebSocketReader {
-    frames: WebSocket<Inlet>,
+    frames: WebSocket<ReadOnlyStream>,
     outgoing: Outgoing<Socket>,
     role: Role,
     limit: usize,
@@ -46,8 +46,9 @@ impl WebSocketReader {
             Role::Server => Side::Server,
             Role::Client => Side::Client,
         };
-        let inlet = Inlet::new(outgoing.clone());
-        let frames = WebSocket::from_partially_read(inlet, already_read, side, Some(configuration));
+        let stream = ReadOnlyStream::new(outgoing.clone());
+        let frames =
+            WebSocket::from_partially_read(stream, already_read, side, Some(configuration));
         Self {
             frames,
             outgoing,
@@ -114,9 +115,9 @@ impl WebSocketReader {
     /// Throws away what the peer still sends, until its stream ends or its time is over; a reset
     /// that unread bytes provoke could overtake our close frame.
     fn see_out(&self, cause: Disconnect) -> Disconnect {
-        let until = self.outgoing.cut_at();
+        let until = self.outgoing.shut_down_at();
         let mut buffer = [0; 4096];
-        while !self.outgoing.is_cut() {
+        while !self.outgoing.is_shut_down() {
             match self.outgoing.sink().wait_readable(until) {
                 Ok(true) => {}
                 Ok(false) | Err(_) => break,

@@ -20,22 +20,22 @@ use crate::duplex::outgoing::Sink;
 use crate::poll;
 
 /// A connected stream socket, TCP or Unix.
-pub struct Socket(Kind);
+pub struct Socket(SocketKind);
 
-enum Kind {
+enum SocketKind {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self(Kind::Tcp(stream))
+        Self(SocketKind::Tcp(stream))
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self(Kind::Unix(stream))
+        Self(SocketKind::Unix(stream))
     }
 }
 
@@ -44,13 +44,13 @@ impl Socket {
     /// gathered here already.
     pub(super) fn prepare(&self) -> io::Result<()> {
         match &self.0 {
-            Kind::Tcp(stream) => {
+            SocketKind::Tcp(stream) => {
                 stream.set_nonblocking(false)?;
                 stream.set_read_timeout(None)?;
                 stream.set_write_timeout(None)?;
                 stream.set_nodelay(true)
             }
-            Kind::Unix(stream) => {
+            SocketKind::Unix(stream) => {
                 stream.set_nonblocking(false)?;
                 stream.set_read_timeout(None)?;
                 stream.set_write_timeout(None)
@@ -61,10 +61,10 @@ impl Socket {
     /// The address of the peer, for log lines; empty when there is none.
     pub(crate) fn peer_address(&self) -> String {
         match &self.0 {
-            Kind::Tcp(stream) => stream
+            SocketKind::Tcp(stream) => stream
                 .peer_addr()
                 .map_or_else(|_| String::new(), |address| address.to_string()),
-            Kind::Unix(_) => "unix socket".to_owned(),
+            SocketKind::Unix(_) => "unix socket".to_owned(),
         }
     }
 
@@ -113,8 +113,8 @@ impl Socket {
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let result = match &self.0 {
-                Kind::Tcp(stream) => (&mut &*stream).read(buffer),
-                Kind::Unix(stream) => (&mut &*stream).read(buffer),
+                SocketKind::Tcp(stream) => (&mut &*stream).read(buffer),
+                SocketKind::Unix(stream) => (&mut &*stream).read(buffer),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -164,8 +164,8 @@ impl Socket {
     /// How long a blocking read may take.
     pub(super) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         match &self.0 {
-            Kind::Tcp(stream) => stream.set_read_timeout(limit),
-            Kind::Unix(stream) => stream.set_read_timeout(limit),
+            SocketKind::Tcp(stream) => stream.set_read_timeout(limit),
+            SocketKind::Unix(stream) => stream.set_read_timeout(limit),
         }
     }
 
@@ -176,8 +176,8 @@ impl Socket {
 
     fn shutdown(&self, how: Shutdown) {
         let result = match &self.0 {
-            Kind::Tcp(stream) => stream.shutdown(how),
-            Kind::Unix(stream) => stream.shutdown(how),
+            SocketKind::Tcp(stream) => stream.shutdown(how),
+            SocketKind::Unix(stream) => stream.shutdown(how),
         };
         if let Err(error) = result {
             // The peer was faster.
@@ -200,11 +200,11 @@ impl Sink for Socket {
         poll::writable(self.as_fd(), deadline)
     }
 
-    fn finish(&self) {
+    fn shutdown_write(&self) {
         self.end_writing();
     }
 
-    fn shut(&self) {
+    fn shutdown_both(&self) {
         self.shutdown(Shutdown::Both);
     }
 }
@@ -212,8 +212,8 @@ impl Sink for Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
-            Kind::Tcp(stream) => stream.as_fd(),
-            Kind::Unix(stream) => stream.as_fd(),
+            SocketKind::Tcp(stream) => stream.as_fd(),
+            SocketKind::Unix(stream) => stream.as_fd(),
         }
     }
 }
@@ -221,8 +221,8 @@ impl AsFd for Socket {
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Tcp(stream) => stream.fmt(f),
-            Kind::Unix(stream) => stream.fmt(f),
+            SocketKind::Tcp(stream) => stream.fmt(f),
+            SocketKind::Unix(stream) => stream.fmt(f),
         }
     }
 }

@@ -248,7 +248,7 @@ impl Patient {
             return false;
         }
         let now = Instant::now();
-        let heard = connection.take_heard(self.asks == Asks::PluginMessages);
+        let heard = connection.take_signs(self.asks == Asks::PluginMessages);
         let signs = match self.asks {
             Asks::Transport => Signs {
                 heard,

@@ -9,7 +9,7 @@ use crate::duplex::WaitPolicy;
 use crate::duplex::outgoing::Outgoing;
 
 /// Bytes read at once in the middle of a long message.
-const SURGE: usize = 64 * 1024;
+const READ_AHEAD: usize = 64 * 1024;
 
 /// What tungstenite reads from.
 ///
@@ -20,7 +20,7 @@ const SURGE: usize = 64 * 1024;
 /// It also asks for few bytes at a time, because that is what each connection keeps for as long as it
 /// lives. When a message turns out to be longer, more are read at once into a buffer that goes with the
 /// next short one.
-pub(super) struct Inlet {
+pub(super) struct ReadOnlyStream {
     outgoing: Outgoing<Socket>,
     /// For a timed read; none for one that may take for ever.
     pub(super) policy: Option<WaitPolicy>,
@@ -28,19 +28,19 @@ pub(super) struct Inlet {
     limit: Option<Duration>,
     /// What was read ahead, and which part of it has not been given. Kept from one long message to the
     /// next, and not beyond.
-    surge: Vec<u8>,
+    read_ahead: Vec<u8>,
     ahead: Range<usize>,
     /// The last read filled all there was to fill: there is more.
     is_flowing: bool,
 }
 
-impl Inlet {
+impl ReadOnlyStream {
     pub(super) fn new(outgoing: Outgoing<Socket>) -> Self {
         Self {
             outgoing,
             policy: None,
             limit: None,
-            surge: Vec::new(),
+            read_ahead: Vec::new(),
             ahead: 0..0,
             is_flowing: false,
         }
@@ -72,17 +72,17 @@ impl Inlet {
     /// Reads what may be a message of its own; if it is a short one, no long ones are expected.
     fn read_first(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.read_socket(buffer);
-        if read.is_ok() && !self.is_flowing && !self.surge.is_empty() {
-            self.surge = Vec::new();
+        if read.is_ok() && !self.is_flowing && !self.read_ahead.is_empty() {
+            self.read_ahead = Vec::new();
         }
         read
     }
 
-    /// Reads as much as is there already, if there is anything, into the surge buffer.
-    fn surge(&mut self) -> io::Result<usize> {
-        self.surge.resize(SURGE, 0);
-        let read = self.outgoing.sink().read_arrived(&mut self.surge);
-        self.note(&read, SURGE);
+    /// Reads as much as is there already, if there is anything, into the read_ahead buffer.
+    fn read_ahead(&mut self) -> io::Result<usize> {
+        self.read_ahead.resize(READ_AHEAD, 0);
+        let read = self.outgoing.sink().read_arrived(&mut self.read_ahead);
+        self.note(&read, READ_AHEAD);
         self.ahead = 0..*read.as_ref().unwrap_or(&0);
         read
     }
@@ -96,7 +96,7 @@ impl Inlet {
     }
 
     fn give(&mut self, buffer: &mut [u8]) -> usize {
-        let rest = &self.surge[self.ahead.clone()];
+        let rest = &self.read_ahead[self.ahead.clone()];
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
         self.ahead.start += count;
@@ -104,7 +104,7 @@ impl Inlet {
     }
 }
 
-impl Read for Inlet {
+impl Read for ReadOnlyStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.outgoing.is_over() {
             // What is left is for the reader to see out, which has a limit.
@@ -121,7 +121,7 @@ impl Read for Inlet {
             if !self.is_flowing {
                 return self.read_first(buffer);
             }
-            match self.surge() {
+            match self.read_ahead() {
                 Ok(_) => {}
                 // It had ended where the buffer did.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -134,7 +134,7 @@ impl Read for Inlet {
     }
 }
 
-impl Write for Inlet {
+impl Write for ReadOnlyStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
