@@ -82,7 +82,7 @@ impl Connection {
             };
             waiting.ticket = Some(sent.map_err(|error| match error {
                 SendError::Timeout { withdrawn: true } => Error::timeout(Phase::Write, timeout),
-                // Begun, so others finish it and the peer acts on it.
+                // Begun, so another thread finishes it and the peer acts on it.
                 SendError::Timeout { withdrawn: false } => Error::timeout(Phase::Reply, timeout),
                 SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
             })?);
@@ -92,13 +92,13 @@ impl Connection {
         Ok(waiting)
     }
 
-    /// Writes what is queued, as far as the transport takes it right now; others write the rest.
+    /// Writes what is queued, as far as the transport takes it right now; a writer thread writes the rest.
     pub(crate) fn flush(&self) {
         self.sending.control().flush();
     }
 
-    /// Sends a request without ever blocking, for threads that must not; `on_outcome` is run by
-    /// the reading thread.
+    /// Sends a request without blocking, for threads that must not; `on_outcome` runs on the reading
+    /// thread.
     pub(crate) fn post_call(
         &self,
         method: &str,
@@ -132,7 +132,7 @@ impl Connection {
     }
 }
 
-/// A call on its way. Dropping it gives the call up: a late answer is dropped too.
+/// The reply to a request that was sent. Dropping it gives the call up: a late answer is dropped too.
 pub(crate) struct AwaitedReply {
     connection: Arc<Connection>,
     id: RequestId,
@@ -141,7 +141,7 @@ pub(crate) struct AwaitedReply {
     deadline: Deadline,
     timeout: Duration,
     ticket: Option<Ticket>,
-    /// It may lie in the queue, where nobody writes it.
+    /// The request may lie in the queue with no thread to write it.
     queued: bool,
     registered: bool,
 }
@@ -151,7 +151,7 @@ impl AwaitedReply {
         &self.connection
     }
 
-    /// Waits for the answer, at most until the deadline that the call was begun with.
+    /// Waits for the answer, at most until the deadline that the call was started with.
     pub(crate) fn wait(mut self) -> Result<Reply> {
         if let Some(result) = self.try_wait() {
             return result;
@@ -165,7 +165,8 @@ impl AwaitedReply {
         self.finish(outcome)
     }
 
-    /// Looks for the outcome, if the caller is alone and that pays; else waits for it as well.
+    /// Spins until the outcome comes, if the caller is alone and that pays, and sleeps after that. Returns
+    /// `None` at once if the caller is not alone.
     fn spin_or_wait(&self) -> Option<CallOutcome> {
         let connection = &self.connection;
         let is_alone = || connection.pending.len() == 1;
@@ -180,21 +181,21 @@ impl AwaitedReply {
         outcome
     }
 
-    /// The answer if it is there, or if the time is over.
+    /// Returns the answer if it is there, or the timeout if the time is over.
     pub(crate) fn try_wait(&mut self) -> Option<Result<Reply>> {
         if let Some(outcome) = self.one_shot.take() {
             return Some(self.finish(Some(outcome)));
         }
         if std::mem::take(&mut self.queued) {
-            // Nobody waits for what nobody writes.
+            // It may lie in the queue with no thread to write it.
             self.connection.flush();
             return self.try_wait();
         }
-        // What was given once is not given again.
+        // An outcome is returned once.
         (self.registered && self.deadline.has_passed()).then(|| self.finish(None))
     }
 
-    /// The result, from the outcome or, without one, because the time is over; counted.
+    /// Turns the outcome, or the timeout if there is none, into the result, and counts it.
     fn finish(&mut self, outcome: Option<CallOutcome>) -> Result<Reply> {
         let result = self.result(outcome);
         let counters = self.connection.counters();
@@ -239,13 +240,13 @@ impl AwaitedReply {
         }
     }
 
-    /// What has come since the call was begun and may have been meant as its answer.
+    /// Returns what came since the call was started and may have been meant as its answer.
     fn problem(&self) -> Option<Arc<str>> {
         let begun = self.deadline.instant().checked_sub(self.timeout);
         self.connection.oddity(begun)
     }
 
-    /// Gives whether the peer sees nothing of the call.
+    /// Stops waiting. Returns whether the peer sees nothing of the call.
     fn give_up(&mut self) -> bool {
         if !std::mem::take(&mut self.registered) {
             return false;

@@ -1,5 +1,5 @@
-//! What a connection counts, whoever has it: the host of a plugin, or a plugin. Plain atomics; reading
-//! returns a snapshot that may be off by what happens meanwhile.
+//! What a connection counts, on the host's side and on the plugin's. Plain atomics; reading returns a
+//! snapshot that may be off by what happens meanwhile.
 
 use std::sync::atomic::Ordering;
 
@@ -9,13 +9,13 @@ use crate::error::{Disconnect, Error};
 counters! {
     /// Counts of what went over a plugin's connections.
     RpcCounters, LiveRpcCounters;
-    /// Calls to the plugin that were begun.
+    /// Calls to the plugin that were started.
     calls,
     /// Calls to the plugin that wait for an answer now.
     calls_in_flight,
     /// Calls that the plugin answered with a result.
     replies,
-    /// Answers that their caller read from the connection itself, waiting alone and briefly.
+    /// Answers that a lone caller read from the connection itself.
     read_by_caller,
     /// Calls that the plugin answered with an error.
     refusals,
@@ -25,8 +25,7 @@ counters! {
     disconnects,
     /// Calls that failed in any other way, such as an answer that cannot be read.
     other_errors,
-    /// Answers that nobody waited for any more, or ever did: their id is late, used up, unknown, or
-    /// none that the host makes.
+    /// Answers without a waiting call: their id is late, used up, unknown, or not of the host's form.
     stray_replies,
     /// Calls from the plugin.
     inbound_calls,
@@ -36,9 +35,9 @@ counters! {
     inbound_refused,
     /// Calls from the plugin that were refused because it sent more messages in a second than it may.
     inbound_limited,
-    /// Messages from the plugin that ask without an id, and so get no answer.
+    /// Requests from the plugin without an id, which get no answer.
     notifications,
-    /// Messages from the plugin that are no JSON-RPC. What a stdio plugin prints is output, and not counted.
+    /// Messages from the plugin that are not JSON-RPC. What a stdio plugin prints is output, and not counted.
     unreadable,
     /// Messages from the plugin that are binary, which the protocol has no use for.
     binary,
@@ -54,7 +53,7 @@ counters! {
     overflows,
     /// Pings sent to see whether the plugin is alive; see [`Health`](crate::Health).
     pings_sent,
-    /// Those of them after which no sign of life came in time.
+    /// Pings after which no sign of life came in time.
     pings_missed,
     /// Bytes of messages sent.
     bytes_sent,
@@ -63,7 +62,7 @@ counters! {
 }
 
 impl LiveRpcCounters {
-    /// Counts the end of a connection, if it was the plugin's fault.
+    /// Counts the end of a connection that was the plugin's fault.
     pub(crate) fn count_end(&self, cause: &Disconnect) {
         let counter = match cause {
             Disconnect::TooLarge { .. } => &self.too_large,

@@ -13,7 +13,7 @@
 //!    runs nothing of the embedder's but the logger and the dispatch to workers.
 //! 3. Dropping the guard gives the half back. If all went well the next caller may take it; otherwise the
 //!    half is recalled.
-//! 4. The half is [recalled](ReaderHandOff::recall) when somebody else needs the reading thread: a call that
+//! 4. The half is [recalled](ReaderHandOff::recall) when another thread needs the reading thread: a call that
 //!    is not waited for at once, or the end of the connection. A second caller that waits shows in the
 //!    table of pending calls, and the first one's loan runs out.
 //! 5. The reading thread wakes when the half is recalled, and every [`IDLE_CHECK`]; if nobody took the half

@@ -1,5 +1,5 @@
-//! Running a handler of a call from the peer, which is somebody else's code: what it answers with,
-//! and what becomes of its panics. Common to the host's side and the plugin's.
+//! Running the handler of a call from the peer, on the host's side and the plugin's. A handler is foreign
+//! code: a panic in it becomes an error for the caller.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -8,10 +8,10 @@ use crate::protocol::jsonrpc::ResultObject;
 use crate::text::Foreign;
 use crate::thread::panic_text;
 
-/// What a call from the peer is answered with.
+/// What a handler answers a call from the peer with.
 pub(crate) type HandlerResult = Result<ResultObject, RpcError>;
 
-/// Runs a handler; a panic becomes an error for the caller. `whose` begins the log line about it.
+/// Runs a handler; a panic becomes an error for the caller. `whose` begins the log line about that.
 pub(crate) fn guarded(
     whose: &str,
     method: &str,

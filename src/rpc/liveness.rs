@@ -1,4 +1,4 @@
-//! Signs of life: what was heard of the peer, and asking it for more.
+//! Signs of life: what was received from the peer lately, and pings that ask for more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::id::RequestId;
 use crate::protocol::method::{Empty, Method, Ping};
 
-/// What was last heard of the peer. The reading thread sets it, health checks take it.
+/// What was received lately. The reading thread sets it, health checks take it.
 #[derive(Default)]
 pub(super) struct SignsOfLife {
     /// Something arrived since the last check, and a whole message did.
@@ -65,8 +65,8 @@ fn raise(flag: &AtomicBool) {
 }
 
 impl Connection {
-    /// Asks the peer for a sign of life, with a transport-level ping. Anything that arrives is
-    /// one. Gives whether it came in time; true where the transport has no ping.
+    /// Asks the peer for a sign of life with a transport-level ping, and waits until anything arrives, at
+    /// most until the deadline. Returns whether it did; true where the transport has no ping.
     pub(crate) fn is_alive(&self, deadline: Deadline) -> bool {
         let (sender, receiver) = bounded(1);
         *self.signs.probe.lock() = Some(sender);
@@ -78,14 +78,14 @@ impl Connection {
         if !self.sending.control().ping() {
             return true;
         }
-        // An error is the end of the connection, or of the time: then there may be a large message on
-        // its way, inside of which no pong can come.
+        // An error is the end of the connection, or the deadline. Then a large message may be on its way,
+        // inside of which no pong can come.
         receiver.recv_deadline(deadline.instant()).is_ok()
             || (!self.has_ended() && self.sending.control().take_progress())
     }
 
-    /// Whether anything arrived since the last look, be it a part of something; with `messages_only`,
-    /// a whole message.
+    /// Returns whether anything arrived since the last check, also a part of a message; with
+    /// `messages_only`, whether a whole message did.
     pub(crate) fn take_signs(&self, messages_only: bool) -> bool {
         let anything = self.signs.anything.swap(false, Ordering::Relaxed)
             | self.sending.control().take_progress();
@@ -93,37 +93,37 @@ impl Connection {
         if messages_only { message } else { anything }
     }
 
-    /// Whether the peer waits for an answer of ours.
+    /// Returns whether the peer waits for an answer of ours.
     pub(crate) fn waits_for_us(&self) -> bool {
         self.counters.inbound_in_flight.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether the peer may be inside a call, and answer nothing meanwhile: somebody waits for its
-    /// answer. One that has let a call's time pass without a word since is not excused by the next
-    /// call: callers that come one after the other would hide a hung plugin.
+    /// Returns whether the peer may be handling a call of ours, and so answer nothing else. Once a call's
+    /// time ran out and nothing came since, the next call does not excuse it: a series of callers would hide
+    /// a hung plugin.
     pub(crate) fn is_called(&self, now: Instant) -> bool {
         !self.signs.overdue.load(Ordering::Relaxed) && self.pending.has_calls_within_time(now)
     }
 
-    /// Whether the transport has a ping of its own.
+    /// Returns whether the transport has a ping of its own.
     pub(crate) fn has_transport_ping(&self) -> bool {
         self.sending.control().has_ping()
     }
 
-    /// Sends the transport's own ping, without waiting for anything. False where there is none.
+    /// Sends the transport's own ping without blocking. Returns false where there is none.
     pub(crate) fn ping_transport(&self) -> bool {
         self.sending.control().ping()
     }
 
-    /// Sends the protocol's `ping` on the host's own behalf, without waiting for anything. Whatever
-    /// arrives shows in [`take_signs`](Self::take_signs). False when there is no room for it now.
+    /// Sends the protocol's `ping` as a health ping, without blocking. Whatever arrives shows in
+    /// [`take_signs`](Self::take_signs). Returns false when there is no room for it now.
     pub(crate) fn ping_peer(&self) -> bool {
         let id = RequestId::generate();
         with_buffer(|buffer| {
             let Ok(fitting) = self.encode(buffer, id, Ping::NAME, &Empty {}) else {
                 return false;
             };
-            // First, because the answer may be quick.
+            // Before it is sent, because the answer may come at once.
             self.pending.expect_own_ping(id);
             let sent = fitting.try_send().is_ok();
             if sent {
@@ -135,7 +135,7 @@ impl Connection {
         })
     }
 
-    /// Whether the answer to the last of those pings has not come.
+    /// Returns whether the answer to the newest health ping is outstanding.
     pub(crate) fn expects_own_ping(&self) -> bool {
         self.pending.expects_own_ping()
     }

@@ -1,14 +1,16 @@
-//! One connection in use: calls out, answers in, calls in. It knows JSON-RPC and nothing of
-//! plugins, states or hosts; the plugin's side of the protocol (`sdk`) stands on it as well.
+//! The JSON-RPC endpoint: one connection in use, with calls out, answers in and calls in. It knows nothing
+//! of plugins, states or hosts; both `session` and `sdk` stand on it.
 //!
-//! Any thread calls; one thread runs [`Connection::read_until_end`] and never writes.
+//! Any thread may call. One thread runs [`Connection::read_until_end`], and never writes.
 //!
-//! What lives here: what a connection is made of, answering the peer's calls, ending it. Calling the
-//! peer is in `calling`, the table of calls that wait in `pending` and where one waits in `one_shot`, what is
-//! done with what arrives in `reading`, when callers read for themselves in `lending`, how they wait
-//! otherwise in `spin`, what arrives and is no message in `oddities`, signs of life in `liveness`, what may
-//! be written at all in `sending`. Running the peer's calls: threads in `workers`, handlers in `handling`,
-//! how many a second in `rate`. What is counted is in `counters`.
+//! This file has what a connection is made of, how it answers the peer's calls and how it ends. The rest:
+//!
+//! - `calling`: calls to the peer; `pending`: the table of those that wait; `one_shot`: where one waits;
+//!   `spin`: whether it spins before it sleeps; `sending`: the size limit on everything that is sent.
+//! - `reading`: what is done with what arrives; `hand_off`: when callers read for themselves; `oddities`:
+//!   what arrives and is not a message; `liveness`: signs of life.
+//! - `workers`: threads for the peer's calls; `handling`: their handlers; `rate`: how many a second.
+//! - `counters`: what is counted.
 
 mod calling;
 pub(crate) mod counters;
@@ -58,17 +60,17 @@ pub(crate) struct Connection {
     sending: Sending,
     interrupt: Arc<dyn Interrupt>,
     pending: PendingTable,
-    /// Who is at the other end, for log lines.
+    /// Names the peer in log lines.
     peer: String,
     access_shape: AccessShape,
     counters: Arc<LiveRpcCounters>,
-    /// How many messages the peer may send in a second, if there is a limit.
+    /// Limits how many messages the peer may send in a second.
     rate: Option<Arc<Rate>>,
-    /// Whether a caller that waits alone looks for its answer before it sleeps.
+    /// Decides whether a caller that waits alone spins before it sleeps.
     spin: Spin,
-    /// The reading half, while callers read for themselves.
+    /// Holds the reading half while callers read for themselves.
     hand_off: ReaderHandOff,
-    /// Why the host ends it, set before anybody can see the end.
+    /// Why this side ends the connection, set before the end can be seen.
     close_cause: Mutex<Option<Arc<Disconnect>>>,
     /// Nothing more is read.
     ended: AtomicBool,
@@ -91,14 +93,14 @@ pub struct Params {
 }
 
 impl Params {
-    /// The JSON text; `{}` when the peer sent none.
+    /// Returns the JSON text; `{}` when the peer sent none.
     pub fn as_json(&self) -> &str {
         self.span
             .as_ref()
             .map_or("{}", |span| span.of(&self.message))
     }
 
-    /// Bytes that they keep in memory: those of the whole message.
+    /// Returns the bytes they keep in memory: those of the whole message.
     pub(crate) fn held_bytes(&self) -> usize {
         self.message.len()
     }
@@ -106,7 +108,7 @@ impl Params {
     /// Reads the params, which must be an object.
     ///
     /// # Errors
-    /// An [`RpcError`] that says what is wrong with them, fit to be the answer.
+    /// An [`RpcError`] that says what is wrong with them, for use as the answer.
     pub fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, RpcError> {
         object_from_text(self.as_json()).map_err(|error| {
             RpcError::new(RpcError::INVALID_PARAMS, format!("invalid params: {error}"))
@@ -123,15 +125,15 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The JSON text of the `result`.
+    /// Returns the JSON text of the `result`.
     pub fn as_json(&self) -> &str {
         self.span.of(&self.message)
     }
 
-    /// Reads the result, on the calling thread.
+    /// Decodes the result, on the calling thread.
     ///
     /// # Errors
-    /// [`Error::InvalidReply`] when it does not look like a `T`.
+    /// [`Error::InvalidReply`] when it does not decode to a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(self.as_json()).map_err(|source| Error::InvalidReply {
             method: self.method.clone(),
@@ -141,7 +143,7 @@ impl Reply {
 }
 
 thread_local! {
-    /// Callers encode on their own thread, into one buffer that each keeps.
+    /// Callers encode on their own thread, each into a buffer that is kept between calls.
     static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
@@ -150,7 +152,7 @@ const KEPT_BUFFER: usize = 256 * 1024;
 
 /// Runs `use_buffer` with this thread's cleared buffer.
 fn with_buffer<T>(use_buffer: impl FnOnce(&mut String) -> T) -> T {
-    // Taken out, not borrowed: a `Serialize` of the embedder's may well make a call itself.
+    // Taken out, not borrowed: an embedder's `Serialize` may make a call itself.
     let mut buffer = BUFFER.take();
     buffer.clear();
     let result = use_buffer(&mut buffer);
@@ -160,9 +162,9 @@ fn with_buffer<T>(use_buffer: impl FnOnce(&mut String) -> T) -> T {
     result
 }
 
-/// What a connection is told at its beginning.
+/// How a connection is set up.
 pub(crate) struct ConnectionSettings {
-    /// Who is at the other end, for log lines.
+    /// Names the peer in log lines.
     pub(crate) peer: String,
     /// Calls that may wait for an answer.
     pub(crate) pending_limit: usize,
@@ -170,9 +172,9 @@ pub(crate) struct ConnectionSettings {
     pub(crate) access_shape: AccessShape,
     /// Largest message this peer accepts, in bytes.
     pub(crate) message_limit: usize,
-    /// How many messages the peer may send in a second, if there is a limit.
+    /// Limits how many messages the peer may send in a second.
     pub(crate) rate: Option<Arc<Rate>>,
-    /// How long a caller that waits alone looks for its answer before it sleeps; zero for not at all.
+    /// How long a caller that waits alone may spin before it sleeps; zero for not at all.
     pub(crate) spin: Duration,
 }
 
@@ -205,8 +207,8 @@ impl Connection {
         (Arc::new(connection), reader)
     }
 
-    /// Answers a call from the peer, from a worker's thread. A lost connection is no error: there
-    /// is nobody left to be told.
+    /// Answers a call from the peer, from a worker's thread. A lost connection is not an error: nobody
+    /// is left to receive the answer.
     pub(crate) fn answer(
         &self,
         id: &RemoteRequestId,
@@ -238,8 +240,8 @@ impl Connection {
         });
     }
 
-    /// Writes an answer that the peer accepts: if need be, an error in place of what is too large.
-    /// `None` if even that is, which takes a limit of a few hundred bytes.
+    /// Encodes an answer within the peer's limit: an error in place of one that is too large. Returns
+    /// `None` if that error is too large as well, which takes a limit of a few hundred bytes.
     fn encode_answer<'a>(
         &'a self,
         buffer: &'a mut String,
@@ -268,22 +270,22 @@ impl Connection {
             .ok()
     }
 
-    /// Begins what [`close`](Self::close) does, and waits for nothing: all calls fail, and the peer is
-    /// told as far as the transport takes it right now. Gives whether the transport can do that.
+    /// Begins a [`close`](Self::close) without blocking: fails all calls, and sends the close as far as the
+    /// transport takes it right now. Returns whether the transport can begin a close.
     pub(crate) fn begin_close(&self, code: u16, reason: &str) -> bool {
         let cause = self.set_close_cause(by_host(code, reason));
         self.pending.end(&cause);
         self.sending.control().begin_close(code, reason)
     }
 
-    /// Ends the connection: tells the peer why, as far as the transport can, fails all calls, and
-    /// wakes the reader. Blocks at most until the deadline.
+    /// Ends the connection: sends the close, if the transport has one, fails all calls, and wakes the
+    /// reader. Blocks at most until the deadline.
     pub(crate) fn close(&self, code: u16, reason: &str, deadline: Deadline) {
         let cause = by_host(code, reason);
         self.close_with(cause, code, reason, deadline);
     }
 
-    /// [`close`](Self::close) for another cause than the host's own wish.
+    /// As [`close`](Self::close), with another cause than [`Disconnect::ByHost`].
     pub(crate) fn close_with(
         &self,
         cause: Disconnect,
@@ -296,14 +298,14 @@ impl Connection {
         self.sending.control().close(code, reason, deadline);
     }
 
-    /// Ends what is sent to the peer, as far as the transport can do that alone, and lets what it still says
-    /// count. Never blocks.
+    /// Ends only what is sent to the peer, if the transport can do that; what the peer still sends counts.
+    /// Never blocks.
     pub(crate) fn hang_up(&self, code: u16, reason: &str) {
         self.set_close_cause(by_host(code, reason));
         self.sending.control().hang_up(code, reason);
     }
 
-    /// Ends the connection at once, without a word to the peer; gives the cause that counts.
+    /// Ends the connection at once, without sending a close; returns the cause that counts.
     pub(crate) fn abort(&self, cause: Disconnect) -> Arc<Disconnect> {
         let cause = self.set_close_cause(cause);
         self.ended.store(true, Ordering::Release);
@@ -312,8 +314,8 @@ impl Connection {
         cause
     }
 
-    /// Says why the connection is about to end, whatever its end will look like; gives the cause that
-    /// counts, which is the first.
+    /// Sets why the connection is about to end, however its end will look. Returns the cause that counts,
+    /// which is the first one set.
     pub(crate) fn set_close_cause(&self, cause: Disconnect) -> Arc<Disconnect> {
         let cause = self
             .close_cause
@@ -325,7 +327,7 @@ impl Connection {
         cause
     }
 
-    /// Whether the peer's messages have been read to the end.
+    /// Returns whether the peer's messages have been read to the end.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
@@ -334,12 +336,12 @@ impl Connection {
         &self.counters
     }
 
-    /// Who is at the other end, for log lines.
+    /// Returns the name of the peer for log lines.
     pub(crate) fn peer(&self) -> &str {
         &self.peer
     }
 
-    /// How the peer expects an answer with credentials.
+    /// Returns how the peer expects an answer with credentials.
     pub(crate) fn access_shape(&self) -> AccessShape {
         self.access_shape
     }

@@ -1,8 +1,8 @@
-//! What arrives and is no message: whether a call waits for it, and what is remembered of it for the error
-//! of a call that waits in vain.
+//! What arrives and is not a message: whether it may be the answer to a waiting call, and what is kept of it
+//! for the error of a call whose answer never comes.
 //!
-//! Where other output is carried too, a line never fails a call at once by holding its id: plugins print
-//! the requests that they get and the answers that they are about to send.
+//! On a stream that carries other output too, a line never fails a call at once because it has the call's
+//! id: plugins print the requests that they get and the answers that they are about to send.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ const KEPT: usize = 256;
 pub(super) struct Oddities {
     /// The first of them was logged as a warning; a flood of them must not flood the log.
     warned: AtomicBool,
-    /// The last line that looked like a message and was none, and when it came.
+    /// The last line that looked like a message and was not one, and when it came.
     last: Mutex<Option<(Instant, Arc<str>)>>,
 }
 
 impl Connection {
-    /// Looks at a line that was printed stream the messages, if anybody waits for an answer.
+    /// Examines a line that was printed between the messages, if an answer is expected.
     pub(super) fn note_output(&self, line: &[u8], problem: Option<&EnvelopeError>) {
         if self.pending.expects_nothing() {
             return;
@@ -46,21 +46,21 @@ impl Connection {
         }
     }
 
-    /// Looks at an answer that nobody waits for, or not under this id.
+    /// Keeps an answer that no waiting call has the id of, if an answer is expected.
     pub(super) fn note_stray(&self, answer: &str) {
         if !self.pending.expects_nothing() {
             self.remember(answer, Some(&"no call that waits has its id"));
         }
     }
 
-    /// Whether a request is one of our own, printed: a call of this method waits under this id. Both ends
-    /// number their calls as they like, so a plugin may use the id of what it handles for a call of its own.
+    /// Returns whether a request is one of our own that was printed: a call of this method waits under this
+    /// id. The id alone does not tell: a plugin may use the id of the call it handles for one of its own.
     pub(super) fn is_echo(&self, id: &str, method: &str) -> bool {
         let id: Option<RequestId> = serde_json::from_str(id).ok();
         id.is_some_and(|id| self.pending.expects_of(id, method))
     }
 
-    /// Fails the call whose id is in a message that cannot be read, where nothing else is carried.
+    /// Fails the call whose id is in a message that cannot be read, on a stream of messages alone.
     pub(super) fn fail_unreadable(&self, message: &[u8]) {
         if self.pending.expects_nothing() {
             return;
@@ -74,7 +74,7 @@ impl Connection {
         }
     }
 
-    /// Warns of the first thing that is no message; a flood of them must not flood the log.
+    /// Warns of the first thing that is not a message; later ones are logged at the debug level.
     pub(super) fn log_oddity(&self, what: fmt::Arguments<'_>) {
         let peer = &self.peer;
         if self.oddities.warned.swap(true, Ordering::Relaxed) {
@@ -84,7 +84,8 @@ impl Connection {
         }
     }
 
-    /// Says what came last, and since then, that looked like a message and was none, or answered nothing.
+    /// Describes the last line that looked like a message and was not one, or answered nothing, if it came
+    /// at `since` or later.
     pub(crate) fn oddity(&self, since: Option<Instant>) -> Option<Arc<str>> {
         let oddity = self.oddities.last.lock();
         let (at, line) = oddity.as_ref()?;
@@ -92,7 +93,7 @@ impl Connection {
         is_new.then(|| format!("this came and is no answer to it: {line}").into())
     }
 
-    /// Keeps the beginning of a line, with what is wrong with it as far as that is known.
+    /// Keeps the beginning of a line, with what is wrong with it if that is known.
     fn remember(&self, line: &str, problem: Option<&dyn fmt::Display>) -> Arc<str> {
         let line = text::cut(line.trim(), KEPT);
         let line: Arc<str> = match problem {

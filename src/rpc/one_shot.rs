@@ -1,8 +1,8 @@
 //! Where one caller waits for the outcome of one call.
 //!
-//! A channel would do the same. This is one allocation, and it sleeps at once where a channel first
-//! looks for a while, which costs several microseconds of the processor that the plugin may need;
-//! whether looking pays is `spin`'s to say.
+//! A channel would do the same. This is one allocation, and it sleeps at once where a channel first spins,
+//! which costs several microseconds of the processor that the plugin may need. `spin` decides whether
+//! spinning pays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,14 @@ use parking_lot::{Condvar, Mutex};
 use super::pending::CallOutcome;
 use crate::deadline::Deadline;
 
-/// How long after a line that seems to be the answer and cannot be read the answer itself may come:
-/// plugins print what they are about to send.
+/// How long the answer may come after a line that seems to be it and cannot be read: plugins print what
+/// they are about to send.
 const DOUBT: Duration = Duration::from_secs(1);
 
-/// A place for one outcome: one thread puts it there, one takes it.
+/// A slot for one outcome: one thread sends it, one takes it.
 #[derive(Default)]
 pub(crate) struct OneShot {
-    /// Something was put there. Set after that, and read without the lock.
+    /// There is something to take. Set after that, and read without the lock.
     filled: AtomicBool,
     place: Mutex<Place>,
     changed: Condvar,
@@ -29,12 +29,12 @@ pub(crate) struct OneShot {
 #[derive(Default)]
 struct Place {
     outcome: Option<CallOutcome>,
-    /// What seems to be the answer, and until when that itself may come.
+    /// A line that seems to be the answer, and until when the answer itself may come.
     doubt: Option<(Arc<str>, Instant)>,
 }
 
 impl Place {
-    /// The outcome, if there is one by now.
+    /// Takes the outcome if there is one by now.
     fn take(&mut self) -> Option<CallOutcome> {
         let outcome = self.outcome.take();
         outcome.or_else(|| {
@@ -45,14 +45,14 @@ impl Place {
 }
 
 impl OneShot {
-    /// Puts the outcome there and wakes who waits. Never blocks.
+    /// Stores the outcome and wakes the waiting caller. Never blocks.
     pub(crate) fn send(&self, outcome: CallOutcome) {
         self.place.lock().outcome = Some(outcome);
         self.filled.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    /// Says that this line seems to be the answer and cannot be read, which is the outcome in a second if
+    /// Stores a line that seems to be the answer and cannot be read. It becomes the outcome in a second if
     /// there is no other by then. The first such line counts. Never blocks.
     pub(crate) fn doubt(&self, line: Arc<str>) {
         let until = Instant::now() + DOUBT;
@@ -61,7 +61,7 @@ impl OneShot {
         self.changed.notify_one();
     }
 
-    /// Takes the outcome if it is there.
+    /// Takes the outcome if it is there. Never blocks.
     pub(crate) fn take(&self) -> Option<CallOutcome> {
         if !self.filled.load(Ordering::Acquire) {
             return None;

@@ -1,7 +1,7 @@
 //! The table of calls that wait for an answer on one connection. No I/O.
 //!
 //! Registering checks 'ended' under the same lock that ending uses to empty the table, so no call
-//! can slip in and wait for ever.
+//! can slip in and wait forever.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,30 +19,30 @@ use crate::id::RequestId;
 use crate::protocol::jsonrpc::ResultSpan;
 use crate::protocol::method::{Method as _, Ping};
 
-/// What becomes of a call.
+/// The outcome of a call.
 pub(crate) enum CallOutcome {
     /// The plugin answered; the span is that of the `result` in the message.
     Reply(Message, ResultSpan),
-    /// The plugin said no.
+    /// The plugin answered with an error.
     Refused(RpcError),
-    /// What seems to be the plugin's answer cannot be read; this is the beginning of it.
+    /// What seems to be the plugin's answer cannot be read; this is its beginning.
     Unreadable(Arc<str>),
     /// The connection ended first.
     Ended(Arc<Disconnect>),
 }
 
-/// Told of a call's outcome on the thread that learns of it. Must not block.
+/// Called with a call's outcome, on the thread that learns of it. Must not block.
 pub(crate) type OnOutcome = Box<dyn FnOnce(CallOutcome) + Send>;
 
-/// Who hears of a call's outcome.
+/// Where a call's outcome goes.
 pub(crate) enum ReplyTo {
-    /// A caller, which may be gone: its time ran out.
+    /// To a caller, which may have given up.
     Caller(Arc<OneShot>),
     Callback(OnOutcome),
 }
 
 impl ReplyTo {
-    /// Tells it. Never blocks.
+    /// Delivers the outcome. Never blocks.
     pub(crate) fn send(self, outcome: CallOutcome) {
         match self {
             Self::Caller(one_shot) => one_shot.send(outcome),
@@ -53,7 +53,7 @@ impl ReplyTo {
 
 pub(crate) struct PendingTable {
     limit: usize,
-    /// How many wait; changed under the lock, read without.
+    /// How many calls wait; changed under the lock, read without.
     count: AtomicUsize,
     entries: Mutex<Entries>,
 }
@@ -62,15 +62,15 @@ pub(crate) struct PendingTable {
 struct Entries {
     ended: Option<Arc<Disconnect>>,
     waiting: HashMap<RequestId, Call>,
-    /// The host's own ping, of which only the newest counts. Not a call: nobody waits for it, and it
-    /// takes no place from those who do.
+    /// The id of the newest health ping. Not a call: no caller waits for it, and it does not count toward
+    /// the limit.
     own_ping: Option<RequestId>,
 }
 
 struct Call {
     waiter: ReplyTo,
     method: Arc<str>,
-    /// Until when its caller waits; none for one that only the end of the connection ends.
+    /// Until when its caller waits; `None` for a call that only the end of the connection ends.
     deadline: Option<Deadline>,
 }
 
@@ -113,12 +113,12 @@ impl PendingTable {
                 self.count.store(entries.waiting.len(), Ordering::SeqCst);
                 Ok(())
             }
-            // The answer could be meant for either.
+            // The answer could be meant for either call.
             Entry::Occupied(_) => Err(Error::IdInUse(id)),
         }
     }
 
-    /// Takes a call out, answered or given up; `None` for an unknown, late or duplicate id.
+    /// Removes a call that is answered or given up; `None` for an unknown, late or duplicate id.
     pub(crate) fn take(&self, id: RequestId) -> Option<ReplyTo> {
         let mut entries = self.entries.lock();
         let call = entries.waiting.remove(&id)?;
@@ -126,13 +126,13 @@ impl PendingTable {
         Some(call.waiter)
     }
 
-    /// Whether this is the id of a call that waits, or of the host's own ping.
+    /// Returns whether this is the id of a waiting call or of the newest health ping.
     pub(crate) fn expects(&self, id: RequestId) -> bool {
         let entries = self.entries.lock();
         entries.waiting.contains_key(&id) || entries.own_ping == Some(id)
     }
 
-    /// Whether a call of this method, or the host's own ping, waits under this id.
+    /// Returns whether a call of this method, or the newest health ping, has this id.
     pub(crate) fn expects_of(&self, id: RequestId, method: &str) -> bool {
         let entries = self.entries.lock();
         let call = entries.waiting.get(&id);
@@ -140,13 +140,13 @@ impl PendingTable {
             || entries.own_ping == Some(id) && method == Ping::NAME
     }
 
-    /// Whether there is nobody whom an answer could be for.
+    /// Returns whether no answer is expected at all.
     pub(crate) fn expects_nothing(&self) -> bool {
         self.len() == 0 && !self.expects_own_ping()
     }
 
-    /// Tells the caller that waits for this answer that a line seems to be it and cannot be read. It waits
-    /// a second longer.
+    /// Hands the caller a line that seems to be its answer and cannot be read. The caller waits a second
+    /// longer for the answer itself.
     pub(crate) fn doubt(&self, id: RequestId, line: &Arc<str>) {
         if let Some(Call {
             waiter: ReplyTo::Caller(one_shot),
@@ -157,17 +157,17 @@ impl PendingTable {
         }
     }
 
-    /// Expects the answer to a ping of the host's own, in place of that to the one before.
+    /// Expects the answer to a health ping, in place of that to the one before.
     pub(crate) fn expect_own_ping(&self, id: RequestId) {
         self.entries.lock().own_ping = Some(id);
     }
 
-    /// Whether the answer to the newest of them has not come.
+    /// Returns whether the answer to the newest health ping is outstanding.
     pub(crate) fn expects_own_ping(&self) -> bool {
         self.entries.lock().own_ping.is_some()
     }
 
-    /// Whether this is the answer to the host's own ping, which is not expected any more then.
+    /// Returns whether this is the answer to the newest health ping, and stops expecting it.
     pub(crate) fn take_own_ping(&self, id: RequestId) -> bool {
         self.entries
             .lock()
@@ -176,14 +176,14 @@ impl PendingTable {
             .is_some()
     }
 
-    /// Whether somebody waits for an answer whose time is not over at `now`.
+    /// Returns whether a call waits whose deadline is after `now`.
     pub(crate) fn has_calls_within_time(&self, now: Instant) -> bool {
         let entries = self.entries.lock();
         let within = |call: &Call| call.deadline.is_some_and(|until| now < until.instant());
         entries.waiting.values().any(within)
     }
 
-    /// Fails every waiting call, and every later one, with this cause. The first cause stays.
+    /// Fails every waiting call and every later one with this cause. The first cause counts.
     pub(crate) fn end(&self, cause: &Arc<Disconnect>) {
         let waiting = {
             let mut entries = self.entries.lock();
@@ -196,7 +196,7 @@ impl PendingTable {
         }
     }
 
-    /// How many wait; may be off by those that come and go meanwhile.
+    /// Returns how many calls wait; may be off by those that come and go meanwhile.
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }

@@ -1,6 +1,5 @@
-//! How many messages one plugin may send in a second. It belongs to the session, not to the
-//! connection, so that connecting anew fills nothing up. What happens to a message over the limit is
-//! decided where messages are read.
+//! How many messages one plugin may send in a second. It belongs to the session, not to the connection, so
+//! that a reconnect does not reset it. `reading` decides what happens to a message over the limit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,21 +11,23 @@ use parking_lot::Mutex;
 pub(crate) struct Rate(Mutex<Meter>);
 
 impl Rate {
-    /// Sets the limit, and gives what to ask about each message; nothing when there is no limit.
+    /// Sets the limit. Returns what to ask about each message; `None` when there is no limit.
     pub(crate) fn limited_to(self: &Arc<Self>, per_second: u32) -> Option<Arc<Self>> {
         self.0.lock().per_second = per_second;
         (per_second > 0).then(|| self.clone())
     }
 
-    /// Counts a message of this moment. Fails with the limit when it is over it, and then it has
-    /// used up nothing.
+    /// Counts a message that arrives now.
+    ///
+    /// # Errors
+    /// The limit, when the message is over it; then it is not counted.
     pub(crate) fn admit(&self) -> Result<(), u32> {
         self.0.lock().admit(Instant::now())
     }
 }
 
-/// Lets messages pass as long as they are no more than the limit in any second, evenly spread or
-/// all at once: each moves a mark on by its share of a second, and the mark may be a second ahead.
+/// Admits at most the limit in any second, evenly spread or all at once: each message moves a mark on by its
+/// share of a second, and the mark may be a second ahead.
 #[derive(Debug, Default)]
 struct Meter {
     per_second: u32,

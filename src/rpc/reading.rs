@@ -1,5 +1,5 @@
-//! What is done with what arrives: answers to those who wait for them, calls to `dispatch`. Whoever
-//! reads never writes.
+//! What is done with what arrives: answers go to the callers that wait for them, calls to `dispatch`. A
+//! thread that reads never writes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,8 @@ use crate::protocol::jsonrpc::{EnvelopeError, Incoming, ResultSpan};
 use crate::text::Foreign;
 
 impl Connection {
-    /// The body of the reading thread: hands answers to those who wait and calls to `dispatch`,
-    /// until the connection ends. Fails all waiting calls then, and gives the cause.
+    /// The body of the reading thread: hands answers to callers and calls to `dispatch` until the
+    /// connection ends. Then fails all waiting calls and returns the cause.
     pub(crate) fn read_until_end(
         &self,
         reader: Box<dyn DuplexReader>,
@@ -59,7 +59,7 @@ impl Connection {
         cause
     }
 
-    /// Does what is to be done with something that arrived.
+    /// Handles something that arrived.
     pub(super) fn on_received(
         &self,
         received: Received,
@@ -87,13 +87,13 @@ impl Connection {
         }
     }
 
-    /// Counts a message that asks nothing, or is no answer to anything.
+    /// Counts a message that is not answered toward the rate.
     fn count_toward_rate(&self) {
-        // Over the limit there is nothing to refuse: it was not going to be answered.
+        // Over the limit there is nothing to refuse.
         let _ = self.over_rate();
     }
 
-    /// Counts a message; gives the limit if it is over it.
+    /// Counts a message; returns the limit if the message is over it.
     fn over_rate(&self) -> Option<u32> {
         self.rate.as_ref()?.admit().err()
     }
@@ -146,7 +146,7 @@ impl Connection {
                     waiter => waiter.send(outcome),
                 }
             }
-            // Programs print what they read.
+            // Programs print the requests they read.
             Ok(Incoming::Request { id, method, .. })
                 if stream == StreamKind::Mixed && self.is_echo(id.as_json(), &method) =>
             {
@@ -183,7 +183,7 @@ impl Connection {
         Dispatched::Done
     }
 
-    /// Says of a message that it is none, unless the transport has a use for it.
+    /// Logs and counts a message that is not JSON-RPC, unless the transport takes it as output.
     fn report_unreadable(&self, unreadable: &Unreadable, reader: &mut dyn DuplexReader) {
         let Unreadable { message, error } = unreadable;
         if reader.not_a_message(message) {
@@ -191,7 +191,7 @@ impl Connection {
             return;
         }
         count_by(&self.counters.unreadable, 1);
-        // Not before: what a program prints is no message that it sends.
+        // Not before this point: what a program prints does not count.
         self.count_toward_rate();
         self.fail_unreadable(message.as_bytes());
         self.log_oddity(format_args!(
@@ -200,33 +200,33 @@ impl Connection {
     }
 }
 
-/// What else the stream carries that a message comes in.
+/// What the stream carries that a message came on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StreamKind {
     Messages,
     Mixed,
 }
 
-/// What has arrived, for whoever read it.
+/// What is left to do for the thread that read something.
 #[must_use]
 pub(super) enum Dispatched {
-    /// The answer to a caller that was the only one to wait.
+    /// Send the reply to a caller that was the only one to wait, by dropping it.
     SoleReply(SoleReply),
-    /// What is no JSON-RPC.
+    /// Report what is not JSON-RPC.
     Unreadable(Unreadable),
-    /// Nothing that is left to be done.
+    /// Nothing.
     Done,
 }
 
 impl Dispatched {
-    /// A line that looks like a message and is none.
+    /// A line that looks like a message and is not one.
     fn no_message(message: Message) -> Self {
         let error = EnvelopeError::NotAMessage;
         Self::Unreadable(Unreadable { message, error })
     }
 }
 
-/// A caller's outcome, which it is told when this is dropped, whatever happens.
+/// A caller's outcome, sent when this is dropped, also by a panic.
 pub(super) struct SoleReply(Arc<OneShot>, Option<CallOutcome>);
 
 impl Drop for SoleReply {
@@ -237,7 +237,7 @@ impl Drop for SoleReply {
     }
 }
 
-/// A message that is no JSON-RPC, and why.
+/// A message that is not JSON-RPC, and why.
 pub(super) struct Unreadable {
     message: Message,
     error: EnvelopeError,

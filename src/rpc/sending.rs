@@ -1,4 +1,4 @@
-//! The one way from a message to the transport: what is over the peer's limit is never written.
+//! The only way from a message to the transport: a message over the peer's limit is never written.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::error::{Error, Result};
 
 type Sent<T> = std::result::Result<T, SendError>;
 
-/// The writing half, and what the peer accepts.
+/// The writing half, and the largest message the peer accepts.
 pub(super) struct Sending {
     writer: Arc<dyn DuplexWriter>,
     /// Largest message, in bytes.
     limit: usize,
 }
 
-/// A message that the peer accepts.
+/// A message within the peer's limit.
 pub(super) struct Fitting<'a> {
     writer: &'a dyn DuplexWriter,
     message: &'a str,
@@ -26,7 +26,7 @@ impl Sending {
         Self { writer, limit }
     }
 
-    /// Measures a message.
+    /// Checks a message against the limit.
     pub(super) fn fit<'a>(&'a self, message: &'a str) -> Result<Fitting<'a>> {
         if message.len() > self.limit {
             return Err(Error::MessageTooLarge {
@@ -40,7 +40,7 @@ impl Sending {
         })
     }
 
-    /// For everything but messages.
+    /// Returns the writer, for everything but messages.
     pub(super) fn control(&self) -> &dyn DuplexWriter {
         &*self.writer
     }

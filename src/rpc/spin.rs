@@ -1,11 +1,10 @@
-//! Looking for an answer before going to sleep: when, and for how long.
+//! Spinning for an answer before going to sleep: when, and for how long.
 //!
-//! To be woken takes tens of microseconds where the processor has gone idle meanwhile, which is more
-//! than many a plugin needs to answer. A caller that keeps looking keeps its processor awake and
-//! finds the answer at once. It is worth it for one who waits alone on a machine with a processor to
-//! spare. It is not with many callers, with a slow plugin, or on a busy machine, where nobody is woken
-//! from an idle processor anyway. Which of it holds is not asked but measured: most calls do what was
-//! the quicker, and a few now and then the other.
+//! Waking a thread takes tens of microseconds if its processor has gone idle, which is longer than many
+//! plugins need to answer. A caller that spins keeps its processor awake and sees the answer at once. That
+//! pays for a lone caller on a machine with a processor to spare, but not with many callers, with a slow
+//! plugin, or on a busy machine, where processors are not idle anyway. Which case holds is measured: most
+//! calls do what was faster lately, and a few do the other.
 
 use std::hint;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,17 +13,16 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 
-/// Of so many calls …
+/// Of this many calls …
 const PERIOD: u32 = 128;
-/// … the first few do what is thought the slower.
+/// … the first few do what is thought to be slower.
 const TRIALS: u32 = 4;
-/// Looks between two readings of the clock.
+/// Attempts between two readings of the clock.
 const TRIES: u32 = 16;
 /// Waits are taken for no longer than this, so that a slow call does not count for hundreds.
 const LONGEST: Duration = Duration::from_millis(1);
 
-/// What is left of a wish to look for so long: nothing, where this process has one processor, and never
-/// more than a millisecond.
+/// Limits a wished spin time: to zero where this process has one processor, and to a millisecond.
 pub(crate) fn spin_limit(wish: Duration) -> Duration {
     match thread::available_parallelism() {
         Ok(processors) if processors.get() > 1 => wish.min(LONGEST),
@@ -32,16 +30,16 @@ pub(crate) fn spin_limit(wish: Duration) -> Duration {
     }
 }
 
-/// Whether looking pays, on one connection.
+/// Whether spinning pays, on one connection.
 ///
-/// Plain loads and stores: who loses a race spoils one figure of many.
+/// Plain loads and stores: a lost race spoils one figure of many.
 #[derive(Debug)]
 pub(super) struct Spin {
-    /// Zero when nobody is to look.
+    /// How long a caller spins at most; zero switches it off.
     limit: Duration,
     calls: AtomicU32,
-    /// How long waits take lately when they begin with looking, and when they do not; nanoseconds,
-    /// zero as long as nothing is known.
+    /// How long waits took lately that began with spinning, and that did not; in nanoseconds, zero as long
+    /// as nothing is known.
     spinning: AtomicU32,
     sleeping: AtomicU32,
 }
@@ -50,7 +48,7 @@ pub(super) struct Spin {
 #[must_use]
 pub(super) struct SpinWait {
     began: Instant,
-    /// Until when to look.
+    /// Until when to spin.
     pub(super) spin_until: Option<Instant>,
 }
 
@@ -64,8 +62,8 @@ impl Spin {
         }
     }
 
-    /// Begins a wait until the deadline; none if there is nothing to find out. Its end is for
-    /// [`ended`](Self::ended).
+    /// Begins a wait until the deadline, whose end is to be reported to [`ended`](Self::ended). `None` when
+    /// spinning is switched off.
     pub(super) fn begin(&self, deadline: Deadline) -> Option<SpinWait> {
         if self.limit.is_zero() {
             return None;
@@ -80,7 +78,7 @@ impl Spin {
         })
     }
 
-    /// A wait has brought an answer, by looking or not.
+    /// Records how long a wait took.
     pub(super) fn ended(&self, wait: &SpinWait) {
         let took = wait.began.elapsed().min(LONGEST);
         let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).max(1);
@@ -96,7 +94,7 @@ impl Spin {
         figure.store(after.max(1), Ordering::Relaxed);
     }
 
-    /// Whether looking is quicker by so much that it is worth the processor's time.
+    /// Returns whether spinning is faster by enough to be worth the processor's time.
     fn pays(&self) -> bool {
         let spinning = self.spinning.load(Ordering::Relaxed);
         let sleeping = self.sleeping.load(Ordering::Relaxed);
@@ -105,7 +103,7 @@ impl Spin {
 }
 
 impl SpinWait {
-    /// Looks until there is something, for as long as `is_alone` holds and it is time to look.
+    /// Repeats `attempt` until it returns something, `is_alone` ends or the time to spin is over.
     pub(super) fn spin<T>(
         &self,
         mut attempt: impl FnMut() -> Option<T>,
