@@ -8,10 +8,10 @@ pub(crate) const PROTOCOL_ERROR: u16 = 1002;
 /// Never on a wire: the connection ended without a close.
 pub(crate) const ABNORMAL: u16 = 1006;
 pub(crate) const NOT_UTF8: u16 = 1007;
-/// Go away for good.
+/// Tells the peer to go away for good.
 pub(crate) const POLICY_VIOLATION: u16 = 1008;
 pub(crate) const TOO_LARGE: u16 = 1009;
-/// 'Go away and come back'.
+/// Tells the peer to come back.
 pub(crate) const RESTART: u16 = 1012;
 /// Sent to a peer that asks faster than it reads the answers. It may come back: 1008, which means a
 /// violation of policy, would end the SDKs' external plugins for good.

@@ -53,7 +53,7 @@ use crate::error::{Disconnect, Result};
 /// Posts that may wait; one more ends the connection.
 const POSTS: usize = 1024;
 
-/// Makes a connection; what is sent at one end is received at the other.
+/// Creates a connection; what is sent at one end is received at the other.
 ///
 /// `capacity` is the number of messages that may wait in each direction before
 /// [`DuplexWriter::send`] makes its caller wait; at least 1.
@@ -134,10 +134,10 @@ impl Lane<()> {
 
 /// What both ends share.
 struct MemoryLink {
-    /// Dropped when the connection ends, which wakes everybody at `stopped`.
+    /// Dropped when the connection ends, which wakes every thread that waits on `stopped`.
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
-    /// Why it ended, as each end sees it. Set for both at once, by whoever was first.
+    /// Why it ended, as each end sees it. Set for both at once, by the end that was first.
     causes: [OnceLock<Arc<Disconnect>>; 2],
 }
 
@@ -152,7 +152,7 @@ impl Side {
     fn end(&self, own: Disconnect, peer: Disconnect) {
         let mut stop = self.link.stop.lock();
         if stop.take().is_some() {
-            // Cannot fail: whoever took the sender sets both.
+            // Cannot fail: the thread that took the sender sets both.
             let _ = self.link.causes[self.side].set(Arc::new(own));
             let _ = self.link.causes[1 - self.side].set(Arc::new(peer));
         }
@@ -221,7 +221,7 @@ impl DuplexReader for MemoryReader {
             }
         }
         if !self.side.is_over() {
-            // The other end is gone without a word.
+            // The other end was dropped.
             self.side.end(Disconnect::Lost, Disconnect::Lost);
         }
         let cause = self.side.cause();

@@ -1,13 +1,13 @@
 //! A duplex: one connection to a peer, carrying whole text messages both ways.
 //!
-//! What lives here: the traits that sessions use, and the transports behind them: [`websocket`],
-//! [`stdio`] and [`memory`]. What does not: the meaning of the messages, request ids, waiting for
-//! answers (all in `session`).
+//! What lives here: the traits that connections use, and the transports behind them: [`websocket`],
+//! [`stdio`] and [`memory`]. What does not: the meaning of the messages, request ids, and waiting for
+//! answers (all in `rpc`).
 //!
-//! A duplex splits into three parts, each used by another thread: a reader that one thread owns
-//! and blocks in, a writer that any number of threads share, and an interrupt that wakes the
-//! reader from elsewhere. **The reading thread never writes**: what it must answer it posts, and a
-//! writer thread, made when it is needed, sends it.
+//! A duplex splits into three parts, each used by another thread: a reader that one thread owns and
+//! blocks in, a writer that any number of threads share, and an interrupt that wakes the reader from
+//! another thread. **The reading thread never writes**: it posts its answers, and a writer thread, started
+//! when it is needed, sends them.
 
 use std::any::Any;
 use std::fmt;
@@ -39,7 +39,7 @@ pub trait Duplex: Send + 'static {
     fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves>;
 }
 
-/// What a connection needs to know of the one who uses it.
+/// What a transport is told when its connection is taken into use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DuplexSettings {
@@ -52,7 +52,7 @@ pub struct DuplexSettings {
     /// Bytes that may wait to be written before [`DuplexWriter::send`] makes its caller wait.
     /// A single message may be larger. Default 8 MiB.
     pub outgoing_limit: usize,
-    /// The connection is given up after this long without one byte of progress in writing.
+    /// The connection is given up when no byte could be written for this long.
     /// Default 10 s.
     pub write_stall_timeout: Duration,
 }
@@ -74,7 +74,7 @@ impl DuplexSettings {
 pub struct Halves {
     /// For the one reading thread.
     pub reader: Box<dyn DuplexReader>,
-    /// For everybody who sends.
+    /// For all threads that send.
     pub writer: Arc<dyn DuplexWriter>,
     /// Wakes the reader.
     pub interrupt: Arc<dyn Interrupt>,
@@ -88,17 +88,20 @@ impl fmt::Debug for Halves {
 
 /// The reading half.
 pub trait DuplexReader: Any + Send {
-    /// The next thing from the peer. Blocks without limit; the interrupt wakes it.
+    /// Returns the next thing from the peer.
+    ///
+    /// # Blocking
+    /// Without limit; the interrupt wakes it.
     ///
     /// # Errors
-    /// The connection ended, and why. Calling again gives an error again. Where the transport has
-    /// a way to tell the peer why (a close frame), that has been sent if the peer reads; waiting
-    /// for it to arrive takes a second at most. After an [`Interrupt`] without an earlier cause it
+    /// Why the connection ended; calling again returns an error again. Where the transport can tell
+    /// the peer why (a close frame), that has been sent if the peer reads; waiting for it to arrive
+    /// takes a second at most. After an [`Interrupt`] without an earlier cause it
     /// is [`Disconnect::ByHost`] with the code 1006, which is never on a wire.
     fn receive(&mut self) -> std::result::Result<Received, Disconnect>;
 
-    /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other
-    /// output logs it as such; others ignore it. Returns whether it was taken care of.
+    /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other output
+    /// logs it as such; others ignore it. Returns whether the transport took it.
     fn not_a_message(&mut self, message: &Message) -> bool {
         let _ = message;
         false
@@ -150,7 +153,7 @@ pub(crate) fn by_host(code: u16, reason: &str) -> Disconnect {
     }
 }
 
-/// As much of what is no message as is looked at.
+/// Returns as much of something that is not a message as is examined.
 pub(crate) fn beginning(bytes: &[u8]) -> Box<[u8]> {
     const BEGINNING: usize = 64 * 1024;
     bytes.get(..BEGINNING).unwrap_or(bytes).into()
@@ -162,17 +165,17 @@ pub(crate) fn beginning(bytes: &[u8]) -> Box<[u8]> {
 pub enum Received {
     /// A whole text message.
     Message(Message),
-    /// A line of a stream that carries other output too. It may be a message, if it says
-    /// `"jsonrpc": "2.0"`. One that is not comes back by
-    /// [`not_a_message`](DuplexReader::not_a_message).
+    /// A line of a stream that carries other output too. If
+    /// [`Incoming::parse_line`](crate::protocol::jsonrpc::Incoming::parse_line) does not take it for a
+    /// message, it goes back by [`not_a_message`](DuplexReader::not_a_message).
     Line(Message),
-    /// A line that is no message. The transport has taken care of it.
+    /// A line that is not a message, which the transport has handled.
     Output {
         /// Its first bytes, at most 64 KiB.
         beginning: Box<[u8]>,
     },
-    /// A whole message that is no text. It was skipped, as the seed's host does
-    /// ([WebSocket](crate::protocol#websocket)).
+    /// A whole message that is not text. It was skipped, as Storyden's Go host does (protocol file,
+    /// section 6).
     Binary {
         /// Its length.
         bytes: usize,
@@ -183,13 +186,14 @@ pub enum Received {
     Alive,
 }
 
-/// The writing half, shared by all who send. Whole messages, never mixed.
+/// The writing half, shared by all threads that send. Messages are written whole, never mixed.
 pub trait DuplexWriter: Send + Sync {
     /// Sends one message: writes it, or hands it to the thread that is writing already.
     ///
-    /// Blocks until then, at most until the deadline. The deadline ends only this caller's wait
-    /// and never harms the connection: a message not yet begun is withdrawn, a begun one is
-    /// finished by others.
+    /// # Blocking
+    /// Until then, at most until the deadline. The deadline ends only this caller's wait and never
+    /// harms the connection: a message not yet begun is withdrawn, a begun one is finished by
+    /// another thread.
     ///
     /// # Errors
     /// - [`SendError::Timeout`]: the deadline passed.
@@ -204,11 +208,11 @@ pub trait DuplexWriter: Send + Sync {
     /// - [`SendError::Closed`]: the connection has ended.
     fn try_send(&self, message: &str) -> std::result::Result<Ticket, SendError>;
 
-    /// Queues one message without writing it: [`flush`](Self::flush) does, or whoever sends next, so
-    /// that several go out together. Where nothing can be gained by that it is sent at once, which is
-    /// what this does unless a transport knows better.
+    /// Queues one message, so that several go out together when [`flush`](Self::flush) or the next send
+    /// writes them. A transport that gains nothing by that sends it at once, which is the default.
     ///
-    /// Blocks only while there is no room, at most until the deadline.
+    /// # Blocking
+    /// Only while there is no room, at most until the deadline.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -216,19 +220,19 @@ pub trait DuplexWriter: Send + Sync {
         self.send(message, deadline)
     }
 
-    /// Writes what is queued, as far as the transport takes it right now, and has somebody else write
+    /// Writes what is queued, as far as the transport takes it right now, and has another thread write
     /// the rest. Never blocks.
     fn flush(&self) {}
 
-    /// Takes a message back that was handed over and is not yet begun. Gives whether that was
-    /// still possible: then the peer sees nothing of it.
+    /// Takes a message back that was handed over and is not yet begun. Returns whether that was still
+    /// possible: then the peer sees nothing of it.
     fn withdraw(&self, ticket: Ticket) -> bool {
         let _ = ticket;
         false
     }
 
-    /// Queues one message without ever blocking; for the reading thread. The queue is small: a
-    /// peer that makes it overflow (it asks and does not read) loses its connection.
+    /// Queues one message without blocking; for the reading thread. The queue is small: a peer that
+    /// makes it overflow, by asking and not reading, loses its connection.
     ///
     /// # Errors
     /// [`SendError::Closed`]: the connection has ended, or ended just now for overflow.
@@ -236,47 +240,49 @@ pub trait DuplexWriter: Send + Sync {
 
     /// Sends a transport-level ping, if the transport has one: writes it as far as the transport
     /// takes it right now, or queues it in place of one that has not gone out. Never blocks. Not for
-    /// the reading thread. The answer shows as [`Received::Alive`]. Gives false where there is no
-    /// such thing.
+    /// the reading thread. The answer shows as [`Received::Alive`]. Returns false where there is no
+    /// such ping.
     fn ping(&self) -> bool {
         false
     }
 
-    /// Whether [`ping`](Self::ping) does anything. Only then is the connection watched with it for
-    /// signs of life.
+    /// Returns whether [`ping`](Self::ping) does anything. Only then is it used for health checks.
     fn has_ping(&self) -> bool {
         false
     }
 
-    /// Whether bytes have come from the peer since this was asked last, also such as do not make up a
-    /// message yet: a large one on a slow line is a sign of life too. False where that is not known.
+    /// Returns whether bytes have come from the peer since the last call, also a part of a message: a
+    /// large one on a slow line is a sign of life too. False where that is not known.
     fn take_progress(&self) -> bool {
         false
     }
 
-    /// Begins to [`close`](Self::close), and leaves the waiting to it: sends the close as far as the
-    /// transport takes it right now. Gives whether it did; by default it does nothing. `close` follows
-    /// either way. Never blocks.
+    /// Begins a [`close`](Self::close) without its waiting: sends the close as far as the transport takes
+    /// it right now. Returns whether it did; by default it does nothing. `close` follows either way.
+    /// Never blocks.
     ///
-    /// Who closes many connections begins with all of them, so that their peers answer at the same time.
+    /// A caller that closes many connections begins them all first, so that their peers answer at the
+    /// same time.
     fn begin_close(&self, code: u16, reason: &str) -> bool {
         let _ = (code, reason);
         false
     }
 
-    /// Ends what is sent to the peer, which reads to the end of it, where the transport can do that without
-    /// ending what is received: what is queued is dropped, what is begun is not finished, later sends fail.
-    /// By default it does nothing. [`close`](Self::close) may follow. Never blocks.
+    /// Ends only what is sent to the peer, which then reads to the end of the stream: what is queued is
+    /// dropped, what is begun is not finished, later sends fail. Does nothing by default, and where the
+    /// transport cannot end one direction alone. [`close`](Self::close) may follow. Never blocks.
     fn hang_up(&self, code: u16, reason: &str) {
         let _ = (code, reason);
     }
 
     /// Closes: what is queued and not begun is dropped, the close is sent to the peer (by the deadline
     /// if the peer reads), and then the reader is made to end with [`Disconnect::ByHost`], also if
-    /// the peer never answers. Later sends fail. Idempotent; the first close counts. Blocks at
-    /// most until the deadline: until the close is written, and then up to a second for the peer
-    /// to end its side and the reader to notice. Not for the reading thread, which would wait for
-    /// itself.
+    /// the peer never answers. Later sends fail. Idempotent; the first close counts. Not for the
+    /// reading thread, which would wait for itself.
+    ///
+    /// # Blocking
+    /// At most until the deadline: until the close is written, and then up to a second for the peer
+    /// to end its side and the reader to notice.
     fn close(&self, code: u16, reason: &str, deadline: Deadline);
 }
 
@@ -314,13 +320,13 @@ pub enum SendError {
     Closed(Arc<Disconnect>),
 }
 
-/// A whole text message. It holds as much memory as it is long: what limits messages in bytes counts
-/// on that. Cloning is cheap.
+/// A whole text message. It holds as much memory as it is long, which the limits in bytes rely on.
+/// Cloning is cheap.
 #[derive(Clone)]
 pub struct Message(Arc<str>);
 
 impl Message {
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

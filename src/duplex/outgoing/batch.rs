@@ -1,5 +1,5 @@
-//! The batch: bytes that have been begun. They are written to the end, by whoever writes, or the
-//! connection ends.
+//! The batch: bytes that have been begun. They are written to the end, by whichever thread has the role of
+//! the writer, or the connection ends.
 
 use std::time::Instant;
 
@@ -21,8 +21,8 @@ pub(super) struct FrameBatch {
 }
 
 impl FrameBatch {
-    /// Starts over with these frames, leaving `frames` empty; gives where the frame with the
-    /// ticket `mine` ends.
+    /// Starts over with these frames, leaving `frames` empty. Returns where the frame with the ticket `mine`
+    /// ends.
     ///
     /// A single frame is taken as it is; several are copied together.
     pub(super) fn fill(
@@ -54,7 +54,7 @@ impl FrameBatch {
         end
     }
 
-    /// What has not been written yet.
+    /// Returns what has not been written yet.
     pub(super) fn rest(&self) -> &[u8] {
         self.bytes.get(self.position..).unwrap_or_default()
     }
@@ -65,7 +65,7 @@ impl FrameBatch {
         self.blocked_since = None;
     }
 
-    /// How many bytes have been written.
+    /// Returns how many bytes have been written.
     pub(super) fn position(&self) -> usize {
         self.position
     }
@@ -74,7 +74,7 @@ impl FrameBatch {
         self.position >= self.bytes.len()
     }
 
-    /// Gives back a large buffer; for when nothing more is to be written for now.
+    /// Frees a large buffer; for when nothing more is to be written for now.
     pub(super) fn shrink(&mut self) {
         if self.is_done() && self.bytes.capacity() > KEPT {
             self.bytes = Vec::new();

@@ -1,16 +1,16 @@
 //! How a connection ends, seen from the writing side. The first cause wins.
 //!
-//! **A close must reach the peer, and nobody may wait for it without limit.** A socket that is
+//! **A close must reach the peer, and no thread may wait for it without limit.** A socket that is
 //! closed while bytes from the peer lie unread in it is reset by the kernel, and a reset can
 //! overtake the close frame. So nothing is closed right after the frame is written: the
 //! writing direction alone is ended ([`Sink::shutdown_write`]), and the reader reads on, throwing away
 //! what comes, until the peer ends its direction too. That takes one round trip with a peer that
-//! behaves. With one that does not, [`shut_down`](WriterShared::shut_down) shuts both directions; somebody
-//! who is awake anyway does it when the time is over, so no timer is needed:
+//! behaves. With one that does not, [`shut_down`](WriterShared::shut_down) shuts both directions; a
+//! thread that is awake anyway does it when the time is over, so no timer is needed:
 //!
-//! - the host closes: the closing thread waits for the reader to end, and cuts. The reader may be
-//!   blocked in a plain read all the while, the cut wakes it. Who closes many connections begins
-//!   them all before waiting for any;
+//! - the host closes: the closing thread waits for the reader to end, and shuts down. The reader may be
+//!   blocked in a plain read all the while; the shutdown wakes it. A caller that closes many
+//!   connections begins them all before it waits for any;
 //! - the peer closes, or breaks the rules: the reader itself waits, in a `poll` with a limit, and
 //!   a writer thread writes the frame.
 
@@ -57,7 +57,7 @@ impl WriterState {
         }
     }
 
-    /// Whether no more is to be expected of the close frame: it is written, or cannot be.
+    /// Returns whether the close frame is written, or cannot be.
     fn close_settled(&self) -> bool {
         self.failed.is_some() || self.closing.as_ref().is_none_or(|closing| closing.written)
     }
@@ -86,7 +86,7 @@ impl<S: Sink> Outgoing<S> {
             .as_mut()
             .and_then(|closing| closing.unattended.take());
         if begun.is_none() && !shared.begin(&mut state, cause, frame, deadline) {
-            // Somebody else is at it, and will end it in time.
+            // Another thread is closing it, and will end it in time.
             while !shared.is_shut_down() {
                 if shared
                     .changed
@@ -126,9 +126,9 @@ impl<S: Sink> Outgoing<S> {
         shared.shut_down(&mut state);
     }
 
-    /// Begins a [`close`](Self::close) for the host, who calls that next and waits there. Writes the
-    /// frame as far as the medium takes it right now, and leaves the rest to a writer thread; never
-    /// blocks. Does nothing when the connection is ending already.
+    /// Begins a [`close`](Self::close) for the host, which calls that next and waits there. Writes the frame
+    /// as far as the medium takes it right now, and leaves the rest to a writer thread; never blocks. Does
+    /// nothing when the connection is ending already.
     pub(in crate::duplex) fn begin_close(&self, cause: Disconnect, frame: Vec<u8>) {
         let shared = &self.shared;
         let mut state = shared.state.lock();
@@ -158,8 +158,8 @@ impl<S: Sink> Outgoing<S> {
         shared.wake.notify_all();
     }
 
-    /// Closes for the reading thread, which does not write: a writer thread sends the frame. Gives
-    /// false when the connection was ending already.
+    /// Closes for the reading thread, which does not write: a writer thread sends the frame. Returns false
+    /// when the connection was ending already.
     pub(in crate::duplex) fn close_from_reader(&self, cause: Disconnect, frame: Vec<u8>) -> bool {
         let mut state = self.shared.state.lock();
         let shut_down_at = Deadline::after(GRACE);
@@ -170,7 +170,7 @@ impl<S: Sink> Outgoing<S> {
         begun
     }
 
-    /// Until when the reader waits for the peer's end of the stream.
+    /// Returns until when the reader waits for the peer's end of the stream.
     pub(in crate::duplex) fn shut_down_at(&self) -> Deadline {
         let state = self.shared.state.lock();
         state.closing.as_ref().map_or_else(
@@ -196,7 +196,7 @@ impl<S: Sink> Outgoing<S> {
         }
     }
 
-    /// Ends the connection at once: senders fail, both directions are shut. Gives the cause that
+    /// Ends the connection at once: senders fail, both directions are shut down. Returns the cause that
     /// counts, which is an earlier one if there is one.
     pub(in crate::duplex) fn end(&self, cause: Disconnect) -> Disconnect {
         let mut state = self.shared.state.lock();
@@ -208,7 +208,7 @@ impl<S: Sink> Outgoing<S> {
             .map_or(Disconnect::Lost, |cause| Disconnect::clone(cause))
     }
 
-    /// The reader's last word: like [`end`](Self::end), and whoever waits for the reader goes on.
+    /// As [`end`](Self::end), for the reader when it is done; a close that waits for it goes on.
     pub(in crate::duplex) fn end_from_reader(&self, cause: Disconnect) -> Disconnect {
         self.shared.state.lock().reader_gone = true;
         self.end(cause)
@@ -260,7 +260,7 @@ impl<S: Sink> WriterShared<S> {
     /// still find the peer's close among what has arrived.
     pub(super) fn fail(&self, state: &mut MutexGuard<'_, WriterState>, error: io::Error) {
         if state.failed.is_some() {
-            // It was hung up on, which is no reason to read no further.
+            // The host hung up, which is no reason to stop reading.
             return;
         }
         let cause = Disconnect::from(error);

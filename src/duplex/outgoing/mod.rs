@@ -1,14 +1,14 @@
-//! The shared writer of the stream transports: any number of threads send through it, one at a
-//! time writes.
+//! The shared writer of the stream transports: any number of threads send through it, and one at a time
+//! writes. This is flat combining: the thread that writes does so for all.
 //!
-//! There is no writer thread that waits for work. A caller encodes its frame on its own thread,
-//! puts it into the queue, and if nobody is writing becomes the writer itself ([`writer`]): it
-//! writes what is queued, its own frame and those of others that arrive meanwhile. Who finds a
-//! writer at work leaves its frame there and goes. When the writer wants to leave and bytes
-//! remain, a thread made for it goes on. How a connection ends is in [`closing`].
+//! No writer thread waits for work. A caller encodes its frame on its own thread, puts it into the queue,
+//! and if no thread is writing takes the role of the writer itself ([`writer`]): it writes what is queued,
+//! its own frame and those that arrive meanwhile. A caller that finds a writer at work leaves its frame in
+//! the queue and returns. When the writer has done its part and bytes remain, a thread started for that
+//! goes on. [`closing`] has how a connection ends.
 //!
-//! One mutex guards the queue and the role of the writer. It is never held during I/O: whoever has
-//! the role takes the batch out, unlocks, and writes.
+//! One mutex guards the queue and the role of the writer. It is never held during I/O: the writer takes the
+//! batch out, unlocks, and writes.
 //!
 //! What does not live here: how messages become frames, and how the medium takes bytes ([`Sink`]).
 
@@ -47,8 +47,8 @@ pub(super) trait Sink: Send + Sync + 'static {
     /// end of the stream.
     fn shutdown_write(&self);
 
-    /// Ends both directions and wakes whoever waits in either. What the peer has sent before may
-    /// still be read.
+    /// Ends both directions and wakes every thread that waits in either. What the peer has sent before
+    /// may still be read.
     fn shutdown_both(&self);
 }
 
@@ -80,9 +80,9 @@ struct WriterShared<S> {
     wake: Condvar,
     /// Why the connection ended or is ending. Set under the lock, read without.
     cause: OnceLock<Arc<Disconnect>>,
-    /// Both directions are shut: nobody reads or writes any more, whatever is left.
+    /// Both directions are shut down: nothing more is read or written, whatever is left.
     shut_down: AtomicBool,
-    /// Bytes have come since somebody asked.
+    /// Bytes have come since the last [`take_progress`](Outgoing::take_progress).
     progress: AtomicBool,
 }
 
@@ -90,19 +90,19 @@ struct WriterShared<S> {
 struct WriterState {
     queue: FrameQueue,
     control: ControlQueue,
-    /// Somebody has the role of the writer, or is being started for it.
+    /// A thread has the role of the writer, or is being started for it.
     writing: bool,
     /// A writer thread without the role waits on `wake`.
     parked: bool,
-    /// Somebody left a frame with the writer of the last turn, so others may come again.
+    /// Another caller left a frame with the writer of the last turn, so more may come.
     contended: bool,
-    /// Begun bytes. Taken out by the writer while it writes; left here when nobody can write on.
+    /// Begun bytes. Taken out by the writer while it writes; left here when no thread can write on.
     batch: FrameBatch,
     closing: Option<Closing>,
     /// A write failed. Stands in for the cause until the reader has found out more: it may still
     /// read the peer's close.
     failed: Option<Arc<Disconnect>>,
-    /// That was the host's doing, which says nothing of the peer.
+    /// The host hung up, so that failure says nothing of the peer.
     hung_up: bool,
     reader_gone: bool,
 }
@@ -110,9 +110,9 @@ struct WriterState {
 /// What becomes of a caller's own frame when its deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnTimeout {
-    /// It is taken back if it has not been begun.
+    /// The frame is taken back if it has not been begun.
     Withdraw,
-    /// Others write it.
+    /// Another thread writes the frame.
     HandOver,
 }
 
@@ -218,14 +218,14 @@ impl<S: Sink> Outgoing<S> {
             }
             let place = *place.get_or_insert_with(|| state.queue.join_line());
             let late = if state.writing || !state.has_work() {
-                // Woken when there is room, or when those ahead in the line have gone.
+                // Woken when there is room, or when the callers ahead in the line have gone.
                 shared
                     .changed
                     .wait_until(state, deadline.instant())
                     .timed_out()
             } else {
-                // Full, and nobody writes: it is a batch that fills it, or there was no thread to be
-                // had. A part is written here and now, and a thread goes on.
+                // Full, and no thread writes: queued frames fill it, or no thread could be started. Some of
+                // them are written here and now, and a writer thread goes on.
                 shared.write_in_passing(state);
                 if !state.writing && state.has_work() {
                     shared.write_until(state, deadline);
@@ -291,43 +291,43 @@ impl<S: Sink> Outgoing<S> {
         }
     }
 
-    /// Why the connection ended or is ending, if it is.
+    /// Returns why the connection ended or is ending, if it is.
     pub(super) fn cause(&self) -> Option<Arc<Disconnect>> {
         self.shared.cause.get().cloned()
     }
 
-    /// Whether the connection has ended or is ending: what the peer sends counts no more.
+    /// Returns whether the connection has ended or is ending: what the peer sends no longer counts.
     pub(super) fn is_over(&self) -> bool {
         self.shared.cause.get().is_some()
     }
 
-    /// Whether a write has failed. The reader may go on for a while, to find out why.
+    /// Returns whether a write has failed. The reader may go on for a while, to find out why.
     pub(super) fn has_failed(&self) -> bool {
         let state = self.shared.state.lock();
         state.failed.is_some() && !state.hung_up
     }
 
-    /// Bytes have come from the peer.
+    /// Notes that bytes have come from the peer.
     pub(super) fn progressed(&self) {
-        // Read first, because it mostly is set, and a write would cost others their copy of it.
+        // Read first, because it mostly is set, and a write would take the cache line from other threads.
         if !self.shared.progress.load(Ordering::Relaxed) {
             self.shared.progress.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether bytes have come since this was asked last.
+    /// Returns whether bytes have come since the last call.
     pub(super) fn take_progress(&self) -> bool {
         self.shared.progress.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether both directions are shut.
+    /// Returns whether both directions are shut down.
     pub(super) fn is_shut_down(&self) -> bool {
         self.shared.is_shut_down()
     }
 }
 
 impl<S: Sink> WriterShared<S> {
-    /// Why nothing more may be sent, if that is so.
+    /// Returns why nothing more may be sent, if that is so.
     fn closed(&self, state: &WriterState) -> Option<Arc<Disconnect>> {
         self.cause.get().or(state.failed.as_ref()).cloned()
     }
@@ -353,14 +353,14 @@ impl<S: Sink> WriterShared<S> {
                     if self.hand_over(state) {
                         break;
                     }
-                    // Better late than left lying: go on as long as the caller has time.
+                    // No other thread will write the rest, so go on as long as the caller has time.
                     turn.stay();
                 }
                 TurnEnd::TimedOut if on_timeout == OnTimeout::HandOver && self.hand_over(state) => {
                     return Ok(ticket);
                 }
                 TurnEnd::TimedOut => {
-                    // Taken back before the role is passed on, or the next would begin it.
+                    // Taken back before the role is passed on, or the next writer would begin it.
                     let withdrawn = state.queue.remove(ticket);
                     let closed = self.closed(state);
                     if !self.hand_over(state) {
@@ -368,7 +368,7 @@ impl<S: Sink> WriterShared<S> {
                     }
                     return match closed {
                         _ if turn.own_done() => Ok(ticket),
-                        // No thread to hand it to, but begun: the next who comes finishes it.
+                        // No thread to hand it to, but begun: the next sender finishes it.
                         None if on_timeout == OnTimeout::HandOver && !withdrawn => Ok(ticket),
                         Some(cause) => Err(SendError::Closed(cause)),
                         None => Err(SendError::Timeout { withdrawn }),

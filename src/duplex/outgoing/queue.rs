@@ -1,5 +1,5 @@
-//! What waits to be written: data frames in order, the line of callers for whom there is no room,
-//! and the few control frames that go ahead of both. Plain data; locks and threads are not here.
+//! What waits to be written: data frames in order, the line of callers that wait for room, and the few
+//! control frames that go ahead of both. Plain data; locks and threads are not here.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ pub(super) struct FrameQueue {
     bytes: usize,
     last_ticket: u64,
     /// Callers that wait for room, in the order in which they came. Only the first may enter, so
-    /// that a large message is not overtaken for ever by small ones.
+    /// that a large message is not overtaken forever by small ones.
     line: VecDeque<u64>,
     last_place: u64,
 }
@@ -28,7 +28,7 @@ pub(super) struct Frame {
 }
 
 impl FrameQueue {
-    /// Whether a frame of this length may enter now. A frame larger than the limit enters an
+    /// Returns whether a frame of this length may enter now. A frame larger than the limit enters an
     /// empty queue.
     pub(super) fn admits(&self, length: usize, limit: usize, place: Option<u64>) -> bool {
         self.line.front().copied() == place
@@ -55,7 +55,7 @@ impl FrameQueue {
         ticket
     }
 
-    /// Takes a frame back out; false when it is not here any more.
+    /// Takes a frame back out; false when it is no longer here.
     pub(super) fn remove(&mut self, ticket: Ticket) -> bool {
         let found = self
             .frames
@@ -122,7 +122,7 @@ impl ControlQueue {
         true
     }
 
-    /// Moves everything into `into`; pongs first, because somebody's clock is running.
+    /// Moves everything into `into`; pongs first, because the peer may be timing them.
     pub(super) fn take(&mut self, into: &mut Vec<Frame>) {
         let ahead = self.pong.take().into_iter().chain(self.ping.take());
         let frames = ahead.chain(self.posts.drain(..)).map(|bytes| Frame {

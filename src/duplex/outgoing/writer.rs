@@ -22,8 +22,8 @@ const BATCH_TARGET: usize = 256 * 1024;
 /// Batches that a caller writes, beyond its own, before it passes the role on.
 const MOST_BATCHES: u32 = 16;
 
-/// How long a writer thread stays after its last batch: under a stream of pings it is not made
-/// anew for each.
+/// How long a writer thread stays after its last batch, so that a stream of pings does not start one
+/// for each.
 const PARKED: Duration = Duration::from_millis(250);
 
 /// Stack of a writer thread, in bytes: room for a logger, no more.
@@ -39,7 +39,7 @@ pub(super) struct WriterTurn {
     own_end: Option<usize>,
     own_done: bool,
     batches: u32,
-    /// There is nobody to pass the role to.
+    /// The role is not passed on.
     stays: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) enum TurnEnd {
     Ended,
     /// The writer's deadline has passed and bytes remain. The role is still the caller's.
     TimedOut,
-    /// The writer's own frame is written and it has done enough for others. The role is still the
+    /// The writer's own frame is written and it has written enough for others. The role is still the
     /// caller's.
     Yield,
 }
@@ -70,7 +70,7 @@ impl WriterTurn {
         }
     }
 
-    /// The turn of one who writes what there is, until the deadline or the end.
+    /// A turn that writes what there is, until the deadline or the end.
     fn until(deadline: Option<Deadline>) -> Self {
         Self {
             deadline,
@@ -82,8 +82,7 @@ impl WriterTurn {
         }
     }
 
-    /// The turn of one who has no time at all: one batch of what is queued, as far as the medium
-    /// takes it.
+    /// A turn that never blocks: one batch of what is queued, as far as the medium takes it.
     fn in_passing() -> Self {
         Self {
             deadline: None,
@@ -95,7 +94,7 @@ impl WriterTurn {
         }
     }
 
-    /// Whether the writer's own frame is written.
+    /// Returns whether the writer's own frame is written.
     pub(super) fn own_done(&self) -> bool {
         self.own_done
     }
@@ -116,7 +115,7 @@ impl WriterTurn {
     }
 }
 
-/// Takes the free role. If others left frames with the last writer, lets them run first, so that
+/// Takes the free role. If other callers left frames with the last writer, lets them run first, so that
 /// their frames go out with this one in one write.
 pub(super) fn take_role(state: &mut MutexGuard<'_, WriterState>) {
     state.writing = true;
@@ -135,14 +134,14 @@ enum BatchProgress {
 }
 
 impl<S: Sink> WriterShared<S> {
-    /// Gives the role up with bytes left over, for the next who comes.
+    /// Gives the role up with bytes left over, for the next sender.
     pub(super) fn leave_role(&self, state: &mut WriterState) {
         state.writing = false;
         self.changed.notify_all();
     }
 
-    /// Passes the caller's role on to the writer thread, which is started if there is none. False
-    /// if no thread could be had: then the role is still the caller's.
+    /// Passes the caller's role on to the writer thread, which is started if there is none. Returns false
+    /// if no thread could be started: then the role is still the caller's.
     pub(super) fn hand_over(self: &Arc<Self>, state: &mut MutexGuard<'_, WriterState>) -> bool {
         if state.parked {
             state.parked = false;
@@ -150,7 +149,7 @@ impl<S: Sink> WriterShared<S> {
             return true;
         }
         let shared = Arc::clone(self);
-        // The role stays taken meanwhile, so nobody starts a second thread.
+        // The role stays taken meanwhile, so no second thread is started.
         let started = MutexGuard::unlocked(state, || {
             self.threads
                 .spawn(&self.thread_name, STACK, move || shared.run_thread())
@@ -161,8 +160,8 @@ impl<S: Sink> WriterShared<S> {
         started.is_ok()
     }
 
-    /// Makes sure that somebody writes what was just queued, without writing here. If no thread
-    /// can be had, the next who sends does.
+    /// Makes sure that a thread writes what was just queued, without writing here. If none can be started,
+    /// the next sender writes it.
     pub(super) fn ensure_writer(self: &Arc<Self>, state: &mut MutexGuard<'_, WriterState>) {
         if state.writing || self.is_shut_down() || state.failed.is_some() {
             return;
@@ -182,8 +181,8 @@ impl<S: Sink> WriterShared<S> {
         }
     }
 
-    /// Writes what the medium takes right now, a batch at most, unless somebody writes already; the
-    /// rest is the writer thread's. Never blocks.
+    /// Writes what the medium takes right now, a batch at most, unless a thread is writing already; the
+    /// writer thread writes the rest. Never blocks.
     pub(super) fn write_in_passing(self: &Arc<Self>, state: &mut MutexGuard<'_, WriterState>) {
         if state.writing {
             return;
@@ -274,7 +273,7 @@ impl<S: Sink> WriterShared<S> {
                     let since = *batch.blocked_since.get_or_insert_with(Instant::now);
                     let stall = Deadline::at(since + self.write_stall_timeout);
                     // Only after a try: a kernel buffer may take bytes long before `poll` says so,
-                    // and nobody may have tried for a while.
+                    // and the last try may be long ago.
                     if stall.has_passed() {
                         return BatchProgress::Stalled;
                     }
@@ -315,7 +314,7 @@ impl<S: Sink> WriterShared<S> {
 }
 
 impl WriterState {
-    /// Whether there are bytes that somebody should write.
+    /// Returns whether there are bytes to be written.
     pub(super) fn has_work(&self) -> bool {
         !self.batch.is_done() || self.has_frames()
     }
@@ -324,7 +323,7 @@ impl WriterState {
         !self.control.is_empty() || !self.queue.is_empty() || self.has_close()
     }
 
-    /// Takes the next frames; gives whether they are the last.
+    /// Takes the next frames; returns whether they are the last.
     fn take_frames(&mut self, frames: &mut Vec<Frame>) -> bool {
         self.control.take(frames);
         self.queue.take(frames, BATCH_TARGET);

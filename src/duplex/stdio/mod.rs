@@ -2,7 +2,7 @@
 //! plugin's side, over its own stdin and stdout.
 //!
 //! What lives here: the connection type and its writing half. Beside it: the pipes as a medium,
-//! and the reading half. Programs print other things to stdout too, so a line that is no
+//! and the reading half. Programs print other things to stdout too, so a line that is not a
 //! JSON object is never an error: it goes to the output hook.
 
 use std::fmt;
@@ -43,8 +43,8 @@ impl Stdio {
     /// pipe or stream socket will do.
     ///
     /// Both are switched to non-blocking mode when the connection is taken into use; with a pipe
-    /// this does not touch the child's end. A program that has given SIGPIPE its default
-    /// action back (Rust programs start with it ignored) is ended by a child that closes its stdin.
+    /// this does not touch the child's end. A program that has restored SIGPIPE's default action
+    /// (Rust programs start with it ignored) is ended by a child that closes its stdin.
     pub fn new(reader: impl Into<OwnedFd>, writer: impl Into<OwnedFd>) -> Self {
         Self {
             reader: reader.into(),
@@ -75,7 +75,7 @@ impl Stdio {
         })
     }
 
-    /// Gives every line that is not a message to `output`. Without it such lines are dropped.
+    /// Passes every line that is not a message to `output`. Without it such lines are dropped.
     #[must_use]
     pub fn with_output(mut self, output: OutputHook) -> Self {
         self.output = Some(output);
@@ -85,7 +85,7 @@ impl Stdio {
 
 impl Duplex for Stdio {
     fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
-        let wake = Wake::new().map_err(|error| Error::io("make a wake pipe", error))?;
+        let wake = Wake::new().map_err(|error| Error::io("create a wake pipe", error))?;
         let pipe = WritePipe::new(self.writer, self.shared_writer, wake)
             .map_err(|error| Error::io("prepare the pipe to the plugin", error))?;
         if !self.shared_writer {

@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::duplex::outgoing::Sink;
 use crate::poll;
 
-/// A descriptor that becomes ready, for good, when it is told to.
+/// A descriptor that becomes ready, for good, when it is woken.
 pub(super) struct Wake {
     waiting: PipeReader,
     /// Dropped to wake: the end of a stream is seen by any number of waiters, any number of times.
@@ -56,8 +56,8 @@ pub(super) enum Waited {
 
 /// The pipe that is written to.
 pub(super) struct WritePipe {
-    /// None after the end. The writer holds the descriptor while it uses it, so it is never closed
-    /// under its hands.
+    /// `None` after the end. The writer holds the descriptor while it uses it, so it is not closed
+    /// meanwhile.
     writer: Mutex<Option<Arc<OwnedFd>>>,
     /// The descriptor's modes are not ours to change.
     shared: bool,

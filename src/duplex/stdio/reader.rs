@@ -25,7 +25,7 @@ const READ_BUFFER: usize = 8 * 1024;
 /// before it went away is lost, and not without limit.
 const LAST_BYTES: usize = 1024 * 1024;
 
-/// Output that comes as one line over the limit is given to the hook in pieces of this length.
+/// Output that comes as one line over the limit is passed to the hook in pieces of this length.
 const PIECE: usize = 64 * 1024;
 
 /// The members that a message may begin with.
@@ -116,7 +116,7 @@ impl StdioReader {
         }
     }
 
-    /// Gives the hook a piece of a line that is over the limit, the last one or not.
+    /// Passes the hook a piece of a line that is over the limit.
     fn output_overlong(&mut self, piece: Range<usize>, is_last: bool) {
         let mut overlong = self
             .overlong
@@ -168,7 +168,7 @@ impl StdioReader {
         let spin_until = policy.and_then(|policy| policy.spin_until);
         let count = loop {
             if until.is_some_and(Deadline::has_passed) {
-                // Also for one who prints and prints.
+                // Also for a program that prints without end.
                 self.buffer.truncate(length);
                 return Ok(None);
             }
@@ -234,11 +234,11 @@ impl StdioReader {
                 self.held = Some(range);
                 return Ok(None);
             }
-            return Ok(Some(self.give_output(range)));
+            return Ok(Some(self.take_output(range)));
         }
     }
 
-    fn give_output(&self, range: Range<usize>) -> Received {
+    fn take_output(&self, range: Range<usize>) -> Received {
         let line = &self.buffer[range];
         self.output(line);
         Received::Output {
@@ -270,7 +270,7 @@ fn begins_as_message(line: &[u8]) -> bool {
 impl DuplexReader for StdioReader {
     fn receive(&mut self) -> Result<Received, Disconnect> {
         if let Some(range) = self.held.take() {
-            return Ok(self.give_output(range));
+            return Ok(self.take_output(range));
         }
         loop {
             if self.outgoing.is_over() {

@@ -1,4 +1,4 @@
-//! The socket as tungstenite sees it: it reads and never writes.
+//! The socket as tungstenite sees it: a stream that reads and never writes.
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -22,11 +22,11 @@ const READ_AHEAD: usize = 64 * 1024;
 /// next short one.
 pub(super) struct ReadOnlyStream {
     outgoing: Outgoing<Socket>,
-    /// For a timed read; none for one that may take for ever.
+    /// For a timed read; `None` for one without a limit.
     pub(super) policy: Option<WaitPolicy>,
     /// After this long a blocking read gives up.
     limit: Option<Duration>,
-    /// What was read ahead, and which part of it has not been given. Kept from one long message to the
+    /// What was read ahead, and which part of it has not been passed on. Kept from one long message to the
     /// next, and not beyond.
     read_ahead: Vec<u8>,
     ahead: Range<usize>,
@@ -46,7 +46,7 @@ impl ReadOnlyStream {
         }
     }
 
-    /// Sets a limit for blocking reads, or none; gives whether that was possible.
+    /// Sets a limit for blocking reads, or none; returns whether that was possible.
     pub(super) fn set_limit(&mut self, limit: Option<Duration>) -> bool {
         let set = self.outgoing.sink().set_read_timeout(limit);
         self.limit = limit.filter(|_| set.is_ok());
@@ -115,7 +115,7 @@ impl Read for ReadOnlyStream {
                 .policy
                 .is_some_and(|policy| policy.deadline.has_passed());
             if is_late {
-                // Also for one who sends and sends.
+                // Also for a peer that sends without end.
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             if !self.is_flowing {

@@ -26,7 +26,7 @@ pub(in crate::duplex) struct WebSocketReader {
     outgoing: Outgoing<Socket>,
     role: Role,
     limit: usize,
-    /// What a timed read came upon and is not its to deal with, because that may take longer.
+    /// What a timed read left to the next blocking one, because handling it may take longer.
     left: Option<Result<Frame, Error>>,
 }
 
@@ -112,7 +112,7 @@ impl WebSocketReader {
         self.outgoing.end_from_reader(cause)
     }
 
-    /// Throws away what the peer still sends, until its stream ends or its time is over; a reset
+    /// Discards what the peer still sends, until its stream ends or its time is over; a reset
     /// that unread bytes provoke could overtake our close frame.
     fn see_out(&self, cause: Disconnect) -> Disconnect {
         let until = self.outgoing.shut_down_at();
@@ -190,7 +190,7 @@ impl TimedReader for WebSocketReader {
 
 impl Drop for WebSocketReader {
     fn drop(&mut self) {
-        // Nobody reads any more: the connection is of no use to those who write.
+        // Nothing is read any more, so the connection is of no use to its writers.
         self.outgoing.end_from_reader(Disconnect::Lost);
     }
 }

@@ -58,7 +58,7 @@ impl Socket {
         }
     }
 
-    /// The address of the peer, for log lines; empty when there is none.
+    /// Returns the address of the peer for log lines; empty when there is none.
     pub(crate) fn peer_address(&self) -> String {
         match &self.0 {
             SocketKind::Tcp(stream) => stream
@@ -90,12 +90,12 @@ impl Socket {
         self.shutdown(Shutdown::Write);
     }
 
-    /// Ends the reading direction, on this side alone: whoever waits for bytes is woken.
+    /// Ends the reading direction, on this side alone: a thread that waits for bytes is woken.
     pub(crate) fn end_reading(&self) {
         self.shutdown(Shutdown::Read);
     }
 
-    /// Throws away what has arrived, up to a limit; never blocks. A socket that is closed while bytes
+    /// Discards what has arrived, up to a limit; never blocks. A socket that is closed while bytes
     /// lie unread in it is reset, and the reset may destroy what was written last on its way.
     pub(crate) fn discard_arrived(&self) {
         const LIMIT: usize = 64 * 1024;
