@@ -9,23 +9,23 @@ use crate::protocol::environment::{TRANSPORT_VARIABLE, URL_VARIABLE};
 
 /// Where the host is.
 pub(super) enum Endpoint {
-    /// It accepts WebSockets at this URL.
+    /// The host accepts WebSockets at this URL.
     Url(Box<ConnectionUrl>),
-    /// It holds the other ends of our standard input and output.
+    /// The host has the other ends of our standard input and output.
     Stdio,
-    /// At the other end of a connection that has been made already.
+    /// The host is at the other end of an existing connection.
     Duplex(Box<dyn Duplex>),
 }
 
 impl Endpoint {
     pub(super) fn from_env() -> Result<Self> {
-        // A value that is no text can only be a mistake, and reads as one.
+        // A value that is not text can only be a mistake, and is reported as one.
         Self::from_variables(|name| {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
         })
     }
 
-    /// The URL counts more, because it says more.
+    /// If both are set, the URL counts.
     pub(super) fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let get = |name| get(name).filter(|value| !value.is_empty());
         if let Some(url) = get(URL_VARIABLE) {

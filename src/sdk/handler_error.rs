@@ -1,4 +1,4 @@
-//! What a handler that fails answers with.
+//! What a failing handler answers with.
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ use crate::text::Foreign;
 pub struct HandlerError(RpcError);
 
 impl HandlerError {
-    /// An error with a code of its own.
+    /// Returns an error with this code.
     pub fn new(code: i64, message: impl Into<String>) -> Self {
         Self(RpcError::new(code, message))
     }
 
-    /// The code it answers with.
+    /// Returns the code it answers with.
     pub fn code(&self) -> i64 {
         self.0.code
     }
 
-    /// The text it answers with.
+    /// Returns the text it answers with.
     pub fn message(&self) -> &str {
         &self.0.message
     }

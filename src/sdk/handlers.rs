@@ -1,5 +1,5 @@
-//! The plugin's handlers, and the answer to a call: theirs, or a built-in one. What runs them and
-//! carries the answer is `plugin`'s.
+//! The plugin's handlers, and the answer to a call: a handler's or a built-in one. `plugin` runs them and
+//! sends the answers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,7 +25,7 @@ type EventHandler =
     Box<dyn Fn(&HostHandle, &Map<String, Value>) -> Result<(), HandlerError> + Send + Sync>;
 type ConnectHandler = Box<dyn Fn(&HostHandle) -> Result<(), HandlerError> + Send + Sync>;
 
-/// What a plugin does when it is called.
+/// The handlers of a plugin, and the built-in ones.
 #[derive(Default)]
 pub(super) struct Handlers {
     methods: HashMap<String, RawHandler>,
@@ -92,7 +92,7 @@ impl Handlers {
         self.connected.is_some()
     }
 
-    /// A connection has been made.
+    /// Runs the handler for a new connection.
     pub(super) fn connected(&self, host: &HostHandle) {
         if let Some(handler) = &self.connected
             && let Err(error) = handler(host)
@@ -101,14 +101,14 @@ impl Handlers {
         }
     }
 
-    /// The answer to a call, whatever the handler does.
+    /// Returns the answer to a call, whatever the handler does.
     pub(super) fn answer(&self, host: &HostHandle, method: &str, params: &Params) -> HandlerResult {
         let answer = guarded("plugin", method, || {
             self.handle(host, method, params)
                 .map_err(HandlerError::into_rpc)
         });
         match answer {
-            // Never an error: 'no' is the answer of a plugin that cannot (PROTOCOL.md, "Error codes").
+            // Never an error: a plugin that cannot answers 'no' (protocol file, 8.3).
             Err(error) if method == Configure::NAME => {
                 log::error!("configuration refused: {error}");
                 Ok(refused())
@@ -146,7 +146,7 @@ impl Handlers {
         }
     }
 
-    /// One without a handler is fine ([Strictness and order](crate::protocol#strictness-and-order)).
+    /// An event without a handler is not an error (protocol file, section 8.5).
     fn event(&self, host: &HostHandle, params: &Params) -> Result<ResultObject, HandlerError> {
         let event = read::<Event>(params)?;
         if let Some(handler) = self.events.get(&event.event) {

@@ -1,4 +1,4 @@
-//! The host, as a plugin sees it: calls to it, and the end of it all. Under it, the link that
+//! The host, as a plugin sees it: calls to it, and closing the connection. Under it, the link that
 //! outlives single connections.
 
 use std::fmt;
@@ -23,8 +23,8 @@ use crate::rpc::Reply;
 /// How long a close may take to reach the host.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The host at the other end. Cloning gives another handle to the same one; handles may be used from
-/// any thread, inside handlers and outside.
+/// The host at the other end. A clone is another handle to the same host; handles may be used from any
+/// thread, inside handlers and outside.
 ///
 /// A plugin that reconnects keeps its handles: each call goes over the connection there is at that
 /// moment. When it ends, the calls in flight fail at once, and nothing is sent again.
@@ -76,7 +76,7 @@ impl HostHandle {
         self.link.connection()?.call(method, params, timeout)
     }
 
-    /// The stored configuration: all of it, or those of `keys` that exist. Inside
+    /// Returns the stored configuration: all of it, or those of `keys` that exist. Inside
     /// [`on_configure`](super::Plugin::on_configure) that is still the old one
     /// ([`get_config`](crate::protocol#get_config)).
     ///
@@ -91,7 +91,7 @@ impl HostHandle {
         Ok(reply.config)
     }
 
-    /// Credentials for the host's HTTP API, for a plugin whose manifest asks for access.
+    /// Returns credentials for the host's HTTP API, for a plugin whose manifest asks for access.
     ///
     /// # Blocking
     /// As [`call`](Self::call).
@@ -104,7 +104,7 @@ impl HostHandle {
         reply.0.map_err(Error::from)
     }
 
-    /// Has a Robot do something, unattended. May take minutes; a run that failed is a reply with
+    /// Runs a Robot, unattended. May take minutes; a run that failed is a reply with
     /// [`failure`](RobotRunReply::failure), not an error.
     ///
     /// # Blocking
@@ -116,14 +116,14 @@ impl HostHandle {
         self.call::<RobotRun>(params, timeout)
     }
 
-    /// Whether there is a connection right now.
+    /// Returns whether there is a connection right now.
     pub fn is_connected(&self) -> bool {
         self.link.state.lock().connection.is_some()
     }
 
     /// Ends the plugin's connection in an orderly way and makes
     /// [`Plugin::run`](super::Plugin::run) return, also while it waits to try again. Answers that
-    /// have not been sent yet are not. For good: a handle that is closed stays so.
+    /// have not been sent yet are not. A closed handle stays closed.
     ///
     /// # Blocking
     /// At most a second, if the host does not read.
@@ -165,7 +165,7 @@ impl HostLink {
         })
     }
 
-    /// Takes a new connection into use, unless everything is over.
+    /// Takes a new connection into use. Returns false when the link is closed.
     pub(super) fn attach(&self, connection: &Arc<Connection>) -> bool {
         let mut state = self.state.lock();
         if !state.closed {
@@ -185,7 +185,7 @@ impl HostLink {
         self.state.lock().closed
     }
 
-    /// Waits, unless or until everything is over. Gives whether it is not.
+    /// Waits until the link is closed, at most for this long. Returns false when it is closed.
     pub(super) fn pause(&self, wait: Duration) -> bool {
         let deadline = Deadline::after(wait);
         let mut state = self.state.lock();
@@ -195,7 +195,7 @@ impl HostLink {
         !state.closed
     }
 
-    /// Time since the first connection; zero before.
+    /// Returns the time since the first connection; zero before that.
     pub(super) fn uptime(&self) -> Duration {
         self.connected_since
             .get()
@@ -215,7 +215,7 @@ impl HostLink {
     }
 }
 
-/// Says goodbye, in the words of the SDKs in the field ([WebSocket](crate::protocol#websocket)).
+/// Closes as the SDKs in the field do (protocol file, section 6).
 pub(super) fn close(connection: &Connection) {
     connection.close(
         close_code::NORMAL,

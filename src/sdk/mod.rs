@@ -33,13 +33,13 @@
 //! A host says how to reach it in the environment: a URL in `STORYDEN_RPC_URL`, or
 //! `PLUGIN_RUNNER_TRANSPORT=stdio` for the program's own standard input and output.
 //! [`Plugin::from_env`] follows that. **Over stdio, stdout belongs to the protocol**: print nothing
-//! there and log to stderr, on every transport, to be on the safe side; hosts keep stderr as the
-//! plugin's log. This module itself only uses the `log` crate.
+//! there, and log to stderr on every transport; hosts keep stderr as the plugin's log. This module
+//! itself only uses the `log` crate.
 //!
 //! # Threads
 //!
 //! [`Plugin::run`] reads on the thread that calls it, and nothing else happens there. Handlers run on
-//! worker threads, made when they are needed and capped, so a slow handler delays no other and a
+//! worker threads, started when they are needed and capped, so a slow handler delays no other and a
 //! handler may call the host. A writer thread exists while the host is slow to read. No signal
 //! handler is installed: SIGINT and SIGTERM end the process, as hosts expect.
 //!

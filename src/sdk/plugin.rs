@@ -1,5 +1,5 @@
-//! `Plugin`: registering handlers, and running: connect, read, hand calls to workers, and come back
-//! where that is right.
+//! `Plugin`: registering handlers, and running: connect, read, hand calls to workers, and reconnect where
+//! that is right.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const HANDLERS_AT_ONCE: usize = 16;
 const WAITING_CALLS: usize = 1024;
 /// Calls to the host that may wait for an answer.
 const PENDING_CALLS: usize = 1024;
-/// The stack of a handler's thread, in bytes; what the standard library gives a thread.
+/// The stack of a handler's thread, in bytes; the standard library's default.
 const HANDLER_STACK: usize = 2 * 1024 * 1024;
 /// For looking up the name, connecting and the handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For handlers still running at the end. A supervised plugin must be gone soon after its connection.
 const END_GRACE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(1);
-/// How long a caller that waits alone looks for the host's answer before it sleeps.
+/// How long a caller that waits alone may spin for the host's answer before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// A plugin: its handlers, and where its host is. See the [module](super) for an example.
@@ -61,7 +61,7 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// A plugin of the host that the environment names: in `STORYDEN_RPC_URL` with a URL to connect
+    /// Returns a plugin of the host that the environment names: in `STORYDEN_RPC_URL` with a URL to connect
     /// to, or by `PLUGIN_RUNNER_TRANSPORT=stdio`. With both, the URL counts.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Plugin {
         Endpoint::from_env().map(Self::new)
     }
 
-    /// A plugin of the host with this connection URL, token included.
+    /// Returns a plugin of the host with this connection URL, token included.
     ///
     /// # Errors
     /// [`Error::Token`](crate::Error::Token): the URL cannot be used.
@@ -79,7 +79,7 @@ impl Plugin {
         Ok(Self::new(Endpoint::Url(Box::new(url))))
     }
 
-    /// A plugin of the host at the other end of this connection, such as one end of
+    /// Returns a plugin of the host at the other end of this connection, such as one end of
     /// [`memory::pair`](crate::duplex::memory::pair).
     pub fn over(duplex: impl Duplex) -> Self {
         Self::new(Endpoint::Duplex(Box::new(duplex)))
@@ -94,8 +94,7 @@ impl Plugin {
         }
     }
 
-    /// Runs this after each connection that is made, beside the calls that come in on it. An error
-    /// is logged.
+    /// Runs this after each connect, in parallel with the calls that come in. An error is logged.
     pub fn on_connect(
         mut self,
         handler: impl Fn(&HostHandle) -> Result<(), HandlerError> + Send + Sync + 'static,
@@ -118,8 +117,8 @@ impl Plugin {
         self
     }
 
-    /// Judges a configuration that an administrator wants to save: it is stored if this gives true.
-    /// False, an error and a panic all say no. Without a handler every configuration is fine.
+    /// Checks a configuration that an administrator wants to save: it is stored if the handler returns
+    /// true. False, an error and a panic all refuse it. Without a handler every configuration is accepted.
     pub fn on_configure(
         mut self,
         handler: impl Fn(&HostHandle, &Configuration) -> Result<bool, HandlerError>
@@ -132,7 +131,7 @@ impl Plugin {
     }
 
     /// Handles a method with typed params and reply: one of the protocol's, or a host's own that
-    /// implements [`Method`]. Takes the place of what is built in:
+    /// implements [`Method`]. Replaces what is built in:
     /// [`Ping`](crate::protocol::method::Ping) is answered `healthy` by itself, and
     /// [`Event`](crate::protocol::method::Event) goes to the handlers of
     /// [`on_event`](Self::on_event).
@@ -160,14 +159,14 @@ impl Plugin {
         self
     }
 
-    /// How many handlers may run at once; at least 1. Default 16. Up to 1,024 calls wait beyond
-    /// that, and over it they are refused with an error.
+    /// Sets how many handlers may run at once; at least 1. Default 16. Up to 1,024 more calls wait, and
+    /// any beyond those are refused with an error.
     pub fn handlers_at_once(mut self, number: usize) -> Self {
         self.handlers_at_once = number.max(1);
         self
     }
 
-    /// The host, for threads of the plugin's own. Until [`run`](Self::run) has connected, calls on
+    /// Returns the host, for threads of the plugin's own. Until [`run`](Self::run) has connected, calls on
     /// it fail.
     pub fn host(&self) -> HostHandle {
         self.host.clone()
@@ -175,17 +174,17 @@ impl Plugin {
 
     /// Connects and serves.
     ///
-    /// A supervised plugin connects once: if its connection ends, whoever ended it, this returns
-    /// `Ok`, the program should end with status 0, and its host starts it again if it is wanted. The
-    /// same holds over stdio. An external plugin comes back: after 250 ms, doubling up to 10 s, for
+    /// A supervised plugin connects once: if its connection ends, whichever side ended it, this returns
+    /// `Ok`, the program should end with status 0, and its host starts it again if it is to run. The
+    /// same holds over stdio. An external plugin reconnects: after 250 ms, doubling up to 10 s, for
     /// as long as the host cannot be reached, answers 5xx, or ends the connection in a way that says
     /// so. It gives up when the host refuses it with a 4xx, and ends with `Ok` when the host closes
     /// for good (1000, 1008 and the like;
     /// [Refused or disconnected](crate::protocol#refused-or-disconnected)).
     ///
     /// # Blocking
-    /// Until then. [`HostHandle::close`] ends it; while a connection is being made, up to half a
-    /// minute later. Handlers that still run at the end are given two seconds.
+    /// Until then. [`HostHandle::close`] ends it; while it is connecting, up to half a minute later.
+    /// Handlers that still run at the end have two seconds to finish.
     ///
     /// # Errors
     /// - [`Error::Disconnected`](crate::Error::Disconnected) with [`Disconnect::Refused`]: the host refused the connection.
@@ -237,7 +236,7 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// A plugin that runs.
+/// A running plugin.
 struct Runner {
     handlers: Arc<Handlers>,
     host: HostHandle,
@@ -277,7 +276,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Serves one connection until it ends; gives why it did.
+    /// Serves one connection until it ends; returns why it did.
     fn serve(self: &Arc<Self>, duplex: Box<dyn Duplex>) -> Result<Arc<Disconnect>> {
         let settings = DuplexSettings::new("host", self.threads.clone());
         let halves = duplex.split(&settings)?;
@@ -326,7 +325,7 @@ impl Runner {
             let (connection, id) = (connection.clone(), id.clone());
             Box::new(move || {
                 if connection.has_ended() {
-                    // Its caller has been told so, and may ask again on the next one.
+                    // The caller's call has failed, and it may call again on the next connection.
                     return;
                 }
                 let answer = handlers.answer(&host, &method, &params);
@@ -341,7 +340,7 @@ impl Runner {
     }
 }
 
-/// Why a connection ended, in the plugin's words: the crate's are the host's.
+/// Describes why a connection ended from the plugin's side; the crate's texts are the host's.
 fn ending(cause: &Disconnect) -> String {
     match cause {
         Disconnect::ByPeer { code, reason } => {

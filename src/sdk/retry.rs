@@ -1,5 +1,5 @@
-//! Whether and when a plugin tries again, as pure functions. Only external plugins do: a supervised
-//! one is started anew by its host ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
+//! Whether and when a plugin reconnects, as pure functions. Only external plugins do: a supervised one is
+//! started again by its host (protocol file, section 7).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::{Disconnect, Error};
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The waits between tries: 250 ms, doubling up to 10 s, over again after each accepted handshake.
+/// The waits between attempts: 250 ms, doubling up to 10 s, reset by each accepted handshake.
 #[derive(Debug)]
 pub(super) struct Backoff(Duration);
 
@@ -28,8 +28,8 @@ impl Backoff {
     }
 }
 
-/// Whether a failure to connect may pass by itself. Any 4xx is meant for good; what else is no 5xx
-/// and no 101 did not come from a plugin host, nor did something that is no WebSocket.
+/// Returns whether a failure to connect may pass by itself. A 4xx is final. Anything but 5xx and 101 did
+/// not come from a plugin host, and neither did something that is not a WebSocket.
 pub(super) fn may_pass(error: &Error) -> bool {
     match error {
         Error::Disconnected(cause) => match **cause {
@@ -37,18 +37,18 @@ pub(super) fn may_pass(error: &Error) -> bool {
             Disconnect::Violation(_) => false,
             _ => true,
         },
-        // Nobody listens, the name is not known, or nobody answers.
+        // No server listens, the name is not known, or no answer comes.
         Error::Io { .. } | Error::Timeout { .. } => true,
         _ => false,
     }
 }
 
-/// Whether the way a connection ended means 'come back'. A close by the host does only with the
-/// codes that say so.
+/// Returns whether the way a connection ended means 'reconnect'. A close by the host does so only with
+/// certain codes.
 pub(super) fn comes_back(cause: &Disconnect) -> bool {
     match cause {
         Disconnect::ByPeer { code, .. } => matches!(code, Some(1001 | 1011 | 1012 | 1013)),
-        // It is ourselves who closed.
+        // We closed it ourselves.
         Disconnect::ByHost { .. } => false,
         _ => true,
     }

@@ -119,7 +119,7 @@ impl Sink for WritePipe {
 
     fn wait_writable(&self, deadline: Deadline) -> io::Result<bool> {
         loop {
-            // Held for a moment only, because the pipe is closed when nobody holds it.
+            // Held for a moment only: the pipe closes when the last holder lets go.
             let writer = self.descriptor()?;
             let mut descriptors = [PollFd::new(&*writer, PollFlags::OUT), self.wake.poll_fd()];
             let moment = deadline.min(Deadline::after(HELD));

@@ -181,7 +181,7 @@ impl StdioReader {
                     self.buffer.truncate(length);
                     return Ok(None);
                 }
-                // A cut is at once. A failed write only wakes: what is in the pipe is read first.
+                // A shutdown ends it at once. A failed write only wakes: what is in the pipe is read first.
                 if self.outgoing.is_over() || waited == Waited::Woken {
                     self.buffer.truncate(length);
                     return Err(Disconnect::Lost);
