@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::handler_error::HandlerError;
 use super::host::HostHandle;
 use crate::error::RpcError;
-use crate::protocol::configuration::Configuration;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::{
     Configure, ConfigureReply, Event, EventReply, Method, Ping, PingReply, decode_params,
@@ -28,70 +27,12 @@ type ConnectHandler = Box<dyn Fn(&HostHandle) -> Result<(), HandlerError> + Send
 /// The handlers of a plugin, and the built-in ones.
 #[derive(Default)]
 pub(super) struct Handlers {
-    methods: HashMap<String, RawHandler>,
-    events: HashMap<String, EventHandler>,
-    connected: Option<ConnectHandler>,
+    pub(super) methods: HashMap<String, RawHandler>,
+    pub(super) events: HashMap<String, EventHandler>,
+    pub(super) connected: Option<ConnectHandler>,
 }
 
 impl Handlers {
-    pub(super) fn set_method(
-        &mut self,
-        name: String,
-        handler: impl Fn(&HostHandle, &Params) -> Result<ResultObject, HandlerError>
-        + Send
-        + Sync
-        + 'static,
-    ) {
-        self.methods.insert(name, Box::new(handler));
-    }
-
-    pub(super) fn set_typed<M: Method>(
-        &mut self,
-        handler: impl Fn(&HostHandle, M::Params) -> Result<M::Reply, HandlerError>
-        + Send
-        + Sync
-        + 'static,
-    ) {
-        self.set_method(M::NAME.to_owned(), move |host, params| {
-            encode(&handler(host, read::<M>(params)?)?)
-        });
-    }
-
-    pub(super) fn set_event(
-        &mut self,
-        name: String,
-        handler: impl Fn(&HostHandle, &Map<String, Value>) -> Result<(), HandlerError>
-        + Send
-        + Sync
-        + 'static,
-    ) {
-        self.events.insert(name, Box::new(handler));
-    }
-
-    pub(super) fn set_configure(
-        &mut self,
-        handler: impl Fn(&HostHandle, &Configuration) -> Result<bool, HandlerError>
-        + Send
-        + Sync
-        + 'static,
-    ) {
-        self.set_typed::<Configure>(move |host, configuration| {
-            let ok = handler(host, &configuration)?;
-            Ok(ConfigureReply { ok })
-        });
-    }
-
-    pub(super) fn set_connected(
-        &mut self,
-        handler: impl Fn(&HostHandle) -> Result<(), HandlerError> + Send + Sync + 'static,
-    ) {
-        self.connected = Some(Box::new(handler));
-    }
-
-    pub(super) fn wants_connected(&self) -> bool {
-        self.connected.is_some()
-    }
-
     /// Runs the handler for a new connection.
     pub(super) fn connected(&self, host: &HostHandle) {
         if let Some(handler) = &self.connected
@@ -160,13 +101,13 @@ impl Handlers {
     }
 }
 
-fn read<M: Method>(params: &Params) -> Result<M::Params, RpcError> {
+pub(super) fn read<M: Method>(params: &Params) -> Result<M::Params, RpcError> {
     // The envelope was parsed whole, so this is JSON.
     let raw: Option<&RawValue> = serde_json::from_str(params.as_json()).ok();
     decode_params::<M>(raw)
 }
 
-fn encode<T: serde::Serialize>(reply: &T) -> Result<ResultObject, HandlerError> {
+pub(super) fn encode<T: serde::Serialize>(reply: &T) -> Result<ResultObject, HandlerError> {
     ResultObject::from_serialize(reply)
         .map_err(|error| HandlerError::new(RpcError::INTERNAL, error.to_string()))
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::ConnectionUrl;
 use super::endpoint::Endpoint;
 use super::handler_error::HandlerError;
-use super::handlers::Handlers;
+use super::handlers::{Handlers, encode, read};
 use super::host::{self, HostHandle};
 use super::retry::{self, Backoff};
 use crate::deadline::Deadline;
@@ -20,7 +20,7 @@ use crate::duplex::{Duplex, DuplexSettings};
 use crate::error::{Disconnect, Result, RpcError};
 use crate::protocol::configuration::Configuration;
 use crate::protocol::jsonrpc::ResultObject;
-use crate::protocol::method::Method;
+use crate::protocol::method::{Configure, ConfigureReply, Method};
 use crate::protocol::peer::PeerKind;
 use crate::rpc::Params;
 use crate::rpc::workers::{WorkerSettings, Workers};
@@ -99,7 +99,7 @@ impl Plugin {
         mut self,
         handler: impl Fn(&HostHandle) -> Result<(), HandlerError> + Send + Sync + 'static,
     ) -> Self {
-        self.handlers.set_connected(handler);
+        self.handlers.connected = Some(Box::new(handler));
         self
     }
 
@@ -113,21 +113,23 @@ impl Plugin {
         + Sync
         + 'static,
     ) -> Self {
-        self.handlers.set_event(name.into(), handler);
+        self.handlers.events.insert(name.into(), Box::new(handler));
         self
     }
 
     /// Checks a configuration that an administrator wants to save: it is stored if the handler returns
     /// true. False, an error and a panic all refuse it. Without a handler every configuration is accepted.
     pub fn on_configure(
-        mut self,
+        self,
         handler: impl Fn(&HostHandle, &Configuration) -> Result<bool, HandlerError>
         + Send
         + Sync
         + 'static,
     ) -> Self {
-        self.handlers.set_configure(handler);
-        self
+        self.on::<Configure>(move |host, configuration| {
+            let ok = handler(host, &configuration)?;
+            Ok(ConfigureReply { ok })
+        })
     }
 
     /// Handles a method with typed params and reply: one of the protocol's, or a host's own that
@@ -136,14 +138,15 @@ impl Plugin {
     /// [`Event`](crate::protocol::method::Event) goes to the handlers of
     /// [`on_event`](Self::on_event).
     pub fn on<M: Method>(
-        mut self,
+        self,
         handler: impl Fn(&HostHandle, M::Params) -> Result<M::Reply, HandlerError>
         + Send
         + Sync
         + 'static,
     ) -> Self {
-        self.handlers.set_typed::<M>(handler);
-        self
+        self.on_raw(M::NAME, move |host, params| {
+            encode(&handler(host, read::<M>(params)?)?)
+        })
     }
 
     /// Handles a method by name.
@@ -155,7 +158,9 @@ impl Plugin {
         + Sync
         + 'static,
     ) -> Self {
-        self.handlers.set_method(method.into(), handler);
+        self.handlers
+            .methods
+            .insert(method.into(), Box::new(handler));
         self
     }
 
@@ -215,8 +220,10 @@ impl Plugin {
         });
         let result = match endpoint {
             Endpoint::Url(url) => runner.run_at(&url),
-            Endpoint::Stdio => Stdio::own().and_then(|stdio| runner.run_over(Box::new(stdio))),
-            Endpoint::Duplex(duplex) => runner.run_over(duplex),
+            Endpoint::Stdio => {
+                Stdio::own().and_then(|stdio| runner.serve(Box::new(stdio)).map(drop))
+            }
+            Endpoint::Duplex(duplex) => runner.serve(duplex).map(drop),
         };
         drop(runner);
         let left = threads.join_all(Deadline::after(END_GRACE));
@@ -245,10 +252,6 @@ struct Runner {
 }
 
 impl Runner {
-    fn run_over(self: &Arc<Self>, duplex: Box<dyn Duplex>) -> Result<()> {
-        self.serve(duplex).map(drop)
-    }
-
     fn run_at(self: &Arc<Self>, url: &ConnectionUrl) -> Result<()> {
         let link = self.host.link();
         let mut backoff = Backoff::new();
@@ -307,7 +310,7 @@ impl Runner {
     }
 
     fn connected(&self) {
-        if !self.handlers.wants_connected() {
+        if self.handlers.connected.is_none() {
             return;
         }
         let (handlers, host) = (self.handlers.clone(), self.host.clone());
