@@ -88,11 +88,7 @@ impl<S: Sink> Outgoing<S> {
         if begun.is_none() && !shared.begin(&mut state, cause, frame, deadline) {
             // Another thread is closing it, and will end it in time.
             while !shared.is_shut_down() {
-                if shared
-                    .changed
-                    .wait_until(&mut state, deadline.instant())
-                    .timed_out()
-                {
+                if shared.times_out(&mut state, deadline) {
                     return;
                 }
             }
@@ -104,22 +100,14 @@ impl<S: Sink> Outgoing<S> {
                 if deadline.has_passed() {
                     break;
                 }
-            } else if shared
-                .changed
-                .wait_until(&mut state, deadline.instant())
-                .timed_out()
-            {
+            } else if shared.times_out(&mut state, deadline) {
                 break;
             }
         }
         let grace = || Deadline::after(if waits { GRACE } else { Duration::ZERO });
         let until = deadline.min(begun.unwrap_or_else(grace));
         while !state.reader_gone && !shared.is_shut_down() {
-            if shared
-                .changed
-                .wait_until(&mut state, until.instant())
-                .timed_out()
-            {
+            if shared.times_out(&mut state, until) {
                 break;
             }
         }
@@ -185,12 +173,7 @@ impl<S: Sink> Outgoing<S> {
         let shut_down_at = self.shut_down_at();
         let mut state = self.shared.state.lock();
         while !state.close_settled() && !self.is_shut_down() {
-            if self
-                .shared
-                .changed
-                .wait_until(&mut state, shut_down_at.instant())
-                .timed_out()
-            {
+            if self.shared.times_out(&mut state, shut_down_at) {
                 break;
             }
         }

@@ -219,10 +219,7 @@ impl<S: Sink> Outgoing<S> {
             let place = *place.get_or_insert_with(|| state.queue.join_line());
             let late = if state.writing || !state.has_work() {
                 // Woken when there is room, or when the callers ahead in the line have gone.
-                shared
-                    .changed
-                    .wait_until(state, deadline.instant())
-                    .timed_out()
+                shared.times_out(state, deadline)
             } else {
                 // Full, and no thread writes: queued frames fill it, or no thread could be started. Some of
                 // them are written here and now, and a writer thread goes on.
@@ -334,6 +331,12 @@ impl<S: Sink> WriterShared<S> {
 
     fn is_shut_down(&self) -> bool {
         self.shut_down.load(Ordering::Acquire)
+    }
+
+    /// Waits for any change; true at the deadline.
+    fn times_out(&self, state: &mut MutexGuard<'_, WriterState>, deadline: Deadline) -> bool {
+        let waited = self.changed.wait_until(state, deadline.instant());
+        waited.timed_out()
     }
 
     /// Writes the caller's own frame, just queued, and what comes after it. The role is free.

@@ -30,6 +30,7 @@ const PARKED: Duration = Duration::from_millis(250);
 const STACK: usize = 256 * 1024;
 
 /// One thread's time as the writer.
+#[derive(Default)]
 pub(super) struct WriterTurn {
     /// When the writer wants to go; none for the writer thread.
     deadline: Option<Deadline>,
@@ -63,10 +64,7 @@ impl WriterTurn {
         Self {
             deadline: Some(deadline),
             own: Some(ticket),
-            own_end: None,
-            own_done: false,
-            batches: 0,
-            stays: false,
+            ..Self::default()
         }
     }
 
@@ -74,23 +72,17 @@ impl WriterTurn {
     fn until(deadline: Option<Deadline>) -> Self {
         Self {
             deadline,
-            own: None,
-            own_end: None,
-            own_done: false,
-            batches: 0,
             stays: true,
+            ..Self::default()
         }
     }
 
     /// A turn that never blocks: one batch of what is queued, as far as the medium takes it.
     fn in_passing() -> Self {
         Self {
-            deadline: None,
-            own: None,
-            own_end: None,
             own_done: true,
             batches: MOST_BATCHES,
-            stays: false,
+            ..Self::default()
         }
     }
 
