@@ -5,7 +5,9 @@
 //! comes back with a spent token from somebody who guesses. Only whoever reads the plugin's log or counters
 //! learns of the difference, never the newcomer.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::mem::{self, Discriminant};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,20 +40,6 @@ pub(crate) enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// How many of them are told apart.
-    const KINDS: usize = 6;
-
-    fn kind(self) -> usize {
-        match self {
-            Self::SpentToken => 0,
-            Self::WrongToken => 1,
-            Self::Malformed(_) => 2,
-            Self::NotWanted(_) => 3,
-            Self::AlreadyConnected => 4,
-            Self::ShuttingDown => 5,
-        }
-    }
-
     fn counter(self, counters: &LiveCounters) -> &AtomicU64 {
         match self {
             Self::SpentToken => &counters.refused_spent_token,
@@ -84,7 +72,7 @@ pub(super) struct Refusals(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     tokens: Tokens,
-    told: [Told; RefusalReason::KINDS],
+    told: HashMap<Discriminant<RefusalReason>, Told>,
 }
 
 /// The last two tokens that were the plugin's. The newer may be good still.
@@ -120,7 +108,7 @@ impl Told {
         let is_due = self.at.is_none_or(|at| now >= at + TOLD_EVERY);
         is_due.then(|| {
             self.at = Some(now);
-            std::mem::take(&mut self.since)
+            mem::take(&mut self.since)
         })
     }
 }
@@ -162,7 +150,12 @@ impl Shared {
     /// its own thread writes, or, where there is none or nobody writes to it, in the host's. Never waits
     /// for the disk.
     pub(crate) fn tell_refusal(&self, reason: RefusalReason, status: u16, address: &str) {
-        let told = self.refusals.0.lock().told[reason.kind()].add(Instant::now());
+        let kind = mem::discriminant(&reason);
+        let told = {
+            let mut refusals = self.refusals.0.lock();
+            let told = refusals.told.entry(kind).or_default();
+            told.add(Instant::now())
+        };
         let Some(count) = told else { return };
         let since = match count {
             1 => String::new(),

@@ -2,7 +2,6 @@
 //! beside it, and what they get to know of a call. Running them is `inbound`'s.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -149,21 +148,4 @@ pub(crate) type MethodHandler =
     Arc<dyn Fn(&InboundCall, &Params) -> Result<ResultObject, RpcError> + Send + Sync>;
 
 /// Methods that the embedder registered by name.
-#[derive(Clone, Default)]
-pub(crate) struct Methods(HashMap<String, MethodHandler>);
-
-impl Methods {
-    pub(crate) fn insert(&mut self, name: String, handler: MethodHandler) {
-        self.0.insert(name, handler);
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&MethodHandler> {
-        self.0.get(name)
-    }
-}
-
-impl fmt::Debug for Methods {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
+pub(crate) type Methods = HashMap<String, MethodHandler>;

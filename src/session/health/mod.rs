@@ -248,23 +248,12 @@ impl Patient {
             return false;
         }
         let now = Instant::now();
-        let heard = connection.take_signs(self.asks == Asks::PluginMessages);
-        let signs = match self.asks {
-            Asks::Transport => Signs {
-                heard,
-                ..Signs::default()
-            },
-            Asks::SharedLoop => Signs {
-                heard,
-                called: connection.is_called(now),
-                ..Signs::default()
-            },
-            Asks::Plugin | Asks::PluginMessages => Signs {
-                heard,
-                called: connection.is_called(now),
-                waits: connection.waits_for_us(),
-                owes_answer: connection.expects_own_ping(),
-            },
+        let asks_plugin = matches!(self.asks, Asks::Plugin | Asks::PluginMessages);
+        let signs = Signs {
+            heard: connection.take_signs(self.asks == Asks::PluginMessages),
+            called: self.asks != Asks::Transport && connection.is_called(now),
+            waits: asks_plugin && connection.waits_for_us(),
+            owes_answer: asks_plugin && connection.expects_own_ping(),
         };
         match self.pulse.attend(now, signs) {
             Step::Rest => true,
