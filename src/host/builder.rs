@@ -31,7 +31,7 @@ use crate::session::context::{
 };
 use crate::session::health::HealthMonitor;
 use crate::session::services::Methods;
-use crate::session::{Feed, InboundCall, NoServices, Services};
+use crate::session::{InboundCall, NoServices, Services, Subscribers};
 use crate::store::{MemoryStore, Store};
 use crate::thread::Threads;
 
@@ -297,7 +297,7 @@ impl HostBuilder {
             keeper,
             scanner,
             logs: Logs::default(),
-            feed: Feed::default(),
+            subscribers: Subscribers::default(),
             addresses: Addresses::new(self.rpc_base_url),
             handlers: self.services,
             methods: self.methods,

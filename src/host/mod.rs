@@ -297,7 +297,7 @@ impl Host {
         let context = self.context();
         context
             .services
-            .feed
+            .subscribers
             .subscribe(context.settings.limits.queued_state_changes)
     }
 

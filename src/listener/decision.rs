@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, TokenDigest, rpc_query};
 use crate::host::HostShared;
 use crate::id::InstallationId;
-use crate::session::{Credential, RefusalReason, Refused, Reservation, Session};
+use crate::session::{AdmitError, Credential, RefusalReason, Reservation, Session};
 use crate::state::PluginMode;
 
 /// A connection that is accepted, its token spent.
@@ -90,7 +90,7 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
     }
     let credential = sealed
         .as_ref()
-        .map_or(Credential::Vouched, Credential::Sealed);
+        .map_or(Credential::Trusted, Credential::Sealed);
     match session.shared().reserve(&credential) {
         Ok(reservation) => {
             // Checked again: a rotation before the reservation could not revoke it, and may have
@@ -105,15 +105,15 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
                 accept,
             })
         }
-        Err(Refused::BadToken) => Err(match &sealed {
+        Err(AdmitError::BadToken) => Err(match &sealed {
             Some(token) => Denied::token(session, token.digest()),
             None => Refusal::UNAUTHENTICATED.into(),
         }),
-        Err(Refused::NotWanted(state)) => {
+        Err(AdmitError::NotWanted(state)) => {
             let reason = RefusalReason::NotWanted(state);
             Err(Denied::new(Refusal::NOT_WANTED, session, reason))
         }
-        Err(Refused::AlreadyConnected) => {
+        Err(AdmitError::AlreadyConnected) => {
             let reason = RefusalReason::AlreadyConnected;
             Err(Denied::new(Refusal::ALREADY_CONNECTED, session, reason))
         }

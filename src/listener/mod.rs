@@ -348,7 +348,7 @@ fn handshake(
         }
         // Last, so that this refusal is answered as fast as any other.
         let shared = session.shared();
-        shared.tell_refusal(reason, refusal.status, &address);
+        shared.report_refusal(reason, refusal.status, &address);
         error
     })?;
     let answer = format!(
@@ -391,7 +391,7 @@ fn refuse(host: &HostShared, socket: &Socket, refusal: Refusal, deadline: Deadli
 
 /// Checks, on a thread of its own, whether the existing connection is alive that a new one was refused for.
 fn check_existing(host: &HostShared, session: Session) {
-    let Some(check) = session.shared().begin_challenge() else {
+    let Some(check) = session.shared().begin_probe() else {
         return;
     };
     let started = host

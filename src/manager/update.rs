@@ -301,7 +301,7 @@ impl Changing<'_> {
             Err(error) => return back(error),
         };
         if self.options.roll_back {
-            session.set_trial(Some(self.candidate.clone()));
+            session.set_candidate(Some(self.candidate.clone()));
         } else if let Err(error) = shared.store().put(self.candidate.clone()) {
             return back(error);
         }
@@ -318,7 +318,7 @@ impl Changing<'_> {
             if let Err(cause) = shared.store().put(self.candidate.clone()) {
                 return back(cause);
             }
-            session.set_trial(None);
+            session.set_candidate(None);
         }
         fault::point(fault::RECORDED, id);
         Ok(self.done(Some(began.elapsed()), carried))
@@ -363,7 +363,7 @@ impl Changing<'_> {
         // Looked at before the stop, which clears it.
         let problem = last_problem(session, &cause);
         let stopped = session.stop_with(stop, close_code::RESTART, REASON);
-        session.set_trial(None);
+        session.set_candidate(None);
         let restored = match stopped {
             // Whoever told it to give up wants it stopped.
             _ if self.operation.is_given_up() => Ok(()),

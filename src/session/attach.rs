@@ -9,10 +9,10 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use super::Session;
-use super::health::Asks;
-use super::run::Reading;
-use super::shared::Shared;
-use super::state::State;
+use super::health::PingKind;
+use super::run::NewConnection;
+use super::shared::SharedSession;
+use super::state::SessionState;
 use crate::auth::SealedToken;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
@@ -60,12 +60,12 @@ pub(crate) enum Credential<'a> {
     /// The token of a supervised plugin's current run.
     Sealed(&'a SealedToken),
     /// An external plugin's token, found to be the right one, or the embedder's word.
-    Vouched,
+    Trusted,
 }
 
 /// Why a newcomer is not let in.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub(crate) enum AdmitError {
     /// Its token is not, or no longer, good.
     BadToken,
     /// There is a connection already, or one is being made.
@@ -76,13 +76,13 @@ pub(crate) enum Refused {
 
 /// The right to attach one connection. Dropping it lets others try.
 pub(crate) struct Reservation {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSession>,
     run: RunId,
     number: u64,
     used: bool,
 }
 
-impl Shared {
+impl SharedSession {
     /// Whether a sealed token is that of the current run. Spends nothing.
     pub(crate) fn knows_token(&self, token: &SealedToken) -> bool {
         self.state.lock().knows_token(self, token)
@@ -92,15 +92,15 @@ impl Shared {
     pub(crate) fn reserve(
         self: &Arc<Self>,
         credential: &Credential<'_>,
-    ) -> std::result::Result<Reservation, Refused> {
+    ) -> std::result::Result<Reservation, AdmitError> {
         let mut state = self.state.lock();
         if let Credential::Sealed(token) = credential
             && !state.knows_token(self, token)
         {
-            return Err(Refused::BadToken);
+            return Err(AdmitError::BadToken);
         }
         if state.connection.is_some() || state.reserved.is_some() {
-            return Err(Refused::AlreadyConnected);
+            return Err(AdmitError::AlreadyConnected);
         }
         let ready = match self.mode {
             // A plugin that shows its token may be quicker than the reaper in saying that it was
@@ -116,7 +116,7 @@ impl Shared {
             || state.unloading > 0
             || self.context.is_shut_down()
         {
-            return Err(Refused::NotWanted(state.reported));
+            return Err(AdmitError::NotWanted(state.reported));
         }
         // Last, after every other check: a refusal must not cost the plugin its only token.
         if matches!(credential, Credential::Sealed(_)) {
@@ -133,16 +133,16 @@ impl Shared {
     }
 
     /// The right to look whether the connection is alive, unless somebody is at it already.
-    pub(crate) fn begin_challenge(self: &Arc<Self>) -> Option<Challenge> {
-        let begun = self.challenging.swap(true, Ordering::AcqRel);
-        (!begun).then(|| Challenge(self.clone()))
+    pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<LivenessProbe> {
+        let begun = self.probing.swap(true, Ordering::AcqRel);
+        (!begun).then(|| LivenessProbe(self.clone()))
     }
 }
 
 /// A look at a connection that stands in a newcomer's way.
-pub(crate) struct Challenge(Arc<Shared>);
+pub(crate) struct LivenessProbe(Arc<SharedSession>);
 
-impl Challenge {
+impl LivenessProbe {
     /// Ends the connection if it shows no sign of life in time, so that a half-open one does not
     /// lock its plugin out. Blocks for as long as that takes.
     pub(crate) fn run(self) {
@@ -159,18 +159,18 @@ impl Challenge {
             );
             let cause = Disconnect::Unresponsive { limit };
             let reason = cause.to_string();
-            let deadline = Deadline::after(FAREWELL);
+            let deadline = Deadline::after(CLOSE_TIMEOUT);
             connection.close_with(cause, close_code::RESTART, &reason, deadline);
         }
     }
 }
 
 /// How long a close of a connection that seems dead may take.
-const FAREWELL: Duration = Duration::from_millis(250);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
-impl Drop for Challenge {
+impl Drop for LivenessProbe {
     fn drop(&mut self) {
-        self.0.challenging.store(false, Ordering::Release);
+        self.0.probing.store(false, Ordering::Release);
     }
 }
 
@@ -186,8 +186,8 @@ fn described(peer: &Peer) -> String {
     text
 }
 
-impl State {
-    fn knows_token(&self, shared: &Shared, token: &SealedToken) -> bool {
+impl SessionState {
+    fn knows_token(&self, shared: &SharedSession, token: &SealedToken) -> bool {
         self.secret
             .as_ref()
             .is_some_and(|secret| token.open(secret) == Some(shared.id))
@@ -245,7 +245,7 @@ impl Reservation {
             spin: context.settings.spin,
         };
         let (connection, reader) = Connection::new(halves, settings, shared.counters.rpc.clone());
-        let reading = Reading {
+        let reading = NewConnection {
             connection: connection.clone(),
             reader,
             run: self.run,
@@ -283,11 +283,11 @@ impl Reservation {
         } else {
             // Storyden's Python SDK runs handlers on the event loop that answers pings.
             let asks = match kind {
-                PeerKind::Python => Asks::SharedLoop,
-                _ => Asks::Transport,
+                PeerKind::Python => PingKind::SharedLoop,
+                _ => PingKind::Transport,
             };
             shared.watch(&connection, asks);
-            shared.settle_if_needed();
+            shared.resync_configuration();
             Ok(())
         }
     }
@@ -295,10 +295,10 @@ impl Reservation {
     /// Gives the reading half to the session's thread, and makes the connection the session's.
     fn hand_over(
         &self,
-        state: &mut MutexGuard<'_, State>,
-        reading: Reading,
+        state: &mut MutexGuard<'_, SessionState>,
+        reading: NewConnection,
         first_ping: bool,
-    ) -> Option<(Error, Reading)> {
+    ) -> Option<(Error, NewConnection)> {
         let shared = &self.shared;
         let connection = reading.connection.clone();
         let readers = shared.readers.lock();
@@ -334,7 +334,7 @@ impl Reservation {
         None
     }
 
-    fn activate(&self, state: &mut MutexGuard<'_, State>) {
+    fn activate(&self, state: &mut MutexGuard<'_, SessionState>) {
         if state.reported == ReportedState::Starting {
             self.shared.enter(state, ReportedState::Connecting, None);
         }
@@ -359,8 +359,8 @@ impl Reservation {
                 shared.enter(&mut state, ReportedState::Active, None);
                 drop(state);
                 // Not before: until then it has the connect timeout.
-                shared.watch(&pinged, Asks::Plugin);
-                shared.settle_if_needed();
+                shared.watch(&pinged, PingKind::Plugin);
+                shared.resync_configuration();
             }
         });
         match connection.post_call(Ping::NAME, &Empty {}, on_outcome) {
@@ -371,7 +371,7 @@ impl Reservation {
     }
 
     /// Lets others try; gives whether the reservation was valid until now.
-    fn release(&mut self, state: &mut State) -> bool {
+    fn release(&mut self, state: &mut SessionState) -> bool {
         self.used = true;
         let valid = state.reserved == Some(self.number);
         if valid {
@@ -416,15 +416,15 @@ impl Session {
     pub fn connect(&self, duplex: impl Duplex, peer: &Peer) -> Result<()> {
         let shared = self.shared();
         let reservation = shared
-            .reserve(&Credential::Vouched)
+            .reserve(&Credential::Trusted)
             .map_err(|refused| shared.refusal(&refused))?;
         reservation.attach(Box::new(duplex), peer, false)
     }
 }
 
-impl Shared {
+impl SharedSession {
     /// Has the connection watched for signs of life, from now until its end.
-    fn watch(&self, connection: &Arc<Connection>, asks: Asks) {
+    fn watch(&self, connection: &Arc<Connection>, asks: PingKind) {
         let record = self.record();
         let own = record.overrides.health.as_ref();
         let own = own.filter(|health| match health.validate() {
@@ -436,23 +436,25 @@ impl Shared {
         });
         let health = own.unwrap_or(&self.context.settings.health);
         let asks = match asks {
-            Asks::Transport | Asks::SharedLoop if health.rpc_ping => Asks::PluginMessages,
+            PingKind::Transport | PingKind::SharedLoop if health.rpc_ping => {
+                PingKind::PluginMessages
+            }
             asks => asks,
         };
         self.context.services.health.watch(connection, health, asks);
     }
 
-    fn refusal(&self, refused: &Refused) -> Error {
+    fn refusal(&self, refused: &AdmitError) -> Error {
         let state = self.state.lock();
         match refused {
-            Refused::AlreadyConnected => Error::AlreadyConnected(self.id),
+            AdmitError::AlreadyConnected => Error::AlreadyConnected(self.id),
             _ if self.context.is_shut_down() => Error::ShutDown,
             _ if state.unloaded => Error::NotLoaded(self.id),
-            Refused::NotWanted(reported) => Error::State {
+            AdmitError::NotWanted(reported) => Error::State {
                 state: *reported,
                 message: state.message.clone(),
             },
-            Refused::BadToken => Error::State {
+            AdmitError::BadToken => Error::State {
                 state: state.reported,
                 message: None,
             },
@@ -490,7 +492,7 @@ mod tests {
         let dir = TestDir::new("attach");
         let (host, session) = external(&dir);
         let shared = session.shared();
-        let reservation = shared.reserve(&Credential::Vouched).unwrap();
+        let reservation = shared.reserve(&Credential::Trusted).unwrap();
         let (ours, theirs) = memory::pair(1);
         drop(theirs);
         let peer = Peer::default();
@@ -508,7 +510,7 @@ mod tests {
     fn a_handshake_that_a_stop_overtook_is_void_though_the_plugin_is_wanted_again() {
         let dir = TestDir::new("attach");
         let (host, session) = external(&dir);
-        let overtaken = session.shared().reserve(&Credential::Vouched).unwrap();
+        let overtaken = session.shared().reserve(&Credential::Trusted).unwrap();
         for state in [ActiveState::Inactive, ActiveState::Active] {
             session.set_active_state(state).unwrap();
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::guards::InFlight;
-use super::shared::Shared;
+use super::shared::SharedSession;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
 use crate::protocol::method::{Method, decode_reply};
@@ -179,7 +179,7 @@ impl Session {
 /// the calls stay.
 #[derive(Debug)]
 pub struct Batch {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSession>,
     connection: Arc<Connection>,
 }
 
@@ -234,7 +234,7 @@ impl Drop for Batch {
     }
 }
 
-impl Shared {
+impl SharedSession {
     /// The connection to call on; that there is none counts as a failed call.
     fn connection_to_call(&self) -> Result<Arc<Connection>> {
         self.active_connection()

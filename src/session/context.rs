@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::feed::Feed;
 use super::health::HealthMonitor;
 use super::services::{Methods, Services};
+use super::subscribers::Subscribers;
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::health::Health;
@@ -65,7 +65,7 @@ pub(crate) struct HostServices {
     pub(crate) scanner: Option<OrphanScanner>,
     pub(crate) health: HealthMonitor,
     pub(crate) logs: Logs,
-    pub(crate) feed: Feed,
+    pub(crate) subscribers: Subscribers,
     pub(crate) addresses: Addresses,
     /// What answers the protocol's calls from plugins.
     pub(crate) handlers: Arc<dyn Services>,

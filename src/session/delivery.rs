@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use serde_json::value::RawValue;
 
 use super::guards::HeldBytes;
-use super::shared::Shared;
+use super::shared::SharedSession;
 use crate::counters::count_by;
 use crate::error::Result;
 use crate::id::RequestId;
@@ -17,13 +17,13 @@ use crate::state::ReportedState;
 /// An event for the connection there was when it was published: it must not reach the plugin on its
 /// next one, however late its turn comes. Counted as dropped unless it is delivered.
 struct QueuedEvent {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSession>,
     connection: Weak<Connection>,
     params: Arc<RawValue>,
     is_begun: bool,
 }
 
-impl Shared {
+impl SharedSession {
     /// Queues an event if the plugin is active and consumes it. Returns `None` when it is not for this
     /// plugin, else whether there was room. Never blocks.
     pub(crate) fn enqueue_event(
@@ -78,7 +78,7 @@ impl QueuedEvent {
             return;
         };
         self.is_begun = true;
-        let Shared { counters, name, .. } = &*self.shared;
+        let SharedSession { counters, name, .. } = &*self.shared;
         match self.call(&connection) {
             Ok(EventReply { ok: true }) => count_by(&counters.events_delivered, 1),
             Ok(EventReply { ok: false }) => {

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::shared::Shared;
+use super::shared::SharedSession;
 use crate::rpc::LiveRpcCounters;
 
 /// Counts a call in flight, so that draining can wait for it.
 pub(super) struct InFlight {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSession>,
     gauge: fn(&LiveRpcCounters) -> &AtomicU64,
 }
 
 impl InFlight {
     /// Returns `None`, and counts nothing, when the host is draining.
     pub(super) fn begin(
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedSession>,
         gauge: fn(&LiveRpcCounters) -> &AtomicU64,
     ) -> Option<Self> {
         // Counted first and checked second; draining does it the other way round, so one of the two
@@ -38,16 +38,16 @@ impl Drop for InFlight {
 
 /// Memory that waits or is worked on, under a limit.
 pub(super) struct HeldBytes {
-    shared: Arc<Shared>,
-    gauge: fn(&Shared) -> &AtomicUsize,
+    shared: Arc<SharedSession>,
+    gauge: fn(&SharedSession) -> &AtomicUsize,
     bytes: usize,
 }
 
 impl HeldBytes {
     /// Returns `None` when this would exceed `limit`, unless nothing else is held.
     pub(super) fn take(
-        shared: &Arc<Shared>,
-        gauge: fn(&Shared) -> &AtomicUsize,
+        shared: &Arc<SharedSession>,
+        gauge: fn(&SharedSession) -> &AtomicUsize,
         bytes: usize,
         limit: usize,
     ) -> Option<Self> {

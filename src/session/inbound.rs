@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::guards::{HeldBytes, InFlight};
 use super::services::InboundCall;
-use super::shared::Shared;
+use super::shared::SharedSession;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::error::RpcError;
@@ -20,7 +20,7 @@ use crate::rpc::{Connection, InboundRequest, Params};
 
 /// Hands a call to a worker, or refuses it. On the reading thread.
 pub(super) fn dispatch(
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedSession>,
     connection: &Arc<Connection>,
     request: InboundRequest,
 ) {
@@ -63,7 +63,7 @@ pub(super) fn dispatch(
 }
 
 fn answer(
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedSession>,
     connection: &Connection,
     id: &RemoteRequestId,
     method: &str,

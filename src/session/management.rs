@@ -7,24 +7,24 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::Session;
-use super::shared::Shared;
+use super::shared::SharedSession;
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::state::ReportedState;
 use crate::store::Record;
 
-impl Shared {
+impl SharedSession {
     /// The record as it is to be taken now: the one on trial, else the stored one, which may have
     /// changed since the plugin was loaded; `None` when it is not stored any more.
     pub(super) fn current_record(&self) -> Result<Option<Arc<Record>>> {
-        if let Some(trial) = self.trial.read().clone() {
-            return Ok(Some(trial));
+        if let Some(candidate) = self.candidate.read().clone() {
+            return Ok(Some(candidate));
         }
         Ok(self.context.services.store.get(self.id)?.map(Arc::new))
     }
 
     /// Re-sends the stored configuration if the plugin's copy may differ. Never blocks.
-    pub(super) fn settle_if_needed(self: &Arc<Self>) {
+    pub(super) fn resync_configuration(self: &Arc<Self>) {
         if self.record().pending_configuration.is_none() {
             return;
         }
@@ -75,8 +75,8 @@ impl Session {
 
     /// Has the plugin run with this record from its next start on, whatever is stored; `None` goes
     /// back to the stored one.
-    pub(crate) fn set_trial(&self, record: Option<Record>) {
-        *self.shared().trial.write() = record.map(Arc::new);
+    pub(crate) fn set_candidate(&self, record: Option<Record>) {
+        *self.shared().candidate.write() = record.map(Arc::new);
     }
 
     /// Ends the connection of an external plugin, and the attempt of one that is being let in, with a

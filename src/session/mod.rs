@@ -14,7 +14,6 @@ mod call;
 pub(crate) mod context;
 mod counters;
 mod delivery;
-mod feed;
 mod guards;
 pub(crate) mod health;
 mod history;
@@ -25,6 +24,7 @@ mod run;
 pub(crate) mod services;
 mod shared;
 mod state;
+mod subscribers;
 mod supervision;
 
 use std::fmt;
@@ -37,14 +37,14 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
 pub use attach::Peer;
-pub(crate) use attach::{Credential, Refused, Reservation};
+pub(crate) use attach::{AdmitError, Credential, Reservation};
 pub use call::{Batch, PendingCall, PendingReply};
 pub use counters::Counters;
-pub(crate) use feed::Feed;
-pub use feed::StateChange;
 pub use history::{RestartDecision, RunEnd};
 pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, NoServices, Services};
+pub use subscribers::StateChange;
+pub(crate) use subscribers::Subscribers;
 
 use crate::deadline::Deadline;
 use crate::duplex::{by_host, close_code};
@@ -60,7 +60,7 @@ use crate::store::Record;
 use crate::text::Foreign;
 use context::{HostContext, grace_within};
 use refusals::Refusals;
-use shared::Shared;
+use shared::SharedSession;
 use state::StateCell;
 use supervision::SessionHooks;
 
@@ -68,7 +68,7 @@ use supervision::SessionHooks;
 /// thread, and outlive the plugin's unloading (then they say [`Error::NotLoaded`]).
 #[derive(Clone)]
 pub struct Session {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSession>,
 }
 
 impl Session {
@@ -93,13 +93,13 @@ impl Session {
         let deliveries = pool("event", 1, limits.queued_events);
         // More than one waits only while the thread deals with the end of the connection before.
         let (sender, readings) = bounded(8);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedSession {
             id,
             mode,
             child: context.services.reaper.new_child_id(),
             name,
             record: RwLock::new(Arc::new(record)),
-            trial: RwLock::default(),
+            candidate: RwLock::default(),
             state: StateCell::new(),
             tally: Arc::default(),
             counters: Arc::default(),
@@ -109,7 +109,7 @@ impl Session {
             deliveries,
             event_bytes: AtomicUsize::new(0),
             readers: Mutex::new(Some(sender)),
-            challenging: false.into(),
+            probing: false.into(),
             log: Mutex::new(None),
             log_slot: context.services.logs.slot(id),
             refusals: Refusals::default(),
@@ -128,11 +128,11 @@ impl Session {
         Ok(Self { shared })
     }
 
-    fn from_shared(shared: Arc<Shared>) -> Self {
+    fn from_shared(shared: Arc<SharedSession>) -> Self {
         Self { shared }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<SharedSession> {
         &self.shared
     }
 
@@ -395,7 +395,7 @@ impl Session {
         }
     }
 
-    /// Asks for the stop without waiting for it. `code` and `reason` are what calls in flight are told,
+    /// PingKind for the stop without waiting for it. `code` and `reason` are what calls in flight are told,
     /// and the reason why a connection ends.
     pub(crate) fn request_stop(
         &self,
@@ -524,7 +524,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Asks for the plugin to run. Returns when the request is accepted; use
+    /// PingKind for the plugin to run. Returns when the request is accepted; use
     /// [`Session::wait_for`] to wait for the outcome. Running already is fine; of a start and a stop
     /// the last wins. Leaves [`ReportedState::Errored`], and starts the counting of restarts over; but
     /// a start in [`ReportedState::Restarting`] only ends the wait, and the counting goes on.

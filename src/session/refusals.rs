@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::counters::LiveCounters;
-use super::shared::Shared;
+use super::shared::SharedSession;
 use crate::auth::TokenDigest;
 use crate::state::ReportedState;
 use crate::store::{PluginKind, Record};
 
 /// A reason is told at most once in this time, so that whoever knocks on and on fills no log.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a newcomer that names a plugin is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +67,12 @@ impl fmt::Display for RefusalReason {
 
 /// What one session keeps of them.
 #[derive(Default)]
-pub(super) struct Refusals(Mutex<Inner>);
+pub(super) struct Refusals(Mutex<RefusalLog>);
 
 #[derive(Default)]
-struct Inner {
+struct RefusalLog {
     tokens: Tokens,
-    told: HashMap<Discriminant<RefusalReason>, Told>,
+    reported: HashMap<Discriminant<RefusalReason>, ReportTimes>,
 }
 
 /// The last two tokens that were the plugin's. The newer may be good still.
@@ -96,16 +96,16 @@ impl Tokens {
 
 /// When a reason was told last, and how many there were since.
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct ReportTimes {
     at: Option<Instant>,
     since: u64,
 }
 
-impl Told {
+impl ReportTimes {
     /// One more. Returns how many there are to tell of, if it is time to tell.
     fn add(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
-        let is_due = self.at.is_none_or(|at| now >= at + TOLD_EVERY);
+        let is_due = self.at.is_none_or(|at| now >= at + REPORT_INTERVAL);
         is_due.then(|| {
             self.at = Some(now);
             mem::take(&mut self.since)
@@ -113,7 +113,7 @@ impl Told {
     }
 }
 
-impl Shared {
+impl SharedSession {
     /// This token is the plugin's from now on, or was found to be.
     pub(crate) fn learn_token(&self, token: TokenDigest) {
         self.refusals.0.lock().tokens.add(token);
@@ -149,11 +149,11 @@ impl Shared {
     /// Tells of a refusal with this status, unless its reason was told just now: in the plugin's log, which
     /// its own thread writes, or, where there is none or nobody writes to it, in the host's. Never waits
     /// for the disk.
-    pub(crate) fn tell_refusal(&self, reason: RefusalReason, status: u16, address: &str) {
+    pub(crate) fn report_refusal(&self, reason: RefusalReason, status: u16, address: &str) {
         let kind = mem::discriminant(&reason);
         let told = {
             let mut refusals = self.refusals.0.lock();
-            let told = refusals.told.entry(kind).or_default();
+            let told = refusals.reported.entry(kind).or_default();
             told.add(Instant::now())
         };
         let Some(count) = told else { return };
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_told_at_once_and_then_once_a_minute_with_the_number_since() {
-        let mut told = Told::default();
+        let mut told = ReportTimes::default();
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         assert_eq!(told.add(at(0)), Some(1));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::inbound;
-use super::shared::Shared;
+use super::shared::SharedSession;
 use crate::duplex::DuplexReader;
 use crate::error::Disconnect;
 use crate::reaper::RunId;
@@ -16,16 +16,16 @@ use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::thread::panic_text;
 
 /// A connection to be read from.
-pub(crate) struct Reading {
+pub(crate) struct NewConnection {
     pub(super) connection: Arc<Connection>,
     pub(super) reader: Box<dyn DuplexReader>,
     pub(super) run: RunId,
 }
 
 /// The body of the thread; ends when the session lets go of the sender.
-pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
+pub(super) fn run(shared: &Arc<SharedSession>, readings: &Receiver<NewConnection>) {
     for reading in readings {
-        let Reading {
+        let NewConnection {
             connection,
             reader,
             run,
@@ -52,7 +52,7 @@ pub(super) fn run(shared: &Arc<Shared>, readings: &Receiver<Reading>) {
 
 /// What the end of a connection means for the session. Calls in flight have failed already.
 fn disconnected(
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedSession>,
     connection: &Arc<Connection>,
     run: RunId,
     cause: Arc<Disconnect>,

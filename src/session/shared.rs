@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 use super::Session;
 use super::context::HostContext;
 use super::counters::LiveCounters;
-use super::feed::StateChange;
 use super::refusals::Refusals;
-use super::run::Reading;
-use super::state::{State, StateCell};
+use super::run::NewConnection;
+use super::state::{SessionState, StateCell};
+use super::subscribers::StateChange;
 use crate::error::{Disconnect, Error, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::{LogSlot, PluginLog};
@@ -27,7 +27,7 @@ use crate::rpc::workers::Workers;
 use crate::state::{PluginMode, ReportedState};
 use crate::store::Record;
 
-pub(crate) struct Shared {
+pub(crate) struct SharedSession {
     pub(super) id: InstallationId,
     pub(super) mode: PluginMode,
     /// Its place with the reaper.
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(super) context: Arc<HostContext>,
     pub(super) record: RwLock<Arc<Record>>,
     /// A record that counts instead of the stored one.
-    pub(super) trial: RwLock<Option<Arc<Record>>>,
+    pub(super) candidate: RwLock<Option<Arc<Record>>>,
     pub(super) state: StateCell,
     /// What was found of its descendants.
     pub(super) tally: Arc<Tally>,
@@ -52,9 +52,9 @@ pub(crate) struct Shared {
     /// Bytes of events that wait.
     pub(super) event_bytes: AtomicUsize,
     /// Where the session thread gets the reading halves of connections; `None` once unloaded.
-    pub(super) readers: Mutex<Option<Sender<Reading>>>,
+    pub(super) readers: Mutex<Option<Sender<NewConnection>>>,
     /// Somebody looks whether the connection is alive.
-    pub(super) challenging: AtomicBool,
+    pub(super) probing: AtomicBool,
     /// Opened at the first start of a supervised plugin. Held for an instant only.
     pub(super) log: Mutex<Option<Arc<PluginLog>>>,
     /// Where the log is found, whichever session of the installation opened it.
@@ -63,7 +63,7 @@ pub(crate) struct Shared {
     pub(super) refusals: Refusals,
 }
 
-impl Shared {
+impl SharedSession {
     pub(super) fn record(&self) -> Arc<Record> {
         self.record.read().clone()
     }
@@ -85,7 +85,7 @@ impl Shared {
     /// subscribers hear is the order in which it happened; telling them never blocks.
     pub(super) fn enter(
         &self,
-        state: &mut State,
+        state: &mut SessionState,
         to: ReportedState,
         problem: Option<(Arc<str>, Map<String, Value>)>,
     ) {
@@ -98,7 +98,7 @@ impl Shared {
         } else {
             (None, Arc::default())
         };
-        self.context.services.feed.publish(StateChange {
+        self.context.services.subscribers.publish(StateChange {
             sequence: 0,
             plugin: self.id,
             name: self.name.clone(),
@@ -133,7 +133,7 @@ impl Shared {
     }
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for SharedSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
             .field("id", &self.id)

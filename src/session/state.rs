@@ -20,11 +20,11 @@ use crate::rpc::Connection;
 use crate::state::{ActiveState, ReportedState};
 
 pub(crate) struct StateCell {
-    inner: Mutex<State>,
+    inner: Mutex<SessionState>,
     changed: Condvar,
 }
 
-pub(crate) struct State {
+pub(crate) struct SessionState {
     pub(super) reported: ReportedState,
     pub(super) wanted: ActiveState,
     /// The close code and the reason of the last requested stop.
@@ -57,7 +57,7 @@ pub(crate) struct State {
     entered: [u64; 7],
 }
 
-impl State {
+impl SessionState {
     /// Goes to a state, with what is wrong if anything is. Gives the state it left.
     pub(super) fn enter(
         &mut self,
@@ -141,7 +141,7 @@ impl State {
 
 impl StateCell {
     pub(crate) fn new() -> Self {
-        let state = State {
+        let state = SessionState {
             reported: ReportedState::Inactive,
             wanted: ActiveState::Inactive,
             stop_reason: (close_code::NORMAL, "closed".into()),
@@ -167,7 +167,7 @@ impl StateCell {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SessionState> {
         self.inner.lock()
     }
 

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::attach::{Credential, Peer};
 use super::history::{RestartDecision, RunEnd};
-use super::shared::Shared;
-use super::state::State;
+use super::shared::SharedSession;
+use super::state::SessionState;
 use crate::auth::{SealedToken, Secret};
 use crate::duplex::stdio::Stdio;
 use crate::error::{Disconnect, Error, Result, StartError};
@@ -32,7 +32,7 @@ use crate::text::{Foreign, PluginName};
 const PUMP_STACK: usize = 256 * 1024;
 
 /// The hooks that the reaper holds for a session.
-pub(super) struct SessionHooks(pub(super) Arc<Shared>);
+pub(super) struct SessionHooks(pub(super) Arc<SharedSession>);
 
 /// Held by all readers of a run's output: the log pump and, over stdio, the connection. When the last of them
 /// drops it, the reaper is told that all output is in the log.
@@ -168,7 +168,7 @@ impl ChildHooks for SessionHooks {
                 message: None,
             };
             let reservation = shared
-                .reserve(&Credential::Vouched)
+                .reserve(&Credential::Trusted)
                 .map_err(|_| refused(self.0.state.lock().reported))?;
             reservation.attach(Box::new(duplex), &Peer::default(), true)?;
         }
@@ -417,7 +417,7 @@ impl SessionHooks {
     /// Adds an ended run to the session's history.
     fn remember(
         &self,
-        state: &mut State,
+        state: &mut SessionState,
         failure: &EndedRun,
         message: Arc<str>,
         decision: RestartDecision,
@@ -438,7 +438,7 @@ impl SessionHooks {
     }
 }
 
-impl Shared {
+impl SharedSession {
     /// Returns the plugin's log. Opens it if needed, which waits for the disk.
     pub(super) fn open_log(&self) -> Result<Arc<PluginLog>> {
         let log = self.log_slot.get_or_open(|| {

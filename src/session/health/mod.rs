@@ -1,17 +1,17 @@
-//! Health: the thread that watches every connection of a host for signs of life, and gives up those
+//! Health: the thread that watches every connection of a host for observed of life, and gives up those
 //! that show none.
 //!
-//! What lives here: the thread, who is watched and who is due next. Beside it: the pulse of one
+//! What lives here: the thread, who is watched and who is due next. Beside it: the heartbeat of one
 //! connection (pure). What does not: the settings (`crate::health`), sending and hearing
 //! (`connection`), what the end of a connection means (`run`, `reaper`), the look at a connection that
 //! stands in a newcomer's way (`attach`), which works beside this.
 //!
 //! There is one thread for all connections, while there are any: it sleeps until the next one is due
-//! and never waits for a peer. Those that are due at about the same time are attended to in one go
-//! ([`Rounds`]), so that thousands of connections do not wake it thousands of times. It holds no
+//! and never waits for a peer. Those that are due at about the same time are ticking to in one go
+//! ([`TickGrid`]), so that thousands of connections do not wake it thousands of times. It holds no
 //! connection and no session alive. Its one lock is held for bookkeeping alone, and with no other.
 
-mod pulse;
+mod heartbeat;
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{self, AssertUnwindSafe};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::pulse::{Pulse, Signs, Step};
+use self::heartbeat::{Action, Heartbeat, Observed};
 use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
@@ -36,45 +36,48 @@ const STACK: usize = 256 * 1024;
 /// The one who watches. Cloning gives another handle to the same one.
 #[derive(Clone)]
 pub(crate) struct HealthMonitor {
-    shared: Arc<Shared>,
+    shared: Arc<MonitorShared>,
 }
 
-struct Shared {
+struct MonitorShared {
     threads: Threads,
-    rounds: Rounds,
-    watched: Mutex<Watched>,
+    grid: TickGrid,
+    list: Mutex<WatchList>,
     /// Somebody else is due first, nobody is left, or it is over.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Watched {
-    patients: HashMap<Key, Patient>,
+struct WatchList {
+    watched: HashMap<Key, Watched>,
     /// When each of them is due.
     due: BTreeSet<(Instant, Key)>,
     /// One who was taken out of both, because the thread is just attending to it.
-    attended: Option<Key>,
+    ticking: Option<Key>,
     /// The thread is there, or is being started.
     running: bool,
     over: bool,
 }
 
-/// The moments at which connections are attended to, the same for all with the same settings: a
+/// The moments at which connections are ticking to, the same for all with the same settings: a
 /// sixteenth of the interval apart, or of the time for an answer if that is shorter.
 #[derive(Clone, Copy)]
-struct Rounds {
+struct TickGrid {
     /// When they are counted from.
     begin: Instant,
 }
 
-impl Rounds {
-    /// The moment for this pulse: it is asked early rather than late, and given time for its answer
+impl TickGrid {
+    /// The moment for this heartbeat: it is asked early rather than late, and given time for its answer
     /// rather too long than too short.
-    fn of(self, pulse: &Pulse) -> Instant {
-        let health = pulse.health();
+    fn of(self, heartbeat: &Heartbeat) -> Instant {
+        let health = heartbeat.health();
         let step = (health.interval.min(health.timeout) / 16).as_nanos().max(1);
-        let since = pulse.due().saturating_duration_since(self.begin).as_nanos();
-        let steps = if pulse.is_resting() {
+        let since = heartbeat
+            .due()
+            .saturating_duration_since(self.begin)
+            .as_nanos();
+        let steps = if heartbeat.is_resting() {
             since / step
         } else {
             since.div_ceil(step)
@@ -84,20 +87,20 @@ impl Rounds {
     }
 }
 
-/// The address of a connection, which is nobody else's while its patient is known.
+/// The address of a connection, which is nobody else's while its watched is known.
 type Key = usize;
 
-struct Patient {
+struct Watched {
     connection: Weak<Connection>,
-    pulse: Pulse,
-    asks: Asks,
+    heartbeat: Heartbeat,
+    kind: PingKind,
     /// Its place among the due.
     due: Instant,
 }
 
 /// How a connection is asked for a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asks {
+pub(super) enum PingKind {
     /// With the transport's own ping, which the transport answers whatever its plugin is doing.
     Transport,
     /// With the transport's own ping, where nothing answers it while the plugin handles a call: the
@@ -105,7 +108,7 @@ pub(super) enum Asks {
     SharedLoop,
     /// With the protocol's `ping`, where any line is a sign of life.
     Plugin,
-    /// With the protocol's `ping`, where only whole messages are signs of life: what the transport
+    /// With the protocol's `ping`, where only whole messages are observed of life: what the transport
     /// sends by itself is not the plugin's.
     PluginMessages,
 }
@@ -114,47 +117,47 @@ impl HealthMonitor {
     /// Starts nothing yet.
     pub(crate) fn new(threads: Threads) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(MonitorShared {
                 threads,
-                rounds: Rounds {
+                grid: TickGrid {
                     begin: Instant::now(),
                 },
-                watched: Mutex::default(),
+                list: Mutex::default(),
                 changed: Condvar::new(),
             }),
         }
     }
 
     /// Watches a connection until it ends, if there is a way to ask for a sign of life. Never blocks.
-    pub(super) fn watch(&self, connection: &Arc<Connection>, health: &Health, asks: Asks) {
-        let by_transport = matches!(asks, Asks::Transport | Asks::SharedLoop);
+    pub(super) fn watch(&self, connection: &Arc<Connection>, health: &Health, kind: PingKind) {
+        let by_transport = matches!(kind, PingKind::Transport | PingKind::SharedLoop);
         if !health.is_on() || by_transport && !connection.has_transport_ping() {
             return;
         }
         let key = key(connection);
-        let pulse = Pulse::new(health.clone(), !by_transport, Instant::now());
-        let mut watched = self.shared.watched.lock();
+        let heartbeat = Heartbeat::new(health.clone(), !by_transport, Instant::now());
+        let mut list = self.shared.list.lock();
         // Who ends it says so first and lets go of it second.
-        if watched.over || connection.has_ended() {
+        if list.over || connection.has_ended() {
             return;
         }
-        let due = (self.shared.rounds.of(&pulse), key);
-        let patient = Patient {
+        let due = (self.shared.grid.of(&heartbeat), key);
+        let watched = Watched {
             connection: Arc::downgrade(connection),
-            pulse,
-            asks,
+            heartbeat,
+            kind,
             due: due.0,
         };
-        watched.patients.insert(key, patient);
-        watched.due.insert(due);
-        if watched.running {
-            if watched.due.first() == Some(&due) {
+        list.watched.insert(key, watched);
+        list.due.insert(due);
+        if list.running {
+            if list.due.first() == Some(&due) {
                 self.shared.changed.notify_all();
             }
             return;
         }
-        watched.running = true;
-        drop(watched);
+        list.running = true;
+        drop(list);
         let shared = self.shared.clone();
         let started = self
             .shared
@@ -162,7 +165,7 @@ impl HealthMonitor {
             .spawn("host-health", STACK, move || shared.run());
         if let Err(error) = started {
             // Whoever is watched next tries again.
-            self.shared.watched.lock().running = false;
+            self.shared.list.lock().running = false;
             log::warn!("health checks are suspended: {error}");
         }
     }
@@ -170,11 +173,11 @@ impl HealthMonitor {
     /// Lets go of a connection that has ended. Never blocks.
     pub(super) fn forget(&self, connection: &Arc<Connection>) {
         let key = key(connection);
-        let mut watched = self.shared.watched.lock();
-        watched.attended.take_if(|attended| *attended == key);
-        if let Some(patient) = watched.patients.remove(&key) {
-            watched.due.remove(&(patient.due, key));
-            if watched.patients.is_empty() {
+        let mut list = self.shared.list.lock();
+        list.ticking.take_if(|ticking| *ticking == key);
+        if let Some(watched) = list.watched.remove(&key) {
+            list.due.remove(&(watched.due, key));
+            if list.watched.is_empty() {
                 self.shared.changed.notify_all();
             }
         }
@@ -182,11 +185,11 @@ impl HealthMonitor {
 
     /// Watches nobody any more, and ends the thread.
     pub(crate) fn end(&self) {
-        let mut watched = self.shared.watched.lock();
-        watched.over = true;
-        watched.attended = None;
-        watched.patients.clear();
-        watched.due.clear();
+        let mut list = self.shared.list.lock();
+        list.over = true;
+        list.ticking = None;
+        list.watched.clear();
+        list.due.clear();
         self.shared.changed.notify_all();
     }
 }
@@ -195,42 +198,42 @@ fn key(connection: &Arc<Connection>) -> Key {
     Arc::as_ptr(connection).addr()
 }
 
-impl Shared {
+impl MonitorShared {
     /// The body of the thread; ends when nobody is watched.
     fn run(&self) {
-        let mut watched = self.watched.lock();
+        let mut list = self.list.lock();
         loop {
-            let Some(&next) = watched.due.first() else {
-                watched.running = false;
+            let Some(&next) = list.due.first() else {
+                list.running = false;
                 return;
             };
             let (due, key) = next;
             if Instant::now() < due {
-                self.changed.wait_until(&mut watched, due);
+                self.changed.wait_until(&mut list, due);
                 continue;
             }
-            watched.due.remove(&next);
-            let Some(mut patient) = watched.patients.remove(&key) else {
+            list.due.remove(&next);
+            let Some(mut watched) = list.watched.remove(&key) else {
                 continue;
             };
-            watched.attended = Some(key);
-            let stays = MutexGuard::unlocked(&mut watched, || patient.attend_guarded());
+            list.ticking = Some(key);
+            let stays = MutexGuard::unlocked(&mut list, || watched.tick_guarded());
             // Unless somebody let go of it meanwhile.
-            if watched.attended.take().is_some() && stays {
-                patient.due = self.rounds.of(&patient.pulse);
-                watched.due.insert((patient.due, key));
-                watched.patients.insert(key, patient);
+            if list.ticking.take().is_some() && stays {
+                watched.due = self.grid.of(&watched.heartbeat);
+                list.due.insert((watched.due, key));
+                list.watched.insert(key, watched);
             }
         }
     }
 }
 
-impl Patient {
-    /// [`attend`](Self::attend), with an embedder's transport or logger that panics costing that
+impl Watched {
+    /// [`tick`](Self::tick), with an embedder's transport or logger that panics costing that
     /// connection its health checks and nobody else theirs.
-    fn attend_guarded(&mut self) -> bool {
-        let attend = AssertUnwindSafe(|| self.attend());
-        panic::catch_unwind(attend).unwrap_or_else(|panic| {
+    fn tick_guarded(&mut self) -> bool {
+        let tick = AssertUnwindSafe(|| self.tick());
+        panic::catch_unwind(tick).unwrap_or_else(|panic| {
             let text = panic_text(&*panic).to_string();
             // Its second panic is swallowed: there is nothing more to be done.
             let tell = || log::error!("health check panicked, no more of them here: {text}");
@@ -240,7 +243,7 @@ impl Patient {
     }
 
     /// Does what is due; gives whether the connection is to be watched on. Never blocks.
-    fn attend(&mut self) -> bool {
+    fn tick(&mut self) -> bool {
         let Some(connection) = self.connection.upgrade() else {
             return false;
         };
@@ -248,25 +251,25 @@ impl Patient {
             return false;
         }
         let now = Instant::now();
-        let asks_plugin = matches!(self.asks, Asks::Plugin | Asks::PluginMessages);
-        let signs = Signs {
-            heard: connection.take_signs(self.asks == Asks::PluginMessages),
-            called: self.asks != Asks::Transport && connection.is_called(now),
+        let asks_plugin = matches!(self.kind, PingKind::Plugin | PingKind::PluginMessages);
+        let observed = Observed {
+            heard: connection.take_signs(self.kind == PingKind::PluginMessages),
+            called: self.kind != PingKind::Transport && connection.is_called(now),
             waits: asks_plugin && connection.waits_for_us(),
             owes_answer: asks_plugin && connection.expects_own_ping(),
         };
-        match self.pulse.attend(now, signs) {
-            Step::Rest => true,
-            Step::Ask => {
+        match self.heartbeat.tick(now, observed) {
+            Action::None => true,
+            Action::Ask => {
                 self.ask(&connection, now);
                 true
             }
-            Step::Missed => {
+            Action::Missed => {
                 count_by(&connection.counters().pings_missed, 1);
                 log::debug!("{}: no sign of life after a ping", connection.peer());
                 true
             }
-            Step::GiveUp => {
+            Action::GiveUp => {
                 count_by(&connection.counters().pings_missed, 1);
                 self.give_up(&connection);
                 false
@@ -278,18 +281,18 @@ impl Patient {
         let pings = &connection.counters().pings_sent;
         // Before anybody can see it.
         pings.fetch_add(1, Ordering::Relaxed);
-        let sent = match self.asks {
-            Asks::Transport | Asks::SharedLoop => connection.ping_transport(),
-            Asks::Plugin | Asks::PluginMessages => connection.ping_peer(),
+        let sent = match self.kind {
+            PingKind::Transport | PingKind::SharedLoop => connection.ping_transport(),
+            PingKind::Plugin | PingKind::PluginMessages => connection.ping_peer(),
         };
         if !sent {
             pings.fetch_sub(1, Ordering::Relaxed);
-            self.pulse.not_asked(now);
+            self.heartbeat.not_asked(now);
         }
     }
 
     fn give_up(&self, connection: &Connection) {
-        let limit = self.pulse.health().silence();
+        let limit = self.heartbeat.health().silence();
         let cause = Disconnect::Unresponsive { limit };
         let reason = cause.to_string();
         log::warn!("{}: {reason}", connection.peer());
@@ -306,19 +309,19 @@ mod tests {
     #[test]
     fn many_are_attended_to_at_few_moments_none_of_them_blamed_early() {
         let begin = Instant::now();
-        let rounds = Rounds { begin };
+        let grid = TickGrid { begin };
         let health = Health::default();
         let step = health.timeout / 16;
         let mut moments = BTreeSet::new();
         for number in 0..10_000 {
             let connected = begin + Duration::from_millis(number);
-            let mut pulse = Pulse::new(health.clone(), false, connected);
-            let ask = rounds.of(&pulse);
+            let mut heartbeat = Heartbeat::new(health.clone(), false, connected);
+            let ask = grid.of(&heartbeat);
             let due = connected + health.interval;
             assert!(ask <= due && due < ask + step, "asked at {ask:?}");
             moments.insert(ask);
-            pulse.attend(ask, Signs::default());
-            let look = rounds.of(&pulse);
+            heartbeat.tick(ask, Observed::default());
+            let look = grid.of(&heartbeat);
             let due = ask + health.timeout;
             assert!(due <= look && look < due + step, "looked at {look:?}");
             moments.insert(look);

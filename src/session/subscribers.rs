@@ -37,12 +37,12 @@ pub struct StateChange {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Feed {
-    inner: Mutex<Inner>,
+pub(crate) struct Subscribers {
+    inner: Mutex<SubscriberList>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct SubscriberList {
     last: u64,
     subscribers: Vec<Subscriber>,
 }
@@ -53,7 +53,7 @@ struct Subscriber {
     missed: u64,
 }
 
-impl Feed {
+impl Subscribers {
     /// A receiver of all changes from now on. When `capacity` of them wait, the newest are dropped
     /// and counted.
     pub(crate) fn subscribe(&self, capacity: usize) -> Receiver<StateChange> {
@@ -110,13 +110,13 @@ mod tests {
 
     #[test]
     fn a_full_subscriber_misses_the_newest_and_hears_how_many() {
-        let feed = Feed::default();
-        let (slow, quick) = (feed.subscribe(1), feed.subscribe(10));
+        let subscribers = Subscribers::default();
+        let (slow, quick) = (subscribers.subscribe(1), subscribers.subscribe(10));
         for _ in 0..3 {
-            feed.publish(change());
+            subscribers.publish(change());
         }
         assert_eq!(slow.try_recv().unwrap().sequence, 1);
-        feed.publish(change());
+        subscribers.publish(change());
         let next = slow.try_recv().unwrap();
         assert_eq!((next.sequence, next.missed), (4, 2));
         let numbers: Vec<_> = quick
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn a_subscriber_that_left_is_forgotten() {
-        let feed = Feed::default();
-        drop(feed.subscribe(1));
-        feed.publish(change());
-        assert!(feed.inner.lock().subscribers.is_empty());
+        let subscribers = Subscribers::default();
+        drop(subscribers.subscribe(1));
+        subscribers.publish(change());
+        assert!(subscribers.inner.lock().subscribers.is_empty());
     }
 }
