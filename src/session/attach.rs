@@ -1,5 +1,5 @@
-//! How a connection becomes a session's: who may connect now, the reservation that keeps a second
-//! one out, spending the token, and the hand-over to the session's thread.
+//! How a connection is attached to a session: which connections are admitted, the reservation that keeps a
+//! second one out, spending the token, and the hand-over to the session's thread.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::rpc::{Connection, ConnectionSettings};
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::text::Foreign;
 
-/// Who is at the other end of a connection.
+/// The peer at the other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
@@ -39,7 +39,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer with this user agent.
+    /// Returns a peer with this user agent.
     pub fn new(user_agent: impl Into<String>) -> Self {
         Self {
             user_agent: user_agent.into(),
@@ -55,15 +55,15 @@ impl Peer {
     }
 }
 
-/// What a newcomer shows to be let in.
+/// What a new connection shows to be admitted.
 pub(crate) enum Credential<'a> {
     /// The token of a supervised plugin's current run.
     Sealed(&'a SealedToken),
-    /// An external plugin's token, found to be the right one, or the embedder's word.
+    /// An external plugin's token that was found right, or a connection of the embedder's.
     Trusted,
 }
 
-/// Why a newcomer is not let in.
+/// Why a new connection is not admitted.
 #[derive(Debug)]
 pub(crate) enum AdmitError {
     /// Its token is not, or no longer, good.
@@ -74,7 +74,7 @@ pub(crate) enum AdmitError {
     NotWanted(ReportedState),
 }
 
-/// The right to attach one connection. Dropping it lets others try.
+/// The right to attach one connection. Dropping it lets other connections try.
 pub(crate) struct Reservation {
     shared: Arc<SharedSession>,
     run: RunId,
@@ -83,12 +83,12 @@ pub(crate) struct Reservation {
 }
 
 impl SharedSession {
-    /// Whether a sealed token is that of the current run. Spends nothing.
+    /// Returns whether a sealed token is that of the current run, without spending it.
     pub(crate) fn knows_token(&self, token: &SealedToken) -> bool {
         self.state.lock().knows_token(self, token)
     }
 
-    /// Lets a newcomer in or not; on success its token is spent, in the same moment.
+    /// Admits a new connection or not; on success its token is spent, under the same lock.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         credential: &Credential<'_>,
@@ -103,8 +103,8 @@ impl SharedSession {
             return Err(AdmitError::AlreadyConnected);
         }
         let ready = match self.mode {
-            // A plugin that shows its token may be quicker than the reaper in saying that it was
-            // spawned. Nobody else can know of a process that is not there yet.
+            // A plugin that shows its token may be faster than the reaper's report that it was spawned.
+            // Without the token, no one can know of a process that is not reported yet.
             PluginMode::Supervised if matches!(credential, Credential::Sealed(_)) => matches!(
                 state.reported,
                 ReportedState::Starting | ReportedState::Connecting
@@ -132,14 +132,14 @@ impl SharedSession {
         })
     }
 
-    /// The right to look whether the connection is alive, unless somebody is at it already.
+    /// Returns a probe of the existing connection, unless one is under way.
     pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<LivenessProbe> {
         let begun = self.probing.swap(true, Ordering::AcqRel);
         (!begun).then(|| LivenessProbe(self.clone()))
     }
 }
 
-/// A look at a connection that stands in a newcomer's way.
+/// Checks whether the existing connection, which keeps a new one out, is alive.
 pub(crate) struct LivenessProbe(Arc<SharedSession>);
 
 impl LivenessProbe {
@@ -151,7 +151,7 @@ impl LivenessProbe {
             return;
         };
         let limit = shared.context.settings.timeouts.incumbent;
-        // One that has ended by itself meanwhile has a cause of its own.
+        // A connection that ended by itself meanwhile has a cause of its own.
         if !connection.is_alive(Deadline::after(limit)) && !connection.has_ended() {
             log::warn!(
                 "plugin {}: its connection is dead, making room for a new one",
@@ -174,7 +174,7 @@ impl Drop for LivenessProbe {
     }
 }
 
-/// Where a peer is and what it says it is, for log lines; nothing for a pipe.
+/// Describes the peer for log lines by its address and user agent; empty for a pipe.
 fn described(peer: &Peer) -> String {
     let mut text = String::new();
     for part in [&*peer.address, &*peer.user_agent] {
@@ -271,7 +271,7 @@ impl Reservation {
             }
         };
         if let Some((error, reading)) = refused {
-            // Not closed with a word: this may be the reaper's thread, which must not wait.
+            // Not an orderly close: this may be the reaper's thread, which must not wait.
             connection.abort(Disconnect::NotYet);
             drop(reading);
             return Err(error);
@@ -292,7 +292,8 @@ impl Reservation {
         }
     }
 
-    /// Gives the reading half to the session's thread, and makes the connection the session's.
+    /// Hands the reading half to the session's thread, and makes the connection the session's. Returns both
+    /// back with the error if that fails.
     fn hand_over(
         &self,
         state: &mut MutexGuard<'_, SessionState>,
@@ -370,7 +371,7 @@ impl Reservation {
         }
     }
 
-    /// Lets others try; gives whether the reservation was valid until now.
+    /// Lets other connections try; returns whether the reservation was valid until now.
     fn release(&mut self, state: &mut SessionState) -> bool {
         self.used = true;
         let valid = state.reserved == Some(self.number);
@@ -399,14 +400,14 @@ impl fmt::Debug for Reservation {
 }
 
 impl Session {
-    /// Attaches a connection that the embedder made and vouches for, such as one end of
+    /// Attaches a connection that the embedder made and trusts, such as one end of
     /// [`memory::pair`](crate::duplex::memory::pair) or one that came through its own server.
     ///
     /// For an external plugin that is wanted active, or a supervised one whose process is waited
     /// for.
     ///
     /// # Blocking
-    /// For the store, which is asked for an external plugin's record as it is now; never for the peer.
+    /// While it reads an external plugin's record from the store; it never waits for the peer.
     ///
     /// # Errors
     /// - [`Error::AlreadyConnected`]: the plugin has a connection, which it keeps.
@@ -423,7 +424,7 @@ impl Session {
 }
 
 impl SharedSession {
-    /// Has the connection watched for signs of life, from now until its end.
+    /// Starts the health checks of the connection, until its end.
     fn watch(&self, connection: &Arc<Connection>, asks: PingKind) {
         let record = self.record();
         let own = record.overrides.health.as_ref();

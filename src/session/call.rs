@@ -1,5 +1,5 @@
-//! Calls to a plugin as its session offers them: typed or raw, waited for at once or later, and
-//! counted while they are in flight.
+//! Calls to a plugin as its session offers them: typed or raw, waited for at once or later, and counted while
+//! they are in flight.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -32,19 +32,19 @@ impl Session {
     /// - [`Error::Disconnected`] when the connection ended first. The plugin may have acted.
     /// - [`Error::Rpc`] when the plugin answered with an error.
     /// - [`Error::InvalidReply`] when its answer cannot be read: at once, or over stdio up to a second after
-    ///   a line that seems to be the answer and is no message.
+    ///   a line that seems to be the answer and is not a message.
     pub fn call<M: Method>(&self, params: &M::Params, timeout: Duration) -> Result<M::Reply> {
         self.send::<M>(RequestId::generate(), params, timeout)
     }
 
-    /// Calls a method by name: a host's own, or one of the protocol's in raw form. `params` must
+    /// Calls a method by name, with params and reply in raw form. `params` must
     /// encode to a JSON object.
     ///
     /// # Blocking
     /// As [`call`](Self::call).
     ///
     /// # Errors
-    /// As [`call`](Self::call), but for the reading of the reply, which is [`Reply::read`]'s.
+    /// As [`call`](Self::call), except that [`Reply::read`] decodes the reply.
     pub fn call_raw(
         &self,
         method: &str,
@@ -103,7 +103,7 @@ impl Session {
     /// wake it.
     ///
     /// # Errors
-    /// As [`call`](Self::call), but for what only the answer can bring.
+    /// As [`call`](Self::call), except those that come with the answer.
     pub fn start_call<M: Method>(
         &self,
         params: &M::Params,
@@ -113,8 +113,8 @@ impl Session {
             .map(PendingCall::new)
     }
 
-    /// Begins a batch of calls, which go out together, in one write where they fit: with many small ones
-    /// that costs less than sending each by itself.
+    /// Begins a batch of calls, which go out together, in one write where they fit. With many small calls
+    /// that costs less than sending each by itself, above all on a busy machine.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -185,7 +185,7 @@ pub struct Batch {
 
 impl Batch {
     /// Adds a call. It goes out with the others: at [`send`](Self::send), when the batch is dropped, or
-    /// when somebody waits for its answer. `timeout` runs from now on.
+    /// when its answer is waited for. `timeout` runs from now on.
     ///
     /// # Blocking
     /// As [`Session::start_call`], while [`Limits::outgoing`](crate::Limits::outgoing) is used up.
@@ -235,7 +235,7 @@ impl Drop for Batch {
 }
 
 impl SharedSession {
-    /// The connection to call on; that there is none counts as a failed call.
+    /// Returns the connection to call on; if there is none, that counts as a failed call.
     fn connection_to_call(&self) -> Result<Arc<Connection>> {
         self.active_connection()
             .inspect_err(|error| self.counters.rpc.count_failure(error))
@@ -259,7 +259,7 @@ impl SharedSession {
     }
 }
 
-/// A call on its way. Dropping it gives the call up; a late answer is then dropped too.
+/// A call in flight. Dropping it gives the call up; a late answer is then dropped too.
 #[must_use = "dropping it gives the call up"]
 pub struct PendingCall<M> {
     raw: PendingReply,
@@ -285,7 +285,7 @@ impl<M: Method> PendingCall<M> {
         Self::read(&self.raw.wait()?, connection.counters())
     }
 
-    /// The answer if it is there, or the error if the time is over; never blocks. Gives it once.
+    /// Returns the answer if it is there, or the error if the time is over; once. Never blocks.
     ///
     /// # Errors
     /// As [`Session::call`].
@@ -306,7 +306,7 @@ impl<M: Method> std::fmt::Debug for PendingCall<M> {
     }
 }
 
-/// A call by name on its way; see [`PendingCall`].
+/// A call by name in flight; see [`PendingCall`].
 #[must_use = "dropping it gives the call up"]
 pub struct PendingReply {
     waiting: AwaitedReply,
@@ -326,7 +326,7 @@ impl PendingReply {
         self.waiting.wait()
     }
 
-    /// The answer if it is there, or the error if the time is over; never blocks. Gives it once.
+    /// Returns the answer if it is there, or the error if the time is over; once. Never blocks.
     ///
     /// # Errors
     /// As [`Session::call_raw`].

@@ -42,10 +42,10 @@ pub(super) fn dispatch(
     let job = {
         let (shared, connection, id) = (shared.clone(), connection.clone(), id.clone());
         Box::new(move || {
-            // Given back with the job, whatever becomes of it.
+            // Released with the job, also if it panics.
             let _held = held;
             if connection.has_ended() {
-                // Nobody is left to be answered, so nothing may happen in its name either.
+                // There is no peer left to answer, so nothing may happen in its name either.
                 return;
             }
             let plugin = format!("plugin {}", shared.name);

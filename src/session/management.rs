@@ -1,5 +1,5 @@
-//! What the manager needs of a session: a record on trial, ending a connection so that its plugin
-//! comes back, and hearing of a plugin that has to be told its configuration again.
+//! What the manager needs of a session: a candidate record, ending a connection so that its plugin
+//! reconnects, and a call when a plugin connects whose configuration must be sent again.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,8 +14,8 @@ use crate::state::ReportedState;
 use crate::store::Record;
 
 impl SharedSession {
-    /// The record as it is to be taken now: the one on trial, else the stored one, which may have
-    /// changed since the plugin was loaded; `None` when it is not stored any more.
+    /// Returns the record that counts now: the candidate, else the stored one, which may have changed since
+    /// the plugin was loaded; `None` when it is no longer stored.
     pub(super) fn current_record(&self) -> Result<Option<Arc<Record>>> {
         if let Some(candidate) = self.candidate.read().clone() {
             return Ok(Some(candidate));
@@ -45,10 +45,10 @@ impl SharedSession {
     }
 }
 
-/// What a session is in, all of one moment.
+/// A session's state and what goes with it, all of one moment.
 pub(crate) struct Snapshot {
     pub(crate) state: ReportedState,
-    /// When it last became active.
+    /// When the plugin last became active.
     pub(crate) started_at: Option<SystemTime>,
     pub(crate) message: Option<Arc<str>>,
     pub(crate) details: Arc<Map<String, Value>>,
@@ -65,33 +65,33 @@ impl Session {
         }
     }
 
-    /// Whether the plugin can be called.
+    /// Checks that the plugin can be called.
     ///
     /// # Errors
-    /// As a call's.
+    /// Those of a call.
     pub(crate) fn check_active(&self) -> Result<()> {
         self.shared().active_connection().map(drop)
     }
 
-    /// Has the plugin run with this record from its next start on, whatever is stored; `None` goes
-    /// back to the stored one.
+    /// Makes the plugin run with this record from its next start on, whatever is stored; `None` goes back
+    /// to the stored one.
     pub(crate) fn set_candidate(&self, record: Option<Record>) {
         *self.shared().candidate.write() = record.map(Arc::new);
     }
 
-    /// Ends the connection of an external plugin, and the attempt of one that is being let in, with a
-    /// close code that says whether to come back. It stays wanted.
+    /// Ends the connection of an external plugin, and one that is being attached, with a close code that
+    /// says whether to reconnect. The plugin stays wanted.
     ///
     /// Blocks until the close is written and the plugin has ended its side, at most until `deadline`.
     pub(crate) fn drop_connection(&self, code: u16, reason: &str, deadline: Deadline) {
         let shared = self.shared();
-        // Its token may be the reason, and the plugin may yet come with the one before.
+        // A new token may be the reason, and the plugin may still connect with the one before.
         if let Ok(Some(record)) = shared.current_record() {
             shared.learn_token_of(&record);
         }
         let connection = {
             let mut state = shared.state.lock();
-            // It may have been let in with what does not count any more.
+            // It may have been admitted with a token that no longer counts.
             state.reserved = None;
             let connection = state.connection.take();
             if connection.is_some() {

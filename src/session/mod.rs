@@ -1,11 +1,11 @@
 //! Sessions: one per loaded plugin, connected or not.
 //!
 //! What lives here: the handle ([`Session`], [`Supervised`]), the state cell, calls both ways, the
-//! thread that reads, and what the reaper reports turned into states. What does not: processes
-//! (`process`, `reaper`), transports (`duplex`), who may connect from outside (`listener`).
+//! thread that reads, and the states that the reaper's reports lead to. What does not: processes
+//! (`process`, `reaper`), transports (`duplex`), JSON-RPC (`rpc`), and connections from outside (`listener`).
 //!
 //! Locks, outermost first: a session's state; then, one at a time and never around anything that
-//! blocks, its readers, its log, its events, what it keeps of refusals, the feed of state changes. A
+//! blocks, its readers, its log, its events, what it keeps of refusals, the subscribers to state changes. A
 //! connection's own locks (pending table, writer) are taken with none of these held, but for `post`,
 //! which never blocks.
 
@@ -64,7 +64,7 @@ use shared::SharedSession;
 use state::StateCell;
 use supervision::SessionHooks;
 
-/// A loaded plugin. Cloning gives another handle to the same one; handles may be used from any
+/// A loaded plugin. A clone is another handle to the same session; handles may be used from any
 /// thread, and outlive the plugin's unloading (then they say [`Error::NotLoaded`]).
 #[derive(Clone)]
 pub struct Session {
@@ -75,7 +75,7 @@ impl Session {
     /// Makes the session and starts its thread.
     pub(crate) fn load(context: Arc<HostContext>, record: Record) -> Result<Self> {
         let (id, mode) = (record.id, record.mode());
-        // One that was checked is a word; a record made by hand may name itself anything.
+        // A checked manifest's id is one word; a record made by hand may have any.
         let name = Foreign::new(&record.manifest.id).limited_to(256);
         let name: Arc<str> = name.to_string().into();
         let limits = &context.settings.limits;
@@ -136,40 +136,40 @@ impl Session {
         &self.shared
     }
 
-    /// The installation's id.
+    /// Returns the installation's id.
     pub fn id(&self) -> InstallationId {
         self.shared.id
     }
 
-    /// Who runs the plugin.
+    /// Returns whether the host runs the plugin, or it runs elsewhere.
     pub fn mode(&self) -> PluginMode {
         self.shared.mode
     }
 
-    /// The plugin's manifest, as the store had it when the plugin was loaded, or since then when it
-    /// was last started (supervised) or last connected (external).
+    /// Returns the plugin's manifest, as the store had it when the plugin was loaded, or later when it was
+    /// last started (supervised) or last connected (external).
     pub fn manifest(&self) -> Manifest {
         self.shared.record.read().manifest.clone()
     }
 
-    /// Starting and stopping; `None` for an external plugin.
+    /// Returns the handle that starts and stops the plugin; `None` for an external plugin.
     pub fn supervised(&self) -> Option<Supervised> {
         (self.shared.mode == PluginMode::Supervised).then(|| Supervised {
             session: self.clone(),
         })
     }
 
-    /// When the plugin last became active; `None` if it never did.
+    /// Returns when the plugin last became active; `None` if it never did.
     pub fn started_at(&self) -> Option<SystemTime> {
         self.shared.state.lock().started_at
     }
 
-    /// What the plugin is in right now.
+    /// Returns the plugin's state right now.
     pub fn reported_state(&self) -> ReportedState {
         self.shared.state.lock().reported
     }
 
-    /// What is wrong, or went wrong last, until the plugin is active or stopped.
+    /// Returns what is wrong, or went wrong last, until the plugin is active or stopped.
     pub fn error_message(&self) -> Option<String> {
         self.shared
             .state
@@ -179,8 +179,8 @@ impl Session {
             .map(str::to_owned)
     }
 
-    /// What is known about [`error_message`](Self::error_message). Each key is there only if there is
-    /// something to say; there are none for a lost connection whose process lives. State changes carry
+    /// Returns what is known about [`error_message`](Self::error_message). A key that does not apply is
+    /// absent; there are none for a lost connection whose process lives. State changes carry
     /// the same.
     ///
     /// The protocol's keys ([Supervised states](crate::protocol#supervised-states)):
@@ -215,14 +215,14 @@ impl Session {
         self.shared.state.lock().details.as_ref().clone()
     }
 
-    /// How the plugin's runs ended since it was loaded, the newest last; the newest 32, unless
+    /// Returns how the plugin's runs ended since it was loaded, the newest last; the newest 32, unless
     /// [`Limits::restart_history`](crate::Limits::restart_history) says otherwise. A run is in it before
     /// its end shows in any state. Always empty for an external plugin.
     pub fn restart_history(&self) -> Vec<RunEnd> {
         self.shared.state.lock().history.ends()
     }
 
-    /// Counts since the plugin was loaded.
+    /// Returns the counts since the plugin was loaded.
     pub fn counters(&self) -> Counters {
         let mut counters = self.shared.counters.snapshot();
         // Taken over from the log when that goes.
@@ -238,8 +238,8 @@ impl Session {
     /// At most `timeout`. State changes wake it.
     ///
     /// # Errors
-    /// - [`Error::State`], at once, when the state cannot come any more without somebody asking for
-    ///   it: the plugin has errored or is stopped.
+    /// - [`Error::State`], at once, when the state can come only after another start: the plugin has
+    ///   errored or is stopped.
     /// - [`Error::NotLoaded`] when it is unloaded.
     /// - [`Error::Start`], at once, when it has errored because no process came to be.
     /// - [`Error::Timeout`] with what it was still at: [`Phase::Spawn`], [`Phase::Connect`] or
@@ -298,7 +298,7 @@ impl Session {
     /// ```
     ///
     /// # Blocking
-    /// Before the first start, for making the log's directory and file; [`Follower::next`] is what
+    /// Before the first start, while it creates the log's directory and file; [`Follower::next`] is what
     /// waits for lines.
     ///
     /// # Errors
@@ -322,7 +322,7 @@ impl Session {
             return Err(runtime::unavailable(context.settings.provider));
         }
         let mut state = shared.state.lock();
-        // Looked at under the lock: shutdown sets it first and stops everything second.
+        // Checked under the lock: shutdown sets it first and stops everything second.
         if context.is_shut_down() {
             return Err(Error::ShutDown);
         }
@@ -336,13 +336,13 @@ impl Session {
         );
         match shared.mode {
             PluginMode::Supervised => {
-                // Already here, so that whoever waits from now on does not see an old error.
+                // Already here, so that a wait from now on does not see an old error.
                 if at_rest {
                     state.message = None;
                     state.details = Arc::default();
                     shared.enter(&mut state, ReportedState::Starting, None);
                 }
-                // Under the lock, so that the reaper hears requests in the order of `wanted`.
+                // Under the lock, so that the reaper receives requests in the order of `wanted`.
                 state.starts_pending += 1;
                 context
                     .services
@@ -395,8 +395,8 @@ impl Session {
         }
     }
 
-    /// PingKind for the stop without waiting for it. `code` and `reason` are what calls in flight are told,
-    /// and the reason why a connection ends.
+    /// Asks for the stop without waiting for it. `code` and `reason` are what calls in flight fail
+    /// with, and the close of a connection.
     pub(crate) fn request_stop(
         &self,
         timeout: Duration,
@@ -459,12 +459,12 @@ impl Session {
         stopped
     }
 
-    /// What of the plugin is left, if nothing but that is waited for.
+    /// Returns what is left of the plugin, if only that is waited for.
     pub(crate) fn descendants(&self) -> Option<Descendants> {
         self.shared.tally.awaited()
     }
 
-    /// Ends the session's thread and everybody's waits, without stopping the plugin.
+    /// Ends the session's thread and all waits, without stopping the plugin.
     pub(crate) fn discard(&self) {
         let shared = &self.shared;
         let connection = {
@@ -479,7 +479,7 @@ impl Session {
         }
         shared.deliveries.close();
         shared.workers.close();
-        // The session's thread ends when it has no more to read.
+        // The session's thread ends when there is no more to read.
         drop(shared.readers.lock().take());
         // Followers keep it open, should the plugin be loaded again.
         let log = shared.log.lock().take();
@@ -492,12 +492,12 @@ impl Session {
         }
     }
 
-    /// Whether it has been unloaded.
+    /// Returns whether it has been unloaded.
     pub(crate) fn is_unloaded(&self) -> bool {
         self.shared.state.lock().unloaded
     }
 
-    /// Calls in flight, both ways.
+    /// Returns the number of calls in flight, both ways.
     pub(crate) fn in_flight(&self) -> u64 {
         use std::sync::atomic::Ordering::SeqCst;
         let counters = &self.shared.counters;
@@ -524,7 +524,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// PingKind for the plugin to run. Returns when the request is accepted; use
+    /// Asks for the plugin to run. Returns when the request is accepted; use
     /// [`Session::wait_for`] to wait for the outcome. Running already is fine; of a start and a stop
     /// the last wins. Leaves [`ReportedState::Errored`], and starts the counting of restarts over; but
     /// a start in [`ReportedState::Restarting`] only ends the wait, and the counting goes on.

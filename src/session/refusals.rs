@@ -1,9 +1,9 @@
-//! Newcomers in a plugin's name that are refused: why, how often, and telling it where the plugin's
-//! people look. Who is refused is decided elsewhere (`listener`, `attach`).
+//! Connections in a plugin's name that are refused: why, how often, and reporting that in the plugin's log.
+//! `listener` and `attach` decide which are refused.
 //!
 //! Tokens that were good once are known by their digests, in memory alone: enough to tell a plugin that
-//! comes back with a spent token from somebody who guesses. Only whoever reads the plugin's log or counters
-//! learns of the difference, never the newcomer.
+//! reconnects with a spent token from a peer that guesses. Only the plugin's log and counters show the
+//! difference, never the answer to the refused peer.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,17 +19,17 @@ use crate::auth::TokenDigest;
 use crate::state::ReportedState;
 use crate::store::{PluginKind, Record};
 
-/// A reason is told at most once in this time, so that whoever knocks on and on fills no log.
+/// A reason is reported at most once in this time, so that a peer that keeps trying does not fill the log.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why a newcomer that names a plugin is refused.
+/// Why a connection that names a plugin is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusalReason {
     /// Its token was the plugin's, and is spent or replaced.
     SpentToken,
     /// Its token is not the plugin's, or the plugin is not the one it names besides.
     WrongToken,
-    /// It asks for no WebSocket; what is missing, in words.
+    /// It does not ask for a WebSocket; the text says what is missing.
     Malformed(&'static str),
     /// The plugin is not wanted, not started, or going away.
     NotWanted(ReportedState),
@@ -65,7 +65,7 @@ impl fmt::Display for RefusalReason {
     }
 }
 
-/// What one session keeps of them.
+/// What one session keeps of refused connections.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<RefusalLog>);
 
@@ -94,7 +94,7 @@ impl Tokens {
     }
 }
 
-/// When a reason was told last, and how many there were since.
+/// When a reason was last reported, and how many refusals there were since.
 #[derive(Clone, Copy, Default)]
 struct ReportTimes {
     at: Option<Instant>,
@@ -102,7 +102,7 @@ struct ReportTimes {
 }
 
 impl ReportTimes {
-    /// One more. Returns how many there are to tell of, if it is time to tell.
+    /// Counts one more. Returns how many there are to report, if it is time for that.
     fn add(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
         let is_due = self.at.is_none_or(|at| now >= at + REPORT_INTERVAL);
@@ -114,7 +114,7 @@ impl ReportTimes {
 }
 
 impl SharedSession {
-    /// This token is the plugin's from now on, or was found to be.
+    /// Remembers a token as the plugin's.
     pub(crate) fn learn_token(&self, token: TokenDigest) {
         self.refusals.0.lock().tokens.add(token);
     }
@@ -126,12 +126,12 @@ impl SharedSession {
         }
     }
 
-    /// Whether this token is one of the last two that were the plugin's.
+    /// Returns whether this token is one of the last two that were the plugin's.
     pub(crate) fn knew_token(&self, token: TokenDigest) -> bool {
         self.refusals.0.lock().tokens.has(token)
     }
 
-    /// Why a token that does not count is refused.
+    /// Returns why a token that does not count is refused.
     pub(crate) fn judge_refused_token(&self, token: TokenDigest) -> RefusalReason {
         if self.knew_token(token) {
             RefusalReason::SpentToken
@@ -140,15 +140,14 @@ impl SharedSession {
         }
     }
 
-    /// Counts a refusal. Before the newcomer can know of it.
+    /// Counts a refusal. Called before the answer is sent.
     pub(crate) fn count_refusal(&self, reason: RefusalReason) {
         let counter = reason.counter(&self.counters);
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Tells of a refusal with this status, unless its reason was told just now: in the plugin's log, which
-    /// its own thread writes, or, where there is none or nobody writes to it, in the host's. Never waits
-    /// for the disk.
+    /// Reports a refusal with this status, unless its reason was reported just before: in the plugin's log,
+    /// which its own thread writes, or in the host's if the plugin's has no writer. Never waits for the disk.
     pub(crate) fn report_refusal(&self, reason: RefusalReason, status: u16, address: &str) {
         let kind = mem::discriminant(&reason);
         let told = {
@@ -159,9 +158,9 @@ impl SharedSession {
         let Some(count) = told else { return };
         let since = match count {
             1 => String::new(),
-            _ => format!(", {count} times since it was last told"),
+            _ => format!(", {count} times since it was last reported"),
         };
-        // It may be gone already.
+        // The peer, and so its address, may be gone already.
         let from = if address.is_empty() { "" } else { " from " };
         let text =
             format!("a connection{from}{address} was refused with {status}: {reason}{since}");

@@ -15,7 +15,7 @@ use crate::rpc::Connection;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::thread::panic_text;
 
-/// A connection to be read from.
+/// A connection for the session's thread to read from.
 pub(crate) struct NewConnection {
     pub(super) connection: Arc<Connection>,
     pub(super) reader: Box<dyn DuplexReader>,
@@ -73,7 +73,7 @@ fn disconnected(
         shared.drop_events();
     }
     if shared.mode == PluginMode::Supervised {
-        // Under the lock, so that the reaper hears of it before it hears of a next connection.
+        // Under the lock, so that the reaper learns of it before it learns of a next connection.
         shared
             .context
             .services

@@ -32,23 +32,23 @@ impl InboundCall {
         }
     }
 
-    /// The plugin that calls. A handler may call it back.
+    /// Returns the session of the calling plugin. A handler may call it back.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// The plugin's record, as the store had it when the handler was begun; as it was known before, if
-    /// it is no longer there.
+    /// Returns the plugin's record, as the store had it when the handler was started; the one known before
+    /// if it is no longer stored.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The plugin's manifest.
+    /// Returns the plugin's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.record.manifest
     }
 
-    /// The method that was called.
+    /// Returns the method that was called.
     pub fn method(&self) -> &str {
         &self.method
     }
@@ -86,7 +86,7 @@ impl InboundCall {
 /// # }
 /// ```
 pub trait Services: Send + Sync {
-    /// The stored configuration: all of it, or those of `keys` that exist.
+    /// Returns the stored configuration: all of it, or those of `keys` that exist.
     ///
     /// # Errors
     /// An error that becomes the answer.
@@ -99,7 +99,7 @@ pub trait Services: Send + Sync {
         Ok(GetConfigParams { keys }.select(&call.record().configuration))
     }
 
-    /// Credentials for the host's API. Only asked when the manifest has an `access` block.
+    /// Returns credentials for the host's API. Only asked when the manifest has an `access` block.
     ///
     /// # Errors
     /// An error that becomes the answer.
@@ -111,7 +111,7 @@ pub trait Services: Send + Sync {
         ))
     }
 
-    /// One unattended Robot run. May take minutes. Only asked when the manifest has an `access` block
+    /// Runs a Robot unattended, which may take minutes. Only asked when the manifest has an `access` block
     /// and the message is not blank; anything else is refused as the protocol says. A refusal, which is
     /// a reply with `error` and without `output`, need not name a session: the answer has the one that
     /// was asked for, or a new one.
@@ -130,7 +130,7 @@ pub trait Services: Send + Sync {
         })
     }
 
-    /// Any other method; `None` when there is no such thing, which is answered with -32601.
+    /// Answers any other method; `None` when there is no such method, which is answered with -32601.
     fn call(&self, call: &InboundCall, params: &Params) -> Option<Result<ResultObject, RpcError>> {
         let _ = (call, params);
         None

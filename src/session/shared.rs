@@ -1,5 +1,5 @@
 //! What the parts of one session share: its record, its state cell, its connection, its counts.
-//! The handle (`Session`), the session thread and the reaper's charge all stand on it.
+//! The handle (`Session`), the session thread and the reaper's hooks all use it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -39,13 +39,13 @@ pub(crate) struct SharedSession {
     /// A record that counts instead of the stored one.
     pub(super) candidate: RwLock<Option<Arc<Record>>>,
     pub(super) state: StateCell,
-    /// What was found of its descendants.
+    /// What was found of its process's descendants.
     pub(super) tally: Arc<Tally>,
     pub(super) counters: Arc<LiveCounters>,
     pub(super) workers: Workers,
     /// Bytes held by calls from the plugin that are not answered yet.
     pub(super) inbound_bytes: AtomicUsize,
-    /// How many messages it may send in a second.
+    /// Limits how many messages the plugin may send in a second.
     pub(super) rate: Arc<Rate>,
     /// Events that wait for delivery, or are being delivered; one worker, so that they stay in order.
     pub(super) deliveries: Workers,
@@ -53,13 +53,13 @@ pub(crate) struct SharedSession {
     pub(super) event_bytes: AtomicUsize,
     /// Where the session thread gets the reading halves of connections; `None` once unloaded.
     pub(super) readers: Mutex<Option<Sender<NewConnection>>>,
-    /// Somebody looks whether the connection is alive.
+    /// A [`LivenessProbe`](super::attach::LivenessProbe) is under way.
     pub(super) probing: AtomicBool,
     /// Opened at the first start of a supervised plugin. Held for an instant only.
     pub(super) log: Mutex<Option<Arc<PluginLog>>>,
     /// Where the log is found, whichever session of the installation opened it.
     pub(super) log_slot: Arc<LogSlot>,
-    /// What is kept of newcomers that were refused.
+    /// What is kept of connections that were refused.
     pub(super) refusals: Refusals,
 }
 
@@ -68,7 +68,7 @@ impl SharedSession {
         self.record.read().clone()
     }
 
-    /// The record as it is to be taken from now on; the one known before if it is gone.
+    /// Reads the record again and returns it; the one known before if it is no longer stored.
     pub(super) fn refreshed_record(&self) -> Result<Arc<Record>> {
         if let Some(record) = self.current_record()? {
             *self.record.write() = record.clone();
@@ -81,8 +81,8 @@ impl SharedSession {
         Session::from_shared(self.clone())
     }
 
-    /// Goes to another state and tells everybody. Under the state lock, so that the order in which
-    /// subscribers hear is the order in which it happened; telling them never blocks.
+    /// Goes to another state and publishes that. Under the state lock, so that subscribers see changes in
+    /// the order in which they happened; publishing never blocks.
     pub(super) fn enter(
         &self,
         state: &mut SessionState,
@@ -111,7 +111,7 @@ impl SharedSession {
         });
     }
 
-    /// The connection to call on.
+    /// Returns the connection to call on.
     pub(super) fn active_connection(&self) -> Result<Arc<Connection>> {
         let state = self.state.lock();
         if self.context.is_shut_down() {

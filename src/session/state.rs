@@ -1,6 +1,5 @@
-//! The state cell of a session: what it is in, since when and why, which connection it has, and
-//! waiting for a state. Transitions are decided elsewhere (`supervision`, `attach`); this only keeps
-//! them consistent and wakes waiters.
+//! The state cell of a session: its state, since when and why, its connection, and waiting for a state.
+//! `supervision` and `attach` decide the transitions; this keeps them consistent and wakes waiters.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,7 +31,7 @@ pub(crate) struct SessionState {
     pub(super) started_at: Option<SystemTime>,
     pub(super) message: Option<Arc<str>>,
     pub(super) details: Arc<Map<String, Value>>,
-    /// Why no process came to be, if that is why it is errored.
+    /// Why no process could be started, if that is why it is errored.
     pub(super) start_error: Option<Arc<StartError>>,
     /// How runs ended.
     pub(super) history: RunHistory,
@@ -41,14 +40,14 @@ pub(crate) struct SessionState {
     /// The secret with which the current run's token is sealed, until it is spent.
     pub(super) secret: Option<Secret>,
     pub(super) connection: Option<Arc<Connection>>,
-    /// The number of the reservation of somebody who is about to attach a connection. Taken out
-    /// when what it was made for is over, and then it is void.
+    /// The number of the reservation for a connection that is about to be attached. Removed when what it
+    /// was made for is over, which voids it.
     pub(super) reserved: Option<u64>,
     /// The number of the last reservation.
     pub(super) reservations: u64,
     /// Requests to start that the reaper has not acted on yet.
     pub(super) starts_pending: u64,
-    /// So many are unloading it: no new starts and no new connections.
+    /// How many threads are unloading it; until they are done, no new starts and no new connections.
     pub(super) unloading: u64,
     pub(super) unloaded: bool,
     /// Counts transitions; `entered` holds the count at which each state was last entered, so
@@ -58,7 +57,7 @@ pub(crate) struct SessionState {
 }
 
 impl SessionState {
-    /// Goes to a state, with what is wrong if anything is. Gives the state it left.
+    /// Goes to a state, with the problem if there is one. Returns the state it left.
     pub(super) fn enter(
         &mut self,
         to: ReportedState,
@@ -76,7 +75,7 @@ impl SessionState {
                 self.message = Some(message);
                 self.details = Arc::new(details);
             }
-            // What went wrong last stays readable until it is mended.
+            // The last problem stays readable until the plugin is active or stopped.
             None if matches!(to, ReportedState::Active | ReportedState::Inactive) => {
                 self.message = None;
                 self.details = Arc::default();
@@ -86,7 +85,7 @@ impl SessionState {
         from
     }
 
-    /// Why no state can come that is not there yet.
+    /// Returns why no further state can come.
     fn failure(&self) -> Error {
         match &self.start_error {
             Some(error) if self.reported == ReportedState::Errored => Error::Start(error.clone()),
@@ -97,7 +96,7 @@ impl SessionState {
         }
     }
 
-    /// What is still being waited for on the way to a state.
+    /// Returns what is still waited for on the way to a state.
     fn phase_before(&self, target: ReportedState) -> Phase {
         match self.reported {
             ReportedState::Starting => Phase::Spawn,
@@ -106,7 +105,7 @@ impl SessionState {
         }
     }
 
-    /// What went wrong last and is not mended, as a part of a sentence.
+    /// Returns the last problem as a part of a sentence, if it still applies.
     fn last_problem(&self) -> Option<Arc<str>> {
         let message = self.message.as_ref()?;
         let is_restarted = matches!(
@@ -125,7 +124,7 @@ impl SessionState {
         })
     }
 
-    /// Whether nothing is under way that could change the state by itself.
+    /// Returns whether nothing is under way that could change the state by itself.
     fn is_settled(&self) -> bool {
         if self.starts_pending > 0 {
             return false;
@@ -171,7 +170,7 @@ impl StateCell {
         self.inner.lock()
     }
 
-    /// Wakes all waiters; call after changing what they look at.
+    /// Wakes all waiters; to be called after a change that they wait for.
     pub(super) fn notify(&self) {
         self.changed.notify_all();
     }
@@ -203,7 +202,7 @@ impl StateCell {
                     problem: state.last_problem(),
                 });
             }
-            // Looked at once more after the time is over: it may have come and passed.
+            // Checked once more after the time is over: the state may have come and passed.
             timed_out = self
                 .changed
                 .wait_until(&mut state, deadline.instant())

@@ -1,5 +1,5 @@
-//! Telling subscribers of state changes. One lock, taken under a session's state lock and holding
-//! nothing but non-blocking sends, so that the order of delivery is that of the changes.
+//! Publishing state changes to subscribers. One lock, taken under a session's state lock and held for
+//! non-blocking sends alone, so that the order of delivery is that of the changes.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,15 +24,15 @@ pub struct StateChange {
     pub name: Arc<str>,
     /// The state it left.
     pub from: ReportedState,
-    /// The state it is in.
+    /// The state it went to.
     pub to: ReportedState,
-    /// Why, when something went wrong: what this change is about, not what was wrong before.
+    /// What went wrong, if this change is about that; not an earlier problem.
     pub message: Option<Arc<str>>,
-    /// What is known about that; empty when there is nothing.
+    /// What is known about that; empty when nothing is.
     pub details: Arc<Map<String, Value>>,
-    /// When.
+    /// When it changed.
     pub at: SystemTime,
-    /// Changes that this subscriber missed right before this one, because it was full.
+    /// Changes that this subscriber missed right before this one, because its queue was full.
     pub missed: u64,
 }
 
@@ -54,7 +54,7 @@ struct Subscriber {
 }
 
 impl Subscribers {
-    /// A receiver of all changes from now on. When `capacity` of them wait, the newest are dropped
+    /// Returns a receiver of all changes from now on. While `capacity` of them wait, the newest are dropped
     /// and counted.
     pub(crate) fn subscribe(&self, capacity: usize) -> Receiver<StateChange> {
         let (sender, receiver) = bounded(capacity);
@@ -65,7 +65,7 @@ impl Subscribers {
         receiver
     }
 
-    /// Numbers the change and hands it to everybody who listens. Never blocks.
+    /// Numbers the change and sends it to every subscriber. Never blocks.
     pub(crate) fn publish(&self, mut change: StateChange) {
         let mut inner = self.inner.lock();
         inner.last += 1;

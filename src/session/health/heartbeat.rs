@@ -1,5 +1,5 @@
-//! The heartbeat of one connection: when it is asked for a sign of life, when the answer is overdue, and
-//! when it has missed too many. Pure: what happened and what time it is come from outside.
+//! The heartbeat of one connection: when to ping it, when the answer is overdue, and when too many pings were
+//! missed. Pure: what happened and what time it is are arguments.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::health::Health;
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     health: Health,
-    /// It is not even asked while it handles a call: its answers would only pile up.
+    /// The peer is not pinged while it handles a call: its answers would only pile up.
     spares_called: bool,
     phase: HeartbeatPhase,
     /// Pings in a row without a sign of life.
@@ -24,8 +24,8 @@ enum HeartbeatPhase {
     },
     Asked {
         at: Instant,
-        /// When it is looked for an answer next: every interval, where that is shorter than the time
-        /// for it. Who answers sooner is asked again sooner.
+        /// When to check for an answer next: every interval, if that is shorter than the timeout, so that a
+        /// peer that answers sooner is pinged again sooner.
         look: Instant,
         until: Instant,
         /// There was a sign of life since.
@@ -33,18 +33,18 @@ enum HeartbeatPhase {
     },
 }
 
-/// What is known of the peer when its heartbeat is felt.
+/// What was observed of the peer since the last tick.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Observed {
-    /// There was a sign of life since the last look.
+    /// There was a sign of life.
     pub(super) heard: bool,
     /// It handles a call of ours, and may not be able to answer before that is done. Excuses it for
     /// [`Health::busy_limit`] without a sign of life, and no longer.
     pub(super) called: bool,
-    /// It waits for us, so it is ours to end that. It is neither asked nor blamed meanwhile.
+    /// It waits for an answer of ours. It is neither pinged nor given up meanwhile.
     pub(super) waits: bool,
-    /// It has not answered the last ping itself, whatever else was heard. It is not asked again
-    /// while that may still come.
+    /// It has not answered the last ping itself, whatever else was received. It is not pinged again while
+    /// that may still come.
     pub(super) owes_answer: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) enum Action {
 }
 
 impl Heartbeat {
-    /// That of a connection that begins now.
+    /// Returns the heartbeat of a connection that begins now.
     pub(super) fn new(health: Health, spares_called: bool, now: Instant) -> Self {
         let until = later(now, health.interval);
         Self {
@@ -78,7 +78,7 @@ impl Heartbeat {
         &self.health
     }
 
-    /// When [`tick`](Self::tick) is to be called next.
+    /// Returns when [`tick`](Self::tick) is to be called next.
     pub(super) fn due(&self) -> Instant {
         match self.phase {
             HeartbeatPhase::Resting { until } => until,
@@ -86,12 +86,12 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the peer is to be asked next, which may be done a little early as well.
+    /// Returns whether a ping is due next, which may be sent a little early.
     pub(super) fn is_resting(&self) -> bool {
         matches!(self.phase, HeartbeatPhase::Resting { .. })
     }
 
-    /// Looks at the clock when it is due.
+    /// Decides what to do at `now`.
     pub(super) fn tick(&mut self, now: Instant, observed: Observed) -> Action {
         if observed.heard {
             self.misses = 0;
@@ -121,7 +121,7 @@ impl Heartbeat {
                 *look = later(now, self.health.interval).min(*until);
                 Action::None
             }
-            // We were held up ourselves, so what the peer sent may not have been read yet.
+            // This process was held up, so what the peer sent may not have been read yet.
             HeartbeatPhase::Asked { until, .. } if later(*until, self.health.timeout) <= now => {
                 self.ask(now)
             }
@@ -137,15 +137,15 @@ impl Heartbeat {
         }
     }
 
-    /// Whether a call still excuses that there is no sign of life. Counts from the first time that it
-    /// did since there was one, so that one call after the other excuses no longer than a single one.
+    /// Returns whether a call still excuses a missing sign of life. The time counts from the first call that
+    /// did, so that a series of calls excuses no longer than a single one.
     fn is_excused_by_call(&mut self, now: Instant) -> bool {
         let since = *self.excused_since.get_or_insert(now);
         now < later(since, self.health.busy_limit)
     }
 
-    /// The ping that was to be sent could not be, for want of room: that is the peer's fault only if
-    /// it stays so, which the writer sees.
+    /// The ping could not be sent for want of room: that is the peer's fault only if it lasts, which the
+    /// writer notices.
     pub(super) fn not_asked(&mut self, now: Instant) {
         self.rest(now, now);
     }

@@ -1,13 +1,13 @@
-//! Health: the thread that watches every connection of a host for observed of life, and gives up those
-//! that show none.
+//! Health: the thread that watches every connection of a host for signs of life, and ends those that show
+//! none.
 //!
-//! What lives here: the thread, who is watched and who is due next. Beside it: the heartbeat of one
-//! connection (pure). What does not: the settings (`crate::health`), sending and hearing
-//! (`connection`), what the end of a connection means (`run`, `reaper`), the look at a connection that
-//! stands in a newcomer's way (`attach`), which works beside this.
+//! What lives here: the thread, which connections are watched, and which is due next. Beside it: the
+//! heartbeat of one connection (pure). What does not: the settings (`crate::health`), sending and receiving
+//! (`rpc`), what the end of a connection means (`run`, `reaper`), and the probe of a connection that keeps
+//! a new one out (`attach`).
 //!
 //! There is one thread for all connections, while there are any: it sleeps until the next one is due
-//! and never waits for a peer. Those that are due at about the same time are ticking to in one go
+//! and never waits for a peer. Those that are due at about the same time are handled in one go
 //! ([`TickGrid`]), so that thousands of connections do not wake it thousands of times. It holds no
 //! connection and no session alive. Its one lock is held for bookkeeping alone, and with no other.
 
@@ -33,7 +33,7 @@ use crate::thread::{Threads, panic_text};
 /// The stack of the thread: room for a logger, no more.
 const STACK: usize = 256 * 1024;
 
-/// The one who watches. Cloning gives another handle to the same one.
+/// The monitor of a host. A clone is another handle to the same one.
 #[derive(Clone)]
 pub(crate) struct HealthMonitor {
     shared: Arc<MonitorShared>,
@@ -43,23 +43,23 @@ struct MonitorShared {
     threads: Threads,
     grid: TickGrid,
     list: Mutex<WatchList>,
-    /// Somebody else is due first, nobody is left, or it is over.
+    /// Another connection is due first, none is left, or the monitor ends.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct WatchList {
     watched: HashMap<Key, Watched>,
-    /// When each of them is due.
+    /// When each connection is due.
     due: BTreeSet<(Instant, Key)>,
-    /// One who was taken out of both, because the thread is just attending to it.
+    /// The connection that was taken out of both, because its tick is running.
     ticking: Option<Key>,
     /// The thread is there, or is being started.
     running: bool,
     over: bool,
 }
 
-/// The moments at which connections are ticking to, the same for all with the same settings: a
+/// The moments at which connections are checked, the same for all with the same settings: a
 /// sixteenth of the interval apart, or of the time for an answer if that is shorter.
 #[derive(Clone, Copy)]
 struct TickGrid {
@@ -68,8 +68,7 @@ struct TickGrid {
 }
 
 impl TickGrid {
-    /// The moment for this heartbeat: it is asked early rather than late, and given time for its answer
-    /// rather too long than too short.
+    /// Returns the tick for this heartbeat: early for a ping, and late for the check of its answer.
     fn of(self, heartbeat: &Heartbeat) -> Instant {
         let health = heartbeat.health();
         let step = (health.interval.min(health.timeout) / 16).as_nanos().max(1);
@@ -87,14 +86,14 @@ impl TickGrid {
     }
 }
 
-/// The address of a connection, which is nobody else's while its watched is known.
+/// The address of a connection. It is not used again while the weak handle to it is kept.
 type Key = usize;
 
 struct Watched {
     connection: Weak<Connection>,
     heartbeat: Heartbeat,
     kind: PingKind,
-    /// Its place among the due.
+    /// When it is due.
     due: Instant,
 }
 
@@ -108,8 +107,8 @@ pub(super) enum PingKind {
     SharedLoop,
     /// With the protocol's `ping`, where any line is a sign of life.
     Plugin,
-    /// With the protocol's `ping`, where only whole messages are observed of life: what the transport
-    /// sends by itself is not the plugin's.
+    /// With the protocol's `ping`, where only whole messages are signs of life: what the transport sends by
+    /// itself is not the plugin's.
     PluginMessages,
 }
 
@@ -137,7 +136,7 @@ impl HealthMonitor {
         let key = key(connection);
         let heartbeat = Heartbeat::new(health.clone(), !by_transport, Instant::now());
         let mut list = self.shared.list.lock();
-        // Who ends it says so first and lets go of it second.
+        // The reading thread sets the end first and calls `forget` second.
         if list.over || connection.has_ended() {
             return;
         }
@@ -164,13 +163,13 @@ impl HealthMonitor {
             .threads
             .spawn("host-health", STACK, move || shared.run());
         if let Err(error) = started {
-            // Whoever is watched next tries again.
+            // The next connection tries again.
             self.shared.list.lock().running = false;
             log::warn!("health checks are suspended: {error}");
         }
     }
 
-    /// Lets go of a connection that has ended. Never blocks.
+    /// Forgets a connection that has ended. Never blocks.
     pub(super) fn forget(&self, connection: &Arc<Connection>) {
         let key = key(connection);
         let mut list = self.shared.list.lock();
@@ -183,7 +182,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Watches nobody any more, and ends the thread.
+    /// Stops all health checks, and ends the thread.
     pub(crate) fn end(&self) {
         let mut list = self.shared.list.lock();
         list.over = true;
@@ -199,7 +198,7 @@ fn key(connection: &Arc<Connection>) -> Key {
 }
 
 impl MonitorShared {
-    /// The body of the thread; ends when nobody is watched.
+    /// The body of the thread; ends when no connection is watched.
     fn run(&self) {
         let mut list = self.list.lock();
         loop {
@@ -218,7 +217,7 @@ impl MonitorShared {
             };
             list.ticking = Some(key);
             let stays = MutexGuard::unlocked(&mut list, || watched.tick_guarded());
-            // Unless somebody let go of it meanwhile.
+            // Unless it was forgotten meanwhile.
             if list.ticking.take().is_some() && stays {
                 watched.due = self.grid.of(&watched.heartbeat);
                 list.due.insert((watched.due, key));
@@ -230,19 +229,19 @@ impl MonitorShared {
 
 impl Watched {
     /// [`tick`](Self::tick), with an embedder's transport or logger that panics costing that
-    /// connection its health checks and nobody else theirs.
+    /// connection its health checks and no other.
     fn tick_guarded(&mut self) -> bool {
         let tick = AssertUnwindSafe(|| self.tick());
         panic::catch_unwind(tick).unwrap_or_else(|panic| {
             let text = panic_text(&*panic).to_string();
-            // Its second panic is swallowed: there is nothing more to be done.
+            // A second panic, in the logger, is swallowed.
             let tell = || log::error!("health check panicked, no more of them here: {text}");
             let _ = panic::catch_unwind(tell);
             false
         })
     }
 
-    /// Does what is due; gives whether the connection is to be watched on. Never blocks.
+    /// Does what is due; returns whether the connection stays watched. Never blocks.
     fn tick(&mut self) -> bool {
         let Some(connection) = self.connection.upgrade() else {
             return false;
@@ -279,7 +278,7 @@ impl Watched {
 
     fn ask(&mut self, connection: &Connection, now: Instant) {
         let pings = &connection.counters().pings_sent;
-        // Before anybody can see it.
+        // Counted before the ping can be seen.
         pings.fetch_add(1, Ordering::Relaxed);
         let sent = match self.kind {
             PingKind::Transport | PingKind::SharedLoop => connection.ping_transport(),
@@ -296,7 +295,7 @@ impl Watched {
         let cause = Disconnect::Unresponsive { limit };
         let reason = cause.to_string();
         log::warn!("{}: {reason}", connection.peer());
-        // A peer that shows no sign of life is given no time to see the close, only the chance.
+        // A close without waiting: a peer that shows no sign of life is not waited for.
         let now = Deadline::after(Duration::ZERO);
         connection.close_with(cause, close_code::RESTART, &reason, now);
     }
