@@ -3,16 +3,16 @@
 //! It stays in blocking mode for the reader. Writes are non-blocking by their flag, so a timeout
 //! on one side never touches the other.
 
-use std::fmt;
 use std::hint;
-use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use crate::deadline::Deadline;
 use crate::duplex::WaitPolicy;
@@ -20,22 +20,27 @@ use crate::duplex::outgoing::Sink;
 use crate::poll;
 
 /// A connected stream socket, TCP or Unix.
-pub struct Socket(SocketKind);
-
-enum SocketKind {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+#[derive(Debug)]
+pub struct Socket {
+    descriptor: OwnedFd,
+    is_tcp: bool,
 }
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self(SocketKind::Tcp(stream))
+        Self {
+            descriptor: stream.into(),
+            is_tcp: true,
+        }
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self(SocketKind::Unix(stream))
+        Self {
+            descriptor: stream.into(),
+            is_tcp: false,
+        }
     }
 }
 
@@ -43,29 +48,23 @@ impl Socket {
     /// Undoes what a handshake may have set, and switches Nagle's algorithm off: frames are
     /// gathered here already.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        match &self.0 {
-            SocketKind::Tcp(stream) => {
-                stream.set_nonblocking(false)?;
-                stream.set_read_timeout(None)?;
-                stream.set_write_timeout(None)?;
-                stream.set_nodelay(true)
-            }
-            SocketKind::Unix(stream) => {
-                stream.set_nonblocking(false)?;
-                stream.set_read_timeout(None)?;
-                stream.set_write_timeout(None)
-            }
+        rustix::io::ioctl_fionbio(self, false)?;
+        self.set_read_timeout(None)?;
+        sockopt::set_socket_timeout(self, Timeout::Send, None)?;
+        if self.is_tcp {
+            sockopt::set_tcp_nodelay(self, true)?;
         }
+        Ok(())
     }
 
     /// Returns the address of the peer for log lines; empty when there is none.
     pub(crate) fn peer_address(&self) -> String {
-        match &self.0 {
-            SocketKind::Tcp(stream) => stream
-                .peer_addr()
-                .map_or_else(|_| String::new(), |address| address.to_string()),
-            SocketKind::Unix(_) => "unix socket".to_owned(),
+        if !self.is_tcp {
+            return "unix socket".to_owned();
         }
+        let address = rustix::net::getpeername(self).ok().flatten();
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        address.map_or_else(String::new, |address| address.to_string())
     }
 
     /// Writes all of it by the deadline; for handshakes, before the connection is in use.
@@ -111,23 +110,17 @@ impl Socket {
 
     /// Reads once; blocks until there is something.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let result = match &self.0 {
-                SocketKind::Tcp(stream) => (&mut &*stream).read(buffer),
-                SocketKind::Unix(stream) => (&mut &*stream).read(buffer),
-            };
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        self.receive(buffer, RecvFlags::empty())
     }
 
     /// Reads once what has arrived; `WouldBlock` when that is nothing.
     pub(super) fn read_arrived(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (count, _) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT)
-        })?;
+        self.receive(buffer, RecvFlags::DONTWAIT)
+    }
+
+    fn receive(&self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        let receive = || rustix::net::recv(self, &mut *buffer, flags);
+        let (count, _) = rustix::io::retry_on_intr(receive)?;
         Ok(count)
     }
 
@@ -163,10 +156,7 @@ impl Socket {
 
     /// How long a blocking read may take.
     pub(super) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-        match &self.0 {
-            SocketKind::Tcp(stream) => stream.set_read_timeout(limit),
-            SocketKind::Unix(stream) => stream.set_read_timeout(limit),
-        }
+        Ok(sockopt::set_socket_timeout(self, Timeout::Recv, limit)?)
     }
 
     /// Waits until there is something to read; false at the deadline.
@@ -175,11 +165,7 @@ impl Socket {
     }
 
     fn shutdown(&self, how: Shutdown) {
-        let result = match &self.0 {
-            SocketKind::Tcp(stream) => stream.shutdown(how),
-            SocketKind::Unix(stream) => stream.shutdown(how),
-        };
-        if let Err(error) = result {
+        if let Err(error) = rustix::net::shutdown(self, how) {
             // The peer was faster.
             log::trace!("shutdown: {error}");
         }
@@ -211,18 +197,6 @@ impl Sink for Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
-            SocketKind::Tcp(stream) => stream.as_fd(),
-            SocketKind::Unix(stream) => stream.as_fd(),
-        }
-    }
-}
-
-impl fmt::Debug for Socket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            SocketKind::Tcp(stream) => stream.fmt(f),
-            SocketKind::Unix(stream) => stream.fmt(f),
-        }
+        self.descriptor.as_fd()
     }
 }
