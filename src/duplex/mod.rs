@@ -165,9 +165,9 @@ pub(crate) fn beginning(bytes: &[u8]) -> Box<[u8]> {
 pub enum Received {
     /// A whole text message.
     Message(Message),
-    /// A line of a stream that carries other output too. If
-    /// [`Incoming::parse_line`](crate::protocol::jsonrpc::Incoming::parse_line) does not take it for a
-    /// message, it goes back by [`not_a_message`](DuplexReader::not_a_message).
+    /// A line of a stream that carries other output too. It may be a message, if it says
+    /// `"jsonrpc": "2.0"`. One that is not comes back by
+    /// [`not_a_message`](DuplexReader::not_a_message).
     Line(Message),
     /// A line that is not a message, which the transport has handled.
     Output {

@@ -22,18 +22,18 @@ const DOUBT: Duration = Duration::from_secs(1);
 pub(crate) struct OneShot {
     /// There is something to take. Set after that, and read without the lock.
     filled: AtomicBool,
-    place: Mutex<Place>,
+    state: Mutex<OneShotState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Place {
+struct OneShotState {
     outcome: Option<CallOutcome>,
     /// A line that seems to be the answer, and until when the answer itself may come.
     doubt: Option<(Arc<str>, Instant)>,
 }
 
-impl Place {
+impl OneShotState {
     /// Takes the outcome if there is one by now.
     fn take(&mut self) -> Option<CallOutcome> {
         let outcome = self.outcome.take();
@@ -47,7 +47,7 @@ impl Place {
 impl OneShot {
     /// Stores the outcome and wakes the waiting caller. Never blocks.
     pub(crate) fn send(&self, outcome: CallOutcome) {
-        self.place.lock().outcome = Some(outcome);
+        self.state.lock().outcome = Some(outcome);
         self.filled.store(true, Ordering::Release);
         self.changed.notify_one();
     }
@@ -56,7 +56,7 @@ impl OneShot {
     /// there is no other by then. The first such line counts. Never blocks.
     pub(crate) fn doubt(&self, line: Arc<str>) {
         let until = Instant::now() + DOUBT;
-        self.place.lock().doubt.get_or_insert((line, until));
+        self.state.lock().doubt.get_or_insert((line, until));
         self.filled.store(true, Ordering::Release);
         self.changed.notify_one();
     }
@@ -66,23 +66,23 @@ impl OneShot {
         if !self.filled.load(Ordering::Acquire) {
             return None;
         }
-        self.place.lock().take()
+        self.state.lock().take()
     }
 
     /// Waits for the outcome, at most until the deadline.
     pub(crate) fn wait(&self, deadline: Deadline) -> Option<CallOutcome> {
-        let mut place = self.place.lock();
+        let mut state = self.state.lock();
         loop {
-            let outcome = place.take();
+            let outcome = state.take();
             if outcome.is_some() || deadline.has_passed() {
                 return outcome;
             }
             let until = deadline.instant();
-            let until = place
+            let until = state
                 .doubt
                 .as_ref()
                 .map_or(until, |doubt| until.min(doubt.1));
-            self.changed.wait_until(&mut place, until);
+            self.changed.wait_until(&mut state, until);
         }
     }
 }

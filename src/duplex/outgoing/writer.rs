@@ -126,7 +126,7 @@ enum BatchProgress {
 }
 
 impl<S: Sink> WriterShared<S> {
-    /// Gives the role up with bytes left over, for the next sender.
+    /// Leaves the role with bytes left over, for the next sender.
     pub(super) fn leave_role(&self, state: &mut WriterState) {
         state.writing = false;
         self.changed.notify_all();

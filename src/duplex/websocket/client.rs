@@ -39,8 +39,8 @@ impl WebSocket {
     ///   up ([`Disconnect::Lost`]).
     /// - [`Error::Unsupported`]: a `wss://` URL; TLS is not built in.
     /// - [`Error::Setting`]: not a WebSocket URL.
-    /// - [`Error::Io`]: the name is not known, nothing listens there, or the system starts no thread
-    ///   for looking the name up.
+    /// - [`Error::Io`]: the name is not known, no server listens, or the system starts no thread for
+    ///   looking the name up.
     pub fn connect(url: &str, timeout: Duration) -> Result<Self> {
         let deadline = Deadline::after(timeout);
         let target = ServerUrl::parse(url)?;
@@ -137,7 +137,7 @@ fn resolve(
         let addresses = (name.as_str(), port)
             .to_socket_addrs()
             .map(Iterator::collect::<Vec<_>>);
-        // It fails if the time was over and nothing waits any more.
+        // Fails when the time is over, and so the caller gone.
         let _ = answer.send(addresses);
     })?;
     match answers.recv_deadline(deadline.instant()) {

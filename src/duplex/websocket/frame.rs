@@ -73,7 +73,7 @@ fn encode(role: Role, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A new mask. It keeps a page in a browser from choosing the bytes that a proxy sees, so it
-/// should be hard to guess; a system without random numbers is no reason to send nothing.
+/// should be hard to guess; but a system without random numbers does not stop sending.
 fn mask() -> [u8; 4] {
     getrandom::u32()
         .unwrap_or_else(|_| {

@@ -27,7 +27,7 @@ mod tests;
 pub(super) use self::reader::WebSocketReader;
 pub use self::socket::Socket;
 
-/// Which side of the WebSocket protocol we are. It decides who masks its frames.
+/// Which side of the WebSocket protocol we are. The client masks its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// We accepted the connection.
