@@ -10,15 +10,17 @@ use crate::error::Disconnect;
 
 /// How a transport puts messages on its stream.
 pub(super) trait Framing: Send + Sync {
+    /// Returns the frame of a message.
     fn message(&self, message: &str) -> Vec<u8>;
 
-    /// A ping of the transport's own, if it has one.
+    /// Returns a ping of the transport's own, if it has one.
     fn ping(&self) -> Option<Vec<u8>>;
 
-    /// The close with its code and reason. `None` where nothing but the end of the stream says it.
+    /// Returns a close with its code and reason. `None` where only the end of the stream says it.
     fn close(&self, code: u16, reason: &str) -> Option<Vec<u8>>;
 }
 
+/// The writing half over a shared writer.
 pub(super) struct FramedWriter<F, S> {
     pub(super) framing: F,
     pub(super) outgoing: Outgoing<S>,

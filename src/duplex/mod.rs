@@ -58,7 +58,7 @@ pub struct DuplexSettings {
 }
 
 impl DuplexSettings {
-    /// Default settings, with threads from this budget.
+    /// Returns the default settings, with threads from this budget.
     pub fn new(name: impl Into<String>, threads: Threads) -> Self {
         Self {
             name: name.into(),
@@ -123,7 +123,7 @@ pub(crate) trait TimedReader: DuplexReader {
     fn receive_within(&mut self, policy: WaitPolicy) -> Option<Received>;
 }
 
-/// The reader as one that can do timed reads, if it is of our own transports.
+/// Returns the reader as one that can do timed reads, if it is of our own transports.
 pub(crate) fn timed(reader: &mut dyn DuplexReader) -> Option<&mut dyn TimedReader> {
     let reader: &mut dyn Any = reader;
     if reader.is::<WebSocketReader>() {
@@ -145,7 +145,7 @@ pub(crate) struct WaitPolicy {
     pub(crate) is_coarse: bool,
 }
 
-/// The cause of an end that the host wanted.
+/// Returns the cause for an end that this side wanted.
 pub(crate) fn by_host(code: u16, reason: &str) -> Disconnect {
     Disconnect::ByHost {
         code,
@@ -289,7 +289,7 @@ pub trait DuplexWriter: Send + Sync {
 /// Wakes the reader of a connection for good: its current and every later
 /// [`receive`](DuplexReader::receive) fails.
 pub trait Interrupt: Send + Sync {
-    /// Never blocks; may be called often and from any thread.
+    /// Wakes the reader. Never blocks; may be called often and from any thread.
     fn interrupt(&self);
 }
 

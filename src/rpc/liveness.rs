@@ -26,7 +26,7 @@ pub(super) struct SignsOfLife {
 }
 
 impl SignsOfLife {
-    /// Something arrived, whatever it is.
+    /// Notes that something arrived, whatever it is.
     pub(super) fn received(&self) {
         raise(&self.anything);
         if self.probed.load(Ordering::Acquire) {
@@ -38,7 +38,7 @@ impl SignsOfLife {
         }
     }
 
-    /// It was a whole message.
+    /// Notes that it was a whole message.
     pub(super) fn received_message(&self) {
         raise(&self.message);
         if self.overdue.load(Ordering::Relaxed) {
@@ -46,12 +46,12 @@ impl SignsOfLife {
         }
     }
 
-    /// A call's time ran out after it was written.
+    /// Notes that a call's time ran out after it was written.
     pub(super) fn call_overdue(&self) {
         self.overdue.store(true, Ordering::Relaxed);
     }
 
-    /// Nothing more is read.
+    /// Ends a waiting probe, because nothing more is read.
     pub(super) fn end(&self) {
         self.probe.lock().take();
     }

@@ -219,7 +219,7 @@ pub(super) enum Dispatched {
 }
 
 impl Dispatched {
-    /// A line that looks like a message and is not one.
+    /// Returns what is left to do about a line that looks like a message and is not one.
     fn no_message(message: Message) -> Self {
         let error = EnvelopeError::NotAMessage;
         Self::Unreadable(Unreadable { message, error })

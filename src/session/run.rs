@@ -50,7 +50,7 @@ pub(super) fn run(shared: &Arc<SharedSession>, readings: &Receiver<NewConnection
     }
 }
 
-/// What the end of a connection means for the session. Calls in flight have failed already.
+/// Updates the session at the end of a connection. Calls in flight have failed already.
 fn disconnected(
     shared: &Arc<SharedSession>,
     connection: &Arc<Connection>,

@@ -59,7 +59,7 @@ impl FrameBatch {
         self.bytes.get(self.position..).unwrap_or_default()
     }
 
-    /// The transport took this many bytes.
+    /// Notes that the transport took this many bytes.
     pub(super) fn advance(&mut self, count: usize) {
         self.position += count;
         self.blocked_since = None;

@@ -239,8 +239,8 @@ impl<S: Sink> WriterShared<S> {
         self.wake.notify_all();
     }
 
-    /// A write failed. Senders fail from now on. The true cause is left to the reader, who may
-    /// still find the peer's close among what has arrived.
+    /// Notes that a write failed: senders fail from now on. The reader finds the true cause, which may
+    /// be the peer's close among what has arrived.
     pub(super) fn fail(&self, state: &mut MutexGuard<'_, WriterState>, error: io::Error) {
         if state.failed.is_some() {
             // The host hung up, which is no reason to stop reading.

@@ -101,7 +101,7 @@ pub(super) struct ControlQueue {
 }
 
 impl ControlQueue {
-    /// The newest pong replaces one that has not gone out: it answers all the pings before it.
+    /// Replaces a pong that has not gone out: the newest answers all the pings before it.
     pub(super) fn set_pong(&mut self, frame: Vec<u8>) {
         self.pong = Some(frame);
     }

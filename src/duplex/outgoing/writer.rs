@@ -59,7 +59,7 @@ pub(super) enum TurnEnd {
 }
 
 impl WriterTurn {
-    /// The turn of a caller that has a frame in the queue.
+    /// Returns the turn of a caller that has a frame in the queue.
     pub(super) fn for_frame(ticket: Ticket, deadline: Deadline) -> Self {
         Self {
             deadline: Some(deadline),
@@ -68,7 +68,7 @@ impl WriterTurn {
         }
     }
 
-    /// A turn that writes what there is, until the deadline or the end.
+    /// Returns a turn that writes what there is, until the deadline or the end.
     fn until(deadline: Option<Deadline>) -> Self {
         Self {
             deadline,
@@ -77,7 +77,7 @@ impl WriterTurn {
         }
     }
 
-    /// A turn that never blocks: one batch of what is queued, as far as the medium takes it.
+    /// Returns a turn that never blocks: one batch of what is queued, as far as the medium takes it.
     fn in_passing() -> Self {
         Self {
             own_done: true,
@@ -286,7 +286,7 @@ impl<S: Sink> WriterShared<S> {
         BatchProgress::Done
     }
 
-    /// The writer thread. It has been given the role.
+    /// The body of the writer thread, which has the role.
     fn run_thread(self: &Arc<Self>) {
         let mut state = self.state.lock();
         loop {

@@ -39,7 +39,7 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// A connection over the stdout (`reader`) and stdin (`writer`) of a child process. Any other
+    /// Returns a connection over the stdout (`reader`) and stdin (`writer`) of a child process. Any other
     /// pipe or stream socket will do.
     ///
     /// Both are switched to non-blocking mode when the connection is taken into use; with a pipe
@@ -54,7 +54,7 @@ impl Stdio {
         }
     }
 
-    /// A connection over this process's own stdin and stdout, for a plugin. Nothing else should
+    /// Returns a connection over this process's own stdin and stdout, for a plugin. Nothing else should
     /// read stdin; what else is printed to stdout reaches the host as output, in whole lines.
     ///
     /// They may be shared with other processes, a terminal for example, so they stay in blocking
@@ -138,7 +138,7 @@ impl Framing for Lines {
     }
 }
 
-/// The message as one line.
+/// Returns the message as one line.
 ///
 /// Encoders put no line breaks into JSON on their own, but hand-written JSON may have them. Between
 /// tokens they mean nothing, and inside strings JSON does not allow them, so a space does as well.

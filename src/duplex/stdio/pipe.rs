@@ -34,7 +34,7 @@ impl Wake {
         drop(held);
     }
 
-    /// For `poll`: ready means woken.
+    /// Returns the descriptor for `poll`: ready means woken.
     fn poll_fd(&self) -> PollFd<'_> {
         PollFd::new(&self.waiting, PollFlags::IN)
     }

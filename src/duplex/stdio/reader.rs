@@ -75,7 +75,7 @@ impl StdioReader {
         }
     }
 
-    /// The next whole line, without its line feed; `None` if it does not come within `policy`, and at
+    /// Returns the next whole line, without its line feed; `None` if it does not come within `policy`, and at
     /// the end of the stream, which `ended` tells then.
     fn line(&mut self, policy: Option<WaitPolicy>) -> Result<Option<Range<usize>>, Disconnect> {
         loop {
@@ -134,7 +134,7 @@ impl StdioReader {
         self.searched = self.start;
     }
 
-    /// What is left has no line end: it is output, whatever it looks like, since it may be half of what
+    /// Takes what is left without a line end: it is output, whatever it looks like, since it may be half of what
     /// the plugin was about to say. What was printed last often has none.
     fn end_of_stream(&mut self) -> Disconnect {
         if let Some(mut overlong) = self.overlong.take() {
@@ -213,7 +213,7 @@ impl StdioReader {
 }
 
 impl StdioReader {
-    /// The next thing in the pipe, or why there will be none; `None` if it does not come within
+    /// Returns the next thing in the pipe, or why there will be none; `None` if it does not come within
     /// `policy`, and at the end of the stream.
     fn next(&mut self, policy: Option<WaitPolicy>) -> Result<Option<Received>, Disconnect> {
         loop {
@@ -247,14 +247,15 @@ impl StdioReader {
     }
 }
 
-/// A line without the white space and the byte order mark that it begins with.
+/// Returns a line without the white space and the byte order mark that it begins with.
 fn without_mark(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii_start();
     let rest = line.strip_prefix(BYTE_ORDER_MARK.as_bytes());
     rest.unwrap_or(line).trim_ascii_start()
 }
 
-/// Whether a line begins as messages do: with an object and one of their members. Log lines in JSON do not.
+/// Returns whether a line begins as messages do, with an object and one of their members; log lines in JSON
+/// do not.
 fn begins_as_message(line: &[u8]) -> bool {
     let name = without_mark(line)
         .strip_prefix(b"{")

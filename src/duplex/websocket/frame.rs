@@ -25,7 +25,7 @@ impl Framing for Role {
     }
 }
 
-/// A whole text message as one frame.
+/// Returns a whole text message as one frame.
 fn text(role: Role, message: &str) -> Vec<u8> {
     encode(role, OpCode::Data(Data::Text), message.as_bytes())
 }
@@ -38,7 +38,7 @@ pub(super) fn pong(role: Role, payload: &[u8]) -> Vec<u8> {
     encode(role, OpCode::Control(Control::Pong), payload)
 }
 
-/// A close frame; without a code it is empty. A reason that is too long is cut.
+/// Returns a close frame; without a code it is empty. A reason that is too long is cut.
 pub(super) fn close(role: Role, code: Option<u16>, reason: &str) -> Vec<u8> {
     let mut payload = Vec::with_capacity(CONTROL_PAYLOAD);
     if let Some(code) = code {
@@ -72,7 +72,7 @@ fn encode(role: Role, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A new mask. It keeps a page in a browser from choosing the bytes that a proxy sees, so it
+/// Returns a new mask. It keeps a page in a browser from choosing the bytes that a proxy sees, so it
 /// should be hard to guess; but a system without random numbers does not stop sending.
 fn mask() -> [u8; 4] {
     getrandom::u32()

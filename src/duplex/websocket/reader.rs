@@ -58,7 +58,7 @@ impl WebSocketReader {
         }
     }
 
-    /// What a frame that is not the last means.
+    /// Returns what a frame that is not the last means.
     fn received(&self, frame: Frame) -> Received {
         match frame {
             // Copied: the frame is a piece of the buffer that it was read into, which a message kept
@@ -103,7 +103,7 @@ impl WebSocketReader {
         self.see_out(cause)
     }
 
-    /// The stream has ended, or can be read no further. If that is because the connection is
+    /// Ends a stream that can be read no further. If that is because the connection is
     /// closing, the close frame has its chance first.
     fn finished(&self, cause: Disconnect) -> Disconnect {
         if self.outgoing.is_over() {

@@ -154,7 +154,7 @@ impl Socket {
         }
     }
 
-    /// How long a blocking read may take.
+    /// Sets how long a blocking read may take.
     pub(super) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         Ok(sockopt::set_socket_timeout(self, Timeout::Recv, limit)?)
     }

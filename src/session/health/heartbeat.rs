@@ -162,7 +162,7 @@ impl Heartbeat {
         Action::Ask
     }
 
-    /// Until an interval after `since`.
+    /// Rests until an interval after `since`.
     fn rest(&mut self, since: Instant, now: Instant) {
         let until = later(since, self.health.interval).max(now);
         self.phase = HeartbeatPhase::Resting { until };
