@@ -174,8 +174,8 @@ pub enum Received {
         /// Its first bytes, at most 64 KiB.
         beginning: Box<[u8]>,
     },
-    /// A whole message that is not text. It was skipped, as Storyden's Go host does (protocol file,
-    /// section 6).
+    /// A whole message that is not text. It was skipped, as Storyden's Go host does
+    /// ([WebSocket](crate::protocol#websocket)).
     Binary {
         /// Its length.
         bytes: usize,

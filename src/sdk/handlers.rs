@@ -49,7 +49,7 @@ impl Handlers {
                 .map_err(HandlerError::into_rpc)
         });
         match answer {
-            // Never an error: a plugin that cannot answers 'no' (protocol file, 8.3).
+            // Never an error: a plugin that cannot answers 'no' (PROTOCOL.md, "Error codes").
             Err(error) if method == Configure::NAME => {
                 log::error!("configuration refused: {error}");
                 Ok(refused())
@@ -87,7 +87,7 @@ impl Handlers {
         }
     }
 
-    /// An event without a handler is not an error (protocol file, section 8.5).
+    /// An event without a handler is not an error ([Strictness and order](crate::protocol#strictness-and-order)).
     fn event(&self, host: &HostHandle, params: &Params) -> Result<ResultObject, HandlerError> {
         let event = read::<Event>(params)?;
         if let Some(handler) = self.events.get(&event.event) {

@@ -215,7 +215,7 @@ impl HostLink {
     }
 }
 
-/// Closes as the SDKs in the field do (protocol file, section 6).
+/// Closes as the SDKs in the field do ([WebSocket](crate::protocol#websocket)).
 pub(super) fn close(connection: &Connection) {
     connection.close(
         close_code::NORMAL,

@@ -1,5 +1,5 @@
 //! Whether and when a plugin reconnects, as pure functions. Only external plugins do: a supervised one is
-//! started again by its host (protocol file, section 7).
+//! started again by its host ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
 
 use std::time::Duration;
 

@@ -64,8 +64,8 @@ impl SharedSession {
         Some(self.deliveries.submit(Box::new(job)).is_ok())
     }
 
-    /// Drops the events that wait: those published while a plugin is away are lost to it (protocol file,
-    /// section 15).
+    /// Drops the events that wait: those published while a plugin is away are lost to it
+    /// ([Sessions](crate::protocol#sessions)).
     pub(super) fn drop_events(&self) {
         self.deliveries.clear();
     }
