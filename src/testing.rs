@@ -1,8 +1,23 @@
 //! What unit tests share.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// Asserts that a value matches a pattern.
+macro_rules! assert_matches {
+    ($value:expr, $pattern:pat $(if $guard:expr)?) => {
+        assert_matches!($value, $pattern $(if $guard)?, "expected {}", stringify!($pattern))
+    };
+    ($value:expr, $pattern:pat $(if $guard:expr)?, $($context:tt)+) => {
+        match $value {
+            $pattern $(if $guard)? => {}
+            ref other => panic!("{}: {other:?}", format_args!($($context)+)),
+        }
+    };
+}
+pub(crate) use assert_matches;
 
 /// How long anything may take, also on a machine that is busy with other things.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -37,6 +52,13 @@ impl TestDir {
 
 impl Drop for TestDir {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        if std::fs::remove_dir_all(&self.0).is_err() {
+            // A test has locked something up.
+            let unlock = Command::new("chmod")
+                .args(["-R", "u+rwX"])
+                .arg(&self.0)
+                .status();
+            let _ = unlock.and_then(|_| std::fs::remove_dir_all(&self.0));
+        }
     }
 }

@@ -313,6 +313,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::testing::assert_matches;
     use crate::thread::Threads;
 
     fn long() -> Deadline {
@@ -356,7 +357,7 @@ mod tests {
         let late = one
             .writer
             .send("late", Deadline::after(Duration::from_millis(20)));
-        assert!(matches!(late, Err(SendError::Timeout { withdrawn: true })));
+        assert_matches!(late, Err(SendError::Timeout { withdrawn: true }));
         let waiting = thread::spawn({
             let writer = Arc::clone(&one.writer);
             move || writer.send("second", long())
@@ -381,10 +382,7 @@ mod tests {
             one.reader.receive().unwrap_err().to_string(),
             "closed by the host: closed"
         );
-        assert!(matches!(
-            other.writer.send("late", long()),
-            Err(SendError::Closed(_))
-        ));
+        assert_matches!(other.writer.send("late", long()), Err(SendError::Closed(_)));
     }
 
     #[test]
@@ -399,10 +397,10 @@ mod tests {
         let reading = thread::spawn(move || reader.receive().unwrap_err());
         let sending = thread::spawn(move || writer.send("waits", long()).unwrap_err());
         interrupt.interrupt();
-        assert!(matches!(reading.join().unwrap(), Disconnect::ByHost { .. }));
-        assert!(matches!(sending.join().unwrap(), SendError::Closed(_)));
+        assert_matches!(reading.join().unwrap(), Disconnect::ByHost { .. });
+        assert_matches!(sending.join().unwrap(), SendError::Closed(_));
         assert_eq!(text(&mut other), "fills it");
-        assert!(matches!(other.reader.receive(), Err(Disconnect::Lost)));
+        assert_matches!(other.reader.receive(), Err(Disconnect::Lost));
     }
 
     #[test]
@@ -410,34 +408,31 @@ mod tests {
         let (one, other) = pair(1);
         let mut one = split(one);
         drop(other);
-        assert!(matches!(one.reader.receive(), Err(Disconnect::Lost)));
+        assert_matches!(one.reader.receive(), Err(Disconnect::Lost));
         let (mut one, other) = halves(1);
         drop(other.reader);
-        assert!(matches!(one.reader.receive(), Err(Disconnect::Lost)));
+        assert_matches!(one.reader.receive(), Err(Disconnect::Lost));
     }
 
     #[test]
     fn posts_never_wait_and_overflow_ends_the_connection() {
         let (mut one, mut other) = halves(1);
         let refused = (0..=POSTS).find_map(|_| one.writer.post("answer").err());
-        assert!(matches!(
+        assert_matches!(
             refused,
             Some(SendError::Closed(cause)) if matches!(*cause, Disconnect::ControlOverflow)
-        ));
-        assert!(matches!(
-            one.reader.receive(),
-            Err(Disconnect::ControlOverflow)
-        ));
+        );
+        assert_matches!(one.reader.receive(), Err(Disconnect::ControlOverflow));
         for _ in 0..POSTS {
             assert_eq!(text(&mut other), "answer");
         }
-        assert!(matches!(
+        assert_matches!(
             other.reader.receive(),
             Err(Disconnect::ByPeer {
                 code: Some(1013),
                 ..
             })
-        ));
+        );
     }
 
     #[test]
@@ -450,16 +445,16 @@ mod tests {
         one.writer.send("0123456789", long()).unwrap();
         one.writer.send("0123456789x", long()).unwrap();
         assert_eq!(text(&mut other), "0123456789");
-        assert!(matches!(
+        assert_matches!(
             other.reader.receive(),
             Err(Disconnect::TooLarge { limit: 10 })
-        ));
-        assert!(matches!(
+        );
+        assert_matches!(
             one.reader.receive(),
             Err(Disconnect::ByPeer {
                 code: Some(1009),
                 ..
             })
-        ));
+        );
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn addresses(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::assert_matches;
 
     fn check(url: &str, allowed: &[&str], found: &[&str]) -> Result<Vec<SocketAddr>, FetchError> {
         let found: Vec<SocketAddr> = found.iter().map(|text| text.parse().unwrap()).collect();
@@ -75,12 +76,9 @@ mod tests {
                 .starts_with("host is at 10.0.0.1, a private")
         );
         let error = check("http://host/", &[], &["[::ffff:7f00:1]:80"]).unwrap_err();
-        assert!(
-            matches!(error, FetchError::PrivateAddress { .. }),
-            "{error}"
-        );
+        assert_matches!(error, FetchError::PrivateAddress { .. });
         let error = check("http://host/", &[], &[]).unwrap_err();
-        assert!(matches!(error, FetchError::LookUp { .. }), "{error}");
+        assert_matches!(error, FetchError::LookUp { .. });
     }
 
     #[test]
@@ -91,10 +89,7 @@ mod tests {
             "http://169.254.169.254./x",
         ] {
             let error = check(url, &["127.0.0.1:8080", "[::1]:80"], &[]).unwrap_err();
-            assert!(
-                matches!(error, FetchError::PrivateAddress { .. }),
-                "{error}"
-            );
+            assert_matches!(error, FetchError::PrivateAddress { .. });
         }
     }
 

@@ -138,6 +138,7 @@ fn next(from: &Target, location: Option<&[u8]>, digest_known: bool) -> Result<Ta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::assert_matches;
 
     #[test]
     fn from_https_to_http_only_with_the_digest_known() {
@@ -146,7 +147,7 @@ mod tests {
         };
         let (https, http) = ("https://a/", "http://a/");
         let error = go(https, b"http://b/", false).unwrap_err();
-        assert!(matches!(error, FetchError::Downgrade), "{error}");
+        assert_matches!(error, FetchError::Downgrade);
         assert!(go(https, b"http://b/", true).is_ok());
         assert!(go(https, b"//b/", false).unwrap().secure());
         assert!(go(http, b"https://b/", false).unwrap().secure());

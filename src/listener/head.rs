@@ -190,6 +190,7 @@ fn once(slot: &mut Option<String>, value: String) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::assert_matches;
 
     #[test]
     fn the_limit_holds_for_what_was_read_before_too() {
@@ -259,7 +260,7 @@ mod tests {
             &b"GET /rpc HTTP/1.1\r\nHost: h\r\n\nUpgrade: websocket\r\n\r\n"[..],
             b"GET /rpc HTTP/1.1\n\nHost: h\r\n\r\n",
         ] {
-            assert!(matches!(Head::parse(bad), Err(refusal) if refusal.status == 400));
+            assert_matches!(Head::parse(bad), Err(refusal) if refusal.status == 400);
         }
     }
 }

@@ -151,6 +151,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::testing::assert_matches;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -170,15 +171,12 @@ mod tests {
         let Error::Operation(busy) = busy else {
             panic!("{busy}");
         };
-        assert!(
-            matches!(
-                *busy,
-                OperationError::Busy {
-                    running: "first",
-                    ..
-                }
-            ),
-            "{busy}"
+        assert_matches!(
+            *busy,
+            OperationError::Busy {
+                running: "first",
+                ..
+            }
         );
         thread::scope(|scope| {
             let second = scope.spawn(|| operations.begin(one, "second", LONG).map(drop));

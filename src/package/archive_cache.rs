@@ -51,8 +51,9 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::limits::PackageLimits;
-    use super::super::testing::{Builder, Item, TempDir};
+    use super::super::testing::{Builder, Item};
     use super::*;
+    use crate::testing::TestDir;
 
     fn open(path: &Path) -> Archive {
         Archive::open(path, &PackageLimits::default()).unwrap()
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_archive_is_known_until_its_file_is_another() {
-        let dir = TempDir::new();
+        let dir = TestDir::new("package");
         let path = dir.path().join("plugin.zip");
         let known = ArchiveCache::default();
         let bytes = |name| Builder::plugin([Item::stored(name, b"x")]).bytes();
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn too_many_are_forgotten() {
-        let dir = TempDir::new();
+        let dir = TestDir::new("package");
         let path = dir.path().join("plugin.zip");
         fs::write(&path, Builder::plugin([]).bytes()).unwrap();
         let archive = open_settled(&path);

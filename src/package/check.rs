@@ -64,7 +64,7 @@ impl<'a> Checker<'a> {
         let entry = || shown(record.name);
         let is_dir = match EntryKind::of(record, path.is_dir) {
             EntryKind::File => false,
-            EntryKind::TempDir => true,
+            EntryKind::TestDir => true,
             EntryKind::Link => return Err(PackageError::Link { entry: entry() }),
             EntryKind::Special(kind) => {
                 return Err(PackageError::SpecialFile {

@@ -48,7 +48,7 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryKind {
     File,
-    TempDir,
+    TestDir,
     Link,
     Special(&'static str),
 }
@@ -64,10 +64,10 @@ impl EntryKind {
             0o020_000 => Self::Special("character device"),
             0o010_000 => Self::Special("named pipe"),
             0o140_000 => Self::Special("socket"),
-            FOLDER_BITS => Self::TempDir,
+            FOLDER_BITS => Self::TestDir,
             0 | REGULAR_BITS => {
                 if by_name || dos && record.external_attributes & DOS_FOLDER != 0 {
-                    Self::TempDir
+                    Self::TestDir
                 } else {
                     Self::File
                 }

@@ -161,6 +161,7 @@ fn has_drive_letter(part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::assert_matches;
 
     #[test]
     fn good_names() {
@@ -233,7 +234,7 @@ mod tests {
             assert!(message.contains(&format!("{name:?}")), "{message}");
         }
         let error = EntryPath::parse(b"caf\xe9").unwrap_err();
-        assert!(matches!(error, PackageError::NotUtf8 { .. }), "{error:?}");
+        assert_matches!(error, PackageError::NotUtf8 { .. });
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::archive::Archive;
 use super::layout::find_release_dir;
@@ -16,6 +15,7 @@ use super::listing::Listing;
 use super::untracked::{UntrackedFile, UntrackedKind, list_untracked};
 use super::{MigratedFiles, MigrationLimits, PackageLimits, unpack};
 use crate::error::PackageError;
+use crate::testing::TestDir;
 
 pub(super) const NEVER: &dyn Fn() -> bool = &|| false;
 
@@ -279,31 +279,6 @@ fn deflate(content: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// A temporary directory, removed when dropped.
-pub(super) struct TempDir(PathBuf);
-
-impl TempDir {
-    pub(super) fn new() -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("plugin-runner-package-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        // Also what a test has locked up.
-        let _ = super::removal::remove(rustix::fs::CWD, &self.0);
-    }
-}
-
 /// Unpacks an archive, whose command is `./bin/main`.
 pub(super) fn unpacked(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
     let limits = PackageLimits::default();
@@ -418,7 +393,7 @@ pub(super) fn make_pipe(path: &Path) {
 /// Makes a socket that nothing listens to.
 pub(super) fn make_socket(path: &Path) {
     // Bound elsewhere: its path there may be too long for one.
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let socket = dir.path().join("socket");
     drop(UnixListener::bind(&socket).unwrap());
     fs::rename(socket, path).unwrap();

@@ -129,6 +129,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::assert_matches;
 
     fn build(paths: &[&str]) -> Result<Vec<String>, PackageError> {
         let mut tree = Tree::new(4);
@@ -178,15 +179,9 @@ mod tests {
             tree.add(&deep(depth, "file"), false).unwrap();
             tree.add(&deep(depth, "new/file"), false).unwrap();
             let error = tree.add(&deep(depth, "FILE/y"), false).unwrap_err();
-            assert!(
-                matches!(error, PackageError::CaseCollision { .. }),
-                "{depth}: {error}"
-            );
+            assert_matches!(error, PackageError::CaseCollision { .. }, "{depth}");
             let error = tree.add(&deep(depth, "file/y"), false).unwrap_err();
-            assert!(
-                matches!(error, PackageError::FileIsDirectory { .. }),
-                "{depth}: {error}"
-            );
+            assert_matches!(error, PackageError::FileIsDirectory { .. }, "{depth}");
         }
         assert_eq!(tree.into_dirs().len(), 100 + 101);
     }
@@ -194,9 +189,9 @@ mod tests {
     #[test]
     fn implied_folders_count() {
         assert!(build(&["a/b/c/d/x", "a/b/c/d/y"]).is_ok());
-        assert!(matches!(
+        assert_matches!(
             build(&["a/b/c/d/e/x"]),
             Err(PackageError::TooManyDirectories { limit: 4 })
-        ));
+        );
     }
 }

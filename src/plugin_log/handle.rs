@@ -256,6 +256,7 @@ mod tests {
     use super::super::scratch::Scratch;
     use super::*;
     use crate::line_splitter::CONTINUES;
+    use crate::testing::assert_matches;
 
     fn open(scratch: &Scratch, settings: LogSettings) -> PluginLog {
         PluginLog::open(scratch.logs(), settings, None).unwrap()
@@ -386,12 +387,12 @@ mod tests {
         let expected = format!("open log {}/output.log: ", scratch.logs().display());
         assert!(error.to_string().starts_with(&expected), "{error}");
         let settings = LogSettings::default().with_max_line(0);
-        assert!(matches!(
+        assert_matches!(
             PluginLog::open(scratch.logs(), settings, None),
             Err(Error::Setting {
                 name: "max_line",
                 ..
             })
-        ));
+        );
     }
 }

@@ -176,15 +176,13 @@ mod tests {
     use std::io::{self, PipeWriter, Write};
     use std::process::{Child, Command, Stdio};
     use std::thread::{self, JoinHandle};
-    use std::time::Duration;
 
     use crossbeam_channel::Receiver;
 
     use super::super::scratch::Scratch;
     use super::super::{LogSettings, LogTap};
     use super::*;
-
-    const LONG: Duration = Duration::from_secs(30);
+    use crate::testing::LONG;
 
     /// A pump that runs, and the lines that it logged.
     struct Running {

@@ -85,6 +85,7 @@ mod tests {
     use super::super::LogSettings;
     use super::super::scratch::Scratch;
     use super::*;
+    use crate::testing::assert_matches;
 
     #[test]
     fn there_is_one_log_for_an_installation_until_nothing_holds_it() {
@@ -110,7 +111,7 @@ mod tests {
         let slot = logs.slot(id);
         logs.remove(id);
         let error = slot.get_or_open(|| panic!("removed")).unwrap_err();
-        assert!(matches!(error, Error::NotInstalled(removed) if removed == id));
+        assert_matches!(error, Error::NotInstalled(removed) if removed == id);
     }
 
     #[test]

@@ -1,38 +1,25 @@
 //! For tests: a directory that is removed at its end, and writing a line to a log.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::handle::PluginLog;
 use super::line::{LineBatch, LogStream};
+use crate::testing::TestDir;
 
-pub(super) struct Scratch(PathBuf);
+pub(super) struct Scratch(TestDir);
 
 impl Scratch {
     pub(super) fn new(name: &str) -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let path = std::env::temp_dir().join(format!(
-            "plugin-runner-log-{name}-{}-{}",
-            std::process::id(),
-            COUNTER.fetch_add(1, Ordering::Relaxed)
-        ));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(TestDir::new(name))
     }
 
     /// The log's directory; not made yet.
     pub(super) fn logs(&self) -> PathBuf {
-        self.0.join("logs")
+        self.0.path().join("logs")
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        self.0.path()
     }
 }
 

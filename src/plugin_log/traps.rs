@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::scratch::{Scratch, names};
 use super::*;
+use crate::testing::{LONG, assert_matches};
 
-const LONG: Duration = Duration::from_secs(30);
 const OLD: [&str; 3] = [
     "output-2026-02-21T11-50-22.965.log",
     "output-2026-02-21T11-50-22.966.log",
@@ -255,8 +255,8 @@ fn a_follower_reads_nothing_through_a_link_in_the_place_of_the_directory() {
     symlink(&place.outside, place.logs()).unwrap();
     let mut follower = log.follow();
     // What was open already, and nothing of what is elsewhere.
-    assert!(matches!(follower.next(LONG), Ok(Followed::Gap(_))));
-    assert!(matches!(follower.next(LONG), Ok(Followed::Line(line)) if line == "another"));
+    assert_matches!(follower.next(LONG), Ok(Followed::Gap(_)));
+    assert_matches!(follower.next(LONG), Ok(Followed::Line(line)) if line == "another");
     let nothing = follower.next(Duration::ZERO);
     assert!(nothing.is_err_and(|error| error.is_timeout()));
     write(&log, "end");

@@ -187,6 +187,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestDir;
 
     fn message(command: &str, path: &str) -> String {
         resolve(command, Path::new("/nowhere"), Some(OsStr::new(path)))
@@ -237,8 +238,8 @@ mod tests {
 
     #[test]
     fn a_missing_interpreter_is_named() {
-        let path =
-            std::env::temp_dir().join(format!("plugin-runner-script-{}", std::process::id()));
+        let dir = TestDir::new("command");
+        let path = dir.path().join("script");
         for (script, name) in [
             ("#!/no/such -x\n", Some("/no/such")),
             ("#! /bin/sh\r\necho\n", Some("/bin/sh\r")),
@@ -259,12 +260,12 @@ mod tests {
             };
             assert_eq!(source.as_str(), word);
         }
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn a_named_pipe_in_the_place_of_the_program_holds_nobody_up() {
-        let path = std::env::temp_dir().join(format!("plugin-runner-pipe-{}", std::process::id()));
+        let dir = TestDir::new("command");
+        let path = dir.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
         assert_eq!(check(&path).unwrap_err().as_str(), "not_a_file");
@@ -272,7 +273,6 @@ mod tests {
         assert_eq!(interpreter(&path), None);
         let error = spawn_error(&path, Path::new("/"), io::ErrorKind::NotFound.into());
         assert!(error.is_permanent(), "{error}");
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

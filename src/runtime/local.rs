@@ -203,6 +203,7 @@ mod tests {
     use zip::write::SimpleFileOptions;
 
     use super::*;
+    use crate::testing::TestDir;
 
     fn write_archive(path: &Path, content: &[u8]) {
         let mut zip = ZipWriter::new(File::create(path).unwrap());
@@ -215,35 +216,35 @@ mod tests {
 
     #[test]
     fn an_installation_folder_is_a_folder_itself() {
-        let name = format!("plugin-runner-local-link-{}", std::process::id());
-        let data = std::env::temp_dir().join(name);
+        let dir = TestDir::new("local");
+        let data = dir.path();
         let outside = data.join("outside");
-        fs::create_dir_all(&outside).unwrap();
+        fs::create_dir(&outside).unwrap();
         let id = InstallationId::generate();
-        let dir = installation_dir(&data, id).unwrap();
+        let dir = installation_dir(data, id).unwrap();
         assert!(dir.is_dir());
         fs::remove_dir(&dir).unwrap();
         for target in [outside.clone(), data.join("nowhere")] {
             std::os::unix::fs::symlink(target, &dir).unwrap();
-            let error = installation_dir(&data, id).unwrap_err().to_string();
+            let error = installation_dir(data, id).unwrap_err().to_string();
             assert!(error.contains(&id.to_string()), "{error}");
             fs::remove_file(&dir).unwrap();
         }
         fs::write(&dir, "").unwrap();
-        installation_dir(&data, id).unwrap_err();
+        installation_dir(data, id).unwrap_err();
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         assert!(!data.join("nowhere").exists());
-        fs::remove_dir_all(&data).unwrap();
     }
 
     #[test]
     fn a_warm_start_reads_no_archive_and_a_changed_one_is_noticed() {
-        let name = format!("plugin-runner-local-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir_all(&dir).unwrap();
-        let (path, root) = (dir.join("plugin.zip"), dir.join("installation"));
+        let dir = TestDir::new("local");
+        let (path, root) = (
+            dir.path().join("plugin.zip"),
+            dir.path().join("installation"),
+        );
         let runtime = LocalRuntime::new(
-            dir.clone(),
+            dir.path().to_owned(),
             PackageLimits::default(),
             Vec::new(),
             ProcessLimits::default(),
@@ -283,6 +284,5 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
         assert_eq!(release(), second);
         assert_eq!(fs::read(second.join("file")).unwrap(), b"two");
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

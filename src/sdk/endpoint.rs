@@ -64,6 +64,7 @@ impl fmt::Debug for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::assert_matches;
 
     fn endpoint(variables: &[(&str, &str)]) -> Result<Endpoint> {
         Endpoint::from_variables(|name| {
@@ -75,21 +76,21 @@ mod tests {
     #[test]
     fn the_environment_names_the_transport() {
         let url = "ws://127.0.0.1:1/rpc?token=sdprt_Storyden0Plugin1Secret2Vector3ab";
-        assert!(matches!(
+        assert_matches!(
             endpoint(&[("STORYDEN_RPC_URL", url)]),
             Ok(Endpoint::Url(url)) if url.is_external()
-        ));
+        );
         let stdio = ("PLUGIN_RUNNER_TRANSPORT", "stdio");
-        assert!(matches!(endpoint(&[stdio]), Ok(Endpoint::Stdio)));
+        assert_matches!(endpoint(&[stdio]), Ok(Endpoint::Stdio));
         // Empty is unset, for both SDKs in the field.
-        assert!(matches!(
+        assert_matches!(
             endpoint(&[("STORYDEN_RPC_URL", ""), stdio]),
             Ok(Endpoint::Stdio)
-        ));
-        assert!(matches!(
+        );
+        assert_matches!(
             endpoint(&[("STORYDEN_RPC_URL", url), stdio]),
             Ok(Endpoint::Url(_))
-        ));
+        );
     }
 
     #[test]

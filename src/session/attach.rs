@@ -470,7 +470,7 @@ mod tests {
     use crate::host::Host;
     use crate::protocol::manifest::Manifest;
     use crate::store::Record;
-    use crate::testing::{LONG, TestDir, wait_until};
+    use crate::testing::{LONG, TestDir, assert_matches, wait_until};
 
     /// An external plugin that waits for its connection.
     fn external(dir: &TestDir) -> (Host, Session) {
@@ -519,10 +519,7 @@ mod tests {
         let peer = Peer::default();
         let refused = overtaken.attach(Box::new(ours), &peer, false);
         let connecting = ReportedState::Connecting;
-        assert!(
-            matches!(refused, Err(Error::State { state, .. }) if state == connecting),
-            "{refused:?}"
-        );
+        assert_matches!(refused, Err(Error::State { state, .. }) if state == connecting);
         let settings = DuplexSettings::new("plugin", host.threads().clone());
         let mut halves = Box::new(theirs).split(&settings).unwrap();
         assert!(halves.reader.receive().is_err(), "the refused end is open");

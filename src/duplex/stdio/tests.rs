@@ -10,9 +10,8 @@ use crate::duplex::{DuplexReader, DuplexWriter, Message, Received, SendError, Wa
 use crate::error::Disconnect;
 use crate::line_splitter::CONTINUES;
 use crate::protocol::jsonrpc::Incoming;
+use crate::testing::{LONG, assert_matches};
 use crate::thread::Threads;
-
-const LONG: Duration = Duration::from_secs(30);
 
 fn long() -> Deadline {
     Deadline::after(LONG)
@@ -87,9 +86,9 @@ fn lines_are_sorted_into_messages_and_output() {
     setup.stdout.write_all(b"true}\nlast words").unwrap();
     assert_eq!(text(reader), "{\"half\":true}");
     drop(setup.stdout);
-    assert!(matches!(reader.receive(), Err(Disconnect::Lost)));
+    assert_matches!(reader.receive(), Err(Disconnect::Lost));
     assert_eq!(setup.output.try_recv().unwrap(), b"last words");
-    assert!(matches!(reader.receive(), Err(Disconnect::Lost)));
+    assert_matches!(reader.receive(), Err(Disconnect::Lost));
     assert!(setup.output.is_empty());
 }
 
@@ -109,7 +108,7 @@ fn the_line_limit_is_exact() {
             assert_eq!(text(&mut *setup.halves.reader).len(), 20_000);
         } else {
             let cause = setup.halves.reader.receive().unwrap_err();
-            assert!(matches!(cause, Disconnect::TooLarge { limit: 20_000 }));
+            assert_matches!(cause, Disconnect::TooLarge { limit: 20_000 });
             let cause = setup.halves.writer.send("{}", long()).unwrap_err();
             assert!(cause.to_string().contains("over the limit"), "{cause}");
         }
@@ -181,7 +180,7 @@ fn output_over_the_limit_comes_in_pieces_and_messages_go_on() {
         let reader = &mut *setup.halves.reader;
         assert_eq!(text(reader), "{\"id\":1}");
         assert!(pieces(&setup.output) == line.as_bytes(), "{begins}");
-        assert!(matches!(reader.receive(), Err(Disconnect::Lost)));
+        assert_matches!(reader.receive(), Err(Disconnect::Lost));
         assert!(
             pieces(&setup.output) == line.as_bytes(),
             "{begins}, at the end"
@@ -200,7 +199,7 @@ fn a_message_without_end_is_not_kept_for_ever() {
         while setup.stdout.write_all(&[b'x'; 1000]).is_ok() {}
     });
     let cause = setup.halves.reader.receive().unwrap_err();
-    assert!(matches!(cause, Disconnect::TooLarge { .. }));
+    assert_matches!(cause, Disconnect::TooLarge { .. });
     drop(setup.halves);
     writing.join().unwrap();
 }
@@ -263,10 +262,7 @@ fn begin(writer: &dyn DuplexWriter, large: &str) {
             other => break other,
         }
     };
-    assert!(
-        matches!(late, Err(SendError::Timeout { withdrawn: false })),
-        "{late:?}"
-    );
+    assert_matches!(late, Err(SendError::Timeout { withdrawn: false }));
 }
 
 #[test]
@@ -317,7 +313,7 @@ fn a_close_ends_in_time_with_a_plugin_that_never_reads() {
     assert!(setup.halves.writer.send(&large, short()).is_err());
     setup.halves.writer.close(1000, "closed", short());
     let mut reader = setup.halves.reader;
-    assert!(matches!(reader.receive(), Err(Disconnect::ByHost { .. })));
+    assert_matches!(reader.receive(), Err(Disconnect::ByHost { .. }));
     wait_for_threads(&settings);
     drop(setup.stdin);
 }
@@ -351,7 +347,7 @@ fn a_plugin_that_never_reads_is_given_up() {
         "not connected: the plugin read nothing for 200ms"
     );
     let cause = setup.halves.reader.receive().unwrap_err();
-    assert!(matches!(cause, Disconnect::Stalled { .. }));
+    assert_matches!(cause, Disconnect::Stalled { .. });
 }
 
 #[test]
@@ -369,7 +365,7 @@ fn what_the_plugin_said_before_it_died_is_not_lost() {
     assert_eq!(setup.output.recv().unwrap(), b"goodbye");
     // Its stdout is still open, but there is nobody to talk to.
     let cause = setup.halves.reader.receive().unwrap_err();
-    assert!(matches!(cause, Disconnect::Lost), "{cause}");
+    assert_matches!(cause, Disconnect::Lost);
     drop(setup.stdout);
 }
 
@@ -381,10 +377,10 @@ fn posts_that_are_not_read_end_the_connection() {
     let short = Deadline::after(Duration::from_millis(50));
     assert!(setup.halves.writer.send(&large, short).is_err());
     while setup.halves.writer.post("{}").is_ok() {}
-    assert!(matches!(
+    assert_matches!(
         setup.halves.reader.receive(),
         Err(Disconnect::ControlOverflow)
-    ));
+    );
     wait_for_threads(&settings);
 }
 
@@ -445,7 +441,7 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
     let first = timed(&mut *halves.reader)
         .unwrap()
         .receive_within(policy(30_000));
-    assert!(matches!(first, Some(Received::Line(message)) if &*message == "{\"half\":1}"));
+    assert_matches!(first, Some(Received::Line(message)) if &*message == "{\"half\":1}");
     for _ in 0..2 {
         assert!(
             timed(&mut *halves.reader)
@@ -468,7 +464,7 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
             .is_none()
     );
     assert!(output.is_empty(), "the hook was run");
-    assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
+    assert_matches!(halves.reader.receive(), Err(Disconnect::Lost));
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"fatal");
 }
 

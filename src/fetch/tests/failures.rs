@@ -15,6 +15,7 @@ use super::{
 use crate::deadline::Deadline;
 use crate::error::{Error, FetchError, FetchStep};
 use crate::fetch::{FetchRequest, Fetcher};
+use crate::testing::assert_matches;
 use crate::thread::Threads;
 
 /// Writes a byte now and then until the peer has had enough.
@@ -102,15 +103,12 @@ fn a_look_up_that_hangs_is_given_up_in_time() {
         Err(io::Error::other("released"))
     });
     let late = failure(names.fetch(&request("https://example.org/"), &|| false, read_all));
-    assert!(
-        matches!(
-            *late,
-            FetchError::Timeout {
-                step: FetchStep::LookUp,
-                ..
-            }
-        ),
-        "{late}"
+    assert_matches!(
+        *late,
+        FetchError::Timeout {
+            step: FetchStep::LookUp,
+            ..
+        }
     );
     drop(release);
     assert_no_thread_is_left(&names);
@@ -133,10 +131,7 @@ fn a_wish_to_cancel_is_heard_in_the_middle() {
         read_all(reader)
     });
     let cancelled = failure(result);
-    assert!(
-        matches!(*cancelled, FetchError::Cancelled { .. }),
-        "{cancelled}"
-    );
+    assert_matches!(*cancelled, FetchError::Cancelled { .. });
     assert_no_thread_is_left(&fetcher);
 
     let silent = Server::start(|_, stream| wait_for_end(stream));
@@ -144,7 +139,7 @@ fn a_wish_to_cancel_is_heard_in_the_middle() {
     let cancel = || asked.replace(asked.get() + 1) > 1;
     let fetcher = self::fetcher(settings(&[&silent]));
     let result = fetcher.fetch(&request(&silent.url("/")), &cancel, read_all);
-    assert!(matches!(*failure(result), FetchError::Cancelled { .. }));
+    assert_matches!(*failure(result), FetchError::Cancelled { .. });
     assert_no_thread_is_left(&fetcher);
 }
 
@@ -154,7 +149,7 @@ fn a_server_without_tls_is_named_so() {
     let fetcher = fetcher(settings(&[&server]));
     let url = format!("https://{}/?secret", server.host_port());
     let insecure = failure(fetch_request(&fetcher, &request(&url)));
-    assert!(matches!(*insecure, FetchError::Tls { .. }), "{insecure}");
+    assert_matches!(*insecure, FetchError::Tls { .. });
     let text = insecure.to_string();
     assert!(
         text.starts_with(&format!("no secure connection to {}", server.host_port())),
@@ -176,7 +171,7 @@ fn a_server_without_tls_is_named_so() {
     let fetcher = self::fetcher(settings(&[&closing]));
     let url = format!("https://{}/", closing.host_port());
     let closed = failure(fetch_request(&fetcher, &request(&url)));
-    assert!(matches!(*closed, FetchError::Tls { .. }), "{closed}");
+    assert_matches!(*closed, FetchError::Tls { .. });
 }
 
 #[test]
@@ -189,7 +184,7 @@ fn what_is_not_there_or_not_http_is_named_so() {
         &nobody,
         &request(&format!("http://{place}/")),
     ));
-    assert!(matches!(*refused, FetchError::Connect { .. }), "{refused}");
+    assert_matches!(*refused, FetchError::Connect { .. });
     assert!(refused.is_retryable());
 
     for answer in [
@@ -203,10 +198,7 @@ fn what_is_not_there_or_not_http_is_named_so() {
         let server = Server::with(answer.clone());
         let broken = failure(fetch(&server, "/"));
         let start = &answer[..answer.len().min(60)];
-        assert!(
-            matches!(*broken, FetchError::Broken { .. }),
-            "{start:?}: {broken}"
-        );
+        assert_matches!(*broken, FetchError::Broken { .. }, "{start:?}");
     }
 }
 
@@ -215,6 +207,6 @@ fn without_a_thread_to_spare_nothing_is_fetched() {
     let server = Server::raw(|_| {});
     let fetcher = Fetcher::new(settings(&[&server]), Threads::with_limit(0)).unwrap();
     let result = fetch_request(&fetcher, &request(&server.url("/")));
-    assert!(matches!(result, Err(Error::ThreadLimit { limit: 0, .. })));
+    assert_matches!(result, Err(Error::ThreadLimit { limit: 0, .. }));
     assert!(server.heads().is_empty());
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::server::{Server, write};
 use super::{failure, fetch, fetch_request, fetcher, request, settings, with_names};
 use crate::error::FetchError;
+use crate::testing::assert_matches;
 
 #[test]
 fn a_name_is_looked_up_once_and_connected_to_there() {
@@ -68,7 +69,7 @@ fn a_name_with_a_private_address_is_refused() {
     }
     let names = with_names(settings(&[]), |_, _| Err(io::Error::other("no such name")));
     let unknown = failure(fetch_request(&names, &request("https://example.org/")));
-    assert!(matches!(*unknown, FetchError::LookUp { .. }), "{unknown}");
+    assert_matches!(*unknown, FetchError::LookUp { .. });
     assert!(unknown.to_string().contains("no such name"), "{unknown}");
 }
 
@@ -130,10 +131,7 @@ fn five_redirects_are_followed_and_six_are_not() {
     let server = chain(302);
     assert_eq!(fetch(&server, "/5").unwrap(), b"end");
     let failure = failure(fetch(&server, "/6"));
-    assert!(
-        matches!(*failure, FetchError::TooManyRedirects { limit: 5, .. }),
-        "{failure}"
-    );
+    assert_matches!(*failure, FetchError::TooManyRedirects { limit: 5, .. });
     assert_eq!(server.heads().len(), 6 + 6);
 
     let none = fetcher(settings(&[&server]).with_redirects(0));

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::error::{Error, FetchError};
 use crate::fetch::FetchRequest;
+use crate::testing::assert_matches;
 
 #[test]
 fn the_bytes_come_as_they_are() {
@@ -100,16 +101,13 @@ fn only_status_200_is_a_package() {
 fn a_wrong_length_is_noticed_or_ends_the_body() {
     let server = Server::with("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort");
     let early = failure(fetch(&server, "/"));
-    assert!(
-        matches!(
-            *early,
-            FetchError::EndedEarly {
-                received: 5,
-                expected: Some(10),
-                ..
-            }
-        ),
-        "{early}"
+    assert_matches!(
+        *early,
+        FetchError::EndedEarly {
+            received: 5,
+            expected: Some(10),
+            ..
+        }
     );
     // What comes after the message is not part of it.
     assert_eq!(
@@ -119,16 +117,13 @@ fn a_wrong_length_is_noticed_or_ends_the_body() {
 
     let server = Server::with("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc");
     let early = failure(fetch(&server, "/"));
-    assert!(
-        matches!(
-            *early,
-            FetchError::EndedEarly {
-                received: 3,
-                expected: None,
-                ..
-            }
-        ),
-        "{early}"
+    assert_matches!(
+        *early,
+        FetchError::EndedEarly {
+            received: 3,
+            expected: None,
+            ..
+        }
     );
 }
 
@@ -144,10 +139,7 @@ fn the_limit_holds_before_and_while_reading() {
         wait_for_end(stream);
     });
     let large = failure(fetch(&server, "/"));
-    assert!(
-        matches!(*large, FetchError::TooLarge { limit: LIMIT, .. }),
-        "{large}"
-    );
+    assert_matches!(*large, FetchError::TooLarge { limit: LIMIT, .. });
 
     for (head, chunk) in [
         ("HTTP/1.1 200 OK\r\n\r\n", [b'x'; 1024].to_vec()),
@@ -174,10 +166,7 @@ fn the_limit_holds_before_and_while_reading() {
             Ok(())
         });
         let large = failure(result);
-        assert!(
-            matches!(*large, FetchError::TooLarge { limit: LIMIT, .. }),
-            "{large}"
-        );
+        assert_matches!(*large, FetchError::TooLarge { limit: LIMIT, .. });
         assert!(received.get() <= LIMIT);
         assert_no_thread_is_left(&fetcher);
     }
@@ -230,7 +219,7 @@ fn the_digest_is_judged_before_the_end_is_given() {
             .map_err(|error| Error::io("read", error))
     });
     let wrong = failure(result);
-    assert!(matches!(*wrong, FetchError::Digest { .. }), "{wrong}");
+    assert_matches!(*wrong, FetchError::Digest { .. });
     assert_no_thread_is_left(&fetcher);
 }
 
@@ -245,9 +234,6 @@ fn what_the_receiver_fails_with_comes_back_and_ends_the_connection() {
         reader.read_exact(&mut [0; 4]).unwrap();
         Err::<(), _>(Error::Unsupported("the disk is full"))
     });
-    assert!(matches!(
-        result,
-        Err(Error::Unsupported("the disk is full"))
-    ));
+    assert_matches!(result, Err(Error::Unsupported("the disk is full")));
     assert_no_thread_is_left(&fetcher);
 }

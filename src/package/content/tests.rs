@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::Write as _;
 
-use super::super::testing::TempDir;
 use super::*;
+use crate::testing::{TestDir, assert_matches};
 
 /// The same bytes in memory, and in a file whose own position is somewhere.
-fn both(dir: &TempDir, bytes: &[u8]) -> [ArchiveContent; 2] {
+fn both(dir: &TestDir, bytes: &[u8]) -> [ArchiveContent; 2] {
     let path = dir.path().join("content");
     fs::write(&path, bytes).unwrap();
     let mut file = File::open(&path).unwrap();
@@ -23,7 +23,7 @@ fn counting(length: usize) -> Vec<u8> {
 
 #[test]
 fn readers_have_their_own_positions() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let bytes = counting(3 * BUFFER + 5);
     for content in both(&dir, &bytes) {
         assert_eq!(content.size().unwrap(), bytes.len() as u64);
@@ -44,7 +44,7 @@ fn readers_have_their_own_positions() {
 
 #[test]
 fn seeking_and_reading_in_all_sizes_gives_what_stands_there() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let bytes = counting(2 * BUFFER + 100);
     let length = bytes.len() as u64;
     for content in both(&dir, &bytes) {
@@ -79,7 +79,7 @@ fn seeking_and_reading_in_all_sizes_gives_what_stands_there() {
 
 #[test]
 fn ranges_chunks_and_searches_are_the_same_in_both() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let mut bytes = vec![b'.'; FILE_CHUNK + 100];
     for (name, position) in [
         ("start", 0),
@@ -119,7 +119,7 @@ fn ranges_chunks_and_searches_are_the_same_in_both() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_said_to_be_so() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let mut file = File::create(dir.path().join("content")).unwrap();
     file.write_all(&[b'x'; 100]).unwrap();
     let content = ArchiveContent::from(file);
@@ -128,10 +128,7 @@ fn a_file_that_cannot_be_read_is_said_to_be_so() {
         all.range(0, 1).unwrap_err(),
         all.chunks(1, |_| Ok(())).unwrap_err(),
     ] {
-        assert!(
-            matches!(error, PackageError::Unreadable { .. }),
-            "{error:?}"
-        );
+        assert_matches!(error, PackageError::Unreadable { .. });
         assert!(!error.is_permanent());
     }
     assert!(content.reader().read(&mut [0]).is_err());

@@ -8,21 +8,22 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::super::testing::{
-    self, Builder, NEVER, TempDir, cancelled_at_each_moment, listing, make_pipe, make_socket, mode,
+    self, Builder, NEVER, cancelled_at_each_moment, listing, make_pipe, make_socket, mode,
     own_files, set_mode, tree, unpacked, when_asked,
 };
 use super::*;
+use crate::testing::{TestDir, assert_matches};
 
 /// Two releases of a plugin: an old one, to write into, and a new one.
 struct Releases {
-    root: TempDir,
+    root: TestDir,
     old: PathBuf,
     new: PathBuf,
 }
 
 impl Releases {
     fn new(old: &[&str], new: &[&str]) -> Self {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let release = |version: &str, names: &[&str]| {
             let items = names.iter().map(|name| match name.strip_suffix('/') {
                 Some(_) => testing::Item::dir(name),
@@ -144,7 +145,7 @@ fn folders_that_nobody_may_write_to_come_with_what_is_in_them() {
 
 #[test]
 fn links_are_copied_and_never_followed() {
-    let outside = TempDir::new();
+    let outside = TestDir::new("package");
     fs::create_dir(outside.path().join("in")).unwrap();
     fs::write(outside.path().join("in/secret"), "secret").unwrap();
     let before = tree(outside.path());
@@ -176,7 +177,7 @@ fn links_are_copied_and_never_followed() {
 
 #[test]
 fn a_link_in_the_new_release_is_not_gone_through() {
-    let outside = TempDir::new();
+    let outside = TestDir::new("package");
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"x");
     symlink(outside.path(), releases.new.join("a")).unwrap();
@@ -377,14 +378,14 @@ fn a_file_that_grows_or_goes_meanwhile_is_an_error() {
         let cancel = when_asked(2, || fs::write(&file, change).unwrap());
         let limits = MigrationLimits::default();
         let error = migrate_files(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
-        assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
+        assert_matches!(error, PackageError::Io { .. });
         assert!(error.to_string().contains("/file: it changed"), "{error}");
     }
 }
 
 #[test]
 fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
-    let outside = TempDir::new();
+    let outside = TestDir::new("package");
     fs::write(outside.path().join("file"), "five5").unwrap();
     let releases = Releases::new(&[], &[]);
     releases.write("a/file", b"five5");
@@ -477,10 +478,7 @@ fn what_is_deep_down_is_not_collected_beyond_a_bound() {
             migrate_files(&releases.old, &releases.new, &limits, NEVER).map(drop),
         ] {
             let error = result.unwrap_err();
-            assert!(
-                matches!(error, PackageError::CarryOverPathsTooLarge { .. }),
-                "{error:?}"
-            );
+            assert_matches!(error, PackageError::CarryOverPathsTooLarge { .. });
             assert!(!error.is_permanent());
             let message = error.to_string();
             assert!(

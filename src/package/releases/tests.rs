@@ -5,10 +5,11 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::super::testing::{
-    Builder, Item, NEVER, TempDir, cancelled_at_each_moment, listing, set_mode, unpacked,
+    Builder, Item, NEVER, cancelled_at_each_moment, listing, set_mode, unpacked,
 };
 use super::super::{Archive, PackageLimits, data_dir, release_dir, unpack_afresh};
 use super::*;
+use crate::testing::TestDir;
 
 fn archive(name: &str) -> Archive {
     Builder::plugin([Item::stored(name, b"x"), Item::stored("lib/data", b"data")]).archive()
@@ -40,7 +41,7 @@ fn lock_up(release: &Path) {
 
 #[test]
 fn a_release_is_replaced_by_a_fresh_one() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = archive("main");
     for round in 0..3 {
         if round > 0 {
@@ -67,7 +68,7 @@ fn a_release_is_replaced_by_a_fresh_one() {
 
 #[test]
 fn one_that_the_plugin_locked_up_is_replaced_too() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = archive("main");
     let release = unpacked(root.path(), &archive).unwrap();
     lock_up(&release);
@@ -79,10 +80,10 @@ fn one_that_the_plugin_locked_up_is_replaced_too() {
 
 #[test]
 fn a_file_or_a_link_in_the_place_of_a_release_is_replaced() {
-    let elsewhere = TempDir::new();
+    let elsewhere = TestDir::new("package");
     fs::write(elsewhere.path().join("file"), "x").unwrap();
     for link in [false, true] {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let archive = archive("main");
         let release = release_dir(root.path(), archive.sha256());
         fs::create_dir_all(release.parent().unwrap()).unwrap();
@@ -99,7 +100,7 @@ fn a_file_or_a_link_in_the_place_of_a_release_is_replaced() {
 
 #[test]
 fn cancelling_keeps_the_old_release() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = archive("main");
     let release = unpacked(root.path(), &archive).unwrap();
     fs::write(release.join("own"), "mine").unwrap();
@@ -116,7 +117,7 @@ fn cancelling_keeps_the_old_release() {
 
 #[test]
 fn the_releases_to_keep_stay() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archives: Vec<_> = ["one", "two", "three"].map(archive).into();
     let releases: Vec<_> = archives
         .iter()
@@ -150,7 +151,7 @@ fn the_releases_to_keep_stay() {
 
 #[test]
 fn where_nothing_is_there_is_nothing_to_keep_or_remove() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let missing = root.path().join("missing");
     keep_releases(&missing, &["x"]).unwrap();
     for keep_data in [true, false] {
@@ -164,8 +165,8 @@ fn where_nothing_is_there_is_nothing_to_keep_or_remove() {
 
 #[test]
 fn releases_behind_a_link_are_nobodys() {
-    let root = TempDir::new();
-    let elsewhere = TempDir::new();
+    let root = TestDir::new("package");
+    let elsewhere = TestDir::new("package");
     fs::create_dir(elsewhere.path().join("x")).unwrap();
     symlink(elsewhere.path(), root.path().join("releases")).unwrap();
     keep_releases(root.path(), &[]).unwrap();
@@ -203,7 +204,7 @@ fn installation(root: &Path) {
 
 #[test]
 fn an_installation_goes_with_its_data_or_without() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let root = dir.path().join("root");
     installation(&root);
     for _ in 0..2 {
@@ -242,7 +243,7 @@ fn removing_is_taken_up_where_a_crash_left_it() {
     ];
     for keep_data in [true, false] {
         for crash in crashes {
-            let root = TempDir::new();
+            let root = TestDir::new("package");
             unpacked(root.path(), &archive("main")).unwrap();
             for dir in ["data/x", "logs/x"] {
                 fs::create_dir_all(root.path().join(dir)).unwrap();

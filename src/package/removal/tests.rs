@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, OFlags};
 
-use super::super::testing::{TempDir, mode, set_mode};
+use super::super::testing::{mode, set_mode};
 use super::*;
+use crate::testing::TestDir;
 
 #[test]
 fn files_links_and_nothing() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let kept = dir.path().join("kept");
     fs::create_dir(&kept).unwrap();
     fs::write(kept.join("file"), "x").unwrap();
@@ -34,7 +35,7 @@ fn files_links_and_nothing() {
 
 #[test]
 fn links_in_a_folder_are_not_followed() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let kept = dir.path().join("kept");
     fs::create_dir_all(kept.join("below")).unwrap();
     fs::write(kept.join("below/file"), "x").unwrap();
@@ -50,7 +51,7 @@ fn links_in_a_folder_are_not_followed() {
 
 #[test]
 fn folders_without_rights_go() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let gone = dir.path().join("gone");
     let deep = gone.join("a/b/c");
     fs::create_dir_all(&deep).unwrap();
@@ -68,7 +69,7 @@ fn folders_without_rights_go() {
 fn a_tree_of_any_depth_goes() {
     // Deeper than a path can be long, a process has descriptors, and a stack has room.
     const DEPTH: usize = 4_000;
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let gone = dir.path().join("gone");
     fs::create_dir(&gone).unwrap();
     let mut here = open_usable(CWD, &gone).unwrap();
@@ -86,7 +87,7 @@ fn a_tree_of_any_depth_goes() {
 
 #[test]
 fn many_files_and_folders_go() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let gone = dir.path().join("gone");
     for outer in 0..30 {
         for inner in 0..30 {
@@ -111,7 +112,7 @@ fn what_cannot_be_removed_is_an_error() {
 
 #[test]
 fn owners_are_let_in_and_links_are_left() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("x");
     assert_eq!(allow(CWD, &path), Err(Errno::NOENT));
     fs::create_dir(&path).unwrap();
@@ -126,7 +127,7 @@ fn owners_are_let_in_and_links_are_left() {
 
 #[test]
 fn a_folder_that_is_filled_without_end_is_given_up_in_time() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let gone = dir.path().join("gone");
     fs::create_dir(&gone).unwrap();
     let deep: PathBuf = std::iter::repeat_n("x", DEPTH + 4).collect();
@@ -167,7 +168,7 @@ fn a_folder_that_is_filled_without_end_is_given_up_in_time() {
 
 #[test]
 fn a_removal_that_takes_too_long_says_so_and_can_go_on() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let gone = dir.path().join("gone");
     fs::create_dir_all(gone.join("a/b")).unwrap();
     let error = remove_until(CWD, &gone, Deadline::after(Duration::ZERO)).unwrap_err();

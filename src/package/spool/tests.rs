@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::super::testing::{Builder, NEVER, TempDir, cancelled_at_each_moment, mode};
+use super::super::testing::{Builder, NEVER, cancelled_at_each_moment, mode};
 use super::super::{Archive, PackageLimits};
 use super::*;
+use crate::testing::{TestDir, assert_matches};
 
 fn receive(dir: &Path, source: &mut dyn Read, limit: u64) -> Result<Spool, PackageError> {
     let (data, name) = (dir.parent().unwrap(), dir.file_name().unwrap());
@@ -50,7 +51,7 @@ impl Read for Failing<'_> {
 
 #[test]
 fn an_archive_is_received_checked_and_forgotten() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let inside = dir.path().join("a/spool");
     let bytes = Builder::plugin([]).bytes();
     let spool = receive(&inside, &mut &bytes[..], bytes.len() as u64).unwrap();
@@ -71,7 +72,7 @@ fn an_archive_is_received_checked_and_forgotten() {
 
 #[test]
 fn one_that_was_moved_on_stays_there() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let spool = receive(dir.path(), &mut &b"x"[..], 1).unwrap();
     let there = dir.path().join("there");
     fs::rename(path(&spool), &there).unwrap();
@@ -81,14 +82,11 @@ fn one_that_was_moved_on_stays_there() {
 
 #[test]
 fn over_the_limit_no_more_is_read() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let mut endless = io::repeat(b'x').take(10 << 20);
     let error = receive(dir.path(), &mut endless, 1 << 20).unwrap_err();
     let limit = 1 << 20;
-    assert!(
-        matches!(error, PackageError::ArchiveTooLarge { limit: found } if found == limit),
-        "{error:?}"
-    );
+    assert_matches!(error, PackageError::ArchiveTooLarge { limit: found } if found == limit);
     let read = (10 << 20) - endless.limit();
     assert!(read <= limit + CHUNK as u64, "{read}");
     assert_eq!(count(dir.path()), 0);
@@ -101,19 +99,16 @@ fn over_the_limit_no_more_is_read() {
 
 #[test]
 fn a_source_that_fails_is_told_from_a_disk_that_does() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let error = receive(dir.path(), &mut Failing(b"some bytes", false), 100).unwrap_err();
-    assert!(
-        matches!(error, PackageError::Unreadable { .. }),
-        "{error:?}"
-    );
+    assert_matches!(error, PackageError::Unreadable { .. });
     assert!(!error.is_permanent());
     assert_eq!(count(dir.path()), 0);
 
     let file = dir.path().join("file");
     fs::write(&file, "x").unwrap();
     let error = receive(&file, &mut &b"x"[..], 100).unwrap_err();
-    assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
+    assert_matches!(error, PackageError::Io { .. });
     assert!(error.to_string().contains("/file"), "{error}");
 }
 
@@ -125,17 +120,14 @@ fn a_source_that_lies_is_an_error() {
             Ok(buffer.len() + 1)
         }
     }
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let error = receive(dir.path(), &mut Liar, u64::MAX).unwrap_err();
-    assert!(
-        matches!(error, PackageError::Unreadable { .. }),
-        "{error:?}"
-    );
+    assert_matches!(error, PackageError::Unreadable { .. });
 }
 
 #[test]
 fn cancelling_at_any_moment_leaves_nothing() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let bytes = vec![b'x'; 2 * CHUNK + 1];
     let (moments, _) = cancelled_at_each_moment(|cancel| {
         let result = Spool::receive(dir.path(), "in", &mut &bytes[..], u64::MAX, cancel);
@@ -147,7 +139,7 @@ fn cancelling_at_any_moment_leaves_nothing() {
 
 #[test]
 fn what_a_crash_left_is_swept_and_what_is_in_use_is_not() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     sweep(&dir.path().join("missing"));
     let live = receive(dir.path(), &mut &b"live"[..], 100).unwrap();
     fs::write(dir.path().join("dead.part"), "half").unwrap();

@@ -7,15 +7,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use crate::package::testing::{
-    Builder, Item, NEVER, REGULAR, TempDir, listing, make_pipe, make_socket, mode, own_files,
-    set_mode, tree, unpacked, walk, when_asked,
+    Builder, Item, NEVER, REGULAR, listing, make_pipe, make_socket, mode, own_files, set_mode,
+    tree, unpacked, walk, when_asked,
 };
 use crate::package::*;
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::testing::{LONG, TestDir};
 
 /// What can be in the place of a file.
 const KINDS: [&str; 9] = [
@@ -44,7 +42,7 @@ fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'sta
     let (sender, receiver) = channel();
     let thread = std::thread::spawn(move || drop(sender.send(work())));
     let done = receiver
-        .recv_timeout(PATIENCE)
+        .recv_timeout(LONG)
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     thread.join().unwrap();
     done
@@ -88,8 +86,8 @@ fn replace(path: &Path, kind: &str, outside: &Path) -> bool {
 }
 
 /// A directory elsewhere that has what the host would use or remove, were it the installation's.
-fn elsewhere(sha256: &str) -> TempDir {
-    let outside = TempDir::new();
+fn elsewhere(sha256: &str) -> TestDir {
+    let outside = TestDir::new("package");
     for dir in [
         "x",
         "in",
@@ -113,8 +111,8 @@ fn elsewhere(sha256: &str) -> TempDir {
 #[test]
 fn what_is_no_file_is_no_listing() {
     for kind in KINDS {
-        let outside = TempDir::new();
-        let root = TempDir::new();
+        let outside = TestDir::new("package");
+        let root = TestDir::new("package");
         let archive = archive("one");
         let release = unpacked(root.path(), &archive).unwrap();
         let marker = release.join(".complete");
@@ -155,7 +153,7 @@ fn what_is_no_file_is_no_listing() {
 #[test]
 fn what_may_not_be_read_is_no_listing_and_is_unpacked_afresh() {
     for place in [".complete", ""] {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let archive = archive("one");
         let release = unpacked(root.path(), &archive).unwrap();
         let shut = release.join(place);
@@ -174,8 +172,8 @@ fn what_may_not_be_read_is_no_listing_and_is_unpacked_afresh() {
 #[test]
 fn installations_with_odd_listings_go() {
     for kind in KINDS {
-        let outside = TempDir::new();
-        let root = TempDir::new();
+        let outside = TestDir::new("package");
+        let root = TestDir::new("package");
         let archive = archive("one");
         let release = unpacked(root.path(), &archive).unwrap();
         fs::write(outside.path().join("whole"), "x").unwrap();
@@ -192,9 +190,9 @@ fn installations_with_odd_listings_go() {
 #[test]
 fn odd_things_in_staging_go() {
     for kind in KINDS {
-        let outside = TempDir::new();
+        let outside = TestDir::new("package");
         fs::write(outside.path().join("whole"), "x").unwrap();
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let archive = archive("one");
         unpacked(root.path(), &archive).unwrap();
         let staging = root.path().join("staging");
@@ -219,7 +217,7 @@ fn odd_things_in_staging_go() {
 
 #[test]
 fn a_lock_whose_name_leads_up_takes_nothing_with_it() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = archive("one");
     unpacked(root.path(), &archive).unwrap();
     let data = data_dir(root.path()).unwrap().join("file");
@@ -294,7 +292,7 @@ fn links_in_the_place_of_our_directories_are_never_followed() {
     for (operation, work) in operations() {
         for place in places {
             let what = format!("{operation} with a link at {place}");
-            let root = TempDir::new();
+            let root = TestDir::new("package");
             unpacked(root.path(), &archive("one")).unwrap();
             let outside = elsewhere(&sha256);
             let before = tree(outside.path());
@@ -314,7 +312,7 @@ fn odd_things_in_the_place_of_our_directories_hold_nobody_up() {
         for place in ["staging", "releases", "data", "logs", "removed"] {
             for kind in ["pipe", "socket"] {
                 let what = format!("{operation} with a {kind} at {place}");
-                let root = TempDir::new();
+                let root = TestDir::new("package");
                 unpacked(root.path(), &archive("one")).unwrap();
                 let path = root.path().join(place);
                 let _ = fs::remove_dir_all(&path);
@@ -330,7 +328,7 @@ fn odd_things_in_the_place_of_our_directories_hold_nobody_up() {
 /// Unpacks while the plugin changes something at each moment in turn. Returns the number of moments.
 fn while_changing(change: &dyn Fn(&Path, &Path)) -> u32 {
     for moment in 1.. {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let archive = archive("two");
         unpacked(root.path(), &self::archive("one")).unwrap();
         let outside = elsewhere(archive.sha256());
@@ -393,7 +391,7 @@ fn an_unpacked_file_is_nobody_elses_to_write() {
         modes.map(|(name, mode, _)| Item::stored(&format!("in/{name}"), b"x").unix(REGULAR | mode));
     let dir = Item::dir("in/").unix(0o040_777);
     let archive = Builder::plugin([dir].into_iter().chain(items)).archive();
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let release = unpacked(root.path(), &archive).unwrap();
     for (name, _, expected) in modes {
         assert_eq!(mode(release.join("in").join(name)), expected, "{name}");
@@ -405,8 +403,8 @@ fn an_unpacked_file_is_nobody_elses_to_write() {
 
 #[test]
 fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
-    let root = TempDir::new();
-    let outside = TempDir::new();
+    let root = TestDir::new("package");
+    let outside = TestDir::new("package");
     let archive = Builder::plugin([
         Item::stored("bin/main", b"x"),
         Item::stored("lib/deep/data", b"x"),
@@ -458,7 +456,7 @@ fn a_release_from_before_loses_what_others_may_write_and_nothing_else_does() {
 
 #[test]
 fn copies_at_an_update_lose_what_others_may_write() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let old = unpacked(root.path(), &archive("one")).unwrap();
     let new = unpacked(root.path(), &archive("two")).unwrap();
     let modes = [

@@ -6,9 +6,10 @@ use std::sync::Barrier;
 
 use super::super::path::MARKER;
 use super::super::testing::{
-    Builder, Item, NEVER, REGULAR, TempDir, cancelled_at_each_moment, listing, mode, unpacked, walk,
+    Builder, Item, NEVER, REGULAR, cancelled_at_each_moment, listing, mode, unpacked, walk,
 };
 use super::*;
+use crate::testing::{TestDir, assert_matches};
 
 fn plugin() -> Builder {
     Builder::plugin([
@@ -31,7 +32,7 @@ fn assert_nothing_left(root: &Path) {
 
 #[test]
 fn files_folders_modes_and_listing() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = plugin().archive();
     let release = unpacked(root.path(), &archive).unwrap();
     assert_eq!(release, release_dir(root.path(), archive.sha256()));
@@ -86,7 +87,7 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
         ("/private", "private", 0o600),
         ("./missing", "private", 0o600),
     ] {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let limits = PackageLimits::default();
         let release = unpack(&archive, root.path(), command, &limits, NEVER).unwrap();
         assert_eq!(mode(release.join(path)), expected, "{command}");
@@ -98,7 +99,7 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
 
 #[test]
 fn a_complete_release_is_left_as_it_is() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = plugin().archive();
     let release = unpacked(root.path(), &archive).unwrap();
     // As plugins do: own files next to the package's, and the package's changed.
@@ -115,7 +116,7 @@ fn a_complete_release_is_left_as_it_is() {
 
 #[test]
 fn the_command_of_a_complete_release_is_made_executable() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = plugin().archive();
     let limits = PackageLimits::default();
     let release = unpack(&archive, root.path(), "true", &limits, NEVER).unwrap();
@@ -126,7 +127,7 @@ fn the_command_of_a_complete_release_is_made_executable() {
 
 #[test]
 fn two_archives_make_two_releases() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let one = unpacked(root.path(), &plugin().archive()).unwrap();
     let other = Builder::plugin([Item::stored("new", b"x")]).archive();
     let other = unpacked(root.path(), &other).unwrap();
@@ -144,7 +145,7 @@ fn a_release_that_a_crash_left_unfinished_is_done_again() {
         Some("plugin-runner release 1\n"),
         Some("cut off"),
     ] {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let release = release_dir(root.path(), archive.sha256());
         fs::create_dir_all(release.join("bin")).unwrap();
         fs::write(release.join("bin/main"), "half").unwrap();
@@ -162,7 +163,7 @@ fn a_release_that_a_crash_left_unfinished_is_done_again() {
 
 #[test]
 fn what_a_crash_left_in_staging_is_removed_and_what_is_in_use_is_not() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let staging = root.path().join("staging");
     fs::create_dir_all(staging.join("dead/bin")).unwrap();
     fs::write(staging.join("dead/bin/main"), "half").unwrap();
@@ -189,7 +190,7 @@ fn many_threads_may_unpack_the_same_archive_at_once() {
     const THREADS: usize = 8;
     let archive = plugin().archive();
     for half in [false, true] {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let release = release_dir(root.path(), archive.sha256());
         if half {
             fs::create_dir_all(&release).unwrap();
@@ -223,7 +224,7 @@ fn cancelling_at_any_moment_leaves_nothing() {
     ])
     .archive();
     let limits = PackageLimits::default();
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let (cancelled, release) = cancelled_at_each_moment(|cancel| {
         let result = unpack(&archive, root.path(), "./a/b", &limits, cancel);
         if result.is_err() {
@@ -266,7 +267,7 @@ fn headers_that_lie_are_found_out_and_nothing_is_left() {
             |error| matches!(error, PackageError::Content { .. }),
         ),
     ] {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let archive = Builder::plugin([Item::stored("first", b"x"), item]).archive();
         let error = unpacked(root.path(), &archive).unwrap_err();
         assert!(check(&error), "{error:?}");
@@ -280,7 +281,7 @@ fn headers_that_lie_are_found_out_and_nothing_is_left() {
 fn names_that_are_one_on_this_file_system_are_refused_for_good() {
     // Played by putting there what an earlier entry would have made.
     for (name, dir) in [("a", false), ("b/a", false), ("b", true)] {
-        let root = TempDir::new();
+        let root = TestDir::new("package");
         let archive = Builder::plugin([Item::stored("a", b""), Item::stored("b/a", b"")]).archive();
         let made = Cell::new(false);
         let error = unpack(
@@ -305,7 +306,7 @@ fn names_that_are_one_on_this_file_system_are_refused_for_good() {
             },
         )
         .unwrap_err();
-        assert!(matches!(error, PackageError::Collision { .. }), "{error:?}");
+        assert_matches!(error, PackageError::Collision { .. });
         assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
         assert!(error.is_permanent());
         assert_nothing_left(root.path());
@@ -319,32 +320,26 @@ fn limits_count_what_is_written() {
         file_size: 4_999,
         ..PackageLimits::default()
     };
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let error = unpack(&archive, root.path(), "", &limits, NEVER).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            PackageError::FileTooLarge {
-                size: 5_000,
-                limit: 4_999,
-                ..
-            }
-        ),
-        "{error:?}"
+    assert_matches!(
+        error,
+        PackageError::FileTooLarge {
+            size: 5_000,
+            limit: 4_999,
+            ..
+        }
     );
     limits.file_size = 5_000;
     limits.total_size = 5_011;
     let error = unpack(&archive, root.path(), "", &limits, NEVER).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            PackageError::TotalTooLarge {
-                size: 5_012,
-                limit: 5_011,
-                ..
-            }
-        ),
-        "{error:?}"
+    assert_matches!(
+        error,
+        PackageError::TotalTooLarge {
+            size: 5_012,
+            limit: 5_011,
+            ..
+        }
     );
     assert_nothing_left(root.path());
     limits.total_size = 5_012;
@@ -353,17 +348,17 @@ fn limits_count_what_is_written() {
 
 #[test]
 fn errors_of_the_system_name_the_path_and_may_pass() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     fs::write(root.path().join("staging"), "in the way").unwrap();
     let error = unpacked(root.path(), &plugin().archive()).unwrap_err();
-    assert!(matches!(error, PackageError::Io { .. }), "{error:?}");
+    assert_matches!(error, PackageError::Io { .. });
     assert!(error.to_string().contains("/staging"), "{error}");
     assert!(!error.is_permanent());
 }
 
 #[test]
 fn nested_packages_keep_their_paths() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let archive = Builder::new([
         Item::stored("plugin/manifest.json", b"{}"),
         Item::stored("plugin/main", b"x"),
@@ -376,7 +371,7 @@ fn nested_packages_keep_their_paths() {
 
 #[test]
 fn the_data_folder_is_made_and_stays() {
-    let root = TempDir::new();
+    let root = TestDir::new("package");
     let data = super::super::data_dir(root.path()).unwrap();
     assert_eq!(data, root.path().join("data"));
     fs::write(data.join("x"), "x").unwrap();

@@ -12,8 +12,7 @@ use super::super::scratch::{Scratch, names};
 use super::super::{LogSettings, PluginLog};
 use super::*;
 use crate::id::InstallationId;
-
-const LONG: Duration = Duration::from_secs(30);
+use crate::testing::{LONG, assert_matches};
 
 fn open(directory: impl Into<PathBuf>, settings: LogSettings) -> Arc<PluginLog> {
     Arc::new(PluginLog::open(directory, settings, None).unwrap())
@@ -310,7 +309,7 @@ fn followers_of_a_removed_installation_end_after_the_last_line() {
         let waiting = scope.spawn(move || waiting.next(LONG).unwrap_err());
         log.end(id);
         let error = waiting.join().unwrap();
-        assert!(matches!(error, Error::NotInstalled(removed) if removed == id));
+        assert_matches!(error, Error::NotInstalled(removed) if removed == id);
     });
     for number in 2..=5 {
         write(&log, number);
@@ -321,7 +320,7 @@ fn followers_of_a_removed_installation_end_after_the_last_line() {
         }
         for _ in 0..2 {
             let error = follower.next(LONG).unwrap_err();
-            assert!(matches!(error, Error::NotInstalled(removed) if removed == id));
+            assert_matches!(error, Error::NotInstalled(removed) if removed == id);
         }
     }
 }

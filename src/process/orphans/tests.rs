@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::proc::ProcessStatus;
 use super::*;
-
-const LONG: Duration = Duration::from_secs(30);
+use crate::testing::LONG;
 
 fn kill(matching: &CookieMatch) -> ScanResult {
     let scanner = OrphanScanner::new(Cookie::generate().unwrap());

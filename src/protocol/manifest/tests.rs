@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::testing::assert_matches;
 
 /// A manifest with everything, in the form in which it is written again.
 fn full() -> Value {
@@ -159,12 +160,12 @@ fn of_repeated_members_the_last_counts() {
 fn what_is_no_single_object_is_refused() {
     let refusal = |text: &str| Manifest::parse(text.as_bytes()).unwrap_err();
     for text in ["", "{", "id: a", r#"{"id":"a"} x"#, r#"{"id":"a"}{}"#] {
-        assert!(matches!(refusal(text), ManifestError::Json(_)), "{text}");
+        assert_matches!(refusal(text), ManifestError::Json(_), "{text}");
     }
-    assert!(matches!(
+    assert_matches!(
         Manifest::parse(b"{\"id\":\"\xff\"}"),
         Err(ManifestError::Json(_))
-    ));
+    );
     assert_eq!(
         refusal("[]").to_string(),
         "the manifest is not a JSON object but an array"
@@ -174,7 +175,7 @@ fn what_is_no_single_object_is_refused() {
         "the manifest is not a JSON object but null"
     );
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(matches!(refusal(&deep), ManifestError::Json(_)));
+    assert_matches!(refusal(&deep), ManifestError::Json(_));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::protocol::jsonrpc::{
     encode_result,
 };
 use crate::protocol::peer::PeerKind;
+use crate::testing::assert_matches;
 
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -428,7 +429,7 @@ fn the_member_event_is_always_the_name() {
 #[test]
 fn a_reply_without_what_is_required_is_an_error() {
     let error = decode_reply::<Ping>(r#"{"method":"ping"}"#).unwrap_err();
-    assert!(matches!(&error, Error::InvalidReply { method, .. } if &**method == "ping"));
+    assert_matches!(&error, Error::InvalidReply { method, .. } if &**method == "ping");
     assert!(
         error.to_string().contains("missing field `pong`"),
         "{error}"

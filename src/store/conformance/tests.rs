@@ -14,8 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent, PackageLimits};
 use crate::store::{MemoryStore, PluginKind, Record, Source, StoredArchive};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::testing::LONG;
 
 /// One promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +76,7 @@ impl Meeting {
             return done;
         }
         let all = come.next_multiple_of(WRITERS);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         while *come < all {
             let waited = self.changed.wait_until(&mut come, deadline);
             assert!(!waited.timed_out(), "the other writers do not come");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Cursor, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use parking_lot::MutexGuard;
 use rusqlite::Connection;
@@ -11,30 +11,13 @@ use super::archive_files::UnfinishedArchive;
 use super::dir::StoreDir;
 use super::{Access, SqliteStore};
 use crate::error::{Error, StoreError};
-use crate::id::Xid;
 use crate::package::{Archive, PackageLimits};
 use crate::protocol::manifest::Manifest;
 use crate::store::{Record, Source, Store};
+use crate::testing::{TestDir, assert_matches};
 
-/// A directory that is removed at the end.
-struct TestDir(PathBuf);
-
-impl TestDir {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("plugin-runner-{}", Xid::generate()));
-        fs::create_dir(&path).unwrap();
-        Self(path.canonicalize().unwrap())
-    }
-
-    fn archives(&self) -> usize {
-        fs::read_dir(self.0.join("archives")).unwrap().count()
-    }
-}
-
-impl Drop for TestDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn archives(dir: &TestDir) -> usize {
+    fs::read_dir(dir.path().join("archives")).unwrap().count()
 }
 
 fn record(name: &str) -> Record {
@@ -76,29 +59,29 @@ impl std::io::Read for Broken {
 
 #[test]
 fn a_content_with_another_digest_is_refused() {
-    let dir = TestDir::new();
-    let files = StoreDir::make(&dir.0).unwrap();
+    let dir = TestDir::new("sqlite");
+    let files = StoreDir::make(dir.path()).unwrap();
     let digest = "0".repeat(64);
     let copied = UnfinishedArchive::copy(&files, &digest, &mut &b"content"[..]);
     let error = store_error(copied.map(|_| ()));
-    assert!(matches!(
+    assert_matches!(
         error,
         StoreError::Archive {
             problem: "damaged",
             ..
         }
-    ));
+    );
     let mut content = (&b"content"[..]).chain(Broken);
     let error = UnfinishedArchive::copy(&files, &digest, &mut content).unwrap_err();
     assert!(error.to_string().ends_with("broken"), "{error}");
-    assert_eq!(dir.archives(), 0);
+    assert_eq!(archives(&dir), 0);
 }
 
 #[test]
 fn a_full_database_keeps_what_it_has_and_goes_on_when_there_is_room() {
-    let dir = TestDir::new();
+    let dir = TestDir::new("sqlite");
     let open = |path: &Path| SqliteStore::open(path).unwrap();
-    let store = open(&dir.0);
+    let store = open(dir.path());
     let kept = record("kept");
     store.put(kept.clone()).unwrap();
     set(&store, "max_page_count", 1);
@@ -111,22 +94,22 @@ fn a_full_database_keeps_what_it_has_and_goes_on_when_there_is_room() {
         let StoreError::Full { path } = &error else {
             panic!("{error:?}");
         };
-        assert_eq!(path, &dir.0.join("plugins.sqlite"));
+        assert_eq!(path, &dir.path().join("plugins.sqlite"));
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
     }
-    let reader = SqliteStore::open_read_only(&dir.0).unwrap();
+    let reader = SqliteStore::open_read_only(dir.path()).unwrap();
     assert_eq!(reader.list().unwrap(), std::slice::from_ref(&kept));
     set(&store, "max_page_count", 1_000_000);
     store.put(large.clone()).unwrap();
     drop(store);
-    assert_eq!(open(&dir.0).list().unwrap(), [kept, large]);
+    assert_eq!(open(dir.path()).list().unwrap(), [kept, large]);
 }
 
 /// The row does not come, and so the file must not stay.
 #[test]
 fn an_archive_whose_row_cannot_be_written_is_not_there() {
-    let dir = TestDir::new();
-    let store = SqliteStore::open(&dir.0).unwrap();
+    let dir = TestDir::new("sqlite");
+    let store = SqliteStore::open(dir.path()).unwrap();
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
     zip.start_file("manifest.json", options).unwrap();
@@ -135,10 +118,10 @@ fn an_archive_whose_row_cannot_be_written_is_not_there() {
     set(&store, "query_only", 1);
     for written in [store.put_archive(&archive), store.put(record("a"))] {
         let error = store_error(written);
-        assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
+        assert_matches!(error, StoreError::ReadOnly { .. });
     }
     assert_eq!(store.list_archives().unwrap(), []);
-    assert_eq!(dir.archives(), 0);
+    assert_eq!(archives(&dir), 0);
     set(&store, "query_only", 0);
     store.put_archive(&archive).unwrap();
     store.put(record("a")).unwrap();

@@ -1,6 +1,7 @@
 //! The client's handshake, against a server of the test's own.
 
 use super::*;
+use crate::testing::{TestDir, assert_matches};
 
 /// Accepts one connection and does what `serve` says.
 fn serve(serve: impl FnOnce(TcpStream) + Send + 'static) -> (String, JoinHandle<()>) {
@@ -55,14 +56,13 @@ fn a_client_connects_and_loses_nothing_sent_early() {
     assert_eq!(receive_text(&mut *halves.reader), "early");
     halves.writer.send("pong", long()).unwrap();
     serving.join().unwrap();
-    assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
+    assert_matches!(halves.reader.receive(), Err(Disconnect::Lost));
 }
 
 #[test]
 fn a_client_connects_over_a_unix_socket() {
-    let directory = std::env::temp_dir().join(format!("plugin-runner-{}-ws", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join("socket");
+    let dir = TestDir::new("websocket");
+    let path = dir.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
     let serving = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -74,7 +74,6 @@ fn a_client_connects_over_a_unix_socket() {
     let mut halves = Box::new(socket).split(&settings()).unwrap();
     assert_eq!(receive_text(&mut *halves.reader), "hi");
     serving.join().unwrap();
-    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]
@@ -99,13 +98,13 @@ fn a_handshake_that_takes_too_long_ends_in_time() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("ws://{}/rpc", listener.local_addr().unwrap());
     let error = WebSocket::connect(&url, Duration::from_millis(100)).unwrap_err();
-    assert!(matches!(
+    assert_matches!(
         error,
         Error::Timeout {
             phase: Phase::Handshake,
             ..
         }
-    ));
+    );
 }
 
 #[test]

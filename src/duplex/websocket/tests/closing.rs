@@ -1,6 +1,7 @@
 //! How connections end.
 
 use super::*;
+use crate::testing::assert_matches;
 
 #[test]
 fn a_close_reaches_a_peer_that_is_sending() {
@@ -20,11 +21,8 @@ fn a_close_reaches_a_peer_that_is_sending() {
         let reading = read_out(halves.reader);
         drop(peer);
         let (cause, mut reader) = reading.join().unwrap();
-        assert!(matches!(cause, Disconnect::ByHost { code: 1012, .. }));
-        assert!(matches!(
-            reader.receive(),
-            Err(Disconnect::ByHost { code: 1012, .. })
-        ));
+        assert_matches!(cause, Disconnect::ByHost { code: 1012, .. });
+        assert_matches!(reader.receive(), Err(Disconnect::ByHost { code: 1012, .. }));
         closing.join().unwrap();
         let refused = halves.writer.send("late", long()).unwrap_err();
         assert_eq!(
@@ -51,7 +49,7 @@ fn a_close_ends_in_time_with_a_peer_that_neither_reads_nor_stops() {
         .close(1000, "closed", Deadline::after(Duration::from_millis(400)));
     assert!(started.elapsed() < Duration::from_secs(10));
     let (cause, _) = reading.join().unwrap();
-    assert!(matches!(cause, Disconnect::ByHost { code: 1000, .. }));
+    assert_matches!(cause, Disconnect::ByHost { code: 1000, .. });
     flood.join().unwrap();
     // Again: nothing to do any more, and the first counts.
     halves.writer.close(1012, "again", long());
@@ -115,10 +113,10 @@ fn a_close_without_a_code_has_none() {
     let reading = thread::spawn(move || halves.reader.receive().unwrap_err());
     assert_eq!(peer.next(), Some((CLOSE, Vec::new())));
     drop(peer);
-    assert!(matches!(
+    assert_matches!(
         reading.join().unwrap(),
         Disconnect::ByPeer { code: None, .. }
-    ));
+    );
 }
 
 #[test]
@@ -130,15 +128,12 @@ fn the_peers_close_counts_though_a_write_failed_first() {
     let refused = halves.writer.send("too late", long()).unwrap_err();
     assert_eq!(refused.to_string(), "not connected: connection lost");
     let cause = halves.reader.receive().unwrap_err();
-    assert!(
-        matches!(
-            cause,
-            Disconnect::ByPeer {
-                code: Some(1000),
-                ..
-            }
-        ),
-        "{cause}"
+    assert_matches!(
+        cause,
+        Disconnect::ByPeer {
+            code: Some(1000),
+            ..
+        }
     );
     let refused = halves.writer.send("later still", long()).unwrap_err();
     assert!(refused.to_string().contains("closed by the plugin"));
@@ -164,7 +159,7 @@ fn an_interrupt_wakes_the_reader_and_the_writers() {
         halves.interrupt.interrupt();
         let (_, mut reader) = reading.join().unwrap();
         assert!(reader.receive().is_err());
-        assert!(matches!(sending.join().unwrap(), SendError::Closed(_)));
+        assert_matches!(sending.join().unwrap(), SendError::Closed(_));
         halves.interrupt.interrupt();
         wait_for_threads(&settings);
     }
@@ -181,7 +176,7 @@ fn a_close_that_is_begun_reaches_its_peer_before_anybody_waits() {
         assert_eq!(peer.expect_close(), (1012, "later".to_owned()));
         assert!(peer.next().is_none(), "our direction ends");
         let refused = halves.writer.send("late", long()).unwrap_err();
-        assert!(matches!(refused, SendError::Closed(_)), "{refused}");
+        assert_matches!(refused, SendError::Closed(_));
     }
     let readers: Vec<_> = connections
         .into_iter()
@@ -195,7 +190,7 @@ fn a_close_that_is_begun_reaches_its_peer_before_anybody_waits() {
         // The second to come finds the first's close, and waits for its end.
         writer.close(1000, "another", long());
         let (cause, _) = reading.join().unwrap();
-        assert!(matches!(cause, Disconnect::ByHost { code: 1012, .. }));
+        assert_matches!(cause, Disconnect::ByHost { code: 1012, .. });
     }
     wait_for_threads(&settings);
 }
@@ -210,7 +205,7 @@ fn a_close_that_is_begun_ends_in_time_with_a_peer_that_reads_nothing() {
     let soon = Deadline::after(Duration::from_millis(1));
     halves.writer.close(1000, "closed", soon);
     let (cause, _) = reading.join().unwrap();
-    assert!(matches!(cause, Disconnect::ByHost { code: 1000, .. }));
+    assert_matches!(cause, Disconnect::ByHost { code: 1000, .. });
     drop(peer);
     wait_for_threads(&settings);
 }

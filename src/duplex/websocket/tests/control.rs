@@ -1,6 +1,7 @@
 //! What the reading thread has sent for it: pongs and posts.
 
 use super::*;
+use crate::testing::assert_matches;
 
 #[test]
 fn pings_are_answered_while_nobody_writes() {
@@ -8,7 +9,7 @@ fn pings_are_answered_while_nobody_writes() {
     let (mut halves, mut peer) = tcp(&settings);
     for payload in ["", "one", "two"] {
         peer.send(PING, payload.as_bytes());
-        assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+        assert_matches!(halves.reader.receive(), Ok(Received::Alive));
         assert_eq!(peer.next(), Some((PONG, payload.as_bytes().to_vec())));
     }
     // The writer thread does not stay.
@@ -23,7 +24,7 @@ fn a_pong_overtakes_what_is_queued_but_not_what_is_begun() {
     halves.writer.send("queued", long()).unwrap();
     for payload in ["1", "2", "3"] {
         peer.send(PING, payload.as_bytes());
-        assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+        assert_matches!(halves.reader.receive(), Ok(Received::Alive));
     }
     for text in &begun {
         peer.expect_text(text);
@@ -73,7 +74,7 @@ fn a_flood_of_pings_from_a_peer_that_does_not_read_stays_bounded() {
         peer
     });
     for _ in 0..PINGS {
-        assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+        assert_matches!(halves.reader.receive(), Ok(Received::Alive));
     }
     let mut peer = flood.join().unwrap();
     for text in &begun {
@@ -91,12 +92,12 @@ fn posts_that_are_not_read_end_the_connection() {
     peer.expect_text("answered");
     fill(&*halves.writer);
     let refused = (0..100_000).find_map(|_| halves.writer.post("answer").err());
-    assert!(matches!(
+    assert_matches!(
         refused,
         Some(SendError::Closed(cause)) if matches!(*cause, Disconnect::ControlOverflow)
-    ));
+    );
     let cause = halves.reader.receive().unwrap_err();
-    assert!(matches!(cause, Disconnect::ControlOverflow), "{cause}");
+    assert_matches!(cause, Disconnect::ControlOverflow);
     wait_for_threads(&settings);
 }
 
@@ -110,5 +111,5 @@ fn a_peer_that_overflows_us_and_then_reads_learns_why() {
     assert_eq!(peer.expect_close().0, 1013);
     drop(peer);
     let (cause, _) = reading.join().unwrap();
-    assert!(matches!(cause, Disconnect::ControlOverflow), "{cause}");
+    assert_matches!(cause, Disconnect::ControlOverflow);
 }

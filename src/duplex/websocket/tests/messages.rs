@@ -1,6 +1,7 @@
 //! Messages both ways, and what is no message.
 
 use super::*;
+use crate::testing::assert_matches;
 
 #[test]
 fn messages_go_both_ways_over_both_kinds_of_socket() {
@@ -19,9 +20,9 @@ fn messages_go_both_ways_over_both_kinds_of_socket() {
             sent.join().unwrap();
         }
         drop(peer);
-        assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
+        assert_matches!(halves.reader.receive(), Err(Disconnect::Lost));
         // And again, and for the writer too.
-        assert!(matches!(halves.reader.receive(), Err(Disconnect::Lost)));
+        assert_matches!(halves.reader.receive(), Err(Disconnect::Lost));
         let refused = halves.writer.send("late", long()).unwrap_err();
         assert_eq!(refused.to_string(), "not connected: connection lost");
         wait_for_threads(&settings);
@@ -55,8 +56,8 @@ fn a_client_and_a_server_of_ours_understand_each_other() {
     server.writer.send("from the server", long()).unwrap();
     assert_eq!(receive_text(&mut *client.reader), "from the server");
     assert!(client.writer.ping());
-    assert!(matches!(server.reader.receive(), Ok(Received::Alive)));
-    assert!(matches!(client.reader.receive(), Ok(Received::Alive)));
+    assert_matches!(server.reader.receive(), Ok(Received::Alive));
+    assert_matches!(client.reader.receive(), Ok(Received::Alive));
 
     let client_end = read_out(client.reader);
     let server_end = read_out(server.reader);
@@ -222,7 +223,7 @@ fn the_read_limit_is_exact() {
     announced.extend([0; 4]);
     for bytes in [one_over, in_fragments, announced] {
         let (cause, code) = offend(&settings, &bytes);
-        assert!(matches!(cause, Disconnect::TooLarge { limit: 1000 }));
+        assert_matches!(cause, Disconnect::TooLarge { limit: 1000 });
         assert_eq!(code, 1009);
     }
 }
@@ -234,7 +235,7 @@ fn text_that_is_not_utf8_is_refused() {
     split.extend(Peer::frame(0x80, b"x"));
     for bytes in [whole, split] {
         let (cause, code) = offend(&settings(), &bytes);
-        assert!(matches!(cause, Disconnect::NotUtf8));
+        assert_matches!(cause, Disconnect::NotUtf8);
         assert_eq!(code, 1007);
     }
 }
@@ -253,7 +254,7 @@ fn breaches_of_the_protocol_are_refused() {
     ];
     for (name, bytes) in cases {
         let (cause, code) = offend(&settings(), &bytes);
-        assert!(matches!(cause, Disconnect::Violation(_)), "{name}: {cause}");
+        assert_matches!(cause, Disconnect::Violation(_), "{name}");
         assert_eq!(code, 1002, "{name}");
     }
 }
@@ -269,7 +270,7 @@ fn an_offender_that_floods_and_never_reads_is_cut_off() {
         while peer.0.write_all(&frame).is_ok() {}
     });
     let (cause, _reader) = read_out(halves.reader).join().unwrap();
-    assert!(matches!(cause, Disconnect::NotUtf8), "{cause}");
+    assert_matches!(cause, Disconnect::NotUtf8);
     flood.join().unwrap();
     wait_for_threads(&settings);
 }
@@ -279,18 +280,18 @@ fn fragments_are_joined_and_binary_is_skipped() {
     let settings = settings();
     let (mut halves, mut peer) = tcp(&settings);
     peer.send(0x82, b"binary");
-    assert!(matches!(
+    assert_matches!(
         halves.reader.receive(),
         Ok(Received::Binary { bytes: 6, .. })
-    ));
+    );
     peer.send(0x01, b"one ");
     peer.send(PING, b"between");
     peer.send(0x00, b"two ");
     peer.send(0x80, b"three");
-    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    assert_matches!(halves.reader.receive(), Ok(Received::Alive));
     assert_eq!(receive_text(&mut *halves.reader), "one two three");
     peer.send(PONG, b"unasked");
-    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    assert_matches!(halves.reader.receive(), Ok(Received::Alive));
 }
 
 #[test]
@@ -332,7 +333,7 @@ fn the_descriptor_is_the_only_one_and_is_closed_with_the_last_part() {
     let mut peer = Peer(Box::new(theirs));
     peer.expect_text("bye");
     peer.send(PING, b"");
-    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    assert_matches!(halves.reader.receive(), Ok(Received::Alive));
     assert_eq!(open(), 1);
     drop(halves);
     wait_for_threads(&settings);
@@ -412,7 +413,7 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
                     break received;
                 }
             };
-            assert!(matches!(received, Received::Message(message) if *message == *text));
+            assert_matches!(received, Received::Message(message) if *message == *text);
             // The end is for the read that has all the time it takes.
             peer.send(CLOSE, &1000_u16.to_be_bytes());
             drop(peer);
@@ -426,15 +427,12 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
             }
             assert!(timed(&mut *halves.reader).unwrap().set_timed(None));
             let end = halves.reader.receive().unwrap_err();
-            assert!(
-                matches!(
-                    end,
-                    Disconnect::ByPeer {
-                        code: Some(1000),
-                        ..
-                    }
-                ),
-                "{end}"
+            assert_matches!(
+                end,
+                Disconnect::ByPeer {
+                    code: Some(1000),
+                    ..
+                }
             );
             wait_for_threads(&settings);
         }
@@ -506,7 +504,7 @@ fn a_batch_larger_than_the_limit_goes_out_as_there_is_room() {
     halves.writer.flush();
     reading.join().unwrap();
     let late = halves.writer.queue(&text, Deadline::after(Duration::ZERO));
-    assert!(matches!(late, Err(SendError::Timeout { withdrawn: true })));
+    assert_matches!(late, Err(SendError::Timeout { withdrawn: true }));
     halves.interrupt.interrupt();
     wait_for_threads(&settings);
 }

@@ -18,9 +18,8 @@ use super::*;
 use crate::deadline::Deadline;
 use crate::duplex::{DuplexReader, DuplexWriter, Message, Received, SendError, WaitPolicy, timed};
 use crate::error::{Disconnect, Phase};
+use crate::testing::{LONG, wait_until};
 use crate::thread::Threads;
-
-const LONG: Duration = Duration::from_secs(30);
 
 fn long() -> Deadline {
     Deadline::after(LONG)
@@ -156,15 +155,6 @@ fn read_out(mut reader: Box<dyn DuplexReader>) -> JoinHandle<(Disconnect, Box<dy
             }
         }
     })
-}
-
-/// Waits for a condition that other threads bring about.
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = long();
-    while !condition() {
-        assert!(!deadline.has_passed(), "waited for {what}");
-        thread::yield_now();
-    }
 }
 
 fn wait_for_threads(settings: &DuplexSettings) {

@@ -1,6 +1,7 @@
 //! Peers that read slowly or not at all, and the callers that wait for them.
 
 use super::*;
+use crate::testing::assert_matches;
 
 #[test]
 fn a_callers_deadline_harms_nobody() {
@@ -39,10 +40,7 @@ fn a_caller_waits_for_room_only_until_its_deadline() {
     let no_room = halves
         .writer
         .send(&"n".repeat(200), Deadline::after(Duration::from_millis(50)));
-    assert!(matches!(
-        no_room,
-        Err(SendError::Timeout { withdrawn: true })
-    ));
+    assert_matches!(no_room, Err(SendError::Timeout { withdrawn: true }));
     // This one waits until the peer reads.
     let waiting = thread::spawn({
         let writer = Arc::clone(&halves.writer);
@@ -106,7 +104,7 @@ fn a_peer_that_never_reads_is_given_up_for_everybody() {
         );
     }
     let (cause, _reader) = reading.join().unwrap();
-    assert!(matches!(cause, Disconnect::Stalled { .. }), "{cause}");
+    assert_matches!(cause, Disconnect::Stalled { .. });
     wait_for_threads(&settings);
 }
 
@@ -117,7 +115,7 @@ fn a_stall_is_noticed_when_all_callers_have_gone() {
     let (mut halves, _peer) = unix(&settings);
     fill(&*halves.writer);
     let cause = halves.reader.receive().unwrap_err();
-    assert!(matches!(cause, Disconnect::Stalled { .. }), "{cause}");
+    assert_matches!(cause, Disconnect::Stalled { .. });
     wait_for_threads(&settings);
 }
 
@@ -151,13 +149,13 @@ fn nothing_is_lost_without_a_single_thread_to_be_had() {
     let (mut halves, mut peer) = unix(&settings);
     let mut expected = fill(&*halves.writer);
     peer.send(PING, b"patience");
-    assert!(matches!(halves.reader.receive(), Ok(Received::Alive)));
+    assert_matches!(halves.reader.receive(), Ok(Received::Alive));
     halves.writer.post("posted").unwrap();
     // Nobody can write on, so this caller tries, and takes its message back.
     let late = halves
         .writer
         .send("late", Deadline::after(Duration::from_millis(50)));
-    assert!(matches!(late, Err(SendError::Timeout { withdrawn: true })));
+    assert_matches!(late, Err(SendError::Timeout { withdrawn: true }));
     let sending = thread::spawn({
         let writer = Arc::clone(&halves.writer);
         move || writer.send("last", long())
@@ -183,8 +181,5 @@ fn a_stall_is_noticed_without_a_single_thread_to_be_had() {
         stalled.to_string(),
         "not connected: the plugin read nothing for 200ms"
     );
-    assert!(matches!(
-        halves.reader.receive(),
-        Err(Disconnect::Stalled { .. })
-    ));
+    assert_matches!(halves.reader.receive(), Err(Disconnect::Stalled { .. }));
 }

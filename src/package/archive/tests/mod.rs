@@ -4,13 +4,14 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 
-use super::super::testing::{Builder, Item, REGULAR, TempDir, cancelled_at_each_moment, make_pipe};
+use super::super::testing::{Builder, Item, REGULAR, cancelled_at_each_moment, make_pipe};
 use super::*;
+use crate::testing::{TestDir, assert_matches};
 
 thread_local! {
     /// Without a name, and used again and again: some tests open thousands.
     static FILE: Arc<std::fs::File> = {
-        let dir = TempDir::new();
+        let dir = TestDir::new("package");
         let path = dir.path().join("private");
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
         Arc::new(options.unwrap())
@@ -39,7 +40,7 @@ fn open_bytes(bytes: Vec<u8>, limits: &PackageLimits) -> Result<Archive, Package
 macro_rules! assert_refused {
     ($error:expr, $pattern:pat, $($text:literal),+) => {
         let error = $error;
-        assert!(matches!(error, $pattern), "{error:?}");
+        assert_matches!(error, $pattern);
         let message = error.to_string();
         $(assert!(message.contains($text), "{message}");)+
     };
@@ -91,7 +92,7 @@ fn the_hash_is_that_of_the_file() {
         comment: b"abc".to_vec(),
         ..Builder::plugin([])
     };
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("x.sdx");
     std::fs::write(&path, builder.bytes()).unwrap();
     let archive = Archive::open(&path, &PackageLimits::default()).unwrap();
@@ -135,7 +136,7 @@ fn an_entry_whose_sizes_come_after_its_content_is_good() {
 
 #[test]
 fn reading_checking_and_hashing_can_be_cancelled_at_any_moment() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("large.zip");
     let builder = Builder::plugin([Item::stored("large", &vec![1; 3 * POLL_BYTES])]);
     std::fs::write(&path, builder.bytes()).unwrap();
@@ -156,7 +157,7 @@ fn reading_checking_and_hashing_can_be_cancelled_at_any_moment() {
 
 #[test]
 fn a_private_file_that_cannot_be_read_is_not_a_bad_archive() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("plugin.zip");
     std::fs::write(&path, Builder::plugin([]).bytes()).unwrap();
     let file = OpenOptions::new().write(true).open(&path).unwrap();
@@ -167,7 +168,7 @@ fn a_private_file_that_cannot_be_read_is_not_a_bad_archive() {
 
 #[test]
 fn a_named_pipe_is_refused_without_waiting_for_a_writer() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("pipe.zip");
     make_pipe(&path);
     assert_refused!(
@@ -257,33 +258,31 @@ fn all_problems_are_given_in_order_and_open_gives_the_first() {
         Item::stored("good", b"x"),
         Item::stored("locked", b"x").with(|item| item.flags = 1),
     ]);
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("bad.zip");
     std::fs::write(&path, builder.bytes()).unwrap();
     let limits = PackageLimits::default();
     let problems = Archive::problems(&path, &limits);
-    assert!(
-        matches!(
-            &problems[..],
-            [
-                PackageError::ParentPath { .. },
-                PackageError::Link { .. },
-                PackageError::Duplicate { .. },
-                PackageError::Encrypted { .. },
-                PackageError::NoManifest,
-            ]
-        ),
+    assert_matches!(
+        &problems[..],
+        [
+            PackageError::ParentPath { .. },
+            PackageError::Link { .. },
+            PackageError::Duplicate { .. },
+            PackageError::Encrypted { .. },
+            PackageError::NoManifest
+        ],
         "{problems:?}"
     );
-    assert!(matches!(
+    assert_matches!(
         Archive::open(&path, &limits),
         Err(PackageError::ParentPath { .. })
-    ));
+    );
 }
 
 #[test]
 fn errors_of_the_system_name_the_path() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let limits = PackageLimits::default();
     let missing = dir.path().join("missing.zip");
     assert_refused!(

@@ -1,6 +1,7 @@
 //! Archives and entries over their limits.
 
 use super::*;
+use crate::testing::assert_matches;
 
 #[test]
 fn declared_sizes_over_the_limits_are_refused() {
@@ -47,23 +48,20 @@ fn declared_sizes_over_the_limits_are_refused() {
     limits.archive_size = plugin.bytes().len() as u64;
     assert!(Archive::from_bytes(plugin.bytes(), &limits).is_ok());
     limits.archive_size -= 1;
-    assert!(matches!(
-        open(&plugin, &limits),
-        PackageError::ArchiveTooLarge { .. }
-    ));
+    assert_matches!(open(&plugin, &limits), PackageError::ArchiveTooLarge { .. });
 }
 
 #[test]
 fn a_file_over_the_limit_is_refused_before_it_is_read() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("large");
     let file = std::fs::File::create(&path).unwrap();
     // All holes: reading it would take longer than the test may.
     file.set_len(1 << 40).unwrap();
-    assert!(matches!(
+    assert_matches!(
         Archive::open(&path, &PackageLimits::default()),
         Err(PackageError::ArchiveTooLarge { limit: 52_428_800 })
-    ));
+    );
 }
 
 #[test]
@@ -74,21 +72,21 @@ fn too_many_entries_files_or_folders_are_refused() {
     let file = |name: &str| Item::stored(name, b"");
 
     assert!(open(&Builder::plugin([file("a"), file("x/y/b")])).is_ok());
-    assert!(matches!(
+    assert_matches!(
         open(&Builder::plugin([file("a"), file("b"), file("c")])),
         Err(PackageError::TooManyFiles { found: 4, limit: 3 })
-    ));
-    assert!(matches!(
+    );
+    assert_matches!(
         open(&Builder::plugin([file("x/y/z/b")])),
         Err(PackageError::TooManyDirectories { limit: 2 })
-    ));
+    );
     // Judged by the count alone: there are not even that many records.
     let builder = Builder {
         count: Some(6),
         ..Builder::plugin([])
     };
-    assert!(matches!(
+    assert_matches!(
         open(&builder),
         Err(PackageError::TooManyEntries { found: 6, limit: 5 })
-    ));
+    );
 }

@@ -59,7 +59,7 @@ fn small_archives_with_zip64_records_or_a_padded_end_are_good() {
         let archive = archive.unwrap_or_else(|error| panic!("{name}: {error}"));
         let entries: Vec<_> = archive.entries().iter().map(Entry::path).collect();
         assert_eq!(entries, ["manifest.json", "a", "b"], "{name}");
-        let dir = TempDir::new();
+        let dir = TestDir::new("package");
         let release = unpacked(dir.path(), &archive);
         let release = release.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(fs::read(release.join("a")).unwrap(), [1; 300], "{name}");
@@ -148,7 +148,7 @@ for name in sys.argv[1:]:
 
 #[test]
 fn what_python_writes_and_reads_is_good() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let files = good().into_iter().enumerate().map(|(number, (_, bytes))| {
         let name = format!("{number}.zip");
         fs::write(dir.path().join(&name), bytes).unwrap();

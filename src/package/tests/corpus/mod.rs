@@ -11,9 +11,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::PackageError;
-use crate::package::testing::{Builder, Item, NEVER, TempDir, walk};
+use crate::package::testing::{Builder, Item, NEVER, walk};
 use crate::package::{Archive, ArchiveContent, PackageLimits, unpack};
 use crate::protocol::Manifest;
+use crate::testing::TestDir;
 
 /// Far more than any of them takes, also on a busy machine.
 const QUICK: Duration = Duration::from_secs(60);
@@ -110,7 +111,7 @@ fn every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing() {
 
 #[test]
 fn so_it_is_in_a_file() {
-    let dir = TempDir::new();
+    let dir = TestDir::new("package");
     let path = dir.path().join("private");
     refuse_all(|bytes| {
         fs::write(&path, bytes).unwrap();
@@ -127,7 +128,7 @@ fn refuse_all(mut content: impl FnMut(Vec<u8>) -> ArchiveContent) {
         expected,
     } in rows
     {
-        let dir = TempDir::new();
+        let dir = TestDir::new("package");
         let root = dir.path().join("one/two");
         let content = content(bytes);
         let begun = Instant::now();

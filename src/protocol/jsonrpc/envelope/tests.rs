@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::testing::assert_matches;
 
 fn request(text: &str) -> (RemoteRequestId, String) {
     match Incoming::parse(text) {
@@ -87,7 +88,7 @@ fn params_are_borrowed_and_null_is_none() {
             let params = params.unwrap().get();
             assert_eq!(params, r#"{"a": [1, 2]}"#);
             assert!(text.as_bytes().as_ptr_range().contains(&params.as_ptr()));
-            assert!(matches!(method, Cow::Borrowed("x")));
+            assert_matches!(method, Cow::Borrowed("x"));
         }
         other => panic!("{other:?}"),
     }
