@@ -69,7 +69,7 @@ const BOUNDS: &[(&str, &str)] = &[
         "too_many_entries_files_or_folders_are_refused",
     ),
     (
-        "PackageLimits::folders",
+        "PackageLimits::directories",
         "too_many_entries_files_or_folders_are_refused",
     ),
     (

@@ -146,9 +146,6 @@
 //! | 8, least given | `the_environment_is_the_allowlist_and_what_is_added` |
 //! | 8 | `secrets_of_the_host_are_not_passed_on` |
 //! | 8 | `no_descriptor_of_the_host_is_inherited` |
-//! | 8 | `bad_names_are_refused` |
-//! | 8 | `links_are_refused_whatever_system_they_claim` |
-//! | 8 | `devices_pipes_and_sockets_are_refused` |
 //! | 8 | `every_hostile_archive_is_refused_for_what_it_is_and_leaves_nothing` |
 //! | 8 | `hostile_archives_are_errored_at_once_and_leave_nothing` |
 //! | 8 | `modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs` |
