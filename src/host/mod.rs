@@ -33,7 +33,7 @@ use crate::state::{ActiveState, PluginMode};
 use crate::store::Store;
 use crate::thread::Threads;
 
-/// A plugin host. Cloning gives another handle to the same one.
+/// A plugin host. Clones are handles to the same host.
 ///
 /// When the last handle is dropped, everything that the host started is stopped, within the stop
 /// timeout; [`Host::shutdown`] does the same and reports.

@@ -11,7 +11,7 @@ use crate::duplex::websocket::Socket;
 /// What became of a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadVerdict {
-    /// It asks for a WebSocket in the right way; who asks has not been looked at.
+    /// It asks for a WebSocket in the right way. Its token was not checked.
     Accepted {
         /// Path and query.
         target: String,

@@ -5,7 +5,7 @@
 //! What does not: the use of a connection (`session`), and the frames on it (`duplex`).
 //!
 //! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
-//! silent clients hold up nobody.
+//! silent clients delay no others.
 
 mod decision;
 #[cfg(feature = "_fuzzing")]

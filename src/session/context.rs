@@ -134,7 +134,7 @@ impl Drain {
         self.draining.store(true, Ordering::SeqCst);
     }
 
-    /// A call is over; wakes who waits for that.
+    /// Wakes a thread that waits for calls to end. Called at the end of each call.
     pub(crate) fn call_ended(&self) {
         if self.is_draining() {
             // Taken so that the waiter is either before its look at the count or in its wait.
@@ -143,7 +143,7 @@ impl Drain {
         }
     }
 
-    /// Waits until `in_flight` gives zero; gives what it is at the deadline.
+    /// Waits until `in_flight` returns zero, at most until the deadline, and returns its last value.
     pub(crate) fn wait(&self, deadline: Deadline, in_flight: impl Fn() -> u64) -> u64 {
         let mut guard = self.lock.lock();
         loop {
