@@ -29,6 +29,8 @@ mod hostile_frames;
 mod hostile_replies;
 // What plugins say, in the host's log and errors.
 mod foreign_text;
+// Which module may use which.
+mod layers;
 // The whole life of a plugin.
 mod life_cycle;
 // The output of plugins.
