@@ -109,25 +109,22 @@ impl Shared {
         }
     }
 
-    /// Begins an operation that ends the plugin: an update that waits for its new version gives that
-    /// up. If this fails, the update does so no more, but what it has given up already.
+    /// Begins an operation that ends the plugin: an update that is waiting for its new version is
+    /// cancelled. If this fails, an update that has not reached its wait may wait again.
     pub(super) fn begin_to_end(
         &self,
         id: InstallationId,
         name: &'static str,
     ) -> Result<Operation<'_>> {
-        let told = self.operations.give_up(id);
-        if told.waits
+        // Dropped when the other operation has ended, or when this one does not come after all.
+        let cancel = self.operations.cancel_wait(id);
+        if cancel.was_waiting
             && let Some(session) = self.host.session(id)
         {
             let timeout = self.context().settings.timeouts.stop;
-            // That it stops is what the update waits for; its outcome is looked at there.
+            // Its stop ends the update's wait; the update reports the outcome.
             let _ = session.request_stop(timeout, close_code::NORMAL, "closed");
         }
-        let begun = self.begin(id, name);
-        if begun.is_err() {
-            told.take_back();
-        }
-        begun
+        self.begin(id, name)
     }
 }

@@ -2,7 +2,7 @@
 //! come one after the other and those on different ones do not wait for each other.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -11,34 +11,35 @@ use crate::deadline::Deadline;
 use crate::error::{OperationError, Result};
 use crate::id::InstallationId;
 
-/// All operations that are under way.
+/// All operations that are in progress.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    running: Mutex<HashMap<InstallationId, Running>>,
+    running: Mutex<HashMap<InstallationId, Arc<Running>>>,
     ended: Condvar,
-    last: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Running {
     name: &'static str,
-    number: u64,
-    /// It only waits for the plugin, and may be told to give up.
-    waits: bool,
-    /// So many want it to give up.
-    given_up: usize,
+    wait: Mutex<PluginWait>,
 }
 
-/// What an operation was told that is to give up.
+/// An operation's wait for its plugin.
+#[derive(Debug, Default)]
+struct PluginWait {
+    in_progress: bool,
+    /// How many callers want it to end.
+    cancels: usize,
+}
+
+/// Keeps an operation from waiting for its plugin, until this is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct GivenUp<'a> {
-    operations: &'a Operations,
-    id: InstallationId,
-    /// Of the operation, if there was one.
-    number: Option<u64>,
-    /// It waits right now, and ends its wait as soon as the plugin's state changes.
-    pub(super) waits: bool,
+pub(super) struct WaitCancel {
+    /// The operation, if there was one.
+    running: Option<Arc<Running>>,
+    /// Whether it was waiting: it ends its wait as soon as the plugin's state changes.
+    pub(super) was_waiting: bool,
 }
 
 /// The right to work on one installation. Dropping it lets the next operation begin.
@@ -46,10 +47,11 @@ pub(super) struct GivenUp<'a> {
 pub(super) struct Operation<'a> {
     operations: &'a Operations,
     id: InstallationId,
+    running: Arc<Running>,
 }
 
 impl Operations {
-    /// Begins an operation, when those before it have ended; waits at most `limit` for that.
+    /// Begins an operation when those before it have ended; waits at most `limit` for that.
     ///
     /// # Errors
     /// [`OperationError::Busy`].
@@ -71,70 +73,57 @@ impl Operations {
                 .into());
             }
         }
-        let new = Running {
+        let own = Arc::new(Running {
             name,
-            number: self.last.fetch_add(1, Ordering::Relaxed) + 1,
-            waits: false,
-            given_up: 0,
-        };
-        running.insert(id, new);
+            wait: Mutex::default(),
+        });
+        running.insert(id, own.clone());
         Ok(Operation {
             operations: self,
             id,
+            running: own,
         })
     }
 
-    /// Tells an operation not to wait for its plugin, now or later.
-    pub(super) fn give_up(&self, id: InstallationId) -> GivenUp<'_> {
-        let mut running = self.running.lock();
-        let mut told = GivenUp {
-            operations: self,
-            id,
-            number: None,
-            waits: false,
-        };
-        if let Some(other) = running.get_mut(&id) {
-            other.given_up += 1;
-            (told.number, told.waits) = (Some(other.number), other.waits);
+    /// Keeps the operation in progress from waiting for its plugin, now or later.
+    pub(super) fn cancel_wait(&self, id: InstallationId) -> WaitCancel {
+        let running = self.running.lock().get(&id).cloned();
+        let was_waiting = running.as_ref().is_some_and(|running| {
+            let mut wait = running.wait.lock();
+            wait.cancels += 1;
+            wait.in_progress
+        });
+        WaitCancel {
+            running,
+            was_waiting,
         }
-        told
     }
 }
 
-impl GivenUp<'_> {
-    /// Whoever wanted it does not come after all: the operation may wait again.
-    pub(super) fn take_back(self) {
-        let mut running = self.operations.running.lock();
-        if let Some(other) = running.get_mut(&self.id)
-            && Some(other.number) == self.number
-        {
-            other.given_up -= 1;
+impl Drop for WaitCancel {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.wait.lock().cancels -= 1;
         }
     }
 }
 
 impl Operation<'_> {
-    /// From now on it only waits for the plugin, unless this gives that it is not to.
+    /// Marks the start of the wait for the plugin; returns false if the operation is not to wait.
     pub(super) fn begin_wait(&self) -> bool {
-        let mut running = self.operations.running.lock();
-        let Some(own) = running.get_mut(&self.id) else {
-            return false;
-        };
-        own.waits = own.given_up == 0;
-        own.waits
+        let mut wait = self.running.wait.lock();
+        wait.in_progress = wait.cancels == 0;
+        wait.in_progress
     }
 
-    /// The wait is over.
+    /// Marks the end of the wait.
     pub(super) fn end_wait(&self) {
-        if let Some(own) = self.operations.running.lock().get_mut(&self.id) {
-            own.waits = false;
-        }
+        self.running.wait.lock().in_progress = false;
     }
 
-    /// Whether it was told to give up.
-    pub(super) fn is_given_up(&self) -> bool {
-        let running = self.operations.running.lock();
-        running.get(&self.id).is_some_and(|own| own.given_up > 0)
+    /// Whether the operation is not to wait for its plugin.
+    pub(super) fn is_wait_cancelled(&self) -> bool {
+        self.running.wait.lock().cancels > 0
     }
 }
 
@@ -187,52 +176,48 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_told_to_give_up_does_not_wait_any_more() {
+    fn an_operation_does_not_wait_while_its_wait_is_cancelled() {
         let operations = Operations::default();
         let id = InstallationId::generate();
-        let give_up = || {
-            let told = operations.give_up(id);
-            told.waits
-        };
-        assert!(!give_up());
+        assert!(!operations.cancel_wait(id).was_waiting);
         let operation = operations.begin(id, "update", LONG).unwrap();
-        assert!(!operation.is_given_up());
+        assert!(!operation.is_wait_cancelled());
         assert!(operation.begin_wait());
-        assert!(give_up());
-        assert!(operation.is_given_up());
+        let cancel = operations.cancel_wait(id);
+        assert!(cancel.was_waiting);
+        assert!(operation.is_wait_cancelled());
         operation.end_wait();
-        assert!(!give_up());
-        drop(operation);
-        // The next one is another one.
-        let operation = operations.begin(id, "update", LONG).unwrap();
-        assert!(!operation.is_given_up());
-        // Told before it comes to its wait.
-        assert!(!give_up());
+        assert!(!operations.cancel_wait(id).was_waiting);
+        // Cancelled before it comes to its wait.
         assert!(!operation.begin_wait());
-        assert!(!give_up());
+        drop(operation);
+        // The next operation is another one.
+        let operation = operations.begin(id, "update", LONG).unwrap();
+        assert!(!operation.is_wait_cancelled());
+        drop(cancel);
+        assert!(operation.begin_wait());
     }
 
     #[test]
-    fn one_is_not_to_give_up_for_who_does_not_come() {
+    fn a_cancel_ends_when_it_is_dropped_and_concerns_one_operation() {
         let operations = Operations::default();
         let id = InstallationId::generate();
-        // Nobody was told, so nothing is taken back of the next one.
-        let early = operations.give_up(id);
+        // There was no operation yet, so nothing is taken back of the next one.
+        let early = operations.cancel_wait(id);
         let operation = operations.begin(id, "update", LONG).unwrap();
-        let (one, other) = (operations.give_up(id), operations.give_up(id));
-        early.take_back();
-        one.take_back();
-        assert!(operation.is_given_up());
-        other.take_back();
-        assert!(!operation.is_given_up());
+        let (one, other) = (operations.cancel_wait(id), operations.cancel_wait(id));
+        drop((early, one));
+        assert!(operation.is_wait_cancelled());
+        drop(other);
+        assert!(!operation.is_wait_cancelled());
         assert!(operation.begin_wait());
-        let late = operations.give_up(id);
+        let late = operations.cancel_wait(id);
         drop(operation);
         let operation = operations.begin(id, "update", LONG).unwrap();
-        let again = operations.give_up(id);
-        late.take_back();
-        assert!(operation.is_given_up());
-        again.take_back();
-        assert!(!operation.is_given_up());
+        let again = operations.cancel_wait(id);
+        drop(late);
+        assert!(operation.is_wait_cancelled());
+        drop(again);
+        assert!(!operation.is_wait_cancelled());
     }
 }

@@ -333,7 +333,7 @@ impl Changing<'_> {
             state: session.reported_state(),
             message: Some("it was to be stopped meanwhile".into()),
         };
-        if self.operation.is_given_up() {
+        if self.operation.is_wait_cancelled() {
             return Err(given_up());
         }
         // In this order: who tells it to give up asks for the stop after this start, or is seen here.
@@ -345,7 +345,7 @@ impl Changing<'_> {
         }
         let started = session.wait_for(ReportedState::Active, timeout);
         self.operation.end_wait();
-        if started.is_err() && self.operation.is_given_up() {
+        if started.is_err() && self.operation.is_wait_cancelled() {
             return Err(given_up());
         }
         started
@@ -366,7 +366,7 @@ impl Changing<'_> {
         session.set_candidate(None);
         let restored = match stopped {
             // Whoever told it to give up wants it stopped.
-            _ if self.operation.is_given_up() => Ok(()),
+            _ if self.operation.is_wait_cancelled() => Ok(()),
             Ok(_) if was_active => self.start(session),
             Ok(_) => session.set_active_state(ActiveState::Active),
             // It goes on being stopped; and then the one before is to run again, if it can be.
