@@ -1,5 +1,5 @@
-//! `Admission`: the limits on how many plugins are installed and how much room their archives take,
-//! kept also by installations that are under way at once.
+//! `Quota`: the limits on how many plugins are installed and how much room their archives take, kept also
+//! by operations that are in progress at the same time; and the removal of archives that no record names.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,68 +9,79 @@ use super::Shared;
 use crate::error::{OperationError, Result};
 use crate::id::InstallationId;
 use crate::package::Archive;
+use crate::state::PluginMode;
+use crate::store::Record;
 
-/// What installations that are under way will take.
+/// What operations that are in progress will store. An operation reserves after it has begun, so that there
+/// is one entry for each installation.
 #[derive(Debug, Default)]
-pub(super) struct Admission {
-    expected: Mutex<HashMap<u64, Expected>>,
+pub(super) struct Quota(Mutex<Reserved>);
+
+#[derive(Debug, Default)]
+struct Reserved {
+    /// The SHA-256 and the size of the archive, if there is one.
+    archives: HashMap<InstallationId, Option<(String, u64)>>,
+    /// Whether an archive that no record names was left because it is reserved.
+    uncollected: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Expected {
-    /// The plugin that is to be, if it is a new one.
-    installation: Option<InstallationId>,
-    /// The SHA-256 and the size of its archive, if it has one.
-    archive: Option<(String, u64)>,
-}
-
-/// Room for one installation, or one archive, until that is stored. Dropping it gives the room back.
-#[derive(Debug)]
-pub(super) struct Admitted<'a> {
-    admission: &'a Admission,
-    number: u64,
+/// Room for one installation, or one archive, until that is stored. Dropping it releases the room.
+pub(super) struct QuotaGuard<'a> {
+    shared: &'a Shared,
+    id: InstallationId,
 }
 
 impl Shared {
-    /// Makes sure of room for one more installation, if there is to be one, and for an archive if there
-    /// is one.
+    /// Reserves room for a plugin that is being installed, and for its archive if it has one.
     ///
     /// # Errors
     /// [`OperationError::TooManyInstallations`], [`OperationError::ArchivesTooLarge`], or the store's.
-    pub(super) fn admit(
+    pub(super) fn reserve_installation(
         &self,
-        installation: Option<InstallationId>,
+        id: InstallationId,
         archive: Option<&Archive>,
-    ) -> Result<Admitted<'_>> {
-        // Room is made sure of first, and what is stored is looked at second: so of two at once at least
-        // one sees the other, wherever that is in its work. Nothing that is under way and stored already
-        // counts twice.
-        let (admitted, expected) = self.admission.add(Expected {
-            installation,
-            archive: archive.map(|archive| (archive.sha256().to_owned(), archive.size())),
-        });
-        let store = self.store();
+    ) -> Result<QuotaGuard<'_>> {
+        let guard = self.reserve(id, archive)?;
+        let mut ids: HashSet<_> = self.quota.0.lock().archives.keys().copied().collect();
         let limit = self.settings.installations;
-        if installation.is_some() {
-            let mut ids: HashSet<_> = expected.iter().filter_map(|one| one.installation).collect();
-            let mut count = store.count()?.saturating_add(ids.len());
-            if count > limit {
-                ids.extend(store.list()?.iter().map(|record| record.id));
-                count = ids.len();
-            }
-            if count > limit {
-                return Err(OperationError::TooManyInstallations { limit }.into());
-            }
+        let mut count = self.store().count()?.saturating_add(ids.len());
+        if count > limit {
+            // Not twice those that are stored already.
+            ids.extend(self.store().list()?.iter().map(|record| record.id));
+            count = ids.len();
         }
-        let Some(archive) = archive else {
-            return Ok(admitted);
+        if count > limit {
+            return Err(OperationError::TooManyInstallations { limit }.into());
+        }
+        Ok(guard)
+    }
+
+    /// Reserves room for the archive of one installation. Until the guard is dropped, the archive is not
+    /// removed, although no record may name it yet.
+    ///
+    /// # Errors
+    /// [`OperationError::ArchivesTooLarge`], or the store's.
+    pub(super) fn reserve(
+        &self,
+        id: InstallationId,
+        archive: Option<&Archive>,
+    ) -> Result<QuotaGuard<'_>> {
+        // Room is reserved first, and the store is read second: so of two operations at least one sees
+        // the other, wherever that is in its work.
+        let own = archive.map(|archive| (archive.sha256().to_owned(), archive.size()));
+        let mut archives: HashMap<String, u64> = {
+            let mut reserved = self.quota.0.lock();
+            reserved.archives.insert(id, own);
+            reserved.archives.values().flatten().cloned().collect()
         };
-        let stored = store.list_archives()?;
+        let guard = QuotaGuard { shared: self, id };
+        let Some(archive) = archive else {
+            return Ok(guard);
+        };
+        let stored = self.store().list_archives()?;
         if stored.iter().any(|one| one.sha256 == archive.sha256()) {
-            return Ok(admitted);
+            return Ok(guard);
         }
-        let mut archives: HashMap<_, _> =
-            expected.into_iter().filter_map(|one| one.archive).collect();
         archives.extend(stored.into_iter().map(|one| (one.sha256, one.size)));
         let needed = archives
             .values()
@@ -79,26 +90,59 @@ impl Shared {
         if needed > limit {
             return Err(OperationError::ArchivesTooLarge { needed, limit }.into());
         }
-        Ok(admitted)
+        Ok(guard)
     }
-}
 
-impl Admission {
-    /// Gives all that is under way, this one included.
-    fn add(&self, own: Expected) -> (Admitted<'_>, Vec<Expected>) {
-        let mut expected = self.expected.lock();
-        let number = expected.keys().max().map_or(0, |last| last + 1);
-        expected.insert(number, own);
-        let admitted = Admitted {
-            admission: self,
-            number,
+    /// Removes archives that no record names. One that is reserved is left until its operation ends. What
+    /// cannot be removed is logged and left for the next time: nothing depends on it.
+    pub(super) fn collect_archives(&self) {
+        // Held while archives are removed: an operation that is about to store one waits for that.
+        let mut reserved = self.quota.0.lock();
+        if let Err(error) = self.collect_unless(&mut reserved) {
+            log::warn!("cannot remove archives that no plugin needs: {error}; left for later");
+        }
+    }
+
+    fn collect_unless(&self, reserved: &mut Reserved) -> Result<()> {
+        let store = self.store();
+        let records = store.list()?;
+        // It may name any archive, and may be repaired yet.
+        let is_unclear = |record: &Record| {
+            record.damage.is_some()
+                && record.mode() == PluginMode::Supervised
+                && record.stored_archive().is_none()
         };
-        (admitted, expected.values().cloned().collect())
+        if let Some(record) = records.iter().find(|record| is_unclear(record)) {
+            log::debug!("archives stay, as plugin {} may need any", record.id);
+            return Ok(());
+        }
+        let named: HashSet<&str> = records.iter().filter_map(Record::stored_archive).collect();
+        let mut result = Ok(());
+        for archive in store.list_archives()? {
+            let mut in_use = reserved.archives.values().flatten();
+            if named.contains(&*archive.sha256) {
+                continue;
+            }
+            if in_use.any(|(sha256, _)| *sha256 == archive.sha256) {
+                reserved.uncollected = true;
+            } else {
+                // One that cannot be removed does not keep the others.
+                result = result.and(store.delete_archive(&archive.sha256));
+            }
+        }
+        result
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for QuotaGuard<'_> {
     fn drop(&mut self) {
-        self.admission.expected.lock().remove(&self.number);
+        let uncollected = {
+            let mut reserved = self.shared.quota.0.lock();
+            reserved.archives.remove(&self.id);
+            std::mem::take(&mut reserved.uncollected)
+        };
+        if uncollected {
+            self.shared.collect_archives();
+        }
     }
 }

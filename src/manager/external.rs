@@ -40,10 +40,10 @@ impl Manager {
         let shared = &self.shared;
         check(&manifest)?;
         let mut record = Record::external(manifest)?;
-        let _admitted = shared.admit(Some(record.id), None)?;
-        let token = shared.renew_token(&mut record)?;
         let id = record.id;
         let _operation = shared.begin(id, "install_external")?;
+        let _room = shared.reserve_installation(id, None)?;
+        let token = shared.renew_token(&mut record)?;
         shared.store().put(record.clone())?;
         if let Err(error) = shared.host.load(id) {
             if let Err(left) = shared.store().delete(id) {

@@ -50,8 +50,8 @@ impl Manager {
                 size: archive.size(),
             },
         );
-        let _admitted = shared.admit(Some(record.id), Some(archive))?;
         let _operation = shared.begin(record.id, "install")?;
+        let _room = shared.reserve_installation(record.id, Some(archive))?;
         let note = shared.note(record.id, &Undertaking::Install)?;
         let installed = shared.place(&record, archive, deadline);
         if installed.is_err() {
@@ -111,8 +111,6 @@ impl Shared {
         fault::point(fault::RECEIVED, id);
         self.unpack(record, archive, deadline, package::unpack)?;
         fault::point(fault::UNPACKED, id);
-        // Until a record names it, nobody may take the archive for one that is not needed.
-        let _storing = self.storing();
         self.store().put_archive(archive)?;
         fault::point(fault::ARCHIVED, id);
         self.store().put(record.clone())?;

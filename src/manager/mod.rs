@@ -14,11 +14,10 @@
 //! | `activation`, `boot` | starting and stopping |
 //! | `configuration` | what the plugin is told and what is stored |
 //! | `journal` | what is under way on disk, so that a crash can be cleaned up after |
-//! | `operations`, `admission` | one at a time on each installation; limits on all |
+//! | `operations`, `admission` | one at a time on each installation; limits on all, and unneeded archives |
 //!
-//! Locks: which operations are under way, and which limits they will reach, for an instant each. One
-//! lock is held over I/O: by those who store an archive, and by who removes archives that nobody names.
-//! The latter only tries it, and leaves it to the former when it is taken.
+//! Locks: which operations are in progress, and what they will store, for an instant each. The second is held
+//! over I/O while archives that no record names are removed.
 
 mod activation;
 mod admission;
@@ -35,14 +34,13 @@ mod settings;
 mod source;
 mod update;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
 
 pub use boot::BootReport;
 pub use configuration::ConfigureMode;
@@ -64,7 +62,7 @@ use crate::session::context::HostContext;
 use crate::state::PluginMode;
 use crate::store::{Record, Store};
 use crate::text::PluginName;
-use admission::Admission;
+use admission::Quota;
 use operations::{Operation, Operations};
 
 /// What is locked by the one manager of a data folder.
@@ -128,12 +126,7 @@ struct Shared {
     host: Host,
     settings: ManagerSettings,
     operations: Operations,
-    admission: Admission,
-    /// Read by those who store an archive until a record names it, written by who removes archives
-    /// that none names.
-    archives: RwLock<()>,
-    /// Archives are to be removed, by who has the lock above now.
-    uncollected: AtomicBool,
+    quota: Quota,
     #[cfg(feature = "fetch")]
     fetcher: Fetcher,
     /// Why plugins are not loaded that should be.
@@ -175,9 +168,7 @@ impl Manager {
             host,
             settings,
             operations: Operations::default(),
-            admission: Admission::default(),
-            archives: RwLock::new(()),
-            uncollected: AtomicBool::new(false),
+            quota: Quota::default(),
             #[cfg(feature = "fetch")]
             fetcher,
             failures: Mutex::default(),
@@ -285,74 +276,11 @@ impl Shared {
         self.context().settings.data_dir.join(id.to_string())
     }
 
-    /// Holds off the removal of archives that no record names, for who stores one.
-    fn storing(&self) -> Storing<'_> {
-        Storing {
-            shared: self,
-            held: Some(self.archives.read()),
-        }
-    }
-
-    /// Removes archives that no record names. While one is being stored, who stores it does that in the
-    /// end. What cannot be removed is logged and left for the next time: nothing depends on it.
-    fn collect_archives(&self) {
-        self.uncollected.store(true, Ordering::SeqCst);
-        // Once more when somebody came meanwhile, who could not do it either.
-        while self.uncollected.load(Ordering::SeqCst) {
-            let Some(_collecting) = self.archives.try_write() else {
-                return;
-            };
-            self.uncollected.store(false, Ordering::SeqCst);
-            if let Err(error) = self.collect_now() {
-                log::warn!("cannot remove archives that no plugin needs: {error}; left for later");
-            }
-        }
-    }
-
     /// How a plugin is named in a log line, for who has only its id. Asks the store.
     fn named(&self, id: InstallationId) -> String {
         let record = self.store().get(id).ok().flatten();
         let manifest_id = record.as_ref().map_or("", |record| &record.manifest.id);
         PluginName { manifest_id, id }.to_string()
-    }
-
-    fn collect_now(&self) -> Result<()> {
-        let store = self.store();
-        let records = store.list()?;
-        // It may name any, and be mended yet.
-        let is_unclear = |record: &Record| {
-            record.damage.is_some()
-                && record.mode() == PluginMode::Supervised
-                && record.stored_archive().is_none()
-        };
-        if let Some(record) = records.iter().find(|record| is_unclear(record)) {
-            log::debug!("archives stay, as plugin {} may need any", record.id);
-            return Ok(());
-        }
-        let named: HashSet<&str> = records.iter().filter_map(Record::stored_archive).collect();
-        let mut result = Ok(());
-        for archive in store.list_archives()? {
-            if !named.contains(&*archive.sha256) {
-                // One that cannot go keeps no other.
-                result = result.and(store.delete_archive(&archive.sha256));
-            }
-        }
-        result
-    }
-}
-
-/// An archive is being stored. What could not be removed meanwhile is removed when this is dropped.
-struct Storing<'a> {
-    shared: &'a Shared,
-    held: Option<RwLockReadGuard<'a, ()>>,
-}
-
-impl Drop for Storing<'_> {
-    fn drop(&mut self) {
-        drop(self.held.take());
-        if self.shared.uncollected.load(Ordering::SeqCst) {
-            self.shared.collect_archives();
-        }
     }
 }
 

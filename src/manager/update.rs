@@ -144,7 +144,7 @@ impl Manager {
             }
             .into());
         }
-        let _admitted = shared.admit(None, Some(&intake.archive))?;
+        let _room = shared.reserve(id, Some(&intake.archive))?;
         let new = intake.archive.sha256().to_owned();
         let old = record.stored_archive().map(str::to_owned);
         let changing = Changing {
@@ -236,7 +236,6 @@ impl Changing<'_> {
     /// The same package once more: whatever of it is missing is put right.
     fn repair(&self, intake: &Intake, deadline: Deadline) -> Result<Update> {
         let shared = self.shared;
-        let _storing = shared.storing();
         shared.store().put_archive(&intake.archive)?;
         shared.unpack(&self.candidate, &intake.archive, deadline, package::unpack)?;
         if self.record != self.candidate {
@@ -268,7 +267,6 @@ impl Changing<'_> {
         shared.unpack(&self.candidate, &intake.archive, deadline, afresh)?;
         self.progress.set(Progress::Unpacked);
         fault::point(fault::UNPACKED, id);
-        let _storing = shared.storing();
         shared.store().put_archive(&intake.archive)?;
         fault::point(fault::ARCHIVED, id);
         let session = shared.host.session(id);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use plugin_runner::error::OperationError;
 use plugin_runner::package::MigrationLimits;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
-use plugin_runner::{ActiveState, Error, Manager, Remainder, ReportedState, fault};
+use plugin_runner::{ActiveState, Error, Manager, PackageSource, Remainder, ReportedState, fault};
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
@@ -58,21 +58,41 @@ fn an_archive_that_cannot_be_removed_keeps_no_manager_from_being_made() {
 }
 
 #[test]
-fn an_archive_that_goes_while_another_comes_is_removed_after_that() {
+fn an_archive_goes_while_another_one_is_stored() {
     let store = Arc::new(FailingStore::default());
     let managed = over(&store, "come-and-go");
     let (one, other) = (managed.package("1", &[]), managed.package("2", &[]));
     let going = managed.installed(one);
-    let held = store.hold(Done::Put);
+    let held = store.hold(Done::PutArchive);
     thread::scope(|scope| {
         let coming = scope.spawn(|| managed.installed(other));
         held.expect(LONG);
         managed.remove(going, Remainder::Nothing).unwrap();
-        assert_eq!(store.list_archives().unwrap().len(), 2);
+        // No record names the one that is left yet.
+        assert_eq!(store.list_archives().unwrap().len(), 1);
         drop(held);
         coming.join().unwrap();
     });
     managed.expect_nothing_left_over();
+}
+
+#[test]
+fn an_archive_that_is_stored_again_stays_until_that_has_failed() {
+    let store = Arc::new(FailingStore::default());
+    let managed = over(&store, "stored-again");
+    let package = managed.package("1", &[]);
+    let going = managed.installed(package.clone());
+    let held = store.hold(Done::PutArchive);
+    thread::scope(|scope| {
+        let coming = scope.spawn(|| managed.install(PackageSource::bytes(package)));
+        held.expect(LONG);
+        managed.remove(going, Remainder::Nothing).unwrap();
+        assert_eq!(store.list_archives().unwrap().len(), 1);
+        store.fail(Step::Put, 0);
+        drop(held);
+        coming.join().unwrap().unwrap_err();
+    });
+    managed.expect_nothing_at_all();
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(super) enum Done {
     Get,
     LookUp,
     Put,
+    PutArchive,
 }
 
 #[derive(Debug)]
@@ -172,7 +173,9 @@ impl Store for FailingStore {
 
     fn put_archive(&self, archive: &Archive) -> Result<()> {
         self.pass(Step::PutArchive)?;
-        self.inner.put_archive(archive)
+        let put = self.inner.put_archive(archive);
+        self.wait_if_held(Done::PutArchive);
+        put
     }
 
     fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>> {
