@@ -30,8 +30,6 @@ type Unpack =
 pub(super) struct Intake {
     pub(super) archive: Archive,
     pub(super) manifest: Manifest,
-    /// What the archive is read from; removed with this.
-    _spool: Option<Spool>,
 }
 
 impl Shared {
@@ -40,15 +38,22 @@ impl Shared {
         let limits = &self.context().settings.package_limits;
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let expected = source.sha256.as_deref().map(digest).transpose()?;
+        // Its file has no name from then on, and is gone when the last handle to the content is.
         let spool = |reader: &mut dyn Read| {
             let data = &self.context().settings.data_dir;
             Spool::receive(data, FOLDER, reader, limits.archive_size, &cancel)
-                .map_err(|error| self.too_late(error.into(), &cancel))
+                .map(|spool| spool.content())
+                .map_err(|error| self.cancelled(error))
         };
-        let (content, spool) = match source.origin {
-            Origin::Bytes(bytes) => (ArchiveContent::Memory(bytes), None),
-            Origin::Reader(mut reader) => with_content(spool(&mut reader)?),
-            Origin::File(path) => with_content(spool(&mut open(&path)?)?),
+        let content = match source.origin {
+            Origin::Bytes(bytes) => ArchiveContent::Memory(bytes),
+            Origin::Reader(mut reader) => spool(&mut reader)?,
+            Origin::File(path) => {
+                let (mut file, _) = package::open_file(&path).map_err(|error| {
+                    Error::io(format!("open package {}", path.display()), error)
+                })?;
+                spool(&mut file)?
+            }
             #[cfg(feature = "fetch")]
             Origin::Url(url) => {
                 let request = FetchRequest {
@@ -58,11 +63,11 @@ impl Shared {
                     deadline,
                 };
                 let fetched = self.fetcher.fetch(&request, &cancel, spool);
-                with_content(fetched.map_err(|error| self.too_late(error, &cancel))?)
+                fetched.map_err(|error| self.cancelled(error))?
             }
         };
         let archive = Archive::from_content(content, limits, &cancel)
-            .map_err(|error| self.too_late(error.into(), &cancel))?;
+            .map_err(|error| self.cancelled(error))?;
         if expected.is_some_and(|expected| digest(archive.sha256()).ok() != Some(expected)) {
             return Err(OperationError::OtherArchive {
                 found: archive.sha256().into(),
@@ -71,11 +76,7 @@ impl Shared {
             .into());
         }
         let manifest = Manifest::parse(archive.manifest_bytes())?;
-        Ok(Intake {
-            archive,
-            manifest,
-            _spool: spool,
-        })
+        Ok(Intake { archive, manifest })
     }
 
     /// Refuses a package that could never be started, and returns what its author may not have meant,
@@ -105,19 +106,16 @@ impl Shared {
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let (root, command) = (self.folder(record.id), &record.manifest.command);
         let limits = &self.context().settings.package_limits;
-        match unpack(archive, &root, command, limits, &cancel) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.too_late(error.into(), &cancel)),
-        }
+        unpack(archive, &root, command, limits, &cancel)
+            .map(drop)
+            .map_err(|error| self.cancelled(error))
     }
 
-    /// What was cancelled because the time was over says so.
-    pub(super) fn too_late(&self, error: Error, cancelled: &dyn Fn() -> bool) -> Error {
-        match error {
+    /// Replaces the error of work that was cancelled by why it was: the host's end, or else its deadline.
+    pub(super) fn cancelled(&self, error: impl Into<Error>) -> Error {
+        match error.into() {
             _ if self.context().is_shut_down() => Error::ShutDown,
-            Error::Package(package)
-                if matches!(*package, PackageError::Cancelled) && cancelled() =>
-            {
+            Error::Package(package) if matches!(*package, PackageError::Cancelled) => {
                 Error::timeout(Phase::Install, self.settings.install_timeout)
             }
             other => other,
@@ -130,13 +128,4 @@ pub(super) fn digest(text: &str) -> Result<[u8; 32]> {
     let bytes = HEXLOWER.decode(text.as_bytes()).ok();
     let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
     bytes.ok_or_else(|| Error::setting("sha256", format!("{text:?} is not 64 hexadecimal digits")))
-}
-
-fn with_content(spool: Spool) -> (ArchiveContent, Option<Spool>) {
-    (spool.content(), Some(spool))
-}
-
-fn open(path: &Path) -> Result<std::fs::File> {
-    let opened = package::open_file(path).map(|(file, _)| file);
-    opened.map_err(|error| Error::io(format!("open package {}", path.display()), error))
 }

@@ -6,7 +6,7 @@
 //! program are copied to the new version, not moved.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ use super::source::PackageSource;
 use super::{Installation, Manager, Shared};
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
-use crate::error::{Error, OperationError, Result};
+use crate::error::{Error, OperationError, PackageError, Result};
 use crate::fault;
 use crate::id::InstallationId;
-use crate::package::{self, MigratedFiles};
+use crate::package::{self, MigratedFiles, MigrationLimits};
 use crate::session::Session;
 use crate::state::{ActiveState, ReportedState};
 use crate::store::{PluginKind, Record, Source};
@@ -261,7 +261,7 @@ impl Changing<'_> {
         let (shared, id) = (self.shared, self.record.id);
         fault::point(fault::RECEIVED, id);
         // Seen before anything is stopped, as far as it can be.
-        self.check_own_files()?;
+        self.migrate(package::check_untracked_files)?;
         // Afresh: what an earlier run of this version left there is not what the plugin has now.
         let afresh = package::unpack_afresh;
         shared.unpack(&self.candidate, &intake.archive, deadline, afresh)?;
@@ -388,24 +388,23 @@ impl Changing<'_> {
         error.into()
     }
 
-    fn check_own_files(&self) -> Result<()> {
+    /// Calls this with the limits on what is migrated, and with what cancels that.
+    fn migrate<T: Default>(
+        &self,
+        migrate: impl FnOnce(&Path, &MigrationLimits, &dyn Fn() -> bool) -> Result<T, PackageError>,
+    ) -> Result<T> {
         let Some(old) = &self.old else {
-            return Ok(());
+            return Ok(T::default());
         };
-        let limits = &self.shared.settings.carry_over;
         let cancel = || self.shared.context().is_shut_down();
-        package::check_untracked_files(old, limits, &cancel)
-            .map_err(|error| self.shared.too_late(error.into(), &cancel))
+        migrate(old, &self.shared.settings.carry_over, &cancel)
+            .map_err(|error| self.shared.cancelled(error))
     }
 
     fn carry_over(&self) -> Result<MigratedFiles> {
-        let Some(old) = &self.old else {
-            return Ok(MigratedFiles::default());
-        };
-        let limits = &self.shared.settings.carry_over;
-        let cancel = || self.shared.context().is_shut_down();
-        let carried = package::migrate_files(old, &self.new, limits, &cancel)
-            .map_err(|error| self.shared.too_late(error.into(), &cancel))?;
+        let carried = self.migrate(|old, limits, cancel| {
+            package::migrate_files(old, &self.new, limits, cancel)
+        })?;
         fault::point(fault::CARRIED, self.record.id);
         Ok(carried)
     }
