@@ -55,10 +55,8 @@ impl Manager {
             }
             return Err(error);
         }
-        log::info!(
-            "plugin {}: installed as {id}",
-            Foreign::new(&record.manifest.id)
-        );
+        let plugin = Foreign::new(&record.manifest.id);
+        log::info!("plugin {plugin}: installed as {id}");
         Ok(InstalledExternal {
             installation: shared.view(record),
             token,

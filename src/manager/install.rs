@@ -50,26 +50,19 @@ impl Manager {
                 size: archive.size(),
             },
         );
-        let _operation = shared.begin(record.id, "install")?;
-        let _room = shared.reserve_installation(record.id, Some(archive))?;
-        let note = shared.note(record.id, &Undertaking::Install)?;
-        let installed = shared.place(&record, archive, deadline);
-        if installed.is_err() {
-            // What cannot be removed now is removed after the next start.
-            match package::remove_installation(&shared.folder(record.id), false) {
-                Ok(()) => note.done(),
-                Err(error) => log::warn!("plugin {}: {error}", Foreign::new(&record.manifest.id)),
-            }
+        let id = record.id;
+        let _operation = shared.begin(id, "install")?;
+        let _room = shared.reserve_installation(id, Some(archive))?;
+        let note = shared.note(id, &Undertaking::Install)?;
+        let plugin = Foreign::new(&record.manifest.id);
+        if let Err(error) = shared.place(&record, archive, deadline) {
+            let removed = package::remove_installation(&shared.folder(id), false);
+            note.done_if(plugin, &removed);
             shared.collect_archives();
-        } else {
-            note.done();
+            return Err(error);
         }
-        installed?;
-        log::info!(
-            "plugin {}: installed as {}",
-            Foreign::new(&record.manifest.id),
-            record.id
-        );
+        note.done();
+        log::info!("plugin {plugin}: installed as {id}");
         Ok(Installation {
             warnings,
             ..shared.view(record)

@@ -9,14 +9,17 @@
 //! follows.
 
 use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::time::Duration;
 
 use super::Shared;
 use super::intake;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, PackageError, Result};
 use crate::id::InstallationId;
 use crate::package::{self, OpenDir, PUBLIC, Spool};
+use crate::store::Record;
+use crate::text::Foreign;
 
 /// Where these files are, below the data folder.
 const FOLDER: &str = "operations";
@@ -53,6 +56,15 @@ impl Note {
     pub(super) fn done(self) {
         remove(&self.folder, &self.name);
     }
+
+    /// Removes the file if what is no longer needed is removed. If not, that is logged; it is removed when
+    /// the next manager is made, or by the next operation on the plugin.
+    pub(super) fn done_if(self, plugin: Foreign<'_>, removed: &Result<(), PackageError>) {
+        match removed {
+            Ok(()) => self.done(),
+            Err(error) => log::warn!("plugin {plugin}: {error}"),
+        }
+    }
 }
 
 impl Undertaking {
@@ -87,6 +99,29 @@ impl Undertaking {
             _ => None,
         }
     }
+
+    /// Removes what is not needed any more, or never came to be needed, in the directory of the
+    /// installation, which has this record.
+    fn finish(&self, root: &Path, record: Option<&Record>) -> Result<(), PackageError> {
+        match (self, record) {
+            (Self::Install, None) => package::remove_installation(root, false),
+            (Self::Remove { keep_data }, None) => package::remove_installation(root, *keep_data),
+            (Self::Update { new, old }, Some(record)) => match record.stored_archive() {
+                Some(runs) if runs == new => keep_both(root, new, old.as_deref()),
+                Some(_) => package::remove_release(root, new),
+                // It may run in this very release. What never ran goes with the next update.
+                None => Ok(()),
+            },
+            // It happened, or did not; there is nothing left of it.
+            (Self::Install | Self::Remove { .. }, Some(_)) | (Self::Update { .. }, None) => Ok(()),
+        }
+    }
+}
+
+/// Removes all releases but that of a new version and that of the one before.
+pub(super) fn keep_both(root: &Path, new: &str, old: Option<&str>) -> Result<(), PackageError> {
+    let kept: Vec<&str> = std::iter::once(new).chain(old).collect();
+    package::keep_releases(root, &kept)
 }
 
 impl Shared {
@@ -98,13 +133,10 @@ impl Shared {
             Error::io(format!("{action} {}", path.display()), error)
         };
         // What an operation before could not tidy up is to be done before this one changes what it is about.
-        self.clean_up_where(
-            |other| other == id,
-            |name| {
-                let source = io::Error::other("it could not be removed; the log says why");
-                Err(failed("tidy up what is said by", name, source))
-            },
-        )?;
+        if let Some(name) = self.clean_up_where(|other| other == id)? {
+            let source = io::Error::other("it could not be removed; the log says why");
+            return Err(failed("tidy up what is said by", &name, source));
+        }
         let name = format!("{id}.{}", undertaking.name());
         let write = || {
             let data = OpenDir::follow(data)?;
@@ -112,20 +144,17 @@ impl Shared {
             data.sync()?;
             // All that it says is in its name: so it is whole as soon as it is there.
             match folder.create_file(&*name, FILE_MODE) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-                _ => Ok(folder),
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
             }
+            if let Err(error) = folder.sync() {
+                remove(&folder, &name);
+                return Err(error);
+            }
+            Ok(folder)
         };
         let folder = write().map_err(|error| failed("write", &name, error))?;
-        let note = Note { folder, name };
-        match note.folder.sync() {
-            Ok(()) => Ok(note),
-            Err(error) => {
-                let error = failed("write", &note.name, error);
-                note.done();
-                Err(error)
-            }
-        }
+        Ok(Note { folder, name })
     }
 
     /// Removes what operations have left that a crash cut short. What cannot be removed, and what is left
@@ -134,43 +163,35 @@ impl Shared {
     /// # Errors
     /// The store's.
     pub(super) fn clean_up(&self) -> Result<()> {
-        let data = &self.context().settings.data_dir;
-        Spool::sweep(data, intake::FOLDER);
-        self.clean_up_where(|_| true, |_| Ok(()))?;
+        Spool::sweep(&self.context().settings.data_dir, intake::FOLDER);
+        self.clean_up_where(|_| true)?;
         self.collect_archives();
         Ok(())
     }
 
-    /// Removes what operations on some installations have left, and calls with the name of each file whose
-    /// operation still has something left after that.
-    fn clean_up_where(
-        &self,
-        which: impl Fn(InstallationId) -> bool,
-        failed: impl Fn(&str) -> Result<()>,
-    ) -> Result<()> {
+    /// Removes what operations on some installations have left; returns the name of a file whose operation
+    /// still has something left after that.
+    fn clean_up_where(&self, which: impl Fn(InstallationId) -> bool) -> Result<Option<String>> {
         let data = &self.context().settings.data_dir;
-        let list = || -> io::Result<Option<(OpenDir, _)>> {
-            let Some(folder) = OpenDir::follow(data)?.find_dir(FOLDER)? else {
-                return Ok(None);
-            };
-            let entries = folder.list()?;
-            Ok(Some((folder, entries)))
-        };
         let warn = |error: &dyn std::fmt::Display| {
             log::warn!("cannot read {}: {error}", data.join(FOLDER).display());
         };
-        let (folder, entries) = match list() {
+        let open = || -> io::Result<_> {
+            let folder = OpenDir::follow(data)?.find_dir(FOLDER)?;
+            folder
+                .map(|folder| Ok((folder.list()?, folder)))
+                .transpose()
+        };
+        let (entries, folder) = match open() {
             Ok(Some(found)) => found,
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(None),
             Err(error) => {
-                if error.kind() != ErrorKind::NotFound {
-                    warn(&error);
-                }
-                return Ok(());
+                warn(&error);
+                return Ok(None);
             }
         };
         let deadline = Deadline::after(LIMIT);
-        let mut odd = 0_usize;
+        let (mut odd, mut left) = (0_usize, None);
         for entry in entries {
             if deadline.has_passed() {
                 warn(&"it took too long, the rest is left for later");
@@ -188,63 +209,31 @@ impl Shared {
                 odd += 1;
                 continue;
             };
-            if which(id) && !self.clean_up_after(&folder, &name, id, &undertaking)? {
-                failed(&name)?;
+            if !which(id) {
+                continue;
             }
+            match undertaking.finish(&self.folder(id), self.store().get(id)?.as_ref()) {
+                Ok(()) => {
+                    log::info!(
+                        "cleaned up after an operation on {id} that was cut short: {undertaking:?}"
+                    );
+                    if remove(&folder, &name) {
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    log::warn!(
+                        "cannot clean up after {}: {error}",
+                        folder.at(&*name).display()
+                    );
+                }
+            }
+            left = Some(name.into_owned());
         }
         if odd > 0 {
             warn(&format_args!("{odd} names of files are not understood"));
         }
-        Ok(())
-    }
-
-    /// Returns whether nothing is left, the file included.
-    fn clean_up_after(
-        &self,
-        folder: &OpenDir,
-        name: &str,
-        id: InstallationId,
-        undertaking: &Undertaking,
-    ) -> Result<bool> {
-        if let Err(error) = self.finish(id, undertaking)? {
-            let path = folder.at(name);
-            log::warn!("cannot clean up after {}: {error}", path.display());
-            return Ok(false);
-        }
-        log::info!("cleaned up after an operation on {id} that was cut short: {undertaking:?}");
-        Ok(remove(folder, name))
-    }
-
-    /// Removes what is not needed any more, or never came to be needed. The outer error is the store's.
-    fn finish(
-        &self,
-        id: InstallationId,
-        undertaking: &Undertaking,
-    ) -> Result<Result<(), crate::error::PackageError>> {
-        let record = self.store().get(id)?;
-        let root = self.folder(id);
-        Ok(match (undertaking, record) {
-            (Undertaking::Install, None) => package::remove_installation(&root, false),
-            (Undertaking::Remove { keep_data }, None) => {
-                package::remove_installation(&root, *keep_data)
-            }
-            (Undertaking::Update { new, old }, Some(record)) => {
-                let runs = record.stored_archive();
-                if runs == Some(new) {
-                    let old = old.as_deref();
-                    let kept: Vec<&str> = std::iter::once(&**new).chain(old).collect();
-                    package::keep_releases(&root, &kept)
-                } else if runs.is_some() {
-                    package::remove_release(&root, new)
-                } else {
-                    // It may run in this very release. What never ran goes with the next update.
-                    Ok(())
-                }
-            }
-            // It happened, or did not; there is nothing left of it.
-            (Undertaking::Install | Undertaking::Remove { .. }, Some(_))
-            | (Undertaking::Update { .. }, None) => Ok(()),
-        })
+        Ok(left)
     }
 }
 

@@ -57,14 +57,13 @@ impl Manager {
         let shared = &self.shared;
         let _operation = shared.begin_to_end(id, "remove")?;
         let record = shared.record(id)?;
-        let unload = || {
-            let host = &shared.host;
-            host.unload_with(id, close_code::POLICY_VIOLATION, REASON)
-        };
+        let plugin = Foreign::new(&record.manifest.id);
+        let host = &shared.host;
+        let unload = || host.unload_with(id, close_code::POLICY_VIOLATION, REASON);
         let keep_data = remainder == Remainder::DataAndLogs;
         // First, since it may fail; it says nothing as long as there is a record.
         let note = shared.note(id, &Undertaking::Remove { keep_data })?;
-        let was_loaded = shared.host.session(id).is_some();
+        let was_loaded = host.session(id).is_some();
         let descendants = match unload() {
             Ok(()) => None,
             Err(Error::DescendantsLeft(left)) => Some(left),
@@ -86,32 +85,17 @@ impl Manager {
         shared.failures.lock().remove(&id);
         // Somebody may have loaded it once more meanwhile; from now on nobody can.
         if let Err(error) = unload() {
-            log::warn!("plugin {}: {error}", Foreign::new(&record.manifest.id));
+            log::warn!("plugin {plugin}: {error}");
         }
         shared.context().services.logs.remove(id);
         let root = shared.folder(id);
         let removed = package::remove_installation(&root, keep_data);
         shared.collect_archives();
-        let left = match removed {
-            Ok(()) => {
-                note.done();
-                None
-            }
-            Err(error) => {
-                log::warn!(
-                    "plugin {}: removed, but {error}",
-                    Foreign::new(&record.manifest.id)
-                );
-                Some(error.to_string())
-            }
-        };
-        log::info!(
-            "plugin {}: removed ({id})",
-            Foreign::new(&record.manifest.id)
-        );
+        note.done_if(plugin, &removed);
+        log::info!("plugin {plugin}: removed ({id})");
         Ok(Removed {
             remains: (keep_data && root.is_dir()).then_some(root),
-            left,
+            left: removed.err().map(|error| error.to_string()),
             descendants,
         })
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::intake::Intake;
-use super::journal::Undertaking;
+use super::journal::{Undertaking, keep_both};
 use super::operations::Operation;
 use super::source::PackageSource;
 use super::{Installation, Manager, Shared};
@@ -168,25 +168,16 @@ impl Manager {
         let note = shared.note(id, &undertaking)?;
         let result = changing.run(&intake, deadline);
         let root = shared.folder(id);
-        let tidied = match changing.progress.get() {
+        let removed = match changing.progress.get() {
             Progress::Received => Ok(()),
             // What never ran is not left.
             Progress::Unpacked => package::remove_release(&root, &new),
             // What runs again is in one of the releases, and nobody says in which.
             Progress::Used if result.is_err() && old.is_none() => Ok(()),
             // What failed is, for a look.
-            Progress::Used => {
-                let kept: Vec<&str> = std::iter::once(&*new).chain(old.as_deref()).collect();
-                package::keep_releases(&root, &kept)
-            }
+            Progress::Used => keep_both(&root, &new, old.as_deref()),
         };
-        match tidied {
-            Ok(()) => note.done(),
-            Err(error) => log::warn!(
-                "plugin {}: {error}",
-                Foreign::new(&changing.record.manifest.id)
-            ),
-        }
+        note.done_if(Foreign::new(&changing.record.manifest.id), &removed);
         shared.collect_archives();
         result.map(|mut update| {
             update.installation.warnings = warnings;
