@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::{Manager, Shared};
 use crate::deadline::Deadline;
@@ -84,18 +84,12 @@ impl Shared {
     fn boot_all(self: &Arc<Self>, records: &[Record], deadline: Deadline) -> BootReport {
         let (jobs, waiting) = unbounded();
         for record in records {
-            // There is room for any number.
             let _ = jobs.send((record.id, record.mode()));
         }
         drop(jobs);
-        let (done, outcomes) = bounded(records.len().max(1));
+        let (done, outcomes) = unbounded();
         // One of them is the caller's own thread.
-        let more = self
-            .settings
-            .boot_parallel
-            .min(records.len())
-            .saturating_sub(1);
-        for number in 0..more {
+        for number in 1..self.settings.boot_parallel.min(records.len()) {
             let (shared, waiting, done) = (self.clone(), waiting.clone(), done.clone());
             let started = self.context().services.threads.spawn(
                 &format!("boot-{number}"),
@@ -114,6 +108,8 @@ impl Shared {
         }
         self.boot_some(&waiting, &done, deadline);
         drop(done);
+        let mut outcomes: Vec<_> = outcomes.iter().collect();
+        outcomes.sort_unstable_by_key(|(id, _)| *id);
         let mut report = BootReport::default();
         for (id, outcome) in outcomes {
             match outcome {
@@ -123,14 +119,6 @@ impl Shared {
                 Outcome::Failed(error) => report.failed.push((id, error)),
             }
         }
-        for ids in [
-            &mut report.active,
-            &mut report.starting,
-            &mut report.awaited,
-        ] {
-            ids.sort_unstable();
-        }
-        report.failed.sort_unstable_by_key(|(id, _)| *id);
         report
     }
 
@@ -146,7 +134,6 @@ impl Shared {
             if let Outcome::Failed(error) = &outcome {
                 log::error!("{}: did not come up: {error}", self.named(id));
             }
-            // There is room for all.
             let _ = done.send((id, outcome));
         }
     }

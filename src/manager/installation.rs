@@ -86,23 +86,18 @@ impl Shared {
 
     /// How the plugin of this record is.
     pub(super) fn view(&self, record: Record) -> Installation {
-        let changed = record.active_state_changed_at;
-        let status = match self.host.session(record.id) {
-            // It may wait for a connection that cannot come.
-            Some(_) if record.damage.is_some() => self.unloaded_status(&record),
-            Some(session) => {
-                let now = session.snapshot();
-                let since = match now.state {
-                    ReportedState::Active => now.started_at.unwrap_or(changed),
-                    _ => changed,
-                };
-                Status {
-                    state: now.state,
-                    since,
-                    message: now.message.as_deref().map(str::to_owned),
-                    details: Map::clone(&now.details),
-                }
-            }
+        // If the record is damaged, the session may wait for a connection that cannot come.
+        let is_sound = record.damage.is_none();
+        let session = self.host.session(record.id).filter(|_| is_sound);
+        let status = match session.map(|session| session.snapshot()) {
+            Some(now) => Status {
+                state: now.state,
+                since: (now.started_at)
+                    .filter(|_| now.state == ReportedState::Active)
+                    .unwrap_or(record.active_state_changed_at),
+                message: now.message.as_deref().map(str::to_owned),
+                details: Map::clone(&now.details),
+            },
             None => self.unloaded_status(&record),
         };
         Installation {
@@ -115,11 +110,7 @@ impl Shared {
     fn unloaded_status(&self, record: &Record) -> Status {
         let message = match &record.damage {
             Some(problem) => Some(format!("its record is damaged: {problem}")),
-            None => self
-                .failures
-                .lock()
-                .get(&record.id)
-                .map(ToString::to_string),
+            None => (self.failures.lock().get(&record.id)).map(ToString::to_string),
         };
         Status {
             state: match message {
