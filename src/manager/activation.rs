@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::id::InstallationId;
 use crate::session::Session;
 use crate::state::{ActiveState, ReportedState};
+use crate::store::Record;
 
 impl Manager {
     /// Has a plugin run, now and after each [`boot`](Self::boot), and waits until it does. It is judged
@@ -36,7 +37,7 @@ impl Manager {
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn activate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         // Waited for when the operation is over: a stop must be able to come in between.
-        let session = self.shared.start(id)?;
+        let (_, session) = self.shared.start(id)?;
         session.wait_for(ReportedState::Active, timeout)?;
         self.get(id)
     }
@@ -49,8 +50,8 @@ impl Manager {
     /// # Errors
     /// Those of [`activate`](Self::activate) that do not concern the wait.
     pub fn request_activation(&self, id: InstallationId) -> Result<Installation> {
-        self.shared.start(id)?;
-        self.get(id)
+        let (record, _) = self.shared.start(id)?;
+        Ok(self.shared.view(record))
     }
 
     /// Has a plugin stop, and stay stopped after each [`boot`](Self::boot); waits until nothing of it
@@ -73,40 +74,39 @@ impl Manager {
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         let shared = &self.shared;
         let _operation = shared.begin_to_end(id, "deactivate")?;
-        let record = shared.sound_record(id)?;
-        Shared::supervised(&record)?;
+        let mut record = Shared::supervised(shared.sound_record(id)?)?;
         if record.active_state != ActiveState::Inactive {
-            let record = record.with_active_state(ActiveState::Inactive);
-            shared.store().put(record)?;
+            record = record.with_active_state(ActiveState::Inactive);
+            shared.store().put(record.clone())?;
         }
         shared.failures.lock().remove(&id);
         if let Some(session) = shared.host.session(id) {
             session.stop_with(timeout, close_code::NORMAL, "closed")?;
         }
-        shared.get(id)
+        Ok(shared.view(record))
     }
 }
 
 impl Shared {
     /// Stores that the plugin is wanted active, and asks for its start.
-    fn start(&self, id: InstallationId) -> Result<Session> {
+    fn start(&self, id: InstallationId) -> Result<(Record, Session)> {
         let _operation = self.begin(id, "activate")?;
-        let record = self.sound_record(id)?;
-        Self::supervised(&record)?;
+        let mut record = Self::supervised(self.sound_record(id)?)?;
         self.check_runtime()?;
         if record.active_state != ActiveState::Active {
-            self.store()
-                .put(record.with_active_state(ActiveState::Active))?;
+            record = record.with_active_state(ActiveState::Active);
+            self.store().put(record.clone())?;
         }
         self.failures.lock().remove(&id);
-        match self.host.session(id) {
+        let session = match self.host.session(id) {
             Some(session) => {
                 session.set_active_state(ActiveState::Active)?;
-                Ok(session)
+                session
             }
-            // Asks for the start as well.
-            None => self.host.load(id),
-        }
+            // Requests the start as well.
+            None => self.host.load(id)?,
+        };
+        Ok((record, session))
     }
 
     /// Begins an operation that ends the plugin: an update that is waiting for its new version is

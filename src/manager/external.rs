@@ -83,8 +83,7 @@ impl Manager {
         let shared = &self.shared;
         check(&manifest)?;
         let _operation = shared.begin(id, "update_manifest")?;
-        let mut record = shared.record(id)?;
-        Shared::external(&record)?;
+        let mut record = Shared::external(shared.record(id)?)?;
         let renamed = record.manifest.id != manifest.id;
         record.manifest = manifest;
         if record.damage.take().is_some() {
@@ -120,8 +119,7 @@ impl Manager {
     pub fn rotate_token(&self, id: InstallationId) -> Result<ExternalToken> {
         let shared = &self.shared;
         let _operation = shared.begin(id, "rotate_token")?;
-        let mut record = shared.sound_record(id)?;
-        Shared::external(&record)?;
+        let mut record = Shared::external(shared.sound_record(id)?)?;
         let token = shared.renew_token(&mut record)?;
         shared.store().put(record)?;
         shared.drop_connection(id, close_code::POLICY_VIOLATION, "token rotated");

@@ -5,10 +5,10 @@ use super::journal::Undertaking;
 use super::source::PackageSource;
 use super::{Installation, Manager, Shared};
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result, StoreError};
 use crate::fault;
 use crate::package::{self, Archive, ArchiveContent};
-use crate::store::{Record, Source};
+use crate::store::Record;
 use crate::text::Foreign;
 
 impl Manager {
@@ -40,16 +40,8 @@ impl Manager {
         let deadline = Deadline::after(shared.settings.install_timeout);
         let intake = shared.receive(source, deadline)?;
         let warnings = Shared::judge(&intake)?;
-        let Intake {
-            archive, manifest, ..
-        } = &intake;
-        let record = Record::supervised(
-            manifest.clone(),
-            Source::Stored {
-                sha256: archive.sha256().to_owned(),
-                size: archive.size(),
-            },
-        );
+        let Intake { archive, manifest } = &intake;
+        let record = Record::supervised(manifest.clone(), intake.source());
         let id = record.id;
         let _operation = shared.begin(id, "install")?;
         let _room = shared.reserve_installation(id, Some(archive))?;
@@ -82,17 +74,13 @@ impl Manager {
     /// - [`Error::Store`](crate::Error::Store): the archive is missing; or what else the store says.
     pub fn package(&self, id: crate::InstallationId) -> Result<ArchiveContent> {
         let shared = &self.shared;
-        let record = shared.record(id)?;
-        Shared::supervised(&record)?;
-        let Some(sha256) = record.stored_archive() else {
-            return Err(crate::Error::Unsupported(
-                "the plugin was not installed from a package",
-            ));
-        };
+        let record = Shared::supervised(shared.record(id)?)?;
+        let sha256 = record.stored_archive().ok_or(Error::Unsupported(
+            "the plugin was not installed from a package",
+        ))?;
         shared.store().get_archive(sha256)?.ok_or_else(|| {
-            let sha256 = sha256.into();
-            let problem = "missing";
-            crate::error::StoreError::Archive { sha256, problem }.into()
+            let (sha256, problem) = (sha256.into(), "missing");
+            StoreError::Archive { sha256, problem }.into()
         })
     }
 }

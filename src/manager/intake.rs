@@ -16,7 +16,7 @@ use crate::package::{
     review,
 };
 use crate::protocol::manifest::Manifest;
-use crate::store::Record;
+use crate::store::{Record, Source};
 use crate::text::Foreign;
 
 /// Where packages are while they are being received, below the data folder.
@@ -30,6 +30,16 @@ type Unpack =
 pub(super) struct Intake {
     pub(super) archive: Archive,
     pub(super) manifest: Manifest,
+}
+
+impl Intake {
+    /// Returns the source of a plugin that is installed from this.
+    pub(super) fn source(&self) -> Source {
+        Source::Stored {
+            sha256: self.archive.sha256().to_owned(),
+            size: self.archive.size(),
+        }
+    }
 }
 
 impl Shared {

@@ -243,20 +243,20 @@ impl Shared {
         }
     }
 
-    /// Whether the host runs the plugin.
-    fn supervised(record: &Record) -> Result<()> {
+    /// Returns the record if the host runs the plugin.
+    fn supervised(record: Record) -> Result<Record> {
         match record.mode() {
-            PluginMode::Supervised => Ok(()),
+            PluginMode::Supervised => Ok(record),
             PluginMode::External => Err(Error::Unsupported(
                 "not possible with an external plugin, which the host does not run",
             )),
         }
     }
 
-    /// Whether the plugin connects in.
-    fn external(record: &Record) -> Result<()> {
+    /// Returns the record if the plugin runs elsewhere.
+    fn external(record: Record) -> Result<Record> {
         match record.mode() {
-            PluginMode::External => Ok(()),
+            PluginMode::External => Ok(record),
             PluginMode::Supervised => Err(Error::Unsupported(
                 "only possible with an external plugin, and the host runs this one",
             )),

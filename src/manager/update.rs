@@ -25,7 +25,7 @@ use crate::id::InstallationId;
 use crate::package::{self, MigratedFiles, MigrationLimits};
 use crate::session::Session;
 use crate::state::{ActiveState, ReportedState};
-use crate::store::{PluginKind, Record, Source};
+use crate::store::{PluginKind, Record};
 use crate::text::Foreign;
 
 const REASON: &str = "package updated";
@@ -130,12 +130,11 @@ impl Manager {
     ) -> Result<Update> {
         let shared = &self.shared;
         shared.check_runtime()?;
-        Shared::supervised(&shared.record(id)?)?;
+        Shared::supervised(shared.record(id)?)?;
         let deadline = Deadline::after(shared.settings.install_timeout);
         let intake = shared.receive(source, deadline)?;
         let operation = shared.begin(id, "update_package")?;
-        let record = shared.record(id)?;
-        Shared::supervised(&record)?;
+        let record = Shared::supervised(shared.record(id)?)?;
         // One that could not be read may be replaced by anything.
         if record.damage.is_none() && record.manifest.id != intake.manifest.id {
             return Err(OperationError::OtherPlugin {
@@ -147,12 +146,13 @@ impl Manager {
         let _room = shared.reserve(id, Some(&intake.archive))?;
         let new = intake.archive.sha256().to_owned();
         let old = record.stored_archive().map(str::to_owned);
+        let root = shared.folder(id);
         let changing = Changing {
             shared,
             operation: &operation,
             candidate: candidate(&record, &intake),
-            old: old.as_ref().map(|old| shared.release(id, old)),
-            new: shared.release(id, &new),
+            old: old.as_ref().map(|old| package::release_dir(&root, old)),
+            new: package::release_dir(&root, &new),
             record,
             options,
             progress: Cell::new(Progress::Received),
@@ -167,7 +167,6 @@ impl Manager {
         };
         let note = shared.note(id, &undertaking)?;
         let result = changing.run(&intake, deadline);
-        let root = shared.folder(id);
         let removed = match changing.progress.get() {
             Progress::Received => Ok(()),
             // What never ran is not left.
@@ -179,20 +178,19 @@ impl Manager {
         };
         note.done_if(Foreign::new(&changing.record.manifest.id), &removed);
         shared.collect_archives();
-        result.map(|mut update| {
-            update.installation.warnings = warnings;
-            update
-        })
+        let mut update = result?;
+        let manifest = &changing.candidate.manifest;
+        let (plugin, version) = (Foreign::new(&manifest.id), Foreign::new(&manifest.version));
+        log::info!("plugin {plugin}: updated to version {version:?}");
+        update.installation.warnings = warnings;
+        Ok(update)
     }
 }
 
 fn candidate(record: &Record, intake: &Intake) -> Record {
     let mut candidate = record.clone();
     candidate.manifest = intake.manifest.clone();
-    candidate.kind = PluginKind::Supervised(Source::Stored {
-        sha256: intake.archive.sha256().to_owned(),
-        size: intake.archive.size(),
-    });
+    candidate.kind = PluginKind::Supervised(intake.source());
     candidate.damage = None;
     candidate
 }
@@ -240,11 +238,9 @@ impl Changing<'_> {
             session.set_active_state(ActiveState::Active)?;
         }
         Ok(Update {
-            installation: shared.view(self.candidate.clone()),
             unchanged: true,
-            gap: None,
-            carried: MigratedFiles::default(),
             previous: None,
+            ..self.report(None, MigratedFiles::default())
         })
     }
 
@@ -270,7 +266,7 @@ impl Changing<'_> {
         shared.store().put(self.candidate.clone())?;
         self.progress.set(Progress::Used);
         fault::point(fault::RECORDED, id);
-        Ok(self.done(None, carried))
+        Ok(self.report(None, carried))
     }
 
     /// Stops the version before and starts the new one.
@@ -310,7 +306,7 @@ impl Changing<'_> {
             session.set_candidate(None);
         }
         fault::point(fault::RECORDED, id);
-        Ok(self.done(Some(began.elapsed()), carried))
+        Ok(self.report(Some(began.elapsed()), carried))
     }
 
     /// Starts what is to run now, and waits until it does.
@@ -318,26 +314,25 @@ impl Changing<'_> {
         let settings = &self.shared.settings;
         let timeout = self.options.activate_timeout;
         let timeout = timeout.unwrap_or(settings.activate_timeout);
-        let given_up = || Error::State {
+        if !self.operation.is_wait_cancelled() {
+            // In this order: an operation that cancels the wait requests the stop after this start, or its
+            // cancel is seen here.
+            session.set_active_state(ActiveState::Active)?;
+            if self.operation.begin_wait() {
+                let started = session.wait_for(ReportedState::Active, timeout);
+                self.operation.end_wait();
+                if started.is_ok() || !self.operation.is_wait_cancelled() {
+                    return started;
+                }
+            } else {
+                let stop = self.shared.context().settings.timeouts.stop;
+                session.request_stop(stop, close_code::NORMAL, "closed")?;
+            }
+        }
+        Err(Error::State {
             state: session.reported_state(),
             message: Some("it was to be stopped meanwhile".into()),
-        };
-        if self.operation.is_wait_cancelled() {
-            return Err(given_up());
-        }
-        // In this order: who tells it to give up asks for the stop after this start, or is seen here.
-        session.set_active_state(ActiveState::Active)?;
-        if !self.operation.begin_wait() {
-            let stop = self.shared.context().settings.timeouts.stop;
-            session.request_stop(stop, close_code::NORMAL, "closed")?;
-            return Err(given_up());
-        }
-        let started = session.wait_for(ReportedState::Active, timeout);
-        self.operation.end_wait();
-        if started.is_err() && self.operation.is_wait_cancelled() {
-            return Err(given_up());
-        }
-        started
+        })
     }
 
     /// Puts the version before in its place again, and gives the error that says so.
@@ -400,12 +395,7 @@ impl Changing<'_> {
         Ok(carried)
     }
 
-    fn done(&self, gap: Option<Duration>, carried: MigratedFiles) -> Update {
-        log::info!(
-            "plugin {}: updated to version {:?}",
-            Foreign::new(&self.candidate.manifest.id),
-            Foreign::new(&self.candidate.manifest.version)
-        );
+    fn report(&self, gap: Option<Duration>, carried: MigratedFiles) -> Update {
         Update {
             installation: self.shared.view(self.candidate.clone()),
             unchanged: false,
@@ -423,16 +413,9 @@ fn last_problem(session: &Session, cause: &Error) -> Option<Arc<str>> {
     let message = now.message.filter(|message| !cause.contains(&**message));
     let output = now.details.get("output").and_then(Value::as_array);
     let line = output.and_then(|lines| lines.last()?.as_str());
+    let line = line.map(|line| format!("its last output: {line}"));
     match (message, line) {
-        (Some(message), Some(line)) => Some(format!("{message}; its last output: {line}").into()),
-        (None, Some(line)) => Some(format!("its last output: {line}").into()),
-        (message, None) => message,
-    }
-}
-
-impl Shared {
-    /// Where the archive with this SHA-256 is unpacked.
-    fn release(&self, id: InstallationId, sha256: &str) -> PathBuf {
-        package::release_dir(&self.folder(id), sha256)
+        (Some(message), Some(line)) => Some(format!("{message}; {line}").into()),
+        (message, line) => message.or_else(|| line.map(Into::into)),
     }
 }
