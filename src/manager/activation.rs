@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::operations::Operation;
-use super::{Installation, Manager, Shared};
+use super::{Installation, Manager, ManagerInner};
 use crate::duplex::close_code;
 use crate::error::Result;
 use crate::id::InstallationId;
@@ -37,7 +37,7 @@ impl Manager {
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn activate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         // Waited for when the operation is over: a stop must be able to come in between.
-        let (_, session) = self.shared.start(id)?;
+        let (_, session) = self.inner.start(id)?;
         session.wait_for(ReportedState::Active, timeout)?;
         self.get(id)
     }
@@ -50,8 +50,8 @@ impl Manager {
     /// # Errors
     /// Those of [`activate`](Self::activate) that do not concern the wait.
     pub fn request_activation(&self, id: InstallationId) -> Result<Installation> {
-        let (record, _) = self.shared.start(id)?;
-        Ok(self.shared.view(record))
+        let (record, _) = self.inner.start(id)?;
+        Ok(self.inner.view(record))
     }
 
     /// Has a plugin stop, and stay stopped after each [`boot`](Self::boot); waits until nothing of it
@@ -72,22 +72,22 @@ impl Manager {
     ///   left its process group; it is wanted inactive all the same, and goes on being stopped.
     /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
-        let shared = &self.shared;
-        let _operation = shared.begin_to_end(id, "deactivate")?;
-        let mut record = Shared::supervised(shared.sound_record(id)?)?;
+        let inner = &self.inner;
+        let _operation = inner.begin_stopping(id, "deactivate")?;
+        let mut record = ManagerInner::supervised(inner.sound_record(id)?)?;
         if record.active_state != ActiveState::Inactive {
             record = record.with_active_state(ActiveState::Inactive);
-            shared.store().put(record.clone())?;
+            inner.store().put(record.clone())?;
         }
-        shared.failures.lock().remove(&id);
-        if let Some(session) = shared.host.session(id) {
+        inner.failures.lock().remove(&id);
+        if let Some(session) = inner.host.session(id) {
             session.stop_with(timeout, close_code::NORMAL, "closed")?;
         }
-        Ok(shared.view(record))
+        Ok(inner.view(record))
     }
 }
 
-impl Shared {
+impl ManagerInner {
     /// Stores that the plugin is wanted active, and asks for its start.
     fn start(&self, id: InstallationId) -> Result<(Record, Session)> {
         let _operation = self.begin(id, "activate")?;
@@ -111,7 +111,7 @@ impl Shared {
 
     /// Begins an operation that ends the plugin: an update that is waiting for its new version is
     /// cancelled. If this fails, an update that has not reached its wait may wait again.
-    pub(super) fn begin_to_end(
+    pub(super) fn begin_stopping(
         &self,
         id: InstallationId,
         name: &'static str,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Manager, Shared};
+use super::{Manager, ManagerInner};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, StartError};
 use crate::id::InstallationId;
@@ -33,7 +33,7 @@ pub struct BootReport {
     pub took: Duration,
 }
 
-enum Outcome {
+enum BootOutcome {
     Active,
     Starting,
     Awaited,
@@ -60,27 +60,26 @@ impl Manager {
     pub fn boot(&self, timeout: Duration) -> Result<BootReport> {
         let began = Instant::now();
         let deadline = Deadline::after(timeout);
-        let shared = &self.shared;
-        if shared.context().is_shut_down() {
+        let inner = &self.inner;
+        if inner.context().is_shut_down() {
             return Err(Error::ShutDown);
         }
-        let mut records = shared.store().list()?;
+        let mut records = inner.store().list()?;
         records.retain(|record| record.active_state == ActiveState::Active);
         let connects = |record: &Record| {
             record.mode() == PluginMode::Supervised
                 && record.manifest.transport == Transport::WebSocket
         };
-        if records.iter().any(connects) && shared.context().services.addresses.base_url().is_none()
-        {
+        if records.iter().any(connects) && inner.context().services.addresses.base_url().is_none() {
             return Err(StartError::NoAddress.into());
         }
-        let mut report = shared.boot_all(&records, deadline);
+        let mut report = inner.boot_all(&records, deadline);
         report.took = began.elapsed();
         Ok(report)
     }
 }
 
-impl Shared {
+impl ManagerInner {
     fn boot_all(self: &Arc<Self>, records: &[Record], deadline: Deadline) -> BootReport {
         let (jobs, waiting) = unbounded();
         for record in records {
@@ -90,14 +89,14 @@ impl Shared {
         let (done, outcomes) = unbounded();
         // One of them is the caller's own thread.
         for number in 1..self.settings.boot_parallel.min(records.len()) {
-            let (shared, waiting, done) = (self.clone(), waiting.clone(), done.clone());
+            let (inner, waiting, done) = (self.clone(), waiting.clone(), done.clone());
             let started = self.context().services.threads.spawn(
                 &format!("boot-{number}"),
                 STACK,
                 move || {
-                    shared.boot_some(&waiting, &done, deadline);
+                    inner.boot_some(&waiting, &done, deadline);
                     // First, so that the host is not kept by this when the boot is over.
-                    drop(shared);
+                    drop(inner);
                     drop(done);
                 },
             );
@@ -113,10 +112,10 @@ impl Shared {
         let mut report = BootReport::default();
         for (id, outcome) in outcomes {
             match outcome {
-                Outcome::Active => report.active.push(id),
-                Outcome::Starting => report.starting.push(id),
-                Outcome::Awaited => report.awaited.push(id),
-                Outcome::Failed(error) => report.failed.push((id, error)),
+                BootOutcome::Active => report.active.push(id),
+                BootOutcome::Starting => report.starting.push(id),
+                BootOutcome::Awaited => report.awaited.push(id),
+                BootOutcome::Failed(error) => report.failed.push((id, error)),
             }
         }
         report
@@ -126,13 +125,13 @@ impl Shared {
     fn boot_some(
         &self,
         waiting: &Receiver<(InstallationId, PluginMode)>,
-        done: &Sender<(InstallationId, Outcome)>,
+        done: &Sender<(InstallationId, BootOutcome)>,
         deadline: Deadline,
     ) {
         for (id, mode) in waiting {
             let outcome = self.boot_one(id, mode, deadline);
-            if let Outcome::Failed(error) = &outcome {
-                log::error!("{}: did not come up: {error}", self.named(id));
+            if let BootOutcome::Failed(error) = &outcome {
+                log::error!("{}: did not come up: {error}", self.display_name(id));
             }
             let _ = done.send((id, outcome));
         }
@@ -150,25 +149,25 @@ impl Shared {
         Ok(session)
     }
 
-    fn boot_one(&self, id: InstallationId, mode: PluginMode, deadline: Deadline) -> Outcome {
+    fn boot_one(&self, id: InstallationId, mode: PluginMode, deadline: Deadline) -> BootOutcome {
         let session = match self.load_for_boot(id, deadline) {
             Ok(session) => session,
             // Removed meanwhile.
-            Err(error @ Error::NotInstalled(_)) => return Outcome::Failed(error),
+            Err(error @ Error::NotInstalled(_)) => return BootOutcome::Failed(error),
             Err(error) => {
                 self.failures.lock().insert(id, error.to_string().into());
-                return Outcome::Failed(error);
+                return BootOutcome::Failed(error);
             }
         };
         self.failures.lock().remove(&id);
         if mode == PluginMode::External {
-            return Outcome::Awaited;
+            return BootOutcome::Awaited;
         }
-        let patience = self.settings.boot_patience.min(deadline.remaining());
-        match session.wait_for(ReportedState::Active, patience) {
-            Ok(()) => Outcome::Active,
-            Err(error) if error.is_timeout() => Outcome::Starting,
-            Err(error) => Outcome::Failed(error),
+        let wait = self.settings.boot_patience.min(deadline.remaining());
+        match session.wait_for(ReportedState::Active, wait) {
+            Ok(()) => BootOutcome::Active,
+            Err(error) if error.is_timeout() => BootOutcome::Starting,
+            Err(error) => BootOutcome::Failed(error),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! is asked, the record says what it is about to be asked; as long as it is not known what came of that,
 //! the plugin is told the stored configuration again when it next connects.
 
-use super::{Manager, Shared};
+use super::{Manager, ManagerInner};
 use crate::error::{Error, OperationError, Phase, Result};
 use crate::fault;
 use crate::id::InstallationId;
@@ -34,7 +34,7 @@ impl Manager {
     /// # Errors
     /// [`Error::NotInstalled`], or the store's.
     pub fn configuration_schema(&self, id: InstallationId) -> Result<ConfigurationSchema> {
-        let manifest = self.shared.record(id)?.manifest;
+        let manifest = self.inner.record(id)?.manifest;
         Ok(manifest.configuration_schema.unwrap_or_default())
     }
 
@@ -46,7 +46,7 @@ impl Manager {
     /// # Errors
     /// [`Error::NotInstalled`], or the store's.
     pub fn configuration(&self, id: InstallationId) -> Result<Configuration> {
-        Ok(self.shared.record(id)?.configuration)
+        Ok(self.inner.record(id)?.configuration)
     }
 
     /// The values that the author proposes, for showing them where nothing is stored. Nobody applies
@@ -91,9 +91,9 @@ impl Manager {
         proposal: Configuration,
         mode: ConfigureMode,
     ) -> Result<Configuration> {
-        let shared = &self.shared;
-        let _operation = shared.begin(id, "configure")?;
-        let mut record = shared.sound_record(id)?;
+        let inner = &self.inner;
+        let _operation = inner.begin(id, "configure")?;
+        let mut record = inner.sound_record(id)?;
         let proposed = match mode {
             ConfigureMode::Replace => proposal,
             ConfigureMode::Merge => {
@@ -107,40 +107,42 @@ impl Manager {
         if !problems.is_empty() {
             return Err(OperationError::Configuration { problems }.into());
         }
-        let session = shared.host.session(id).ok_or(Error::NotLoaded(id))?;
+        let session = inner.host.session(id).ok_or(Error::NotLoaded(id))?;
         session.check_active()?;
 
         let unsettled = record.pending_configuration.replace(proposed.clone());
-        shared.store().put(record.clone())?;
+        inner.store().put(record.clone())?;
         fault::point(fault::PROPOSED, id);
-        match shared.ask(&session, &proposed) {
-            Answer::Taken => {
+        match inner.ask(&session, &proposed) {
+            ConfigureAnswer::Taken => {
                 fault::point(fault::AGREED, id);
                 record.configuration = proposed;
                 record.pending_configuration = None;
                 let configuration = record.configuration.clone();
-                match shared.store().put(record) {
+                match inner.store().put(record) {
                     Ok(()) => Ok(configuration),
                     Err(cause) => Err(OperationError::ConfigurationNotStored { cause }.into()),
                 }
             }
-            Answer::NotTaken(error) => {
+            ConfigureAnswer::NotTaken(error) => {
                 // It may still have one from before.
                 record.pending_configuration = unsettled;
-                if let Err(error) = shared.store().put(record) {
+                if let Err(error) = inner.store().put(record) {
                     // The plugin is told once more than it needs to be.
-                    let plugin = shared.named(id);
+                    let plugin = inner.display_name(id);
                     log::warn!("{plugin}: cannot store that its configuration stays: {error}");
                 }
                 Err(error)
             }
-            Answer::Unknown(cause) => Err(OperationError::ConfigurationUncertain { cause }.into()),
+            ConfigureAnswer::Unknown(cause) => {
+                Err(OperationError::ConfigurationUncertain { cause }.into())
+            }
         }
     }
 }
 
 /// What a proposal came to.
-enum Answer {
+enum ConfigureAnswer {
     Taken,
     /// The plugin does not have it.
     NotTaken(Error),
@@ -148,13 +150,13 @@ enum Answer {
     Unknown(Error),
 }
 
-impl Shared {
-    fn ask(&self, session: &Session, proposed: &Configuration) -> Answer {
+impl ManagerInner {
+    fn ask(&self, session: &Session, proposed: &Configuration) -> ConfigureAnswer {
         let timeout = self.settings.configure_timeout;
         match session.call::<Configure>(proposed, timeout) {
-            Ok(ConfigureReply { ok: true }) => Answer::Taken,
+            Ok(ConfigureReply { ok: true }) => ConfigureAnswer::Taken,
             Ok(ConfigureReply { ok: false }) => {
-                Answer::NotTaken(OperationError::ConfigurationRefused.into())
+                ConfigureAnswer::NotTaken(OperationError::ConfigurationRefused.into())
             }
             Err(error) => match error {
                 Error::InvalidReply { .. }
@@ -162,39 +164,42 @@ impl Shared {
                 | Error::Timeout {
                     phase: Phase::Reply,
                     ..
-                } => Answer::Unknown(error),
+                } => ConfigureAnswer::Unknown(error),
                 // It said no, or was not asked.
-                _ => Answer::NotTaken(error),
+                _ => ConfigureAnswer::NotTaken(error),
             },
         }
     }
 
     /// Tells a plugin that has connected the stored configuration again: when it connected, it was not
     /// known which one that would be, and it may have asked for it then.
-    pub(super) fn settle(&self, id: InstallationId) {
-        if let Err(error) = self.try_settle(id) {
-            let plugin = self.named(id);
+    pub(super) fn resync_configuration(&self, id: InstallationId) {
+        if let Err(error) = self.try_resync_configuration(id) {
+            let plugin = self.display_name(id);
             log::warn!(
                 "{plugin}: it is not certain that it has the configuration that is stored: {error}; tried again at its next connect"
             );
         }
     }
 
-    fn try_settle(&self, id: InstallationId) -> Result<()> {
+    fn try_resync_configuration(&self, id: InstallationId) -> Result<()> {
         let _operation = self.begin(id, "configure")?;
         let mut record = self.sound_record(id)?;
         let session = self.host.session(id).ok_or(Error::NotLoaded(id))?;
         match self.ask(&session, &record.configuration) {
-            Answer::Taken => {}
+            ConfigureAnswer::Taken => {}
             // With its process goes whatever it had taken; what it asks for from now on is what is stored.
             // Asking again and again one that ends at each configuration would keep it from ever running.
-            Answer::Unknown(Error::Disconnected(_)) if record.mode() == PluginMode::Supervised => {}
-            Answer::NotTaken(error) | Answer::Unknown(error) => return Err(error),
+            ConfigureAnswer::Unknown(Error::Disconnected(_))
+                if record.mode() == PluginMode::Supervised => {}
+            ConfigureAnswer::NotTaken(error) | ConfigureAnswer::Unknown(error) => {
+                return Err(error);
+            }
         }
         if record.pending_configuration.take().is_some() {
             self.store().put(record)?;
         }
-        let plugin = self.named(id);
+        let plugin = self.display_name(id);
         log::info!("{plugin}: told the stored configuration again");
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! External plugins: installing one, another manifest, another token.
 
-use super::{Installation, Manager, Shared};
+use super::{Installation, Manager, ManagerInner};
 use crate::auth::{ExternalCredential, ExternalToken};
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
@@ -37,16 +37,16 @@ impl Manager {
     /// - [`Error::Token`]: the system gives no random bytes.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn install_external(&self, manifest: Manifest) -> Result<InstalledExternal> {
-        let shared = &self.shared;
+        let inner = &self.inner;
         check(&manifest)?;
         let mut record = Record::external(manifest)?;
         let id = record.id;
-        let _operation = shared.begin(id, "install_external")?;
-        let _room = shared.reserve_installation(id, None)?;
-        let token = shared.renew_token(&mut record)?;
-        shared.store().put(record.clone())?;
-        if let Err(error) = shared.host.load(id) {
-            if let Err(left) = shared.store().delete(id) {
+        let _operation = inner.begin(id, "install_external")?;
+        let _room = inner.reserve_installation(id, None)?;
+        let token = inner.renew_token(&mut record)?;
+        inner.store().put(record.clone())?;
+        if let Err(error) = inner.host.load(id) {
+            if let Err(left) = inner.store().delete(id) {
                 let plugin = PluginName {
                     manifest_id: &record.manifest.id,
                     id,
@@ -58,7 +58,7 @@ impl Manager {
         let plugin = Foreign::new(&record.manifest.id);
         log::info!("plugin {plugin}: installed as {id}");
         Ok(InstalledExternal {
-            installation: shared.view(record),
+            installation: inner.view(record),
             token,
         })
     }
@@ -80,26 +80,26 @@ impl Manager {
     /// - [`Error::Operation`]: another operation on it is under way.
     /// - The store's.
     pub fn update_manifest(&self, id: InstallationId, manifest: Manifest) -> Result<Installation> {
-        let shared = &self.shared;
+        let inner = &self.inner;
         check(&manifest)?;
-        let _operation = shared.begin(id, "update_manifest")?;
-        let mut record = Shared::external(shared.record(id)?)?;
+        let _operation = inner.begin(id, "update_manifest")?;
+        let mut record = ManagerInner::external(inner.record(id)?)?;
         let renamed = record.manifest.id != manifest.id;
         record.manifest = manifest;
         if record.damage.take().is_some() {
             // Always so, and nobody else would put it right.
             record = record.with_active_state(ActiveState::Active);
         }
-        shared.store().put(record.clone())?;
+        inner.store().put(record.clone())?;
         let reason = "manifest updated";
         if renamed {
             // A session has its name for life.
-            shared.host.unload_with(id, close_code::RESTART, reason)?;
+            inner.host.unload_with(id, close_code::RESTART, reason)?;
         } else {
-            shared.drop_connection(id, close_code::RESTART, reason);
+            inner.drop_connection(id, close_code::RESTART, reason);
         }
-        shared.load_again(id);
-        Ok(shared.view(record))
+        inner.load_again(id);
+        Ok(inner.view(record))
     }
 
     /// Replaces the token of an external plugin. The old one counts no more from then on: the connection
@@ -117,13 +117,13 @@ impl Manager {
     /// - [`Error::Operation`]: another operation on it is under way.
     /// - The store's.
     pub fn rotate_token(&self, id: InstallationId) -> Result<ExternalToken> {
-        let shared = &self.shared;
-        let _operation = shared.begin(id, "rotate_token")?;
-        let mut record = Shared::external(shared.sound_record(id)?)?;
-        let token = shared.renew_token(&mut record)?;
-        shared.store().put(record)?;
-        shared.drop_connection(id, close_code::POLICY_VIOLATION, "token rotated");
-        shared.load_again(id);
+        let inner = &self.inner;
+        let _operation = inner.begin(id, "rotate_token")?;
+        let mut record = ManagerInner::external(inner.sound_record(id)?)?;
+        let token = inner.renew_token(&mut record)?;
+        inner.store().put(record)?;
+        inner.drop_connection(id, close_code::POLICY_VIOLATION, "token rotated");
+        inner.load_again(id);
         Ok(token)
     }
 }
@@ -137,7 +137,7 @@ fn check(manifest: &Manifest) -> Result<()> {
     }
 }
 
-impl Shared {
+impl ManagerInner {
     /// Gives the record a new token, and the token.
     fn renew_token(&self, record: &mut Record) -> Result<ExternalToken> {
         let token = ExternalToken::generate()?;
@@ -166,7 +166,7 @@ impl Shared {
     }
 
     pub(super) fn failed_to_load(&self, id: InstallationId, error: &Error) {
-        log::error!("{}: cannot be loaded: {error}", self.named(id));
+        log::error!("{}: cannot be loaded: {error}", self.display_name(id));
         self.failures.lock().insert(id, error.to_string().into());
     }
 }

@@ -1,9 +1,9 @@
 //! Installing: a plugin from a package comes to be. External ones are in `external`.
 
-use super::intake::Intake;
-use super::journal::Undertaking;
+use super::intent::Intent;
+use super::received::ReceivedPackage;
 use super::source::PackageSource;
-use super::{Installation, Manager, Shared};
+use super::{Installation, Manager, ManagerInner};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, StoreError};
 use crate::fault;
@@ -35,29 +35,29 @@ impl Manager {
     /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Install`](crate::error::Phase::Install).
     /// - [`Error::Io`](crate::Error::Io), the store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn install(&self, source: PackageSource<'_>) -> Result<Installation> {
-        let shared = &self.shared;
-        shared.check_runtime()?;
-        let deadline = Deadline::after(shared.settings.install_timeout);
-        let intake = shared.receive(source, deadline)?;
-        let warnings = Shared::judge(&intake)?;
-        let Intake { archive, manifest } = &intake;
-        let record = Record::supervised(manifest.clone(), intake.source());
+        let inner = &self.inner;
+        inner.check_runtime()?;
+        let deadline = Deadline::after(inner.settings.install_timeout);
+        let received = inner.receive(source, deadline)?;
+        let warnings = received.review()?;
+        let ReceivedPackage { archive, manifest } = &received;
+        let record = Record::supervised(manifest.clone(), received.source());
         let id = record.id;
-        let _operation = shared.begin(id, "install")?;
-        let _room = shared.reserve_installation(id, Some(archive))?;
-        let note = shared.note(id, &Undertaking::Install)?;
+        let _operation = inner.begin(id, "install")?;
+        let _room = inner.reserve_installation(id, Some(archive))?;
+        let intent_file = inner.write_intent(id, &Intent::Install)?;
         let plugin = Foreign::new(&record.manifest.id);
-        if let Err(error) = shared.place(&record, archive, deadline) {
-            let removed = package::remove_installation(&shared.folder(id), false);
-            note.done_if(plugin, &removed);
-            shared.collect_archives();
+        if let Err(error) = inner.unpack_and_store(&record, archive, deadline) {
+            let removed = package::remove_installation(&inner.installation_dir(id), false);
+            intent_file.done_if(plugin, &removed);
+            inner.collect_archives();
             return Err(error);
         }
-        note.done();
+        intent_file.done();
         log::info!("plugin {plugin}: installed as {id}");
         Ok(Installation {
             warnings,
-            ..shared.view(record)
+            ..inner.view(record)
         })
     }
 
@@ -73,21 +73,26 @@ impl Manager {
     ///   package.
     /// - [`Error::Store`](crate::Error::Store): the archive is missing; or what else the store says.
     pub fn package(&self, id: crate::InstallationId) -> Result<ArchiveContent> {
-        let shared = &self.shared;
-        let record = Shared::supervised(shared.record(id)?)?;
+        let inner = &self.inner;
+        let record = ManagerInner::supervised(inner.record(id)?)?;
         let sha256 = record.stored_archive().ok_or(Error::Unsupported(
             "the plugin was not installed from a package",
         ))?;
-        shared.store().get_archive(sha256)?.ok_or_else(|| {
+        inner.store().get_archive(sha256)?.ok_or_else(|| {
             let (sha256, problem) = (sha256.into(), "missing");
             StoreError::Archive { sha256, problem }.into()
         })
     }
 }
 
-impl Shared {
+impl ManagerInner {
     /// Unpacks the archive of a new plugin, and stores it and the record.
-    fn place(&self, record: &Record, archive: &Archive, deadline: Deadline) -> Result<()> {
+    fn unpack_and_store(
+        &self,
+        record: &Record,
+        archive: &Archive,
+        deadline: Deadline,
+    ) -> Result<()> {
         let id = record.id;
         fault::point(fault::RECEIVED, id);
         self.unpack(record, archive, deadline, package::unpack)?;

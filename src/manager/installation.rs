@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::{Manager, Shared};
+use super::{Manager, ManagerInner};
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::PackageWarning;
@@ -56,7 +56,7 @@ impl Manager {
     /// # Errors
     /// [`Error::NotInstalled`], or the store's.
     pub fn get(&self, id: InstallationId) -> Result<Installation> {
-        self.shared.get(id)
+        self.inner.get(id)
     }
 
     /// All installed plugins, the oldest first; those with damaged records too.
@@ -67,15 +67,15 @@ impl Manager {
     /// # Errors
     /// The store's.
     pub fn list(&self) -> Result<Vec<Installation>> {
-        let records = self.shared.store().list()?;
+        let records = self.inner.store().list()?;
         Ok(records
             .into_iter()
-            .map(|record| self.shared.view(record))
+            .map(|record| self.inner.view(record))
             .collect())
     }
 }
 
-impl Shared {
+impl ManagerInner {
     pub(super) fn get(&self, id: InstallationId) -> Result<Installation> {
         Ok(self.view(self.record(id)?))
     }
@@ -98,7 +98,7 @@ impl Shared {
                 message: now.message.as_deref().map(str::to_owned),
                 details: Map::clone(&now.details),
             },
-            None => self.unloaded_status(&record),
+            None => self.stored_status(&record),
         };
         Installation {
             record,
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    fn unloaded_status(&self, record: &Record) -> Status {
+    fn stored_status(&self, record: &Record) -> Status {
         let message = match &record.damage {
             Some(problem) => Some(format!("its record is damaged: {problem}")),
             None => (self.failures.lock().get(&record.id)).map(ToString::to_string),

@@ -7,28 +7,28 @@
 //!
 //! | file | operations |
 //! | --- | --- |
-//! | `source`, `intake` | where a package comes from, and receiving it |
+//! | `source`, `received` | where a package comes from, and receiving it |
 //! | `install`, `removal` | a plugin comes and goes |
 //! | `update` | another version in the place of one |
 //! | `external` | manifest and token of an external plugin |
 //! | `activation`, `boot` | starting and stopping |
 //! | `configuration` | what the plugin is told and what is stored |
-//! | `journal` | what is under way on disk, so that a crash can be cleaned up after |
-//! | `operations`, `admission` | one at a time on each installation; limits on all, and unneeded archives |
+//! | `intent` | what is under way on disk, so that a crash can be cleaned up after |
+//! | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
 //!
 //! Locks: which operations are in progress, and what they will store, for an instant each. The second is held
 //! over I/O while archives that no record names are removed.
 
 mod activation;
-mod admission;
 mod boot;
 mod configuration;
 mod external;
 mod install;
 mod installation;
-mod intake;
-mod journal;
+mod intent;
 mod operations;
+mod quota;
+mod received;
 mod removal;
 mod settings;
 mod source;
@@ -62,8 +62,8 @@ use crate::session::context::HostContext;
 use crate::state::PluginMode;
 use crate::store::{Record, Store};
 use crate::text::PluginName;
-use admission::Quota;
 use operations::{Operation, Operations};
+use quota::Quota;
 
 /// What is locked by the one manager of a data folder.
 const LOCK: &str = "manager.lock";
@@ -98,21 +98,21 @@ const LOCK: &str = "manager.lock";
 /// ```
 #[derive(Clone)]
 pub struct Manager {
-    shared: Arc<Shared>,
+    inner: Arc<ManagerInner>,
 }
 
 /// A handle that does not keep the manager, and with it the host, from being dropped: for handlers and
 /// services that belong to that host. See [`WeakHost`](crate::WeakHost).
 #[derive(Clone)]
 pub struct WeakManager {
-    shared: Weak<Shared>,
+    inner: Weak<ManagerInner>,
 }
 
 impl WeakManager {
     /// The manager, unless its last handle has been dropped.
     pub fn upgrade(&self) -> Option<Manager> {
-        let shared = self.shared.upgrade()?;
-        Some(Manager { shared })
+        let inner = self.inner.upgrade()?;
+        Some(Manager { inner })
     }
 }
 
@@ -122,7 +122,7 @@ impl fmt::Debug for WeakManager {
     }
 }
 
-struct Shared {
+struct ManagerInner {
     host: Host,
     settings: ManagerSettings,
     operations: Operations,
@@ -163,8 +163,8 @@ impl Manager {
         #[cfg(feature = "fetch")]
         let fetcher = Fetcher::new(settings.fetch.clone(), host.threads().clone())?;
         let context = host.shared().context.clone();
-        let owner = take_folder(&context.settings.data_dir)?;
-        let shared = Arc::new(Shared {
+        let owner = lock_data_dir(&context.settings.data_dir)?;
+        let inner = Arc::new(ManagerInner {
             host,
             settings,
             operations: Operations::default(),
@@ -174,35 +174,35 @@ impl Manager {
             failures: Mutex::default(),
             _owner: owner,
         });
-        let weak = Arc::downgrade(&shared);
+        let weak = Arc::downgrade(&inner);
         *context.services.on_reconnect.write() = Some(Arc::new(move |id| {
-            if let Some(shared) = weak.upgrade() {
-                shared.settle(id);
+            if let Some(inner) = weak.upgrade() {
+                inner.resync_configuration(id);
             }
         }));
-        shared.clean_up()?;
-        Ok(Self { shared })
+        inner.clean_up()?;
+        Ok(Self { inner })
     }
 
     /// The host whose plugins these are.
     pub fn host(&self) -> &Host {
-        &self.shared.host
+        &self.inner.host
     }
 
     /// A handle that does not keep the manager alive.
     pub fn downgrade(&self) -> WeakManager {
         WeakManager {
-            shared: Arc::downgrade(&self.shared),
+            inner: Arc::downgrade(&self.inner),
         }
     }
 
     /// The settings.
     pub fn settings(&self) -> &ManagerSettings {
-        &self.shared.settings
+        &self.inner.settings
     }
 }
 
-impl Shared {
+impl ManagerInner {
     fn context(&self) -> &Arc<HostContext> {
         &self.host.shared().context
     }
@@ -272,26 +272,26 @@ impl Shared {
     }
 
     /// The folder of an installation, which need not be there.
-    fn folder(&self, id: InstallationId) -> PathBuf {
+    fn installation_dir(&self, id: InstallationId) -> PathBuf {
         self.context().settings.data_dir.join(id.to_string())
     }
 
     /// How a plugin is named in a log line, for who has only its id. Asks the store.
-    fn named(&self, id: InstallationId) -> String {
+    fn display_name(&self, id: InstallationId) -> String {
         let record = self.store().get(id).ok().flatten();
         let manifest_id = record.as_ref().map_or("", |record| &record.manifest.id);
         PluginName { manifest_id, id }.to_string()
     }
 }
 
-impl Drop for Shared {
+impl Drop for ManagerInner {
     fn drop(&mut self) {
         *self.context().services.on_reconnect.write() = None;
     }
 }
 
 /// Makes the data folder, and makes it this manager's own.
-fn take_folder(data: &Path) -> Result<OwnerLock> {
+fn lock_data_dir(data: &Path) -> Result<OwnerLock> {
     let path = data.join(LOCK);
     let failed =
         |action: &'static str, error| Error::io(format!("{action} {}", path.display()), error);
@@ -302,7 +302,7 @@ fn take_folder(data: &Path) -> Result<OwnerLock> {
 impl fmt::Debug for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Manager")
-            .field("host", &self.shared.host)
+            .field("host", &self.inner.host)
             .finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Manager;
-use super::journal::Undertaking;
+use super::intent::Intent;
 use crate::duplex::close_code;
 use crate::error::{Descendants, Error, Result};
 use crate::fault;
@@ -54,44 +54,44 @@ impl Manager {
     /// - [`Error::Operation`]: another operation on it is under way.
     /// - The store's, or [`Error::ShutDown`].
     pub fn remove(&self, id: InstallationId, remainder: Remainder) -> Result<Removed> {
-        let shared = &self.shared;
-        let _operation = shared.begin_to_end(id, "remove")?;
-        let record = shared.record(id)?;
+        let inner = &self.inner;
+        let _operation = inner.begin_stopping(id, "remove")?;
+        let record = inner.record(id)?;
         let plugin = Foreign::new(&record.manifest.id);
-        let host = &shared.host;
+        let host = &inner.host;
         let unload = || host.unload_with(id, close_code::POLICY_VIOLATION, REASON);
         let keep_data = remainder == Remainder::DataAndLogs;
         // First, since it may fail; it says nothing as long as there is a record.
-        let note = shared.note(id, &Undertaking::Remove { keep_data })?;
+        let intent_file = inner.write_intent(id, &Intent::Remove { keep_data })?;
         let was_loaded = host.session(id).is_some();
         let descendants = match unload() {
             Ok(()) => None,
             Err(Error::DescendantsLeft(left)) => Some(left),
             Err(error) => {
-                note.done();
+                intent_file.done();
                 return Err(error);
             }
         };
         fault::point(fault::UNLOADED, id);
-        if let Err(error) = shared.store().delete(id) {
-            note.done();
+        if let Err(error) = inner.store().delete(id) {
+            intent_file.done();
             if was_loaded {
                 // As it was before: it runs again if that is wanted, or may connect.
-                shared.load_again(id);
+                inner.load_again(id);
             }
             return Err(error);
         }
         fault::point(fault::UNRECORDED, id);
-        shared.failures.lock().remove(&id);
+        inner.failures.lock().remove(&id);
         // Somebody may have loaded it once more meanwhile; from now on nobody can.
         if let Err(error) = unload() {
             log::warn!("plugin {plugin}: {error}");
         }
-        shared.context().services.logs.remove(id);
-        let root = shared.folder(id);
+        inner.context().services.logs.remove(id);
+        let root = inner.installation_dir(id);
         let removed = package::remove_installation(&root, keep_data);
-        shared.collect_archives();
-        note.done_if(plugin, &removed);
+        inner.collect_archives();
+        intent_file.done_if(plugin, &removed);
         log::info!("plugin {plugin}: removed ({id})");
         Ok(Removed {
             remains: (keep_data && root.is_dir()).then_some(root),

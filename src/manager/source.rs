@@ -1,4 +1,4 @@
-//! `PackageSource`: where a package comes from. Receiving it is `intake`'s.
+//! `PackageSource`: where a package comes from. Receiving it is `received`'s.
 
 use std::fmt;
 use std::io::Read;

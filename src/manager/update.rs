@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::intake::Intake;
-use super::journal::{Undertaking, keep_both};
+use super::intent::{Intent, keep_two_releases};
 use super::operations::Operation;
+use super::received::ReceivedPackage;
 use super::source::PackageSource;
-use super::{Installation, Manager, Shared};
+use super::{Installation, Manager, ManagerInner};
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::error::{Error, OperationError, PackageError, Result};
@@ -128,58 +128,58 @@ impl Manager {
         source: PackageSource<'_>,
         options: &UpdateOptions,
     ) -> Result<Update> {
-        let shared = &self.shared;
-        shared.check_runtime()?;
-        Shared::supervised(shared.record(id)?)?;
-        let deadline = Deadline::after(shared.settings.install_timeout);
-        let intake = shared.receive(source, deadline)?;
-        let operation = shared.begin(id, "update_package")?;
-        let record = Shared::supervised(shared.record(id)?)?;
+        let inner = &self.inner;
+        inner.check_runtime()?;
+        ManagerInner::supervised(inner.record(id)?)?;
+        let deadline = Deadline::after(inner.settings.install_timeout);
+        let received = inner.receive(source, deadline)?;
+        let operation = inner.begin(id, "update_package")?;
+        let record = ManagerInner::supervised(inner.record(id)?)?;
         // One that could not be read may be replaced by anything.
-        if record.damage.is_none() && record.manifest.id != intake.manifest.id {
+        if record.damage.is_none() && record.manifest.id != received.manifest.id {
             return Err(OperationError::OtherPlugin {
                 installed: record.manifest.id.into(),
-                found: intake.manifest.id.into(),
+                found: received.manifest.id.into(),
             }
             .into());
         }
-        let _room = shared.reserve(id, Some(&intake.archive))?;
-        let new = intake.archive.sha256().to_owned();
+        let _room = inner.reserve(id, Some(&received.archive))?;
+        let new = received.archive.sha256().to_owned();
         let old = record.stored_archive().map(str::to_owned);
-        let root = shared.folder(id);
-        let changing = Changing {
-            shared,
+        let root = inner.installation_dir(id);
+        let transaction = UpdateTransaction {
+            inner,
             operation: &operation,
-            candidate: candidate(&record, &intake),
+            candidate: candidate(&record, &received),
             old: old.as_ref().map(|old| package::release_dir(&root, old)),
             new: package::release_dir(&root, &new),
             record,
             options,
-            progress: Cell::new(Progress::Received),
+            progress: Cell::new(UpdateProgress::Received),
         };
         if old.as_deref() == Some(&*new) {
-            return changing.repair(&intake, deadline);
+            return transaction.repair(&received, deadline);
         }
-        let warnings = Shared::judge(&intake)?;
-        let undertaking = Undertaking::Update {
+        let warnings = received.review()?;
+        let intent = Intent::Update {
             new: new.clone(),
             old: old.clone(),
         };
-        let note = shared.note(id, &undertaking)?;
-        let result = changing.run(&intake, deadline);
-        let removed = match changing.progress.get() {
-            Progress::Received => Ok(()),
+        let intent_file = inner.write_intent(id, &intent)?;
+        let result = transaction.run(&received, deadline);
+        let removed = match transaction.progress.get() {
+            UpdateProgress::Received => Ok(()),
             // What never ran is not left.
-            Progress::Unpacked => package::remove_release(&root, &new),
+            UpdateProgress::Unpacked => package::remove_release(&root, &new),
             // What runs again is in one of the releases, and nobody says in which.
-            Progress::Used if result.is_err() && old.is_none() => Ok(()),
+            UpdateProgress::Used if result.is_err() && old.is_none() => Ok(()),
             // What failed is, for a look.
-            Progress::Used => keep_both(&root, &new, old.as_deref()),
+            UpdateProgress::Used => keep_two_releases(&root, &new, old.as_deref()),
         };
-        note.done_if(Foreign::new(&changing.record.manifest.id), &removed);
-        shared.collect_archives();
+        intent_file.done_if(Foreign::new(&transaction.record.manifest.id), &removed);
+        inner.collect_archives();
         let mut update = result?;
-        let manifest = &changing.candidate.manifest;
+        let manifest = &transaction.candidate.manifest;
         let (plugin, version) = (Foreign::new(&manifest.id), Foreign::new(&manifest.version));
         log::info!("plugin {plugin}: updated to version {version:?}");
         update.installation.warnings = warnings;
@@ -187,17 +187,17 @@ impl Manager {
     }
 }
 
-fn candidate(record: &Record, intake: &Intake) -> Record {
+fn candidate(record: &Record, received: &ReceivedPackage) -> Record {
     let mut candidate = record.clone();
-    candidate.manifest = intake.manifest.clone();
-    candidate.kind = PluginKind::Supervised(intake.source());
+    candidate.manifest = received.manifest.clone();
+    candidate.kind = PluginKind::Supervised(received.source());
     candidate.damage = None;
     candidate
 }
 
 /// One update.
-struct Changing<'a> {
-    shared: &'a Shared,
+struct UpdateTransaction<'a> {
+    inner: &'a ManagerInner,
     operation: &'a Operation<'a>,
     /// As it is stored.
     record: Record,
@@ -207,12 +207,12 @@ struct Changing<'a> {
     old: Option<PathBuf>,
     new: PathBuf,
     options: &'a UpdateOptions,
-    progress: Cell<Progress>,
+    progress: Cell<UpdateProgress>,
 }
 
 /// How far an update has come, as to what there is on disk.
 #[derive(Clone, Copy)]
-enum Progress {
+enum UpdateProgress {
     /// Nothing is in place that was not before.
     Received,
     /// The new release is in place, and nothing has used it.
@@ -221,17 +221,22 @@ enum Progress {
     Used,
 }
 
-impl Changing<'_> {
+impl UpdateTransaction<'_> {
     /// The same package once more: whatever of it is missing is put right.
-    fn repair(&self, intake: &Intake, deadline: Deadline) -> Result<Update> {
-        let shared = self.shared;
-        shared.store().put_archive(&intake.archive)?;
-        shared.unpack(&self.candidate, &intake.archive, deadline, package::unpack)?;
+    fn repair(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<Update> {
+        let inner = self.inner;
+        inner.store().put_archive(&received.archive)?;
+        inner.unpack(
+            &self.candidate,
+            &received.archive,
+            deadline,
+            package::unpack,
+        )?;
         if self.record != self.candidate {
-            shared.store().put(self.candidate.clone())?;
+            inner.store().put(self.candidate.clone())?;
         }
         if self.candidate.active_state == ActiveState::Active
-            && let Some(session) = shared.host.session(self.record.id)
+            && let Some(session) = inner.host.session(self.record.id)
             && session.reported_state() == ReportedState::Errored
         {
             // What it lacked may be there now.
@@ -244,37 +249,37 @@ impl Changing<'_> {
         })
     }
 
-    fn run(&self, intake: &Intake, deadline: Deadline) -> Result<Update> {
-        let (shared, id) = (self.shared, self.record.id);
+    fn run(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<Update> {
+        let (inner, id) = (self.inner, self.record.id);
         fault::point(fault::RECEIVED, id);
         // Seen before anything is stopped, as far as it can be.
         self.migrate(package::check_untracked_files)?;
         // Afresh: what an earlier run of this version left there is not what the plugin has now.
         let afresh = package::unpack_afresh;
-        shared.unpack(&self.candidate, &intake.archive, deadline, afresh)?;
-        self.progress.set(Progress::Unpacked);
+        inner.unpack(&self.candidate, &received.archive, deadline, afresh)?;
+        self.progress.set(UpdateProgress::Unpacked);
         fault::point(fault::UNPACKED, id);
-        shared.store().put_archive(&intake.archive)?;
+        inner.store().put_archive(&received.archive)?;
         fault::point(fault::ARCHIVED, id);
-        let session = shared.host.session(id);
+        let session = inner.host.session(id);
         if let Some(session) = session
             && self.record.active_state == ActiveState::Active
         {
-            return self.exchange(&session);
+            return self.swap(&session);
         }
         let carried = self.carry_over()?;
-        shared.store().put(self.candidate.clone())?;
-        self.progress.set(Progress::Used);
+        inner.store().put(self.candidate.clone())?;
+        self.progress.set(UpdateProgress::Used);
         fault::point(fault::RECORDED, id);
         Ok(self.report(None, carried))
     }
 
     /// Stops the version before and starts the new one.
-    fn exchange(&self, session: &Session) -> Result<Update> {
-        let (shared, id) = (self.shared, self.record.id);
+    fn swap(&self, session: &Session) -> Result<Update> {
+        let (inner, id) = (self.inner, self.record.id);
         let was_active = session.reported_state() == ReportedState::Active;
         let began = Instant::now();
-        let stop = shared.context().settings.timeouts.stop;
+        let stop = inner.context().settings.timeouts.stop;
         let back = |cause| Err(self.roll_back(session, cause, was_active, began));
         if let Err(error) = session.stop_with(stop, close_code::RESTART, REASON) {
             // It goes on being stopped; and then it is to run again, if it can be.
@@ -287,10 +292,10 @@ impl Changing<'_> {
         };
         if self.options.roll_back {
             session.set_candidate(Some(self.candidate.clone()));
-        } else if let Err(error) = shared.store().put(self.candidate.clone()) {
+        } else if let Err(error) = inner.store().put(self.candidate.clone()) {
             return back(error);
         }
-        self.progress.set(Progress::Used);
+        self.progress.set(UpdateProgress::Used);
         if let Err(cause) = self.start(session) {
             return if self.options.roll_back {
                 back(cause)
@@ -300,7 +305,7 @@ impl Changing<'_> {
         }
         fault::point(fault::TRIED, id);
         if self.options.roll_back {
-            if let Err(cause) = shared.store().put(self.candidate.clone()) {
+            if let Err(cause) = inner.store().put(self.candidate.clone()) {
                 return back(cause);
             }
             session.set_candidate(None);
@@ -311,7 +316,7 @@ impl Changing<'_> {
 
     /// Starts what is to run now, and waits until it does.
     fn start(&self, session: &Session) -> Result<()> {
-        let settings = &self.shared.settings;
+        let settings = &self.inner.settings;
         let timeout = self.options.activate_timeout;
         let timeout = timeout.unwrap_or(settings.activate_timeout);
         if !self.operation.is_wait_cancelled() {
@@ -325,7 +330,7 @@ impl Changing<'_> {
                     return started;
                 }
             } else {
-                let stop = self.shared.context().settings.timeouts.stop;
+                let stop = self.inner.context().settings.timeouts.stop;
                 session.request_stop(stop, close_code::NORMAL, "closed")?;
             }
         }
@@ -343,7 +348,7 @@ impl Changing<'_> {
         was_active: bool,
         began: Instant,
     ) -> Error {
-        let stop = self.shared.context().settings.timeouts.stop;
+        let stop = self.inner.context().settings.timeouts.stop;
         // Looked at before the stop, which clears it.
         let problem = last_problem(session, &cause);
         let stopped = session.stop_with(stop, close_code::RESTART, REASON);
@@ -358,7 +363,7 @@ impl Changing<'_> {
                 .set_active_state(ActiveState::Active)
                 .and(Err(error)),
         };
-        if self.shared.context().is_shut_down() {
+        if self.inner.context().is_shut_down() {
             // What is installed runs again after the next boot.
             return Error::ShutDown;
         }
@@ -382,9 +387,9 @@ impl Changing<'_> {
         let Some(old) = &self.old else {
             return Ok(T::default());
         };
-        let cancel = || self.shared.context().is_shut_down();
-        migrate(old, &self.shared.settings.carry_over, &cancel)
-            .map_err(|error| self.shared.cancelled(error))
+        let cancel = || self.inner.context().is_shut_down();
+        migrate(old, &self.inner.settings.carry_over, &cancel)
+            .map_err(|error| self.inner.cancelled(error))
     }
 
     fn carry_over(&self) -> Result<MigratedFiles> {
@@ -397,11 +402,11 @@ impl Changing<'_> {
 
     fn report(&self, gap: Option<Duration>, carried: MigratedFiles) -> Update {
         Update {
-            installation: self.shared.view(self.candidate.clone()),
+            installation: self.inner.view(self.candidate.clone()),
             unchanged: false,
             gap,
             carried,
-            previous: self.old.clone().filter(|folder| folder.is_dir()),
+            previous: self.old.clone().filter(|dir| dir.is_dir()),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! `Intake`: a package that has been received and found good, and is not installed yet.
+//! `ReceivedPackage`: a package that has been received and found good, and is not installed yet.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 
-use super::Shared;
+use super::ManagerInner;
 use super::source::{Origin, PackageSource};
 use crate::deadline::Deadline;
 use crate::error::{Error, OperationError, PackageError, Phase, Result};
@@ -13,26 +13,25 @@ use crate::error::{Error, OperationError, PackageError, Phase, Result};
 use crate::fetch::FetchRequest;
 use crate::package::{
     self, Archive, ArchiveContent, PackageLimits, PackageWarning, PluginFiles, Review, Spool,
-    review,
 };
 use crate::protocol::manifest::Manifest;
 use crate::store::{Record, Source};
 use crate::text::Foreign;
 
 /// Where packages are while they are being received, below the data folder.
-pub(super) const FOLDER: &str = "incoming";
+pub(super) const DIR: &str = "incoming";
 
 /// [`package::unpack`](crate::package::unpack), or `unpack_afresh`.
 type Unpack =
     fn(&Archive, &Path, &str, &PackageLimits, &dyn Fn() -> bool) -> Result<PathBuf, PackageError>;
 
 /// A package that has been received and found good.
-pub(super) struct Intake {
+pub(super) struct ReceivedPackage {
     pub(super) archive: Archive,
     pub(super) manifest: Manifest,
 }
 
-impl Intake {
+impl ReceivedPackage {
     /// Returns the source of a plugin that is installed from this.
     pub(super) fn source(&self) -> Source {
         Source::Stored {
@@ -40,18 +39,37 @@ impl Intake {
             size: self.archive.size(),
         }
     }
+
+    /// Refuses a package that could never be started; logs and returns what its author may not have meant. A
+    /// package that is installed is never reviewed again: it may run somewhere, and rules may change.
+    pub(super) fn review(&self) -> Result<Vec<PackageWarning>> {
+        let files = PluginFiles::Archive(&self.archive);
+        let Review { problems, warnings } = package::review(files, &self.manifest);
+        if let Some(problem) = problems.into_iter().next() {
+            return Err(problem.into());
+        }
+        for warning in &warnings {
+            let id = Foreign::new(&self.manifest.id);
+            log::warn!("plugin {id}: {warning}");
+        }
+        Ok(warnings)
+    }
 }
 
-impl Shared {
+impl ManagerInner {
     /// Receives a package and checks all that can be checked without unpacking it.
-    pub(super) fn receive(&self, source: PackageSource<'_>, deadline: Deadline) -> Result<Intake> {
+    pub(super) fn receive(
+        &self,
+        source: PackageSource<'_>,
+        deadline: Deadline,
+    ) -> Result<ReceivedPackage> {
         let limits = &self.context().settings.package_limits;
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let expected = source.sha256.as_deref().map(digest).transpose()?;
         // Its file has no name from then on, and is gone when the last handle to the content is.
         let spool = |reader: &mut dyn Read| {
             let data = &self.context().settings.data_dir;
-            Spool::receive(data, FOLDER, reader, limits.archive_size, &cancel)
+            Spool::receive(data, DIR, reader, limits.archive_size, &cancel)
                 .map(|spool| spool.content())
                 .map_err(|error| self.cancelled(error))
         };
@@ -86,23 +104,7 @@ impl Shared {
             .into());
         }
         let manifest = Manifest::parse(archive.manifest_bytes())?;
-        Ok(Intake { archive, manifest })
-    }
-
-    /// Refuses a package that could never be started, and returns what its author may not have meant,
-    /// once it is logged. A package that is installed is never judged again: it may run somewhere, and
-    /// rules may change.
-    pub(super) fn judge(intake: &Intake) -> Result<Vec<PackageWarning>> {
-        let Review { problems, warnings } =
-            review(PluginFiles::Archive(&intake.archive), &intake.manifest);
-        if let Some(problem) = problems.into_iter().next() {
-            return Err(problem.into());
-        }
-        for warning in &warnings {
-            let id = Foreign::new(&intake.manifest.id);
-            log::warn!("plugin {id}: {warning}");
-        }
-        Ok(warnings)
+        Ok(ReceivedPackage { archive, manifest })
     }
 
     /// Puts an archive on disk as a release of the plugin of this record, in the way that `unpack` does.
@@ -114,7 +116,7 @@ impl Shared {
         unpack: Unpack,
     ) -> Result<()> {
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
-        let (root, command) = (self.folder(record.id), &record.manifest.command);
+        let (root, command) = (self.installation_dir(record.id), &record.manifest.command);
         let limits = &self.context().settings.package_limits;
         unpack(archive, &root, command, limits, &cancel)
             .map(drop)

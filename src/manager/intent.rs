@@ -12,8 +12,8 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
-use super::Shared;
-use super::intake;
+use super::ManagerInner;
+use super::received;
 use crate::deadline::Deadline;
 use crate::error::{Error, PackageError, Result};
 use crate::id::InstallationId;
@@ -22,7 +22,7 @@ use crate::store::Record;
 use crate::text::Foreign;
 
 /// Where these files are, below the data folder.
-const FOLDER: &str = "operations";
+const DIR: &str = "operations";
 const FILE_MODE: u32 = 0o644;
 /// How long all that was left is removed at once: some process may add to it meanwhile.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -31,7 +31,7 @@ const NONE: &str = "none";
 
 /// What is being done to the files of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Undertaking {
+pub(super) enum Intent {
     Install,
     /// The release of one archive is to take the place of another's.
     Update {
@@ -46,15 +46,15 @@ pub(super) enum Undertaking {
 /// A file that says what is being done. Left where it is unless it is said to be done.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Note {
-    folder: OpenDir,
+pub(super) struct IntentFile {
+    dir: OpenDir,
     name: String,
 }
 
-impl Note {
+impl IntentFile {
     /// Removes the file: all is done, or undone. One that cannot be removed does no harm.
     pub(super) fn done(self) {
-        remove(&self.folder, &self.name);
+        remove(&self.dir, &self.name);
     }
 
     /// Removes the file if what is no longer needed is removed. If not, that is logged; it is removed when
@@ -67,7 +67,7 @@ impl Note {
     }
 }
 
-impl Undertaking {
+impl Intent {
     /// What stands in the name of its file, after the id.
     fn name(&self) -> String {
         match self {
@@ -87,7 +87,7 @@ impl Undertaking {
             ["update", new, old] => {
                 let old = (*old != NONE).then_some(*old);
                 for sha256 in [*new].into_iter().chain(old) {
-                    intake::digest(sha256).ok()?;
+                    received::digest(sha256).ok()?;
                 }
                 Some(Self::Update {
                     new: (*new).to_owned(),
@@ -107,7 +107,7 @@ impl Undertaking {
             (Self::Install, None) => package::remove_installation(root, false),
             (Self::Remove { keep_data }, None) => package::remove_installation(root, *keep_data),
             (Self::Update { new, old }, Some(record)) => match record.stored_archive() {
-                Some(runs) if runs == new => keep_both(root, new, old.as_deref()),
+                Some(runs) if runs == new => keep_two_releases(root, new, old.as_deref()),
                 Some(_) => package::remove_release(root, new),
                 // It may run in this very release. What never ran goes with the next update.
                 None => Ok(()),
@@ -119,17 +119,21 @@ impl Undertaking {
 }
 
 /// Removes all releases but that of a new version and that of the one before.
-pub(super) fn keep_both(root: &Path, new: &str, old: Option<&str>) -> Result<(), PackageError> {
+pub(super) fn keep_two_releases(
+    root: &Path,
+    new: &str,
+    old: Option<&str>,
+) -> Result<(), PackageError> {
     let kept: Vec<&str> = std::iter::once(new).chain(old).collect();
     package::keep_releases(root, &kept)
 }
 
-impl Shared {
+impl ManagerInner {
     /// Writes down what is about to be done, to the disk.
-    pub(super) fn note(&self, id: InstallationId, undertaking: &Undertaking) -> Result<Note> {
+    pub(super) fn write_intent(&self, id: InstallationId, intent: &Intent) -> Result<IntentFile> {
         let data = &self.context().settings.data_dir;
         let failed = |action: &str, name: &str, error| {
-            let path = data.join(FOLDER).join(name);
+            let path = data.join(DIR).join(name);
             Error::io(format!("{action} {}", path.display()), error)
         };
         // What an operation before could not tidy up is to be done before this one changes what it is about.
@@ -137,24 +141,24 @@ impl Shared {
             let source = io::Error::other("it could not be removed; the log says why");
             return Err(failed("tidy up what is said by", &name, source));
         }
-        let name = format!("{id}.{}", undertaking.name());
+        let name = format!("{id}.{}", intent.name());
         let write = || {
             let data = OpenDir::follow(data)?;
-            let folder = data.ensure_dir(FOLDER, PUBLIC)?;
+            let dir = data.ensure_dir(DIR, PUBLIC)?;
             data.sync()?;
             // All that it says is in its name: so it is whole as soon as it is there.
-            match folder.create_file(&*name, FILE_MODE) {
+            match dir.create_file(&*name, FILE_MODE) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
-            if let Err(error) = folder.sync() {
-                remove(&folder, &name);
+            if let Err(error) = dir.sync() {
+                remove(&dir, &name);
                 return Err(error);
             }
-            Ok(folder)
+            Ok(dir)
         };
-        let folder = write().map_err(|error| failed("write", &name, error))?;
-        Ok(Note { folder, name })
+        let dir = write().map_err(|error| failed("write", &name, error))?;
+        Ok(IntentFile { dir, name })
     }
 
     /// Removes what operations have left that a crash cut short. What cannot be removed, and what is left
@@ -163,7 +167,7 @@ impl Shared {
     /// # Errors
     /// The store's.
     pub(super) fn clean_up(&self) -> Result<()> {
-        Spool::sweep(&self.context().settings.data_dir, intake::FOLDER);
+        Spool::sweep(&self.context().settings.data_dir, received::DIR);
         self.clean_up_where(|_| true)?;
         self.collect_archives();
         Ok(())
@@ -174,15 +178,13 @@ impl Shared {
     fn clean_up_where(&self, which: impl Fn(InstallationId) -> bool) -> Result<Option<String>> {
         let data = &self.context().settings.data_dir;
         let warn = |error: &dyn std::fmt::Display| {
-            log::warn!("cannot read {}: {error}", data.join(FOLDER).display());
+            log::warn!("cannot read {}: {error}", data.join(DIR).display());
         };
         let open = || -> io::Result<_> {
-            let folder = OpenDir::follow(data)?.find_dir(FOLDER)?;
-            folder
-                .map(|folder| Ok((folder.list()?, folder)))
-                .transpose()
+            let dir = OpenDir::follow(data)?.find_dir(DIR)?;
+            dir.map(|dir| Ok((dir.list()?, dir))).transpose()
         };
-        let (entries, folder) = match open() {
+        let (entries, dir) = match open() {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
             Err(error) => {
@@ -205,26 +207,26 @@ impl Shared {
                 }
             };
             let name = entry.file_name().to_string_lossy();
-            let Some((id, undertaking)) = parse(&name) else {
+            let Some((id, intent)) = parse(&name) else {
                 odd += 1;
                 continue;
             };
             if !which(id) {
                 continue;
             }
-            match undertaking.finish(&self.folder(id), self.store().get(id)?.as_ref()) {
+            match intent.finish(&self.installation_dir(id), self.store().get(id)?.as_ref()) {
                 Ok(()) => {
                     log::info!(
-                        "cleaned up after an operation on {id} that was cut short: {undertaking:?}"
+                        "cleaned up after an operation on {id} that was cut short: {intent:?}"
                     );
-                    if remove(&folder, &name) {
+                    if remove(&dir, &name) {
                         continue;
                     }
                 }
                 Err(error) => {
                     log::warn!(
                         "cannot clean up after {}: {error}",
-                        folder.at(&*name).display()
+                        dir.at(&*name).display()
                     );
                 }
             }
@@ -238,16 +240,16 @@ impl Shared {
 }
 
 /// What the name of a file says, and about which installation.
-fn parse(name: &str) -> Option<(InstallationId, Undertaking)> {
-    let (id, undertaking) = name.split_once('.')?;
-    Some((id.parse().ok()?, Undertaking::parse(undertaking)?))
+fn parse(name: &str) -> Option<(InstallationId, Intent)> {
+    let (id, intent) = name.split_once('.')?;
+    Some((id.parse().ok()?, Intent::parse(intent)?))
 }
 
 /// Removes a file, or whatever was put in its place; returns whether it is gone.
-fn remove(folder: &OpenDir, name: &str) -> bool {
-    let removed = folder.remove(name);
+fn remove(dir: &OpenDir, name: &str) -> bool {
+    let removed = dir.remove(name);
     if let Err(error) = &removed {
-        log::warn!("cannot remove {}: {error}", folder.at(name).display());
+        log::warn!("cannot remove {}: {error}", dir.at(name).display());
     }
     removed.is_ok()
 }
@@ -258,23 +260,23 @@ mod tests {
 
     #[test]
     fn what_is_written_is_understood_and_nothing_else_is() {
-        for undertaking in [
-            Undertaking::Install,
-            Undertaking::Update {
+        for intent in [
+            Intent::Install,
+            Intent::Update {
                 new: "ab".repeat(32),
                 old: None,
             },
-            Undertaking::Update {
+            Intent::Update {
                 new: "ab".repeat(32),
                 old: Some("cd".repeat(32)),
             },
-            Undertaking::Remove { keep_data: true },
-            Undertaking::Remove { keep_data: false },
+            Intent::Remove { keep_data: true },
+            Intent::Remove { keep_data: false },
         ] {
-            let name = undertaking.name();
+            let name = intent.name();
             let id = InstallationId::generate();
             assert!(format!("{id}.{name}").len() < 255, "no name for a file");
-            assert_eq!(Undertaking::parse(&name), Some(undertaking));
+            assert_eq!(Intent::parse(&name), Some(intent));
         }
         for name in [
             "",
@@ -289,7 +291,7 @@ mod tests {
             &format!("update.{}.none", "ab".repeat(33)),
             &format!("update.{}.none", "/a".repeat(32)),
         ] {
-            assert_eq!(Undertaking::parse(name), None, "{name:?}");
+            assert_eq!(Intent::parse(name), None, "{name:?}");
         }
     }
 }

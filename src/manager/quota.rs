@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-use super::Shared;
+use super::ManagerInner;
 use crate::error::{OperationError, Result};
 use crate::id::InstallationId;
 use crate::package::Archive;
@@ -27,11 +27,11 @@ struct Reserved {
 
 /// Room for one installation, or one archive, until that is stored. Dropping it releases the room.
 pub(super) struct QuotaGuard<'a> {
-    shared: &'a Shared,
+    inner: &'a ManagerInner,
     id: InstallationId,
 }
 
-impl Shared {
+impl ManagerInner {
     /// Reserves room for a plugin that is being installed, and for its archive if it has one.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Shared {
             reserved.archives.insert(id, own);
             reserved.archives.values().flatten().cloned().collect()
         };
-        let guard = QuotaGuard { shared: self, id };
+        let guard = QuotaGuard { inner: self, id };
         let Some(archive) = archive else {
             return Ok(guard);
         };
@@ -98,12 +98,12 @@ impl Shared {
     pub(super) fn collect_archives(&self) {
         // Held while archives are removed: an operation that is about to store one waits for that.
         let mut reserved = self.quota.0.lock();
-        if let Err(error) = self.collect_unless(&mut reserved) {
+        if let Err(error) = self.collect_unreserved(&mut reserved) {
             log::warn!("cannot remove archives that no plugin needs: {error}; left for later");
         }
     }
 
-    fn collect_unless(&self, reserved: &mut Reserved) -> Result<()> {
+    fn collect_unreserved(&self, reserved: &mut Reserved) -> Result<()> {
         let store = self.store();
         let records = store.list()?;
         // It may name any archive, and may be repaired yet.
@@ -137,12 +137,12 @@ impl Shared {
 impl Drop for QuotaGuard<'_> {
     fn drop(&mut self) {
         let uncollected = {
-            let mut reserved = self.shared.quota.0.lock();
+            let mut reserved = self.inner.quota.0.lock();
             reserved.archives.remove(&self.id);
             std::mem::take(&mut reserved.uncollected)
         };
         if uncollected {
-            self.shared.collect_archives();
+            self.inner.collect_archives();
         }
     }
 }
