@@ -21,9 +21,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::package::{Archive, PackageLimits, unpack};
 use plugin_runner::store::{MemoryStore, SqliteStore, Store};
-use plugin_runner::{
-    ActiveState, InstallationId, Manager, PackageSource, Remainder, ReportedState,
-};
+use plugin_runner::{ActiveState, InstallationId, KeepData, Manager, PackageSource, ReportedState};
 use serde_json::json;
 use support::plugins::{Folder, builder, fixture};
 use support::{Bench, By, Case, LONG, Sample, Target, Unit, latencies};
@@ -126,7 +124,7 @@ fn many(bench: &Bench) {
                     installed.push(manager.install(source).unwrap().id());
                 });
                 for id in installed {
-                    manager.remove(id, Remainder::Nothing).unwrap();
+                    manager.remove(id, KeepData::No).unwrap();
                 }
                 sample
             }
@@ -305,9 +303,7 @@ fn large(bench: &Bench) {
                 let sample = times(1, || {
                     installed = Some(manager.install(PackageSource::file(path)).unwrap().id());
                 });
-                manager
-                    .remove(installed.unwrap(), Remainder::Nothing)
-                    .unwrap();
+                manager.remove(installed.unwrap(), KeepData::No).unwrap();
                 sample
             }
         })

@@ -145,8 +145,8 @@ pub use keeper::{Guarantees, Keeper};
 pub use listener::Listener;
 #[cfg(feature = "host")]
 pub use manager::{
-    BootReport, ConfigureMode, Installation, InstalledExternal, Manager, ManagerSettings,
-    PackageSource, Remainder, Removed, Status, Update, UpdateOptions, WeakManager,
+    BootReport, ConfigureMode, Installation, InstalledExternal, KeepData, Manager, ManagerSettings,
+    PackageSource, RemoveReport, Status, UpdateOptions, UpdateReport, WeakManager,
 };
 #[cfg(feature = "host")]
 pub use process::{ExitReason, ProcessLimits};

@@ -44,7 +44,7 @@ impl Manager {
     /// Starts every plugin that is wanted active, a few at once
     /// ([`boot_parallel`](super::ManagerSettings::boot_parallel)), and lets external ones connect. None
     /// keeps another one from being started: one that fails is in the report, and one that takes long
-    /// makes room for the next ([`boot_patience`](super::ManagerSettings::boot_patience)).
+    /// makes room for the next ([`boot_wait`](super::ManagerSettings::boot_wait)).
     ///
     /// What plugins connect to must be there first: a [listener](crate::Host::listen), or
     /// [`rpc_base_url`](crate::HostBuilder::rpc_base_url).
@@ -163,7 +163,7 @@ impl ManagerInner {
         if mode == PluginMode::External {
             return BootOutcome::Awaited;
         }
-        let wait = self.settings.boot_patience.min(deadline.remaining());
+        let wait = self.settings.boot_wait.min(deadline.remaining());
         match session.wait_for(ReportedState::Active, wait) {
             Ok(()) => BootOutcome::Active,
             Err(error) if error.is_timeout() => BootOutcome::Starting,

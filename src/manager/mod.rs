@@ -46,10 +46,10 @@ pub use boot::BootReport;
 pub use configuration::ConfigureMode;
 pub use external::InstalledExternal;
 pub use installation::{Installation, Status};
-pub use removal::{Remainder, Removed};
+pub use removal::{KeepData, RemoveReport};
 pub use settings::ManagerSettings;
 pub use source::PackageSource;
-pub use update::{Update, UpdateOptions};
+pub use update::{UpdateOptions, UpdateReport};
 
 use crate::error::{Error, Result, StoreError};
 #[cfg(feature = "fetch")]

@@ -1,4 +1,4 @@
-//! Removing: a plugin goes, with what it had or without.
+//! Removing a plugin, with its data or without.
 
 use std::path::PathBuf;
 
@@ -13,55 +13,56 @@ use crate::text::Foreign;
 
 const REASON: &str = "removed";
 
-/// What is to remain of a plugin that is removed.
+/// Whether a plugin's data is kept when it is removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Remainder {
-    /// Nothing.
+pub enum KeepData {
+    /// Nothing is kept.
     #[default]
-    Nothing,
-    /// What it wrote to its data folder, and its log.
-    DataAndLogs,
+    No,
+    /// The plugin's data directory and its log are kept.
+    Yes,
 }
 
-/// What came of removing a plugin.
+/// The outcome of removing a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Removed {
-    /// The folder with what was to remain, if there is any.
-    pub remains: Option<PathBuf>,
-    /// Why files are left that should not be; they go when the next manager is made.
+pub struct RemoveReport {
+    /// The directory with the data that was kept, if there is any.
+    pub kept: Option<PathBuf>,
+    /// Why some files could not be removed; the next manager removes them when it is created.
     pub left: Option<String>,
     /// What is left of the plugin's processes, if any that left its process group could not be ended in
-    /// time. They are looked for on and on.
+    /// time. The host goes on trying to end them.
     pub descendants: Option<Descendants>,
 }
 
 impl Manager {
-    /// Removes a plugin: stops it, or tells it to go away for good (close code 1008 `removed`), and
-    /// deletes its record, its archive and its files. What may remain is the administrator's choice.
+    /// Removes a plugin: stops it, or disconnects it for good (close code 1008 `removed`), and deletes its
+    /// record, its archive and its files, except for data that is to be kept.
     ///
     /// # Blocking
     /// For other operations on it, at most
     /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for its stop, at most the host's stop
     /// timeout; and for the disk, at most two minutes for each directory of the installation: what is not
-    /// gone by then is [left](Removed::left). An update that waits for its new version gives that up.
+    /// removed by then is [left](RemoveReport::left). An update that is waiting for its new version is
+    /// cancelled.
     ///
     /// # Errors
-    /// Then it stays installed.
+    /// After any of them the plugin is still installed.
     /// - [`Error::NotInstalled`].
-    /// - [`Error::Timeout`] when its process could not be stopped in time.
-    /// - [`Error::Operation`]: another operation on it is under way.
+    /// - [`Error::Timeout`]: its process could not be stopped in time.
+    /// - [`Error::Operation`]: another operation on it is in progress.
     /// - The store's, or [`Error::ShutDown`].
-    pub fn remove(&self, id: InstallationId, remainder: Remainder) -> Result<Removed> {
+    pub fn remove(&self, id: InstallationId, keep_data: KeepData) -> Result<RemoveReport> {
         let inner = &self.inner;
         let _operation = inner.begin_stopping(id, "remove")?;
         let record = inner.record(id)?;
         let plugin = Foreign::new(&record.manifest.id);
         let host = &inner.host;
         let unload = || host.unload_with(id, close_code::POLICY_VIOLATION, REASON);
-        let keep_data = remainder == Remainder::DataAndLogs;
-        // First, since it may fail; it says nothing as long as there is a record.
+        let keep_data = keep_data == KeepData::Yes;
+        // Written first, since that may fail. It has no meaning as long as there is a record.
         let intent_file = inner.write_intent(id, &Intent::Remove { keep_data })?;
         let was_loaded = host.session(id).is_some();
         let descendants = match unload() {
@@ -76,14 +77,14 @@ impl Manager {
         if let Err(error) = inner.store().delete(id) {
             intent_file.done();
             if was_loaded {
-                // As it was before: it runs again if that is wanted, or may connect.
+                // Back to how it was: it runs again if that is wanted, or may connect.
                 inner.load_again(id);
             }
             return Err(error);
         }
         fault::point(fault::UNRECORDED, id);
         inner.failures.lock().remove(&id);
-        // Somebody may have loaded it once more meanwhile; from now on nobody can.
+        // Another thread may have loaded it again meanwhile. Without a record that is no longer possible.
         if let Err(error) = unload() {
             log::warn!("plugin {plugin}: {error}");
         }
@@ -93,8 +94,8 @@ impl Manager {
         inner.collect_archives();
         intent_file.done_if(plugin, &removed);
         log::info!("plugin {plugin}: removed ({id})");
-        Ok(Removed {
-            remains: (keep_data && root.is_dir()).then_some(root),
+        Ok(RemoveReport {
+            kept: (keep_data && root.is_dir()).then_some(root),
             left: removed.err().map(|error| error.to_string()),
             descendants,
         })

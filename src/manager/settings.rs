@@ -45,14 +45,14 @@ settings! {
         /// How many plugins are starting at once at [`boot`](crate::Manager::boot). Default 8.
         boot_parallel, with_boot_parallel: usize = 8;
         /// How long a plugin that starts slowly keeps others from being started at boot. Default 30 s.
-        boot_patience, with_boot_patience: Duration = Duration::from_secs(30);
+        boot_wait, with_boot_wait: Duration = Duration::from_secs(30);
         /// Keeps the tokens of external plugins themselves, so that they can be shown again, as Storyden's
         /// HTTP API does. Otherwise only their digests are kept, and each token is shown once, when it is
         /// made. Counts for tokens made from then on. Default false.
         keep_external_tokens, with_keep_external_tokens: bool = false;
         /// How much a plugin may have written beside its program for it to be carried over to a new
         /// version. See [`MigrationLimits`] for the defaults.
-        carry_over, with_carry_over: MigrationLimits = MigrationLimits::default();
+        migration, with_migration: MigrationLimits = MigrationLimits::default();
         /// How packages are fetched by URL. See [`FetchSettings`] for the defaults.
         #[cfg(feature = "fetch")]
         fetch: FetchSettings = FetchSettings::default();

@@ -69,7 +69,7 @@ impl UpdateOptions {
 /// What an update came to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Update {
+pub struct UpdateReport {
     /// The plugin as it is now.
     pub installation: Installation,
     /// Whether it is the package that was installed already. Then nothing was restarted; but what of it
@@ -78,10 +78,10 @@ pub struct Update {
     /// From the stop of the version before until the new one was active; `None` when the plugin was
     /// not wanted active, or not loaded.
     pub gap: Option<Duration>,
-    /// What of the plugin's own files, beside its program, was carried over.
-    pub carried: MigratedFiles,
+    /// What of the plugin's own files, beside its program, was migrated over.
+    pub migrated: MigratedFiles,
     /// The folder that the version before ran in, and still is, if it is another one: for what could not
-    /// be carried over. It goes with the next update.
+    /// be migrated over. It goes with the next update.
     pub previous: Option<PathBuf>,
 }
 
@@ -127,7 +127,7 @@ impl Manager {
         id: InstallationId,
         source: PackageSource<'_>,
         options: &UpdateOptions,
-    ) -> Result<Update> {
+    ) -> Result<UpdateReport> {
         let inner = &self.inner;
         inner.check_runtime()?;
         ManagerInner::supervised(inner.record(id)?)?;
@@ -223,7 +223,7 @@ enum UpdateProgress {
 
 impl UpdateTransaction<'_> {
     /// The same package once more: whatever of it is missing is put right.
-    fn repair(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<Update> {
+    fn repair(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<UpdateReport> {
         let inner = self.inner;
         inner.store().put_archive(&received.archive)?;
         inner.unpack(
@@ -242,14 +242,14 @@ impl UpdateTransaction<'_> {
             // What it lacked may be there now.
             session.set_active_state(ActiveState::Active)?;
         }
-        Ok(Update {
+        Ok(UpdateReport {
             unchanged: true,
             previous: None,
             ..self.report(None, MigratedFiles::default())
         })
     }
 
-    fn run(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<Update> {
+    fn run(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<UpdateReport> {
         let (inner, id) = (self.inner, self.record.id);
         fault::point(fault::RECEIVED, id);
         // Seen before anything is stopped, as far as it can be.
@@ -267,15 +267,15 @@ impl UpdateTransaction<'_> {
         {
             return self.swap(&session);
         }
-        let carried = self.carry_over()?;
+        let migrated = self.migrate_files()?;
         inner.store().put(self.candidate.clone())?;
         self.progress.set(UpdateProgress::Used);
         fault::point(fault::RECORDED, id);
-        Ok(self.report(None, carried))
+        Ok(self.report(None, migrated))
     }
 
     /// Stops the version before and starts the new one.
-    fn swap(&self, session: &Session) -> Result<Update> {
+    fn swap(&self, session: &Session) -> Result<UpdateReport> {
         let (inner, id) = (self.inner, self.record.id);
         let was_active = session.reported_state() == ReportedState::Active;
         let began = Instant::now();
@@ -286,8 +286,8 @@ impl UpdateTransaction<'_> {
             let _ = session.set_active_state(ActiveState::Active);
             return Err(error);
         }
-        let carried = match self.carry_over() {
-            Ok(carried) => carried,
+        let migrated = match self.migrate_files() {
+            Ok(migrated) => migrated,
             Err(error) => return back(error),
         };
         if self.options.roll_back {
@@ -311,7 +311,7 @@ impl UpdateTransaction<'_> {
             session.set_candidate(None);
         }
         fault::point(fault::RECORDED, id);
-        Ok(self.report(Some(began.elapsed()), carried))
+        Ok(self.report(Some(began.elapsed()), migrated))
     }
 
     /// Starts what is to run now, and waits until it does.
@@ -388,24 +388,24 @@ impl UpdateTransaction<'_> {
             return Ok(T::default());
         };
         let cancel = || self.inner.context().is_shut_down();
-        migrate(old, &self.inner.settings.carry_over, &cancel)
+        migrate(old, &self.inner.settings.migration, &cancel)
             .map_err(|error| self.inner.cancelled(error))
     }
 
-    fn carry_over(&self) -> Result<MigratedFiles> {
-        let carried = self.migrate(|old, limits, cancel| {
+    fn migrate_files(&self) -> Result<MigratedFiles> {
+        let migrated = self.migrate(|old, limits, cancel| {
             package::migrate_files(old, &self.new, limits, cancel)
         })?;
         fault::point(fault::CARRIED, self.record.id);
-        Ok(carried)
+        Ok(migrated)
     }
 
-    fn report(&self, gap: Option<Duration>, carried: MigratedFiles) -> Update {
-        Update {
+    fn report(&self, gap: Option<Duration>, migrated: MigratedFiles) -> UpdateReport {
+        UpdateReport {
             installation: self.inner.view(self.candidate.clone()),
             unchanged: false,
             gap,
-            carried,
+            migrated,
             previous: self.old.clone().filter(|dir| dir.is_dir()),
         }
     }

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::SqliteStore;
 use plugin_runner::{
-    ActiveState, ConfigureMode, Host, Installation, InstallationId, Manager, PackageSource,
-    PluginMode, Remainder, ReportedState, UpdateOptions, fault,
+    ActiveState, ConfigureMode, Host, Installation, InstallationId, KeepData, Manager,
+    PackageSource, PluginMode, ReportedState, UpdateOptions, fault,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
@@ -283,9 +283,9 @@ impl Worker<'_> {
             }
             Operation::Remove { id, keep_data } => {
                 let remainder = if *keep_data {
-                    Remainder::DataAndLogs
+                    KeepData::Yes
                 } else {
-                    Remainder::Nothing
+                    KeepData::No
                 };
                 manager.remove(*id, remainder)?;
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plugin_runner::error::{OperationError, Phase};
 use plugin_runner::{
-    ActiveState, Error, InstallationId, PackageSource, Remainder, ReportedState, UpdateOptions,
+    ActiveState, Error, InstallationId, KeepData, PackageSource, ReportedState, UpdateOptions,
     fault,
 };
 
@@ -100,7 +100,7 @@ fn a_stop_ends_the_wait_of_who_activates() {
             let activating = scope.spawn(|| managed.activate(id, LONG * 10));
             let process = managed.host.lifelines.next();
             if removes {
-                managed.remove(id, Remainder::Nothing).unwrap();
+                managed.remove(id, KeepData::No).unwrap();
             } else {
                 managed.deactivate(id, LONG).unwrap();
             }
@@ -178,7 +178,7 @@ fn operations_on_one_installation_come_one_after_the_other() {
         let results = [
             managed.activate(id, LONG).map(drop),
             managed.request_activation(id).map(drop),
-            managed.remove(id, Remainder::Nothing).map(drop),
+            managed.remove(id, KeepData::No).map(drop),
             managed
                 .configure(
                     id,
@@ -197,7 +197,7 @@ fn operations_on_one_installation_come_one_after_the_other() {
         // Looking is no operation, and nobody else waits.
         assert_eq!(managed.get(id).unwrap().record.manifest.version, "1");
         managed.activate(other, LONG).unwrap();
-        managed.remove(other, Remainder::Nothing).unwrap();
+        managed.remove(other, KeepData::No).unwrap();
         hold.release();
         let update = update.join().unwrap().unwrap();
         assert_eq!(update.installation.record.manifest.version, "2");
@@ -217,7 +217,7 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
         managed.request_activation(id).map(drop),
         managed.deactivate(id, LONG).map(drop),
         managed.get(id).map(drop),
-        managed.remove(id, Remainder::Nothing).map(drop),
+        managed.remove(id, KeepData::No).map(drop),
         managed.update_package(id, package(), &none).map(drop),
         managed.update_manifest(id, manifest("x")).map(drop),
         managed.rotate_token(id).map(drop),

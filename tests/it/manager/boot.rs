@@ -154,7 +154,7 @@ fn without_an_address_nothing_is_started() {
 fn who_takes_long_makes_room_and_goes_on() {
     let settings = settings()
         .with_boot_parallel(1)
-        .with_boot_patience(Duration::from_millis(20));
+        .with_boot_wait(Duration::from_millis(20));
     let managed = Managed::with("patience", settings);
     let slow =
         [(); 2].map(|()| managed.wanted(managed.package("1", &["hang-at", "start", "gated"])));

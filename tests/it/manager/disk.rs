@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plugin_runner::error::{OperationError, StoreError};
 use plugin_runner::store::SqliteStore;
-use plugin_runner::{ConfigureMode, Remainder, UpdateOptions};
+use plugin_runner::{ConfigureMode, KeepData, UpdateOptions};
 
 use super::*;
 use crate::support::disk::{self, run_on_a_disk};
@@ -89,11 +89,11 @@ mod alone {
         assert_eq!(managed.answering_version(id), "2");
         // What frees the room needs none.
         let ballast = disk::fill(&disk, 0);
-        let removed = managed.remove(id, Remainder::Nothing);
+        let removed = managed.remove(id, KeepData::No);
         disk::empty(ballast);
         if removed.is_err() {
             expect_no_room(&removed, &disk, "remove");
-            managed.remove(id, Remainder::Nothing).unwrap();
+            managed.remove(id, KeepData::No).unwrap();
         }
         assert!(managed.list().unwrap().is_empty());
     }
@@ -119,12 +119,12 @@ mod alone {
         expect("install", managed.install(source()).err());
         let updated = managed.update_package(id, source(), &UpdateOptions::default());
         expect("update", updated.err());
-        expect("remove", managed.remove(id, Remainder::Nothing).err());
+        expect("remove", managed.remove(id, KeepData::No).err());
         disk::mount("umount", &[], &disk.join("data"));
         let updated = managed.update_package(id, source(), &UpdateOptions::default());
         updated.unwrap();
         assert_eq!(managed.answering_version(id), "2");
-        managed.remove(id, Remainder::Nothing).unwrap();
+        managed.remove(id, KeepData::No).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting};
 use plugin_runner::auth::ExternalToken;
-use plugin_runner::{ActiveState, Error, InstallationId, InstalledExternal, Remainder, fault};
+use plugin_runner::{ActiveState, Error, InstallationId, InstalledExternal, KeepData, fault};
 use tungstenite::Message;
 
 use super::store::{Done, FailingStore, Step};
@@ -219,7 +219,7 @@ fn a_removed_plugin_is_told_to_go_for_good() {
     let session = managed.session(id);
     session.wait_for(Active, LONG).unwrap();
     let closing = closing(peer);
-    managed.remove(id, Remainder::Nothing).unwrap();
+    managed.remove(id, KeepData::No).unwrap();
     assert_eq!(closing.join().unwrap(), (1008, "removed".to_owned()));
     assert_eq!(managed.knock(&token), 401);
     assert!(managed.host.session(id).is_none());
@@ -253,7 +253,7 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     // One that cannot be deleted stays, and may connect again.
     store.fail(Step::Delete, 0);
     drop(peer);
-    managed.remove(id, Remainder::Nothing).unwrap_err();
+    managed.remove(id, KeepData::No).unwrap_err();
     store.mend();
     assert_eq!(managed.get(id).unwrap().record, before);
     let _peer = managed.connect(&token);

@@ -11,7 +11,7 @@ use plugin_runner::error::{OperationError, PackageError, Phase, StoreError};
 use plugin_runner::package::PackageLimits;
 use plugin_runner::protocol::Transport;
 use plugin_runner::{
-    Error, Installation, Manager, PackageSource, Remainder, ReportedState, Result, RuntimeProvider,
+    Error, Installation, KeepData, Manager, PackageSource, ReportedState, Result, RuntimeProvider,
     UpdateOptions,
 };
 use serde_json::json;
@@ -239,7 +239,7 @@ fn the_limit_on_installations_holds_for_two_at_once_too() {
                 assert!(done.len() <= 1, "{done:?}");
             }
             for id in done {
-                managed.remove(id, Remainder::Nothing).unwrap();
+                managed.remove(id, KeepData::No).unwrap();
             }
             assert_eq!(managed.list().unwrap().len(), before);
             managed.expect_nothing_left_over();
@@ -305,7 +305,7 @@ fn an_archive_that_two_are_installing_takes_room_once() {
         });
         assert_eq!(managed.store.list_archives().unwrap().len(), 1);
         for id in ids {
-            managed.remove(id, Remainder::Nothing).unwrap();
+            managed.remove(id, KeepData::No).unwrap();
         }
         managed.expect_nothing_at_all();
     }
@@ -328,8 +328,8 @@ fn archives_have_a_limit_in_all() {
     assert_eq!(managed.list().unwrap().len(), 2);
     // An archive that is there already takes no room, and one that goes makes some.
     let second = managed.installed(managed.package("1", &[]));
-    managed.remove(first, Remainder::Nothing).unwrap();
-    managed.remove(second, Remainder::Nothing).unwrap();
+    managed.remove(first, KeepData::No).unwrap();
+    managed.remove(second, KeepData::No).unwrap();
     managed.installed(managed.package("3", &[]));
     managed.expect_nothing_left_over();
 }

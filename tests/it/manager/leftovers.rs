@@ -10,7 +10,7 @@ use std::time::Duration;
 use plugin_runner::error::OperationError;
 use plugin_runner::package::MigrationLimits;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
-use plugin_runner::{ActiveState, Error, Manager, PackageSource, Remainder, ReportedState, fault};
+use plugin_runner::{ActiveState, Error, KeepData, Manager, PackageSource, ReportedState, fault};
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
@@ -32,7 +32,7 @@ fn archives_stay_while_a_damaged_record_may_name_any() {
     store.damage(damaged, "its source cannot be read");
     let remove_another = || {
         let other = managed.installed(managed.package("2", &[]));
-        managed.remove(other, Remainder::Nothing).unwrap();
+        managed.remove(other, KeepData::No).unwrap();
     };
     remove_another();
     assert_eq!(store.list_archives().unwrap().len(), 2);
@@ -48,7 +48,7 @@ fn an_archive_that_cannot_be_removed_keeps_no_manager_from_being_made() {
     let managed = over(&store, "kept-archive");
     let id = managed.installed(managed.package("1", &[]));
     store.fail(Step::DeleteArchive, 0);
-    managed.remove(id, Remainder::Nothing).unwrap();
+    managed.remove(id, KeepData::No).unwrap();
     let Managed { manager, host, .. } = managed;
     drop(manager);
     drop(Manager::new((*host).clone()).unwrap());
@@ -67,7 +67,7 @@ fn an_archive_goes_while_another_one_is_stored() {
     thread::scope(|scope| {
         let coming = scope.spawn(|| managed.installed(other));
         held.expect(LONG);
-        managed.remove(going, Remainder::Nothing).unwrap();
+        managed.remove(going, KeepData::No).unwrap();
         // No record names the one that is left yet.
         assert_eq!(store.list_archives().unwrap().len(), 1);
         drop(held);
@@ -86,7 +86,7 @@ fn an_archive_that_is_stored_again_stays_until_that_has_failed() {
     thread::scope(|scope| {
         let coming = scope.spawn(|| managed.install(PackageSource::bytes(package)));
         held.expect(LONG);
-        managed.remove(going, Remainder::Nothing).unwrap();
+        managed.remove(going, KeepData::No).unwrap();
         assert_eq!(store.list_archives().unwrap().len(), 1);
         store.fail(Step::Put, 0);
         drop(held);
@@ -102,7 +102,7 @@ fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
     fs::write(&archive, managed.package("1", &[])).unwrap();
     let id = managed.installed(managed.package("1", &[]));
     let installed = managed.store.get(id).unwrap().unwrap();
-    managed.remove(id, Remainder::Nothing).unwrap();
+    managed.remove(id, KeepData::No).unwrap();
     let record = Record::supervised(installed.manifest, Source::Archive(archive));
     let id = record.id;
     managed.store.put(record).unwrap();
@@ -130,7 +130,7 @@ fn who_loads_a_plugin_while_it_is_removed_does_not_bring_it_back() {
     thread::scope(|scope| {
         let loading = scope.spawn(|| managed.host.load(id).map(drop));
         held.expect(LONG);
-        managed.remove(id, Remainder::Nothing).unwrap();
+        managed.remove(id, KeepData::No).unwrap();
         drop(held);
         let loaded = loading.join().unwrap();
         assert_matches!(loaded, Err(Error::NotInstalled(_)));
@@ -151,7 +151,7 @@ fn who_does_not_get_to_stop_a_plugin_does_not_end_its_update() {
         assert!(held.reached(LONG), "the update did not come so far");
         let busy = operation_error(managed.deactivate(id, LONG));
         assert_matches!(&*busy, OperationError::Busy { .. });
-        let busy = operation_error(managed.remove(id, Remainder::Nothing));
+        let busy = operation_error(managed.remove(id, KeepData::No));
         assert_matches!(&*busy, OperationError::Busy { .. });
         held.release();
         updating.join().unwrap().unwrap();
@@ -171,7 +171,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
     thread::scope(|scope| {
         let updating = scope.spawn(|| managed.update(id, new));
         assert!(held.reached(LONG), "the update did not come so far");
-        let removing = scope.spawn(|| managed.remove(id, Remainder::Nothing));
+        let removing = scope.spawn(|| managed.remove(id, KeepData::No));
         managed.host.shutdown(LONG);
         held.release();
         let updated = updating.join().unwrap();
@@ -185,7 +185,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
 
 #[test]
 fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
-    let settings = settings().with_carry_over(MigrationLimits::default().with_files(0));
+    let settings = settings().with_migration(MigrationLimits::default().with_files(0));
     let managed = Managed::with("earlier", settings);
     let id = managed.running(managed.package("1", &[]));
     let current = sha256(&managed.get(id).unwrap()).to_owned();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use plugin_runner::error::OperationError;
 use plugin_runner::store::{MemoryStore, Store};
-use plugin_runner::{ActiveState, ConfigureMode, Error, InstallationId, Remainder, ReportedState};
+use plugin_runner::{ActiveState, ConfigureMode, Error, InstallationId, KeepData, ReportedState};
 use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
@@ -99,7 +99,7 @@ fn operations_meet(store: Arc<dyn Store>) {
                     let place = &plugins[random.below(PLUGINS)];
                     let id = *place.lock();
                     if random.one_in(12) {
-                        match managed.remove(id, Remainder::Nothing) {
+                        match managed.remove(id, KeepData::No) {
                             Ok(_) => *place.lock() = managed.installed(packages[0].clone()),
                             Err(Error::NotInstalled(_)) => {}
                             Err(error) => panic!("remove: {error}"),
@@ -140,7 +140,7 @@ fn operations_meet(store: Arc<dyn Store>) {
     }
     managed.expect_nothing_left_over();
     for shown in installed {
-        managed.remove(shown.id(), Remainder::Nothing).unwrap();
+        managed.remove(shown.id(), KeepData::No).unwrap();
     }
     managed.expect_nothing_at_all();
 }

@@ -13,8 +13,8 @@ use plugin_runner::error::OperationError;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::Store;
 use plugin_runner::{
-    Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session, Update,
-    UpdateOptions,
+    Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session,
+    UpdateOptions, UpdateReport,
 };
 use serde_json::json;
 
@@ -151,7 +151,7 @@ impl Managed {
     }
 
     /// Updates it with the usual options.
-    fn update(&self, id: InstallationId, package: Vec<u8>) -> Result<Update, Error> {
+    fn update(&self, id: InstallationId, package: Vec<u8>) -> Result<UpdateReport, Error> {
         self.update_package(id, PackageSource::bytes(package), &UpdateOptions::default())
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use plugin_runner::plugin_log::Followed;
 use plugin_runner::store::SqliteStore;
-use plugin_runner::{Remainder, UpdateOptions};
+use plugin_runner::{KeepData, UpdateOptions};
 
 use super::*;
 use crate::support::folder::TestFolder;
@@ -230,9 +230,7 @@ fn traps_hold_nobody_up_and_lead_nowhere() {
         // The same one again, which mends what is missing.
         fine("repair", trap.meanwhile("repair", update(again)).err());
 
-        let removed = trap.meanwhile("remove", |manager, id| {
-            manager.remove(id, Remainder::Nothing)
-        });
+        let removed = trap.meanwhile("remove", |manager, id| manager.remove(id, KeepData::No));
         let left = removed
             .as_ref()
             .ok()

@@ -11,7 +11,7 @@ use plugin_runner::error::{Disconnect, OperationError, PackageError};
 use plugin_runner::package::MigrationLimits;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::{
-    ActiveState, Error, InstallationId, PackageSource, Remainder, Update, UpdateOptions, fault,
+    ActiveState, Error, InstallationId, KeepData, PackageSource, UpdateOptions, UpdateReport, fault,
 };
 use serde_json::json;
 
@@ -26,7 +26,7 @@ const FOREVER: Duration = Duration::from_secs(3600);
 
 impl Managed {
     #[track_caller]
-    fn updated(&self, id: InstallationId, package: Vec<u8>) -> Update {
+    fn updated(&self, id: InstallationId, package: Vec<u8>) -> UpdateReport {
         self.try_update(id, package, &UpdateOptions::default())
             .unwrap()
     }
@@ -36,7 +36,7 @@ impl Managed {
         id: InstallationId,
         package: Vec<u8>,
         options: &UpdateOptions,
-    ) -> Result<Update, Error> {
+    ) -> Result<UpdateReport, Error> {
         self.update_package(id, PackageSource::bytes(package), options)
     }
 
@@ -74,8 +74,8 @@ fn a_running_plugin_is_replaced_with_its_files() {
         assert!(!update.unchanged && gap <= began.elapsed() && !gap.is_zero());
         assert_eq!(update.installation.status.state, Active);
         assert_eq!(update.installation.record.manifest.version, "2");
-        assert_eq!(update.carried.files, 1);
-        assert_eq!(update.carried.left_count, 0);
+        assert_eq!(update.migrated.files, 1);
+        assert_eq!(update.migrated.left_count, 0);
         let error = call.wait().unwrap_err();
         let cause = assert_matches!(&error, Error::Disconnected(cause) => cause);
         assert_matches!(
@@ -106,7 +106,7 @@ fn an_inactive_plugin_is_replaced_and_not_started() {
     let events = managed.host.subscribe();
     let update = managed.updated(id, managed.package("2", &[]));
     assert_eq!(update.gap, None);
-    assert_eq!(update.carried.files, 1);
+    assert_eq!(update.migrated.files, 1);
     assert_eq!(update.installation.status.state, Inactive);
     assert!(events.try_recv().is_err(), "something was started");
     managed.activate(id, LONG).unwrap();
@@ -175,7 +175,7 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
 #[test]
 fn what_cannot_be_an_update_leaves_the_plugin_running() {
     let limits = MigrationLimits::default().with_files(2);
-    let managed = Managed::with("refused-update", settings().with_carry_over(limits));
+    let managed = Managed::with("refused-update", settings().with_migration(limits));
     let id = managed.running(managed.package("1", &["alone"]));
     managed.updated(id, managed.package("0", &["alone"]));
     managed.updated(id, managed.package("1", &["alone"]));
@@ -286,7 +286,7 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
     // What failed may be tried again, and is unpacked afresh.
     let good = managed.package("2", &["alone"]);
     let update = managed.updated(id, good);
-    assert_eq!(update.carried.files, 1);
+    assert_eq!(update.migrated.files, 1);
     assert_eq!(managed.answering_version(id), "2");
     assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
 }
@@ -412,7 +412,7 @@ fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
                 }
                 let ending = scope.spawn(|| {
                     if removes {
-                        managed.remove(id, Remainder::Nothing).map(drop)
+                        managed.remove(id, KeepData::No).map(drop)
                     } else {
                         managed.deactivate(id, LONG).map(drop)
                     }
