@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::jsonrpc::{Incoming, ResultSpan};
+use super::jsonrpc::{Incoming, ResultObject, ResultSpan, encode_request, encode_result};
 use super::manifest::Manifest;
 use super::method::{
     AccessGet, Configure, Event, GetConfig, Method, Ping, RobotModelProviderGenerate,
@@ -30,30 +30,33 @@ fn examples() -> Vec<Box<RawValue>> {
         .collect()
 }
 
-/// Reads the params or the result and writes them again: whatever the types do not know is lost.
-fn check<M: Method>(params: Option<&str>, result: Option<&str>) {
-    let written = |json: &str, again: Value| {
-        let mut shown: Map<String, Value> = serde_json::from_str(json).unwrap();
-        if result.is_some() {
-            assert_eq!(shown.remove("method"), Some(M::NAME.into()));
+/// Reads the params or the result of a message and writes the message again; whatever the types do not
+/// know is lost.
+fn check<M: Method>(text: &str) {
+    let mut again = String::new();
+    match Incoming::parse_line(text).unwrap() {
+        Incoming::Request { id, params, .. } => {
+            let id = serde_json::from_str(id.as_json()).unwrap();
+            let params = decode_params::<M>(params).unwrap();
+            encode_request(&mut again, id, M::NAME, &params).unwrap();
         }
-        assert_eq!(Value::Object(shown), again, "{json}");
-    };
-    if let Some(json) = params {
-        let raw = RawValue::from_string(json.to_owned()).unwrap();
-        let params = decode_params::<M>(Some(&raw)).unwrap();
-        written(json, serde_json::to_value(params).unwrap());
-    }
-    if let Some(json) = result {
-        let reply = decode_reply::<M>(json).unwrap();
-        // Its forms are tested with the type.
-        if M::NAME != AccessGet::NAME {
-            written(json, serde_json::to_value(reply).unwrap());
+        Incoming::Response { id, outcome, .. } => {
+            let reply =
+                decode_reply::<M>(ResultSpan::locate(text, outcome.unwrap()).of(text)).unwrap();
+            // Its forms are tested with the type.
+            if M::NAME == AccessGet::NAME {
+                return;
+            }
+            let result = ResultObject::from_serialize(&reply).unwrap();
+            encode_result(&mut again, &id.unwrap().into(), M::NAME, &result);
         }
+        Incoming::Notification { .. } => panic!("a request without an id: {text}"),
     }
+    let value = |text: &str| -> Value { serde_json::from_str(text).unwrap() };
+    assert_eq!(value(&again), value(text));
 }
 
-fn check_method(method: &str, params: Option<&str>, result: Option<&str>) {
+fn check_method(method: &str, text: &str) {
     let check = match method {
         Event::NAME => check::<Event>,
         Configure::NAME => check::<Configure>,
@@ -66,7 +69,7 @@ fn check_method(method: &str, params: Option<&str>, result: Option<&str>) {
         RobotRun::NAME => check::<RobotRun>,
         other => panic!("{other} is not a method of the protocol"),
     };
-    check(params, result);
+    check(text);
 }
 
 #[test]
@@ -75,26 +78,21 @@ fn examples_of_all_nine_methods_go_through_their_types() {
     let mut manifests = 0;
     for example in examples() {
         let text = example.get();
-        let Ok(message) = Incoming::parse_line(text) else {
+        let message: Value = serde_json::from_str(text).unwrap();
+        let is_reply = message.get("result").is_some();
+        let message = if is_reply {
+            &message["result"]
+        } else {
+            &message
+        };
+        let Some(method) = message["method"].as_str() else {
             let manifest = Manifest::parse(text.as_bytes()).unwrap();
             assert_eq!(manifest.unknown_members().count(), 0);
             manifests += 1;
             continue;
         };
-        match message {
-            Incoming::Request { method, params, .. } => {
-                check_method(&method, Some(params.unwrap().get()), None);
-                shown.entry(method.into_owned()).or_default()[0] += 1;
-            }
-            Incoming::Response { outcome, .. } => {
-                let span = ResultSpan::locate(text, outcome.unwrap());
-                let result: Value = serde_json::from_str(span.of(text)).unwrap();
-                let method = result["method"].as_str().unwrap();
-                check_method(method, None, Some(span.of(text)));
-                shown.entry(method.to_owned()).or_default()[1] += 1;
-            }
-            Incoming::Notification { .. } => panic!("a request without an id: {text}"),
-        }
+        check_method(method, text);
+        shown.entry(method.to_owned()).or_default()[usize::from(is_reply)] += 1;
     }
     assert_eq!(manifests, 1);
     assert_eq!(shown.len(), 9);

@@ -1,13 +1,12 @@
-//! A worked example of each method goes through the types and comes out the same; and
-//! the traps that concern params and replies.
+//! The traps that concern params and replies. That every method's worked example goes through its types
+//! is tested with the document that shows them.
 
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::protocol::access::{self, AccessGrant};
 use crate::protocol::jsonrpc::{
-    Incoming, RemoteRequestId, ResultObject, ResultSpan, encode_error, encode_request,
-    encode_result,
+    Incoming, RemoteRequestId, ResultObject, encode_error, encode_request, encode_result,
 };
 use crate::protocol::peer::PeerKind;
 use crate::testing::assert_matches;
@@ -23,130 +22,27 @@ fn map(value: Value) -> Map<String, Value> {
     }
 }
 
-/// Reads a request into its type and writes it again.
-#[track_caller]
-fn request<M: Method>(text: &str) -> M::Params {
-    let Incoming::Request { id, method, params } = Incoming::parse(text).unwrap() else {
-        panic!("{text} is no request");
-    };
-    assert_eq!(method, M::NAME);
-    let decoded = decode_params::<M>(params).unwrap();
-    let mut again = String::new();
-    let id = serde_json::from_str(id.as_json()).unwrap();
-    encode_request(&mut again, id, &method, &decoded).unwrap();
-    let mut expected = value(text);
-    // We always send params.
-    if params.is_none() {
-        expected["params"] = json!({});
-    }
-    assert_eq!(value(&again), expected);
-    decoded
-}
-
-/// Reads a response into its type and writes it again.
-#[track_caller]
-fn response<M: Method>(text: &str) -> M::Reply {
-    let Incoming::Response { id, outcome, .. } = Incoming::parse(text).unwrap() else {
-        panic!("{text} is no response");
-    };
-    let span = ResultSpan::locate(text, outcome.unwrap());
-    let decoded = decode_reply::<M>(span.of(text)).unwrap();
-    let mut again = String::new();
-    let result = ResultObject::from_serialize(&decoded).unwrap();
-    encode_result(&mut again, &id.unwrap().into(), M::NAME, &result);
-    assert_eq!(value(&again), value(text));
-    decoded
-}
-
 #[test]
-fn event_example() {
-    let params = request::<Event>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","method":"event",
- "params":{"event":"EventPostReacted","post_id":"d5k2jq45o2dtjn9ct5rg","root_post_id":"d5k2jps5o2dtjn9ct5r0"}}"#,
-    );
-    assert_eq!(params.event, "EventPostReacted");
-    assert_eq!(params.payload["post_id"], "d5k2jq45o2dtjn9ct5rg");
-    assert_eq!(params.payload.len(), 2);
-    let reply = response::<Event>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","result":{"method":"event","ok":true}}"#,
-    );
-    assert!(reply.ok);
-}
-
-#[test]
-fn configure_example() {
-    let params = request::<Configure>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","method":"configure","params":{"channel":"general","limit":25,"loud":false}}"#,
-    );
-    assert_eq!(params["limit"], 25);
-    let reply = response::<Configure>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","result":{"method":"configure","ok":true}}"#,
-    );
-    assert!(reply.ok);
-}
-
-#[test]
-fn ping_example() {
-    request::<Ping>(r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","method":"ping","params":{}}"#);
-    let reply = response::<Ping>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","result":{"method":"ping","pong":true,"status":"healthy","uptime_seconds":4.72}}"#,
-    );
-    assert!(reply.pong);
-    assert_eq!(reply.uptime_seconds, Some(4.72));
-    assert_eq!(reply.status.as_deref(), Some("healthy"));
-}
-
-#[test]
-fn list_models_example() {
-    let params = request::<RobotModelProviderListModels>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","method":"robot_model_provider_list_models","params":{"provider":"acme"}}"#,
-    );
-    assert_eq!(params.provider, "acme");
-    let reply = response::<RobotModelProviderListModels>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","result":{"method":"robot_model_provider_list_models",
- "models":[{"name":"acme/small-1","display_name":"Small 1","context_window":32768,"max_output_tokens":4096,"released_at":"2026-03-01T00:00:00Z"}]}}"#,
-    );
-    assert_eq!(reply.models[0].context_window, Some(32768));
-}
-
-#[test]
-fn generate_example() {
-    let params = request::<RobotModelProviderGenerate>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","method":"robot_model_provider_generate",
- "params":{"provider":"acme","model":"small-1","system":"Be brief.","messages":[{"role":"user","content":"Which threads are new?"}],
- "tools":[{"name":"thread_list","description":"Lists threads.","parameters":{"type":"object","properties":{"page":{"type":"integer"}}}}]}}"#,
-    );
+fn members_that_say_how_it_went_are_understood() {
+    let params = RawValue::from_string(r#"{"message":"m","robot_id":"r"}"#.to_owned()).unwrap();
+    let params = decode_params::<RobotRun>(Some(&params)).unwrap();
+    assert_eq!(params.session_id, None);
+    let reply = r#"{"output":{"status":"blocked","summary":"Which page?"}}"#;
+    let reply = decode_reply::<RobotRun>(reply).unwrap();
+    assert_eq!(reply.output.unwrap().status, RobotRunStatus::Blocked);
+    let messages = r#"{"provider":"p","model":"m","messages":[{"role":"user","content":"?"}]}"#;
+    let params = RawValue::from_string(messages.to_owned()).unwrap();
+    let params = decode_params::<RobotModelProviderGenerate>(Some(&params)).unwrap();
     assert_eq!(params.messages[0].role, GenerateRole::User);
-    let reply = response::<RobotModelProviderGenerate>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","result":{"method":"robot_model_provider_generate","finish_reason":"tool_calls",
- "tool_calls":[{"id":"call_1","name":"thread_list","arguments":{"page":1}}]}}"#,
-    );
-    assert_eq!(reply.finish(), FinishReason::Stop);
-    assert_eq!(reply.failure(), None);
-    assert_eq!(reply.tool_calls[0].arguments["page"], 1);
-}
-
-#[test]
-fn tool_call_example() {
-    let params = request::<RobotToolCall>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","method":"robot_tool_call",
- "params":{"provider_id":"weather","tool_id":"forecast","call_id":"call_9","session_id":"d5k2k9c5o2dtjn9ct5v0",
- "account_id":"d5k1vcs5o2dtjn9ct49g","arguments":{"city":"Oslo","days":2}}}"#,
-    );
-    assert_eq!(params.arguments["city"], "Oslo");
-    let reply = response::<RobotToolCall>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","output":{"summary":"rain, then sun"}}}"#,
-    );
-    assert_eq!(reply.failure(), None);
-    let reply = response::<RobotToolCall>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","error":"unknown city"}}"#,
-    );
+    let reply = decode_reply::<RobotToolCall>(r#"{"error":"unknown city"}"#).unwrap();
     assert_eq!(reply.failure(), Some("unknown city"));
+    let reply = decode_reply::<RobotModelProviderGenerate>(r#"{"content":"Yes."}"#).unwrap();
+    assert_eq!(reply.failure(), None);
 }
 
 #[test]
 fn access_get_examples() {
-    request::<AccessGet>(r#"{"id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0","method":"access_get"}"#);
+    assert!(decode_params::<AccessGet>(None).is_ok());
     let go = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
  "result":{"access_key":"sdbak_3vK0exampleonly","api_base_url":{"Scheme":"https","Host":"forum.example"}}}}"#;
     let refused = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
@@ -171,31 +67,6 @@ fn access_get_examples() {
         encode_result(&mut again, &id, AccessGet::NAME, &result);
         assert_eq!(value(&again), message);
     }
-}
-
-#[test]
-fn get_config_example() {
-    let params = request::<GetConfig>(
-        r#"{"id":"d5k2m8k5o2dtjn9ct6e0","jsonrpc":"2.0","method":"get_config","params":{"keys":["channel","limit"]}}"#,
-    );
-    assert_eq!(params.keys, ["channel", "limit"]);
-    let reply = response::<GetConfig>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m8k5o2dtjn9ct6e0","result":{"method":"get_config","config":{"channel":"general","limit":25}}}"#,
-    );
-    assert_eq!(reply.config.len(), 2);
-}
-
-#[test]
-fn robot_run_example() {
-    let params = request::<RobotRun>(
-        r#"{"id":"d5k2m9s5o2dtjn9ct6eg","jsonrpc":"2.0","method":"robot_run","params":{"message":"Summarise today's replies.","robot_id":"d5k1vg45o2dtjn9ct4a0"}}"#,
-    );
-    assert_eq!(params.session_id, None);
-    let reply = response::<RobotRun>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m9s5o2dtjn9ct6eg","result":{"method":"robot_run","session_id":"d5k2m9s5o2dtjn9ct6f0",
- "output":{"status":"blocked","summary":"A page must be chosen.","attention":{"reason":"missing_input","message":"Choose a library page first."}}}}"#,
-    );
-    assert_eq!(reply.output.unwrap().status, RobotRunStatus::Blocked);
 }
 
 #[test]

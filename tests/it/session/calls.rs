@@ -14,102 +14,65 @@ use serde_json::{Value, json};
 use crate::support::session::{Bench, Plugin, SHORT, connect, ping, start_ping, start_raw};
 use crate::support::{LONG, assert_matches, object, wait_for};
 
-/// Sends the worked example of a method (PROTOCOL.md, "Host to plugin") and answers it with the worked
-/// answer; both must arrive as they are written there.
+/// Sends a worked example and answers it with the worked answer; both must arrive as they are written.
 #[track_caller]
-fn example<M: Method>(request: &str, response: &str) -> M::Reply
+fn example<M: Method>(request: &Value, response: &Value)
 where
     M::Params: Sync,
     M::Reply: Send,
 {
     let bench = Bench::new();
     let plugin = bench.connect();
-    let expected: Value = serde_json::from_str(request).unwrap();
-    let id: RequestId = expected["id"].as_str().unwrap().parse().unwrap();
-    let params = serde_json::from_value(expected["params"].clone()).unwrap();
+    let id: RequestId = request["id"].as_str().unwrap().parse().unwrap();
+    let params = serde_json::from_value(request["params"].clone()).unwrap();
     let reply = thread::scope(|scope| {
         let call = scope.spawn(|| bench.session.send::<M>(id, &params, LONG).unwrap());
-        assert_eq!(plugin.expect(M::NAME).message, expected);
-        plugin.send(response);
+        assert_eq!(plugin.expect(M::NAME).message, *request);
+        plugin.send(&response.to_string());
         call.join().unwrap()
     });
-    let mut answered: Value = serde_json::from_str(response).unwrap();
-    let mut answered = object(answered["result"].take());
+    let mut answered = object(response["result"].clone());
     assert_eq!(answered.remove("method").unwrap(), M::NAME);
     assert_eq!(object(serde_json::to_value(&reply).unwrap()), answered);
     let counters = bench.session.counters();
     assert_eq!((counters.rpc.calls, counters.rpc.replies), (1, 1));
     assert_eq!(counters.rpc.calls_in_flight, 0);
-    reply
 }
 
 #[test]
-fn the_event_example_goes_there_and_back() {
-    let reply = example::<Event>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","method":"event",
-            "params":{"event":"EventPostReacted","post_id":"d5k2jq45o2dtjn9ct5rg","root_post_id":"d5k2jps5o2dtjn9ct5r0"}}"#,
-        r#"{"jsonrpc":"2.0","id":"d5k2m0c5o2dtjn9ct6ag","result":{"method":"event","ok":true}}"#,
-    );
-    assert!(reply.ok);
-}
-
-#[test]
-fn the_configure_example_goes_there_and_back() {
-    let reply = example::<Configure>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","method":"configure","params":{"channel":"general","limit":25,"loud":false}}"#,
-        r#"{"jsonrpc":"2.0","id":"d5k2m1s5o2dtjn9ct6b0","result":{"method":"configure","ok":true}}"#,
-    );
-    assert!(reply.ok);
-}
-
-#[test]
-fn the_ping_example_goes_there_and_back() {
-    let reply = example::<Ping>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","method":"ping","params":{}}"#,
-        r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","result":{"method":"ping","pong":true,"status":"healthy","uptime_seconds":4.72}}"#,
-    );
-    assert_eq!(reply.status.as_deref(), Some("healthy"));
-}
-
-#[test]
-fn the_list_models_example_goes_there_and_back() {
-    let reply = example::<RobotModelProviderListModels>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","method":"robot_model_provider_list_models","params":{"provider":"acme"}}"#,
-        r#"{"jsonrpc":"2.0","id":"d5k2m3k5o2dtjn9ct6c0","result":{"method":"robot_model_provider_list_models",
-            "models":[{"name":"acme/small-1","display_name":"Small 1","context_window":32768,"max_output_tokens":4096,"released_at":"2026-03-01T00:00:00Z"}]}}"#,
-    );
-    assert_eq!(reply.models[0].context_window, Some(32768));
-}
-
-#[test]
-fn the_generate_example_goes_there_and_back() {
-    let reply = example::<RobotModelProviderGenerate>(
-        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","method":"robot_model_provider_generate",
-            "params":{"provider":"acme","model":"small-1","system":"Be brief.","messages":[{"role":"user","content":"Which threads are new?"}],
-            "tools":[{"name":"thread_list","description":"Lists threads.","parameters":{"type":"object","properties":{"page":{"type":"integer"}}}}]}}"#,
-        r#"{"jsonrpc":"2.0","id":"d5k2m4s5o2dtjn9ct6cg","result":{"method":"robot_model_provider_generate","finish_reason":"tool_calls",
-            "tool_calls":[{"id":"call_1","name":"thread_list","arguments":{"page":1}}]}}"#,
-    );
-    assert_eq!(reply.tool_calls[0].name, "thread_list");
-    assert_eq!(reply.failure(), None);
-}
-
-#[test]
-fn the_tool_call_examples_go_there_and_back() {
-    let request = r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","method":"robot_tool_call",
-        "params":{"provider_id":"weather","tool_id":"forecast","call_id":"call_9","session_id":"d5k2k9c5o2dtjn9ct5v0",
-        "account_id":"d5k1vcs5o2dtjn9ct49g","arguments":{"city":"Oslo","days":2}}}"#;
-    let reply = example::<RobotToolCall>(
-        request,
-        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","output":{"summary":"rain, then sun"}}}"#,
-    );
-    assert_eq!(reply.output["summary"], "rain, then sun");
-    // The tool failed; the call did not.
-    let reply = example::<RobotToolCall>(
-        request,
-        r#"{"jsonrpc":"2.0","id":"d5k2m645o2dtjn9ct6d0","result":{"method":"robot_tool_call","error":"unknown city"}}"#,
-    );
-    assert_eq!(reply.failure(), Some("unknown city"));
+fn the_examples_of_the_document_go_there_and_back() {
+    let document = include_str!("../../../src/protocol/PROTOCOL.md");
+    let blocks = document.split("```json\n").skip(1);
+    let messages = blocks.flat_map(|block| {
+        let (block, _) = block.split_once("```").unwrap();
+        serde_json::Deserializer::from_str(block).into_iter::<Value>()
+    });
+    let (mut request, mut examples) = (Value::Null, 0);
+    for message in messages.map(Result::unwrap) {
+        if message.get("params").is_some() {
+            request = message;
+            continue;
+        }
+        let mut response = message;
+        // A second answer to one request has an id of its own.
+        response["id"] = request["id"].clone();
+        match request["method"].as_str() {
+            Some(Event::NAME) => example::<Event>(&request, &response),
+            Some(Configure::NAME) => example::<Configure>(&request, &response),
+            Some(Ping::NAME) => example::<Ping>(&request, &response),
+            Some(RobotModelProviderListModels::NAME) => {
+                example::<RobotModelProviderListModels>(&request, &response);
+            }
+            Some(RobotModelProviderGenerate::NAME) => {
+                example::<RobotModelProviderGenerate>(&request, &response);
+            }
+            Some(RobotToolCall::NAME) => example::<RobotToolCall>(&request, &response),
+            // A manifest, or a call from the plugin.
+            _ => continue,
+        }
+        examples += 1;
+    }
+    assert_eq!(examples, 7);
 }
 
 #[test]
