@@ -81,7 +81,6 @@
 //! | 4 | `a_stopped_listener_gives_up_handshakes_in_progress` |
 //! | 4 | `random_operations_break_no_rule` |
 //! | 4 | `a_thousand_crashes_and_restarts_leave_nothing` |
-//! | 4 | `a_thousand_connections_leave_nothing` |
 //! | 4 | `every_fault_at_every_moment_ends_as_it_should` |
 //! | 4 | `an_unload_at_any_point_leaves_nothing` |
 //! | 4 | `a_shutdown_at_any_point_leaves_nothing` |
@@ -239,16 +238,9 @@ use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
 fn every_rule_names_tests_that_exist() {
     let tests = test_names();
     let mut rules = BTreeSet::new();
-    for row in include_str!("rules.rs").lines() {
-        // A row begins with the rule's number; the first of each says it in words too.
-        let cells = row
-            .strip_prefix("//! | ")
-            .and_then(|row| row.split_once(" | `"));
-        let Some((rule, test)) = cells else {
-            continue;
-        };
+    for (rule, test) in rows(include_str!("rules.rs")) {
+        // The first row of each rule says it in words too.
         let number: u32 = rule.split(',').next().unwrap().parse().unwrap();
-        let test = test.strip_suffix("` |").unwrap();
         assert!(
             tests.contains(test),
             "rule {rule}: no test is called {test}"
@@ -259,6 +251,13 @@ fn every_rule_names_tests_that_exist() {
         rules.into_iter().eq((1..=9).chain([11])),
         "a rule has no tests"
     );
+}
+
+/// The rows of the table at the top of a file, whose second column names a test.
+pub(crate) fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let cells = rows.filter_map(|row| row.strip_suffix("` |")?.split_once(" | `"));
+    cells.map(|(name, test)| (name.trim_matches('`'), test))
 }
 
 /// The names of all test functions there are.
