@@ -140,9 +140,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
-    use crate::testing::assert_matches;
-
-    const LONG: Duration = Duration::from_secs(60);
+    use crate::testing::{LONG, assert_matches};
 
     #[test]
     fn operations_on_one_installation_come_one_after_the_other() {

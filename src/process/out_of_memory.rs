@@ -130,6 +130,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::testing::TestDir;
 
     const VERSION_1: &str = "9:name=systemd:/\n4:cpu,memory:/pod/1\n3:cpuset:/\n0::/\n";
     const VERSION_2: &str = "0::/system.slice/server.service\n";
@@ -181,30 +182,27 @@ mod tests {
         assert_eq!(files("nonsense\n\n:\n"), [""; 0]);
     }
 
-    /// A made-up system: its dir, and a process in it.
-    fn system(name: &str, membership: &str) -> (PathBuf, Pid) {
-        let dir = std::env::temp_dir().join(format!(
-            "plugin-runner-memory-{name}-{}",
-            std::process::id()
-        ));
+    /// A made-up system: its directory, and a process in it.
+    fn system(membership: &str) -> (TestDir, Pid) {
+        let dir = TestDir::new("memory");
         let pid = rustix::process::getpid();
-        let own = dir.join("proc").join(pid.as_raw_pid().to_string());
+        let own = dir.path().join("proc").join(pid.as_raw_pid().to_string());
         fs::create_dir_all(&own).unwrap();
         fs::write(own.join("cgroup"), membership).unwrap();
-        fs::write(dir.join("proc/vmstat"), "oom_kill 5\n").unwrap();
+        fs::write(dir.path().join("proc/vmstat"), "oom_kill 5\n").unwrap();
         (dir, pid)
     }
 
-    fn watch(dir: &Path, pid: Pid) -> OutOfMemoryWatch {
+    fn watch(dir: &TestDir, pid: Pid) -> OutOfMemoryWatch {
         let watch = OutOfMemoryWatch::default();
-        watch.begin_below(&dir.join("proc"), &dir.join("groups"), pid);
+        watch.begin_below(&dir.path().join("proc"), &dir.path().join("groups"), pid);
         watch
     }
 
     #[test]
     fn a_kill_since_the_spawn_explains_one_end() {
-        let (dir, pid) = system("two", VERSION_2);
-        let group = dir.join("groups/system.slice/server.service");
+        let (dir, pid) = system(VERSION_2);
+        let group = dir.path().join("groups/system.slice/server.service");
         fs::create_dir_all(&group).unwrap();
         let count = |count: u64| {
             fs::write(group.join("memory.events"), format!("oom_kill {count}\n")).unwrap();
@@ -221,20 +219,18 @@ mod tests {
         assert!(!third.take_kill(), "it was before its time");
         count(8);
         assert!(third.take_kill());
-        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn without_a_group_the_whole_systems_counter_counts() {
-        let (dir, pid) = system("none", VERSION_1);
+        let (dir, pid) = system(VERSION_1);
         let whole = watch(&dir, pid);
         assert!(!whole.take_kill());
-        fs::write(dir.join("proc/vmstat"), "oom_kill 6\n").unwrap();
+        fs::write(dir.path().join("proc/vmstat"), "oom_kill 6\n").unwrap();
         assert!(whole.take_kill());
-        fs::remove_file(dir.join("proc/vmstat")).unwrap();
+        fs::remove_file(dir.path().join("proc/vmstat")).unwrap();
         assert!(!whole.take_kill());
         assert!(!watch(&dir, pid).take_kill(), "there is no counter");
-        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

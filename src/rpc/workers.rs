@@ -163,8 +163,7 @@ mod tests {
 
     use super::*;
     use crate::deadline::Deadline;
-
-    const LONG: Duration = Duration::from_secs(30);
+    use crate::testing::LONG;
 
     fn workers(threads: &Threads, cap: usize, queue: usize) -> Workers {
         Workers::new(WorkerSettings {

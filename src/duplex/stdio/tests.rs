@@ -402,12 +402,14 @@ fn a_shared_descriptor_is_written_in_pieces_and_stays_blocking() {
     assert!(all.ends_with(b"ll\n"));
 }
 
-fn policy(milliseconds: u64) -> WaitPolicy {
-    WaitPolicy {
+/// A timed read that has so many milliseconds.
+fn receive_within(halves: &mut Halves, milliseconds: u64) -> Option<Received> {
+    let policy = WaitPolicy {
         spin_until: None,
         deadline: Deadline::after(Duration::from_millis(milliseconds)),
         is_coarse: false,
-    }
+    };
+    timed(&mut *halves.reader).unwrap().receive_within(policy)
 }
 
 #[test]
@@ -424,31 +426,14 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
             .unwrap()
             .set_timed(Some(Duration::from_millis(1)))
     );
-    assert!(
-        timed(&mut *halves.reader)
-            .unwrap()
-            .receive_within(policy(1))
-            .is_none()
-    );
+    assert!(receive_within(&mut halves, 1).is_none());
     stdout.write_all(b"{\"half\":").unwrap();
-    assert!(
-        timed(&mut *halves.reader)
-            .unwrap()
-            .receive_within(policy(1))
-            .is_none()
-    );
+    assert!(receive_within(&mut halves, 1).is_none());
     stdout.write_all(b"1}\nprinted\n{\"next\":1}\n").unwrap();
-    let first = timed(&mut *halves.reader)
-        .unwrap()
-        .receive_within(policy(30_000));
+    let first = receive_within(&mut halves, 30_000);
     assert_matches!(first, Some(Received::Line(message)) if &*message == "{\"half\":1}");
     for _ in 0..2 {
-        assert!(
-            timed(&mut *halves.reader)
-                .unwrap()
-                .receive_within(policy(30_000))
-                .is_none()
-        );
+        assert!(receive_within(&mut halves, 30_000).is_none());
         assert!(output.is_empty(), "the hook was run");
     }
     printed(&mut *halves.reader, b"printed");
@@ -457,12 +442,7 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
     // Its last words, without a line end.
     stdout.write_all(b"fatal").unwrap();
     drop(stdout);
-    assert!(
-        timed(&mut *halves.reader)
-            .unwrap()
-            .receive_within(policy(30_000))
-            .is_none()
-    );
+    assert!(receive_within(&mut halves, 30_000).is_none());
     assert!(output.is_empty(), "the hook was run");
     assert_matches!(halves.reader.receive(), Err(Disconnect::Lost));
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"fatal");
@@ -486,12 +466,7 @@ fn a_timed_read_ends_however_much_is_printed() {
             }
         }
     });
-    assert!(
-        timed(&mut *halves.reader)
-            .unwrap()
-            .receive_within(policy(20))
-            .is_none()
-    );
+    assert!(receive_within(&mut halves, 20).is_none());
     drop(done);
     drop(halves);
     flooding.join().unwrap();

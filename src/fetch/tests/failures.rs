@@ -9,13 +9,13 @@ use crossbeam_channel::bounded;
 
 use super::server::{Server, wait_for_end, write};
 use super::{
-    PATIENCE, SHORT, assert_no_thread_is_left, failure, fetch, fetch_request, fetcher, read_all,
-    request, settings, with_names,
+    SHORT, assert_no_thread_is_left, failure, fetch, fetch_request, fetcher, read_all, request,
+    settings, with_names,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, FetchError, FetchStep};
 use crate::fetch::{FetchRequest, Fetcher};
-use crate::testing::assert_matches;
+use crate::testing::{LONG, assert_matches};
 use crate::thread::Threads;
 
 /// Writes a byte now and then until the peer has had enough.
@@ -99,7 +99,7 @@ fn a_look_up_that_hangs_is_given_up_in_time() {
     let (release, released) = bounded::<()>(0);
     let names = with_names(settings(&[]).with_timeout(SHORT), move |_, _| {
         // Until the other end is dropped.
-        let _ = released.recv_timeout(PATIENCE);
+        let _ = released.recv_timeout(LONG);
         Err(io::Error::other("released"))
     });
     let late = failure(names.fetch(&request("https://example.org/"), &|| false, read_all));

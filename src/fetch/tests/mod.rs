@@ -15,10 +15,8 @@ use self::server::Server;
 use super::{FetchRequest, FetchSettings, Fetcher};
 use crate::deadline::Deadline;
 use crate::error::{Error, FetchError, Result};
+use crate::testing::LONG;
 use crate::thread::Threads;
-
-/// Only ever waited out by what is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waited out by the tests of what takes too long.
 const SHORT: Duration = Duration::from_millis(300);
@@ -27,8 +25,8 @@ const LIMIT: u64 = 1_000_000;
 
 fn settings(allowed: &[&Server]) -> FetchSettings {
     FetchSettings::default()
-        .with_timeout(PATIENCE)
-        .with_connect(PATIENCE)
+        .with_timeout(LONG)
+        .with_connect(LONG)
         .with_allowed_hosts(allowed.iter().map(|server| server.host_port()))
 }
 
@@ -52,7 +50,7 @@ fn request(url: &str) -> FetchRequest<'_> {
         url,
         sha256: None,
         limit: LIMIT,
-        deadline: Deadline::after(PATIENCE),
+        deadline: Deadline::after(LONG),
     }
 }
 
@@ -92,6 +90,6 @@ fn failure<T>(fetched: Result<T>) -> Arc<FetchError> {
 
 #[track_caller]
 fn assert_no_thread_is_left(fetcher: &Fetcher) {
-    let left = fetcher.threads.join_all(Deadline::after(PATIENCE));
+    let left = fetcher.threads.join_all(Deadline::after(LONG));
     assert_eq!(left, 0, "the thread that fetches did not end");
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use super::PATIENCE;
+use crate::testing::LONG;
 
 /// Ends, and its thread with it, when dropped.
 pub(super) struct Server {
@@ -64,8 +64,8 @@ impl Server {
                     if ending.load(Ordering::SeqCst) {
                         break;
                     }
-                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+                    stream.set_read_timeout(Some(LONG)).unwrap();
+                    stream.set_write_timeout(Some(LONG)).unwrap();
                     serve(&heads, &mut stream);
                     finish(&mut stream);
                 }

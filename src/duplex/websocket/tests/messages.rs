@@ -370,6 +370,10 @@ fn what_is_queued_goes_out_together_and_not_before() {
     wait_for_threads(&settings);
 }
 
+fn receive_within(halves: &mut Halves, policy: WaitPolicy) -> Option<Received> {
+    timed(&mut *halves.reader).unwrap().receive_within(policy)
+}
+
 #[test]
 fn a_timed_read_goes_on_where_the_one_before_gave_up() {
     let soon = || WaitPolicy {
@@ -386,30 +390,17 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
             let settings = settings();
             let (mut halves, mut peer) = make(&settings);
             assert!(timed(&mut *halves.reader).unwrap().set_timed(limit));
-            assert!(
-                timed(&mut *halves.reader)
-                    .unwrap()
-                    .receive_within(soon())
-                    .is_none()
-            );
+            assert!(receive_within(&mut halves, soon()).is_none());
             let text = "z".repeat(100_000);
             let frame = Peer::frame(TEXT, text.as_bytes());
             for piece in frame.chunks(30_000) {
                 for policy in [soon(), looking()] {
-                    assert!(
-                        timed(&mut *halves.reader)
-                            .unwrap()
-                            .receive_within(policy)
-                            .is_none()
-                    );
+                    assert!(receive_within(&mut halves, policy).is_none());
                 }
                 peer.0.write_all(piece).unwrap();
             }
             let received = loop {
-                if let Some(received) = timed(&mut *halves.reader)
-                    .unwrap()
-                    .receive_within(looking())
-                {
+                if let Some(received) = receive_within(&mut halves, looking()) {
                     break received;
                 }
             };
@@ -417,14 +408,7 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
             // The end is for the read that has all the time it takes.
             peer.send(CLOSE, &1000_u16.to_be_bytes());
             drop(peer);
-            let deadline = Instant::now() + LONG;
-            while timed(&mut *halves.reader)
-                .unwrap()
-                .receive_within(soon())
-                .is_some()
-            {
-                assert!(Instant::now() < deadline, "no end");
-            }
+            wait_until("the end", || receive_within(&mut halves, soon()).is_none());
             assert!(timed(&mut *halves.reader).unwrap().set_timed(None));
             let end = halves.reader.receive().unwrap_err();
             assert_matches!(
@@ -463,12 +447,7 @@ fn a_timed_read_ends_whatever_keeps_coming() {
             deadline: Deadline::after(Duration::from_millis(20)),
             is_coarse,
         };
-        assert!(
-            timed(&mut *halves.reader)
-                .unwrap()
-                .receive_within(policy)
-                .is_none()
-        );
+        assert!(receive_within(&mut halves, policy).is_none());
     }
     drop(done);
     // What is still on its way must go somewhere.
