@@ -7,9 +7,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crossbeam_channel::bounded;
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
-use crate::support::{LONG, Program, Scratch, manifest, pid, text};
+use crate::program::{Program, Scratch, manifest, pid};
+use crate::support::LONG;
+use crate::support::alone::children;
 
 /// Says who it is and which descriptors it has, and answers every call.
 const LISTING: &str = r#"#!/usr/bin/env python3
@@ -46,26 +48,12 @@ fn open(process: Pid) -> Vec<String> {
         .collect()
 }
 
-/// The processes that a process has started and that live.
-fn children(process: Pid) -> Vec<Pid> {
-    let process = process.as_raw_nonzero();
-    let mut children = String::new();
-    for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
-        // A thread that has ended meanwhile has none.
-        children += &fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
-    }
-    let numbers = children.split_whitespace();
-    numbers
-        .map(|number| Pid::from_raw(number.parse().unwrap()).unwrap())
-        .collect()
-}
-
 #[test]
 fn what_the_program_was_given_goes_neither_to_plugins_nor_to_the_keeper() {
     let scratch = Scratch::new();
     scratch.plugin("lister", &manifest("lister"), LISTING);
     let (mut left, handed_down) = io::pipe().unwrap();
-    let program = scratch.command(["run", "lister", "--json"]);
+    let program = scratch.command("run lister --json");
     let mut command = Command::new("python3");
     command
         .args(["-c", HAND_DOWN])
@@ -106,9 +94,7 @@ fn what_the_program_was_given_goes_neither_to_plugins_nor_to_the_keeper() {
         assert!(!open.contains(&inode), "process {child:?} has it: {open:?}");
     }
 
-    program.signal(Signal::TERM);
-    let output = program.end();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    program.stop();
     let (sender, ended) = bounded(1);
     thread::spawn(move || sender.send(left.read(&mut [0]).unwrap()));
     assert_eq!(ended.recv_timeout(LONG), Ok(0), "the end of the pipe");

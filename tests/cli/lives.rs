@@ -6,7 +6,7 @@ use std::io::Write as _;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{ANSWERING, FAILING, Program, Scratch, is_alive, make_pipe, manifest, text};
+use crate::program::{ANSWERING, FAILING, Scratch, is_alive, make_pipe, manifest, text};
 
 /// What is said at a first signal.
 const STOPPING: &str = "plugin-runner: stopping; once more to kill\n";
@@ -47,7 +47,7 @@ fn a_plugin_becomes_active_and_a_signal_ends_it_in_order() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let scratch = Scratch::new();
         scratch.plugin("hello", &manifest("hello"), ANSWERING);
-        let mut program = Program::start(scratch.command(["run", "hello", "--json"]));
+        let mut program = scratch.start("run hello --json");
         let (pid, active) = program.active("hello");
         assert_eq!(active["from"], "connecting");
         assert_eq!(active["message"], Value::Null);
@@ -73,7 +73,7 @@ fn a_plugin_becomes_active_and_a_signal_ends_it_in_order() {
 fn the_way_to_active_is_told_step_by_step() {
     let scratch = Scratch::new();
     scratch.plugin("hello", &manifest("hello"), ANSWERING);
-    let mut program = Program::start(scratch.command(["run", "hello", "--json"]));
+    let mut program = scratch.start("run hello --json");
     let mut seen = Vec::new();
     while states(&seen).last().is_none_or(|(_, to)| *to != "active") {
         seen.push(program.object().unwrap());
@@ -86,24 +86,14 @@ fn the_way_to_active_is_told_step_by_step() {
             ("connecting", "active")
         ]
     );
-    program.signal(Signal::TERM);
-    assert_eq!(program.end().status.code(), Some(0));
+    program.stop();
 }
 
 #[test]
 fn a_plugin_that_exits_at_once_errs_after_the_configured_attempts() {
     let scratch = Scratch::new();
     scratch.plugin("bad", &manifest("bad"), FAILING);
-    let arguments = [
-        "run",
-        "bad",
-        "--json",
-        "--max-restart-attempts",
-        "2",
-        "--max-backoff",
-        "10ms",
-    ];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program = scratch.start("run bad --json --max-restart-attempts 2 --max-backoff 10ms");
     let objects = program.objects();
     let output = program.end();
 
@@ -143,15 +133,7 @@ fn a_plugin_that_errs_leaves_the_others_running() {
     let scratch = Scratch::new();
     scratch.plugin("bad", &manifest("bad"), FAILING);
     scratch.plugin("good", &manifest("good"), ANSWERING);
-    let arguments = [
-        "run",
-        "bad",
-        "good",
-        "--json",
-        "--max-restart-attempts",
-        "0",
-    ];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program = scratch.start("run bad good --json --max-restart-attempts 0");
     let (mut errored, mut active) = (false, false);
     while !(errored && active) {
         let object = program.object().unwrap();
@@ -167,8 +149,7 @@ fn a_plugin_that_errs_leaves_the_others_running() {
 fn a_killed_process_is_restarted() {
     let scratch = Scratch::new();
     scratch.plugin("hello", &manifest("hello"), ANSWERING);
-    let arguments = ["run", "hello", "--json", "--max-backoff", "10ms"];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program = scratch.start("run hello --json --max-backoff 10ms");
     let (first, _) = program.active("hello");
     kill_process(first, Signal::KILL).unwrap();
 
@@ -177,8 +158,7 @@ fn a_killed_process_is_restarted() {
     assert_eq!(restarting["details"]["exit_code"], -1);
     let (second, _) = program.active("hello");
     assert_ne!(first, second);
-    program.signal(Signal::TERM);
-    assert_eq!(program.end().status.code(), Some(0));
+    program.stop();
     assert!(!is_alive(second));
 }
 
@@ -193,7 +173,7 @@ fn a_zip_and_a_folder_run_side_by_side() {
         ("main", ANSWERING, 0o644),
     ];
     scratch.zip("plugin.zip", &files);
-    let mut program = Program::start(scratch.command(["run", "folder", "plugin.zip", "--json"]));
+    let mut program = scratch.start("run folder plugin.zip --json");
     let mut active = std::collections::BTreeSet::new();
     while active.len() < 2 {
         let object = program.object().unwrap();
@@ -202,8 +182,7 @@ fn a_zip_and_a_folder_run_side_by_side() {
         }
     }
     assert!(active.contains("from-folder") && active.contains("from-zip"));
-    program.signal(Signal::TERM);
-    assert_eq!(program.end().status.code(), Some(0));
+    program.stop();
     scratch.assert_nothing_left();
 }
 
@@ -213,8 +192,7 @@ fn a_plugin_that_does_not_end_is_killed_after_the_grace() {
     let mut stubborn = manifest("stubborn");
     stubborn["args"] = json!(["stubborn"]);
     scratch.plugin("stubborn", &stubborn, ANSWERING);
-    let arguments = ["run", "stubborn", "--json", "--stop-grace", "100ms"];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program = scratch.start("run stubborn --json --stop-grace 100ms");
     let (pid, _) = program.active("stubborn");
     program.signal(Signal::TERM);
     program.state("stubborn", "inactive");
@@ -234,8 +212,7 @@ fn a_second_signal_kills_at_once() {
     stubborn["args"] = json!(["stubborn"]);
     scratch.plugin("stubborn", &stubborn, ANSWERING);
     // Far beyond the test's own deadline.
-    let arguments = ["run", "stubborn", "--json", "--stop-grace", "1h"];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program = scratch.start("run stubborn --json --stop-grace 1h");
     let (pid, _) = program.active("stubborn");
     program.signal(Signal::INT);
     program.state("stubborn", "stopping");
@@ -258,8 +235,7 @@ fn the_two_signals_of_a_wrapper_are_one() {
     let gate = folder.join("gate");
     make_pipe(&gate);
     // Far beyond the test's own deadline.
-    let arguments = ["run", "saving", "--json", "--stop-grace", "1h"];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program = scratch.start("run saving --json --stop-grace 1h");
     program.active("saving");
     // As `timeout` does; of one number the system may make one.
     program.signal(Signal::INT);
@@ -278,7 +254,7 @@ fn the_two_signals_of_a_wrapper_are_one() {
 fn a_signal_ends_a_run_that_waits_for_a_restart() {
     let scratch = Scratch::new();
     scratch.plugin("bad", &manifest("bad"), FAILING);
-    let mut program = Program::start(scratch.command(["run", "bad", "--json"]));
+    let mut program = scratch.start("run bad --json");
     program.state("bad", "restarting");
     program.signal(Signal::TERM);
     program.state("bad", "inactive");

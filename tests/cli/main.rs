@@ -1,9 +1,16 @@
 //! The program as people and other programs meet it: the real binary as a child process, with real
 //! plugins written in shell and Python.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
 
 // Scratch folders, plugins, and the program with its output read line by line.
+mod program;
+#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+#[path = "../support/mod.rs"]
 mod support;
 
 // What the program's parent left open.

@@ -5,9 +5,8 @@ use std::process::Stdio;
 use plugin_runner::text::disturbs;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{
-    ANSWERING, FAILING, Program, Scratch, is_alive, make_pipe, manifest, pid, read_pipe, text,
-    wait_for_end,
+use crate::program::{
+    ANSWERING, FAILING, Scratch, is_alive, make_pipe, manifest, pid, read_pipe, text, wait_for_end,
 };
 
 /// Prints more than any pipe or queue holds, says so in a file, and waits to be ended.
@@ -30,17 +29,8 @@ fn lines_begin_with_names_that_tell_plugins_apart() {
     scratch.plugin("one", &manifest("twin"), plugin);
     scratch.plugin("two", &manifest("twin"), FAILING);
     scratch.plugin("three", &manifest("longer-name"), ANSWERING);
-    let arguments = [
-        "run",
-        "one",
-        "two",
-        "three",
-        "--max-restart-attempts",
-        "1",
-        "--max-backoff",
-        "10ms",
-    ];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program =
+        scratch.start("run one two three --max-restart-attempts 1 --max-backoff 10ms");
     let mut text = String::new();
     let wanted = [
         "twin#1       * starting\n",
@@ -61,8 +51,7 @@ fn lines_begin_with_names_that_tell_plugins_apart() {
         text.push('\n');
     }
     assert!(!text.contains('\u{1b}'), "{text}");
-    program.signal(Signal::TERM);
-    assert_eq!(program.end().status.code(), Some(0));
+    program.stop();
 }
 
 #[test]
@@ -70,7 +59,7 @@ fn a_reader_that_leaves_ends_the_run_in_order() {
     let scratch = Scratch::new();
     let chatty = "#!/bin/sh\ntrap 'exit 0' INT\necho pid $$\nwhile :; do echo chatter; done\n";
     scratch.plugin("chatty", &manifest("chatty"), chatty);
-    let mut program = Program::start(scratch.command(["run", "chatty"]));
+    let mut program = scratch.start("run chatty");
     let pid = pid(&program.line_with("pid "));
     program.stop_reading();
     let output = program.end();
@@ -87,7 +76,7 @@ fn a_reader_that_is_stuck_holds_up_neither_plugins_nor_signals() {
     let pipe = folder.join("flooded");
     make_pipe(&pipe);
     let mut child = scratch
-        .command(["run", "flooding"])
+        .command("run flooding")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -126,9 +115,8 @@ fn nothing_that_a_plugin_says_steers_the_terminal_or_forges_a_line() {
         let mut bad = manifest("bad");
         bad["command"] = "./evil\u{1b}[2J\u{9b}\u{202e}\nforged".into();
         scratch.plugin("bad", &bad, "");
-        let arguments = ["run", "hostile", "bad", "-vv", form];
-        let command = scratch.command(arguments.into_iter().chain(["--max-restart-attempts", "0"]));
-        let output = Program::start(command).end();
+        let arguments = format!("run hostile bad -vv {form} --max-restart-attempts 0");
+        let output = scratch.output(&arguments);
         assert_eq!(output.status.code(), Some(1));
         for shown in [text(&output.stdout), text(&output.stderr)] {
             let disturbing = shown.lines().find(|line| line.contains(disturbs));
@@ -149,7 +137,7 @@ fn nothing_that_a_plugin_says_steers_the_terminal_or_forges_a_line() {
             bad["id"] = id.into();
             scratch.plugin("bad", &bad, "#!/bin/sh\n");
         }
-        let output = scratch.output(&["validate", "bad"]);
+        let output = scratch.output("validate bad");
         let shown = text(&output.stdout);
         assert!(!shown.trim_end().contains(disturbs), "{shown:?}");
     }

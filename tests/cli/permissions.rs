@@ -6,9 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
-
-use crate::support::{ANSWERING, Program, Scratch, manifest, text};
+use crate::program::{ANSWERING, Program, Scratch, manifest, text};
 
 /// Mounts a file system that executes nothing, and runs the rest of its arguments.
 const NOEXEC: &str = r#"mount -t tmpfs -o noexec tmpfs "$TMPDIR" && exec "$@""#;
@@ -56,9 +54,7 @@ fn apart(
 fn archive(scratch: &Scratch, name: &str, command: &str) {
     let mut manifest = manifest("hello");
     manifest["command"] = command.into();
-    let json = manifest.to_string();
-    let files = [("manifest.json", &*json, 0o644), ("main", ANSWERING, 0o755)];
-    scratch.zip(name, &files);
+    scratch.zipped(name, &manifest, ANSWERING);
 }
 
 fn is_empty(folder: &Path) -> bool {
@@ -87,10 +83,7 @@ fn archives_are_unpacked_to_the_cache_when_nothing_is_executed_in_the_temporary_
         program.active("hello");
         let made = fs::read_dir(&cache).unwrap().next().unwrap().unwrap();
         assert_eq!(made.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        program.signal(Signal::TERM);
-        let output = program.end();
-        assert_eq!(output.status.code(), Some(0));
-        let said = text(&output.stderr);
+        let said = program.stop();
         let expected = format!(
             "plugin-runner: nothing is executed in {}, which is mounted noexec; unpacking below {} \
              instead\n",
@@ -136,14 +129,8 @@ fn a_system_program_needs_no_other_folder() {
     };
     let mut program = Program::start(command);
     program.active("hello");
-    program.signal(Signal::TERM);
-    let output = program.end();
-    assert_eq!(output.status.code(), Some(0));
-    assert!(
-        !text(&output.stderr).contains("noexec"),
-        "{}",
-        text(&output.stderr)
-    );
+    let said = program.stop();
+    assert!(!said.contains("noexec"), "{said}");
     assert!(!scratch.path("home").exists());
 }
 

@@ -2,12 +2,12 @@
 
 use rustix::process::Signal;
 
-use crate::support::{Program, Scratch, text};
+use crate::program::{Scratch, text};
 
 #[test]
 fn without_a_path_the_sample_shows_a_whole_life() {
     let scratch = Scratch::new();
-    let mut program = Program::start(scratch.command(["run", "--max-backoff", "10ms"]));
+    let mut program = scratch.start("run --max-backoff 10ms");
     for part in [
         "* starting",
         "* connecting",

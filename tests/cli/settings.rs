@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{LONG, Program, Scratch, manifest, text};
+use crate::program::{Program, Scratch, manifest, text};
+use crate::support::LONG;
 
 /// Prints one line and waits for the end.
 fn saying(what: &str) -> String {
@@ -25,17 +26,12 @@ fn a_data_folder_is_kept_and_found_again() {
     let count = saying(
         "echo x >>\"$PLUGIN_DATA_DIR/runs\"\necho \"run $(wc -l <\"$PLUGIN_DATA_DIR/runs\" | tr -d ' ')\"",
     );
-    let json = manifest("counting").to_string();
-    scratch.zip(
-        "counting.zip",
-        &[("manifest.json", &json, 0o644), ("main", &count, 0o755)],
-    );
+    scratch.zipped("counting.zip", &manifest("counting"), &count);
     for run in ["run 1", "run 2"] {
-        let arguments = ["run", "counting.zip", "--json", "--data", "kept"];
-        let mut program = Program::start(scratch.command(arguments));
+        let mut program = scratch.start("run counting.zip --json --data kept");
         assert_eq!(first_log(&mut program), run);
 
-        let second = scratch.output(&["run", "counting.zip", "--data", "kept"]);
+        let second = scratch.output("run counting.zip --data kept");
         assert_eq!(second.status.code(), Some(1));
         assert_eq!(
             text(&second.stderr),
@@ -43,8 +39,7 @@ fn a_data_folder_is_kept_and_found_again() {
              with --data\n"
         );
 
-        program.signal(Signal::TERM);
-        assert_eq!(program.end().status.code(), Some(0));
+        program.stop();
     }
     assert!(scratch.path("kept").is_dir());
     scratch.assert_nothing_left();
@@ -55,29 +50,18 @@ fn variables_are_given_and_passed_on_and_nothing_else_is() {
     let scratch = Scratch::new();
     let plugin = saying("echo \"$GIVEN,$PASSED,${SECRET-unset}\"");
     scratch.plugin("hello", &manifest("hello"), &plugin);
-    let arguments = [
-        "run",
-        "hello",
-        "--json",
-        "--env",
-        "GIVEN=a=b",
-        "--env",
-        "PASSED",
-    ];
-    let mut command = scratch.command(arguments);
+    let mut command = scratch.command("run hello --json --env GIVEN=a=b --env PASSED");
     command.env("PASSED", "on").env("SECRET", "s");
     let mut program = Program::start(command);
     assert_eq!(first_log(&mut program), "a=b,on,unset");
-    program.signal(Signal::TERM);
-    assert_eq!(program.end().status.code(), Some(0));
+    program.stop();
 }
 
 #[test]
 fn an_external_plugin_connects_with_the_printed_url() {
     let scratch = Scratch::new();
     scratch.write("outside.json", manifest("outside").to_string());
-    let arguments = ["run", "--external", "outside.json", "--json"];
-    let mut program = Program::start(scratch.command(arguments));
+    let mut program = scratch.start("run --external outside.json --json");
     let external = program.object_with("a URL", |object| object["type"] == "external");
     assert_eq!(external["plugin"], "outside");
     program.state("outside", "connecting");
@@ -114,21 +98,18 @@ fn an_external_plugin_connects_with_the_printed_url() {
 fn an_external_plugin_may_come_back_to_a_later_run_with_the_same_data() {
     let scratch = Scratch::new();
     scratch.write("outside.json", manifest("outside").to_string());
-    let token = |data: &[&str]| {
-        let arguments = ["run", "--external", "outside.json", "--json"];
-        let arguments = arguments.iter().chain(data);
-        let mut program = Program::start(scratch.command(arguments));
+    let token = |data: &str| {
+        let mut program = scratch.start(&format!("run --external outside.json --json {data}"));
         let external = program.object_with("a URL", |object| object["type"] == "external");
         let url = external["url"].as_str().unwrap();
         let token = url.split_once("?token=").unwrap().1.to_owned();
-        program.signal(Signal::TERM);
-        assert_eq!(program.end().status.code(), Some(0));
+        program.stop();
         token
     };
-    let first = token(&["--data", "kept"]);
-    assert_eq!(token(&["--data", "kept"]), first);
-    assert_ne!(token(&["--data", "other"]), first);
-    assert_ne!(token(&[]), token(&[]));
+    let first = token("--data kept");
+    assert_eq!(token("--data kept"), first);
+    assert_ne!(token("--data other"), first);
+    assert_ne!(token(""), token(""));
     let holding: Vec<_> = std::fs::read_dir(scratch.path("kept"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -141,20 +122,19 @@ fn an_external_plugin_may_come_back_to_a_later_run_with_the_same_data() {
     assert_eq!(mode & 0o777, 0o600);
     // Without the file there is a new one.
     std::fs::remove_file(path).unwrap();
-    assert_ne!(token(&["--data", "kept"]), first);
+    assert_ne!(token("--data kept"), first);
 }
 
 #[test]
 fn people_get_the_url_too() {
     let scratch = Scratch::new();
     scratch.write("outside.json", manifest("outside").to_string());
-    let mut program = Program::start(scratch.command(["run", "--external", "outside.json"]));
+    let mut program = scratch.start("run --external outside.json");
     let line = program.line().unwrap();
     assert!(
         line.starts_with("outside  > connects to ws://127.0.0.1:")
             && line.contains("/rpc?token=sdprt_"),
         "{line}"
     );
-    program.signal(Signal::TERM);
-    assert_eq!(program.end().status.code(), Some(0));
+    program.stop();
 }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Scratch, manifest, text};
+use crate::program::{Scratch, manifest, text};
 
 #[test]
 fn mistakes_are_told_in_one_sentence() {
@@ -17,103 +17,71 @@ fn mistakes_are_told_in_one_sentence() {
     silent["command"] = "".into();
     scratch.plugin("silent", &silent, "");
     for (arguments, code, part) in [
+        ("run nowhere", 1, "nowhere: cannot open it: No such file"),
+        ("run empty", 1, "empty: no manifest.json in this directory"),
+        ("run yaml", 1, "convert its manifest.yaml to JSON"),
+        ("run text.zip", 1, "text.zip: not a zip archive"),
         (
-            &["run", "nowhere"][..],
-            1,
-            "nowhere: cannot open it: No such file",
-        ),
-        (
-            &["run", "empty"],
-            1,
-            "empty: no manifest.json in this directory",
-        ),
-        (&["run", "yaml"], 1, "convert its manifest.yaml to JSON"),
-        (&["run", "text.zip"], 1, "text.zip: not a zip archive"),
-        (
-            &["run", "fine/manifest.json"],
+            "run fine/manifest.json",
             1,
             "give the directory that it is in",
         ),
         (
-            &["run", "broken"],
+            "run broken",
             1,
             "field `author` is missing or empty; field `name` is missing",
         ),
-        (&["run", "silent"], 1, "the manifest names no command"),
-        (&["run", "fine", "nowhere"], 1, "nowhere: cannot open it"),
+        ("run silent", 1, "the manifest names no command"),
+        ("run fine nowhere", 1, "nowhere: cannot open it"),
         (
-            &["run", "--external", "nowhere.json"],
+            "run --external nowhere.json",
             1,
             "nowhere.json: cannot read it",
         ),
+        ("run fine --stop-grace 3", 2, "write 3ms, 3s or 3m"),
+        ("run fine --max-backoff soon", 2, "such as 500ms, 3s or 2m"),
+        ("run fine --connect-timeout 0s", 2, "longer than zero"),
         (
-            &["run", "fine", "--stop-grace", "3"],
-            2,
-            "write 3ms, 3s or 3m",
-        ),
-        (
-            &["run", "fine", "--max-backoff", "soon"],
-            2,
-            "such as 500ms, 3s or 2m",
-        ),
-        (
-            &["run", "fine", "--connect-timeout", "0s"],
-            2,
-            "longer than zero",
-        ),
-        (
-            &["run", "fine", "--max-backoff", "25h"],
+            "run fine --max-backoff 25h",
             2,
             "setting max_backoff: is longer than a day",
         ),
         (
-            &["run", "fine", "--max-restart-attempts", "-1"],
+            "run fine --max-restart-attempts -1",
             2,
             "write a whole number from 0",
         ),
+        ("run fine --stop-grace -1s", 2, "such as 500ms, 3s or 2m"),
+        ("run fine --listen here", 2, "such as 127.0.0.1:8000"),
+        ("run fine --env =x", 2, "write NAME or NAME=VALUE"),
         (
-            &["run", "fine", "--stop-grace", "-1s"],
-            2,
-            "such as 500ms, 3s or 2m",
-        ),
-        (
-            &["run", "fine", "--listen", "here"],
-            2,
-            "such as 127.0.0.1:8000",
-        ),
-        (
-            &["run", "fine", "--env", "=x"],
-            2,
-            "write NAME or NAME=VALUE",
-        ),
-        (
-            &["run", "fine", "--data", "empty/readme"],
+            "run fine --data empty/readme",
             1,
             "empty/readme: this is not a directory",
         ),
         (
-            &["run", "--external", "fine"],
+            "run --external fine",
             1,
             "takes the manifest itself, such as fine/manifest.json",
         ),
         (
-            &["run", "--external", "plugin.sdx"],
+            "run --external plugin.sdx",
             1,
             "plugin.sdx: this is an archive",
         ),
-        (&["run", "--jsn"], 2, "'--jsn' found; did you mean --json?"),
-        (&["walk"], 2, "unrecognized subcommand 'walk'; see --help"),
-        (&["valid"], 2, "did you mean validate?"),
-        (&["fine"], 2, "write plugin-runner run fine"),
-        (&["typo.ZIP"], 2, "write plugin-runner run typo.ZIP"),
-        (&["./typo"], 2, "write plugin-runner run ./typo"),
+        ("run --jsn", 2, "'--jsn' found; did you mean --json?"),
+        ("walk", 2, "unrecognized subcommand 'walk'; see --help"),
+        ("valid", 2, "did you mean validate?"),
+        ("fine", 2, "write plugin-runner run fine"),
+        ("typo.ZIP", 2, "write plugin-runner run typo.ZIP"),
+        ("./typo", 2, "write plugin-runner run ./typo"),
         (
-            &["validate", "fine/manifest.json"],
+            "validate fine/manifest.json",
             1,
             "give the directory that it is in",
         ),
-        (&["validate"], 2, "<PATH>"),
-        (&["validate", "nowhere"], 1, "nowhere: cannot open it"),
+        ("validate", 2, "<PATH>"),
+        ("validate nowhere", 1, "nowhere: cannot open it"),
     ] {
         let output = scratch.output(arguments);
         let said = text(&output.stderr);
@@ -132,7 +100,7 @@ fn an_address_that_is_taken_is_named() {
     scratch.plugin("fine", &manifest("fine"), "#!/bin/sh\n");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = scratch.output(&["run", "fine", "--listen", &address]);
+    let output = scratch.output(&format!("run fine --listen {address}"));
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(
@@ -146,13 +114,13 @@ fn an_address_that_is_taken_is_named() {
 #[test]
 fn help_tells_the_exit_codes_and_hides_the_sample() {
     let scratch = Scratch::new();
-    for arguments in [&["--help"][..], &["run", "--help"]] {
+    for arguments in ["--help", "run --help"] {
         let output = scratch.output(arguments);
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output.stdout).contains("Exit codes:"));
         assert!(!text(&output.stdout).contains("sample-plugin"));
     }
-    let output = scratch.output(&[]);
+    let output = scratch.output("");
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("Usage: plugin-runner <COMMAND>"));
 }

@@ -5,49 +5,37 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
-use crate::support::{Scratch, manifest, text};
+use crate::program::{Scratch, manifest, text};
 
-/// The exit code, and what is printed.
-fn validate(scratch: &Scratch, path: &str) -> (Option<i32>, String) {
-    let output = scratch.output(&["validate", path]);
+/// What is printed by a run that ends with this exit code.
+#[track_caller]
+fn validate(scratch: &Scratch, path: &str, code: i32) -> String {
+    let output = scratch.output(&format!("validate {path}"));
     scratch.assert_nothing_left();
     let said = text(&output.stderr);
-    match output.status.code() {
-        Some(0) => assert_eq!(said, ""),
-        _ => assert!(
-            said.starts_with(&format!("plugin-runner: {path} has ")),
-            "{said}"
-        ),
+    if code == 0 {
+        assert_eq!(said, "");
+    } else {
+        let begins = format!("plugin-runner: {path} has ");
+        assert!(said.starts_with(&begins), "{said}");
     }
-    (output.status.code(), text(&output.stdout).to_owned())
+    let printed = text(&output.stdout).to_owned();
+    assert_eq!(output.status.code(), Some(code), "{path}: {printed}");
+    printed
 }
 
 #[test]
 fn good_plugins_are_told_what_they_are() {
     let scratch = Scratch::new();
     scratch.plugin("fine", &manifest("fine"), "#!/bin/sh\n");
-    assert_eq!(
-        validate(&scratch, "fine"),
-        (
-            Some(0),
-            "ok: fine is plugin fine, version \"1.0.0\", over stdio\n".to_owned()
-        )
-    );
-    let json = manifest("zipped").to_string();
-    scratch.zip(
-        "fine.zip",
-        &[("manifest.json", &json, 0o644), ("main", "12345", 0o755)],
-    );
-    let size = json.len() + 5;
-    assert_eq!(
-        validate(&scratch, "fine.zip"),
-        (
-            Some(0),
-            format!(
-                "ok: fine.zip is plugin zipped, version \"1.0.0\", over stdio, 2 files of {size} bytes\n"
-            )
-        )
-    );
+    let is_fine = "plugin fine, version \"1.0.0\", over stdio";
+    let said = validate(&scratch, "fine", 0);
+    assert_eq!(said, format!("ok: fine is {is_fine}\n"));
+    scratch.zipped("fine.zip", &manifest("fine"), "12345");
+    let size = manifest("fine").to_string().len() + 5;
+    let said = validate(&scratch, "fine.zip", 0);
+    let files = format!("2 files of {size} bytes");
+    assert_eq!(said, format!("ok: fine.zip is {is_fine}, {files}\n"));
 }
 
 #[test]
@@ -55,8 +43,7 @@ fn every_problem_is_told() {
     let scratch = Scratch::new();
     let bad = json!({"id": "a b", "author": "", "name": 3, "events_consumed": [""]});
     scratch.write("bad/manifest.json", bad.to_string());
-    let (code, said) = validate(&scratch, "bad");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "bad", 1);
     for field in ["`id`", "`author`", "`name`", "`events_consumed[0]`"] {
         let lines = said.lines().filter(|line| line.contains(field));
         assert_eq!(lines.count(), 1, "{field}: {said}");
@@ -75,8 +62,7 @@ fn every_problem_is_told() {
             ("a\\b", "", 0o644),
         ],
     );
-    let (code, said) = validate(&scratch, "bad.zip");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "bad.zip", 1);
     for part in ["goes to a parent directory", "has a backslash"] {
         assert!(said.contains(part), "{said}");
     }
@@ -87,15 +73,13 @@ fn the_command_must_be_there() {
     let scratch = Scratch::new();
     let folder = scratch.plugin("folder", &manifest("folder"), "#!/bin/sh\n");
     fs::set_permissions(folder.join("main"), fs::Permissions::from_mode(0o644)).unwrap();
-    let (code, said) = validate(&scratch, "folder");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "folder", 1);
     assert_eq!(
         said,
         "problem: the command \"./main\" is not executable; chmod +x makes it so\n"
     );
     fs::remove_file(folder.join("main")).unwrap();
-    let (code, said) = validate(&scratch, "folder");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "folder", 1);
     assert!(said.contains("\"./main\" cannot be found"), "{said}");
 
     let json = manifest("zipped").to_string();
@@ -103,8 +87,7 @@ fn the_command_must_be_there() {
         "without.zip",
         &[("manifest.json", &json, 0o644), ("other", "", 0o644)],
     );
-    let (code, said) = validate(&scratch, "without.zip");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "without.zip", 1);
     assert_eq!(
         said,
         "problem: the command \"./main\" is not in the archive\n"
@@ -113,15 +96,13 @@ fn the_command_must_be_there() {
         "nested.zip",
         &[("sub/manifest.json", &json, 0o644), ("sub/main", "", 0o755)],
     );
-    let (code, said) = validate(&scratch, "nested.zip");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "nested.zip", 1);
     assert!(said.contains("so write \"./sub/main\""), "{said}");
 
     let mut empty = manifest("empty");
     empty["command"] = "".into();
     scratch.plugin("empty", &empty, "");
-    let (code, said) = validate(&scratch, "empty");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "empty", 1);
     assert!(said.contains("`command` is missing or empty"), "{said}");
 }
 
@@ -135,8 +116,7 @@ fn what_may_be_meant_otherwise_is_a_warning() {
         "odd.zip",
         &[("manifest.json", &json, 0o644), ("main", "", 0o644)],
     );
-    let (code, said) = validate(&scratch, "odd.zip");
-    assert_eq!(code, Some(0));
+    let said = validate(&scratch, "odd.zip", 0);
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 3, "{said}");
     assert!(lines[0].starts_with("warning: ") && lines[0].contains("\"EventThreadPublishd\""));
@@ -145,22 +125,14 @@ fn what_may_be_meant_otherwise_is_a_warning() {
 
     odd["command"] = "no-such-program-anywhere".into();
     scratch.plugin("bare", &odd, "");
-    let (code, said) = validate(&scratch, "bare");
-    assert_eq!(code, Some(0));
+    let said = validate(&scratch, "bare", 0);
     assert!(said.contains("is not on this machine's PATH"), "{said}");
 }
 
 #[test]
 fn damage_inside_an_archive_is_found() {
     let scratch = Scratch::new();
-    let json = manifest("zipped").to_string();
-    let path = scratch.zip(
-        "damaged.zip",
-        &[
-            ("manifest.json", &json, 0o644),
-            ("main", "a unique content", 0o755),
-        ],
-    );
+    let path = scratch.zipped("damaged.zip", &manifest("zipped"), "a unique content");
     let mut bytes = fs::read(&path).unwrap();
     let content = b"a unique content";
     let at = bytes
@@ -169,8 +141,7 @@ fn damage_inside_an_archive_is_found() {
         .unwrap();
     bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let (code, said) = validate(&scratch, "damaged.zip");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "damaged.zip", 1);
     assert!(
         said.contains("\"main\" cannot be unpacked: Invalid checksum"),
         "{said}"
@@ -215,15 +186,10 @@ fn what_authors_mistake_is_told_with_the_way_out() {
         let directory = format!("{number}");
         scratch.plugin(&directory, &json, program);
         let archive = format!("{number}.zip");
-        let json = json.to_string();
-        scratch.zip(
-            &archive,
-            &[("manifest.json", &json, 0o644), ("main", program, 0o755)],
-        );
+        scratch.zipped(&archive, &json, program);
         let expected = i32::from(told.starts_with("problem: "));
         for path in [directory, archive] {
-            let (code, said) = validate(&scratch, &path);
-            assert_eq!(code, Some(expected), "{path}: {said}");
+            let said = validate(&scratch, &path, expected);
             assert!(said.starts_with(told), "{path}: {said}");
         }
     }
@@ -233,8 +199,7 @@ fn what_authors_mistake_is_told_with_the_way_out() {
         ("top/main", "", 0o755),
     ];
     scratch.zip("below.zip", &files);
-    let (code, said) = validate(&scratch, "below.zip");
-    assert_eq!(code, Some(1));
+    let said = validate(&scratch, "below.zip", 1);
     assert_eq!(
         said,
         "problem: everything in the archive is in the directory \"top\", but paths begin at the \
@@ -249,7 +214,7 @@ fn a_run_tells_what_may_not_be_meant_and_runs() {
     let mut json = manifest("doubtful");
     json["evnets_consumed"] = json!([]);
     scratch.plugin("doubtful", &json, "#!/bin/sh\nexit 3\n");
-    let output = scratch.output(&["run", "doubtful", "--max-restart-attempts", "0"]);
+    let output = scratch.output("run doubtful --max-restart-attempts 0");
     let said = text(&output.stderr);
     let told = "plugin doubtful: manifest.json: there is no field `evnets_consumed`; did you mean \
                 `events_consumed`?";

@@ -1,21 +1,20 @@
-//! What the tests share. Waiting is for lines and conditions, with a deadline that a passing test
-//! never comes near.
+//! The program, with its output read line by line, in a directory of its own with plugins to run.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+use crate::support::LONG;
+use crate::support::alone::Watched;
+use crate::support::folder::{TestFolder, names};
 
 /// A plugin over stdio that says who it is and answers every call. With `stubborn` among its
 /// arguments it ignores being asked to end.
@@ -37,23 +36,17 @@ while stubborn:
 pub(crate) const FAILING: &str = "#!/bin/sh\necho tried\necho and failed >&2\nexit 42\n";
 
 /// A folder for one test, removed at its end.
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch(TestFolder);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "cli-{}-{}",
-            std::process::id(),
-            COUNTER.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(path.join("tmp")).unwrap();
-        Self(path)
+        let folder = TestFolder::new("cli");
+        fs::create_dir(folder.path().join("tmp")).unwrap();
+        Self(folder)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     /// Where programs that the test runs put their temporary folders.
@@ -90,35 +83,41 @@ impl Scratch {
         self.path(name)
     }
 
-    /// The program, with its temporary folders in this one.
-    pub(crate) fn command<I: AsRef<std::ffi::OsStr>>(
-        &self,
-        arguments: impl IntoIterator<Item = I>,
-    ) -> Command {
+    /// A zip archive of a manifest and of the program `main`, which may be executed.
+    pub(crate) fn zipped(&self, name: &str, manifest: &Value, program: &str) -> PathBuf {
+        let manifest = manifest.to_string();
+        let files = [
+            ("manifest.json", &*manifest, 0o644),
+            ("main", program, 0o755),
+        ];
+        self.zip(name, &files)
+    }
+
+    /// The program with these arguments, which stand between spaces, and with its temporary folders in
+    /// this one.
+    pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plugin-runner"));
         command
-            .args(arguments)
+            .args(arguments.split_whitespace())
             .env("TMPDIR", self.temporary())
-            .current_dir(&self.0)
+            .current_dir(self.0.path())
             .stdin(Stdio::null());
         command
     }
 
+    /// Starts the program.
+    pub(crate) fn start(&self, arguments: &str) -> Program {
+        Program::start(self.command(arguments))
+    }
+
     /// Runs the program to its end.
-    pub(crate) fn output(&self, arguments: &[&str]) -> Output {
-        Program::start(self.command(arguments)).end()
+    pub(crate) fn output(&self, arguments: &str) -> Output {
+        self.start(arguments).end()
     }
 
     /// Asserts that no run left its temporary folder.
     pub(crate) fn assert_nothing_left(&self) {
-        let left: Vec<_> = fs::read_dir(self.temporary()).unwrap().collect();
-        assert!(left.is_empty(), "left behind: {left:?}");
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        assert_eq!(names(&self.temporary()), [""; 0], "left behind");
     }
 }
 
@@ -276,7 +275,17 @@ impl Program {
         self.lines = unbounded().1;
     }
 
-    /// Waits for its end; gives its exit status and the rest of its output.
+    /// Asks it to end, which must go well; returns what it wrote to standard error.
+    #[track_caller]
+    pub(crate) fn stop(self) -> String {
+        self.signal(Signal::TERM);
+        let output = self.end();
+        let said = text(&output.stderr).to_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        said
+    }
+
+    /// Waits for its end; returns its exit status and the rest of its output.
     pub(crate) fn end(mut self) -> Output {
         let mut stdout = String::new();
         while let Some(line) = self.line() {
@@ -316,10 +325,7 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
 /// Waits for the end of the program.
 #[track_caller]
 pub(crate) fn wait_for_end(child: &mut Child) -> ExitStatus {
-    let watch = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
-    let limit = Timespec::try_from(LONG).unwrap();
-    let ended = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&limit)).unwrap();
-    assert_eq!(ended, 1, "waited too long for the end of the program");
+    Watched::new(Pid::from_child(child)).expect_end("the program");
     child.wait().unwrap()
 }
 
