@@ -5,23 +5,14 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use plugin_runner::store::Record;
 use plugin_runner::{ActiveState, Error, ReportedState, Session};
 use serde_json::{Value, json};
 
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect};
 use crate::support::peer::Peer;
-use crate::support::plugin::manifest;
+use crate::support::plugin::external;
 use crate::support::{LONG, assert_matches};
-
-/// A loaded external plugin, with the path and query it connects to.
-fn external(host: &TestHost) -> (Session, String) {
-    let record = Record::external(manifest("outside")).unwrap();
-    let token = record.external_token().unwrap();
-    let target = format!("/rpc?token={}", token.expose());
-    (host.install(record), target)
-}
 
 /// Calls `echo` while the peer answers it.
 #[track_caller]
@@ -37,7 +28,7 @@ fn echo<S: std::io::Read + std::io::Write>(session: &Session, peer: &mut Peer<S>
 fn an_external_plugin_connects_is_called_and_comes_back_with_the_same_token() {
     let host = TestHost::new("external");
     let mut events = host.events();
-    let (session, target) = external(&host);
+    let (session, target) = external(&host, "outside");
     assert!(session.supervised().is_none());
     assert_eq!(session.reported_state(), ReportedState::Connecting);
     events.expect(session.id(), &[ReportedState::Connecting]);
@@ -56,8 +47,7 @@ fn an_external_plugin_connects_is_called_and_comes_back_with_the_same_token() {
 
 #[test]
 fn a_call_in_flight_fails_at_once_when_the_plugin_drops() {
-    let host = TestHost::new("external-drops");
-    let (session, target) = external(&host);
+    let (host, session, target) = TestHost::with_external("external-drops");
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
     let call = session.start_call_raw("echo", &json!({}), LONG).unwrap();
@@ -71,8 +61,7 @@ fn a_call_in_flight_fails_at_once_when_the_plugin_drops() {
 
 #[test]
 fn deactivating_closes_with_1000_and_shutting_down_with_1012() {
-    let host = TestHost::new("close-codes");
-    let (session, target) = external(&host);
+    let (host, session, target) = TestHost::with_external("close-codes");
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
     session.set_active_state(ActiveState::Inactive).unwrap();
@@ -90,7 +79,7 @@ fn deactivating_closes_with_1000_and_shutting_down_with_1012() {
 #[test]
 fn an_incumbent_that_is_alive_stays() {
     let host = TestHost::with("incumbent-alive", |setup| setup.timeouts.incumbent = LONG);
-    let (session, target) = external(&host);
+    let (session, target) = external(&host, "outside");
     let mut incumbent = Peer::connect(host.address(), &target);
     active(&session);
     let newcomer = Request::upgrade(&target).send(host.address());
@@ -106,7 +95,7 @@ fn an_incumbent_that_is_dead_makes_room() {
     let host = TestHost::with("incumbent-dead", |setup| {
         setup.timeouts.incumbent = Duration::from_millis(200);
     });
-    let (session, target) = external(&host);
+    let (session, target) = external(&host, "outside");
     // Its socket is open, as that of a machine that lost its power; it answers nothing.
     let dead = Peer::connect(host.address(), &target);
     active(&session);
@@ -126,7 +115,7 @@ fn an_incumbent_that_is_dead_makes_room() {
 #[test]
 fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
     let host = TestHost::with("incumbent-ends", |setup| setup.timeouts.incumbent = LONG);
-    let (session, target) = external(&host);
+    let (session, target) = external(&host, "outside");
     let incumbent = Peer::connect(host.address(), &target);
     active(&session);
     let mut events = host.events();
@@ -139,7 +128,7 @@ fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
 #[test]
 fn an_embedder_may_accept_on_its_own_listener() {
     let host = TestHost::with("own-listener", Setup::deaf);
-    let (session, target) = external(&host);
+    let (session, target) = external(&host, "outside");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let connecting = {
@@ -161,7 +150,7 @@ fn an_embedder_may_accept_on_its_own_listener() {
 #[test]
 fn an_embedder_may_have_read_the_head_already() {
     let host = TestHost::with("own-head", Setup::deaf);
-    let (session, target) = external(&host);
+    let (session, target) = external(&host, "outside");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     // The whole head, half of it, and the head with something of the first frame.
@@ -187,7 +176,7 @@ fn an_embedder_may_have_read_the_head_already() {
 #[test]
 fn a_unix_socket_works_like_any_other() {
     let host = TestHost::with("unix-socket", Setup::deaf);
-    let (session, target) = external(&host);
+    let (session, target) = external(&host, "outside");
     // Short, because the path of a socket may not be long.
     let name = format!("plugin-runner-{}.sock", std::process::id());
     let path = std::env::temp_dir().join(name);

@@ -362,8 +362,7 @@ fn a_plugin_may_connect_before_the_host_says_that_it_was_spawned() {
 
 #[test]
 fn descendants_live_until_the_end_of_their_leader_is_acted_upon_and_no_longer() {
-    let host = TestHost::new("zombie-leader");
-    let session = host.run(fixture(&host, Transport::WebSocket, &["grandchild"]));
+    let (host, session) = TestHost::running("zombie-leader", Transport::WebSocket, &["grandchild"]);
     let (one, other) = (host.lifelines.next(), host.lifelines.next());
     let pid = call(&session, "describe", &json!({})).unwrap()["pid"].clone();
     let (leader, grandchild) = if json!(one.pid) == pid {
@@ -469,8 +468,7 @@ fn a_shutdown_names_what_cannot_be_killed() {
 #[test]
 fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("late-inquest");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (host, session) = TestHost::running("late-inquest", transport, &["behave"]);
         let mut events = host.events();
         let hold = fault::hold(fault::INQUEST, session.id());
         let pid = call(&session, "describe", &json!({})).unwrap();

@@ -16,14 +16,6 @@ fn external(id: &str) -> (Record, String) {
     (record, token)
 }
 
-/// A host with a loaded external plugin; gives the path and query to connect with.
-fn with_external(test: &'static str) -> (TestHost, Session, String) {
-    let host = TestHost::new(test);
-    let (record, token) = external("outside");
-    let session = host.install(record);
-    (host, session, format!("/rpc?token={token}"))
-}
-
 /// A host with a supervised plugin whose token nobody has used.
 fn with_sealed(test: &'static str) -> (TestHost, Session, String) {
     let host = TestHost::new(test);
@@ -34,8 +26,9 @@ fn with_sealed(test: &'static str) -> (TestHost, Session, String) {
 }
 
 #[track_caller]
-fn status(host: &TestHost, target: &str) -> u16 {
-    Request::upgrade(target).send(host.address()).status
+fn expect_status(host: &TestHost, target: &str, expected: u16, why: &str) {
+    let answer = Request::upgrade(target).send(host.address());
+    assert_eq!(answer.status, expected, "{why}");
 }
 
 #[track_caller]
@@ -47,46 +40,45 @@ fn expect_busy(answer: &Answer) {
 
 #[test]
 fn missing_or_malformed_parameters_are_400() {
-    let (host, session, good) = with_external("parameters");
+    let (host, session, good) = TestHost::with_external("parameters");
     let answer = Request::upgrade("/rpc").send(host.address());
     assert_eq!(answer.status, 400, "no token");
     assert_eq!(answer.body, "invalid connection parameters\n");
     let id = session.id();
-    assert_eq!(
-        status(&host, &format!("/rpc?plugin_id={id}&token=")),
+    expect_status(
+        &host,
+        &format!("/rpc?plugin_id={id}&token="),
         400,
-        "empty token"
+        "empty token",
     );
-    assert_eq!(
-        status(&host, &format!("{good}&plugin_id=short")),
+    expect_status(
+        &host,
+        &format!("{good}&plugin_id=short"),
         400,
-        "plugin_id is no xid"
+        "plugin_id is no xid",
     );
     let stray = format!("{good}&plugin_id=9M4E2MR0UI3E8A215N4G");
-    assert_eq!(status(&host, &stray), 400, "capitals are no xid");
+    expect_status(&host, &stray, 400, "capitals are no xid");
     let without_id = format!("/rpc?token={FORGED}");
-    assert_eq!(status(&host, &without_id), 400, "sealed without plugin_id");
-    assert_eq!(
-        status(&host, "/rpc?token=sdprt_short"),
-        400,
-        "judged as sealed"
-    );
+    expect_status(&host, &without_id, 400, "sealed without plugin_id");
+    expect_status(&host, "/rpc?token=sdprt_short", 400, "judged as sealed");
     assert_eq!(session.reported_state(), ReportedState::Connecting);
 }
 
 #[test]
 fn a_wrong_external_token_is_401() {
-    let (host, session, good) = with_external("wrong-external");
+    let (host, session, good) = TestHost::with_external("wrong-external");
     let stranger = ExternalToken::generate().unwrap();
     let stranger = format!("/rpc?token={}", stranger.expose());
     let answer = Request::upgrade(&stranger).send(host.address());
     assert_eq!(answer.status, 401, "unknown token");
     assert_eq!(answer.body, "unauthenticated\n");
     let other = InstallationId::generate();
-    assert_eq!(
-        status(&host, &format!("{good}&plugin_id={other}")),
+    expect_status(
+        &host,
+        &format!("{good}&plugin_id={other}"),
         401,
-        "another plugin_id"
+        "another plugin_id",
     );
     // Its own id is fine.
     let own = format!("{good}&plugin_id={}", session.id());
@@ -98,36 +90,35 @@ fn a_wrong_external_token_is_401() {
 fn a_wrong_sealed_token_is_401() {
     let (host, session, good) = with_sealed("wrong-sealed");
     let id = session.id();
-    assert_eq!(
-        status(&host, &format!("/rpc?plugin_id={id}&token={FORGED}")),
+    expect_status(
+        &host,
+        &format!("/rpc?plugin_id={id}&token={FORGED}"),
         401,
-        "forged"
+        "forged",
     );
     let unknown = InstallationId::generate();
     let unknown = format!("/rpc?plugin_id={unknown}&token={FORGED}");
-    assert_eq!(status(&host, &unknown), 401, "unknown plugin");
-    assert_eq!(
-        status(&host, &format!("/rpc?plugin_id={id}&token=%21%21")),
+    expect_status(&host, &unknown, 401, "unknown plugin");
+    expect_status(
+        &host,
+        &format!("/rpc?plugin_id={id}&token=%21%21"),
         401,
-        "no base64"
+        "no base64",
     );
-    assert_eq!(
-        status(&host, &format!("/rpc?plugin_id={id}&token=AAEC")),
+    expect_status(
+        &host,
+        &format!("/rpc?plugin_id={id}&token=AAEC"),
         401,
-        "too short"
+        "too short",
     );
     let almost = format!("/rpc?plugin_id={id}&token=sdprt_tooshort");
-    assert_eq!(status(&host, &almost), 401, "neither one nor the other");
+    expect_status(&host, &almost, 401, "neither one nor the other");
 
     let (outside, _) = external("outside");
     let outside = host.install(outside).id();
     let own_token = good.split_once("token=").unwrap().1;
     let elsewhere = format!("/rpc?plugin_id={outside}&token={own_token}");
-    assert_eq!(
-        status(&host, &elsewhere),
-        401,
-        "sealed token at an external plugin"
-    );
+    expect_status(&host, &elsewhere, 401, "sealed token at an external plugin");
 
     // None of them has spent the real one.
     let _peer = Peer::connect(host.address(), &good);
@@ -139,16 +130,12 @@ fn a_supervised_token_works_once() {
     let (host, session, good) = with_sealed("token-once");
     let peer = Peer::connect(host.address(), &good);
     active(&session);
-    assert_eq!(status(&host, &good), 401, "spent");
+    expect_status(&host, &good, 401, "spent");
     drop(peer);
     session
         .wait_for(ReportedState::Connecting, crate::support::LONG)
         .unwrap();
-    assert_eq!(
-        status(&host, &good),
-        401,
-        "still spent when the connection is gone"
-    );
+    expect_status(&host, &good, 401, "still spent when the connection is gone");
 }
 
 #[test]
@@ -156,11 +143,11 @@ fn a_restart_takes_the_old_token_back() {
     let (host, session, old) = with_sealed("token-rotated");
     let supervised = session.supervised().unwrap();
     supervised.stop(crate::support::LONG).unwrap();
-    assert_eq!(status(&host, &old), 401, "stopped");
+    expect_status(&host, &old, 401, "stopped");
     supervised.start().unwrap();
     let new = target(&printed_url(&host, &session, 1));
     assert_ne!(new, old);
-    assert_eq!(status(&host, &old), 401, "the token of the run before");
+    expect_status(&host, &old, 401, "the token of the run before");
     let _peer = Peer::connect(host.address(), &new);
     active(&session);
 }
@@ -232,7 +219,7 @@ fn a_known_plugin_that_is_not_wanted_is_told_to_come_back() {
 
 #[test]
 fn anything_but_a_websocket_handshake_is_refused_by_its_kind() {
-    let (host, session, good) = with_external("no-websocket");
+    let (host, session, good) = TestHost::with_external("no-websocket");
     let address = host.address();
     let good = || Request::upgrade(&good);
 
@@ -279,7 +266,7 @@ fn anything_but_a_websocket_handshake_is_refused_by_its_kind() {
 
 #[test]
 fn a_browser_from_elsewhere_is_403() {
-    let (host, session, good) = with_external("origin");
+    let (host, session, good) = TestHost::with_external("origin");
     let from = |origin| Request::upgrade(&good).with("Origin", origin);
     let foreign = from("https://elsewhere.example").send(host.address());
     assert_eq!(foreign.status, 403);
@@ -291,16 +278,16 @@ fn a_browser_from_elsewhere_is_403() {
 
 #[test]
 fn any_other_path_is_404() {
-    let (host, _session, good) = with_external("path");
+    let (host, _session, good) = TestHost::with_external("path");
     for path in ["/", "/rpc/", "/RPC", "/rpc/x", "//rpc", "/api/rpc"] {
         let target = good.replacen("/rpc", path, 1);
-        assert_eq!(status(&host, &target), 404, "{path}");
+        expect_status(&host, &target, 404, "{path}");
     }
 }
 
 #[test]
 fn a_head_that_is_too_large_is_431_and_one_that_fits_is_not() {
-    let (host, session, good) = with_external("large-head");
+    let (host, session, good) = TestHost::with_external("large-head");
     let padded = |padding: usize| Request::upgrade(&good).with("X-Padding", &"x".repeat(padding));
     let fixed = padded(0).to_text().len();
     let limit = 8 * 1024;
@@ -320,7 +307,7 @@ fn a_head_that_is_too_large_is_431_and_one_that_fits_is_not() {
 
 #[test]
 fn garbage_is_400() {
-    let (host, _session, _good) = with_external("garbage");
+    let (host, _session, _good) = TestHost::with_external("garbage");
     for garbage in [
         "\x16\x03\x01\x02\x00\x01\r\n\r\n",
         "HELO there\r\n\r\n",
@@ -335,7 +322,7 @@ fn garbage_is_400() {
 #[test]
 fn the_handshake_may_come_in_pieces_and_with_the_first_frames() {
     use std::io::Write as _;
-    let (host, session, good) = with_external("pieces");
+    let (host, session, good) = TestHost::with_external("pieces");
     let mut stream = connect(host.address());
     stream.set_nodelay(true).unwrap();
     let mut bytes = Request::upgrade(&good).to_text().into_bytes();

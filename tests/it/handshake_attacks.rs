@@ -189,8 +189,7 @@ fn attacks(good: &str) -> Vec<Attack> {
 
 #[test]
 fn every_attack_has_its_answer_and_its_count() {
-    let host = TestHost::new("handshake-attacks");
-    let (session, good) = external(&host, "outside");
+    let (host, session, good) = TestHost::with_external("handshake-attacks");
     for Attack {
         name,
         bytes,
@@ -271,8 +270,7 @@ fn wait(host: &Host, what: &str, wanted: impl Fn(&HandshakeCounters) -> bool) {
 
 #[test]
 fn odd_requests_that_are_right_are_let_in() {
-    let host = TestHost::new("odd-requests");
-    let (session, good) = external(&host, "outside");
+    let (host, session, good) = TestHost::with_external("odd-requests");
     let request = || Request::upgrade(&good);
     let odd = [
         (
@@ -320,8 +318,7 @@ fn odd_requests_that_are_right_are_let_in() {
 
 #[test]
 fn a_second_request_behind_the_first_is_no_frame() {
-    let host = TestHost::new("pipelined");
-    let (session, good) = external(&host, "outside");
+    let (host, session, good) = TestHost::with_external("pipelined");
     let twice = Request::upgrade(&good).to_text().repeat(2);
     let answer = exchange(connect(host.address()), twice.as_bytes());
     assert_eq!(answer.status, 101);
@@ -390,8 +387,7 @@ fn a_request_that_trickles_ends_with_the_handshake_timeout() {
 
 #[test]
 fn who_goes_away_in_the_middle_is_counted_and_forgotten() {
-    let host = TestHost::new("goes-away");
-    let (session, good) = external(&host, "outside");
+    let (host, session, good) = TestHost::with_external("goes-away");
     let request = Request::upgrade(&good).to_text();
     let halves = [0, 1, 20, request.len() - 1];
     for length in halves {
@@ -545,8 +541,7 @@ mod alone {
     #[test]
     #[ignore = "counts what the process has; run by another test, in a process of its own"]
     fn connections_come_and_go() {
-        let host = TestHost::new("come-and-go");
-        let (session, good) = external(&host, "outside");
+        let (host, session, good) = TestHost::with_external("come-and-go");
         let (idle, threads) = (host.threads().count(), Holdings::now().threads);
         let round = |number: usize| {
             let mut peer = RawPeer::connect(host.address(), &good);

@@ -11,8 +11,7 @@ use crate::support::plugin::external;
 
 #[test]
 fn silent_connections_delay_nobody() {
-    let host = TestHost::new("silent");
-    let (session, good) = external(&host, "outside");
+    let (host, session, good) = TestHost::with_external("silent");
     let silent: Vec<_> = (0..40).map(|_| connect(host.address())).collect();
     let slow: Vec<_> = (0..20)
         .map(|_| {

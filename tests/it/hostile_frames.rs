@@ -232,8 +232,7 @@ fn faults(counters: &Counters) -> u64 {
 
 #[test]
 fn a_message_that_stops_half_way_is_a_lost_connection() {
-    let host = TestHost::new("truncated");
-    let (session, target) = external(&host, "outside");
+    let (host, session, target) = TestHost::with_external("truncated");
     let whole = text(r#"{"jsonrpc":"2.0","id":1,"method":"get_config"}"#);
     let mut events = host.events();
     for length in [0, 1, 2, 5, 6, 20, whole.len() - 1] {
@@ -270,8 +269,7 @@ fn echo(session: &Session, peer: &mut RawPeer) {
 
 #[test]
 fn odd_frames_are_counted_and_harm_nothing() {
-    let host = TestHost::new("odd-frames");
-    let (session, target) = external(&host, "outside");
+    let (host, session, target) = TestHost::with_external("odd-frames");
     let mut peer = RawPeer::connect(host.address(), &target);
     active(&session);
     let call = r#"{"jsonrpc":"2.0","id":"x","method":"get_config","params":{}}"#;
@@ -360,8 +358,7 @@ fn odd_frames_are_counted_and_harm_nothing() {
 
 #[test]
 fn params_and_results_that_are_nested_too_deep_are_errors() {
-    let host = TestHost::new("nested");
-    let (session, target) = external(&host, "outside");
+    let (host, session, target) = TestHost::with_external("nested");
     let mut peer = RawPeer::connect(host.address(), &target);
     active(&session);
     let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));

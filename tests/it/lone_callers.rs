@@ -28,8 +28,7 @@ fn warm_up(session: &Session) {
 #[test]
 fn a_caller_that_waits_alone_reads_its_own_answers() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("lone");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("lone", transport, &["behave"]);
         warm_up(&session);
         let counters = session.counters();
         assert_eq!(counters.rpc.calls_in_flight, 0);
@@ -41,8 +40,7 @@ fn a_caller_that_waits_alone_reads_its_own_answers() {
 #[test]
 fn callers_that_come_while_one_reads_get_their_answers() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("lone-company");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("lone-company", transport, &["behave"]);
         for _ in 0..20 {
             warm_up(&session);
             std::thread::scope(|scope| {
@@ -63,8 +61,7 @@ fn callers_that_come_while_one_reads_get_their_answers() {
 #[test]
 fn a_call_that_is_started_and_not_waited_for_is_answered_all_the_same() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("lone-started");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("lone-started", transport, &["behave"]);
         for _ in 0..20 {
             warm_up(&session);
             let mut started = session.start_call_raw("echo", &json!({}), LONG).unwrap();
@@ -101,8 +98,7 @@ fn the_plugins_own_calls_are_handled_whoever_reads() {
 #[test]
 fn a_caller_that_reads_keeps_its_own_deadline() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("lone-deadline");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("lone-deadline", transport, &["behave"]);
         for timeout in [Duration::from_micros(100), Duration::from_millis(20)] {
             warm_up(&session);
             let params = json!({"ms": 600_000});
@@ -162,8 +158,7 @@ fn any_time_to_look_for_an_answer_will_do() {
 #[test]
 fn the_end_of_the_connection_reaches_a_caller_that_reads() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("lone-end");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (host, session) = TestHost::running("lone-end", transport, &["behave"]);
         let process = host.lifelines.next();
         warm_up(&session);
         let sent = session.counters().rpc.bytes_sent;
@@ -182,8 +177,7 @@ fn the_end_of_the_connection_reaches_a_caller_that_reads() {
 #[test]
 fn a_stop_meets_callers_that_read_and_fails_them_all() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("lone-stop");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("lone-stop", transport, &["behave"]);
         let supervised = session.supervised().unwrap();
         for _ in 0..10 {
             warm_up(&session);
@@ -209,8 +203,7 @@ fn a_stop_meets_callers_that_read_and_fails_them_all() {
 #[test]
 fn a_batch_goes_out_when_it_is_sent_dropped_or_waited_for() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("batch");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("batch", transport, &["behave"]);
         for end in ["sent", "dropped", "waited for"] {
             let mut batch = session.batch().unwrap();
             let calls: Vec<_> = (0..100)
@@ -235,8 +228,7 @@ fn a_batch_goes_out_when_it_is_sent_dropped_or_waited_for() {
 
 #[test]
 fn a_batch_ends_with_its_connection() {
-    let host = TestHost::new("batch-end");
-    let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
+    let (_host, session) = TestHost::running("batch-end", Transport::WebSocket, &["behave"]);
     let mut batch = session.batch().unwrap();
     let waiting = batch.start_call_raw("echo", &json!({}), LONG).unwrap();
     let supervised = session.supervised().unwrap();

@@ -19,8 +19,7 @@ fn stop(session: &Session) {
 #[test]
 fn a_killed_plugin_comes_back_and_its_callers_hear_at_once() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("killed");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (host, session) = TestHost::running("killed", transport, &["behave"]);
         let first = host.lifelines.next();
         let mut events = host.events();
         let waiting = session
@@ -139,8 +138,7 @@ fn exits_with_0_after_short_runs_count() {
 #[test]
 fn a_plugin_that_closes_its_connection_and_exits_is_started_again_soon() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("closes");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (host, session) = TestHost::running("closes", transport, &["behave"]);
         let first = host.lifelines.next();
         let mut events = host.events();
         // It may or may not answer before it closes.
@@ -229,8 +227,8 @@ fn a_stdio_plugin_is_active_when_it_has_answered_a_ping() {
 #[test]
 fn a_call_to_a_plugin_that_hangs_times_out_and_a_stop_gets_through() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("hangs-active");
-        let session = host.run(fixture(&host, transport, &["hang-at", "first-call"]));
+        let (host, session) =
+            TestHost::running("hangs-active", transport, &["hang-at", "first-call"]);
         let lifeline = host.lifelines.next();
         let limit = Duration::from_millis(100);
         let error = session.call_raw("echo", &json!({}), limit).unwrap_err();
@@ -247,8 +245,8 @@ fn a_call_to_a_plugin_that_hangs_times_out_and_a_stop_gets_through() {
 
 #[test]
 fn a_second_connection_of_the_same_process_is_refused() {
-    let host = TestHost::new("connect-twice");
-    let session = host.run(fixture(&host, Transport::WebSocket, &["connect-twice"]));
+    let (host, session) =
+        TestHost::running("connect-twice", Transport::WebSocket, &["connect-twice"]);
     let said = host.output.wait_for("of the second connection", |line| {
         line.text
             .strip_prefix("second connection: ")
@@ -262,8 +260,7 @@ fn a_second_connection_of_the_same_process_is_refused() {
 #[test]
 fn a_grandchild_dies_with_a_stop_and_with_a_crash() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("grandchild");
-        let session = host.run(fixture(&host, transport, &["grandchild"]));
+        let (host, session) = TestHost::running("grandchild", transport, &["grandchild"]);
         let mut generation = [host.lifelines.next(), host.lifelines.next()];
         let pid = call(&session, "describe", &json!({})).unwrap()["pid"].clone();
         generation.sort_by_key(|lifeline| pid != lifeline.pid);
@@ -287,8 +284,8 @@ fn a_grandchild_dies_with_a_stop_and_with_a_crash() {
 #[test]
 fn who_left_the_process_group_is_found_and_killed() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("detached-found");
-        let session = host.run(fixture(&host, transport, &["grandchild-detached"]));
+        let (host, session) =
+            TestHost::running("detached-found", transport, &["grandchild-detached"]);
         let lifelines = [host.lifelines.next(), host.lifelines.next()];
         let mut events = host.events();
         let _ = call(&session, "exit", &json!({"code": 1}));

@@ -390,12 +390,8 @@ mod alone {
         log::set_logger(&LINES).unwrap();
         log::set_max_level(log::LevelFilter::Trace);
 
-        let host = TestHost::new("tokens");
-        let session = host.run(fixture(
-            &host,
-            Transport::WebSocket,
-            &["echo-env", "behave"],
-        ));
+        let (host, session) =
+            TestHost::running("tokens", Transport::WebSocket, &["echo-env", "behave"]);
         let sealed = host.output.wait_for("with the environment", |line| {
             let said: Value = serde_json::from_str(&line.text).ok()?;
             let url = said["environment"]["STORYDEN_RPC_URL"].as_str()?;

@@ -16,8 +16,7 @@ const MIB: usize = 1024 * KIB;
 #[test]
 fn large_messages_arrive_whole_both_ways() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("large");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("large", transport, &["behave"]);
         for size in [
             0,
             1,
@@ -43,8 +42,7 @@ fn large_messages_arrive_whole_both_ways() {
 #[test]
 fn what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("outgoing-limit");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("outgoing-limit", transport, &["behave"]);
         let send = |size: usize| {
             let params = json!({"ms": 0, "padding": "x".repeat(size)});
             call(&session, "sleep", &params)

@@ -17,8 +17,7 @@ fn result(value: &Value) -> ResultObject {
 #[test]
 fn two_hundred_callers_get_their_own_answers() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("callers");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("callers", transport, &["behave"]);
         std::thread::scope(|scope| {
             for caller in 0..200 {
                 let session = &session;
@@ -92,8 +91,7 @@ fn a_slow_handler_delays_no_reply() {
 #[test]
 fn a_plugin_that_says_no_or_panics_goes_on() {
     for transport in TRANSPORTS {
-        let host = TestHost::new("says-no");
-        let session = host.run(fixture(&host, transport, &["behave"]));
+        let (_host, session) = TestHost::running("says-no", transport, &["behave"]);
         for (method, params, code) in [
             ("fail", json!({"message": "not today"}), -32000),
             ("panic", json!({}), -32603),

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use plugin_runner::protocol::Transport;
 use plugin_runner::store::Record;
 use plugin_runner::{
     Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Threads, Timeouts,
@@ -14,6 +15,7 @@ use super::events::Events;
 use super::folder::TestFolder;
 use super::lifeline::Lifelines;
 use super::output::Output;
+use super::plugin::{external, fixture};
 use super::{LONG, wait_until};
 
 /// Settings of a [`TestHost`]: patient where a test waits for success, quick where it waits for a
@@ -123,6 +125,26 @@ impl TestHost {
     /// With some settings changed.
     pub(crate) fn with(test: &'static str, change: impl FnOnce(&mut Setup)) -> Self {
         Setup::with(test, change).start()
+    }
+
+    /// With the usual settings, and with a fixture that runs these actions and is active.
+    #[track_caller]
+    pub(crate) fn running(
+        test: &'static str,
+        transport: Transport,
+        actions: &[&str],
+    ) -> (Self, Session) {
+        let host = Self::new(test);
+        let session = host.run(fixture(&host, transport, actions));
+        (host, session)
+    }
+
+    /// With the usual settings, and with an external plugin that is loaded; returns the path and query that
+    /// it connects to as well.
+    pub(crate) fn with_external(test: &'static str) -> (Self, Session, String) {
+        let host = Self::new(test);
+        let (session, target) = external(&host, "outside");
+        (host, session, target)
     }
 
     pub(crate) fn address(&self) -> std::net::SocketAddr {
