@@ -1,5 +1,5 @@
-//! Publishing events: finds the plugins that consume one and puts it into their queues. Each session
-//! delivers its own.
+//! Publishing events: finds the plugins that consume an event and adds it to their queues. Each session
+//! delivers the events of its own queue.
 
 use std::sync::Arc;
 
@@ -10,13 +10,14 @@ use serde_json::value::RawValue;
 use crate::error::{Error, Result};
 use crate::host::Host;
 
-/// How many plugins a published event was queued for.
+/// For how many plugins a published event was queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishReport {
-    /// Plugins that it was queued for.
+    /// Number of plugins for which it was queued.
     pub queued: usize,
-    /// Plugins that consume it, but whose queue was full, or for which no thread was left to deliver it.
+    /// Number of plugins that consume it but whose queue was full, or for which no delivery thread was
+    /// available.
     pub dropped: usize,
 }
 
@@ -25,7 +26,7 @@ impl Host {
     /// of publishing, one at a time. `payload` must encode to a JSON object; its member `event` is set to
     /// the name ([Events](crate::protocol#events)).
     ///
-    /// Plugins that are not connected do not receive it, and nothing is sent again.
+    /// Plugins that are not connected do not receive it, also not later.
     ///
     /// ```
     /// use serde_json::json;
@@ -40,11 +41,11 @@ impl Host {
     /// ```
     ///
     /// # Blocking
-    /// Never waits for a plugin: events are queued, and delivered by workers.
+    /// Never waits for a plugin: events are queued, and worker threads deliver them.
     ///
     /// # Errors
-    /// - [`Error::Encode`] when the payload is not a JSON object.
-    /// - [`Error::ShutDown`] when the host is draining or shut down.
+    /// - [`Error::Encode`]: the payload does not encode to a JSON object.
+    /// - [`Error::ShutDown`]: the host is draining or shut down.
     pub fn publish(&self, name: &str, payload: &impl Serialize) -> Result<PublishReport> {
         let shared = self.shared();
         if shared.context.drain.is_draining() {

@@ -1,5 +1,5 @@
-//! Inner parts that fuzzing and tests in processes of their own have to reach, behind the private feature
-//! `_fuzzing`. No logic, and not part of the API: everything else that they need is public anyway.
+//! Internal items that fuzz targets and integration tests need, behind the private feature `_fuzzing`. They are
+//! not part of the API. This module contains no logic.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Starting and stopping, and storing what is wanted.
+//! Starting and stopping plugins, and storing which state is wanted.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::state::{ActiveState, ReportedState};
 use crate::store::Record;
 
 impl Manager {
-    /// Has a plugin run, now and after each [`boot`](Self::boot), and waits until it does. It is judged
-    /// by this start: what was wrong before does not count. One that runs already stays as it is.
+    /// Starts a plugin, now and at each [`boot`](Self::boot), and waits until it is active. Earlier failures
+    /// do not count against this start. A plugin that is active already is not restarted.
     ///
     /// # Blocking
     /// At most `timeout` for the plugin, and at most
@@ -21,28 +21,28 @@ impl Manager {
     /// wake it.
     ///
     /// # Errors
-    /// Unless it is one of the first four, or the store's, the plugin is wanted active from now on.
+    /// After any error but the first four below and the store's, the plugin is wanted active.
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
     /// - [`Error::Store`](crate::Error::Store): its record is damaged.
-    /// - [`Error::Unsupported`](crate::Error::Unsupported) for an external plugin, which is always
-    ///   wanted active.
+    /// - [`Error::Unsupported`](crate::Error::Unsupported): the plugin is external, and so always wanted
+    ///   active.
     /// - [`Error::Disabled`](crate::Error::Disabled) or [`Error::Unsupported`](crate::Error::Unsupported):
     ///   the runtime provider runs no plugins.
-    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
-    /// - [`Error::State`](crate::Error::State) or [`Error::Start`](crate::Error::Start), at once, when it
-    ///   has errored, with the reason; or was stopped meanwhile.
-    /// - [`Error::Timeout`](crate::Error::Timeout) with what it was still at and what went wrong last, or
-    ///   [`Error::DescendantsLeft`](crate::Error::DescendantsLeft) when it waits for processes of the run before
-    ///   to be gone; it goes on starting.
+    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is in progress.
+    /// - [`Error::State`](crate::Error::State) or [`Error::Start`](crate::Error::Start), with the reason: it
+    ///   has errored, or was stopped meanwhile. These are returned at once.
+    /// - [`Error::Timeout`](crate::Error::Timeout), with the phase that it was in and what went wrong last, or
+    ///   [`Error::DescendantsLeft`](crate::Error::DescendantsLeft) if its start waits for processes of the
+    ///   previous run to end. The start continues.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn activate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
-        // Waited for when the operation is over: a stop must be able to come in between.
+        // The operation is over before the wait, so that a stop can come in between.
         let (_, session) = self.inner.start(id)?;
         session.wait_for(ReportedState::Active, timeout)?;
         self.get(id)
     }
 
-    /// As [`activate`](Self::activate), without waiting for the plugin.
+    /// Starts a plugin as [`activate`](Self::activate) does, without waiting for it.
     ///
     /// # Blocking
     /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it.
@@ -54,22 +54,22 @@ impl Manager {
         Ok(self.inner.view(record))
     }
 
-    /// Has a plugin stop, and stay stopped after each [`boot`](Self::boot); waits until nothing of it
-    /// is left.
+    /// Stops a plugin, which then is not started at a [`boot`](Self::boot) either, and waits until all of its
+    /// processes have ended.
     ///
     /// # Blocking
     /// At most `timeout` for the plugin, as [`Supervised::stop`](crate::Supervised::stop) does, and at
     /// most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it. An update
-    /// that waits for its new version gives that up.
+    /// that is waiting for its new version is cancelled.
     ///
     /// # Errors
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::Unsupported`](crate::Error::Unsupported) for an external plugin: remove it, or replace
-    ///   its token.
-    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is under way.
-    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop) when
-    ///   its process is left, [`Error::DescendantsLeft`](crate::Error::DescendantsLeft) when others are that
-    ///   left its process group; it is wanted inactive all the same, and goes on being stopped.
+    /// - [`Error::Unsupported`](crate::Error::Unsupported): the plugin is external. Remove it, or replace its
+    ///   token.
+    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is in progress.
+    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop): its process
+    ///   has not ended; [`Error::DescendantsLeft`](crate::Error::DescendantsLeft): others that left its process
+    ///   group have not. The plugin is wanted inactive all the same, and the host goes on stopping it.
     /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         let inner = &self.inner;
@@ -88,7 +88,7 @@ impl Manager {
 }
 
 impl ManagerInner {
-    /// Stores that the plugin is wanted active, and asks for its start.
+    /// Stores that the plugin is wanted active, and requests its start.
     fn start(&self, id: InstallationId) -> Result<(Record, Session)> {
         let _operation = self.begin(id, "activate")?;
         let mut record = Self::supervised(self.sound_record(id)?)?;

@@ -1,4 +1,4 @@
-//! Starting all plugins that are wanted active, as a host does when it comes up.
+//! Starting all plugins that are wanted active, when a host comes up.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use crate::store::Record;
 /// The stack of a thread that starts plugins and waits for them.
 const STACK: usize = 256 * 1024;
 
-/// What became of the plugins that are wanted active.
+/// The outcome of a boot, for the plugins that are wanted active.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct BootReport {
     /// Supervised plugins that are active.
     pub active: Vec<InstallationId>,
-    /// Supervised plugins that were still starting; they go on.
+    /// Supervised plugins that are still starting; their start continues.
     pub starting: Vec<InstallationId>,
     /// External plugins that may connect now.
     pub awaited: Vec<InstallationId>,
-    /// Plugins that did not come up, and why. They show it as `errored`.
+    /// Plugins that did not come up, and why. Their state is `errored`.
     pub failed: Vec<(InstallationId, Error)>,
-    /// How long it took.
+    /// How long the boot took.
     pub took: Duration,
 }
 
@@ -42,20 +42,20 @@ enum BootOutcome {
 
 impl Manager {
     /// Starts every plugin that is wanted active, a few at once
-    /// ([`boot_parallel`](super::ManagerSettings::boot_parallel)), and lets external ones connect. None
-    /// keeps another one from being started: one that fails is in the report, and one that takes long
-    /// makes room for the next ([`boot_wait`](super::ManagerSettings::boot_wait)).
+    /// ([`boot_parallel`](super::ManagerSettings::boot_parallel)), and lets external ones connect. No
+    /// plugin keeps another one from being started: one that fails is in the report, and one that takes
+    /// long makes room for the next ([`boot_wait`](super::ManagerSettings::boot_wait)).
     ///
-    /// What plugins connect to must be there first: a [listener](crate::Host::listen), or
+    /// Plugins need something to connect to: a [listener](crate::Host::listen), or
     /// [`rpc_base_url`](crate::HostBuilder::rpc_base_url).
     ///
     /// # Blocking
-    /// Until each has come up or failed, at most `timeout`, and for the store. After `timeout` those
-    /// that are left are started all the same, without waiting for any. State changes wake it.
+    /// Until each plugin has come up or failed, at most `timeout`, and for the store. After `timeout` the
+    /// remaining plugins are started too, without waiting for any. State changes wake it.
     ///
     /// # Errors
-    /// - [`Error::Start`] with [`StartError::NoAddress`] before anything is started: there are plugins
-    ///   that have nothing to connect to.
+    /// - [`Error::Start`] with [`StartError::NoAddress`] : there are plugins that have nothing to
+    ///   connect to. None was started.
     /// - [`Error::ShutDown`], or the store's.
     pub fn boot(&self, timeout: Duration) -> Result<BootReport> {
         let began = Instant::now();
@@ -95,7 +95,7 @@ impl ManagerInner {
                 STACK,
                 move || {
                     inner.boot_some(&waiting, &done, deadline);
-                    // First, so that the host is not kept by this when the boot is over.
+                    // Dropped first, so that this thread does not keep the host after the boot.
                     drop(inner);
                     drop(done);
                 },
@@ -121,7 +121,7 @@ impl ManagerInner {
         report
     }
 
-    /// Starts plugins until none is left.
+    /// Starts plugins of the queue until it is empty.
     fn boot_some(
         &self,
         waiting: &Receiver<(InstallationId, PluginMode)>,
@@ -137,9 +137,9 @@ impl ManagerInner {
         }
     }
 
-    /// Loads a plugin, or asks one that is loaded to start.
+    /// Loads a plugin, or requests the start of one that is loaded.
     fn load_for_boot(&self, id: InstallationId, deadline: Deadline) -> Result<Session> {
-        // Not while another operation is about to change what it runs, or whether.
+        // Another operation may be about to change what it runs, or whether it does.
         let limit = self.settings.busy_timeout.min(deadline.remaining());
         let _operation = self.begin_within(id, "boot", limit)?;
         let Some(session) = self.host.session(id) else {
@@ -152,7 +152,7 @@ impl ManagerInner {
     fn boot_one(&self, id: InstallationId, mode: PluginMode, deadline: Deadline) -> BootOutcome {
         let session = match self.load_for_boot(id, deadline) {
             Ok(session) => session,
-            // Removed meanwhile.
+            // It was removed meanwhile.
             Err(error @ Error::NotInstalled(_)) => return BootOutcome::Failed(error),
             Err(error) => {
                 self.failures.lock().insert(id, error.to_string().into());

@@ -1,9 +1,9 @@
-//! Configuration: what can be configured, what is stored, and having the plugin agree to what is to be
-//! stored ([Configuration](crate::protocol#configuration)).
+//! Configuration: what can be configured, what is stored, and proposing a new one to the plugin
+//! ([Configuration](crate::protocol#configuration)).
 //!
-//! What the plugin has and what is stored must not differ without anybody knowing. So before the plugin
-//! is asked, the record says what it is about to be asked; as long as it is not known what came of that,
-//! the plugin is told the stored configuration again when it next connects.
+//! The plugin's configuration and the stored one must not differ unnoticed. So the record holds the proposal
+//! before the plugin receives it; while the outcome is unknown, the plugin is sent the stored configuration
+//! again whenever it connects.
 
 use super::{Manager, ManagerInner};
 use crate::error::{Error, OperationError, Phase, Result};
@@ -14,11 +14,11 @@ use crate::protocol::method::{Configure, ConfigureReply};
 use crate::session::Session;
 use crate::state::PluginMode;
 
-/// What becomes of members of the stored configuration that a new one does not name.
+/// What happens to members of the stored configuration that a new one does not name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigureMode {
-    /// They go, as the protocol has it.
+    /// They are removed, as the protocol says.
     #[default]
     Replace,
     /// They stay.
@@ -26,7 +26,7 @@ pub enum ConfigureMode {
 }
 
 impl Manager {
-    /// What of a plugin can be configured; no fields when its manifest says nothing of it.
+    /// Returns the plugin's configuration schema; it is empty if the manifest declares none.
     ///
     /// # Blocking
     /// For the store's own I/O.
@@ -38,7 +38,7 @@ impl Manager {
         Ok(manifest.configuration_schema.unwrap_or_default())
     }
 
-    /// The stored configuration; empty when there never was one. Numbers are as they were given.
+    /// Returns the stored configuration; it is empty if none was ever stored. Numbers are kept as written.
     ///
     /// # Blocking
     /// For the store's own I/O.
@@ -49,8 +49,8 @@ impl Manager {
         Ok(self.inner.record(id)?.configuration)
     }
 
-    /// The values that the author proposes, for showing them where nothing is stored. Nobody applies
-    /// them but the plugin itself.
+    /// Returns the author's default values, for showing them where nothing is stored. Only the plugin itself
+    /// applies them.
     ///
     /// # Blocking
     /// For the store's own I/O.
@@ -61,9 +61,9 @@ impl Manager {
         Ok(self.configuration_schema(id)?.defaults())
     }
 
-    /// Proposes a configuration to the plugin, and stores it if the plugin agrees. Until then, and so
-    /// also for what the plugin asks meanwhile, the one before counts. Gives what is stored. The plugin has
-    /// to be [active](Self::activate) for that.
+    /// Proposes a configuration to the plugin, stores it if the plugin accepts, and returns what is stored.
+    /// Until then the previous one applies, also for the plugin's own requests meanwhile. The plugin has to be
+    /// [active](Self::activate).
     ///
     /// # Blocking
     /// At most [`configure_timeout`](super::ManagerSettings::configure_timeout) for the plugin's answer,
@@ -71,20 +71,18 @@ impl Manager {
     /// the store.
     ///
     /// # Errors
-    /// What was stored stays stored.
+    /// After an error the stored configuration is unchanged.
     /// - [`Error::NotInstalled`].
     /// - [`Error::Operation`] with
-    ///   - [`OperationError::Configuration`]: members of the wrong type, all of them;
-    ///   - [`OperationError::ConfigurationRefused`]: the plugin said no;
-    ///   - [`OperationError::ConfigurationUncertain`]: no answer, or none that can be read;
-    ///   - [`OperationError::ConfigurationNotStored`]: the plugin agreed, the store failed;
+    ///   - [`OperationError::Configuration`]: members have the wrong type; all of them are listed;
+    ///   - [`OperationError::ConfigurationRefused`]: the plugin refused it;
+    ///   - [`OperationError::ConfigurationUncertain`]: there was no answer, or none that can be read;
+    ///   - [`OperationError::ConfigurationNotStored`]: the plugin accepted it, but the store failed;
     ///   - [`OperationError::Busy`].
     /// - [`Error::Store`]: its record is damaged.
-    /// - [`Error::NotLoaded`], [`Error::State`], [`Error::Disconnected`]: the plugin is not there to be
-    ///   asked.
+    /// - [`Error::NotLoaded`], [`Error::State`], [`Error::Disconnected`]: the plugin is not active.
     /// - [`Error::Rpc`]: the plugin answered with an error.
-    /// - Any other of [`Session::call`]: the plugin was not asked.
-    /// - The store's: the plugin was not asked.
+    /// - Any other of [`Session::call`], or the store's: nothing was proposed to the plugin.
     pub fn configure(
         &self,
         id: InstallationId,
@@ -110,11 +108,11 @@ impl Manager {
         let session = inner.host.session(id).ok_or(Error::NotLoaded(id))?;
         session.check_active()?;
 
-        let unsettled = record.pending_configuration.replace(proposed.clone());
+        let pending = record.pending_configuration.replace(proposed.clone());
         inner.store().put(record.clone())?;
         fault::point(fault::PROPOSED, id);
         match inner.ask(&session, &proposed) {
-            ConfigureAnswer::Taken => {
+            ConfigureAnswer::Accepted => {
                 fault::point(fault::AGREED, id);
                 record.configuration = proposed;
                 record.pending_configuration = None;
@@ -124,13 +122,15 @@ impl Manager {
                     Err(cause) => Err(OperationError::ConfigurationNotStored { cause }.into()),
                 }
             }
-            ConfigureAnswer::NotTaken(error) => {
-                // It may still have one from before.
-                record.pending_configuration = unsettled;
+            ConfigureAnswer::Refused(error) => {
+                // An earlier proposal may still be undecided.
+                record.pending_configuration = pending;
                 if let Err(error) = inner.store().put(record) {
-                    // The plugin is told once more than it needs to be.
+                    // The plugin is sent its configuration once more than needed.
                     let plugin = inner.display_name(id);
-                    log::warn!("{plugin}: cannot store that its configuration stays: {error}");
+                    log::warn!(
+                        "{plugin}: cannot store that its configuration is unchanged: {error}"
+                    );
                 }
                 Err(error)
             }
@@ -141,12 +141,12 @@ impl Manager {
     }
 }
 
-/// What a proposal came to.
+/// The plugin's answer to a proposal.
 enum ConfigureAnswer {
-    Taken,
-    /// The plugin does not have it.
-    NotTaken(Error),
-    /// The plugin may have it.
+    Accepted,
+    /// The plugin does not use it.
+    Refused(Error),
+    /// The plugin may use it.
     Unknown(Error),
 }
 
@@ -154,9 +154,9 @@ impl ManagerInner {
     fn ask(&self, session: &Session, proposed: &Configuration) -> ConfigureAnswer {
         let timeout = self.settings.configure_timeout;
         match session.call::<Configure>(proposed, timeout) {
-            Ok(ConfigureReply { ok: true }) => ConfigureAnswer::Taken,
+            Ok(ConfigureReply { ok: true }) => ConfigureAnswer::Accepted,
             Ok(ConfigureReply { ok: false }) => {
-                ConfigureAnswer::NotTaken(OperationError::ConfigurationRefused.into())
+                ConfigureAnswer::Refused(OperationError::ConfigurationRefused.into())
             }
             Err(error) => match error {
                 Error::InvalidReply { .. }
@@ -165,19 +165,19 @@ impl ManagerInner {
                     phase: Phase::Reply,
                     ..
                 } => ConfigureAnswer::Unknown(error),
-                // It said no, or was not asked.
-                _ => ConfigureAnswer::NotTaken(error),
+                // The plugin refused it, or did not receive it.
+                _ => ConfigureAnswer::Refused(error),
             },
         }
     }
 
-    /// Tells a plugin that has connected the stored configuration again: when it connected, it was not
-    /// known which one that would be, and it may have asked for it then.
+    /// Sends the stored configuration again to a plugin that has connected while a proposal was undecided: it
+    /// may have requested its configuration before that was stored.
     pub(super) fn resync_configuration(&self, id: InstallationId) {
         if let Err(error) = self.try_resync_configuration(id) {
             let plugin = self.display_name(id);
             log::warn!(
-                "{plugin}: it is not certain that it has the configuration that is stored: {error}; tried again at its next connect"
+                "{plugin}: it may not have the stored configuration: {error}; sent again when it next connects"
             );
         }
     }
@@ -187,12 +187,12 @@ impl ManagerInner {
         let mut record = self.sound_record(id)?;
         let session = self.host.session(id).ok_or(Error::NotLoaded(id))?;
         match self.ask(&session, &record.configuration) {
-            ConfigureAnswer::Taken => {}
-            // With its process goes whatever it had taken; what it asks for from now on is what is stored.
-            // Asking again and again one that ends at each configuration would keep it from ever running.
+            ConfigureAnswer::Accepted => {}
+            // Its next process will request what is stored. A plugin that ends at each configuration must not
+            // be sent it again and again: it could never run.
             ConfigureAnswer::Unknown(Error::Disconnected(_))
                 if record.mode() == PluginMode::Supervised => {}
-            ConfigureAnswer::NotTaken(error) | ConfigureAnswer::Unknown(error) => {
+            ConfigureAnswer::Refused(error) | ConfigureAnswer::Unknown(error) => {
                 return Err(error);
             }
         }
@@ -200,7 +200,7 @@ impl ManagerInner {
             self.store().put(record)?;
         }
         let plugin = self.display_name(id);
-        log::info!("{plugin}: told the stored configuration again");
+        log::info!("{plugin}: sent the stored configuration again");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! External plugins: installing one, another manifest, another token.
+//! External plugins: installing one, and replacing its manifest or its token.
 
 use super::{Installation, Manager, ManagerInner};
 use crate::auth::{ExternalCredential, ExternalToken};
@@ -11,30 +11,29 @@ use crate::state::ActiveState;
 use crate::store::{PluginKind, Record};
 use crate::text::{Foreign, PluginName};
 
-/// An external plugin that was just installed.
+/// An external plugin that has just been installed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InstalledExternal {
     /// The plugin.
     pub installation: Installation,
-    /// What it connects with: [`ExternalToken::connection_url`] makes the URL of it that the
-    /// plugin needs. Unless
-    /// [`keep_external_tokens`](super::ManagerSettings::keep_external_tokens) is set this is the only
-    /// time that it is to be had.
+    /// The token that it connects with; [`ExternalToken::connection_url`] returns the URL that the plugin
+    /// needs. Unless [`keep_external_tokens`](super::ManagerSettings::keep_external_tokens) is set, the token
+    /// is available only here.
     pub token: ExternalToken,
 }
 
 impl Manager {
-    /// Installs a plugin that somebody else runs, and loads it, so that it may connect.
+    /// Installs a plugin that the host does not run, and loads it, so that it may connect.
     ///
     /// # Blocking
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// Nothing is left of it then, unless the store fails once more in undoing it, which is logged.
-    /// - [`Error::Manifest`] with all that is wrong with it.
-    /// - [`Error::Operation`]: the limit on installations.
-    /// - [`Error::Token`]: the system gives no random bytes.
+    /// An error leaves nothing behind, unless the store also fails while undoing it, which is logged.
+    /// - [`Error::Manifest`] with all problems of the manifest.
+    /// - [`Error::Operation`]: the limit on installations is reached.
+    /// - [`Error::Token`]: the system returned no random bytes.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn install_external(&self, manifest: Manifest) -> Result<InstalledExternal> {
         let inner = &self.inner;
@@ -51,7 +50,7 @@ impl Manager {
                     manifest_id: &record.manifest.id,
                     id,
                 };
-                log::error!("{plugin}: not installed, but its record is there: {left}");
+                log::error!("{plugin}: not installed, but its record is still stored: {left}");
             }
             return Err(error);
         }
@@ -63,21 +62,21 @@ impl Manager {
         })
     }
 
-    /// Replaces the manifest of an external plugin. Its connection, if there is one, is ended with the
-    /// advice to come back (close code 1012); from then on the new one counts. Its token stays. A damaged
-    /// record is put right, but for what could not be read: a configuration, or the token, which has to
-    /// be [replaced](Self::rotate_token) then.
+    /// Replaces the manifest of an external plugin. If the plugin is connected, its connection is closed with
+    /// the advice to reconnect (close code 1012), and the new manifest applies from then on. Its token stays.
+    /// A damaged record is repaired, except for what could not be read: the configuration, or the token, which
+    /// has to be [replaced](Self::rotate_token) then.
     ///
     /// # Blocking
     /// For the store, for other operations on it, and until the connection is closed, at most the host's
     /// stop timeout.
     ///
     /// # Errors
-    /// Nothing has changed then.
+    /// An error changes nothing.
     /// - [`Error::NotInstalled`].
-    /// - [`Error::Unsupported`] for a supervised plugin, whose manifest is in its package.
-    /// - [`Error::Manifest`] with all that is wrong with it.
-    /// - [`Error::Operation`]: another operation on it is under way.
+    /// - [`Error::Unsupported`]: the plugin is supervised, so that its manifest is in its package.
+    /// - [`Error::Manifest`] with all problems of the manifest.
+    /// - [`Error::Operation`]: another operation on it is in progress.
     /// - The store's.
     pub fn update_manifest(&self, id: InstallationId, manifest: Manifest) -> Result<Installation> {
         let inner = &self.inner;
@@ -87,13 +86,13 @@ impl Manager {
         let renamed = record.manifest.id != manifest.id;
         record.manifest = manifest;
         if record.damage.take().is_some() {
-            // Always so, and nobody else would put it right.
+            // An external plugin always is, and nothing else would repair that.
             record = record.with_active_state(ActiveState::Active);
         }
         inner.store().put(record.clone())?;
         let reason = "manifest updated";
         if renamed {
-            // A session has its name for life.
+            // The name of a session cannot change.
             inner.host.unload_with(id, close_code::RESTART, reason)?;
         } else {
             inner.drop_connection(id, close_code::RESTART, reason);
@@ -102,19 +101,19 @@ impl Manager {
         Ok(inner.view(record))
     }
 
-    /// Replaces the token of an external plugin. The old one counts no more from then on: the connection
-    /// that was made with it, if there is one, is ended for good (close code 1008 `token rotated`).
+    /// Replaces the token of an external plugin. The old token is invalid from then on: a connection that was
+    /// made with it is closed for good (close code 1008 `token rotated`).
     ///
     /// # Blocking
     /// As [`update_manifest`](Self::update_manifest).
     ///
     /// # Errors
-    /// Nothing has changed then.
+    /// An error changes nothing.
     /// - [`Error::NotInstalled`].
-    /// - [`Error::Unsupported`] for a supervised plugin, which gets a new token at each start.
+    /// - [`Error::Unsupported`]: the plugin is supervised, and receives a new token at each start.
     /// - [`Error::Store`]: its record is damaged.
-    /// - [`Error::Token`]: the system gives no random bytes.
-    /// - [`Error::Operation`]: another operation on it is under way.
+    /// - [`Error::Token`]: the system returned no random bytes.
+    /// - [`Error::Operation`]: another operation on it is in progress.
     /// - The store's.
     pub fn rotate_token(&self, id: InstallationId) -> Result<ExternalToken> {
         let inner = &self.inner;
@@ -138,7 +137,7 @@ fn check(manifest: &Manifest) -> Result<()> {
 }
 
 impl ManagerInner {
-    /// Gives the record a new token, and the token.
+    /// Sets a new token in the record, and returns it.
     fn renew_token(&self, record: &mut Record) -> Result<ExternalToken> {
         let token = ExternalToken::generate()?;
         record.kind = PluginKind::External(if self.settings.keep_external_tokens {
@@ -156,8 +155,8 @@ impl ManagerInner {
         }
     }
 
-    /// Loads a plugin that should be; that it cannot be is not what the operation fails with, and shows
-    /// in its status.
+    /// Loads a plugin that should be loaded. If that fails, the operation does not: the plugin's status shows
+    /// the reason.
     pub(super) fn load_again(&self, id: InstallationId) {
         match self.host.load(id) {
             Ok(_) => drop(self.failures.lock().remove(&id)),

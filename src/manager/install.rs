@@ -1,4 +1,4 @@
-//! Installing: a plugin from a package comes to be. External ones are in `external`.
+//! Installing a plugin from a package. External plugins are in `external`.
 
 use super::intent::Intent;
 use super::received::ReceivedPackage;
@@ -12,26 +12,26 @@ use crate::store::Record;
 use crate::text::Foreign;
 
 impl Manager {
-    /// Installs a plugin from a package: receives, checks and unpacks it. It is inactive then; the same
-    /// plugin may be installed more than once. What the author may not have meant is in
-    /// [`Installation::warnings`].
+    /// Installs a plugin from a package: receives, checks and unpacks it. The new plugin is inactive. The
+    /// same plugin may be installed more than once. [`Installation::warnings`] lists what the author may not
+    /// have meant.
     ///
     /// # Blocking
-    /// At most [`install_timeout`](super::ManagerSettings::install_timeout), and for the reader or the
-    /// disk beyond that, if those do not answer.
+    /// At most [`install_timeout`](super::ManagerSettings::install_timeout), and longer only while the
+    /// reader or the disk blocks.
     ///
     /// # Errors
-    /// Nothing is left of it then.
-    /// - [`Error::Package`](crate::Error::Package): it is no package, breaks a limit of
+    /// An error leaves nothing behind.
+    /// - [`Error::Package`](crate::Error::Package): it is not a package, exceeds a limit of
     ///   [`PackageLimits`](package::PackageLimits), or could never be started; see
     ///   [`package::review`](package::review()).
-    /// - [`Error::Manifest`](crate::Error::Manifest), with all that is wrong.
+    /// - [`Error::Manifest`](crate::Error::Manifest), with all problems of the manifest.
     /// - [`Error::Fetch`](crate::Error::Fetch): it could not be fetched.
-    /// - [`Error::Setting`](crate::Error::Setting): the expected SHA-256 is none.
+    /// - [`Error::Setting`](crate::Error::Setting): the expected SHA-256 is malformed.
     /// - [`Error::Operation`](crate::Error::Operation): a limit of
-    ///   [`ManagerSettings`](super::ManagerSettings), or another SHA-256 than expected.
+    ///   [`ManagerSettings`](super::ManagerSettings), or a SHA-256 other than the expected one.
     /// - [`Error::Disabled`](crate::Error::Disabled), [`Error::Unsupported`](crate::Error::Unsupported):
-    ///   the runtime provider runs no packages.
+    ///   the runtime provider cannot run packages.
     /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Install`](crate::error::Phase::Install).
     /// - [`Error::Io`](crate::Error::Io), the store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn install(&self, source: PackageSource<'_>) -> Result<Installation> {
@@ -61,17 +61,18 @@ impl Manager {
         })
     }
 
-    /// The package that a plugin was installed from, byte for byte as it was stored. Of what the disk may
-    /// have made of it since only the number of bytes is looked at.
+    /// Returns the package that a plugin was installed from, as it was stored. Only its size is checked again;
+    /// bytes that the disk has changed since are not noticed.
     ///
     /// # Blocking
     /// For the store's own I/O.
     ///
     /// # Errors
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::Unsupported`](crate::Error::Unsupported): it is external, or not installed from a
+    /// - [`Error::Unsupported`](crate::Error::Unsupported): it is external, or was not installed from a
     ///   package.
-    /// - [`Error::Store`](crate::Error::Store): the archive is missing; or what else the store says.
+    /// - [`Error::Store`](crate::Error::Store): the archive is missing.
+    /// - The store's.
     pub fn package(&self, id: crate::InstallationId) -> Result<ArchiveContent> {
         let inner = &self.inner;
         let record = ManagerInner::supervised(inner.record(id)?)?;
@@ -86,7 +87,7 @@ impl Manager {
 }
 
 impl ManagerInner {
-    /// Unpacks the archive of a new plugin, and stores it and the record.
+    /// Unpacks the archive of a new plugin, and stores the archive and the record.
     fn unpack_and_store(
         &self,
         record: &Record,

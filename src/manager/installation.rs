@@ -1,4 +1,4 @@
-//! `Installation`: an installed plugin as the manager shows it: its record, and how it is.
+//! `Installation`: an installed plugin as the manager shows it: its record and its status.
 
 use std::time::SystemTime;
 
@@ -11,44 +11,43 @@ use crate::package::PackageWarning;
 use crate::state::ReportedState;
 use crate::store::Record;
 
-/// An installed plugin: what is stored, and how it is right now.
+/// An installed plugin: its record and its present status.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Installation {
-    /// What is stored.
+    /// The stored record.
     pub record: Record,
-    /// How it is.
+    /// The present status.
     pub status: Status,
-    /// What its author may not have meant, as [`install`](Manager::install) or
-    /// [`update_package`](Manager::update_package) found it in the package, which return it once and
-    /// log it; empty otherwise.
+    /// What the author of the package may not have meant. [`install`](Manager::install) and
+    /// [`update_package`](Manager::update_package) find, log and return it; empty otherwise.
     pub warnings: Vec<PackageWarning>,
 }
 
-/// How an installed plugin is right now.
+/// The present status of an installed plugin.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Status {
-    /// What it is in; `inactive` when it is not loaded, `errored` when its record is damaged.
+    /// Its state: `inactive` if it is not loaded, `errored` if its record is damaged.
     pub state: ReportedState,
-    /// Active since then; in any other state, when the wanted state last changed, as in
-    /// Storyden's HTTP API.
+    /// When it became active; in any other state, when the wanted state last changed, as in Storyden's HTTP
+    /// API.
     pub since: SystemTime,
-    /// What is wrong, or went wrong last.
+    /// What is wrong, or went wrong most recently.
     pub message: Option<String>,
-    /// What is known about that; see [`Session::error_details`](crate::Session::error_details).
+    /// Details of that; see [`Session::error_details`](crate::Session::error_details).
     pub details: Map<String, Value>,
 }
 
 impl Installation {
-    /// The host's id for it.
+    /// Returns the host's id for it.
     pub fn id(&self) -> InstallationId {
         self.record.id
     }
 }
 
 impl Manager {
-    /// An installed plugin.
+    /// Returns an installed plugin.
     ///
     /// # Blocking
     /// For the store's own I/O.
@@ -59,7 +58,7 @@ impl Manager {
         self.inner.get(id)
     }
 
-    /// All installed plugins, the oldest first; those with damaged records too.
+    /// Returns all installed plugins, the oldest first, including those with damaged records.
     ///
     /// # Blocking
     /// For the store's own I/O.
@@ -84,7 +83,7 @@ impl ManagerInner {
         self.store().get(id)?.ok_or(Error::NotInstalled(id))
     }
 
-    /// How the plugin of this record is.
+    /// Returns this record with the present status of its plugin.
     pub(super) fn view(&self, record: Record) -> Installation {
         // If the record is damaged, the session may wait for a connection that cannot come.
         let is_sound = record.damage.is_none();

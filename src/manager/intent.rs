@@ -1,12 +1,11 @@
-//! What is under way on disk: one empty file for each operation that makes or removes files beside the
-//! store, whose name says what, so that what a crash leaves of it can be told from everything else and
-//! removed. Nothing is ever removed that no such file speaks of.
+//! The intent log: one empty file for each operation that creates or removes files outside the store. Its name
+//! says what the operation does, so that what a crash leaves behind can be told from everything else and
+//! removed. Nothing is removed that no such file covers.
 //!
-//! A plugin can make such files too, about any installation. What they say is bounded by the store: no
-//! release is removed that a record names, or may run without naming it.
+//! A plugin can create such files too, for any installation. The store bounds what they can cause: no release
+//! is removed that a record names, or that may be running without being named.
 //!
-//! The store says whether an operation happened: it is the record that counts, and what is on disk
-//! follows.
+//! The record in the store decides whether an operation took place; the disk is brought in line with it.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -21,19 +20,19 @@ use crate::package::{self, OpenDir, PUBLIC, Spool};
 use crate::store::Record;
 use crate::text::Foreign;
 
-/// Where these files are, below the data folder.
+/// The directory of these files, below the data directory.
 const DIR: &str = "operations";
 const FILE_MODE: u32 = 0o644;
-/// How long all that was left is removed at once: some process may add to it meanwhile.
+/// Time limit for one clean-up: another process may be adding files meanwhile.
 const LIMIT: Duration = Duration::from_secs(300);
-/// In the place of an archive that there is none of.
+/// Stands for the old archive if there was none.
 const NONE: &str = "none";
 
-/// What is being done to the files of an installation.
+/// What an operation does to the files of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Intent {
     Install,
-    /// The release of one archive is to take the place of another's.
+    /// Replaces the release of one archive by that of another.
     Update {
         new: String,
         old: Option<String>,
@@ -43,7 +42,7 @@ pub(super) enum Intent {
     },
 }
 
-/// A file that says what is being done. Left where it is unless it is said to be done.
+/// The file of an operation in progress. It stays on disk unless the operation is reported as done.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct IntentFile {
@@ -52,13 +51,13 @@ pub(super) struct IntentFile {
 }
 
 impl IntentFile {
-    /// Removes the file: all is done, or undone. One that cannot be removed does no harm.
+    /// Removes the file: the operation is complete, or undone. A file that cannot be removed does no harm.
     pub(super) fn done(self) {
         remove(&self.dir, &self.name);
     }
 
-    /// Removes the file if what is no longer needed is removed. If not, that is logged; it is removed when
-    /// the next manager is made, or by the next operation on the plugin.
+    /// Removes the file if unneeded files could be removed. Otherwise logs why not; the next operation on the
+    /// plugin, or the next manager, tries again.
     pub(super) fn done_if(self, plugin: Foreign<'_>, removed: &Result<(), PackageError>) {
         match removed {
             Ok(()) => self.done(),
@@ -68,7 +67,7 @@ impl IntentFile {
 }
 
 impl Intent {
-    /// What stands in the name of its file, after the id.
+    /// Returns the part of its file's name that follows the id.
     fn name(&self) -> String {
         match self {
             Self::Install => "install".to_owned(),
@@ -100,8 +99,8 @@ impl Intent {
         }
     }
 
-    /// Removes what is not needed any more, or never came to be needed, in the directory of the
-    /// installation, which has this record.
+    /// Removes the files of an interrupted operation that the record does not need, from the directory of the
+    /// installation.
     fn finish(&self, root: &Path, record: Option<&Record>) -> Result<(), PackageError> {
         match (self, record) {
             (Self::Install, None) => package::remove_installation(root, false),
@@ -109,16 +108,16 @@ impl Intent {
             (Self::Update { new, old }, Some(record)) => match record.stored_archive() {
                 Some(runs) if runs == new => keep_two_releases(root, new, old.as_deref()),
                 Some(_) => package::remove_release(root, new),
-                // It may run in this very release. What never ran goes with the next update.
+                // The plugin may be running in this release. If not, the next update removes it.
                 None => Ok(()),
             },
-            // It happened, or did not; there is nothing left of it.
+            // The operation took place, or had not begun; it left nothing.
             (Self::Install | Self::Remove { .. }, Some(_)) | (Self::Update { .. }, None) => Ok(()),
         }
     }
 }
 
-/// Removes all releases but that of a new version and that of the one before.
+/// Removes all releases except those of a new version and of the previous one.
 pub(super) fn keep_two_releases(
     root: &Path,
     new: &str,
@@ -129,24 +128,24 @@ pub(super) fn keep_two_releases(
 }
 
 impl ManagerInner {
-    /// Writes down what is about to be done, to the disk.
+    /// Writes the file of an operation that is about to change the disk, and syncs it.
     pub(super) fn write_intent(&self, id: InstallationId, intent: &Intent) -> Result<IntentFile> {
         let data = &self.context().settings.data_dir;
         let failed = |action: &str, name: &str, error| {
             let path = data.join(DIR).join(name);
             Error::io(format!("{action} {}", path.display()), error)
         };
-        // What an operation before could not tidy up is to be done before this one changes what it is about.
+        // What an earlier operation could not remove has to go before this one changes the same files.
         if let Some(name) = self.clean_up_where(|other| other == id)? {
             let source = io::Error::other("it could not be removed; the log says why");
-            return Err(failed("tidy up what is said by", &name, source));
+            return Err(failed("clean up after", &name, source));
         }
         let name = format!("{id}.{}", intent.name());
         let write = || {
             let data = OpenDir::follow(data)?;
             let dir = data.ensure_dir(DIR, PUBLIC)?;
             data.sync()?;
-            // All that it says is in its name: so it is whole as soon as it is there.
+            // Everything is in its name, so the file is complete as soon as it exists.
             match dir.create_file(&*name, FILE_MODE) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -161,8 +160,8 @@ impl ManagerInner {
         Ok(IntentFile { dir, name })
     }
 
-    /// Removes what operations have left that a crash cut short. What cannot be removed, and what is left
-    /// after five minutes, is logged and left for the next time.
+    /// Removes what interrupted operations have left. What cannot be removed, or not within five minutes, is
+    /// logged and left for the next time.
     ///
     /// # Errors
     /// The store's.
@@ -173,8 +172,8 @@ impl ManagerInner {
         Ok(())
     }
 
-    /// Removes what operations on some installations have left; returns the name of a file whose operation
-    /// still has something left after that.
+    /// Removes what interrupted operations on some installations have left; returns the name of a file whose
+    /// operation could not be cleaned up after.
     fn clean_up_where(&self, which: impl Fn(InstallationId) -> bool) -> Result<Option<String>> {
         let data = &self.context().settings.data_dir;
         let warn = |error: &dyn std::fmt::Display| {
@@ -196,7 +195,7 @@ impl ManagerInner {
         let (mut odd, mut left) = (0_usize, None);
         for entry in entries {
             if deadline.has_passed() {
-                warn(&"it took too long, the rest is left for later");
+                warn(&"cleaning up took too long; the rest is left for later");
                 break;
             }
             let entry = match entry {
@@ -216,9 +215,7 @@ impl ManagerInner {
             }
             match intent.finish(&self.installation_dir(id), self.store().get(id)?.as_ref()) {
                 Ok(()) => {
-                    log::info!(
-                        "cleaned up after an operation on {id} that was cut short: {intent:?}"
-                    );
+                    log::info!("cleaned up after an interrupted operation on {id}: {intent:?}");
                     if remove(&dir, &name) {
                         continue;
                     }
@@ -233,19 +230,19 @@ impl ManagerInner {
             left = Some(name.into_owned());
         }
         if odd > 0 {
-            warn(&format_args!("{odd} names of files are not understood"));
+            warn(&format_args!("{odd} file names are not understood"));
         }
         Ok(left)
     }
 }
 
-/// What the name of a file says, and about which installation.
+/// Parses the name of a file.
 fn parse(name: &str) -> Option<(InstallationId, Intent)> {
     let (id, intent) = name.split_once('.')?;
     Some((id.parse().ok()?, Intent::parse(intent)?))
 }
 
-/// Removes a file, or whatever was put in its place; returns whether it is gone.
+/// Removes a file, or whatever was put in its place; returns whether that succeeded.
 fn remove(dir: &OpenDir, name: &str) -> bool {
     let removed = dir.remove(name);
     if let Err(error) = &removed {

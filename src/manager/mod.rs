@@ -1,23 +1,23 @@
-//! The manager: operations on installations, over a host and its store. Each happens wholly or not at
-//! all, also when the process is killed in the middle.
+//! The manager: operations on installations, on top of a host and its store. Each takes place completely or
+//! not at all, also if the process is killed in the middle.
 //!
-//! What lives here: installing, updating, activating, configuring, removing, starting at boot, and
-//! cleaning up after a crash. What does not: running plugins (`session`, `reaper`), archives and what
-//! is unpacked of them (`package`), and keeping records (`store`).
+//! This module installs, updates, activates, configures and removes plugins, starts them at boot, and cleans
+//! up after a crash. It does not run plugins (`session`, `reaper`), read or unpack archives (`package`), or
+//! keep records (`store`).
 //!
 //! | file | operations |
 //! | --- | --- |
 //! | `source`, `received` | where a package comes from, and receiving it |
-//! | `install`, `removal` | a plugin comes and goes |
-//! | `update` | another version in the place of one |
+//! | `install`, `removal` | installing and removing a plugin |
+//! | `update` | replacing one version by another |
 //! | `external` | manifest and token of an external plugin |
 //! | `activation`, `boot` | starting and stopping |
-//! | `configuration` | what the plugin is told and what is stored |
-//! | `intent` | what is under way on disk, so that a crash can be cleaned up after |
+//! | `configuration` | what is proposed to the plugin and what is stored |
+//! | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
 //! | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
 //!
-//! Locks: which operations are in progress, and what they will store, for an instant each. The second is held
-//! over I/O while archives that no record names are removed.
+//! Locks: one for the operations in progress and one for what they will store, for an instant each. The second
+//! is held during I/O while archives that no record names are removed.
 
 mod activation;
 mod boot;
@@ -65,16 +65,16 @@ use crate::text::PluginName;
 use operations::{Operation, Operations};
 use quota::Quota;
 
-/// What is locked by the one manager of a data folder.
+/// The file that the one manager of a data directory locks.
 const LOCK: &str = "manager.lock";
 
-/// Installs plugins and keeps them: the layer between an embedder, or an administrator, and a host.
-/// Cloning gives another handle to the same one. It keeps its host from being dropped, and for a moment
-/// longer while a plugin is being told its configuration again.
+/// Installs plugins and manages them: the layer between an embedder, or an administrator, and a host.
+/// Cloning returns another handle to the same manager. A manager keeps its host from being dropped, also for
+/// as long as it is sending a plugin its configuration again.
 ///
-/// Operations on one installation come one after the other, those on different ones do not wait for
-/// each other. Of an operation that failed, or that a crash cut short, nothing is left; one that was
-/// reported done survives a crash, as far as the store's records do.
+/// Operations on one installation run one after the other; those on different installations do not wait for
+/// each other. An operation that failed, or that a crash interrupted, leaves nothing behind; one that has
+/// returned survives a crash, as far as the store's records do.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -101,15 +101,15 @@ pub struct Manager {
     inner: Arc<ManagerInner>,
 }
 
-/// A handle that does not keep the manager, and with it the host, from being dropped: for handlers and
-/// services that belong to that host. See [`WeakHost`](crate::WeakHost).
+/// A handle that does not keep the manager and its host from being dropped, for handlers and services that
+/// belong to that host. See [`WeakHost`](crate::WeakHost).
 #[derive(Clone)]
 pub struct WeakManager {
     inner: Weak<ManagerInner>,
 }
 
 impl WeakManager {
-    /// The manager, unless its last handle has been dropped.
+    /// Returns the manager, unless its last handle has been dropped.
     pub fn upgrade(&self) -> Option<Manager> {
         let inner = self.inner.upgrade()?;
         Some(Manager { inner })
@@ -129,35 +129,38 @@ struct ManagerInner {
     quota: Quota,
     #[cfg(feature = "fetch")]
     fetcher: Fetcher,
-    /// Why plugins are not loaded that should be.
+    /// Why plugins that should be loaded are not.
     failures: Mutex<HashMap<InstallationId, Arc<str>>>,
-    /// Whoever cleans up after crashes must be the only one at work. Last, so that the folder is given up
-    /// after the host has ended, if it ends with this.
+    /// Only one manager may clean up after crashes. Last, so that the directory is unlocked after the host
+    /// has ended, if it ends with this.
     _owner: OwnerLock,
 }
 
 impl Manager {
-    /// A manager of this host's plugins, with the default settings; cleans up what operations have
-    /// left that a crash cut short. A host has one manager at a time.
+    /// Creates the manager of this host's plugins, with the default settings, and cleans up what
+    /// interrupted operations have left. A host has one manager at a time.
     ///
     /// # Blocking
     /// For the store and the disk.
     ///
     /// # Errors
-    /// - [`Error::Store`] with [`StoreError::InUse`]: the data folder has a manager already, this host's or
-    ///   another's.
-    /// - [`Error::Io`]: the data folder cannot be made, or not be locked.
+    /// - [`Error::Store`] with [`StoreError::InUse`]: the data directory already has a manager, of this host or
+    ///   another one.
+    /// - [`Error::Io`]: the data directory cannot be created or locked.
     /// - The store's.
     ///
-    /// What cannot be cleaned up is logged, and tried again by the next manager.
+    /// What cannot be cleaned up is logged, and left for the next manager.
     pub fn new(host: Host) -> Result<Self> {
         Self::with_settings(host, ManagerSettings::default())
     }
 
-    /// As [`new`](Self::new), with other settings.
+    /// Creates a manager as [`new`](Self::new) does, with other settings.
+    ///
+    /// # Blocking
+    /// For the store and the disk.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new), and [`Error::Setting`] with the one that cannot work.
+    /// Those of [`new`](Self::new), and [`Error::Setting`] with the setting that is invalid.
     pub fn with_settings(host: Host, settings: ManagerSettings) -> Result<Self> {
         settings.validate()?;
         #[cfg(feature = "fetch")]
@@ -184,19 +187,19 @@ impl Manager {
         Ok(Self { inner })
     }
 
-    /// The host whose plugins these are.
+    /// Returns the host whose plugins it manages.
     pub fn host(&self) -> &Host {
         &self.inner.host
     }
 
-    /// A handle that does not keep the manager alive.
+    /// Returns a handle that does not keep the manager alive.
     pub fn downgrade(&self) -> WeakManager {
         WeakManager {
             inner: Arc::downgrade(&self.inner),
         }
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn settings(&self) -> &ManagerSettings {
         &self.inner.settings
     }
@@ -216,7 +219,7 @@ impl ManagerInner {
         self.begin_within(id, name, self.settings.busy_timeout)
     }
 
-    /// As [`begin`](Self::begin), for who waits no longer than this for another one.
+    /// Begins an operation that waits at most `limit` for another one.
     fn begin_within(
         &self,
         id: InstallationId,
@@ -224,14 +227,15 @@ impl ManagerInner {
         limit: Duration,
     ) -> Result<Operation<'_>> {
         let operation = self.operations.begin(id, name, limit)?;
-        // After the wait: the one before may have ended because of that.
+        // Checked after the wait: the other operation may have ended because of the shutdown.
         if self.context().is_shut_down() {
             return Err(Error::ShutDown);
         }
         Ok(operation)
     }
 
-    /// A record that may be stored again with changes: of a damaged one that would keep the stand-ins.
+    /// Reads a record that may be changed and stored again. A damaged one may not: that would store the
+    /// placeholders of what could not be read.
     fn sound_record(&self, id: InstallationId) -> Result<Record> {
         let record = self.record(id)?;
         match &record.damage {
@@ -263,7 +267,7 @@ impl ManagerInner {
         }
     }
 
-    /// Whether this host runs plugins from packages.
+    /// Checks that this host runs plugins from packages.
     fn check_runtime(&self) -> Result<()> {
         match self.context().settings.provider {
             RuntimeProvider::Local => Ok(()),
@@ -271,12 +275,12 @@ impl ManagerInner {
         }
     }
 
-    /// The folder of an installation, which need not be there.
+    /// Returns the directory of an installation, which need not exist.
     fn installation_dir(&self, id: InstallationId) -> PathBuf {
         self.context().settings.data_dir.join(id.to_string())
     }
 
-    /// How a plugin is named in a log line, for who has only its id. Asks the store.
+    /// Returns the name of a plugin for a log line, if only its id is at hand. Reads the store.
     fn display_name(&self, id: InstallationId) -> String {
         let record = self.store().get(id).ok().flatten();
         let manifest_id = record.as_ref().map_or("", |record| &record.manifest.id);
@@ -290,12 +294,12 @@ impl Drop for ManagerInner {
     }
 }
 
-/// Makes the data folder, and makes it this manager's own.
+/// Creates the data directory, and locks it for this manager.
 fn lock_data_dir(data: &Path) -> Result<OwnerLock> {
     let path = data.join(LOCK);
     let failed =
         |action: &'static str, error| Error::io(format!("{action} {}", path.display()), error);
-    std::fs::create_dir_all(data).map_err(|error| failed("make the folder of", error))?;
+    std::fs::create_dir_all(data).map_err(|error| failed("create the directory of", error))?;
     OwnerLock::take(&path, &failed)
 }
 

@@ -1,5 +1,5 @@
-//! `Operations`: which operation is under way on which installation, so that those on one installation
-//! come one after the other and those on different ones do not wait for each other.
+//! `Operations`: which operation is in progress on which installation. Operations on one installation run one
+//! after the other; those on different installations do not wait for each other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ mod tests {
         let operations = Operations::default();
         let (one, other) = (InstallationId::generate(), InstallationId::generate());
         let first = operations.begin(one, "first", LONG).unwrap();
-        // On another one nobody waits.
+        // An operation on another installation does not wait.
         drop(
             operations
                 .begin(other, "elsewhere", Duration::ZERO)

@@ -46,7 +46,7 @@ impl ManagerInner {
         let limit = self.settings.installations;
         let mut count = self.store().count()?.saturating_add(ids.len());
         if count > limit {
-            // Not twice those that are stored already.
+            // Those that are stored already must not count twice.
             ids.extend(self.store().list()?.iter().map(|record| record.id));
             count = ids.len();
         }

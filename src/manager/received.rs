@@ -1,4 +1,4 @@
-//! `ReceivedPackage`: a package that has been received and found good, and is not installed yet.
+//! `ReceivedPackage`: a package that has been received and checked, and is not installed yet.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,14 @@ use crate::protocol::manifest::Manifest;
 use crate::store::{Record, Source};
 use crate::text::Foreign;
 
-/// Where packages are while they are being received, below the data folder.
+/// The directory, below the data directory, for packages that are being received.
 pub(super) const DIR: &str = "incoming";
 
-/// [`package::unpack`](crate::package::unpack), or `unpack_afresh`.
+/// [`package::unpack`] or [`package::unpack_afresh`].
 type Unpack =
     fn(&Archive, &Path, &str, &PackageLimits, &dyn Fn() -> bool) -> Result<PathBuf, PackageError>;
 
-/// A package that has been received and found good.
+/// A package that has been received and checked.
 pub(super) struct ReceivedPackage {
     pub(super) archive: Archive,
     pub(super) manifest: Manifest,
@@ -57,7 +57,7 @@ impl ReceivedPackage {
 }
 
 impl ManagerInner {
-    /// Receives a package and checks all that can be checked without unpacking it.
+    /// Receives a package and checks what can be checked without unpacking it.
     pub(super) fn receive(
         &self,
         source: PackageSource<'_>,
@@ -66,7 +66,7 @@ impl ManagerInner {
         let limits = &self.context().settings.package_limits;
         let cancel = || deadline.has_passed() || self.context().is_shut_down();
         let expected = source.sha256.as_deref().map(digest).transpose()?;
-        // Its file has no name from then on, and is gone when the last handle to the content is.
+        // The file is unlinked here already, and removed when the last handle to its content is closed.
         let spool = |reader: &mut dyn Read| {
             let data = &self.context().settings.data_dir;
             Spool::receive(data, DIR, reader, limits.archive_size, &cancel)
@@ -107,7 +107,7 @@ impl ManagerInner {
         Ok(ReceivedPackage { archive, manifest })
     }
 
-    /// Puts an archive on disk as a release of the plugin of this record, in the way that `unpack` does.
+    /// Unpacks an archive with `unpack` as a release of the plugin of this record.
     pub(super) fn unpack(
         &self,
         record: &Record,
@@ -123,7 +123,7 @@ impl ManagerInner {
             .map_err(|error| self.cancelled(error))
     }
 
-    /// Replaces the error of work that was cancelled by why it was: the host's end, or else its deadline.
+    /// Converts the error of cancelled work into its reason: the host's shutdown, or else the deadline.
     pub(super) fn cancelled(&self, error: impl Into<Error>) -> Error {
         match error.into() {
             _ if self.context().is_shut_down() => Error::ShutDown,
@@ -135,7 +135,7 @@ impl ManagerInner {
     }
 }
 
-/// The bytes of a SHA-256 in hexadecimal.
+/// Parses a SHA-256 in hexadecimal.
 pub(super) fn digest(text: &str) -> Result<[u8; 32]> {
     let bytes = HEXLOWER.decode(text.as_bytes()).ok();
     let bytes = bytes.and_then(|bytes| bytes.try_into().ok());

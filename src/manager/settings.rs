@@ -1,4 +1,4 @@
-//! Settings of a manager. No behaviour but the check that they can work.
+//! Settings of a manager, and the check that they can work.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::settings::{require, settings};
 const GIB: u64 = 1024 * 1024 * 1024;
 
 settings! {
-    /// Every bound and every time of a [`Manager`](crate::Manager).
+    /// All limits and timeouts of a [`Manager`](crate::Manager).
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -31,15 +31,15 @@ settings! {
         installations, with_installations: usize = 10_000;
         /// Bytes of all archives in the store together. Default 20 GiB.
         archive_bytes, with_archive_bytes: u64 = 20 * GIB;
-        /// For receiving, checking and unpacking a package. Default 5 min.
+        /// Timeout for receiving, checking and unpacking a package. Default 5 min.
         install_timeout, with_install_timeout: Duration = Duration::from_secs(300);
         /// How long an operation waits for another one on the same installation. Default 30 s.
         busy_timeout, with_busy_timeout: Duration = Duration::from_secs(30);
-        /// Until the new version of a plugin that is updated while it is wanted active must be active,
-        /// and until the one before must be so again. Default 5 min, because real plugins compile
-        /// themselves at their first start.
+        /// How long an update waits for the new version of a plugin to become active, and after a rollback
+        /// for the previous one. Default 5 min, because real plugins compile themselves at their first
+        /// start.
         activate_timeout, with_activate_timeout: Duration = Duration::from_secs(300);
-        /// For the plugin's answer to a proposed configuration. Default 30 s
+        /// Timeout for the plugin's answer to a proposed configuration. Default 30 s
         /// ([Configuration](crate::protocol#configuration)).
         configure_timeout, with_configure_timeout: Duration = Duration::from_secs(30);
         /// How many plugins are starting at once at [`boot`](crate::Manager::boot). Default 8.
@@ -48,9 +48,9 @@ settings! {
         boot_wait, with_boot_wait: Duration = Duration::from_secs(30);
         /// Keeps the tokens of external plugins themselves, so that they can be shown again, as Storyden's
         /// HTTP API does. Otherwise only their digests are kept, and each token is shown once, when it is
-        /// made. Counts for tokens made from then on. Default false.
+        /// created. Applies to tokens that are created from then on. Default false.
         keep_external_tokens, with_keep_external_tokens: bool = false;
-        /// How much a plugin may have written beside its program for it to be carried over to a new
+        /// Limits on the files beside its program that a plugin wrote and that an update migrates to the new
         /// version. See [`MigrationLimits`] for the defaults.
         migration, with_migration: MigrationLimits = MigrationLimits::default();
         /// How packages are fetched by URL. See [`FetchSettings`] for the defaults.

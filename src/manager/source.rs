@@ -1,4 +1,4 @@
-//! `PackageSource`: where a package comes from. Receiving it is `received`'s.
+//! `PackageSource`: where a package comes from. `received` reads it.
 
 use std::fmt;
 use std::io::Read;
@@ -37,30 +37,30 @@ impl<'a> PackageSource<'a> {
         }
     }
 
-    /// A package in memory. Handed over as an `Arc`, it is not copied.
+    /// A package in memory. An `Arc` is not copied.
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         Self::new(Origin::Bytes(bytes.into()))
     }
 
-    /// A package that is read to its end, such as an upload; never held in memory whole. What the
-    /// reader waits for, the installation waits for.
+    /// A package that is read to its end, such as an upload; it is never held in memory whole. While the
+    /// reader blocks, the installation waits.
     pub fn reader(reader: impl Read + 'a) -> Self {
         Self::new(Origin::Reader(Box::new(reader)))
     }
 
-    /// A package in a file, which is copied; never held in memory whole.
+    /// A package in a file, which is copied; it is never held in memory whole.
     pub fn file(path: impl AsRef<Path>) -> Self {
         Self::new(Origin::File(path.as_ref().to_owned()))
     }
 
-    /// A package on an HTTP server; never held in memory whole. What may be fetched is in
-    /// [`FetchSettings`](crate::FetchSettings).
+    /// A package on an HTTP server; it is never held in memory whole.
+    /// [`FetchSettings`](crate::FetchSettings) say what may be fetched.
     #[cfg(feature = "fetch")]
     pub fn url(url: impl Into<String>) -> Self {
         Self::new(Origin::Url(url.into()))
     }
 
-    /// Refuses the package if its SHA-256 is another one than this, in hexadecimal.
+    /// Refuses the package unless it has this SHA-256, in hexadecimal.
     pub fn with_sha256(mut self, sha256: impl AsRef<str>) -> Self {
         self.sha256 = Some(sha256.as_ref().trim().to_lowercase().into());
         self

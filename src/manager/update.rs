@@ -1,9 +1,9 @@
-//! Updating: another version of a plugin's package in the place of the one that is installed.
+//! Updating: replacing the installed version of a plugin's package by another one.
 //!
-//! The new version is put on disk whole while the old one runs. Then, if the plugin runs, the new one is
-//! tried; the record names it only once it is active. So whatever goes wrong before that, and a crash
-//! too, leaves the old one installed, with its files as it left them: those that it wrote beside its
-//! program are copied to the new version, not moved.
+//! The new version is unpacked completely while the old one runs. If the plugin is running, the new version is
+//! then started, and the record names it only once it is active. So any failure before that, and a crash too,
+//! leaves the old version installed, with its files as it left them: those that it wrote beside its program
+//! are copied to the new version, not moved.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,9 @@ const REASON: &str = "package updated";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UpdateOptions {
-    /// Puts the version before in its place again if the new one does not come up. Default true.
+    /// Restores the previous version if the new one does not become active. Default true.
     pub roll_back: bool,
-    /// Until the new version must be active, if not
+    /// How long to wait for the new version to become active, instead of
     /// [`ManagerSettings::activate_timeout`](super::ManagerSettings::activate_timeout).
     pub activate_timeout: Option<Duration>,
 }
@@ -66,61 +66,61 @@ impl UpdateOptions {
     }
 }
 
-/// What an update came to.
+/// The outcome of an update.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UpdateReport {
     /// The plugin as it is now.
     pub installation: Installation,
-    /// Whether it is the package that was installed already. Then nothing was restarted; but what of it
-    /// was missing on disk is there again, and a plugin that had errored is started once more.
+    /// Whether the package was installed already. Then a running plugin was not restarted; but files that were
+    /// missing on disk have been restored, and a plugin that had errored is started again.
     pub unchanged: bool,
-    /// From the stop of the version before until the new one was active; `None` when the plugin was
+    /// The time from the stop of the previous version until the new one was active; `None` if the plugin was
     /// not wanted active, or not loaded.
     pub gap: Option<Duration>,
-    /// What of the plugin's own files, beside its program, was migrated over.
+    /// Which files that the plugin wrote beside its program were migrated.
     pub migrated: MigratedFiles,
-    /// The folder that the version before ran in, and still is, if it is another one: for what could not
-    /// be migrated over. It goes with the next update.
+    /// The directory that the previous version ran in, if it still exists and is another one: for files that
+    /// could not be migrated. The next update removes it.
     pub previous: Option<PathBuf>,
 }
 
 impl Manager {
-    /// Puts another version of a package in the place of the one that is installed. If the plugin is
-    /// loaded and wanted active, its process is stopped and one of the new version started; if that does
-    /// not become active, the version before is put back. (One that becomes active and fails after that
-    /// has come up: it is started again as any other.) Calls in flight fail with
+    /// Replaces the installed version of a package by another one. If the plugin is loaded and wanted active,
+    /// its process is stopped and one of the new version started; if that does not become active, the previous
+    /// version is restored. (A version that becomes active and fails later is restarted as usual, not rolled
+    /// back.) Calls in flight fail with
     /// [`Disconnect::ByHost`](crate::error::Disconnect::ByHost), code 1012, `package updated`.
     ///
     /// Files that the plugin wrote beside its program, and that the new package does not bring itself,
-    /// are copied to the new version; what it keeps in `PLUGIN_DATA_DIR` is not touched at all. After
-    /// a rollback the version before has its files as it left them; what the new one wrote meanwhile
-    /// stays in the folder that it ran in, until the next update.
+    /// are copied to the new version; `PLUGIN_DATA_DIR` is not touched. After a rollback the previous version
+    /// has its files as it left them; what the new one wrote meanwhile stays in its directory until the next
+    /// update.
     ///
-    /// What the author may not have meant is in [`Installation::warnings`]. The package that is installed
-    /// already is not judged again.
+    /// [`Installation::warnings`] lists what the author may not have meant. A package that is installed already
+    /// is not reviewed again.
     ///
     /// # Blocking
     /// For other operations on it, at most
     /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for the package, at most
     /// [`install_timeout`](super::ManagerSettings::install_timeout); for the stop, at most the host's stop
-    /// timeout; for the new version, and then for the one before, at most
-    /// [`activate_timeout`](UpdateOptions::activate_timeout) each. Stopping or removing the plugin ends
+    /// timeout; for the new version, and then for the previous one, at most
+    /// [`activate_timeout`](UpdateOptions::activate_timeout) each. Deactivating or removing the plugin ends
     /// the wait for it.
     ///
     /// # Errors
-    /// The version before stays installed, unless rolling back was switched off.
+    /// The previous version stays installed, unless rolling back is switched off.
     /// - Those of [`install`](Self::install) that concern the package.
-    /// - [`Error::NotInstalled`]; [`Error::Unsupported`] for an external plugin. A damaged record is no
-    ///   hindrance: the update puts it right, but for a configuration that could not be read.
+    /// - [`Error::NotInstalled`]; [`Error::Unsupported`] for an external plugin. A damaged record is not
+    ///   an error: the update repairs it, except for a configuration that could not be read.
     /// - [`Error::Operation`] with [`OperationError::OtherPlugin`], [`OperationError::RolledBack`] or
     ///   [`OperationError::Busy`].
     /// - [`Error::Package`] with [`CarryOverTooLarge`](crate::error::PackageError::CarryOverTooLarge) or
-    ///   [`CarryOverPathsTooLarge`](crate::error::PackageError::CarryOverPathsTooLarge), before the plugin
-    ///   is stopped if it is so by then.
+    ///   [`CarryOverPathsTooLarge`](crate::error::PackageError::CarryOverPathsTooLarge); before the plugin
+    ///   is stopped, if its files exceed the limits by then.
     /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or [`Error::DescendantsLeft`]: it
     ///   could not be stopped.
-    /// - With rolling back switched off, why the new version did not come up.
+    /// - If rolling back is switched off, the reason why the new version did not become active.
     /// - The store's, [`Error::Io`], [`Error::ShutDown`].
     pub fn update_package(
         &self,
@@ -135,7 +135,7 @@ impl Manager {
         let received = inner.receive(source, deadline)?;
         let operation = inner.begin(id, "update_package")?;
         let record = ManagerInner::supervised(inner.record(id)?)?;
-        // One that could not be read may be replaced by anything.
+        // If the record is damaged, its manifest may not be the plugin's: any package may replace it.
         if record.damage.is_none() && record.manifest.id != received.manifest.id {
             return Err(OperationError::OtherPlugin {
                 installed: record.manifest.id.into(),
@@ -169,11 +169,11 @@ impl Manager {
         let result = transaction.run(&received, deadline);
         let removed = match transaction.progress.get() {
             UpdateProgress::Received => Ok(()),
-            // What never ran is not left.
+            // A release that never ran is of no use.
             UpdateProgress::Unpacked => package::remove_release(&root, &new),
-            // What runs again is in one of the releases, and nobody says in which.
+            // The plugin runs in one of the releases again, and the record does not say in which.
             UpdateProgress::Used if result.is_err() && old.is_none() => Ok(()),
-            // What failed is, for a look.
+            // A version that failed is kept, so that it can be examined.
             UpdateProgress::Used => keep_two_releases(&root, &new, old.as_deref()),
         };
         intent_file.done_if(Foreign::new(&transaction.record.manifest.id), &removed);
@@ -199,21 +199,22 @@ fn candidate(record: &Record, received: &ReceivedPackage) -> Record {
 struct UpdateTransaction<'a> {
     inner: &'a ManagerInner,
     operation: &'a Operation<'a>,
-    /// As it is stored.
+    /// The stored record.
     record: Record,
-    /// As it is to be.
+    /// The record of the new version.
     candidate: Record,
-    /// Where the version before runs, if it is in the store.
+    /// The release of the previous version, if its archive is in the store.
     old: Option<PathBuf>,
+    /// The release of the new version.
     new: PathBuf,
     options: &'a UpdateOptions,
     progress: Cell<UpdateProgress>,
 }
 
-/// How far an update has come, as to what there is on disk.
+/// How far an update has come on disk.
 #[derive(Clone, Copy)]
 enum UpdateProgress {
-    /// Nothing is in place that was not before.
+    /// Nothing has been added.
     Received,
     /// The new release is in place, and nothing has used it.
     Unpacked,
@@ -222,7 +223,7 @@ enum UpdateProgress {
 }
 
 impl UpdateTransaction<'_> {
-    /// The same package once more: whatever of it is missing is put right.
+    /// Restores what is missing of a package that is installed already.
     fn repair(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<UpdateReport> {
         let inner = self.inner;
         inner.store().put_archive(&received.archive)?;
@@ -239,7 +240,7 @@ impl UpdateTransaction<'_> {
             && let Some(session) = inner.host.session(self.record.id)
             && session.reported_state() == ReportedState::Errored
         {
-            // What it lacked may be there now.
+            // What it lacked may have been restored.
             session.set_active_state(ActiveState::Active)?;
         }
         Ok(UpdateReport {
@@ -252,9 +253,9 @@ impl UpdateTransaction<'_> {
     fn run(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<UpdateReport> {
         let (inner, id) = (self.inner, self.record.id);
         fault::point(fault::RECEIVED, id);
-        // Seen before anything is stopped, as far as it can be.
+        // Limits are checked before anything is stopped, as far as that is possible.
         self.migrate(package::check_untracked_files)?;
-        // Afresh: what an earlier run of this version left there is not what the plugin has now.
+        // Unpacked afresh: an earlier run of this version may have left files that are outdated now.
         let afresh = package::unpack_afresh;
         inner.unpack(&self.candidate, &received.archive, deadline, afresh)?;
         self.progress.set(UpdateProgress::Unpacked);
@@ -274,7 +275,7 @@ impl UpdateTransaction<'_> {
         Ok(self.report(None, migrated))
     }
 
-    /// Stops the version before and starts the new one.
+    /// Stops the previous version and starts the new one.
     fn swap(&self, session: &Session) -> Result<UpdateReport> {
         let (inner, id) = (self.inner, self.record.id);
         let was_active = session.reported_state() == ReportedState::Active;
@@ -282,7 +283,7 @@ impl UpdateTransaction<'_> {
         let stop = inner.context().settings.timeouts.stop;
         let back = |cause| Err(self.roll_back(session, cause, was_active, began));
         if let Err(error) = session.stop_with(stop, close_code::RESTART, REASON) {
-            // It goes on being stopped; and then it is to run again, if it can be.
+            // The host goes on stopping it, and starts it again after that.
             let _ = session.set_active_state(ActiveState::Active);
             return Err(error);
         }
@@ -296,12 +297,9 @@ impl UpdateTransaction<'_> {
             return back(error);
         }
         self.progress.set(UpdateProgress::Used);
-        if let Err(cause) = self.start(session) {
-            return if self.options.roll_back {
-                back(cause)
-            } else {
-                Err(cause)
-            };
+        match self.start(session) {
+            Err(cause) if self.options.roll_back => return back(cause),
+            started => started?,
         }
         fault::point(fault::TRIED, id);
         if self.options.roll_back {
@@ -314,7 +312,7 @@ impl UpdateTransaction<'_> {
         Ok(self.report(Some(began.elapsed()), migrated))
     }
 
-    /// Starts what is to run now, and waits until it does.
+    /// Starts the plugin, and waits until it is active.
     fn start(&self, session: &Session) -> Result<()> {
         let settings = &self.inner.settings;
         let timeout = self.options.activate_timeout;
@@ -336,11 +334,11 @@ impl UpdateTransaction<'_> {
         }
         Err(Error::State {
             state: session.reported_state(),
-            message: Some("it was to be stopped meanwhile".into()),
+            message: Some("it was stopped meanwhile".into()),
         })
     }
 
-    /// Puts the version before in its place again, and gives the error that says so.
+    /// Restores the previous version, and returns the error of the update.
     fn roll_back(
         &self,
         session: &Session,
@@ -349,22 +347,22 @@ impl UpdateTransaction<'_> {
         began: Instant,
     ) -> Error {
         let stop = self.inner.context().settings.timeouts.stop;
-        // Looked at before the stop, which clears it.
+        // Read before the stop, which clears it.
         let problem = last_problem(session, &cause);
         let stopped = session.stop_with(stop, close_code::RESTART, REASON);
         session.set_candidate(None);
         let restored = match stopped {
-            // Whoever told it to give up wants it stopped.
+            // The operation that cancelled the wait wants it stopped.
             _ if self.operation.is_wait_cancelled() => Ok(()),
             Ok(_) if was_active => self.start(session),
             Ok(_) => session.set_active_state(ActiveState::Active),
-            // It goes on being stopped; and then the one before is to run again, if it can be.
+            // The host goes on stopping it, and starts the previous version after that.
             Err(error) => session
                 .set_active_state(ActiveState::Active)
                 .and(Err(error)),
         };
         if self.inner.context().is_shut_down() {
-            // What is installed runs again after the next boot.
+            // The next boot starts what is installed.
             return Error::ShutDown;
         }
         let gap = began.elapsed();
@@ -379,7 +377,8 @@ impl UpdateTransaction<'_> {
         error.into()
     }
 
-    /// Calls this with the limits on what is migrated, and with what cancels that.
+    /// Calls `migrate` with the old release, the limits and the check for cancellation, if there is an old
+    /// release.
     fn migrate<T: Default>(
         &self,
         migrate: impl FnOnce(&Path, &MigrationLimits, &dyn Fn() -> bool) -> Result<T, PackageError>,
@@ -411,7 +410,7 @@ impl UpdateTransaction<'_> {
     }
 }
 
-/// What is wrong with the plugin, unless `cause` says that, and the last line that it printed.
+/// Returns what is wrong with the plugin, unless `cause` says that, and the last line that it printed.
 fn last_problem(session: &Session, cause: &Error) -> Option<Arc<str>> {
     let now = session.snapshot();
     let cause = cause.to_string();
