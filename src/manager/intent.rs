@@ -150,10 +150,8 @@ impl ManagerInner {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
-            if let Err(error) = dir.sync() {
-                remove(&dir, &name);
-                return Err(error);
-            }
+            // If this fails, a file without an operation does no harm, and is removed with the next one.
+            dir.sync()?;
             Ok(dir)
         };
         let dir = write().map_err(|error| failed("write", &name, error))?;
@@ -194,12 +192,12 @@ impl ManagerInner {
         let deadline = Deadline::after(LIMIT);
         let (mut odd, mut left) = (0_usize, None);
         for entry in entries {
-            if deadline.has_passed() {
-                warn(&"cleaning up took too long; the rest is left for later");
-                break;
-            }
             let entry = match entry {
-                Ok(entry) => entry,
+                Ok(entry) if !deadline.has_passed() => entry,
+                Ok(_) => {
+                    warn(&"cleaning up took too long; the rest is left for later");
+                    break;
+                }
                 Err(error) => {
                     warn(&error);
                     break;
@@ -213,21 +211,17 @@ impl ManagerInner {
             if !which(id) {
                 continue;
             }
-            match intent.finish(&self.installation_dir(id), self.store().get(id)?.as_ref()) {
-                Ok(()) => {
-                    log::info!("cleaned up after an interrupted operation on {id}: {intent:?}");
-                    if remove(&dir, &name) {
-                        continue;
-                    }
-                }
-                Err(error) => {
-                    log::warn!(
-                        "cannot clean up after {}: {error}",
-                        dir.at(&*name).display()
-                    );
-                }
+            let record = self.store().get(id)?;
+            if let Err(error) = intent.finish(&self.installation_dir(id), record.as_ref()) {
+                let path = dir.at(&*name);
+                log::warn!("cannot clean up after {}: {error}", path.display());
+                left = Some(name.into_owned());
+                continue;
             }
-            left = Some(name.into_owned());
+            log::info!("cleaned up after an interrupted operation on {id}: {intent:?}");
+            if !remove(&dir, &name) {
+                left = Some(name.into_owned());
+            }
         }
         if odd > 0 {
             warn(&format_args!("{odd} file names are not understood"));

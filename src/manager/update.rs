@@ -225,14 +225,9 @@ enum UpdateProgress {
 impl UpdateTransaction<'_> {
     /// Restores what is missing of a package that is installed already.
     fn repair(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<UpdateReport> {
-        let inner = self.inner;
-        inner.store().put_archive(&received.archive)?;
-        inner.unpack(
-            &self.candidate,
-            &received.archive,
-            deadline,
-            package::unpack,
-        )?;
+        let (inner, archive) = (self.inner, &received.archive);
+        inner.store().put_archive(archive)?;
+        inner.unpack(&self.candidate, archive, deadline, package::unpack)?;
         if self.record != self.candidate {
             inner.store().put(self.candidate.clone())?;
         }
