@@ -29,7 +29,7 @@
 //! | 2 | `a_stop_while_unpacking_leaves_nothing_behind` |
 //! | 2 | `reading_checking_and_hashing_can_be_cancelled_at_any_moment` |
 //! | 2 | `a_named_pipe_is_refused_without_waiting_for_a_writer` |
-//! | 2 | `traps_hold_nobody_up_and_lead_nowhere` |
+//! | 2 | `traps_delay_nothing_and_lead_nowhere` |
 //! | 2 | `a_host_whose_plugin_is_just_started_on_a_pipe_is_shut_down` |
 //! | 2 | `what_is_no_file_is_no_listing` |
 //! | 2 | `a_stop_while_backing_off_ends_the_waiting` |

@@ -101,7 +101,7 @@ fn a_large_archive_is_never_in_memory() {
 }
 
 #[test]
-fn a_disk_that_is_full_or_read_only_is_told_and_got_over() {
+fn a_full_or_read_only_disk_is_reported_and_survived() {
     run_on_a_disk(
         4,
         &[

@@ -92,7 +92,7 @@ fn activating_may_return_at_once_or_be_given_up_and_it_goes_on() {
 }
 
 #[test]
-fn a_stop_ends_the_wait_of_who_activates() {
+fn a_stop_ends_the_wait_of_an_activation() {
     let managed = Managed::new("stop-while-starting");
     let id = managed.installed(managed.package("1", &["hang-at", "start"]));
     for removes in [false, true] {
@@ -118,7 +118,7 @@ fn a_stop_ends_the_wait_of_who_activates() {
 }
 
 #[test]
-fn who_activates_in_vain_is_told_what_went_wrong_last() {
+fn an_activation_that_fails_says_what_went_wrong_last() {
     let host = TestHost::with("activate-problem", |setup| {
         setup.policy.max_backoff = Duration::from_secs(3600);
     });
@@ -194,7 +194,7 @@ fn operations_on_one_installation_come_one_after_the_other() {
             };
             assert_eq!((running, limit), ("update_package", SHORT));
         }
-        // Looking is no operation, and nobody else waits.
+        // Reading is not an operation, and operations on other plugins do not wait.
         assert_eq!(managed.get(id).unwrap().record.manifest.version, "1");
         managed.activate(other, LONG).unwrap();
         managed.remove(other, KeepData::No).unwrap();

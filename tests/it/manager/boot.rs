@@ -64,7 +64,7 @@ fn never_more_than_so_many_are_starting_at_once() {
 }
 
 #[test]
-fn what_is_broken_is_shown_and_keeps_nobody_else() {
+fn a_broken_plugin_is_reported_and_holds_up_no_other() {
     let store = Arc::new(FailingStore::default());
     let managed = Managed::over(
         store.clone(),
@@ -151,7 +151,7 @@ fn without_an_address_nothing_is_started() {
 }
 
 #[test]
-fn who_takes_long_makes_room_and_goes_on() {
+fn a_plugin_that_starts_slowly_makes_room_and_goes_on() {
     let settings = settings()
         .with_boot_parallel(1)
         .with_boot_wait(Duration::from_millis(20));
@@ -200,7 +200,7 @@ fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
 }
 
 #[test]
-fn a_plugin_is_back_with_the_next_host_on_the_same_folder_and_store() {
+fn a_plugin_is_back_with_the_next_host_on_the_same_directory_and_store() {
     let store = Arc::new(MemoryStore::default());
     let managed = Managed::over(store.clone(), "next-host", settings());
     let wanted = managed.running(managed.package("1", &[]));

@@ -1,4 +1,4 @@
-//! Configuration: what is stored and what the plugin has are the same, or somebody is told.
+//! Configuration: the stored one and the plugin's are the same, or the caller learns that they may differ.
 
 use std::sync::Arc;
 use std::thread;
@@ -186,7 +186,7 @@ fn a_plugin_that_answers_with_an_error_keeps_what_it_had() {
 }
 
 #[test]
-fn a_plugin_that_asks_while_it_is_being_told_gets_the_old_values() {
+fn a_plugin_that_asks_while_it_is_being_configured_gets_the_old_values() {
     let managed = Managed::new("asks");
     let id = managed.configurable(&["ask-in-configure"]);
     managed.replace(id, json!({"channel": "old"})).unwrap();
@@ -204,7 +204,7 @@ fn a_plugin_that_asks_while_it_is_being_told_gets_the_old_values() {
 }
 
 #[test]
-fn nobody_there_to_agree_stores_nothing() {
+fn nothing_is_stored_if_no_plugin_can_agree() {
     let managed = Managed::new("nobody");
     let id = managed.installed(managed.package("1", &["hang-at", "start"]));
     let error = managed.replace(id, json!({"a": 1})).unwrap_err();

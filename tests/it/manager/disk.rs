@@ -17,7 +17,7 @@ use crate::support::disk::{self, run_on_a_disk};
 const LARGE: usize = 3 << 20;
 
 #[test]
-fn a_disk_that_is_full_or_read_only_is_told_and_got_over() {
+fn a_full_or_read_only_disk_is_reported_and_survived() {
     run_on_a_disk(
         6,
         &[

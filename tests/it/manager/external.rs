@@ -1,4 +1,4 @@
-//! External plugins: their tokens, their manifests, and what they are told when these change.
+//! External plugins: their tokens, their manifests, and how their connections end when these change.
 
 use std::sync::Arc;
 use std::thread;
@@ -45,7 +45,7 @@ fn target(token: &ExternalToken) -> String {
     format!("/rpc?token={}", token.expose())
 }
 
-/// Reads until the connection ends; gives the code and the reason of its close.
+/// Reads until the connection ends; returns the code and the reason of its close.
 #[track_caller]
 fn closed(peer: &mut Peer) -> (u16, String) {
     loop {
@@ -158,7 +158,7 @@ fn a_rotated_token_counts_no_more() {
     assert_ne!(old.expose(), new.expose());
     assert_eq!(managed.knock(&old), 401);
     assert_eq!(session.counters().refused_spent_token, 1);
-    // One that nobody ever came with is known too.
+    // A token that was never used is known too.
     let newer = managed.rotate_token(id).unwrap();
     assert_eq!(managed.knock(&new), 401);
     let new = managed.rotate_token(id).unwrap();
@@ -179,9 +179,9 @@ fn a_connection_that_is_let_in_with_the_old_token_at_that_moment_is_not_kept() {
     let early = target(&old);
     thread::scope(|scope| {
         let early = scope.spawn(move || Peer::connect(address, &early).read_to_close());
-        assert!(hold.reached(LONG), "nobody came");
+        assert!(hold.reached(LONG), "no connection arrived");
         let new = managed.rotate_token(id).unwrap();
-        // Nobody is kept out by who is on his way out.
+        // A connection that is about to end keeps no other out.
         let _peer = managed.connect(&new);
         events.until(id, Active);
         hold.release();
@@ -212,7 +212,7 @@ fn a_token_that_was_good_when_it_was_looked_up_is_refused_after_its_rotation() {
 }
 
 #[test]
-fn a_removed_plugin_is_told_to_go_for_good() {
+fn a_removed_plugin_is_disconnected_for_good() {
     let managed = Managed::new("remove-external");
     let (id, token) = managed.outside();
     let peer = managed.connect(&token);

@@ -73,7 +73,7 @@ fn a_package_is_installed_and_updated_from_a_url() {
 }
 
 #[test]
-fn what_is_wrong_with_the_server_is_told_and_leaves_nothing() {
+fn a_fault_of_the_server_is_reported_and_leaves_nothing() {
     let package = Managed::new("makes").package("1", &[]);
     let mut short = ok(&package);
     short.truncate(short.len() - 1);

@@ -335,7 +335,7 @@ fn archives_have_a_limit_in_all() {
 }
 
 #[test]
-fn what_is_in_the_way_in_the_data_folder_is_named_and_nothing_is_left() {
+fn what_is_in_the_way_in_the_data_directory_is_named_and_nothing_is_left() {
     let managed = Managed::new("blocked");
     let bytes = managed.package("1", &[]);
     for name in ["incoming", "operations"] {

@@ -121,7 +121,7 @@ fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
 }
 
 #[test]
-fn who_loads_a_plugin_while_it_is_removed_does_not_bring_it_back() {
+fn loading_a_plugin_while_it_is_removed_does_not_bring_it_back() {
     let store = Arc::new(FailingStore::default());
     let managed = over(&store, "load-and-remove");
     let id = managed.running(managed.package("1", &[]));
@@ -140,7 +140,7 @@ fn who_loads_a_plugin_while_it_is_removed_does_not_bring_it_back() {
 }
 
 #[test]
-fn who_does_not_get_to_stop_a_plugin_does_not_end_its_update() {
+fn a_stop_that_does_not_begin_does_not_end_an_update() {
     let settings = settings().with_busy_timeout(Duration::ZERO);
     let managed = Managed::with("busy-stop", settings);
     let id = managed.running(managed.package("1", &[]));
@@ -192,8 +192,8 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
     let stray = "ab".repeat(32);
     fs::create_dir(managed.folder(id).join("releases").join(&stray)).unwrap();
     let operations = managed.data().join("operations");
-    let note = format!("{id}.update.{stray}.{current}");
-    fs::write(operations.join(note), "").unwrap();
+    let intent_file = format!("{id}.update.{stray}.{current}");
+    fs::write(operations.join(intent_file), "").unwrap();
     // Fails before it has put anything in place.
     managed.write_own_file(id, "own.txt", "too much");
     let new = managed.package("2", &[]);
@@ -204,7 +204,7 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
 }
 
 #[test]
-fn what_somebody_else_writes_down_about_a_plugin_takes_nothing_that_it_needs() {
+fn a_foreign_intent_file_takes_nothing_that_a_plugin_needs() {
     let managed = Managed::new("forged");
     let stored = managed.running(managed.package("1", &[]));
     let current = sha256(&managed.get(stored).unwrap()).to_owned();
@@ -236,7 +236,7 @@ fn what_somebody_else_writes_down_about_a_plugin_takes_nothing_that_it_needs() {
         }
     };
     forge();
-    // What nobody understands is not in the way of an update.
+    // A file that is not understood does not prevent an update.
     let new = managed.package("2", &[]);
     managed.update(stored, new).unwrap();
     forge();

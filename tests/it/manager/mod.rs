@@ -1,8 +1,8 @@
-//! The manager with real processes, sockets and folders: each operation on its good path, on every bad
-//! one that can be brought about, and where it meets another.
+//! The manager with real processes, sockets and directories: each operation when it succeeds, when it fails in
+//! any way that a test can cause, and when it meets another operation.
 //!
-//! What all of these share is here: a manager over a host of a test's own, packages whose plugin is the
-//! scripted one, and looking at what is left on disk. A store that fails or waits is in `store`.
+//! The shared parts are here: a manager of a host of the test's own, packages of the scripted plugin, and
+//! checks of what is left on disk. A store that fails or waits is in `store`.
 
 use std::fs;
 use std::ops::Deref;
@@ -28,34 +28,34 @@ mod store;
 
 // Starting and stopping, and operations that meet each other.
 mod activation;
-// Starting all that are wanted.
+// Starting all plugins that are wanted active.
 mod boot;
-// What is stored and what the plugin has.
+// The stored configuration and the plugin's.
 mod configuration;
-// A disk without room, and one that cannot be written.
+// A full disk, and a read-only one.
 #[cfg(feature = "sqlite")]
 mod disk;
-// Plugins that somebody else runs.
+// Plugins that the host does not run.
 mod external;
 // Packages from an HTTP server.
 #[cfg(feature = "fetch")]
 mod fetch;
-// A plugin comes to be, or nothing does.
+// Installing a plugin, completely or not at all.
 mod install;
-// Many operations at once, whatever they are.
+// Many operations at once.
 mod meetings;
 // What must not be removed, and what must not stay.
 mod leftovers;
-// What authors do not mean.
+// What authors may not have meant.
 mod review;
-// A plugin goes.
+// Removing a plugin.
 mod removal;
-// Two who come with one token.
+// Two connections with one token.
 mod tokens;
 // Pipes and links that a plugin puts in the place of the host's files.
 #[cfg(feature = "sqlite")]
 mod traps;
-// Another version in the place of one.
+// Replacing one version by another.
 mod update;
 
 /// A manager under test, over a host of its own.
@@ -82,7 +82,7 @@ impl Managed {
         Self::of(TestHost::new(test), settings)
     }
 
-    /// Over any store.
+    /// A manager of a host with this store.
     fn over(store: Arc<dyn Store>, test: &'static str, settings: ManagerSettings) -> Self {
         let over = |setup: &mut Setup| setup.configure(|builder| builder.store(store));
         Self::of(TestHost::with(test, over), settings)
@@ -102,7 +102,7 @@ impl Managed {
         self.host.folder().join("data")
     }
 
-    /// The folder of an installation.
+    /// The directory of an installation.
     fn folder(&self, id: InstallationId) -> PathBuf {
         self.data().join(id.to_string())
     }
@@ -197,8 +197,8 @@ impl Managed {
         names(&self.folder(id).join("releases"))
     }
 
-    /// Nothing is under way on disk, in any installation's folder either, and every archive in the store
-    /// is named by a record.
+    /// Checks that nothing is in progress on disk, nor in the directory of any installation, and that every
+    /// archive in the store is named by a record.
     #[track_caller]
     fn expect_nothing_left_over(&self) {
         assert_eq!(names(&self.data().join("incoming")), [""; 0]);
@@ -221,7 +221,7 @@ impl Managed {
         assert_eq!(stored, named);
     }
 
-    /// As if nothing had ever been installed.
+    /// Checks that the disk is as if nothing had ever been installed.
     #[track_caller]
     fn expect_nothing_at_all(&self) {
         self.expect_nothing_left_over();
@@ -235,7 +235,7 @@ impl Managed {
     }
 }
 
-/// Patient where a test waits for success.
+/// Settings with long timeouts where a test waits for success.
 fn settings() -> ManagerSettings {
     ManagerSettings::default()
         .with_install_timeout(LONG)

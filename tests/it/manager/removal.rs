@@ -137,7 +137,7 @@ fn an_archive_that_is_being_installed_is_not_collected() {
 }
 
 #[test]
-fn one_that_cannot_be_stopped_stays_installed() {
+fn a_plugin_that_cannot_be_stopped_stays_installed() {
     let host = TestHost::with("cannot-stop", |setup| {
         setup.timeouts.stop = Duration::from_millis(100);
         setup.timeouts.stop_grace = Duration::from_millis(10);
@@ -163,7 +163,7 @@ fn one_that_cannot_be_stopped_stays_installed() {
 }
 
 #[test]
-fn one_that_cannot_be_deleted_runs_again() {
+fn a_plugin_that_cannot_be_deleted_runs_again() {
     let store = Arc::new(FailingStore::default());
     let managed = Managed::over(store.clone(), "cannot-delete", settings());
     let id = managed.running(managed.package("1", &["alone"]));
@@ -224,14 +224,18 @@ fn what_could_not_be_removed_goes_with_the_next_manager() {
         ("remove.keep-data", true),
         ("remove", false),
     ] {
-        let note = operations.join(format!("{id}.{what}"));
+        let intent_file = operations.join(format!("{id}.{what}"));
         fs::create_dir_all(folder.join("releases").join("half")).unwrap();
         fs::create_dir_all(folder.join("data")).unwrap();
-        fs::write(&note, "").unwrap();
+        fs::write(&intent_file, "").unwrap();
         another().unwrap();
         assert_eq!(!folder.join("releases").exists(), goes, "{what}");
         assert_eq!(folder.join("data").exists(), what != "remove.all");
-        assert_eq!(note.exists(), !goes, "what is not understood is left");
+        assert_eq!(
+            intent_file.exists(),
+            !goes,
+            "what is not understood is left"
+        );
     }
     fs::remove_file(operations.join(format!("{id}.remove"))).unwrap();
     fs::remove_dir_all(folder).unwrap();

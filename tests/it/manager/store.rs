@@ -1,4 +1,4 @@
-//! A store that fails or waits where a test says so, over any other.
+//! A store that fails or waits where a test says so, on top of any other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use plugin_runner::package::{Archive, ArchiveContent};
 use plugin_runner::store::{MemoryStore, Record, Store, StoredArchive};
 use plugin_runner::{Error, InstallationId, Result};
 
-/// What is made to fail.
+/// A step that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Put,
@@ -19,7 +19,7 @@ pub(super) enum Step {
     DeleteArchive,
 }
 
-/// What somebody can be held after.
+/// A step after which a thread can be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
     Get,
@@ -35,15 +35,15 @@ struct Holding {
     released: Receiver<()>,
 }
 
-/// Fails where it is told to.
+/// A store that fails where a test says so.
 #[derive(Debug)]
 pub(super) struct FailingStore {
     inner: Arc<dyn Store>,
     /// Which step fails, after so many of it that succeed, until it is mended.
     failing: Mutex<Option<(Step, usize)>>,
-    /// Who has done this says so, and waits, before it gives what came of it.
+    /// A thread that has done this reports it, and waits before it returns.
     held: Mutex<Option<Holding>>,
-    /// Instead of what is stored.
+    /// Shown instead of the stored record.
     stand_in: Mutex<Option<Record>>,
 }
 
@@ -63,23 +63,23 @@ impl FailingStore {
         }
     }
 
-    /// From now on this fails, after so many that succeed.
+    /// Lets this step fail from now on, after so many that succeed.
     pub(super) fn fail(&self, step: Step, spared: usize) {
         *self.failing.lock() = Some((step, spared));
     }
 
-    /// From now on everything succeeds.
+    /// Lets every step succeed from now on.
     pub(super) fn mend(&self) {
         *self.failing.lock() = None;
     }
 
-    /// Gives this record, until another one with its id is put, as one that could not be read whole.
+    /// Shows this record as damaged until another one with its id is stored.
     pub(super) fn damage(&self, mut record: Record, problem: &str) {
         record.damage = Some(problem.into());
         *self.stand_in.lock() = Some(record);
     }
 
-    /// The next who does this is told later that it is done.
+    /// Holds the next thread that does this, after it is done.
     pub(super) fn hold(&self, done: Done) -> Held {
         let (reach, reached) = bounded(1);
         let (release, released) = bounded(0);
@@ -123,7 +123,7 @@ impl FailingStore {
     }
 }
 
-/// Somebody who is held. Dropping it lets him go on.
+/// A thread that is held. Dropping this lets it go on.
 pub(super) struct Held {
     reached: Receiver<()>,
     _release: Sender<()>,
@@ -131,10 +131,10 @@ pub(super) struct Held {
 
 impl Held {
     #[track_caller]
-    pub(super) fn expect(&self, patience: Duration) {
+    pub(super) fn expect(&self, timeout: Duration) {
         self.reached
-            .recv_timeout(patience)
-            .expect("nobody asked the store for it in time");
+            .recv_timeout(timeout)
+            .expect("no thread asked the store for it in time");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Two who come with one sealed token at the same moment: one of them is let in.
+//! Two connections with one sealed token at the same moment: one of them is accepted.
 
 use std::sync::Barrier;
 use std::thread;

@@ -157,7 +157,7 @@ fn seen(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
 }
 
 #[test]
-fn traps_hold_nobody_up_and_lead_nowhere() {
+fn traps_delay_nothing_and_lead_nowhere() {
     for (what, script) in TRAPS {
         let folder = TestFolder::new("outside");
         let outside = &folder.path().join("x");
@@ -251,6 +251,6 @@ fn a_host_whose_plugin_is_just_started_on_a_pipe_is_shut_down() {
     let session = managed.session(id);
     let script = "rm .complete; mkfifo .complete";
     call(&session, "shell", &json!({ "script": script })).unwrap();
-    // It is started again, and nobody waits for that.
+    // It is started again, and no operation waits for that.
     let _ = call(&session, "exit", &json!({ "code": 0 }));
 }

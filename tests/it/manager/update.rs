@@ -292,7 +292,7 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
 }
 
 #[test]
-fn a_version_that_runs_out_of_time_is_told_with_what_went_wrong_last() {
+fn a_version_that_runs_out_of_time_is_reported_with_what_went_wrong_last() {
     let host = TestHost::with("update-problem", |setup| {
         setup.policy.max_backoff = Duration::from_secs(3600);
     });
@@ -389,7 +389,7 @@ fn without_rolling_back_the_new_version_stays() {
 }
 
 #[test]
-fn a_stop_or_a_removal_ends_the_trial_of_a_new_version() {
+fn a_stop_or_a_removal_ends_the_start_of_a_new_version() {
     // Before its wait and in it.
     for point in [Some(fault::UNPACKED), Some(fault::CARRIED), None] {
         for removes in [false, true] {
