@@ -116,11 +116,9 @@ impl Manager {
                 fault::point(fault::AGREED, id);
                 record.configuration = proposed;
                 record.pending_configuration = None;
-                let configuration = record.configuration.clone();
-                match inner.store().put(record) {
-                    Ok(()) => Ok(configuration),
-                    Err(cause) => Err(OperationError::ConfigurationNotStored { cause }.into()),
-                }
+                let stored = inner.store().put(record.clone());
+                stored.map_err(|cause| OperationError::ConfigurationNotStored { cause })?;
+                Ok(record.configuration)
             }
             ConfigureAnswer::Refused(error) => {
                 // An earlier proposal may still be undecided.
