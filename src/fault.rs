@@ -45,7 +45,7 @@ pub const ARCHIVED: &str = "archived";
 /// The record is stored; what is not needed any more is still there.
 pub const RECORDED: &str = "recorded";
 /// What the plugin wrote beside its program is in the new release.
-pub const CARRIED: &str = "carried";
+pub const MIGRATED: &str = "migrated";
 /// A new version is active, and the record still names the one before.
 pub const TRIED: &str = "tried";
 /// A plugin that is to be removed is stopped; its record is there.

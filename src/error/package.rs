@@ -261,12 +261,12 @@ pub enum PackageError {
         source: io::Error,
     },
 
-    /// The plugin wrote more next to its program than an update carries over.
+    /// The plugin wrote more next to its program than an update migrates.
     #[error(
         "the plugin's own files in {} are at least {files} with {bytes} bytes, over the limit of \
          {file_limit} files or {byte_limit} bytes; only PLUGIN_DATA_DIR may grow larger", .dir.display()
     )]
-    CarryOverTooLarge {
+    MigrationTooLarge {
         /// The release directory that they are in.
         dir: PathBuf,
         /// Files, links, directories and other entries found; counting ends with the first over the limit.
@@ -285,7 +285,7 @@ pub enum PackageError {
         "the paths of the plugin's own files in {} take more than the limit of {limit} bytes; only \
          PLUGIN_DATA_DIR may grow larger", .dir.display()
     )]
-    CarryOverPathsTooLarge {
+    MigrationPathsTooLarge {
         /// The release directory that they are in.
         dir: PathBuf,
         /// The limit.
@@ -408,8 +408,8 @@ impl PackageError {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
             Self::Unreadable { .. }
-            | Self::CarryOverTooLarge { .. }
-            | Self::CarryOverPathsTooLarge { .. }
+            | Self::MigrationTooLarge { .. }
+            | Self::MigrationPathsTooLarge { .. }
             | Self::Cancelled => false,
             _ => true,
         }

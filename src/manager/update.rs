@@ -115,8 +115,8 @@ impl Manager {
     ///   an error: the update repairs it, except for a configuration that could not be read.
     /// - [`Error::Operation`] with [`OperationError::OtherPlugin`], [`OperationError::RolledBack`] or
     ///   [`OperationError::Busy`].
-    /// - [`Error::Package`] with [`CarryOverTooLarge`](crate::error::PackageError::CarryOverTooLarge) or
-    ///   [`CarryOverPathsTooLarge`](crate::error::PackageError::CarryOverPathsTooLarge); before the plugin
+    /// - [`Error::Package`] with [`MigrationTooLarge`](crate::error::PackageError::MigrationTooLarge) or
+    ///   [`MigrationPathsTooLarge`](crate::error::PackageError::MigrationPathsTooLarge); before the plugin
     ///   is stopped, if its files exceed the limits by then.
     /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or [`Error::DescendantsLeft`]: it
     ///   could not be stopped.
@@ -390,7 +390,7 @@ impl UpdateTransaction<'_> {
         let migrated = self.migrate(|old, limits, cancel| {
             package::migrate_files(old, &self.new, limits, cancel)
         })?;
-        fault::point(fault::CARRIED, self.record.id);
+        fault::point(fault::MIGRATED, self.record.id);
         Ok(migrated)
     }
 

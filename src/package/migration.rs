@@ -88,7 +88,7 @@ impl MigratedFiles {
 /// For as long as the disk needs. `cancel` is called for each file and after each MiB.
 ///
 /// # Errors
-/// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`].
+/// - [`PackageError::MigrationTooLarge`], [`PackageError::MigrationPathsTooLarge`].
 /// - [`PackageError::Cancelled`].
 /// - [`PackageError::Io`]: the system refused, with the path; or something changed during the copy.
 pub(crate) fn migrate_files(

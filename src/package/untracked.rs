@@ -94,7 +94,7 @@ impl<'a> PackagePaths<'a> {
 /// decides how many there are, and how deep.
 ///
 /// # Errors
-/// - [`PackageError::CarryOverTooLarge`], [`PackageError::CarryOverPathsTooLarge`]: as soon as a limit is
+/// - [`PackageError::MigrationTooLarge`], [`PackageError::MigrationPathsTooLarge`]: as soon as a limit is
 ///   exceeded.
 /// - [`PackageError::Io`] and [`PackageError::Cancelled`].
 pub(super) fn list_untracked(
@@ -154,7 +154,7 @@ pub(super) fn list_untracked(
                     }
                     let files = files.saturating_add(report.left_count);
                     if files > limits.files || bytes > limits.bytes {
-                        return Err(PackageError::CarryOverTooLarge {
+                        return Err(PackageError::MigrationTooLarge {
                             dir: release.path().to_owned(),
                             files,
                             bytes,
@@ -164,7 +164,7 @@ pub(super) fn list_untracked(
                     }
                     for (memory, limit) in [(memory, limits.memory()), (waiting_memory, WAITING)] {
                         if memory > limit {
-                            return Err(PackageError::CarryOverPathsTooLarge {
+                            return Err(PackageError::MigrationPathsTooLarge {
                                 dir: release.path().to_owned(),
                                 limit: limit as u64,
                             });

@@ -38,7 +38,7 @@ const POINTS: [&str; 10] = [
     fault::UNPACKED,
     fault::ARCHIVED,
     fault::RECORDED,
-    fault::CARRIED,
+    fault::MIGRATED,
     fault::TRIED,
     fault::UNLOADED,
     fault::UNRECORDED,

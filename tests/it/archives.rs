@@ -279,7 +279,7 @@ mod alone {
         }
         let limits = MigrationLimits::default().with_files(2 * LINKS);
         let error = migrate_files(&old, &new, &limits, &|| false).unwrap_err();
-        assert_matches!(error, PackageError::CarryOverPathsTooLarge { .. });
+        assert_matches!(error, PackageError::MigrationPathsTooLarge { .. });
         assert!(error.to_string().contains(old.to_str().unwrap()), "{error}");
         let shallow = unpacked(&folder, archive(file("tool", b"shallow")));
         for number in 0..10_001 {
@@ -287,6 +287,6 @@ mod alone {
         }
         let limits = MigrationLimits::default();
         let error = migrate_files(&shallow, &new, &limits, &|| false).unwrap_err();
-        assert_matches!(error, PackageError::CarryOverTooLarge { files: 10_001, .. });
+        assert_matches!(error, PackageError::MigrationTooLarge { files: 10_001, .. });
     }
 }

@@ -44,7 +44,7 @@ impl Releases {
         fs::write(path, content).unwrap();
     }
 
-    fn try_carry_over(&self, limits: &MigrationLimits) -> Result<MigratedFiles, PackageError> {
+    fn try_migrate(&self, limits: &MigrationLimits) -> Result<MigratedFiles, PackageError> {
         let before = tree(&self.old);
         let result = migrate_files(&self.old, &self.new, limits, NEVER);
         assert_eq!(tree(&self.old), before, "the old release was changed");
@@ -53,7 +53,7 @@ impl Releases {
     }
 
     fn migrate_files(&self) -> MigratedFiles {
-        self.try_carry_over(&MigrationLimits::default()).unwrap()
+        self.try_migrate(&MigrationLimits::default()).unwrap()
     }
 
     fn own(&self) -> (usize, u64) {
@@ -339,7 +339,7 @@ fn over_a_limit_nothing_is_copied() {
         let limits = MigrationLimits::default()
             .with_files(files)
             .with_bytes(bytes);
-        let error = releases.try_carry_over(&limits).unwrap_err();
+        let error = releases.try_migrate(&limits).unwrap_err();
         assert!(!error.is_permanent());
         let message = error.to_string();
         for words in [
@@ -353,7 +353,7 @@ fn over_a_limit_nothing_is_copied() {
         assert_eq!(tree(&releases.new), before);
     }
     let limits = MigrationLimits::default().with_files(3).with_bytes(1_001);
-    assert_eq!(releases.try_carry_over(&limits).unwrap().bytes, 1_001);
+    assert_eq!(releases.try_migrate(&limits).unwrap().bytes, 1_001);
 }
 
 #[test]
@@ -478,7 +478,7 @@ fn what_is_deep_down_is_not_collected_beyond_a_bound() {
             migrate_files(&releases.old, &releases.new, &limits, NEVER).map(drop),
         ] {
             let error = result.unwrap_err();
-            assert_matches!(error, PackageError::CarryOverPathsTooLarge { .. });
+            assert_matches!(error, PackageError::MigrationPathsTooLarge { .. });
             assert!(!error.is_permanent());
             let message = error.to_string();
             assert!(

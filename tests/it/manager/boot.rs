@@ -177,7 +177,7 @@ fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
     let settings = settings().with_busy_timeout(Duration::from_millis(20));
     let managed = Managed::with("boot-meets", settings);
     let id = managed.wanted(managed.package("1", &["alone"]));
-    let hold = fault::hold(fault::CARRIED, id);
+    let hold = fault::hold(fault::MIGRATED, id);
     thread::scope(|scope| {
         let update = scope.spawn(|| {
             let source = managed.package("2", &["alone"]);

@@ -209,7 +209,7 @@ fn what_cannot_be_an_update_leaves_the_plugin_running() {
         let error = assert_matches!(error, Error::Package(error) => error);
         assert_matches!(
             *error,
-            PackageError::CarryOverTooLarge { file_limit: 2, .. }
+            PackageError::MigrationTooLarge { file_limit: 2, .. }
         );
         assert_eq!(managed.releases(id), releases);
     }
@@ -320,7 +320,7 @@ fn what_the_failed_version_wrote_stays_with_it() {
     let managed = Managed::new("failed-files");
     let id = managed.running(managed.package("1", &["alone"]));
     managed.write_own_file(id, "own.txt", "kept");
-    let hold = fault::hold(fault::CARRIED, id);
+    let hold = fault::hold(fault::MIGRATED, id);
     thread::scope(|scope| {
         let update = scope.spawn(|| {
             let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
@@ -391,7 +391,7 @@ fn without_rolling_back_the_new_version_stays() {
 #[test]
 fn a_stop_or_a_removal_ends_the_start_of_a_new_version() {
     // Before its wait and in it.
-    for point in [Some(fault::UNPACKED), Some(fault::CARRIED), None] {
+    for point in [Some(fault::UNPACKED), Some(fault::MIGRATED), None] {
         for removes in [false, true] {
             println!("{point:?}, removes: {removes}");
             // Who waits for the trial's end finds nothing but Busy.
