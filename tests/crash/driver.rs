@@ -1,12 +1,11 @@
 //! The process that is killed, from inside and from outside.
 
-use std::io::{BufRead as _, BufReader, Cursor, Write as _};
+use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::RecvTimeoutError;
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::SqliteStore;
 use plugin_runner::{
@@ -59,38 +58,17 @@ pub(crate) fn open(folder: &Path) -> (Arc<SqliteStore>, Manager) {
 
 /// The driver, seen from outside.
 pub(crate) struct Driver {
-    child: Child,
-    lines: Receiver<Entry>,
+    process: alone::Driver,
     entries: Vec<Entry>,
 }
 
 impl Driver {
     pub(crate) fn start(folder: &Path, settings: &Settings) -> Self {
-        let mut child = alone::command("driver")
-            .env(FOLDER, folder)
-            .env(SETTINGS, serde_json::to_string(settings).unwrap())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = unbounded();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                // The last one may be cut off, and then it was not said.
-                let entry = line
-                    .split_once(MARK)
-                    .map(|(_, text)| serde_json::from_str(text));
-                if let Some(Ok(entry)) = entry
-                    && sender.send(entry).is_err()
-                {
-                    return;
-                }
-            }
-        });
+        let settings = serde_json::to_string(settings).unwrap();
+        let mut command = alone::command("driver");
+        command.env(FOLDER, folder).env(SETTINGS, settings);
         Self {
-            child,
-            lines,
+            process: alone::Driver::start(&mut command),
             entries: Vec::new(),
         }
     }
@@ -102,10 +80,11 @@ impl Driver {
         let mut count = 0;
         let mut until = deadline;
         loop {
-            match self.lines.recv_deadline(until) {
-                Ok(entry) => {
-                    count += usize::from(matches!(entry, Entry::Begin { .. }));
-                    self.entries.push(entry);
+            match self.process.lines.recv_deadline(until) {
+                Ok(line) => {
+                    let entry = heard(&line);
+                    count += usize::from(matches!(entry, Some(Entry::Begin { .. })));
+                    self.entries.extend(entry);
                     if count >= begun && until == deadline {
                         until = Instant::now() + linger;
                     }
@@ -115,10 +94,10 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let _ = self.child.kill();
-        let status = self.child.wait().unwrap();
+        let status = self.process.kill();
         // What it had said by then.
-        self.entries.extend(self.lines.iter());
+        let last = self.process.lines.iter();
+        self.entries.extend(last.filter_map(|line| heard(&line)));
         assert!(
             std::os::unix::process::ExitStatusExt::signal(&status) == Some(9),
             "the driver ended by itself: {status}; {:?}",
@@ -132,11 +111,10 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// What the driver says in a line. The last one may be cut off, and then it was not said.
+fn heard(line: &str) -> Option<Entry> {
+    let (_, text) = line.split_once(MARK)?;
+    serde_json::from_str(text).ok()
 }
 
 /// The driver's own life; ends by being killed.

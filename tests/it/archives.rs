@@ -160,8 +160,7 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
     for (name, bytes, words) in rows {
         let path = host.folder().join(format!("{name}.zip"));
         fs::write(&path, bytes).unwrap();
-        let session = host.install(Record::supervised(plugin_manifest(), Source::Archive(path)));
-        session.supervised().unwrap().start().unwrap();
+        let session = host.start(Record::supervised(plugin_manifest(), Source::Archive(path)));
         let change = events.expect(session.id(), &[Starting, Errored]);
         assert_eq!(change.details["cause"], "could_not_unpack", "{name}");
         assert_eq!(change.details["attempts"], 1, "{name}");
@@ -184,8 +183,7 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
     let path = host.folder().join("good.zip");
     let script = b"#!/bin/sh\nexec sleep 1000\n";
     fs::write(&path, archive(file("tool", script))).unwrap();
-    let session = host.install(Record::supervised(plugin_manifest(), Source::Archive(path)));
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(Record::supervised(plugin_manifest(), Source::Archive(path)));
     session.wait_for(Connecting, LONG).unwrap();
 }
 

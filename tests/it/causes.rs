@@ -294,9 +294,8 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     let host = TestHost::with("counting", |setup| setup.policy.max_restart_attempts = 5);
     let flag = host.folder().join("go-on");
     let script = format!("[ -e '{}' ] && exec sleep 1000; exit 3", flag.display());
-    let session = host.install(shell(&host, "counter", &script));
     let mut events = host.events();
-    start(&session);
+    let session = host.start(shell(&host, "counter", &script));
     for restarts in 0..3 {
         let change = events.until(session.id(), Restarting);
         assert_eq!(change.details["restarts"], restarts);

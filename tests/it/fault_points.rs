@@ -8,12 +8,12 @@ use plugin_runner::ReportedState::{Active, Connecting, Inactive, Restarting, Sta
 use plugin_runner::error::Phase;
 use plugin_runner::fault::{self, Hold};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{EndCause, Error, Keeper, Session, Supervised};
+use plugin_runner::{EndCause, Error, Keeper, Session};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::events::Events;
-use crate::support::host::{TestHost, active};
+use crate::support::host::{TestHost, active, supervised};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::lock::Lock;
@@ -49,10 +49,6 @@ const REQUESTS: [&[Ask]; 7] = [
     &[Stop, Start, Start],
     &[Stop, Stop, Start],
 ];
-
-fn supervised(session: &Session) -> Supervised {
-    session.supervised().unwrap()
-}
 
 /// A plugin whose host is held.
 struct Held {
@@ -324,8 +320,7 @@ fn a_token_dies_with_the_process_that_did_not_use_it() {
             Transport::WebSocket,
             &["alone", "echo-env", "hang-at", "start"],
         );
-        let session = host.install(record);
-        supervised(&session).start().unwrap();
+        let session = host.start(record);
         let first = host.lifelines.next();
         let target = told_target(&host, &session, 0);
         let hold = fault::hold(point, session.id());

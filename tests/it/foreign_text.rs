@@ -153,8 +153,7 @@ mod alone {
         // What it prints is its own affair, and stays as it is.
         let failing = over_stdio(shell(host, "failing", r"printf 'evil\033[2J\n'; exit 3"));
         for record in [no_such, failing] {
-            let session = host.install(record);
-            session.supervised().unwrap().start().unwrap();
+            let session = host.start(record);
             session.wait_for(ReportedState::Errored, LONG).unwrap();
             assert_harmless(&session.error_message().unwrap());
         }

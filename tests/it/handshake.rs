@@ -19,8 +19,7 @@ fn external(id: &str) -> (Record, String) {
 /// A host with a supervised plugin whose token nobody has used.
 fn with_sealed(test: &'static str) -> (TestHost, Session, String) {
     let host = TestHost::new(test);
-    let session = host.install(url_printer(&host, "inside"));
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(url_printer(&host, "inside"));
     let url = printed_url(&host, &session, 0);
     (host, session, target(&url))
 }

@@ -176,8 +176,7 @@ fn a_link_in_the_place_of_staging_leads_a_host_nowhere() {
         setup.policy.max_restart_attempts = 2;
     });
     let decoy = Decoy::new(&host);
-    let session = host.install(packaged(&host, "staging", &decoy.script(LINKS_STAGING)));
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(packaged(&host, "staging", &decoy.script(LINKS_STAGING)));
     wait_until("the plugin to be given up", || {
         session.reported_state() == ReportedState::Errored
     });

@@ -25,8 +25,7 @@ fn both_streams_are_in_the_file_at_the_follower_and_at_the_tap() {
     // One stream at a time: the order between two pipes is not known.
     // What has no end is written before the last line that is waited for.
     let script = "echo one; echo two; printf 'no end'; echo three >&2; exec sleep 1000";
-    let session = host.install(shell(&host, "talker", script));
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(shell(&host, "talker", script));
     for (stream, text) in [
         (LogStream::Stdout, "one"),
         (LogStream::Stdout, "two"),
@@ -65,8 +64,7 @@ fn a_follower_hears_every_run_in_order() {
         echo "run $(wc -l < "$PLUGIN_DATA_DIR/runs")"
         echo bye
         exit 1"#;
-    let session = host.install(shell(&host, "repeater", script));
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(shell(&host, "repeater", script));
     let mut events = host.events();
     let mut follower = session.follow_log().unwrap();
     events.until(session.id(), ReportedState::Errored);
@@ -143,8 +141,7 @@ fn bytes_that_are_no_text_and_lines_without_end_are_kept_and_cut_with_a_mark() {
         head -c 200000 /dev/zero | tr '\000' x
         printf '\nend\n'
         exec sleep 1000";
-    let session = host.install(shell(&host, "noisy", script));
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(shell(&host, "noisy", script));
     host.output
         .wait_for("end", |line| (line.text == "end").then_some(()));
     let path = host.installation_folder(&session).join("logs/output.log");
@@ -186,8 +183,7 @@ fn who_follows_more_slowly_than_is_kept_is_told_how_much_is_missing() {
     let made = std::process::Command::new("mkfifo").arg(&fifo).status();
     assert!(made.unwrap().success());
     let script = format!("exec 0<>{}; {script}", fifo.display());
-    let session = host.install(shell(&host, "fast", &script));
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(shell(&host, "fast", &script));
     let mut follower = session.follow_log().unwrap();
     assert_eq!(next(&mut follower), "000000000");
     fs::write(&fifo, "go\n").unwrap();

@@ -30,13 +30,6 @@ fn odd(host: &TestHost, first: &[&str]) -> Session {
     host.run(script(host, "python3", "odd_plugin.py", first))
 }
 
-/// Starts a plugin that need not become active.
-fn started(host: &TestHost, record: Record) -> Session {
-    let session = host.install(record);
-    session.supervised().unwrap().start().unwrap();
-    session
-}
-
 fn say(session: &Session, lines: &Value, limit: Duration) -> Result<(), Error> {
     let params = json!({ "lines": lines });
     session.call_raw("say", &params, limit).map(drop)
@@ -203,7 +196,7 @@ fn no_plugin_becomes_active_by_dying() {
         printf '{"jsonrpc":"2.0","id":"%s","result":{}}' "$id""#;
     for _ in 0..20 {
         let mut events = host.events();
-        let session = started(&host, over_stdio(shell(&host, "dying", dies)));
+        let session = host.start(over_stdio(shell(&host, "dying", dies)));
         let change = events.expect(session.id(), &[Starting, Connecting, Restarting]);
         let message = change.message.unwrap_or_default();
         assert!(message.contains("without a line end"), "{message}");
@@ -288,7 +281,7 @@ fn on_a_websocket_an_answer_that_cannot_be_read_fails_its_call_at_once() {
 fn who_wonders_why_a_plugin_is_not_active_is_told_after_a_while() {
     let host = TestHost::new("odd-hint");
     let hint_of = |record: Record| {
-        let session = started(&host, record);
+        let session = host.start(record);
         host.output.wait_for("a line of the host's", |line| {
             let is_it = line.plugin == session.id() && line.stream == LogStream::Host;
             is_it.then(|| line.text.clone())

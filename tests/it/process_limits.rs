@@ -34,9 +34,8 @@ fn gate(host: &TestHost, id: &str) -> std::path::PathBuf {
 #[track_caller]
 fn run(host: &TestHost, record: Record) -> (Session, StateChange) {
     let gate = gate(host, &record.manifest.id);
-    let session = host.install(record);
     let mut events = host.events();
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(record);
     events.until(session.id(), Connecting);
     let _held = open(&gate);
     // Two seconds of processor time may be long in coming on a busy machine.
@@ -199,9 +198,8 @@ fn limits_that_cannot_work_are_refused_before_anything_is_spawned() {
 
     let host = TestHost::new("bad-limits");
     let record = shell(&host, "bad", r#"touch "$PLUGIN_DATA_DIR/spawned""#);
-    let session = host.install(record.with_process_limits(limits));
     let mut events = host.events();
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(record.with_process_limits(limits));
     let change = events.expect(session.id(), &[Starting, Errored]);
     let message = change.message.as_deref().unwrap();
     assert_eq!(message, format!("could not prepare: {problem}"));
@@ -233,9 +231,8 @@ mod alone {
             .with_open_files(Some(100))
             .with_nice(Some(-5));
         let record = shell(&host, "denied", "exec sleep 1000").with_process_limits(limits);
-        let session = host.install(record);
         let mut events = host.events();
-        session.supervised().unwrap().start().unwrap();
+        let session = host.start(record);
         let change = events.expect(session.id(), &[Starting, Errored]);
         let message = change.message.as_deref().unwrap();
         assert!(message.starts_with("could not limit nice: "), "{message}");

@@ -63,9 +63,8 @@ fn an_exit_at_any_point_is_told_with_its_status() {
     let host = TestHost::with("exit-points", |setup| setup.policy.max_restart_attempts = 0);
     for transport in TRANSPORTS {
         for (point, code) in [("start", "3"), ("connect", "4"), ("active", "5")] {
-            let session = host.install(fixture(&host, transport, &["exit-at", point, code]));
             let mut events = host.events();
-            session.supervised().unwrap().start().unwrap();
+            let session = host.start(fixture(&host, transport, &["exit-at", point, code]));
             let change = events.until(session.id(), Errored);
             let expected = format!("exit status {code}");
             assert_eq!(
@@ -194,9 +193,8 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
             Transport::Stdio => "answer the first ping on its standard output",
             _ => "connect",
         };
-        let session = host.install(fixture(&host, transport, &["hang-at", point]));
         let mut events = host.events();
-        session.supervised().unwrap().start().unwrap();
+        let session = host.start(fixture(&host, transport, &["hang-at", point]));
         let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
         assert_eq!(
             change.message.as_deref(),
@@ -210,8 +208,7 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
 fn a_stdio_plugin_is_active_when_it_has_answered_a_ping() {
     let host = TestHost::new("first-ping");
     let record = fixture(&host, Transport::Stdio, &["hang-at", "connect", "gated"]);
-    let session = host.install(record);
-    session.supervised().unwrap().start().unwrap();
+    let session = host.start(record);
     let lifeline = host.lifelines.next();
     host.output.wait_for("'connected'", |line| {
         (line.text == "connected").then_some(())

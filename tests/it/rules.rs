@@ -223,13 +223,13 @@ use plugin_runner::duplex::{
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::Record;
-use plugin_runner::{Peer, ReportedState, Result, Session, Supervised};
+use plugin_runner::{Peer, ReportedState, Result, Session};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::LONG;
 use crate::support::alone::{Holdings, expect_no_children, run_alone};
-use crate::support::host::{TestHost, active};
+use crate::support::host::{TestHost, active, supervised};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
@@ -478,8 +478,4 @@ impl DuplexReader for PanickingReader {
     fn receive(&mut self) -> std::result::Result<Received, Disconnect> {
         panic!("on purpose");
     }
-}
-
-fn supervised(session: &Session) -> Supervised {
-    session.supervised().unwrap()
 }

@@ -26,9 +26,8 @@ fn start(session: &Session) {
 /// Starts it; it must go to errored at once and without another try. Gives the message.
 #[track_caller]
 fn errored_at_once(host: &TestHost, record: Record) -> String {
-    let session = host.install(record);
     let mut events = host.events();
-    start(&session);
+    let session = host.start(record);
     let change = events.expect(session.id(), &[Starting, Errored]);
     assert_eq!(change.details["stage"], "start");
     assert_eq!(change.details["runtime_provider"], "local");
@@ -255,9 +254,8 @@ fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
     ] {
         let mut record = shell(&host, &format!("quitter-{transport}"), "exit 0");
         record.manifest.transport = transport;
-        let session = host.install(record);
         let mut events = host.events();
-        start(&session);
+        let session = host.start(record);
         for state in [Restarting, Errored] {
             let change = events.until(session.id(), state);
             assert_eq!(change.message.as_deref(), Some(expected));
@@ -289,9 +287,8 @@ fn a_wait_that_runs_out_says_what_went_wrong_last() {
     let host = TestHost::with("wait-problem", |setup| {
         setup.policy.max_backoff = Duration::from_secs(3600);
     });
-    let session = host.install(shell(&host, "failing", "exit 1"));
     let mut events = host.events();
-    start(&session);
+    let session = host.start(shell(&host, "failing", "exit 1"));
     events.until(session.id(), Restarting);
     let error = session
         .wait_for(Active, Duration::from_millis(100))
@@ -345,9 +342,8 @@ fn a_process_that_outlives_its_connection_is_killed_after_the_grace() {
         setup.timeouts.disconnect_grace = Duration::from_millis(200);
         setup.policy.max_restart_attempts = 0;
     });
-    let session = host.install(url_printer(&host, "survivor"));
     let mut events = host.events();
-    start(&session);
+    let session = host.start(url_printer(&host, "survivor"));
     let url = printed_url(&host, &session, 0);
     let peer = Peer::connect(host.address(), &target(&url));
     events.until(session.id(), Active);

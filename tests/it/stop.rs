@@ -8,10 +8,10 @@ use plugin_runner::ReportedState::{
 };
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{ActiveState, Error, ExitReason, Session, StopReport, Supervised};
+use plugin_runner::{ActiveState, Error, ExitReason, Session, StopReport};
 use serde_json::json;
 
-use crate::support::host::{Setup, TestHost, active};
+use crate::support::host::{Setup, TestHost, active, supervised};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
     call, command, manifest, over_stdio, package, printed_url, python, shell, target, url_printer,
@@ -21,10 +21,6 @@ use crate::support::{LONG, assert_matches, refusing_state};
 const INTERRUPT: i32 = 2;
 const KILL: i32 = 9;
 const TERMINATE: i32 = 15;
-
-fn supervised(session: &Session) -> Supervised {
-    session.supervised().unwrap()
-}
 
 /// Stops it; nothing of it must be left to see.
 #[track_caller]
@@ -54,8 +50,7 @@ fn stopping_what_is_not_running_is_fine() {
 #[test]
 fn a_stop_while_connecting_ends_the_process() {
     let host = TestHost::new("stop-connecting");
-    let session = host.install(url_printer(&host, "slow"));
-    supervised(&session).start().unwrap();
+    let session = host.start(url_printer(&host, "slow"));
     printed_url(&host, &session, 0);
     let mut events = host.events();
     let report = stop(&session);
@@ -69,8 +64,7 @@ fn a_stop_while_connecting_ends_the_process() {
 #[test]
 fn a_stop_while_active_ends_calls_in_flight() {
     let host = TestHost::new("stop-active");
-    let session = host.install(url_printer(&host, "busy"));
-    supervised(&session).start().unwrap();
+    let session = host.start(url_printer(&host, "busy"));
     let mut peer = Peer::connect(host.address(), &target(&printed_url(&host, &session, 0)));
     active(&session);
     let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
@@ -100,9 +94,8 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
     let large = vec![7; 4 * 1024 * 1024];
     files.push(("large", &large, 0o644));
     let archive = package(host.folder(), "large.zip", &manifest, &files);
-    let session = host.install(Record::supervised(manifest, Source::Archive(archive)));
     let mut events = host.events();
-    supervised(&session).start().unwrap();
+    let session = host.start(Record::supervised(manifest, Source::Archive(archive)));
     events.expect(session.id(), &[Starting]);
     // Unpacking that many files takes longer than coming here, on any disk that is known; where it
     // does not, this is one more stop of a process.
@@ -147,8 +140,7 @@ fn a_stop_of_what_has_errored_clears_the_error() {
     let host = TestHost::with("stop-errored", |setup| {
         setup.policy.max_restart_attempts = 0;
     });
-    let session = host.install(shell(&host, "crasher", "exit 1"));
-    supervised(&session).start().unwrap();
+    let session = host.start(shell(&host, "crasher", "exit 1"));
     let mut events = host.events();
     events.until(session.id(), Errored);
     assert_eq!(session.error_message().as_deref(), Some("exit status 1"));
@@ -160,8 +152,7 @@ fn a_stop_of_what_has_errored_clears_the_error() {
 #[track_caller]
 fn ignoring(host: &TestHost, signals: &str) -> Session {
     let script = format!(r#"trap "" {signals}; echo "url -"; exec sleep 1000"#);
-    let session = host.install(shell(host, "deaf", &script));
-    supervised(&session).start().unwrap();
+    let session = host.start(shell(host, "deaf", &script));
     printed_url(host, &session, 0);
     session
 }
@@ -230,8 +221,7 @@ fn a_start_right_after_a_stop_wins() {
         setup.timeouts.stop_grace = Duration::from_millis(400);
     });
     let script = r#"trap "" INT; echo "url $STORYDEN_RPC_URL"; exec sleep 1000"#;
-    let session = host.install(shell(&host, "eager", script));
-    supervised(&session).start().unwrap();
+    let session = host.start(shell(&host, "eager", script));
     printed_url(&host, &session, 0);
     let mut events = host.events();
     let report = std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -59,7 +59,7 @@ pub(crate) fn command(test: &str) -> Command {
 pub(crate) struct Driver {
     child: Child,
     stdin: ChildStdin,
-    lines: Receiver<String>,
+    pub(crate) lines: Receiver<String>,
 }
 
 impl Driver {
@@ -111,9 +111,9 @@ impl Driver {
     }
 
     /// Kills it, so that it can do nothing about it.
-    pub(crate) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) -> ExitStatus {
         self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.wait().unwrap()
     }
 
     /// Waits for its own end.

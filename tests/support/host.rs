@@ -8,7 +8,8 @@ use std::time::Duration;
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::Record;
 use plugin_runner::{
-    Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Threads, Timeouts,
+    Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Supervised,
+    Threads, Timeouts,
 };
 
 use super::events::Events;
@@ -175,11 +176,18 @@ impl TestHost {
         self.load(id).unwrap()
     }
 
+    /// Stores, loads, and starts.
+    #[track_caller]
+    pub(crate) fn start(&self, record: Record) -> Session {
+        let session = self.install(record);
+        session.supervised().unwrap().start().unwrap();
+        session
+    }
+
     /// Stores, loads, starts, and waits until active.
     #[track_caller]
     pub(crate) fn run(&self, record: Record) -> Session {
-        let session = self.install(record);
-        session.supervised().unwrap().start().unwrap();
+        let session = self.start(record);
         active(&session);
         session
     }
@@ -213,6 +221,12 @@ impl TestHost {
             self.threads.count() == number
         });
     }
+}
+
+/// What is done with a plugin whose process is the host's.
+#[track_caller]
+pub(crate) fn supervised(session: &Session) -> Supervised {
+    session.supervised().unwrap()
 }
 
 /// Waits until the plugin is active.
