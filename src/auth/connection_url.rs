@@ -56,6 +56,7 @@ mod tests {
     use super::*;
     use crate::auth::{ConnectionRequest, SealedToken, Secret, Token};
     use crate::sdk::ConnectionUrl;
+    use crate::testing::assert_matches;
 
     const EXTERNAL: &str = "sdprt_Storyden0Plugin1Secret2Vector3ab";
 
@@ -104,11 +105,9 @@ mod tests {
     #[test]
     fn bases_that_are_none() {
         for base in ["", "/rpc", "http://", "not a url", "http://h h"] {
-            assert!(
-                matches!(
-                    connection_url(base, Some(id()), SEALED),
-                    Err(TokenError::Url { .. })
-                ),
+            assert_matches!(
+                connection_url(base, Some(id()), SEALED),
+                Err(TokenError::Url { .. }),
                 "{base:?}"
             );
         }

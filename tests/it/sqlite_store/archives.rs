@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use super::*;
+use crate::support::assert_matches;
 
 fn bytes(archive: &Archive) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -58,10 +59,7 @@ fn what_a_record_names_is_not_deleted_and_must_be_there() {
     store.put_archive(&archive).unwrap();
     store.put(record.clone()).unwrap();
     let error = store_error(store.delete_archive(archive.sha256()));
-    assert!(
-        matches!(error, StoreError::ArchiveInUse { .. }),
-        "{error:?}"
-    );
+    assert_matches!(error, StoreError::ArchiveInUse { .. });
     assert_eq!(
         error.to_string(),
         format!(
@@ -167,7 +165,7 @@ fn opening_removes_what_no_row_names_and_nothing_else() {
     let whole = fs::read(dir.database()).unwrap();
     fs::write(dir.database(), &whole[..whole.len() - 1]).unwrap();
     fs::write(file(&dir, &unknown), bytes(&unknown)).unwrap();
-    assert!(matches!(dir.refused(), StoreError::Damaged { .. }));
+    assert_matches!(dir.refused(), StoreError::Damaged { .. });
     assert!(file(&dir, &unknown).exists());
 }
 

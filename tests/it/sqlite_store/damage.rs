@@ -8,6 +8,7 @@ use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Overrides, PluginKind};
 
 use super::*;
+use crate::support::assert_matches;
 
 type Configuration = serde_json::Map<String, serde_json::Value>;
 
@@ -24,7 +25,7 @@ fn a_missing_or_empty_database_is_not_begun_anew_over_archives() {
             fs::write(dir.database(), content).unwrap();
         }
         let error = dir.refused();
-        assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+        assert_matches!(error, StoreError::Damaged { .. });
         let text = error.to_string();
         assert!(
             text.starts_with(&format!(
@@ -47,11 +48,11 @@ fn an_empty_database_and_a_log_without_one_are_damage_too() {
     let dir = StoreDir::new();
     drop(dir.open());
     fs::write(dir.database(), "").unwrap();
-    assert!(matches!(dir.refused(), StoreError::Damaged { .. }));
-    assert!(matches!(dir.reader_refused(), StoreError::Damaged { .. }));
+    assert_matches!(dir.refused(), StoreError::Damaged { .. });
+    assert_matches!(dir.reader_refused(), StoreError::Damaged { .. });
     fs::remove_file(dir.database()).unwrap();
     fs::write(dir.path().join("plugins.sqlite-wal"), "x").unwrap();
-    assert!(matches!(dir.refused(), StoreError::Damaged { .. }));
+    assert_matches!(dir.refused(), StoreError::Damaged { .. });
     fs::write(dir.path().join("plugins.sqlite-wal"), "").unwrap();
     drop(dir.open());
 }
@@ -315,10 +316,7 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
 
         // What is left of it does not take its place; a whole one does.
         let error = store_error(store.put(found));
-        assert!(
-            matches!(error, StoreError::DamagedRecord { .. }),
-            "{error:?}"
-        );
+        assert_matches!(error, StoreError::DamagedRecord { .. });
         drop(store);
         let store = dir.open();
         assert!(store.get(id).unwrap().unwrap().damage.is_some());

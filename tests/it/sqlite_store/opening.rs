@@ -1,6 +1,7 @@
 //! Opening a directory, again and for the first time.
 
 use super::*;
+use crate::support::assert_matches;
 
 #[test]
 fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
@@ -66,7 +67,7 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
     // Whatever somebody has written into it.
     fs::write(dir.path().join("owner.lock"), "nonsense\n\0\u{fffd}").unwrap();
     let _first = dir.open();
-    assert!(matches!(dir.refused(), StoreError::InUse { .. }));
+    assert_matches!(dir.refused(), StoreError::InUse { .. });
 }
 
 #[test]
@@ -124,10 +125,7 @@ fn a_migration_that_fails_changes_nothing() {
     drop(dir.open());
     // The column that the second version adds is in the way.
     dir.execute("PRAGMA user_version = 1");
-    assert!(matches!(
-        dir.refused(),
-        StoreError::Database { action: "open", .. }
-    ));
+    assert_matches!(dir.refused(), StoreError::Database { action: "open", .. });
     assert_eq!(schema(&dir), 1);
 }
 
@@ -138,16 +136,13 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
     dir.execute("PRAGMA user_version = 4711");
     let before = dir.content();
     let error = dir.refused();
-    assert!(
-        matches!(
-            error,
-            StoreError::NewerSchema {
-                found: 4711,
-                supported: 2,
-                ..
-            }
-        ),
-        "{error:?}"
+    assert_matches!(
+        error,
+        StoreError::NewerSchema {
+            found: 4711,
+            supported: 2,
+            ..
+        }
     );
     assert_eq!(
         error.to_string(),
@@ -158,18 +153,15 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
         )
     );
     let reading = dir.reader_refused();
-    assert!(
-        matches!(reading, StoreError::NewerSchema { .. }),
-        "{reading:?}"
-    );
+    assert_matches!(reading, StoreError::NewerSchema { .. });
     assert_same(&before, &dir);
 
     let foreign = StoreDir::new();
     foreign.execute("CREATE TABLE mine (a); PRAGMA user_version = 1");
     let before = foreign.content();
-    assert!(matches!(foreign.refused(), StoreError::Foreign { .. }));
+    assert_matches!(foreign.refused(), StoreError::Foreign { .. });
     let reading = foreign.reader_refused();
-    assert!(matches!(reading, StoreError::Foreign { .. }), "{reading:?}");
+    assert_matches!(reading, StoreError::Foreign { .. });
     assert_same(&before, &foreign);
 }
 

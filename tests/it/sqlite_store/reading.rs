@@ -1,6 +1,7 @@
 //! Stores that are only read, next to an owner and without one.
 
 use super::*;
+use crate::support::assert_matches;
 use plugin_runner::auth::ExternalToken;
 
 #[test]
@@ -59,7 +60,7 @@ fn a_reader_writes_nothing() {
         reader.delete_archive(archive.sha256()),
     ] {
         let error = store_error(written);
-        assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
+        assert_matches!(error, StoreError::ReadOnly { .. });
     }
     assert_eq!(reader.list().unwrap(), [known]);
     assert!(reader.get_archive(archive.sha256()).unwrap().is_some());
@@ -74,7 +75,7 @@ fn a_reader_without_a_database_says_so() {
     let open = |path: &Path| SqliteStore::open_read_only(path).map(|_| ());
     for path in [dir.path().to_owned(), dir.path().join("nowhere")] {
         let error = open(&path).unwrap_err();
-        assert!(matches!(error, Error::Io { .. }), "{error:?}");
+        assert_matches!(error, Error::Io { .. });
         assert!(
             error.to_string().contains(&*path.to_string_lossy()),
             "{error}"

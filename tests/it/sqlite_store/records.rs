@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
+use crate::support::assert_matches;
 use plugin_runner::auth::{ExternalCredential, ExternalToken};
 use plugin_runner::store::PluginKind;
 
@@ -47,7 +48,7 @@ fn what_could_not_be_read_back_is_refused() {
         (large, "archive"),
     ] {
         let error = store_error(store.put(odd));
-        assert!(matches!(error, StoreError::Unstorable { .. }), "{error:?}");
+        assert_matches!(error, StoreError::Unstorable { .. });
         assert!(error.to_string().contains(problem), "{error}");
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     }

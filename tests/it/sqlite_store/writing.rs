@@ -5,6 +5,7 @@ use std::time::Duration;
 use plugin_runner::store::SqliteSettings;
 
 use super::*;
+use crate::support::assert_matches;
 
 #[test]
 fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
@@ -20,10 +21,7 @@ fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
         }
         for result in [store.put(record("lost")), store.delete(kept.id)] {
             let error = store_error(result);
-            assert!(
-                matches!(&error, StoreError::Damaged { path: named, .. } if *named == path),
-                "{error:?}"
-            );
+            assert_matches!(&error, StoreError::Damaged { path: named, .. } if *named == path);
         }
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
         fs::rename(&aside, &path).unwrap();
@@ -43,7 +41,7 @@ fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     for written in [store.put(record("more")), store.delete(kept.id)] {
         let error = store_error(written);
-        assert!(matches!(error, StoreError::Busy { .. }), "{error:?}");
+        assert_matches!(error, StoreError::Busy { .. });
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
     }
     other.execute_batch("ROLLBACK").unwrap();
@@ -60,7 +58,7 @@ fn an_archive_that_does_not_fit_leaves_nothing_behind() {
     fs::remove_dir(&archives).unwrap();
     fs::write(&archives, "in the way").unwrap();
     let error = store.put_archive(&archive).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    assert_matches!(error, Error::Io { .. });
     assert!(
         error.to_string().contains(&*archives.to_string_lossy()),
         "{error}"
