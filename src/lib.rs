@@ -42,7 +42,8 @@
 //! | `sqlite` | yes | [`store::SqliteStore`]; needs a C compiler |
 //! | `conformance` | no | `store::conformance`, which tests a store of one's own |
 //!
-//! A plugin in Rust takes `default-features = false, features = ["sdk"]`.
+//! A plugin in Rust takes `plugin-runner = { version = "0.1", default-features = false, features = ["sdk"] }`,
+//! which is 46 crates in all.
 //!
 //! # Threads
 //!

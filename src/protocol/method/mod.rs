@@ -3,6 +3,10 @@
 //! [Plugin to host](crate::protocol#plugin-to-host)). An embedder adds methods of its own by
 //! implementing [`Method`].
 //!
+//! What one more method of the protocol takes: its types here, `check_method` in `protocol/tests.rs` and an
+//! example in `PROTOCOL.md`; if plugins call it, an arm in `session/inbound.rs`, a function of
+//! [`Services`](crate::Services) and one of [`HostHandle`](crate::sdk::HostHandle).
+//!
 //! Decoding is lenient where the SDKs differ: unknown members are ignored, and `null` stands for
 //! an empty list or object, because that is how Go writes one. Encoding is strict, because the
 //! Python SDK is: optional members that are empty are left out, and nothing is ever `null`.

@@ -223,8 +223,8 @@ impl Child {
         let stop = self.stop.get_or_insert_with(|| StopRequest {
             since: now,
             signals: vec![
-                (after(now, grace), Signal::KILL),
-                (after(now, grace / 2), Signal::TERM),
+                (after(now, wait_for(Signal::KILL, grace)), Signal::KILL),
+                (after(now, wait_for(Signal::TERM, grace)), Signal::TERM),
             ],
             waiters: Vec::new(),
             report: StopReport::default(),
@@ -234,12 +234,7 @@ impl Child {
         if !first {
             // A second stop may have a shorter grace than the first.
             for (at, signal) in &mut stop.signals {
-                let wait = match *signal {
-                    Signal::INT => grace / 3,
-                    Signal::TERM => grace / 2,
-                    _ => grace,
-                };
-                *at = (*at).min(after(now, wait));
+                *at = (*at).min(after(now, wait_for(*signal, grace)));
             }
             return;
         }
@@ -264,7 +259,10 @@ impl Child {
                 // stdio plugin this ends its standard input, which makes most plugins exit.
                 self.hooks.transition(Transition::Stopping);
                 match self.hooks.spec().transport {
-                    Transport::Stdio => stop.signals.push((after(now, grace / 3), Signal::INT)),
+                    Transport::Stdio => {
+                        let at = after(now, wait_for(Signal::INT, grace));
+                        stop.signals.push((at, Signal::INT));
+                    }
                     Transport::WebSocket => {
                         signal(&*self.hooks, &running.process, Signal::INT);
                     }
@@ -332,5 +330,15 @@ fn after(now: Instant, wait: Duration) -> Instant {
 fn signal(hooks: &dyn ChildHooks, process: &Process, signal: Signal) {
     if !fault::is_lost(fault::SIGNALLING, hooks.id()) {
         process.signal_group(signal);
+    }
+}
+
+/// How long after the beginning of a stop this signal is sent. Of a stdio plugin's signals alone SIGINT
+/// waits too, since the end of its standard input asks it first.
+fn wait_for(signal: Signal, grace: Duration) -> Duration {
+    match signal {
+        Signal::INT => grace / 3,
+        Signal::TERM => grace / 2,
+        _ => grace,
     }
 }

@@ -68,7 +68,7 @@ use crate::package::{Archive, ArchiveContent};
 /// # fn main() -> plugin_runner::Result<()> {
 /// # let data = std::env::temp_dir().join(format!("sqlite-store-{}", std::process::id()));
 /// let manifest = Manifest::parse(br#"{"id":"clock","author":"acme","name":"Clock"}"#)?;
-/// let record = Record::supervised(manifest, Source::Folder("/plugins/clock".into()));
+/// let record = Record::supervised(manifest, Source::Directory("/plugins/clock".into()));
 /// let id = record.id;
 /// SqliteStore::open(&data)?.put(record)?;
 ///

@@ -39,6 +39,14 @@ const COLUMNS: [&str; 15] = [
     "unsettled_configuration",
 ];
 
+/// Returns the first schema that has this column.
+fn since(column: &str) -> u32 {
+    match column {
+        "unsettled_configuration" => 2,
+        _ => 1,
+    }
+}
+
 /// A row, in the order of [`COLUMNS`].
 pub(super) type Values = [Value; COLUMNS.len()];
 
@@ -68,13 +76,9 @@ pub(super) fn select(
     parameter: Option<&str>,
 ) -> rusqlite::Result<Vec<Values>> {
     // A column that an older schema lacks is empty in all its records.
-    let last = if schema < 2 {
-        "NULL"
-    } else {
-        COLUMNS[COLUMNS.len() - 1]
-    };
-    let names = COLUMNS[..COLUMNS.len() - 1].join(", ");
-    let text = format!("SELECT {names}, {last} FROM installation {condition}");
+    let names = COLUMNS.map(|name| if schema < since(name) { "NULL" } else { name });
+    let names = names.join(", ");
+    let text = format!("SELECT {names} FROM installation {condition}");
     let mut statement = connection.prepare(&text)?;
     let mut rows = statement.query(rusqlite::params_from_iter(parameter))?;
     let mut found = Vec::new();

@@ -6,7 +6,8 @@ use rusqlite::{Connection, TransactionBehavior};
 pub(super) const APPLICATION: u32 = 0x7052_756e;
 
 /// Each step makes the schema of its position, counted from one, out of the one before. A released step
-/// is never changed; new ones are added.
+/// is never changed; new ones are added. What a new column needs besides is in `row`: `COLUMNS`, `since`,
+/// `encode` and `decode`.
 const MIGRATIONS: [&str; 2] = [
     // Times are nanoseconds since 1970, which `datetime(added_at / 1000000000, 'unixepoch')` shows. Paths
     // need not be UTF-8. A record that names an archive has the archive's size as well.
