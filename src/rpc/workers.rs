@@ -140,9 +140,13 @@ fn work(pool: &Mutex<Pool>, jobs: &Receiver<Job>, idle: Duration) {
     loop {
         match jobs.recv_timeout(idle) {
             Ok(job) => {
-                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(job)) {
-                    log::error!("a job panicked: {}", panic_text(&*panic));
-                }
+                let run = AssertUnwindSafe(|| {
+                    if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(job)) {
+                        log::error!("a job panicked: {}", panic_text(&*panic));
+                    }
+                });
+                // A panic of the embedder's logger must not end the thread, which others wait for and count.
+                let _ = panic::catch_unwind(run);
                 pool.lock().jobs -= 1;
             }
             Err(reason) => {
@@ -256,6 +260,28 @@ mod tests {
         workers
             .submit(Box::new(move || done.send(()).unwrap()))
             .unwrap();
+        finished.recv_timeout(LONG).unwrap();
+        drop(workers);
+        assert_eq!(threads.join_all(Deadline::after(LONG)), 0);
+    }
+
+    /// Panics when it is dropped.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose, again");
+        }
+    }
+
+    #[test]
+    fn a_panic_while_a_panic_is_logged_leaves_the_thread_to_the_next_job() {
+        let threads = Threads::with_limit(10);
+        let workers = workers(&threads, 1, 1);
+        workers.submit(Box::new(|| panic::panic_any(Bomb))).unwrap();
+        let (done, finished) = bounded(1);
+        let next = workers.submit(Box::new(move || done.send(()).unwrap()));
+        assert_eq!(next, Ok(()));
         finished.recv_timeout(LONG).unwrap();
         drop(workers);
         assert_eq!(threads.join_all(Deadline::after(LONG)), 0);
