@@ -12,9 +12,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
-use crate::support::LONG;
 use crate::support::alone::Watched;
-use crate::support::folder::{TestFolder, names};
+use crate::support::{LONG, TestDir, names};
 
 /// A plugin over stdio that says who it is and answers every call. With `stubborn` among its
 /// arguments it ignores being asked to end.
@@ -36,11 +35,11 @@ while stubborn:
 pub(crate) const FAILING: &str = "#!/bin/sh\necho tried\necho and failed >&2\nexit 42\n";
 
 /// A folder for one test, removed at its end.
-pub(crate) struct Scratch(TestFolder);
+pub(crate) struct Scratch(TestDir);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        let folder = TestFolder::new("cli");
+        let folder = TestDir::new("cli");
         fs::create_dir(folder.path().join("tmp")).unwrap();
         Self(folder)
     }

@@ -11,8 +11,7 @@ use plugin_runner::{ActiveState, InstallationId, Manager, PluginMode};
 use crate::driver::{self, OWN_FILE};
 use crate::model::{Known, Model, after, begun_as, subject};
 use crate::operation::Operation;
-use crate::support::folder::names;
-use crate::support::{LONG, wait_until};
+use crate::support::{LONG, names, wait_until};
 
 /// Opens the folder and looks at everything. Takes what was under way into the model, as it turned out.
 pub(crate) fn check(folder: &Path, model: &mut Model, what: &str) {

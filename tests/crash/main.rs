@@ -29,8 +29,7 @@ use plugin_runner::fault;
 use driver::Driver;
 use model::Model;
 use random::Random;
-use support::folder::TestFolder;
-use support::number;
+use support::{TestDir, number};
 
 /// Where the driver is killed by itself.
 const POINTS: [&str; 10] = [
@@ -54,7 +53,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_is_left() {
     let trials = number("PLUGIN_RUNNER_CRASH_TRIALS").unwrap_or(20);
     println!("seed {seed}, {trials} trials");
     let began = Instant::now();
-    let folder = TestFolder::new("crash");
+    let folder = TestDir::new("crash");
     let mut model = Model::default();
     let mut operations = BTreeMap::<&str, u64>::new();
     let mut cut_short = BTreeMap::<&str, u64>::new();

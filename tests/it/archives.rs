@@ -16,10 +16,9 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::support::alone::run_under;
-use crate::support::folder::TestFolder;
 use crate::support::host::TestHost;
 use crate::support::plugin::manifest;
-use crate::support::{LONG, assert_matches};
+use crate::support::{LONG, TestDir, assert_matches};
 
 type Writer = ZipWriter<Cursor<Vec<u8>>>;
 
@@ -217,7 +216,7 @@ fn own_files_deep_down_take_little_memory() {
 mod alone {
     use super::*;
 
-    fn unpacked(folder: &TestFolder, bytes: Vec<u8>) -> std::path::PathBuf {
+    fn unpacked(folder: &TestDir, bytes: Vec<u8>) -> std::path::PathBuf {
         let limits = PackageLimits::default();
         let archive = Archive::from_bytes(bytes, &limits).unwrap();
         unpack(&archive, folder.path(), "./tool", &limits, &|| false).unwrap()
@@ -240,7 +239,7 @@ mod alone {
                 writer.start_file(name, options).unwrap();
             }
         });
-        let folder = TestFolder::new("umask");
+        let folder = TestDir::new("umask");
         let release = unpacked(&folder, bytes);
         let all = [
             ("in", 0, 0o755),
@@ -262,7 +261,7 @@ mod alone {
         use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
         const FOLDERS: usize = 250;
         const LINKS: usize = 15_000;
-        let folder = TestFolder::new("deep");
+        let folder = TestDir::new("deep");
         let old = unpacked(&folder, archive(file("tool", b"old")));
         let new = unpacked(&folder, archive(file("tool", b"new")));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -16,13 +16,12 @@ use plugin_runner::{ReportedState, Session, StateChange};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::alone::run_under;
 use crate::support::disk::{self, run_on_a_disk};
-use crate::support::folder::TestFolder;
 use crate::support::host::{TestHost, active};
 use crate::support::output::OutputLine;
 use crate::support::plugin::{call, fixture, manifest, package};
+use crate::support::{LONG, TestDir};
 
 /// Left free where something small should still fit.
 const ROOM: u64 = 128 * 1024;
@@ -219,7 +218,7 @@ struct Disk {
     kind: Kind,
     folder: PathBuf,
     /// Removed at the end, if it is the test's own.
-    _own: Option<TestFolder>,
+    _own: Option<TestDir>,
 }
 
 enum Kind {
@@ -238,7 +237,7 @@ impl Disk {
                 _own: None,
             };
         }
-        let own = TestFolder::new("limited");
+        let own = TestDir::new("limited");
         Self {
             kind: Kind::Limited,
             folder: own.path().to_owned(),

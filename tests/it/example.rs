@@ -10,7 +10,7 @@ use serde_json::json;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use crate::support::folder::TestFolder;
+use crate::support::TestDir;
 
 /// The example's program, which every `cargo test` builds that is not told to build less.
 fn program() -> PathBuf {
@@ -35,7 +35,7 @@ fn run(arguments: &[&Path]) -> String {
 
 #[test]
 fn what_the_example_was_given_is_there_when_it_runs_again() {
-    let folder = TestFolder::new("example");
+    let folder = TestDir::new("example");
     let (data, package) = (folder.path().join("data"), folder.path().join("plugin.zip"));
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     zip.start_file("manifest.json", SimpleFileOptions::default())

@@ -10,14 +10,13 @@ use plugin_runner::{HandshakeCounters, Host, ReportedState};
 use rustix::process::{Resource, Rlimit, getrlimit};
 use serde_json::json;
 
-use crate::support::LONG;
 use crate::support::alone::{Holdings, run_alone};
-use crate::support::folder::TestFolder;
 use crate::support::frames::{RawPeer, text};
 use crate::support::host::{TestHost, active};
 use crate::support::http::{Answer, Request, assert_ends_unanswered, connect, exchange};
 use crate::support::peer::Peer;
 use crate::support::plugin::{call, external, fixture, printed_url, target, url_printer};
+use crate::support::{LONG, TestDir};
 
 struct Attack {
     name: &'static str,
@@ -503,7 +502,7 @@ mod alone {
     #[ignore = "uses up the process's descriptors; run by another test, in a process of its own"]
     fn without_descriptors_connections_wait() {
         // Not a host of the usual kind, which has a listener of its own that must not fail.
-        let folder = TestFolder::new("no-descriptors");
+        let folder = TestDir::new("no-descriptors");
         let host = Host::builder().data_dir(folder.path()).build().unwrap();
         let listener = host.listen("127.0.0.1:0").unwrap();
         let (session, good) = external(&host, "outside");

@@ -12,11 +12,10 @@ use plugin_runner::{Host, Keeper, ReportedState};
 use rustix::process::{Pid, Signal, getsid};
 
 use crate::support::alone::{Driver, Watched, children, command};
-use crate::support::folder::TestFolder;
 use crate::support::host::{TestHost, active};
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, over_stdio};
-use crate::support::{LONG, wait_until};
+use crate::support::{LONG, TestDir, wait_until};
 
 /// What a driven host runs: plugins that do not end by themselves, whatever happens to their
 /// connection, and descendants inside and outside of their groups.
@@ -32,7 +31,7 @@ const PROCESSES: usize = 2 * (1 + 2 + 2);
 struct Driven {
     driver: Driver,
     lifelines: Lifelines,
-    _folder: TestFolder,
+    _folder: TestDir,
 }
 
 impl Driven {
@@ -41,7 +40,7 @@ impl Driven {
     }
 
     fn start_by(mut command: Command, test: &str, keeper: &str) -> Self {
-        let (lifelines, folder) = (Lifelines::new(), TestFolder::new(test));
+        let (lifelines, folder) = (Lifelines::new(), TestDir::new(test));
         command
             .env("DRIVER_LIFELINE", lifelines.address())
             .env("DRIVER_FOLDER", folder.path())

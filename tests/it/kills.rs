@@ -17,11 +17,10 @@ use serde_json::json;
 use crate::support::alone::{Driver, command};
 use crate::support::attack::{Attack, Busy, Process, bearers, trials};
 use crate::support::attacker::attacker;
-use crate::support::folder::TestFolder;
 use crate::support::host::active;
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::plugin::{call, manifest};
-use crate::support::{LONG, wait_until};
+use crate::support::{LONG, TestDir, wait_until};
 
 /// By then nothing may be left of a host that was killed.
 const LIMIT: Duration = Duration::from_secs(6);
@@ -46,7 +45,7 @@ struct Scene {
     innocent: Lifeline,
     _lifelines: Lifelines,
     is_killed: bool,
-    _folder: TestFolder,
+    _folder: TestDir,
 }
 
 impl Drop for Scene {
@@ -63,7 +62,7 @@ impl Drop for Scene {
 impl Scene {
     #[track_caller]
     fn set(test: &str, keeper: &str, attack: &[&str]) -> Self {
-        let (folder, lifelines) = (TestFolder::new(test), Lifelines::new());
+        let (folder, lifelines) = (TestDir::new(test), Lifelines::new());
         let mut command = command("kills::driver::runs_an_attack");
         command
             .env("DRIVER_FOLDER", folder.path())

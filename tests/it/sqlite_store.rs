@@ -17,10 +17,9 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::alone::{Driver, command, run_under};
-use crate::support::assert_matches;
 use crate::support::disk::{self, run_on_a_disk};
-use crate::support::folder::TestFolder;
 use crate::support::plugin::manifest;
+use crate::support::{TestDir, assert_matches};
 
 mod archives;
 mod damage;
@@ -42,7 +41,7 @@ const STORE_DIR: &str = "TEST_STORE_DIR";
 
 #[test]
 fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
-    let dir = TestFolder::new("owner");
+    let dir = TestDir::new("owner");
     let start = || {
         let mut test = command("sqlite_store::alone::an_owner_with_a_child");
         Driver::start(test.env(STORE_DIR, dir.path()))
@@ -79,7 +78,7 @@ fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
 #[test]
 fn files_are_private_whatever_the_umask() {
     for umask in ["000", "777"] {
-        let dir = TestFolder::new("umask");
+        let dir = TestDir::new("umask");
         let script = format!("umask {umask}; exec \"$@\"");
         run_under(
             Command::new("sh")
@@ -92,7 +91,7 @@ fn files_are_private_whatever_the_umask() {
 
 #[test]
 fn a_large_archive_is_never_in_memory() {
-    let dir = TestFolder::new("large");
+    let dir = TestDir::new("large");
     let said = run_under(
         Command::new("env").env(STORE_DIR, dir.path()),
         "sqlite_store::alone::an_archive_goes_in_and_out_in_chunks",
@@ -329,11 +328,11 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// A directory for a store, which is removed at the end.
-struct StoreDir(TestFolder);
+struct StoreDir(TestDir);
 
 impl StoreDir {
     fn new() -> Self {
-        Self(TestFolder::new("store"))
+        Self(TestDir::new("store"))
     }
 
     fn path(&self) -> &Path {

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::alone::command;
 use crate::support::attack::{Attack, trials};
 use crate::support::attacker::attacker;
-use crate::support::folder::TestFolder;
-use crate::support::wait_until;
+use crate::support::{TestDir, wait_until};
 
 /// A process of nobody's that shows so much.
 struct Stranger(Child);
@@ -39,7 +38,7 @@ impl Drop for Stranger {
 
 #[track_caller]
 fn check_beside(user: &str) {
-    let folder = TestFolder::new("vast-stranger");
+    let folder = TestDir::new("vast-stranger");
     let attack = Attack::new(folder.path().to_owned());
     let _stranger = Stranger::start(&attack, user);
     let output = command("vast::alone::stops_a_plugin").output().unwrap();

@@ -18,12 +18,11 @@ use plugin_runner::{
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::oracle::{Verdict, check_changes};
-use crate::support::LONG;
 use crate::support::attacker::attacker;
-use crate::support::folder::TestFolder;
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::lock::Lock;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, TestDir};
 
 /// The event that every plugin consumes.
 pub(crate) const EVENT: &str = "EventStressed";
@@ -57,7 +56,7 @@ pub(crate) struct Plugin {
 
 pub(crate) struct Arena {
     pub(crate) plugins: Vec<Plugin>,
-    folder: TestFolder,
+    folder: TestDir,
     store: Arc<MemoryStore>,
     policy: RestartPolicy,
     verdict: Arc<Verdict>,
@@ -115,7 +114,7 @@ impl Arena {
         cast: Cast<'_>,
         external: usize,
     ) -> Arc<Self> {
-        let folder = TestFolder::new(&format!("stress-{name}"));
+        let folder = TestDir::new(&format!("stress-{name}"));
         let store = Arc::new(MemoryStore::default());
         let mut plugins = Vec::new();
         for (number, (args, nature)) in cast.iter().enumerate() {
@@ -316,7 +315,7 @@ impl Arena {
 }
 
 fn begin(
-    folder: &TestFolder,
+    folder: &TestDir,
     store: &Arc<MemoryStore>,
     plugins: &[Plugin],
     policy: &RestartPolicy,

@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::TestDir;
 use super::alone::run_under;
-use super::folder::TestFolder;
 
 /// Names the mounted disk, in the test's own process.
 const MOUNTED: &str = "TEST_MOUNTED_DISK";
@@ -15,7 +15,7 @@ const MOUNTED: &str = "TEST_MOUNTED_DISK";
 /// it says so.
 #[track_caller]
 pub(crate) fn run_on_a_disk(mebibytes: usize, tests: &[&str]) {
-    let folder = TestFolder::new("mounted");
+    let folder = TestDir::new("mounted");
     let mounting = format!("mount -t tmpfs -o size={mebibytes}m none \"${MOUNTED}\"");
     let own_namespace = |script: &str| {
         let mut command = Command::new("unshare");

@@ -13,11 +13,10 @@ use plugin_runner::{
 };
 
 use super::events::Events;
-use super::folder::TestFolder;
 use super::lifeline::Lifelines;
 use super::output::Output;
 use super::plugin::{external, fixture};
-use super::{LONG, wait_until};
+use super::{LONG, TestDir, wait_until};
 
 /// Settings of a [`TestHost`]: patient where a test waits for success, quick where it waits for a
 /// timer.
@@ -77,7 +76,7 @@ impl Setup {
     }
 
     pub(crate) fn start(self) -> TestHost {
-        let folder = TestFolder::new(self.test);
+        let folder = TestDir::new(self.test);
         let output = Output::default();
         let builder = Host::builder()
             .data_dir(folder.path().join("data"))
@@ -106,7 +105,7 @@ pub(crate) struct TestHost {
     listener: Option<Listener>,
     pub(crate) output: Output,
     pub(crate) lifelines: Lifelines,
-    folder: TestFolder,
+    folder: TestDir,
 }
 
 impl Deref for TestHost {

@@ -6,7 +6,6 @@ pub(crate) mod attack;
 pub(crate) mod attacker;
 pub(crate) mod disk;
 pub(crate) mod events;
-pub(crate) mod folder;
 pub(crate) mod frames;
 pub(crate) mod host;
 pub(crate) mod http;
@@ -16,41 +15,19 @@ pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod plugin;
 pub(crate) mod session;
+// What unit tests use too.
+#[path = "../../src/testing.rs"]
+mod testing;
 
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use plugin_runner::error::Phase;
 use plugin_runner::{Error, ReportedState};
 use serde_json::{Map, Value};
 
-/// Asserts that a value matches a pattern; returns what stands behind `=>`, if that is there.
-macro_rules! assert_matches {
-    ($value:expr, $pattern:pat => $result:expr) => {
-        match $value {
-            $pattern => $result,
-            ref other => panic!("expected {}: {other:?}", stringify!($pattern)),
-        }
-    };
-    ($value:expr, $pattern:pat $(if $guard:expr)?) => {
-        assert_matches!($value, $pattern $(if $guard)?, "expected {}", stringify!($pattern))
-    };
-    ($value:expr, $pattern:pat $(if $guard:expr)?, $($context:tt)+) => {
-        match $value {
-            $pattern $(if $guard)? => {}
-            ref other => panic!("{}: {other:?}", format_args!($($context)+)),
-        }
-    };
-}
-pub(crate) use assert_matches;
-
-/// How long anything may take, also on a machine that is busy with other things.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
-
-/// Waits for a condition.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
-    wait_within(what, LONG, is_so);
-}
+pub(crate) use testing::{LONG, TestDir, assert_matches, wait_until, wait_within};
 
 /// Waits for something to come.
 #[track_caller]
@@ -63,14 +40,16 @@ pub(crate) fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
     got.unwrap()
 }
 
-/// Waits for a condition, without using much of a processor that others are busy with.
-#[track_caller]
-pub(crate) fn wait_within(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + within;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited {within:?} for {what}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
+/// What is in a directory, sorted; nothing if it is not there.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 /// What ran out of time, and how much that was.

@@ -13,11 +13,10 @@ use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
 use crate::random::Random;
-use crate::support::LONG;
 #[cfg(feature = "sqlite")]
-use crate::support::folder::TestFolder;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::call;
+use crate::support::{LONG, TestDir};
 
 const THREADS: u64 = 4;
 const ROUNDS: u64 = 40;
@@ -70,7 +69,7 @@ fn operations_that_meet_leave_everything_of_one_mind() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn operations_that_meet_in_a_database_leave_everything_of_one_mind() {
-    let folder = TestFolder::new("meetings-database");
+    let folder = TestDir::new("meetings-database");
     let store = plugin_runner::store::SqliteStore::open(folder.path()).unwrap();
     operations_meet(Arc::new(store));
 }

@@ -18,11 +18,10 @@ use plugin_runner::{
 };
 use serde_json::json;
 
-use crate::support::folder::names;
 use crate::support::host::{Setup, TestHost};
 use crate::support::lock::Lock;
 use crate::support::plugin::{call, manifest, package};
-use crate::support::{LONG, object};
+use crate::support::{LONG, names, object};
 
 mod store;
 

@@ -12,7 +12,7 @@ use plugin_runner::store::SqliteStore;
 use plugin_runner::{KeepData, UpdateOptions};
 
 use super::*;
-use crate::support::folder::TestFolder;
+use crate::support::TestDir;
 
 /// What the plugin does, in its release: `$out` is a directory elsewhere, `$sha` its archive's SHA-256.
 const TRAPS: [(&str, &str); 18] = [
@@ -159,7 +159,7 @@ fn seen(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
 #[test]
 fn traps_delay_nothing_and_lead_nowhere() {
     for (what, script) in TRAPS {
-        let folder = TestFolder::new("outside");
+        let folder = TestDir::new("outside");
         let outside = &folder.path().join("x");
         for kept in ["leftover/in", "staging/in", "y"] {
             fs::create_dir_all(outside.join(kept)).unwrap();
@@ -175,7 +175,7 @@ fn traps_delay_nothing_and_lead_nowhere() {
         ] {
             fs::write(outside.join(kept), "kept").unwrap();
         }
-        let data = TestFolder::new("traps-data");
+        let data = TestDir::new("traps-data");
         let path = data.path().join("data");
         let store = Arc::new(SqliteStore::open(&path).unwrap());
         let host = TestHost::with("traps", |setup| {

@@ -8,10 +8,9 @@ use plugin_runner::{
     ActiveState, Error, Host, HostBuilder, Limits, RestartPolicy, RuntimeProvider, Timeouts,
 };
 
-use crate::support::assert_matches;
-use crate::support::folder::TestFolder;
 use crate::support::plugin::manifest;
 use crate::support::session::Bench;
+use crate::support::{TestDir, assert_matches};
 
 /// Loads a supervised plugin on a host with this provider, on which external ones work.
 fn load_supervised(provider: RuntimeProvider) -> Error {
@@ -111,7 +110,7 @@ fn a_stop_grace_that_leaves_no_time_for_the_kill_is_refused() {
 fn an_address_for_plugins_must_be_a_url() {
     assert_refused("rpc_base_url", |builder| builder.rpc_base_url("no url"));
     assert_refused("rpc_base_url", |builder| builder.rpc_base_url(""));
-    let folder = TestFolder::new("urls");
+    let folder = TestDir::new("urls");
     for url in [
         "http://127.0.0.1:8000",
         "https://forum.example/api?tenant=1",
