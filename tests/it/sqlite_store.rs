@@ -245,6 +245,12 @@ mod alone {
         let store = SqliteStore::open(&data).unwrap();
         store.put(kept.clone()).unwrap();
         store.put_archive(&known).unwrap();
+        // As a crash of the owner leaves it.
+        let crashed = disk.join("crashed");
+        fs::create_dir(&crashed).unwrap();
+        for name in FILES.into_iter().filter(|name| name.starts_with("plugins")) {
+            fs::copy(data.join(name), crashed.join(name)).unwrap();
+        }
         drop(store);
         let remount = |how: &str| {
             let options = format!("remount,{how}");
@@ -256,8 +262,11 @@ mod alone {
             let named = matches!(&error, StoreError::ReadOnly { path } if path.starts_with(dir));
             assert!(named, "{error:?}");
         }
+        for dir in [&data, &crashed] {
+            let reader = SqliteStore::open_read_only(dir).unwrap();
+            assert_eq!(reader.list().unwrap(), std::slice::from_ref(&kept));
+        }
         let reader = SqliteStore::open_read_only(&data).unwrap();
-        assert_eq!(reader.list().unwrap(), std::slice::from_ref(&kept));
         assert!(reader.get_archive(known.sha256()).unwrap().is_some());
         remount("rw");
         let store = SqliteStore::open(&data).unwrap();

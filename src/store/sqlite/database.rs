@@ -1,14 +1,14 @@
 //! The database file: creating it, checking it, and opening it.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::archive_files;
 use super::dir::{StoreDir, new_file, sync};
@@ -16,6 +16,7 @@ use super::failure::{NO_DATABASE, damaged, database, reading, system};
 use super::schema::{self, APPLICATION, SUPPORTED};
 use super::settings::SqliteSettings;
 use crate::error::{Result, StoreError};
+use crate::package::open_file;
 
 /// Bytes of the smallest page, and so of the smallest database.
 const SMALLEST: u64 = 512;
@@ -200,21 +201,30 @@ pub(super) fn expect_whole(connection: &Connection, dir: &StoreDir) -> Result<()
     }
 }
 
-/// Returns the pages in the part of the log that SQLite considers valid.
+/// Returns the pages in the part of the log that SQLite considers valid; of a log that may only be read, all
+/// its pages.
 fn logged_pages(connection: &Connection, dir: &StoreDir, page_size: u64) -> Result<HashSet<u32>> {
     let path = &dir.log();
     // NOOP only reports the number of frames; -1 without a log.
-    let frames: i64 = connection
-        .query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))
-        .map_err(database("read", path))?;
-    let Ok(frames @ 1..) = u64::try_from(frames) else {
-        return Ok(HashSet::new());
+    let frames = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
+        row.get::<_, i64>(1)
+    });
+    let frames = match frames {
+        // It does not even report on a log that it may not write to.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => None,
+        other => Some(other.map_err(database("read", path))?),
     };
-    let log = File::open(path).map_err(reading("open", path))?;
+    if frames.is_some_and(|frames| frames < 1) {
+        return Ok(HashSet::new());
+    }
+    let (log, metadata) = open_file(path).map_err(reading("open", path))?;
+    let frame_size = FRAME_HEADER + page_size;
+    let frames = frames.and_then(|frames| u64::try_from(frames).ok());
+    let frames = frames.unwrap_or(metadata.len().saturating_sub(LOG_HEADER) / frame_size);
     let page = |frame: u64| {
         // A frame begins with the number of its page, big-endian.
         let mut number = [0; 4];
-        log.read_exact_at(&mut number, LOG_HEADER + frame * (FRAME_HEADER + page_size))?;
+        log.read_exact_at(&mut number, LOG_HEADER + frame * frame_size)?;
         Ok(u32::from_be_bytes(number))
     };
     let pages: io::Result<_> = (0..frames).map(page).collect();
