@@ -97,7 +97,7 @@ pub(super) fn open_to_write(dir: &StoreDir, settings: &SqliteSettings) -> Result
         .map_err(system("set the permissions of", &path))?;
     let mut prepare = || {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        enter_wal(&connection)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // Deleted tokens are overwritten.
@@ -116,7 +116,21 @@ pub(super) fn open_to_write(dir: &StoreDir, settings: &SqliteSettings) -> Result
 /// What the database reports.
 pub(super) fn leave_wal(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
-    connection.pragma_update(None, "journal_mode", "DELETE")
+    connection.pragma_update(None, "journal_mode", "MEMORY")
+}
+
+/// Enters WAL mode, unless the database is in it already.
+///
+/// As [`leave_wal`], it makes no journal beside the database: a crash at that moment would leave it, and it
+/// keeps every reader out until an owner has come. Nothing but the version and the change counter in the
+/// header are written, and a header with any beginning of that is valid.
+fn enter_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        connection.pragma_update(None, "journal_mode", "MEMORY")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+    }
+    Ok(())
 }
 
 /// Opens the database for reading.

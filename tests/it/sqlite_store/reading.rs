@@ -156,3 +156,41 @@ fn readers_and_an_owner_that_comes_and_goes_do_not_disturb_each_other() {
         owners.unwrap();
     });
 }
+
+/// One that a crash leaves would keep every reader out.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_owner_makes_no_journal() {
+    use std::mem::MaybeUninit;
+
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    use rustix::io::Errno;
+
+    let dir = StoreDir::new();
+    drop(dir.open());
+    let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, dir.path(), WatchFlags::CREATE).unwrap();
+    for _ in 0..2 {
+        let owner = dir.open();
+        owner.put(record("known")).unwrap();
+        owner.put_archive(&archive("a", 10)).unwrap();
+    }
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(watch, &mut buffer);
+    let mut created = Vec::new();
+    loop {
+        match events.next() {
+            Ok(event) => created.extend(event.file_name().map(ToOwned::to_owned)),
+            Err(Errno::WOULDBLOCK) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(
+        created.contains(&c"plugins.sqlite-wal".to_owned()),
+        "{created:?}"
+    );
+    assert!(
+        !created.contains(&c"plugins.sqlite-journal".to_owned()),
+        "{created:?}"
+    );
+}
