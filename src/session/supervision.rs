@@ -444,9 +444,14 @@ impl SharedSession {
         let log = self.log_slot.get_or_open(|| {
             let settings = &self.context.settings;
             let dir = runtime::local::installation_dir(&settings.data_dir, self.id)?.join("logs");
-            let tap = settings.output_tap.clone().map(|tap| {
-                let (id, name) = (self.id, self.name.clone());
-                let tap: LogTap = Arc::new(move |line| tap(id, &name, line));
+            let tap = settings.output_tap.as_ref().map(|tap| {
+                // Weak, because a follower may keep the log when the host is gone.
+                let (tap, id, name) = (Arc::downgrade(tap), self.id, self.name.clone());
+                let tap: LogTap = Arc::new(move |line| {
+                    if let Some(tap) = tap.upgrade() {
+                        tap(id, &name, line);
+                    }
+                });
                 tap
             });
             PluginLog::open(dir, settings.log.clone(), tap)

@@ -217,3 +217,23 @@ fn an_external_plugin_has_no_log() {
     let error = session.follow_log().unwrap_err();
     assert_matches!(error, Error::Unsupported(_));
 }
+
+#[test]
+fn a_follower_does_not_keep_the_tap_of_a_host_that_is_gone() {
+    let (tapped, lines) = crossbeam_channel::unbounded::<()>();
+    let mut host = TestHost::with("logs-tap", |setup| {
+        setup.configure(|builder| {
+            builder.on_output(move |_, _, _| {
+                let _ = tapped.send(());
+            })
+        });
+    });
+    let session = host.install(shell(&host, "quiet", "exec sleep 1000"));
+    let mut follower = session.follow_log().unwrap();
+    drop(session);
+    drop(host.take());
+    let tap = lines.recv_timeout(LONG);
+    assert_eq!(tap, Err(crossbeam_channel::RecvTimeoutError::Disconnected));
+    let nothing = follower.next(Duration::ZERO);
+    assert!(nothing.is_err_and(|error| error.is_timeout()));
+}
