@@ -364,7 +364,7 @@ fn asking_for_keys_gives_those_that_exist() {
 }
 
 #[test]
-fn finish_reasons_are_read_as_the_seed_does() {
+fn finish_reasons_are_read_as_storydens_go_host_does() {
     let finish = |reason: Option<&str>| {
         GenerateReply {
             finish_reason: reason.map(str::to_owned),

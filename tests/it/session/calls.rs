@@ -146,7 +146,7 @@ fn an_error_from_the_plugin_is_told_with_its_code() {
         (r#"{"message":"no code"}"#, RpcError::new(0, "no code")),
         ("{}", RpcError::new(0, "")),
     ] {
-        // The seed's kind of error responses carry a null result beside.
+        // Error responses of Storyden's Go host have a null result beside.
         for beside in ["", r#","result":null"#] {
             let call = start_ping(&bench.session);
             let id = plugin.expect("ping").id;
