@@ -4,7 +4,7 @@
 use super::token::Token;
 use crate::error::IdError;
 use crate::id::InstallationId;
-use crate::protocol::connection::RPC_PATH;
+use crate::protocol::connection::{RPC_PATH, parameter};
 use crate::url::Url;
 
 /// The parameters of a request to connect ([Connection URL](crate::protocol#connection-url)). The
@@ -19,17 +19,8 @@ pub(crate) struct ConnectionRequest {
 impl ConnectionRequest {
     /// Reads a query such as `plugin_id=…&token=…`.
     pub(crate) fn parse(query: &str) -> Self {
-        let (mut installation, mut token) = (None, None);
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            let slot = match key.as_ref() {
-                "plugin_id" => &mut installation,
-                "token" => &mut token,
-                _ => continue,
-            };
-            slot.get_or_insert(value);
-        }
-        let installation = installation.filter(|text| !text.is_empty());
-        let token = token.filter(|text| !text.is_empty());
+        let installation = parameter(query, "plugin_id");
+        let token = parameter(query, "token");
         Self {
             installation: installation.map(|text| text.parse()).transpose(),
             token: token.map(|text| Token::classify(text.into_owned())),

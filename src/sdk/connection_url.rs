@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::TokenError;
-use crate::protocol::connection::is_external_token;
+use crate::protocol::connection::{is_external_token, parameter};
 use crate::url::Url;
 
 /// A connection URL as a plugin receives it. `Display` and `Debug` show only its scheme, host and port:
@@ -27,11 +27,8 @@ impl ConnectionUrl {
         if !url.has_scheme(&["ws", "wss"]) {
             return Err(problem("its scheme is neither ws nor wss"));
         }
-        // The first of several counts, and an empty one is the same as none, as for the host.
-        let token = form_urlencoded::parse(url.query.unwrap_or_default().as_bytes())
-            .find_map(|(key, value)| (key == "token").then_some(value))
-            .filter(|token| !token.is_empty())
-            .ok_or(TokenError::Missing)?;
+        let token = parameter(url.query.unwrap_or_default(), "token");
+        let token = token.ok_or(TokenError::Missing)?;
         Ok(Self {
             text: text.to_owned(),
             is_external: is_external_token(&token),
