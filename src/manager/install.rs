@@ -44,12 +44,14 @@ impl Manager {
         let record = Record::supervised(manifest.clone(), received.source());
         let id = record.id;
         let _operation = inner.begin(id, "install")?;
-        let _room = inner.reserve_installation(id, Some(archive))?;
+        let room = inner.reserve_installation(id, Some(archive))?;
         let intent_file = inner.write_intent(id, &Intent::Install)?;
         let plugin = Foreign::new(&record.manifest.id);
         if let Err(error) = inner.unpack_and_store(&record, archive, deadline) {
             let removed = package::remove_installation(&inner.installation_dir(id), false);
             intent_file.done_if(plugin, &removed);
+            // First, since its archive may go now.
+            drop(room);
             inner.collect_archives();
             return Err(error);
         }
