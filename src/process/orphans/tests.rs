@@ -17,8 +17,13 @@ fn kill(matching: &CookieMatch) -> ScanResult {
 
 /// A shell that runs this with the cookie of a run, once it has said that it does.
 fn start(cookie: &Cookie, run: u64, script: &str) -> Child {
-    let mut child = Command::new("/bin/sh")
+    start_in("/bin/sh", cookie, run, script)
+}
+
+fn start_in(interpreter: &str, cookie: &Cookie, run: u64, script: &str) -> Child {
+    let mut child = Command::new(interpreter)
         .args(["-c", script])
+        .stdin(Stdio::piped())
         .env(VARIABLE, cookie.of_run(run))
         .stdout(Stdio::piped())
         .spawn()
@@ -110,16 +115,7 @@ fn a_chain_of_forks_is_caught() {
             except BlockingIOError: pass\n \
             if os.fork(): os._exit(0)\n \
             os.setsid()\n";
-    let mut child = Command::new("python3")
-        .args(["-c", chain])
-        .env(VARIABLE, cookie.of_run(1))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut byte = [0];
-    let output = child.stdout.as_mut().unwrap();
-    output.read_exact(&mut byte).unwrap();
+    let mut child = start_in("python3", &cookie, 1, chain);
     let began = Instant::now();
     let result = kill(&cookie.match_runs(&[1]));
     assert!(result.killed >= 1 && result.found.is_clear(), "{result:?}");
