@@ -58,7 +58,7 @@
 //! retries. `debug`: the rest. Tokens are logged at no level.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
-// Docs of what both have name what only hosts have.
+// Docs of what a plugin has too link to what only a host has.
 #![cfg_attr(not(feature = "host"), allow(rustdoc::broken_intra_doc_links))]
 // A host and a plugin share modules, of which each uses a part.
 #![cfg_attr(

@@ -240,7 +240,7 @@ impl HostBuilder {
         self
     }
 
-    /// Checks the settings and starts the host's reaper thread.
+    /// Checks the settings and starts the host's reaper thread. Does not block.
     ///
     /// # Errors
     /// - [`Error::Setting`] names an invalid setting.

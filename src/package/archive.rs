@@ -86,7 +86,8 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Checks an archive that is in memory, as [`open`](Self::open) does.
+    /// Checks an archive that is in memory, as [`open`](Self::open) does. Blocks only for the work itself, which
+    /// the limits bound.
     ///
     /// # Errors
     /// The first problem of the archive.

@@ -62,7 +62,7 @@ pub struct Plugin {
 
 impl Plugin {
     /// Returns a plugin of the host that the environment names: in `STORYDEN_RPC_URL` with a URL to connect
-    /// to, or by `PLUGIN_RUNNER_TRANSPORT=stdio`. With both, the URL counts.
+    /// to, or by `PLUGIN_RUNNER_TRANSPORT=stdio`. With both, the URL counts. Does not block: [`run`](Self::run) connects.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting): neither variable names a host, or the URL cannot be used.
@@ -70,7 +70,8 @@ impl Plugin {
         Endpoint::from_env().map(Self::new)
     }
 
-    /// Returns a plugin of the host with this connection URL, token included.
+    /// Returns a plugin of the host with this connection URL, token included. Does not block:
+    /// [`run`](Self::run) connects.
     ///
     /// # Errors
     /// [`Error::Token`](crate::Error::Token): the URL cannot be used.

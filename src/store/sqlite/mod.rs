@@ -114,6 +114,9 @@ impl SqliteStore {
 
     /// As [`open`](Self::open), with these settings.
     ///
+    /// # Blocking
+    /// As [`open`](Self::open), with their [`busy_timeout`](SqliteSettings::busy_timeout).
+    ///
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn open_with(dir: impl AsRef<Path>, settings: &SqliteSettings) -> Result<Self> {
