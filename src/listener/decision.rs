@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::head::Head;
 use super::refusal::Refusal;
 use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, TokenDigest, rpc_query};
+use crate::deadline::Deadline;
 use crate::host::HostShared;
 use crate::id::InstallationId;
 use crate::session::{AdmitError, Credential, RefusalReason, Reservation, Session};
@@ -53,8 +54,12 @@ impl From<Refusal> for Denied {
     }
 }
 
-/// Decides on a request. May block for the store's I/O.
-pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, Denied> {
+/// Decides on a request; who is admitted has its place until the deadline. May block for the store's I/O.
+pub(super) fn decide(
+    host: &Arc<HostShared>,
+    head: &Head,
+    until: Deadline,
+) -> Result<Admitted, Denied> {
     let query = rpc_query(&head.target).ok_or(Refusal::NO_SUCH_PATH)?;
     let request = ConnectionRequest::parse(query);
     let claimed = request
@@ -91,7 +96,7 @@ pub(super) fn decide(host: &Arc<HostShared>, head: &Head) -> Result<Admitted, De
     let credential = sealed
         .as_ref()
         .map_or(Credential::Trusted, Credential::Sealed);
-    match session.shared().reserve(&credential) {
+    match session.shared().reserve(&credential, until) {
         Ok(reservation) => {
             // Checked again: a rotation before the reservation could not revoke it, and may have
             // replaced the token since it was found.

@@ -334,7 +334,7 @@ fn handshake(
         reservation,
         session,
         accept,
-    } = decide(host, &head).map_err(|denied| {
+    } = decide(host, &head, deadline).map_err(|denied| {
         let Denied { refusal, plugin } = denied;
         let Some((session, reason)) = plugin else {
             return refused(refusal);

@@ -74,7 +74,8 @@ pub(crate) enum AdmitError {
     NotWanted(ReportedState),
 }
 
-/// The right to attach one connection. Dropping it lets other connections try.
+/// The right to attach one connection. Other connections may try again once it is dropped, or its deadline
+/// has passed. The next connection checks the deadline, so no thread has to wait for it.
 pub(crate) struct Reservation {
     shared: Arc<SharedSession>,
     run: RunId,
@@ -88,10 +89,12 @@ impl SharedSession {
         self.state.lock().knows_token(self, token)
     }
 
-    /// Admits a new connection or not; on success its token is spent, under the same lock.
+    /// Admits a new connection or not; on success its token is spent, under the same lock, and no other
+    /// connection is admitted until the deadline.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         credential: &Credential<'_>,
+        until: Deadline,
     ) -> std::result::Result<Reservation, AdmitError> {
         let mut state = self.state.lock();
         if let Credential::Sealed(token) = credential
@@ -99,7 +102,8 @@ impl SharedSession {
         {
             return Err(AdmitError::BadToken);
         }
-        if state.connection.is_some() || state.reserved.is_some() {
+        let is_reserved = state.reserved.is_some_and(|(_, until)| !until.has_passed());
+        if state.connection.is_some() || is_reserved {
             return Err(AdmitError::AlreadyConnected);
         }
         let ready = match self.mode {
@@ -123,7 +127,7 @@ impl SharedSession {
             state.secret = None;
         }
         state.reservations += 1;
-        state.reserved = Some(state.reservations);
+        state.reserved = Some((state.reservations, until));
         Ok(Reservation {
             shared: self.clone(),
             run: state.run,
@@ -374,7 +378,9 @@ impl Reservation {
     /// Lets other connections try; returns whether the reservation was valid until now.
     fn release(&mut self, state: &mut SessionState) -> bool {
         self.used = true;
-        let valid = state.reserved == Some(self.number);
+        let valid = state
+            .reserved
+            .is_some_and(|(number, _)| number == self.number);
         if valid {
             state.reserved = None;
         }
@@ -417,7 +423,7 @@ impl Session {
     pub fn connect(&self, duplex: impl Duplex, peer: &Peer) -> Result<()> {
         let shared = self.shared();
         let reservation = shared
-            .reserve(&Credential::Trusted)
+            .reserve(&Credential::Trusted, Deadline::after(Duration::MAX))
             .map_err(|refused| shared.refusal(&refused))?;
         reservation.attach(Box::new(duplex), peer, false)
     }
@@ -472,6 +478,10 @@ mod tests {
     use crate::store::Record;
     use crate::testing::{LONG, TestDir, assert_matches, wait_until};
 
+    fn soon() -> Deadline {
+        Deadline::after(LONG)
+    }
+
     /// An external plugin that waits for its connection.
     fn external(dir: &TestDir) -> (Host, Session) {
         let host = Host::builder().data_dir(dir.path()).build().unwrap();
@@ -493,7 +503,7 @@ mod tests {
         let dir = TestDir::new("attach");
         let (host, session) = external(&dir);
         let shared = session.shared();
-        let reservation = shared.reserve(&Credential::Trusted).unwrap();
+        let reservation = shared.reserve(&Credential::Trusted, soon()).unwrap();
         let (ours, theirs) = memory::pair(1);
         drop(theirs);
         let peer = Peer::default();
@@ -511,7 +521,8 @@ mod tests {
     fn a_handshake_that_a_stop_overtook_is_void_though_the_plugin_is_wanted_again() {
         let dir = TestDir::new("attach");
         let (host, session) = external(&dir);
-        let overtaken = session.shared().reserve(&Credential::Trusted).unwrap();
+        let overtaken = session.shared();
+        let overtaken = overtaken.reserve(&Credential::Trusted, soon()).unwrap();
         for state in [ActiveState::Inactive, ActiveState::Active] {
             session.set_active_state(state).unwrap();
         }
@@ -526,6 +537,26 @@ mod tests {
         // Nor does it stand in anybody's way.
         let (ours, _theirs) = memory::pair(1);
         session.connect(ours, &peer).unwrap();
+        assert!(host.shutdown(LONG).is_complete());
+    }
+
+    #[test]
+    fn a_reservation_whose_time_is_over_keeps_no_other_connection_out() {
+        let dir = TestDir::new("attach");
+        let (host, session) = external(&dir);
+        let shared = session.shared();
+        let reserve = |until| shared.reserve(&Credential::Trusted, until);
+        let first = reserve(Deadline::after(Duration::ZERO)).unwrap();
+        let second = reserve(soon()).unwrap();
+        assert_matches!(reserve(soon()), Err(AdmitError::AlreadyConnected));
+        // The first is void: it attaches nothing, and its end does not free the place of the second.
+        let (ours, _theirs) = memory::pair(1);
+        let peer = Peer::default();
+        let refused = first.attach(Box::new(ours), &peer, false);
+        assert_matches!(refused, Err(Error::State { .. }));
+        assert_matches!(reserve(soon()), Err(AdmitError::AlreadyConnected));
+        let (ours, _theirs) = memory::pair(1);
+        second.attach(Box::new(ours), &peer, false).unwrap();
         assert!(host.shutdown(LONG).is_complete());
     }
 }

@@ -40,9 +40,9 @@ pub(crate) struct SessionState {
     /// The secret with which the current run's token is sealed, until it is spent.
     pub(super) secret: Option<Secret>,
     pub(super) connection: Option<Arc<Connection>>,
-    /// The number of the reservation for a connection that is about to be attached. Removed when what it
-    /// was made for is over, which voids it.
-    pub(super) reserved: Option<u64>,
+    /// The number of the reservation for a connection that is about to be attached, and when it stops
+    /// keeping others out. Removed when what it was made for is over, which voids it.
+    pub(super) reserved: Option<(u64, Deadline)>,
     /// The number of the last reservation.
     pub(super) reservations: u64,
     /// Requests to start that the reaper has not acted on yet.

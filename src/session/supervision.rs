@@ -11,6 +11,7 @@ use super::history::{RestartDecision, RunEnd};
 use super::shared::SharedSession;
 use super::state::SessionState;
 use crate::auth::{SealedToken, Secret};
+use crate::deadline::Deadline;
 use crate::duplex::stdio::Stdio;
 use crate::error::{Disconnect, Error, Result, StartError};
 use crate::id::InstallationId;
@@ -168,7 +169,7 @@ impl ChildHooks for SessionHooks {
                 message: None,
             };
             let reservation = shared
-                .reserve(&Credential::Trusted)
+                .reserve(&Credential::Trusted, Deadline::after(Duration::MAX))
                 .map_err(|_| refused(self.0.state.lock().reported))?;
             reservation.attach(Box::new(duplex), &Peer::default(), true)?;
         }
