@@ -26,7 +26,8 @@ settings! {
         /// The time limit of a call that the host makes itself, such as an event, and of writing the
         /// answer to a plugin's call. Default 30 s.
         call, with_call: Duration = Duration::from_secs(30);
-        /// The time limit of the whole handshake of an incoming connection. Default 10 s.
+        /// The time limit of the whole handshake of an incoming connection, and from a verdict of
+        /// [`Host::admit`](crate::Host::admit) to its stream. Default 10 s.
         handshake, with_handshake: Duration = Duration::from_secs(10);
         /// How long a supervised plugin may live after its connection has ended. Default 5 s.
         disconnect_grace, with_disconnect_grace: Duration = Duration::from_secs(5);

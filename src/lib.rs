@@ -13,7 +13,8 @@
 //! | install, update, configure and remove plugins, and have them back after a restart | [`Manager`] |
 //! | keep records in SQLite, in memory, or in a database of my own | [`store::SqliteStore`], [`store::MemoryStore`], [`store::Store`] |
 //! | check a package before it is installed | [`package::review`], [`package::Archive`] |
-//! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams of my own server |
+//! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept |
+//! | let plugins connect on the port of my own HTTP server | [`Host::admit`] |
 //! | let plugins connect in some other way | [`duplex::Duplex`] with [`Host::connect`] |
 //! | start, stop and watch one plugin | [`Session`], [`Session::supervised`], [`Session::wait_for`] |
 //! | see state changes as they happen | [`Host::subscribe`], [`StateChange`] |
@@ -95,7 +96,7 @@ mod id;
 pub mod keeper;
 mod line_splitter;
 #[cfg(feature = "host")]
-mod listener;
+pub mod listener;
 #[cfg(feature = "host")]
 mod manager;
 #[cfg(feature = "host")]

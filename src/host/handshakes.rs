@@ -2,8 +2,10 @@
 //! embedder accepted. What a connection does after its handshake is counted by its session, and so are
 //! the reasons of refused handshakes that name a plugin.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::HostShared;
 use crate::counters::{count_by, counters};
 
 counters! {
@@ -13,9 +15,9 @@ counters! {
     begun,
     /// Handshakes in progress now.
     in_progress,
-    /// Handshakes answered with 101.
+    /// Handshakes answered with 101, and requests that [`Host::admit`](crate::Host::admit) admitted.
     accepted,
-    /// Handshakes answered with 101 whose plugin was stopped or unloaded at that very moment.
+    /// Accepted handshakes whose plugin was stopped or unloaded before the connection was attached.
     raced,
     /// Malformed requests, with 400.
     refused_400,
@@ -38,9 +40,10 @@ counters! {
     refused_503,
     /// Handshakes over [`Limits::handshakes`](crate::Limits::handshakes), also with 503.
     over_limit,
-    /// Handshakes that ended without an answer: no whole request within the handshake timeout.
+    /// Handshakes that took longer than the handshake timeout: until the whole request had come, without an
+    /// answer, or from [`Host::admit`](crate::Host::admit) to the stream.
     timed_out,
-    /// Handshakes whose peer went away, or whose listener stopped.
+    /// Handshakes whose peer went away, whose listener stopped, or whose admission was dropped.
     hung_up,
     /// Connections that were dropped because no thread was left for their handshake.
     no_thread,
@@ -49,15 +52,21 @@ counters! {
 }
 
 /// Counts a handshake as in progress while it lives.
-pub(crate) struct HandshakeInProgress<'a>(&'a LiveHandshakes);
+pub(crate) struct HandshakeInProgress(Arc<HostShared>);
 
-impl LiveHandshakes {
-    pub(crate) fn begin(&self) -> HandshakeInProgress<'_> {
-        count_by(&self.begun, 1);
-        count_by(&self.in_progress, 1);
-        HandshakeInProgress(self)
+impl HandshakeInProgress {
+    pub(crate) fn begin(host: Arc<HostShared>) -> Self {
+        count_by(&host.handshakes.begun, 1);
+        count_by(&host.handshakes.in_progress, 1);
+        Self(host)
     }
 
+    pub(crate) fn host(&self) -> &Arc<HostShared> {
+        &self.0
+    }
+}
+
+impl LiveHandshakes {
     /// Counts a refusal with this status.
     pub(crate) fn count_refusal(&self, status: u16) {
         let counter: &AtomicU64 = match status {
@@ -75,8 +84,11 @@ impl LiveHandshakes {
     }
 }
 
-impl Drop for HandshakeInProgress<'_> {
+impl Drop for HandshakeInProgress {
     fn drop(&mut self) {
-        self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
+        self.0
+            .handshakes
+            .in_progress
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }

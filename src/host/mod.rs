@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use builder::HostBuilder;
 pub use handshakes::HandshakeCounters;
-pub(crate) use handshakes::LiveHandshakes;
+pub(crate) use handshakes::{HandshakeInProgress, LiveHandshakes};
 pub(crate) use listener_stop::ListenerStop;
 pub use shutdown::ShutdownReport;
 

@@ -2,10 +2,8 @@
 //! ([Handshake answers](crate::protocol#handshake-answers)) with this host's answers. Every check
 //! comes before the token is spent, and every refusal before the 101.
 
-use std::sync::Arc;
-
 use super::head::Head;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, RefusalAnswer};
 use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, TokenDigest, rpc_query};
 use crate::deadline::Deadline;
 use crate::host::HostShared;
@@ -22,58 +20,29 @@ pub(super) struct Admitted {
     pub(super) accept: String,
 }
 
-/// Why a connection is refused.
-#[derive(Debug)]
-pub(super) struct Denied {
-    pub(super) refusal: Refusal,
-    /// The plugin that it names, if that is loaded, and the reason for the plugin's log.
-    pub(super) plugin: Option<(Session, RefusalReason)>,
+/// The refusal of a token that is not valid, or not any more. The answer is the same for both.
+fn refused_token(session: Session, token: TokenDigest) -> Refusal {
+    let reason = session.shared().judge_refused_token(token);
+    Refusal::new(RefusalAnswer::UNAUTHENTICATED, session, reason)
 }
 
-impl Denied {
-    fn new(refusal: Refusal, session: Session, reason: RefusalReason) -> Self {
-        Self {
-            refusal,
-            plugin: Some((session, reason)),
-        }
-    }
-
-    /// For a token that is not valid, or not any more. The answer is the same for both.
-    fn token(session: Session, token: TokenDigest) -> Self {
-        let reason = session.shared().judge_refused_token(token);
-        Self::new(Refusal::UNAUTHENTICATED, session, reason)
-    }
-}
-
-impl From<Refusal> for Denied {
-    fn from(refusal: Refusal) -> Self {
-        Self {
-            refusal,
-            plugin: None,
-        }
-    }
-}
-
-/// Decides on a request; who is admitted has its place until the deadline. May block for the store's I/O.
-pub(super) fn decide(
-    host: &Arc<HostShared>,
-    head: &Head,
-    until: Deadline,
-) -> Result<Admitted, Denied> {
-    let query = rpc_query(&head.target).ok_or(Refusal::NO_SUCH_PATH)?;
+/// Decides on a request. An admitted connection has its reservation until the deadline. May block for the
+/// store's I/O.
+pub(super) fn decide(host: &HostShared, head: &Head, until: Deadline) -> Result<Admitted, Refusal> {
+    let query = rpc_query(&head.target).ok_or(RefusalAnswer::NO_SUCH_PATH)?;
     let request = ConnectionRequest::parse(query);
     let claimed = request
         .installation
-        .map_err(|_| Refusal::INVALID_PARAMETERS)?;
-    let token = &request.token.ok_or(Refusal::INVALID_PARAMETERS)?;
+        .map_err(|_| RefusalAnswer::INVALID_PARAMETERS)?;
+    let token = &request.token.ok_or(RefusalAnswer::INVALID_PARAMETERS)?;
     let claim = match token {
         Token::External(token) => find_external(host, token, claimed)?,
         Token::Sealed(token) => {
-            let id = claimed.ok_or(Refusal::INVALID_PARAMETERS)?;
+            let id = claimed.ok_or(RefusalAnswer::INVALID_PARAMETERS)?;
             // An unknown plugin and a bad token are answered alike.
-            let session = host.session(id).ok_or(Refusal::UNAUTHENTICATED)?;
+            let session = host.session(id).ok_or(RefusalAnswer::UNAUTHENTICATED)?;
             if !session.shared().knows_token(token) {
-                return Err(Denied::token(session, token.digest()));
+                return Err(refused_token(session, token.digest()));
             }
             Claim {
                 session,
@@ -85,13 +54,13 @@ pub(super) fn decide(
     let accept = match check_upgrade(head) {
         Ok(accept) => accept,
         Err(refusal) => {
-            let reason = RefusalReason::Malformed(refusal.text());
-            return Err(Denied::new(refusal, session, reason));
+            let reason = RefusalReason::Malformed(refusal.text);
+            return Err(Refusal::new(refusal, session, reason));
         }
     };
     if host.context.is_shut_down() {
         let reason = RefusalReason::ShuttingDown;
-        return Err(Denied::new(Refusal::SHUTTING_DOWN, session, reason));
+        return Err(Refusal::new(RefusalAnswer::SHUTTING_DOWN, session, reason));
     }
     let credential = sealed
         .as_ref()
@@ -111,16 +80,20 @@ pub(super) fn decide(
             })
         }
         Err(AdmitError::BadToken) => Err(match &sealed {
-            Some(token) => Denied::token(session, token.digest()),
-            None => Refusal::UNAUTHENTICATED.into(),
+            Some(token) => refused_token(session, token.digest()),
+            None => RefusalAnswer::UNAUTHENTICATED.into(),
         }),
         Err(AdmitError::NotWanted(state)) => {
             let reason = RefusalReason::NotWanted(state);
-            Err(Denied::new(Refusal::NOT_WANTED, session, reason))
+            Err(Refusal::new(RefusalAnswer::NOT_WANTED, session, reason))
         }
         Err(AdmitError::AlreadyConnected) => {
             let reason = RefusalReason::AlreadyConnected;
-            Err(Denied::new(Refusal::ALREADY_CONNECTED, session, reason))
+            Err(Refusal::new(
+                RefusalAnswer::ALREADY_CONNECTED,
+                session,
+                reason,
+            ))
         }
     }
 }
@@ -134,7 +107,7 @@ fn find_external(
     host: &HostShared,
     token: &ExternalToken,
     claimed: Option<InstallationId>,
-) -> Result<Claim, Denied> {
+) -> Result<Claim, Refusal> {
     // The store decides, so that a token is invalid from the moment it is replaced.
     let id = match host.context.services.store.find_external(token) {
         Ok(Some(id)) => id,
@@ -145,13 +118,13 @@ fn find_external(
                 None => earlier_owner(host, digest),
             };
             return Err(match named {
-                Some(session) => Denied::token(session, digest),
-                None => Refusal::UNAUTHENTICATED.into(),
+                Some(session) => refused_token(session, digest),
+                None => RefusalAnswer::UNAUTHENTICATED.into(),
             });
         }
         Err(error) => {
             log::error!("cannot look up an external token: {error}");
-            return Err(Refusal::INTERNAL.into());
+            return Err(RefusalAnswer::INTERNAL.into());
         }
     };
     let session = host.session(id);
@@ -159,13 +132,13 @@ fn find_external(
         return Err(match session {
             Some(session) => {
                 let reason = RefusalReason::WrongToken;
-                Denied::new(Refusal::UNAUTHENTICATED, session, reason)
+                Refusal::new(RefusalAnswer::UNAUTHENTICATED, session, reason)
             }
-            None => Refusal::UNAUTHENTICATED.into(),
+            None => RefusalAnswer::UNAUTHENTICATED.into(),
         });
     }
     Ok(Claim {
-        session: session.ok_or(Refusal::NOT_WANTED)?,
+        session: session.ok_or(RefusalAnswer::NOT_WANTED)?,
         sealed: None,
     })
 }
@@ -181,20 +154,20 @@ fn earlier_owner(host: &HostShared, token: TokenDigest) -> Option<Session> {
 }
 
 /// Checks the WebSocket part of the handshake and returns the value of `Sec-WebSocket-Accept`.
-pub(super) fn check_upgrade(head: &Head) -> Result<String, Refusal> {
+pub(super) fn check_upgrade(head: &Head) -> Result<String, &'static RefusalAnswer> {
     let lists = |values: &[String], wanted: &str| values.iter().any(|value| value == wanted);
     if !head.is_current || !lists(&head.connection, "upgrade") || !lists(&head.upgrade, "websocket")
     {
-        return Err(Refusal::UPGRADE_REQUIRED);
+        return Err(RefusalAnswer::UPGRADE_REQUIRED);
     }
     if head.method != "GET" {
-        return Err(Refusal::METHOD_NOT_ALLOWED);
+        return Err(RefusalAnswer::METHOD_NOT_ALLOWED);
     }
     let [key] = head.keys.as_slice() else {
-        return Err(Refusal::BAD_HANDSHAKE);
+        return Err(RefusalAnswer::BAD_HANDSHAKE);
     };
     if head.versions != ["13"] || !is_key(key) {
-        return Err(Refusal::BAD_HANDSHAKE);
+        return Err(RefusalAnswer::BAD_HANDSHAKE);
     }
     if let Some(origin) = &head.origin {
         let authority = origin
@@ -205,7 +178,7 @@ pub(super) fn check_upgrade(head: &Head) -> Result<String, Refusal> {
             .as_deref()
             .is_some_and(|host| host.eq_ignore_ascii_case(authority))
         {
-            return Err(Refusal::FOREIGN_ORIGIN);
+            return Err(RefusalAnswer::FOREIGN_ORIGIN);
         }
     }
     Ok(tungstenite::handshake::derive_accept_key(key.as_bytes()))

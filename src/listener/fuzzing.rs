@@ -35,7 +35,7 @@ pub enum HeadVerdict {
 pub fn judge_head(socket: &Socket, already_read: Vec<u8>, limit: Duration) -> HeadVerdict {
     let raw = match read_head(socket, already_read, Deadline::after(limit), None) {
         Ok(raw) => raw,
-        Err(HeadError::Refused(refusal)) => return HeadVerdict::Refused(refusal.status),
+        Err(HeadError::Refused(answer)) => return HeadVerdict::Refused(answer.status),
         Err(HeadError::Gone) => return HeadVerdict::Gone,
         Err(HeadError::Timeout) => return HeadVerdict::Timeout,
     };
@@ -47,6 +47,6 @@ pub fn judge_head(socket: &Socket, already_read: Vec<u8>, limit: Duration) -> He
             accept,
             rest: raw.rest,
         },
-        Err(refusal) => HeadVerdict::Refused(refusal.status),
+        Err(answer) => HeadVerdict::Refused(answer.status),
     }
 }

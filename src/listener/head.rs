@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::refusal::Refusal;
+use super::refusal::RefusalAnswer;
 use super::slots::HandshakeSlot;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::Socket;
@@ -27,7 +27,7 @@ pub(super) struct RawHead {
 #[derive(Debug)]
 pub(super) enum HeadError {
     /// The peer is to be sent this answer.
-    Refused(Refusal),
+    Refused(&'static RefusalAnswer),
     /// The peer went away, or the listener stops.
     Gone,
     /// The deadline passed.
@@ -54,18 +54,18 @@ pub(super) fn read_head(
     loop {
         // Checked each time, so that a peer that keeps sending is interrupted too.
         if interruption.is_some_and(|interruption| interruption.slot.is_lost()) {
-            return Err(HeadError::Refused(Refusal::BUSY));
+            return Err(HeadError::Refused(RefusalAnswer::BUSY));
         }
         if let Some(end) = end_of_head(&bytes, searched) {
             // An embedder may have read more than this limit.
             if end > HEAD_LIMIT {
-                return Err(HeadError::Refused(Refusal::HEAD_TOO_LARGE));
+                return Err(HeadError::Refused(RefusalAnswer::HEAD_TOO_LARGE));
             }
             let rest = bytes.split_off(end);
             return Ok(RawHead { head: bytes, rest });
         }
         if bytes.len() >= HEAD_LIMIT {
-            return Err(HeadError::Refused(Refusal::HEAD_TOO_LARGE));
+            return Err(HeadError::Refused(RefusalAnswer::HEAD_TOO_LARGE));
         }
         searched = bytes.len().saturating_sub(3);
         wait_readable(socket, deadline, interruption.map(|it| it.stop))?;
@@ -86,7 +86,7 @@ pub(super) fn read_head(
     }
 }
 
-fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     let found = bytes[from..]
         .windows(4)
         .position(|window| window == b"\r\n\r\n")?;
@@ -135,15 +135,15 @@ pub(super) struct Head {
 
 impl Head {
     /// Parses a whole head.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static RefusalAnswer> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(bytes) {
             // A line that is only a line feed ends the head for the parser, but not for `read_head`:
             // what follows it would be lost.
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HEAD_TOO_LARGE),
-            Ok(_) | Err(_) => return Err(Refusal::BAD_REQUEST),
+            Err(httparse::Error::TooManyHeaders) => return Err(RefusalAnswer::HEAD_TOO_LARGE),
+            Ok(_) | Err(_) => return Err(RefusalAnswer::BAD_REQUEST),
         }
         let mut head = Self {
             method: request.method.unwrap_or_default().to_owned(),
@@ -165,7 +165,7 @@ impl Head {
                 "origin" => once(&mut head.origin, value)?,
                 // A body would be read as frames here, and frames as a body by a proxy.
                 "content-length" if value == "0" => {}
-                "content-length" | "transfer-encoding" => return Err(Refusal::BAD_REQUEST),
+                "content-length" | "transfer-encoding" => return Err(RefusalAnswer::BAD_REQUEST),
                 // Lists, which may be split over several headers.
                 "connection" => head.connection.extend(list()),
                 "upgrade" => head.upgrade.extend(list()),
@@ -180,10 +180,10 @@ impl Head {
 }
 
 /// Stores the value of a header that may occur once: with two, a proxy in front may have used the other.
-fn once(slot: &mut Option<String>, value: String) -> Result<(), Refusal> {
+fn once(slot: &mut Option<String>, value: String) -> Result<(), &'static RefusalAnswer> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Refusal::BAD_REQUEST),
+        Some(_) => Err(RefusalAnswer::BAD_REQUEST),
     }
 }
 

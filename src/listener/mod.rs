@@ -1,12 +1,14 @@
-//! Accepting plugins that connect in: a listener of our own, and the same handshake for streams
-//! that the embedder accepted.
+//! Accepting plugins that connect in: a [`Listener`] of the host's own, the same handshake for streams
+//! that the embedder accepted, and the verdict alone, an [`Admission`] or a [`Refusal`], for a request
+//! that the embedder's HTTP server has read.
 //!
-//! What lives here: reading the request head, the decision ([`decision`]), the answer 101 or a refusal.
-//! What does not: the use of a connection (`session`), and the frames on it (`duplex`).
+//! What lives here: reading the request head, the decision, the answer 101 or a refusal. What does not:
+//! the use of a connection (`session`), and the frames on it (`duplex`).
 //!
 //! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
 //! silent clients delay no others.
 
+mod admission;
 mod decision;
 #[cfg(feature = "_fuzzing")]
 pub(crate) mod fuzzing;
@@ -24,14 +26,16 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::duplex::websocket::{Role, Socket, WebSocket};
+use crate::duplex::websocket::Socket;
 use crate::error::{Error, Phase, Result};
-use crate::host::{Host, HostShared, ListenerStop};
+use crate::host::{HandshakeInProgress, Host, HostShared, ListenerStop};
 use crate::poll;
-use crate::session::{Peer, RefusalReason, Session};
-use decision::{Admitted, Denied, decide};
+use crate::session::Session;
+use admission::judge;
+pub use admission::{Admission, RequestHead};
 use head::{Head, HeadError, Interruption, RawHead, read_head};
-use refusal::Refusal;
+pub use refusal::Refusal;
+use refusal::RefusalAnswer;
 use slots::{HandshakeSlot, HandshakeSlots};
 
 /// The stack of a handshake's thread, in bytes.
@@ -262,13 +266,9 @@ impl Acceptor {
         let socket = Arc::new(socket);
         let Some(slot) = self.slots.take(&socket) else {
             log::debug!("connection from {address} refused: too many handshakes in progress");
-            count_by(&self.host.handshakes.begun, 1);
-            refuse(
-                &self.host,
-                &socket,
-                Refusal::BUSY,
-                Deadline::after(Duration::ZERO),
-            );
+            let in_progress = HandshakeInProgress::begin(self.host.clone());
+            let refusal = Refusal::from(RefusalAnswer::BUSY).counted(in_progress, String::new());
+            refuse(&socket, refusal, Deadline::after(Duration::ZERO));
             return;
         };
         let (host, stopped) = (self.host.clone(), self.stopped.clone());
@@ -304,22 +304,25 @@ fn handshake(
     guard: Option<&mut Guard>,
 ) -> Result<Session> {
     let counts = &host.handshakes;
-    let _in_progress = counts.begin();
+    let in_progress = HandshakeInProgress::begin(host.clone());
     let limit = host.context.settings.timeouts.handshake;
     let deadline = Deadline::after(limit);
-    let gone = || {
-        count_by(&counts.hung_up, 1);
-        Error::io("handshake", io::ErrorKind::ConnectionAborted)
+    let gone = || Error::io("handshake", io::ErrorKind::ConnectionAborted);
+    let refused = |in_progress, answer| {
+        let refusal = Refusal::from(answer).counted(in_progress, String::new());
+        refuse(&socket, refusal, deadline)
     };
-    let refused = |refusal| refuse(host, &socket, refusal, deadline);
     let interruption = guard.as_deref().map(|guard| Interruption {
         stop: &guard.stopped,
         slot: &guard.slot,
     });
     let RawHead { head, rest } = match read_head(&socket, already_read, deadline, interruption) {
         Ok(raw) => raw,
-        Err(HeadError::Refused(refusal)) => return Err(refused(refusal)),
-        Err(HeadError::Gone) => return Err(gone()),
+        Err(HeadError::Refused(answer)) => return Err(refused(in_progress, answer)),
+        Err(HeadError::Gone) => {
+            count_by(&counts.hung_up, 1);
+            return Err(gone());
+        }
         // Unanswered: a 4xx would make an SDK that was merely slow give up for good.
         Err(HeadError::Timeout) => {
             count_by(&counts.timed_out, 1);
@@ -327,79 +330,25 @@ fn handshake(
         }
     };
     if guard.is_some_and(|guard| !guard.slot.keep()) {
-        return Err(refused(Refusal::BUSY));
+        return Err(refused(in_progress, RefusalAnswer::BUSY));
     }
-    let head = Head::parse(&head).map_err(&refused)?;
-    let Admitted {
-        reservation,
-        session,
-        accept,
-    } = decide(host, &head, deadline).map_err(|denied| {
-        let Denied { refusal, plugin } = denied;
-        let Some((session, reason)) = plugin else {
-            return refused(refusal);
-        };
-        session.shared().count_refusal(reason);
-        // Before the socket is shut down, which forgets it.
-        let address = socket.peer_address();
-        let error = refused(refusal);
-        if reason == RefusalReason::AlreadyConnected {
-            check_existing(host, session.clone());
-        }
-        // Last, so that this refusal is answered as fast as any other.
-        let shared = session.shared();
-        shared.report_refusal(reason, refusal.status, &address);
-        error
-    })?;
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    );
-    // Counted before the peer can notice.
-    count_by(&counts.accepted, 1);
+    // Now, because the end of the socket forgets it.
+    let head = RequestHead::judged(Head::parse(&head)).with_address(socket.peer_address());
+    let admission =
+        judge(in_progress, head, deadline).map_err(|refusal| refuse(&socket, refusal, deadline))?;
     socket
-        .write_within(answer.as_bytes(), deadline)
-        .map_err(|error| {
-            count_by(&counts.hung_up, 1);
-            Error::io("handshake", error)
-        })?;
+        .write_within(&admission.to_bytes(), deadline)
+        .map_err(|error| Error::io("handshake", error))?;
     // The handshake slots held the other handle, and have dropped it.
     let socket = Arc::into_inner(socket).ok_or_else(gone)?;
-    let peer = Peer::new(head.user_agent.unwrap_or_default()).with_address(socket.peer_address());
-    let duplex = WebSocket::from_upgraded(socket, Role::Server, rest);
-    reservation
-        .attach(Box::new(duplex), &peer, false)
-        .inspect_err(|_| count_by(&counts.raced, 1))?;
-    Ok(session)
+    admission.attach(socket, rest)
 }
 
 /// Sends a refusal, as far as the peer reads it, and returns it as an error.
-fn refuse(host: &HostShared, socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
-    if refusal == Refusal::BUSY {
-        count_by(&host.handshakes.over_limit, 1);
-    } else {
-        host.handshakes.count_refusal(refusal.status);
-    }
+fn refuse(socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
     // A peer that does not read its refusal sees the connection end.
     let _ = socket.write_within(&refusal.to_bytes(), deadline);
     socket.end_writing();
     socket.discard_arrived();
-    Error::Refused {
-        status: refusal.status,
-        reason: refusal.text(),
-    }
-}
-
-/// Checks, on a thread of its own, whether the existing connection is alive that a new one was refused for.
-fn check_existing(host: &HostShared, session: Session) {
-    let Some(check) = session.shared().begin_probe() else {
-        return;
-    };
-    let started = host
-        .context
-        .services
-        .threads
-        .spawn("check-peer", HANDSHAKE_STACK, move || check.run());
-    if let Err(error) = started {
-        log::warn!("cannot check a connection: {error}");
-    }
+    refusal.into()
 }

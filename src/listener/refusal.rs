@@ -2,113 +2,241 @@
 //! ([Refused or disconnected](crate::protocol#refused-or-disconnected)), so every temporary reason
 //! is answered with 503.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-/// An HTTP answer that refuses a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+use super::HANDSHAKE_STACK;
+use crate::counters::count_by;
+use crate::error::Error;
+use crate::host::{HandshakeInProgress, HostShared};
+use crate::session::{RefusalReason, Session};
+
+/// The answer to a request that the host does not admit. The embedder sends it and drops it afterwards.
+/// Dropping it writes the refusal to the log of the plugin that the request named; that comes after the
+/// answer, so that its time does not tell a peer whether there is such a plugin.
+///
+/// A 4xx ends the plugin's SDK for good, a 5xx makes it try again
+/// ([Refused or disconnected](crate::protocol#refused-or-disconnected)): the status must not be changed.
+pub struct Refusal {
+    answer: &'static RefusalAnswer,
+    /// The plugin that it names, if that is loaded, and the reason for the plugin's log.
+    plugin: Option<(Session, RefusalReason)>,
+    /// The peer's address for the plugin's log; empty when unknown.
+    address: String,
+    /// The handshake counts as in progress until the answer is sent.
+    in_progress: Option<HandshakeInProgress>,
+}
+
+impl Refusal {
+    pub(super) fn new(
+        answer: &'static RefusalAnswer,
+        session: Session,
+        reason: RefusalReason,
+    ) -> Self {
+        Self {
+            answer,
+            plugin: Some((session, reason)),
+            address: String::new(),
+            in_progress: None,
+        }
+    }
+
+    /// Returns the HTTP status.
+    pub fn status(&self) -> u16 {
+        self.answer.status
+    }
+
+    /// Returns the body: one line of plain text.
+    pub fn body(&self) -> String {
+        format!("{}\n", self.answer.text)
+    }
+
+    /// Returns the headers that belong to this answer. `Content-Length` and `Connection` are not among
+    /// them: a server adds its own, and [`to_bytes`](Self::to_bytes) includes them.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let content = ("Content-Type", "text/plain; charset=utf-8");
+        std::iter::once(content).chain(self.answer.header)
+    }
+
+    /// Returns the whole HTTP answer, after which the connection is to be closed.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut answer = String::with_capacity(256);
+        let (status, body) = (self.answer.status, self.body());
+        // Writing to a string cannot fail.
+        let _ = write!(answer, "HTTP/1.1 {status} {}\r\n", self.answer.reason);
+        for (name, value) in self.headers() {
+            let _ = write!(answer, "{name}: {value}\r\n");
+        }
+        let length = body.len();
+        let _ = write!(
+            answer,
+            "Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+        answer.into_bytes()
+    }
+
+    /// Counts the refusal, before it is sent, and starts the check of the existing connection if that is
+    /// the reason. The address is the peer's, for the plugin's log.
+    pub(super) fn counted(mut self, in_progress: HandshakeInProgress, address: String) -> Self {
+        let host = in_progress.host();
+        self.address = address;
+        if self.answer == RefusalAnswer::BUSY {
+            count_by(&host.handshakes.over_limit, 1);
+        } else {
+            host.handshakes.count_refusal(self.answer.status);
+        }
+        if let Some((session, reason)) = &self.plugin {
+            session.shared().count_refusal(*reason);
+            if *reason == RefusalReason::AlreadyConnected {
+                check_existing(host, session);
+            }
+        }
+        self.in_progress = Some(in_progress);
+        self
+    }
+
+    pub(super) fn to_error(&self) -> Error {
+        Error::Refused {
+            status: self.answer.status,
+            reason: self.answer.text,
+        }
+    }
+}
+
+impl From<&'static RefusalAnswer> for Refusal {
+    fn from(answer: &'static RefusalAnswer) -> Self {
+        Self {
+            answer,
+            plugin: None,
+            address: String::new(),
+            in_progress: None,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    /// Returns [`Error::Refused`]. This drops the refusal, so it should have been sent before.
+    fn from(refusal: Refusal) -> Self {
+        refusal.to_error()
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let session = self.plugin.as_ref().map(|(session, _)| session.id());
+        f.debug_struct("Refusal")
+            .field("answer", &self.answer)
+            .field("plugin", &session)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        if let Some((session, reason)) = &self.plugin {
+            let shared = session.shared();
+            shared.report_refusal(*reason, self.answer.status, &self.address);
+        }
+    }
+}
+
+/// Checks, on a thread of its own, whether the existing connection is alive that a new one was refused for.
+fn check_existing(host: &HostShared, session: &Session) {
+    let Some(check) = session.shared().begin_probe() else {
+        return;
+    };
+    let started = host
+        .context
+        .services
+        .threads
+        .spawn("check-peer", HANDSHAKE_STACK, move || check.run());
+    if let Err(error) = started {
+        log::warn!("cannot check a connection: {error}");
+    }
+}
+
+/// What a refusal answers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RefusalAnswer {
     pub(super) status: u16,
     reason: &'static str,
-    /// One line of plain text ([Handshake answers](crate::protocol#handshake-answers)).
-    body: &'static str,
+    /// The body, which is also for log lines and errors ([Handshake answers](crate::protocol#handshake-answers)).
+    pub(super) text: &'static str,
     /// One header beyond those that every answer has.
     header: Option<(&'static str, &'static str)>,
 }
 
-impl Refusal {
-    pub(super) const INVALID_PARAMETERS: Self = Self {
+impl RefusalAnswer {
+    pub(super) const INVALID_PARAMETERS: &Self = &Self {
         status: 400,
         reason: "Bad Request",
-        body: "invalid connection parameters",
+        text: "invalid connection parameters",
         header: None,
     };
-    pub(super) const BAD_REQUEST: Self = Self {
+    pub(super) const BAD_REQUEST: &Self = &Self {
         status: 400,
         reason: "Bad Request",
-        body: "malformed request",
+        text: "malformed request",
         header: None,
     };
-    pub(super) const BAD_HANDSHAKE: Self = Self {
+    pub(super) const BAD_HANDSHAKE: &Self = &Self {
         status: 400,
         reason: "Bad Request",
-        body: "malformed WebSocket handshake",
+        text: "malformed WebSocket handshake",
         header: Some(("Sec-WebSocket-Version", "13")),
     };
-    pub(super) const UNAUTHENTICATED: Self = Self {
+    pub(super) const UNAUTHENTICATED: &Self = &Self {
         status: 401,
         reason: "Unauthorized",
-        body: "unauthenticated",
+        text: "unauthenticated",
         header: None,
     };
-    pub(super) const FOREIGN_ORIGIN: Self = Self {
+    pub(super) const FOREIGN_ORIGIN: &Self = &Self {
         status: 403,
         reason: "Forbidden",
-        body: "origin is not this host",
+        text: "origin is not this host",
         header: None,
     };
-    pub(super) const NO_SUCH_PATH: Self = Self {
+    pub(super) const NO_SUCH_PATH: &Self = &Self {
         status: 404,
         reason: "Not Found",
-        body: "plugins connect to /rpc",
+        text: "plugins connect to /rpc",
         header: None,
     };
-    pub(super) const METHOD_NOT_ALLOWED: Self = Self {
+    pub(super) const METHOD_NOT_ALLOWED: &Self = &Self {
         status: 405,
         reason: "Method Not Allowed",
-        body: "only GET",
+        text: "only GET",
         header: Some(("Allow", "GET")),
     };
-    pub(super) const UPGRADE_REQUIRED: Self = Self {
+    pub(super) const UPGRADE_REQUIRED: &Self = &Self {
         status: 426,
         reason: "Upgrade Required",
-        body: "a WebSocket handshake is expected here",
+        text: "a WebSocket handshake is expected here",
         header: Some(("Upgrade", "websocket")),
     };
-    pub(super) const HEAD_TOO_LARGE: Self = Self {
+    pub(super) const HEAD_TOO_LARGE: &Self = &Self {
         status: 431,
         reason: "Request Header Fields Too Large",
-        body: "the request head is too large",
+        text: "the request head is too large",
         header: None,
     };
-    pub(super) const INTERNAL: Self = Self {
+    pub(super) const INTERNAL: &Self = &Self {
         status: 500,
         reason: "Internal Server Error",
-        body: "internal server error",
+        text: "internal server error",
         header: None,
     };
-    pub(super) const BUSY: Self = Self::come_back("too many handshakes in progress");
-    pub(super) const NOT_WANTED: Self = Self::come_back("the plugin is not wanted now");
-    pub(super) const ALREADY_CONNECTED: Self = Self::come_back("the plugin is already connected");
-    pub(super) const SHUTTING_DOWN: Self = Self::come_back("shutting down");
+    pub(super) const BUSY: &Self = &Self::come_back("too many handshakes in progress");
+    pub(super) const NOT_WANTED: &Self = &Self::come_back("the plugin is not wanted now");
+    pub(super) const ALREADY_CONNECTED: &Self = &Self::come_back("the plugin is already connected");
+    pub(super) const SHUTTING_DOWN: &Self = &Self::come_back("shutting down");
 
-    const fn come_back(body: &'static str) -> Self {
+    const fn come_back(text: &'static str) -> Self {
         Self {
             status: 503,
             reason: "Service Unavailable",
-            body,
+            text,
             header: Some(("Retry-After", "1")),
         }
-    }
-
-    /// The text of the body, for log lines and errors.
-    pub(super) fn text(&self) -> &'static str {
-        self.body
-    }
-
-    /// The whole HTTP answer.
-    pub(super) fn to_bytes(self) -> Vec<u8> {
-        let mut answer = String::with_capacity(256);
-        // Writing to a string cannot fail.
-        let _ = write!(answer, "HTTP/1.1 {} {}\r\n", self.status, self.reason);
-        let _ = write!(
-            answer,
-            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n",
-            self.body.len() + 1
-        );
-        if let Some((name, value)) = self.header {
-            let _ = write!(answer, "{name}: {value}\r\n");
-        }
-        let _ = write!(answer, "Connection: close\r\n\r\n{}\n", self.body);
-        answer.into_bytes()
     }
 }

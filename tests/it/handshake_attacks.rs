@@ -18,13 +18,13 @@ use crate::support::peer::Peer;
 use crate::support::plugin::{call, external, fixture, printed_url, target, url_printer};
 use crate::support::{LONG, TestDir};
 
-struct Attack {
-    name: &'static str,
-    bytes: Vec<u8>,
-    status: u16,
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) status: u16,
 }
 
-fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, status: u16) -> Attack {
+pub(crate) fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, status: u16) -> Attack {
     Attack {
         name,
         bytes: bytes.into(),
@@ -33,7 +33,7 @@ fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, status: u16) -> Attack 
 }
 
 /// Attacks by somebody who knows a path and query that would be let in.
-fn attacks(good: &str) -> Vec<Attack> {
+pub(crate) fn attacks(good: &str) -> Vec<Attack> {
     let request = || Request::upgrade(good);
     let with = |name, value| request().with(name, value).to_text();
     let instead = |name, value| request().without(name).with(name, value).to_text();
@@ -223,7 +223,7 @@ fn every_attack_has_its_answer_and_its_count() {
 
 const STATUSES: [u16; 9] = [400, 401, 403, 404, 405, 426, 431, 500, 503];
 
-fn refused_with(status: u16, counts: &HandshakeCounters) -> u64 {
+pub(crate) fn refused_with(status: u16, counts: &HandshakeCounters) -> u64 {
     match status {
         400 => counts.refused_400,
         401 => counts.refused_401,

@@ -15,6 +15,8 @@ mod support;
 mod archives;
 // Disks that are full or cannot be written.
 mod disk;
+// Plugins that an embedder's own HTTP server lets in.
+mod admission;
 // Who may connect, and what everybody else is told.
 mod handshake;
 // Handshakes that mean no good.
@@ -59,7 +61,7 @@ mod causes;
 mod embedder_signals;
 // What a plugin finds when it starts.
 mod environment;
-// The embedding example.
+// The examples.
 #[cfg(feature = "sqlite")]
 mod example;
 // External plugins, and embedders that accept connections themselves.

@@ -10,6 +10,7 @@
 //! | 1 | `a_slow_handshake_is_cut_at_the_timeout` |
 //! | 1 | `a_request_that_trickles_ends_with_the_handshake_timeout` |
 //! | 1 | `a_silent_stream_is_given_back_after_the_handshake_timeout` |
+//! | 1 | `an_admission_without_its_stream_makes_room_after_the_handshake_timeout` |
 //! | 1 | `a_handshake_that_takes_too_long_ends_in_time` |
 //! | 1 | `a_plugin_that_never_connects_is_killed_for_that` |
 //! | 1 | `a_close_ends_in_time_with_a_peer_that_neither_reads_nor_stops` |
@@ -160,6 +161,7 @@
 //! | 8 | `every_attack_has_its_answer_and_its_count` |
 //! | 8 | `two_connections_with_one_token_at_once_make_one` |
 //! | 8 | `a_refused_handshake_does_not_spend_the_token` |
+//! | 8 | `a_token_is_spent_with_the_verdict` |
 //! | 8 | `equality_sees_every_character` |
 //! | 8 | `tokens_are_never_logged` |
 //! | 8 | `neither_display_nor_debug_shows_the_token` |
