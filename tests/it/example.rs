@@ -1,24 +1,28 @@
-//! The embedding example, run as somebody would who tries it: what it was given once is there when it
-//! runs again.
+//! The examples, run as a reader would who tries them.
 
 use std::fs;
-use std::io::{Cursor, Write as _};
+use std::io::{BufRead as _, BufReader, Cursor, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::thread;
 
+use crossbeam_channel::bounded;
+use plugin_runner::sdk::Plugin;
 use serde_json::json;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use crate::support::TestDir;
+use crate::support::http::Request;
+use crate::support::{LONG, TestDir, wait_until};
 
-/// The example's program, which every `cargo test` builds that is not told to build less.
-fn program() -> PathBuf {
+/// An example's program, which every `cargo test` builds that is not told to build less.
+fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let program = own.ancestors().nth(2).unwrap().join("examples/embed");
+    let examples = own.ancestors().nth(2).unwrap().join("examples");
+    let program = examples.join(name);
     assert!(
         program.is_file(),
-        "{} is not built; `cargo build --example embed` does",
+        "{} is not built; `cargo build --example {name}` does",
         program.display()
     );
     program
@@ -26,7 +30,10 @@ fn program() -> PathBuf {
 
 #[track_caller]
 fn run(arguments: &[&Path]) -> String {
-    let output = Command::new(program()).args(arguments).output().unwrap();
+    let output = Command::new(program("embed"))
+        .args(arguments)
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {text}{errors}", output.status);
@@ -57,4 +64,64 @@ fn what_the_example_was_given_is_there_when_it_runs_again() {
     for _ in 0..2 {
         assert_eq!(run(&[&data]), format!("up again: 1, failed: 0\n{said}"));
     }
+}
+
+/// An example that is ended with the test, even if that fails.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_plugin_and_a_browser_use_one_port_of_the_example() {
+    let dir = TestDir::new("one-port");
+    let mut command = Command::new(program("one_port"));
+    command.arg(dir.path()).stdin(Stdio::piped());
+    let mut server = Server(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut output = BufReader::new(server.0.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    };
+    let (health, url) = (line(), line());
+    let (_, address) = health.split_once("http://").unwrap();
+    let (address, path) = address.split_once('/').unwrap();
+    let address = address.parse().unwrap();
+    let get = |path: &str| Request::get(path).send(address);
+    let path = format!("/{path}");
+    let state = || get(&path).body;
+    assert!(state().ends_with(" is connecting\n"), "{}", state());
+    assert_eq!(get("/elsewhere").status, 404);
+    assert_eq!(
+        Request::upgrade("/rpc?token=sdprt_x").send(address).status,
+        400
+    );
+
+    let (connected, connects) = bounded(1);
+    let plugin = Plugin::connect_to(&url).unwrap().on_connect(move |host| {
+        let configuration = host.get_config(&[], LONG)?;
+        let _ = connected.try_send(configuration);
+        Ok(())
+    });
+    let handle = plugin.host();
+    let running = thread::spawn(move || plugin.run());
+    // The plugin's call is answered, so frames go both ways.
+    connects.recv_timeout(LONG).unwrap();
+    wait_until("the plugin to be active", || {
+        state().ends_with(" is active\n")
+    });
+    handle.close();
+    running.join().unwrap().unwrap();
+
+    drop(server.0.stdin.take());
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "everything has ended: true\n");
+    assert!(server.0.wait().unwrap().success());
 }

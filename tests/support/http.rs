@@ -41,6 +41,13 @@ impl Request {
         }
     }
 
+    /// What a browser would send.
+    pub(crate) fn get(target: &str) -> Self {
+        let mut request = Self::upgrade(target);
+        request.headers.truncate(1);
+        request
+    }
+
     pub(crate) fn method(mut self, method: &str) -> Self {
         method.clone_into(&mut self.method);
         self
