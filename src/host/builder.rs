@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Host, HostShared, LiveHandshakes, Owner};
 use crate::auth::connection_url;
@@ -20,9 +22,11 @@ use crate::plugin_log::{LogLine, LogSettings, Logs};
 use crate::process::ProcessLimits;
 use crate::process::orphans::{self, Cookie, OrphanScanner};
 use crate::protocol::jsonrpc::ResultObject;
+use crate::protocol::method::Method;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
 use crate::rpc::Params;
+use crate::rpc::handling::typed;
 use crate::rpc::spin_limit;
 use crate::runtime::local::LocalRuntime;
 use crate::runtime::{Runtime, RuntimeProvider};
@@ -171,34 +175,56 @@ impl HostBuilder {
         self
     }
 
-    /// Registers one of the embedder's own methods for plugins to call. Handlers follow the rules of
-    /// [`Services`]. The protocol's three methods come first, then registered ones, then
-    /// [`Services::call`].
+    /// Registers a method of the embedder's own for plugins to call, with types for params and reply. The
+    /// reply must encode to a JSON object. Params that do not decode to a `P` are answered with -32602
+    /// and the field that is at fault. With [`Empty`](crate::protocol::method::Empty) a method has no params,
+    /// or an empty reply.
+    ///
+    /// Handlers follow the rules of [`Services`]. The protocol's three methods come first, then registered
+    /// ones, then [`Services::call`]. Registering another handler for a name replaces the first.
     ///
     /// ```
     /// use plugin_runner::Host;
-    /// use plugin_runner::protocol::ResultObject;
-    /// use serde::Deserialize;
-    /// use serde_json::Map;
+    /// use serde::{Deserialize, Serialize};
     ///
     /// #[derive(Deserialize)]
     /// struct Greet {
     ///     name: String,
     /// }
     ///
+    /// #[derive(Serialize)]
+    /// struct Greeting {
+    ///     text: String,
+    /// }
+    ///
     /// # fn main() -> plugin_runner::Result<()> {
     /// let host = Host::builder()
-    ///     .method("greet", |call, params| {
-    ///         let Greet { name } = params.read()?;
+    ///     .method("greet", |call, Greet { name }| {
     ///         let text = format!("{} greets {name}", call.manifest().name);
-    ///         let result = Map::from_iter([("text".to_owned(), text.into())]);
-    ///         Ok(ResultObject::from(result))
+    ///         Ok(Greeting { text })
     ///     })
     ///     .build()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn method(
+    pub fn method<P: DeserializeOwned, R: Serialize>(
+        self,
+        name: impl Into<String>,
+        handler: impl Fn(&InboundCall, P) -> Result<R, RpcError> + Send + Sync + 'static,
+    ) -> Self {
+        self.method_raw(name, typed(handler))
+    }
+
+    /// [`method`](Self::method) with name and types of a [`Method`], which a plugin in Rust can share.
+    pub fn on<M: Method>(
+        self,
+        handler: impl Fn(&InboundCall, M::Params) -> Result<M::Reply, RpcError> + Send + Sync + 'static,
+    ) -> Self {
+        self.method(M::NAME, handler)
+    }
+
+    /// [`method`](Self::method) with params and result in raw form.
+    pub fn method_raw(
         mut self,
         name: impl Into<String>,
         handler: impl Fn(&InboundCall, &Params) -> Result<ResultObject, RpcError>

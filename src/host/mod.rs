@@ -56,7 +56,7 @@ pub struct Host {
 /// use std::sync::{Arc, OnceLock};
 ///
 /// use plugin_runner::error::RpcError;
-/// use plugin_runner::protocol::ResultObject;
+/// use plugin_runner::protocol::method::Empty;
 /// use plugin_runner::{Host, WeakHost};
 /// use serde_json::{Map, Value};
 ///
@@ -64,13 +64,12 @@ pub struct Host {
 /// let own_host = Arc::new(OnceLock::<WeakHost>::new());
 /// let in_handler = own_host.clone();
 /// let host = Host::builder()
-///     .method("announce", move |_call, params| {
-///         let payload: Map<String, Value> = params.read()?;
+///     .method("announce", move |_call, payload: Map<String, Value>| {
 ///         if let Some(host) = in_handler.get().and_then(WeakHost::upgrade) {
 ///             host.publish("Announced", &payload)
 ///                 .map_err(|error| RpcError::new(RpcError::HANDLER_FAILED, error.to_string()))?;
 ///         }
-///         Ok(ResultObject::new())
+///         Ok(Empty {})
 ///     })
 ///     .build()?;
 /// own_host.set(host.downgrade()).unwrap();

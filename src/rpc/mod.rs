@@ -47,7 +47,7 @@ use crate::duplex::{DuplexReader, Halves, Interrupt, Message, by_host};
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::access::AccessShape;
 use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
-use crate::protocol::method::object_from_text;
+use crate::protocol::method::decode_params;
 use crate::text::Foreign;
 use hand_off::ReaderHandOff;
 use liveness::SignsOfLife;
@@ -105,14 +105,13 @@ impl Params {
         self.message.len()
     }
 
-    /// Reads the params, which must be an object.
+    /// Decodes the params, which must be an object.
     ///
     /// # Errors
-    /// An [`RpcError`] that says what is wrong with them, for use as the answer.
+    /// An [`RpcError`] with code [`INVALID_PARAMS`](RpcError::INVALID_PARAMS) that says what is wrong, and
+    /// in which field, for use as the answer.
     pub fn read<T: DeserializeOwned>(&self) -> std::result::Result<T, RpcError> {
-        object_from_text(self.as_json()).map_err(|error| {
-            RpcError::new(RpcError::INVALID_PARAMS, format!("invalid params: {error}"))
-        })
+        decode_params(self.as_json())
     }
 }
 

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::handler_error::HandlerError;
@@ -12,10 +11,10 @@ use super::host::HostHandle;
 use crate::error::RpcError;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::{
-    Configure, ConfigureReply, Event, EventReply, Method, Ping, PingReply, decode_params,
+    Configure, ConfigureReply, Event, EventParams, EventReply, Method, Ping, PingReply,
 };
 use crate::rpc::Params;
-use crate::rpc::handling::{HandlerResult, guarded};
+use crate::rpc::handling::{HandlerResult, encode, guarded};
 use crate::text::Foreign;
 
 type RawHandler =
@@ -73,13 +72,13 @@ impl Handlers {
         }
         match method {
             Event::NAME => self.event(host, params),
-            Ping::NAME => encode(&PingReply {
+            Ping::NAME => Ok(encode(&PingReply {
                 pong: true,
                 uptime_seconds: Some(host.link().uptime().as_secs_f64()),
                 status: Some("healthy".to_owned()),
-            }),
+            })?),
             // A plugin without a handler asks for its configuration when it needs it.
-            Configure::NAME => encode(&ConfigureReply { ok: true }),
+            Configure::NAME => Ok(encode(&ConfigureReply { ok: true })?),
             _ => Err(HandlerError::new(
                 RpcError::METHOD_NOT_FOUND,
                 format!("this plugin has no method \"{method}\""),
@@ -89,7 +88,7 @@ impl Handlers {
 
     /// An event without a handler is not an error ([Strictness and order](crate::protocol#strictness-and-order)).
     fn event(&self, host: &HostHandle, params: &Params) -> Result<ResultObject, HandlerError> {
-        let event = read::<Event>(params)?;
+        let event: EventParams = params.read()?;
         if let Some(handler) = self.events.get(&event.event) {
             handler(host, &event.payload).map_err(|error| {
                 HandlerError::new(error.code(), format!("handler error: {}", error.message()))
@@ -97,19 +96,8 @@ impl Handlers {
         } else {
             log::debug!("no handler for event {}", Foreign::new(&event.event));
         }
-        encode(&EventReply { ok: true })
+        Ok(encode(&EventReply { ok: true })?)
     }
-}
-
-pub(super) fn read<M: Method>(params: &Params) -> Result<M::Params, RpcError> {
-    // The envelope was parsed whole, so this is JSON.
-    let raw: Option<&RawValue> = serde_json::from_str(params.as_json()).ok();
-    decode_params::<M>(raw)
-}
-
-pub(super) fn encode<T: serde::Serialize>(reply: &T) -> Result<ResultObject, HandlerError> {
-    ResultObject::from_serialize(reply)
-        .map_err(|error| HandlerError::new(RpcError::INTERNAL, error.to_string()))
 }
 
 fn refused() -> ResultObject {

@@ -3,10 +3,19 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use plugin_runner::protocol::ResultObject;
 //! use plugin_runner::protocol::method::{RobotToolCall, ToolCallReply};
 //! use plugin_runner::sdk::Plugin;
-//! use serde_json::json;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Deserialize)]
+//! struct Greet {
+//!     name: String,
+//! }
+//!
+//! #[derive(Serialize)]
+//! struct Greeting {
+//!     text: String,
+//! }
 //!
 //! fn main() -> plugin_runner::Result<()> {
 //!     Plugin::from_env()?
@@ -21,8 +30,9 @@
 //!             reply.output.insert("echo".to_owned(), call.arguments.into());
 //!             Ok(reply)
 //!         })
-//!         .on_raw("greet", |_host, _params| {
-//!             Ok(ResultObject::from_serialize(&json!({"greeting": "hello"}))?)
+//!         .method("greet", |_host, Greet { name }| {
+//!             let text = format!("hello {name}");
+//!             Ok(Greeting { text })
 //!         })
 //!         .run()
 //! }

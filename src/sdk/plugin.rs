@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::ConnectionUrl;
 use super::endpoint::Endpoint;
 use super::handler_error::HandlerError;
-use super::handlers::{Handlers, encode, read};
+use super::handlers::Handlers;
 use super::host::{self, HostHandle};
 use super::retry::{self, Backoff};
 use crate::deadline::Deadline;
@@ -23,6 +25,7 @@ use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::{Configure, ConfigureReply, Method};
 use crate::protocol::peer::PeerKind;
 use crate::rpc::Params;
+use crate::rpc::handling::typed;
 use crate::rpc::workers::{WorkerSettings, Workers};
 use crate::rpc::{Connection, ConnectionSettings, InboundRequest, spin_limit};
 use crate::text::Foreign;
@@ -145,23 +148,55 @@ impl Plugin {
         + Sync
         + 'static,
     ) -> Self {
-        self.on_raw(M::NAME, move |host, params| {
-            encode(&handler(host, read::<M>(params)?)?)
-        })
+        self.method(M::NAME, handler)
     }
 
-    /// Handles a method by name.
-    pub fn on_raw(
+    /// Handles a method by name, with params and reply of the handler's own types; otherwise as
+    /// [`on`](Self::on). The reply must encode to a JSON object. Params that do not decode to a `P` are
+    /// answered with -32602 and the field that is at fault. With
+    /// [`Empty`](crate::protocol::method::Empty) a method has no params, or an empty reply.
+    ///
+    /// ```no_run
+    /// use plugin_runner::sdk::Plugin;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Greet {
+    ///     name: String,
+    /// }
+    ///
+    /// #[derive(Serialize)]
+    /// struct Greeting {
+    ///     text: String,
+    /// }
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// Plugin::from_env()?
+    ///     .method("greet", |_host, Greet { name }| {
+    ///         let text = format!("hello {name}");
+    ///         Ok(Greeting { text })
+    ///     })
+    ///     .run()
+    /// # }
+    /// ```
+    pub fn method<P: DeserializeOwned, R: Serialize>(
+        self,
+        name: impl Into<String>,
+        handler: impl Fn(&HostHandle, P) -> Result<R, HandlerError> + Send + Sync + 'static,
+    ) -> Self {
+        self.method_raw(name, typed(handler))
+    }
+
+    /// Handles a method by name, with params and result in raw form.
+    pub fn method_raw(
         mut self,
-        method: impl Into<String>,
+        name: impl Into<String>,
         handler: impl Fn(&HostHandle, &Params) -> Result<ResultObject, HandlerError>
         + Send
         + Sync
         + 'static,
     ) -> Self {
-        self.handlers
-            .methods
-            .insert(method.into(), Box::new(handler));
+        self.handlers.methods.insert(name.into(), Box::new(handler));
         self
     }
 

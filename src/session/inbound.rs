@@ -15,7 +15,7 @@ use crate::protocol::jsonrpc::{RemoteRequestId, ResultObject};
 use crate::protocol::method::{
     AccessGet, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
 };
-use crate::rpc::handling::{HandlerResult, guarded};
+use crate::rpc::handling::{HandlerResult, encode, guarded};
 use crate::rpc::{Connection, InboundRequest, Params};
 
 /// Hands a call to a worker, or refuses it. On the reading thread.
@@ -125,8 +125,7 @@ fn answer(
                 let session = reply.session_id.or(asked);
                 reply.session_id = Some(session.unwrap_or_else(Xid::generate));
             }
-            ResultObject::from_serialize(&reply)
-                .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))
+            encode(&reply)
         }
         _ => match context.services.methods.get(method) {
             Some(handler) => handler(&call, params),

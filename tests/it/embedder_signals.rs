@@ -133,7 +133,7 @@ mod alone {
 
         let host = TestHost::with("interrupted", |setup| {
             setup.configure(|builder| {
-                builder.method("ask", |_, _| Ok(ResultObject::from(serde_json::Map::new())))
+                builder.method_raw("ask", |_, _| Ok(ResultObject::from(serde_json::Map::new())))
             });
         });
         let [socket, pipe] =

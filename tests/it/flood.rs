@@ -27,7 +27,7 @@ fn with_held(test: &'static str) -> (TestHost, Sender<()>) {
     let (open, gate) = bounded::<()>(0);
     let host = TestHost::with(test, |setup| {
         setup.configure(move |builder| {
-            builder.method("held", move |_, _| {
+            builder.method_raw("held", move |_, _| {
                 let _ = gate.recv();
                 Ok(ResultObject::new())
             })

@@ -44,7 +44,9 @@ mod alone {
         log::set_max_level(log::LevelFilter::Debug);
         let host = TestHost::with("foreign-text", |setup| {
             setup.policy.max_restart_attempts = 0;
-            setup.configure(|builder| builder.method("fail", |_, _| Err(RpcError::new(7, long()))));
+            setup.configure(|builder| {
+                builder.method_raw("fail", |_, _| Err(RpcError::new(7, long())))
+            });
         });
         outside(&host);
         a_command_that_is_not_there(&host);
@@ -165,7 +167,7 @@ mod alone {
     /// A panic that quotes what a plugin said.
     fn a_panicking_handler() {
         let host = TestHost::with("foreign-panic", |setup| {
-            setup.configure(|builder| builder.method("panic", |_, _| panic!("{}", long())));
+            setup.configure(|builder| builder.method_raw("panic", |_, _| panic!("{}", long())));
         });
         let (session, target) = external(&host, "panicker");
         let mut peer = RawPeer::connect(host.address(), &target);

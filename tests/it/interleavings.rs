@@ -291,7 +291,7 @@ fn external_plugins_that_dawdle_do_not_keep_a_shutdown_from_the_others() {
 #[test]
 fn a_burst_of_calls_is_answered_whole_by_a_host_that_refuses_some() {
     let host = TestHost::with("burst", |setup| {
-        setup.configure(|builder| builder.method("quick", |_, _| Ok(Map::new().into())));
+        setup.configure(|builder| builder.method_raw("quick", |_, _| Ok(Map::new().into())));
     });
     let record = Record::external(manifest("bursting")).unwrap();
     let (session, target) = connectable(&host, record);

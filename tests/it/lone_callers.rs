@@ -76,7 +76,7 @@ fn the_plugins_own_calls_are_handled_whoever_reads() {
     for transport in TRANSPORTS {
         let host = TestHost::with("lone-inbound", |setup| {
             setup.configure(|builder| {
-                builder.method("double", |_, params| {
+                builder.method_raw("double", |_, params| {
                     let params: Value = params.read()?;
                     let doubled = params["number"].as_u64().unwrap() * 2;
                     Ok(ResultObject::from_serialize(&json!({"doubled": doubled})).unwrap())

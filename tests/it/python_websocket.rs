@@ -237,7 +237,7 @@ fn pongs_come_while_handlers_of_the_host_are_busy() {
         setup.limits.inbound_workers = 1;
         setup.limits.inbound_queue = 1;
         setup.configure(move |builder| {
-            builder.method("wait", move |_, _| {
+            builder.method_raw("wait", move |_, _| {
                 busy.send(()).unwrap();
                 // Ends when the test drops the sender.
                 let _ = released.recv_timeout(LONG);

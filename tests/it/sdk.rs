@@ -17,6 +17,7 @@ use plugin_runner::protocol::{AccessGrant, Manifest, ResultObject};
 use plugin_runner::sdk::{HostHandle, Plugin};
 use plugin_runner::store::Record;
 use plugin_runner::{Error, HostBuilder, InboundCall, ReportedState, Result, Services};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::support::session::{Bench, result};
@@ -173,12 +174,12 @@ fn a_typed_handler_gets_params_and_gives_a_reply() {
 fn unknown_methods_and_panics_are_answered_and_the_plugin_lives() {
     let peer = run(|plugin| {
         plugin
-            .on_raw("greet", |_, params| {
+            .method_raw("greet", |_, params| {
                 let members: Map<String, Value> = params.read()?;
                 let text = format!("hello {}", members["name"].as_str().unwrap());
                 Ok(result(json!({"text": text})))
             })
-            .on_raw("own code", |_, _| Err(RpcError::new(42, "mine").into()))
+            .method_raw("own code", |_, _| Err(RpcError::new(42, "mine").into()))
     });
     assert_eq!(
         peer.refusal("nonsense", &json!({})).code,
@@ -201,8 +202,44 @@ fn unknown_methods_and_panics_are_answered_and_the_plugin_lives() {
 }
 
 #[test]
+fn methods_may_have_types_of_their_own() {
+    #[derive(Deserialize)]
+    struct Greet {
+        name: String,
+    }
+
+    #[derive(Serialize)]
+    struct Greeting {
+        text: String,
+    }
+
+    let peer = run(|plugin| {
+        plugin.method("greet", |host, Greet { name }| {
+            if name.is_empty() {
+                return Err("it has no name".into());
+            }
+            let channel = host.get_config(&["channel"], LONG)?["channel"].clone();
+            let text = format!("hello {name} on {channel}");
+            Ok(Greeting { text })
+        })
+    });
+    assert_eq!(
+        peer.call("greet", &json!({"name": "you"})).unwrap(),
+        json!({"method": "greet", "text": "hello you on \"general\""})
+    );
+    assert_eq!(
+        peer.refusal("greet", &json!({"name": ""})),
+        RpcError::new(RpcError::HANDLER_FAILED, "it has no name")
+    );
+    let refusal = peer.refusal("greet", &json!({"name": 1}));
+    assert_eq!(refusal.code, RpcError::INVALID_PARAMS);
+    assert!(refusal.message.contains("\"name\""), "{refusal}");
+    peer.end();
+}
+
+#[test]
 fn errors_of_any_length_are_answered_with_a_short_text() {
-    let peer = run(|plugin| plugin.on_raw("fail", |_, _| Err("\u{1}".repeat(5 << 20).into())));
+    let peer = run(|plugin| plugin.method_raw("fail", |_, _| Err("\u{1}".repeat(5 << 20).into())));
     let unknown = peer.refusal(&"\u{7f}".repeat(1 << 20), &json!({}));
     assert_eq!(unknown.code, RpcError::METHOD_NOT_FOUND);
     assert!(unknown.message.len() < 5000, "{}", unknown.message.len());
@@ -263,15 +300,17 @@ impl Services for Reluctant {
 #[test]
 fn a_handler_may_call_the_host() {
     let settings = |builder: HostBuilder| {
-        builder.services(Reluctant).method("custom", |_, params| {
-            let params: Value = params.read()?;
-            let doubled = params["number"].as_i64().unwrap() * 2;
-            Ok(result(json!({"doubled": doubled})))
-        })
+        builder
+            .services(Reluctant)
+            .method_raw("custom", |_, params| {
+                let params: Value = params.read()?;
+                let doubled = params["number"].as_i64().unwrap() * 2;
+                Ok(result(json!({"doubled": doubled})))
+            })
     };
     let peer = run_with(settings, |plugin| {
         plugin
-            .on_raw("ask", |host, _| {
+            .method_raw("ask", |host, _| {
                 let configuration = host.get_config(&["channel"], LONG)?;
                 let access = host.access_get(LONG).unwrap_err().to_string();
                 let run = RobotRunParams {
@@ -288,7 +327,7 @@ fn a_handler_may_call_the_host() {
                     "custom": custom.read::<Value>()?["doubled"],
                 })))
             })
-            .on_raw("fail", |host, _| {
+            .method_raw("fail", |host, _| {
                 host.call_raw("nonsense", &json!({}), LONG)?;
                 Ok(ResultObject::new())
             })
@@ -313,7 +352,7 @@ fn a_handler_may_call_the_host() {
 fn a_slow_handler_delays_no_other_and_over_the_cap_calls_wait() {
     let (release, gate) = bounded::<()>(0);
     let peer = run(|plugin| {
-        plugin.handlers_at_once(2).on_raw("slow", move |_, _| {
+        plugin.handlers_at_once(2).method_raw("slow", move |_, _| {
             let _ = gate.recv_timeout(LONG);
             Ok(ResultObject::new())
         })
@@ -407,7 +446,7 @@ fn a_plugin_and_a_real_host_talk_both_ways_until_the_host_stops_it() {
                 seen.send(payload.clone()).unwrap();
                 Ok(())
             })
-            .on_raw("configuration", |host, _| {
+            .method_raw("configuration", |host, _| {
                 Ok(host.get_config(&[], LONG)?.into())
             })
     });
@@ -495,12 +534,12 @@ fn calls_that_wait_when_the_connection_ends_are_not_carried_out_on_the_next() {
     let (host, plugin) = start(&url(&bench, listener.local_addr().unwrap()), |plugin| {
         plugin
             .handlers_at_once(1)
-            .on_raw("hold", move |_, _| {
+            .method_raw("hold", move |_, _| {
                 entered.send(()).unwrap();
                 let _ = gate.recv();
                 Ok(Map::new().into())
             })
-            .on_raw("count", move |_, _| {
+            .method_raw("count", move |_, _| {
                 let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
                 Ok(result(json!({"count": count})))
             })

@@ -41,7 +41,7 @@ fn a_handler_may_call_the_plugin_that_calls_it() {
     for transport in TRANSPORTS {
         let host = TestHost::with("call-back", |setup| {
             setup.configure(|builder| {
-                builder.method("ask_again", |inbound, params| {
+                builder.method_raw("ask_again", |inbound, params| {
                     let params: Value = params.read()?;
                     let depth = params["depth"].as_u64().unwrap();
                     if depth == 0 {
@@ -66,7 +66,7 @@ fn a_slow_handler_delays_no_reply() {
         let (open, gate) = crossbeam_channel::bounded::<()>(0);
         let host = TestHost::with("slow-handler", |setup| {
             setup.configure(move |builder| {
-                builder.method("wait", move |_, _| {
+                builder.method_raw("wait", move |_, _| {
                     // Until the test lets go of its end.
                     let _ = gate.recv();
                     Ok(result(&json!({"waited": true})))

@@ -341,7 +341,7 @@ fn begin(
         .timeouts(timeouts)
         // Nobody reads slower than so many changes.
         .limits(Limits::default().with_queued_state_changes(1 << 14))
-        .method("double", |call, params| {
+        .method_raw("double", |call, params| {
             // A handler may use the session that it was called from.
             let _ = call.session().reported_state();
             let params: serde_json::Value = params.read()?;

@@ -34,7 +34,7 @@ impl Peers {
 
     /// Serves over this connection, on a thread of its own, until it ends.
     pub(crate) fn serve(&self, duplex: impl Duplex) {
-        let plugin = Plugin::over(duplex).on_raw("echo", |_, params| {
+        let plugin = Plugin::over(duplex).method_raw("echo", |_, params| {
             let params: Value = params.read()?;
             Ok(ResultObject::from_serialize(&json!({ "echo": params }))?)
         });

@@ -18,6 +18,7 @@
 mod host_to_plugin;
 mod plugin_to_host;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -74,17 +75,33 @@ pub trait Method {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
-/// Decodes the params of a request. Missing ones are an empty object.
+/// Decodes the params of a request, given as JSON.
 ///
 /// # Errors
-/// An error response with -32602 that says what is wrong with the params.
-pub(crate) fn decode_params<M: Method>(params: Option<&RawValue>) -> Result<M::Params, RpcError> {
-    object_from_text(params.map_or("{}", RawValue::get)).map_err(|error| {
+/// An error response with -32602 that says what is wrong with the params, and in which member.
+pub(crate) fn decode_params<P: DeserializeOwned>(params: &str) -> Result<P, RpcError> {
+    object_from_text(params).map_err(|error| {
+        let member = find_member(params, &error).map_or_else(String::new, |m| format!(" {m:?}:"));
         RpcError::new(
             RpcError::INVALID_PARAMS,
-            format!("invalid params of {}: {error}", M::NAME),
+            format!("invalid params:{member} {error}"),
         )
     })
+}
+
+/// Returns the name of the member of `object` whose value was being decoded when the error occurred. The
+/// error itself names a missing field, but not the field of a value of the wrong type.
+fn find_member(object: &str, error: &serde_json::Error) -> Option<String> {
+    let lines = object.split_inclusive('\n').map(str::len);
+    let line: usize = lines.take(error.line().saturating_sub(1)).sum();
+    let position = line + error.column();
+    let members: HashMap<String, &RawValue> = serde_json::from_str(object).ok()?;
+    let is_there = |value: &RawValue| {
+        let start = value.get().as_ptr().addr() - object.as_ptr().addr();
+        (start..=start + value.get().len()).contains(&position)
+    };
+    let mut members = members.into_iter();
+    members.find_map(|(name, value)| is_there(value).then_some(name))
 }
 
 /// Decodes the result of a response, given as JSON.

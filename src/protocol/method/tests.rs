@@ -24,15 +24,13 @@ fn map(value: Value) -> Map<String, Value> {
 
 #[test]
 fn members_that_say_how_it_went_are_understood() {
-    let params = RawValue::from_string(r#"{"message":"m","robot_id":"r"}"#.to_owned()).unwrap();
-    let params = decode_params::<RobotRun>(Some(&params)).unwrap();
+    let params: RobotRunParams = decode_params(r#"{"message":"m","robot_id":"r"}"#).unwrap();
     assert_eq!(params.session_id, None);
     let reply = r#"{"output":{"status":"blocked","summary":"Which page?"}}"#;
     let reply = decode_reply::<RobotRun>(reply).unwrap();
     assert_eq!(reply.output.unwrap().status, RobotRunStatus::Blocked);
     let messages = r#"{"provider":"p","model":"m","messages":[{"role":"user","content":"?"}]}"#;
-    let params = RawValue::from_string(messages.to_owned()).unwrap();
-    let params = decode_params::<RobotModelProviderGenerate>(Some(&params)).unwrap();
+    let params: GenerateParams = decode_params(messages).unwrap();
     assert_eq!(params.messages[0].role, GenerateRole::User);
     let reply = decode_reply::<RobotToolCall>(r#"{"error":"unknown city"}"#).unwrap();
     assert_eq!(reply.failure(), Some("unknown city"));
@@ -42,7 +40,7 @@ fn members_that_say_how_it_went_are_understood() {
 
 #[test]
 fn access_get_examples() {
-    assert!(decode_params::<AccessGet>(None).is_ok());
+    assert!(decode_params::<Empty>("{}").is_ok());
     let go = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
  "result":{"access_key":"sdbak_3vK0exampleonly","api_base_url":{"Scheme":"https","Host":"forum.example"}}}}"#;
     let refused = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
@@ -105,13 +103,11 @@ fn null_from_go_is_an_empty_list_or_object() {
     let reply = decode_reply::<GetConfig>(r#"{"config":null}"#).unwrap();
     assert!(reply.config.is_empty());
 
-    let params = RawValue::from_string(r#"{"keys":null}"#.to_owned()).unwrap();
-    let params = decode_params::<GetConfig>(Some(&params)).unwrap();
+    let params: GetConfigParams = decode_params(r#"{"keys":null}"#).unwrap();
     assert!(params.keys.is_empty());
     let text = r#"{"message":"m","robot_id":"r","session_id":null,
         "workspace":{"workspace_id":null,"workspace_instance_id":null}}"#;
-    let params = RawValue::from_string(text.to_owned()).unwrap();
-    let params = decode_params::<RobotRun>(Some(&params)).unwrap();
+    let params: RobotRunParams = decode_params(text).unwrap();
     assert_eq!(params.session_id, None);
     assert_eq!(params.workspace, Some(RobotRunWorkspace::default()));
 }
@@ -289,10 +285,7 @@ fn the_member_event_is_always_the_name() {
         EventParams::new("EventX", &[1]).unwrap_err().to_string(),
         "cannot encode event: must be a JSON object, found an array"
     );
-    let error = |text: &str| {
-        let params = RawValue::from_string(text.to_owned()).unwrap();
-        decode_params::<Event>(Some(&params)).unwrap_err().message
-    };
+    let error = |text: &str| decode_params::<EventParams>(text).unwrap_err().message;
     assert!(error("{}").contains("missing field `event`"));
     assert!(error(r#"{"event":1}"#).contains("event must be a string"));
 }
@@ -324,29 +317,41 @@ fn replies_ignore_the_method_and_what_they_do_not_know() {
 #[test]
 fn bad_params_are_answered_with_the_code_for_it() {
     let error = |text: &str| {
-        let params = RawValue::from_string(text.to_owned()).unwrap();
-        decode_params::<GetConfig>(Some(&params)).unwrap_err()
+        let error = decode_params::<RobotRunParams>(text).unwrap_err();
+        assert_eq!(error.code, -32602);
+        error.message
     };
-    let refused = error(r#"{"keys":"channel"}"#);
-    assert_eq!(refused.code, -32602);
-    assert!(
-        refused
-            .message
-            .starts_with("invalid params of get_config: "),
-        "{refused}"
-    );
-    assert_eq!(error(r#"[["channel"]]"#).code, -32602);
+    for (text, expected) in [
+        // Where the error has no name for it, the member is found by its place.
+        (
+            r#"{"robot_id":"r","message":1}"#,
+            "\"message\": invalid type: integer `1`, expected a string",
+        ),
+        (
+            "{\"message\":\n \"m\",\n\"robot_id\" : [true]}",
+            "\"robot_id\": invalid type: sequence, expected a string",
+        ),
+        (
+            r#"{"message":"m","robot_id":"r","workspace":{"workspace_id":{}}}"#,
+            "\"workspace\": invalid type: map, expected a string",
+        ),
+        (r#"{"message":"m"}"#, "missing field `robot_id`"),
+        (r#"[["m"]]"#, "expected an object, found an array"),
+    ] {
+        let message = error(text);
+        let expected = format!("invalid params: {expected}");
+        assert!(message.starts_with(&expected), "{text}: {message}");
+    }
 }
 
 #[test]
 fn deep_params_are_refused_rather_than_followed() {
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    let params = RawValue::from_string(deep.clone()).unwrap();
     let body = move || {
-        assert!(decode_params::<Configure>(Some(&params)).is_err());
+        assert!(decode_params::<crate::protocol::Configuration>(&deep).is_err());
         assert!(decode_reply::<GetConfig>(&format!("{{\"config\":{deep}}}")).is_err());
         // Where it is not looked at, it does no harm.
-        assert!(decode_params::<Ping>(Some(&params)).is_ok());
+        assert!(decode_params::<Empty>(&deep).is_ok());
     };
     std::thread::spawn(body).join().unwrap();
 }

@@ -202,7 +202,7 @@ fn draining_waits_for_calls_from_plugins_too() {
     let (begin, begun) = unbounded();
     let (release, released) = bounded::<()>(0);
     let bench = Bench::with_host(|builder| {
-        builder.method("slow", move |_, _| {
+        builder.method_raw("slow", move |_, _| {
             begin.send(()).unwrap();
             assert!(released.recv_timeout(LONG).unwrap_err().is_disconnected());
             Ok(ResultObject::new())
@@ -261,7 +261,7 @@ fn a_handler_that_goes_on_is_reported_and_nothing_waits_for_it_for_ever() {
     let (begin, begun) = unbounded();
     let (release, released) = bounded::<()>(0);
     let mut bench = Bench::with_host(|builder| {
-        builder.method("slow", move |_, _| {
+        builder.method_raw("slow", move |_, _| {
             begin.send(()).unwrap();
             let _ = released.recv_timeout(LONG);
             Ok(ResultObject::new())

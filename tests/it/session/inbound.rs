@@ -8,14 +8,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use plugin_runner::duplex::websocket::{Role, WebSocket};
 use plugin_runner::duplex::{Duplex, DuplexSettings, Received};
 use plugin_runner::error::RpcError;
-use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::{Method, ResultObject};
 use plugin_runner::{Deadline, InboundCall, Limits, Params, ReportedState, Services, Threads};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::support::session::{Bench, connect, result};
-use crate::support::{LONG, assert_matches, wait_until};
+use crate::support::{LONG, assert_matches, object, wait_until};
 
 /// Handlers that wait until they are let go.
 struct Gate {
@@ -30,7 +30,7 @@ fn slow_bench(limits: Limits) -> (Bench, Gate) {
     let (begin, begun) = unbounded();
     let (release, released) = bounded::<()>(0);
     let bench = Bench::with_host(|builder| {
-        builder.limits(limits).method("slow", move |_, _| {
+        builder.limits(limits).method_raw("slow", move |_, _| {
             begin.send(()).unwrap();
             assert!(released.recv_timeout(LONG).unwrap_err().is_disconnected());
             Ok(result(json!({"done": true})))
@@ -71,7 +71,7 @@ fn a_slow_handler_does_not_keep_websocket_pings_from_being_answered() {
 #[test]
 fn a_handler_may_call_the_plugin_back() {
     let bench = Bench::with_host(|builder| {
-        builder.method("are_you_there", |call, _| {
+        builder.method_raw("are_you_there", |call, _| {
             let reply = call
                 .session()
                 .call::<Ping>(&Empty {}, LONG)
@@ -90,7 +90,7 @@ fn a_handler_may_call_the_plugin_back() {
 fn all_workers_may_call_the_plugin_back_at_once() {
     let limits = Limits::default().with_inbound_workers(4);
     let bench = Bench::with_host(|builder| {
-        builder.limits(limits).method("call_me", |call, _| {
+        builder.limits(limits).method_raw("call_me", |call, _| {
             let reply = call
                 .session()
                 .call_raw("called", &json!({}), LONG)
@@ -114,7 +114,8 @@ fn all_workers_may_call_the_plugin_back_at_once() {
 
 #[test]
 fn a_panicking_handler_is_answered_with_32603_and_the_session_lives() {
-    let bench = Bench::with_host(|builder| builder.method("panic", |_, _| panic!("on purpose")));
+    let bench =
+        Bench::with_host(|builder| builder.method_raw("panic", |_, _| panic!("on purpose")));
     let plugin = bench.connect();
     for id in ["1", "2"] {
         assert_eq!(
@@ -129,7 +130,7 @@ fn a_panicking_handler_is_answered_with_32603_and_the_session_lives() {
 #[test]
 fn an_error_of_a_handler_is_the_answer() {
     let bench = Bench::with_host(|builder| {
-        builder.method("fail", |_, _| Err(RpcError::new(-32000, "no \"luck\"")))
+        builder.method_raw("fail", |_, _| Err(RpcError::new(-32000, "no \"luck\"")))
     });
     let plugin = bench.connect();
     assert_eq!(
@@ -242,7 +243,7 @@ fn registered_methods_get_their_params_and_know_who_calls() {
     }
 
     let bench = Bench::with_host(|builder| {
-        builder.method("sum", |call: &InboundCall, params: &Params| {
+        builder.method_raw("sum", |call: &InboundCall, params: &Params| {
             let Numbers { numbers } = params.read()?;
             Ok(result(json!({
                 "sum": numbers.iter().sum::<i64>(),
@@ -265,6 +266,70 @@ fn registered_methods_get_their_params_and_know_who_calls() {
 }
 
 #[test]
+fn methods_may_have_types_of_their_own() {
+    #[derive(Deserialize)]
+    struct Get {
+        key: String,
+        version: Option<u32>,
+    }
+
+    #[derive(Serialize)]
+    struct Got {
+        value: String,
+        caller: String,
+    }
+
+    struct Count;
+
+    impl Method for Count {
+        const NAME: &'static str = "kv_count";
+        type Params = Empty;
+        type Reply = Map<String, Value>;
+    }
+
+    let bench = Bench::with_host(|builder| {
+        builder
+            .method("kv_get", |call, Get { key, version }| {
+                let found = version.is_none_or(|version| version == 1);
+                let value = format!("value of {key}");
+                let caller = call.manifest().id.clone();
+                found
+                    .then_some(Got { value, caller })
+                    .ok_or_else(|| RpcError::new(7, "no such version"))
+            })
+            .on::<Count>(|_, Empty {}| Ok(object(json!({"keys": 3}))))
+            .method("number", |_, _: Empty| Ok(5))
+    });
+    let plugin = bench.connect();
+    assert_eq!(
+        plugin.call("1", "kv_get", r#"{"key":"k"}"#)["result"],
+        json!({"method": "kv_get", "value": "value of k", "caller": "tested"})
+    );
+    assert_eq!(plugin.call("2", "kv_count", "{}")["result"]["keys"], 3);
+    let error = |id: &str, method: &str, params: &str| {
+        let error = plugin.call(id, method, params)["error"].clone();
+        let code = error["code"].as_i64().unwrap();
+        (code, error["message"].as_str().unwrap().to_owned())
+    };
+    let own = error("3", "kv_get", r#"{"key":"k","version":2}"#);
+    assert_eq!(own, (7, "no such version".to_owned()));
+    // The plugin learns which field is wrong.
+    for (id, params, field) in [
+        ("4", "{}", "`key`"),
+        ("5", r#"{"key":1}"#, "\"key\""),
+        ("6", r#"{"key":"k","version":"one"}"#, "\"version\""),
+    ] {
+        let (code, message) = error(id, "kv_get", params);
+        assert_eq!(code, RpcError::INVALID_PARAMS, "{message}");
+        assert!(message.contains(field), "{params}: {message}");
+    }
+    // What is not an object would leave callers in Go hanging.
+    let (code, message) = error("7", "number", "{}");
+    assert_eq!(code, RpcError::INTERNAL);
+    assert!(message.contains("must be a JSON object"), "{message}");
+}
+
+#[test]
 fn other_methods_come_to_the_service_after_the_registered_ones() {
     struct Everything;
 
@@ -284,11 +349,11 @@ fn other_methods_come_to_the_service_after_the_registered_ones() {
     let bench = Bench::with_host(|builder| {
         builder
             .services(Everything)
-            .method("acme.registered", |_, _| {
+            .method_raw("acme.registered", |_, _| {
                 Ok(result(json!({"by": "method"})))
             })
             // The protocol's own are found before it.
-            .method("get_config", |_, _| Ok(result(json!({"by": "method"}))))
+            .method_raw("get_config", |_, _| Ok(result(json!({"by": "method"}))))
     });
     let plugin = bench.connect();
     let by = |id: &str, method: &str| plugin.call(id, method, "{}")["result"]["by"].clone();

@@ -69,7 +69,7 @@ fn ids_we_send_are_valid_xids_and_differ() {
 #[test]
 fn a_result_always_carries_the_method_and_a_response_never_does() {
     let bench = Bench::with_host(|builder| {
-        builder.method("greet", |_, _| {
+        builder.method_raw("greet", |_, _| {
             // A handler's own idea of the method does not count.
             let members = json!({"method": "ping", "text": "hello"});
             ResultObject::from_serialize(&members).map_err(|_| RpcError::new(-1, "unreachable"))
@@ -298,7 +298,7 @@ fn an_unknown_method_of_any_length_is_answered_with_a_short_error() {
 fn the_text_of_an_error_is_cut_between_characters() {
     for (text, kept) in [("ä", 2048), ("\u{1}", 4096), ("\u{2028}", 1365)] {
         let bench = Bench::with_host(|builder| {
-            builder.method("fail", |_, _| Err(RpcError::new(7, text.repeat(MEBIBYTE))))
+            builder.method_raw("fail", |_, _| Err(RpcError::new(7, text.repeat(MEBIBYTE))))
         });
         let plugin = bench.connect();
         let answer = plugin.call("1", "fail", "{}");
@@ -312,7 +312,7 @@ fn the_text_of_an_error_is_cut_between_characters() {
 #[test]
 fn an_error_over_the_limit_becomes_a_shorter_one_and_one_that_finds_no_room_is_not_sent() {
     let bench = Bench::with(
-        |builder| builder.method("fail", |_, _| Err(RpcError::new(7, "x".repeat(200)))),
+        |builder| builder.method_raw("fail", |_, _| Err(RpcError::new(7, "x".repeat(200)))),
         |record| record.with_outgoing_message_limit(150),
     );
     let plugin = bench.connect();
