@@ -24,7 +24,7 @@
 //! | read what a plugin prints | [`Session::follow_log`], [`HostBuilder::on_output`] |
 //! | know why a plugin ended | [`Session::restart_history`], [`Session::error_details`] |
 //! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
-//! | count | [`Session::counters`], [`Host::handshake_counters`] |
+//! | count and measure | [`Session::counters`], [`Host::handshake_counters`], [`HostBuilder::on_call`] |
 //! | end everything, and know that it has ended | [`Host::shutdown`] |
 //! | write a plugin in Rust | [`sdk::Plugin`] |
 //!
@@ -161,8 +161,8 @@ pub use rpc::{Params, Reply, RpcCounters};
 pub use runtime::RuntimeProvider;
 #[cfg(feature = "host")]
 pub use session::{
-    Batch, Counters, InboundCall, NoServices, Peer, PendingCall, PendingReply, RestartDecision,
-    RunEnd, Services, Session, StateChange, Supervised,
+    Batch, CallDirection, CallEnd, CallEvent, Counters, InboundCall, NoServices, Peer, PendingCall,
+    PendingReply, RestartDecision, RunEnd, Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

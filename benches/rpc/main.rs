@@ -57,6 +57,11 @@ fn one_in_flight<'a>(bench: &Bench) -> Vec<Case<'a>> {
         .against("ws+json, blocking", By::P90, Target::AtMost(1.0))
         .against("ws+json, spinning", By::P50, Target::AtMost(1.15))
         .against("call over websocket, parked", By::Cpu, Target::AtMost(1.0)),
+        Case::new("call over websocket, with a hook", move || {
+            let plugin = Plugin::hooked(Way::WebSocket, Answers::Json, Spin::Brief);
+            move || plugin.ping(calls)
+        })
+        .against("call over websocket", By::P50, Target::None),
         Case::new("call over websocket, plugin of our SDK", move || {
             let plugin = Plugin::of_sdk("websocket");
             move || plugin.ping(calls)

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use plugin_runner::Timeouts;
 use plugin_runner::protocol::method::{Empty, Ping};
 use plugin_runner::sdk;
-use plugin_runner::{ActiveState, Host, InstallationId, Listener, Peer, ReportedState};
+use plugin_runner::{
+    ActiveState, Host, HostBuilder, InstallationId, Listener, Peer, ReportedState,
+};
 use plugin_runner::{PendingCall, Session};
 use serde::Serialize;
 use serde_json::json;
@@ -37,9 +40,30 @@ pub(crate) struct Plugin {
 impl Plugin {
     /// The peer as a plugin. Over a WebSocket it is an external one, over stdio a supervised one.
     pub(crate) fn new(way: Way, answers: Answers, spin: Spin) -> Self {
+        Self::of_host(way, answers, spin, |builder| builder)
+    }
+
+    /// The peer as a plugin of a host with a hook on calls.
+    pub(crate) fn hooked(way: Way, answers: Answers, spin: Spin) -> Self {
+        let took = AtomicU64::new(0);
+        Self::of_host(way, answers, spin, |builder| {
+            builder.on_call(move |call| {
+                let nanos = call.duration().as_nanos();
+                took.fetch_add(u64::try_from(nanos).unwrap(), Ordering::Relaxed);
+            })
+        })
+    }
+
+    fn of_host(
+        way: Way,
+        answers: Answers,
+        spin: Spin,
+        configure: impl FnOnce(HostBuilder) -> HostBuilder,
+    ) -> Self {
         let folder = folder();
         let timeouts = Timeouts::default().with_spin(spin.duration());
-        let host = builder(&folder).timeouts(timeouts).build().unwrap();
+        let builder = configure(builder(&folder));
+        let host = builder.timeouts(timeouts).build().unwrap();
         let program = std::env::current_exe().unwrap();
         match way {
             Way::WebSocket => {

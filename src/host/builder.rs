@@ -35,7 +35,7 @@ use crate::session::context::{
 };
 use crate::session::health::HealthMonitor;
 use crate::session::services::Methods;
-use crate::session::{InboundCall, NoServices, Services, Subscribers};
+use crate::session::{CallEvent, CallHook, InboundCall, NoServices, Services, Subscribers};
 use crate::store::{MemoryStore, Store};
 use crate::thread::Threads;
 
@@ -51,6 +51,7 @@ pub struct HostBuilder {
     package_limits: PackageLimits,
     log_settings: LogSettings,
     output_tap: Option<OutputTap>,
+    on_call: Option<CallHook>,
     passed_variables: Vec<String>,
     process_limits: ProcessLimits,
     rpc_base_url: Option<String>,
@@ -74,6 +75,7 @@ impl Default for HostBuilder {
             package_limits: PackageLimits::default(),
             log_settings: LogSettings::default(),
             output_tap: None,
+            on_call: None,
             passed_variables: Vec::new(),
             process_limits: ProcessLimits::default(),
             rpc_base_url: None,
@@ -144,6 +146,36 @@ impl HostBuilder {
         tap: impl Fn(InstallationId, &str, &LogLine<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.output_tap = Some(Arc::new(tap));
+        self
+    }
+
+    /// A function that receives every call to a plugin and from one when it has ended, for metrics and
+    /// traces: the method, how long it took, and how it ended. Events that are delivered are calls of the
+    /// method `event`. Not received are health pings, and calls from a plugin whose handler did not run
+    /// because too many were in progress or the connection had ended;
+    /// [`Session::counters`](crate::Session::counters) counts them.
+    ///
+    /// It runs on the thread that ends the call, which is the caller's own or a worker's, and delays it. It must
+    /// not block: what waits in it for an event may wait for the worker it runs on. If it panics, that
+    /// is logged the first time, and the call ends as it would have.
+    ///
+    /// ```
+    /// use plugin_runner::{CallEnd, Host};
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// let host = Host::builder()
+    ///     .on_call(|call| {
+    ///         if let CallEnd::Failed(error) = call.end() {
+    ///             let (method, took) = (call.method(), call.duration());
+    ///             eprintln!("{:?} {method:?} failed after {took:?}: {error}", call.direction());
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_call(mut self, hook: impl Fn(&CallEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.on_call = Some(CallHook::new(hook));
         self
     }
 
@@ -311,6 +343,7 @@ impl HostBuilder {
             policy: self.policy,
             log: self.log_settings,
             output_tap: self.output_tap,
+            on_call: self.on_call,
             health: self.health,
             provider: self.provider,
         };

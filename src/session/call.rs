@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Session;
+use super::call_hook::{CallDirection, HookedCall};
 use super::guards::InFlight;
 use super::shared::SharedSession;
 use crate::error::{Error, Result};
@@ -140,7 +141,9 @@ impl Session {
     ///   [`Error::ShutDown`] when the host is shut down.
     pub fn batch(&self) -> Result<Batch> {
         let shared = self.shared().clone();
-        let connection = shared.connection_to_call()?;
+        let connection = shared
+            .active_connection()
+            .inspect_err(|error| shared.counters.rpc.count_failure(error))?;
         Ok(Batch { shared, connection })
     }
 
@@ -169,7 +172,8 @@ impl Session {
         start: Start,
     ) -> Result<PendingReply> {
         let shared = self.shared();
-        shared.start_call_on(&shared.connection_to_call()?, |connection| {
+        shared.start_call(method, || {
+            let connection = shared.active_connection()?;
             connection.start(id, method, params, timeout, start)
         })
     }
@@ -216,7 +220,8 @@ impl Batch {
         timeout: Duration,
     ) -> Result<PendingReply> {
         let id = RequestId::generate();
-        self.shared.start_call_on(&self.connection, |connection| {
+        self.shared.start_call(method, || {
+            let connection = &self.connection;
             connection.start(id, method, params, timeout, Start::Queued)
         })
     }
@@ -235,27 +240,29 @@ impl Drop for Batch {
 }
 
 impl SharedSession {
-    /// Returns the connection to call on; if there is none, that counts as a failed call.
-    fn connection_to_call(&self) -> Result<Arc<Connection>> {
-        self.active_connection()
-            .inspect_err(|error| self.counters.rpc.count_failure(error))
-    }
-
-    /// Starts a call on this connection and no other.
-    pub(super) fn start_call_on(
+    /// Starts a call with `start`, unless the host is draining.
+    pub(super) fn start_call(
         self: &Arc<Self>,
-        connection: &Arc<Connection>,
-        start: impl FnOnce(&Arc<Connection>) -> Result<AwaitedReply>,
+        method: &str,
+        start: impl FnOnce() -> Result<AwaitedReply>,
     ) -> Result<PendingReply> {
+        let hooked = HookedCall::begin(self, CallDirection::ToPlugin, method);
         let in_flight = InFlight::begin(self, |counters| &counters.calls_in_flight);
-        let begun = in_flight.ok_or(Error::ShutDown).and_then(|in_flight| {
-            let waiting = start(connection)?;
-            Ok(PendingReply {
+        let started = in_flight
+            .ok_or(Error::ShutDown)
+            .and_then(|in_flight| Ok((start()?, in_flight)));
+        match started {
+            Ok((waiting, in_flight)) => Ok(PendingReply {
                 waiting,
+                hooked,
                 _in_flight: in_flight,
-            })
-        });
-        begun.inspect_err(|error| self.counters.rpc.count_failure(error))
+            }),
+            Err(error) => {
+                self.counters.rpc.count_failure(&error);
+                HookedCall::end::<()>(hooked, Err(&error));
+                Err(error)
+            }
+        }
     }
 }
 
@@ -267,7 +274,7 @@ pub struct PendingCall<M> {
 }
 
 impl<M: Method> PendingCall<M> {
-    fn new(raw: PendingReply) -> Self {
+    pub(super) fn new(raw: PendingReply) -> Self {
         let method = PhantomData;
         Self { raw, method }
     }
@@ -282,7 +289,8 @@ impl<M: Method> PendingCall<M> {
     /// As [`Session::call`].
     pub fn wait(self) -> Result<M::Reply> {
         let connection = self.raw.waiting.connection().clone();
-        Self::read(&self.raw.wait()?, connection.counters())
+        self.raw
+            .wait_as(|reply| Self::read(&reply, connection.counters()))
     }
 
     /// Returns the answer if it is there, or the error if the time is over; once. Never blocks.
@@ -290,9 +298,9 @@ impl<M: Method> PendingCall<M> {
     /// # Errors
     /// As [`Session::call`].
     pub fn try_wait(&mut self) -> Option<Result<M::Reply>> {
-        let reply = self.raw.try_wait()?;
-        let counters = self.raw.waiting.connection().counters();
-        Some(reply.and_then(|reply| Self::read(&reply, counters)))
+        let connection = self.raw.waiting.connection().clone();
+        self.raw
+            .try_wait_as(|reply| Self::read(&reply, connection.counters()))
     }
 
     fn read(reply: &Reply, counters: &LiveRpcCounters) -> Result<M::Reply> {
@@ -310,6 +318,7 @@ impl<M: Method> std::fmt::Debug for PendingCall<M> {
 #[must_use = "dropping it gives the call up"]
 pub struct PendingReply {
     waiting: AwaitedReply,
+    hooked: Option<HookedCall>,
     _in_flight: InFlight,
 }
 
@@ -323,7 +332,7 @@ impl PendingReply {
     /// # Errors
     /// As [`Session::call_raw`].
     pub fn wait(self) -> Result<Reply> {
-        self.waiting.wait()
+        self.wait_as(Ok)
     }
 
     /// Returns the answer if it is there, or the error if the time is over; once. Never blocks.
@@ -331,7 +340,21 @@ impl PendingReply {
     /// # Errors
     /// As [`Session::call_raw`].
     pub fn try_wait(&mut self) -> Option<Result<Reply>> {
-        self.waiting.try_wait()
+        self.try_wait_as(Ok)
+    }
+
+    /// Waits, and decodes the reply. A reply that cannot be decoded is a call that failed.
+    fn wait_as<T>(self, read: impl FnOnce(Reply) -> Result<T>) -> Result<T> {
+        let result = self.waiting.wait().and_then(read);
+        HookedCall::end(self.hooked, result.as_ref());
+        result
+    }
+
+    /// [`try_wait`](Self::try_wait), and decodes the reply.
+    fn try_wait_as<T>(&mut self, read: impl FnOnce(Reply) -> Result<T>) -> Option<Result<T>> {
+        let result = self.waiting.try_wait()?.and_then(read);
+        HookedCall::end(self.hooked.take(), result.as_ref());
+        Some(result)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::call_hook::CallHook;
 use super::health::HealthMonitor;
 use super::services::{Methods, Services};
 use super::subscribers::Subscribers;
@@ -48,6 +49,7 @@ pub(crate) struct HostSettings {
     pub(crate) policy: RestartPolicy,
     pub(crate) log: LogSettings,
     pub(crate) output_tap: Option<OutputTap>,
+    pub(crate) on_call: Option<CallHook>,
     pub(crate) health: Health,
     pub(crate) provider: RuntimeProvider,
 }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Weak};
 
 use serde_json::value::RawValue;
 
+use super::call::PendingCall;
 use super::guards::HeldBytes;
 use super::shared::SharedSession;
 use crate::counters::count_by;
 use crate::error::Result;
 use crate::id::RequestId;
-use crate::protocol::method::{Event, EventReply, Method, decode_reply};
+use crate::protocol::method::{Event, EventReply, Method};
 use crate::rpc::{Connection, Start};
 use crate::state::ReportedState;
 
@@ -97,10 +98,10 @@ impl QueuedEvent {
             RequestId::generate(),
             self.shared.context.settings.timeouts.call,
         );
-        let pending = self.shared.start_call_on(connection, |connection| {
+        let pending = self.shared.start_call(Event::NAME, || {
             connection.start(id, Event::NAME, &*self.params, timeout, Start::Later)
         })?;
-        decode_reply::<Event>(pending.wait()?.as_json())
+        PendingCall::<Event>::new(pending).wait()
     }
 }
 

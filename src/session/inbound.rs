@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use super::call_hook::{CallDirection, HookedCall};
 use super::guards::{HeldBytes, InFlight};
 use super::services::InboundCall;
 use super::shared::SharedSession;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::error::RpcError;
+use crate::error::{Error, RpcError};
 use crate::id::Xid;
 use crate::protocol::access;
 use crate::protocol::jsonrpc::{RemoteRequestId, ResultObject};
@@ -34,6 +35,7 @@ pub(super) fn dispatch(
         let text = "too many calls from this plugin are in progress; try again later";
         connection.refuse(&id, &RpcError::new(RpcError::HANDLER_FAILED, text));
     };
+    let hooked = HookedCall::begin(shared, CallDirection::FromPlugin, &method);
     let limit = shared.context.settings.limits.inbound_bytes;
     let bytes = params.held_bytes();
     let Some(held) = HeldBytes::take(shared, |shared| &shared.inbound_bytes, bytes, limit) else {
@@ -54,6 +56,10 @@ pub(super) fn dispatch(
             });
             let deadline = Deadline::after(shared.context.settings.timeouts.call);
             connection.answer(&id, &method, answer.as_ref(), deadline);
+            if hooked.is_some() {
+                let answer = answer.map_err(Error::from);
+                HookedCall::end(hooked, answer.as_ref());
+            }
             drop(in_flight);
         })
     };

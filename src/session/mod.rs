@@ -11,6 +11,7 @@
 
 mod attach;
 mod call;
+mod call_hook;
 pub(crate) mod context;
 mod counters;
 mod delivery;
@@ -39,6 +40,8 @@ use serde_json::{Map, Value};
 pub use attach::Peer;
 pub(crate) use attach::{AdmitError, Credential, Reservation};
 pub use call::{Batch, PendingCall, PendingReply};
+pub(crate) use call_hook::CallHook;
+pub use call_hook::{CallDirection, CallEnd, CallEvent};
 pub use counters::Counters;
 pub use history::{RestartDecision, RunEnd};
 pub(crate) use refusals::RefusalReason;

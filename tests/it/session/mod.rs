@@ -28,6 +28,9 @@ mod connections;
 /// Events.
 mod events;
 
+/// The hook on calls.
+mod call_hook;
+
 /// States, waiting for them, and hearing of them.
 mod states;
 
