@@ -1,14 +1,20 @@
 //! Publishing events: finds the plugins that consume an event and adds it to their queues. Each session
 //! delivers the events of its own queue.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crossbeam_channel::unbounded;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::id::InstallationId;
+use crate::session::{Delivery, DeliverySender};
 
 /// For how many plugins a published event was queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +25,34 @@ pub struct PublishReport {
     /// Number of plugins that consume it but whose queue was full, or for which no delivery thread was
     /// available.
     pub dropped: usize,
+}
+
+/// What became of an event that was waited for with [`Host::publish_and_wait`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryReport {
+    plugins: BTreeMap<InstallationId, Delivery>,
+}
+
+impl DeliveryReport {
+    /// Returns what became of it at each plugin that was active and consumes it, ordered by id.
+    pub fn plugins(&self) -> impl ExactSizeIterator<Item = (InstallationId, Delivery)> {
+        self.plugins
+            .iter()
+            .map(|(plugin, delivery)| (*plugin, *delivery))
+    }
+
+    /// Returns what became of it at this plugin; `None` when it was not for it.
+    pub fn delivery(&self, plugin: InstallationId) -> Option<Delivery> {
+        self.plugins.get(&plugin).copied()
+    }
+
+    /// Returns at how many plugins this became of it.
+    pub fn count(&self, delivery: Delivery) -> usize {
+        self.plugins
+            .values()
+            .filter(|each| **each == delivery)
+            .count()
+    }
 }
 
 impl Host {
@@ -47,24 +81,94 @@ impl Host {
     /// - [`Error::Encode`]: the payload does not encode to a JSON object.
     /// - [`Error::ShutDown`]: the host is draining or shut down.
     pub fn publish(&self, name: &str, payload: &impl Serialize) -> Result<PublishReport> {
+        let mut report = PublishReport::default();
+        self.fan_out(name, payload, None, |_, is_queued| {
+            if is_queued {
+                report.queued += 1;
+            } else {
+                report.dropped += 1;
+            }
+        })?;
+        if report.dropped > 0 {
+            log::warn!("event {name}: not queued for {} plugins", report.dropped);
+        }
+        Ok(report)
+    }
+
+    /// [`publish`](Self::publish)es an event, and waits until it is settled at every plugin that it was for:
+    /// the plugin has answered or failed to, or has lost it. For tests, and for callers who must know.
+    ///
+    /// A handler of a call from a plugin may wait too; that plugin receives the event while its call waits for
+    /// the answer. But a plugin that does one thing at a time, or that called from its own event handler,
+    /// cannot answer before its call is answered. The event is then [`Delivery::Unanswered`] there, after the
+    /// whole timeout: pass a short one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use plugin_runner::Delivery;
+    /// use serde_json::json;
+    ///
+    /// # fn main() -> plugin_runner::Result<()> {
+    /// # let host = plugin_runner::Host::builder().build()?;
+    /// let thread = json!({"id": "d5k2jq45o2dtjn9ct5rg"});
+    /// let report = host.publish_and_wait("EventThreadPublished", &thread, Duration::from_secs(10))?;
+    /// for (plugin, delivery) in report.plugins() {
+    ///     println!("{plugin}: {delivery:?}");
+    /// }
+    /// assert_eq!(report.count(Delivery::Unanswered), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Blocking
+    /// At most `timeout`. The last plugin's answer, the end of its call or of its connection, and the
+    /// timeout wake it. After the timeout the event still waits for the plugins that are unanswered.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish). A plugin that fails is no error, but in the report.
+    pub fn publish_and_wait(
+        &self,
+        name: &str,
+        payload: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<DeliveryReport> {
+        let deadline = Deadline::after(timeout);
+        // At most one message from each plugin.
+        let (sender, settled) = unbounded();
+        let mut plugins = BTreeMap::new();
+        self.fan_out(name, payload, Some(&sender), |plugin, _| {
+            plugins.insert(plugin, Delivery::Unanswered);
+        })?;
+        // Each event has a clone of it until it is settled.
+        drop(sender);
+        while let Ok((plugin, delivery)) = settled.recv_deadline(deadline.instant()) {
+            plugins.insert(plugin, delivery);
+        }
+        Ok(DeliveryReport { plugins })
+    }
+
+    /// Queues an event at the plugins that consume it, and calls `queued` for each with whether there was
+    /// room.
+    fn fan_out(
+        &self,
+        name: &str,
+        payload: &impl Serialize,
+        publisher: Option<&DeliverySender>,
+        mut queued: impl FnMut(InstallationId, bool),
+    ) -> Result<()> {
         let shared = self.shared();
         if shared.context.drain.is_draining() {
             return Err(Error::ShutDown);
         }
         let params = encode(name, payload)
             .map_err(|error| Error::encode("the payload of the event", error))?;
-        let mut report = PublishReport::default();
         for session in shared.all_sessions() {
-            match session.shared().enqueue_event(name, &params) {
-                None => {}
-                Some(true) => report.queued += 1,
-                Some(false) => report.dropped += 1,
+            if let Some(has_room) = session.shared().enqueue_event(name, &params, publisher) {
+                queued(session.id(), has_room);
             }
         }
-        if report.dropped > 0 {
-            log::warn!("event {name}: not queued for {} plugins", report.dropped);
-        }
-        Ok(report)
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@
 //! | see state changes as they happen | [`Host::subscribe`], [`StateChange`] |
 //! | call a plugin | [`Session::call`], [`Session::call_raw`], [`Session::start_call`] |
 //! | answer calls from plugins | [`Services`] for the protocol's own, [`HostBuilder::method`] for mine |
-//! | publish events | [`Host::publish`] |
+//! | publish events | [`Host::publish`], [`Host::publish_and_wait`] |
 //! | read what a plugin prints | [`Session::follow_log`], [`HostBuilder::on_output`] |
 //! | know why a plugin ended | [`Session::restart_history`], [`Session::error_details`] |
 //! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
@@ -129,7 +129,7 @@ mod thread;
 mod url;
 
 #[cfg(feature = "host")]
-pub use bus::PublishReport;
+pub use bus::{DeliveryReport, PublishReport};
 #[cfg(feature = "host")]
 pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
@@ -161,8 +161,8 @@ pub use rpc::{Params, Reply, RpcCounters};
 pub use runtime::RuntimeProvider;
 #[cfg(feature = "host")]
 pub use session::{
-    Batch, CallDirection, CallEnd, CallEvent, Counters, InboundCall, NoServices, Peer, PendingCall,
-    PendingReply, RestartDecision, RunEnd, Services, Session, StateChange, Supervised,
+    Batch, CallDirection, CallEnd, CallEvent, Counters, Delivery, InboundCall, NoServices, Peer,
+    PendingCall, PendingReply, RestartDecision, RunEnd, Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 pub use thread::Threads;

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
+use crossbeam_channel::Sender;
 use serde_json::value::RawValue;
 
 use super::call::PendingCall;
@@ -10,27 +11,50 @@ use super::guards::HeldBytes;
 use super::shared::SharedSession;
 use crate::counters::count_by;
 use crate::error::Result;
-use crate::id::RequestId;
+use crate::id::{InstallationId, RequestId};
 use crate::protocol::method::{Event, EventReply, Method};
 use crate::rpc::{Connection, Start};
 use crate::state::ReportedState;
 
+/// What became of an event at one plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// The plugin answered that it accepts it.
+    Delivered,
+    /// The plugin refused it, or did not answer within [`Timeouts::call`](crate::Timeouts::call) or before
+    /// its connection ended. It may have acted on it.
+    Failed,
+    /// The plugin never received it: its queue was full, its connection ended first, or no thread was
+    /// left.
+    Dropped,
+    /// None of these has happened yet; it may still be delivered.
+    Unanswered,
+}
+
+/// Where a publisher that waits receives what became of its event at each plugin.
+pub(crate) type DeliverySender = Sender<(InstallationId, Delivery)>;
+
 /// An event for the connection there was when it was published: it must not reach the plugin on its
-/// next one, however late its turn comes. Counted as dropped unless it is delivered.
+/// next one, however late its turn comes. When it is dropped, what became of it is counted, and sent to the
+/// publisher if that waits.
 struct QueuedEvent {
     shared: Arc<SharedSession>,
     connection: Weak<Connection>,
     params: Arc<RawValue>,
-    is_begun: bool,
+    outcome: Delivery,
+    publisher: Option<DeliverySender>,
 }
 
 impl SharedSession {
     /// Queues an event if the plugin is active and consumes it. Returns `None` when it is not for this
-    /// plugin, else whether there was room. Never blocks.
+    /// plugin, else whether there was room; the publisher receives what became of it in both cases. Never
+    /// blocks.
     pub(crate) fn enqueue_event(
         self: &Arc<Self>,
         name: &str,
         params: &Arc<RawValue>,
+        publisher: Option<&DeliverySender>,
     ) -> Option<bool> {
         if !self.record.read().manifest.consumes(name) {
             return None;
@@ -46,7 +70,8 @@ impl SharedSession {
             shared: self.clone(),
             connection,
             params: params.clone(),
-            is_begun: false,
+            outcome: Delivery::Dropped,
+            publisher: publisher.cloned(),
         };
         let limit = self.context.settings.limits.queued_event_bytes;
         let size = params.get().len();
@@ -78,18 +103,12 @@ impl QueuedEvent {
         let Some(connection) = connection.filter(|connection| !connection.has_ended()) else {
             return;
         };
-        self.is_begun = true;
-        let SharedSession { counters, name, .. } = &*self.shared;
+        self.outcome = Delivery::Failed;
+        let name = &self.shared.name;
         match self.call(&connection) {
-            Ok(EventReply { ok: true }) => count_by(&counters.events_delivered, 1),
-            Ok(EventReply { ok: false }) => {
-                count_by(&counters.events_failed, 1);
-                log::warn!("plugin {name}: did not accept an event");
-            }
-            Err(error) => {
-                count_by(&counters.events_failed, 1);
-                log::warn!("plugin {name}: event not delivered: {error}");
-            }
+            Ok(EventReply { ok: true }) => self.outcome = Delivery::Delivered,
+            Ok(EventReply { ok: false }) => log::warn!("plugin {name}: did not accept an event"),
+            Err(error) => log::warn!("plugin {name}: event not delivered: {error}"),
         }
     }
 
@@ -107,8 +126,16 @@ impl QueuedEvent {
 
 impl Drop for QueuedEvent {
     fn drop(&mut self) {
-        if !self.is_begun {
-            count_by(&self.shared.counters.events_dropped, 1);
+        let counters = &self.shared.counters;
+        let counter = match self.outcome {
+            Delivery::Delivered => &counters.events_delivered,
+            Delivery::Failed => &counters.events_failed,
+            Delivery::Dropped | Delivery::Unanswered => &counters.events_dropped,
+        };
+        count_by(counter, 1);
+        if let Some(publisher) = &self.publisher {
+            // It may have stopped waiting.
+            let _ = publisher.send((self.shared.id, self.outcome));
         }
     }
 }

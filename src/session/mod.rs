@@ -43,6 +43,8 @@ pub use call::{Batch, PendingCall, PendingReply};
 pub(crate) use call_hook::CallHook;
 pub use call_hook::{CallDirection, CallEnd, CallEvent};
 pub use counters::Counters;
+pub use delivery::Delivery;
+pub(crate) use delivery::DeliverySender;
 pub use history::{RestartDecision, RunEnd};
 pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, NoServices, Services};

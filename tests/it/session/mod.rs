@@ -28,6 +28,9 @@ mod connections;
 /// Events.
 mod events;
 
+/// Waiting for the delivery of events.
+mod delivery;
+
 /// The hook on calls.
 mod call_hook;
 
