@@ -41,11 +41,15 @@ pub(crate) fn guarded(
     handler: impl FnOnce() -> HandlerResult,
 ) -> HandlerResult {
     panic::catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
-        log::error!(
-            "{whose}: handler of {} panicked: {}",
-            Foreign::new(method),
-            panic_text(&*panic)
-        );
+        // A panic of the embedder's logger, or in dropping what the handler's carried, must not keep the answer
+        // from the caller.
+        let _ = panic::catch_unwind(AssertUnwindSafe(move || {
+            log::error!(
+                "{whose}: handler of {} panicked: {}",
+                Foreign::new(method),
+                panic_text(&*panic)
+            );
+        }));
         Err(RpcError::new(
             RpcError::INTERNAL,
             "the handler failed unexpectedly",

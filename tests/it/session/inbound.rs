@@ -1,6 +1,7 @@
 //! Calls from plugins: who handles them, what a handler may do, and what happens when it fails or
 //! when there are too many.
 
+use std::panic::panic_any;
 use std::sync::Arc;
 use std::thread;
 
@@ -114,12 +115,24 @@ fn all_workers_may_call_the_plugin_back_at_once() {
 
 #[test]
 fn a_panicking_handler_is_answered_with_32603_and_the_session_lives() {
-    let bench =
-        Bench::with_host(|builder| builder.method_raw("panic", |_, _| panic!("on purpose")));
+    /// Panics when it is dropped.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose, again");
+        }
+    }
+
+    let bench = Bench::with_host(|builder| {
+        builder
+            .method_raw("panic", |_, _| panic!("on purpose"))
+            .method_raw("panic twice", |_, _| panic_any(Bomb))
+    });
     let plugin = bench.connect();
-    for id in ["1", "2"] {
+    for (id, method) in [("1", "panic"), ("2", "panic twice")] {
         assert_eq!(
-            plugin.call(id, "panic", "{}")["error"],
+            plugin.call(id, method, "{}")["error"],
             json!({"code": -32603, "message": "the handler failed unexpectedly"})
         );
     }
