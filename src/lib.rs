@@ -13,7 +13,7 @@
 //! | install, update, configure and remove plugins, and have them back after a restart | [`Manager`] |
 //! | keep records in SQLite, in memory, or in a database of my own | [`store::SqliteStore`], [`store::MemoryStore`], [`store::Store`] |
 //! | check a package before it is installed | [`package::review`], [`package::Archive`] |
-//! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept |
+//! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept; [`Host::admit`] on the port of my HTTP server |
 //! | let plugins connect on the port of my own HTTP server | [`Host::admit`] |
 //! | let plugins connect in some other way | [`duplex::Duplex`] with [`Host::connect`] |
 //! | start, stop and watch one plugin | [`Session`], [`Session::supervised`], [`Session::wait_for`] |
