@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, unbounded};
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{
     ActiveState, Host, HostBuilder, InstallationId, Listener, ReportedState, RestartPolicy,
@@ -297,7 +297,7 @@ impl Crashing {
     fn crash(&mut self) -> Crash {
         if self.settled == ReportedState::Active {
             // What follows a connection is over when it answers.
-            assert!(self.session.call::<Ping>(&Empty {}, LONG).unwrap().pong);
+            assert!(self.session.call(&Ping {}, LONG).unwrap().pong);
         }
         // So is what followed the crash before.
         let since = Instant::now();

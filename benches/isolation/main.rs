@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::{ActiveState, Host, ReportedState, Session, Timeouts};
 
 use neighbours::{Elsewhere, Neighbours, processor_time};
@@ -110,7 +110,7 @@ fn calls(session: &Session, time: Duration) -> Sample {
     let mut times = Vec::new();
     while Instant::now() < until || times.len() < 10 {
         let began = Instant::now();
-        let reply = session.call::<Ping>(&Empty {}, LONG).unwrap();
+        let reply = session.call(&Ping {}, LONG).unwrap();
         times.push(began.elapsed());
         assert!(reply.pong);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use plugin_runner::Timeouts;
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::sdk;
 use plugin_runner::{
     ActiveState, Host, HostBuilder, InstallationId, Listener, Peer, ReportedState,
@@ -133,7 +133,7 @@ impl Plugin {
     /// Calls, one at a time.
     pub(crate) fn ping(&self, calls: usize) -> Sample {
         latencies(calls, || {
-            assert!(self.session.call::<Ping>(&Empty {}, LONG).unwrap().pong);
+            assert!(self.session.call(&Ping {}, LONG).unwrap().pong);
         })
     }
 
@@ -162,7 +162,7 @@ impl Plugin {
             for _ in 0..threads {
                 scope.spawn(|| {
                     for _ in 0..each {
-                        assert!(self.session.call::<Ping>(&Empty {}, LONG).unwrap().pong);
+                        assert!(self.session.call(&Ping {}, LONG).unwrap().pong);
                     }
                 });
             }
@@ -172,7 +172,7 @@ impl Plugin {
 
     /// So many in flight all the time, from one thread; calls in a second.
     pub(crate) fn pipeline(&self, in_flight: usize, calls: usize) -> Sample {
-        let start = || self.session.start_call::<Ping>(&Empty {}, LONG).unwrap();
+        let start = || self.session.start_call(&Ping {}, LONG).unwrap();
         let began = Instant::now();
         let mut waiting: VecDeque<PendingCall<Ping>> = (0..in_flight).map(|_| start()).collect();
         for done in 0..calls {
@@ -192,7 +192,7 @@ impl Plugin {
         let mut batch = self.session.batch().unwrap();
         let mut waiting = VecDeque::new();
         let mut send = |waiting: &mut VecDeque<PendingCall<Ping>>| {
-            let added = (0..half).map(|_| batch.start_call::<Ping>(&Empty {}, LONG).unwrap());
+            let added = (0..half).map(|_| batch.start_call(&Ping {}, LONG).unwrap());
             waiting.extend(added);
             batch.send();
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::{Health, Host, Limits, Listener, ReportedState, Session};
 use serde_json::Value;
 use tungstenite::Message;
@@ -68,7 +68,7 @@ impl Server for HostServer {
     }
 
     fn call(&mut self, number: usize) {
-        let reply = self.sessions[number].call::<Ping>(&Empty {}, LONG).unwrap();
+        let reply = self.sessions[number].call(&Ping {}, LONG).unwrap();
         assert!(reply.pong);
     }
 

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::{Error, ReportedState, Session};
 
 use super::output::Notice;
@@ -50,7 +50,7 @@ fn run(session: &Session, notices: &Sender<Notice>, stopped: &Receiver<()>) {
             continue;
         }
         let began = Instant::now();
-        let outcome = match session.call::<Ping>(&Empty {}, TIMEOUT) {
+        let outcome = match session.call(&Ping {}, TIMEOUT) {
             Ok(_) => Ok(began.elapsed()),
             // It ended meanwhile, which its state shows.
             Err(Error::State { .. } | Error::NotLoaded(_) | Error::ShutDown) => continue,

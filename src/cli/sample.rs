@@ -24,18 +24,15 @@ const CRASH_AFTER: Duration = Duration::from_secs(2);
 const EVENT: &str = "EventThreadPublished";
 
 /// A method that is the sample's own.
-struct Greet;
+#[derive(Serialize, Deserialize)]
+struct Greet {
+    #[serde(default)]
+    name: Option<String>,
+}
 
 impl Method for Greet {
     const NAME: &'static str = "greet";
-    type Params = Greeted;
     type Reply = Greeting;
-}
-
-#[derive(Serialize, Deserialize)]
-struct Greeted {
-    #[serde(default)]
-    name: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,7 +68,7 @@ pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
     Plugin::from_env()?
         .on_connect(move |_| connected(&dir))
-        .on::<Ping>(move |_, _| {
+        .on(move |_, _: Ping| {
             say("answered a ping");
             Ok(PingReply {
                 pong: true,
@@ -79,7 +76,7 @@ pub(crate) fn run() -> Result<()> {
                 status: Some("healthy".to_owned()),
             })
         })
-        .on::<Greet>(|_, greeted| Ok(greet(&greeted)))
+        .on(|_, params: Greet| Ok(greet(&params)))
         .on_event(EVENT, |_, _| {
             say("heard that a thread was published");
             Ok(())
@@ -107,8 +104,8 @@ fn crashes_now(dir: &Path) -> io::Result<bool> {
     }
 }
 
-fn greet(greeted: &Greeted) -> Greeting {
-    let name = greeted.name.as_deref().unwrap_or("world");
+fn greet(params: &Greet) -> Greeting {
+    let name = params.name.as_deref().unwrap_or("world");
     say(&format!("greeted {name}"));
     Greeting {
         greeting: format!("hello, {name}"),

@@ -11,7 +11,7 @@
 //!
 //! use plugin_runner::duplex::memory;
 //! use plugin_runner::protocol::Manifest;
-//! use plugin_runner::protocol::method::{Empty, Ping};
+//! use plugin_runner::protocol::method::Ping;
 //! use plugin_runner::sdk::Plugin;
 //! use plugin_runner::store::Record;
 //! use plugin_runner::{Host, Peer};
@@ -27,7 +27,7 @@
 //! let (ours, theirs) = memory::pair(16);
 //! let plugin = thread::spawn(|| Plugin::over(theirs).run());
 //! session.connect(ours, &Peer::new("inside"))?;
-//! let pong = session.call::<Ping>(&Empty {}, Duration::from_secs(10))?;
+//! let pong = session.call(&Ping {}, Duration::from_secs(10))?;
 //! assert!(pong.pong);
 //!
 //! host.unload(id)?;

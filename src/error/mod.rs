@@ -6,11 +6,11 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use plugin_runner::protocol::method::{Empty, Ping};
+//! use plugin_runner::protocol::method::Ping;
 //! use plugin_runner::{Error, Session};
 //!
 //! fn is_well(session: &Session) -> Result<bool, Error> {
-//!     match session.call::<Ping>(&Empty {}, Duration::from_secs(10)) {
+//!     match session.call(&Ping {}, Duration::from_secs(10)) {
 //!         Ok(reply) => Ok(reply.pong),
 //!         // It answers, so it is running.
 //!         Err(Error::Rpc(_)) => Ok(true),

@@ -209,8 +209,8 @@ impl HostBuilder {
 
     /// Registers a method of the embedder's own for plugins to call, with types for params and reply. The
     /// reply must encode to a JSON object. Params that do not decode to a `P` are answered with -32602
-    /// and the field that is at fault. With [`Empty`](crate::protocol::method::Empty) a method has no params,
-    /// or an empty reply.
+    /// and the field that is at fault. Of a method without params, `P` is
+    /// an empty struct or [`IgnoredAny`](serde::de::IgnoredAny); `Map::new()` is an empty reply.
     ///
     /// Handlers follow the rules of [`Services`]. The protocol's three methods come first, then registered
     /// ones, then [`Services::call`]. Registering another handler for a name replaces the first.
@@ -247,10 +247,11 @@ impl HostBuilder {
         self.method_raw(name, typed(handler))
     }
 
-    /// [`method`](Self::method) with name and types of a [`Method`], which a plugin in Rust can share.
+    /// [`method`](Self::method) with the name and the types of a [`Method`], which a plugin in Rust can share:
+    /// `.on(|call, Greet { name }| …)`.
     pub fn on<M: Method>(
         self,
-        handler: impl Fn(&InboundCall, M::Params) -> Result<M::Reply, RpcError> + Send + Sync + 'static,
+        handler: impl Fn(&InboundCall, M) -> Result<M::Reply, RpcError> + Send + Sync + 'static,
     ) -> Self {
         self.method(M::NAME, handler)
     }

@@ -56,7 +56,6 @@ pub struct Host {
 /// use std::sync::{Arc, OnceLock};
 ///
 /// use plugin_runner::error::RpcError;
-/// use plugin_runner::protocol::method::Empty;
 /// use plugin_runner::{Host, WeakHost};
 /// use serde_json::{Map, Value};
 ///
@@ -69,7 +68,7 @@ pub struct Host {
 ///             host.publish("Announced", &payload)
 ///                 .map_err(|error| RpcError::new(RpcError::HANDLER_FAILED, error.to_string()))?;
 ///         }
-///         Ok(Empty {})
+///         Ok(Map::new())
 ///     })
 ///     .build()?;
 /// own_host.set(host.downgrade()).unwrap();

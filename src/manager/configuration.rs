@@ -151,7 +151,7 @@ enum ConfigureAnswer {
 impl ManagerInner {
     fn ask(&self, session: &Session, proposed: &Configuration) -> ConfigureAnswer {
         let timeout = self.settings.configure_timeout;
-        match session.call::<Configure>(proposed, timeout) {
+        match session.call(&Configure(proposed.clone()), timeout) {
             Ok(ConfigureReply { ok: true }) => ConfigureAnswer::Accepted,
             Ok(ConfigureReply { ok: false }) => {
                 ConfigureAnswer::Refused(OperationError::ConfigurationRefused.into())

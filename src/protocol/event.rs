@@ -3,7 +3,7 @@
 //! The set of events is open: an embedder defines events of its own and plugins name them in their
 //! manifests. Here are only the names that Storyden's SDKs know, because they drop an event with any
 //! other name without an answer ([Events](crate::protocol#events)). The form of
-//! an event on the wire is [`EventParams`](super::method::EventParams).
+//! an event on the wire is [`Event`](super::method::Event).
 
 /// The names of Storyden's events, the only ones that its SDKs can decode.
 pub const STORYDEN_EVENTS: [&str; 42] = [

@@ -37,7 +37,7 @@ fn check<M: Method>(text: &str) {
     match Incoming::parse_line(text).unwrap() {
         Incoming::Request { id, params, .. } => {
             let id = serde_json::from_str(id.as_json()).unwrap();
-            let params: M::Params = decode_params(params.map_or("{}", RawValue::get)).unwrap();
+            let params: M = decode_params(params.map_or("{}", RawValue::get)).unwrap();
             encode_request(&mut again, id, M::NAME, &params).unwrap();
         }
         Incoming::Response { id, outcome, .. } => {

@@ -10,7 +10,7 @@ use super::{Connection, with_buffer};
 use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::id::RequestId;
-use crate::protocol::method::{Empty, Method, Ping};
+use crate::protocol::method::{Method, Ping};
 
 /// What was received lately. The reading thread sets it, health checks take it.
 #[derive(Default)]
@@ -120,7 +120,7 @@ impl Connection {
     pub(crate) fn ping_peer(&self) -> bool {
         let id = RequestId::generate();
         with_buffer(|buffer| {
-            let Ok(fitting) = self.encode(buffer, id, Ping::NAME, &Empty {}) else {
+            let Ok(fitting) = self.encode(buffer, id, Ping::NAME, &Ping {}) else {
                 return false;
             };
             // Before it is sent, because the answer may come at once.

@@ -11,7 +11,7 @@ use super::host::HostHandle;
 use crate::error::RpcError;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::method::{
-    Configure, ConfigureReply, Event, EventParams, EventReply, Method, Ping, PingReply,
+    Configure, ConfigureReply, Event, EventReply, Method, Ping, PingReply,
 };
 use crate::rpc::Params;
 use crate::rpc::handling::{HandlerResult, encode, guarded};
@@ -88,13 +88,13 @@ impl Handlers {
 
     /// An event without a handler is not an error ([Strictness and order](crate::protocol#strictness-and-order)).
     fn event(&self, host: &HostHandle, params: &Params) -> Result<ResultObject, HandlerError> {
-        let event: EventParams = params.read()?;
-        if let Some(handler) = self.events.get(&event.event) {
+        let event: Event = params.read()?;
+        if let Some(handler) = self.events.get(&event.name) {
             handler(host, &event.payload).map_err(|error| {
                 HandlerError::new(error.code(), format!("handler error: {}", error.message()))
             })?;
         } else {
-            log::debug!("no handler for event {}", Foreign::new(&event.event));
+            log::debug!("no handler for event {}", Foreign::new(&event.name));
         }
         Ok(encode(&EventReply { ok: true })?)
     }

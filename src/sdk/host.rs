@@ -14,8 +14,7 @@ use crate::error::{Disconnect, Error, Result};
 use crate::protocol::access::AccessGrant;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::method::{
-    AccessGet, Empty, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
-    decode_reply,
+    AccessGet, GetConfig, Method, RobotRun, RobotRunReply, decode_reply,
 };
 use crate::rpc::Connection;
 use crate::rpc::Reply;
@@ -56,7 +55,7 @@ impl HostHandle {
     /// - [`Error::Encode`], [`Error::MessageTooLarge`] or [`Error::TooManyPending`]: nothing was
     ///   sent.
     /// - [`Error::InvalidReply`]: the answer cannot be read.
-    pub fn call<M: Method>(&self, params: &M::Params, timeout: Duration) -> Result<M::Reply> {
+    pub fn call<M: Method>(&self, params: &M, timeout: Duration) -> Result<M::Reply> {
         decode_reply::<M>(self.call_raw(M::NAME, params, timeout)?.as_json())
     }
 
@@ -87,7 +86,7 @@ impl HostHandle {
     /// As [`call`](Self::call).
     pub fn get_config(&self, keys: &[&str], timeout: Duration) -> Result<Configuration> {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        let reply = self.call::<GetConfig>(&GetConfigParams { keys }, timeout)?;
+        let reply = self.call(&GetConfig { keys }, timeout)?;
         Ok(reply.config)
     }
 
@@ -100,7 +99,7 @@ impl HostHandle {
     /// As [`call`](Self::call); [`Error::Rpc`] also for a refusal inside the answer
     /// ([`access_get`](crate::protocol#access_get)).
     pub fn access_get(&self, timeout: Duration) -> Result<AccessGrant> {
-        let reply = self.call::<AccessGet>(&Empty {}, timeout)?;
+        let reply = self.call(&AccessGet {}, timeout)?;
         reply.0.map_err(Error::from)
     }
 
@@ -112,8 +111,8 @@ impl HostHandle {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn robot_run(&self, params: &RobotRunParams, timeout: Duration) -> Result<RobotRunReply> {
-        self.call::<RobotRun>(params, timeout)
+    pub fn robot_run(&self, params: &RobotRun, timeout: Duration) -> Result<RobotRunReply> {
+        self.call(params, timeout)
     }
 
     /// Returns whether there is a connection right now.

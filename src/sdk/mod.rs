@@ -25,7 +25,7 @@
 //!             Ok(())
 //!         })
 //!         .on_configure(|_host, configuration| Ok(configuration.contains_key("channel")))
-//!         .on::<RobotToolCall>(|_host, call| {
+//!         .on(|_host, call: RobotToolCall| {
 //!             let mut reply = ToolCallReply::default();
 //!             reply.output.insert("echo".to_owned(), call.arguments.into());
 //!             Ok(reply)

@@ -130,31 +130,28 @@ impl Plugin {
         + Sync
         + 'static,
     ) -> Self {
-        self.on::<Configure>(move |host, configuration| {
+        self.on(move |host, Configure(configuration)| {
             let ok = handler(host, &configuration)?;
             Ok(ConfigureReply { ok })
         })
     }
 
-    /// Handles a method with typed params and reply: one of the protocol's, or a host's own that
-    /// implements [`Method`]. Replaces what is built in:
+    /// Handles a method whose params implement [`Method`], one of the protocol's or a host's own:
+    /// `.on(|host, call: RobotToolCall| …)`. Replaces what is built in:
     /// [`Ping`](crate::protocol::method::Ping) is answered `healthy` by itself, and
     /// [`Event`](crate::protocol::method::Event) goes to the handlers of
     /// [`on_event`](Self::on_event).
     pub fn on<M: Method>(
         self,
-        handler: impl Fn(&HostHandle, M::Params) -> Result<M::Reply, HandlerError>
-        + Send
-        + Sync
-        + 'static,
+        handler: impl Fn(&HostHandle, M) -> Result<M::Reply, HandlerError> + Send + Sync + 'static,
     ) -> Self {
         self.method(M::NAME, handler)
     }
 
     /// Handles a method by name, with params and reply of the handler's own types; otherwise as
     /// [`on`](Self::on). The reply must encode to a JSON object. Params that do not decode to a `P` are
-    /// answered with -32602 and the field that is at fault. With
-    /// [`Empty`](crate::protocol::method::Empty) a method has no params, or an empty reply.
+    /// answered with -32602 and the field that is at fault. Of a method without params, `P`
+    /// is an empty struct or [`IgnoredAny`](serde::de::IgnoredAny); `Map::new()` is an empty reply.
     ///
     /// ```no_run
     /// use plugin_runner::sdk::Plugin;

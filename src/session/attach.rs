@@ -19,7 +19,7 @@ use crate::deadline::Deadline;
 use crate::duplex::{Duplex, DuplexSettings, close_code};
 use crate::error::{Disconnect, Error, Result};
 use crate::fault;
-use crate::protocol::method::{Empty, Method, Ping};
+use crate::protocol::method::{Method, Ping};
 use crate::protocol::peer::PeerKind;
 use crate::reaper::RunId;
 use crate::rpc::CallOutcome;
@@ -368,7 +368,7 @@ impl Reservation {
                 shared.resync_configuration();
             }
         });
-        match connection.post_call(Ping::NAME, &Empty {}, on_outcome) {
+        match connection.post_call(Ping::NAME, &Ping {}, on_outcome) {
             // It has ended already: the reading thread tells, and the process's exit says why.
             Err(Error::Disconnected(_)) => Ok(()),
             result => result,

@@ -34,8 +34,8 @@ impl Session {
     /// - [`Error::Rpc`] when the plugin answered with an error.
     /// - [`Error::InvalidReply`] when its answer cannot be read: at once, or over stdio up to a second after
     ///   a line that seems to be the answer and is not a message.
-    pub fn call<M: Method>(&self, params: &M::Params, timeout: Duration) -> Result<M::Reply> {
-        self.send::<M>(RequestId::generate(), params, timeout)
+    pub fn call<M: Method>(&self, params: &M, timeout: Duration) -> Result<M::Reply> {
+        self.send(RequestId::generate(), params, timeout)
     }
 
     /// Calls a method by name, with params and reply in raw form. `params` must
@@ -68,7 +68,7 @@ impl Session {
     pub fn send<M: Method>(
         &self,
         id: RequestId,
-        params: &M::Params,
+        params: &M,
         timeout: Duration,
     ) -> Result<M::Reply> {
         let raw = self.start_as(id, M::NAME, params, timeout, Start::Awaited)?;
@@ -81,7 +81,7 @@ impl Session {
     /// ```no_run
     /// use std::time::Duration;
     ///
-    /// use plugin_runner::protocol::method::{Empty, Ping};
+    /// use plugin_runner::protocol::method::Ping;
     /// use plugin_runner::{Host, Result};
     ///
     /// # fn main() -> Result<()> {
@@ -89,7 +89,7 @@ impl Session {
     /// let calls: Vec<_> = host
     ///     .sessions()
     ///     .iter()
-    ///     .map(|session| session.start_call::<Ping>(&Empty {}, Duration::from_secs(10)))
+    ///     .map(|session| session.start_call(&Ping {}, Duration::from_secs(10)))
     ///     .collect::<Result<_>>()?;
     /// for call in calls {
     ///     println!("{:?}", call.wait()?.status);
@@ -105,11 +105,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`call`](Self::call), except those that come with the answer.
-    pub fn start_call<M: Method>(
-        &self,
-        params: &M::Params,
-        timeout: Duration,
-    ) -> Result<PendingCall<M>> {
+    pub fn start_call<M: Method>(&self, params: &M, timeout: Duration) -> Result<PendingCall<M>> {
         self.start_call_raw(M::NAME, params, timeout)
             .map(PendingCall::new)
     }
@@ -119,12 +115,12 @@ impl Session {
     ///
     /// ```no_run
     /// # use std::time::Duration;
-    /// # use plugin_runner::protocol::method::{Empty, Ping};
+    /// # use plugin_runner::protocol::method::Ping;
     /// # fn main() -> plugin_runner::Result<()> {
     /// # let session = plugin_runner::Host::builder().build()?.sessions().remove(0);
     /// let mut batch = session.batch()?;
     /// let calls = (0..64)
-    ///     .map(|_| batch.start_call::<Ping>(&Empty {}, Duration::from_secs(10)))
+    ///     .map(|_| batch.start_call(&Ping {}, Duration::from_secs(10)))
     ///     .collect::<Result<Vec<_>, _>>()?;
     /// batch.send();
     /// for call in calls {
@@ -199,7 +195,7 @@ impl Batch {
     /// another connection since the batch was begun.
     pub fn start_call<M: Method>(
         &mut self,
-        params: &M::Params,
+        params: &M,
         timeout: Duration,
     ) -> Result<PendingCall<M>> {
         self.start_call_raw(M::NAME, params, timeout)

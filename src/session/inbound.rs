@@ -13,9 +13,7 @@ use crate::error::{Error, RpcError};
 use crate::id::Xid;
 use crate::protocol::access;
 use crate::protocol::jsonrpc::{RemoteRequestId, ResultObject};
-use crate::protocol::method::{
-    AccessGet, GetConfig, GetConfigParams, Method, RobotRun, RobotRunParams, RobotRunReply,
-};
+use crate::protocol::method::{AccessGet, GetConfig, Method, RobotRun, RobotRunReply};
 use crate::rpc::handling::{HandlerResult, encode, guarded};
 use crate::rpc::{Connection, InboundRequest, Params};
 
@@ -91,7 +89,7 @@ fn answer(
     let call = InboundCall::new(shared.session(), record, method.to_owned());
     match method {
         GetConfig::NAME => {
-            let params: GetConfigParams = params.read()?;
+            let params: GetConfig = params.read()?;
             let config = context.services.handlers.get_config(&call, &params.keys)?;
             let mut result = serde_json::Map::new();
             result.insert("config".to_owned(), config.into());
@@ -108,7 +106,7 @@ fn answer(
             Ok(access::reply(connection.access_shape(), &grant, id))
         }
         RobotRun::NAME => {
-            let params: RobotRunParams = params.read()?;
+            let params: RobotRun = params.read()?;
             // Refusals of a run are results (PROTOCOL.md, "robot_run").
             let refusal = if call.manifest().access.is_none() {
                 Some("this plugin's manifest asks for no access")

@@ -11,7 +11,7 @@ use crate::error::RpcError;
 use crate::protocol::access::AccessGrant;
 use crate::protocol::jsonrpc::ResultObject;
 use crate::protocol::manifest::Manifest;
-use crate::protocol::method::{GetConfigParams, RobotRunParams, RobotRunReply};
+use crate::protocol::method::{GetConfig, RobotRun, RobotRunReply};
 use crate::rpc::Params;
 use crate::store::Record;
 
@@ -96,7 +96,7 @@ pub trait Services: Send + Sync {
         keys: &[String],
     ) -> Result<Map<String, Value>, RpcError> {
         let keys = keys.to_vec();
-        Ok(GetConfigParams { keys }.select(&call.record().configuration))
+        Ok(GetConfig { keys }.select(&call.record().configuration))
     }
 
     /// Returns credentials for the host's API. Only asked when the manifest has an `access` block.
@@ -118,11 +118,7 @@ pub trait Services: Send + Sync {
     ///
     /// # Errors
     /// An error that becomes the answer; a run that fails is a reply with `error` instead.
-    fn robot_run(
-        &self,
-        call: &InboundCall,
-        params: RobotRunParams,
-    ) -> Result<RobotRunReply, RpcError> {
+    fn robot_run(&self, call: &InboundCall, params: RobotRun) -> Result<RobotRunReply, RpcError> {
         let _ = (call, params);
         Ok(RobotRunReply {
             error: Some("this host runs no Robots".to_owned()),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::SqliteStore;
 use plugin_runner::{Host, Manager, PackageSource, ReportedState};
 
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{} is {}", plugin.record.manifest.name, plugin.status.state);
         if plugin.status.state == ReportedState::Active {
             let session = host.load(plugin.id())?;
-            let pong = session.call::<Ping>(&Empty {}, Duration::from_secs(10))?;
+            let pong = session.call(&Ping {}, Duration::from_secs(10))?;
             println!("and says {:?}", pong.status);
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use plugin_runner::ReportedState::{Active, Connecting, Inactive, Starting, Stopping};
 use plugin_runner::protocol::Manifest;
-use plugin_runner::protocol::method::{Configure, Empty, Ping};
+use plugin_runner::protocol::method::{Configure, Ping};
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{ActiveState, ExitReason};
 use serde_json::{Map, Value, json};
@@ -44,7 +44,7 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
             assert_eq!(session.error_message(), None);
             let lifeline = host.lifelines.next();
 
-            let pong = session.call::<Ping>(&Empty {}, LONG).unwrap();
+            let pong = session.call(&Ping {}, LONG).unwrap();
             assert!(pong.pong);
             let params = json!({"round": round, "text": "grüß \" \\ \n \u{2028}"});
             assert_eq!(call(&session, "echo", &params).unwrap()["echo"], params);
@@ -94,7 +94,7 @@ fn a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored() {
         let mut stored = Map::new();
         stored.insert("channel".to_owned(), "news".into());
         let session = host.run(record.with_configuration(stored.clone()));
-        assert!(session.call::<Configure>(&stored, LONG).unwrap().ok);
+        assert!(session.call(&Configure(stored.clone()), LONG).unwrap().ok);
         let asked = call(&session, "configuration", &json!({})).unwrap();
         assert_eq!(asked["configuration"], Value::from(stored));
         for number in 0..10 {

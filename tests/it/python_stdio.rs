@@ -3,7 +3,7 @@
 use plugin_runner::Error;
 use plugin_runner::ReportedState::{Active, Connecting, Restarting, Starting};
 use plugin_runner::plugin_log::LogStream;
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -21,7 +21,7 @@ fn python_answers_and_asks_over_stdio() {
     events.expect(session.id(), &[Starting, Connecting, Active]);
     assert!(session.started_at().is_some());
 
-    let pong = session.call::<Ping>(&Empty {}, LONG).unwrap();
+    let pong = session.call(&Ping {}, LONG).unwrap();
     assert_eq!(pong.status.as_deref(), Some("healthy"));
     let params = json!({"text": "a\nb\u{2028}ü\"", "list": [1, 2.5, null]});
     let answer = call(&session, "echo", &params).unwrap();

@@ -5,9 +5,8 @@ use plugin_runner::error::RpcError;
 use plugin_runner::protocol::AccessGrant;
 use plugin_runner::protocol::manifest::AccessRequest;
 use plugin_runner::protocol::method::{
-    Configure, Empty, Event, EventParams, GenerateMessage, GenerateParams, GenerateRole,
-    GenerateTool, ListModelsParams, Method, Ping, RobotModelProviderGenerate,
-    RobotModelProviderListModels, RobotToolCall, ToolCallParams,
+    Configure, Event, GenerateMessage, GenerateRole, GenerateTool, Method, Ping,
+    RobotModelProviderGenerate, RobotModelProviderListModels, RobotToolCall,
 };
 use plugin_runner::store::Record;
 use plugin_runner::{Error, InboundCall, ReportedState, Services, Session};
@@ -42,8 +41,8 @@ fn python(host: &TestHost) -> Record {
     record
 }
 
-fn tool_call(tool: &str, arguments: Value) -> ToolCallParams {
-    ToolCallParams {
+fn tool_call(tool: &str, arguments: Value) -> RobotToolCall {
+    RobotToolCall {
         provider_id: "provider".to_owned(),
         tool_id: tool.to_owned(),
         call_id: "call_1".to_owned(),
@@ -58,7 +57,7 @@ fn tool_call(tool: &str, arguments: Value) -> ToolCallParams {
 #[track_caller]
 fn tool(session: &Session, tool: &str, arguments: Value) -> Map<String, Value> {
     let params = tool_call(tool, arguments);
-    let reply = session.call::<RobotToolCall>(&params, LONG).unwrap();
+    let reply = session.call(&params, LONG).unwrap();
     assert_eq!(reply.failure(), None);
     reply.output
 }
@@ -84,8 +83,8 @@ fn answer(session: &Session, id: &str) -> Value {
 
 /// Calls a method that must be answered: what the peer refuses, it does not answer.
 #[track_caller]
-fn accepted<M: Method>(session: &Session, params: &M::Params) -> M::Reply {
-    match session.call::<M>(params, LONG) {
+fn accepted<M: Method>(session: &Session, params: &M) -> M::Reply {
+    match session.call(params, LONG) {
         Ok(reply) => reply,
         Err(error) => panic!("{}: {error}", M::NAME),
     }
@@ -95,12 +94,12 @@ fn accepted<M: Method>(session: &Session, params: &M::Params) -> M::Reply {
 fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
     let host = TestHost::new("strict-requests");
     let session = host.run(python(&host));
-    assert!(accepted::<Ping>(&session, &Empty {}).pong);
+    assert!(accepted(&session, &Ping {}).pong);
     for configuration in [
         json!({}),
         json!({"channel": null, "deep": {"list": [1, 2.5]}}),
     ] {
-        assert!(accepted::<Configure>(&session, &object(configuration)).ok);
+        assert!(accepted(&session, &Configure(object(configuration))).ok);
     }
     for (event, payload) in [
         ("EventThreadPublished", json!({"id": XID})),
@@ -125,20 +124,20 @@ fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
         ),
         ("EventSettingsUpdated", json!({"settings": {"Title": null}})),
     ] {
-        let params = EventParams::new(event, &payload).unwrap();
-        assert!(accepted::<Event>(&session, &params).ok, "{event}");
+        let params = Event::new(event, &payload).unwrap();
+        assert!(accepted(&session, &params).ok, "{event}");
     }
     let provider = "acme".to_owned();
-    let models = accepted::<RobotModelProviderListModels>(&session, &ListModelsParams { provider });
+    let models = accepted(&session, &RobotModelProviderListModels { provider });
     assert_eq!(models.models[0].name, "acme/small");
 
-    let mut generate = GenerateParams {
+    let mut generate = RobotModelProviderGenerate {
         provider: "acme".to_owned(),
         model: "small".to_owned(),
         messages: vec![GenerateMessage::new(GenerateRole::User, "hello")],
-        ..GenerateParams::default()
+        ..RobotModelProviderGenerate::default()
     };
-    let reply = accepted::<RobotModelProviderGenerate>(&session, &generate);
+    let reply = accepted(&session, &generate);
     assert_eq!(reply.content.as_deref(), Some("hello"));
     generate.system = Some("Be brief.".to_owned());
     generate.messages.push(GenerateMessage {
@@ -157,14 +156,14 @@ fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
             parameters: object(json!({"type": "object"})),
         },
     ];
-    let reply = accepted::<RobotModelProviderGenerate>(&session, &generate);
+    let reply = accepted(&session, &generate);
     assert_eq!(reply.content.as_deref(), Some("rain"));
 
     let arguments = json!({"city": "Oslo", "days": null});
     let mut params = tool_call("echo", arguments.clone());
     for robot in [None, Some(""), Some("robot")] {
         params.robot_id = robot.map(str::to_owned);
-        let reply = accepted::<RobotToolCall>(&session, &params);
+        let reply = accepted(&session, &params);
         assert_eq!(Value::Object(reply.output), arguments, "{robot:?}");
     }
 
@@ -177,8 +176,8 @@ fn a_strict_peer_takes_every_request_with_all_and_with_no_optional_members() {
     });
 
     // And this is what the peer does with a member too many.
-    let params = EventParams::new("EventThreadPublished", &json!({"id": XID, "x": 1})).unwrap();
-    let unanswered = session.start_call::<Event>(&params, LONG).unwrap();
+    let params = Event::new("EventThreadPublished", &json!({"id": XID, "x": 1})).unwrap();
+    let unanswered = session.start_call(&params, LONG).unwrap();
     host.output.wait_for("about the refusal", |line| {
         (line.text == "refused: EventThreadPublished.x is unknown").then_some(())
     });
@@ -268,7 +267,7 @@ fn a_peer_that_says_it_is_python_is_sent_1_mib_and_not_a_byte_more() {
     let session = host.run(python(&host));
     let send = |size: usize| {
         let params = tool_call("echo", json!({"text": "x".repeat(size)}));
-        session.call::<RobotToolCall>(&params, LONG)
+        session.call(&params, LONG)
     };
     let Err(Error::MessageTooLarge { size, limit }) = send(MIB) else {
         panic!("a mebibyte and an envelope were sent");

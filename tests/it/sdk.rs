@@ -10,8 +10,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 use plugin_runner::duplex::memory;
 use plugin_runner::error::{Disconnect, RpcError};
 use plugin_runner::protocol::method::{
-    Empty, Ping, PingReply, RobotRunParams, RobotRunReply, RobotToolCall, ToolCallParams,
-    ToolCallReply,
+    Ping, PingReply, RobotRun, RobotRunReply, RobotToolCall, ToolCallReply,
 };
 use plugin_runner::protocol::{AccessGrant, Manifest, ResultObject};
 use plugin_runner::sdk::{HostHandle, Plugin};
@@ -142,7 +141,7 @@ fn a_configuration_is_accepted_or_not_and_never_an_error() {
 #[test]
 fn a_typed_handler_gets_params_and_gives_a_reply() {
     let peer = run(|plugin| {
-        plugin.on::<RobotToolCall>(|_, call| match call.tool_id.as_str() {
+        plugin.on(|_, call: RobotToolCall| match call.tool_id.as_str() {
             "forecast" => Ok(ToolCallReply {
                 output: call.arguments,
                 error: None,
@@ -150,9 +149,9 @@ fn a_typed_handler_gets_params_and_gives_a_reply() {
             other => Err(format!("no tool {other}").into()),
         })
     });
-    let mut params = ToolCallParams {
+    let mut params = RobotToolCall {
         tool_id: "forecast".to_owned(),
-        ..ToolCallParams::default()
+        ..RobotToolCall::default()
     };
     params.arguments.insert("city".to_owned(), "Oslo".into());
     let asked = serde_json::to_value(&params).unwrap();
@@ -261,7 +260,7 @@ fn a_ping_is_answered_unless_the_plugin_wants_to() {
     peer.end();
 
     let peer = run(|plugin| {
-        plugin.on::<Ping>(|_, _| {
+        plugin.on(|_, _: Ping| {
             Ok(PingReply {
                 pong: true,
                 uptime_seconds: None,
@@ -287,7 +286,7 @@ impl Services for Reluctant {
     fn robot_run(
         &self,
         _: &InboundCall,
-        params: RobotRunParams,
+        params: RobotRun,
     ) -> std::result::Result<RobotRunReply, RpcError> {
         Ok(RobotRunReply {
             session_id: None,
@@ -313,10 +312,10 @@ fn a_handler_may_call_the_host() {
             .method_raw("ask", |host, _| {
                 let configuration = host.get_config(&["channel"], LONG)?;
                 let access = host.access_get(LONG).unwrap_err().to_string();
-                let run = RobotRunParams {
+                let run = RobotRun {
                     message: "go".to_owned(),
                     robot_id: "r2d2".to_owned(),
-                    ..RobotRunParams::default()
+                    ..RobotRun::default()
                 };
                 let run = host.robot_run(&run, LONG)?;
                 let custom = host.call_raw("custom", &json!({"number": 21}), LONG)?;
@@ -399,7 +398,7 @@ fn closing_ends_the_run_and_fails_calls_with_the_cause() {
     host.close();
     peer.plugin.join().unwrap().unwrap();
     assert!(!host.is_connected());
-    let error = host.call::<Ping>(&Empty {}, LONG).unwrap_err();
+    let error = host.call(&Ping {}, LONG).unwrap_err();
     assert!(error.is_disconnected());
     peer.bench.wait_for(ReportedState::Connecting);
     assert_eq!(
@@ -451,7 +450,7 @@ fn a_plugin_and_a_real_host_talk_both_ways_until_the_host_stops_it() {
             })
     });
     bench.wait_for(ReportedState::Active);
-    let pong = bench.session.call::<Ping>(&Empty {}, LONG).unwrap();
+    let pong = bench.session.call(&Ping {}, LONG).unwrap();
     assert_eq!(pong.status.as_deref(), Some("healthy"));
     let configuration = bench
         .session
@@ -507,12 +506,12 @@ fn an_external_plugin_comes_back_until_it_is_refused_for_good() {
     refuse_next(&listener, "503");
     let connection = accept_next(&listener, &bench);
     bench.wait_for(ReportedState::Active);
-    bench.session.call::<Ping>(&Empty {}, LONG).unwrap();
+    bench.session.call(&Ping {}, LONG).unwrap();
     connection.shutdown(Shutdown::Both).unwrap();
     bench.wait_for(ReportedState::Connecting);
     let _connection = accept_next(&listener, &bench);
     bench.wait_for(ReportedState::Active);
-    bench.session.call::<Ping>(&Empty {}, LONG).unwrap();
+    bench.session.call(&Ping {}, LONG).unwrap();
     // Close code 1012: come back.
     assert!(bench.host.shutdown(LONG).is_complete());
     refuse_next(&listener, "401");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::{ExitReason, Health, ReportedState};
 use serde_json::json;
 
@@ -58,7 +58,7 @@ fn websockets(test: &'static str, version: &str) {
         let said = format!("websockets {version}");
         assert_eq!(host.output.texts(session.id()), [said]);
 
-        assert!(session.call::<Ping>(&Empty {}, LONG).unwrap().pong);
+        assert!(session.call(&Ping {}, LONG).unwrap().pong);
         for text in ["grüß dich".to_owned(), "x".repeat(900_000)] {
             let params = json!({ "text": text });
             let answer = call(&session, "echo", &params).unwrap();

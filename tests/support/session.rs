@@ -13,7 +13,7 @@ use plugin_runner::duplex::websocket::{Role, WebSocket};
 use plugin_runner::duplex::{Duplex, DuplexSettings, DuplexWriter, Interrupt, Received, memory};
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::ResultObject;
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::Record;
 use plugin_runner::{
     ActiveState, Deadline, HostBuilder, Peer, PendingCall, PendingReply, ReportedState, Session,
@@ -133,7 +133,7 @@ pub(crate) fn ping(session: &Session, plugin: &Plugin) {
 /// A ping on its way.
 #[track_caller]
 pub(crate) fn start_ping(session: &Session) -> PendingCall<Ping> {
-    session.start_call::<Ping>(&Empty {}, LONG).unwrap()
+    session.start_call(&Ping {}, LONG).unwrap()
 }
 
 /// A call by name on its way.

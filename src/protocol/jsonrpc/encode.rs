@@ -15,7 +15,7 @@ use crate::text;
 ///
 /// # Errors
 /// [`Error::Encode`] when `params` does not encode, or not to a JSON object; `buffer` is then
-/// empty. Use [`Empty`](crate::protocol::method::Empty) for no params.
+/// empty.
 pub fn encode_request<P: Serialize + ?Sized>(
     buffer: &mut String,
     id: RequestId,
@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
     use crate::id::Xid;
-    use crate::protocol::method::Empty;
+    use crate::protocol::method::Ping;
 
     fn request_id(json: &str) -> RemoteRequestId {
         RemoteRequestId::from_json(serde_json::from_str(json).unwrap()).unwrap()
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn ids_we_send_are_valid_xids() {
         let mut buffer = String::new();
-        encode_request(&mut buffer, RequestId::generate(), "ping", &Empty {}).unwrap();
+        encode_request(&mut buffer, RequestId::generate(), "ping", &Ping {}).unwrap();
         let message: Value = serde_json::from_str(&buffer).unwrap();
         let id = message["id"].as_str().unwrap();
         assert!(id.parse::<Xid>().is_ok(), "{id}");
@@ -153,7 +153,7 @@ mod tests {
     fn a_request_has_four_members_and_params_even_when_empty() {
         let id = "d5k2m2c5o2dtjn9ct6bg".parse().unwrap();
         let mut buffer = "left from last time".to_owned();
-        encode_request(&mut buffer, id, "ping", &Empty {}).unwrap();
+        encode_request(&mut buffer, id, "ping", &Ping {}).unwrap();
         assert_eq!(
             buffer,
             r#"{"jsonrpc":"2.0","id":"d5k2m2c5o2dtjn9ct6bg","method":"ping","params":{}}"#

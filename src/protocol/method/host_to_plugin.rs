@@ -5,81 +5,47 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Empty, Method, failure, is_blank, null_is_empty};
+use super::{Method, failure, is_blank, null_is_empty};
 use crate::error::Result;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::jsonrpc::to_object;
 
-/// `event`: an event that the plugin consumes.
-#[derive(Clone, Copy, Debug)]
-pub struct Event;
+/// `event`: an event that the plugin consumes. On the wire its name and its payload are in one object, whose
+/// member `event` is the name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Event {
+    /// The event's name.
+    pub name: String,
+    /// All other members. A member `event` in it is not sent.
+    pub payload: Map<String, Value>,
+}
 
 impl Method for Event {
     const NAME: &'static str = "event";
-    type Params = EventParams;
     type Reply = EventReply;
 }
 
 /// `configure`: proposes a configuration, which is stored only if the plugin accepts it. A plugin
 /// that must restart to apply it exits with status 0.
-#[derive(Clone, Copy, Debug)]
-pub struct Configure;
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Configure(
+    /// The whole configuration.
+    pub Configuration,
+);
 
 impl Method for Configure {
     const NAME: &'static str = "configure";
-    /// The whole configuration.
-    type Params = Configuration;
     type Reply = ConfigureReply;
 }
 
 /// `ping`: checks that the plugin answers.
-#[derive(Clone, Copy, Debug)]
-pub struct Ping;
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {}
 
 impl Method for Ping {
     const NAME: &'static str = "ping";
-    type Params = Empty;
     type Reply = PingReply;
-}
-
-/// `robot_model_provider_list_models`: lists the models of a provider.
-#[derive(Clone, Copy, Debug)]
-pub struct RobotModelProviderListModels;
-
-impl Method for RobotModelProviderListModels {
-    const NAME: &'static str = "robot_model_provider_list_models";
-    type Params = ListModelsParams;
-    type Reply = ListModelsReply;
-}
-
-/// `robot_model_provider_generate`: one generation, not streamed.
-#[derive(Clone, Copy, Debug)]
-pub struct RobotModelProviderGenerate;
-
-impl Method for RobotModelProviderGenerate {
-    const NAME: &'static str = "robot_model_provider_generate";
-    type Params = GenerateParams;
-    type Reply = GenerateReply;
-}
-
-/// `robot_tool_call`: a Robot calls a tool.
-#[derive(Clone, Copy, Debug)]
-pub struct RobotToolCall;
-
-impl Method for RobotToolCall {
-    const NAME: &'static str = "robot_tool_call";
-    type Params = ToolCallParams;
-    type Reply = ToolCallReply;
-}
-
-/// An event: its name and its payload. On the wire both are in one object, whose member `event` is
-/// the name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EventParams {
-    /// The event's name.
-    pub event: String,
-    /// All other members. A member `event` in it is not sent.
-    pub payload: Map<String, Value>,
 }
 
 /// The answer to an event.
@@ -109,11 +75,16 @@ pub struct PingReply {
     pub status: Option<String>,
 }
 
-/// The provider whose models to list.
+/// `robot_model_provider_list_models`: lists the models of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListModelsParams {
+pub struct RobotModelProviderListModels {
     /// The id of the capability.
     pub provider: String,
+}
+
+impl Method for RobotModelProviderListModels {
+    const NAME: &'static str = "robot_model_provider_list_models";
+    type Reply = ListModelsReply;
 }
 
 /// The models of a provider.
@@ -150,9 +121,9 @@ pub struct Model {
     pub raw: Map<String, Value>,
 }
 
-/// The input of a generation.
+/// `robot_model_provider_generate`: one generation, not streamed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GenerateParams {
+pub struct RobotModelProviderGenerate {
     /// The id of the capability.
     pub provider: String,
     /// The name of the model.
@@ -170,6 +141,11 @@ pub struct GenerateParams {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tools: Vec<GenerateTool>,
+}
+
+impl Method for RobotModelProviderGenerate {
+    const NAME: &'static str = "robot_model_provider_generate";
+    type Reply = GenerateReply;
 }
 
 /// One message of a conversation.
@@ -270,9 +246,9 @@ pub enum FinishReason {
     Error,
 }
 
-/// The tool to call, its arguments, and on whose behalf.
+/// `robot_tool_call`: a Robot calls a tool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ToolCallParams {
+pub struct RobotToolCall {
     /// The id of the capability.
     pub provider_id: String,
     /// The id of the tool.
@@ -291,6 +267,11 @@ pub struct ToolCallParams {
     pub arguments: Map<String, Value>,
 }
 
+impl Method for RobotToolCall {
+    const NAME: &'static str = "robot_tool_call";
+    type Reply = ToolCallReply;
+}
+
 /// The result of a tool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ToolCallReply {
@@ -306,23 +287,23 @@ pub struct ToolCallReply {
     pub error: Option<String>,
 }
 
-impl EventParams {
+impl Event {
     /// Returns an event with the members that `payload` encodes to.
     ///
     /// # Errors
     /// [`Error::Encode`](crate::Error::Encode) if that is not a JSON object.
-    pub fn new<T: Serialize + ?Sized>(event: impl Into<String>, payload: &T) -> Result<Self> {
+    pub fn new<T: Serialize + ?Sized>(name: impl Into<String>, payload: &T) -> Result<Self> {
         Ok(Self {
-            event: event.into(),
+            name: name.into(),
             payload: to_object("event", payload)?,
         })
     }
 }
 
-impl Serialize for EventParams {
+impl Serialize for Event {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("event", &self.event)?;
+        map.serialize_entry("event", &self.name)?;
         for (name, value) in &self.payload {
             if name != "event" {
                 map.serialize_entry(name, value)?;
@@ -332,11 +313,11 @@ impl Serialize for EventParams {
     }
 }
 
-impl<'de> Deserialize<'de> for EventParams {
+impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut payload = Map::deserialize(deserializer)?;
         match payload.remove("event") {
-            Some(Value::String(event)) => Ok(Self { event, payload }),
+            Some(Value::String(name)) => Ok(Self { name, payload }),
             Some(_) => Err(D::Error::custom("event must be a string")),
             None => Err(D::Error::missing_field("event")),
         }

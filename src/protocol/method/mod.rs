@@ -1,4 +1,4 @@
-//! The nine methods, each with the types of its params and reply
+//! The nine methods, each as the type of its params, and their replies
 //! ([Host to plugin](crate::protocol#host-to-plugin) and
 //! [Plugin to host](crate::protocol#plugin-to-host)). An embedder adds methods of its own by
 //! implementing [`Method`].
@@ -26,21 +26,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 pub use host_to_plugin::{
-    Configure, ConfigureReply, Event, EventParams, EventReply, FinishReason, GenerateMessage,
-    GenerateParams, GenerateReply, GenerateRole, GenerateTool, GenerateToolCall, ListModelsParams,
-    ListModelsReply, Model, Ping, PingReply, RobotModelProviderGenerate,
-    RobotModelProviderListModels, RobotToolCall, ToolCallParams, ToolCallReply,
+    Configure, ConfigureReply, Event, EventReply, FinishReason, GenerateMessage, GenerateReply,
+    GenerateRole, GenerateTool, GenerateToolCall, ListModelsReply, Model, Ping, PingReply,
+    RobotModelProviderGenerate, RobotModelProviderListModels, RobotToolCall, ToolCallReply,
 };
 pub use plugin_to_host::{
-    AccessGet, GetConfig, GetConfigParams, GetConfigReply, RobotRun, RobotRunAttention,
-    RobotRunOutput, RobotRunParams, RobotRunReason, RobotRunReply, RobotRunStatus,
-    RobotRunWorkspace,
+    AccessGet, GetConfig, GetConfigReply, RobotRun, RobotRunAttention, RobotRunOutput,
+    RobotRunReason, RobotRunReply, RobotRunStatus, RobotRunWorkspace,
 };
 
 use super::kind_of_text;
 use crate::error::{Error, Result, RpcError};
 
-/// A method: its name, its params and its reply.
+/// A method, implemented by the type of its params: what one side calls and the other handles.
 ///
 /// Params and reply must encode to JSON objects. The reply needs no member `method`: it is added
 /// when the reply is sent and ignored when one is read.
@@ -50,30 +48,26 @@ use crate::error::{Error, Result, RpcError};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Serialize, Deserialize)]
+/// struct Greet {
+///     name: String,
+/// }
+///
+/// #[derive(Serialize, Deserialize)]
 /// struct Greeting {
 ///     text: String,
 /// }
 ///
-/// struct Greet;
-///
 /// impl Method for Greet {
 ///     const NAME: &'static str = "greet";
-///     type Params = Greeting;
 ///     type Reply = Greeting;
 /// }
 /// ```
-pub trait Method {
+pub trait Method: Serialize + DeserializeOwned {
     /// The name on the wire.
     const NAME: &'static str;
-    /// The params.
-    type Params: Serialize + DeserializeOwned;
     /// The reply.
     type Reply: Serialize + DeserializeOwned;
 }
-
-/// No params, or an empty reply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Empty {}
 
 /// Decodes the params of a request, given as JSON.
 ///

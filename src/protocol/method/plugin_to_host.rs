@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Empty, Method, failure, is_blank, null_is_empty};
+use super::{Method, failure, is_blank, null_is_empty};
 use crate::id::Xid;
 use crate::protocol::access::AccessGetReply;
 use crate::protocol::configuration::Configuration;
@@ -11,39 +11,18 @@ use crate::protocol::configuration::Configuration;
 ///
 /// A host does not answer with the typed reply, but in the form that suits the peer; see
 /// [`AccessShape`](crate::protocol::AccessShape).
-#[derive(Clone, Copy, Debug)]
-pub struct AccessGet;
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessGet {}
 
 impl Method for AccessGet {
     const NAME: &'static str = "access_get";
-    type Params = Empty;
     type Reply = AccessGetReply;
 }
 
 /// `get_config`: reads the plugin's configuration. During a `configure` call that is still the
 /// previous one.
-#[derive(Clone, Copy, Debug)]
-pub struct GetConfig;
-
-impl Method for GetConfig {
-    const NAME: &'static str = "get_config";
-    type Params = GetConfigParams;
-    type Reply = GetConfigReply;
-}
-
-/// `robot_run`: starts an unattended run of a Robot, which may take minutes.
-#[derive(Clone, Copy, Debug)]
-pub struct RobotRun;
-
-impl Method for RobotRun {
-    const NAME: &'static str = "robot_run";
-    type Params = RobotRunParams;
-    type Reply = RobotRunReply;
-}
-
-/// The members of the configuration to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GetConfigParams {
+pub struct GetConfig {
     /// The names of the members; none means all.
     #[serde(
         default,
@@ -51,6 +30,11 @@ pub struct GetConfigParams {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub keys: Vec<String>,
+}
+
+impl Method for GetConfig {
+    const NAME: &'static str = "get_config";
+    type Reply = GetConfigReply;
 }
 
 /// The stored configuration: without defaults, and without requested members that do not exist.
@@ -61,7 +45,7 @@ pub struct GetConfigReply {
     pub config: Configuration,
 }
 
-impl GetConfigParams {
+impl GetConfig {
     /// Returns the requested part of this configuration.
     pub fn select(&self, stored: &Configuration) -> Configuration {
         if self.keys.is_empty() {
@@ -74,9 +58,9 @@ impl GetConfigParams {
     }
 }
 
-/// The task of a Robot.
+/// `robot_run`: starts an unattended run of a Robot, which may take minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RobotRunParams {
+pub struct RobotRun {
     /// The task. A blank one is refused by the reply's `error`, not by the decoder.
     pub message: String,
     /// The Robot's id.
@@ -87,6 +71,11 @@ pub struct RobotRunParams {
     /// The workspace, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<RobotRunWorkspace>,
+}
+
+impl Method for RobotRun {
+    const NAME: &'static str = "robot_run";
+    type Reply = RobotRunReply;
 }
 
 /// The workspace of a run. The schema allows at most one of both ids; Storyden's Go host accepts both,

@@ -24,13 +24,13 @@ fn map(value: Value) -> Map<String, Value> {
 
 #[test]
 fn members_that_say_how_it_went_are_understood() {
-    let params: RobotRunParams = decode_params(r#"{"message":"m","robot_id":"r"}"#).unwrap();
+    let params: RobotRun = decode_params(r#"{"message":"m","robot_id":"r"}"#).unwrap();
     assert_eq!(params.session_id, None);
     let reply = r#"{"output":{"status":"blocked","summary":"Which page?"}}"#;
     let reply = decode_reply::<RobotRun>(reply).unwrap();
     assert_eq!(reply.output.unwrap().status, RobotRunStatus::Blocked);
     let messages = r#"{"provider":"p","model":"m","messages":[{"role":"user","content":"?"}]}"#;
-    let params: GenerateParams = decode_params(messages).unwrap();
+    let params: RobotModelProviderGenerate = decode_params(messages).unwrap();
     assert_eq!(params.messages[0].role, GenerateRole::User);
     let reply = decode_reply::<RobotToolCall>(r#"{"error":"unknown city"}"#).unwrap();
     assert_eq!(reply.failure(), Some("unknown city"));
@@ -40,7 +40,7 @@ fn members_that_say_how_it_went_are_understood() {
 
 #[test]
 fn access_get_examples() {
-    assert!(decode_params::<Empty>("{}").is_ok());
+    assert!(decode_params::<AccessGet>("{}").is_ok());
     let go = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
  "result":{"access_key":"sdbak_3vK0exampleonly","api_base_url":{"Scheme":"https","Host":"forum.example"}}}}"#;
     let refused = r#"{"jsonrpc":"2.0","id":"d5k2m7c5o2dtjn9ct6dg","result":{"method":"access_get","id":"d5k2m7c5o2dtjn9ct6dg","jsonrpc":"2.0",
@@ -103,11 +103,11 @@ fn null_from_go_is_an_empty_list_or_object() {
     let reply = decode_reply::<GetConfig>(r#"{"config":null}"#).unwrap();
     assert!(reply.config.is_empty());
 
-    let params: GetConfigParams = decode_params(r#"{"keys":null}"#).unwrap();
+    let params: GetConfig = decode_params(r#"{"keys":null}"#).unwrap();
     assert!(params.keys.is_empty());
     let text = r#"{"message":"m","robot_id":"r","session_id":null,
         "workspace":{"workspace_id":null,"workspace_instance_id":null}}"#;
-    let params: RobotRunParams = decode_params(text).unwrap();
+    let params: RobotRun = decode_params(text).unwrap();
     assert_eq!(params.session_id, None);
     assert_eq!(params.workspace, Some(RobotRunWorkspace::default()));
 }
@@ -133,7 +133,7 @@ fn members(value: &Value, path: &str, found: &mut Vec<String>) {
 }
 
 #[track_caller]
-fn sends<M: Method>(params: &M::Params, expected: &[&str]) {
+fn sends<M: Method>(params: &M, expected: &[&str]) {
     let mut buffer = String::new();
     let id = crate::id::RequestId::generate();
     encode_request(&mut buffer, id, M::NAME, params).unwrap();
@@ -154,14 +154,14 @@ fn nothing_unknown_empty_or_null_is_ever_sent() {
     let some = |text: &str| Some(text.to_owned());
     let object = map(json!({"x": 1}));
 
-    sends::<Ping>(&Empty {}, &[]);
-    sends::<Configure>(&Map::new(), &[]);
-    sends::<Event>(&EventParams::default(), &["event"]);
-    sends::<RobotModelProviderListModels>(&ListModelsParams::default(), &["provider"]);
-    sends::<RobotToolCall>(
-        &ToolCallParams {
+    sends(&Ping {}, &[]);
+    sends(&Configure::default(), &[]);
+    sends(&Event::default(), &["event"]);
+    sends(&RobotModelProviderListModels::default(), &["provider"]);
+    sends(
+        &RobotToolCall {
             robot_id: some(""),
-            ..ToolCallParams::default()
+            ..RobotToolCall::default()
         },
         &[
             "provider_id",
@@ -172,11 +172,11 @@ fn nothing_unknown_empty_or_null_is_ever_sent() {
             "arguments",
         ],
     );
-    sends::<RobotToolCall>(
-        &ToolCallParams {
+    sends(
+        &RobotToolCall {
             robot_id: some("r"),
             arguments: object.clone(),
-            ..ToolCallParams::default()
+            ..RobotToolCall::default()
         },
         &[
             "provider_id",
@@ -189,10 +189,10 @@ fn nothing_unknown_empty_or_null_is_ever_sent() {
             "arguments.x",
         ],
     );
-    sends::<RobotModelProviderGenerate>(
-        &GenerateParams {
+    sends(
+        &RobotModelProviderGenerate {
             system: some(""),
-            ..GenerateParams::default()
+            ..RobotModelProviderGenerate::default()
         },
         &["provider", "model", "messages"],
     );
@@ -202,11 +202,11 @@ fn nothing_unknown_empty_or_null_is_ever_sent() {
         name: some(""),
         tool_call_id: None,
     };
-    sends::<RobotModelProviderGenerate>(
-        &GenerateParams {
+    sends(
+        &RobotModelProviderGenerate {
             messages: vec![message],
             tools: vec![GenerateTool::default()],
-            ..GenerateParams::default()
+            ..RobotModelProviderGenerate::default()
         },
         &[
             "provider",
@@ -228,8 +228,8 @@ fn nothing_unknown_empty_or_null_is_ever_sent() {
         description: some("d"),
         parameters: object,
     };
-    sends::<RobotModelProviderGenerate>(
-        &GenerateParams {
+    sends(
+        &RobotModelProviderGenerate {
             provider: "p".to_owned(),
             model: "m".to_owned(),
             messages: vec![message],
@@ -276,16 +276,16 @@ fn empty_optional_members_of_replies_are_left_out() {
 #[test]
 fn the_member_event_is_always_the_name() {
     let payload = json!({"event": "EventAccountCreated", "id": "d5k2jq45o2dtjn9ct5rg"});
-    let params = EventParams::new("EventThreadPublished", &payload).unwrap();
+    let params = Event::new("EventThreadPublished", &payload).unwrap();
     assert_eq!(
         serde_json::to_string(&params).unwrap(),
         r#"{"event":"EventThreadPublished","id":"d5k2jq45o2dtjn9ct5rg"}"#
     );
     assert_eq!(
-        EventParams::new("EventX", &[1]).unwrap_err().to_string(),
+        Event::new("EventX", &[1]).unwrap_err().to_string(),
         "cannot encode event: must be a JSON object, found an array"
     );
-    let error = |text: &str| decode_params::<EventParams>(text).unwrap_err().message;
+    let error = |text: &str| decode_params::<Event>(text).unwrap_err().message;
     assert!(error("{}").contains("missing field `event`"));
     assert!(error(r#"{"event":1}"#).contains("event must be a string"));
 }
@@ -317,7 +317,7 @@ fn replies_ignore_the_method_and_what_they_do_not_know() {
 #[test]
 fn bad_params_are_answered_with_the_code_for_it() {
     let error = |text: &str| {
-        let error = decode_params::<RobotRunParams>(text).unwrap_err();
+        let error = decode_params::<RobotRun>(text).unwrap_err();
         assert_eq!(error.code, -32602);
         error.message
     };
@@ -351,7 +351,7 @@ fn deep_params_are_refused_rather_than_followed() {
         assert!(decode_params::<crate::protocol::Configuration>(&deep).is_err());
         assert!(decode_reply::<GetConfig>(&format!("{{\"config\":{deep}}}")).is_err());
         // Where it is not looked at, it does no harm.
-        assert!(decode_params::<Empty>(&deep).is_ok());
+        assert!(decode_params::<Ping>(&deep).is_ok());
     };
     std::thread::spawn(body).join().unwrap();
 }
@@ -361,7 +361,7 @@ fn asking_for_keys_gives_those_that_exist() {
     let stored = map(json!({"channel": "general", "limit": 25}));
     let select = |keys: &[&str]| {
         let keys = keys.iter().map(ToString::to_string).collect();
-        Value::Object(GetConfigParams { keys }.select(&stored))
+        Value::Object(GetConfig { keys }.select(&stored))
     };
     assert_eq!(select(&["limit", "missing"]), json!({"limit": 25}));
     assert_eq!(select(&["missing"]), json!({}));

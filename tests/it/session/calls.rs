@@ -4,8 +4,8 @@ use std::thread;
 
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::method::{
-    Configure, Empty, Event, ListModelsParams, Method, Ping, RobotModelProviderGenerate,
-    RobotModelProviderListModels, RobotToolCall,
+    Configure, Event, Method, Ping, RobotModelProviderGenerate, RobotModelProviderListModels,
+    RobotToolCall,
 };
 use plugin_runner::{Error, RequestId};
 use serde::{Deserialize, Serialize};
@@ -16,17 +16,17 @@ use crate::support::{LONG, assert_matches, object, wait_for};
 
 /// Sends a worked example and answers it with the worked answer; both must arrive as they are written.
 #[track_caller]
-fn example<M: Method>(request: &Value, response: &Value)
+fn example<M>(request: &Value, response: &Value)
 where
-    M::Params: Sync,
+    M: Method + Sync,
     M::Reply: Send,
 {
     let bench = Bench::new();
     let plugin = bench.connect();
     let id: RequestId = request["id"].as_str().unwrap().parse().unwrap();
-    let params = serde_json::from_value(request["params"].clone()).unwrap();
+    let params: M = serde_json::from_value(request["params"].clone()).unwrap();
     let reply = thread::scope(|scope| {
-        let call = scope.spawn(|| bench.session.send::<M>(id, &params, LONG).unwrap());
+        let call = scope.spawn(|| bench.session.send(id, &params, LONG).unwrap());
         assert_eq!(plugin.expect(M::NAME).message, *request);
         plugin.send(&response.to_string());
         call.join().unwrap()
@@ -79,27 +79,26 @@ fn the_examples_of_the_document_go_there_and_back() {
 fn null_for_empty_from_a_go_plugin_is_understood() {
     let bench = Bench::new();
     let plugin = bench.connect();
-    let params = ListModelsParams::default();
-    let call = bench
-        .session
-        .start_call::<RobotModelProviderListModels>(&params, LONG)
-        .unwrap();
+    let params = RobotModelProviderListModels::default();
+    let call = bench.session.start_call(&params, LONG).unwrap();
     let request = plugin.expect("robot_model_provider_list_models");
     plugin.reply(&request, json!({"models": null}));
     assert!(call.wait().unwrap().models.is_empty());
 }
 
-#[derive(Serialize, Deserialize, Debug, PartialEq)]
-struct Text {
+#[derive(Serialize, Deserialize)]
+struct Shout {
     text: String,
 }
 
-struct Shout;
+#[derive(Serialize, Deserialize, Debug, PartialEq)]
+struct Shouted {
+    text: String,
+}
 
 impl Method for Shout {
     const NAME: &'static str = "acme.shout";
-    type Params = Text;
-    type Reply = Text;
+    type Reply = Shouted;
 }
 
 #[test]
@@ -114,18 +113,15 @@ fn methods_of_the_embedders_own_are_called_by_type_and_by_name() {
                 plugin.reply(&request, json!({"text": text}));
             }
         });
-        let params = Text {
+        let params = Shout {
             text: "hey".to_owned(),
         };
-        let expected = Text {
+        let expected = Shouted {
             text: "HEY".to_owned(),
         };
-        assert_eq!(
-            bench.session.call::<Shout>(&params, LONG).unwrap(),
-            expected
-        );
+        assert_eq!(bench.session.call(&params, LONG).unwrap(), expected);
         let reply = bench.session.call_raw("acme.shout", &params, LONG).unwrap();
-        assert_eq!(reply.read::<Text>().unwrap(), expected);
+        assert_eq!(reply.read::<Shouted>().unwrap(), expected);
         assert!(
             reply.as_json().contains(r#""text":"HEY""#),
             "{}",
@@ -258,11 +254,11 @@ fn an_id_of_the_callers_own_is_sent_and_can_be_used_again() {
     let id: RequestId = "d5k2m2c5o2dtjn9ct6bg".parse().unwrap();
     for _ in 0..2 {
         thread::scope(|scope| {
-            let first = scope.spawn(|| bench.session.send::<Ping>(id, &Empty {}, LONG));
+            let first = scope.spawn(|| bench.session.send(id, &Ping {}, LONG));
             let request = plugin.expect("ping");
             assert_eq!(request.id, "d5k2m2c5o2dtjn9ct6bg");
             // Not while it is in flight; the first call is not disturbed.
-            let refused = bench.session.send::<Ping>(id, &Empty {}, LONG);
+            let refused = bench.session.send(id, &Ping {}, LONG);
             assert_matches!(refused, Err(Error::IdInUse(found)) if found == id);
             plugin.reply(&request, json!({"pong": true}));
             assert!(first.join().unwrap().unwrap().pong);
@@ -275,7 +271,7 @@ fn answers_to_nobody_are_dropped_and_counted() {
     let bench = Bench::new();
     let plugin = bench.connect();
     // Late.
-    let late = bench.session.start_call::<Ping>(&Empty {}, SHORT);
+    let late = bench.session.start_call(&Ping {}, SHORT);
     let late_request = plugin.expect("ping");
     assert!(late.unwrap().wait().unwrap_err().is_timeout());
     plugin.reply(&late_request, json!({"pong": true}));

@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plugin_runner::error::RpcError;
-use plugin_runner::protocol::method::Empty;
 use plugin_runner::store::Record;
 use plugin_runner::{Delivery, DeliveryReport, Error, Limits, WeakHost};
 use serde_json::json;
@@ -157,7 +156,7 @@ fn announcing() -> Bench {
         move |builder| {
             builder.method("announce", move |_, timeout: Duration| {
                 let host = own.get().and_then(WeakHost::upgrade).unwrap();
-                let report = host.publish_and_wait(LIKED, &Empty {}, timeout);
+                let report = host.publish_and_wait(LIKED, &json!({}), timeout);
                 let report =
                     report.map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))?;
                 Ok(json!({

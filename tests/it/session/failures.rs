@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plugin_runner::duplex::memory;
 use plugin_runner::error::{Disconnect, Phase};
-use plugin_runner::protocol::method::{Configure, Empty, Ping};
+use plugin_runner::protocol::method::{Configure, Ping};
 use plugin_runner::{ActiveState, Error, Limits, Peer, ReportedState, Timeouts};
 use rustix::net::RecvFlags;
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::support::{LONG, assert_matches, object, refusing_state, timed_out};
 fn a_plugin_that_does_not_answer_times_out_in_the_phase_of_the_reply() {
     let bench = Bench::new();
     let plugin = bench.connect();
-    let error = bench.session.call::<Ping>(&Empty {}, SHORT).unwrap_err();
+    let error = bench.session.call(&Ping {}, SHORT).unwrap_err();
     assert_eq!(timed_out(&error), (Phase::Reply, SHORT));
     assert_eq!(
         error.to_string(),
@@ -36,7 +36,7 @@ fn a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write() {
     let (ours, theirs) = memory::pair(1);
     bench.session.connect(ours, &Peer::default()).unwrap();
     let first = start_raw(&bench.session, "fills_the_channel", json!({}));
-    let error = bench.session.call::<Ping>(&Empty {}, SHORT).unwrap_err();
+    let error = bench.session.call(&Ping {}, SHORT).unwrap_err();
     assert_eq!(timed_out(&error), (Phase::Write, SHORT));
     // It was withdrawn whole, and the connection is none the worse.
     let plugin = Plugin::over(theirs);
@@ -56,11 +56,11 @@ fn a_write_that_times_out_half_way_does_not_harm_the_connection() {
     let socket = bench.connect_silent();
     // More than the socket's buffers take. On a slow machine the time may be over before the
     // first byte; then nothing was sent, and it is tried again with more.
-    let large = object(json!({"text": "x".repeat(1024 * 1024)}));
+    let large = Configure(object(json!({"text": "x".repeat(1024 * 1024)})));
     let mut limit = SHORT;
     while !has_bytes(&socket) {
         limit *= 2;
-        let error = bench.session.call::<Configure>(&large, limit).unwrap_err();
+        let error = bench.session.call(&large, limit).unwrap_err();
         // Once begun it will arrive, so it is the answer that did not come in time.
         let begun = has_bytes(&socket);
         let phase = if begun { Phase::Reply } else { Phase::Write };
@@ -69,7 +69,7 @@ fn a_write_that_times_out_half_way_does_not_harm_the_connection() {
     // One more message is queued behind it, and then there is no room.
     let fills_the_queue = json!({"text": "x".repeat(70 * 1024)});
     let queued = start_raw(&bench.session, "queued", fills_the_queue);
-    let error = bench.session.call::<Ping>(&Empty {}, SHORT).unwrap_err();
+    let error = bench.session.call(&Ping {}, SHORT).unwrap_err();
     assert_eq!(timed_out(&error), (Phase::Write, SHORT));
     // What was begun arrives whole once the plugin reads, and all goes on; what was not is gone.
     let plugin = Plugin::over_socket(socket);
@@ -94,8 +94,8 @@ fn a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout() {
     let bench = Bench::with_host(|builder| builder.limits(small_buffers()).timeouts(timeouts));
     let _never_read = bench.connect_silent();
     let pending = start_ping(&bench.session);
-    let large = object(json!({"text": "x".repeat(3 * 1024 * 1024)}));
-    let error = bench.session.call::<Configure>(&large, LONG).unwrap_err();
+    let large = Configure(object(json!({"text": "x".repeat(3 * 1024 * 1024)})));
+    let error = bench.session.call(&large, LONG).unwrap_err();
     let stalled = |error: &Error| {
         matches!(error, Error::Disconnected(cause)
             if matches!(**cause, Disconnect::Stalled { limit } if limit == stall))
@@ -156,7 +156,7 @@ fn over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room() {
     let plugin = bench.connect();
     let first = start_ping(&bench.session);
     let second = start_ping(&bench.session);
-    let error = bench.session.call::<Ping>(&Empty {}, LONG).unwrap_err();
+    let error = bench.session.call(&Ping {}, LONG).unwrap_err();
     assert_matches!(error, Error::TooManyPending { limit: 2 });
     assert!(error.is_retryable());
     // An answer makes room, and so does giving up.
@@ -174,7 +174,7 @@ fn over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room() {
 #[test]
 fn a_plugin_that_is_not_active_cannot_be_called() {
     let bench = Bench::new();
-    let call = || bench.session.call::<Ping>(&Empty {}, LONG).unwrap_err();
+    let call = || bench.session.call(&Ping {}, LONG).unwrap_err();
     let error = call();
     assert_eq!(refusing_state(&error), ReportedState::Connecting);
     assert_eq!(error.to_string(), "the plugin is connecting");

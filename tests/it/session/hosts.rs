@@ -8,7 +8,7 @@ use crossbeam_channel::{bounded, unbounded};
 use plugin_runner::duplex::memory;
 use plugin_runner::error::{Disconnect, Phase};
 use plugin_runner::protocol::ResultObject;
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::Record;
 use plugin_runner::{
     ActiveState, Counters, Error, Host, HostBuilder, InboundCall, InstallationId, Params, Peer,
@@ -114,9 +114,9 @@ fn after_unloading_handles_say_not_loaded() {
     let (ours, _theirs) = memory::pair(1);
     let (through_host, _other) = memory::pair(1);
     let errors = [
-        session.call::<Ping>(&Empty {}, LONG).unwrap_err(),
+        session.call(&Ping {}, LONG).unwrap_err(),
         session.call_raw("any", &json!({}), LONG).unwrap_err(),
-        session.start_call::<Ping>(&Empty {}, LONG).unwrap_err(),
+        session.start_call(&Ping {}, LONG).unwrap_err(),
         session.connect(ours, &Peer::default()).unwrap_err(),
         session.set_active_state(ActiveState::Active).unwrap_err(),
         session.set_active_state(ActiveState::Inactive).unwrap_err(),
@@ -143,7 +143,7 @@ fn an_unloaded_plugin_can_be_loaded_again() {
         ping(&session, &plugin);
         assert_eq!(session.counters().connections, 1);
     }
-    assert!(bench.session.call::<Ping>(&Empty {}, LONG).is_err());
+    assert!(bench.session.call(&Ping {}, LONG).is_err());
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn draining_refuses_new_calls_and_waits_for_those_in_flight() {
     let error = bench.host.drain(SHORT).unwrap_err();
     assert_eq!(timed_out(&error), (Phase::Drain, SHORT));
     for error in [
-        bench.session.call::<Ping>(&Empty {}, LONG).unwrap_err(),
+        bench.session.call(&Ping {}, LONG).unwrap_err(),
         bench.host.publish("any", &json!({})).unwrap_err(),
     ] {
         assert_matches!(error, Error::ShutDown);
@@ -245,7 +245,7 @@ fn after_shutdown_everything_says_so() {
         host.load(bench.session.id()).unwrap_err(),
         host.publish("any", &json!({})).unwrap_err(),
         bench.session.connect(ours, &Peer::default()).unwrap_err(),
-        bench.session.call::<Ping>(&Empty {}, LONG).unwrap_err(),
+        bench.session.call(&Ping {}, LONG).unwrap_err(),
         bench
             .session
             .set_active_state(ActiveState::Active)

@@ -9,9 +9,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use plugin_runner::duplex::websocket::{Role, WebSocket};
 use plugin_runner::duplex::{Duplex, DuplexSettings, Received};
 use plugin_runner::error::RpcError;
-use plugin_runner::protocol::method::{Empty, Ping};
+use plugin_runner::protocol::method::Ping;
 use plugin_runner::protocol::{Method, ResultObject};
 use plugin_runner::{Deadline, InboundCall, Limits, Params, ReportedState, Services, Threads};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -75,7 +76,7 @@ fn a_handler_may_call_the_plugin_back() {
         builder.method_raw("are_you_there", |call, _| {
             let reply = call
                 .session()
-                .call::<Ping>(&Empty {}, LONG)
+                .call(&Ping {}, LONG)
                 .map_err(|error| RpcError::new(RpcError::HANDLER_FAILED, error.to_string()))?;
             Ok(result(json!({"pong": reply.pong})))
         })
@@ -292,11 +293,11 @@ fn methods_may_have_types_of_their_own() {
         caller: String,
     }
 
-    struct Count;
+    #[derive(Serialize, Deserialize)]
+    struct Count {}
 
     impl Method for Count {
         const NAME: &'static str = "kv_count";
-        type Params = Empty;
         type Reply = Map<String, Value>;
     }
 
@@ -310,8 +311,8 @@ fn methods_may_have_types_of_their_own() {
                     .then_some(Got { value, caller })
                     .ok_or_else(|| RpcError::new(7, "no such version"))
             })
-            .on::<Count>(|_, Empty {}| Ok(object(json!({"keys": 3}))))
-            .method("number", |_, _: Empty| Ok(5))
+            .on(|_, Count {}| Ok(object(json!({"keys": 3}))))
+            .method("number", |_, _: IgnoredAny| Ok(5))
     });
     let plugin = bench.connect();
     assert_eq!(

@@ -2,9 +2,7 @@
 //! behind them.
 
 use plugin_runner::error::RpcError;
-use plugin_runner::protocol::method::{
-    RobotRunOutput, RobotRunParams, RobotRunReply, RobotRunStatus,
-};
+use plugin_runner::protocol::method::{RobotRun, RobotRunOutput, RobotRunReply, RobotRunStatus};
 use plugin_runner::protocol::{AccessGrant, AccessShape, Manifest};
 use plugin_runner::store::Record;
 use plugin_runner::{InboundCall, Services, Xid};
@@ -26,11 +24,7 @@ impl Services for Generous {
             .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))
     }
 
-    fn robot_run(
-        &self,
-        _call: &InboundCall,
-        params: RobotRunParams,
-    ) -> Result<RobotRunReply, RpcError> {
+    fn robot_run(&self, _call: &InboundCall, params: RobotRun) -> Result<RobotRunReply, RpcError> {
         Ok(RobotRunReply {
             session_id: "d5k2m9s5o2dtjn9ct6f0".parse().ok(),
             output: Some(RobotRunOutput {
@@ -226,7 +220,7 @@ fn a_refused_robot_run_names_the_session_that_was_asked_for() {
         fn robot_run(
             &self,
             _call: &InboundCall,
-            _params: RobotRunParams,
+            _params: RobotRun,
         ) -> Result<RobotRunReply, RpcError> {
             let error = Some("not now".to_owned());
             Ok(RobotRunReply {
@@ -265,7 +259,7 @@ fn a_robot_run_with_both_workspace_ids_reaches_the_service() {
         fn robot_run(
             &self,
             _call: &InboundCall,
-            params: RobotRunParams,
+            params: RobotRun,
         ) -> Result<RobotRunReply, RpcError> {
             let summary = serde_json::to_string(&params.workspace).unwrap();
             Ok(RobotRunReply {

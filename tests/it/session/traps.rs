@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::ResultObject;
-use plugin_runner::protocol::method::{Configure, RobotToolCall, ToolCallParams};
+use plugin_runner::protocol::method::{Configure, RobotToolCall};
 use plugin_runner::{Error, Xid};
 use serde_json::{Value, json};
 
@@ -173,16 +173,13 @@ fn what_is_no_json_rpc_is_counted_and_harms_nothing() {
 fn calls_have_only_members_that_the_plugin_knows() {
     let bench = Bench::new();
     let plugin = bench.connect_as(PYTHON);
-    let params = ToolCallParams {
+    let params = RobotToolCall {
         provider_id: "weather".to_owned(),
         tool_id: "forecast".to_owned(),
         robot_id: Some(String::new()),
-        ..ToolCallParams::default()
+        ..RobotToolCall::default()
     };
-    let _call = bench
-        .session
-        .start_call::<RobotToolCall>(&params, LONG)
-        .unwrap();
+    let _call = bench.session.start_call(&params, LONG).unwrap();
     let request = plugin.expect("robot_tool_call");
     let members =
         |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
@@ -208,8 +205,8 @@ fn calls_have_only_members_that_the_plugin_knows() {
 #[track_caller]
 fn check_message_limit(bench: &Bench, user_agent: &str, limit: usize) {
     let plugin = bench.connect_as(user_agent);
-    let params = |length: usize| object(json!({"text": "x".repeat(length)}));
-    let call = |length| bench.session.start_call::<Configure>(&params(length), LONG);
+    let params = |length: usize| Configure(object(json!({"text": "x".repeat(length)})));
+    let call = |length| bench.session.start_call(&params(length), LONG);
 
     let sent = bench.session.counters();
     let Err(Error::MessageTooLarge { size, limit: told }) = call(limit) else {
