@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 pub use serve::serve;
 
+use serde::Serialize;
+
 use crate::process::orphans::OrphanScanner;
 use handle::KeeperHandle;
 use link::KeeperLink;
@@ -59,7 +61,7 @@ pub enum Keeper {
 }
 
 /// What a host guarantees on this system with its settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Guarantees {
     /// Supervised plugins end with the host, even if it is killed.
@@ -189,6 +191,23 @@ impl KeeperStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn guarantees_are_shown_by_the_names_of_their_fields() {
+        let guarantees = Guarantees {
+            plugins_end_with_host: true,
+            descendants_are_found: false,
+            escaped: 2,
+            limitations: vec!["a sentence".to_owned()],
+        };
+        assert_eq!(
+            serde_json::to_value(guarantees).unwrap(),
+            serde_json::json!({
+                "plugins_end_with_host": true, "descendants_are_found": false, "escaped": 2,
+                "limitations": ["a sentence"],
+            })
+        );
+    }
 
     #[test]
     fn a_keeper_that_is_stopped_too_often_is_a_problem_for_a_minute() {
