@@ -6,21 +6,28 @@ use std::fmt::{self, Write};
 
 use crate::id::InstallationId;
 
-/// Text from outside that can be shown on one line: cut to a limit, with every character escaped that
-/// would not be seen as itself (see [`disturbs`]). Creating it is cheap; the work is done when it is shown.
+/// Returns text from outside as it can be shown on one line of a log or a terminal: every character is escaped
+/// that would not be seen as itself (see [`disturbs`]). The work is done when it is shown.
 ///
 /// [`Display`](fmt::Display) shows the text alone, [`Debug`](fmt::Debug) in quotes, with quotes and
-/// backslashes escaped as well. The length of what is cut off follows in bytes: `abc… (7 more bytes)`.
+/// backslashes escaped as well. A precision is the most characters that are shown, where an escaped character
+/// counts as many as its escape has; how many bytes were cut off follows.
 ///
 /// ```
-/// use plugin_runner::text::Foreign;
+/// use plugin_runner::text::escape;
 ///
-/// assert_eq!(Foreign::new("two\nlines").to_string(), r"two\nlines");
-/// assert_eq!(format!("{:?}", Foreign::new("a \"b\"")), r#""a \"b\"""#);
-/// assert_eq!(Foreign::new("abcdefg").limited_to(3).to_string(), "abc… (4 more bytes)");
+/// assert_eq!(escape("two\nlines").to_string(), r"two\nlines");
+/// assert_eq!(format!("{:?}", escape("a \"b\"")), r#""a \"b\"""#);
+/// assert_eq!(format!("{:.3}", escape("abcdefg")), "abc… (4 more bytes)");
 /// ```
+pub fn escape(text: &str) -> impl fmt::Display + fmt::Debug + Copy {
+    Foreign::new(text).limited_to(usize::MAX)
+}
+
+/// Text from outside, shown as by [`escape`], and cut to a limit. Creating it is cheap; the work is done when it
+/// is shown.
 #[derive(Clone, Copy)]
-pub struct Foreign<'a> {
+pub(crate) struct Foreign<'a> {
     text: &'a str,
     limit: usize,
 }
@@ -28,10 +35,10 @@ pub struct Foreign<'a> {
 impl<'a> Foreign<'a> {
     /// How many characters are shown unless another limit is set. An escaped character counts as many as
     /// its escape has.
-    pub const LIMIT: usize = 1024;
+    pub(crate) const LIMIT: usize = 1024;
 
     /// Shows up to [`LIMIT`](Self::LIMIT) characters of this text.
-    pub const fn new(text: &'a str) -> Self {
+    pub(crate) const fn new(text: &'a str) -> Self {
         Self {
             text,
             limit: Self::LIMIT,
@@ -40,7 +47,7 @@ impl<'a> Foreign<'a> {
 
     /// Shows up to this many characters.
     #[must_use]
-    pub const fn limited_to(self, characters: usize) -> Self {
+    pub(crate) const fn limited_to(self, characters: usize) -> Self {
         Self {
             limit: characters,
             ..self
@@ -48,7 +55,7 @@ impl<'a> Foreign<'a> {
     }
 
     fn write(self, f: &mut fmt::Formatter<'_>, escaped: impl Fn(char) -> bool) -> fmt::Result {
-        let mut room = self.limit;
+        let mut room = f.precision().unwrap_or(self.limit);
         for (place, character) in self.text.char_indices() {
             let escaped = escaped(character);
             let escape = character.escape_default();
@@ -197,6 +204,17 @@ mod tests {
         assert_eq!(shown(&"\u{1}".repeat(3)), r"\u{1}\u{1}… (1 more bytes)");
         let long = Foreign::new(&"\u{202e}".repeat(4 << 20)).to_string();
         assert!(long.len() < 1100, "{}", long.len());
+    }
+
+    #[test]
+    fn what_others_show_is_cut_only_where_they_say_so() {
+        let long = "ä".repeat(4 * Foreign::LIMIT);
+        assert_eq!(escape(&long).to_string(), long);
+        assert_eq!(format!("{:.2}", escape("ä\nb")), "ä… (2 more bytes)");
+        assert_eq!(
+            format!("{:.3?}", escape("a\"b")),
+            r#""a\"… (1 more bytes)""#
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use plugin_runner::Error;
-use plugin_runner::text::Foreign;
+use plugin_runner::text::escape;
 
 /// A sentence for standard error, and an exit code.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl fmt::Display for CliError {
             if index > 0 {
                 f.write_str("; ")?;
             }
-            write!(f, "{}", Foreign::new(line.trim()).limited_to(SHOWN))?;
+            write!(f, "{:.SHOWN$}", escape(line.trim()))?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use plugin_runner::error::{ManifestError, PackageError};
 use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{PluginKind, Record, Source};
-use plugin_runner::text::Foreign;
+use plugin_runner::text::escape;
 use plugin_runner::{InstallationId, PluginMode, Xid};
 use sha2::{Digest as _, Sha256};
 
@@ -173,7 +173,7 @@ fn tell(manifest: &Manifest, files: PluginFiles<'_>) {
         .map(PackageError::to_string);
     let warnings = found.warnings.iter().map(PackageWarning::to_string);
     for text in problems.chain(warnings) {
-        log::warn!("plugin {}: {text}", Foreign::new(&manifest.id));
+        log::warn!("plugin {:.1024}: {text}", escape(&manifest.id));
     }
 }
 

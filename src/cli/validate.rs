@@ -9,7 +9,7 @@ use std::path::Path;
 use plugin_runner::error::{ManifestError, PackageError};
 use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
 use plugin_runner::protocol::Manifest;
-use plugin_runner::text::Foreign;
+use plugin_runner::text::escape;
 
 use super::data_dir::DataDir;
 use super::error::{CliError, SHOWN};
@@ -135,7 +135,7 @@ impl ValidationReport {
         let mut put = |kind: &str, what: &str| {
             // Writing to a string succeeds.
             let what = what.replace('\n', " ");
-            let _ = writeln!(text, "{kind}: {}", Foreign::new(&what).limited_to(SHOWN));
+            let _ = writeln!(text, "{kind}: {:.SHOWN$}", escape(&what));
         };
         for problem in &self.problems {
             put("problem", problem);

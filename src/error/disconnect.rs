@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::text::Foreign;
 
 /// Why there is no connection, or why it ended. The first cause wins, and every waiting call returns
-/// it. Text from the peer is displayed as [`Foreign`] text; the fields hold it as it was received.
+/// it. Text from the peer is displayed [escaped](crate::text::escape) and cut; the fields hold it as it was received.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Disconnect {

@@ -62,7 +62,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Cheap to move (at most 40 bytes) and `Clone`, because one cause often ends many waits.
 ///
 /// The text of an error is fit for a log or a terminal: everything that comes from a plugin is in it
-/// as [`Foreign`] text, escaped and cut. The fields hold it as it was received.
+/// [escaped](crate::text::escape) and cut. The fields hold it as it was received.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::text::Foreign;
 
 /// An error response ([Error codes](crate::protocol#error-codes)). Both members may be missing, because
-/// decoders in the field treat them as optional. Displayed as [`Foreign`] text; `message` is as it was received.
+/// decoders in the field treat them as optional. Displayed [escaped](crate::text::escape) and cut;
+/// `message` is as it was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{} ({code})", Foreign::new(.message))]
 pub struct RpcError {

@@ -19,8 +19,8 @@ pub struct StateChange {
     pub sequence: u64,
     /// The installation.
     pub plugin: InstallationId,
-    /// The manifest's id, as [`Foreign`](crate::text::Foreign) text of at most 256 characters: a record
-    /// made by hand may have any.
+    /// The manifest's id, [escaped](crate::text::escape) and cut to 256 characters: a record made by
+    /// hand may have any.
     pub name: Arc<str>,
     /// The state it left.
     pub from: ReportedState,

@@ -6,7 +6,7 @@ mod paint;
 
 use std::time::Duration;
 
-use plugin_runner::text::Foreign;
+use plugin_runner::text::escape;
 use plugin_runner::{InstallationId, StateChange};
 
 pub(crate) use human::Human;
@@ -72,9 +72,9 @@ impl Format {
         match self {
             Self::Human(human) => human.lost(plugin, lost, to),
             Self::Json(json) => log::warn!(
-                "plugin {} ({plugin}): {lost} lines of output left out, because they are not read fast \
+                "plugin {:.1024} ({plugin}): {lost} lines of output left out, because they are not read fast \
                  enough; the plugin's log, which --data keeps, has them",
-                Foreign::new(json.plugin(plugin))
+                escape(json.plugin(plugin))
             ),
         }
     }
