@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 
-/// A [`Store`] that keeps records and archives in memory. It fails and blocks only where an archive to
-/// be stored has to be read from a file.
+/// A [`Store`] that keeps records and archives in memory. It fails only for a record that no store keeps
+/// ([`Record::validate`]), and fails and blocks where an archive to be stored has to be read from a file.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     records: RwLock<RecordIndex>,
@@ -39,6 +39,7 @@ impl Store for MemoryStore {
     }
 
     fn put(&self, record: Record) -> Result<()> {
+        record.validate()?;
         self.records.write().put(record);
         Ok(())
     }

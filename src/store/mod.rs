@@ -68,12 +68,12 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(self.list()?.len())
     }
 
-    /// Stores a record, replacing one with the same id. A record with [`damage`](Record::damage) must not
-    /// be stored as it is: its stand-ins would replace what may still be repaired. May block for the
-    /// store's own I/O.
+    /// Stores a record, replacing one with the same id. Implementations call [`Record::validate`] first: a
+    /// record with [`damage`](Record::damage), for example, must not be stored as it is, since its stand-ins
+    /// would replace what may still be repaired. May block for the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports; nothing has changed then.
+    /// Those of [`Record::validate`], and what the store reports; nothing has changed then.
     fn put(&self, record: Record) -> Result<()>;
 
     /// Removes a record, if it is there. May block for the store's own I/O.

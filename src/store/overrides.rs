@@ -1,13 +1,15 @@
 //! `Overrides`: settings of one plugin that replace the host's. No behaviour.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
 use crate::process::ProcessLimits;
 use crate::protocol::access::AccessShape;
 
-/// Settings of one plugin that replace the host's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Settings of one plugin that replace the host's. `Debug` shows only the names of variables.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Overrides {
@@ -33,6 +35,29 @@ pub struct Overrides {
     /// The resources that the plugin's process may use; limits that are not set are the host's.
     #[serde(skip_serializing_if = "is_default")]
     pub process_limits: ProcessLimits,
+}
+
+impl fmt::Debug for Overrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Destructured, so that a new field cannot be forgotten here.
+        let Self {
+            environment,
+            access_shape,
+            outgoing_message,
+            health,
+            inbound_per_second,
+            process_limits,
+        } = self;
+        let names: Vec<_> = environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Overrides")
+            .field("environment", &names)
+            .field("access_shape", access_shape)
+            .field("outgoing_message", outgoing_message)
+            .field("health", health)
+            .field("inbound_per_second", inbound_per_second)
+            .field("process_limits", process_limits)
+            .finish()
+    }
 }
 
 fn is_default(limits: &ProcessLimits) -> bool {

@@ -1,5 +1,8 @@
-//! `Record`: what is stored of one installed plugin. No behaviour; a [`Store`](super::Store) keeps it.
+//! `Record`: what is stored of one installed plugin, and the bounds of it that every store keeps. A
+//! [`Store`](super::Store) keeps it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::overrides::Overrides;
 use crate::auth::{ExternalCredential, ExternalToken};
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::health::Health;
 use crate::id::InstallationId;
 use crate::process::ProcessLimits;
@@ -16,12 +19,21 @@ use crate::protocol::access::AccessShape;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::manifest::Manifest;
 use crate::state::{ActiveState, PluginMode};
+use crate::text::Foreign;
+
+/// The most labels that a record has.
+const LABELS: usize = 32;
+/// The most bytes of a label's key.
+const KEY_BYTES: usize = 63;
+/// The most bytes of a label's value, and of `added_by`.
+const TEXT_BYTES: usize = 256;
 
 /// One installed plugin.
 ///
 /// It serialises completely, so that a store may keep it whole, for example as JSON. The output contains
-/// the token of an external plugin if the record does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// the token of an external plugin if the record does. `Debug` shows no token, and of the configuration and
+/// the environment only names.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {
     /// The host's id for this installation.
@@ -51,6 +63,13 @@ pub struct Record {
     /// Settings of this plugin that replace the host's.
     #[serde(default)]
     pub overrides: Overrides,
+    /// Who or what added the plugin, in the embedder's words; the host only keeps it. At most 256 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_by: Option<String>,
+    /// Whatever the embedder wants to know of the plugin; the host only keeps it. At most 32; a key has 1 to
+    /// 63 bytes of `a-z`, `0-9`, `.`, `_`, `/` and `-`, a value at most 256 bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The parts of the record that the store could not read, and why. Their fields have stand-ins, and
     /// the plugin is not started. Never stored.
     #[serde(skip)]
@@ -124,8 +143,64 @@ impl Record {
             pending_configuration: None,
             added_at: now,
             overrides: Overrides::default(),
+            added_by: None,
+            labels: BTreeMap::new(),
             damage: None,
         }
+    }
+
+    /// Checks what every store refuses: a record with [`damage`](Self::damage), and
+    /// [`added_by`](Self::added_by) and [`labels`](Self::labels) that are longer or more than they may be.
+    ///
+    /// # Errors
+    /// [`Error::Store`](crate::Error::Store), which names what is wrong and its bound.
+    pub fn validate(&self) -> Result<()> {
+        let id = self.id;
+        if let Some(problem) = self.damage.clone() {
+            return Err(StoreError::DamagedRecord { id, problem }.into());
+        }
+        match self.excess() {
+            Some(problem) => {
+                let problem = problem.into();
+                Err(StoreError::Unstorable { id, problem }.into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Says which of the embedder's own fields is out of bounds.
+    fn excess(&self) -> Option<String> {
+        if let Some(added_by) = &self.added_by
+            && added_by.len() > TEXT_BYTES
+        {
+            let length = added_by.len();
+            return Some(format!(
+                "added_by has {length} bytes; at most {TEXT_BYTES} are allowed"
+            ));
+        }
+        if self.labels.len() > LABELS {
+            let count = self.labels.len();
+            return Some(format!(
+                "it has {count} labels; at most {LABELS} are allowed"
+            ));
+        }
+        self.labels.iter().find_map(|(key, value)| {
+            // A long key is cut off where it is shown.
+            let shown = Foreign::new(key).limited_to(2 * KEY_BYTES);
+            if key.is_empty() || key.len() > KEY_BYTES || !key.bytes().all(is_of_a_key) {
+                return Some(format!(
+                    "the label {shown:?} has a key of {} bytes; a key has 1 to {KEY_BYTES} bytes of \
+                     a-z 0-9 . _ / -",
+                    key.len()
+                ));
+            }
+            (value.len() > TEXT_BYTES).then(|| {
+                format!(
+                    "the label {shown:?} has a value of {} bytes; at most {TEXT_BYTES} are allowed",
+                    value.len()
+                )
+            })
+        })
     }
 
     /// Sets the state that the administrator wants; a change is dated now.
@@ -215,5 +290,160 @@ impl Record {
             PluginKind::Supervised(_) => PluginMode::Supervised,
             PluginKind::External(_) => PluginMode::External,
         }
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Destructured, so that a new field cannot be forgotten here.
+        let Self {
+            id,
+            manifest,
+            kind,
+            active_state,
+            active_state_changed_at,
+            configuration,
+            pending_configuration,
+            added_at,
+            overrides,
+            added_by,
+            labels,
+            damage,
+        } = self;
+        f.debug_struct("Record")
+            .field("id", id)
+            .field("manifest", manifest)
+            .field("kind", kind)
+            .field("active_state", active_state)
+            .field("active_state_changed_at", active_state_changed_at)
+            .field("configuration", &Names(configuration))
+            .field(
+                "pending_configuration",
+                &pending_configuration.as_ref().map(Names),
+            )
+            .field("added_at", added_at)
+            .field("overrides", overrides)
+            .field("added_by", added_by)
+            .field("labels", labels)
+            .field("damage", damage)
+            .finish()
+    }
+}
+
+/// A configuration, of which only the names of its members may be shown.
+struct Names<'a>(&'a Configuration);
+
+impl fmt::Debug for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+fn is_of_a_key(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._/-".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::assert_matches;
+    use crate::{Error, store::Source};
+
+    fn record() -> Record {
+        let manifest = Manifest::parse(br#"{"id":"p","author":"a","name":"P"}"#).unwrap();
+        Record::supervised(manifest, Source::Directory("/p".into()))
+    }
+
+    #[track_caller]
+    fn refused(record: &Record) -> String {
+        let error = record.validate().unwrap_err();
+        assert_matches!(&error, Error::Store(_));
+        let text = error.to_string();
+        let prefix = format!("the record of plugin {} ", record.id);
+        text.strip_prefix(&prefix).expect(&text).to_owned()
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named_with_its_bound() {
+        let mut largest = record();
+        largest.added_by = Some("x".repeat(256));
+        largest.labels = (10..42)
+            .map(|number| (format!("{number}{}", "k".repeat(61)), "v".repeat(256)))
+            .collect();
+        largest.validate().unwrap();
+
+        let mut long = record();
+        long.added_by = Some("ü".repeat(129));
+        assert_eq!(
+            refused(&long),
+            "cannot be stored: added_by has 258 bytes; at most 256 are allowed"
+        );
+        largest.labels.insert("one-more".into(), String::new());
+        assert_eq!(
+            refused(&largest),
+            "cannot be stored: it has 33 labels; at most 32 are allowed"
+        );
+        let labelled = |key: &str, value: &str| {
+            let mut record = record();
+            record.labels.insert(key.into(), value.into());
+            refused(&record)
+        };
+        assert_eq!(
+            labelled("team\n", "a"),
+            r#"cannot be stored: the label "team\n" has a key of 5 bytes; a key has 1 to 63 bytes of a-z 0-9 . _ / -"#
+        );
+        assert_eq!(
+            labelled("team", &"v".repeat(257)),
+            r#"cannot be stored: the label "team" has a value of 257 bytes; at most 256 are allowed"#
+        );
+        let long = labelled(&"k".repeat(1 << 20), "a");
+        assert!(long.len() < 400, "{} bytes", long.len());
+        for key in ["", "Team", "a b", "ü", "a:b"] {
+            assert!(
+                labelled(key, "").contains("a key has 1 to 63 bytes"),
+                "{key}"
+            );
+        }
+        let mut damaged = record();
+        damaged.damage = Some("configuration is cut off".into());
+        assert!(refused(&damaged).starts_with("is damaged: configuration is cut off;"));
+    }
+
+    #[test]
+    fn debug_shows_names_and_no_secret() {
+        const MARKER: &str = "sdprt_Storyden0Plugin1Secret2Vector3ab";
+        let token = ExternalToken::parse(MARKER).unwrap();
+        let mut record = record();
+        record.kind = PluginKind::External(ExternalCredential::new(token));
+        record.configuration.insert("city".into(), MARKER.into());
+        record.pending_configuration = Some(record.configuration.clone());
+        (record.overrides.environment).push(("CITY".into(), MARKER.into()));
+        let text = format!("{record:?} {record:#?}");
+        assert!(!text.contains(&MARKER[6..]), "{text}");
+        for part in [
+            r#" configuration: {"city"}, pending_configuration: Some({"city"})"#,
+            r#"environment: ["CITY"]"#,
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_record_without_labels_is_written_as_before_there_were_any() {
+        let mut record = record();
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(
+            !text.contains("added_by") && !text.contains("labels"),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        record.added_by = Some("anna".into());
+        record.labels.insert("team".into(), "ops".into());
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(
+            text.ends_with(r#","added_by":"anna","labels":{"team":"ops"}}"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
     }
 }

@@ -23,6 +23,7 @@ use crate::support::{TestDir, assert_matches};
 
 mod archives;
 mod damage;
+mod migration;
 mod opening;
 mod reading;
 mod records;
@@ -379,6 +380,13 @@ impl StoreDir {
             .pragma_update(None, "foreign_keys", true)
             .unwrap();
         connection
+    }
+
+    /// The version of the tables that are there.
+    fn schema(&self) -> u32 {
+        self.sqlite()
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap()
     }
 
     fn execute(&self, sql: &str) {

@@ -134,6 +134,8 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
         pending_configuration,
         added_at,
         overrides,
+        added_by,
+        labels,
         damage,
     } = found;
     // As text: zero and minus zero compare equal, but are not the same.
@@ -156,6 +158,8 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
             text(pending_configuration),
         ),
         ("overrides", text(&expected.overrides), text(overrides)),
+        ("added_by", text(&expected.added_by), text(added_by)),
+        ("labels", text(&expected.labels), text(labels)),
     ] {
         if was != is {
             return wrong(field, was, is);

@@ -22,6 +22,10 @@ pub(super) const CHECKS: &[Check] = &[
         "what_cannot_be_kept_is_refused",
         what_cannot_be_kept_is_refused,
     ),
+    (
+        "what_no_store_keeps_is_refused",
+        what_no_store_keeps_is_refused,
+    ),
     ("a_put_replaces", a_put_replaces),
     (
         "a_delete_removes_and_may_be_repeated",
@@ -80,6 +84,52 @@ fn what_cannot_be_kept_is_refused(store: StoreProbe<'_>) -> Outcome {
                 let put = if kept { "acknowledged" } else { "refused" };
                 format!("after a put that was {put}: {found}")
             })?;
+    }
+    Ok(())
+}
+
+/// See [`Record::validate`].
+fn what_no_store_keeps_is_refused(store: StoreProbe<'_>) -> Outcome {
+    let known = samples::plain("known")?;
+    store.put(&known)?;
+    let label = |key: &str, value: &str| {
+        let mut record = known.clone();
+        record.labels.insert(key.to_owned(), value.to_owned());
+        record
+    };
+    let mut added = known.clone();
+    added.added_by = Some("x".repeat(257));
+    let mut many = known.clone();
+    let numbered = |number: u32| (number.to_string(), String::new());
+    many.labels = (0..33).map(numbered).collect();
+    let mut damaged = known.clone();
+    damaged.damage = Some("cannot be read".into());
+    for (what, record) in [
+        ("with an added_by of 257 bytes", added),
+        ("with 33 labels", many),
+        ("with a label whose key is empty", label("", "")),
+        (
+            "with a label whose key has 64 bytes",
+            label(&"k".repeat(64), ""),
+        ),
+        (
+            "with a label whose key has a capital letter",
+            label("Team", ""),
+        ),
+        (
+            "with a label whose key has a letter beyond ASCII",
+            label("ü", ""),
+        ),
+        (
+            "with a label whose value has 257 bytes",
+            label("k", &"x".repeat(257)),
+        ),
+        ("that is damaged", damaged),
+    ] {
+        if store.0.put(record).is_ok() {
+            return Err(format!("put stores a record {what}").into());
+        }
+        store.expect(&known)?;
     }
     Ok(())
 }

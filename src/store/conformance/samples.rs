@@ -1,5 +1,6 @@
 //! Records and archives with everything that they can contain.
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Write as _};
 use std::time::{Duration, SystemTime};
 
@@ -75,6 +76,9 @@ pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
             _ => None,
         };
         record.overrides = overrides();
+        // An empty text is another thing than none.
+        record.added_by = Some(["a\0ü'\"", "", &"x".repeat(256)][number as usize % 3].to_owned());
+        record.labels = labels(number);
         records.push(record);
     }
     Ok(records)
@@ -131,6 +135,19 @@ fn overrides() -> Overrides {
             .with_memory(Some(u64::MAX))
             .with_cpu_time(Some(Duration::ZERO))
             .with_nice(Some(-20)),
+    }
+}
+
+/// As many as there may be, each as long as it may be; or one.
+fn labels(number: u32) -> BTreeMap<String, String> {
+    let label = |place: usize| {
+        let key = format!("{place:02}._/-{}", "k".repeat(57));
+        (key, "ü".repeat(128))
+    };
+    match number % 3 {
+        0 => (0..32).map(label).collect(),
+        1 => BTreeMap::from([("a".to_owned(), "a\0'\"\\\n\u{10ffff}".to_owned())]),
+        _ => BTreeMap::from([("acme.example/team".to_owned(), String::new())]),
     }
 }
 

@@ -24,7 +24,11 @@ enum Fault {
     LosesMinusZero,
     LosesNanoseconds,
     LosesOddPaths,
-    KeepsDamage,
+    LosesLabels,
+    LosesAddedBy,
+    AcceptsAnyLabel,
+    AcceptsDamage,
+    FindsDamage,
     MergesConfigurations,
     RefusesSecondDeletion,
     DeletesNothing,
@@ -127,7 +131,9 @@ impl Broken {
                     *path = path.to_string_lossy().into_owned().into();
                 }
             }
-            Fault::KeepsDamage => record.damage = Some("everything".into()),
+            Fault::LosesLabels => record.labels.clear(),
+            Fault::LosesAddedBy => record.added_by = None,
+            Fault::AcceptsDamage => record.damage = None,
             _ => {}
         }
     }
@@ -135,9 +141,12 @@ impl Broken {
 
 impl Store for Broken {
     fn get(&self, id: InstallationId) -> Result<Option<Record>> {
-        let record = self.store.get(id);
+        let mut record = self.store.get(id)?;
+        if let (Fault::FindsDamage, Some(record)) = (self.fault, &mut record) {
+            record.damage = Some("everything".into());
+        }
         self.reads.fetch_add(1, Ordering::SeqCst);
-        record
+        Ok(record)
     }
 
     fn list(&self) -> Result<Vec<Record>> {
@@ -163,6 +172,9 @@ impl Store for Broken {
             self.tokens.lock().insert(credential.digest(), record.id);
         }
         match self.fault {
+            Fault::AcceptsAnyLabel if record.damage.is_none() && record.validate().is_err() => {
+                return Ok(());
+            }
             Fault::MergesConfigurations => {
                 if let Some(before) = self.store.get(record.id)? {
                     let mut merged = before.configuration;
@@ -298,7 +310,11 @@ fn each_broken_promise_is_caught_by_its_check() {
         (LosesPendingConfiguration, "a_record_comes_back_whole"),
         (LosesMinusZero, "a_record_comes_back_whole"),
         (LosesNanoseconds, "a_record_comes_back_whole"),
-        (KeepsDamage, "a_record_comes_back_whole"),
+        (LosesLabels, "a_record_comes_back_whole"),
+        (LosesAddedBy, "a_record_comes_back_whole"),
+        (FindsDamage, "a_record_comes_back_whole"),
+        (AcceptsAnyLabel, "what_no_store_keeps_is_refused"),
+        (AcceptsDamage, "what_no_store_keeps_is_refused"),
         (LosesOddPaths, "what_cannot_be_kept_is_refused"),
         (MergesConfigurations, "a_put_replaces"),
         (RefusesSecondDeletion, "an_empty_store_has_nothing"),

@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::types::{Value, ValueRef};
@@ -21,7 +20,7 @@ use crate::state::{ActiveState, PluginMode};
 use crate::store::{PluginKind, Record, Source};
 use crate::text::PluginName;
 
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 17] = [
     "id",
     "mode",
     "manifest",
@@ -37,12 +36,15 @@ const COLUMNS: [&str; 15] = [
     "token_digest",
     "token",
     "unsettled_configuration",
+    "added_by",
+    "labels",
 ];
 
 /// Returns the first schema that has this column.
 fn since(column: &str) -> u32 {
     match column {
         "unsettled_configuration" => 2,
+        "added_by" | "labels" => 3,
         _ => 1,
     }
 }
@@ -108,6 +110,12 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
         encoder.json("unsettled_configuration", configuration)?;
     }
     encoder.json("overrides", &record.overrides)?;
+    if let Some(added_by) = &record.added_by {
+        encoder.set("added_by", added_by.clone());
+    }
+    if !record.labels.is_empty() {
+        encoder.json("labels", &record.labels)?;
+    }
     match &record.kind {
         PluginKind::Supervised(Source::Archive(path)) => encoder.source(ARCHIVE, path),
         PluginKind::Supervised(Source::Directory(path)) => encoder.source(DIRECTORY, path),
@@ -149,6 +157,10 @@ pub(super) fn decode(values: &Values) -> Option<Record> {
         record.pending_configuration = Some(decoder.json("unsettled_configuration"));
     }
     record.overrides = decoder.json("overrides");
+    record.added_by = decoder.optional_text("added_by");
+    if *decoder.value("labels") != Value::Null {
+        record.labels = decoder.json("labels");
+    }
     if !decoder.problems.is_empty() {
         record.damage = Some(decoder.problems.join("; ").into());
     }
@@ -247,6 +259,14 @@ impl Decoder<'_> {
             Value::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    fn optional_text(&mut self, column: &str) -> Option<String> {
+        let text = self.text(column).map(str::to_owned);
+        if text.is_none() && *self.value(column) != Value::Null {
+            self.wrong(column, "is not text");
+        }
+        text
     }
 
     /// Adds a problem of a column.
@@ -423,20 +443,5 @@ pub(super) fn normalized(values: &Values, id: InstallationId) -> Result<Record> 
     match record.damage.take() {
         Some(problem) => Err(unstorable(id, &problem)),
         None => Ok(record),
-    }
-}
-
-/// Refuses a record that was read with damage: its stand-ins would replace what may still be repaired.
-///
-/// # Errors
-/// [`StoreError::DamagedRecord`].
-pub(super) fn refuse_damaged(record: &Record) -> Result<()> {
-    let id = record.id;
-    match &record.damage {
-        Some(problem) => {
-            let problem = Arc::clone(problem);
-            Err(StoreError::DamagedRecord { id, problem }.into())
-        }
-        None => Ok(()),
     }
 }

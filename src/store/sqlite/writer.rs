@@ -131,7 +131,7 @@ impl Store for StoreWriter {
     }
 
     fn put(&self, record: Record) -> Result<()> {
-        row::refuse_damaged(&record)?;
+        record.validate()?;
         let values = row::encode(&record)?;
         let normalized = row::normalized(&values, record.id)?;
         let connection = self.to_write()?;

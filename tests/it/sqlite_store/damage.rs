@@ -229,6 +229,9 @@ supervised | configuration = '[1]' | configuration is not what it should be at l
 supervised | configuration = '' | configuration is cut off at line 1
 supervised | unsettled_configuration = 'secret' | unsettled_configuration is not JSON at line 1
 supervised | overrides = '{"environment":1}' | overrides is not what it should be at line 1
+supervised | labels = '{"team":1}' | labels is not what it should be at line 1, column 9
+supervised | labels = '["secret"]' | labels is not what it should be at line 1
+supervised | added_by = CAST(X'FF' AS TEXT) | added_by is not text
 supervised | active_state = 'perhaps' | active_state is not a state
 supervised | source_kind = 'elsewhere' | source_kind does not fit
 supervised | source_path = NULL | source_kind does not fit
@@ -247,6 +250,8 @@ fn stand_in(record: &mut Record, column: &str) {
         "configuration" => record.configuration = Configuration::new(),
         "unsettled_configuration" => record.pending_configuration = Some(Configuration::new()),
         "overrides" => record.overrides = Overrides::default(),
+        "added_by" => record.added_by = None,
+        "labels" => record.labels.clear(),
         "active_state" => record.active_state = ActiveState::Inactive,
         "token_digest" => {
             let nobody = "0".repeat(64).parse().unwrap();
@@ -270,6 +275,8 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
     external.configuration.insert("a".to_owned(), 1.into());
     let mut supervised = record("supervised").with_variable("A", "1");
     supervised.active_state = ActiveState::Active;
+    supervised.added_by = Some("anna".to_owned());
+    (supervised.labels).insert("team".to_owned(), "ops".to_owned());
     let records = [supervised.clone(), external.clone(), other.clone()];
     for line in CHANGES.trim().lines() {
         let [which, change, problem] = line.split(" | ").collect::<Vec<_>>()[..] else {

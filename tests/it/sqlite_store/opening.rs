@@ -89,14 +89,6 @@ fn a_lock_that_outlives_its_owner_is_waited_for_and_the_owner_still_told() {
     drop(dir.open());
 }
 
-/// The version of the tables that are there.
-fn schema(dir: &StoreDir) -> u32 {
-    let connection = dir.sqlite();
-    connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .unwrap()
-}
-
 #[test]
 fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     let dir = StoreDir::new();
@@ -104,18 +96,22 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     dir.open().put(known.clone()).unwrap();
     // As the first version made it.
     dir.execute(
-        "ALTER TABLE installation DROP COLUMN unsettled_configuration; PRAGMA user_version = 1",
+        "ALTER TABLE installation DROP COLUMN labels;
+        ALTER TABLE installation DROP COLUMN added_by;
+        ALTER TABLE installation DROP COLUMN unsettled_configuration;
+        PRAGMA user_version = 1",
     );
     assert_eq!(dir.reader().list().unwrap(), std::slice::from_ref(&known));
-    assert_eq!(schema(&dir), 1, "reading changes nothing");
+    assert_eq!(dir.schema(), 1, "reading changes nothing");
 
     let store = dir.open();
     assert_eq!(store.list().unwrap(), std::slice::from_ref(&known));
     let mut changed = known;
     changed.pending_configuration = Some(serde_json::Map::new());
+    changed.labels.insert("team".to_owned(), "ops".to_owned());
     store.put(changed.clone()).unwrap();
     drop(store);
-    assert_eq!(schema(&dir), 2);
+    assert_eq!(dir.schema(), 3);
     assert_eq!(dir.open().list().unwrap(), [changed]);
 }
 
@@ -126,7 +122,7 @@ fn a_migration_that_fails_changes_nothing() {
     // The column that the second version adds is in the way.
     dir.execute("PRAGMA user_version = 1");
     assert_matches!(dir.refused(), StoreError::Database { action: "open", .. });
-    assert_eq!(schema(&dir), 1);
+    assert_eq!(dir.schema(), 1);
 }
 
 #[test]
@@ -140,14 +136,14 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
         error,
         StoreError::NewerSchema {
             found: 4711,
-            supported: 2,
+            supported: 3,
             ..
         }
     );
     assert_eq!(
         error.to_string(),
         format!(
-            "{} was written by a newer version (schema 4711, this version knows up to 2); update \
+            "{} was written by a newer version (schema 4711, this version knows up to 3); update \
              this program",
             dir.database().display()
         )
