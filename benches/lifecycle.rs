@@ -262,8 +262,8 @@ impl Crashing {
     fn start(transport: &str) -> Self {
         let (up, ups) = unbounded();
         let policy = RestartPolicy::default()
-            .with_max_restart_attempts(u32::MAX)
-            .with_max_backoff(Duration::ZERO);
+            .max_restart_attempts(u32::MAX)
+            .max_backoff(Duration::ZERO);
         let running = Running::with(&format!("crash-{transport}"), |builder| {
             builder.restart_policy(policy).on_output(move |_, _, line| {
                 if let Some(pid) = pid(&line.text) {

@@ -12,40 +12,43 @@ settings! {
     /// ```
     /// use std::time::Duration;
     ///
-    /// use plugin_runner::Timeouts;
+    /// use plugin_runner::{Host, Timeouts};
     ///
+    /// # fn main() -> plugin_runner::Result<()> {
     /// let timeouts = Timeouts::default()
-    ///     .with_connect(Duration::from_secs(60))
-    ///     .with_stop_grace(Duration::from_secs(1));
-    /// assert_eq!(timeouts.call, Duration::from_secs(30));
+    ///     .connect(Duration::from_secs(60))
+    ///     .stop_grace(Duration::from_secs(1));
+    /// let host = Host::builder().timeouts(timeouts).build()?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub struct Timeouts {
         /// From the spawn of a supervised plugin until it must be connected. Default 5 min, because
         /// real plugins compile themselves at their first start.
-        connect, with_connect: Duration = Duration::from_secs(300);
+        connect: Duration = Duration::from_secs(300);
         /// The time limit of a call that the host makes itself, such as an event, and of writing the
         /// answer to a plugin's call. Default 30 s.
-        call, with_call: Duration = Duration::from_secs(30);
+        call: Duration = Duration::from_secs(30);
         /// The time limit of the whole handshake of an incoming connection, and from a verdict of
         /// [`Host::admit`](crate::Host::admit) to its stream. Default 10 s.
-        handshake, with_handshake: Duration = Duration::from_secs(10);
+        handshake: Duration = Duration::from_secs(10);
         /// How long a supervised plugin may live after its connection has ended. Default 5 s.
-        disconnect_grace, with_disconnect_grace: Duration = Duration::from_secs(5);
+        disconnect_grace: Duration = Duration::from_secs(5);
         /// The time between the first signal of a stop and the kill. Default 3 s.
-        stop_grace, with_stop_grace: Duration = Duration::from_secs(3);
+        stop_grace: Duration = Duration::from_secs(3);
         /// The time limit of a stop that has none of its own, and of dropping the host. Default 5 s.
-        stop, with_stop: Duration = Duration::from_secs(5);
+        stop: Duration = Duration::from_secs(5);
         /// A connection that accepts no byte for this long is closed. Default 10 s.
-        write_stall, with_write_stall: Duration = Duration::from_secs(10);
+        write_stall: Duration = Duration::from_secs(10);
         /// How long an existing connection has to show a sign of life when a new one arrives. Default 5 s.
-        incumbent, with_incumbent: Duration = Duration::from_secs(5);
+        incumbent: Duration = Duration::from_secs(5);
         /// How long an idle inbound or delivery worker lives. Default 1 s.
-        worker_idle, with_worker_idle: Duration = Duration::from_secs(1);
+        worker_idle: Duration = Duration::from_secs(1);
         /// How long a caller polls for the answer before it sleeps, if no other caller waits and there is
         /// more than one processor: waking up takes longer than many plugins need to answer. Callers stop
         /// polling where it does not pay. Zero switches polling off; the maximum is a millisecond.
         /// Default 50 µs.
-        spin, with_spin: Duration = Duration::from_micros(50);
+        spin: Duration = Duration::from_micros(50);
     }
 }
 
@@ -76,43 +79,43 @@ settings! {
     pub struct Limits {
         /// Largest message that is read from a plugin, in bytes; a larger one ends its connection.
         /// Default 4 MiB. The limit of messages to a plugin depends on its SDK.
-        read_message, with_read_message: usize = 4 * 1024 * 1024;
+        read_message: usize = 4 * 1024 * 1024;
         /// Bytes that may wait to be written to one plugin before callers wait for room, within their
         /// own timeouts. Default 8 MiB.
-        outgoing, with_outgoing: usize = 8 * 1024 * 1024;
+        outgoing: usize = 8 * 1024 * 1024;
         /// Calls to one plugin that may wait for an answer. Default 1,024.
-        pending_calls, with_pending_calls: usize = 1024;
+        pending_calls: usize = 1024;
         /// Calls from one plugin that are handled at once. Default 8.
-        inbound_workers, with_inbound_workers: usize = 8;
+        inbound_workers: usize = 8;
         /// Calls from one plugin that may wait for a worker; further ones are refused with an error.
         /// Default 1,024.
-        inbound_queue, with_inbound_queue: usize = 1024;
+        inbound_queue: usize = 1024;
         /// Bytes that calls from one plugin may hold until they are answered; further ones are refused
         /// with an error. A single call may be larger. Default 8 MiB.
-        inbound_bytes, with_inbound_bytes: usize = 8 * 1024 * 1024;
+        inbound_bytes: usize = 8 * 1024 * 1024;
         /// Messages that one plugin may send in a second, in a burst or evenly; 0, the default, is no
         /// limit. Further calls are refused with an error (code -32000). Answers to the host's calls are
         /// always accepted and never count. All other messages count, but are not answered: requests
         /// without an id, binary messages, messages that are not JSON-RPC, answers that no caller waits
         /// for. [`Overrides`](crate::store::Overrides) has the same limit for a single plugin.
-        inbound_per_second, with_inbound_per_second: u32 = 0;
+        inbound_per_second: u32 = 0;
         /// Events that may wait for one plugin. Default 1,024.
-        queued_events, with_queued_events: usize = 1024;
+        queued_events: usize = 1024;
         /// Bytes of events that may wait for one plugin. Default 4 MiB.
-        queued_event_bytes, with_queued_event_bytes: usize = 4 * 1024 * 1024;
+        queued_event_bytes: usize = 4 * 1024 * 1024;
         /// Handshakes that may be in progress at once on one listener. When there are more, the oldest
         /// one whose request is incomplete is refused with 503, or the new one if there is none. For a
         /// moment there may be twice as many threads. Default 64.
-        handshakes, with_handshakes: usize = 64;
+        handshakes: usize = 64;
         /// State changes that may wait for one subscriber. Default 1,024.
-        queued_state_changes, with_queued_state_changes: usize = 1024;
+        queued_state_changes: usize = 1024;
         /// Ends of runs that each session's [`restart_history`](crate::Session::restart_history) keeps;
         /// the oldest goes first. Default 32.
-        restart_history, with_restart_history: usize = 32;
+        restart_history: usize = 32;
         /// Stack of a session's thread, in bytes. Default 128 KiB.
-        session_stack, with_session_stack: usize = 128 * 1024;
+        session_stack: usize = 128 * 1024;
         /// Stack of the threads that run handlers, in bytes. Default 1 MiB.
-        handler_stack, with_handler_stack: usize = 1024 * 1024;
+        handler_stack: usize = 1024 * 1024;
     }
 }
 

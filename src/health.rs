@@ -41,8 +41,8 @@ settings! {
     ///
     /// # fn main() -> plugin_runner::Result<()> {
     /// let health = Health::default()
-    ///     .with_interval(Duration::from_secs(10))
-    ///     .with_misses_allowed(1);
+    ///     .interval(Duration::from_secs(10))
+    ///     .misses_allowed(1);
     /// let host = Host::builder().health(health).build()?;
     /// # Ok(())
     /// # }
@@ -52,21 +52,21 @@ settings! {
     pub struct Health {
         /// The time between two pings, and from the moment a plugin is active to its first. Zero switches
         /// health checks off: nothing is pinged, and no thread runs for it. Default 30 s.
-        interval, with_interval: Duration = Duration::from_secs(30);
+        interval: Duration = Duration::from_secs(30);
         /// How long to wait for a sign of life after a ping. If the interval is shorter, the next ping
         /// waits for it. Default 10 s.
-        timeout, with_timeout: Duration = Duration::from_secs(10);
+        timeout: Duration = Duration::from_secs(10);
         /// Pings in a row that may go unanswered; the next one that does makes the plugin
         /// unresponsive. Default 3.
-        misses_allowed, with_misses_allowed: u32 = 3;
+        misses_allowed: u32 = 3;
         /// Sends the protocol's `ping` on every transport, which finds a plugin that hangs while its
         /// library answers WebSocket pings. Then only whole messages are signs of life. A transport
         /// without a ping of its own, such as one in memory, is watched with this alone. Default false.
-        rpc_ping, with_rpc_ping: bool = false;
+        rpc_ping: bool = false;
         /// How long calls may excuse the silence of a plugin that cannot answer meanwhile; after that it
         /// is pinged and judged as if it were idle. A sign of life restarts the time. Zero: calls excuse
         /// nothing. Default 10 min.
-        busy_limit, with_busy_limit: Duration = Duration::from_secs(600);
+        busy_limit: Duration = Duration::from_secs(600);
     }
 }
 
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn the_silence_is_that_of_all_missed_pings() {
         assert_eq!(Health::default().silence(), Duration::from_secs(100));
-        let quick = Health::default().with_interval(Duration::from_secs(1));
+        let quick = Health::default().interval(Duration::from_secs(1));
         assert_eq!(quick.silence(), Duration::from_secs(40));
-        let strict = Health::default().with_misses_allowed(0);
+        let strict = Health::default().misses_allowed(0);
         assert_eq!(strict.silence(), Duration::from_secs(10));
         let never = Health {
             interval: Duration::MAX,
@@ -124,12 +124,12 @@ mod tests {
 
     #[test]
     fn a_timeout_of_zero_is_refused_unless_all_is_off() {
-        let health = Health::default().with_timeout(Duration::ZERO);
+        let health = Health::default().timeout(Duration::ZERO);
         let refused = health.validate().unwrap_err().to_string();
         assert!(
             refused.starts_with("setting health.timeout: must be longer"),
             "{refused}"
         );
-        health.with_interval(Duration::ZERO).validate().unwrap();
+        health.interval(Duration::ZERO).validate().unwrap();
     }
 }

@@ -1,23 +1,23 @@
-//! `settings!`: structs of plain settings, each defined by one table of fields, setters and defaults.
+//! `settings!`: structs of plain settings, each defined by one table of fields and defaults.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// Defines a struct of plain settings with `Default` and a setter per field. Embedders construct it with
-/// these: the struct is non-exhaustive, so that settings can be added.
-///
-/// A field without a setter's name gets none. Setters are `const`, so one that drops a value, such as a
-/// list, has to be written by hand.
+/// Defines a struct of plain settings with `Default` and, for each field, a setter of its name and with its
+/// docs. Of a field that is `optional` the setter takes the value itself; one that is to be set `by_hand` has
+/// its setter beside the table.
 macro_rules! settings {
     ($(#[$doc:meta])* pub struct $name:ident {
-        $($(#[$field_doc:meta])* $field:ident $(, $setter:ident)?: $type:ty = $default:expr;)+
+        $(
+            $(#[$field_doc:meta])*
+            $field:ident: $type:ty = $default:expr $(, $kind:ident $($value:ty)?)?;
+        )+
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
-        #[non_exhaustive]
         pub struct $name {
-            $($(#[$field_doc])* pub $field: $type,)+
+            $($(#[$field_doc])* pub(crate) $field: $type,)+
         }
 
         impl Default for $name {
@@ -29,16 +29,26 @@ macro_rules! settings {
         }
 
         impl $name {
-            $($(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-                #[must_use]
-                pub const fn $setter(mut self, value: $type) -> Self {
-                    self.$field = value;
-                    self
-                }
-            )?)+
+            $(settings! { @setter $(#[$field_doc])* $field: $type $(, $kind $($value)?)? })+
         }
     };
+    (@setter $(#[$doc:meta])* $field:ident: $type:ty) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $field(mut self, value: $type) -> Self {
+            self.$field = value;
+            self
+        }
+    };
+    (@setter $(#[$doc:meta])* $field:ident: $type:ty, optional $value:ty) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $field(mut self, value: $value) -> Self {
+            self.$field = Some(value);
+            self
+        }
+    };
+    (@setter $(#[$doc:meta])* $field:ident: $type:ty, by_hand) => {};
 }
 
 pub(crate) use settings;

@@ -91,7 +91,7 @@ const ELSEWHERE: &str = "beside 10 of another host";
 
 /// A host that has patience with those who read nothing, so that they stay.
 fn host(folder: &Folder) -> Host {
-    let timeouts = Timeouts::default().with_write_stall(Duration::from_secs(3_600));
+    let timeouts = Timeouts::default().write_stall(Duration::from_secs(3_600));
     builder(folder).timeouts(timeouts).build().unwrap()
 }
 

@@ -27,7 +27,7 @@ impl Spin {
     pub(crate) fn duration(self) -> Duration {
         match self {
             Self::No => Duration::ZERO,
-            Self::Brief => plugin_runner::Timeouts::default().spin,
+            Self::Brief => Duration::from_micros(50),
         }
     }
 }

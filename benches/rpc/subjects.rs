@@ -61,7 +61,7 @@ impl Plugin {
         configure: impl FnOnce(HostBuilder) -> HostBuilder,
     ) -> Self {
         let folder = folder();
-        let timeouts = Timeouts::default().with_spin(spin.duration());
+        let timeouts = Timeouts::default().spin(spin.duration());
         let builder = configure(builder(&folder));
         let host = builder.timeouts(timeouts).build().unwrap();
         let program = std::env::current_exe().unwrap();

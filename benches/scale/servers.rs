@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use plugin_runner::protocol::method::Ping;
-use plugin_runner::{Health, Host, Limits, Listener, ReportedState, Session};
+use plugin_runner::{Health, Host, Listener, ReportedState, Session};
 use serde_json::Value;
 use tungstenite::Message;
 use tungstenite::protocol::{WebSocket, WebSocketConfig};
@@ -27,7 +27,7 @@ pub(crate) struct HostServer {
 impl HostServer {
     pub(crate) fn new(plan: Plan) -> Self {
         let folder = Folder::new("scale");
-        let health = Health::default().with_interval(plan.health.unwrap_or_default());
+        let health = Health::default().interval(plan.health.unwrap_or_default());
         let host = builder(&folder).health(health).build().unwrap();
         let listener = host.listen("127.0.0.1:0").unwrap();
         Self {
@@ -126,7 +126,7 @@ impl Server for BareServer {
             let socket = tungstenite::accept_with_config(shared, Some(config)).unwrap();
             let answers = answers.clone();
             let thread = std::thread::Builder::new()
-                .stack_size(Limits::default().session_stack)
+                .stack_size(128 * 1024)
                 .spawn(move || read(socket, &answers))
                 .unwrap();
             (stream, thread)

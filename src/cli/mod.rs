@@ -303,13 +303,16 @@ mod tests {
     #[test]
     fn defaults_are_the_librarys() {
         let arguments = parse(&[]).unwrap();
-        let (policy, timeouts) = (RestartPolicy::default(), Timeouts::default());
-        assert_eq!(arguments.max_restart_attempts, policy.max_restart_attempts);
-        assert_eq!(arguments.max_backoff, policy.max_backoff);
-        assert_eq!(arguments.crash_threshold, policy.crash_threshold);
-        assert_eq!(arguments.crash_backoff, policy.crash_backoff);
-        assert_eq!(arguments.stop_grace, timeouts.stop_grace);
-        assert_eq!(arguments.connect_timeout, timeouts.connect);
+        let policy = RestartPolicy::default()
+            .max_restart_attempts(arguments.max_restart_attempts)
+            .max_backoff(arguments.max_backoff)
+            .crash_threshold(arguments.crash_threshold)
+            .crash_backoff(arguments.crash_backoff);
+        assert_eq!(policy, RestartPolicy::default());
+        let timeouts = Timeouts::default()
+            .stop_grace(arguments.stop_grace)
+            .connect(arguments.connect_timeout);
+        assert_eq!(timeouts, Timeouts::default());
     }
 
     #[test]

@@ -173,14 +173,14 @@ fn host(
         store.put(record)?;
     }
     let timeouts = Timeouts::default()
-        .with_connect(arguments.connect_timeout)
-        .with_stop_grace(arguments.stop_grace)
-        .with_stop(stop_timeout(arguments.stop_grace));
+        .connect(arguments.connect_timeout)
+        .stop_grace(arguments.stop_grace)
+        .stop(stop_timeout(arguments.stop_grace));
     let policy = RestartPolicy::default()
-        .with_max_restart_attempts(arguments.max_restart_attempts)
-        .with_max_backoff(arguments.max_backoff)
-        .with_crash_threshold(arguments.crash_threshold)
-        .with_crash_backoff(arguments.crash_backoff);
+        .max_restart_attempts(arguments.max_restart_attempts)
+        .max_backoff(arguments.max_backoff)
+        .crash_threshold(arguments.crash_threshold)
+        .crash_backoff(arguments.crash_backoff);
     let mut builder = Host::builder()
         .data_dir(data.path())
         .store(Arc::new(store))

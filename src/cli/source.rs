@@ -115,14 +115,14 @@ pub(crate) fn lasting_id(record: &Record, path: &Path, occurrence: usize) -> Ins
 
 /// Reads a manifest's bytes, under the limit that archives have too.
 pub(crate) fn read_manifest(path: &Path) -> Result<Vec<u8>, CliError> {
-    let limit = PackageLimits::default().manifest_size;
+    const LIMIT: u64 = 1024 * 1024;
     let mut json = Vec::new();
     let file = File::open(path).map_err(CliError::cannot("read it"))?;
-    file.take(limit + 1)
+    file.take(LIMIT + 1)
         .read_to_end(&mut json)
         .map_err(CliError::cannot("read it"))?;
-    if json.len() as u64 > limit {
-        return Err(format!("a manifest has at most {limit} bytes").into());
+    if json.len() as u64 > LIMIT {
+        return Err(format!("a manifest has at most {LIMIT} bytes").into());
     }
     Ok(json)
 }

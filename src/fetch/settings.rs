@@ -18,23 +18,23 @@ settings! {
     pub struct FetchSettings {
         /// Time for the whole fetch, from the look-up of the host to the last byte, redirects included.
         /// Default 30 s.
-        timeout, with_timeout: Duration = Duration::from_secs(30);
+        timeout: Duration = Duration::from_secs(30);
         /// Time for connecting to one host, TLS handshake included. Its addresses share it. Default 10 s.
-        connect, with_connect: Duration = Duration::from_secs(10);
+        connect: Duration = Duration::from_secs(10);
         /// The most redirects that are followed. Default 5.
-        redirects, with_redirects: usize = 5;
+        redirects: usize = 5;
         /// Hosts that may be fetched from although their address is private or local, each as
         /// `host:port`, such as `packages.internal:443` or `[::1]:8080`. This is for a server of packages
         /// inside your own network. Everyone who may name the URL of a package can then reach these hosts.
         /// Default none.
-        allowed_hosts: Vec<String> = Vec::new();
+        allowed_hosts: Vec<String> = Vec::new(), by_hand;
     }
 }
 
 impl FetchSettings {
     /// Sets [`allowed_hosts`](Self::allowed_hosts).
     #[must_use]
-    pub fn with_allowed_hosts<Host: Into<String>>(
+    pub fn allowed_hosts<Host: Into<String>>(
         mut self,
         hosts: impl IntoIterator<Item = Host>,
     ) -> Self {
@@ -67,7 +67,7 @@ mod tests {
     fn what_cannot_work_is_refused_by_name() {
         let settings = FetchSettings::default();
         assert!(settings.validate().unwrap().is_empty());
-        let zero = settings.clone().with_timeout(Duration::ZERO);
+        let zero = settings.clone().timeout(Duration::ZERO);
         assert_eq!(
             zero.validate().unwrap_err().to_string(),
             "setting timeout: must be longer than zero"
@@ -83,13 +83,12 @@ mod tests {
         ] {
             let error = settings
                 .clone()
-                .with_allowed_hosts([entry])
+                .allowed_hosts([entry])
                 .validate()
                 .unwrap_err();
             assert!(error.to_string().contains("host:port"), "{entry}: {error}");
         }
-        let usable =
-            settings.with_allowed_hosts(["Packages.Internal.:443", "[::1]:80", "10.0.0.1:1"]);
+        let usable = settings.allowed_hosts(["Packages.Internal.:443", "[::1]:80", "10.0.0.1:1"]);
         assert_eq!(usable.validate().unwrap().len(), 3);
     }
 }

@@ -20,39 +20,39 @@ settings! {
     ///
     /// # fn main() -> plugin_runner::Result<()> {
     /// let settings = ManagerSettings::default()
-    ///     .with_installations(50)
-    ///     .with_activate_timeout(Duration::from_secs(60));
+    ///     .installations(50)
+    ///     .activate_timeout(Duration::from_secs(60));
     /// let manager = Manager::with_settings(Host::builder().build()?, settings)?;
     /// # Ok(())
     /// # }
     /// ```
     pub struct ManagerSettings {
         /// How many plugins may be installed. Default 10,000.
-        installations, with_installations: usize = 10_000;
+        installations: usize = 10_000;
         /// Bytes of all archives in the store together. Default 20 GiB.
-        archive_bytes, with_archive_bytes: u64 = 20 * GIB;
+        archive_bytes: u64 = 20 * GIB;
         /// Timeout for receiving, checking and unpacking a package. Default 5 min.
-        install_timeout, with_install_timeout: Duration = Duration::from_secs(300);
+        install_timeout: Duration = Duration::from_secs(300);
         /// How long an operation waits for another one on the same installation. Default 30 s.
-        busy_timeout, with_busy_timeout: Duration = Duration::from_secs(30);
+        busy_timeout: Duration = Duration::from_secs(30);
         /// How long an update waits for the new version of a plugin to become active, and after a rollback
         /// for the previous one. Default 5 min, because real plugins compile themselves at their first
         /// start.
-        activate_timeout, with_activate_timeout: Duration = Duration::from_secs(300);
+        activate_timeout: Duration = Duration::from_secs(300);
         /// Timeout for the plugin's answer to a proposed configuration. Default 30 s
         /// ([Configuration](crate::protocol#configuration)).
-        configure_timeout, with_configure_timeout: Duration = Duration::from_secs(30);
+        configure_timeout: Duration = Duration::from_secs(30);
         /// How many plugins are starting at once at [`boot`](crate::Manager::boot). Default 8.
-        boot_parallel, with_boot_parallel: usize = 8;
+        boot_parallel: usize = 8;
         /// How long a plugin that starts slowly keeps others from being started at boot. Default 30 s.
-        boot_wait, with_boot_wait: Duration = Duration::from_secs(30);
+        boot_wait: Duration = Duration::from_secs(30);
         /// Keeps the tokens of external plugins themselves, so that they can be shown again, as Storyden's
         /// HTTP API does. Otherwise only their digests are kept, and each token is shown once, when it is
         /// created. Applies to tokens that are created from then on. Default false.
-        keep_external_tokens, with_keep_external_tokens: bool = false;
+        keep_external_tokens: bool = false;
         /// Limits on the files beside its program that a plugin wrote and that an update migrates to the new
         /// version. See [`MigrationLimits`] for the defaults.
-        migration, with_migration: MigrationLimits = MigrationLimits::default();
+        migration: MigrationLimits = MigrationLimits::default();
         /// How packages are fetched by URL. See [`FetchSettings`] for the defaults.
         #[cfg(feature = "fetch")]
         fetch: FetchSettings = FetchSettings::default();
@@ -60,14 +60,6 @@ settings! {
 }
 
 impl ManagerSettings {
-    /// Sets [`fetch`](Self::fetch).
-    #[cfg(feature = "fetch")]
-    #[must_use]
-    pub fn with_fetch(mut self, settings: FetchSettings) -> Self {
-        self.fetch = settings;
-        self
-    }
-
     pub(super) fn validate(&self) -> Result<()> {
         require(
             self.boot_parallel > 0,

@@ -14,22 +14,22 @@ settings! {
     /// Limits on an archive; the defaults are the protocol's ([Archive](crate::protocol#archive)).
     pub struct PackageLimits {
         /// Bytes of the archive itself. Default 50 MiB.
-        archive_size, with_archive_size: u64 = 50 * MIB;
+        archive_size: u64 = 50 * MIB;
         /// Bytes of the manifest, unpacked. Default 1 MiB.
-        manifest_size, with_manifest_size: u64 = MIB;
+        manifest_size: u64 = MIB;
         /// Bytes of one file, unpacked. Default 50 MiB.
-        file_size, with_file_size: u64 = 50 * MIB;
+        file_size: u64 = 50 * MIB;
         /// Bytes of all files together, unpacked. Default 200 MiB.
-        total_size, with_total_size: u64 = 200 * MIB;
+        total_size: u64 = 200 * MIB;
         /// Number of files. Default 2,048; never more than 100,000.
-        files, with_files: usize = 2_048;
+        files: usize = 2_048;
         /// Number of directories, including those that only the paths of files imply. Default 4,096.
         /// Storyden's Go host has no such limit; without one, a small archive creates millions of
         /// directories.
         ///
         /// For each file and directory that it may have, the archive may have 1 KiB of central
         /// directory, which is held in memory; 6 MiB by default.
-        directories, with_directories: usize = 4_096;
+        directories: usize = 4_096;
     }
 }
 
@@ -74,12 +74,12 @@ settings! {
     /// Limits on the untracked files that an update migrates. The update fails if there are more.
     pub struct MigrationLimits {
         /// Bytes of all files together. Default 256 MiB.
-        bytes, with_bytes: u64 = 256 * MIB;
+        bytes: u64 = 256 * MIB;
         /// Number of files, links and directories, and of sockets and the like. Default 10,000.
         ///
         /// For each of them, their paths may take 1 KiB of memory: 10 MiB by default, and never less than
         /// 1 MiB. The names of directories that have not been listed yet may take 16 MiB.
-        files, with_files: usize = 10_000;
+        files: usize = 10_000;
     }
 }
 

@@ -294,7 +294,7 @@ pub(super) fn listing(release: &Path) -> Option<Listing> {
 /// How many files, links and directories of a release are the plugin's own, and the bytes of those files.
 pub(super) fn own_files(release: &Path) -> (usize, u64) {
     let (mut files, mut bytes) = (0, 0);
-    let limits = MigrationLimits::default().with_files(usize::MAX);
+    let limits = MigrationLimits::default().files(usize::MAX);
     if let Some(release) = find_release_dir(release).unwrap() {
         let mut count = |item: UntrackedFile| {
             files += usize::from(item.untracked);

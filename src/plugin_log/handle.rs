@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_with_a_mark() {
         let scratch = Scratch::new("long");
-        let log = open(&scratch, LogSettings::default().with_max_line(100));
+        let log = open(&scratch, LogSettings::default().max_line(100));
         log.write_line(LogStream::Stdout, &[b'x'; 150]);
         let piece = 100 - CONTINUES.len();
         let expected = format!(
@@ -367,9 +367,7 @@ mod tests {
     #[test]
     fn without_files_the_tail_still_works() {
         let scratch = Scratch::new("disabled");
-        let settings = LogSettings::default()
-            .with_enabled(false)
-            .with_tail_lines(2);
+        let settings = LogSettings::default().enabled(false).tail_lines(2);
         let log = open(&scratch, settings);
         log.write_line(LogStream::Stdout, b"1\n2\n3");
         assert_eq!(log.tail(), ["2", "3"]);
@@ -386,7 +384,7 @@ mod tests {
         let error = PluginLog::open(scratch.logs(), LogSettings::default(), None).unwrap_err();
         let expected = format!("open log {}/output.log: ", scratch.logs().display());
         assert!(error.to_string().starts_with(&expected), "{error}");
-        let settings = LogSettings::default().with_max_line(0);
+        let settings = LogSettings::default().max_line(0);
         assert_matches!(
             PluginLog::open(scratch.logs(), settings, None),
             Err(Error::Setting {

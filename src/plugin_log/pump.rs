@@ -197,7 +197,7 @@ mod tests {
             let tap: LogTap = Arc::new(move |line| {
                 let _ = sender.send((line.stream, line.text.to_string()));
             });
-            let settings = LogSettings::default().with_max_line(100);
+            let settings = LogSettings::default().max_line(100);
             let log = PluginLog::open(scratch.logs(), settings, Some(tap)).unwrap();
             let (stopped, stop) = io::pipe().unwrap();
             let outputs = Outputs {

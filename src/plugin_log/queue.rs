@@ -189,7 +189,7 @@ mod tests {
         let tap: LogTap = Arc::new(move |line| {
             let _ = sender.send(line.text.to_string());
         });
-        let settings = LogSettings::default().with_max_line(100);
+        let settings = LogSettings::default().max_line(100);
         let log = PluginLog::open(scratch.logs(), settings, Some(tap)).unwrap();
         (Arc::new(log), texts)
     }

@@ -333,8 +333,8 @@ mod tests {
 
     fn settings(max_file_size: u64, keep: usize) -> LogSettings {
         LogSettings::default()
-            .with_max_file_size(max_file_size)
-            .with_keep(keep)
+            .max_file_size(max_file_size)
+            .keep(keep)
     }
 
     fn contents(directory: &Path) -> Vec<String> {

@@ -10,17 +10,17 @@ settings! {
     /// Bounds of one plugin's log.
     pub struct LogSettings {
         /// Whether lines are written to files. Without files the tail and the tap still work. Default true.
-        enabled, with_enabled: bool = true;
+        enabled: bool = true;
         /// Greatest size of a file in bytes; at least 1. Only a single line that is larger than this is
         /// written to a larger file, with nothing else in it. Default 10 MiB.
-        max_file_size, with_max_file_size: u64 = 10 * 1024 * 1024;
+        max_file_size: u64 = 10 * 1024 * 1024;
         /// Old files that are kept beside the current one; 0 keeps none. Default 3.
-        keep, with_keep: usize = 3;
+        keep: usize = 3;
         /// Length in bytes, without the line end, over which a line is cut into several; at least 64.
         /// Each piece but the last ends in [`CONTINUES`](super::CONTINUES). Default 64 KiB.
-        max_line, with_max_line: usize = 64 * 1024;
+        max_line: usize = 64 * 1024;
         /// Lines kept in memory for error details. Default 20.
-        tail_lines, with_tail_lines: usize = 20;
+        tail_lines: usize = 20;
     }
 }
 
@@ -52,11 +52,11 @@ mod tests {
         let text = |settings: LogSettings| settings.validate().unwrap_err().to_string();
         assert!(LogSettings::default().validate().is_ok());
         assert_eq!(
-            text(LogSettings::default().with_max_file_size(0)),
+            text(LogSettings::default().max_file_size(0)),
             "setting max_file_size: must be at least 1 byte"
         );
         assert_eq!(
-            text(LogSettings::default().with_max_line(63)),
+            text(LogSettings::default().max_line(63)),
             "setting max_line: must be at least 64 bytes"
         );
     }

@@ -53,9 +53,7 @@ impl Fixture {
     }
 
     fn open_keeping(&self, keep: usize) -> crate::Result<Arc<PluginLog>> {
-        let settings = LogSettings::default()
-            .with_max_file_size(10)
-            .with_keep(keep);
+        let settings = LogSettings::default().max_file_size(10).keep(keep);
         PluginLog::open(self.logs(), settings, None).map(Arc::new)
     }
 

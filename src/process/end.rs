@@ -147,8 +147,7 @@ mod tests {
 
     #[test]
     fn a_kill_is_put_down_to_processor_time_only_when_that_was_used_up() {
-        let second = Some(Duration::from_secs(1));
-        let limits = ProcessLimits::default().with_cpu_time(second);
+        let limits = ProcessLimits::default().cpu_time(Duration::from_secs(1));
         let used_up = |status, used| end(Some(status), limits.clone(), used).was_out_of_cpu_time();
         assert!(used_up(24, None));
         assert!(used_up((128 + 24) << 8, None));

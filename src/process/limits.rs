@@ -24,8 +24,8 @@ settings! {
     ///
     /// # fn main() -> plugin_runner::Result<()> {
     /// let limits = ProcessLimits::default()
-    ///     .with_memory(Some(512 << 20))
-    ///     .with_open_files(Some(256));
+    ///     .memory(512 << 20)
+    ///     .open_files(256);
     /// let host = Host::builder().process_limits(limits).build()?;
     /// # Ok(())
     /// # }
@@ -45,21 +45,21 @@ settings! {
     pub struct ProcessLimits {
         /// Address space, in bytes. It counts all mapped memory, used or not, so it has to be well above
         /// what the process really uses. Over it, allocations in the program fail. Default none.
-        memory, with_memory: Option<u64> = None;
+        memory: Option<u64> = None, optional u64;
         /// Processor time of all threads of the process together, rounded up to whole seconds. At the
         /// limit the process receives SIGXCPU, and a second later SIGKILL; the run then ends with
         /// [`EndCause::CpuTime`](crate::EndCause::CpuTime). Default none.
-        cpu_time, with_cpu_time: Option<Duration> = None;
+        cpu_time: Option<Duration> = None, optional Duration;
         /// Processes and threads of the user that the plugin runs as, including those that do not belong to
         /// the plugin. Over it, starting another fails. Root is exempt. Default none.
-        processes, with_processes: Option<u64> = None;
+        processes: Option<u64> = None, optional u64;
         /// Open descriptors: one more than the highest descriptor number. Default none.
-        open_files, with_open_files: Option<u64> = None;
+        open_files: Option<u64> = None, optional u64;
         /// Size of a core file, in bytes; 0 writes none. Default none: inherited from the host.
-        core_size, with_core_size: Option<u64> = None;
+        core_size: Option<u64> = None, optional u64;
         /// Scheduling priority from -20, the highest, to 19, the lowest. Raising it above the host's needs
         /// privileges. Default none: inherited from the host.
-        nice, with_nice: Option<i32> = None;
+        nice: Option<i32> = None, optional i32;
     }
 }
 
@@ -238,32 +238,32 @@ mod tests {
         none.validate().unwrap();
         let problem = |limits: ProcessLimits| limits.validate().unwrap_err().to_string();
         assert_eq!(
-            problem(none.clone().with_open_files(Some(0))),
+            problem(none.clone().open_files(0)),
             "setting open_files: must be at least one, or none"
         );
         assert_eq!(
-            problem(none.clone().with_cpu_time(Some(Duration::ZERO))),
+            problem(none.clone().cpu_time(Duration::ZERO)),
             "setting cpu_time: must be longer than zero, or none"
         );
         assert_eq!(
-            problem(none.clone().with_nice(Some(20))),
+            problem(none.clone().nice(20)),
             "setting nice: must be from -20 to 19"
         );
-        none.with_core_size(Some(0)).validate().unwrap();
+        none.core_size(0).validate().unwrap();
     }
 
     #[test]
     fn a_plugins_own_limits_go_before_the_hosts_and_can_lift_them() {
         let host = ProcessLimits::default()
-            .with_memory(Some(1000))
-            .with_open_files(Some(100))
-            .with_cpu_time(Some(Duration::from_secs(5)))
-            .with_nice(Some(5));
+            .memory(1000)
+            .open_files(100)
+            .cpu_time(Duration::from_secs(5))
+            .nice(5);
         let own = ProcessLimits::default()
-            .with_memory(Some(u64::MAX))
-            .with_open_files(Some(50))
-            .with_cpu_time(Some(Duration::MAX))
-            .with_core_size(Some(0));
+            .memory(u64::MAX)
+            .open_files(50)
+            .cpu_time(Duration::MAX)
+            .core_size(0);
         let both = own.or(&host);
         assert_eq!(
             Value::from(both.to_json()),
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn times_are_rounded_up_to_whole_seconds() {
-        let limits = ProcessLimits::default().with_cpu_time(Some(Duration::from_millis(1001)));
+        let limits = ProcessLimits::default().cpu_time(Duration::from_millis(1001));
         assert_eq!(Value::from(limits.to_json()), json!({"cpu_time": 2}));
     }
 

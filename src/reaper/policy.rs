@@ -14,21 +14,21 @@ settings! {
     pub struct RestartPolicy {
         /// Restarts in a row before giving up. Default 3: after the fourth end the plugin is `errored`. With
         /// 0 it is restarted only after a good run.
-        max_restart_attempts, with_max_restart_attempts: u32 = 3;
+        max_restart_attempts: u32 = 3;
         /// The greatest back-off. The wait is 1, 2, 4, 8 … seconds, but never longer than this, which may be
         /// less than a second. Default 60 s.
-        max_backoff, with_max_backoff: Duration = Duration::from_secs(60);
+        max_backoff: Duration = Duration::from_secs(60);
         /// A run that was active for at least this long was a good one: the count of restarts starts again
         /// at zero. Default 30 s.
-        crash_threshold, with_crash_threshold: Duration = Duration::from_secs(30);
+        crash_threshold: Duration = Duration::from_secs(30);
         /// The wait after the crash of a good run. Default 5 s.
-        crash_backoff, with_crash_backoff: Duration = Duration::from_secs(5);
+        crash_backoff: Duration = Duration::from_secs(5);
         /// The wait after an exit by which the plugin asks to be restarted. Default 250 ms.
-        requested_restart_delay, with_requested_restart_delay: Duration = Duration::from_millis(250);
+        requested_restart_delay: Duration = Duration::from_millis(250);
         /// The greatest random reduction of each wait in per cent, so that plugins that failed together are
         /// not restarted together. With 100 a wait is anything from zero to its full length. Default 0:
         /// waits are exact.
-        jitter_percent, with_jitter_percent: u8 = 0;
+        jitter_percent: u8 = 0;
     }
 }
 
@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn the_backoff_is_capped_also_below_a_second_and_never_overflows() {
         let policy = RestartPolicy::default()
-            .with_max_restart_attempts(u32::MAX)
-            .with_max_backoff(Duration::from_millis(50));
+            .max_restart_attempts(u32::MAX)
+            .max_backoff(Duration::from_millis(50));
         check(
             &policy,
             &[
@@ -178,7 +178,7 @@ mod tests {
         };
         assert_eq!(
             restarts.decide(
-                &policy.with_max_backoff(Duration::from_secs(60)),
+                &policy.max_backoff(Duration::from_secs(60)),
                 RunOutcome::Crash,
                 None
             ),
@@ -205,8 +205,8 @@ mod tests {
     #[test]
     fn a_run_that_never_became_active_resets_nothing() {
         let policy = RestartPolicy::default()
-            .with_crash_threshold(Duration::ZERO)
-            .with_max_restart_attempts(1);
+            .crash_threshold(Duration::ZERO)
+            .max_restart_attempts(1);
         check(
             &policy,
             &[
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_is_counted_since_the_last_crash() {
-        let policy = RestartPolicy::default().with_max_restart_attempts(5);
+        let policy = RestartPolicy::default().max_restart_attempts(5);
         let mut restarts = Restarts::default();
         for (end, count, requested) in [
             (RunOutcome::Requested, 1, 1),
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn zero_attempts_never_restart_a_crash() {
         check(
-            &RestartPolicy::default().with_max_restart_attempts(0),
+            &RestartPolicy::default().max_restart_attempts(0),
             &[(RunOutcome::Crash, None, Decision::GiveUp)],
         );
     }
@@ -288,11 +288,11 @@ mod tests {
         for chance in [0.0, 0.5, 1.0] {
             assert_eq!(exact.jittered(wait, chance), wait);
         }
-        let policy = exact.with_jitter_percent(25);
+        let policy = exact.jitter_percent(25);
         assert_eq!(policy.jittered(wait, 0.0), wait);
         assert_eq!(policy.jittered(wait, 0.5), Duration::from_secs(7));
         assert_eq!(policy.jittered(wait, 1.0), Duration::from_secs(6));
-        let full = policy.with_jitter_percent(100);
+        let full = policy.jitter_percent(100);
         assert_eq!(full.jittered(wait, 1.0), Duration::ZERO);
         // Whatever feeds it, a wait is never longer than without.
         assert_eq!(full.jittered(wait, -3.0), wait);
@@ -303,13 +303,12 @@ mod tests {
     #[test]
     fn what_no_wait_can_be_is_refused_by_name() {
         RestartPolicy::default().validate().unwrap();
-        let policy = RestartPolicy::default().with_jitter_percent(101);
+        let policy = RestartPolicy::default().jitter_percent(101);
         assert_eq!(
             policy.validate().unwrap_err().to_string(),
             "setting jitter_percent: is more than 100"
         );
-        let policy =
-            RestartPolicy::default().with_max_backoff(Duration::from_secs(24 * 60 * 60 + 1));
+        let policy = RestartPolicy::default().max_backoff(Duration::from_secs(24 * 60 * 60 + 1));
         assert_eq!(
             policy.validate().unwrap_err().to_string(),
             "setting max_backoff: is longer than a day"

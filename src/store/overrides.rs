@@ -9,32 +9,85 @@ use crate::process::ProcessLimits;
 use crate::protocol::access::AccessShape;
 
 /// Settings of one plugin that replace the host's. `Debug` shows only the names of variables.
+///
+/// ```
+/// use plugin_runner::Health;
+/// use plugin_runner::store::Overrides;
+///
+/// let overrides = Overrides::default()
+///     .environment([("REGION", "eu")])
+///     .health(Health::default().misses_allowed(1));
+/// # let _ = overrides;
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[non_exhaustive]
 pub struct Overrides {
-    /// Variables that are added to the process's environment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) access_shape: Option<AccessShape>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outgoing_message: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inbound_per_second: Option<u32>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) process_limits: ProcessLimits,
+}
+
+impl Overrides {
+    /// The variables that are added to the process's environment. They replace those that were set before.
+    #[must_use]
+    pub fn environment<N: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let variables = variables.into_iter();
+        self.environment = variables
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        self
+    }
+
     /// The shape in which the plugin receives its credentials, if not the one that its user agent
     /// suggests.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub access_shape: Option<AccessShape>,
+    #[must_use]
+    pub fn access_shape(mut self, shape: AccessShape) -> Self {
+        self.access_shape = Some(shape);
+        self
+    }
+
     /// The largest message that the plugin accepts, in bytes, if not what its user agent suggests.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outgoing_message: Option<usize>,
+    #[must_use]
+    pub fn outgoing_message(mut self, bytes: usize) -> Self {
+        self.outgoing_message = Some(bytes);
+        self
+    }
+
     /// How the plugin's connection is checked for signs of life, if not by the host's settings. Invalid
     /// settings are logged, and the host's apply.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub health: Option<Health>,
+    #[must_use]
+    pub fn health(mut self, health: Health) -> Self {
+        self.health = Some(health);
+        self
+    }
+
     /// How many messages the plugin may send in a second, in place of the host's
     /// [`Limits::inbound_per_second`](crate::Limits::inbound_per_second); 0 means no limit. A change
     /// applies from the next connection on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub inbound_per_second: Option<u32>,
+    #[must_use]
+    pub fn inbound_per_second(mut self, messages: u32) -> Self {
+        self.inbound_per_second = Some(messages);
+        self
+    }
+
     /// The resources that the plugin's process may use; limits that are not set are the host's.
-    #[serde(skip_serializing_if = "is_default")]
-    pub process_limits: ProcessLimits,
+    #[must_use]
+    pub fn process_limits(mut self, limits: ProcessLimits) -> Self {
+        self.process_limits = limits;
+        self
+    }
 }
 
 impl fmt::Debug for Overrides {
@@ -83,14 +136,14 @@ mod tests {
             outgoing_message: Some(4_096),
             health: Some(
                 Health::default()
-                    .with_interval(Duration::from_millis(1_500))
-                    .with_rpc_ping(true),
+                    .interval(Duration::from_millis(1_500))
+                    .rpc_ping(true),
             ),
             inbound_per_second: Some(0),
             process_limits: ProcessLimits::default()
-                .with_memory(Some(u64::MAX))
-                .with_cpu_time(Some(Duration::MAX))
-                .with_nice(Some(-20)),
+                .memory(u64::MAX)
+                .cpu_time(Duration::MAX)
+                .nice(-20),
         };
         let text = serde_json::to_string(&overrides).unwrap();
         assert_eq!(serde_json::from_str::<Overrides>(&text).unwrap(), overrides);
@@ -102,9 +155,6 @@ mod tests {
         let overrides: Overrides = serde_json::from_str(text).unwrap();
         assert_eq!(overrides.outgoing_message, Some(7));
         let health = overrides.health.unwrap();
-        assert_eq!(
-            health,
-            Health::default().with_interval(Duration::from_secs(5))
-        );
+        assert_eq!(health, Health::default().interval(Duration::from_secs(5)));
     }
 }

@@ -260,7 +260,7 @@ fn an_admission_without_its_stream_makes_room_after_the_handshake_timeout() {
     let limit = Duration::from_millis(100);
     let host = TestHost::with("admission-late", |setup| {
         setup.deaf();
-        setup.timeouts.handshake = limit;
+        setup.timeouts(|timeouts| timeouts.handshake(limit));
     });
     let (session, good) = external(&host, "outside");
     let threads = host.threads().count();
@@ -300,7 +300,7 @@ fn an_admission_is_void_once_its_plugin_is_stopped() {
 fn a_refusal_has_an_incumbent_that_is_dead_make_room() {
     let host = TestHost::with("admission-incumbent", |setup| {
         setup.deaf();
-        setup.timeouts.incumbent = Duration::from_millis(200);
+        setup.timeouts(|timeouts| timeouts.incumbent(Duration::from_millis(200)));
     });
     let (session, good) = external(&host, "outside");
     // Its socket is open, and it answers nothing.

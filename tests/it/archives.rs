@@ -274,7 +274,7 @@ mod alone {
         for number in 0..LINKS {
             symlinkat(c"x", &here, format!("{number}")).unwrap();
         }
-        let limits = MigrationLimits::default().with_files(2 * LINKS);
+        let limits = MigrationLimits::default().files(2 * LINKS);
         let error = migrate_files(&old, &new, &limits, &|| false).unwrap_err();
         assert_matches!(error, PackageError::MigrationPathsTooLarge { .. });
         assert!(error.to_string().contains(old.to_str().unwrap()), "{error}");

@@ -31,10 +31,10 @@ fn stop(session: &Session) {
 }
 
 /// A host on which every crash is the last.
-fn unforgiving(test: &'static str, timeouts: impl FnOnce(&mut Timeouts)) -> TestHost {
+fn unforgiving(test: &'static str, timeouts: impl FnOnce(Timeouts) -> Timeouts) -> TestHost {
     TestHost::with(test, |setup| {
-        setup.policy.max_restart_attempts = 0;
-        timeouts(&mut setup.timeouts);
+        setup.policy(|policy| policy.max_restart_attempts(0));
+        setup.timeouts(timeouts);
     })
 }
 
@@ -64,7 +64,7 @@ fn last(session: &Session) -> RunEnd {
 
 #[test]
 fn a_signal_from_elsewhere_is_told_with_its_number_and_name() {
-    let host = unforgiving("signals", |_| ());
+    let host = unforgiving("signals", |timeouts| timeouts);
     for (signal, name, words) in [
         (11, "SIGSEGV", "segmentation fault"),
         (9, "SIGKILL", "killed"),
@@ -155,8 +155,9 @@ fn what_cannot_be_unpacked_or_prepared_has_a_word_of_its_own() {
 #[test]
 fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
     let host = unforgiving("reads-nothing", |timeouts| {
-        timeouts.write_stall = Duration::from_millis(200);
-        timeouts.disconnect_grace = Duration::from_millis(50);
+        timeouts
+            .write_stall(Duration::from_millis(200))
+            .disconnect_grace(Duration::from_millis(50))
     });
     let session = host.run(fixture(&host, Transport::WebSocket, &["never-read"]));
     let mut events = host.events();
@@ -175,7 +176,7 @@ fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
 #[test]
 fn who_was_killed_by_the_host_is_told_why_with_all_that_is_known() {
     let host = unforgiving("killed-by-host", |timeouts| {
-        timeouts.connect = Duration::from_millis(300);
+        timeouts.connect(Duration::from_millis(300))
     });
     let script = "for line in $(seq 25); do echo line $line; done; exec sleep 1000";
     let session = host.install(shell(&host, "idler", script));
@@ -193,7 +194,9 @@ fn who_was_killed_by_the_host_is_told_why_with_all_that_is_known() {
 #[test]
 fn the_history_tells_every_end_and_what_came_of_it() {
     for transport in TRANSPORTS {
-        let host = TestHost::with("history", |setup| setup.policy.max_restart_attempts = 1);
+        let host = TestHost::with("history", |setup| {
+            setup.policy(|policy| policy.max_restart_attempts(1));
+        });
         let session = host.install(fixture(&host, transport, &["behave"]));
         assert_eq!(session.restart_history(), []);
         let before = SystemTime::now();
@@ -254,8 +257,8 @@ fn the_history_tells_every_end_and_what_came_of_it() {
 #[test]
 fn the_history_keeps_as_many_ends_as_its_limit_says() {
     let host = TestHost::with("history-limit", |setup| {
-        setup.limits.restart_history = 3;
-        setup.policy.max_restart_attempts = 6;
+        setup.limits(|limits| limits.restart_history(3));
+        setup.policy(|policy| policy.max_restart_attempts(6));
     });
     let session = host.install(shell(&host, "crasher", "exit 3"));
     errored(&host, &session);
@@ -291,7 +294,9 @@ fn a_run_that_is_stopped_before_it_has_a_process_is_in_the_history() {
 
 #[test]
 fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
-    let host = TestHost::with("counting", |setup| setup.policy.max_restart_attempts = 5);
+    let host = TestHost::with("counting", |setup| {
+        setup.policy(|policy| policy.max_restart_attempts(5));
+    });
     let flag = host.folder().join("go-on");
     let script = format!("[ -e '{}' ] && exec sleep 1000; exit 3", flag.display());
     let mut events = host.events();
@@ -311,8 +316,11 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     stop(&session);
 
     let host = TestHost::with("counting-on", |setup| {
-        setup.policy.max_restart_attempts = 1;
-        setup.policy.max_backoff = Duration::from_secs(3600);
+        setup.policy(|policy| {
+            policy
+                .max_restart_attempts(1)
+                .max_backoff(Duration::from_secs(3600))
+        });
     });
     let session = host.install(shell(&host, "impatient", "exit 3"));
     // The wait is a second; who starts it does not wait so long.
@@ -327,9 +335,12 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
 #[test]
 fn jitter_shortens_the_wait_before_a_restart() {
     let host = TestHost::with("jitter", |setup| {
-        setup.policy.max_backoff = Duration::from_millis(200);
-        setup.policy.max_restart_attempts = 5;
-        setup.policy.jitter_percent = 50;
+        setup.policy(|policy| {
+            policy
+                .max_backoff(Duration::from_millis(200))
+                .max_restart_attempts(5)
+                .jitter_percent(50)
+        });
     });
     let session = host.install(shell(&host, "crasher", "exit 3"));
     errored(&host, &session);
@@ -410,7 +421,7 @@ mod alone {
         let wrapped =
             "python3 -c 'kept = []\nwhile True: kept.append(b\"x\" * (1 << 20))'; exit $?";
         for script in [greedy, wrapped] {
-            let host = unforgiving("kernel-kills", |_| ());
+            let host = unforgiving("kernel-kills", |timeouts| timeouts);
             let session = host.install(shell(&host, "greedy", script));
             let change = errored(&host, &session);
             assert_eq!(change.details["cause"], "out_of_memory", "{change:?}");

@@ -143,7 +143,7 @@ mod alone {
         let folder = data.clone();
         let host = TestHost::with("rotation", |setup| {
             setup.configure(move |builder| {
-                let settings = LogSettings::default().with_max_file_size(1_000);
+                let settings = LogSettings::default().max_file_size(1_000);
                 builder.data_dir(folder).log_settings(settings)
             });
         });

@@ -67,7 +67,9 @@ mod alone {
             Some(rustix::io::Errno::CHILD.raw_os_error())
         );
         for transport in TRANSPORTS {
-            let host = TestHost::with("no-statuses", |setup| setup.policy.max_restart_attempts = 2);
+            let host = TestHost::with("no-statuses", |setup| {
+                setup.policy(|policy| policy.max_restart_attempts(2));
+            });
             let session = host.run(fixture(&host, transport, &["behave"]));
             let mut events = host.events();
             // Whatever it exits with, nobody can know.
@@ -105,7 +107,9 @@ mod alone {
     fn an_interrupt_is_ignored() {
         for transport in TRANSPORTS {
             let grace = Duration::from_secs(4);
-            let host = TestHost::with("no-interrupt", |setup| setup.timeouts.stop_grace = grace);
+            let host = TestHost::with("no-interrupt", |setup| {
+                setup.timeouts(|timeouts| timeouts.stop_grace(grace));
+            });
             // Over stdio the end of its input would be enough.
             let session = host.run(fixture(&host, transport, &["behave", "linger"]));
             let process = host.lifelines.next();

@@ -23,7 +23,7 @@ const NOISE: Duration = Duration::from_secs(5);
 
 fn host(test: &'static str) -> TestHost {
     TestHost::with(test, |setup| {
-        setup.timeouts.stop_grace = Duration::from_secs(2);
+        setup.timeouts(|timeouts| timeouts.stop_grace(Duration::from_secs(2)));
     })
 }
 

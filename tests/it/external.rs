@@ -78,7 +78,9 @@ fn deactivating_closes_with_1000_and_shutting_down_with_1012() {
 
 #[test]
 fn an_incumbent_that_is_alive_stays() {
-    let host = TestHost::with("incumbent-alive", |setup| setup.timeouts.incumbent = LONG);
+    let host = TestHost::with("incumbent-alive", |setup| {
+        setup.timeouts(|timeouts| timeouts.incumbent(LONG));
+    });
     let (session, target) = external(&host, "outside");
     let mut incumbent = Peer::connect(host.address(), &target);
     active(&session);
@@ -93,7 +95,7 @@ fn an_incumbent_that_is_alive_stays() {
 #[test]
 fn an_incumbent_that_is_dead_makes_room() {
     let host = TestHost::with("incumbent-dead", |setup| {
-        setup.timeouts.incumbent = Duration::from_millis(200);
+        setup.timeouts(|timeouts| timeouts.incumbent(Duration::from_millis(200)));
     });
     let (session, target) = external(&host, "outside");
     // Its socket is open, as that of a machine that lost its power; it answers nothing.
@@ -114,7 +116,9 @@ fn an_incumbent_that_is_dead_makes_room() {
 
 #[test]
 fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
-    let host = TestHost::with("incumbent-ends", |setup| setup.timeouts.incumbent = LONG);
+    let host = TestHost::with("incumbent-ends", |setup| {
+        setup.timeouts(|timeouts| timeouts.incumbent(LONG));
+    });
     let (session, target) = external(&host, "outside");
     let incumbent = Peer::connect(host.address(), &target);
     active(&session);
@@ -196,7 +200,7 @@ fn a_unix_socket_works_like_any_other() {
 fn a_silent_stream_is_given_back_after_the_handshake_timeout() {
     let host = TestHost::with("silent-stream", |setup| {
         setup.deaf();
-        setup.timeouts.handshake = Duration::from_millis(100);
+        setup.timeouts(|timeouts| timeouts.handshake(Duration::from_millis(100)));
     });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = connect(listener.local_addr().unwrap());

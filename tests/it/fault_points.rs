@@ -194,8 +194,11 @@ fn an_unload_at_any_point_leaves_nothing() {
     for (point, transport) in everywhere() {
         println!("{point}, {transport}");
         let host = TestHost::with("unload-held", |setup| {
-            setup.timeouts.stop = Duration::from_millis(50);
-            setup.timeouts.stop_grace = Duration::from_millis(5);
+            setup.timeouts(|timeouts| {
+                timeouts
+                    .stop(Duration::from_millis(50))
+                    .stop_grace(Duration::from_millis(5))
+            });
             // It has a thread of its own from the first process on, which not every point comes to.
             setup.configure(|builder| builder.keeper(Keeper::None));
         });
@@ -382,8 +385,11 @@ fn descendants_live_until_the_end_of_their_leader_is_acted_upon_and_no_longer() 
 /// A host whose plugin no signal reaches, as if it were in uninterruptible sleep.
 fn with_unkillable() -> (TestHost, Session, Lock, Lifeline, fault::Loss) {
     let host = TestHost::with("unkillable", |setup| {
-        setup.timeouts.stop = Duration::from_millis(300);
-        setup.timeouts.stop_grace = Duration::from_millis(50);
+        setup.timeouts(|timeouts| {
+            timeouts
+                .stop(Duration::from_millis(300))
+                .stop_grace(Duration::from_millis(50))
+        });
     });
     let session = host.run(fixture(&host, Transport::WebSocket, &["alone", "linger"]));
     let lock = Lock::of(&host, &session);

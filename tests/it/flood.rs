@@ -191,7 +191,7 @@ fn over_the_limit_of_messages_a_second_a_flood_never_reaches_a_handler() {
     let (host, gate) = with_held("flood-limited");
     let (session, target) = external(&host, "flooder");
     let mut record = host.store().get(session.id()).unwrap().unwrap();
-    record.overrides.inbound_per_second = Some(1);
+    record.overrides = record.overrides.inbound_per_second(1);
     host.store().put(record).unwrap();
     let flooder = Flooder::connect(&host, &target);
     active(&session);
@@ -264,9 +264,8 @@ fn connect_silent(session: &Session) -> UnixStream {
 fn who_asks_and_never_reads_is_closed_for_that() {
     // So little that the plugin need not ask for long; the write stall timeout is none of it.
     let host = TestHost::with("never-reads-answers", |setup| {
-        setup.limits.outgoing = 64 * 1024;
-        setup.limits.inbound_queue = 16;
-        setup.timeouts.write_stall = LONG * 2;
+        setup.limits(|limits| limits.outgoing(64 * 1024).inbound_queue(16));
+        setup.timeouts(|timeouts| timeouts.write_stall(LONG * 2));
     });
     let (session, _) = external(&host, "flooder");
     let mut record = host.store().get(session.id()).unwrap().unwrap();
@@ -302,8 +301,8 @@ fn who_asks_and_never_reads_is_closed_for_that() {
 fn callers_of_a_plugin_that_never_reads_have_their_own_deadlines() {
     let stall = Duration::from_secs(1);
     let host = TestHost::with("never-reads", |setup| {
-        setup.timeouts.write_stall = stall;
-        setup.limits.outgoing = 128 * 1024;
+        setup.timeouts(|timeouts| timeouts.write_stall(stall));
+        setup.limits(|limits| limits.outgoing(128 * 1024));
     });
     let (session, _) = external(&host, "deaf");
     let plugin = connect_silent(&session);

@@ -43,7 +43,7 @@ mod alone {
         log::set_logger(&LINES).unwrap();
         log::set_max_level(log::LevelFilter::Debug);
         let host = TestHost::with("foreign-text", |setup| {
-            setup.policy.max_restart_attempts = 0;
+            setup.policy(|policy| policy.max_restart_attempts(0));
             setup.configure(|builder| {
                 builder.method_raw("fail", |_, _| Err(RpcError::new(7, long())))
             });

@@ -358,7 +358,9 @@ fn replayed_tokens_are_refused_and_counted() {
 #[test]
 fn a_request_that_trickles_ends_with_the_handshake_timeout() {
     let timeout = Duration::from_millis(500);
-    let host = TestHost::with("trickle", |setup| setup.timeouts.handshake = timeout);
+    let host = TestHost::with("trickle", |setup| {
+        setup.timeouts(|timeouts| timeouts.handshake(timeout));
+    });
     let (session, good) = external(&host, "outside");
     let mut slow = connect(host.address());
     slow.set_nodelay(true).unwrap();

@@ -29,7 +29,7 @@ fn silent_connections_delay_nobody() {
 #[test]
 fn a_slow_handshake_is_cut_at_the_timeout() {
     let host = TestHost::with("slow-handshake", |setup| {
-        setup.timeouts.handshake = Duration::from_secs(1);
+        setup.timeouts(|timeouts| timeouts.handshake(Duration::from_secs(1)));
     });
     let (session, good) = external(&host, "outside");
     let mut streams: Vec<_> = (0..5).map(|_| connect(host.address())).collect();
@@ -47,7 +47,9 @@ fn a_slow_handshake_is_cut_at_the_timeout() {
 
 #[test]
 fn over_the_cap_on_handshakes_a_connection_is_told_to_come_back() {
-    let host = TestHost::with("handshake-cap", |setup| setup.limits.handshakes = 8);
+    let host = TestHost::with("handshake-cap", |setup| {
+        setup.limits(|limits| limits.handshakes(8));
+    });
     let (session, good) = external(&host, "outside");
     let mut silent: VecDeque<_> = (0..8).map(|_| connect(host.address())).collect();
     // Accepted in order, so each newcomer finds all places taken by those before it. There are fewer

@@ -135,8 +135,11 @@ fn attacks(host: &TestHost, decoy: &Decoy, round: usize) -> (Vec<Session>, Attac
 #[test]
 fn plugins_that_replace_files_by_pipes_hold_up_nobody() {
     let mut host = TestHost::with("pipes", |setup| {
-        setup.policy.max_restart_attempts = 6;
-        setup.policy.max_backoff = Duration::from_millis(5);
+        setup.policy(|policy| {
+            policy
+                .max_restart_attempts(6)
+                .max_backoff(Duration::from_millis(5))
+        });
     });
     let innocents: Vec<Session> = (0..INNOCENTS)
         .map(|number| {
@@ -173,7 +176,7 @@ fn plugins_that_replace_files_by_pipes_hold_up_nobody() {
 #[test]
 fn a_link_in_the_place_of_staging_leads_a_host_nowhere() {
     let host = TestHost::with("staging-link", |setup| {
-        setup.policy.max_restart_attempts = 2;
+        setup.policy(|policy| policy.max_restart_attempts(2));
     });
     let decoy = Decoy::new(&host);
     let session = host.start(packaged(&host, "staging", &decoy.script(LINKS_STAGING)));

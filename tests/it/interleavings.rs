@@ -74,7 +74,7 @@ fn a_load_meets_an_unload_and_one_of_them_wins() {
 #[test]
 fn many_loads_at_once_are_one_and_its_stop_is_real() {
     let host = TestHost::with("loads-at-once", |setup| {
-        setup.policy.max_restart_attempts = 0;
+        setup.policy(|policy| policy.max_restart_attempts(0));
     });
     for round in 0..20 {
         let record = over_stdio(shell(&host, &format!("failing-{round}"), "exit 3"))
@@ -99,7 +99,7 @@ fn many_loads_at_once_are_one_and_its_stop_is_real() {
 #[test]
 fn a_start_is_never_answered_with_the_error_before_it() {
     let host = TestHost::with("start-while-failing", |setup| {
-        setup.policy.max_restart_attempts = 0;
+        setup.policy(|policy| policy.max_restart_attempts(0));
     });
     let flag = host.folder().join("ok");
     let before = format!("[ -e '{}' ] || exit 3", flag.display());
@@ -152,7 +152,9 @@ fn breaking(host: &TestHost, id: &str) -> (Session, PathBuf) {
 
 #[test]
 fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
-    let host = TestHost::with("start-of-doomed", |setup| setup.limits.read_message = 9_000);
+    let host = TestHost::with("start-of-doomed", |setup| {
+        setup.limits(|limits| limits.read_message(9_000));
+    });
     let mut events = host.events();
     let (session, gate) = breaking(&host, "doomed");
     events.until(session.id(), ReportedState::Active);
@@ -174,7 +176,9 @@ fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
 
 #[test]
 fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
-    let host = TestHost::with("second-chance", |setup| setup.limits.read_message = 9_000);
+    let host = TestHost::with("second-chance", |setup| {
+        setup.limits(|limits| limits.read_message(9_000));
+    });
     let mut events = host.events();
     let (session, gate) = breaking(&host, "pardoned");
     events.until(session.id(), ReportedState::Active);
@@ -197,7 +201,7 @@ fn requests_that_meet_the_last_crash_follow_it() {
     let start_and_stop = &[Errored, Starting, Stopping, Inactive];
     for (starts, expected) in [(0, stop_alone), (1, start_and_stop)] {
         let host = TestHost::with("requests-meet-crash", |setup| {
-            setup.policy.max_restart_attempts = 0;
+            setup.policy(|policy| policy.max_restart_attempts(0));
             // The look for descendants would go on beside all this, and its end change what is seen.
             setup.configure(|builder| builder.find_descendants(false));
         });
@@ -236,10 +240,13 @@ fn requests_that_meet_the_last_crash_follow_it() {
 #[test]
 fn a_time_without_end_is_one_that_never_comes() {
     let host = TestHost::with("endless", |setup| {
-        setup.timeouts.connect = Duration::MAX;
-        setup.timeouts.disconnect_grace = Duration::MAX;
-        setup.timeouts.call = Duration::MAX;
-        setup.policy.crash_threshold = Duration::MAX;
+        setup.timeouts(|timeouts| {
+            timeouts
+                .connect(Duration::MAX)
+                .disconnect_grace(Duration::MAX)
+                .call(Duration::MAX)
+        });
+        setup.policy(|policy| policy.crash_threshold(Duration::MAX));
     });
     let session = host.install(answering(&host, "patient", ""));
     session

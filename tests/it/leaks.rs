@@ -108,8 +108,11 @@ mod alone {
     #[ignore = "counts what the process has; run by another test, in a process of its own"]
     fn crashes_and_restarts() {
         let host = TestHost::with("leaks-crashes", |setup| {
-            setup.policy.max_restart_attempts = u32::MAX;
-            setup.policy.max_backoff = Duration::ZERO;
+            setup.policy(|policy| {
+                policy
+                    .max_restart_attempts(u32::MAX)
+                    .max_backoff(Duration::ZERO)
+            });
         });
         // Active each time: it answers the first ping, with an error, and exits.
         let script = r#"read -r line; id=${line#*\"id\":\"}; id=${id%%\"*}
@@ -130,8 +133,11 @@ mod alone {
     #[ignore = "counts what the process has; run by another test, in a process of its own"]
     fn crashes_with_descendants() {
         let host = TestHost::with("leaks-descendants", |setup| {
-            setup.policy.max_restart_attempts = u32::MAX;
-            setup.policy.max_backoff = Duration::from_millis(1);
+            setup.policy(|policy| {
+                policy
+                    .max_restart_attempts(u32::MAX)
+                    .max_backoff(Duration::from_millis(1))
+            });
         });
         let attack = Attack::of(&host, "left");
         // A crash with all of them there.

@@ -58,7 +58,9 @@ fn both_streams_are_in_the_file_at_the_follower_and_at_the_tap() {
 
 #[test]
 fn a_follower_hears_every_run_in_order() {
-    let host = TestHost::with("logs-runs", |setup| setup.policy.max_restart_attempts = 3);
+    let host = TestHost::with("logs-runs", |setup| {
+        setup.policy(|policy| policy.max_restart_attempts(3));
+    });
     let script = r#"
         echo x >> "$PLUGIN_DATA_DIR/runs"
         echo "run $(wc -l < "$PLUGIN_DATA_DIR/runs")"
@@ -79,9 +81,7 @@ fn a_follower_hears_every_run_in_order() {
 #[test]
 fn a_follower_goes_on_through_unload_load_and_rotation() {
     const LINES: u32 = 200;
-    let settings = LogSettings::default()
-        .with_max_file_size(300)
-        .with_keep(1000);
+    let settings = LogSettings::default().max_file_size(300).keep(1000);
     let host = TestHost::with("logs-unload", |setup| {
         setup.configure(|builder| builder.log_settings(settings));
     });
@@ -170,9 +170,7 @@ fn bytes_that_are_no_text_and_lines_without_end_are_kept_and_cut_with_a_mark() {
 fn who_follows_more_slowly_than_is_kept_is_told_how_much_is_missing() {
     let host = TestHost::with("logs-slow", |setup| {
         setup.configure(|builder| {
-            let settings = LogSettings::default()
-                .with_max_file_size(10_000)
-                .with_keep(2);
+            let settings = LogSettings::default().max_file_size(10_000).keep(2);
             builder.log_settings(settings)
         });
     });

@@ -191,7 +191,9 @@ fn any_answer_to_the_first_ping_is_a_sign_of_life() {
 #[test]
 fn no_plugin_becomes_active_by_dying() {
     // The next run may not begin before this one was looked at.
-    let host = TestHost::with("odd-dying", |setup| setup.policy.max_backoff = LONG);
+    let host = TestHost::with("odd-dying", |setup| {
+        setup.policy(|policy| policy.max_backoff(LONG));
+    });
     let dies = r#"read -r line; id=${line#*'"id":"'}; id=${id%%'"'*}
         printf '{"jsonrpc":"2.0","id":"%s","result":{}}' "$id""#;
     for _ in 0..20 {

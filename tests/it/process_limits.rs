@@ -56,7 +56,9 @@ fn open(gate: &Path) -> File {
 }
 
 fn unforgiving(test: &'static str) -> TestHost {
-    TestHost::with(test, |setup| setup.policy.max_restart_attempts = 0)
+    TestHost::with(test, |setup| {
+        setup.policy(|policy| policy.max_restart_attempts(0));
+    })
 }
 
 /// The program failed by itself because of this limit, and its output says how.
@@ -73,18 +75,18 @@ fn expect_failure(change: &StateChange, limit: &str, output: &str) {
 #[test]
 fn all_limits_are_put_upon_the_process_and_told_with_its_end() {
     let defaults = ProcessLimits::default()
-        .with_open_files(Some(50))
-        .with_processes(Some(4000))
-        .with_nice(Some(7));
+        .open_files(50)
+        .processes(4000)
+        .nice(7);
     let host = TestHost::with("limits-in-force", |setup| {
-        setup.policy.max_restart_attempts = 0;
+        setup.policy(|policy| policy.max_restart_attempts(0));
         setup.configure(|builder| builder.process_limits(defaults));
     });
     let own = ProcessLimits::default()
-        .with_memory(Some(1 << 30))
-        .with_cpu_time(Some(Duration::from_millis(8500)))
-        .with_open_files(Some(60))
-        .with_core_size(Some(4096));
+        .memory(1 << 30)
+        .cpu_time(Duration::from_millis(8500))
+        .open_files(60)
+        .core_size(4096);
     let code = "import os, resource as r
 for name in 'AS', 'CPU', 'NOFILE', 'NPROC', 'CORE':
     print(name, *r.getrlimit(getattr(r, 'RLIMIT_' + name)))
@@ -126,7 +128,7 @@ fn without_limits_nothing_is_said_of_them() {
 #[test]
 fn a_plugin_that_runs_into_its_memory_limit_fails_by_itself() {
     let host = unforgiving("memory-limit");
-    let limits = ProcessLimits::default().with_memory(Some(300_000_000));
+    let limits = ProcessLimits::default().memory(300_000_000);
     let record = python(&host, "greedy", "b'x' * (1 << 30)").with_process_limits(limits);
     let (_, change) = run(&host, record);
     expect_failure(&change, "memory", "MemoryError");
@@ -135,7 +137,7 @@ fn a_plugin_that_runs_into_its_memory_limit_fails_by_itself() {
 #[test]
 fn a_plugin_that_opens_too_many_files_fails_by_itself() {
     let host = unforgiving("files-limit");
-    let limits = ProcessLimits::default().with_open_files(Some(32));
+    let limits = ProcessLimits::default().open_files(32);
     let code = "kept = [open('/dev/null') for _ in range(100)]";
     let record = python(&host, "opener", code).with_process_limits(limits);
     let (_, change) = run(&host, record);
@@ -145,7 +147,7 @@ fn a_plugin_that_opens_too_many_files_fails_by_itself() {
 #[test]
 fn a_plugin_that_starts_too_many_processes_fails_by_itself() {
     let host = unforgiving("processes-limit");
-    let limits = ProcessLimits::default().with_processes(Some(1));
+    let limits = ProcessLimits::default().processes(1);
     // Root is exempt from this limit.
     let code = "import os
 if os.getuid() == 0: os.setuid(65534)
@@ -158,7 +160,7 @@ os.fork()";
 #[test]
 fn a_plugin_that_uses_up_its_processor_time_is_ended_for_that() {
     let host = unforgiving("cpu-limit");
-    let limits = ProcessLimits::default().with_cpu_time(Some(Duration::from_secs(1)));
+    let limits = ProcessLimits::default().cpu_time(Duration::from_secs(1));
     let ignoring = "import signal
 signal.signal(signal.SIGXCPU, signal.SIG_IGN)
 while True: pass";
@@ -189,7 +191,7 @@ while True: pass";
 
 #[test]
 fn limits_that_cannot_work_are_refused_before_anything_is_spawned() {
-    let limits = ProcessLimits::default().with_nice(Some(-21));
+    let limits = ProcessLimits::default().nice(-21);
     let built = plugin_runner::Host::builder()
         .process_limits(limits.clone())
         .build();
@@ -227,9 +229,7 @@ mod alone {
     #[ignore = "needs a process without privileges; run by another test"]
     fn a_limit_cannot_be_had() {
         let host = TestHost::new("limit-denied");
-        let limits = ProcessLimits::default()
-            .with_open_files(Some(100))
-            .with_nice(Some(-5));
+        let limits = ProcessLimits::default().open_files(100).nice(-5);
         let record = shell(&host, "denied", "exec sleep 1000").with_process_limits(limits);
         let mut events = host.events();
         let session = host.start(record);

@@ -233,8 +233,7 @@ fn pongs_come_while_handlers_of_the_host_are_busy() {
     let (busy, began) = crossbeam_channel::bounded(0);
     let (release, released) = crossbeam_channel::bounded::<()>(0);
     let host = TestHost::with("strict-pongs", |setup| {
-        setup.limits.inbound_workers = 1;
-        setup.limits.inbound_queue = 1;
+        setup.limits(|limits| limits.inbound_workers(1).inbound_queue(1));
         setup.configure(move |builder| {
             builder.method_raw("wait", move |_, _| {
                 busy.send(()).unwrap();

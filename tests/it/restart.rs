@@ -60,7 +60,9 @@ fn a_killed_plugin_comes_back_and_its_callers_hear_at_once() {
 
 #[test]
 fn an_exit_at_any_point_is_told_with_its_status() {
-    let host = TestHost::with("exit-points", |setup| setup.policy.max_restart_attempts = 0);
+    let host = TestHost::with("exit-points", |setup| {
+        setup.policy(|policy| policy.max_restart_attempts(0));
+    });
     for transport in TRANSPORTS {
         for (point, code) in [("start", "3"), ("connect", "4"), ("active", "5")] {
             let mut events = host.events();
@@ -90,8 +92,11 @@ fn an_exit_at_any_point_is_told_with_its_status() {
 #[test]
 fn exits_with_0_after_good_runs_do_not_count() {
     let host = TestHost::with("exit-0-good", |setup| {
-        setup.policy.crash_threshold = Duration::ZERO;
-        setup.policy.max_restart_attempts = 1;
+        setup.policy(|policy| {
+            policy
+                .crash_threshold(Duration::ZERO)
+                .max_restart_attempts(1)
+        });
     });
     for transport in TRANSPORTS {
         let session = host.run(fixture(&host, transport, &["behave"]));
@@ -112,8 +117,11 @@ fn exits_with_0_after_good_runs_do_not_count() {
 #[test]
 fn exits_with_0_after_short_runs_count() {
     let host = TestHost::with("exit-0-short", |setup| {
-        setup.policy.crash_threshold = Duration::from_secs(3600);
-        setup.policy.max_restart_attempts = 2;
+        setup.policy(|policy| {
+            policy
+                .crash_threshold(Duration::from_secs(3600))
+                .max_restart_attempts(2)
+        });
     });
     let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
     let mut events = host.events();
@@ -153,8 +161,8 @@ fn a_plugin_that_closes_its_connection_and_exits_is_started_again_soon() {
 fn a_plugin_that_lives_on_without_its_connection_is_killed_after_the_grace() {
     let setup = || {
         TestHost::with("lingers", |setup| {
-            setup.timeouts.disconnect_grace = Duration::from_millis(200);
-            setup.policy.max_restart_attempts = 0;
+            setup.timeouts(|timeouts| timeouts.disconnect_grace(Duration::from_millis(200)));
+            setup.policy(|policy| policy.max_restart_attempts(0));
         })
     };
     let expect_kill = |host: &TestHost, session: &Session, hang_up: &str| {
@@ -186,8 +194,8 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
         (Transport::Stdio, "connect"),
     ] {
         let host = TestHost::with("hangs", |setup| {
-            setup.timeouts.connect = Duration::from_millis(700);
-            setup.policy.max_restart_attempts = 0;
+            setup.timeouts(|timeouts| timeouts.connect(Duration::from_millis(700)));
+            setup.policy(|policy| policy.max_restart_attempts(0));
         });
         let missing = match transport {
             Transport::Stdio => "answer the first ping on its standard output",
@@ -302,8 +310,8 @@ fn who_left_the_process_group_is_killed_beside_the_next_run_where_nothing_is_wai
         let host = TestHost::with("detached-beside", |setup| {
             setup.configure(|builder| {
                 let policy = RestartPolicy::default()
-                    .with_max_restart_attempts(u32::MAX)
-                    .with_max_backoff(Duration::ZERO);
+                    .max_restart_attempts(u32::MAX)
+                    .max_backoff(Duration::ZERO);
                 builder.restart_policy(policy)
             });
         });
@@ -356,7 +364,7 @@ fn who_left_the_process_group_holds_up_nothing_where_it_is_not_looked_for() {
 fn a_plugin_that_ignores_signals_is_killed_and_the_report_says_so() {
     for transport in TRANSPORTS {
         let host = TestHost::with("ignores-signals", |setup| {
-            setup.timeouts.stop_grace = Duration::from_secs(3);
+            setup.timeouts(|timeouts| timeouts.stop_grace(Duration::from_secs(3)));
         });
         // Over stdio the end of its input would be enough.
         let script = ["ignore-signals", "linger", "grandchild"];

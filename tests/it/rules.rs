@@ -224,7 +224,7 @@ use plugin_runner::duplex::{
 };
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
-use plugin_runner::store::Record;
+use plugin_runner::store::{Overrides, Record};
 use plugin_runner::{Peer, ReportedState, Result, Session};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -327,7 +327,7 @@ fn one_process_lives_at_a_time_through_every_kind_of_end() {
     ];
     for transport in TRANSPORTS {
         let host = TestHost::with("one-process", |setup| {
-            setup.policy.crash_threshold = Duration::ZERO;
+            setup.policy(|policy| policy.crash_threshold(Duration::ZERO));
         });
         let mut session = host.run(fixture(&host, transport, &["behave"]));
         let mut process = host.lifelines.next();
@@ -365,7 +365,7 @@ mod alone {
             for transport in TRANSPORTS {
                 let mut record = fixture(&host, transport, &["behave"]);
                 // The test's own end of a lifeline would count.
-                record.overrides.environment.clear();
+                record.overrides = Overrides::default();
                 let session = host.run(record);
                 call(&session, "echo", &json!({})).unwrap();
                 host.unload(session.id()).unwrap();

@@ -14,7 +14,7 @@ use crate::support::{LONG, assert_matches};
 #[test]
 fn shutdown_says_which_plugins_had_to_be_killed() {
     let host = TestHost::with("shutdown-killed", |setup| {
-        setup.timeouts.stop_grace = Duration::from_secs(3);
+        setup.timeouts(|timeouts| timeouts.stop_grace(Duration::from_secs(3)));
     });
     let deaf = host.install(shell(
         &host,

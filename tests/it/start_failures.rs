@@ -197,7 +197,9 @@ fn without_an_address_a_websocket_plugin_is_errored_before_it_is_spawned() {
 
 #[test]
 fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
-    let host = TestHost::with("exit-42", |setup| setup.policy.max_restart_attempts = 2);
+    let host = TestHost::with("exit-42", |setup| {
+        setup.policy(|policy| policy.max_restart_attempts(2));
+    });
     let script = r#"echo start >> "$PLUGIN_DATA_DIR/starts"; echo hello; echo boom >&2; exit 42"#;
     let session = host.install(shell(&host, "crasher", script));
     let starts = host.installation_folder(&session).join("data/starts");
@@ -235,8 +237,11 @@ fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
 #[test]
 fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
     let host = TestHost::with("exit-0", |setup| {
-        setup.policy.max_restart_attempts = 1;
-        setup.policy.max_backoff = Duration::from_millis(20);
+        setup.policy(|policy| {
+            policy
+                .max_restart_attempts(1)
+                .max_backoff(Duration::from_millis(20))
+        });
     });
     for (transport, expected) in [
         (
@@ -285,7 +290,7 @@ fn what_is_too_long_for_the_system_is_said_at_once() {
 #[test]
 fn a_wait_that_runs_out_says_what_went_wrong_last() {
     let host = TestHost::with("wait-problem", |setup| {
-        setup.policy.max_backoff = Duration::from_secs(3600);
+        setup.policy(|policy| policy.max_backoff(Duration::from_secs(3600)));
     });
     let mut events = host.events();
     let session = host.start(shell(&host, "failing", "exit 1"));
@@ -319,8 +324,8 @@ fn a_wait_that_runs_out_says_what_went_wrong_last() {
 #[test]
 fn a_plugin_that_never_connects_is_killed_for_that() {
     let host = TestHost::with("never-connects", |setup| {
-        setup.timeouts.connect = Duration::from_secs(1);
-        setup.policy.max_restart_attempts = 1;
+        setup.timeouts(|timeouts| timeouts.connect(Duration::from_secs(1)));
+        setup.policy(|policy| policy.max_restart_attempts(1));
     });
     let session = host.install(shell(&host, "idler", "echo idling; exec sleep 1000"));
     let mut events = host.events();
@@ -339,8 +344,8 @@ fn a_plugin_that_never_connects_is_killed_for_that() {
 #[test]
 fn a_process_that_outlives_its_connection_is_killed_after_the_grace() {
     let host = TestHost::with("connection-lost", |setup| {
-        setup.timeouts.disconnect_grace = Duration::from_millis(200);
-        setup.policy.max_restart_attempts = 0;
+        setup.timeouts(|timeouts| timeouts.disconnect_grace(Duration::from_millis(200)));
+        setup.policy(|policy| policy.max_restart_attempts(0));
     });
     let mut events = host.events();
     let session = host.start(url_printer(&host, "survivor"));

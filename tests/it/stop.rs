@@ -11,7 +11,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{ActiveState, Error, ExitReason, Session, StopReport};
 use serde_json::json;
 
-use crate::support::host::{Setup, TestHost, active, supervised};
+use crate::support::host::{STOP_GRACE, Setup, TestHost, active, supervised};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
     call, command, manifest, over_stdio, package, printed_url, python, shell, target, url_printer,
@@ -100,7 +100,7 @@ fn a_stop_while_unpacking_leaves_nothing_behind() {
     // Unpacking that many files takes longer than coming here, on any disk that is known; where it
     // does not, this is one more stop of a process.
     let report = stop(&session);
-    let limit = Setup::new("").timeouts.stop_grace + Duration::from_millis(250);
+    let limit = STOP_GRACE + Duration::from_millis(250);
     assert!(report.took <= limit, "{report:?}");
     events.until(session.id(), Inactive);
     // It unpacks from the beginning and runs; that no staging folder is left is asserted at the end.
@@ -138,7 +138,7 @@ fn a_start_while_backing_off_does_not_wait() {
 #[test]
 fn a_stop_of_what_has_errored_clears_the_error() {
     let host = TestHost::with("stop-errored", |setup| {
-        setup.policy.max_restart_attempts = 0;
+        setup.policy(|policy| policy.max_restart_attempts(0));
     });
     let session = host.start(shell(&host, "crasher", "exit 1"));
     let mut events = host.events();
@@ -160,7 +160,9 @@ fn ignoring(host: &TestHost, signals: &str) -> Session {
 #[test]
 fn a_plugin_that_ignores_sigint_is_terminated() {
     let grace = Duration::from_secs(4);
-    let host = TestHost::with("stop-terminated", |setup| setup.timeouts.stop_grace = grace);
+    let host = TestHost::with("stop-terminated", |setup| {
+        setup.timeouts(|timeouts| timeouts.stop_grace(grace));
+    });
     let report = stop(&ignoring(&host, "INT"));
     assert_eq!(report.exit, Some(ExitReason::Signal(TERMINATE)));
     assert!(!report.killed, "{report:?}");
@@ -170,7 +172,9 @@ fn a_plugin_that_ignores_sigint_is_terminated() {
 #[test]
 fn a_plugin_that_ignores_every_request_is_killed() {
     let grace = Duration::from_millis(600);
-    let host = TestHost::with("stop-killed", |setup| setup.timeouts.stop_grace = grace);
+    let host = TestHost::with("stop-killed", |setup| {
+        setup.timeouts(|timeouts| timeouts.stop_grace(grace));
+    });
     let report = stop(&ignoring(&host, "INT TERM"));
     assert_eq!(report.exit, Some(ExitReason::Signal(KILL)));
     assert!(report.killed, "{report:?}");
@@ -181,7 +185,7 @@ fn a_plugin_that_ignores_every_request_is_killed() {
 #[test]
 fn a_frozen_plugin_is_killed() {
     let host = TestHost::with("stop-frozen", |setup| {
-        setup.timeouts.stop_grace = Duration::from_millis(200);
+        setup.timeouts(|timeouts| timeouts.stop_grace(Duration::from_millis(200)));
     });
     let session = host.run(python(&host, "frozen"));
     let lifeline = host.lifelines.next();
@@ -196,7 +200,7 @@ fn a_frozen_plugin_is_killed() {
 #[test]
 fn a_short_stop_timeout_shortens_the_grace() {
     let host = TestHost::with("stop-short", |setup| {
-        setup.timeouts.stop_grace = LONG * 9 / 10;
+        setup.timeouts(|timeouts| timeouts.stop_grace(LONG * 9 / 10));
     });
     for timeout in [Duration::from_secs(1), Duration::ZERO] {
         let session = ignoring(&host, "INT TERM");
@@ -218,7 +222,7 @@ fn a_short_stop_timeout_shortens_the_grace() {
 #[test]
 fn a_start_right_after_a_stop_wins() {
     let host = TestHost::with("start-after-stop", |setup| {
-        setup.timeouts.stop_grace = Duration::from_millis(400);
+        setup.timeouts(|timeouts| timeouts.stop_grace(Duration::from_millis(400)));
     });
     let script = r#"trap "" INT; echo "url $STORYDEN_RPC_URL"; exec sleep 1000"#;
     let session = host.start(shell(&host, "eager", script));
@@ -340,7 +344,9 @@ fn a_stdio_plugin_that_reads_to_the_end_of_its_input_stops_by_itself() {
 #[test]
 fn a_stdio_plugin_that_does_not_end_is_told_louder_and_louder() {
     let grace = Duration::from_secs(3);
-    let host = TestHost::with("stop-louder", |setup| setup.timeouts.stop_grace = grace);
+    let host = TestHost::with("stop-louder", |setup| {
+        setup.timeouts(|timeouts| timeouts.stop_grace(grace));
+    });
     let session = saving(&host, "while True: time.sleep(60)");
     let report = stop(&session);
     assert!(report.killed && report.took >= grace, "{report:?}");
@@ -351,7 +357,7 @@ fn a_stdio_plugin_that_does_not_end_is_told_louder_and_louder() {
 #[test]
 fn a_second_stop_in_more_of_a_hurry_signals_before_it_kills() {
     let host = TestHost::with("stop-hurry", |setup| {
-        setup.timeouts.stop_grace = LONG * 9 / 10;
+        setup.timeouts(|timeouts| timeouts.stop_grace(LONG * 9 / 10));
     });
     let session = saving(&host, "while True: time.sleep(60)");
     let mut events = host.events();

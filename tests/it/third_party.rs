@@ -47,8 +47,8 @@ fn websockets(test: &'static str, version: &str) {
     );
     // Many pings, and nobody is given up for being slow.
     let health = Health::default()
-        .with_interval(Duration::from_millis(20))
-        .with_timeout(LONG);
+        .interval(Duration::from_millis(20))
+        .timeout(LONG);
     let host = TestHost::with(test, |setup| {
         setup.configure(|builder| builder.health(health));
     });
@@ -124,7 +124,9 @@ fn mcp_server(test: &'static str, name: &str) {
     let server = venv.join("bin/mcp-server-time");
     let server = server.to_str().unwrap();
     // Signals come too late to help, on however busy a machine.
-    let host = TestHost::with(test, |setup| setup.timeouts.stop_grace = LONG * 9 / 10);
+    let host = TestHost::with(test, |setup| {
+        setup.timeouts(|timeouts| timeouts.stop_grace(LONG * 9 / 10));
+    });
     let (mut alone, mut stops) = (Vec::new(), Vec::new());
     let (limit, best) = loop {
         // By turns, so that both meet the same machine.

@@ -112,7 +112,7 @@ fn a_plugin_that_floods_its_output_still_answers_and_stops() {
         let host = TestHost::with("flood-output", |setup| {
             setup.configure(|builder| {
                 let settings = plugin_runner::plugin_log::LogSettings::default();
-                builder.log_settings(settings.with_max_file_size(256 * 1024).with_keep(1))
+                builder.log_settings(settings.max_file_size(256 * 1024).keep(1))
             });
         });
         let session = host.run(fixture(&host, transport, &["flood-output"]));
@@ -141,7 +141,7 @@ fn a_plugin_that_floods_or_never_reads_hurts_only_itself() {
     ] {
         for transport in TRANSPORTS {
             let host = TestHost::with("flood-socket", |setup| {
-                setup.timeouts.write_stall = Duration::from_millis(500);
+                setup.timeouts(|timeouts| timeouts.write_stall(Duration::from_millis(500)));
             });
             let sick = host.run(fixture(&host, transport, args));
             let mut well = fixture(&host, Transport::WebSocket, &["behave"]);

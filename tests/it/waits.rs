@@ -21,8 +21,7 @@ const DESCENDANTS: usize = 5;
 
 fn host(test: &'static str) -> TestHost {
     TestHost::with(test, |setup| {
-        setup.timeouts.stop_grace = Duration::from_secs(1);
-        setup.timeouts.stop = SHORT;
+        setup.timeouts(|timeouts| timeouts.stop_grace(Duration::from_secs(1)).stop(SHORT));
     })
 }
 

@@ -321,15 +321,15 @@ fn begin(
     policy: &RestartPolicy,
     verdict: &Arc<Verdict>,
 ) -> Generation {
-    let mut timeouts = Timeouts::default();
-    timeouts.connect = Duration::from_secs(5);
-    timeouts.call = Duration::from_secs(5);
-    timeouts.disconnect_grace = Duration::from_millis(300);
-    timeouts.stop_grace = GRACE;
-    timeouts.stop = LONG;
-    timeouts.write_stall = Duration::from_secs(2);
-    timeouts.incumbent = Duration::from_millis(300);
-    timeouts.worker_idle = Duration::from_millis(100);
+    let timeouts = Timeouts::default()
+        .connect(Duration::from_secs(5))
+        .call(Duration::from_secs(5))
+        .disconnect_grace(Duration::from_millis(300))
+        .stop_grace(GRACE)
+        .stop(LONG)
+        .write_stall(Duration::from_secs(2))
+        .incumbent(Duration::from_millis(300))
+        .worker_idle(Duration::from_millis(100));
     let urls: HashMap<_, _> = plugins
         .iter()
         .map(|plugin| (plugin.id, plugin.urls.clone()))
@@ -340,7 +340,7 @@ fn begin(
         .restart_policy(policy.clone())
         .timeouts(timeouts)
         // Nobody reads slower than so many changes.
-        .limits(Limits::default().with_queued_state_changes(1 << 14))
+        .limits(Limits::default().queued_state_changes(1 << 14))
         .method_raw("double", |call, params| {
             // A handler may use the session that it was called from.
             let _ = call.session().reported_state();

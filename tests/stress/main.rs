@@ -119,10 +119,10 @@ fn random_operations_break_no_rule() {
 /// Gives the number of rounds.
 fn run(seed: u64, time: Duration, verdict: &Arc<Verdict>) -> u64 {
     let policy = RestartPolicy::default()
-        .with_max_backoff(Duration::from_millis(20))
-        .with_crash_backoff(Duration::from_millis(20))
-        .with_requested_restart_delay(Duration::from_millis(5));
-    let tireless = policy.clone().with_max_restart_attempts(1_000_000);
+        .max_backoff(Duration::from_millis(20))
+        .crash_backoff(Duration::from_millis(20))
+        .requested_restart_delay(Duration::from_millis(5));
+    let tireless = policy.clone().max_restart_attempts(1_000_000);
     let steady = steady();
     let neighbours = [Transport::WebSocket, Transport::Stdio]
         .map(|transport| steady.run(fixture(&steady, transport, &["behave"])));

@@ -1,6 +1,7 @@
 //! A host for one test: listening, with a folder of its own, and gone without a trace at the end.
 
 use std::fs;
+use std::mem::take;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,34 +19,36 @@ use super::output::Output;
 use super::plugin::{external, fixture};
 use super::{LONG, TestDir, wait_until};
 
+/// Nobody who behaves takes so long to stop, and nobody who does not holds up a test for much.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(5);
+
 /// Settings of a [`TestHost`]: patient where a test waits for success, quick where it waits for a
 /// timer.
 pub(crate) struct Setup {
     test: &'static str,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) limits: Limits,
-    pub(crate) policy: RestartPolicy,
+    timeouts: Timeouts,
+    limits: Limits,
+    policy: RestartPolicy,
     listening: bool,
     configure: Box<dyn FnOnce(HostBuilder) -> HostBuilder>,
 }
 
 impl Setup {
     pub(crate) fn new(test: &'static str) -> Self {
-        let mut timeouts = Timeouts::default();
-        timeouts.connect = LONG;
-        timeouts.handshake = LONG;
-        timeouts.disconnect_grace = LONG;
-        // Nobody who behaves takes so long, and nobody who does not holds up a test for much.
-        timeouts.stop_grace = Duration::from_secs(5);
-        timeouts.stop = LONG;
+        let timeouts = Timeouts::default()
+            .connect(LONG)
+            .handshake(LONG)
+            .disconnect_grace(LONG)
+            .stop_grace(STOP_GRACE)
+            .stop(LONG);
         Self {
             test,
             timeouts,
             limits: Limits::default(),
             policy: RestartPolicy::default()
-                .with_max_backoff(Duration::from_millis(20))
-                .with_crash_backoff(Duration::from_millis(20))
-                .with_requested_restart_delay(Duration::from_millis(20)),
+                .max_backoff(Duration::from_millis(20))
+                .crash_backoff(Duration::from_millis(20))
+                .requested_restart_delay(Duration::from_millis(20)),
             listening: true,
             configure: Box::new(|builder| builder),
         }
@@ -58,6 +61,18 @@ impl Setup {
         setup
     }
 
+    pub(crate) fn timeouts(&mut self, change: impl FnOnce(Timeouts) -> Timeouts) {
+        self.timeouts = change(take(&mut self.timeouts));
+    }
+
+    pub(crate) fn limits(&mut self, change: impl FnOnce(Limits) -> Limits) {
+        self.limits = change(take(&mut self.limits));
+    }
+
+    pub(crate) fn policy(&mut self, change: impl FnOnce(RestartPolicy) -> RestartPolicy) {
+        self.policy = change(take(&mut self.policy));
+    }
+
     /// A host without a listener.
     pub(crate) fn deaf(&mut self) {
         self.listening = false;
@@ -66,8 +81,11 @@ impl Setup {
     /// Every run counts as a good one, and after its crash the plugin is not started again while the
     /// test lasts.
     pub(crate) fn stay_down_after_a_crash(&mut self) {
-        self.policy.crash_threshold = Duration::ZERO;
-        self.policy.crash_backoff = Duration::from_secs(3600);
+        self.policy(|policy| {
+            policy
+                .crash_threshold(Duration::ZERO)
+                .crash_backoff(Duration::from_secs(3600))
+        });
     }
 
     /// What else the host's builder is told.

@@ -65,7 +65,7 @@ fn a_peer_that_is_slow_is_given_up_in_time() {
     ];
     for (what, answer) in slow {
         let server = Server::start(answer);
-        let fetcher = fetcher(settings(&[&server]).with_timeout(SHORT));
+        let fetcher = fetcher(settings(&[&server]).timeout(SHORT));
         let late = failure(fetch_request(&fetcher, &request(&server.url("/"))));
         assert!(late.is_timeout() && late.is_retryable(), "{what}: {late}");
         assert!(
@@ -97,7 +97,7 @@ fn a_peer_that_is_slow_is_given_up_in_time() {
 #[test]
 fn a_look_up_that_hangs_is_given_up_in_time() {
     let (release, released) = bounded::<()>(0);
-    let names = with_names(settings(&[]).with_timeout(SHORT), move |_, _| {
+    let names = with_names(settings(&[]).timeout(SHORT), move |_, _| {
         // Until the other end is dropped.
         let _ = released.recv_timeout(LONG);
         Err(io::Error::other("released"))
@@ -158,7 +158,7 @@ fn a_server_without_tls_is_named_so() {
     assert!(!text.contains("secret"), "{text}");
 
     let silent = Server::raw(wait_for_end);
-    let fetcher = self::fetcher(settings(&[&silent]).with_connect(SHORT));
+    let fetcher = self::fetcher(settings(&[&silent]).connect(SHORT));
     let url = format!("https://{}/", silent.host_port());
     let late = failure(fetch_request(&fetcher, &request(&url)));
     assert!(late.is_timeout(), "{late}");
@@ -179,7 +179,7 @@ fn what_is_not_there_or_not_http_is_named_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let nobody = fetcher(settings(&[]).with_allowed_hosts([place.clone()]));
+    let nobody = fetcher(settings(&[]).allowed_hosts([place.clone()]));
     let refused = failure(fetch_request(
         &nobody,
         &request(&format!("http://{place}/")),

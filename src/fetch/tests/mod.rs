@@ -25,9 +25,9 @@ const LIMIT: u64 = 1_000_000;
 
 fn settings(allowed: &[&Server]) -> FetchSettings {
     FetchSettings::default()
-        .with_timeout(LONG)
-        .with_connect(LONG)
-        .with_allowed_hosts(allowed.iter().map(|server| server.host_port()))
+        .timeout(LONG)
+        .connect(LONG)
+        .allowed_hosts(allowed.iter().map(|server| server.host_port()))
 }
 
 fn fetcher(settings: FetchSettings) -> Fetcher {

@@ -336,9 +336,7 @@ fn over_a_limit_nothing_is_copied() {
     releases.write("b", &[1; 401]);
     let before = tree(&releases.new);
     for (files, bytes) in [(2, 2_000), (10, 1_000)] {
-        let limits = MigrationLimits::default()
-            .with_files(files)
-            .with_bytes(bytes);
+        let limits = MigrationLimits::default().files(files).bytes(bytes);
         let error = releases.try_migrate(&limits).unwrap_err();
         assert!(!error.is_permanent());
         let message = error.to_string();
@@ -352,7 +350,7 @@ fn over_a_limit_nothing_is_copied() {
         }
         assert_eq!(tree(&releases.new), before);
     }
-    let limits = MigrationLimits::default().with_files(3).with_bytes(1_001);
+    let limits = MigrationLimits::default().files(3).bytes(1_001);
     assert_eq!(releases.try_migrate(&limits).unwrap().bytes, 1_001);
 }
 
@@ -463,7 +461,7 @@ fn what_is_deep_down_is_not_collected_beyond_a_bound() {
     assert_eq!(releases.own(), (200 + 4_000, 0));
     for limits in [
         MigrationLimits::default(),
-        MigrationLimits::default().with_files(20_000),
+        MigrationLimits::default().files(20_000),
     ] {
         let limit = limits.files * 1_024;
         let mut kept = 0;
@@ -498,10 +496,10 @@ fn counting_ends_with_the_first_over_a_limit_whatever_it_is() {
         let pipe = releases.old.join(format!("pipe{number}"));
         rustix::fs::mkfifoat(rustix::fs::CWD, pipe, Mode::RWXU).unwrap();
     }
-    let limits = MigrationLimits::default().with_files(10);
+    let limits = MigrationLimits::default().files(10);
     let error = check_untracked_files(&releases.old, &limits, NEVER).unwrap_err();
     assert!(error.to_string().contains("at least 11 with"), "{error}");
-    let limits = MigrationLimits::default().with_files(100);
+    let limits = MigrationLimits::default().files(100);
     let report = migrate_files(&releases.old, &releases.new, &limits, NEVER).unwrap();
     assert_eq!((report.files, report.left_count), (0, 100));
 }

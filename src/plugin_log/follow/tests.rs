@@ -20,8 +20,8 @@ fn open(directory: impl Into<PathBuf>, settings: LogSettings) -> Arc<PluginLog> 
 
 fn settings(max_file_size: u64, keep: usize) -> LogSettings {
     LogSettings::default()
-        .with_max_file_size(max_file_size)
-        .with_keep(keep)
+        .max_file_size(max_file_size)
+        .keep(keep)
 }
 
 fn write(log: &PluginLog, line: impl ToString) {

@@ -213,7 +213,7 @@ mod tests {
 
     impl Watched {
         fn new(misses_allowed: u32) -> Self {
-            Self::with(Health::default().with_misses_allowed(misses_allowed))
+            Self::with(Health::default().misses_allowed(misses_allowed))
         }
 
         fn with(health: Health) -> Self {
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn one_that_may_be_asked_is_asked_while_it_is_called_and_not_blamed() {
-        let mut watched = Watched::always_asked(Health::default().with_misses_allowed(1));
+        let mut watched = Watched::always_asked(Health::default().misses_allowed(1));
         watched.expect(&[
             (CALLED, 30, Action::Ask),
             (CALLED, 40, Action::None),
@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn a_call_excuses_for_the_busy_limit_from_the_first_silence_on() {
         let health = Health::default()
-            .with_misses_allowed(1)
-            .with_busy_limit(Duration::from_secs(100));
+            .misses_allowed(1)
+            .busy_limit(Duration::from_secs(100));
         // Not called for a while, with nothing heard: that is no new beginning.
         Watched::with(health.clone()).expect(&[
             (CALLED, 30, Action::None),
@@ -377,7 +377,7 @@ mod tests {
             (CALLED, 160, Action::GiveUp),
         ]);
         // Who waits for us is excused for as long as we take.
-        Watched::with(health.with_busy_limit(Duration::ZERO)).expect(&[
+        Watched::with(health.busy_limit(Duration::ZERO)).expect(&[
             (WAITS, 30, Action::None),
             (WAITS, 60, Action::None),
             (CALLED, 90, Action::Ask),
@@ -388,8 +388,8 @@ mod tests {
     #[test]
     fn with_a_short_interval_the_next_ping_waits_for_a_sign_of_life_or_its_time() {
         let health = Health::default()
-            .with_interval(Duration::from_secs(6))
-            .with_misses_allowed(1);
+            .interval(Duration::from_secs(6))
+            .misses_allowed(1);
         Watched::with(health).expect(&[
             (NOTHING, 6, Action::Ask),
             (HEARD, 12, Action::None),
@@ -411,8 +411,8 @@ mod tests {
     #[test]
     fn one_that_says_other_things_has_time_for_the_answer_before_it_is_asked_again() {
         let health = Health::default()
-            .with_interval(Duration::from_secs(4))
-            .with_misses_allowed(0);
+            .interval(Duration::from_secs(4))
+            .misses_allowed(0);
         Watched::with(health).expect(&[
             (NOTHING, 4, Action::Ask),
             (HEARD_SOMETHING_ELSE, 8, Action::None),
@@ -457,8 +457,8 @@ mod tests {
     #[test]
     fn no_setting_overflows() {
         let health = Health::default()
-            .with_interval(Duration::MAX)
-            .with_timeout(Duration::MAX);
+            .interval(Duration::MAX)
+            .timeout(Duration::MAX);
         let mut watched = Watched::with(health);
         assert_eq!(watched.next(NOTHING).1, Action::Ask);
         assert_eq!(watched.next(HEARD).1, Action::None);

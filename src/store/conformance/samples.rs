@@ -124,17 +124,17 @@ fn overrides() -> Overrides {
         outgoing_message: Some(usize::MAX),
         health: Some(
             Health::default()
-                .with_interval(Duration::new(1, 1))
-                .with_timeout(Duration::MAX)
-                .with_misses_allowed(u32::MAX)
-                .with_rpc_ping(true)
-                .with_busy_limit(Duration::new(7, 7)),
+                .interval(Duration::new(1, 1))
+                .timeout(Duration::MAX)
+                .misses_allowed(u32::MAX)
+                .rpc_ping(true)
+                .busy_limit(Duration::new(7, 7)),
         ),
         inbound_per_second: Some(0),
         process_limits: ProcessLimits::default()
-            .with_memory(Some(u64::MAX))
-            .with_cpu_time(Some(Duration::ZERO))
-            .with_nice(Some(-20)),
+            .memory(u64::MAX)
+            .cpu_time(Duration::ZERO)
+            .nice(-20),
     }
 }
 

@@ -9,6 +9,6 @@ settings! {
     pub struct SqliteSettings {
         /// How long a write, and opening, waits for another program that has locked the database, such as
         /// a `sqlite3` with an open transaction. Default 5 s.
-        busy_timeout, with_busy_timeout: Duration = Duration::from_secs(5);
+        busy_timeout: Duration = Duration::from_secs(5);
     }
 }

@@ -73,7 +73,7 @@ fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
 #[test]
 fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
     let limit = Duration::from_secs(3);
-    let host = watched("busy-limit", quick().with_busy_limit(limit));
+    let host = watched("busy-limit", quick().busy_limit(limit));
     let mut events = host.events();
     let (outside, target) = external(&host, |record| record);
     let mut silent = connect_as_python(&host, &target);
@@ -102,7 +102,7 @@ fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
 #[test]
 fn a_newcomers_look_is_excused_by_no_call() {
     let host = watched_with("newcomer-busy", frequent(), |setup| {
-        setup.timeouts.incumbent = Duration::from_millis(200);
+        setup.timeouts(|timeouts| timeouts.incumbent(Duration::from_millis(200)));
     });
     let (session, target) = external(&host, |record| record);
     let _dead = connect_as_python(&host, &target);
@@ -141,7 +141,7 @@ fn a_hung_plugin_is_found_also_while_callers_keep_coming() {
 #[test]
 fn a_large_message_on_a_slow_line_is_a_sign_of_life() {
     // Only whole frames could be answered with a pong in between.
-    let health = quick().with_timeout(Duration::from_millis(300));
+    let health = quick().timeout(Duration::from_millis(300));
     let host = watched("slow-line", health.clone());
     let (session, target) = external(&host, |record| record);
     let mut peer = connect(&host, &target);

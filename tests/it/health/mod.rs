@@ -30,9 +30,9 @@ use crate::support::{LONG, assert_matches, wait_until};
 /// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
 fn quick() -> Health {
     Health::default()
-        .with_interval(Duration::from_millis(100))
-        .with_timeout(Duration::from_millis(700))
-        .with_misses_allowed(2)
+        .interval(Duration::from_millis(100))
+        .timeout(Duration::from_millis(700))
+        .misses_allowed(2)
 }
 
 const FOUND: &str = "unresponsive: no sign of life for 2.1s";
@@ -40,8 +40,8 @@ const FOUND: &str = "unresponsive: no sign of life for 2.1s";
 /// For tests that want to see many pings and answer them: nobody is given up for being slow.
 fn frequent() -> Health {
     Health::default()
-        .with_interval(Duration::from_millis(20))
-        .with_timeout(LONG)
+        .interval(Duration::from_millis(20))
+        .timeout(LONG)
 }
 
 fn watched(test: &'static str, health: Health) -> TestHost {
@@ -126,8 +126,8 @@ fn a_frozen_plugin_is_found_killed_and_started_again() {
 
 #[test]
 fn a_plugin_that_freezes_again_and_again_is_given_up() {
-    let host = watched_with("freezes", quick().with_misses_allowed(1), |setup| {
-        setup.policy.max_restart_attempts = 1;
+    let host = watched_with("freezes", quick().misses_allowed(1), |setup| {
+        setup.policy(|policy| policy.max_restart_attempts(1));
     });
     let session = host.run(python(&host, "freezes"));
     let mut events = host.events();
@@ -200,9 +200,7 @@ fn any_frame_is_as_good_as_a_pong() {
 
 #[test]
 fn as_many_misses_as_are_allowed_are_forgiven() {
-    let health = quick()
-        .with_timeout(Duration::from_secs(2))
-        .with_misses_allowed(1);
+    let health = quick().timeout(Duration::from_secs(2)).misses_allowed(1);
     let host = watched("forgiven", health);
     let (session, target) = external(&host, |record| record);
     let mut silent = connect(&host, &target);
@@ -220,8 +218,8 @@ fn as_many_misses_as_are_allowed_are_forgiven() {
 
 #[test]
 fn pings_of_the_hosts_own_are_no_calls() {
-    let host = watched_with("own-pings", frequent().with_rpc_ping(true), |setup| {
-        setup.limits.pending_calls = 1;
+    let host = watched_with("own-pings", frequent().rpc_ping(true), |setup| {
+        setup.limits(|limits| limits.pending_calls(1));
     });
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
@@ -251,7 +249,7 @@ fn pings_of_the_hosts_own_are_no_calls() {
 
 #[test]
 fn with_pings_to_the_plugin_itself_those_of_its_library_do_not_count() {
-    let host = watched("hangs-above", quick().with_rpc_ping(true));
+    let host = watched("hangs-above", quick().rpc_ping(true));
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
     let mut events = host.events();
@@ -268,7 +266,7 @@ fn with_pings_to_the_plugin_itself_those_of_its_library_do_not_count() {
 
 #[test]
 fn an_interval_of_zero_switches_health_checks_off() {
-    let host = watched("off", Health::default().with_interval(Duration::ZERO));
+    let host = watched("off", Health::default().interval(Duration::ZERO));
     let before = host.threads().count();
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
@@ -288,7 +286,7 @@ fn an_interval_of_zero_switches_health_checks_off() {
 #[test]
 fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
     let host = watched("own-settings", frequent());
-    let broken = quick().with_timeout(Duration::ZERO);
+    let broken = quick().timeout(Duration::ZERO);
     let (session, target) = external(&host, |record| record.with_health(broken));
     let mut silent = connect(&host, &target);
     silent.expect_ping();
@@ -299,7 +297,7 @@ fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
 #[test]
 fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
     let host = watched_with("newcomer", frequent(), |setup| {
-        setup.timeouts.incumbent = Duration::from_millis(200);
+        setup.timeouts(|timeouts| timeouts.incumbent(Duration::from_millis(200)));
     });
     let (session, target) = external(&host, |record| record);
     let mut dead = connect(&host, &target);
@@ -319,7 +317,7 @@ fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
 #[test]
 fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
     let host = watched_with("two-looks", frequent(), |setup| {
-        setup.timeouts.incumbent = LONG;
+        setup.timeouts(|timeouts| timeouts.incumbent(LONG));
     });
     let (session, target) = external(&host, |record| record);
     let mut incumbent = connect(&host, &target);
@@ -339,7 +337,7 @@ fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
 #[test]
 fn a_shutdown_does_not_wait_for_pings() {
     let host = watched_with("shutdown-pings", frequent(), |setup| {
-        setup.timeouts.stop_grace = Duration::from_millis(100);
+        setup.timeouts(|timeouts| timeouts.stop_grace(Duration::from_millis(100)));
     });
     let session = host.run(python(&host, "frozen"));
     let process = host.lifelines.next();
@@ -396,7 +394,7 @@ fn without_a_thread_to_be_had_plugins_still_connect() {
 
 #[test]
 fn health_settings_that_cannot_work_are_refused() {
-    let health = Health::default().with_timeout(Duration::ZERO);
+    let health = Health::default().timeout(Duration::ZERO);
     let refused = plugin_runner::Host::builder().health(health).build();
     assert_matches!(&refused, Err(Error::Setting { name, .. }) if *name == "health.timeout");
 }

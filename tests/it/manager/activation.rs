@@ -120,7 +120,7 @@ fn a_stop_ends_the_wait_of_an_activation() {
 #[test]
 fn an_activation_that_fails_says_what_went_wrong_last() {
     let host = TestHost::with("activate-problem", |setup| {
-        setup.policy.max_backoff = Duration::from_secs(3600);
+        setup.policy(|policy| policy.max_backoff(Duration::from_secs(3600)));
     });
     let managed = Managed::of(host, settings());
     let id = managed.installed(managed.package("1", &["exit-at", "start", "1"]));
@@ -159,7 +159,7 @@ fn a_stop_that_takes_too_long_goes_on() {
 
 #[test]
 fn operations_on_one_installation_come_one_after_the_other() {
-    let busy = settings().with_busy_timeout(SHORT);
+    let busy = settings().busy_timeout(SHORT);
     let managed = Managed::with("busy", busy);
     let id = managed.installed(managed.package("1", &[]));
     let other = managed.installed(managed.package("1", &[]));

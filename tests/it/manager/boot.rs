@@ -32,7 +32,7 @@ impl Managed {
 #[test]
 fn never_more_than_so_many_are_starting_at_once() {
     const PARALLEL: usize = 3;
-    let settings = settings().with_boot_parallel(PARALLEL);
+    let settings = settings().boot_parallel(PARALLEL);
     let managed = Managed::with("boot", settings);
     let mut wanted: Vec<_> = (0..10)
         .map(|_| managed.wanted(managed.package("1", &[])))
@@ -66,11 +66,7 @@ fn never_more_than_so_many_are_starting_at_once() {
 #[test]
 fn a_broken_plugin_is_reported_and_holds_up_no_other() {
     let store = Arc::new(FailingStore::default());
-    let managed = Managed::over(
-        store.clone(),
-        "broken-boot",
-        settings().with_boot_parallel(2),
-    );
+    let managed = Managed::over(store.clone(), "broken-boot", settings().boot_parallel(2));
     let good = [(); 3].map(|()| managed.wanted(managed.package("1", &[])));
     let damaged = managed.wanted(managed.package("damaged", &[]));
     let missing = managed.wanted(managed.package("missing", &[]));
@@ -153,8 +149,8 @@ fn without_an_address_nothing_is_started() {
 #[test]
 fn a_plugin_that_starts_slowly_makes_room_and_goes_on() {
     let settings = settings()
-        .with_boot_parallel(1)
-        .with_boot_wait(Duration::from_millis(20));
+        .boot_parallel(1)
+        .boot_wait(Duration::from_millis(20));
     let managed = Managed::with("patience", settings);
     let slow =
         [(); 2].map(|()| managed.wanted(managed.package("1", &["hang-at", "start", "gated"])));
@@ -174,7 +170,7 @@ fn a_plugin_that_starts_slowly_makes_room_and_goes_on() {
 
 #[test]
 fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
-    let settings = settings().with_busy_timeout(Duration::from_millis(20));
+    let settings = settings().busy_timeout(Duration::from_millis(20));
     let managed = Managed::with("boot-meets", settings);
     let id = managed.wanted(managed.package("1", &["alone"]));
     let hold = fault::hold(fault::MIGRATED, id);

@@ -250,7 +250,7 @@ fn what_the_plugin_took_and_could_not_be_stored_is_taken_back_when_it_next_conne
 
 #[test]
 fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
-    let settings = settings().with_configure_timeout(Duration::from_secs(1));
+    let settings = settings().configure_timeout(Duration::from_secs(1));
     let managed = Managed::with("no-answer", settings);
     let id = managed.configurable(&["hang-at", "configure", "gated"]);
     let new = json!({"channel": "new"});

@@ -67,7 +67,7 @@ fn closing(mut peer: Peer) -> thread::JoinHandle<(u16, String)> {
 #[test]
 fn a_token_is_shown_once_unless_it_is_to_be_kept() {
     for keeps in [false, true] {
-        let settings = settings().with_keep_external_tokens(keeps);
+        let settings = settings().keep_external_tokens(keeps);
         let managed = Managed::with("token", settings);
         let (id, token) = managed.outside();
         for rotated in [false, true] {

@@ -39,9 +39,9 @@ fn ok(body: &[u8]) -> Vec<u8> {
 /// A manager that may fetch from this server.
 fn allowing(address: SocketAddr) -> Managed {
     let fetch = FetchSettings::default()
-        .with_timeout(LONG)
-        .with_allowed_hosts([address.to_string()]);
-    Managed::with("fetch", settings().with_fetch(fetch))
+        .timeout(LONG)
+        .allowed_hosts([address.to_string()]);
+    Managed::with("fetch", settings().fetch(fetch))
 }
 
 #[test]
@@ -101,13 +101,13 @@ fn a_fault_of_the_server_is_reported_and_leaves_nothing() {
     for (what, answer, is_right) in rows {
         let (address, served) = serve(answer);
         let fetch = FetchSettings::default()
-            .with_timeout(LONG)
-            .with_allowed_hosts([address.to_string()]);
-        let limits = plugin_runner::package::PackageLimits::default().with_archive_size(1 << 20);
+            .timeout(LONG)
+            .allowed_hosts([address.to_string()]);
+        let limits = plugin_runner::package::PackageLimits::default().archive_size(1 << 20);
         let host = TestHost::with("fetch", |setup| {
             setup.configure(|builder| builder.package_limits(limits));
         });
-        let managed = Managed::of(host, settings().with_fetch(fetch));
+        let managed = Managed::of(host, settings().fetch(fetch));
         let source = PackageSource::url(format!("http://{address}/?key=secret"));
         let error = managed.install(source).unwrap_err();
         served.join().unwrap();

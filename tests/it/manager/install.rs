@@ -163,7 +163,7 @@ fn limited(test: &'static str, limits: PackageLimits) -> Managed {
 #[test]
 fn a_reader_that_fails_or_never_ends_leaves_nothing() {
     let limit = 1024 * 1024;
-    let managed = limited("readers", PackageLimits::default().with_archive_size(limit));
+    let managed = limited("readers", PackageLimits::default().archive_size(limit));
     for bytes in [0, 1, 100_000] {
         let error = package_error(managed.install(PackageSource::reader(Breaking(bytes))));
         let text = error.to_string();
@@ -193,7 +193,7 @@ impl Read for Trickling {
 #[test]
 fn a_reader_that_trickles_is_given_up_in_time() {
     let limit = Duration::from_millis(50);
-    let settings = settings().with_install_timeout(limit);
+    let settings = settings().install_timeout(limit);
     let managed = Managed::with("trickle", settings);
     let error = managed
         .install(PackageSource::reader(Trickling))
@@ -205,7 +205,7 @@ fn a_reader_that_trickles_is_given_up_in_time() {
 #[test]
 fn the_limit_on_installations_holds_for_two_at_once_too() {
     for (room, expected) in [(1, 1), (2, 2)] {
-        let managed = Managed::with("installations", settings().with_installations(1 + room));
+        let managed = Managed::with("installations", settings().installations(1 + room));
         managed.install_external(manifest("outside")).unwrap();
         for _ in 0..10 {
             let before = managed.list().unwrap().len();
@@ -268,11 +268,7 @@ fn the_limit_on_installations_holds_for_two_at_once_too() {
 #[test]
 fn an_installation_that_is_stored_and_not_yet_over_counts_once() {
     let store = Arc::new(FailingStore::default());
-    let managed = Managed::over(
-        store.clone(),
-        "counted-once",
-        settings().with_installations(2),
-    );
+    let managed = Managed::over(store.clone(), "counted-once", settings().installations(2));
     let bytes = managed.package("1", &[]);
     let hold = store.hold(Done::Put);
     thread::scope(|scope| {
@@ -290,7 +286,7 @@ fn an_installation_that_is_stored_and_not_yet_over_counts_once() {
 #[test]
 fn an_archive_that_two_are_installing_takes_room_once() {
     let size = Managed::new("size").package("1", &[]).len() as u64;
-    let settings = settings().with_archive_bytes(size + 10);
+    let settings = settings().archive_bytes(size + 10);
     let managed = Managed::with("once", settings);
     let bytes = managed.package("1", &[]);
     for _ in 0..20 {
@@ -315,7 +311,7 @@ fn an_archive_that_two_are_installing_takes_room_once() {
 fn archives_have_a_limit_in_all() {
     let sample = Managed::new("sample");
     let size = sample.package("1", &[]).len() as u64;
-    let managed = Managed::with("archives", settings().with_archive_bytes(2 * size + 10));
+    let managed = Managed::with("archives", settings().archive_bytes(2 * size + 10));
     let first = managed.installed(managed.package("1", &[]));
     managed.installed(managed.package("2", &[]));
     let source = PackageSource::bytes(managed.package("3", &[]));
@@ -374,7 +370,7 @@ fn a_store_that_fails_leaves_nothing_of_an_installation() {
 
 #[test]
 fn an_archive_that_lies_about_what_is_in_it_leaves_nothing() {
-    let limits = PackageLimits::default().with_file_size(5_000).with_files(3);
+    let limits = PackageLimits::default().file_size(5_000).files(3);
     let managed = limited("limits", limits);
     let of = manifest("limits");
     let large = vec![b'x'; 5_001];

@@ -141,7 +141,7 @@ fn loading_a_plugin_while_it_is_removed_does_not_bring_it_back() {
 
 #[test]
 fn a_stop_that_does_not_begin_does_not_end_an_update() {
-    let settings = settings().with_busy_timeout(Duration::ZERO);
+    let settings = settings().busy_timeout(Duration::ZERO);
     let managed = Managed::with("busy-stop", settings);
     let id = managed.running(managed.package("1", &[]));
     let new = managed.package("2", &[]);
@@ -185,7 +185,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
 
 #[test]
 fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
-    let settings = settings().with_migration(MigrationLimits::default().with_files(0));
+    let settings = settings().migration(MigrationLimits::default().files(0));
     let managed = Managed::with("earlier", settings);
     let id = managed.running(managed.package("1", &[]));
     let current = sha256(&managed.get(id).unwrap()).to_owned();

@@ -77,7 +77,7 @@ fn operations_that_meet_in_a_database_leave_everything_of_one_mind() {
 fn operations_meet(store: Arc<dyn Store>) {
     let host = TestHost::with("meetings", |setup| {
         // None of these ends is a crash.
-        setup.policy.crash_threshold = Duration::ZERO;
+        setup.policy(|policy| policy.crash_threshold(Duration::ZERO));
         setup.configure(|builder| builder.store(store));
     });
     let managed = Managed::of(host, settings());

@@ -237,10 +237,10 @@ impl Managed {
 /// Settings with long timeouts where a test waits for success.
 fn settings() -> ManagerSettings {
     ManagerSettings::default()
-        .with_install_timeout(LONG)
-        .with_busy_timeout(LONG)
-        .with_activate_timeout(LONG)
-        .with_configure_timeout(LONG)
+        .install_timeout(LONG)
+        .busy_timeout(LONG)
+        .activate_timeout(LONG)
+        .configure_timeout(LONG)
 }
 
 /// The operation's own error.

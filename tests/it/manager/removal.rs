@@ -139,8 +139,11 @@ fn an_archive_that_is_being_installed_is_not_collected() {
 #[test]
 fn a_plugin_that_cannot_be_stopped_stays_installed() {
     let host = TestHost::with("cannot-stop", |setup| {
-        setup.timeouts.stop = Duration::from_millis(100);
-        setup.timeouts.stop_grace = Duration::from_millis(10);
+        setup.timeouts(|timeouts| {
+            timeouts
+                .stop(Duration::from_millis(100))
+                .stop_grace(Duration::from_millis(10))
+        });
     });
     let managed = Managed::of(host, settings());
     let id = managed.running(managed.package("1", &[]));

@@ -174,8 +174,8 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
 
 #[test]
 fn what_cannot_be_an_update_leaves_the_plugin_running() {
-    let limits = MigrationLimits::default().with_files(2);
-    let managed = Managed::with("refused-update", settings().with_migration(limits));
+    let limits = MigrationLimits::default().files(2);
+    let managed = Managed::with("refused-update", settings().migration(limits));
     let id = managed.running(managed.package("1", &["alone"]));
     managed.updated(id, managed.package("0", &["alone"]));
     managed.updated(id, managed.package("1", &["alone"]));
@@ -294,7 +294,7 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
 #[test]
 fn a_version_that_runs_out_of_time_is_reported_with_what_went_wrong_last() {
     let host = TestHost::with("update-problem", |setup| {
-        setup.policy.max_backoff = Duration::from_secs(3600);
+        setup.policy(|policy| policy.max_backoff(Duration::from_secs(3600)));
     });
     let managed = Managed::of(host, settings());
     let id = managed.running(managed.package("1", &["alone"]));
@@ -395,7 +395,7 @@ fn a_stop_or_a_removal_ends_the_start_of_a_new_version() {
         for removes in [false, true] {
             println!("{point:?}, removes: {removes}");
             // Who waits for the trial's end finds nothing but Busy.
-            let settings = settings().with_activate_timeout(FOREVER);
+            let settings = settings().activate_timeout(FOREVER);
             let managed = Managed::with("end-trial", settings);
             let id = managed.running(managed.package("1", &["alone"]));
             drop(managed.host.lifelines.next());

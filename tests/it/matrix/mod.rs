@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
+use plugin_runner::ReportedState;
 use plugin_runner::protocol::Transport;
-use plugin_runner::{ReportedState, RestartPolicy};
 
 use crate::support::LONG;
 use crate::support::host::TestHost;
@@ -397,26 +397,24 @@ impl Row {
         let is_deaf = self.is_deaf();
         let after_good_run = matches!(self.moment, Moment::Active | Moment::InCall);
         TestHost::with("matrix", |setup| {
-            let timeouts = &mut setup.timeouts;
             // Who listens is not killed, however busy the machine is.
-            timeouts.stop_grace = if is_deaf {
+            let grace = if is_deaf {
                 GRACE
             } else if self.transport == Transport::Stdio {
                 3 * INTERRUPTED
             } else {
                 LONG
             };
-            timeouts.stop = timeouts.stop_grace + LONG;
+            setup.timeouts(|timeouts| timeouts.stop_grace(grace).stop(grace + LONG));
             if is_waited_for {
-                timeouts.connect = CONNECT;
-                timeouts.disconnect_grace = DISCONNECT;
+                setup.timeouts(|timeouts| timeouts.connect(CONNECT).disconnect_grace(DISCONNECT));
             }
-            setup.limits.read_message = 64 * 1024;
-            setup.policy = RestartPolicy::default().with_max_restart_attempts(0);
+            setup.limits(|limits| limits.read_message(64 * 1024));
+            setup.policy(|policy| policy.max_restart_attempts(0));
             if !is_waited_for && after_good_run {
                 // Backing off, for as long as the test lasts.
                 setup.stay_down_after_a_crash();
-                setup.policy.requested_restart_delay = Duration::from_secs(3600);
+                setup.policy(|policy| policy.requested_restart_delay(Duration::from_secs(3600)));
             }
         })
     }

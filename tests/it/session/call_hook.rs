@@ -167,9 +167,7 @@ fn the_hook_never_runs_on_the_reading_thread() {
     let (begin, begun) = unbounded();
     let (release, released) = bounded::<()>(0);
     let (bench, calls) = hooked(move |builder| {
-        let limits = Limits::default()
-            .with_inbound_workers(1)
-            .with_inbound_queue(1);
+        let limits = Limits::default().inbound_workers(1).inbound_queue(1);
         builder.limits(limits).method_raw("slow", move |_, _| {
             begin.send(()).unwrap();
             assert!(released.recv_timeout(LONG).unwrap_err().is_disconnected());

@@ -123,7 +123,7 @@ fn the_end_of_a_connection_wakes_the_publisher_of_an_event_that_was_queued() {
 
 #[test]
 fn a_plugin_whose_queue_is_full_is_not_waited_for() {
-    let limits = Limits::default().with_queued_events(1);
+    let limits = Limits::default().queued_events(1);
     let bench = Bench::with(|builder| builder.limits(limits), consumes);
     let plugin = bench.connect();
     keep_busy(&bench, &plugin);

@@ -121,7 +121,7 @@ fn events_come_in_order_and_one_at_a_time() {
 
 #[test]
 fn over_the_length_of_the_queue_events_are_dropped_counted_and_reported() {
-    let bench = limited(Limits::default().with_queued_events(2));
+    let bench = limited(Limits::default().queued_events(2));
     let plugin = bench.connect();
     assert_published(&bench, 0, 1, 0);
     // In flight, so the queue is empty again.
@@ -141,7 +141,7 @@ fn over_the_length_of_the_queue_events_are_dropped_counted_and_reported() {
 
 #[test]
 fn over_the_bytes_of_the_queue_events_are_dropped_too() {
-    let bench = limited(Limits::default().with_queued_event_bytes(1000));
+    let bench = limited(Limits::default().queued_event_bytes(1000));
     let plugin = bench.connect();
     let sized = |length: usize| json!({"text": "x".repeat(length)});
     assert_published(&bench, 0, 1, 0);
@@ -175,7 +175,7 @@ fn one_plugin_that_does_not_answer_does_not_keep_events_from_another() {
 
 #[test]
 fn an_event_that_is_not_answered_in_time_makes_way_for_the_next() {
-    let timeouts = Timeouts::default().with_call(Duration::from_millis(50));
+    let timeouts = Timeouts::default().call(Duration::from_millis(50));
     let bench = Bench::with(|builder| builder.timeouts(timeouts), consumes);
     let plugin = bench.connect();
     for number in 0..2 {

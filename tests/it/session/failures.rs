@@ -47,7 +47,7 @@ fn a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write() {
 }
 
 fn small_buffers() -> Limits {
-    Limits::default().with_outgoing(64 * 1024)
+    Limits::default().outgoing(64 * 1024)
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn has_bytes(socket: &UnixStream) -> bool {
 #[test]
 fn a_plugin_that_never_reads_is_given_up_after_the_write_stall_timeout() {
     let stall = Duration::from_millis(100);
-    let timeouts = Timeouts::default().with_write_stall(stall);
+    let timeouts = Timeouts::default().write_stall(stall);
     let bench = Bench::with_host(|builder| builder.limits(small_buffers()).timeouts(timeouts));
     let _never_read = bench.connect_silent();
     let pending = start_ping(&bench.session);
@@ -152,7 +152,7 @@ fn params_that_cannot_be_sent_are_refused_and_nothing_is_written() {
 
 #[test]
 fn over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room() {
-    let bench = Bench::with_host(|builder| builder.limits(Limits::default().with_pending_calls(2)));
+    let bench = Bench::with_host(|builder| builder.limits(Limits::default().pending_calls(2)));
     let plugin = bench.connect();
     let first = start_ping(&bench.session);
     let second = start_ping(&bench.session);

@@ -17,16 +17,16 @@ use crate::support::{LONG, wait_until};
 /// Pings are frequent, and nobody is given up.
 fn patient() -> Health {
     Health::default()
-        .with_interval(Duration::from_millis(20))
-        .with_timeout(LONG)
+        .interval(Duration::from_millis(20))
+        .timeout(LONG)
 }
 
 /// What is silent is given up after 60 ms.
 fn impatient() -> Health {
     Health::default()
-        .with_interval(Duration::from_millis(20))
-        .with_timeout(Duration::from_millis(30))
-        .with_misses_allowed(1)
+        .interval(Duration::from_millis(20))
+        .timeout(Duration::from_millis(30))
+        .misses_allowed(1)
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_transport_without_a_ping_is_watched_on_demand_alone() {
     let before = bench.host.threads().count();
     let unwatched = bench.connect();
     assert_eq!(bench.host.threads().count(), before);
-    let other = bench.load(|record| record.with_health(impatient().with_rpc_ping(true)));
+    let other = bench.load(|record| record.with_health(impatient().rpc_ping(true)));
     let watched = connect(&other, "");
     let ping = watched.expect("ping");
     assert_eq!(ping.params, json!({}));
@@ -50,7 +50,7 @@ fn a_transport_without_a_ping_is_watched_on_demand_alone() {
 
 #[test]
 fn a_late_answer_to_a_ping_of_the_hosts_own_harms_nothing() {
-    let bench = Bench::with_host(|builder| builder.health(patient().with_rpc_ping(true)));
+    let bench = Bench::with_host(|builder| builder.health(patient().rpc_ping(true)));
     let plugin = bench.connect();
     let first = plugin.expect("ping");
     plugin.reply(&first, json!({"pong": true}));
@@ -75,7 +75,7 @@ fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
     let plugin = Plugin::over(theirs);
     wait_until("ping", || bench.session.counters().rpc.pings_sent == 1);
     // Another is watched all the same.
-    let other = bench.load(|record| record.with_health(patient().with_rpc_ping(true)));
+    let other = bench.load(|record| record.with_health(patient().rpc_ping(true)));
     connect(&other, "").expect("ping");
     bench.ping(&plugin);
     assert_eq!(bench.session.counters().rpc.pings_sent, 1);

@@ -149,7 +149,7 @@ fn an_unloaded_plugin_can_be_loaded_again() {
 #[test]
 fn unloading_leaves_no_thread() {
     let bench = Bench::with_host(|builder| {
-        let timeouts = Timeouts::default().with_worker_idle(LONG * 100);
+        let timeouts = Timeouts::default().worker_idle(LONG * 100);
         builder.timeouts(timeouts)
     });
     let mut record = Record::external(manifest("tested")).unwrap();

@@ -90,7 +90,7 @@ fn a_handler_may_call_the_plugin_back() {
 
 #[test]
 fn all_workers_may_call_the_plugin_back_at_once() {
-    let limits = Limits::default().with_inbound_workers(4);
+    let limits = Limits::default().inbound_workers(4);
     let bench = Bench::with_host(|builder| {
         builder.limits(limits).method_raw("call_me", |call, _| {
             let reply = call
@@ -155,7 +155,7 @@ fn an_error_of_a_handler_is_the_answer() {
 
 #[test]
 fn calls_that_hold_too_much_memory_are_refused_until_they_are_answered() {
-    let (bench, gate) = slow_bench(Limits::default().with_inbound_bytes(1000));
+    let (bench, gate) = slow_bench(Limits::default().inbound_bytes(1000));
     let plugin = bench.connect();
     let large = json!({"text": "x".repeat(600)}).to_string();
     plugin.ask("1", "slow", &large);
@@ -173,11 +173,7 @@ fn calls_that_hold_too_much_memory_are_refused_until_they_are_answered() {
 
 #[test]
 fn over_the_cap_a_call_is_refused_and_the_session_lives() {
-    let (bench, gate) = slow_bench(
-        Limits::default()
-            .with_inbound_workers(2)
-            .with_inbound_queue(1),
-    );
+    let (bench, gate) = slow_bench(Limits::default().inbound_workers(2).inbound_queue(1));
     let plugin = bench.connect();
     for id in ["1", "2", "3"] {
         plugin.ask(id, "slow", "{}");
@@ -216,11 +212,7 @@ fn over_the_cap_a_call_is_refused_and_the_session_lives() {
 
 #[test]
 fn one_plugins_slow_handlers_do_not_delay_another_plugin() {
-    let (bench, gate) = slow_bench(
-        Limits::default()
-            .with_inbound_workers(1)
-            .with_inbound_queue(0),
-    );
+    let (bench, gate) = slow_bench(Limits::default().inbound_workers(1).inbound_queue(0));
     let other = bench.load(|record| record);
     let plugin = bench.connect();
     let other_plugin = connect(&other, "");
@@ -383,7 +375,7 @@ fn other_methods_come_to_the_service_after_the_registered_ones() {
 fn both_sides_call_each_other_at_full_speed_and_nothing_gets_lost() {
     const CALLS: usize = 100;
     let bench = Bench::with_host(|builder| {
-        let limits = Limits::default().with_inbound_queue(CALLS);
+        let limits = Limits::default().inbound_queue(CALLS);
         builder.limits(limits)
     });
     let plugin = Arc::new(bench.connect_socket());

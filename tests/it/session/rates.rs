@@ -10,7 +10,7 @@ use crate::support::{LONG, wait_until};
 const CALLS: u64 = 300;
 
 fn limits(per_second: u32) -> Limits {
-    Limits::default().with_inbound_per_second(per_second)
+    Limits::default().inbound_per_second(per_second)
 }
 
 /// Calls the host many times; gives how many calls were refused for the limit, as the plugin sees it.

@@ -61,9 +61,7 @@ fn limits_of_nothing_are_refused_by_name() {
     macro_rules! refused {
         ($($limit:ident),+) => {$(
             assert_refused(stringify!($limit), |builder| {
-                let mut limits = Limits::default();
-                limits.$limit = 0;
-                builder.limits(limits)
+                builder.limits(Limits::default().$limit(0))
             });
         )+};
     }
@@ -86,9 +84,7 @@ fn times_of_nothing_are_refused_by_name() {
     macro_rules! refused {
         ($($time:ident),+) => {$(
             assert_refused(stringify!($time), |builder| {
-                let mut timeouts = Timeouts::default();
-                timeouts.$time = Duration::ZERO;
-                builder.timeouts(timeouts)
+                builder.timeouts(Timeouts::default().$time(Duration::ZERO))
             });
         )+};
     }
@@ -100,8 +96,8 @@ fn a_stop_grace_that_leaves_no_time_for_the_kill_is_refused() {
     assert_refused("stop_grace", |builder| {
         builder.timeouts(
             Timeouts::default()
-                .with_stop_grace(Duration::from_secs(5))
-                .with_stop(Duration::from_secs(5)),
+                .stop_grace(Duration::from_secs(5))
+                .stop(Duration::from_secs(5)),
         )
     });
 }
@@ -126,7 +122,7 @@ fn an_address_for_plugins_must_be_a_url() {
 
 #[test]
 fn the_defaults_and_a_policy_without_restarts_work() {
-    let policy = RestartPolicy::default().with_max_restart_attempts(0);
+    let policy = RestartPolicy::default().max_restart_attempts(0);
     let bench = Bench::with_host(|builder| builder.restart_policy(policy));
     assert_eq!(bench.host.runtime_provider(), RuntimeProvider::Local);
     assert!(bench.host.threads().limit() >= 16);

@@ -169,7 +169,7 @@ fn subscribers_hear_of_every_change_of_every_plugin_without_gaps() {
 
 #[test]
 fn a_subscriber_that_is_full_hears_how_many_it_missed() {
-    let limits = Limits::default().with_queued_state_changes(2);
+    let limits = Limits::default().queued_state_changes(2);
     let bench = Bench::with_host(|builder| builder.limits(limits));
     let changes = bench.host.subscribe();
     for _ in 0..3 {

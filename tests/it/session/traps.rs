@@ -329,7 +329,7 @@ fn an_error_over_the_limit_becomes_a_shorter_one_and_one_that_finds_no_room_is_n
 #[test]
 fn a_refusal_keeps_to_the_limit_as_well() {
     let bench = Bench::with_record(|mut record| {
-        record.overrides.inbound_per_second = Some(1);
+        record.overrides = record.overrides.inbound_per_second(1);
         record.with_outgoing_message_limit(100)
     });
     let plugin = bench.connect();

@@ -32,7 +32,7 @@ fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
 #[test]
 fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
     let dir = StoreDir::new();
-    let settings = SqliteSettings::default().with_busy_timeout(Duration::from_millis(1));
+    let settings = SqliteSettings::default().busy_timeout(Duration::from_millis(1));
     let store = SqliteStore::open_with(dir.path(), &settings).unwrap();
     let kept = record("kept");
     store.put(kept.clone()).unwrap();
