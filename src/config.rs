@@ -79,10 +79,10 @@ settings! {
     pub struct Limits {
         /// Largest message that is read from a plugin, in bytes; a larger one ends its connection.
         /// Default 4 MiB. The limit of messages to a plugin depends on its SDK.
-        read_message: usize = 4 * 1024 * 1024;
+        inbound_message: usize = 4 * 1024 * 1024;
         /// Bytes that may wait to be written to one plugin before callers wait for room, within their
         /// own timeouts. Default 8 MiB.
-        outgoing: usize = 8 * 1024 * 1024;
+        outbound_bytes: usize = 8 * 1024 * 1024;
         /// Calls to one plugin that may wait for an answer. Default 1,024.
         pending_calls: usize = 1024;
         /// Calls from one plugin that are handled at once. Default 8.
@@ -122,8 +122,8 @@ settings! {
 impl Limits {
     pub(crate) fn validate(&self) -> Result<()> {
         let positive = [
-            ("read_message", self.read_message),
-            ("outgoing", self.outgoing),
+            ("inbound_message", self.inbound_message),
+            ("outbound_bytes", self.outbound_bytes),
             ("pending_calls", self.pending_calls),
             ("inbound_workers", self.inbound_workers),
             ("inbound_bytes", self.inbound_bytes),

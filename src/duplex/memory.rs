@@ -95,7 +95,7 @@ impl Duplex for Memory {
             reader: Box::new(MemoryReader {
                 side: side.clone(),
                 incoming,
-                limit: settings.read_limit,
+                limit: settings.inbound_message,
             }),
             writer: Arc::new(MemoryWriter {
                 side: side.clone(),
@@ -440,7 +440,7 @@ mod tests {
         let (one, other) = pair(2);
         let mut one = split(one);
         let mut settings = DuplexSettings::new("test", Threads::with_limit(0));
-        settings.read_limit = 10;
+        settings.inbound_message = 10;
         let mut other = Box::new(other).split(&settings).unwrap();
         one.writer.send("0123456789", long()).unwrap();
         one.writer.send("0123456789x", long()).unwrap();

@@ -48,13 +48,13 @@ pub struct DuplexSettings {
     /// Where writer threads come from.
     pub threads: Threads,
     /// Largest message that is read, in bytes; a larger one ends the connection. Default 4 MiB.
-    pub read_limit: usize,
+    pub inbound_message: usize,
     /// Bytes that may wait to be written before [`DuplexWriter::send`] makes its caller wait.
     /// A single message may be larger. Default 8 MiB.
-    pub outgoing_limit: usize,
+    pub outbound_bytes: usize,
     /// The connection is given up when no byte could be written for this long.
     /// Default 10 s.
-    pub write_stall_timeout: Duration,
+    pub write_stall: Duration,
 }
 
 impl DuplexSettings {
@@ -63,9 +63,9 @@ impl DuplexSettings {
         Self {
             name: name.into(),
             threads,
-            read_limit: 4 * 1024 * 1024,
-            outgoing_limit: 8 * 1024 * 1024,
-            write_stall_timeout: Duration::from_secs(10),
+            inbound_message: 4 * 1024 * 1024,
+            outbound_bytes: 8 * 1024 * 1024,
+            write_stall: Duration::from_secs(10),
         }
     }
 }

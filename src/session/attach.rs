@@ -223,14 +223,14 @@ impl Reservation {
         };
         let mut settings =
             DuplexSettings::new(shared.name.to_string(), context.services.threads.clone());
-        settings.read_limit = context.settings.limits.read_message;
-        settings.outgoing_limit = context.settings.limits.outgoing;
-        settings.write_stall_timeout = context.settings.timeouts.write_stall;
+        settings.inbound_message = context.settings.limits.inbound_message;
+        settings.outbound_bytes = context.settings.limits.outbound_bytes;
+        settings.write_stall = context.settings.timeouts.write_stall;
         let halves = duplex.split(&settings)?;
         let kind = PeerKind::from_user_agent(&peer.user_agent);
         let message_limit = record
             .overrides
-            .outgoing_message
+            .outbound_message
             .unwrap_or_else(|| kind.message_limit());
         let access_shape = record
             .overrides

@@ -100,7 +100,7 @@ impl Session {
     ///
     /// # Blocking
     /// For the write alone, at most `timeout`: while the plugin reads too slowly and
-    /// [`Limits::outgoing`](crate::Limits::outgoing) is used up. Room and the end of the connection
+    /// [`Limits::outbound_bytes`](crate::Limits::outbound_bytes) is used up. Room and the end of the connection
     /// wake it.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl Batch {
     /// when its answer is waited for. `timeout` runs from now on.
     ///
     /// # Blocking
-    /// As [`Session::start_call`], while [`Limits::outgoing`](crate::Limits::outgoing) is used up.
+    /// As [`Session::start_call`], while [`Limits::outbound_bytes`](crate::Limits::outbound_bytes) is used up.
     ///
     /// # Errors
     /// As [`Session::start_call`]; [`Error::Disconnected`] also when the plugin has come back on

@@ -26,8 +26,8 @@ pub struct Overrides {
     pub(crate) environment: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) access_shape: Option<AccessShape>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) outgoing_message: Option<usize>,
+    #[serde(rename = "outgoing_message", skip_serializing_if = "Option::is_none")]
+    pub(crate) outbound_message: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) health: Option<Health>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,8 +60,8 @@ impl Overrides {
 
     /// The largest message that the plugin accepts, in bytes, if not what its user agent suggests.
     #[must_use]
-    pub fn outgoing_message(mut self, bytes: usize) -> Self {
-        self.outgoing_message = Some(bytes);
+    pub fn outbound_message(mut self, bytes: usize) -> Self {
+        self.outbound_message = Some(bytes);
         self
     }
 
@@ -96,7 +96,7 @@ impl fmt::Debug for Overrides {
         let Self {
             environment,
             access_shape,
-            outgoing_message,
+            outbound_message,
             health,
             inbound_per_second,
             process_limits,
@@ -105,7 +105,7 @@ impl fmt::Debug for Overrides {
         f.debug_struct("Overrides")
             .field("environment", &names)
             .field("access_shape", access_shape)
-            .field("outgoing_message", outgoing_message)
+            .field("outbound_message", outbound_message)
             .field("health", health)
             .field("inbound_per_second", inbound_per_second)
             .field("process_limits", process_limits)
@@ -133,7 +133,7 @@ mod tests {
         let overrides = Overrides {
             environment: vec![("A".to_owned(), "1 = 2\n".to_owned())],
             access_shape: Some(AccessShape::Python),
-            outgoing_message: Some(4_096),
+            outbound_message: Some(4_096),
             health: Some(
                 Health::default()
                     .interval(Duration::from_millis(1_500))
@@ -153,7 +153,7 @@ mod tests {
     fn what_is_not_known_yet_or_any_more_has_its_default() {
         let text = r#"{"outgoing_message": 7, "health": {"interval": {"secs": 5, "nanos": 0}}, "later": true}"#;
         let overrides: Overrides = serde_json::from_str(text).unwrap();
-        assert_eq!(overrides.outgoing_message, Some(7));
+        assert_eq!(overrides.outbound_message, Some(7));
         let health = overrides.health.unwrap();
         assert_eq!(health, Health::default().interval(Duration::from_secs(5)));
     }

@@ -237,7 +237,7 @@ impl Record {
     /// Sets the largest message that the plugin accepts, in bytes.
     #[must_use]
     pub fn with_outgoing_message_limit(mut self, bytes: usize) -> Self {
-        self.overrides.outgoing_message = Some(bytes);
+        self.overrides.outbound_message = Some(bytes);
         self
     }
 

@@ -2,8 +2,8 @@
 //!
 //! | bound | test |
 //! | --- | --- |
-//! | `Limits::read_message` | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
-//! | `Limits::outgoing` | `a_caller_waits_for_room_only_until_its_deadline` |
+//! | `Limits::inbound_message` | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
+//! | `Limits::outbound_bytes` | `a_caller_waits_for_room_only_until_its_deadline` |
 //! | `Limits::pending_calls` | `over_the_cap_on_pending_calls_a_call_is_refused_until_there_is_room` |
 //! | `Limits::inbound_workers` | `over_the_cap_a_call_is_refused_and_the_session_lives` |
 //! | `Limits::inbound_queue` | `over_the_cap_a_call_is_refused_and_the_session_lives` |
@@ -30,7 +30,7 @@
 //! | `ProcessLimits::open_files` | `a_plugin_that_opens_too_many_files_fails_by_itself` |
 //! | `ProcessLimits::core_size` | `all_limits_are_put_upon_the_process_and_told_with_its_end` |
 //! | `HostBuilder::thread_limit` | `over_the_thread_budget_a_plugin_is_not_loaded_and_the_error_says_why` |
-//! | `Overrides::outgoing_message` | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
+//! | `Overrides::outbound_message` | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
 
 use std::collections::BTreeSet;
 
@@ -66,11 +66,12 @@ fn every_bound_has_a_test_that_reaches_it() {
     for (name, text) in SETTINGS {
         let (_, text) = text.split_once(&format!("pub struct {name} {{")).unwrap();
         let (fields, _) = text.split_once("\n    }").unwrap();
-        // A field stands before its setter: `name, with_name: type = default;`.
+        // A line of the table: `name: type = default;`.
         let fields: Vec<&str> = fields
             .lines()
-            .filter(|line| line.contains(", with_"))
-            .filter_map(|line| line.trim().split(',').next())
+            .filter_map(|line| line.trim().split_once(": "))
+            .filter(|(name, _)| name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()))
+            .map(|(name, _)| name)
             .collect();
         assert!(fields.len() > 1, "the fields of {name} are not found");
         for field in fields {

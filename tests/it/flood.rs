@@ -264,7 +264,7 @@ fn connect_silent(session: &Session) -> UnixStream {
 fn who_asks_and_never_reads_is_closed_for_that() {
     // So little that the plugin need not ask for long; the write stall timeout is none of it.
     let host = TestHost::with("never-reads-answers", |setup| {
-        setup.limits(|limits| limits.outgoing(64 * 1024).inbound_queue(16));
+        setup.limits(|limits| limits.outbound_bytes(64 * 1024).inbound_queue(16));
         setup.timeouts(|timeouts| timeouts.write_stall(LONG * 2));
     });
     let (session, _) = external(&host, "flooder");
@@ -302,7 +302,7 @@ fn callers_of_a_plugin_that_never_reads_have_their_own_deadlines() {
     let stall = Duration::from_secs(1);
     let host = TestHost::with("never-reads", |setup| {
         setup.timeouts(|timeouts| timeouts.write_stall(stall));
-        setup.limits(|limits| limits.outgoing(128 * 1024));
+        setup.limits(|limits| limits.outbound_bytes(128 * 1024));
     });
     let (session, _) = external(&host, "deaf");
     let plugin = connect_silent(&session);

@@ -188,7 +188,7 @@ fn ends() -> Vec<Offence> {
 #[test]
 fn every_offence_has_its_close_code_its_cause_and_its_count() {
     let host = TestHost::with("offences", |setup| {
-        setup.limits(|limits| limits.read_message(LIMIT));
+        setup.limits(|limits| limits.inbound_message(LIMIT));
     });
     let (session, target) = external(&host, "outside");
     let mut events = host.events();
@@ -391,7 +391,7 @@ fn params_and_results_that_are_nested_too_deep_are_errors() {
 #[test]
 fn an_offence_of_one_plugin_is_not_noticed_by_another() {
     let host = TestHost::with("offence-apart", |setup| {
-        setup.limits(|limits| limits.read_message(LIMIT));
+        setup.limits(|limits| limits.inbound_message(LIMIT));
     });
     let well = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
     let (session, target) = external(&host, "outside");

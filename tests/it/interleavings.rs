@@ -153,7 +153,7 @@ fn breaking(host: &TestHost, id: &str) -> (Session, PathBuf) {
 #[test]
 fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
     let host = TestHost::with("start-of-doomed", |setup| {
-        setup.limits(|limits| limits.read_message(9_000));
+        setup.limits(|limits| limits.inbound_message(9_000));
     });
     let mut events = host.events();
     let (session, gate) = breaking(&host, "doomed");
@@ -177,7 +177,7 @@ fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
 #[test]
 fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
     let host = TestHost::with("second-chance", |setup| {
-        setup.limits(|limits| limits.read_message(9_000));
+        setup.limits(|limits| limits.inbound_message(9_000));
     });
     let mut events = host.events();
     let (session, gate) = breaking(&host, "pardoned");

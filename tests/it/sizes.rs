@@ -67,7 +67,7 @@ fn what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing() {
 fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
     for transport in TRANSPORTS {
         let host = TestHost::with("read-limit", |setup| {
-            setup.limits(|limits| limits.read_message(MIB));
+            setup.limits(|limits| limits.inbound_message(MIB));
             setup.policy(|policy| policy.max_restart_attempts(0));
         });
         let session = host.run(fixture(&host, transport, &["behave"]));
@@ -101,7 +101,7 @@ fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
 #[test]
 fn an_external_plugin_over_the_read_limit_is_closed_with_1009() {
     let host = TestHost::with("read-limit-external", |setup| {
-        setup.limits(|limits| limits.read_message(64 * KIB));
+        setup.limits(|limits| limits.inbound_message(64 * KIB));
     });
     let record = Record::external(manifest("outside")).unwrap();
     let (session, target) = connectable(&host, record);

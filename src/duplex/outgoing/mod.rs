@@ -70,8 +70,8 @@ struct WriterShared<S> {
     sink: S,
     threads: Threads,
     thread_name: String,
-    outgoing_limit: usize,
-    write_stall_timeout: Duration,
+    outbound_bytes: usize,
+    write_stall: Duration,
     state: Mutex<WriterState>,
     /// There is room in the queue, the role of the writer is free, the close was written, the
     /// reader has gone, or the connection has ended.
@@ -131,8 +131,8 @@ impl<S: Sink> Outgoing<S> {
             sink,
             threads: settings.threads.clone(),
             thread_name: thread_name(&settings.name),
-            outgoing_limit: settings.outgoing_limit,
-            write_stall_timeout: settings.write_stall_timeout.min(LONGEST_STALL),
+            outbound_bytes: settings.outbound_bytes,
+            write_stall: settings.write_stall.min(LONGEST_STALL),
             state: Mutex::default(),
             changed: Condvar::new(),
             wake: Condvar::new(),
@@ -212,7 +212,7 @@ impl<S: Sink> Outgoing<S> {
             }
             if state
                 .queue
-                .admits(frame.len(), shared.outgoing_limit, place)
+                .admits(frame.len(), shared.outbound_bytes, place)
             {
                 break;
             }
@@ -232,7 +232,7 @@ impl<S: Sink> Outgoing<S> {
             if late
                 && !state
                     .queue
-                    .admits(frame.len(), shared.outgoing_limit, Some(place))
+                    .admits(frame.len(), shared.outbound_bytes, Some(place))
             {
                 state.queue.leave_line(place);
                 shared.changed.notify_all();

@@ -242,7 +242,7 @@ impl<S: Sink> WriterShared<S> {
                     self.end_locked(
                         state,
                         Disconnect::Stalled {
-                            limit: self.write_stall_timeout,
+                            limit: self.write_stall,
                         },
                     );
                 }
@@ -263,7 +263,7 @@ impl<S: Sink> WriterShared<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let since = *batch.blocked_since.get_or_insert_with(Instant::now);
-                    let stall = Deadline::at(since + self.write_stall_timeout);
+                    let stall = Deadline::at(since + self.write_stall);
                     // Only after a try: a kernel buffer may take bytes long before `poll` says so,
                     // and the last try may be long ago.
                     if stall.has_passed() {

@@ -98,7 +98,7 @@ impl Duplex for Stdio {
             self.reader,
             outgoing.clone(),
             self.output,
-            settings.read_limit,
+            settings.inbound_message,
             !self.shared_writer,
         );
         Ok(Halves {

@@ -95,7 +95,7 @@ fn lines_are_sorted_into_messages_and_output() {
 #[test]
 fn the_line_limit_is_exact() {
     let mut settings = settings();
-    settings.read_limit = 20_000;
+    settings.inbound_message = 20_000;
     for over in [0, 1] {
         let mut setup = setup(&settings);
         let line = format!(" {{ \"id\"{}", "x".repeat(19_993 + over));
@@ -164,7 +164,7 @@ fn pieces(output: &crossbeam_channel::Receiver<Vec<u8>>) -> Vec<u8> {
 #[test]
 fn output_over_the_limit_comes_in_pieces_and_messages_go_on() {
     let mut settings = settings();
-    settings.read_limit = 100_000;
+    settings.inbound_message = 100_000;
     for begins in [
         "x",
         "{\"level\":\"info\",\"text\":\"",
@@ -192,7 +192,7 @@ fn output_over_the_limit_comes_in_pieces_and_messages_go_on() {
 #[test]
 fn a_message_without_end_is_not_kept_for_ever() {
     let mut settings = settings();
-    settings.read_limit = 100_000;
+    settings.inbound_message = 100_000;
     let mut setup = setup(&settings);
     let writing = thread::spawn(move || {
         let _ = setup.stdout.write_all(b"{\"result\":\"");
@@ -339,7 +339,7 @@ fn an_interrupt_wakes_the_reader_and_the_writers() {
 #[test]
 fn a_plugin_that_never_reads_is_given_up() {
     let mut settings = settings();
-    settings.write_stall_timeout = Duration::from_millis(200);
+    settings.write_stall = Duration::from_millis(200);
     let mut setup = setup(&settings);
     let error = setup.halves.writer.send(&"l".repeat(500_000), long());
     assert_eq!(

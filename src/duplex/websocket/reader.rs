@@ -40,8 +40,8 @@ impl WebSocketReader {
         let configuration = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_message_size(Some(settings.read_limit))
-            .max_frame_size(Some(settings.read_limit));
+            .max_message_size(Some(settings.inbound_message))
+            .max_frame_size(Some(settings.inbound_message));
         let side = match role {
             Role::Server => Side::Server,
             Role::Client => Side::Client,
@@ -53,7 +53,7 @@ impl WebSocketReader {
             frames,
             outgoing,
             role,
-            limit: settings.read_limit,
+            limit: settings.inbound_message,
             left: None,
         }
     }

@@ -121,7 +121,7 @@ fn overrides() -> Overrides {
     Overrides {
         environment: pairs.map(|(name, value)| (text(name), text(value))).into(),
         access_shape: Some(AccessShape::Python),
-        outgoing_message: Some(usize::MAX),
+        outbound_message: Some(usize::MAX),
         health: Some(
             Health::default()
                 .interval(Duration::new(1, 1))

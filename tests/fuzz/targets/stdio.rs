@@ -159,7 +159,7 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
         }));
     let threads = Threads::with_limit(1);
     let mut settings = DuplexSettings::new("fuzz", threads.clone());
-    settings.read_limit = limit;
+    settings.inbound_message = limit;
     let Halves {
         mut reader,
         writer,

@@ -260,7 +260,7 @@ impl Frame {
 fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Event>, End) {
     let (ours, theirs) = arrived(bytes, cut);
     let mut settings = DuplexSettings::new("fuzz", Threads::with_limit(4));
-    settings.read_limit = limit;
+    settings.inbound_message = limit;
     let socket = WebSocket::from_upgraded(UnixStream::from(ours), Role::Server, Vec::new());
     let Halves {
         mut reader,

@@ -409,7 +409,7 @@ impl Row {
             if is_waited_for {
                 setup.timeouts(|timeouts| timeouts.connect(CONNECT).disconnect_grace(DISCONNECT));
             }
-            setup.limits(|limits| limits.read_message(64 * 1024));
+            setup.limits(|limits| limits.inbound_message(64 * 1024));
             setup.policy(|policy| policy.max_restart_attempts(0));
             if !is_waited_for && after_good_run {
                 // Backing off, for as long as the test lasts.

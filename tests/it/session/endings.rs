@@ -138,7 +138,7 @@ fn calls_in_flight_fail_when_the_plugin_is_unloaded() {
 
 #[test]
 fn calls_in_flight_fail_when_the_plugin_sends_too_much() {
-    let bench = Bench::with_host(|builder| builder.limits(Limits::default().read_message(1000)));
+    let bench = Bench::with_host(|builder| builder.limits(Limits::default().inbound_message(1000)));
     let plugin = bench.connect_socket();
     let calls = three_calls(&bench);
     for _ in 0..3 {

@@ -47,7 +47,7 @@ fn a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write() {
 }
 
 fn small_buffers() -> Limits {
-    Limits::default().outgoing(64 * 1024)
+    Limits::default().outbound_bytes(64 * 1024)
 }
 
 #[test]

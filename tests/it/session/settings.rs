@@ -66,8 +66,8 @@ fn limits_of_nothing_are_refused_by_name() {
         )+};
     }
     refused!(
-        read_message,
-        outgoing,
+        inbound_message,
+        outbound_bytes,
         pending_calls,
         inbound_workers,
         queued_events,

@@ -75,7 +75,7 @@ fn every_message_arrives_as_its_sender_was_told() {
     for threads in [0, 4] {
         let mut settings = settings();
         settings.threads = Threads::with_limit(threads);
-        settings.outgoing_limit = 200_000;
+        settings.outbound_bytes = 200_000;
         let (halves, mut peer) = unix(&settings);
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
@@ -207,7 +207,7 @@ fn offend(settings: &DuplexSettings, bytes: &[u8]) -> (Disconnect, u16) {
 #[test]
 fn the_read_limit_is_exact() {
     let mut settings = settings();
-    settings.read_limit = 1000;
+    settings.inbound_message = 1000;
     let (mut halves, mut peer) = tcp(&settings);
     peer.send(TEXT, &[b'a'; 1000]);
     assert_eq!(receive_text(&mut *halves.reader).len(), 1000);
@@ -461,7 +461,7 @@ fn a_timed_read_ends_whatever_keeps_coming() {
 #[test]
 fn a_batch_larger_than_the_limit_goes_out_as_there_is_room() {
     let mut settings = settings();
-    settings.outgoing_limit = 100_000;
+    settings.outbound_bytes = 100_000;
     let (halves, mut peer) = tcp(&settings);
     let text = "b".repeat(40_000);
     let reading = thread::spawn({

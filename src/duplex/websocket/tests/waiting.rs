@@ -31,7 +31,7 @@ fn a_callers_deadline_harms_nobody() {
 #[test]
 fn a_caller_waits_for_room_only_until_its_deadline() {
     let mut settings = settings();
-    settings.outgoing_limit = 1000;
+    settings.outbound_bytes = 1000;
     let (halves, mut peer) = unix(&settings);
     let mut expected = fill(&*halves.writer);
     let large = "l".repeat(900);
@@ -56,7 +56,7 @@ fn a_caller_waits_for_room_only_until_its_deadline() {
 #[test]
 fn callers_in_line_for_room_are_all_served() {
     let mut settings = settings();
-    settings.outgoing_limit = 1000;
+    settings.outbound_bytes = 1000;
     let (halves, mut peer) = tcp(&settings);
     let senders: Vec<_> = (0..6)
         .map(|_| {
@@ -80,8 +80,8 @@ fn callers_in_line_for_room_are_all_served() {
 #[test]
 fn a_peer_that_never_reads_is_given_up_for_everybody() {
     let mut settings = settings();
-    settings.write_stall_timeout = Duration::from_millis(300);
-    settings.outgoing_limit = 500_000;
+    settings.write_stall = Duration::from_millis(300);
+    settings.outbound_bytes = 500_000;
     let (halves, _peer) = tcp(&settings);
     let reading = read_out(halves.reader);
     let senders: Vec<_> = (0..4)
@@ -111,7 +111,7 @@ fn a_peer_that_never_reads_is_given_up_for_everybody() {
 #[test]
 fn a_stall_is_noticed_when_all_callers_have_gone() {
     let mut settings = settings();
-    settings.write_stall_timeout = Duration::from_millis(300);
+    settings.write_stall = Duration::from_millis(300);
     let (mut halves, _peer) = unix(&settings);
     fill(&*halves.writer);
     let cause = halves.reader.receive().unwrap_err();
@@ -122,7 +122,7 @@ fn a_stall_is_noticed_when_all_callers_have_gone() {
 #[test]
 fn a_slow_peer_is_not_a_stalled_one() {
     let mut settings = settings();
-    settings.write_stall_timeout = Duration::from_millis(200);
+    settings.write_stall = Duration::from_millis(200);
     let (halves, mut peer) = unix(&settings);
     let text = "s".repeat(3_000_000);
     let sending = thread::spawn({
@@ -145,7 +145,7 @@ fn a_slow_peer_is_not_a_stalled_one() {
 fn nothing_is_lost_without_a_single_thread_to_be_had() {
     let mut settings = settings();
     settings.threads = Threads::with_limit(0);
-    settings.outgoing_limit = 1000;
+    settings.outbound_bytes = 1000;
     let (mut halves, mut peer) = unix(&settings);
     let mut expected = fill(&*halves.writer);
     peer.send(PING, b"patience");
@@ -173,7 +173,7 @@ fn nothing_is_lost_without_a_single_thread_to_be_had() {
 fn a_stall_is_noticed_without_a_single_thread_to_be_had() {
     let mut settings = settings();
     settings.threads = Threads::with_limit(0);
-    settings.write_stall_timeout = Duration::from_millis(200);
+    settings.write_stall = Duration::from_millis(200);
     let (mut halves, _peer) = unix(&settings);
     fill(&*halves.writer);
     let stalled = halves.writer.send("next", long()).unwrap_err();
