@@ -10,7 +10,7 @@ use crate::error::{Error, OperationError, Phase, Result};
 use crate::fault;
 use crate::id::InstallationId;
 use crate::protocol::configuration::{Configuration, ConfigurationSchema};
-use crate::protocol::method::{Configure, ConfigureReply};
+use crate::protocol::method::{Ack, Configure};
 use crate::session::Session;
 use crate::state::PluginMode;
 
@@ -152,8 +152,8 @@ impl ManagerInner {
     fn ask(&self, session: &Session, proposed: &Configuration) -> ConfigureAnswer {
         let timeout = self.settings.configure_timeout;
         match session.call(&Configure(proposed.clone()), timeout) {
-            Ok(ConfigureReply { ok: true }) => ConfigureAnswer::Accepted,
-            Ok(ConfigureReply { ok: false }) => {
+            Ok(Ack { ok: true }) => ConfigureAnswer::Accepted,
+            Ok(Ack { ok: false }) => {
                 ConfigureAnswer::Refused(OperationError::ConfigurationRefused.into())
             }
             Err(error) => match error {

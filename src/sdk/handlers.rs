@@ -10,9 +10,7 @@ use super::handler_error::HandlerError;
 use super::host::HostHandle;
 use crate::error::RpcError;
 use crate::protocol::jsonrpc::ResultObject;
-use crate::protocol::method::{
-    Configure, ConfigureReply, Event, EventReply, Method, Ping, PingReply,
-};
+use crate::protocol::method::{Ack, Configure, Event, Method, Ping, PingReply};
 use crate::rpc::Params;
 use crate::rpc::handling::{HandlerResult, encode, guarded};
 use crate::text::Foreign;
@@ -78,7 +76,7 @@ impl Handlers {
                 status: Some("healthy".to_owned()),
             })?),
             // A plugin without a handler asks for its configuration when it needs it.
-            Configure::NAME => Ok(encode(&ConfigureReply { ok: true })?),
+            Configure::NAME => Ok(encode(&Ack { ok: true })?),
             _ => Err(HandlerError::new(
                 RpcError::METHOD_NOT_FOUND,
                 format!("this plugin has no method \"{method}\""),
@@ -96,7 +94,7 @@ impl Handlers {
         } else {
             log::debug!("no handler for event {}", Foreign::new(&event.name));
         }
-        Ok(encode(&EventReply { ok: true })?)
+        Ok(encode(&Ack { ok: true })?)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::duplex::{Duplex, DuplexSettings};
 use crate::error::{Disconnect, Result, RpcError};
 use crate::protocol::configuration::Configuration;
 use crate::protocol::jsonrpc::ResultObject;
-use crate::protocol::method::{Configure, ConfigureReply, Method};
+use crate::protocol::method::{Ack, Configure, Method};
 use crate::protocol::peer::PeerKind;
 use crate::rpc::Params;
 use crate::rpc::handling::typed;
@@ -132,7 +132,7 @@ impl Plugin {
     ) -> Self {
         self.on(move |host, Configure(configuration)| {
             let ok = handler(host, &configuration)?;
-            Ok(ConfigureReply { ok })
+            Ok(Ack { ok })
         })
     }
 

@@ -12,7 +12,7 @@ use super::shared::SharedSession;
 use crate::counters::count_by;
 use crate::error::Result;
 use crate::id::{InstallationId, RequestId};
-use crate::protocol::method::{Event, EventReply, Method};
+use crate::protocol::method::{Ack, Event, Method};
 use crate::rpc::{Connection, Start};
 use crate::state::ReportedState;
 
@@ -106,13 +106,13 @@ impl QueuedEvent {
         self.outcome = Delivery::Failed;
         let name = &self.shared.name;
         match self.call(&connection) {
-            Ok(EventReply { ok: true }) => self.outcome = Delivery::Delivered,
-            Ok(EventReply { ok: false }) => log::warn!("plugin {name}: did not accept an event"),
+            Ok(Ack { ok: true }) => self.outcome = Delivery::Delivered,
+            Ok(Ack { ok: false }) => log::warn!("plugin {name}: did not accept an event"),
             Err(error) => log::warn!("plugin {name}: event not delivered: {error}"),
         }
     }
 
-    fn call(&self, connection: &Arc<Connection>) -> Result<EventReply> {
+    fn call(&self, connection: &Arc<Connection>) -> Result<Ack> {
         let (id, timeout) = (
             RequestId::generate(),
             self.shared.context.settings.timeouts.call,

@@ -22,7 +22,7 @@ pub struct Event {
 
 impl Method for Event {
     const NAME: &'static str = "event";
-    type Reply = EventReply;
+    type Reply = Ack;
 }
 
 /// `configure`: proposes a configuration, which is stored only if the plugin accepts it. A plugin
@@ -36,7 +36,7 @@ pub struct Configure(
 
 impl Method for Configure {
     const NAME: &'static str = "configure";
-    type Reply = ConfigureReply;
+    type Reply = Ack;
 }
 
 /// `ping`: checks that the plugin answers.
@@ -48,17 +48,11 @@ impl Method for Ping {
     type Reply = PingReply;
 }
 
-/// The answer to an event.
+/// The answer to an event and to a proposed configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventReply {
-    /// Always true from the SDKs, also for an event without a handler; a failure is an error response.
-    pub ok: bool,
-}
-
-/// The answer to a proposed configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigureReply {
-    /// Whether the plugin accepts it.
+pub struct Ack {
+    /// Whether the plugin accepts it. The SDKs accept every event, also one without a handler; a handler that
+    /// fails is an error response.
     pub ok: bool,
 }
 

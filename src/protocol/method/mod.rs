@@ -26,8 +26,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 pub use host_to_plugin::{
-    Configure, ConfigureReply, Event, EventReply, FinishReason, GenerateMessage, GenerateReply,
-    GenerateRole, GenerateTool, GenerateToolCall, ListModelsReply, Model, Ping, PingReply,
+    Ack, Configure, Event, FinishReason, GenerateMessage, GenerateReply, GenerateRole,
+    GenerateTool, GenerateToolCall, ListModelsReply, Model, Ping, PingReply,
     RobotModelProviderGenerate, RobotModelProviderListModels, RobotToolCall, ToolCallReply,
 };
 pub use plugin_to_host::{
