@@ -18,49 +18,41 @@ const KNOWN_TYPES: &str = "\"robot.llm_provider\", \"robot.tool_provider\"";
 #[serde(tag = "type")]
 #[non_exhaustive]
 pub enum Capability {
-    /// Language models.
+    /// A provider of language models.
     #[serde(rename = "robot.llm_provider")]
-    RobotLlmProvider(RobotLlmProvider),
-    /// Tools that Robots may call.
+    RobotLlmProvider {
+        /// The provider part of model references such as `provider/model`: a letter or digit, then
+        /// letters, digits, `.`, `_` and `-`.
+        id: String,
+        /// The version, never empty; `v1` in practice.
+        version: String,
+        /// The display name; may be empty.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        name: String,
+        /// The description; may be empty.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        description: String,
+    },
+    /// A provider of tools that Robots may call.
     #[serde(rename = "robot.tool_provider")]
-    RobotToolProvider(RobotToolProvider),
-}
-
-/// A provider of language models.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct RobotLlmProvider {
-    /// The provider part of model references such as `provider/model`: a letter or digit, then
-    /// letters, digits, `.`, `_` and `-`.
-    pub id: String,
-    /// The version, never empty; `v1` in practice.
-    pub version: String,
-    /// The display name; may be empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// The description; may be empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub description: String,
-}
-
-/// A provider of tools.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct RobotToolProvider {
-    /// The provider's id: a letter or digit, then letters, digits and `_`.
-    pub id: String,
-    /// The version, never empty; `v1` in practice.
-    pub version: String,
-    /// The display name; may be empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// The description; may be empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// The tools.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tools: Vec<RobotTool>,
-    /// Groups of the tools.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub toolsets: Vec<RobotToolset>,
+    RobotToolProvider {
+        /// The provider's id: a letter or digit, then letters, digits and `_`.
+        id: String,
+        /// The version, never empty; `v1` in practice.
+        version: String,
+        /// The display name; may be empty.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        name: String,
+        /// The description; may be empty.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        description: String,
+        /// The tools.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tools: Vec<RobotTool>,
+        /// Groups of the tools.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        toolsets: Vec<RobotToolset>,
+    },
 }
 
 /// A tool.
@@ -132,28 +124,27 @@ impl Capability {
     /// Returns the id of the provider.
     pub fn id(&self) -> &str {
         match self {
-            Self::RobotLlmProvider(provider) => &provider.id,
-            Self::RobotToolProvider(provider) => &provider.id,
+            Self::RobotLlmProvider { id, .. } | Self::RobotToolProvider { id, .. } => id,
         }
     }
 
     pub(super) fn decode(object: &mut ManifestObject<'_>) -> Option<Self> {
         let kind = object.type_name()?;
         match kind.as_str() {
-            "robot.llm_provider" => Some(Self::RobotLlmProvider(RobotLlmProvider {
+            "robot.llm_provider" => Some(Self::RobotLlmProvider {
                 id: object.string("id"),
                 version: object.string("version"),
                 name: object.string("name"),
                 description: object.string("description"),
-            })),
-            "robot.tool_provider" => Some(Self::RobotToolProvider(RobotToolProvider {
+            }),
+            "robot.tool_provider" => Some(Self::RobotToolProvider {
                 id: object.string("id"),
                 version: object.string("version"),
                 name: object.string("name"),
                 description: object.string("description"),
                 tools: object.objects("tools", |tool| Some(RobotTool::decode(tool))),
                 toolsets: object.objects("toolsets", |toolset| Some(RobotToolset::decode(toolset))),
-            })),
+            }),
             _ => {
                 object.unknown("type", &kind, KNOWN_TYPES);
                 None
@@ -164,59 +155,29 @@ impl Capability {
     pub(super) fn check(&self, path: &str, problems: &mut Problems) {
         let id_path = format!("{path}.id");
         let version = match self {
-            Self::RobotLlmProvider(provider) => {
+            Self::RobotLlmProvider { id, version, .. } => {
                 problems.check_characters(
                     id_path,
-                    &provider.id,
+                    id,
                     is_llm_provider_id,
                     "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
                 );
-                &provider.version
+                version
             }
-            Self::RobotToolProvider(provider) => {
-                check_tool_id(id_path, &provider.id, problems);
-                provider.check_tools(path, problems);
-                &provider.version
+            Self::RobotToolProvider {
+                id,
+                version,
+                tools,
+                toolsets,
+                ..
+            } => {
+                check_tool_id(id_path, id, problems);
+                check_tools(path, tools, toolsets, problems);
+                version
             }
         };
         if version.is_empty() {
             problems.add(format!("{path}.version"), ManifestProblemKind::Empty);
-        }
-    }
-}
-
-impl RobotToolProvider {
-    fn check_tools(&self, path: &str, problems: &mut Problems) {
-        let mut tools = HashSet::new();
-        for (index, tool) in self.tools.iter().enumerate() {
-            let path = format!("{path}.tools[{index}]");
-            check_tool_id(format!("{path}.id"), &tool.id, problems);
-            if !tools.insert(tool.id.as_str()) {
-                duplicate(format!("{path}.id"), &tool.id, problems);
-            }
-            for (name, schema) in [
-                ("input_schema", Some(&tool.input_schema)),
-                ("output_schema", tool.output_schema.as_ref()),
-            ] {
-                if schema.is_some_and(|schema| !describes_object(schema)) {
-                    let field = format!("{path}.{name}");
-                    problems.add(field, ManifestProblemKind::NotAnObjectSchema);
-                }
-            }
-        }
-        let mut toolsets = HashSet::new();
-        for (index, toolset) in self.toolsets.iter().enumerate() {
-            let path = format!("{path}.toolsets[{index}]");
-            if !toolsets.insert(toolset.id.as_str()) {
-                duplicate(format!("{path}.id"), &toolset.id, problems);
-            }
-            for (index, tool) in toolset.tools.iter().enumerate() {
-                if !tools.contains(tool.as_str()) {
-                    let found = ManifestProblem::piece(tool);
-                    let field = format!("{path}.tools[{index}]");
-                    problems.add(field, ManifestProblemKind::UnknownTool { found });
-                }
-            }
         }
     }
 }
@@ -259,6 +220,45 @@ impl RobotToolset {
             instruction: object.string("instruction"),
             requires_workspace: object.boolean("requires_workspace"),
             tools: object.strings("tools"),
+        }
+    }
+}
+
+fn check_tools(
+    path: &str,
+    tools: &[RobotTool],
+    toolsets: &[RobotToolset],
+    problems: &mut Problems,
+) {
+    let mut tool_ids = HashSet::new();
+    for (index, tool) in tools.iter().enumerate() {
+        let path = format!("{path}.tools[{index}]");
+        check_tool_id(format!("{path}.id"), &tool.id, problems);
+        if !tool_ids.insert(tool.id.as_str()) {
+            duplicate(format!("{path}.id"), &tool.id, problems);
+        }
+        for (name, schema) in [
+            ("input_schema", Some(&tool.input_schema)),
+            ("output_schema", tool.output_schema.as_ref()),
+        ] {
+            if schema.is_some_and(|schema| !describes_object(schema)) {
+                let field = format!("{path}.{name}");
+                problems.add(field, ManifestProblemKind::NotAnObjectSchema);
+            }
+        }
+    }
+    let mut toolset_ids = HashSet::new();
+    for (index, toolset) in toolsets.iter().enumerate() {
+        let path = format!("{path}.toolsets[{index}]");
+        if !toolset_ids.insert(toolset.id.as_str()) {
+            duplicate(format!("{path}.id"), &toolset.id, problems);
+        }
+        for (index, tool) in toolset.tools.iter().enumerate() {
+            if !tool_ids.contains(tool.as_str()) {
+                let found = ManifestProblem::piece(tool);
+                let field = format!("{path}.tools[{index}]");
+                problems.add(field, ManifestProblemKind::UnknownTool { found });
+            }
         }
     }
 }

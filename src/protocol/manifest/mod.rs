@@ -18,9 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 pub use access::{AccessLink, AccessRequest, LinkUrl};
-pub use capability::{
-    Capability, RobotLlmProvider, RobotTool, RobotToolProvider, RobotToolset, ToolAnnotations,
-};
+pub use capability::{Capability, RobotTool, RobotToolset, ToolAnnotations};
 pub(crate) use decode::ManifestObject;
 use decode::Problems;
 

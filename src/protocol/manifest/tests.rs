@@ -93,10 +93,10 @@ fn a_full_manifest_is_understood_and_written_again_the_same() {
         "https://acme.example/weather"
     );
     assert_eq!(access.links[1].url.to_text(), "https://code.example/w");
-    let Capability::RobotToolProvider(provider) = &manifest.capabilities[1] else {
+    let Capability::RobotToolProvider { tools, .. } = &manifest.capabilities[1] else {
         panic!("{:?}", manifest.capabilities[1]);
     };
-    let tool = &provider.tools[0];
+    let tool = &tools[0];
     assert!(tool.requires_confirmation && tool.annotations.read_only_hint);
     assert!(!tool.annotations.destructive_hint);
     assert_eq!(manifest.capabilities[0].id(), "acme.ai-1");
@@ -105,6 +105,40 @@ fn a_full_manifest_is_understood_and_written_again_the_same() {
     assert_eq!(serde_json::to_value(&manifest).unwrap(), full());
     let stored: Manifest = serde_json::from_value(full()).unwrap();
     assert_eq!(stored, manifest);
+}
+
+/// Records are compared and kept as text.
+#[test]
+fn a_manifest_is_written_with_the_same_bytes_as_ever() {
+    let written = |manifest: &Value| serde_json::to_string(&parse(manifest).unwrap()).unwrap();
+    let expected = [
+        r#"{"id":"weather-bot","author":"acme","name":"Weather","description":"Says what comes.","#,
+        r#""version":"1.2.0","command":"./weather","args":["--units","metric"],"#,
+        r#""events_consumed":["EventThreadPublished","EventPostReacted"],"#,
+        r#""access":{"handle":"weather","name":"Weather Bot","#,
+        r#""permissions":["READ_PUBLISHED_THREADS","CREATE_POST"],"bio":"Rain, mostly.","#,
+        r#""links":[{"text":"Home","url":"https://acme.example/weather"},"#,
+        r#"{"text":"Code","url":{"Host":"code.example","Path":"/w","Scheme":"https"}}],"#,
+        r#""metadata":{"colour":"blue"}},"configuration_schema":{"fields":["#,
+        r#"{"type":"string","default":"Oslo","id":"city","label":"City","description":"Where."},"#,
+        r#"{"type":"number","default":2,"id":"days","label":"Days","description":""},"#,
+        r#"{"type":"boolean","id":"loud","label":"Loud","description":""}]},"#,
+        r#""capabilities":[{"type":"robot.llm_provider","id":"acme.ai-1","version":"v1","name":"Acme"},"#,
+        r#"{"type":"robot.tool_provider","id":"weather","version":"v1","description":"Weather tools.","#,
+        r#""tools":[{"id":"forecast","name":"forecast","description":"What comes.","#,
+        r#""input_schema":{"properties":{"city":{"type":"string"}},"type":"object"},"#,
+        r#""output_schema":{"type":"object"},"title":"Forecast","requires_confirmation":true,"#,
+        r#""requires_workspace":true,"annotations":{"readOnlyHint":true,"openWorldHint":true}}],"#,
+        r#""toolsets":[{"id":"all","name":"All","description":"Every tool.","#,
+        r#""instruction":"Ask for the city.","requires_workspace":true,"tools":["forecast"]}]}],"#,
+        r#""transport":"stdio","homepage":{"kept":[1,null]}}"#,
+    ];
+    assert_eq!(written(&full()), expected.concat());
+    let empty_schema = with("configuration_schema", json!({"fields": []}));
+    assert_eq!(
+        written(&empty_schema),
+        r#"{"id":"a","author":"b","name":"c","description":"","version":"","command":"","configuration_schema":{}}"#
+    );
 }
 
 #[test]
