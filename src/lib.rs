@@ -21,7 +21,7 @@
 //! | call a plugin | [`Session::call`], [`Session::call_raw`], [`Session::start_call`] |
 //! | answer calls from plugins | [`Services`] for the protocol's own, [`HostBuilder::method`] for mine |
 //! | publish events | [`Host::publish`], [`Host::publish_and_wait`] |
-//! | read what a plugin prints | [`Session::follow_log`], [`HostBuilder::on_output`] |
+//! | read what a plugin prints | [`Manager::follow_log`], [`Session::follow_log`], [`HostBuilder::on_output`] |
 //! | know why a plugin ended | [`Session::restart_history`], [`Session::error_details`] |
 //! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
 //! | count and measure | [`Session::counters`], [`Host::handshake_counters`], [`HostBuilder::on_call`] |

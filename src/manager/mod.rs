@@ -12,6 +12,7 @@
 //! | `update` | replacing one version by another |
 //! | `external` | manifest and token of an external plugin |
 //! | `activation`, `boot` | starting and stopping |
+//! | `logs` | following what a plugin prints |
 //! | `configuration` | what is proposed to the plugin and what is stored |
 //! | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
 //! | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
@@ -26,6 +27,7 @@ mod external;
 mod install;
 mod installation;
 mod intent;
+mod logs;
 mod operations;
 mod quota;
 mod received;

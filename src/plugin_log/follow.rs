@@ -1,4 +1,4 @@
-//! `Follower`: reads a log from its oldest line, and waits for more.
+//! `Follower`: reads a log from its oldest line or one of its last, and waits for more.
 //!
 //! No line is lost across rotation because a follower never lets go of a file before it has read it to an end
 //! that it saw *after* it knew that nothing more comes. It knows the next file not by its time but by the
@@ -14,6 +14,7 @@ use super::file::{self, LogFile};
 use super::handle::PluginLog;
 use super::line::without_end;
 use super::rotate::FilePosition;
+use super::timestamp::Timestamp;
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result};
 use crate::line_splitter::LineSplitter;
@@ -26,11 +27,35 @@ const MAX_LINE: usize = 16 * 1024 * 1024;
 
 /// Follows the log of one installation, across rotation, unloading and loading, without losing a line.
 ///
-/// Returned by [`Session::follow_log`](crate::Session::follow_log). It ends when [`Manager::remove`]
+/// Returned by [`Manager::follow_log`] and [`Session::follow_log`]. It begins with the oldest line that is kept,
+/// or where [`last`](Self::last) or [`from_end`](Self::from_end) says. It ends when [`Manager::remove`]
 /// removes the installation, and in no other way: after a shutdown of the host nothing more comes. It
 /// holds at most two files open, also ones that were deleted meanwhile, and starts no thread.
 ///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use plugin_runner::plugin_log::Followed;
+///
+/// # fn main() -> plugin_runner::Result<()> {
+/// # let manager = plugin_runner::Manager::new(plugin_runner::Host::builder().build()?)?;
+/// # let id = manager.list()?.remove(0).id();
+/// let mut follower = manager.follow_log(id)?.last(100)?;
+/// loop {
+///     match follower.next(Duration::from_secs(60)) {
+///         Ok(Followed::Line(line)) => println!("{line}"),
+///         Ok(other) => println!("… {other} here"),
+///         Err(error) if error.is_timeout() => break,
+///         Err(error) => return Err(error),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`Manager::follow_log`]: crate::Manager::follow_log
 /// [`Manager::remove`]: crate::Manager::remove
+/// [`Session::follow_log`]: crate::Session::follow_log
 pub struct Follower {
     log: Arc<PluginLog>,
     /// That of the file that is being read, or before the first.
@@ -42,7 +67,7 @@ pub struct Follower {
     splitter: LineSplitter,
     /// What was read already.
     lines: VecDeque<String>,
-    gap: Option<Gap>,
+    gap: Option<Followed>,
 }
 
 /// What a follower found next.
@@ -53,25 +78,24 @@ pub enum Followed {
     /// over 16 MiB, which the host never writes, come in pieces that end in [`CONTINUES`](super::CONTINUES).
     Line(String),
     /// Lines were deleted before they could be read: the follower is slower than what is kept.
-    Gap(Gap),
+    Gap {
+        /// How many whole files are missing. `None` when that cannot be known, because a file was made shorter.
+        files: Option<u64>,
+        /// How many bytes are missing. `None` when `files` is.
+        bytes: Option<u64>,
+    },
 }
 
-/// What is missing between the lines before and after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Gap {
-    /// How many whole files. `None` when that cannot be known, because a file was made shorter.
-    pub files: Option<u64>,
-    /// How many bytes. `None` when [`files`](Self::files) is.
-    pub bytes: Option<u64>,
-}
-
-impl fmt::Display for Gap {
+/// A line as it is; what is missing, in words.
+impl fmt::Display for Followed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.bytes {
-            Some(1) => f.write_str("1 byte is missing"),
-            Some(bytes) => write!(f, "{bytes} bytes are missing"),
-            None => f.write_str("something may be missing"),
+        match self {
+            Self::Line(line) => f.write_str(line),
+            Self::Gap { bytes: Some(1), .. } => f.write_str("1 byte is missing"),
+            Self::Gap {
+                bytes: Some(bytes), ..
+            } => write!(f, "{bytes} bytes are missing"),
+            Self::Gap { bytes: None, .. } => f.write_str("something may be missing"),
         }
     }
 }
@@ -95,6 +119,92 @@ impl Follower {
         }
     }
 
+    /// Goes to the last `lines` lines that are there now, however many files they are in, or to the oldest if
+    /// there are not that many. What has been read before does not matter. A half-written line does not count,
+    /// and comes as well once it is whole.
+    ///
+    /// The files are read backward, in blocks of 16 KiB, as far as the lines reach. No line is held in memory for
+    /// this, so any number may be asked for.
+    ///
+    /// # Blocking
+    /// For reading these files.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: a file or the directory cannot be read.
+    pub fn last(mut self, lines: usize) -> Result<Self> {
+        match self.go_back(lines) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Goes to the end: only lines come that are written from now on, and one that is half-written now.
+    ///
+    /// # Blocking
+    /// For reading the beginning of such a line.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the file cannot be read.
+    pub fn from_end(self) -> Result<Self> {
+        self.last(0)
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        let directory = self.log.directory().display();
+        Error::io(format!("read log in {directory}"), error)
+    }
+
+    fn go_back(&mut self, lines: usize) -> io::Result<()> {
+        let (current, old) = self.log.view(|view| {
+            let old: Vec<_> = view.files.old.iter().copied().collect();
+            (view.files.current.clone(), old)
+        });
+        self.reading = None;
+        self.lines.clear();
+        self.splitter = LineSplitter::new(MAX_LINE);
+        self.gap = None;
+        let newest = current.as_ref().map(|(place, _)| *place);
+        let newest = newest.or_else(|| old.last().map(|(place, _)| *place));
+        // Whatever else can be read, nothing is missing before what comes after these.
+        self.place = newest.unwrap_or(self.place);
+        let mut wanted = lines;
+        if let Some((_, file)) = current {
+            wanted -= self.begin_with(self.place, file, false, wanted)?;
+        }
+        for (place, stamp) in old.into_iter().rev() {
+            if wanted == 0 {
+                break;
+            }
+            if let Some(file) = self.open_old(stamp)? {
+                wanted -= self.begin_with(place, file, true, wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins in this file, so that at most `wanted` of its lines are read. Returns how many will be.
+    fn begin_with(
+        &mut self,
+        place: FilePosition,
+        file: Arc<LogFile>,
+        ended: bool,
+        wanted: usize,
+    ) -> io::Result<usize> {
+        let (position, count) = last_lines(&file, ended, wanted, &mut self.buffer)?;
+        self.place = place;
+        self.reading = Some(OpenFile { file, position });
+        Ok(count)
+    }
+
+    /// Opens an old file; returns `None` if it is gone.
+    fn open_old(&self, stamp: Timestamp) -> io::Result<Option<Arc<LogFile>>> {
+        let Some(directory) = file::find_directory(self.log.directory())? else {
+            return Ok(None);
+        };
+        let file = LogFile::read_from(&directory, &stamp.file_name())?;
+        Ok(file.map(Arc::new))
+    }
+
     /// Returns the next line, or what is missing before it. Lines come in the order of the log: old files from
     /// the oldest on, the current file from its start, then new lines as they are written. A half-written line
     /// is waited for.
@@ -115,13 +225,10 @@ impl Follower {
                 return Ok(Followed::Line(line));
             }
             if let Some(gap) = self.gap.take() {
-                return Ok(Followed::Gap(gap));
+                return Ok(gap);
             }
             let ended = self.look();
-            let more = self.read(ended).map_err(|error| {
-                let directory = self.log.directory().display();
-                Error::io(format!("read log in {directory}"), error)
-            })?;
+            let more = self.read(ended).map_err(|error| self.failed(error))?;
             if !more && !self.log.wait_for_change(self.generation, deadline)? {
                 return Err(Error::timeout(Phase::Log, timeout));
             }
@@ -156,7 +263,7 @@ impl Follower {
                 // The file was made shorter instead of being rotated.
                 reading.position = 0;
                 self.end_line();
-                self.gap = Some(Gap {
+                self.gap = Some(Followed::Gap {
                     files: None,
                     bytes: None,
                 });
@@ -188,13 +295,8 @@ impl Follower {
                 None => return Ok(false),
                 Some((place, Ok(current))) => break (place, current),
                 Some((place, Err(stamp))) => {
-                    let directory = file::find_directory(self.log.directory())?;
-                    let file = match directory {
-                        Some(directory) => LogFile::read_from(&directory, &stamp.file_name())?,
-                        None => None,
-                    };
-                    if let Some(file) = file {
-                        break (place, Arc::new(file));
+                    if let Some(file) = self.open_old(stamp)? {
+                        break (place, file);
                     }
                     known = place.sequence;
                 }
@@ -204,7 +306,7 @@ impl Follower {
         self.end_line();
         let position = self.reading.as_ref().map_or(0, |reading| reading.position);
         let missing = place.sequence - self.place.sequence - 1;
-        self.gap = (missing > 0).then(|| Gap {
+        self.gap = (missing > 0).then(|| Followed::Gap {
             files: Some(missing),
             bytes: Some(place.start.saturating_sub(self.place.start + position)),
         });
@@ -218,6 +320,38 @@ impl Follower {
         let lines = &mut self.lines;
         self.splitter.finish(|line| lines.push_back(text(line)));
     }
+}
+
+/// Returns where the last `wanted` lines of a file begin, and how many there are. If the file has `ended`, what
+/// is behind its last line end is a line, and otherwise none yet.
+fn last_lines(
+    file: &LogFile,
+    ended: bool,
+    wanted: usize,
+    buffer: &mut [u8],
+) -> io::Result<(u64, usize)> {
+    let mut start = file.length()?;
+    let mut found = 0;
+    if ended && file.is_torn()? {
+        if wanted == 0 {
+            return Ok((start, 0));
+        }
+        found = 1;
+    }
+    while start > 0 {
+        let length = start.min(buffer.len() as u64);
+        start -= length;
+        let block = &mut buffer[..usize::try_from(length).unwrap_or(usize::MAX)];
+        // Less if it is made shorter meanwhile, which is noticed when it is read.
+        let count = file.read_at(block, start)?;
+        for end in memchr::memrchr_iter(b'\n', &block[..count]) {
+            if found == wanted {
+                return Ok((start + end as u64 + 1, found));
+            }
+            found += 1;
+        }
+    }
+    Ok((0, found))
 }
 
 fn text(line: &[u8]) -> String {

@@ -1,9 +1,9 @@
 //! Per-plugin logs: what a plugin's processes print, in a file of bounded size, and following it.
 //!
 //! What lives here: the log itself (the rotating file, the last lines in memory, the live tap), the
-//! registry that has one of them for each installation, [`Follower`] (reads such a log from its start
-//! and waits for more, across rotation), the body of the thread that drains a child's output, and a queue
-//! to it for threads that must not wait.
+//! registry that has one of them for each installation, [`Follower`] (reads such a log and waits for more,
+//! across rotation), the body of the thread that drains a child's output, and a queue to it for threads that
+//! must not wait.
 //! What does not: starting that thread (`session`), the host's own log messages (the `log` crate).
 //!
 //! On disk ([Logs](crate::protocol#logs)): a directory with `output.log`, mode 0600, standard output and
@@ -34,7 +34,7 @@ mod timestamp;
 mod traps;
 
 pub use crate::line_splitter::CONTINUES;
-pub use follow::{Followed, Follower, Gap};
+pub use follow::{Followed, Follower};
 pub(crate) use handle::PluginLog;
 pub(crate) use line::LogTap;
 pub use line::{LogLine, LogStream};

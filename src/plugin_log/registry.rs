@@ -53,6 +53,10 @@ impl Logs {
 }
 
 impl LogSlot {
+    pub(crate) fn id(&self) -> InstallationId {
+        self.id
+    }
+
     /// The log: the one that is open already, or else what `open` returns, which may wait for the disk.
     ///
     /// # Errors

@@ -195,7 +195,7 @@ fn lines(mut follower: Follower) -> Vec<String> {
         match follower.next(LONG).unwrap() {
             Followed::Line(line) if line == "end" => return lines,
             Followed::Line(line) => lines.push(line),
-            Followed::Gap(_) => {}
+            Followed::Gap { .. } => {}
         }
     }
 }
@@ -253,7 +253,7 @@ fn a_follower_reads_nothing_through_a_link_in_the_place_of_the_directory() {
     symlink(&place.outside, place.logs()).unwrap();
     let mut follower = log.follow();
     // What was open already, and nothing of what is elsewhere.
-    assert_matches!(follower.next(LONG), Ok(Followed::Gap(_)));
+    assert_matches!(follower.next(LONG), Ok(Followed::Gap { .. }));
     assert_matches!(follower.next(LONG), Ok(Followed::Line(line)) if line == "another");
     let nothing = follower.next(Duration::ZERO);
     assert!(nothing.is_err_and(|error| error.is_timeout()));

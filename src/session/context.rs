@@ -14,15 +14,17 @@ use super::services::{Methods, Services};
 use super::subscribers::Subscribers;
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
+use crate::error::Result;
 use crate::health::Health;
 use crate::keeper::link::KeeperLink;
 use crate::package::PackageLimits;
-use crate::plugin_log::{LogLine, LogSettings, Logs};
+use crate::plugin_log::{LogLine, LogSettings, LogSlot, LogTap, Logs, PluginLog};
 use crate::process::orphans::OrphanScanner;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
-use crate::runtime::{Runtime, RuntimeProvider};
-use crate::store::Store;
+use crate::runtime::{self, Runtime, RuntimeProvider};
+use crate::store::{Record, Store};
+use crate::text::Foreign;
 use crate::thread::Threads;
 
 /// Hears every line of output of every plugin, with the manifest's id. Runs on the log pumps'
@@ -84,6 +86,37 @@ impl HostContext {
     pub(crate) fn is_shut_down(&self) -> bool {
         self.shut_down.load(Ordering::Acquire)
     }
+
+    /// Returns the log of the installation that has this slot, and this name to show. Opens it if needed, which
+    /// waits for the disk.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`](crate::Error::NotInstalled) when the installation has been removed;
+    /// [`Error::Io`](crate::Error::Io).
+    pub(crate) fn open_log(&self, slot: &LogSlot, name: &Arc<str>) -> Result<Arc<PluginLog>> {
+        slot.get_or_open(|| {
+            let (settings, id) = (&self.settings, slot.id());
+            let dir = runtime::local::installation_dir(&settings.data_dir, id)?.join("logs");
+            let tap = settings.output_tap.as_ref().map(|tap| {
+                // Weak, because a follower may keep the log when the host is gone.
+                let (tap, name) = (Arc::downgrade(tap), name.clone());
+                let tap: LogTap = Arc::new(move |line| {
+                    if let Some(tap) = tap.upgrade() {
+                        tap(id, &name, line);
+                    }
+                });
+                tap
+            });
+            PluginLog::open(dir, settings.log.clone(), tap)
+        })
+    }
+}
+
+/// Returns the name of a plugin for the embedder: the manifest's id, which is one word if it was checked; a
+/// record made by hand may have any.
+pub(crate) fn shown_name(record: &Record) -> Arc<str> {
+    let name = Foreign::new(&record.manifest.id).limited_to(256);
+    name.to_string().into()
 }
 
 /// What plugins on this machine connect to.

@@ -62,7 +62,6 @@ use crate::rpc::workers::{WorkerSettings, Workers};
 use crate::runtime;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
-use crate::text::Foreign;
 use context::{HostContext, grace_within};
 use refusals::Refusals;
 use shared::SharedSession;
@@ -80,9 +79,7 @@ impl Session {
     /// Makes the session and starts its thread.
     pub(crate) fn load(context: Arc<HostContext>, record: Record) -> Result<Self> {
         let (id, mode) = (record.id, record.mode());
-        // A checked manifest's id is one word; a record made by hand may have any.
-        let name = Foreign::new(&record.manifest.id).limited_to(256);
-        let name: Arc<str> = name.to_string().into();
+        let name = context::shown_name(&record);
         let limits = &context.settings.limits;
         let pool = |what, cap, queue| {
             Workers::new(WorkerSettings {
@@ -278,8 +275,9 @@ impl Session {
         }
     }
 
-    /// Follows the plugin's output from the oldest line that is kept. The follower goes on when the plugin is
-    /// unloaded and loaded again, and ends when it is removed.
+    /// Follows the plugin's output from the oldest line that is kept, or from where
+    /// [`Follower::last`] says. The follower goes on when the plugin is unloaded and loaded again, and ends when
+    /// it is removed. [`Manager::follow_log`](crate::Manager::follow_log) takes the id of any installed plugin.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -292,8 +290,7 @@ impl Session {
     /// loop {
     ///     match follower.next(Duration::from_secs(60)) {
     ///         Ok(Followed::Line(line)) => println!("{line}"),
-    ///         Ok(Followed::Gap(gap)) => println!("… {gap} here"),
-    ///         Ok(_) => {}
+    ///         Ok(other) => println!("… {other} here"),
     ///         Err(error) if error.is_timeout() => break,
     ///         Err(error) => return Err(error),
     ///     }

@@ -17,7 +17,7 @@ use crate::error::{Disconnect, Error, Result, StartError};
 use crate::id::InstallationId;
 use crate::plugin_log::pump::{Outputs, pump};
 use crate::plugin_log::queue::{LineFeed, LogQueue};
-use crate::plugin_log::{LogStream, LogTap, PluginLog};
+use crate::plugin_log::{LogStream, PluginLog};
 use crate::process::orphans::Tally;
 use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
@@ -442,21 +442,7 @@ impl SessionHooks {
 impl SharedSession {
     /// Returns the plugin's log. Opens it if needed, which waits for the disk.
     pub(super) fn open_log(&self) -> Result<Arc<PluginLog>> {
-        let log = self.log_slot.get_or_open(|| {
-            let settings = &self.context.settings;
-            let dir = runtime::local::installation_dir(&settings.data_dir, self.id)?.join("logs");
-            let tap = settings.output_tap.as_ref().map(|tap| {
-                // Weak, because a follower may keep the log when the host is gone.
-                let (tap, id, name) = (Arc::downgrade(tap), self.id, self.name.clone());
-                let tap: LogTap = Arc::new(move |line| {
-                    if let Some(tap) = tap.upgrade() {
-                        tap(id, &name, line);
-                    }
-                });
-                tap
-            });
-            PluginLog::open(dir, settings.log.clone(), tap)
-        })?;
+        let log = self.context.open_log(&self.log_slot, &self.name)?;
         *self.log.lock() = Some(log.clone());
         Ok(log)
     }

@@ -14,6 +14,9 @@ use super::*;
 use crate::id::InstallationId;
 use crate::testing::{LONG, assert_matches};
 
+// Where a follower begins.
+mod beginning;
+
 fn open(directory: impl Into<PathBuf>, settings: LogSettings) -> Arc<PluginLog> {
     Arc::new(PluginLog::open(directory, settings, None).unwrap())
 }
@@ -32,14 +35,14 @@ fn write(log: &PluginLog, line: impl ToString) {
 fn line(follower: &mut Follower) -> String {
     match follower.next(LONG).unwrap() {
         Followed::Line(line) => line,
-        other @ Followed::Gap(_) => panic!("expected a line, got {other:?}"),
+        other @ Followed::Gap { .. } => panic!("expected a line, got {other:?}"),
     }
 }
 
 #[track_caller]
 fn gap(follower: &mut Follower) -> (Option<u64>, Option<u64>) {
     match follower.next(LONG).unwrap() {
-        Followed::Gap(gap) => (gap.files, gap.bytes),
+        Followed::Gap { files, bytes } => (files, bytes),
         other @ Followed::Line(_) => panic!("expected a gap, got {other:?}"),
     }
 }
@@ -193,7 +196,7 @@ fn never_silent_about_what_is_missing() {
             let (mut expected, mut missing) = (1, Vec::new());
             while expected < LINES {
                 match follower.next(LONG).unwrap() {
-                    Followed::Gap(gap) => missing.push(gap.bytes),
+                    Followed::Gap { bytes, .. } => missing.push(bytes),
                     Followed::Line(line) => {
                         let number: u64 = line.parse().unwrap();
                         if number != expected {
@@ -216,8 +219,9 @@ fn never_silent_about_what_is_missing() {
 }
 
 #[test]
-fn a_gap_says_how_large_it_is() {
-    let text = |files, bytes| Gap { files, bytes }.to_string();
+fn what_was_found_shows_a_line_or_how_much_is_missing() {
+    assert_eq!(Followed::Line("a line".to_owned()).to_string(), "a line");
+    let text = |files, bytes| Followed::Gap { files, bytes }.to_string();
     assert_eq!(text(Some(2), Some(300)), "300 bytes are missing");
     assert_eq!(text(Some(1), Some(1)), "1 byte is missing");
     assert_eq!(text(None, None), "something may be missing");

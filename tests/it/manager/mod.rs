@@ -41,6 +41,8 @@ mod external;
 mod fetch;
 // Installing a plugin, completely or not at all.
 mod install;
+// Following what a plugin prints.
+mod logs;
 // Many operations at once.
 mod meetings;
 // What must not be removed, and what must not stay.
