@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::package::{Archive, PackageLimits, unpack};
 use plugin_runner::store::{MemoryStore, SqliteStore, Store};
-use plugin_runner::{ActiveState, InstallationId, KeepData, Manager, PackageSource, ReportedState};
+use plugin_runner::{ActiveState, InstallationId, Manager, PackageSource, ReportedState};
 use serde_json::json;
 use support::plugins::{Folder, builder, fixture};
 use support::{Bench, By, Case, LONG, Sample, Target, Unit, latencies};
@@ -124,7 +124,7 @@ fn many(bench: &Bench) {
                     installed.push(manager.install(source).unwrap().id());
                 });
                 for id in installed {
-                    manager.remove(id, KeepData::No).unwrap();
+                    manager.remove(id).unwrap();
                 }
                 sample
             }
@@ -200,7 +200,8 @@ fn boot(bench: &Bench) {
         let manager = manager(&folder);
         for number in 0..count {
             let source = PackageSource::bytes(package(number, &program));
-            let record = manager.install(source).unwrap().record;
+            let installed = manager.install(source).unwrap();
+            let record = installed.record().clone();
             let record = record.with_active_state(ActiveState::Active);
             manager.host().store().put(record).unwrap();
         }
@@ -303,7 +304,7 @@ fn large(bench: &Bench) {
                 let sample = times(1, || {
                     installed = Some(manager.install(PackageSource::file(path)).unwrap().id());
                 });
-                manager.remove(installed.unwrap(), KeepData::No).unwrap();
+                manager.remove(installed.unwrap()).unwrap();
                 sample
             }
         })

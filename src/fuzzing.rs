@@ -14,7 +14,7 @@ pub use crate::protocol::jsonrpc::{
 };
 
 use crate::error::PackageError;
-use crate::package::{self, MigratedFiles, MigrationLimits};
+use crate::package::{self, MigrationLimits};
 
 /// Copies the untracked files of one release directory into another, as an update does.
 ///
@@ -25,6 +25,6 @@ pub fn migrate_files(
     to: &Path,
     limits: &MigrationLimits,
     cancel: &dyn Fn() -> bool,
-) -> Result<MigratedFiles, PackageError> {
-    package::migrate_files(from, to, limits, cancel)
+) -> Result<(), PackageError> {
+    package::migrate_files(from, to, limits, cancel).map(drop)
 }

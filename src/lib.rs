@@ -147,8 +147,7 @@ pub use keeper::{Guarantees, Keeper};
 pub use listener::Listener;
 #[cfg(feature = "host")]
 pub use manager::{
-    BootReport, ConfigureMode, Installation, InstalledExternal, KeepData, Manager, ManagerSettings,
-    PackageSource, RemoveReport, Status, UpdateOptions, UpdateReport, WeakManager,
+    BootReport, Installation, Manager, ManagerSettings, PackageSource, RemoveReport, UpdateReport,
 };
 #[cfg(feature = "host")]
 pub use process::{ExitReason, ProcessLimits};

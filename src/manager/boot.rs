@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use serde::Serialize;
 
-use super::{Manager, ManagerInner};
+use super::{Manager, ManagerInner, shown};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, StartError};
 use crate::id::InstallationId;
@@ -18,7 +19,7 @@ use crate::store::Record;
 const STACK: usize = 256 * 1024;
 
 /// The outcome of a boot, for the plugins that are wanted active.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct BootReport {
     /// Supervised plugins that are active.
@@ -28,8 +29,10 @@ pub struct BootReport {
     /// External plugins that may connect now.
     pub awaited: Vec<InstallationId>,
     /// Plugins that did not come up, and why. Their state is `errored`.
+    #[serde(serialize_with = "shown::failed")]
     pub failed: Vec<(InstallationId, Error)>,
-    /// How long the boot took.
+    /// How long the boot took. Serialised in seconds.
+    #[serde(serialize_with = "shown::seconds")]
     pub took: Duration,
 }
 

@@ -14,17 +14,6 @@ use crate::protocol::method::{Ack, Configure};
 use crate::session::Session;
 use crate::state::PluginMode;
 
-/// What happens to members of the stored configuration that a new one does not name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConfigureMode {
-    /// They are removed, as the protocol says.
-    #[default]
-    Replace,
-    /// They stay.
-    Merge,
-}
-
 impl Manager {
     /// Returns the plugin's configuration schema; it is empty if the manifest declares none.
     ///
@@ -62,8 +51,9 @@ impl Manager {
     }
 
     /// Proposes a configuration to the plugin, stores it if the plugin accepts, and returns what is stored.
-    /// Until then the previous one applies, also for the plugin's own requests meanwhile. The plugin has to be
-    /// [active](Self::activate).
+    /// Until then the previous one applies, also for the plugin's own requests meanwhile. Members of the
+    /// previous one that the new one does not name are removed, as the protocol says; see
+    /// [`merge_configuration`](Self::merge_configuration). The plugin has to be [active](Self::activate).
     ///
     /// # Blocking
     /// At most [`configure_timeout`](super::ManagerSettings::configure_timeout) for the plugin's answer,
@@ -83,49 +73,68 @@ impl Manager {
     /// - [`Error::NotLoaded`], [`Error::State`], [`Error::Disconnected`]: the plugin is not active.
     /// - [`Error::Rpc`]: the plugin answered with an error.
     /// - Any other of [`Session::call`], or the store's: nothing was proposed to the plugin.
-    pub fn configure(
+    pub fn configure(&self, id: InstallationId, proposal: Configuration) -> Result<Configuration> {
+        self.inner.configure(id, |_| proposal)
+    }
+
+    /// Proposes the stored configuration with these changes to the plugin, as
+    /// [`configure`](Self::configure) does: each member that is named here replaces the stored one, and the
+    /// rest stay.
+    ///
+    /// # Blocking
+    /// As [`configure`](Self::configure).
+    ///
+    /// # Errors
+    /// Those of [`configure`](Self::configure).
+    pub fn merge_configuration(
         &self,
         id: InstallationId,
-        proposal: Configuration,
-        mode: ConfigureMode,
+        changes: Configuration,
     ) -> Result<Configuration> {
-        let inner = &self.inner;
-        let _operation = inner.begin(id, "configure")?;
-        let mut record = inner.sound_record(id)?;
-        let proposed = match mode {
-            ConfigureMode::Replace => proposal,
-            ConfigureMode::Merge => {
-                let mut merged = record.configuration.clone();
-                merged.extend(proposal);
-                merged
-            }
-        };
+        self.inner.configure(id, |stored| {
+            let mut merged = stored.clone();
+            merged.extend(changes);
+            merged
+        })
+    }
+}
+
+impl ManagerInner {
+    /// Proposes to the plugin what `propose` makes of the stored configuration.
+    fn configure(
+        &self,
+        id: InstallationId,
+        propose: impl FnOnce(&Configuration) -> Configuration,
+    ) -> Result<Configuration> {
+        let _operation = self.begin(id, "configure")?;
+        let mut record = self.sound_record(id)?;
+        let proposed = propose(&record.configuration);
         let schema = record.manifest.configuration_schema.as_ref();
         let problems = schema.map_or_else(Vec::new, |schema| schema.problems(&proposed));
         if !problems.is_empty() {
             return Err(OperationError::Configuration { problems }.into());
         }
-        let session = inner.host.session(id).ok_or(Error::NotLoaded(id))?;
+        let session = self.host.session(id).ok_or(Error::NotLoaded(id))?;
         session.check_active()?;
 
         let pending = record.pending_configuration.replace(proposed.clone());
-        inner.store().put(record.clone())?;
+        self.store().put(record.clone())?;
         fault::point(fault::PROPOSED, id);
-        match inner.ask(&session, &proposed) {
+        match self.ask(&session, &proposed) {
             ConfigureAnswer::Accepted => {
                 fault::point(fault::AGREED, id);
                 record.configuration = proposed;
                 record.pending_configuration = None;
-                let stored = inner.store().put(record.clone());
+                let stored = self.store().put(record.clone());
                 stored.map_err(|cause| OperationError::ConfigurationNotStored { cause })?;
                 Ok(record.configuration)
             }
             ConfigureAnswer::Refused(error) => {
                 // An earlier proposal may still be undecided.
                 record.pending_configuration = pending;
-                if let Err(error) = inner.store().put(record) {
+                if let Err(error) = self.store().put(record) {
                     // The plugin is sent its configuration once more than needed.
-                    let plugin = inner.display_name(id);
+                    let plugin = self.display_name(id);
                     log::warn!(
                         "{plugin}: cannot store that its configuration is unchanged: {error}"
                     );

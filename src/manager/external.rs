@@ -11,20 +11,11 @@ use crate::state::ActiveState;
 use crate::store::{PluginKind, Record};
 use crate::text::{Foreign, PluginName};
 
-/// An external plugin that has just been installed.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct InstalledExternal {
-    /// The plugin.
-    pub installation: Installation,
-    /// The token that it connects with; [`ExternalToken::connection_url`] returns the URL that the plugin
-    /// needs. Unless [`keep_external_tokens`](super::ManagerSettings::keep_external_tokens) is set, the token
-    /// is available only here.
-    pub token: ExternalToken,
-}
-
 impl Manager {
-    /// Installs a plugin that the host does not run, and loads it, so that it may connect.
+    /// Installs a plugin that the host does not run, and loads it, so that it may connect. Returns it with
+    /// the token that it connects with; [`ExternalToken::connection_url`] returns the URL that the plugin
+    /// needs. Unless [`keep_external_tokens`](super::ManagerSettings::keep_external_tokens) is set, the
+    /// token is available only here.
     ///
     /// # Blocking
     /// For the store's own I/O.
@@ -35,7 +26,7 @@ impl Manager {
     /// - [`Error::Operation`]: the limit on installations is reached.
     /// - [`Error::Token`]: the system returned no random bytes.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
-    pub fn install_external(&self, manifest: Manifest) -> Result<InstalledExternal> {
+    pub fn install_external(&self, manifest: Manifest) -> Result<(Installation, ExternalToken)> {
         let inner = &self.inner;
         check(&manifest)?;
         let mut record = Record::external(manifest)?;
@@ -56,10 +47,7 @@ impl Manager {
         }
         let plugin = Foreign::new(&record.manifest.id);
         log::info!("plugin {plugin}: installed as {id}");
-        Ok(InstalledExternal {
-            installation: inner.view(record),
-            token,
-        })
+        Ok((inner.view(record), token))
     }
 
     /// Replaces the manifest of an external plugin. If the plugin is connected, its connection is closed with

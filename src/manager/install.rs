@@ -57,10 +57,7 @@ impl Manager {
         }
         intent_file.done();
         log::info!("plugin {plugin}: installed as {id}");
-        Ok(Installation {
-            warnings,
-            ..inner.view(record)
-        })
+        Ok(inner.view(record).warned(warnings))
     }
 
     /// Returns the package that a plugin was installed from, as it was stored. Only its size is checked again;

@@ -1,48 +1,190 @@
-//! `Installation`: an installed plugin as the manager shows it: its record and its status.
+//! `Installation`: an installed plugin as the manager shows it, and how an admin API may show it too.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::SystemTime;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::shown::unix_seconds;
 use super::{Manager, ManagerInner};
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
-use crate::package::PackageWarning;
-use crate::state::ReportedState;
-use crate::store::Record;
+use crate::protocol::configuration::Configuration;
+use crate::protocol::manifest::Manifest;
+use crate::session::Session;
+use crate::state::{ActiveState, PluginMode, ReportedState};
+use crate::store::{Overrides, PluginKind, Record, Source};
 
-/// An installed plugin: its record and its present status.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
+/// An installed plugin, as it was when this was made: its record, and the state of its session.
+///
+/// It serialises as what an admin API may show to people, with these members:
+///
+/// | member | what |
+/// | --- | --- |
+/// | `id`, `manifest`, `mode`, `added_at`, `added_by`, `labels` | of the [record](Self::record) |
+/// | `active_state` | the state that the administrator wants |
+/// | `reported_state`, `since`, `message`, `details` | as the methods return them |
+/// | `source` | `{"kind": "stored", "sha256": …, "size": …}` for a package, `archive` or `directory` for the embedder's own; `null` for an external plugin |
+/// | `environment` | the names of the variables that the record adds |
+/// | `overrides` | all other settings of its own |
+/// | `damage` | the parts of the record that could not be read, or `null` |
+/// | `warnings` | as the method returns them |
+/// | `configuration` | only after [`show_configuration`](Self::show_configuration) |
+///
+/// Times are seconds since 1970. Tokens and the values of variables are in neither the serialised form nor
+/// the `Debug` text; the configuration is in the former only where it was asked for.
+#[derive(Clone)]
 pub struct Installation {
-    /// The stored record.
-    pub record: Record,
-    /// The present status.
-    pub status: Status,
-    /// What the author of the package may not have meant. [`install`](Manager::install) and
-    /// [`update_package`](Manager::update_package) find, log and return it; empty otherwise.
-    pub warnings: Vec<PackageWarning>,
-}
-
-/// The present status of an installed plugin.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Status {
-    /// Its state: `inactive` if it is not loaded, `errored` if its record is damaged.
-    pub state: ReportedState,
-    /// When it became active; in any other state, when the wanted state last changed, as in Storyden's HTTP
-    /// API.
-    pub since: SystemTime,
-    /// What is wrong, or went wrong most recently.
-    pub message: Option<String>,
-    /// Details of that; see [`Session::error_details`](crate::Session::error_details).
-    pub details: Map<String, Value>,
+    record: Record,
+    state: ReportedState,
+    since: SystemTime,
+    message: Option<String>,
+    details: Map<String, Value>,
+    warnings: Vec<String>,
+    shows_configuration: bool,
 }
 
 impl Installation {
     /// Returns the host's id for it.
     pub fn id(&self) -> InstallationId {
         self.record.id
+    }
+
+    /// Returns the stored record, with everything that is secret in it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Returns the plugin's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.record.manifest
+    }
+
+    /// Returns the plugin's state: `inactive` if it is not loaded, `errored` if its record is damaged.
+    pub fn state(&self) -> ReportedState {
+        self.state
+    }
+
+    /// Returns when the plugin became active; in any other state, when the wanted state last changed, as in
+    /// Storyden's HTTP API.
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Returns what is wrong, or went wrong most recently.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Returns details of the [message](Self::message); see
+    /// [`Session::error_details`](crate::Session::error_details).
+    pub fn details(&self) -> &Map<String, Value> {
+        &self.details
+    }
+
+    /// Returns what the author of the package may not have meant, each in a sentence.
+    /// [`install`](Manager::install) and [`update_package`](Manager::update_package) find, log and return
+    /// it; otherwise there is nothing.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Shows the stored configuration too when this is serialised. It may hold secrets: a password for some
+    /// other service, say.
+    #[must_use]
+    pub fn show_configuration(mut self) -> Self {
+        self.shows_configuration = true;
+        self
+    }
+
+    pub(super) fn warned(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+}
+
+/// An installation as it is serialised.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: InstallationId,
+    manifest: &'a Manifest,
+    mode: PluginMode,
+    active_state: ActiveState,
+    reported_state: ReportedState,
+    since: f64,
+    message: Option<&'a str>,
+    details: &'a Map<String, Value>,
+    added_at: f64,
+    added_by: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+    source: Option<ShownSource<'a>>,
+    environment: Vec<&'a str>,
+    overrides: Overrides,
+    damage: Option<&'a str>,
+    warnings: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<&'a Configuration>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum ShownSource<'a> {
+    Archive,
+    Directory,
+    Stored { sha256: &'a str, size: u64 },
+}
+
+impl Serialize for Installation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let record = &self.record;
+        let environment = &record.overrides.environment;
+        let source = match &record.kind {
+            PluginKind::Supervised(Source::Archive(_)) => Some(ShownSource::Archive),
+            PluginKind::Supervised(Source::Directory(_)) => Some(ShownSource::Directory),
+            PluginKind::Supervised(Source::Stored { sha256, size }) => Some(ShownSource::Stored {
+                sha256,
+                size: *size,
+            }),
+            PluginKind::External(_) => None,
+        };
+        let shown = Shown {
+            id: record.id,
+            manifest: &record.manifest,
+            mode: record.mode(),
+            active_state: record.active_state,
+            reported_state: self.state,
+            since: unix_seconds(self.since),
+            message: self.message(),
+            details: &self.details,
+            added_at: unix_seconds(record.added_at),
+            added_by: record.added_by.as_deref(),
+            labels: &record.labels,
+            source,
+            environment: environment.iter().map(|(name, _)| &**name).collect(),
+            overrides: Overrides {
+                environment: Vec::new(),
+                ..record.overrides.clone()
+            },
+            damage: record.damage.as_deref(),
+            warnings: &self.warnings,
+            configuration: self.shows_configuration.then_some(&record.configuration),
+        };
+        shown.serialize(serializer)
+    }
+}
+
+impl fmt::Debug for Installation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Installation")
+            .field("id", &self.id())
+            .field("name", &self.record.manifest.id)
+            .field("version", &self.record.manifest.version)
+            .field("wanted", &self.record.active_state)
+            .field("state", &self.state)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,42 +225,39 @@ impl ManagerInner {
         self.store().get(id)?.ok_or(Error::NotInstalled(id))
     }
 
-    /// Returns this record with the present status of its plugin.
+    /// Returns this record with the present state of its plugin.
     pub(super) fn view(&self, record: Record) -> Installation {
         // If the record is damaged, the session may wait for a connection that cannot come.
         let is_sound = record.damage.is_none();
         let session = self.host.session(record.id).filter(|_| is_sound);
-        let status = match session.map(|session| session.snapshot()) {
-            Some(now) => Status {
-                state: now.state,
-                since: (now.started_at)
-                    .filter(|_| now.state == ReportedState::Active)
-                    .unwrap_or(record.active_state_changed_at),
-                message: now.message.as_deref().map(str::to_owned),
-                details: Map::clone(&now.details),
-            },
-            None => self.stored_status(&record),
-        };
-        Installation {
-            record,
-            status,
+        let mut shown = Installation {
+            state: ReportedState::Inactive,
+            since: record.active_state_changed_at,
+            message: None,
+            details: Map::new(),
             warnings: Vec::new(),
+            shows_configuration: false,
+            record,
+        };
+        if let Some(now) = session.as_ref().map(Session::snapshot) {
+            shown.state = now.state;
+            if let (ReportedState::Active, Some(since)) = (now.state, now.started_at) {
+                shown.since = since;
+            }
+            shown.message = now.message.as_deref().map(str::to_owned);
+            shown.details.clone_from(&now.details);
+        } else if let Some(problem) = self.stored_problem(&shown.record) {
+            shown.state = ReportedState::Errored;
+            shown.message = Some(problem);
         }
+        shown
     }
 
-    fn stored_status(&self, record: &Record) -> Status {
-        let message = match &record.damage {
+    /// Returns why a plugin that is not loaded could not be.
+    fn stored_problem(&self, record: &Record) -> Option<String> {
+        match &record.damage {
             Some(problem) => Some(format!("its record is damaged: {problem}")),
             None => (self.failures.lock().get(&record.id)).map(ToString::to_string),
-        };
-        Status {
-            state: match message {
-                Some(_) => ReportedState::Errored,
-                None => ReportedState::Inactive,
-            },
-            since: record.active_state_changed_at,
-            message,
-            details: Map::new(),
         }
     }
 }

@@ -33,25 +33,24 @@ mod quota;
 mod received;
 mod removal;
 mod settings;
+mod shown;
 mod source;
 mod update;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub use boot::BootReport;
-pub use configuration::ConfigureMode;
-pub use external::InstalledExternal;
-pub use installation::{Installation, Status};
-pub use removal::{KeepData, RemoveReport};
+pub use installation::Installation;
+pub use removal::RemoveReport;
 pub use settings::ManagerSettings;
 pub use source::PackageSource;
-pub use update::{UpdateOptions, UpdateReport};
+pub use update::UpdateReport;
 
 use crate::error::{Error, Result, StoreError};
 #[cfg(feature = "fetch")]
@@ -72,7 +71,8 @@ const LOCK: &str = "manager.lock";
 
 /// Installs plugins and manages them: the layer between an embedder, or an administrator, and a host.
 /// Cloning returns another handle to the same manager. A manager keeps its host from being dropped, also for
-/// as long as it is sending a plugin its configuration again.
+/// as long as it is sending a plugin its configuration again. So handlers and services that belong to that
+/// host must not hold one: they take a [`Weak`](std::sync::Weak) to an `Arc<Manager>`.
 ///
 /// Operations on one installation run one after the other; those on different installations do not wait for
 /// each other. An operation that failed, or that a crash interrupted, leaves nothing behind; one that has
@@ -94,34 +94,13 @@ const LOCK: &str = "manager.lock";
 ///
 /// let plugin = manager.install(PackageSource::file("fire-bot.zip"))?;
 /// let plugin = manager.activate(plugin.id(), Duration::from_secs(60))?;
-/// println!("{} is {}", plugin.record.manifest.name, plugin.status.state);
+/// println!("{} is {}", plugin.manifest().name, plugin.state());
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Manager {
     inner: Arc<ManagerInner>,
-}
-
-/// A handle that does not keep the manager and its host from being dropped, for handlers and services that
-/// belong to that host. See [`WeakHost`](crate::WeakHost).
-#[derive(Clone)]
-pub struct WeakManager {
-    inner: Weak<ManagerInner>,
-}
-
-impl WeakManager {
-    /// Returns the manager, unless its last handle has been dropped.
-    pub fn upgrade(&self) -> Option<Manager> {
-        let inner = self.inner.upgrade()?;
-        Some(Manager { inner })
-    }
-}
-
-impl fmt::Debug for WeakManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakManager").finish_non_exhaustive()
-    }
 }
 
 struct ManagerInner {
@@ -192,13 +171,6 @@ impl Manager {
     /// Returns the host whose plugins it manages.
     pub fn host(&self) -> &Host {
         &self.inner.host
-    }
-
-    /// Returns a handle that does not keep the manager alive.
-    pub fn downgrade(&self) -> WeakManager {
-        WeakManager {
-            inner: Arc::downgrade(&self.inner),
-        }
     }
 
     /// Returns the settings.

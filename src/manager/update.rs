@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::intent::{Intent, keep_two_releases};
 use super::operations::Operation;
 use super::received::ReceivedPackage;
 use super::source::PackageSource;
-use super::{Installation, Manager, ManagerInner};
+use super::{Installation, Manager, ManagerInner, shown};
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::error::{Error, OperationError, PackageError, Result};
@@ -30,44 +31,8 @@ use crate::text::Foreign;
 
 const REASON: &str = "package updated";
 
-/// How a plugin is updated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UpdateOptions {
-    /// Restores the previous version if the new one does not become active. Default true.
-    pub roll_back: bool,
-    /// How long to wait for the new version to become active, instead of
-    /// [`ManagerSettings::activate_timeout`](super::ManagerSettings::activate_timeout).
-    pub activate_timeout: Option<Duration>,
-}
-
-impl Default for UpdateOptions {
-    fn default() -> Self {
-        Self {
-            roll_back: true,
-            activate_timeout: None,
-        }
-    }
-}
-
-impl UpdateOptions {
-    /// Sets [`roll_back`](Self::roll_back).
-    #[must_use]
-    pub const fn with_roll_back(mut self, yes: bool) -> Self {
-        self.roll_back = yes;
-        self
-    }
-
-    /// Sets [`activate_timeout`](Self::activate_timeout).
-    #[must_use]
-    pub const fn with_activate_timeout(mut self, timeout: Duration) -> Self {
-        self.activate_timeout = Some(timeout);
-        self
-    }
-}
-
 /// The outcome of an update.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct UpdateReport {
     /// The plugin as it is now.
@@ -76,12 +41,22 @@ pub struct UpdateReport {
     /// missing on disk have been restored, and a plugin that had errored is started again.
     pub unchanged: bool,
     /// The time from the stop of the previous version until the new one was active; `None` if the plugin was
-    /// not wanted active, or not loaded.
+    /// not wanted active, or not loaded. Serialised in seconds.
+    #[serde(serialize_with = "shown::optional_seconds")]
     pub gap: Option<Duration>,
-    /// Which files that the plugin wrote beside its program were migrated.
-    pub migrated: MigratedFiles,
+    /// How many files and links that the plugin wrote beside its program were migrated.
+    pub migrated_files: usize,
+    /// Bytes of these files.
+    pub migrated_bytes: u64,
+    /// What the plugin wrote beside its program and was not migrated, and why; the first 100. Paths begin at
+    /// the directory that the plugin ran in.
+    #[serde(serialize_with = "shown::left")]
+    pub left: Vec<(PathBuf, String)>,
+    /// How many were not migrated in all.
+    pub left_count: usize,
     /// The directory that the previous version ran in, if it still exists and is another one: for files that
     /// could not be migrated. The next update removes it.
+    #[serde(serialize_with = "shown::optional_path")]
     pub previous: Option<PathBuf>,
 }
 
@@ -105,11 +80,11 @@ impl Manager {
     /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for the package, at most
     /// [`install_timeout`](super::ManagerSettings::install_timeout); for the stop, at most the host's stop
     /// timeout; for the new version, and then for the previous one, at most
-    /// [`activate_timeout`](UpdateOptions::activate_timeout) each. Deactivating or removing the plugin ends
+    /// [`activate_timeout`](super::ManagerSettings::activate_timeout) each. Deactivating or removing the plugin ends
     /// the wait for it.
     ///
     /// # Errors
-    /// The previous version stays installed, unless rolling back is switched off.
+    /// The previous version stays installed.
     /// - Those of [`install`](Self::install) that concern the package.
     /// - [`Error::NotInstalled`]; [`Error::Unsupported`] for an external plugin. A damaged record is not
     ///   an error: the update repairs it, except for a configuration that could not be read.
@@ -120,13 +95,11 @@ impl Manager {
     ///   is stopped, if its files exceed the limits by then.
     /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or [`Error::DescendantsLeft`]: it
     ///   could not be stopped.
-    /// - If rolling back is switched off, the reason why the new version did not become active.
     /// - The store's, [`Error::Io`], [`Error::ShutDown`].
     pub fn update_package(
         &self,
         id: InstallationId,
         source: PackageSource<'_>,
-        options: &UpdateOptions,
     ) -> Result<UpdateReport> {
         let inner = &self.inner;
         inner.check_runtime()?;
@@ -154,7 +127,6 @@ impl Manager {
             old: old.as_ref().map(|old| package::release_dir(&root, old)),
             new: package::release_dir(&root, &new),
             record,
-            options,
             progress: Cell::new(UpdateProgress::Received),
         };
         if old.as_deref() == Some(&*new) {
@@ -182,7 +154,7 @@ impl Manager {
         let manifest = &transaction.candidate.manifest;
         let (plugin, version) = (Foreign::new(&manifest.id), Foreign::new(&manifest.version));
         log::info!("plugin {plugin}: updated to version {version:?}");
-        update.installation.warnings = warnings;
+        update.installation = update.installation.warned(warnings);
         Ok(update)
     }
 }
@@ -207,7 +179,6 @@ struct UpdateTransaction<'a> {
     old: Option<PathBuf>,
     /// The release of the new version.
     new: PathBuf,
-    options: &'a UpdateOptions,
     progress: Cell<UpdateProgress>,
 }
 
@@ -286,32 +257,23 @@ impl UpdateTransaction<'_> {
             Ok(migrated) => migrated,
             Err(error) => return back(error),
         };
-        if self.options.roll_back {
-            session.set_candidate(Some(self.candidate.clone()));
-        } else if let Err(error) = inner.store().put(self.candidate.clone()) {
-            return back(error);
-        }
+        session.set_candidate(Some(self.candidate.clone()));
         self.progress.set(UpdateProgress::Used);
-        match self.start(session) {
-            Err(cause) if self.options.roll_back => return back(cause),
-            started => started?,
+        if let Err(cause) = self.start(session) {
+            return back(cause);
         }
         fault::point(fault::TRIED, id);
-        if self.options.roll_back {
-            if let Err(cause) = inner.store().put(self.candidate.clone()) {
-                return back(cause);
-            }
-            session.set_candidate(None);
+        if let Err(cause) = inner.store().put(self.candidate.clone()) {
+            return back(cause);
         }
+        session.set_candidate(None);
         fault::point(fault::RECORDED, id);
         Ok(self.report(Some(began.elapsed()), migrated))
     }
 
     /// Starts the plugin, and waits until it is active.
     fn start(&self, session: &Session) -> Result<()> {
-        let settings = &self.inner.settings;
-        let timeout = self.options.activate_timeout;
-        let timeout = timeout.unwrap_or(settings.activate_timeout);
+        let timeout = self.inner.settings.activate_timeout;
         if !self.operation.is_wait_cancelled() {
             // In this order: an operation that cancels the wait requests the stop after this start, or its
             // cancel is seen here.
@@ -399,7 +361,12 @@ impl UpdateTransaction<'_> {
             installation: self.inner.view(self.candidate.clone()),
             unchanged: false,
             gap,
-            migrated,
+            migrated_files: migrated.files,
+            migrated_bytes: migrated.bytes,
+            left: (migrated.left.into_iter())
+                .map(|left| (left.path, left.reason.to_string()))
+                .collect(),
+            left_count: migrated.left_count,
             previous: self.old.clone().filter(|dir| dir.is_dir()),
         }
     }

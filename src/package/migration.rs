@@ -45,16 +45,15 @@ pub(crate) fn check_untracked_files(
 
 /// What was migrated at an update, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MigratedFiles {
+pub(crate) struct MigratedFiles {
     /// Number of files and links that were copied.
-    pub files: usize,
+    pub(crate) files: usize,
     /// Bytes of these files.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// What was left behind; the first 100.
-    pub left: Vec<LeftFile>,
+    pub(crate) left: Vec<LeftFile>,
     /// How many were left behind in all.
-    pub left_count: usize,
+    pub(crate) left_count: usize,
 }
 
 impl MigratedFiles {

@@ -23,25 +23,22 @@ const WAITING: usize = 16 * 1024 * 1024;
 
 /// One file that was not migrated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LeftFile {
+pub(crate) struct LeftFile {
     /// Its path below the release directory.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: LeftReason,
+    pub(crate) path: PathBuf,
+    pub(crate) reason: LeftReason,
 }
 
 /// Why a file was not migrated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LeftReason {
-    /// The new package has something with this path, or a file with that of a directory above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LeftReason {
+    #[error("the new package has something else with this path, or with that of a directory above")]
     InPackage,
-    /// It is a socket, a named pipe or a device.
+    #[error("it is a socket, a named pipe or a device")]
     Special,
-    /// Its permissions do not let its owner read it.
+    #[error("its permissions do not let its owner read it")]
     Unreadable,
-    /// It is a directory with 256 directories above it in the release.
+    #[error("it is a directory with 256 directories above it")]
     TooDeep,
 }
 

@@ -9,8 +9,8 @@ use crossbeam_channel::RecvTimeoutError;
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::SqliteStore;
 use plugin_runner::{
-    ActiveState, ConfigureMode, Host, Installation, InstallationId, KeepData, Manager,
-    PackageSource, PluginMode, ReportedState, UpdateOptions, fault,
+    ActiveState, Host, Installation, InstallationId, Manager, PackageSource, PluginMode,
+    ReportedState, fault,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
@@ -164,7 +164,7 @@ impl Worker<'_> {
             .list()
             .unwrap()
             .into_iter()
-            .filter(|plugin| plugin.record.manifest.description == self.thread.to_string())
+            .filter(|plugin| plugin.manifest().description == self.thread.to_string())
             .collect();
         let operation = self.choose(&own);
         let thread = self.thread;
@@ -202,7 +202,7 @@ impl Worker<'_> {
             let keep_data = self.random.one_in(3);
             return Operation::Remove { id, keep_data };
         }
-        if plugin.record.mode() == PluginMode::External {
+        if plugin.record().mode() == PluginMode::External {
             return if self.random.one_in(2) {
                 Operation::UpdateManifest {
                     id,
@@ -212,14 +212,16 @@ impl Worker<'_> {
                 Operation::Rotate { id }
             };
         }
-        let is_active = plugin.status.state == ReportedState::Active;
+        let is_active = plugin.state() == ReportedState::Active;
         match self.random.below(8) {
             0..=2 => Operation::Update {
                 id,
                 version: number,
             },
             3 => Operation::Write { id, text: number },
-            4 if plugin.record.active_state == ActiveState::Active => Operation::Deactivate { id },
+            4 if plugin.record().active_state == ActiveState::Active => {
+                Operation::Deactivate { id }
+            }
             _ if is_active => Operation::Configure { id, value: number },
             _ => Operation::Activate { id },
         }
@@ -238,13 +240,12 @@ impl Worker<'_> {
             }
             Operation::InstallExternal { version } => {
                 let manifest = Manifest::parse(&self.manifest(*version, None)).unwrap();
-                let installed = manager.install_external(manifest)?;
-                let id = installed.installation.id();
-                return Ok((Some(id), Some(installed.token.expose().to_owned())));
+                let (installed, token) = manager.install_external(manifest)?;
+                return Ok((Some(installed.id()), Some(token.expose().to_owned())));
             }
             Operation::Update { id, version } => {
                 let source = PackageSource::bytes(self.package(*version));
-                manager.update_package(*id, source, &UpdateOptions::default())?;
+                manager.update_package(*id, source)?;
             }
             Operation::UpdateManifest { id, version } => {
                 let manifest = Manifest::parse(&self.manifest(*version, None)).unwrap();
@@ -254,22 +255,21 @@ impl Worker<'_> {
             Operation::Deactivate { id } => drop(manager.deactivate(*id, LONG)?),
             Operation::Configure { id, value } => {
                 let proposal = Map::from_iter([("value".to_owned(), json!(value))]);
-                manager.configure(*id, proposal, ConfigureMode::Replace)?;
+                manager.configure(*id, proposal)?;
             }
             Operation::Rotate { id } => {
                 return Ok((None, Some(manager.rotate_token(*id)?.expose().to_owned())));
             }
             Operation::Remove { id, keep_data } => {
-                let remainder = if *keep_data {
-                    KeepData::Yes
+                if *keep_data {
+                    manager.remove_keeping_data(*id)?;
                 } else {
-                    KeepData::No
-                };
-                manager.remove(*id, remainder)?;
+                    manager.remove(*id)?;
+                }
             }
             Operation::Write { id, text } => {
-                let record = manager.get(*id)?.record;
-                let release = release(self.folder, &record);
+                let plugin = manager.get(*id)?;
+                let release = release(self.folder, plugin.record());
                 let (new, old) = (release.join("own.new"), release.join(OWN_FILE));
                 std::fs::write(&new, text.to_string()).unwrap();
                 std::fs::rename(new, old).unwrap();

@@ -198,7 +198,14 @@ fn boot(manager: &Manager, records: &[Record], what: &str) {
     assert_eq!(report.awaited, wanted(PluginMode::External), "{what}");
     for id in report.active {
         let told = format!("{what}: {id} to be told its configuration again");
-        let unsettled = || manager.get(id).unwrap().record.pending_configuration;
+        let unsettled = || {
+            manager
+                .get(id)
+                .unwrap()
+                .record()
+                .pending_configuration
+                .clone()
+        };
         wait_until(&told, || unsettled().is_none());
     }
     drop(listener);

@@ -27,8 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         manager.activate(plugin.id(), Duration::from_secs(300))?;
     }
     for plugin in manager.list()? {
-        println!("{} is {}", plugin.record.manifest.name, plugin.status.state);
-        if plugin.status.state == ReportedState::Active {
+        println!("{} is {}", plugin.manifest().name, plugin.state());
+        if plugin.state() == ReportedState::Active {
             let session = host.load(plugin.id())?;
             let pong = session.call(&Ping {}, Duration::from_secs(10))?;
             println!("and says {:?}", pong.status);

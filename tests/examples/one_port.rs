@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         name: "Outside".to_owned(),
         ..Manifest::default()
     };
-    let plugin = Manager::new(host.clone())?.install_external(manifest)?;
-    println!("{base}/health\n{}", plugin.token.connection_url(&base)?);
+    let (_, token) = Manager::new(host.clone())?.install_external(manifest)?;
+    println!("{base}/health\n{}", token.connection_url(&base)?);
 
     let served = host.clone();
     thread::spawn(move || {

@@ -4,10 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::{OperationError, Phase};
-use plugin_runner::{
-    ActiveState, Error, InstallationId, KeepData, PackageSource, ReportedState, UpdateOptions,
-    fault,
-};
+use plugin_runner::{ActiveState, Error, InstallationId, PackageSource, ReportedState, fault};
 
 use super::{Managed, operation_error, settings};
 use crate::support::host::TestHost;
@@ -20,26 +17,26 @@ const SHORT: Duration = Duration::from_millis(20);
 fn activating_waits_until_the_plugin_is_active() {
     let managed = Managed::new("activate");
     let id = managed.installed(managed.package("1", &[]));
-    let before = managed.get(id).unwrap().record.active_state_changed_at;
+    let before = managed.get(id).unwrap().record().active_state_changed_at;
     let active = managed.activate(id, LONG).unwrap();
-    assert_eq!(active.status.state, ReportedState::Active);
-    assert_eq!(active.record.active_state, ActiveState::Active);
-    assert!(active.record.active_state_changed_at >= before);
+    assert_eq!(active.state(), ReportedState::Active);
+    assert_eq!(active.record().active_state, ActiveState::Active);
+    assert!(active.record().active_state_changed_at >= before);
     assert_eq!(managed.answering_version(id), "1");
     let first = managed.host.lifelines.next();
     // Once more changes nothing.
     let again = managed.activate(id, LONG).unwrap();
-    assert_eq!(again.record, active.record);
-    assert_eq!(again.status.since, active.status.since);
+    assert_eq!(again.record(), active.record());
+    assert_eq!(again.since(), active.since());
     assert!(first.is_alive());
     let stopped = managed.deactivate(id, LONG).unwrap();
-    assert_eq!(stopped.status.state, ReportedState::Inactive);
-    assert_eq!(stopped.record.active_state, ActiveState::Inactive);
-    assert_eq!(stopped.status.since, stopped.record.active_state_changed_at);
+    assert_eq!(stopped.state(), ReportedState::Inactive);
+    assert_eq!(stopped.record().active_state, ActiveState::Inactive);
+    assert_eq!(stopped.since(), stopped.record().active_state_changed_at);
     assert!(!first.is_alive());
     // And so does this.
     let again = managed.deactivate(id, LONG).unwrap();
-    assert_eq!(again.record, stopped.record);
+    assert_eq!(again.record(), stopped.record());
 }
 
 #[test]
@@ -53,13 +50,13 @@ fn a_plugin_that_cannot_start_says_why_at_once_and_an_old_error_does_not_count()
     let error = managed.activate(id, LONG).unwrap_err();
     assert_matches!(error, Error::Start(_));
     let shown = managed.get(id).unwrap();
-    assert_eq!(shown.status.state, ReportedState::Errored);
-    assert_eq!(shown.record.active_state, ActiveState::Active);
-    assert_eq!(shown.status.message.as_deref(), Some(&*error.to_string()));
+    assert_eq!(shown.state(), ReportedState::Errored);
+    assert_eq!(shown.record().active_state, ActiveState::Active);
+    assert_eq!(shown.message(), Some(&*error.to_string()));
     std::fs::rename(release.join("moved"), release.join("run")).unwrap();
     let active = managed.activate(id, LONG).unwrap();
-    assert_eq!(active.status.state, ReportedState::Active);
-    assert_eq!(active.status.message, None);
+    assert_eq!(active.state(), ReportedState::Active);
+    assert_eq!(active.message(), None);
 }
 
 #[test]
@@ -69,10 +66,10 @@ fn a_plugin_that_crashes_at_every_start_is_errored_with_its_exit() {
     let error = managed.activate(id, LONG).unwrap_err();
     assert_eq!(refusing_state(&error), ReportedState::Errored);
     assert!(error.to_string().contains('7'), "{error}");
-    assert_eq!(managed.get(id).unwrap().status.details["exit_code"], 7);
+    assert_eq!(managed.get(id).unwrap().details()["exit_code"], 7);
     let stopped = managed.deactivate(id, LONG).unwrap();
-    assert_eq!(stopped.status.state, ReportedState::Inactive);
-    assert_eq!(stopped.status.message, None);
+    assert_eq!(stopped.state(), ReportedState::Inactive);
+    assert_eq!(stopped.message(), None);
 }
 
 #[test]
@@ -82,13 +79,13 @@ fn activating_may_return_at_once_or_be_given_up_and_it_goes_on() {
     let id = managed.installed(managed.package("1", &gated));
     let mut events = managed.host.events();
     let requested = managed.request_activation(id).unwrap();
-    assert_eq!(requested.record.active_state, ActiveState::Active);
-    assert_ne!(requested.status.state, ReportedState::Active);
+    assert_eq!(requested.record().active_state, ActiveState::Active);
+    assert_ne!(requested.state(), ReportedState::Active);
     let error = managed.activate(id, SHORT).unwrap_err();
     assert!(error.is_timeout(), "{error}");
     managed.host.lifelines.next().open_gate();
     events.until(id, ReportedState::Active);
-    assert_eq!(managed.get(id).unwrap().status.state, ReportedState::Active);
+    assert_eq!(managed.get(id).unwrap().state(), ReportedState::Active);
 }
 
 #[test]
@@ -100,7 +97,7 @@ fn a_stop_ends_the_wait_of_an_activation() {
             let activating = scope.spawn(|| managed.activate(id, LONG * 10));
             let process = managed.host.lifelines.next();
             if removes {
-                managed.remove(id, KeepData::No).unwrap();
+                managed.remove(id).unwrap();
             } else {
                 managed.deactivate(id, LONG).unwrap();
             }
@@ -148,8 +145,8 @@ fn a_stop_that_takes_too_long_goes_on() {
     let error = managed.deactivate(id, SHORT).unwrap_err();
     assert_eq!(timed_out(&error).0, Phase::Stop);
     let shown = managed.get(id).unwrap();
-    assert_eq!(shown.record.active_state, ActiveState::Inactive);
-    assert_eq!(shown.status.state, ReportedState::Stopping);
+    assert_eq!(shown.record().active_state, ActiveState::Inactive);
+    assert_eq!(shown.state(), ReportedState::Stopping);
     drop(loss);
     // As what no signal reaches may end by itself some day.
     managed.host.lifelines.next().cut();
@@ -172,19 +169,15 @@ fn operations_on_one_installation_come_one_after_the_other() {
                 plugin_runner::protocol::Transport::WebSocket,
                 &[],
             ));
-            managed.update_package(id, source, &UpdateOptions::default())
+            managed.update_package(id, source)
         });
         assert!(hold.reached(LONG), "it did not come so far");
         let results = [
             managed.activate(id, LONG).map(drop),
             managed.request_activation(id).map(drop),
-            managed.remove(id, KeepData::No).map(drop),
+            managed.remove(id).map(drop),
             managed
-                .configure(
-                    id,
-                    serde_json::Map::new(),
-                    plugin_runner::ConfigureMode::Merge,
-                )
+                .merge_configuration(id, serde_json::Map::new())
                 .map(drop),
         ];
         for result in results {
@@ -195,12 +188,12 @@ fn operations_on_one_installation_come_one_after_the_other() {
             assert_eq!((running, limit), ("update_package", SHORT));
         }
         // Reading is not an operation, and operations on other plugins do not wait.
-        assert_eq!(managed.get(id).unwrap().record.manifest.version, "1");
+        assert_eq!(managed.get(id).unwrap().manifest().version, "1");
         managed.activate(other, LONG).unwrap();
-        managed.remove(other, KeepData::No).unwrap();
+        managed.remove(other).unwrap();
         hold.release();
         let update = update.join().unwrap().unwrap();
-        assert_eq!(update.installation.record.manifest.version, "2");
+        assert_eq!(update.installation.manifest().version, "2");
     });
     managed.expect_nothing_left_over();
     managed.activate(id, LONG).unwrap();
@@ -210,26 +203,21 @@ fn operations_on_one_installation_come_one_after_the_other() {
 fn what_is_not_there_or_not_ours_to_run_is_said() {
     let managed = Managed::new("unknown");
     let id = InstallationId::generate();
-    let none = UpdateOptions::default();
     let package = || PackageSource::bytes(managed.package("1", &[]));
     let results = [
         managed.activate(id, LONG).map(drop),
         managed.request_activation(id).map(drop),
         managed.deactivate(id, LONG).map(drop),
         managed.get(id).map(drop),
-        managed.remove(id, KeepData::No).map(drop),
-        managed.update_package(id, package(), &none).map(drop),
+        managed.remove(id).map(drop),
+        managed.update_package(id, package()).map(drop),
         managed.update_manifest(id, manifest("x")).map(drop),
         managed.rotate_token(id).map(drop),
         managed.configuration(id).map(drop),
         managed.configuration_schema(id).map(drop),
         managed.manager.package(id).map(drop),
         managed
-            .configure(
-                id,
-                serde_json::Map::new(),
-                plugin_runner::ConfigureMode::Merge,
-            )
+            .merge_configuration(id, serde_json::Map::new())
             .map(drop),
     ];
     for result in results {
@@ -237,13 +225,13 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
         assert_matches!(error, Error::NotInstalled(missing) if missing == id);
     }
     let supervised = managed.installed(managed.package("1", &[]));
-    let external = managed.install_external(manifest("outside")).unwrap();
-    let id = external.installation.id();
+    let (external, _) = managed.install_external(manifest("outside")).unwrap();
+    let id = external.id();
     let results = [
         managed.activate(id, LONG).map(drop),
         managed.request_activation(id).map(drop),
         managed.deactivate(id, LONG).map(drop),
-        managed.update_package(id, package(), &none).map(drop),
+        managed.update_package(id, package()).map(drop),
         managed.manager.package(id).map(drop),
         managed.update_manifest(supervised, manifest("x")).map(drop),
         managed.rotate_token(supervised).map(drop),

@@ -71,8 +71,8 @@ fn a_broken_plugin_is_reported_and_holds_up_no_other() {
     let damaged = managed.wanted(managed.package("damaged", &[]));
     let missing = managed.wanted(managed.package("missing", &[]));
     let crashing = managed.wanted(managed.package("1", &["exit-at", "start", "7"]));
-    let external = managed.install_external(manifest("outside")).unwrap();
-    let awaited = external.installation.id();
+    let (external, _) = managed.install_external(manifest("outside")).unwrap();
+    let awaited = external.id();
     managed.host.unload(awaited).unwrap();
     store.damage(
         managed.store.get(damaged).unwrap().unwrap(),
@@ -83,7 +83,7 @@ fn a_broken_plugin_is_reported_and_holds_up_no_other() {
     fs::remove_dir_all(managed.folder(missing)).unwrap();
 
     let shown = managed.get(damaged).unwrap();
-    assert_eq!(shown.status.state, ReportedState::Errored);
+    assert_eq!(shown.state(), ReportedState::Errored);
     let report = managed.boot(LONG).unwrap();
     let mut expected = good.to_vec();
     expected.sort_unstable();
@@ -103,8 +103,8 @@ fn a_broken_plugin_is_reported_and_holds_up_no_other() {
         let listed = managed.list().unwrap();
         let listed = listed.iter().find(|shown| shown.id() == *id).unwrap();
         for shown in [&managed.get(*id).unwrap(), listed] {
-            assert_eq!(shown.status.state, ReportedState::Errored);
-            let message = shown.status.message.as_deref().unwrap();
+            assert_eq!(shown.state(), ReportedState::Errored);
+            let message = shown.message().unwrap();
             assert!(message.contains(reason), "{message}");
         }
     }

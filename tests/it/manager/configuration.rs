@@ -7,7 +7,7 @@ use std::time::Duration;
 use plugin_runner::error::OperationError;
 use plugin_runner::protocol::Configuration;
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::{ConfigureMode, Error, InstallationId, ReportedState, fault};
+use plugin_runner::{Error, InstallationId, ReportedState, fault};
 use serde_json::{Value, json};
 
 use super::store::{FailingStore, Step};
@@ -42,16 +42,16 @@ impl Managed {
     /// One that the test plays itself.
     #[track_caller]
     fn outside_configurable(&self) -> (InstallationId, Peer) {
-        let installed = self.install_external(configurable("outside")).unwrap();
-        let id = installed.installation.id();
-        let target = format!("/rpc?token={}", installed.token.expose());
+        let (installed, token) = self.install_external(configurable("outside")).unwrap();
+        let id = installed.id();
+        let target = format!("/rpc?token={}", token.expose());
         let peer = Peer::connect(self.host.address(), &target);
         active(&self.session(id));
         (id, peer)
     }
 
     fn replace(&self, id: InstallationId, proposal: Value) -> Result<Configuration, Error> {
-        self.configure(id, object(proposal), ConfigureMode::Replace)
+        self.configure(id, object(proposal))
     }
 
     #[track_caller]
@@ -110,11 +110,7 @@ fn what_the_plugin_takes_is_stored_and_what_it_asks_for() {
         assert_eq!(managed.asked(id), first);
         // Merged: what is named is replaced whole, everything else stays.
         let given = managed
-            .configure(
-                id,
-                object(json!({"limit": 2, "more": 3})),
-                ConfigureMode::Merge,
-            )
+            .merge_configuration(id, object(json!({"limit": 2, "more": 3})))
             .unwrap();
         let merged = json!({"channel": "a", "limit": 2, "more": 3});
         assert_eq!(Value::from(given), merged);
@@ -137,8 +133,12 @@ fn all_that_has_the_wrong_type_is_said_together() {
     let id = managed.configurable(&[]);
     managed.replace(id, json!({"channel": "a"})).unwrap();
     let bad = json!({"channel": 1, "limit": "2", "loud": null, "other": null});
-    for mode in [ConfigureMode::Replace, ConfigureMode::Merge] {
-        let error = operation_error(managed.configure(id, object(bad.clone()), mode));
+    let bad = object(bad);
+    for result in [
+        managed.configure(id, bad.clone()),
+        managed.merge_configuration(id, bad),
+    ] {
+        let error = operation_error(result);
         let OperationError::Configuration { problems } = &*error else {
             panic!("{error}");
         };
@@ -278,10 +278,8 @@ fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
 #[test]
 fn a_no_to_one_proposal_does_not_settle_the_one_before() {
     let managed = Managed::new("two-proposals");
-    let (id, token) = {
-        let installed = managed.install_external(configurable("outside")).unwrap();
-        (installed.installation.id(), installed.token)
-    };
+    let (installed, token) = managed.install_external(configurable("outside")).unwrap();
+    let id = installed.id();
     let target = format!("/rpc?token={}", token.expose());
     let session = managed.session(id);
     let answer = |peer: &mut Peer, result: Value| {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use plugin_runner::error::{OperationError, StoreError};
 use plugin_runner::store::SqliteStore;
-use plugin_runner::{ConfigureMode, KeepData, UpdateOptions};
 
 use super::*;
 use crate::support::disk::{self, run_on_a_disk};
@@ -38,8 +37,7 @@ mod alone {
         let managed = on(&disk);
         let id = managed.running(managed.package("1", &[]));
         let configured = object(json!({"room": "a little"}));
-        let configure =
-            |value: serde_json::Map<_, _>| managed.configure(id, value, ConfigureMode::Replace);
+        let configure = |value: serde_json::Map<_, _>| managed.configure(id, value);
         configure(configured.clone()).unwrap();
         let before = files(&disk);
         let expect_as_before = |what: &str| {
@@ -71,7 +69,7 @@ mod alone {
             }
             let source = PackageSource::bytes(large("2"));
             let ballast = disk::fill(&disk, room);
-            let updated = managed.update_package(id, source, &UpdateOptions::default());
+            let updated = managed.update_package(id, source);
             expect_no_room(&updated, &disk, &what);
             disk::empty(ballast);
             expect_as_before(&what);
@@ -89,11 +87,11 @@ mod alone {
         assert_eq!(managed.answering_version(id), "2");
         // What frees the room needs none.
         let ballast = disk::fill(&disk, 0);
-        let removed = managed.remove(id, KeepData::No);
+        let removed = managed.remove(id);
         disk::empty(ballast);
         if removed.is_err() {
             expect_no_room(&removed, &disk, "remove");
-            managed.remove(id, KeepData::No).unwrap();
+            managed.remove(id).unwrap();
         }
         assert!(managed.list().unwrap().is_empty());
     }
@@ -117,14 +115,14 @@ mod alone {
             assert_eq!(managed.answering_version(id), "1", "{what}");
         };
         expect("install", managed.install(source()).err());
-        let updated = managed.update_package(id, source(), &UpdateOptions::default());
+        let updated = managed.update_package(id, source());
         expect("update", updated.err());
-        expect("remove", managed.remove(id, KeepData::No).err());
+        expect("remove", managed.remove(id).err());
         disk::mount("umount", &[], &disk.join("data"));
-        let updated = managed.update_package(id, source(), &UpdateOptions::default());
+        let updated = managed.update_package(id, source());
         updated.unwrap();
         assert_eq!(managed.answering_version(id), "2");
-        managed.remove(id, KeepData::No).unwrap();
+        managed.remove(id).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting};
 use plugin_runner::auth::ExternalToken;
-use plugin_runner::{ActiveState, Error, InstallationId, InstalledExternal, KeepData, fault};
+use plugin_runner::{ActiveState, Error, InstallationId, fault};
 use tungstenite::Message;
 
 use super::store::{Done, FailingStore, Step};
@@ -20,11 +20,7 @@ use crate::support::{LONG, assert_matches};
 impl Managed {
     #[track_caller]
     fn outside(&self) -> (InstallationId, ExternalToken) {
-        let InstalledExternal {
-            installation,
-            token,
-            ..
-        } = self.install_external(manifest("outside")).unwrap();
+        let (installation, token) = self.install_external(manifest("outside")).unwrap();
         (installation.id(), token)
     }
 
@@ -77,10 +73,10 @@ fn a_token_is_shown_once_unless_it_is_to_be_kept() {
                 token.clone()
             };
             let shown = managed.get(id).unwrap();
-            assert_eq!(shown.record.active_state, ActiveState::Active);
-            assert_eq!(shown.status.state, Connecting);
-            assert_eq!(shown.record.external_token(), keeps.then_some(&token));
-            let stored = serde_json::to_string(&shown.record).unwrap();
+            assert_eq!(shown.record().active_state, ActiveState::Active);
+            assert_eq!(shown.state(), Connecting);
+            assert_eq!(shown.record().external_token(), keeps.then_some(&token));
+            let stored = serde_json::to_string(&shown.record()).unwrap();
             assert_eq!(stored.contains(token.expose()), keeps, "{stored}");
             let text = format!("{shown:?} {:?}", managed.list().unwrap());
             assert!(!text.contains(token.expose()), "{text}");
@@ -105,11 +101,11 @@ fn a_manifest_with_problems_changes_nothing() {
     check(managed.install_external(bad.clone()).unwrap_err());
     managed.expect_nothing_at_all();
     let (id, token) = managed.outside();
-    let before = managed.get(id).unwrap().record;
+    let before = managed.get(id).unwrap().record().clone();
     let _peer = managed.connect(&token);
     active(&managed.session(id));
     check(managed.update_manifest(id, bad).unwrap_err());
-    assert_eq!(managed.get(id).unwrap().record, before);
+    assert_eq!(managed.get(id).unwrap().record(), &before);
     assert_eq!(
         managed.session(id).reported_state(),
         Active,
@@ -134,8 +130,8 @@ fn a_new_manifest_has_the_plugin_come_back() {
             closing.join().unwrap(),
             (1012, "manifest updated".to_owned())
         );
-        assert_eq!(updated.record.manifest, new);
-        assert_eq!(updated.status.state, Connecting);
+        assert_eq!(updated.manifest().clone(), new);
+        assert_eq!(updated.state(), Connecting);
         let session = managed.session(id);
         let peer = managed.connect(&token);
         session.wait_for(Active, LONG).unwrap();
@@ -164,7 +160,7 @@ fn a_rotated_token_counts_no_more() {
     let new = managed.rotate_token(id).unwrap();
     assert_eq!(managed.knock(&newer), 401);
     assert_eq!(session.counters().refused_spent_token, 3);
-    assert_eq!(managed.get(id).unwrap().status.state, Connecting);
+    assert_eq!(managed.get(id).unwrap().state(), Connecting);
     let _peer = managed.connect(&new);
     session.wait_for(Active, LONG).unwrap();
 }
@@ -219,7 +215,7 @@ fn a_removed_plugin_is_disconnected_for_good() {
     let session = managed.session(id);
     session.wait_for(Active, LONG).unwrap();
     let closing = closing(peer);
-    managed.remove(id, KeepData::No).unwrap();
+    managed.remove(id).unwrap();
     assert_eq!(closing.join().unwrap(), (1008, "removed".to_owned()));
     assert_eq!(managed.knock(&token), 401);
     assert!(managed.host.session(id).is_none());
@@ -235,7 +231,7 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     store.mend();
     managed.expect_nothing_at_all();
     let (id, token) = managed.outside();
-    let before = managed.get(id).unwrap().record;
+    let before = managed.get(id).unwrap().record().clone();
     let mut peer = managed.connect(&token);
     let session = managed.session(id);
     session.wait_for(Active, LONG).unwrap();
@@ -243,7 +239,7 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     managed.rotate_token(id).unwrap_err();
     managed.update_manifest(id, manifest("other")).unwrap_err();
     store.mend();
-    assert_eq!(managed.get(id).unwrap().record, before);
+    assert_eq!(managed.get(id).unwrap().record(), &before);
     let params = serde_json::json!({"still": "there"});
     let call = session
         .start_call_raw("echo", &params, Duration::from_secs(60))
@@ -253,9 +249,9 @@ fn a_store_that_fails_leaves_token_manifest_and_connection() {
     // One that cannot be deleted stays, and may connect again.
     store.fail(Step::Delete, 0);
     drop(peer);
-    managed.remove(id, KeepData::No).unwrap_err();
+    managed.remove(id).unwrap_err();
     store.mend();
-    assert_eq!(managed.get(id).unwrap().record, before);
+    assert_eq!(managed.get(id).unwrap().record(), &before);
     let _peer = managed.connect(&token);
     let session = managed.session(id);
     session.wait_for(Active, LONG).unwrap();

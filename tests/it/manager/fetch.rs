@@ -5,8 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 
+use plugin_runner::FetchSettings;
 use plugin_runner::error::FetchError;
-use plugin_runner::{FetchSettings, UpdateOptions};
 
 use super::*;
 use crate::support::assert_matches;
@@ -56,8 +56,7 @@ fn a_package_is_installed_and_updated_from_a_url() {
             managed.install(source).unwrap().id()
         } else {
             let id = managed.installed(managed.package("1", &[]));
-            let options = UpdateOptions::default();
-            let updated = managed.update_package(id, source, &options).unwrap();
+            let updated = managed.update_package(id, source).unwrap();
             assert_eq!(updated.installation.id(), id);
             id
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use plugin_runner::error::OperationError;
 use plugin_runner::package::MigrationLimits;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
-use plugin_runner::{ActiveState, Error, KeepData, Manager, PackageSource, ReportedState, fault};
+use plugin_runner::{ActiveState, Error, Manager, PackageSource, ReportedState, fault};
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
@@ -32,7 +32,7 @@ fn archives_stay_while_a_damaged_record_may_name_any() {
     store.damage(damaged, "its source cannot be read");
     let remove_another = || {
         let other = managed.installed(managed.package("2", &[]));
-        managed.remove(other, KeepData::No).unwrap();
+        managed.remove(other).unwrap();
     };
     remove_another();
     assert_eq!(store.list_archives().unwrap().len(), 2);
@@ -48,7 +48,7 @@ fn an_archive_that_cannot_be_removed_keeps_no_manager_from_being_made() {
     let managed = over(&store, "kept-archive");
     let id = managed.installed(managed.package("1", &[]));
     store.fail(Step::DeleteArchive, 0);
-    managed.remove(id, KeepData::No).unwrap();
+    managed.remove(id).unwrap();
     let Managed { manager, host, .. } = managed;
     drop(manager);
     drop(Manager::new((*host).clone()).unwrap());
@@ -67,7 +67,7 @@ fn an_archive_goes_while_another_one_is_stored() {
     thread::scope(|scope| {
         let coming = scope.spawn(|| managed.installed(other));
         held.expect(LONG);
-        managed.remove(going, KeepData::No).unwrap();
+        managed.remove(going).unwrap();
         // No record names the one that is left yet.
         assert_eq!(store.list_archives().unwrap().len(), 1);
         drop(held);
@@ -86,7 +86,7 @@ fn an_archive_that_is_stored_again_stays_until_that_has_failed() {
     thread::scope(|scope| {
         let coming = scope.spawn(|| managed.install(PackageSource::bytes(package)));
         held.expect(LONG);
-        managed.remove(going, KeepData::No).unwrap();
+        managed.remove(going).unwrap();
         assert_eq!(store.list_archives().unwrap().len(), 1);
         store.fail(Step::Put, 0);
         drop(held);
@@ -102,7 +102,7 @@ fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
     fs::write(&archive, managed.package("1", &[])).unwrap();
     let id = managed.installed(managed.package("1", &[]));
     let installed = managed.store.get(id).unwrap().unwrap();
-    managed.remove(id, KeepData::No).unwrap();
+    managed.remove(id).unwrap();
     let record = Record::supervised(installed.manifest, Source::Archive(archive));
     let id = record.id;
     managed.store.put(record).unwrap();
@@ -130,7 +130,7 @@ fn loading_a_plugin_while_it_is_removed_does_not_bring_it_back() {
     thread::scope(|scope| {
         let loading = scope.spawn(|| managed.host.load(id).map(drop));
         held.expect(LONG);
-        managed.remove(id, KeepData::No).unwrap();
+        managed.remove(id).unwrap();
         drop(held);
         let loaded = loading.join().unwrap();
         assert_matches!(loaded, Err(Error::NotInstalled(_)));
@@ -151,14 +151,14 @@ fn a_stop_that_does_not_begin_does_not_end_an_update() {
         assert!(held.reached(LONG), "the update did not come so far");
         let busy = operation_error(managed.deactivate(id, LONG));
         assert_matches!(&*busy, OperationError::Busy { .. });
-        let busy = operation_error(managed.remove(id, KeepData::No));
+        let busy = operation_error(managed.remove(id));
         assert_matches!(&*busy, OperationError::Busy { .. });
         held.release();
         updating.join().unwrap().unwrap();
     });
     let shown = managed.get(id).unwrap();
-    assert_eq!(shown.record.active_state, ActiveState::Active);
-    assert_eq!(shown.status.state, ReportedState::Active);
+    assert_eq!(shown.record().active_state, ActiveState::Active);
+    assert_eq!(shown.state(), ReportedState::Active);
     assert_eq!(managed.answering_version(id), "2");
 }
 
@@ -171,7 +171,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
     thread::scope(|scope| {
         let updating = scope.spawn(|| managed.update(id, new));
         assert!(held.reached(LONG), "the update did not come so far");
-        let removing = scope.spawn(|| managed.remove(id, KeepData::No));
+        let removing = scope.spawn(|| managed.remove(id));
         managed.host.shutdown(LONG);
         held.release();
         let updated = updating.join().unwrap();
@@ -281,16 +281,18 @@ fn an_update_that_a_shutdown_ends_says_so_and_leaves_the_version_before() {
 fn a_new_manifest_lets_an_external_plugin_with_a_damaged_record_connect_again() {
     let store = Arc::new(FailingStore::default());
     let managed = over(&store, "mended");
-    let installed = managed.install_external(manifest("outside")).unwrap();
-    let record = installed.installation.record;
-    let id = record.id;
-    let damaged = record.with_active_state(ActiveState::Inactive);
+    let (installed, _) = managed.install_external(manifest("outside")).unwrap();
+    let id = installed.id();
+    let damaged = installed
+        .record()
+        .clone()
+        .with_active_state(ActiveState::Inactive);
     store.damage(damaged, "its wanted state cannot be read");
-    let hidden = managed.get(id).unwrap().status;
-    assert_eq!(hidden.state, ReportedState::Errored, "{hidden:?}");
-    assert!(hidden.message.unwrap().contains("cannot be read"));
+    let hidden = managed.get(id).unwrap();
+    assert_eq!(hidden.state(), ReportedState::Errored, "{hidden:?}");
+    assert!(hidden.message().unwrap().contains("cannot be read"));
     managed.host.unload(id).unwrap();
     let shown = managed.update_manifest(id, manifest("outside")).unwrap();
-    assert_eq!(shown.record.damage, None);
-    assert_eq!(shown.status.state, ReportedState::Connecting);
+    assert_eq!(shown.record().damage, None);
+    assert_eq!(shown.state(), ReportedState::Connecting);
 }

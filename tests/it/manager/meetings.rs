@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use plugin_runner::error::OperationError;
 use plugin_runner::store::{MemoryStore, Store};
-use plugin_runner::{ActiveState, ConfigureMode, Error, InstallationId, KeepData, ReportedState};
+use plugin_runner::{ActiveState, Error, InstallationId, ReportedState};
 use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
@@ -51,7 +51,7 @@ fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: 
         }
         5 => {
             let proposal = object(json!({"number": random.below(1_000)}));
-            let configured = managed.configure(id, proposal, ConfigureMode::Replace);
+            let configured = managed.configure(id, proposal);
             ("configure", configured.map(drop))
         }
         _ => ("boot", managed.boot(LONG).map(drop)),
@@ -98,7 +98,7 @@ fn operations_meet(store: Arc<dyn Store>) {
                     let place = &plugins[random.below(PLUGINS)];
                     let id = *place.lock();
                     if random.one_in(12) {
-                        match managed.remove(id, KeepData::No) {
+                        match managed.remove(id) {
                             Ok(_) => *place.lock() = managed.installed(packages[0].clone()),
                             Err(Error::NotInstalled(_)) => {}
                             Err(error) => panic!("remove: {error}"),
@@ -116,13 +116,13 @@ fn operations_meet(store: Arc<dyn Store>) {
         let id = shown.id();
         assert!(plugins.iter().any(|place| *place.lock() == id));
         managed.lock(id).expect_one_at_a_time();
-        match shown.record.active_state {
+        match shown.record().active_state {
             ActiveState::Inactive => {
                 assert!(!managed.lock(id).is_held(), "it runs, and is not wanted");
-                assert_eq!(shown.status.state, ReportedState::Inactive);
+                assert_eq!(shown.state(), ReportedState::Inactive);
             }
             // Put in place while it was stopped, when nothing is tried.
-            ActiveState::Active if shown.record.manifest.version == "4" => {
+            ActiveState::Active if shown.manifest().version == "4" => {
                 let session = managed.session(id);
                 let error = session.wait_for(ReportedState::Active, LONG);
                 assert!(error.is_err(), "what always exits is active");
@@ -130,7 +130,7 @@ fn operations_meet(store: Arc<dyn Store>) {
             ActiveState::Active => {
                 let session = managed.session(id);
                 active(&session);
-                assert_eq!(managed.answering_version(id), shown.record.manifest.version);
+                assert_eq!(managed.answering_version(id), shown.manifest().version);
                 let asked = call(&session, "configuration", &json!({})).unwrap();
                 let stored = managed.configuration(id).unwrap();
                 assert_eq!(asked["configuration"], Value::from(stored));
@@ -139,7 +139,7 @@ fn operations_meet(store: Arc<dyn Store>) {
     }
     managed.expect_nothing_left_over();
     for shown in installed {
-        managed.remove(shown.id(), KeepData::No).unwrap();
+        managed.remove(shown.id()).unwrap();
     }
     managed.expect_nothing_at_all();
 }

@@ -14,7 +14,7 @@ use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::Store;
 use plugin_runner::{
     Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session,
-    UpdateOptions, UpdateReport,
+    UpdateReport,
 };
 use serde_json::json;
 
@@ -56,6 +56,8 @@ mod tokens;
 // Pipes and links that a plugin puts in the place of the host's files.
 #[cfg(feature = "sqlite")]
 mod traps;
+// What an admin API may show.
+mod view;
 // Replacing one version by another.
 mod update;
 
@@ -153,7 +155,7 @@ impl Managed {
 
     /// Updates it with the usual options.
     fn update(&self, id: InstallationId, package: Vec<u8>) -> Result<UpdateReport, Error> {
-        self.update_package(id, PackageSource::bytes(package), &UpdateOptions::default())
+        self.update_package(id, PackageSource::bytes(package))
     }
 
     #[track_caller]
@@ -257,5 +259,5 @@ fn operation_error<T>(result: Result<T, Error>) -> Arc<OperationError> {
 
 /// The SHA-256 of an installation's package.
 fn sha256(installation: &Installation) -> &str {
-    installation.record.stored_archive().unwrap()
+    installation.record().stored_archive().unwrap()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use plugin_runner::ReportedState::{Active, Stopping};
 use plugin_runner::error::{Disconnect, Phase, StoreError};
 use plugin_runner::plugin_log::{Followed, Follower};
-use plugin_runner::{Error, Host, KeepData, Manager, fault};
+use plugin_runner::{Error, Host, Manager, fault};
 use serde_json::json;
 
 use super::store::{FailingStore, Step};
@@ -26,7 +26,7 @@ fn a_running_plugin_goes_with_everything() {
     let call = session
         .start_call_raw("sleep", &json!({"ms": 3_600_000}), LONG)
         .unwrap();
-    let removed = managed.remove(id, KeepData::No).unwrap();
+    let removed = managed.remove(id).unwrap();
     assert_eq!((removed.kept, removed.left), (None, None));
     assert!(!process.is_alive());
     let error = call.wait().unwrap_err();
@@ -41,7 +41,7 @@ fn a_running_plugin_goes_with_everything() {
     assert!(!managed.folder(id).exists());
     assert!(managed.store.list_archives().unwrap().is_empty());
     managed.expect_nothing_at_all();
-    let error = managed.remove(id, KeepData::No).unwrap_err();
+    let error = managed.remove(id).unwrap_err();
     assert_matches!(error, Error::NotInstalled(_));
 }
 
@@ -50,7 +50,7 @@ fn data_and_logs_may_remain() {
     let managed = Managed::new("remain");
     let id = managed.running(managed.package("1", &["write-file", "precious"]));
     managed.write_own_file(id, "own.txt", "beside the program");
-    let removed = managed.remove(id, KeepData::Yes).unwrap();
+    let removed = managed.remove_keeping_data(id).unwrap();
     let remains = removed.kept.unwrap();
     assert_eq!(remains, managed.folder(id));
     assert_eq!(names(&remains), ["data", "logs"]);
@@ -59,14 +59,14 @@ fn data_and_logs_may_remain() {
     managed.expect_nothing_left_over();
     // Of one that never ran nothing remains.
     let id = managed.installed(managed.package("1", &[]));
-    let removed = managed.remove(id, KeepData::Yes).unwrap();
+    let removed = managed.remove_keeping_data(id).unwrap();
     assert_eq!(removed.kept, None);
     assert!(!managed.folder(id).exists());
 }
 
 #[test]
 fn a_follower_of_its_log_ends_once_it_has_read_the_rest() {
-    for keep_data in [KeepData::No, KeepData::Yes] {
+    for keep_data in [false, true] {
         let managed = Managed::new("remove-followed");
         let id = managed.running(managed.package("1", &[]));
         let session = managed.session(id);
@@ -85,7 +85,12 @@ fn a_follower_of_its_log_ends_once_it_has_read_the_rest() {
         thread::scope(|scope| {
             let waiting = scope.spawn(move || rest(&mut waiting));
             call(&session, "log", &json!({ "line": "the last" })).unwrap();
-            managed.remove(id, keep_data).unwrap();
+            let removed = if keep_data {
+                managed.remove_keeping_data(id)
+            } else {
+                managed.remove(id)
+            };
+            removed.unwrap();
             for (lines, error) in [waiting.join().unwrap(), rest(&mut late)] {
                 assert!(lines.iter().any(|line| line == "the last"), "{lines:?}");
                 assert!(
@@ -106,14 +111,14 @@ fn an_archive_goes_with_the_last_plugin_that_has_it() {
     let package = managed.package("1", &[]);
     let first = managed.running(package.clone());
     let second = managed.running(package);
-    managed.remove(first, KeepData::No).unwrap();
+    managed.remove(first).unwrap();
     assert_eq!(managed.store.list_archives().unwrap().len(), 1);
     assert_eq!(managed.answering_version(second), "1");
     // Unpacked once more from it.
     managed.deactivate(second, LONG).unwrap();
     fs::remove_dir_all(managed.folder(second).join("releases")).unwrap();
     managed.activate(second, LONG).unwrap();
-    managed.remove(second, KeepData::No).unwrap();
+    managed.remove(second).unwrap();
     managed.expect_nothing_at_all();
 }
 
@@ -128,7 +133,7 @@ fn an_archive_that_is_being_installed_is_not_collected() {
         let update = scope.spawn(|| managed.update(second, package));
         assert!(hold.reached(LONG), "it did not come so far");
         // Nobody else has it now.
-        managed.remove(first, KeepData::No).unwrap();
+        managed.remove(first).unwrap();
         hold.release();
         update.join().unwrap().unwrap();
     });
@@ -149,16 +154,16 @@ fn a_plugin_that_cannot_be_stopped_stays_installed() {
     let id = managed.running(managed.package("1", &[]));
     let process = managed.host.lifelines.next();
     let loss = fault::lose(fault::SIGNALLING, id);
-    let error = managed.remove(id, KeepData::No).unwrap_err();
+    let error = managed.remove(id).unwrap_err();
     assert_eq!(timed_out(&error).0, Phase::Stop);
     let shown = managed.get(id).unwrap();
-    assert_eq!(shown.status.state, Stopping);
+    assert_eq!(shown.state(), Stopping);
     assert!(managed.folder(id).join("data").is_dir());
     managed.expect_nothing_left_over();
     drop(loss);
     process.cut();
     process.expect_end();
-    while let Err(error) = managed.remove(id, KeepData::No) {
+    while let Err(error) = managed.remove(id) {
         // As often as this machine needs to see its end in that time.
         assert!(error.is_timeout(), "{error}");
     }
@@ -170,11 +175,11 @@ fn a_plugin_that_cannot_be_deleted_runs_again() {
     let store = Arc::new(FailingStore::default());
     let managed = Managed::over(store.clone(), "cannot-delete", settings());
     let id = managed.running(managed.package("1", &["alone"]));
-    let before = managed.get(id).unwrap().record;
+    let before = managed.get(id).unwrap().record().clone();
     store.fail(Step::Delete, 0);
-    let error = managed.remove(id, KeepData::No).unwrap_err();
+    let error = managed.remove(id).unwrap_err();
     assert_matches!(error, Error::Io { .. });
-    assert_eq!(managed.get(id).unwrap().record, before);
+    assert_eq!(managed.get(id).unwrap().record(), &before);
     managed.session(id).wait_for(Active, LONG).unwrap();
     assert_eq!(managed.answering_version(id), "1");
     managed.expect_nothing_left_over();
@@ -189,12 +194,12 @@ fn a_plugin_that_cannot_be_deleted_runs_again() {
     let operations = managed.data().join("operations");
     fs::remove_dir(&operations).unwrap();
     fs::write(&operations, "in the way").unwrap();
-    let error = managed.remove(id, KeepData::No).unwrap_err();
+    let error = managed.remove(id).unwrap_err();
     let named = error.to_string().contains(operations.to_str().unwrap());
     assert!(named, "{error}");
     assert!(process.is_alive());
     fs::remove_file(&operations).unwrap();
-    managed.remove(id, KeepData::No).unwrap();
+    managed.remove(id).unwrap();
     managed.expect_nothing_at_all();
 }
 
@@ -202,7 +207,7 @@ fn a_plugin_that_cannot_be_deleted_runs_again() {
 fn what_could_not_be_removed_goes_with_the_next_manager() {
     let managed = Managed::new("leftover");
     let id = managed.running(managed.package("1", &[]));
-    managed.remove(id, KeepData::No).unwrap();
+    managed.remove(id).unwrap();
     let (data, folder, store) = (managed.data(), managed.folder(id), managed.store.clone());
     let another = || {
         let next = Host::builder()

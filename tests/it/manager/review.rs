@@ -5,10 +5,10 @@ use std::fs;
 use std::io::{Cursor, Write as _};
 
 use plugin_runner::error::{CommandProblem, PackageError};
-use plugin_runner::package::{Archive, PackageLimits, PackageWarning};
+use plugin_runner::package::{Archive, PackageLimits};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{Error, PackageSource, UpdateOptions};
+use plugin_runner::{Error, PackageSource};
 use serde_json::{Value, json};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -132,9 +132,8 @@ fn a_package_that_could_never_start_is_neither_installed_nor_an_update() {
     }
     let id = managed.running(managed.package("1", &["alone"]));
     for (name, bytes, words) in hopeless() {
-        let options = UpdateOptions::default();
         let source = PackageSource::bytes(bytes);
-        let Err(error) = managed.update_package(id, source, &options) else {
+        let Err(error) = managed.update_package(id, source) else {
             panic!("{name} was taken");
         };
         assert!(error.to_string().contains(words), "{name}: {error}");
@@ -184,7 +183,7 @@ fn what_is_right_in_its_own_way_is_taken_without_a_word() {
         all.extend(files.iter().map(|file| (*file, "#!/bin/sh\n", 0o755)));
         let installed = managed.install(PackageSource::bytes(zip(&all)));
         let installed = installed.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(installed.warnings, [], "{name}");
+        assert_eq!(installed.warnings(), [""; 0], "{name}");
     }
     // Who writes paths from the archive's root knows of the directory on top.
     let known = manifest(json!({"command": "sh", "args": ["x/main"]}));
@@ -203,9 +202,8 @@ fn what_may_not_be_meant_is_returned_beside_the_installation() {
     let installed = managed
         .install(PackageSource::bytes(bytes.clone()))
         .unwrap();
-    let told: Vec<_> = installed.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        installed.warnings(),
         [
             "manifest.json: there is no field `event_consumed`; did you mean `events_consumed`?",
             "manifest.json: there is no field `homepage`",
@@ -216,17 +214,19 @@ fn what_may_not_be_meant_is_returned_beside_the_installation() {
         ]
     );
     // It was told: whoever looks at it later is told how it is.
-    assert_eq!(managed.get(installed.id()).unwrap().warnings, []);
+    assert_eq!(managed.get(installed.id()).unwrap().warnings(), [""; 0]);
     let id = managed.installed(managed.package("1", &[]));
-    let options = UpdateOptions::default();
-    let updated = managed.update_package(id, PackageSource::bytes(bytes.clone()), &options);
-    assert_eq!(updated.unwrap().installation.warnings, installed.warnings);
+    let updated = managed.update_package(id, PackageSource::bytes(bytes.clone()));
+    assert_eq!(
+        updated.unwrap().installation.warnings(),
+        installed.warnings()
+    );
     // The same once more is nothing new.
     let again = managed
-        .update_package(id, PackageSource::bytes(bytes), &options)
+        .update_package(id, PackageSource::bytes(bytes))
         .unwrap();
     assert!(again.unchanged);
-    assert_eq!(again.installation.warnings, []);
+    assert_eq!(again.installation.warnings(), [""; 0]);
 }
 
 #[test]
@@ -253,9 +253,8 @@ fn what_is_installed_is_not_judged_again() {
     managed.deactivate(id, LONG).unwrap();
     // Nor when the same package mends what is missing.
     fs::remove_dir_all(managed.folder(id).join("releases")).unwrap();
-    let options = UpdateOptions::default();
     let mended = managed
-        .update_package(id, PackageSource::bytes(bytes), &options)
+        .update_package(id, PackageSource::bytes(bytes))
         .unwrap();
     assert!(mended.unchanged);
     managed.activate(id, LONG).unwrap();
@@ -282,8 +281,8 @@ fn a_refusal_can_be_matched() {
     let json = manifest(json!({"command": "./main"}));
     let bytes = zip(&[("manifest.json", &json, 0o644), ("main", "", 0o644)]);
     let installed = managed.install(PackageSource::bytes(bytes)).unwrap();
-    let made = PackageWarning::CommandMadeExecutable {
-        command: "./main".to_owned(),
-    };
-    assert_eq!(installed.warnings, [made]);
+    assert_eq!(
+        installed.warnings(),
+        ["the command \"./main\" is not executable; it is made so when unpacked"]
+    );
 }

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use plugin_runner::plugin_log::Followed;
 use plugin_runner::store::SqliteStore;
-use plugin_runner::{KeepData, UpdateOptions};
 
 use super::*;
 use crate::support::TestDir;
@@ -222,7 +221,7 @@ fn traps_delay_nothing_and_lead_nowhere() {
         let update = |package: Vec<u8>| {
             move |manager: &Manager, id| {
                 let source = PackageSource::reader(&*package);
-                manager.update_package(id, source, &UpdateOptions::default())
+                manager.update_package(id, source)
             }
         };
         fine("update", trap.meanwhile("update", update(package)).err());
@@ -230,7 +229,7 @@ fn traps_delay_nothing_and_lead_nowhere() {
         // The same one again, which mends what is missing.
         fine("repair", trap.meanwhile("repair", update(again)).err());
 
-        let removed = trap.meanwhile("remove", |manager, id| manager.remove(id, KeepData::No));
+        let removed = trap.meanwhile("remove", Manager::remove);
         let left = removed
             .as_ref()
             .ok()

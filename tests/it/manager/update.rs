@@ -10,16 +10,14 @@ use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Starti
 use plugin_runner::error::{Disconnect, OperationError, PackageError};
 use plugin_runner::package::MigrationLimits;
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::{
-    ActiveState, Error, InstallationId, KeepData, PackageSource, UpdateOptions, UpdateReport, fault,
-};
+use plugin_runner::{ActiveState, Error, InstallationId, PackageSource, UpdateReport, fault};
 use serde_json::json;
 
 use super::store::{FailingStore, Step};
 use super::{Managed, operation_error, settings, sha256};
 use crate::support::host::TestHost;
 use crate::support::plugin::{TRANSPORTS, manifest};
-use crate::support::{LONG, assert_matches, refusing_state};
+use crate::support::{LONG, assert_matches};
 
 /// Longer than any test may take: whoever waits for it waits in vain.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -27,25 +25,19 @@ const FOREVER: Duration = Duration::from_secs(3600);
 impl Managed {
     #[track_caller]
     fn updated(&self, id: InstallationId, package: Vec<u8>) -> UpdateReport {
-        self.try_update(id, package, &UpdateOptions::default())
-            .unwrap()
+        self.try_update(id, package).unwrap()
     }
 
-    fn try_update(
-        &self,
-        id: InstallationId,
-        package: Vec<u8>,
-        options: &UpdateOptions,
-    ) -> Result<UpdateReport, Error> {
-        self.update_package(id, PackageSource::bytes(package), options)
+    fn try_update(&self, id: InstallationId, package: Vec<u8>) -> Result<UpdateReport, Error> {
+        self.update_package(id, PackageSource::bytes(package))
     }
 
     /// The version before is installed, and runs with its files.
     #[track_caller]
     fn expect_as_before(&self, id: InstallationId, text: &str) {
         let shown = self.get(id).unwrap();
-        assert_eq!(shown.record.manifest.version, "1");
-        assert_eq!(shown.status.state, Active);
+        assert_eq!(shown.manifest().version, "1");
+        assert_eq!(shown.state(), Active);
         assert_eq!(self.answering_version(id), "1");
         assert_eq!(self.own_file(id, "own.txt").as_deref(), Some(text));
         self.lock(id).expect_one_at_a_time();
@@ -72,10 +64,10 @@ fn a_running_plugin_is_replaced_with_its_files() {
         let update = managed.updated(id, package("2"));
         let gap = update.gap.unwrap();
         assert!(!update.unchanged && gap <= began.elapsed() && !gap.is_zero());
-        assert_eq!(update.installation.status.state, Active);
-        assert_eq!(update.installation.record.manifest.version, "2");
-        assert_eq!(update.migrated.files, 1);
-        assert_eq!(update.migrated.left_count, 0);
+        assert_eq!(update.installation.state(), Active);
+        assert_eq!(update.installation.manifest().version, "2");
+        assert_eq!(update.migrated_files, 1);
+        assert_eq!(update.left_count, 0);
         let error = call.wait().unwrap_err();
         let cause = assert_matches!(&error, Error::Disconnected(cause) => cause);
         assert_matches!(
@@ -106,8 +98,8 @@ fn an_inactive_plugin_is_replaced_and_not_started() {
     let events = managed.host.subscribe();
     let update = managed.updated(id, managed.package("2", &[]));
     assert_eq!(update.gap, None);
-    assert_eq!(update.migrated.files, 1);
-    assert_eq!(update.installation.status.state, Inactive);
+    assert_eq!(update.migrated_files, 1);
+    assert_eq!(update.installation.state(), Inactive);
     assert!(events.try_recv().is_err(), "something was started");
     managed.activate(id, LONG).unwrap();
     assert_eq!(managed.answering_version(id), "2");
@@ -154,7 +146,7 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
     let before = managed.get(id).unwrap();
     let update = managed.updated(id, package.clone());
     assert!(update.unchanged && update.gap.is_none());
-    assert_eq!(update.installation.record, before.record);
+    assert_eq!(update.installation.record(), before.record());
     assert!(process.is_alive());
     managed.deactivate(id, LONG).unwrap();
     let archive = sha256(&before).to_owned();
@@ -188,23 +180,20 @@ fn what_cannot_be_an_update_leaves_the_plugin_running() {
     };
     let releases = managed.releases(id);
     assert_eq!(releases.len(), 2);
-    let options = UpdateOptions::default();
     let other = managed.package_of("other", "2", Transport::WebSocket, &[]);
-    let error = operation_error(managed.try_update(id, other, &options));
+    let error = operation_error(managed.try_update(id, other));
     let OperationError::OtherPlugin { installed, found } = &*error else {
         panic!("{error}");
     };
     assert_eq!((&**installed, &**found), ("scripted", "other"));
-    let error = managed
-        .try_update(id, b"no archive".to_vec(), &options)
-        .unwrap_err();
+    let error = managed.try_update(id, b"no archive".to_vec()).unwrap_err();
     assert_matches!(error, Error::Package(_));
     managed.write_own_file(id, "second", "");
     managed.write_own_file(id, "third", "");
     // Also where the new one has been there before.
     for version in ["0", "2"] {
         let error = managed
-            .try_update(id, managed.package(version, &["alone"]), &options)
+            .try_update(id, managed.package(version, &["alone"]))
             .unwrap_err();
         let error = assert_matches!(error, Error::Package(error) => error);
         assert_matches!(
@@ -274,21 +263,27 @@ fn a_version_that_does_not_come_up_is_rolled_back() {
         assert!(error.to_string().contains("its last output: "), "{error}");
         managed.expect_as_before(id, "kept");
     }
-    // One that is never there in time.
-    let options = UpdateOptions::default().with_activate_timeout(Duration::from_millis(200));
+    // What failed may be tried again, and is unpacked afresh.
+    let good = managed.package("2", &["alone"]);
+    let update = managed.updated(id, good);
+    assert_eq!(update.migrated_files, 1);
+    assert_eq!(managed.answering_version(id), "2");
+    assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
+}
+
+#[test]
+fn a_version_that_is_not_there_in_time_is_rolled_back() {
+    let settings = settings().activate_timeout(Duration::from_millis(200));
+    let managed = Managed::with("late", settings);
+    let id = managed.running(managed.package("1", &["alone"]));
+    managed.write_own_file(id, "own.txt", "kept");
     let package = managed.package("2", &["alone", "hang-at", "start"]);
-    let error = operation_error(managed.try_update(id, package, &options));
+    let error = operation_error(managed.update(id, package));
     let cause = assert_matches!(&*error, OperationError::RolledBack { cause, .. } => cause);
     assert!(cause.is_timeout(), "{error}");
     // The version before may need longer than that on a busy machine.
     managed.activate(id, LONG).unwrap();
     managed.expect_as_before(id, "kept");
-    // What failed may be tried again, and is unpacked afresh.
-    let good = managed.package("2", &["alone"]);
-    let update = managed.updated(id, good);
-    assert_eq!(update.migrated.files, 1);
-    assert_eq!(managed.answering_version(id), "2");
-    assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
 }
 
 #[test]
@@ -296,11 +291,11 @@ fn a_version_that_runs_out_of_time_is_reported_with_what_went_wrong_last() {
     let host = TestHost::with("update-problem", |setup| {
         setup.policy(|policy| policy.max_backoff(Duration::from_secs(3600)));
     });
-    let managed = Managed::of(host, settings());
+    let settings = settings().activate_timeout(Duration::from_secs(3));
+    let managed = Managed::of(host, settings);
     let id = managed.running(managed.package("1", &["alone"]));
-    let options = UpdateOptions::default().with_activate_timeout(Duration::from_secs(3));
     let package = managed.package("2", &["alone", "exit-at", "start", "1"]);
-    let error = operation_error(managed.try_update(id, package, &options));
+    let error = operation_error(managed.try_update(id, package));
     let cause = assert_matches!(&*error, OperationError::RolledBack { cause, .. } => cause);
     assert!(cause.is_timeout(), "{error}");
     let text = cause.to_string();
@@ -347,43 +342,37 @@ fn what_the_failed_version_wrote_stays_with_it() {
 
 #[test]
 fn a_store_that_fails_rolls_back() {
-    for (step, spared) in [(Step::PutArchive, 0), (Step::Put, 0)] {
-        for roll_back in [true, false] {
-            println!("{step:?}, {roll_back}");
-            let store = Arc::new(FailingStore::default());
-            let managed = Managed::over(store.clone(), "update-store", settings());
-            let id = managed.running(managed.package("1", &["alone"]));
-            managed.write_own_file(id, "own.txt", "kept");
-            store.fail(step, spared);
-            let package = managed.package("2", &["alone"]);
-            let options = UpdateOptions::default().with_roll_back(roll_back);
-            let error = managed.try_update(id, package, &options).unwrap_err();
-            println!("{error}");
-            store.mend();
-            // Only what was tried is left.
-            let was_tried = step == Step::Put && roll_back;
-            assert_eq!(managed.releases(id).len(), 1 + usize::from(was_tried));
-            managed.expect_as_before(id, "kept");
-        }
+    for step in [Step::PutArchive, Step::Put] {
+        println!("{step:?}");
+        let store = Arc::new(FailingStore::default());
+        let managed = Managed::over(store.clone(), "update-store", settings());
+        let id = managed.running(managed.package("1", &["alone"]));
+        managed.write_own_file(id, "own.txt", "kept");
+        store.fail(step, 0);
+        let error = managed.update(id, managed.package("2", &["alone"]));
+        println!("{}", error.unwrap_err());
+        store.mend();
+        // Only what was tried is left.
+        let was_tried = step == Step::Put;
+        assert_eq!(managed.releases(id).len(), 1 + usize::from(was_tried));
+        managed.expect_as_before(id, "kept");
     }
 }
 
 #[test]
-fn without_rolling_back_the_new_version_stays() {
-    let managed = Managed::new("no-roll-back");
-    let id = managed.running(managed.package("1", &[]));
-    managed.write_own_file(id, "own.txt", "kept");
-    let options = UpdateOptions::default().with_roll_back(false);
-    let package = managed.package("2", &["exit-at", "start", "1"]);
-    let error = managed.try_update(id, package, &options).unwrap_err();
-    assert_eq!(refusing_state(&error), Errored);
-    let shown = managed.get(id).unwrap();
-    assert_eq!(shown.record.manifest.version, "2");
-    assert_eq!(shown.status.state, Errored);
-    // An errored one is updated as a running one is.
-    let update = managed.updated(id, managed.package("3", &[]));
+fn one_that_has_errored_is_replaced_as_a_running_one_is() {
+    let managed = Managed::new("update-errored");
+    let id = managed.installed(managed.package("1", &["exit-at", "start", "1"]));
+    managed.activate(id, LONG).unwrap_err();
+    assert_eq!(managed.get(id).unwrap().state(), Errored);
+    let releases = managed.folder(id).join("releases");
+    let [release] = &managed.releases(id)[..] else {
+        panic!("more than one release");
+    };
+    fs::write(releases.join(release).join("own.txt"), "kept").unwrap();
+    let update = managed.updated(id, managed.package("2", &[]));
     assert!(update.gap.is_some());
-    assert_eq!(managed.answering_version(id), "3");
+    assert_eq!(managed.answering_version(id), "2");
     assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));
     managed.expect_nothing_left_over();
 }
@@ -412,7 +401,7 @@ fn a_stop_or_a_removal_ends_the_start_of_a_new_version() {
                 }
                 let ending = scope.spawn(|| {
                     if removes {
-                        managed.remove(id, KeepData::No).map(drop)
+                        managed.remove(id).map(drop)
                     } else {
                         managed.deactivate(id, LONG).map(drop)
                     }
@@ -430,9 +419,9 @@ fn a_stop_or_a_removal_ends_the_start_of_a_new_version() {
                 managed.expect_nothing_at_all();
             } else {
                 let shown = managed.get(id).unwrap();
-                assert_eq!(shown.record.manifest.version, "1");
-                assert_eq!(shown.record.active_state, ActiveState::Inactive);
-                assert_eq!(shown.status.state, Inactive);
+                assert_eq!(shown.manifest().version, "1");
+                assert_eq!(shown.record().active_state, ActiveState::Inactive);
+                assert_eq!(shown.state(), Inactive);
                 managed.lock(id).expect_one_at_a_time();
                 let changes = events.heard(&managed.session(id));
                 let came_up = |change: &&plugin_runner::StateChange| change.to == Active;
