@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use plugin_runner::ReportedState;
 use plugin_runner::plugin_log::{Followed, Follower, LogSettings};
-use plugin_runner::{KeepData, ReportedState};
 
 use super::store::{Done, FailingStore};
 use super::*;
@@ -39,9 +39,7 @@ impl Managed {
     /// A manager whose plugins' logs have room for a few lines in each file.
     fn with_small_logs(test: &'static str) -> Self {
         let host = TestHost::with(test, |setup| {
-            let mut log = LogSettings::default();
-            log.max_file_size = 30;
-            log.keep = 1000;
+            let log = LogSettings::default().max_file_size(30).keep(1000);
             setup.configure(|builder| builder.log_settings(log));
         });
         Self::of(host, settings())
@@ -78,7 +76,7 @@ fn a_plugin_that_has_never_run_is_waited_for_and_not_started() {
     nothing(&mut follower);
     assert!(managed.host.session(id).is_none());
     let installed = managed.get(id).unwrap();
-    assert_eq!(installed.status.state, ReportedState::Inactive);
+    assert_eq!(installed.state(), ReportedState::Inactive);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| line(&mut follower));
         managed.run_printing(id, 1..=1);
@@ -144,7 +142,7 @@ fn only_an_installed_plugin_that_the_host_runs_has_a_log() {
     let outside = managed.list().unwrap()[0].id();
     let error = managed.follow_log(outside).unwrap_err();
     assert_matches!(error, Error::Unsupported(_));
-    managed.remove(outside, KeepData::No).unwrap();
+    managed.remove(outside).unwrap();
     let error = managed.follow_log(outside).unwrap_err();
     assert_matches!(error, Error::NotInstalled(id) if id == outside);
 }
@@ -160,7 +158,7 @@ fn it_ends_with_the_plugin_that_was_not_even_loaded() {
             assert_eq!(line(&mut follower), "line 5");
             follower.next(LONG).unwrap_err()
         });
-        managed.remove(id, KeepData::No).unwrap();
+        managed.remove(id).unwrap();
         assert_matches!(ended.join().unwrap(), Error::NotInstalled(removed) if removed == id);
     });
     let error = managed.follow_log(id).unwrap_err();
@@ -177,7 +175,7 @@ fn a_log_that_is_opened_while_its_plugin_is_removed_leaves_nothing() {
     thread::scope(|scope| {
         let followed = scope.spawn(|| managed.follow_log(id));
         held.expect(LONG);
-        managed.remove(id, KeepData::No).unwrap();
+        managed.remove(id).unwrap();
         // It goes on with the record that it has read.
         drop(held);
         let error = followed.join().unwrap().unwrap_err();

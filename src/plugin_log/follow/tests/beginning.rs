@@ -149,7 +149,7 @@ fn old_files_that_are_gone_are_passed_over() {
 #[test]
 fn a_log_without_files_has_no_last_lines() {
     let scratch = Scratch::new("last-disabled");
-    let log = open(scratch.logs(), LogSettings::default().with_enabled(false));
+    let log = open(scratch.logs(), LogSettings::default().enabled(false));
     write(&log, "in the tail only");
     nothing(&mut log.follow().last(5).unwrap());
 }
