@@ -2,6 +2,8 @@
 //! ([Access](crate::protocol#access)). The credentials it receives are in [`crate::protocol::access`]; the
 //! embedder defines the permissions.
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -34,27 +36,44 @@ pub struct AccessRequest {
 pub struct AccessLink {
     /// The link's text.
     pub text: String,
-    /// The link's target.
-    pub url: LinkUrl,
+    url: LinkUrl,
 }
 
 /// The target of a link. The schema has a string, Storyden's Go host reads and writes an object; both
 /// are kept as they are. Not checked to be a URL.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum LinkUrl {
-    /// A string.
+enum LinkUrl {
     Text(String),
-    /// An object with the members `Scheme`, `Host`, `Path` and so on.
+    /// With the members `Scheme`, `Host`, `Path` and so on.
     GoObject(Map<String, Value>),
 }
 
-impl LinkUrl {
-    /// Returns the URL as text, whichever form it has.
-    pub fn to_text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::GoObject(members) => go_url_text(members),
+impl AccessLink {
+    /// Returns a link with this text to this URL.
+    pub fn new(text: impl Into<String>, url: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            url: LinkUrl::Text(url.into()),
+        }
+    }
+
+    /// Returns the link's target as text, also if the manifest has it as an object, as Go writes one. Not
+    /// checked to be a URL.
+    pub fn url(&self) -> Cow<'_, str> {
+        match &self.url {
+            LinkUrl::Text(text) => text.into(),
+            LinkUrl::GoObject(members) => go_url_text(members).into(),
+        }
+    }
+
+    fn decode(object: &mut ManifestObject<'_>) -> Self {
+        Self {
+            text: object.string("text"),
+            url: match object.text_or_object("url") {
+                Some(Value::String(text)) => LinkUrl::Text(text),
+                Some(Value::Object(members)) => LinkUrl::GoObject(members),
+                _ => LinkUrl::default(),
+            },
         }
     }
 }
@@ -83,19 +102,6 @@ impl AccessRequest {
             bio: object.string("bio"),
             links: object.objects("links", |link| Some(AccessLink::decode(link))),
             metadata: object.map("metadata").unwrap_or_default(),
-        }
-    }
-}
-
-impl AccessLink {
-    fn decode(object: &mut ManifestObject<'_>) -> Self {
-        Self {
-            text: object.string("text"),
-            url: match object.text_or_object("url") {
-                Some(Value::String(text)) => LinkUrl::Text(text),
-                Some(Value::Object(members)) => LinkUrl::GoObject(members),
-                _ => LinkUrl::default(),
-            },
         }
     }
 }

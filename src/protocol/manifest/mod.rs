@@ -17,7 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-pub use access::{AccessLink, AccessRequest, LinkUrl};
+pub use access::{AccessLink, AccessRequest};
 pub use capability::{Capability, RobotTool, RobotToolset, ToolAnnotations};
 pub(crate) use decode::ManifestObject;
 use decode::Problems;
