@@ -202,7 +202,8 @@ pub struct GenerateReply {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tool_calls: Vec<GenerateToolCall>,
-    /// The provider's reason for the end; see [`finish`](Self::finish).
+    /// The provider's reason for the end. Storyden's Go host distinguishes `length` (the limit of tokens),
+    /// `content_filter` and `error`; any other, and none, is a normal end.
     #[serde(default, skip_serializing_if = "is_blank")]
     pub finish_reason: Option<String>,
     /// Why the generation failed; see [`failure`](Self::failure).
@@ -225,19 +226,6 @@ pub struct GenerateToolCall {
         skip_serializing_if = "Map::is_empty"
     )]
     pub arguments: Map<String, Value>,
-}
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FinishReason {
-    /// The text is complete, or the model waits for tools.
-    Stop,
-    /// The limit of tokens was reached.
-    Length,
-    /// The provider's content filter ended it.
-    ContentFilter,
-    /// The generation failed.
-    Error,
 }
 
 /// `robot_tool_call`: a Robot calls a tool.
@@ -334,16 +322,6 @@ impl GenerateReply {
     /// Returns why the generation failed, if it did. (A call that fails is an error instead.)
     pub fn failure(&self) -> Option<&str> {
         failure(self.error.as_deref())
-    }
-
-    /// Returns why the generation ended, as Storyden's Go host reads it.
-    pub fn finish(&self) -> FinishReason {
-        match self.finish_reason.as_deref() {
-            Some("length") => FinishReason::Length,
-            Some("content_filter") => FinishReason::ContentFilter,
-            Some("error") => FinishReason::Error,
-            _ => FinishReason::Stop,
-        }
     }
 }
 

@@ -26,9 +26,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 pub use host_to_plugin::{
-    Ack, Configure, Event, FinishReason, GenerateMessage, GenerateReply, GenerateRole,
-    GenerateTool, GenerateToolCall, ListModelsReply, Model, Ping, PingReply,
-    RobotModelProviderGenerate, RobotModelProviderListModels, RobotToolCall, ToolCallReply,
+    Ack, Configure, Event, GenerateMessage, GenerateReply, GenerateRole, GenerateTool,
+    GenerateToolCall, ListModelsReply, Model, Ping, PingReply, RobotModelProviderGenerate,
+    RobotModelProviderListModels, RobotToolCall, ToolCallReply,
 };
 pub use plugin_to_host::{
     AccessGet, GetConfig, GetConfigReply, RobotRun, RobotRunAttention, RobotRunOutput,

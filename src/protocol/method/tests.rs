@@ -369,22 +369,6 @@ fn asking_for_keys_gives_those_that_exist() {
 }
 
 #[test]
-fn finish_reasons_are_read_as_storydens_go_host_does() {
-    let finish = |reason: Option<&str>| {
-        GenerateReply {
-            finish_reason: reason.map(str::to_owned),
-            ..GenerateReply::default()
-        }
-        .finish()
-    };
-    assert_eq!(finish(Some("length")), FinishReason::Length);
-    assert_eq!(finish(Some("content_filter")), FinishReason::ContentFilter);
-    assert_eq!(finish(Some("error")), FinishReason::Error);
-    assert_eq!(finish(Some("tool_calls")), FinishReason::Stop);
-    assert_eq!(finish(None), FinishReason::Stop);
-}
-
-#[test]
 fn the_deepest_payload_that_is_followed_needs_half_a_mebibyte_of_stack() {
     // 127 levels in all; with one more it is refused.
     let config = |inner| {
