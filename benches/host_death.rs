@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use plugin_runner::protocol::Manifest;
-use plugin_runner::store::{Record, Source};
+use plugin_runner::store::{Overrides, Record, Source};
 use plugin_runner::{ActiveState, Host, Keeper, ReportedState};
 use serde_json::json;
 use support::{Bench, By, Case, LONG, Sample, Target, Unit};
@@ -153,7 +153,8 @@ fn record(number: usize) -> Record {
     let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
     let folder = program.parent().unwrap().to_owned();
     let lifeline = std::env::var("FIXTURE_LIFELINE").unwrap();
-    Record::supervised(manifest, Source::Directory(folder))
-        .with_active_state(ActiveState::Active)
-        .with_variable("FIXTURE_LIFELINE", lifeline)
+    let mut record = Record::supervised(manifest, Source::Directory(folder));
+    record.set_active_state(ActiveState::Active);
+    record.overrides = Overrides::default().environment([("FIXTURE_LIFELINE", lifeline)]);
+    record
 }

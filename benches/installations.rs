@@ -201,8 +201,8 @@ fn boot(bench: &Bench) {
         for number in 0..count {
             let source = PackageSource::bytes(package(number, &program));
             let installed = manager.install(source).unwrap();
-            let record = installed.record().clone();
-            let record = record.with_active_state(ActiveState::Active);
+            let mut record = installed.record().clone();
+            record.set_active_state(ActiveState::Active);
             manager.host().store().put(record).unwrap();
         }
     }

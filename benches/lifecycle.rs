@@ -440,7 +440,8 @@ impl Running {
             "id": "bench", "author": "bench", "name": "bench",
             "command": command, "args": args, "transport": transport,
         }));
-        let record = Record::supervised(manifest, source).with_active_state(ActiveState::Active);
+        let mut record = Record::supervised(manifest, source);
+        record.set_active_state(ActiveState::Active);
         let id = record.id;
         self.host.store().put(record).unwrap();
         id

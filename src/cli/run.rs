@@ -163,13 +163,11 @@ fn host(
     for plugin in plugins {
         let mut record = plugin.record.clone();
         if record.mode() == PluginMode::Supervised {
-            record = record.with_active_state(ActiveState::Active);
+            record.set_active_state(ActiveState::Active);
         }
-        for variable in &arguments.env {
-            if let Some(value) = &variable.value {
-                record = record.with_variable(&variable.name, value);
-            }
-        }
+        let variables = arguments.env.iter();
+        let given = variables.filter_map(|one| Some((&one.name, one.value.as_ref()?)));
+        record.overrides = record.overrides.environment(given);
         store.put(record)?;
     }
     let timeouts = Timeouts::default()

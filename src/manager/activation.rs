@@ -76,7 +76,7 @@ impl Manager {
         let _operation = inner.begin_stopping(id, "deactivate")?;
         let mut record = ManagerInner::supervised(inner.sound_record(id)?)?;
         if record.active_state != ActiveState::Inactive {
-            record = record.with_active_state(ActiveState::Inactive);
+            record.set_active_state(ActiveState::Inactive);
             inner.store().put(record.clone())?;
         }
         inner.failures.lock().remove(&id);
@@ -94,7 +94,7 @@ impl ManagerInner {
         let mut record = Self::supervised(self.sound_record(id)?)?;
         self.check_runtime()?;
         if record.active_state != ActiveState::Active {
-            record = record.with_active_state(ActiveState::Active);
+            record.set_active_state(ActiveState::Active);
             self.store().put(record.clone())?;
         }
         self.failures.lock().remove(&id);

@@ -75,7 +75,7 @@ impl Manager {
         record.manifest = manifest;
         if record.damage.take().is_some() {
             // An external plugin always is, and nothing else would repair that.
-            record = record.with_active_state(ActiveState::Active);
+            record.set_active_state(ActiveState::Active);
         }
         inner.store().put(record.clone())?;
         let reason = "manifest updated";

@@ -37,16 +37,14 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// The variables that are added to the process's environment. They replace those that were set before.
+    /// Variables that are added to the process's environment, after those that were set before.
     #[must_use]
     pub fn environment<N: Into<String>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
         let variables = variables.into_iter();
-        self.environment = variables
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
+        (self.environment).extend(variables.map(|(name, value)| (name.into(), value.into())));
         self
     }
 

@@ -12,10 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::overrides::Overrides;
 use crate::auth::{ExternalCredential, ExternalToken};
 use crate::error::{Result, StoreError};
-use crate::health::Health;
 use crate::id::InstallationId;
-use crate::process::ProcessLimits;
-use crate::protocol::access::AccessShape;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::manifest::Manifest;
 use crate::state::{ActiveState, PluginMode};
@@ -204,62 +201,11 @@ impl Record {
     }
 
     /// Sets the state that the administrator wants; a change is dated now.
-    #[must_use]
-    pub fn with_active_state(mut self, state: ActiveState) -> Self {
+    pub fn set_active_state(&mut self, state: ActiveState) {
         if self.active_state != state {
             self.active_state = state;
             self.active_state_changed_at = SystemTime::now();
         }
-        self
-    }
-
-    /// Sets the stored configuration.
-    #[must_use]
-    pub fn with_configuration(mut self, configuration: Configuration) -> Self {
-        self.configuration = configuration;
-        self
-    }
-
-    /// Adds a variable to the process's environment.
-    #[must_use]
-    pub fn with_variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.overrides.environment.push((name.into(), value.into()));
-        self
-    }
-
-    /// Sets the shape in which the plugin receives its credentials.
-    #[must_use]
-    pub fn with_access_shape(mut self, shape: AccessShape) -> Self {
-        self.overrides.access_shape = Some(shape);
-        self
-    }
-
-    /// Sets the largest message that the plugin accepts, in bytes.
-    #[must_use]
-    pub fn with_outgoing_message_limit(mut self, bytes: usize) -> Self {
-        self.overrides.outbound_message = Some(bytes);
-        self
-    }
-
-    /// Sets how the plugin's connection is checked for signs of life.
-    #[must_use]
-    pub fn with_health(mut self, health: Health) -> Self {
-        self.overrides.health = Some(health);
-        self
-    }
-
-    /// Sets how many messages the plugin may send in a second; 0 means no limit.
-    #[must_use]
-    pub fn with_inbound_per_second(mut self, messages: u32) -> Self {
-        self.overrides.inbound_per_second = Some(messages);
-        self
-    }
-
-    /// Sets the resources that the process may use.
-    #[must_use]
-    pub fn with_process_limits(mut self, limits: ProcessLimits) -> Self {
-        self.overrides.process_limits = limits;
-        self
     }
 
     /// Whether this is the record of the external plugin with this token. The time that the answer takes

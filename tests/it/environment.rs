@@ -11,7 +11,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{ReportedState, Session};
 
 use crate::support::host::TestHost;
-use crate::support::plugin::{manifest, package, shell};
+use crate::support::plugin::{With as _, manifest, package, shell};
 use crate::support::{LONG, assert_matches};
 
 /// Starts a script that prints, then `done`, and waits; gives what it printed.
@@ -50,7 +50,7 @@ fn the_environment_is_the_allowlist_and_what_is_added() {
     let host = TestHost::with("environment", |setup| {
         setup.configure(|builder| builder.pass_variable("CARGO_PKG_NAME"));
     });
-    let record = shell(&host, "plain", PRINT_ENVIRONMENT).with_variable("GREETING", "hello there");
+    let record = shell(&host, "plain", PRINT_ENVIRONMENT).variable("GREETING", "hello there");
     let id = record.id;
     let found = environment(&host, record);
 

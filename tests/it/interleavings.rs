@@ -15,7 +15,7 @@ use serde_json::{Map, json};
 use crate::support::LONG;
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
-use crate::support::plugin::{connectable, manifest, over_stdio, shell};
+use crate::support::plugin::{With as _, connectable, manifest, over_stdio, shell};
 
 /// A stdio plugin in a few lines of shell: it knows no method, which is an answer too.
 const ANSWERING: &str = r#"while read -r line; do
@@ -25,7 +25,7 @@ done"#;
 
 fn answering(host: &TestHost, id: &str, before: &str) -> Record {
     over_stdio(shell(host, id, &format!("{before}\n{ANSWERING}")))
-        .with_active_state(ActiveState::Active)
+        .with(|record| record.set_active_state(ActiveState::Active))
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn many_loads_at_once_are_one_and_its_stop_is_real() {
     });
     for round in 0..20 {
         let record = over_stdio(shell(&host, &format!("failing-{round}"), "exit 3"))
-            .with_active_state(ActiveState::Active);
+            .with(|record| record.set_active_state(ActiveState::Active));
         let id = record.id;
         host.store().put(record).unwrap();
         std::thread::scope(|scope| {
@@ -260,7 +260,7 @@ fn a_shutdown_that_loses_patience_with_another_does_not_call_it_complete() {
     let mut host = TestHost::new("two-shutdowns");
     let stubborn = format!("trap '' INT TERM\n{ANSWERING}\nwhile :; do sleep 1; done");
     let record = over_stdio(shell(&host, "stubborn", &stubborn));
-    let record = record.with_active_state(ActiveState::Active);
+    let record = record.with(|record| record.set_active_state(ActiveState::Active));
     let session = host.install(record);
     active(&session);
     let mut events = host.events();

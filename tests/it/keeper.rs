@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, getsid};
 use crate::support::alone::{Driver, Watched, children, command};
 use crate::support::host::{TestHost, active};
 use crate::support::lifeline::{Lifeline, Lifelines};
-use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, over_stdio};
+use crate::support::plugin::{TRANSPORTS, With as _, call, fixture, manifest, over_stdio};
 use crate::support::{LONG, TestDir, wait_until};
 
 /// What a driven host runs: plugins that do not end by themselves, whatever happens to their
@@ -310,7 +310,7 @@ mod driver {
         env!("CARGO_BIN_EXE_plugin-runner-fixture").clone_into(&mut manifest.command);
         manifest.args = args.iter().map(|&arg| arg.to_owned()).collect();
         manifest.transport = transport;
-        Record::supervised(manifest, Source::Directory(folder)).with_variable(
+        Record::supervised(manifest, Source::Directory(folder)).variable(
             "FIXTURE_LIFELINE",
             std::env::var("DRIVER_LIFELINE").unwrap(),
         )

@@ -19,7 +19,7 @@ use crate::support::attack::{Attack, Busy, Process, bearers, trials};
 use crate::support::attacker::attacker;
 use crate::support::host::active;
 use crate::support::lifeline::{Lifeline, Lifelines};
-use crate::support::plugin::{call, manifest};
+use crate::support::plugin::{With as _, call, manifest};
 use crate::support::{LONG, TestDir, wait_until};
 
 /// By then nothing may be left of a host that was killed.
@@ -282,7 +282,7 @@ mod driver {
         program.clone_into(&mut manifest.command);
         manifest.args = args;
         manifest.transport = Transport::Stdio;
-        Record::supervised(manifest, Source::Directory(folder)).with_variable(
+        Record::supervised(manifest, Source::Directory(folder)).variable(
             "FIXTURE_LIFELINE",
             std::env::var("DRIVER_LIFELINE").unwrap(),
         )

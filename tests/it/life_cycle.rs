@@ -10,7 +10,7 @@ use plugin_runner::{ActiveState, ExitReason};
 use serde_json::{Map, Value, json};
 
 use crate::support::host::{TestHost, active};
-use crate::support::plugin::{TRANSPORTS, call, fixture, manifest, package};
+use crate::support::plugin::{TRANSPORTS, With as _, call, fixture, manifest, package};
 use crate::support::{LONG, assert_matches};
 
 #[test]
@@ -28,7 +28,7 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
         let files: [(&str, &[u8], u32); 1] = [("run", script.as_bytes(), 0o755)];
         let archive = package(host.folder(), "alive.zip", &manifest, &files);
         let record = Record::supervised(manifest, Source::Archive(archive))
-            .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+            .variable("FIXTURE_LIFELINE", host.lifelines.address());
 
         let mut events = host.events();
         let session = host.install(record);
@@ -77,7 +77,8 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
 fn a_record_that_is_wanted_active_starts_at_load() {
     let host = TestHost::new("start-at-load");
     for transport in TRANSPORTS {
-        let record = fixture(&host, transport, &["behave"]).with_active_state(ActiveState::Active);
+        let record = fixture(&host, transport, &["behave"])
+            .with(|record| record.set_active_state(ActiveState::Active));
         let session = host.install(record);
         active(&session);
         assert_eq!(host.session(session.id()).unwrap().id(), session.id());
@@ -93,7 +94,7 @@ fn a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored() {
         record.manifest.events_consumed = vec!["EventThreadPublished".to_owned()];
         let mut stored = Map::new();
         stored.insert("channel".to_owned(), "news".into());
-        let session = host.run(record.with_configuration(stored.clone()));
+        let session = host.run(record.with(|record| record.configuration = stored.clone()));
         assert!(session.call(&Configure(stored.clone()), LONG).unwrap().ok);
         let asked = call(&session, "configuration", &json!({})).unwrap();
         assert_eq!(asked["configuration"], Value::from(stored));

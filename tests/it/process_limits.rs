@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support::alone::{after_python, run_under};
 use crate::support::host::TestHost;
-use crate::support::plugin::{command, shell};
+use crate::support::plugin::{With as _, command, shell};
 use crate::support::{LONG, assert_matches};
 
 /// A plugin that runs this Python code once [`run`] lets it: the limits are put upon it a moment after
@@ -82,7 +82,7 @@ fn all_limits_are_put_upon_the_process_and_told_with_its_end() {
         setup.policy(|policy| policy.max_restart_attempts(0));
         setup.configure(|builder| builder.process_limits(defaults));
     });
-    let own = ProcessLimits::default()
+    let limits = ProcessLimits::default()
         .memory(1 << 30)
         .cpu_time(Duration::from_millis(8500))
         .open_files(60)
@@ -92,7 +92,7 @@ for name in 'AS', 'CPU', 'NOFILE', 'NPROC', 'CORE':
     print(name, *r.getrlimit(getattr(r, 'RLIMIT_' + name)))
 print('nice', os.getpriority(os.PRIO_PROCESS, 0))
 exit(3)";
-    let record = python(&host, "limited", code).with_process_limits(own);
+    let record = python(&host, "limited", code).overrides(|own| own.process_limits(limits));
     let (_, change) = run(&host, record);
     assert_eq!(change.message.as_deref(), Some("exit status 3"));
     let memory = 1 << 30;
@@ -129,7 +129,8 @@ fn without_limits_nothing_is_said_of_them() {
 fn a_plugin_that_runs_into_its_memory_limit_fails_by_itself() {
     let host = unforgiving("memory-limit");
     let limits = ProcessLimits::default().memory(300_000_000);
-    let record = python(&host, "greedy", "b'x' * (1 << 30)").with_process_limits(limits);
+    let record =
+        python(&host, "greedy", "b'x' * (1 << 30)").overrides(|own| own.process_limits(limits));
     let (_, change) = run(&host, record);
     expect_failure(&change, "memory", "MemoryError");
 }
@@ -139,7 +140,7 @@ fn a_plugin_that_opens_too_many_files_fails_by_itself() {
     let host = unforgiving("files-limit");
     let limits = ProcessLimits::default().open_files(32);
     let code = "kept = [open('/dev/null') for _ in range(100)]";
-    let record = python(&host, "opener", code).with_process_limits(limits);
+    let record = python(&host, "opener", code).overrides(|own| own.process_limits(limits));
     let (_, change) = run(&host, record);
     expect_failure(&change, "open_files", "Too many open files");
 }
@@ -152,7 +153,7 @@ fn a_plugin_that_starts_too_many_processes_fails_by_itself() {
     let code = "import os
 if os.getuid() == 0: os.setuid(65534)
 os.fork()";
-    let record = python(&host, "forker", code).with_process_limits(limits);
+    let record = python(&host, "forker", code).overrides(|own| own.process_limits(limits));
     let (_, change) = run(&host, record);
     expect_failure(&change, "processes", "Resource temporarily unavailable");
 }
@@ -172,7 +173,7 @@ while True: pass";
         ),
         ("stubborn", ignoring, "signal: killed"),
     ] {
-        let record = python(&host, id, code).with_process_limits(limits.clone());
+        let record = python(&host, id, code).overrides(|own| own.process_limits(limits.clone()));
         let (session, change) = run(&host, record);
         let expected = format!("used up its processor time of 1s ({status})");
         // A core may or may not be left.
@@ -201,7 +202,7 @@ fn limits_that_cannot_work_are_refused_before_anything_is_spawned() {
     let host = TestHost::new("bad-limits");
     let record = shell(&host, "bad", r#"touch "$PLUGIN_DATA_DIR/spawned""#);
     let mut events = host.events();
-    let session = host.start(record.with_process_limits(limits));
+    let session = host.start(record.overrides(|own| own.process_limits(limits)));
     let change = events.expect(session.id(), &[Starting, Errored]);
     let message = change.message.as_deref().unwrap();
     assert_eq!(message, format!("could not prepare: {problem}"));
@@ -230,7 +231,8 @@ mod alone {
     fn a_limit_cannot_be_had() {
         let host = TestHost::new("limit-denied");
         let limits = ProcessLimits::default().open_files(100).nice(-5);
-        let record = shell(&host, "denied", "exec sleep 1000").with_process_limits(limits);
+        let record =
+            shell(&host, "denied", "exec sleep 1000").overrides(|own| own.process_limits(limits));
         let mut events = host.events();
         let session = host.start(record);
         let change = events.expect(session.id(), &[Starting, Errored]);

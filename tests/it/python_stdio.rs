@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::host::{TestHost, active};
-use crate::support::plugin::{call, python};
+use crate::support::plugin::{With as _, call, python};
 use crate::support::{LONG, assert_matches};
 
 #[test]
@@ -17,7 +17,8 @@ fn python_answers_and_asks_over_stdio() {
     let mut configuration = serde_json::Map::new();
     configuration.insert("greeting".to_owned(), "grüß dich".into());
     let mut events = host.events();
-    let session = host.run(python(&host, "python").with_configuration(configuration));
+    let session =
+        host.run(python(&host, "python").with(|record| record.configuration = configuration));
     events.expect(session.id(), &[Starting, Connecting, Active]);
     assert!(session.started_at().is_some());
 

@@ -13,7 +13,7 @@ use plugin_runner::{Error, InboundCall, ReportedState, Services, Session};
 use serde_json::{Map, Value, json};
 
 use crate::support::host::TestHost;
-use crate::support::plugin::command;
+use crate::support::plugin::{With as _, command};
 use crate::support::{LONG, assert_matches, object, wait_for, wait_until};
 
 const MIB: usize = 1024 * 1024;
@@ -34,7 +34,7 @@ fn python(host: &TestHost) -> Record {
         "/tests/fixtures/websocket_plugin.py"
     );
     let mut record = command(host, "strict", "python3", &["-u", script])
-        .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+        .variable("FIXTURE_LIFELINE", host.lifelines.address());
     record.manifest.events_consumed = ["EventThreadPublished", "EventMemberMentioned"]
         .map(str::to_owned)
         .to_vec();
@@ -189,8 +189,8 @@ fn a_peer_with_ids_that_are_no_xids_gets_its_answers_in_its_own_shape() {
     let host = TestHost::with("strict-answers", |setup| {
         setup.configure(|builder| builder.services(Access));
     });
-    let mut record =
-        python(&host).with_configuration(object(json!({"channel": "general", "limit": 25})));
+    let mut record = python(&host)
+        .with(|record| record.configuration = object(json!({"channel": "general", "limit": 25})));
     record.manifest.access = Some(AccessRequest::default());
     let session = host.run(record);
     let result = |method: &str, params: Value| {

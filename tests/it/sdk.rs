@@ -19,6 +19,7 @@ use plugin_runner::{Error, HostBuilder, InboundCall, ReportedState, Result, Serv
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::support::plugin::With as _;
 use crate::support::session::{Bench, result};
 use crate::support::{LONG, assert_matches, object};
 
@@ -55,7 +56,7 @@ fn configured(mut record: Record) -> Record {
     });
     record.manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
     let configuration = json!({"channel": "general", "colour": "blue"});
-    record.with_configuration(object(configuration))
+    record.with(|record| record.configuration = object(configuration))
 }
 
 impl Peer {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
-use crate::support::plugin::{TRANSPORTS, call, connectable, fixture, manifest};
+use crate::support::plugin::{TRANSPORTS, With as _, call, connectable, fixture, manifest};
 use crate::support::{LONG, assert_matches};
 
 const KIB: usize = 1024;
@@ -125,7 +125,8 @@ fn an_external_plugin_over_the_read_limit_is_closed_with_1009() {
 #[test]
 fn a_python_peer_is_sent_1_mib_at_most() {
     let host = TestHost::new("python-limit");
-    let record = fixture(&host, Transport::WebSocket, &["behave"]).with_outgoing_message_limit(MIB);
+    let record = fixture(&host, Transport::WebSocket, &["behave"])
+        .overrides(|own| own.outbound_message(MIB));
     let session = host.run(record);
     let error = call(
         &session,

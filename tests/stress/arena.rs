@@ -21,7 +21,7 @@ use crate::oracle::{Verdict, check_changes};
 use crate::support::attacker::attacker;
 use crate::support::lifeline::{Lifeline, Lifelines};
 use crate::support::lock::Lock;
-use crate::support::plugin::manifest;
+use crate::support::plugin::{With as _, manifest};
 use crate::support::{LONG, TestDir};
 
 /// The event that every plugin consumes.
@@ -138,8 +138,8 @@ impl Arena {
             };
             manifest.transport = transport;
             let record = Record::supervised(manifest, Source::Directory(files))
-                .with_variable("FIXTURE_LIFELINE", lifelines.address())
-                .with_variable("FIXTURE_ATTACKER", attacker().to_str().unwrap());
+                .variable("FIXTURE_LIFELINE", lifelines.address())
+                .variable("FIXTURE_ATTACKER", attacker().to_str().unwrap());
             plugins.push(Plugin {
                 id: record.id,
                 name,
@@ -210,7 +210,9 @@ impl Arena {
     /// Changes what the store says about the plugin, for when it is loaded next.
     pub(crate) fn want(&self, plugin: &Plugin, state: ActiveState) {
         let record = self.store.get(plugin.id).unwrap().unwrap();
-        self.store.put(record.with_active_state(state)).unwrap();
+        self.store
+            .put(record.with(|record| record.set_active_state(state)))
+            .unwrap();
     }
 
     /// Shuts the host down and puts another in its place; false if somebody is at it already.

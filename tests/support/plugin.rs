@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::store::{Record, Source};
+use plugin_runner::store::{Overrides, Record, Source};
 use plugin_runner::{Host, Result, Session};
 use serde_json::Value;
 use zip::ZipWriter;
@@ -14,6 +14,35 @@ use zip::write::SimpleFileOptions;
 
 use super::LONG;
 use super::host::TestHost;
+
+/// Changes of a record in one expression.
+pub(crate) trait With: Sized {
+    #[must_use]
+    fn with(self, change: impl FnOnce(&mut Self)) -> Self;
+
+    /// Changes the settings of the plugin's own.
+    #[must_use]
+    fn overrides(self, change: impl FnOnce(Overrides) -> Overrides) -> Self;
+
+    /// Adds a variable to the process's environment.
+    #[must_use]
+    fn variable(self, name: &str, value: impl Into<String>) -> Self;
+}
+
+impl With for Record {
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn overrides(self, change: impl FnOnce(Overrides) -> Overrides) -> Self {
+        self.with(|record| record.overrides = change(std::mem::take(&mut record.overrides)))
+    }
+
+    fn variable(self, name: &str, value: impl Into<String>) -> Self {
+        self.overrides(|own| own.environment([(name, value)]))
+    }
+}
 
 /// A manifest that is complete but for what the plugin runs.
 pub(crate) fn manifest(id: &str) -> Manifest {
@@ -122,7 +151,7 @@ pub(crate) fn python(host: &TestHost, id: &str) -> Record {
         "/tests/fixtures/stdio_plugin.py"
     );
     over_stdio(command(host, id, "python3", &["-u", script]))
-        .with_variable("FIXTURE_LIFELINE", host.lifelines.address())
+        .variable("FIXTURE_LIFELINE", host.lifelines.address())
 }
 
 /// Calls a method and reads its result.
@@ -137,11 +166,11 @@ pub(crate) const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::
 pub(crate) fn fixture(host: &TestHost, transport: Transport, args: &[&str]) -> Record {
     let id = format!("fixture-{transport}");
     let program = env!("CARGO_BIN_EXE_plugin-runner-fixture");
-    let mut record = command(host, &id, program, args)
-        .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+    let mut record =
+        command(host, &id, program, args).variable("FIXTURE_LIFELINE", host.lifelines.address());
     if args.contains(&"attack") {
         let attacker = super::attacker::attacker().to_str().unwrap();
-        record = record.with_variable("FIXTURE_ATTACKER", attacker);
+        record = record.variable("FIXTURE_ATTACKER", attacker);
     }
     record.manifest.transport = transport;
     record

@@ -34,7 +34,8 @@ fn records_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
             return Err("there are more records than were stored".into());
         }
         // What replaces survives as well.
-        records[0] = records[0].clone().with_variable("ROUND", round.to_string());
+        let variable = ("ROUND".to_owned(), round.to_string());
+        records[0].overrides.environment.push(variable);
         store.put(&records[0])?;
     }
     Ok(())

@@ -160,7 +160,7 @@ fn a_put_replaces(store: StoreProbe<'_>) -> Outcome {
     record.pending_configuration = None;
     store.put(&record)?;
     store.expect(&record)?;
-    record = record.with_active_state(ActiveState::Active);
+    record.set_active_state(ActiveState::Active);
     store.put(&record)?;
     store.expect(&record)?;
     store.expect(&bystander)?;

@@ -86,7 +86,8 @@ fn a_full_database_keeps_what_it_has_and_goes_on_when_there_is_room() {
     store.put(kept.clone()).unwrap();
     set(&store, "max_page_count", 1);
     let long = serde_json::Map::from_iter([("long".to_owned(), "x".repeat(100_000).into())]);
-    let large = record("large").with_configuration(long);
+    let mut large = record("large");
+    large.configuration = long;
     let mut grown = large.clone();
     grown.id = kept.id;
     for record in [&large, &grown] {

@@ -1,6 +1,7 @@
 //! Plugins that are silent because they are busy: a call excuses that, for a time.
 
 use super::*;
+use crate::support::plugin::With as _;
 
 #[test]
 fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
@@ -35,7 +36,7 @@ fn a_python_plugin_whose_loop_is_busy_with_a_call_is_left_alone() {
         "/tests/fixtures/websocket_plugin.py"
     );
     let record = command(&host, "busy-loop", "python3", &["-u", script])
-        .with_variable("FIXTURE_LIFELINE", host.lifelines.address());
+        .variable("FIXTURE_LIFELINE", host.lifelines.address());
     let session = host.run(record);
     let process = host.lifelines.next();
     let gate = json!({

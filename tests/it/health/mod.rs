@@ -24,7 +24,9 @@ use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::peer::Peer;
-use crate::support::plugin::{TRANSPORTS, call, command, connectable, fixture, manifest, python};
+use crate::support::plugin::{
+    TRANSPORTS, With as _, call, command, connectable, fixture, manifest, python,
+};
 use crate::support::{LONG, assert_matches, wait_until};
 
 /// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
@@ -85,7 +87,7 @@ fn until_found(events: &mut Events, plugin: InstallationId, state: ReportedState
 /// as [`quick`] says were due several times.
 #[track_caller]
 fn several_intervals(host: &TestHost) {
-    let (session, target) = external(host, |record| record.with_health(quick()));
+    let (session, target) = external(host, |record| record.overrides(|own| own.health(quick())));
     let _silent = connect(host, &target);
     active(&session);
     session.wait_for(ReportedState::Connecting, LONG).unwrap();
@@ -287,7 +289,7 @@ fn an_interval_of_zero_switches_health_checks_off() {
 fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
     let host = watched("own-settings", frequent());
     let broken = quick().timeout(Duration::ZERO);
-    let (session, target) = external(&host, |record| record.with_health(broken));
+    let (session, target) = external(&host, |record| record.overrides(|own| own.health(broken)));
     let mut silent = connect(&host, &target);
     silent.expect_ping();
     several_intervals(&host);

@@ -13,7 +13,7 @@ use plugin_runner::{ActiveState, Error, Host, InstallationId, Manager, ReportedS
 use super::store::FailingStore;
 use super::{Managed, settings, sha256};
 use crate::support::host::{Setup, TestHost};
-use crate::support::plugin::manifest;
+use crate::support::plugin::{With as _, manifest};
 use crate::support::{LONG, assert_matches};
 
 impl Managed {
@@ -23,7 +23,7 @@ impl Managed {
         let id = self.installed(package);
         let record = self.store.get(id).unwrap().unwrap();
         self.store
-            .put(record.with_active_state(ActiveState::Active))
+            .put(record.with(|record| record.set_active_state(ActiveState::Active)))
             .unwrap();
         id
     }

@@ -14,7 +14,7 @@ use super::store::{FailingStore, Step};
 use super::{Managed, object, operation_error, settings};
 use crate::support::host::active;
 use crate::support::peer::Peer;
-use crate::support::plugin::{call, manifest};
+use crate::support::plugin::{With as _, call, manifest};
 use crate::support::{LONG, assert_matches, refusing_state, wait_until};
 
 fn configurable(id: &str) -> Manifest {
@@ -159,7 +159,7 @@ fn a_plugin_that_says_no_keeps_what_it_had() {
     let old = json!({"channel": "old"});
     managed
         .store
-        .put(record.with_configuration(object(old.clone())))
+        .put(record.with(|record| record.configuration = object(old.clone())))
         .unwrap();
     let error = operation_error(managed.replace(id, json!({"channel": "new"})));
     assert_matches!(*error, OperationError::ConfigurationRefused);

@@ -14,7 +14,7 @@ use plugin_runner::{ActiveState, Error, Manager, PackageSource, ReportedState, f
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, operation_error, settings, sha256};
-use crate::support::plugin::manifest;
+use crate::support::plugin::{With as _, manifest};
 use crate::support::{LONG, assert_matches};
 
 fn over(store: &Arc<FailingStore>, test: &'static str) -> Managed {
@@ -286,7 +286,7 @@ fn a_new_manifest_lets_an_external_plugin_with_a_damaged_record_connect_again() 
     let damaged = installed
         .record()
         .clone()
-        .with_active_state(ActiveState::Inactive);
+        .with(|record| record.set_active_state(ActiveState::Inactive));
     store.damage(damaged, "its wanted state cannot be read");
     let hidden = managed.get(id).unwrap();
     assert_eq!(hidden.state(), ReportedState::Errored, "{hidden:?}");

@@ -11,6 +11,7 @@ use plugin_runner::duplex::{
 use plugin_runner::{Deadline, Health, Peer, ReportedState, Result};
 use serde_json::json;
 
+use crate::support::plugin::With as _;
 use crate::support::session::{Bench, Plugin, connect, start_raw};
 use crate::support::{LONG, wait_until};
 
@@ -35,7 +36,7 @@ fn a_transport_without_a_ping_is_watched_on_demand_alone() {
     let before = bench.host.threads().count();
     let unwatched = bench.connect();
     assert_eq!(bench.host.threads().count(), before);
-    let other = bench.load(|record| record.with_health(impatient().rpc_ping(true)));
+    let other = bench.load(|record| record.overrides(|own| own.health(impatient().rpc_ping(true))));
     let watched = connect(&other, "");
     let ping = watched.expect("ping");
     assert_eq!(ping.params, json!({}));
@@ -75,7 +76,7 @@ fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
     let plugin = Plugin::over(theirs);
     wait_until("ping", || bench.session.counters().rpc.pings_sent == 1);
     // Another is watched all the same.
-    let other = bench.load(|record| record.with_health(patient().rpc_ping(true)));
+    let other = bench.load(|record| record.overrides(|own| own.health(patient().rpc_ping(true))));
     connect(&other, "").expect("ping");
     bench.ping(&plugin);
     assert_eq!(bench.session.counters().rpc.pings_sent, 1);

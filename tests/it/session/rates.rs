@@ -4,6 +4,7 @@
 use plugin_runner::{Limits, ReportedState, Session};
 use serde_json::{Value, json};
 
+use crate::support::plugin::With as _;
 use crate::support::session::{Bench, Plugin};
 use crate::support::{LONG, wait_until};
 
@@ -83,10 +84,10 @@ fn what_is_not_answered_uses_the_limit_up_too() {
 fn a_record_overrides_the_limit_of_the_host() {
     let unlimited = Bench::with(
         |builder| builder.limits(limits(1)),
-        |record| record.with_inbound_per_second(0),
+        |record| record.overrides(|own| own.inbound_per_second(0)),
     );
     assert_eq!(refused(&unlimited.connect()), 0);
-    let limited = Bench::with_record(|record| record.with_inbound_per_second(1));
+    let limited = Bench::with_record(|record| record.overrides(|own| own.inbound_per_second(1)));
     let count = refused(&limited.connect());
     assert!(count > CALLS / 2, "{count}");
     assert_eq!(refused(&Bench::new().connect()), 0, "no limit by default");

@@ -9,6 +9,7 @@ use plugin_runner::{InboundCall, Services, Xid};
 use serde_json::{Value, json};
 
 use crate::support::object;
+use crate::support::plugin::With as _;
 use crate::support::session::{Bench, GO, PYTHON};
 
 const KEY: &str = "sdbak_3vK0exampleonly";
@@ -90,7 +91,9 @@ fn other_plugins_get_their_api_address_as_the_schema_says() {
 
 #[test]
 fn a_record_overrides_the_shape_that_the_user_agent_suggests() {
-    let answer = access_get(GO, |record| record.with_access_shape(AccessShape::Python));
+    let answer = access_get(GO, |record| {
+        record.overrides(|own| own.access_shape(AccessShape::Python))
+    });
     assert_eq!(
         answer["result"]["result"],
         json!({"access_key": KEY, "apibase_url": "https://forum.example/en"})
@@ -121,7 +124,8 @@ fn access_that_the_host_cannot_give_is_refused_with_32603() {
 fn get_config_gives_all_or_the_keys_that_exist() {
     let stored = json!({"channel": "general", "limit": 25, "loud": false});
     let configuration = object(stored.clone());
-    let bench = Bench::with_record(|record| record.with_configuration(configuration));
+    let bench =
+        Bench::with_record(|record| record.with(|record| record.configuration = configuration));
     let plugin = bench.connect_as(GO);
     let config = |params: &str| plugin.call("1", "get_config", params)["result"]["config"].clone();
     assert_eq!(config("{}"), stored);

@@ -8,7 +8,7 @@ use plugin_runner::{
     ActiveState, Error, Host, HostBuilder, Limits, RestartPolicy, RuntimeProvider, Timeouts,
 };
 
-use crate::support::plugin::manifest;
+use crate::support::plugin::{With as _, manifest};
 use crate::support::session::Bench;
 use crate::support::{TestDir, assert_matches};
 
@@ -18,8 +18,8 @@ fn load_supervised(provider: RuntimeProvider) -> Error {
     assert_eq!(bench.host.runtime_provider(), provider);
     bench.ping(&bench.connect());
     let source = Source::Directory("nowhere".into());
-    let record =
-        Record::supervised(manifest("tested"), source).with_active_state(ActiveState::Active);
+    let record = Record::supervised(manifest("tested"), source)
+        .with(|record| record.set_active_state(ActiveState::Active));
     let id = record.id;
     bench.host.store().put(record).unwrap();
     let error = bench.host.load(id).unwrap_err();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use plugin_runner::error::Phase;
 use plugin_runner::{ActiveState, Error, Limits, PluginMode, ReportedState, StateChange};
 
+use crate::support::plugin::With as _;
 use crate::support::session::{Bench, SHORT, connect};
 use crate::support::{LONG, assert_matches, refusing_state, timed_out};
 
@@ -28,7 +29,9 @@ fn an_external_plugin_wanted_active_is_connecting_from_the_start() {
 
 #[test]
 fn an_external_plugin_wanted_inactive_stays_so_until_it_is_started() {
-    let bench = Bench::with_record(|record| record.with_active_state(ActiveState::Inactive));
+    let bench = Bench::with_record(|record| {
+        record.with(|record| record.set_active_state(ActiveState::Inactive))
+    });
     let session = &bench.session;
     assert_eq!(session.reported_state(), Inactive);
     let error = session.wait_for(Active, LONG).unwrap_err();

@@ -9,6 +9,7 @@ use plugin_runner::protocol::method::{Configure, RobotToolCall};
 use plugin_runner::{Error, Xid};
 use serde_json::{Value, json};
 
+use crate::support::plugin::With as _;
 use crate::support::session::{Bench, GO, PYTHON, start_ping};
 use crate::support::{LONG, object};
 
@@ -251,9 +252,10 @@ fn other_plugins_are_sent_up_to_four_mebibytes() {
 
 #[test]
 fn a_record_overrides_the_size_that_the_user_agent_suggests() {
-    let bench = Bench::with_record(|record| record.with_outgoing_message_limit(1000));
+    let bench = Bench::with_record(|record| record.overrides(|own| own.outbound_message(1000)));
     check_message_limit(&bench, PYTHON, 1000);
-    let bench = Bench::with_record(|record| record.with_outgoing_message_limit(2 * MEBIBYTE));
+    let bench =
+        Bench::with_record(|record| record.overrides(|own| own.outbound_message(2 * MEBIBYTE)));
     check_message_limit(&bench, PYTHON, 2 * MEBIBYTE);
 }
 
@@ -263,8 +265,8 @@ fn an_answer_over_the_limit_becomes_an_error_for_the_plugin() {
     let configuration = object(json!({"text": &*text}));
     let bench = Bench::with_record(|record| {
         record
-            .with_configuration(configuration)
-            .with_outgoing_message_limit(1000)
+            .with(|record| record.configuration = configuration)
+            .overrides(|own| own.outbound_message(1000))
     });
     let plugin = bench.connect();
     let error = plugin.call("1", "get_config", "{}")["error"].clone();
@@ -310,7 +312,7 @@ fn the_text_of_an_error_is_cut_between_characters() {
 fn an_error_over_the_limit_becomes_a_shorter_one_and_one_that_finds_no_room_is_not_sent() {
     let bench = Bench::with(
         |builder| builder.method_raw("fail", |_, _| Err(RpcError::new(7, "x".repeat(200)))),
-        |record| record.with_outgoing_message_limit(150),
+        |record| record.overrides(|own| own.outbound_message(150)),
     );
     let plugin = bench.connect();
     plugin.ask("1", "fail", "{}");
@@ -330,7 +332,7 @@ fn an_error_over_the_limit_becomes_a_shorter_one_and_one_that_finds_no_room_is_n
 fn a_refusal_keeps_to_the_limit_as_well() {
     let bench = Bench::with_record(|mut record| {
         record.overrides = record.overrides.inbound_per_second(1);
-        record.with_outgoing_message_limit(100)
+        record.overrides(|own| own.outbound_message(100))
     });
     let plugin = bench.connect();
     for id in 0..20 {

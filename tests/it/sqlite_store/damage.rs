@@ -9,6 +9,7 @@ use plugin_runner::store::{Overrides, PluginKind};
 
 use super::*;
 use crate::support::assert_matches;
+use crate::support::plugin::With as _;
 
 type Configuration = serde_json::Map<String, serde_json::Value>;
 
@@ -114,7 +115,7 @@ fn a_database_that_is_cut_off_is_found_with_a_log_beside_it() {
     fs::create_dir(crashed.path().join("archives")).unwrap();
     let log = {
         let store = dir.open();
-        expected[3] = expected[3].clone().with_variable("LAST", "1");
+        expected[3] = expected[3].clone().variable("LAST", "1");
         store.put(expected[3].clone()).unwrap();
         // By SQLite's own account nobody may open it here; nobody writes any more either.
         fs::read(dir.path().join("plugins.sqlite-wal")).unwrap()
@@ -152,9 +153,7 @@ fn a_log_that_is_cut_off_loses_its_end_alone() {
     let log = {
         let store = dir.open();
         for record in before.iter().take(5) {
-            store
-                .put(record.clone().with_variable("LAST", "1"))
-                .unwrap();
+            store.put(record.clone().variable("LAST", "1")).unwrap();
             states.push(store.list().unwrap());
         }
         fs::read(dir.path().join("plugins.sqlite-wal")).unwrap()
@@ -273,7 +272,7 @@ fn each_part_of_a_record_that_cannot_be_read_has_a_stand_in() {
     let other = record("other");
     let mut external = Record::external(manifest("external")).unwrap();
     external.configuration.insert("a".to_owned(), 1.into());
-    let mut supervised = record("supervised").with_variable("A", "1");
+    let mut supervised = record("supervised").variable("A", "1");
     supervised.active_state = ActiveState::Active;
     supervised.added_by = Some("anna".to_owned());
     (supervised.labels).insert("team".to_owned(), "ops".to_owned());

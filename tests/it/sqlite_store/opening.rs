@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::assert_matches;
+use crate::support::plugin::With as _;
 
 #[test]
 fn a_new_folder_has_what_it_needs_and_nobody_else_may_look() {
@@ -92,7 +93,7 @@ fn a_lock_that_outlives_its_owner_is_waited_for_and_the_owner_still_told() {
 #[test]
 fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     let dir = StoreDir::new();
-    let known = record("known").with_variable("A", "1");
+    let known = record("known").variable("A", "1");
     dir.open().put(known.clone()).unwrap();
     // As the first version made it.
     dir.execute(
@@ -197,7 +198,7 @@ fn what_a_crash_left_of_making_a_database_is_removed() {
 #[test]
 fn an_operator_can_read_the_tables() {
     let dir = StoreDir::new();
-    let known = record("known").with_variable("A", "1");
+    let known = record("known").variable("A", "1");
     dir.open().put(known.clone()).unwrap();
     let row: (String, String, String, String) = dir
         .sqlite()

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::assert_matches;
+use crate::support::plugin::With as _;
 use plugin_runner::auth::ExternalToken;
 
 #[test]
@@ -14,7 +15,7 @@ fn a_reader_sees_at_once_what_the_owner_acknowledged() {
     let id = external.id;
     assert_eq!(reader.list().unwrap(), []);
     for round in 0..20 {
-        external = external.with_variable("ROUND", round.to_string());
+        external = external.variable("ROUND", round.to_string());
         owner.put(external.clone()).unwrap();
         assert_eq!(reader.get(id).unwrap().as_ref(), Some(&external));
         assert_eq!(reader.list().unwrap(), [external.clone()]);
@@ -147,7 +148,7 @@ fn readers_and_an_owner_that_comes_and_goes_do_not_disturb_each_other() {
             for round in 0..20 {
                 let owner = dir.open();
                 for _ in 0..5 {
-                    let changed = kept.clone().with_variable("ROUND", round.to_string());
+                    let changed = kept.clone().variable("ROUND", round.to_string());
                     owner.put(changed).unwrap();
                 }
             }
