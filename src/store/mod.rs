@@ -16,7 +16,7 @@ pub use memory::MemoryStore;
 pub use overrides::Overrides;
 pub use record::{PluginKind, Record, Source};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteSettings, SqliteStore};
+pub use sqlite::SqliteStore;
 
 use crate::auth::ExternalToken;
 use crate::error::Result;

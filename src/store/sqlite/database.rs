@@ -14,9 +14,11 @@ use super::archive_files;
 use super::dir::{StoreDir, new_file, sync};
 use super::failure::{NO_DATABASE, damaged, database, reading, system};
 use super::schema::{self, APPLICATION, SUPPORTED};
-use super::settings::SqliteSettings;
 use crate::error::{Result, StoreError};
 use crate::package::open_file;
+
+/// How long a write, and opening, waits for another program that has locked the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of the smallest page, and so of the smallest database.
 const SMALLEST: u64 = 512;
@@ -82,10 +84,10 @@ fn make(dir: &StoreDir) -> Result<()> {
 /// [`StoreError::Foreign`], [`StoreError::Damaged`], [`StoreError::NewerSchema`],
 /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Busy`], [`StoreError::Database`],
 /// [`Error::Io`](crate::Error::Io).
-pub(super) fn open_to_write(dir: &StoreDir, settings: &SqliteSettings) -> Result<Connection> {
+pub(super) fn open_to_write(dir: &StoreDir) -> Result<Connection> {
     let path = dir.database();
     let db_err = database("open", &path);
-    let mut connection = open(dir, writing(), settings)?;
+    let mut connection = open(dir, writing())?;
     // Closing would otherwise move the log into a database that is damaged.
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
@@ -139,10 +141,10 @@ fn enter_wal(connection: &Connection) -> rusqlite::Result<()> {
 /// [`StoreError::Damaged`], [`StoreError::Database`], [`Error::Io`](crate::Error::Io).
 pub(super) fn open_to_read(dir: &StoreDir) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    open(dir, flags, &SqliteSettings::default())
+    open(dir, flags)
 }
 
-fn open(dir: &StoreDir, flags: OpenFlags, settings: &SqliteSettings) -> Result<Connection> {
+fn open(dir: &StoreDir, flags: OpenFlags) -> Result<Connection> {
     let path = dir.database();
     let size = dir.find_database().map_err(reading("open", &path))?;
     // SQLite would take it for a database with nothing in it.
@@ -156,7 +158,7 @@ fn open(dir: &StoreDir, flags: OpenFlags, settings: &SqliteSettings) -> Result<C
     }
     let open = || {
         let connection = Connection::open_with_flags(&path, flags)?;
-        connection.busy_timeout(settings.busy_timeout)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         harden(&connection)?;
         Ok(connection)
     };

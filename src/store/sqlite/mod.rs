@@ -12,7 +12,6 @@ mod failure;
 mod reader;
 mod row;
 mod schema;
-mod settings;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -22,7 +21,6 @@ use std::path::Path;
 
 use dir::StoreDir;
 use reader::StoreReader;
-pub use settings::SqliteSettings;
 use writer::StoreWriter;
 
 use super::{Record, Store, StoredArchive};
@@ -95,8 +93,8 @@ impl SqliteStore {
     /// removes what crashes have left behind.
     ///
     /// # Blocking
-    /// For the disk, and at most [`busy_timeout`](SqliteSettings::busy_timeout) for another program that
-    /// is using the database. Dropping the store waits for the disk as well.
+    /// For the disk, and at most five seconds for another program that has locked the database, such as a
+    /// `sqlite3` with an open transaction; so does each write. Dropping the store waits for the disk as well.
     ///
     /// # Errors
     /// - [`StoreError::InUse`](crate::error::StoreError::InUse): the directory has an owner.
@@ -109,19 +107,8 @@ impl SqliteStore {
     /// - [`StoreError::Busy`](crate::error::StoreError::Busy): another program has locked the database.
     /// - [`StoreError::Database`](crate::error::StoreError::Database), [`Error::Io`](crate::Error::Io).
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(dir, &SqliteSettings::default())
-    }
-
-    /// As [`open`](Self::open), with these settings.
-    ///
-    /// # Blocking
-    /// As [`open`](Self::open), with their [`busy_timeout`](SqliteSettings::busy_timeout).
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open).
-    pub fn open_with(dir: impl AsRef<Path>, settings: &SqliteSettings) -> Result<Self> {
         let dir = StoreDir::make(dir.as_ref())?;
-        let access = Access::Writer(Box::new(StoreWriter::open(dir, settings)?));
+        let access = Access::Writer(Box::new(StoreWriter::open(dir)?));
         Ok(Self { access })
     }
 
@@ -133,8 +120,8 @@ impl SqliteStore {
     /// next to a running one, SQLite registers readers in `plugins.sqlite-shm`.
     ///
     /// # Blocking
-    /// This and each question: for the disk, and at most the default
-    /// [`busy_timeout`](SqliteSettings::busy_timeout) for an owner that is opening or closing the store.
+    /// This and each question: for the disk, and at most five seconds for an
+    /// owner that is opening or closing the store.
     ///
     /// # Errors
     /// - [`Error::Io`](crate::Error::Io): the directory or the database in it is missing or cannot be

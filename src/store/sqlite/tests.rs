@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Cursor, Read as _};
 use std::path::Path;
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 use rusqlite::Connection;
@@ -126,4 +127,25 @@ fn an_archive_whose_row_cannot_be_written_is_not_there() {
     set(&store, "query_only", 0);
     store.put_archive(&archive).unwrap();
     store.put(record("a")).unwrap();
+}
+
+#[test]
+fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
+    let dir = TestDir::new("sqlite");
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let at_most = Duration::from_millis(1);
+    connection(&store).busy_timeout(at_most).unwrap();
+    let kept = record("kept");
+    store.put(kept.clone()).unwrap();
+    // Not closed before the store, whose locks it would take with it if it were not SQLite's.
+    let other = Connection::open(dir.path().join("plugins.sqlite")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for written in [store.put(record("more")), store.delete(kept.id)] {
+        let error = store_error(written);
+        assert_matches!(error, StoreError::Busy { .. });
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    store.put(record("more")).unwrap();
+    assert_eq!(store.list().unwrap().len(), 2);
 }

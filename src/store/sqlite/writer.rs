@@ -13,7 +13,6 @@ use super::dir::StoreDir;
 use super::failure;
 use super::row;
 use super::schema::SUPPORTED;
-use super::settings::SqliteSettings;
 use crate::auth::ExternalToken;
 use crate::error::{Result, StoreError};
 use crate::id::InstallationId;
@@ -46,13 +45,13 @@ struct Cache {
 
 impl StoreWriter {
     /// See [`SqliteStore::open`](super::SqliteStore::open).
-    pub(super) fn open(dir: StoreDir, settings: &SqliteSettings) -> Result<Self> {
+    pub(super) fn open(dir: StoreDir) -> Result<Self> {
         let path = dir.lock();
         let lock = OwnerLock::take(&path, &|action, error| {
             failure::system(action, &path)(error)
         })?;
         database::make_if_missing(&dir)?;
-        let connection = database::open_to_write(&dir, settings)?;
+        let connection = database::open_to_write(&dir)?;
         let (cache, skipped) =
             load(&connection).map_err(failure::database("read", &dir.database()))?;
         // Only now is it certain that no record needs what the database does not know.

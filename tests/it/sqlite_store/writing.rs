@@ -1,9 +1,5 @@
 //! Writes that fail.
 
-use std::time::Duration;
-
-use plugin_runner::store::SqliteSettings;
-
 use super::*;
 use crate::support::assert_matches;
 
@@ -27,26 +23,6 @@ fn nothing_is_acknowledged_that_goes_to_a_file_nobody_will_open() {
         fs::rename(&aside, &path).unwrap();
     }
     store.delete(kept.id).unwrap();
-}
-
-#[test]
-fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
-    let dir = StoreDir::new();
-    let settings = SqliteSettings::default().busy_timeout(Duration::from_millis(1));
-    let store = SqliteStore::open_with(dir.path(), &settings).unwrap();
-    let kept = record("kept");
-    store.put(kept.clone()).unwrap();
-    // Not closed before the store, whose locks it would take with it if it were not SQLite's.
-    let other = Connection::open(dir.database()).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for written in [store.put(record("more")), store.delete(kept.id)] {
-        let error = store_error(written);
-        assert_matches!(error, StoreError::Busy { .. });
-        assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
-    }
-    other.execute_batch("ROLLBACK").unwrap();
-    store.put(record("more")).unwrap();
-    assert_eq!(store.list().unwrap().len(), 2);
 }
 
 #[test]
