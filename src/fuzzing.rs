@@ -16,15 +16,20 @@ pub use crate::protocol::jsonrpc::{
 use crate::error::PackageError;
 use crate::package::{self, MigrationLimits};
 
-/// Copies the untracked files of one release directory into another, as an update does.
+/// Copies the untracked files of one release directory into another, as an update does, if there are no
+/// more than so many files.
 ///
 /// # Errors
 /// Those of the update.
 pub fn migrate_files(
     from: &Path,
     to: &Path,
-    limits: &MigrationLimits,
+    files: usize,
     cancel: &dyn Fn() -> bool,
 ) -> Result<(), PackageError> {
-    package::migrate_files(from, to, limits, cancel).map(drop)
+    let limits = MigrationLimits {
+        bytes: u64::MAX,
+        files,
+    };
+    package::migrate_files(from, to, &limits, cancel).map(drop)
 }

@@ -134,8 +134,6 @@ pub use bus::{DeliveryReport, PublishReport};
 pub use config::{Limits, Timeouts};
 pub use deadline::Deadline;
 pub use error::{Error, Result};
-#[cfg(feature = "fetch")]
-pub use fetch::FetchSettings;
 #[cfg(feature = "host")]
 pub use health::Health;
 #[cfg(feature = "host")]

@@ -40,7 +40,7 @@ pub enum FetchError {
     /// addresses must be.
     #[error(
         "{host} is at {address}, a private or local address; if it is meant, add its host:port to \
-         FetchSettings::allowed_hosts"
+         ManagerSettings::fetch_allowed_hosts"
     )]
     PrivateAddress {
         /// The host.

@@ -4,7 +4,7 @@
 //! channel: so the deadline holds and the fetch can be cancelled, whatever the network does. That thread
 //! ends at once when its connection is shut down, with two exceptions: a look-up of a name cannot be
 //! interrupted and takes as long as the system's resolver is configured to take (by default five seconds
-//! for each server and attempt), and opening a connection takes at most [`FetchSettings::connect`].
+//! for each server and attempt), and opening a connection takes at most ten seconds.
 //!
 //! `address` judges addresses, `look_up` finds those of a host and has them judged, `target` decides which
 //! URLs may be fetched, `client` makes one request, and `worker` is the thread. The caller decides where the
@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-pub use settings::FetchSettings;
+pub(crate) use settings::FetchSettings;
 
 use crate::deadline::Deadline;
 use crate::error::{FetchError, Result};
@@ -63,7 +63,7 @@ pub(crate) struct FetchRequest<'a> {
     pub(crate) sha256: Option<[u8; 32]>,
     /// The most bytes that the package may have.
     pub(crate) limit: u64,
-    /// The end of the caller's time; [`FetchSettings::timeout`] may end before.
+    /// The end of the caller's time; the time for the whole fetch may end before.
     pub(crate) deadline: Deadline,
 }
 
@@ -85,7 +85,7 @@ impl Fetcher {
     /// fetching does, and in place of the end when the SHA-256 is not the expected one. Such a failure
     /// is returned as it is, whatever `receive` makes of it.
     ///
-    /// Blocks for [`FetchSettings::timeout`] or until the deadline of the request, whichever is
+    /// Blocks for the time for the whole fetch or until the deadline of the request, whichever is
     /// nearer, besides the time that `receive` takes for itself. It ends soon after `cancel` returns
     /// true, which is called before each chunk and every 50 ms while waiting.
     ///

@@ -145,7 +145,7 @@ impl Manager {
     pub fn with_settings(host: Host, settings: ManagerSettings) -> Result<Self> {
         settings.validate()?;
         #[cfg(feature = "fetch")]
-        let fetcher = Fetcher::new(settings.fetch.clone(), host.threads().clone())?;
+        let fetcher = Fetcher::new(settings.fetch(), host.threads().clone())?;
         let context = host.shared().context.clone();
         let owner = lock_data_dir(&context.settings.data_dir)?;
         let inner = Arc::new(ManagerInner {

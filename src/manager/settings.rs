@@ -8,7 +8,8 @@ use crate::fetch::FetchSettings;
 use crate::package::MigrationLimits;
 use crate::settings::{require, settings};
 
-const GIB: u64 = 1024 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
 
 settings! {
     /// All limits and timeouts of a [`Manager`](crate::Manager).
@@ -50,16 +51,50 @@ settings! {
         /// HTTP API does. Otherwise only their digests are kept, and each token is shown once, when it is
         /// created. Applies to tokens that are created from then on. Default false.
         keep_external_tokens: bool = false;
-        /// Limits on the files beside its program that a plugin wrote and that an update migrates to the new
-        /// version. See [`MigrationLimits`] for the defaults.
-        migration: MigrationLimits = MigrationLimits::default();
-        /// How packages are fetched by URL. See [`FetchSettings`] for the defaults.
+        /// Bytes of the files beside its program that a plugin wrote and that an update migrates to the new
+        /// version, all together. With more, the update fails. Default 256 MiB.
+        migrated_bytes: u64 = 256 * MIB;
+        /// The number of those files, of links and directories, and of sockets and the like. With more, the
+        /// update fails. Default 10,000.
+        ///
+        /// For each of them, their paths may take 1 KiB of memory: 10 MiB by default, and never less than
+        /// 1 MiB. The names of directories that have not been listed yet may take 16 MiB.
+        migrated_files: usize = 10_000;
+        /// Time for fetching a package by URL, from the look-up of the host to the last byte, redirects
+        /// included. Default 30 s.
         #[cfg(feature = "fetch")]
-        fetch: FetchSettings = FetchSettings::default();
+        fetch_timeout: Duration = Duration::from_secs(30);
+        #[cfg(feature = "fetch")]
+        fetch_allowed_hosts: Vec<String> = Vec::new(), by_hand;
     }
 }
 
 impl ManagerSettings {
+    /// Hosts that may be fetched from although their address is private or local, each as `host:port`,
+    /// such as `packages.internal:443` or `[::1]:8080`. This is for a server of packages inside your own
+    /// network. Everyone who may name the URL of a package can then reach these hosts. Default none.
+    #[cfg(feature = "fetch")]
+    #[must_use]
+    pub fn fetch_allowed_hosts<Host: Into<String>>(
+        mut self,
+        hosts: impl IntoIterator<Item = Host>,
+    ) -> Self {
+        self.fetch_allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    #[cfg(feature = "fetch")]
+    pub(super) fn fetch(&self) -> FetchSettings {
+        FetchSettings::new(self.fetch_timeout, self.fetch_allowed_hosts.clone())
+    }
+
+    pub(super) fn migration(&self) -> MigrationLimits {
+        MigrationLimits {
+            bytes: self.migrated_bytes,
+            files: self.migrated_files,
+        }
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         require(
             self.boot_parallel > 0,

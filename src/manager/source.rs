@@ -54,7 +54,17 @@ impl<'a> PackageSource<'a> {
     }
 
     /// A package on an HTTP server; it is never held in memory whole.
-    /// [`FetchSettings`](crate::FetchSettings) say what may be fetched.
+    ///
+    /// Packages are fetched by `https` and `http` only, and only from the public internet: a host that is
+    /// or resolves to a private or local address is refused, and the connection goes to exactly the
+    /// addresses that were checked. The same holds after every redirect, of which at most five are
+    /// followed. Connecting to one host takes ten seconds at most, TLS handshake included. No cookies and
+    /// no credentials are sent. A proxy in the environment is **not** used: it would look up the host
+    /// itself, and nothing would be checked. Certificates must be from the authorities that Mozilla trusts,
+    /// which are compiled in; the system's own are not read.
+    ///
+    /// [`fetch_timeout`](crate::ManagerSettings::fetch_timeout) limits the time, and
+    /// [`fetch_allowed_hosts`](crate::ManagerSettings::fetch_allowed_hosts) allows private addresses.
     #[cfg(feature = "fetch")]
     pub fn url(url: impl Into<String>) -> Self {
         Self::new(Origin::Url(url.into()))

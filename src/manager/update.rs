@@ -344,7 +344,7 @@ impl UpdateTransaction<'_> {
             return Ok(T::default());
         };
         let cancel = || self.inner.context().is_shut_down();
-        migrate(old, &self.inner.settings.migration, &cancel)
+        migrate(old, &self.inner.settings.migration(), &cancel)
             .map_err(|error| self.inner.cancelled(error))
     }
 

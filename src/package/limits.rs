@@ -70,17 +70,13 @@ impl PackageLimits {
     }
 }
 
-settings! {
-    /// Limits on the untracked files that an update migrates. The update fails if there are more.
-    pub struct MigrationLimits {
-        /// Bytes of all files together. Default 256 MiB.
-        bytes: u64 = 256 * MIB;
-        /// Number of files, links and directories, and of sockets and the like. Default 10,000.
-        ///
-        /// For each of them, their paths may take 1 KiB of memory: 10 MiB by default, and never less than
-        /// 1 MiB. The names of directories that have not been listed yet may take 16 MiB.
-        files: usize = 10_000;
-    }
+/// Limits on the untracked files that an update migrates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MigrationLimits {
+    /// Bytes of all files together.
+    pub(crate) bytes: u64,
+    /// Number of files, links and directories, and of sockets and the like.
+    pub(crate) files: usize,
 }
 
 impl MigrationLimits {

@@ -291,10 +291,19 @@ pub(super) fn listing(release: &Path) -> Option<Listing> {
     Listing::read(&release).unwrap()
 }
 
+/// What an update migrates unless it is told otherwise.
+pub(super) const MIGRATION_LIMITS: MigrationLimits = MigrationLimits {
+    bytes: 256 << 20,
+    files: 10_000,
+};
+
 /// How many files, links and directories of a release are the plugin's own, and the bytes of those files.
 pub(super) fn own_files(release: &Path) -> (usize, u64) {
     let (mut files, mut bytes) = (0, 0);
-    let limits = MigrationLimits::default().files(usize::MAX);
+    let limits = MigrationLimits {
+        files: usize::MAX,
+        bytes: u64::MAX,
+    };
     if let Some(release) = find_release_dir(release).unwrap() {
         let mut count = |item: UntrackedFile| {
             files += usize::from(item.untracked);

@@ -9,7 +9,7 @@ use std::process::Command;
 use plugin_runner::ReportedState::{Connecting, Errored, Starting};
 use plugin_runner::error::PackageError;
 use plugin_runner::fuzzing::migrate_files;
-use plugin_runner::package::{Archive, MigrationLimits, PackageLimits, unpack};
+use plugin_runner::package::{Archive, PackageLimits, unpack};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
 use zip::write::SimpleFileOptions;
@@ -274,16 +274,14 @@ mod alone {
         for number in 0..LINKS {
             symlinkat(c"x", &here, format!("{number}")).unwrap();
         }
-        let limits = MigrationLimits::default().files(2 * LINKS);
-        let error = migrate_files(&old, &new, &limits, &|| false).unwrap_err();
+        let error = migrate_files(&old, &new, 2 * LINKS, &|| false).unwrap_err();
         assert_matches!(error, PackageError::MigrationPathsTooLarge { .. });
         assert!(error.to_string().contains(old.to_str().unwrap()), "{error}");
         let shallow = unpacked(&folder, archive(file("tool", b"shallow")));
         for number in 0..10_001 {
             fs::write(shallow.join(format!("own{number}")), "").unwrap();
         }
-        let limits = MigrationLimits::default();
-        let error = migrate_files(&shallow, &new, &limits, &|| false).unwrap_err();
+        let error = migrate_files(&shallow, &new, 10_000, &|| false).unwrap_err();
         assert_matches!(error, PackageError::MigrationTooLarge { files: 10_001, .. });
     }
 }

@@ -9,8 +9,8 @@ use crossbeam_channel::bounded;
 
 use super::server::{Server, wait_for_end, write};
 use super::{
-    SHORT, assert_no_thread_is_left, failure, fetch, fetch_request, fetcher, read_all, request,
-    settings, with_names,
+    FetchSettings, SHORT, assert_no_thread_is_left, failure, fetch, fetch_request, fetcher,
+    read_all, request, settings, with_names,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, FetchError, FetchStep};
@@ -65,7 +65,10 @@ fn a_peer_that_is_slow_is_given_up_in_time() {
     ];
     for (what, answer) in slow {
         let server = Server::start(answer);
-        let fetcher = fetcher(settings(&[&server]).timeout(SHORT));
+        let fetcher = fetcher(FetchSettings {
+            timeout: SHORT,
+            ..settings(&[&server])
+        });
         let late = failure(fetch_request(&fetcher, &request(&server.url("/"))));
         assert!(late.is_timeout() && late.is_retryable(), "{what}: {late}");
         assert!(
@@ -97,11 +100,17 @@ fn a_peer_that_is_slow_is_given_up_in_time() {
 #[test]
 fn a_look_up_that_hangs_is_given_up_in_time() {
     let (release, released) = bounded::<()>(0);
-    let names = with_names(settings(&[]).timeout(SHORT), move |_, _| {
-        // Until the other end is dropped.
-        let _ = released.recv_timeout(LONG);
-        Err(io::Error::other("released"))
-    });
+    let names = with_names(
+        FetchSettings {
+            timeout: SHORT,
+            ..settings(&[])
+        },
+        move |_, _| {
+            // Until the other end is dropped.
+            let _ = released.recv_timeout(LONG);
+            Err(io::Error::other("released"))
+        },
+    );
     let late = failure(names.fetch(&request("https://example.org/"), &|| false, read_all));
     assert_matches!(
         *late,
@@ -158,7 +167,10 @@ fn a_server_without_tls_is_named_so() {
     assert!(!text.contains("secret"), "{text}");
 
     let silent = Server::raw(wait_for_end);
-    let fetcher = self::fetcher(settings(&[&silent]).connect(SHORT));
+    let fetcher = self::fetcher(FetchSettings {
+        connect: SHORT,
+        ..settings(&[&silent])
+    });
     let url = format!("https://{}/", silent.host_port());
     let late = failure(fetch_request(&fetcher, &request(&url)));
     assert!(late.is_timeout(), "{late}");
@@ -179,7 +191,10 @@ fn what_is_not_there_or_not_http_is_named_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let nobody = fetcher(settings(&[]).allowed_hosts([place.clone()]));
+    let nobody = fetcher(FetchSettings {
+        allowed_hosts: vec![place.clone()],
+        ..settings(&[])
+    });
     let refused = failure(fetch_request(
         &nobody,
         &request(&format!("http://{place}/")),

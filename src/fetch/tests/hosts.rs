@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::server::{Server, write};
-use super::{failure, fetch, fetch_request, fetcher, request, settings, with_names};
+use super::{FetchSettings, failure, fetch, fetch_request, fetcher, request, settings, with_names};
 use crate::error::FetchError;
 use crate::testing::assert_matches;
 
@@ -17,7 +17,10 @@ fn a_name_is_looked_up_once_and_connected_to_there() {
     let address = server.address;
     let asked = Arc::new(AtomicUsize::new(0));
     let place = format!("packages.test:{}", address.port());
-    let settings = settings(&[]).allowed_hosts([place.clone()]);
+    let settings = FetchSettings {
+        allowed_hosts: vec![place.clone()],
+        ..settings(&[])
+    };
     let names = with_names(settings, {
         let asked = asked.clone();
         // A second answer would lead elsewhere.
@@ -61,7 +64,7 @@ fn a_name_with_a_private_address_is_refused() {
             refused.to_string(),
             format!(
                 "example.org is at {}, a private or local address; if it is meant, add its host:port to \
-                 FetchSettings::allowed_hosts",
+                 ManagerSettings::fetch_allowed_hosts",
                 private.ip()
             )
         );
@@ -78,7 +81,10 @@ fn a_name_with_a_private_address_is_refused() {
 fn a_proxy_of_the_environment_is_not_asked() {
     const PLACE: &str = "PLUGIN_RUNNER_TEST_PLACE";
     if let Ok(place) = std::env::var(PLACE) {
-        let settings = settings(&[]).allowed_hosts([place.clone()]);
+        let settings = FetchSettings {
+            allowed_hosts: vec![place.clone()],
+            ..settings(&[])
+        };
         let url = format!("http://{place}/");
         let fetched = fetch_request(&fetcher(settings), &request(&url));
         assert_eq!(fetched.unwrap(), b"direct");
@@ -134,7 +140,10 @@ fn five_redirects_are_followed_and_six_are_not() {
     assert_matches!(*failure, FetchError::TooManyRedirects { limit: 5, .. });
     assert_eq!(server.heads().len(), 6 + 6);
 
-    let none = fetcher(settings(&[&server]).redirects(0));
+    let none = fetcher(FetchSettings {
+        redirects: 0,
+        ..settings(&[&server])
+    });
     assert!(fetch_request(&none, &request(&server.url("/0"))).is_ok());
     assert!(fetch_request(&none, &request(&server.url("/1"))).is_err());
 }

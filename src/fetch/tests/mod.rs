@@ -24,10 +24,11 @@ const SHORT: Duration = Duration::from_millis(300);
 const LIMIT: u64 = 1_000_000;
 
 fn settings(allowed: &[&Server]) -> FetchSettings {
-    FetchSettings::default()
-        .timeout(LONG)
-        .connect(LONG)
-        .allowed_hosts(allowed.iter().map(|server| server.host_port()))
+    let allowed = allowed.iter().map(|server| server.host_port().clone());
+    FetchSettings {
+        connect: LONG,
+        ..FetchSettings::new(LONG, allowed.collect())
+    }
 }
 
 fn fetcher(settings: FetchSettings) -> Fetcher {

@@ -8,11 +8,18 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::super::testing::{
-    self, Builder, NEVER, cancelled_at_each_moment, listing, make_pipe, make_socket, mode,
-    own_files, set_mode, tree, unpacked, when_asked,
+    self, Builder, MIGRATION_LIMITS, NEVER, cancelled_at_each_moment, listing, make_pipe,
+    make_socket, mode, own_files, set_mode, tree, unpacked, when_asked,
 };
 use super::*;
 use crate::testing::{TestDir, assert_matches};
+
+fn up_to(files: usize) -> MigrationLimits {
+    MigrationLimits {
+        files,
+        ..MIGRATION_LIMITS
+    }
+}
 
 /// Two releases of a plugin: an old one, to write into, and a new one.
 struct Releases {
@@ -53,7 +60,7 @@ impl Releases {
     }
 
     fn migrate_files(&self) -> MigratedFiles {
-        self.try_migrate(&MigrationLimits::default()).unwrap()
+        self.try_migrate(&MIGRATION_LIMITS).unwrap()
     }
 
     fn own(&self) -> (usize, u64) {
@@ -260,7 +267,7 @@ fn what_cannot_be_read_is_left_and_reported() {
     for path in closed {
         set_mode(releases.old.join(path), 0o300);
     }
-    let limits = MigrationLimits::default();
+    let limits = MIGRATION_LIMITS;
     let report = migrate_files(&releases.old, &releases.new, &limits, NEVER).unwrap();
     // Root reads everything.
     if !rustix::process::geteuid().is_root() {
@@ -284,7 +291,7 @@ fn folders_that_go_while_they_are_counted_are_not_counted() {
     releases.write("b", b"x");
     let release = find_release_dir(&releases.old).unwrap().unwrap();
     let gone = || fs::remove_dir_all(releases.old.join("a")).unwrap();
-    let (limits, mut report) = (MigrationLimits::default(), MigratedFiles::default());
+    let (limits, mut report) = (MIGRATION_LIMITS, MigratedFiles::default());
     let mut found = Vec::new();
     let mut add = |item: UntrackedFile| found.push(item.path);
     list_untracked(
@@ -336,7 +343,7 @@ fn over_a_limit_nothing_is_copied() {
     releases.write("b", &[1; 401]);
     let before = tree(&releases.new);
     for (files, bytes) in [(2, 2_000), (10, 1_000)] {
-        let limits = MigrationLimits::default().files(files).bytes(bytes);
+        let limits = MigrationLimits { bytes, files };
         let error = releases.try_migrate(&limits).unwrap_err();
         assert!(!error.is_permanent());
         let message = error.to_string();
@@ -350,7 +357,10 @@ fn over_a_limit_nothing_is_copied() {
         }
         assert_eq!(tree(&releases.new), before);
     }
-    let limits = MigrationLimits::default().files(3).bytes(1_001);
+    let limits = MigrationLimits {
+        files: 3,
+        bytes: 1_001,
+    };
     assert_eq!(releases.try_migrate(&limits).unwrap().bytes, 1_001);
 }
 
@@ -374,7 +384,7 @@ fn a_file_that_grows_or_goes_meanwhile_is_an_error() {
         let file = releases.old.join("file");
         // Once for the directory.
         let cancel = when_asked(2, || fs::write(&file, change).unwrap());
-        let limits = MigrationLimits::default();
+        let limits = MIGRATION_LIMITS;
         let error = migrate_files(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
         assert_matches!(error, PackageError::Io { .. });
         assert!(error.to_string().contains("/file: it changed"), "{error}");
@@ -392,7 +402,7 @@ fn a_folder_that_becomes_a_link_meanwhile_is_not_gone_through() {
         fs::remove_dir_all(releases.old.join("a")).unwrap();
         symlink(outside.path(), releases.old.join("a")).unwrap();
     });
-    let limits = MigrationLimits::default();
+    let limits = MIGRATION_LIMITS;
     let error = migrate_files(&releases.old, &releases.new, &limits, &cancel).unwrap_err();
     assert!(error.to_string().contains("open directory"), "{error}");
     assert!(!releases.new.join("a/file").exists());
@@ -403,7 +413,7 @@ fn cancelling_is_possible_at_any_moment() {
     let releases = Releases::new(&["lib/x"], &["lib/x"]);
     releases.write("lib/own", &vec![1; 3 * POLL_BYTES]);
     releases.write("own/file", b"x");
-    let limits = MigrationLimits::default();
+    let limits = MIGRATION_LIMITS;
     let (moments, report) = cancelled_at_each_moment(|cancel| {
         // As who discards the new release does.
         let _ = fs::remove_file(releases.new.join("lib/own"));
@@ -419,7 +429,7 @@ fn cancelling_is_possible_at_any_moment() {
 fn without_a_release_there_is_nothing_and_without_a_listing_everything() {
     let releases = Releases::new(&["lib/x"], &["lib/x"]);
     let missing = releases.old.join("missing");
-    let limits = MigrationLimits::default();
+    let limits = MIGRATION_LIMITS;
     let report = migrate_files(&missing, &releases.new, &limits, NEVER).unwrap();
     assert_eq!(report, MigratedFiles::default());
     assert_eq!(own_files(&missing), (0, 0));
@@ -459,10 +469,7 @@ fn what_is_deep_down_is_not_collected_beyond_a_bound() {
     // Each has a path of 50 KB: all of them would take 200 MB.
     let releases = deep(4_000, 200);
     assert_eq!(releases.own(), (200 + 4_000, 0));
-    for limits in [
-        MigrationLimits::default(),
-        MigrationLimits::default().files(20_000),
-    ] {
+    for limits in [MIGRATION_LIMITS, up_to(20_000)] {
         let limit = limits.files * 1_024;
         let mut kept = 0;
         let release = find_release_dir(&releases.old).unwrap().unwrap();
@@ -496,10 +503,10 @@ fn counting_ends_with_the_first_over_a_limit_whatever_it_is() {
         let pipe = releases.old.join(format!("pipe{number}"));
         rustix::fs::mkfifoat(rustix::fs::CWD, pipe, Mode::RWXU).unwrap();
     }
-    let limits = MigrationLimits::default().files(10);
+    let limits = up_to(10);
     let error = check_untracked_files(&releases.old, &limits, NEVER).unwrap_err();
     assert!(error.to_string().contains("at least 11 with"), "{error}");
-    let limits = MigrationLimits::default().files(100);
+    let limits = up_to(100);
     let report = migrate_files(&releases.old, &releases.new, &limits, NEVER).unwrap();
     assert_eq!((report.files, report.left_count), (0, 100));
 }

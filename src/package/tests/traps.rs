@@ -9,8 +9,8 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 
 use crate::package::testing::{
-    Builder, Item, NEVER, REGULAR, listing, make_pipe, make_socket, mode, own_files, set_mode,
-    tree, unpacked, walk, when_asked,
+    Builder, Item, MIGRATION_LIMITS, NEVER, REGULAR, listing, make_pipe, make_socket, mode,
+    own_files, set_mode, tree, unpacked, walk, when_asked,
 };
 use crate::package::*;
 use crate::testing::{LONG, TestDir};
@@ -258,7 +258,7 @@ fn operations() -> Vec<Operation> {
         ("update", |root| {
             let to = unpacked(root, &archive("two")).unwrap();
             let from = release_dir(root, archive("one").sha256());
-            migrate_files(&from, &to, &MigrationLimits::default(), NEVER).unwrap();
+            migrate_files(&from, &to, &MIGRATION_LIMITS, NEVER).unwrap();
             own_files(&from);
             keep_releases(root, &[archive("two").sha256()]).unwrap();
         }),
@@ -470,7 +470,7 @@ fn copies_at_an_update_lose_what_others_may_write() {
         set_mode(old.join("in").join(name), mode);
     }
     set_mode(old.join("in"), 0o3777);
-    migrate_files(&old, &new, &MigrationLimits::default(), NEVER).unwrap();
+    migrate_files(&old, &new, &MIGRATION_LIMITS, NEVER).unwrap();
     for (name, _, expected) in modes {
         assert_eq!(mode(new.join("in").join(name)), expected, "{name}");
     }

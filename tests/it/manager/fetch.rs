@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 
-use plugin_runner::FetchSettings;
+use plugin_runner::ManagerSettings;
 use plugin_runner::error::FetchError;
 
 use super::*;
@@ -36,12 +36,15 @@ fn ok(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+fn fetching_from(address: SocketAddr) -> ManagerSettings {
+    settings()
+        .fetch_timeout(LONG)
+        .fetch_allowed_hosts([address.to_string()])
+}
+
 /// A manager that may fetch from this server.
 fn allowing(address: SocketAddr) -> Managed {
-    let fetch = FetchSettings::default()
-        .timeout(LONG)
-        .allowed_hosts([address.to_string()]);
-    Managed::with("fetch", settings().fetch(fetch))
+    Managed::with("fetch", fetching_from(address))
 }
 
 #[test]
@@ -99,14 +102,11 @@ fn a_fault_of_the_server_is_reported_and_leaves_nothing() {
     ];
     for (what, answer, is_right) in rows {
         let (address, served) = serve(answer);
-        let fetch = FetchSettings::default()
-            .timeout(LONG)
-            .allowed_hosts([address.to_string()]);
         let limits = plugin_runner::package::PackageLimits::default().archive_size(1 << 20);
         let host = TestHost::with("fetch", |setup| {
             setup.configure(|builder| builder.package_limits(limits));
         });
-        let managed = Managed::of(host, settings().fetch(fetch));
+        let managed = Managed::of(host, fetching_from(address));
         let source = PackageSource::url(format!("http://{address}/?key=secret"));
         let error = managed.install(source).unwrap_err();
         served.join().unwrap();

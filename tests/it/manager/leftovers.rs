@@ -8,7 +8,6 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::OperationError;
-use plugin_runner::package::MigrationLimits;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
 use plugin_runner::{ActiveState, Error, Manager, PackageSource, ReportedState, fault};
 
@@ -185,7 +184,7 @@ fn an_operation_that_waited_for_another_does_nothing_after_a_shutdown() {
 
 #[test]
 fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
-    let settings = settings().migration(MigrationLimits::default().files(0));
+    let settings = settings().migrated_files(0);
     let managed = Managed::with("earlier", settings);
     let id = managed.running(managed.package("1", &[]));
     let current = sha256(&managed.get(id).unwrap()).to_owned();

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Starting, Stopping};
 use plugin_runner::error::{Disconnect, OperationError, PackageError};
-use plugin_runner::package::MigrationLimits;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::{ActiveState, Error, InstallationId, PackageSource, UpdateReport, fault};
 use serde_json::json;
@@ -166,8 +165,7 @@ fn the_same_package_changes_nothing_and_mends_what_is_missing() {
 
 #[test]
 fn what_cannot_be_an_update_leaves_the_plugin_running() {
-    let limits = MigrationLimits::default().files(2);
-    let managed = Managed::with("refused-update", settings().migration(limits));
+    let managed = Managed::with("refused-update", settings().migrated_files(2));
     let id = managed.running(managed.package("1", &["alone"]));
     managed.updated(id, managed.package("0", &["alone"]));
     managed.updated(id, managed.package("1", &["alone"]));
