@@ -9,20 +9,20 @@ use super::{Manager, ManagerInner};
 use crate::error::{Error, OperationError, Phase, Result};
 use crate::fault;
 use crate::id::InstallationId;
-use crate::protocol::configuration::{Configuration, ConfigurationSchema};
+use crate::protocol::configuration::{Configuration, ConfigurationField};
 use crate::protocol::method::{Ack, Configure};
 use crate::session::Session;
 use crate::state::PluginMode;
 
 impl Manager {
-    /// Returns the plugin's configuration schema; it is empty if the manifest declares none.
+    /// Returns the fields of the plugin's configuration schema; none if the manifest declares none.
     ///
     /// # Blocking
     /// For the store's own I/O.
     ///
     /// # Errors
     /// [`Error::NotInstalled`], or the store's.
-    pub fn configuration_schema(&self, id: InstallationId) -> Result<ConfigurationSchema> {
+    pub fn configuration_schema(&self, id: InstallationId) -> Result<Vec<ConfigurationField>> {
         let manifest = self.inner.record(id)?.manifest;
         Ok(manifest.configuration_schema.unwrap_or_default())
     }
@@ -47,7 +47,7 @@ impl Manager {
     /// # Errors
     /// [`Error::NotInstalled`], or the store's.
     pub fn configuration_defaults(&self, id: InstallationId) -> Result<Configuration> {
-        Ok(self.configuration_schema(id)?.defaults())
+        Ok(self.inner.record(id)?.manifest.configuration_defaults())
     }
 
     /// Proposes a configuration to the plugin, stores it if the plugin accepts, and returns what is stored.
@@ -109,8 +109,7 @@ impl ManagerInner {
         let _operation = self.begin(id, "configure")?;
         let mut record = self.sound_record(id)?;
         let proposed = propose(&record.configuration);
-        let schema = record.manifest.configuration_schema.as_ref();
-        let problems = schema.map_or_else(Vec::new, |schema| schema.problems(&proposed));
+        let problems = record.manifest.configuration_problems(&proposed);
         if !problems.is_empty() {
             return Err(OperationError::Configuration { problems }.into());
         }

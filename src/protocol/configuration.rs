@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
 use super::kind_of;
@@ -15,14 +15,6 @@ const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
 
 /// A configuration: an object with the members that the plugin understands.
 pub type Configuration = Map<String, Value>;
-
-/// The manifest's `configuration_schema`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct ConfigurationSchema {
-    /// The fields, in the author's order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub fields: Vec<ConfigurationField>,
-}
 
 /// One field of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -64,46 +56,54 @@ pub enum ConfigurationFieldKind {
     },
 }
 
-impl ConfigurationSchema {
-    /// Returns the problems of a proposed configuration; empty if it can be sent to the plugin.
-    ///
-    /// Only the types of members that a field names are checked. Other members are allowed, none is
-    /// required, and `null` has none of the types.
-    pub fn problems(&self, proposal: &Configuration) -> Vec<ConfigurationProblem> {
-        // Two fields with one id: the last counts.
-        let fields: HashMap<&str, &ConfigurationField> = self
-            .fields
-            .iter()
-            .map(|field| (field.id.trim(), field))
-            .filter(|(id, _)| !id.is_empty())
-            .collect();
-        proposal
-            .iter()
-            .filter_map(|(name, value)| {
-                let kind = &fields.get(name.as_str())?.kind;
-                (!kind.accepts(value)).then(|| ConfigurationProblem {
-                    field: ManifestProblem::piece(name),
-                    expected: kind.expected(),
-                    found: kind_of(value),
-                })
+/// Returns the problems of a proposed configuration; see
+/// [`Manifest::configuration_problems`](super::Manifest::configuration_problems).
+pub(super) fn problems(
+    fields: &[ConfigurationField],
+    proposal: &Configuration,
+) -> Vec<ConfigurationProblem> {
+    // Two fields with one id: the last counts.
+    let fields: HashMap<&str, &ConfigurationField> = fields
+        .iter()
+        .map(|field| (field.id.trim(), field))
+        .filter(|(id, _)| !id.is_empty())
+        .collect();
+    proposal
+        .iter()
+        .filter_map(|(name, value)| {
+            let kind = &fields.get(name.as_str())?.kind;
+            (!kind.accepts(value)).then(|| ConfigurationProblem {
+                field: ManifestProblem::piece(name),
+                expected: kind.expected(),
+                found: kind_of(value),
             })
-            .collect()
-    }
+        })
+        .collect()
+}
 
-    /// Returns the default values of the fields, by their ids. Only the plugin itself applies them.
-    pub fn defaults(&self) -> Configuration {
-        self.fields
-            .iter()
-            .filter(|field| !field.id.trim().is_empty())
-            .filter_map(|field| Some((field.id.trim().to_owned(), field.kind.default()?)))
-            .collect()
-    }
+/// Returns the default values of the fields, by their ids.
+pub(super) fn defaults(fields: &[ConfigurationField]) -> Configuration {
+    fields
+        .iter()
+        .filter(|field| !field.id.trim().is_empty())
+        .filter_map(|field| Some((field.id.trim().to_owned(), field.kind.default()?)))
+        .collect()
+}
 
-    pub(super) fn decode(object: &mut ManifestObject<'_>) -> Self {
-        Self {
-            fields: object.objects("fields", ConfigurationField::decode),
-        }
-    }
+/// Reads a manifest's `configuration_schema`: its fields.
+pub(super) fn decode_schema(object: &mut ManifestObject<'_>) -> Vec<ConfigurationField> {
+    object.objects("fields", ConfigurationField::decode)
+}
+
+/// Writes it. Without fields it is an empty object.
+// The signature is serde's.
+#[expect(clippy::ref_option)]
+pub(super) fn serialize_schema<S: Serializer>(
+    fields: &Option<Vec<ConfigurationField>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let fields = fields.iter().filter(|fields| !fields.is_empty());
+    serializer.collect_map(fields.map(|fields| ("fields", fields)))
 }
 
 impl ConfigurationField {
@@ -175,22 +175,19 @@ mod tests {
         }
     }
 
-    fn schema() -> ConfigurationSchema {
-        ConfigurationSchema {
-            fields: vec![
-                field("channel", ConfigurationFieldKind::String { default: None }),
-                field(" limit ", ConfigurationFieldKind::Number { default: None }),
-                field("loud", ConfigurationFieldKind::Boolean { default: None }),
-            ],
-        }
+    fn schema() -> Vec<ConfigurationField> {
+        vec![
+            field("channel", ConfigurationFieldKind::String { default: None }),
+            field(" limit ", ConfigurationFieldKind::Number { default: None }),
+            field("loud", ConfigurationFieldKind::Boolean { default: None }),
+        ]
     }
 
-    fn problems(schema: &ConfigurationSchema, proposal: Value) -> Vec<String> {
+    fn problems(schema: &[ConfigurationField], proposal: Value) -> Vec<String> {
         let Value::Object(proposal) = proposal else {
             panic!("{proposal} is no configuration");
         };
-        schema
-            .problems(&proposal)
+        super::problems(schema, &proposal)
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -215,7 +212,7 @@ mod tests {
     fn nothing_is_required_and_unknown_members_are_allowed() {
         assert!(problems(&schema(), json!({})).is_empty());
         assert!(problems(&schema(), json!({"more": [1, 2]})).is_empty());
-        assert!(problems(&ConfigurationSchema::default(), json!({"limit": "x"})).is_empty());
+        assert!(problems(&[], json!({"limit": "x"})).is_empty());
     }
 
     #[test]
@@ -223,25 +220,23 @@ mod tests {
         let number = |text: &str| ConfigurationFieldKind::Number {
             default: Some(serde_json::from_str(text).unwrap()),
         };
-        let schema = ConfigurationSchema {
-            fields: vec![
-                field(" limit ", number("1")),
-                field("limit", number("0.1")),
-                field("", number("3")),
-                field("loud", ConfigurationFieldKind::Boolean { default: None }),
-            ],
-        };
-        assert_eq!(Value::from(schema.defaults()), json!({"limit": 0.1}));
+        let schema = [
+            field(" limit ", number("1")),
+            field("limit", number("0.1")),
+            field("", number("3")),
+            field("loud", ConfigurationFieldKind::Boolean { default: None }),
+        ];
+        assert_eq!(Value::from(defaults(&schema)), json!({"limit": 0.1}));
     }
 
     #[test]
     fn the_last_field_of_an_id_counts_and_an_empty_id_names_nothing() {
         let mut schema = schema();
-        schema.fields.push(field(
+        schema.push(field(
             "limit",
             ConfigurationFieldKind::String { default: None },
         ));
-        schema.fields.push(field(
+        schema.push(field(
             "  ",
             ConfigurationFieldKind::Boolean { default: None },
         ));

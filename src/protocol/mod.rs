@@ -24,9 +24,7 @@ pub(crate) mod peer;
 mod tests;
 
 pub use access::{AccessGetReply, AccessGrant, AccessShape};
-pub use configuration::{
-    Configuration, ConfigurationField, ConfigurationFieldKind, ConfigurationSchema,
-};
+pub use configuration::{Configuration, ConfigurationField, ConfigurationFieldKind};
 pub use event::STORYDEN_EVENTS;
 pub use jsonrpc::ResultObject;
 pub use manifest::{Capability, Manifest, Transport};

@@ -22,10 +22,10 @@ pub use capability::{Capability, RobotTool, RobotToolset, ToolAnnotations};
 pub(crate) use decode::ManifestObject;
 use decode::Problems;
 
-use super::configuration::ConfigurationSchema;
+use super::configuration::{self, Configuration, ConfigurationField};
 use super::event::is_storyden_event;
 use super::kind_of;
-use crate::error::{ManifestError, ManifestProblem, ManifestProblemKind};
+use crate::error::{ConfigurationProblem, ManifestError, ManifestProblem, ManifestProblemKind};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const NAME_LIMIT: usize = 100;
@@ -62,9 +62,12 @@ pub struct Manifest {
     /// The identity that the plugin requests for the host's HTTP API, if it calls that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessRequest>,
-    /// The configuration schema.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub configuration_schema: Option<ConfigurationSchema>,
+    /// The fields of the plugin's configuration, in the author's order, if it can be configured.
+    #[serde(
+        serialize_with = "configuration::serialize_schema",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub configuration_schema: Option<Vec<ConfigurationField>>,
     /// The plugin's capabilities.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<Capability>,
@@ -210,6 +213,25 @@ impl Manifest {
             .map(|name| (name, similar::similar(name, &MEMBERS)))
     }
 
+    /// Returns the problems of a proposed configuration; empty if it can be sent to the plugin.
+    ///
+    /// Only the types of members that a field of
+    /// [`configuration_schema`](Self::configuration_schema) names are checked. Other members are allowed,
+    /// none is required, and `null` has none of the types.
+    pub fn configuration_problems(&self, proposal: &Configuration) -> Vec<ConfigurationProblem> {
+        configuration::problems(self.configuration_fields(), proposal)
+    }
+
+    /// Returns the default values of the configuration's fields, by their ids. Only the plugin itself
+    /// applies them.
+    pub fn configuration_defaults(&self) -> Configuration {
+        configuration::defaults(self.configuration_fields())
+    }
+
+    fn configuration_fields(&self) -> &[ConfigurationField] {
+        self.configuration_schema.as_deref().unwrap_or_default()
+    }
+
     fn decode(members: Map<String, Value>) -> (Self, Vec<ManifestProblem>) {
         let mut problems = Problems::default();
         let mut object = ManifestObject::new(members, &mut problems);
@@ -224,7 +246,7 @@ impl Manifest {
             events_consumed: object.strings("events_consumed"),
             access: object.object("access", AccessRequest::decode),
             configuration_schema: object
-                .object("configuration_schema", ConfigurationSchema::decode),
+                .object("configuration_schema", configuration::decode_schema),
             capabilities: object.objects("capabilities", Capability::decode),
             transport: match object.optional_string("transport").as_deref() {
                 None | Some("websocket") => Transport::WebSocket,

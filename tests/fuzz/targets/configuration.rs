@@ -1,7 +1,6 @@
 //! Configuration schemas, and configurations checked against them.
 
-use plugin_runner::protocol::Manifest;
-use plugin_runner::protocol::{ConfigurationFieldKind, ConfigurationSchema};
+use plugin_runner::protocol::{ConfigurationField, ConfigurationFieldKind, Manifest};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
@@ -81,19 +80,19 @@ fn check(input: &[u8]) -> bool {
     let Ok(manifest) = Manifest::deserialize(&manifest) else {
         return false;
     };
-    let schema = manifest.configuration_schema.unwrap_or_default();
-    let written = json!({ "configuration_schema": schema });
+    let written = serde_json::to_value(&manifest).unwrap();
     let again = Manifest::deserialize(&written).unwrap();
-    assert_eq!(again.configuration_schema, Some(schema.clone()));
+    assert_eq!(again, manifest);
     let Some(proposal) = value.get("proposal").and_then(Value::as_object) else {
         return false;
     };
-    let found: Vec<String> = schema
-        .problems(proposal)
+    let found: Vec<String> = manifest
+        .configuration_problems(proposal)
         .iter()
         .map(ToString::to_string)
         .collect();
-    let expected = problems(&schema, proposal);
+    let fields = manifest.configuration_schema.unwrap_or_default();
+    let expected = problems(&fields, proposal);
     assert_eq!(found.len(), expected.len(), "{found:?} {expected:?}");
     for (found, expected) in found.iter().zip(&expected) {
         assert!(found.ends_with(expected), "{found} {expected}");
@@ -103,11 +102,10 @@ fn check(input: &[u8]) -> bool {
 }
 
 /// The ends of the error lines, by looking up the field of each member anew.
-fn problems(schema: &ConfigurationSchema, proposal: &Map<String, Value>) -> Vec<String> {
+fn problems(fields: &[ConfigurationField], proposal: &Map<String, Value>) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, value) in proposal {
-        let field = schema
-            .fields
+        let field = fields
             .iter()
             .rfind(|field| field.id.trim() == name && !name.is_empty());
         let expected = match field.map(|field| &field.kind) {

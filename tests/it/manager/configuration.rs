@@ -96,7 +96,7 @@ fn what_the_plugin_takes_is_stored_and_what_it_asks_for() {
         of.transport = transport;
         let id = managed.running(managed.package_with(&of, &[]));
         assert_eq!(managed.stored(id), json!({}));
-        assert_eq!(managed.configuration_schema(id).unwrap().fields.len(), 3);
+        assert_eq!(managed.configuration_schema(id).unwrap().len(), 3);
         let defaults = managed.configuration_defaults(id).unwrap();
         assert_eq!(
             Value::from(defaults),
