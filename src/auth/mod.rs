@@ -11,7 +11,6 @@
 //! holds.
 
 mod connection_url;
-mod credential;
 #[cfg(feature = "_fuzzing")]
 pub(crate) mod fuzzing;
 mod redact;
@@ -19,11 +18,10 @@ mod request;
 mod secret;
 mod token;
 
-pub use credential::ExternalCredential;
 pub use redact::redact;
-pub use token::{ExternalToken, TokenDigest};
+pub use token::ExternalToken;
 
 pub(crate) use connection_url::connection_url;
 pub(crate) use request::{ConnectionRequest, rpc_query};
 pub(crate) use secret::Secret;
-pub(crate) use token::{SealedToken, Token};
+pub(crate) use token::{SealedToken, Token, TokenDigest};

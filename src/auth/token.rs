@@ -2,6 +2,7 @@
 //! telling them apart. The URLs that they travel in are in `connection_url` and `request`.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crypto_secretbox::XSalsa20Poly1305;
 use crypto_secretbox::aead::{Aead as _, KeyInit as _};
@@ -91,8 +92,15 @@ impl ExternalToken {
         Ok(Self(text.to_owned().into()))
     }
 
-    /// Returns the digest, which finds the token among many and suffices to recognise it.
-    pub fn digest(&self) -> TokenDigest {
+    /// Returns the SHA-256 of what follows the prefix, in 64 lower-case hexadecimal digits. It finds the token
+    /// among many and suffices to recognise it: tokens have 190 random bits, so none can be found by trying,
+    /// and a digest may be stored and compared as any other key.
+    pub fn digest(&self) -> String {
+        self.binary_digest().to_string()
+    }
+
+    /// [`digest`](Self::digest), as it is compared.
+    pub(crate) fn binary_digest(&self) -> TokenDigest {
         TokenDigest(Sha256::digest(&self.0.as_bytes()[EXTERNAL_PREFIX.len()..]).into())
     }
 
@@ -130,11 +138,28 @@ impl fmt::Debug for ExternalToken {
     }
 }
 
-/// The SHA-256 of a token's secret. Tokens have 190 random bits, so no token can be found by trying, and
-/// a digest may be stored, compared and hashed as any other key. `Display` writes 64 hexadecimal digits.
-/// The default is the digest of no token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TokenDigest(pub(super) [u8; 32]);
+/// The SHA-256 of a token's secret; see [`ExternalToken::digest`]. `Display` writes 64 hexadecimal digits,
+/// which `FromStr` reads. The default is the digest of no token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct TokenDigest([u8; 32]);
+
+impl fmt::Display for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        data_encoding::HEXLOWER.encode_display(&self.0).fmt(f)
+    }
+}
+
+impl FromStr for TokenDigest {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
+        bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Self)
+            .ok_or(TokenError::NotADigest)
+    }
+}
 
 impl SealedToken {
     /// Seals an installation's id with its current secret: NaCl secretbox with a random nonce,

@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
-use plugin_runner::auth::ExternalCredential;
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
     ActiveState, Host, InstallationId, Keeper, Listener, PluginMode, ReportedState, RestartPolicy,
@@ -76,7 +75,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
         for record in &mut records {
             if record.mode() == PluginMode::External {
                 let token = data.token(record.id)?;
-                record.kind = PluginKind::External(ExternalCredential::new(token));
+                record.kind = PluginKind::external(token);
             }
         }
     }

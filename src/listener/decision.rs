@@ -71,7 +71,7 @@ pub(super) fn decide(host: &HostShared, head: &Head, until: Deadline) -> Result<
             // replaced the token since it was found.
             if let Token::External(token) = token {
                 find_external(host, token, Some(session.id()))?;
-                session.shared().learn_token(token.digest());
+                session.shared().learn_token(token.binary_digest());
             }
             Ok(Admitted {
                 reservation,
@@ -112,7 +112,7 @@ fn find_external(
     let id = match host.context.services.store.find_external(token) {
         Ok(Some(id)) => id,
         Ok(None) => {
-            let digest = token.digest();
+            let digest = token.binary_digest();
             let named = match claimed {
                 Some(claimed) => host.session(claimed),
                 None => earlier_owner(host, digest),

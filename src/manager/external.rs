@@ -1,7 +1,7 @@
 //! External plugins: installing one, and replacing its manifest or its token.
 
 use super::{Installation, Manager, ManagerInner};
-use crate::auth::{ExternalCredential, ExternalToken};
+use crate::auth::ExternalToken;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::error::{Error, Result};
@@ -128,11 +128,11 @@ impl ManagerInner {
     /// Sets a new token in the record, and returns it.
     fn renew_token(&self, record: &mut Record) -> Result<ExternalToken> {
         let token = ExternalToken::generate()?;
-        record.kind = PluginKind::External(if self.settings.keep_external_tokens {
-            ExternalCredential::new(token.clone())
+        record.kind = if self.settings.keep_external_tokens {
+            PluginKind::external(token.clone())
         } else {
-            ExternalCredential::from_digest(token.digest())
-        });
+            PluginKind::known_by(token.binary_digest())
+        };
         Ok(token)
     }
 

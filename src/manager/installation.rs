@@ -147,7 +147,7 @@ impl Serialize for Installation {
                 sha256,
                 size: *size,
             }),
-            PluginKind::External(_) => None,
+            PluginKind::External { .. } => None,
         };
         let shown = Shown {
             id: record.id,

@@ -63,7 +63,7 @@ impl LocalRuntime {
             PluginKind::Supervised(Source::Stored { sha256, .. }) => {
                 self.stored_release(preparation, sha256, root)
             }
-            PluginKind::External(_) => {
+            PluginKind::External { .. } => {
                 Err(Error::Unsupported("an external plugin is not started by the host").into())
             }
         }

@@ -17,7 +17,7 @@ use super::counters::LiveCounters;
 use super::shared::SharedSession;
 use crate::auth::TokenDigest;
 use crate::state::ReportedState;
-use crate::store::{PluginKind, Record};
+use crate::store::Record;
 
 /// A reason is reported at most once in this time, so that a peer that keeps trying does not fill the log.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -121,8 +121,8 @@ impl SharedSession {
 
     /// [`learn_token`](Self::learn_token) for the token of this record, if it has one.
     pub(super) fn learn_token_of(&self, record: &Record) {
-        if let PluginKind::External(credential) = &record.kind {
-            self.learn_token(credential.digest());
+        if let Some(digest) = record.kind.token_digest() {
+            self.learn_token(digest);
         }
     }
 

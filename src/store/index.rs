@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{PluginKind, Record};
+use super::Record;
 use crate::auth::{ExternalToken, TokenDigest};
 use crate::id::InstallationId;
 
@@ -32,13 +32,13 @@ impl RecordIndex {
     }
 
     pub(super) fn find_external(&self, token: &ExternalToken) -> Option<InstallationId> {
-        self.external.get(&token.digest())?.last().copied()
+        self.external.get(&token.binary_digest())?.last().copied()
     }
 
     pub(super) fn put(&mut self, record: Record) {
         self.remove(record.id);
-        if let PluginKind::External(credential) = &record.kind {
-            let holders = self.external.entry(credential.digest());
+        if let Some(digest) = record.kind.token_digest() {
+            let holders = self.external.entry(digest);
             holders.or_default().insert(record.id);
         }
         self.records.insert(record.id, record);
@@ -46,8 +46,8 @@ impl RecordIndex {
 
     pub(super) fn remove(&mut self, id: InstallationId) {
         if let Some(record) = self.records.remove(&id)
-            && let PluginKind::External(credential) = &record.kind
-            && let Entry::Occupied(mut holders) = self.external.entry(credential.digest())
+            && let Some(digest) = record.kind.token_digest()
+            && let Entry::Occupied(mut holders) = self.external.entry(digest)
         {
             holders.get_mut().remove(&id);
             if holders.get().is_empty() {
@@ -60,13 +60,13 @@ impl RecordIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::ExternalCredential;
     use crate::protocol::manifest::Manifest;
+    use crate::store::PluginKind;
 
     fn external(token: &ExternalToken) -> Record {
         let manifest = Manifest::parse(br#"{"id":"p","author":"a","name":"p"}"#).unwrap();
         let mut record = Record::external(manifest).unwrap();
-        record.kind = PluginKind::External(ExternalCredential::new(token.clone()));
+        record.kind = PluginKind::external(token.clone());
         record
     }
 
@@ -82,7 +82,7 @@ mod tests {
         index.put(record.clone());
         assert_eq!(index.find_external(&old), Some(id));
         assert_eq!(index.find_external(&new), None);
-        record.kind = PluginKind::External(ExternalCredential::new(new.clone()));
+        record.kind = PluginKind::external(new.clone());
         index.put(record);
         assert_eq!(index.find_external(&old), None);
         assert_eq!(index.find_external(&new), Some(id));

@@ -4,6 +4,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod index;
+mod kind;
 mod memory;
 mod overrides;
 mod record;
@@ -12,9 +13,10 @@ mod sqlite;
 
 use std::fmt;
 
+pub use kind::{PluginKind, Source};
 pub use memory::MemoryStore;
 pub use overrides::Overrides;
-pub use record::{PluginKind, Record, Source};
+pub use record::Record;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 

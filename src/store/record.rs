@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::kind::{PluginKind, Source};
 use super::overrides::Overrides;
-use crate::auth::{ExternalCredential, ExternalToken};
+use crate::auth::ExternalToken;
 use crate::error::{Result, StoreError};
 use crate::id::InstallationId;
 use crate::protocol::configuration::Configuration;
@@ -73,36 +73,6 @@ pub struct Record {
     pub damage: Option<Arc<str>>,
 }
 
-/// How a plugin is run, and what that takes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum PluginKind {
-    /// The host runs the plugin as a child process.
-    Supervised(Source),
-    /// The plugin runs elsewhere, and connects with the token of this credential.
-    External(ExternalCredential),
-}
-
-/// Where the files of a supervised plugin are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Source {
-    /// A zip archive of the embedder's. It is unpacked below the data directory and runs there.
-    Archive(PathBuf),
-    /// A directory that the plugin runs in as it is, for development.
-    #[serde(rename = "folder")]
-    Directory(PathBuf),
-    /// A zip archive in the store. It is unpacked below the data directory and runs there.
-    Stored {
-        /// Its SHA-256, in lower-case hexadecimal.
-        sha256: String,
-        /// Its size in bytes.
-        size: u64,
-    },
-}
-
 impl Record {
     /// Makes the record of a newly installed supervised plugin: inactive, with a new id.
     pub fn supervised(manifest: Manifest, source: Source) -> Self {
@@ -112,13 +82,13 @@ impl Record {
 
     /// Makes the record of a newly installed external plugin: wanted active, with a new id and token. The
     /// token stays in the record, so that it can be handed to the plugin
-    /// ([`external_token`](Self::external_token)); see [`ExternalCredential::from_digest`].
+    /// ([`external_token`](Self::external_token)); see [`PluginKind::external_by_digest`].
     ///
     /// # Errors
     /// [`Error::Token`](crate::Error::Token) if the system returns no random bytes.
     pub fn external(manifest: Manifest) -> Result<Self> {
         let id = InstallationId::generate();
-        let kind = PluginKind::External(ExternalCredential::new(ExternalToken::generate()?));
+        let kind = PluginKind::external(ExternalToken::generate()?);
         Ok(Self::new(id, manifest, kind))
     }
 
@@ -127,7 +97,7 @@ impl Record {
     pub fn new(id: InstallationId, manifest: Manifest, kind: PluginKind) -> Self {
         let active_state = match kind {
             PluginKind::Supervised(_) => ActiveState::Inactive,
-            PluginKind::External(_) => ActiveState::Active,
+            PluginKind::External { .. } => ActiveState::Active,
         };
         let now = SystemTime::now();
         Self {
@@ -211,13 +181,13 @@ impl Record {
     /// Whether this is the record of the external plugin with this token. The time that the answer takes
     /// reveals nothing of the token: digests are compared, and no token can be computed from those.
     pub fn has_token(&self, token: &ExternalToken) -> bool {
-        matches!(&self.kind, PluginKind::External(known) if known.digest() == token.digest())
+        self.kind.token_digest() == Some(token.binary_digest())
     }
 
     /// The token of an external plugin, if it is kept.
     pub fn external_token(&self) -> Option<&ExternalToken> {
         match &self.kind {
-            PluginKind::External(credential) => credential.token(),
+            PluginKind::External { token, .. } => token.as_ref(),
             PluginKind::Supervised(_) => None,
         }
     }
@@ -234,7 +204,7 @@ impl Record {
     pub fn mode(&self) -> PluginMode {
         match self.kind {
             PluginKind::Supervised(_) => PluginMode::Supervised,
-            PluginKind::External(_) => PluginMode::External,
+            PluginKind::External { .. } => PluginMode::External,
         }
     }
 }
@@ -292,8 +262,8 @@ fn is_of_a_key(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::testing::assert_matches;
-    use crate::{Error, store::Source};
 
     fn record() -> Record {
         let manifest = Manifest::parse(br#"{"id":"p","author":"a","name":"P"}"#).unwrap();
@@ -360,7 +330,7 @@ mod tests {
         const MARKER: &str = "sdprt_Storyden0Plugin1Secret2Vector3ab";
         let token = ExternalToken::parse(MARKER).unwrap();
         let mut record = record();
-        record.kind = PluginKind::External(ExternalCredential::new(token));
+        record.kind = PluginKind::external(token);
         record.configuration.insert("city".into(), MARKER.into());
         record.pending_configuration = Some(record.configuration.clone());
         (record.overrides.environment).push(("CITY".into(), MARKER.into()));

@@ -2,7 +2,7 @@
 //! people look.
 
 use parking_lot::Mutex;
-use plugin_runner::auth::{ExternalCredential, ExternalToken};
+use plugin_runner::auth::ExternalToken;
 use plugin_runner::duplex::memory;
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::store::{PluginKind, Record};
@@ -149,7 +149,7 @@ mod alone {
         // Who replaces it in the store need not tell the host.
         let new = ExternalToken::generate().unwrap();
         let mut changed = record;
-        changed.kind = PluginKind::External(ExternalCredential::new(new.clone()));
+        changed.kind = PluginKind::external(new.clone());
         host.store().put(changed).unwrap();
         for _ in 0..3 {
             refused(&host, &with(old.expose()), 401);

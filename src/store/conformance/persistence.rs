@@ -3,7 +3,7 @@
 use super::probe::StoreProbe;
 use super::samples;
 use super::{Outcome, Persistent, Reopening};
-use crate::auth::{ExternalCredential, ExternalToken};
+use crate::auth::ExternalToken;
 use crate::store::PluginKind;
 
 pub(super) const CHECKS: &[Reopening] = &[
@@ -60,13 +60,13 @@ fn tokens_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
     let [old, new, hashed] = [token()?, token()?, token()?];
     let mut rotated = samples::external(&old)?;
     let mut unshown = samples::external(&hashed)?;
-    unshown.kind = PluginKind::External(ExternalCredential::from_digest(hashed.digest()));
+    unshown.kind = PluginKind::external_by_digest(&hashed.digest())?;
     {
         let store = subject.open_empty();
         let store = StoreProbe(&*store);
         store.put(&rotated)?;
         store.put(&unshown)?;
-        rotated.kind = PluginKind::External(ExternalCredential::new(new.clone()));
+        rotated.kind = PluginKind::external(new.clone());
         store.put(&rotated)?;
     }
     let store = subject.reopen();

@@ -9,7 +9,7 @@ use super::Outcome;
 use crate::auth::ExternalToken;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
-use crate::store::{PluginKind, Record, Store};
+use crate::store::{Record, Store};
 
 /// A store, and what it is expected to have.
 #[derive(Clone, Copy)]
@@ -169,10 +169,9 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
     if expected.kind != *kind {
         return wrong("kind", debug(&expected.kind), debug(kind));
     }
-    if let (PluginKind::External(was), PluginKind::External(is)) = (&expected.kind, kind)
-        && was.token().map(ExternalToken::expose) != is.token().map(ExternalToken::expose)
-    {
-        return wrong("token", debug(was), debug(is));
+    let (was, is) = (expected.external_token(), found.external_token());
+    if was.map(ExternalToken::expose) != is.map(ExternalToken::expose) {
+        return wrong("token", debug(&was), debug(&is));
     }
     for (field, was, is) in [
         (

@@ -9,7 +9,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::Outcome;
-use crate::auth::{ExternalCredential, ExternalToken};
+use crate::auth::ExternalToken;
 use crate::health::Health;
 use crate::package::{Archive, PackageLimits};
 use crate::process::ProcessLimits;
@@ -32,9 +32,8 @@ pub(super) fn plain(name: &str) -> Outcome<Record> {
 
 /// An external plugin with this token, which is kept.
 pub(super) fn external(token: &ExternalToken) -> Outcome<Record> {
-    let credential = ExternalCredential::new(token.clone());
     let mut record = plain("external")?;
-    record.kind = PluginKind::External(credential);
+    record.kind = PluginKind::external(token.clone());
     Ok(record)
 }
 
@@ -49,14 +48,13 @@ pub(super) fn stored(archive: &Archive) -> Outcome<Record> {
 /// Records of every kind, in which no field is as it is after installation. The archive must be stored
 /// first.
 pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
-    let kept = ExternalCredential::new(ExternalToken::generate()?);
-    let hashed = ExternalCredential::from_digest(ExternalToken::generate()?.digest());
+    let hashed = ExternalToken::generate()?.digest();
     let kinds = [
         PluginKind::Supervised(Source::Archive("/a b/ü/\u{10ffff}\n'\".zip".into())),
         PluginKind::Supervised(Source::Directory("relative/../\\folder".into())),
         stored(archive)?.kind,
-        PluginKind::External(kept),
-        PluginKind::External(hashed),
+        PluginKind::external(ExternalToken::generate()?),
+        PluginKind::external_by_digest(&hashed)?,
     ];
     let mut records = Vec::new();
     for (number, kind) in (0_u32..).zip(kinds) {

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::threads::WRITERS;
 use super::*;
-use crate::auth::{ExternalCredential, ExternalToken, TokenDigest};
+use crate::auth::{ExternalToken, TokenDigest};
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent, PackageLimits};
@@ -168,8 +168,8 @@ impl Store for Broken {
 
     fn put(&self, mut record: Record) -> Result<()> {
         self.spoil(&mut record);
-        if let PluginKind::External(credential) = &record.kind {
-            self.tokens.lock().insert(credential.digest(), record.id);
+        if let Some(digest) = record.kind.token_digest() {
+            self.tokens.lock().insert(digest, record.id);
         }
         match self.fault {
             Fault::AcceptsAnyLabel if record.damage.is_none() && record.validate().is_err() => {
@@ -229,7 +229,7 @@ impl Store for Broken {
 
     fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
         match self.fault {
-            Fault::FindsOldTokens => Ok(self.tokens.lock().get(&token.digest()).copied()),
+            Fault::FindsOldTokens => Ok(self.tokens.lock().get(&token.binary_digest()).copied()),
             Fault::FindsOnlyKeptTokens => {
                 let kept = |record: &Record| record.external_token() == Some(token);
                 Ok(self
@@ -392,12 +392,10 @@ impl Persistent for Handed {
     fn reopen(&mut self) -> Arc<dyn Store> {
         let again = MemoryStore::default();
         for mut record in self.store.list().unwrap() {
-            if let PluginKind::External(credential) = &record.kind
-                && credential.token().is_none()
+            if let PluginKind::External { token: None, .. } = &record.kind
                 && self.forgets == Forgets::Digests
             {
-                let nobody = TokenDigest::default();
-                record.kind = PluginKind::External(ExternalCredential::from_digest(nobody));
+                record.kind = PluginKind::known_by(TokenDigest::default());
             }
             if self.forgets != Forgets::Everything {
                 again.put(record).unwrap();

@@ -78,7 +78,7 @@ impl Store for StoreReader {
     }
 
     fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
-        let digest = token.digest().to_string();
+        let digest = token.digest();
         let mut found = self.records("WHERE token_digest = ?1 ORDER BY id", Some(&digest))?;
         found.retain(|record| record.has_token(token));
         Ok(found.pop().map(|record| record.id))

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use crate::auth::{ExternalCredential, ExternalToken, TokenDigest};
+use crate::auth::{ExternalToken, TokenDigest};
 use crate::error::{Error, Result, StoreError};
 use crate::id::InstallationId;
 use crate::protocol::manifest::Manifest;
@@ -128,9 +128,9 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
                 size.map_err(|_| encoder.unstorable("the size of its archive"))?,
             );
         }
-        PluginKind::External(credential) => {
-            encoder.set("token_digest", credential.digest().to_string());
-            if let Some(token) = credential.token() {
+        PluginKind::External { digest, token } => {
+            encoder.set("token_digest", digest.clone());
+            if let Some(token) = token {
                 encoder.set("token", token.expose().to_owned());
             }
         }
@@ -336,7 +336,7 @@ impl Decoder<'_> {
     fn kind(&mut self) -> PluginKind {
         match self.text("mode").and_then(|mode| mode.parse().ok()) {
             Some(PluginMode::Supervised) => PluginKind::Supervised(self.source()),
-            Some(PluginMode::External) => PluginKind::External(self.credential()),
+            Some(PluginMode::External) => self.external(),
             None => {
                 self.wrong("mode", "is neither supervised nor external");
                 PluginKind::Supervised(self.source_stand_in())
@@ -384,23 +384,23 @@ impl Decoder<'_> {
         }
     }
 
-    fn credential(&mut self) -> ExternalCredential {
+    fn external(&mut self) -> PluginKind {
         let digest: Option<TokenDigest> =
             self.text("token_digest").and_then(|text| text.parse().ok());
         let Some(digest) = digest else {
             self.wrong("token_digest", "is not a digest");
             // The digest of no token.
-            return ExternalCredential::from_digest(TokenDigest::default());
+            return PluginKind::known_by(TokenDigest::default());
         };
         if *self.value("token") == Value::Null {
-            return ExternalCredential::from_digest(digest);
+            return PluginKind::known_by(digest);
         }
         let token = self.text("token").map(ExternalToken::parse);
         match token.and_then(std::result::Result::ok) {
-            Some(token) if token.digest() == digest => ExternalCredential::new(token),
+            Some(token) if token.binary_digest() == digest => PluginKind::external(token),
             _ => {
                 self.wrong("token", "is not the one with that digest");
-                ExternalCredential::from_digest(digest)
+                PluginKind::known_by(digest)
             }
         }
     }

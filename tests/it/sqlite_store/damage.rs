@@ -3,7 +3,6 @@
 use std::time::UNIX_EPOCH;
 
 use plugin_runner::ActiveState;
-use plugin_runner::auth::ExternalCredential;
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Overrides, PluginKind};
 
@@ -253,13 +252,11 @@ fn stand_in(record: &mut Record, column: &str) {
         "labels" => record.labels.clear(),
         "active_state" => record.active_state = ActiveState::Inactive,
         "token_digest" => {
-            let nobody = "0".repeat(64).parse().unwrap();
-            record.kind = PluginKind::External(ExternalCredential::from_digest(nobody));
+            record.kind = PluginKind::external_by_digest(&"0".repeat(64)).unwrap();
         }
         "token" => {
-            if let PluginKind::External(credential) = record.kind.clone() {
-                record.kind =
-                    PluginKind::External(ExternalCredential::from_digest(credential.digest()));
+            if let PluginKind::External { digest, .. } = record.kind.clone() {
+                record.kind = PluginKind::external_by_digest(&digest).unwrap();
             }
         }
         _ => record.kind = PluginKind::Supervised(Source::Directory(PathBuf::new())),

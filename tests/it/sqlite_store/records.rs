@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::support::assert_matches;
-use plugin_runner::auth::{ExternalCredential, ExternalToken};
+use plugin_runner::auth::ExternalToken;
 use plugin_runner::store::PluginKind;
 
 #[test]
@@ -70,24 +70,24 @@ fn a_token_that_is_not_kept_is_nowhere() {
     let dir = StoreDir::new();
     let store = dir.open();
     let [never, taken, kept] = std::array::from_fn(|_| ExternalToken::generate().unwrap());
-    let put = |record: &mut Record, credential| {
-        record.kind = PluginKind::External(credential);
+    let put = |record: &mut Record, kind| {
+        record.kind = kind;
         store.put(record.clone()).unwrap();
     };
     let mut external = Record::external(manifest("never")).unwrap();
     put(
         &mut external,
-        ExternalCredential::from_digest(never.digest()),
+        PluginKind::external_by_digest(&never.digest()).unwrap(),
     );
     let never_id = external.id;
     let mut external = Record::external(manifest("taken")).unwrap();
-    put(&mut external, ExternalCredential::new(taken.clone()));
+    put(&mut external, PluginKind::external(taken.clone()));
     put(
         &mut external,
-        ExternalCredential::from_digest(taken.digest()),
+        PluginKind::external_by_digest(&taken.digest()).unwrap(),
     );
     let mut external = Record::external(manifest("kept")).unwrap();
-    put(&mut external, ExternalCredential::new(kept.clone()));
+    put(&mut external, PluginKind::external(kept.clone()));
     // While the store is open, and what was written before is in its log.
     assert!(!is_in(&dir, &never));
     assert!(is_in(&dir, &kept));
