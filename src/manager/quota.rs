@@ -79,10 +79,10 @@ impl ManagerInner {
             return Ok(guard);
         };
         let stored = self.store().list_archives()?;
-        if stored.iter().any(|one| one.sha256 == archive.sha256()) {
+        if stored.contains_key(archive.sha256()) {
             return Ok(guard);
         }
-        archives.extend(stored.into_iter().map(|one| (one.sha256, one.size)));
+        archives.extend(stored);
         let needed = archives
             .values()
             .fold(0, |sum: u64, size| sum.saturating_add(*size));
@@ -118,16 +118,16 @@ impl ManagerInner {
         }
         let named: HashSet<&str> = records.iter().filter_map(Record::stored_archive).collect();
         let mut result = Ok(());
-        for archive in store.list_archives()? {
+        for archive in store.list_archives()?.into_keys() {
             let mut in_use = reserved.archives.values().flatten();
-            if named.contains(&*archive.sha256) {
+            if named.contains(&*archive) {
                 continue;
             }
-            if in_use.any(|(sha256, _)| *sha256 == archive.sha256) {
+            if in_use.any(|(sha256, _)| *sha256 == archive) {
                 reserved.uncollected = true;
             } else {
                 // One that cannot be removed does not keep the others.
-                result = result.and(store.delete_archive(&archive.sha256));
+                result = result.and(store.delete_archive(&archive));
             }
         }
         result

@@ -1,13 +1,13 @@
 //! `MemoryStore`: records and archives in memory, lost when the process ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use super::index::RecordIndex;
-use super::{Record, Store, StoredArchive};
+use super::{Record, Store};
 use crate::auth::ExternalToken;
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
@@ -79,12 +79,9 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
+    fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         let archives = self.archives.read();
-        let stored = |(sha256, bytes): (&String, &Arc<[u8]>)| StoredArchive {
-            sha256: sha256.clone(),
-            size: bytes.len() as u64,
-        };
+        let stored = |(sha256, bytes): (&String, &Arc<[u8]>)| (sha256.clone(), bytes.len() as u64);
         Ok(archives.iter().map(stored).collect())
     }
 }

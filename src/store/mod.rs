@@ -11,6 +11,7 @@ mod record;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 pub use kind::{PluginKind, Source};
@@ -24,15 +25,6 @@ use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
-
-/// An archive in a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredArchive {
-    /// Its SHA-256, in lower-case hexadecimal.
-    pub sha256: String,
-    /// Its size in bytes.
-    pub size: u64,
-}
 
 /// Keeps records, and the archives that they name. Implementations are shared between threads and must
 /// not lose an acknowledged write: after a crash it has happened wholly or not at all. The host asks for
@@ -121,9 +113,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// What the store reports, for example that a record names the archive; nothing has changed then.
     fn delete_archive(&self, sha256: &str) -> Result<()>;
 
-    /// Returns all archives, in any order. May block for the store's own I/O.
+    /// Returns the sizes in bytes of all archives, by their SHA-256 in lower-case hexadecimal. May block for the
+    /// store's own I/O.
     ///
     /// # Errors
     /// What the store reports.
-    fn list_archives(&self) -> Result<Vec<StoredArchive>>;
+    fn list_archives(&self) -> Result<BTreeMap<String, u64>>;
 }

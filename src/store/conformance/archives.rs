@@ -38,18 +38,8 @@ fn an_archive_comes_back_byte_for_byte(store: StoreProbe<'_>) -> Outcome {
     for archive in &archives {
         store.expect_archive(archive)?;
     }
-    let mut expected: Vec<_> = archives.iter().collect();
-    store.expect_archives(&expected)?;
-    expected.sort_by_key(|archive| archive.sha256());
-    let mut listed = store.list_archives()?;
-    listed.sort_by(|one, other| one.sha256.cmp(&other.sha256));
-    for (archive, listed) in expected.iter().zip(listed) {
-        let (size, found) = (archive.content().size()?, listed.size);
-        if found != size {
-            return Err(format!("list_archives returns a size of {found}, expected {size}").into());
-        }
-    }
-    Ok(())
+    let expected: Vec<_> = archives.iter().collect();
+    store.expect_archives(&expected)
 }
 
 fn an_archive_is_kept_once(store: StoreProbe<'_>) -> Outcome {

@@ -1,5 +1,6 @@
 //! `StoreProbe`: a store, and comparisons of what it returns with what it should return.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::ops::Deref;
 
@@ -62,13 +63,14 @@ impl StoreProbe<'_> {
         }
     }
 
-    /// The store has exactly these archives, by their list.
+    /// The store has exactly these archives, with their sizes, by its list.
     pub(super) fn expect_archives(self, expected: &[&Archive]) -> Outcome {
-        let mut expected: Vec<_> = expected.iter().map(|archive| archive.sha256()).collect();
-        expected.sort_unstable();
-        let archives = self.list_archives()?;
-        let mut found: Vec<_> = archives.iter().map(|archive| &*archive.sha256).collect();
-        found.sort_unstable();
+        let sizes = expected.iter().map(|archive| {
+            let size = archive.content().size()?;
+            Ok((archive.sha256().to_owned(), size))
+        });
+        let expected = sizes.collect::<std::io::Result<BTreeMap<_, _>>>()?;
+        let found = self.list_archives()?;
         if found == expected {
             Ok(())
         } else {

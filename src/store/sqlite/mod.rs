@@ -16,6 +16,7 @@ mod schema;
 mod tests;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -23,7 +24,7 @@ use dir::StoreDir;
 use reader::StoreReader;
 use writer::StoreWriter;
 
-use super::{Record, Store, StoredArchive};
+use super::{Record, Store};
 use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::id::InstallationId;
@@ -213,7 +214,7 @@ impl Store for SqliteStore {
         self.store().delete_archive(sha256)
     }
 
-    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
+    fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         self.store().list_archives()
     }
 }

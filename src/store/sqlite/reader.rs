@@ -1,5 +1,7 @@
 //! `StoreReader`: a store that is only read, and that another process may own and change meanwhile.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 
 use super::archive_files;
@@ -12,7 +14,7 @@ use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
-use crate::store::{Record, Store, StoredArchive};
+use crate::store::{Record, Store};
 
 /// Opens the database anew for each question: in between it holds no lock that an owner would wait for,
 /// and it always reads the database that is there now.
@@ -43,9 +45,7 @@ impl StoreReader {
     }
 
     fn archive_size(&self, sha256: &str) -> Result<Option<u64>> {
-        let archives = self.list_archives()?;
-        let found = archives.iter().find(|archive| archive.sha256 == sha256);
-        Ok(found.map(|archive| archive.size))
+        Ok(self.list_archives()?.get(sha256).copied())
     }
 
     fn records(&self, condition: &str, parameter: Option<&str>) -> Result<Vec<Record>> {
@@ -99,7 +99,7 @@ impl Store for StoreReader {
         }
     }
 
-    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
+    fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         let path = self.dir.database();
         self.read(|connection| {
             writer::archives(connection).map_err(failure::database("read", &path))

@@ -122,7 +122,7 @@ fn an_archive_whose_row_cannot_be_written_is_not_there() {
         let error = store_error(written);
         assert_matches!(error, StoreError::ReadOnly { .. });
     }
-    assert_eq!(store.list_archives().unwrap(), []);
+    assert!(store.list_archives().unwrap().is_empty());
     assert_eq!(archives(&dir), 0);
     set(&store, "query_only", 0);
     store.put_archive(&archive).unwrap();

@@ -19,7 +19,7 @@ use crate::id::InstallationId;
 use crate::owner_lock::OwnerLock;
 use crate::package::{Archive, ArchiveContent};
 use crate::store::index::RecordIndex;
-use crate::store::{Record, Store, StoredArchive};
+use crate::store::{Record, Store};
 
 #[derive(Debug)]
 pub(super) struct StoreWriter {
@@ -224,13 +224,8 @@ impl Store for StoreWriter {
         Ok(())
     }
 
-    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
-        let cache = self.cache.read();
-        let stored = |(sha256, size): (&String, &u64)| StoredArchive {
-            sha256: sha256.clone(),
-            size: *size,
-        };
-        Ok(cache.archives.iter().map(stored).collect())
+    fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
+        Ok(self.cache.read().archives.clone())
     }
 }
 
@@ -261,20 +256,18 @@ fn load(connection: &Connection) -> rusqlite::Result<(Cache, usize)> {
     for record in records {
         cache.records.put(record);
     }
-    for archive in archives(connection)? {
-        cache.archives.insert(archive.sha256, archive.size);
-    }
+    cache.archives = archives(connection)?;
     Ok((cache, skipped))
 }
 
-/// Returns the archives that the database knows.
+/// Returns the archives that the database knows, with their sizes.
 ///
 /// # Errors
 /// What the database reports.
-pub(super) fn archives(connection: &Connection) -> rusqlite::Result<Vec<StoredArchive>> {
-    let mut statement = connection.prepare("SELECT sha256, size FROM archive ORDER BY sha256")?;
+pub(super) fn archives(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
+    let mut statement = connection.prepare("SELECT sha256, size FROM archive")?;
     let mut rows = statement.query([])?;
-    let mut archives = Vec::new();
+    let mut archives = BTreeMap::new();
     while let Some(row) = rows.next()? {
         // It becomes a part of a path.
         let sha256 = row.get::<_, String>(0).unwrap_or_default();
@@ -283,7 +276,7 @@ pub(super) fn archives(connection: &Connection) -> rusqlite::Result<Vec<StoredAr
             .map_or(None, |size| u64::try_from(size).ok());
         match size {
             Some(size) if archive_files::is_digest(&sha256) => {
-                archives.push(StoredArchive { sha256, size });
+                archives.insert(sha256, size);
             }
             _ => log::warn!(
                 "an archive of the store has no valid digest and size, and is left alone"

@@ -219,8 +219,7 @@ impl Managed {
         named.sort_unstable();
         named.dedup();
         let archives = self.store.list_archives().unwrap();
-        let mut stored: Vec<_> = archives.iter().map(|archive| &*archive.sha256).collect();
-        stored.sort_unstable();
+        let stored: Vec<_> = archives.keys().map(String::as_str).collect();
         assert_eq!(stored, named);
     }
 

@@ -1,5 +1,6 @@
 //! A store that fails or waits where a test says so, on top of any other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use plugin_runner::auth::ExternalToken;
 use plugin_runner::package::{Archive, ArchiveContent};
-use plugin_runner::store::{MemoryStore, Record, Store, StoredArchive};
+use plugin_runner::store::{MemoryStore, Record, Store};
 use plugin_runner::{Error, InstallationId, Result};
 
 /// A step that can be made to fail.
@@ -187,7 +188,7 @@ impl Store for FailingStore {
         self.inner.delete_archive(sha256)
     }
 
-    fn list_archives(&self) -> Result<Vec<StoredArchive>> {
+    fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         self.inner.list_archives()
     }
 }

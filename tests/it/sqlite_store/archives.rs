@@ -133,7 +133,7 @@ fn a_file_that_is_missing_or_of_another_size_is_told_and_put_right() {
     // One whose content does not matter any more can go.
     fs::remove_file(&path).unwrap();
     store.delete_archive(archive.sha256()).unwrap();
-    assert_eq!(store.list_archives().unwrap(), []);
+    assert!(store.list_archives().unwrap().is_empty());
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_row_that_is_no_digest_never_becomes_a_path() {
     fs::write(dir.path().join("secret.zip"), "1234").unwrap();
     dir.execute("INSERT INTO archive VALUES ('../secret', 4, 0), ('', -1, 0)");
     let store = dir.open();
-    assert_eq!(store.list_archives().unwrap(), []);
+    assert!(store.list_archives().unwrap().is_empty());
     assert!(store.get_archive("../secret").unwrap().is_none());
     store.delete_archive("../secret").unwrap();
     assert!(dir.path().join("secret.zip").exists());

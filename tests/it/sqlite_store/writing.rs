@@ -39,7 +39,7 @@ fn an_archive_that_does_not_fit_leaves_nothing_behind() {
         error.to_string().contains(&*archives.to_string_lossy()),
         "{error}"
     );
-    assert_eq!(store.list_archives().unwrap(), []);
+    assert!(store.list_archives().unwrap().is_empty());
     fs::remove_file(&archives).unwrap();
     fs::create_dir(&archives).unwrap();
     store.put_archive(&archive).unwrap();
