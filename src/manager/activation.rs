@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::operations::Operation;
 use super::{Installation, Manager, ManagerInner};
+use crate::deadline::Deadline;
 use crate::duplex::close_code;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::session::Session;
-use crate::state::{ActiveState, ReportedState};
+use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
 
 impl Manager {
@@ -52,6 +53,42 @@ impl Manager {
     pub fn request_activation(&self, id: InstallationId) -> Result<Installation> {
         let (record, _) = self.inner.start(id)?;
         Ok(self.inner.view(record))
+    }
+
+    /// Stops a plugin and starts it again, and waits until it is active. Whether it is wanted active does not
+    /// change, and earlier failures do not count against this start. An external plugin is disconnected with
+    /// the advice to reconnect. Calls in flight fail with
+    /// [`Disconnect::ByHost`](crate::error::Disconnect::ByHost), code 1012, `restarted`.
+    ///
+    /// # Blocking
+    /// At most `timeout` for the stop and the start together, or until the external plugin has reconnected;
+    /// and at most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it. State
+    /// changes wake it. Deactivating or removing the plugin ends the wait for its start.
+    ///
+    /// # Errors
+    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::State`](crate::Error::State) with `inactive`: it is not wanted active, or was stopped
+    ///   meanwhile.
+    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop), or
+    ///   [`Error::DescendantsLeft`](crate::Error::DescendantsLeft): it could not be stopped. The host goes on
+    ///   stopping it, and starts it after that.
+    /// - Those of [`activate`](Self::activate), except that it is external.
+    pub fn restart(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
+        let deadline = Deadline::after(timeout);
+        let restarted = self.inner.restart(id, deadline).and_then(|session| {
+            // The operation is over before the wait, so that a stop can come in between.
+            session.wait_for(ReportedState::Active, deadline.remaining())
+        });
+        restarted.map_err(|error| match error {
+            // Its limit is what was left of the caller's.
+            Error::Timeout { phase, problem, .. } => Error::Timeout {
+                phase,
+                limit: timeout,
+                problem,
+            },
+            error => error,
+        })?;
+        self.get(id)
     }
 
     /// Stops a plugin, which then is not started at a [`boot`](Self::boot) either, and waits until all of its
@@ -107,6 +144,39 @@ impl ManagerInner {
             None => self.host.load(id)?,
         };
         Ok((record, session))
+    }
+
+    /// Stops the plugin and requests its start, or has it connect again.
+    fn restart(&self, id: InstallationId, deadline: Deadline) -> Result<Session> {
+        let _operation = self.begin(id, "restart")?;
+        let record = self.sound_record(id)?;
+        if record.active_state != ActiveState::Active {
+            return Err(Error::State {
+                state: ReportedState::Inactive,
+                message: Some("it is not wanted active".into()),
+            });
+        }
+        self.failures.lock().remove(&id);
+        let Some(session) = self.host.session(id) else {
+            // Requests the start as well.
+            return self.host.load(id);
+        };
+        let (code, reason) = (close_code::RESTART, "restarted");
+        match record.mode() {
+            PluginMode::Supervised => {
+                self.check_runtime()?;
+                let stopped = session.stop_with(deadline.remaining(), code, reason);
+                // If it could not be stopped, it starts when the host has stopped it.
+                session.set_active_state(ActiveState::Active)?;
+                stopped?;
+            }
+            PluginMode::External => {
+                let limit = Deadline::after(self.context().settings.timeouts.stop);
+                session.drop_connection(code, reason, deadline.min(limit));
+                session.set_active_state(ActiveState::Active)?;
+            }
+        }
+        Ok(session)
     }
 
     /// Begins an operation that ends the plugin: an update that is waiting for its new version is

@@ -49,6 +49,8 @@ mod meetings;
 mod leftovers;
 // What authors may not have meant.
 mod review;
+// The same plugin once more.
+mod restart;
 // Removing a plugin.
 mod removal;
 // Two connections with one token.
