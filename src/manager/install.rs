@@ -1,7 +1,6 @@
 //! Installing a plugin from a package. External plugins are in `external`.
 
 use super::intent::Intent;
-use super::received::ReceivedPackage;
 use super::source::PackageSource;
 use super::{Installation, Manager, ManagerInner};
 use crate::deadline::Deadline;
@@ -33,6 +32,7 @@ impl Manager {
     /// - [`Error::Disabled`](crate::Error::Disabled), [`Error::Unsupported`](crate::Error::Unsupported):
     ///   the runtime provider cannot run packages.
     /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Install`](crate::error::Phase::Install).
+    /// - [`Error::Store`](crate::Error::Store): the source's labels, or who adds it, are out of bounds.
     /// - [`Error::Io`](crate::Error::Io), the store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn install(&self, source: PackageSource<'_>) -> Result<Installation> {
         let inner = &self.inner;
@@ -40,8 +40,8 @@ impl Manager {
         let deadline = Deadline::after(inner.settings.install_timeout);
         let received = inner.receive(source, deadline)?;
         let warnings = received.review()?;
-        let ReceivedPackage { archive, manifest } = &received;
-        let record = Record::supervised(manifest.clone(), received.source());
+        let archive = &received.archive;
+        let record = received.record()?;
         let id = record.id;
         let _operation = inner.begin(id, "install")?;
         let room = inner.reserve_installation(id, Some(archive))?;

@@ -14,6 +14,8 @@
 //! | `activation`, `boot` | starting and stopping |
 //! | `logs` | following what a plugin prints |
 //! | `configuration` | what is proposed to the plugin and what is stored |
+//! | `overrides` | a plugin's own settings; the embedder's labels |
+//! | `installation`, `shown` | what is shown of a plugin; how it is serialised |
 //! | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
 //! | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
 //!
@@ -29,6 +31,7 @@ mod installation;
 mod intent;
 mod logs;
 mod operations;
+mod overrides;
 mod quota;
 mod received;
 mod removal;

@@ -1,5 +1,6 @@
 //! `ReceivedPackage`: a package that has been received and checked, and is not installed yet.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ type Unpack =
 pub(super) struct ReceivedPackage {
     pub(super) archive: Archive,
     pub(super) manifest: Manifest,
+    added_by: Option<String>,
+    labels: BTreeMap<String, String>,
 }
 
 impl ReceivedPackage {
@@ -36,6 +39,18 @@ impl ReceivedPackage {
             sha256: self.archive.sha256().to_owned(),
             size: self.archive.size(),
         }
+    }
+
+    /// Makes the record of a plugin that is installed from this.
+    ///
+    /// # Errors
+    /// [`Error::Store`]: what the embedder wants to keep with it is out of bounds.
+    pub(super) fn record(&self) -> Result<Record> {
+        let mut record = Record::supervised(self.manifest.clone(), self.source());
+        record.added_by.clone_from(&self.added_by);
+        record.labels.clone_from(&self.labels);
+        record.validate()?;
+        Ok(record)
     }
 
     /// Refuses a package that could never be started; logs and returns what its author may not have meant. A
@@ -102,7 +117,12 @@ impl ManagerInner {
             .into());
         }
         let manifest = Manifest::parse(archive.manifest_bytes())?;
-        Ok(ReceivedPackage { archive, manifest })
+        Ok(ReceivedPackage {
+            archive,
+            manifest,
+            added_by: source.added_by,
+            labels: source.labels,
+        })
     }
 
     /// Unpacks an archive with `unpack` as a release of the plugin of this record.

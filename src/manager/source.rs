@@ -1,5 +1,6 @@
 //! `PackageSource`: where a package comes from. `received` reads it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub struct PackageSource<'a> {
     pub(super) origin: Origin<'a>,
     pub(super) sha256: Option<Arc<str>>,
+    pub(super) added_by: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 pub(super) enum Origin<'a> {
@@ -34,6 +37,8 @@ impl<'a> PackageSource<'a> {
         Self {
             origin,
             sha256: None,
+            added_by: None,
+            labels: BTreeMap::new(),
         }
     }
 
@@ -73,6 +78,23 @@ impl<'a> PackageSource<'a> {
     /// Refuses the package unless it has this SHA-256, in hexadecimal.
     pub fn with_sha256(mut self, sha256: impl AsRef<str>) -> Self {
         self.sha256 = Some(sha256.as_ref().trim().to_lowercase().into());
+        self
+    }
+
+    /// Says who or what adds the plugin ([`Record::added_by`](crate::store::Record::added_by)). It is stored
+    /// with a plugin that is installed from this; an update does not change it.
+    pub fn added_by(mut self, who: impl Into<String>) -> Self {
+        self.added_by = Some(who.into());
+        self
+    }
+
+    /// Sets the plugin's [labels](crate::store::Record::labels). They are stored with a plugin that is
+    /// installed from this; an update does not change them.
+    pub fn labels<K: Into<String>, V: Into<String>>(
+        mut self,
+        labels: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.labels = super::overrides::owned(labels);
         self
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use plugin_runner::protocol::Manifest;
-use plugin_runner::store::SqliteStore;
+use plugin_runner::store::{Overrides, SqliteStore};
 use plugin_runner::{
     ActiveState, Host, Installation, InstallationId, Manager, PackageSource, PluginMode,
     ReportedState, fault,
@@ -203,23 +203,31 @@ impl Worker<'_> {
             return Operation::Remove { id, keep_data };
         }
         if plugin.record().mode() == PluginMode::External {
-            return if self.random.one_in(2) {
-                Operation::UpdateManifest {
+            return match self.random.below(3) {
+                0 => Operation::UpdateManifest {
                     id,
                     version: number,
-                }
-            } else {
-                Operation::Rotate { id }
+                },
+                1 => Operation::SetOverrides {
+                    id,
+                    value: number + 10_000,
+                },
+                _ => Operation::Rotate { id },
             };
         }
         let is_active = plugin.state() == ReportedState::Active;
-        match self.random.below(8) {
+        match self.random.below(10) {
             0..=2 => Operation::Update {
                 id,
                 version: number,
             },
             3 => Operation::Write { id, text: number },
-            4 if plugin.record().active_state == ActiveState::Active => {
+            4 => Operation::SetOverrides {
+                id,
+                value: number + 10_000,
+            },
+            5 if is_active => Operation::Restart { id },
+            6 if plugin.record().active_state == ActiveState::Active => {
                 Operation::Deactivate { id }
             }
             _ if is_active => Operation::Configure { id, value: number },
@@ -257,6 +265,11 @@ impl Worker<'_> {
                 let proposal = Map::from_iter([("value".to_owned(), json!(value))]);
                 manager.configure(*id, proposal)?;
             }
+            Operation::SetOverrides { id, value } => {
+                let bytes = usize::try_from(*value).unwrap();
+                manager.set_overrides(*id, Overrides::default().outbound_message(bytes))?;
+            }
+            Operation::Restart { id } => drop(manager.restart(*id, LONG)?),
             Operation::Rotate { id } => {
                 return Ok((None, Some(manager.rotate_token(*id)?.expose().to_owned())));
             }

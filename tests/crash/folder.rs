@@ -99,6 +99,7 @@ fn known(folder: &Path, record: &Record) -> Known {
             .configuration
             .get("value")
             .map(|value| value.as_u64().unwrap()),
+        overridden: serde_json::to_value(&record.overrides).unwrap()["outgoing_message"].as_u64(),
         own: own
             .and_then(|path| fs::read_to_string(path).ok())
             .map(|text| text.parse().unwrap()),

@@ -13,6 +13,8 @@ pub(crate) struct Known {
     pub(crate) version: u64,
     pub(crate) active: ActiveState,
     pub(crate) configured: Option<u64>,
+    /// Of the plugin's own settings.
+    pub(crate) overridden: Option<u64>,
     /// What the plugin wrote beside its program.
     pub(crate) own: Option<u64>,
 }
@@ -94,6 +96,8 @@ pub(crate) fn subject(operation: &Operation) -> Option<InstallationId> {
         | Operation::Deactivate { id }
         | Operation::Configure { id, .. }
         | Operation::Rotate { id }
+        | Operation::SetOverrides { id, .. }
+        | Operation::Restart { id }
         | Operation::Remove { id, .. }
         | Operation::Write { id, .. } => Some(*id),
     }
@@ -111,6 +115,7 @@ pub(crate) fn begun_as(operation: &Operation) -> Option<Known> {
         version,
         active,
         configured: None,
+        overridden: None,
         own: None,
     })
 }
@@ -125,6 +130,7 @@ pub(crate) fn after(known: &Known, operation: &Operation) -> Known {
         Operation::Activate { .. } => known.active = ActiveState::Active,
         Operation::Deactivate { .. } => known.active = ActiveState::Inactive,
         Operation::Configure { value, .. } => known.configured = Some(*value),
+        Operation::SetOverrides { value, .. } => known.overridden = Some(*value),
         Operation::Write { text, .. } => known.own = Some(*text),
         _ => {}
     }

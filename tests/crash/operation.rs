@@ -33,6 +33,13 @@ pub(crate) enum Operation {
     Rotate {
         id: InstallationId,
     },
+    SetOverrides {
+        id: InstallationId,
+        value: u64,
+    },
+    Restart {
+        id: InstallationId,
+    },
     Remove {
         id: InstallationId,
         keep_data: bool,
@@ -55,6 +62,8 @@ impl Operation {
             Self::Deactivate { .. } => "deactivate",
             Self::Configure { .. } => "configure",
             Self::Rotate { .. } => "rotate",
+            Self::SetOverrides { .. } => "set_overrides",
+            Self::Restart { .. } => "restart",
             Self::Remove { .. } => "remove",
             Self::Write { .. } => "write",
         }

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::{OperationError, Phase};
+use plugin_runner::store::Overrides;
 use plugin_runner::{ActiveState, Error, InstallationId, PackageSource, ReportedState, fault};
 
 use super::{Managed, operation_error, settings};
@@ -176,6 +177,8 @@ fn operations_on_one_installation_come_one_after_the_other() {
             managed.activate(id, LONG).map(drop),
             managed.request_activation(id).map(drop),
             managed.remove(id).map(drop),
+            managed.restart(id, LONG).map(drop),
+            managed.set_overrides(id, Overrides::default()).map(drop),
             managed
                 .merge_configuration(id, serde_json::Map::new())
                 .map(drop),
@@ -212,6 +215,10 @@ fn what_is_not_there_or_not_ours_to_run_is_said() {
         managed.remove(id).map(drop),
         managed.update_package(id, package()).map(drop),
         managed.update_manifest(id, manifest("x")).map(drop),
+        managed.restart(id, LONG).map(drop),
+        managed.set_overrides(id, Overrides::default()).map(drop),
+        managed.set_added_by(id, None).map(drop),
+        managed.set_labels(id, [("team", "red")]).map(drop),
         managed.rotate_token(id).map(drop),
         managed.configuration(id).map(drop),
         managed.configuration_schema(id).map(drop),

@@ -49,6 +49,8 @@ mod meetings;
 mod leftovers;
 // What authors may not have meant.
 mod review;
+// A plugin's own settings, and the embedder's labels.
+mod overrides;
 // The same plugin once more.
 mod restart;
 // Removing a plugin.
