@@ -284,7 +284,9 @@ impl Store for Broken {
     fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         let mut archives = self.store.list_archives()?;
         if self.fault == Fault::MismeasuresArchives {
-            archives.values_mut().for_each(|size| *size += 1);
+            for size in archives.values_mut() {
+                *size += 1;
+            }
         }
         Ok(archives)
     }
