@@ -7,40 +7,40 @@ use std::time::{Duration, Instant};
 /// Every public call takes a `Duration`, turns it into a deadline once, and passes that inward, so
 /// that several waits in a row share one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(Instant);
+pub(crate) struct Deadline(Instant);
 
 /// Far enough to mean 'never' and near enough not to overflow on any platform.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 impl Deadline {
     /// Returns the deadline that lies `timeout` from now. Anything over a year is a year.
-    pub fn after(timeout: Duration) -> Self {
+    pub(crate) fn after(timeout: Duration) -> Self {
         Self(Instant::now() + timeout.min(FAR))
     }
 
     /// Returns the deadline at this instant.
-    pub const fn at(instant: Instant) -> Self {
+    pub(crate) const fn at(instant: Instant) -> Self {
         Self(instant)
     }
 
     /// Returns the point in time.
-    pub const fn instant(self) -> Instant {
+    pub(crate) const fn instant(self) -> Instant {
         self.0
     }
 
     /// Returns the time left until the deadline; zero when it has passed.
-    pub fn remaining(self) -> Duration {
+    pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
     /// Returns whether the deadline has passed.
-    pub fn has_passed(self) -> bool {
+    pub(crate) fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }
 
     /// Returns the earlier of two deadlines.
     #[must_use]
-    pub fn min(self, other: Self) -> Self {
+    pub(crate) fn min(self, other: Self) -> Self {
         Self(self.0.min(other.0))
     }
 }

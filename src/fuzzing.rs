@@ -13,8 +13,21 @@ pub use crate::protocol::jsonrpc::{
     encode_result,
 };
 
+use crate::duplex::DuplexSettings;
 use crate::error::PackageError;
+use crate::host::Host;
 use crate::package::{self, MigrationLimits};
+
+/// Returns how many threads of a host live, also after it was dropped.
+pub fn thread_counter(host: &Host) -> impl Fn() -> usize + Send + Sync + use<> {
+    let threads = host.threads().clone();
+    move || threads.count()
+}
+
+/// Returns how many threads of these settings' live.
+pub fn live_threads(settings: &DuplexSettings) -> usize {
+    settings.threads.count()
+}
 
 /// Copies the untracked files of one release directory into another, as an update does, if there are no
 /// more than so many files.

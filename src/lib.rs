@@ -50,7 +50,7 @@
 //!
 //! A host has one reaper, which owns every process; one thread per loaded session, which reads its
 //! connection; one per listener; and, while there is work, one per handshake, log and handler. All come from
-//! one budget, [`Host::threads`]. Handlers run on capped workers, never on a thread that reads.
+//! one budget, see [`Host::thread_limit`]. Handlers run on capped workers, never on a thread that reads.
 //!
 //! # Log levels
 //!
@@ -132,7 +132,6 @@ mod url;
 pub use bus::{DeliveryReport, PublishReport};
 #[cfg(feature = "host")]
 pub use config::{Limits, Timeouts};
-pub use deadline::Deadline;
 pub use error::{Error, Result};
 #[cfg(feature = "host")]
 pub use health::Health;
@@ -162,7 +161,6 @@ pub use session::{
     PendingCall, PendingReply, RestartDecision, RunEnd, Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
-pub use thread::Threads;
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ use crate::text::Foreign;
 /// A budget of threads, and the threads that were started from it. A clone is another handle to
 /// the same budget.
 #[derive(Clone)]
-pub struct Threads {
+pub(crate) struct Threads {
     shared: Arc<ThreadsInner>,
 }
 
@@ -40,7 +40,7 @@ struct LiveThreads {
 
 impl Threads {
     /// Returns a budget of `limit` threads, for a transport that is used without a host.
-    pub fn with_limit(limit: usize) -> Self {
+    pub(crate) fn with_limit(limit: usize) -> Self {
         let shared = ThreadsInner {
             limit,
             live: Mutex::default(),
@@ -70,12 +70,12 @@ impl Threads {
     }
 
     /// Returns how many threads may live at once.
-    pub fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.shared.limit
     }
 
     /// Returns how many threads live now.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.shared.live.lock().handles.len()
     }
 
@@ -87,7 +87,7 @@ impl Threads {
     /// # Errors
     /// - [`Error::ThreadLimit`] when the budget is used up.
     /// - [`Error::Io`] when the system starts no thread.
-    pub fn spawn(
+    pub(crate) fn spawn(
         &self,
         name: &str,
         stack: usize,

@@ -2,14 +2,16 @@
 //! frames to the shared writer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::halves::{OwnWriter, taken};
 use super::outgoing::{Outgoing, PostError, Sink};
 use super::{DuplexWriter, SendError, Ticket, by_host, close_code};
 use crate::deadline::Deadline;
 use crate::error::Disconnect;
 
 /// How a transport puts messages on its stream.
-pub(super) trait Framing: Send + Sync {
+pub(super) trait Framing: Send + Sync + 'static {
     /// Returns the frame of a message.
     fn message(&self, message: &str) -> Vec<u8>;
 
@@ -26,28 +28,42 @@ pub(super) struct FramedWriter<F, S> {
     pub(super) outgoing: Outgoing<S>,
 }
 
-impl<F: Framing, S: Sink> DuplexWriter for FramedWriter<F, S> {
-    fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+impl<F: Framing, S: Sink> OwnWriter for FramedWriter<F, S> {
+    fn send_ticketed(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
         self.outgoing.send(self.framing.message(message), deadline)
     }
 
-    fn try_send(&self, message: &str) -> Result<Ticket, SendError> {
+    fn try_send_ticketed(&self, message: &str) -> Result<Ticket, SendError> {
         self.outgoing.try_send(self.framing.message(message))
     }
 
-    fn queue(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+    fn queue_ticketed(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
         self.outgoing.queue(self.framing.message(message), deadline)
+    }
+
+    fn withdraw(&self, ticket: Ticket) -> bool {
+        self.outgoing.withdraw(ticket)
+    }
+}
+
+impl<F: Framing, S: Sink> DuplexWriter for FramedWriter<F, S> {
+    fn send(&self, message: &str, deadline: Instant) -> Result<bool, Disconnect> {
+        taken(self.send_ticketed(message, Deadline::at(deadline)))
+    }
+
+    fn try_send(&self, message: &str) -> Result<bool, Disconnect> {
+        taken(self.try_send_ticketed(message))
+    }
+
+    fn queue(&self, message: &str, deadline: Instant) -> Result<bool, Disconnect> {
+        taken(self.queue_ticketed(message, Deadline::at(deadline)))
     }
 
     fn flush(&self) {
         self.outgoing.flush();
     }
 
-    fn withdraw(&self, ticket: Ticket) -> bool {
-        self.outgoing.withdraw(ticket)
-    }
-
-    fn post(&self, message: &str) -> Result<(), SendError> {
+    fn post(&self, message: &str) -> Result<(), Disconnect> {
         let cause = match self.outgoing.post(self.framing.message(message)) {
             Ok(()) => return Ok(()),
             Err(PostError::Closed(cause)) => cause,
@@ -63,7 +79,7 @@ impl<F: Framing, S: Sink> DuplexWriter for FramedWriter<F, S> {
                 self.outgoing.cause().unwrap_or_else(|| Arc::new(own))
             }
         };
-        Err(SendError::Closed(cause))
+        Err(Disconnect::clone(&cause))
     }
 
     fn ping(&self) -> bool {
@@ -92,12 +108,16 @@ impl<F: Framing, S: Sink> DuplexWriter for FramedWriter<F, S> {
         }
     }
 
-    fn close(&self, code: u16, reason: &str, deadline: Deadline) {
+    fn close(&self, code: u16, reason: &str, deadline: Instant) {
         let close = self.framing.close(code, reason);
         // A peer that sees the close answers it. The end of the stream has no answer to wait for.
         let waits = close.is_some();
         let close = close.unwrap_or_default();
         self.outgoing
-            .close(by_host(code, reason), close, waits, deadline);
+            .close(by_host(code, reason), close, waits, Deadline::at(deadline));
+    }
+
+    fn interrupt(&self) {
+        self.outgoing.interrupt();
     }
 }

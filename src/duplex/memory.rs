@@ -38,16 +38,12 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use parking_lot::Mutex;
 
-use super::{
-    Duplex, DuplexReader, DuplexSettings, DuplexWriter, Halves, Interrupt, Message, Received,
-    SendError, Ticket, by_host, close_code,
-};
-use crate::deadline::Deadline;
+use super::{Duplex, DuplexReader, DuplexSettings, DuplexWriter, by_host, close_code};
 use crate::error::{Disconnect, Result};
 
 /// Posts that may wait; one more ends the connection.
@@ -57,7 +53,11 @@ const POSTS: usize = 1024;
 ///
 /// `capacity` is the number of messages that may wait in each direction before
 /// [`DuplexWriter::send`] makes its caller wait; at least 1.
-pub fn pair(capacity: usize) -> (Memory, Memory) {
+pub fn pair(capacity: usize) -> (impl Duplex + fmt::Debug, impl Duplex + fmt::Debug) {
+    ends(capacity)
+}
+
+fn ends(capacity: usize) -> (Memory, Memory) {
     let (stop, stopped) = crossbeam_channel::bounded(0);
     let link = Arc::new(MemoryLink {
         stop: Mutex::new(Some(stop)),
@@ -77,32 +77,32 @@ pub fn pair(capacity: usize) -> (Memory, Memory) {
     (end(0, one, from_other), end(1, other, from_one))
 }
 
+/// A message.
+type Text = Arc<str>;
+
 /// One end of an in-memory connection.
-pub struct Memory {
+struct Memory {
     side: Side,
-    outgoing: Lane<Sender<Message>>,
-    incoming: Lane<Receiver<Message>>,
+    outgoing: Lane<Sender<Text>>,
+    incoming: Lane<Receiver<Text>>,
 }
 
 impl Duplex for Memory {
-    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
         let Self {
             side,
             outgoing,
             incoming,
         } = *self;
-        Ok(Halves {
-            reader: Box::new(MemoryReader {
-                side: side.clone(),
-                incoming,
-                limit: settings.inbound_message,
-            }),
-            writer: Arc::new(MemoryWriter {
-                side: side.clone(),
-                outgoing,
-            }),
-            interrupt: Arc::new(side),
-        })
+        let reader = MemoryReader {
+            side: side.clone(),
+            incoming,
+            limit: settings.inbound_message,
+        };
+        Ok((Box::new(reader), Arc::new(MemoryWriter { side, outgoing })))
     }
 }
 
@@ -119,7 +119,7 @@ struct Lane<C> {
 }
 
 impl Lane<()> {
-    fn pair(capacity: usize) -> (Lane<Sender<Message>>, Lane<Receiver<Message>>) {
+    fn pair(capacity: usize) -> (Lane<Sender<Text>>, Lane<Receiver<Text>>) {
         let (messages, from_messages) = crossbeam_channel::bounded(capacity.max(1));
         let (posts, from_posts) = crossbeam_channel::bounded(POSTS);
         (
@@ -174,26 +174,19 @@ impl Side {
             .unwrap_or_else(|| Arc::new(Disconnect::Lost))
     }
 
-    fn closed(&self) -> SendError {
-        SendError::Closed(self.cause())
-    }
-}
-
-impl Interrupt for Side {
-    fn interrupt(&self) {
-        let own = by_host(close_code::ABNORMAL, "interrupted");
-        self.end(own, Disconnect::Lost);
+    fn closed(&self) -> Disconnect {
+        Disconnect::clone(&self.cause())
     }
 }
 
 struct MemoryReader {
     side: Side,
-    incoming: Lane<Receiver<Message>>,
+    incoming: Lane<Receiver<Text>>,
     limit: usize,
 }
 
 impl MemoryReader {
-    fn checked(&self, message: Message) -> Result<Received, Disconnect> {
+    fn checked(&self, message: Arc<str>) -> Result<Option<Arc<str>>, Disconnect> {
         if message.len() > self.limit {
             let own = Disconnect::TooLarge { limit: self.limit };
             let peer = Disconnect::ByPeer {
@@ -203,12 +196,12 @@ impl MemoryReader {
             self.side.end(own, peer);
             return Err(Disconnect::clone(&self.side.cause()));
         }
-        Ok(Received::Message(message))
+        Ok(Some(message))
     }
 }
 
 impl DuplexReader for MemoryReader {
-    fn receive(&mut self) -> Result<Received, Disconnect> {
+    fn receive(&mut self) -> Result<Option<Arc<str>>, Disconnect> {
         if !self.side.is_over() {
             crossbeam_channel::select_biased! {
                 recv(self.side.link.stopped) -> _ => {}
@@ -229,7 +222,7 @@ impl DuplexReader for MemoryReader {
             let left = self.incoming.posts.try_recv();
             let left = left.or_else(|_| self.incoming.messages.try_recv());
             if let Some(message) = left.ok().filter(|message| message.len() <= self.limit) {
-                return Ok(Received::Message(message));
+                return Ok(Some(message));
             }
         }
         Err(Disconnect::clone(&cause))
@@ -244,45 +237,41 @@ impl Drop for MemoryReader {
 
 struct MemoryWriter {
     side: Side,
-    outgoing: Lane<Sender<Message>>,
+    outgoing: Lane<Sender<Text>>,
 }
 
 impl DuplexWriter for MemoryWriter {
-    fn send(&self, message: &str, deadline: Deadline) -> Result<Ticket, SendError> {
+    fn send(&self, message: &str, deadline: Instant) -> Result<bool, Disconnect> {
         if self.side.is_over() {
             return Err(self.side.closed());
         }
         // The common case, without setting up a wait for two channels.
-        let message = match self.outgoing.messages.try_send(Message::from(message)) {
-            Ok(()) => return Ok(Ticket(0)),
+        let message = match self.outgoing.messages.try_send(Arc::from(message)) {
+            Ok(()) => return Ok(true),
             Err(TrySendError::Disconnected(_)) => return Err(self.side.closed()),
             Err(TrySendError::Full(message)) => message,
         };
         let mut select = crossbeam_channel::Select::new();
         let stopped = select.recv(&self.side.link.stopped);
         select.send(&self.outgoing.messages);
-        match select.select_deadline(deadline.instant()) {
-            Err(_) => Err(SendError::Timeout { withdrawn: true }),
+        match select.select_deadline(deadline) {
+            Err(_) => Ok(false),
             Ok(ready) if ready.index() == stopped => {
                 let _ = ready.recv(&self.side.link.stopped);
                 Err(self.side.closed())
             }
             Ok(ready) => match ready.send(&self.outgoing.messages, message) {
-                Ok(()) => Ok(Ticket(0)),
+                Ok(()) => Ok(true),
                 Err(_) => Err(self.side.closed()),
             },
         }
     }
 
-    fn try_send(&self, message: &str) -> Result<Ticket, SendError> {
-        self.send(message, Deadline::after(Duration::ZERO))
-    }
-
-    fn post(&self, message: &str) -> Result<(), SendError> {
+    fn post(&self, message: &str) -> Result<(), Disconnect> {
         if self.side.is_over() {
             return Err(self.side.closed());
         }
-        match self.outgoing.posts.try_send(Message::from(message)) {
+        match self.outgoing.posts.try_send(Arc::from(message)) {
             Ok(()) => Ok(()),
             Err(TrySendError::Disconnected(_)) => Err(self.side.closed()),
             Err(TrySendError::Full(_)) => {
@@ -297,7 +286,12 @@ impl DuplexWriter for MemoryWriter {
         }
     }
 
-    fn close(&self, code: u16, reason: &str, _deadline: Deadline) {
+    fn interrupt(&self) {
+        let own = by_host(close_code::ABNORMAL, "interrupted");
+        self.side.end(own, Disconnect::Lost);
+    }
+
+    fn close(&self, code: u16, reason: &str, _deadline: Instant) {
         let own = by_host(code, reason);
         let peer = Disconnect::ByPeer {
             code: Some(code),
@@ -313,20 +307,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::deadline::Deadline;
+    use crate::duplex::{Halves, Received, SendError};
     use crate::testing::assert_matches;
-    use crate::thread::Threads;
 
     fn long() -> Deadline {
         Deadline::after(Duration::from_secs(30))
     }
 
     fn split(memory: Memory) -> Halves {
-        let settings = DuplexSettings::new("test", Threads::with_limit(0));
-        Box::new(memory).split(&settings).unwrap()
+        Halves::of(memory, &DuplexSettings::new("test")).unwrap()
     }
 
     fn halves(capacity: usize) -> (Halves, Halves) {
-        let (one, other) = pair(capacity);
+        let (one, other) = ends(capacity);
         (split(one), split(other))
     }
 
@@ -359,7 +353,7 @@ mod tests {
             .send("late", Deadline::after(Duration::from_millis(20)));
         assert_matches!(late, Err(SendError::Timeout { withdrawn: true }));
         let waiting = thread::spawn({
-            let writer = Arc::clone(&one.writer);
+            let writer = one.writer.clone();
             move || writer.send("second", long())
         });
         assert_eq!(text(&mut other), "first");
@@ -389,14 +383,11 @@ mod tests {
     fn an_interrupt_wakes_the_reader_and_a_waiting_sender() {
         let (one, mut other) = halves(1);
         one.writer.send("fills it", long()).unwrap();
-        let Halves {
-            mut reader,
-            writer,
-            interrupt,
-        } = one;
+        let Halves { mut reader, writer } = one;
+        let waiting = writer.clone();
         let reading = thread::spawn(move || reader.receive().unwrap_err());
-        let sending = thread::spawn(move || writer.send("waits", long()).unwrap_err());
-        interrupt.interrupt();
+        let sending = thread::spawn(move || waiting.send("waits", long()).unwrap_err());
+        writer.interrupt();
         assert_matches!(reading.join().unwrap(), Disconnect::ByHost { .. });
         assert_matches!(sending.join().unwrap(), SendError::Closed(_));
         assert_eq!(text(&mut other), "fills it");
@@ -405,7 +396,7 @@ mod tests {
 
     #[test]
     fn an_end_that_is_dropped_is_lost_to_the_other() {
-        let (one, other) = pair(1);
+        let (one, other) = ends(1);
         let mut one = split(one);
         drop(other);
         assert_matches!(one.reader.receive(), Err(Disconnect::Lost));
@@ -418,10 +409,7 @@ mod tests {
     fn posts_never_wait_and_overflow_ends_the_connection() {
         let (mut one, mut other) = halves(1);
         let refused = (0..=POSTS).find_map(|_| one.writer.post("answer").err());
-        assert_matches!(
-            refused,
-            Some(SendError::Closed(cause)) if matches!(*cause, Disconnect::ControlOverflow)
-        );
+        assert_matches!(refused, Some(Disconnect::ControlOverflow));
         assert_matches!(one.reader.receive(), Err(Disconnect::ControlOverflow));
         for _ in 0..POSTS {
             assert_eq!(text(&mut other), "answer");
@@ -437,11 +425,11 @@ mod tests {
 
     #[test]
     fn the_read_limit_is_exact() {
-        let (one, other) = pair(2);
+        let (one, other) = ends(2);
         let mut one = split(one);
-        let mut settings = DuplexSettings::new("test", Threads::with_limit(0));
+        let mut settings = DuplexSettings::new("test");
         settings.inbound_message = 10;
-        let mut other = Box::new(other).split(&settings).unwrap();
+        let mut other = Halves::of(other, &settings).unwrap();
         one.writer.send("0123456789", long()).unwrap();
         one.writer.send("0123456789x", long()).unwrap();
         assert_eq!(text(&mut other), "0123456789");

@@ -4,25 +4,154 @@
 //! [`stdio`] and [`memory`]. What does not: the meaning of the messages, request ids, and waiting for
 //! answers (all in `rpc`).
 //!
-//! A duplex splits into three parts, each used by another thread: a reader that one thread owns and
-//! blocks in, a writer that any number of threads share, and an interrupt that wakes the reader from
-//! another thread. **The reading thread never writes**: it posts its answers, and a writer thread, started
-//! when it is needed, sends them.
+//! A duplex splits into two halves, which other threads use: a reader, which one thread owns and blocks in,
+//! and a writer, which any number of threads share, and which also wakes the reader. **The reading thread
+//! never writes**: it posts its answers, and a writer thread, started when it is needed, sends them.
+//!
+//! # A transport of one's own
+//!
+//! It implements the three traits. Of a [`DuplexWriter`], four methods are enough; the others serve
+//! transports with a ping or a close of their own, and those that gain by writing messages together. This one
+//! carries messages over a pair of channels, and [`Session::connect`](crate::Session::connect) attaches it:
+//!
+//! ```
+//! use std::sync::{Arc, OnceLock};
+//! use std::thread;
+//! use std::time::{Duration, Instant};
+//!
+//! use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded, select};
+//! use plugin_runner::duplex::{Duplex, DuplexReader, DuplexSettings, DuplexWriter};
+//! use plugin_runner::error::Disconnect;
+//! use plugin_runner::protocol::Manifest;
+//! use plugin_runner::protocol::method::Ping;
+//! use plugin_runner::sdk::Plugin;
+//! use plugin_runner::store::Record;
+//! use plugin_runner::{Host, Peer};
+//!
+//! /// A message, or the peer's close.
+//! type Packet = Result<Arc<str>, Disconnect>;
+//!
+//! struct Channels {
+//!     outgoing: Sender<Packet>,
+//!     incoming: Receiver<Packet>,
+//! }
+//!
+//! struct Reader {
+//!     incoming: Receiver<Packet>,
+//!     /// Why it ended, and the channel that tells the reader to look.
+//!     cause: Arc<OnceLock<Disconnect>>,
+//!     wake: Receiver<()>,
+//! }
+//!
+//! struct Writer {
+//!     outgoing: Sender<Packet>,
+//!     cause: Arc<OnceLock<Disconnect>>,
+//!     wake: Sender<()>,
+//! }
+//!
+//! impl Duplex for Channels {
+//!     fn split(
+//!         self: Box<Self>,
+//!         _: &DuplexSettings,
+//!     ) -> plugin_runner::Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
+//!         let Self { outgoing, incoming } = *self;
+//!         let (wake, woken) = bounded(1);
+//!         let cause = Arc::new(OnceLock::new());
+//!         Ok((
+//!             Box::new(Reader { incoming, cause: cause.clone(), wake: woken }),
+//!             Arc::new(Writer { outgoing, cause, wake }),
+//!         ))
+//!     }
+//! }
+//!
+//! impl DuplexReader for Reader {
+//!     fn receive(&mut self) -> Result<Option<Arc<str>>, Disconnect> {
+//!         while self.cause.get().is_none() {
+//!             let packet = select! {
+//!                 recv(self.incoming) -> packet => packet.unwrap_or(Err(Disconnect::Lost)),
+//!                 recv(self.wake) -> _ => Err(Disconnect::Lost),
+//!             };
+//!             match packet {
+//!                 Ok(text) => return Ok(Some(text)),
+//!                 // The first cause counts.
+//!                 Err(cause) => drop(self.cause.set(cause)),
+//!             }
+//!         }
+//!         Err(self.cause.get().cloned().unwrap_or(Disconnect::Lost))
+//!     }
+//! }
+//!
+//! impl Writer {
+//!     fn end(&self, cause: Disconnect) {
+//!         let _ = self.cause.set(cause);
+//!         let _ = self.wake.try_send(());
+//!     }
+//! }
+//!
+//! impl DuplexWriter for Writer {
+//!     fn send(&self, message: &str, deadline: Instant) -> Result<bool, Disconnect> {
+//!         if let Some(cause) = self.cause.get() {
+//!             return Err(cause.clone());
+//!         }
+//!         match self.outgoing.send_deadline(Ok(message.into()), deadline) {
+//!             Ok(()) => Ok(true),
+//!             Err(SendTimeoutError::Timeout(_)) => Ok(false),
+//!             Err(SendTimeoutError::Disconnected(_)) => Err(Disconnect::Lost),
+//!         }
+//!     }
+//!
+//!     fn post(&self, message: &str) -> Result<(), Disconnect> {
+//!         if self.try_send(message)? {
+//!             return Ok(());
+//!         }
+//!         self.end(Disconnect::ControlOverflow);
+//!         Err(Disconnect::ControlOverflow)
+//!     }
+//!
+//!     fn close(&self, code: u16, reason: &str, deadline: Instant) {
+//!         let close = Disconnect::ByPeer { code: Some(code), reason: reason.into() };
+//!         let _ = self.outgoing.send_deadline(Err(close), deadline);
+//!         self.end(Disconnect::ByHost { code, reason: reason.into() });
+//!     }
+//!
+//!     fn interrupt(&self) {
+//!         self.end(Disconnect::ByHost { code: 1006, reason: "interrupted".into() });
+//!     }
+//! }
+//!
+//! # fn main() -> plugin_runner::Result<()> {
+//! let ((to_plugin, from_host), (to_host, from_plugin)) = (bounded(64), bounded(64));
+//! let ours = Channels { outgoing: to_plugin, incoming: from_plugin };
+//! let theirs = Channels { outgoing: to_host, incoming: from_host };
+//!
+//! let host = Host::builder().build()?;
+//! let manifest = Manifest::parse(br#"{"id": "inside", "author": "us", "name": "Inside"}"#)?;
+//! let record = Record::external(manifest)?;
+//! let id = record.id;
+//! host.store().put(record)?;
+//! let session = host.load(id)?;
+//! let plugin = thread::spawn(|| Plugin::over(theirs).run());
+//! session.connect(ours, &Peer::new("channels"))?;
+//! assert!(session.call(&Ping {}, Duration::from_secs(10))?.pong);
+//! host.unload(id)?;
+//! plugin.join().unwrap()?;
+//! # Ok(())
+//! # }
+//! ```
 
 use std::any::Any;
-use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::deadline::Deadline;
 use crate::error::{Disconnect, Result};
 use crate::thread::Threads;
-use stdio::StdioReader;
-use websocket::WebSocketReader;
+pub(crate) use halves::{
+    Halves, Message, ReadingHalf, Received, SendError, Ticket, WaitPolicy, WritingHalf,
+};
 
 pub(crate) mod close_code;
 mod framed;
+mod halves;
 pub mod memory;
 mod outgoing;
 pub mod stdio;
@@ -31,12 +160,24 @@ pub mod websocket;
 /// A connection that has not been taken into use. Embedders may implement it for transports of
 /// their own.
 pub trait Duplex: Send + 'static {
-    /// Splits the connection into its parts and starts using it.
+    /// Splits the connection into its halves and starts using it.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when the system refuses what the transport needs, such as a
     /// wake descriptor.
-    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves>;
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)>;
+}
+
+impl Duplex for Box<dyn Duplex> {
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
+        (*self).split(settings)
+    }
 }
 
 /// What a transport is told when its connection is taken into use.
@@ -45,8 +186,6 @@ pub trait Duplex: Send + 'static {
 pub struct DuplexSettings {
     /// Names the writer thread, and the connection in log lines.
     pub name: String,
-    /// Where writer threads come from.
-    pub threads: Threads,
     /// Largest message that is read, in bytes; a larger one ends the connection. Default 4 MiB.
     pub inbound_message: usize,
     /// Bytes that may wait to be written before [`DuplexWriter::send`] makes its caller wait.
@@ -55,94 +194,62 @@ pub struct DuplexSettings {
     /// The connection is given up when no byte could be written for this long.
     /// Default 10 s.
     pub write_stall: Duration,
+    pub(crate) threads: Threads,
 }
 
+/// Threads of a connection that is used without a host or a plugin around it.
+const OWN_THREADS: usize = 16;
+
 impl DuplexSettings {
+    /// Returns the default settings, for a transport that is used without a host, as in its tests. It may
+    /// have 16 threads.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self::with_threads(name, Threads::with_limit(OWN_THREADS))
+    }
+
     /// Returns the default settings, with threads from this budget.
-    pub fn new(name: impl Into<String>, threads: Threads) -> Self {
+    pub(crate) fn with_threads(name: impl Into<String>, threads: Threads) -> Self {
         Self {
             name: name.into(),
-            threads,
             inbound_message: 4 * 1024 * 1024,
             outbound_bytes: 8 * 1024 * 1024,
             write_stall: Duration::from_secs(10),
+            threads,
         }
     }
-}
 
-/// The parts of a connection in use.
-pub struct Halves {
-    /// For the one reading thread.
-    pub reader: Box<dyn DuplexReader>,
-    /// For all threads that send.
-    pub writer: Arc<dyn DuplexWriter>,
-    /// Wakes the reader.
-    pub interrupt: Arc<dyn Interrupt>,
-}
-
-impl fmt::Debug for Halves {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Halves").finish_non_exhaustive()
+    /// Starts a thread of the transport's. It counts among the threads of the host, whose shutdown waits for
+    /// it. `name` is cut to 15 bytes by Linux; `stack` is in bytes.
+    ///
+    /// Does not wait for the thread. A panic of `body` ends that thread alone and is logged.
+    ///
+    /// # Errors
+    /// - [`Error::ThreadLimit`](crate::Error::ThreadLimit) when the host has as many threads as it may.
+    /// - [`Error::Io`](crate::Error::Io) when the system starts no thread.
+    pub fn spawn(
+        &self,
+        name: &str,
+        stack: usize,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        self.threads.spawn(name, stack, body)
     }
 }
 
 /// The reading half.
 pub trait DuplexReader: Any + Send {
-    /// Returns the next thing from the peer.
+    /// Returns the next text message from the peer; `None` for anything else that shows that the peer is
+    /// alive, such as the answer to a [`ping`](DuplexWriter::ping).
     ///
     /// # Blocking
-    /// Without limit; the interrupt wakes it.
+    /// Without limit; [`DuplexWriter::interrupt`] wakes it.
     ///
     /// # Errors
     /// Why the connection ended; calling again returns an error again. Where the transport can tell
     /// the peer why (a close frame), that has been sent if the peer reads; waiting for it to arrive
-    /// takes a second at most. After an [`Interrupt`] without an earlier cause it
+    /// takes a second at most. After an interrupt without an earlier cause it
     /// is [`Disconnect::ByHost`] with the code 1006, which is never on a wire.
-    fn receive(&mut self) -> std::result::Result<Received, Disconnect>;
-
-    /// Takes back a message that is not JSON-RPC. A transport whose stream also carries other output
-    /// logs it as such; others ignore it. Returns whether the transport took it.
-    fn not_a_message(&mut self, message: &Message) -> bool {
-        let _ = message;
-        false
-    }
-}
-
-/// A reading half that callers can read from for a limited time, as `rpc` has them do. Of our own transports
-/// alone: an embedder's is read by one thread.
-pub(crate) trait TimedReader: DuplexReader {
-    /// Prepares for [`receive_within`](Self::receive_within) with deadlines mostly this far away, or with
-    /// `None` for [`receive`](DuplexReader::receive). Returns whether the transport can do timed reads.
-    fn set_timed(&mut self, limit: Option<Duration>) -> bool;
-
-    /// Returns what [`receive`](DuplexReader::receive) would, if it comes in time. `None` if it does not, and
-    /// at the end of the connection, which the next `receive` reports.
-    ///
-    /// Any thread may call it, one at a time; it blocks at most until the deadline, or the interrupt. It
-    /// runs no code of the embedder's, but leaves what that is for to the next `receive`.
-    fn receive_within(&mut self, policy: WaitPolicy) -> Option<Received>;
-}
-
-/// Returns the reader as one that can do timed reads, if it is of our own transports.
-pub(crate) fn timed(reader: &mut dyn DuplexReader) -> Option<&mut dyn TimedReader> {
-    let reader: &mut dyn Any = reader;
-    if reader.is::<WebSocketReader>() {
-        let reader = reader.downcast_mut::<WebSocketReader>();
-        return reader.map(|reader| reader as _);
-    }
-    let reader = reader.downcast_mut::<StdioReader>();
-    reader.map(|reader| reader as _)
-}
-
-/// How long a timed read waits, and how.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WaitPolicy {
-    /// Until then the transport tries again and again, without sleeping.
-    pub(crate) spin_until: Option<Instant>,
-    /// Until then it sleeps. However much keeps coming, nothing more is read after it.
-    pub(crate) deadline: Deadline,
-    /// The deadline may be missed by a few milliseconds, where that is cheaper.
-    pub(crate) is_coarse: bool,
+    fn receive(&mut self) -> std::result::Result<Option<Arc<str>>, Disconnect>;
 }
 
 /// Returns the cause for an end that this side wanted.
@@ -153,70 +260,40 @@ pub(crate) fn by_host(code: u16, reason: &str) -> Disconnect {
     }
 }
 
-/// Returns as much of something that is not a message as is examined.
-pub(crate) fn beginning(bytes: &[u8]) -> Box<[u8]> {
-    const BEGINNING: usize = 64 * 1024;
-    bytes.get(..BEGINNING).unwrap_or(bytes).into()
-}
-
-/// Something from the peer.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Received {
-    /// A whole text message.
-    Message(Message),
-    /// A line of a stream that carries other output too. It may be a message, if it says
-    /// `"jsonrpc": "2.0"`. One that is not comes back by
-    /// [`not_a_message`](DuplexReader::not_a_message).
-    Line(Message),
-    /// A line that is not a message, which the transport has handled.
-    Output {
-        /// Its first bytes, at most 64 KiB.
-        beginning: Box<[u8]>,
-    },
-    /// A whole message that is not text. It was skipped, as Storyden's Go host does
-    /// ([WebSocket](crate::protocol#websocket)).
-    Binary {
-        /// Its length.
-        bytes: usize,
-        /// Its first bytes, at most 64 KiB.
-        beginning: Box<[u8]>,
-    },
-    /// A sign of life that carries nothing, such as a pong.
-    Alive,
-}
-
 /// The writing half, shared by all threads that send. Messages are written whole, never mixed.
-pub trait DuplexWriter: Send + Sync {
-    /// Sends one message: writes it, or hands it to the thread that is writing already.
+pub trait DuplexWriter: Any + Send + Sync {
+    /// Sends one message: writes it, or hands it to the thread that is writing already. Returns false when
+    /// the deadline passed first and the peer sees nothing of the message.
     ///
     /// # Blocking
     /// Until then, at most until the deadline. The deadline ends only this caller's wait and never
     /// harms the connection: a message not yet begun is withdrawn, a begun one is finished by
-    /// another thread.
+    /// another thread and counts as sent.
     ///
     /// # Errors
-    /// - [`SendError::Timeout`]: the deadline passed.
-    /// - [`SendError::Closed`]: the connection has ended.
-    fn send(&self, message: &str, deadline: Deadline) -> std::result::Result<Ticket, SendError>;
+    /// Why the connection has ended.
+    fn send(&self, message: &str, deadline: Instant) -> std::result::Result<bool, Disconnect>;
 
     /// Sends one message without waiting: writes it as far as the transport takes it right now, or
-    /// hands it over. Never blocks.
+    /// hands it over. Returns false when there is no room for it now; the peer sees nothing of it then. By
+    /// default it [`send`](Self::send)s with a deadline that has passed. Never blocks.
     ///
     /// # Errors
-    /// - [`SendError::Timeout`]: there is no room for it now; the peer sees nothing of it.
-    /// - [`SendError::Closed`]: the connection has ended.
-    fn try_send(&self, message: &str) -> std::result::Result<Ticket, SendError>;
+    /// As [`send`](Self::send).
+    fn try_send(&self, message: &str) -> std::result::Result<bool, Disconnect> {
+        self.send(message, Instant::now())
+    }
 
     /// Queues one message, so that several go out together when [`flush`](Self::flush) or the next send
-    /// writes them. A transport that gains nothing by that sends it at once, which is the default.
+    /// writes them. A transport that gains nothing by that sends it at once, which is the default. Returns
+    /// as [`send`](Self::send).
     ///
     /// # Blocking
     /// Only while there is no room, at most until the deadline.
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    fn queue(&self, message: &str, deadline: Deadline) -> std::result::Result<Ticket, SendError> {
+    fn queue(&self, message: &str, deadline: Instant) -> std::result::Result<bool, Disconnect> {
         self.send(message, deadline)
     }
 
@@ -224,23 +301,16 @@ pub trait DuplexWriter: Send + Sync {
     /// the rest. Never blocks.
     fn flush(&self) {}
 
-    /// Takes a message back that was handed over and is not yet begun. Returns whether that was still
-    /// possible: then the peer sees nothing of it.
-    fn withdraw(&self, ticket: Ticket) -> bool {
-        let _ = ticket;
-        false
-    }
-
     /// Queues one message without blocking; for the reading thread. The queue is small: a peer that
     /// makes it overflow, by asking and not reading, loses its connection.
     ///
     /// # Errors
-    /// [`SendError::Closed`]: the connection has ended, or ended just now for overflow.
-    fn post(&self, message: &str) -> std::result::Result<(), SendError>;
+    /// Why the connection has ended, perhaps just now for overflow ([`Disconnect::ControlOverflow`]).
+    fn post(&self, message: &str) -> std::result::Result<(), Disconnect>;
 
     /// Sends a transport-level ping, if the transport has one: writes it as far as the transport
     /// takes it right now, or queues it in place of one that has not gone out. Never blocks. Not for
-    /// the reading thread. The answer shows as [`Received::Alive`]. Returns false where there is no
+    /// the reading thread. The reader returns `None` for the answer. Returns false where there is no
     /// such ping.
     fn ping(&self) -> bool {
         false
@@ -283,78 +353,9 @@ pub trait DuplexWriter: Send + Sync {
     /// # Blocking
     /// At most until the deadline: until the close is written, and then up to a second for the peer
     /// to end its side and the reader to notice.
-    fn close(&self, code: u16, reason: &str, deadline: Deadline);
-}
+    fn close(&self, code: u16, reason: &str, deadline: Instant);
 
-/// Wakes the reader of a connection for good: its current and every later
-/// [`receive`](DuplexReader::receive) fails.
-pub trait Interrupt: Send + Sync {
-    /// Wakes the reader. Never blocks; may be called often and from any thread.
+    /// Wakes the reader for good: its current and every later [`receive`](DuplexReader::receive) fails. Never
+    /// blocks; may be called often and from any thread.
     fn interrupt(&self);
-}
-
-/// A message on its way, for [`DuplexWriter::withdraw`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
-
-impl Ticket {
-    /// Names a message within its connection, by a number of the transport's.
-    pub fn new(number: u64) -> Self {
-        Self(number)
-    }
-}
-
-/// Why a message was not sent.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The deadline passed first.
-    #[error("writing timed out")]
-    Timeout {
-        /// Whether the message was withdrawn whole, so that the peer sees nothing of it. If not,
-        /// it had been begun and will arrive if the peer reads on.
-        withdrawn: bool,
-    },
-    /// The connection has ended.
-    #[error("not connected: {0}")]
-    Closed(Arc<Disconnect>),
-}
-
-/// A whole text message. It holds as much memory as it is long, which the limits in bytes rely on.
-/// Cloning is cheap.
-#[derive(Clone)]
-pub struct Message(Arc<str>);
-
-impl Message {
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Message {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<&str> for Message {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl Deref for Message {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Payloads are never shown: they may hold secrets.
-        write!(f, "Message({} bytes)", self.as_str().len())
-    }
 }

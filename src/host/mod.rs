@@ -146,8 +146,17 @@ impl Host {
         Guarantees::of(&context.services.keeper, context.services.scanner.as_ref())
     }
 
-    /// The thread budget.
-    pub fn threads(&self) -> &Threads {
+    /// Returns how many threads the host has now, those of its plugins included.
+    pub fn thread_count(&self) -> usize {
+        self.threads().count()
+    }
+
+    /// Returns how many threads it may have. What needs one more fails with [`Error::ThreadLimit`].
+    pub fn thread_limit(&self) -> usize {
+        self.threads().limit()
+    }
+
+    pub(crate) fn threads(&self) -> &Threads {
         &self.context().services.threads
     }
 

@@ -2,13 +2,14 @@
 //! listeners and for an embedder's server, and what follows it.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use super::decision::{Admitted, decide};
 use super::head::{HEAD_LIMIT, Head, end_of_head};
 use super::refusal::{Refusal, RefusalAnswer};
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::duplex::websocket::{Role, Socket, WebSocket};
+use crate::duplex::websocket::{Socket, WebSocket};
 use crate::error::{Error, Phase, Result};
 use crate::host::{HandshakeInProgress, Host};
 use crate::session::{Peer, Reservation, Session};
@@ -150,7 +151,8 @@ impl Admission {
 
     /// Attaches the connection to its session, after the server has written the whole answer. From here on
     /// the host reads and writes frames. `already_read` are the bytes that the server has read behind the
-    /// head. The stream may be non-blocking and have timeouts; both are reset.
+    /// head. The stream, a `TcpStream` or
+    /// `UnixStream`, may be non-blocking and have timeouts; both are reset.
     ///
     /// # Blocking
     /// For the store's I/O with an external plugin; it never waits for the peer.
@@ -161,7 +163,15 @@ impl Admission {
     /// - [`Error::State`] or [`Error::NotLoaded`]: the plugin was stopped or unloaded meanwhile, or its
     ///   token replaced.
     /// - [`Error::Io`]: the connection cannot be taken into use; or the store's error.
-    pub fn attach(mut self, socket: impl Into<Socket>, already_read: Vec<u8>) -> Result<Session> {
+    pub fn attach(self, stream: impl Into<OwnedFd>, already_read: Vec<u8>) -> Result<Session> {
+        self.attach_socket(Socket::of(stream.into()), already_read)
+    }
+
+    pub(super) fn attach_socket(
+        mut self,
+        socket: Socket,
+        already_read: Vec<u8>,
+    ) -> Result<Session> {
         let counts = &self.in_progress.host().handshakes;
         let Some(reservation) = self.reservation.take() else {
             return Err(Error::NotLoaded(self.session.id()));
@@ -174,11 +184,10 @@ impl Admission {
                 settings.timeouts.handshake,
             ));
         }
-        let socket = socket.into();
         if self.peer.address.is_empty() {
             self.peer.address = socket.peer_address();
         }
-        let duplex = WebSocket::from_upgraded(socket, Role::Server, already_read);
+        let duplex = WebSocket::accepted(socket, already_read);
         reservation
             .attach(Box::new(duplex), &self.peer, false)
             .inspect_err(|_| count_by(&counts.raced, 1))?;

@@ -1,6 +1,7 @@
 //! The handshake up to where the host is asked, for fuzzing. Nothing is decided here: each step is
 //! the one that a real handshake takes.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::decision::check_upgrade;
@@ -32,8 +33,9 @@ pub enum HeadVerdict {
 
 /// Reads a head and judges it. `already_read` comes before what the socket yields. Blocks at most for
 /// the limit.
-pub fn judge_head(socket: &Socket, already_read: Vec<u8>, limit: Duration) -> HeadVerdict {
-    let raw = match read_head(socket, already_read, Deadline::after(limit), None) {
+pub fn judge_head(socket: OwnedFd, already_read: Vec<u8>, limit: Duration) -> HeadVerdict {
+    let socket = Socket::of(socket);
+    let raw = match read_head(&socket, already_read, Deadline::after(limit), None) {
         Ok(raw) => raw,
         Err(HeadError::Refused(answer)) => return HeadVerdict::Refused(answer.status),
         Err(HeadError::Gone) => return HeadVerdict::Gone,

@@ -18,7 +18,7 @@ mod slots;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,8 +132,8 @@ impl Host {
         Ok(Listener { address, stop })
     }
 
-    /// Performs the handshake on a stream that the embedder accepted, and attaches the connection to its
-    /// session. [`Limits::handshakes`](crate::Limits::handshakes) does not apply: the embedder limits how
+    /// Performs the handshake on a stream that the embedder accepted, a `TcpStream` or `UnixStream`, and
+    /// attaches the connection to its session. [`Limits::handshakes`](crate::Limits::handshakes) does not apply: the embedder limits how
     /// many run at once.
     ///
     /// ```no_run
@@ -163,8 +163,8 @@ impl Host {
     /// - [`Error::Io`] when the peer went away; or the store's error.
     /// - [`Error::State`] or [`Error::NotLoaded`] when the plugin was stopped or unloaded just as it was
     ///   accepted.
-    pub fn accept(&self, socket: impl Into<Socket>) -> Result<Session> {
-        self.accept_with_head(socket, Vec::new())
+    pub fn accept(&self, stream: impl Into<OwnedFd>) -> Result<Session> {
+        self.accept_with_head(stream, Vec::new())
     }
 
     /// [`accept`](Self::accept) for a stream that the embedder has read from: `already_read` is everything
@@ -177,10 +177,10 @@ impl Host {
     /// As [`accept`](Self::accept).
     pub fn accept_with_head(
         &self,
-        socket: impl Into<Socket>,
+        stream: impl Into<OwnedFd>,
         already_read: Vec<u8>,
     ) -> Result<Session> {
-        let socket = Arc::new(socket.into());
+        let socket = Arc::new(Socket::of(stream.into()));
         let result = handshake(self.shared(), socket, already_read, None);
         if let Err(error) = &result {
             log::info!("connection refused: {error}");
@@ -341,7 +341,7 @@ fn handshake(
         .map_err(|error| Error::io("handshake", error))?;
     // The handshake slots held the other handle, and have dropped it.
     let socket = Arc::into_inner(socket).ok_or_else(gone)?;
-    admission.attach(socket, rest)
+    admission.attach_socket(socket, rest)
 }
 
 /// Sends a refusal, as far as the peer reads it, and returns it as an error.

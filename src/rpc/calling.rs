@@ -110,12 +110,9 @@ impl Connection {
             let message = self.encode(buffer, id, method, params)?;
             let waiter = ReplyTo::Callback(on_outcome);
             self.pending.register(id, method.into(), waiter, None)?;
-            message.post().map_err(|error| {
+            message.post().map_err(|cause| {
                 drop(self.pending.take(id));
-                match error {
-                    SendError::Closed(cause) => Error::Disconnected(self.true_cause(cause)),
-                    SendError::Timeout { .. } => Error::timeout(Phase::Write, Duration::ZERO),
-                }
+                Error::Disconnected(self.true_cause(Arc::new(cause)))
             })
         })
     }

@@ -35,7 +35,7 @@ use super::reading::{Dispatched, Unreadable};
 use super::{Connection, InboundRequest};
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::duplex::{self, DuplexReader, WaitPolicy};
+use crate::duplex::{ReadingHalf, WaitPolicy};
 use crate::error::Disconnect;
 use crate::thread::panic_text;
 
@@ -56,7 +56,7 @@ pub(crate) type Dispatch = Box<dyn FnMut(InboundRequest) + Send>;
 
 /// What it takes to read.
 pub(super) struct ReadHalf {
-    pub(super) reader: Box<dyn DuplexReader>,
+    pub(super) reader: ReadingHalf,
     pub(super) dispatch: Dispatch,
     /// What a caller read and left to the reading thread.
     pub(super) unreadable: Option<Unreadable>,
@@ -65,7 +65,9 @@ pub(super) struct ReadHalf {
 impl ReadHalf {
     /// Prepares the transport for timed reads, or for blocking ones again. Returns whether it could.
     pub(super) fn set_timed(&mut self, limit: Option<Duration>) -> bool {
-        duplex::timed(&mut *self.reader).is_some_and(|reader| reader.set_timed(limit))
+        self.reader
+            .own()
+            .is_some_and(|reader| reader.set_timed(limit))
     }
 }
 
@@ -246,7 +248,7 @@ impl Connection {
         one_shot: &OneShot,
         deadline: Deadline,
     ) -> Option<CallOutcome> {
-        let reader = duplex::timed(&mut *half.reader)?;
+        let reader = half.reader.own()?;
         let until = deadline.min(Deadline::after(LOAN));
         let wait = self.spin.begin(until);
         let policy = WaitPolicy {

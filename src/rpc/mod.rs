@@ -43,7 +43,7 @@ pub(crate) use spin::spin_limit;
 
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::duplex::{DuplexReader, Halves, Interrupt, Message, by_host};
+use crate::duplex::{Halves, Message, ReadingHalf, by_host};
 use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::access::AccessShape;
 use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
@@ -58,7 +58,6 @@ use spin::Spin;
 
 pub(crate) struct Connection {
     sending: Sending,
-    interrupt: Arc<dyn Interrupt>,
     pending: PendingTable,
     /// Names the peer in log lines.
     peer: String,
@@ -182,15 +181,10 @@ impl Connection {
         halves: Halves,
         settings: ConnectionSettings,
         counters: Arc<LiveRpcCounters>,
-    ) -> (Arc<Self>, Box<dyn DuplexReader>) {
-        let Halves {
-            reader,
-            writer,
-            interrupt,
-        } = halves;
+    ) -> (Arc<Self>, ReadingHalf) {
+        let Halves { reader, writer } = halves;
         let connection = Self {
             sending: Sending::new(writer, settings.message_limit),
-            interrupt,
             peer: settings.peer,
             access_shape: settings.access_shape,
             pending: PendingTable::new(settings.pending_limit),
@@ -309,7 +303,7 @@ impl Connection {
         let cause = self.set_close_cause(cause);
         self.ended.store(true, Ordering::Release);
         self.pending.end(&cause);
-        self.interrupt.interrupt();
+        self.sending.control().interrupt();
         cause
     }
 

@@ -9,7 +9,7 @@ use super::one_shot::OneShot;
 use super::pending::{CallOutcome, ReplyTo};
 use super::{Connection, InboundRequest, Params};
 use crate::counters::count_by;
-use crate::duplex::{DuplexReader, Message, Received};
+use crate::duplex::{Message, ReadingHalf, Received};
 use crate::error::{Disconnect, RpcError};
 use crate::protocol::jsonrpc::{EnvelopeError, Incoming, ResultSpan};
 use crate::text::Foreign;
@@ -19,7 +19,7 @@ impl Connection {
     /// connection ends. Then fails all waiting calls and returns the cause.
     pub(crate) fn read_until_end(
         &self,
-        reader: Box<dyn DuplexReader>,
+        reader: ReadingHalf,
         dispatch: Dispatch,
     ) -> Arc<Disconnect> {
         let mut half = ReadHalf {
@@ -49,7 +49,7 @@ impl Connection {
                 Dispatched::Done => fast_replies.reset(),
             }
             if let Some(unreadable) = half.unreadable.take() {
-                self.report_unreadable(&unreadable, &mut *half.reader);
+                self.report_unreadable(&unreadable, &mut half.reader);
             }
         };
         self.ended.store(true, Ordering::Release);
@@ -184,7 +184,7 @@ impl Connection {
     }
 
     /// Logs and counts a message that is not JSON-RPC, unless the transport takes it as output.
-    fn report_unreadable(&self, unreadable: &Unreadable, reader: &mut dyn DuplexReader) {
+    fn report_unreadable(&self, unreadable: &Unreadable, reader: &mut ReadingHalf) {
         let Unreadable { message, error } = unreadable;
         if reader.not_a_message(message) {
             self.note_output(message.as_bytes(), Some(error));

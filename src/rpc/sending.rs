@@ -1,28 +1,26 @@
 //! The only way from a message to the transport: a message over the peer's limit is never written.
 
-use std::sync::Arc;
-
 use crate::deadline::Deadline;
-use crate::duplex::{DuplexWriter, SendError, Ticket};
-use crate::error::{Error, Result};
+use crate::duplex::{SendError, Ticket, WritingHalf};
+use crate::error::{Disconnect, Error, Result};
 
 type Sent<T> = std::result::Result<T, SendError>;
 
 /// The writing half, and the largest message the peer accepts.
 pub(super) struct Sending {
-    writer: Arc<dyn DuplexWriter>,
+    writer: WritingHalf,
     /// Largest message, in bytes.
     limit: usize,
 }
 
 /// A message within the peer's limit.
 pub(super) struct Fitting<'a> {
-    writer: &'a dyn DuplexWriter,
+    writer: &'a WritingHalf,
     message: &'a str,
 }
 
 impl Sending {
-    pub(super) fn new(writer: Arc<dyn DuplexWriter>, limit: usize) -> Self {
+    pub(super) fn new(writer: WritingHalf, limit: usize) -> Self {
         Self { writer, limit }
     }
 
@@ -35,14 +33,14 @@ impl Sending {
             });
         }
         Ok(Fitting {
-            writer: &*self.writer,
+            writer: &self.writer,
             message,
         })
     }
 
     /// Returns the writer, for everything but messages.
-    pub(super) fn control(&self) -> &dyn DuplexWriter {
-        &*self.writer
+    pub(super) fn control(&self) -> &WritingHalf {
+        &self.writer
     }
 }
 
@@ -63,7 +61,7 @@ impl Fitting<'_> {
         self.writer.queue(self.message, deadline)
     }
 
-    pub(super) fn post(&self) -> Sent<()> {
+    pub(super) fn post(&self) -> std::result::Result<(), Disconnect> {
         self.writer.post(self.message)
     }
 }

@@ -18,7 +18,7 @@ use super::retry::{self, Backoff};
 use crate::deadline::Deadline;
 use crate::duplex::stdio::Stdio;
 use crate::duplex::websocket::WebSocket;
-use crate::duplex::{Duplex, DuplexSettings};
+use crate::duplex::{Duplex, DuplexSettings, Halves};
 use crate::error::{Disconnect, Result, RpcError};
 use crate::protocol::configuration::Configuration;
 use crate::protocol::jsonrpc::ResultObject;
@@ -314,8 +314,8 @@ impl Runner {
 
     /// Serves one connection until it ends; returns why it did.
     fn serve(self: &Arc<Self>, duplex: Box<dyn Duplex>) -> Result<Arc<Disconnect>> {
-        let settings = DuplexSettings::new("host", self.threads.clone());
-        let halves = duplex.split(&settings)?;
+        let settings = DuplexSettings::with_threads("host", self.threads.clone());
+        let halves = Halves::of(duplex, &settings)?;
         let settings = ConnectionSettings {
             peer: "host".to_owned(),
             pending_limit: PENDING_CALLS,

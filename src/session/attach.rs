@@ -16,7 +16,7 @@ use super::state::SessionState;
 use crate::auth::SealedToken;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::duplex::{Duplex, DuplexSettings, close_code};
+use crate::duplex::{Duplex, DuplexSettings, Halves, close_code};
 use crate::error::{Disconnect, Error, Result};
 use crate::fault;
 use crate::protocol::method::{Method, Ping};
@@ -222,11 +222,11 @@ impl Reservation {
             PluginMode::Supervised => shared.record(),
         };
         let mut settings =
-            DuplexSettings::new(shared.name.to_string(), context.services.threads.clone());
+            DuplexSettings::with_threads(shared.name.to_string(), context.services.threads.clone());
         settings.inbound_message = context.settings.limits.inbound_message;
         settings.outbound_bytes = context.settings.limits.outbound_bytes;
         settings.write_stall = context.settings.timeouts.write_stall;
-        let halves = duplex.split(&settings)?;
+        let halves = Halves::of(duplex, &settings)?;
         let kind = PeerKind::from_user_agent(&peer.user_agent);
         let message_limit = record
             .overrides
@@ -531,8 +531,8 @@ mod tests {
         let refused = overtaken.attach(Box::new(ours), &peer, false);
         let connecting = ReportedState::Connecting;
         assert_matches!(refused, Err(Error::State { state, .. }) if state == connecting);
-        let settings = DuplexSettings::new("plugin", host.threads().clone());
-        let mut halves = Box::new(theirs).split(&settings).unwrap();
+        let settings = DuplexSettings::new("plugin");
+        let mut halves = Halves::of(theirs, &settings).unwrap();
         assert!(halves.reader.receive().is_err(), "the refused end is open");
         // Nor does it stand in anybody's way.
         let (ours, _theirs) = memory::pair(1);

@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 
 use super::inbound;
 use super::shared::SharedSession;
-use crate::duplex::DuplexReader;
+use crate::duplex::ReadingHalf;
 use crate::error::Disconnect;
 use crate::reaper::RunId;
 use crate::rpc::Connection;
@@ -18,7 +18,7 @@ use crate::thread::panic_text;
 /// A connection for the session's thread to read from.
 pub(crate) struct NewConnection {
     pub(super) connection: Arc<Connection>,
-    pub(super) reader: Box<dyn DuplexReader>,
+    pub(super) reader: ReadingHalf,
     pub(super) run: RunId,
 }
 

@@ -159,11 +159,11 @@ impl ChildHooks for SessionHooks {
                 drop(pump_drained);
             })?;
         if let Some((stdin, stdout, feed)) = stdio {
-            let duplex = Stdio::new(stdout, stdin).with_output(Arc::new(move |line: &[u8]| {
+            let duplex = Stdio::new(stdout, stdin).on_output(move |line| {
                 // Dropped, together with the feed, when the connection has been read to its end.
                 let _held = &drained;
                 feed.put(line);
-            }));
+            });
             let refused = |state| Error::State {
                 state,
                 message: None,

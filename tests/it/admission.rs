@@ -263,9 +263,9 @@ fn an_admission_without_its_stream_makes_room_after_the_handshake_timeout() {
         setup.timeouts(|timeouts| timeouts.handshake(limit));
     });
     let (session, good) = external(&host, "outside");
-    let threads = host.threads().count();
+    let threads = host.thread_count();
     let late = admit(&host, &good).unwrap();
-    assert_eq!(host.threads().count(), threads, "a thread waits for it");
+    assert_eq!(host.thread_count(), threads, "a thread waits for it");
     let newcomer = wait_for("room", || admit(&host, &good).ok());
     let (ours, theirs) = connection();
     let error = late.attach(ours, Vec::new()).unwrap_err();

@@ -202,7 +202,7 @@ fn an_unload_at_any_point_leaves_nothing() {
             // It has a thread of its own from the first process on, which not every point comes to.
             setup.configure(|builder| builder.keeper(Keeper::None));
         });
-        let idle = host.threads().count();
+        let idle = host.thread_count();
         let held = Held::at(&host, transport, point);
         let id = held.session.id();
         match host.unload(id) {

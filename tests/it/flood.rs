@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use plugin_runner::duplex::websocket::{Role, WebSocket};
-use plugin_runner::duplex::{Duplex as _, DuplexSettings, DuplexWriter, Received};
+use plugin_runner::duplex::websocket::WebSocket;
+use plugin_runner::duplex::{Duplex as _, DuplexSettings, DuplexWriter};
 use plugin_runner::error::{Disconnect, Phase};
 use plugin_runner::protocol::{ResultObject, Transport};
-use plugin_runner::{Deadline, Error, Peer, ReportedState, Session, Threads};
+use plugin_runner::{Error, Peer, ReportedState, Session};
 use serde_json::{Value, json};
 
 use crate::support::frames::{BINARY, FINAL, RawPeer, frame, text};
@@ -51,22 +51,22 @@ impl Flooder {
     fn connect(host: &TestHost, target: &str) -> Self {
         let url = format!("ws://{}{target}", host.address());
         let socket = WebSocket::connect(&url, LONG).unwrap();
-        let settings = DuplexSettings::new("flooder", Threads::with_limit(4));
-        let halves = Box::new(socket).split(&settings).unwrap();
-        let (mut reader, writer) = (halves.reader, halves.writer.clone());
+        let settings = DuplexSettings::new("flooder");
+        let (mut reader, shared_writer) = Box::new(socket).split(&settings).unwrap();
+        let writer = shared_writer.clone();
         let places = bounded(WINDOW);
         let (sender, answers) = unbounded();
         let place: Receiver<()> = places.1.clone();
         std::thread::spawn(move || {
             while let Ok(received) = reader.receive() {
-                let Received::Message(message) = received else {
+                let Some(message) = received else {
                     continue;
                 };
                 let message: Value = serde_json::from_str(&message).unwrap();
                 if message.get("method").is_some() {
                     let result = json!({"method": message["method"]});
                     let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
-                    let _ = writer.send(&answer.to_string(), Deadline::after(LONG));
+                    let _ = writer.send(&answer.to_string(), Instant::now() + LONG);
                 } else {
                     place.recv().unwrap();
                     let _ = sender.send(message.get("error").is_some());
@@ -74,7 +74,7 @@ impl Flooder {
             }
         });
         Self {
-            writer: halves.writer,
+            writer: shared_writer,
             places,
             answers,
         }
@@ -84,7 +84,7 @@ impl Flooder {
         for number in 0..calls {
             self.places.0.send_timeout((), LONG).unwrap();
             let call = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"held"}}"#);
-            self.writer.send(&call, Deadline::after(LONG)).unwrap();
+            assert!(self.writer.send(&call, Instant::now() + LONG).unwrap());
         }
     }
 
@@ -99,7 +99,7 @@ impl Flooder {
 impl Drop for Flooder {
     fn drop(&mut self) {
         self.writer
-            .close(1000, "done", Deadline::after(Duration::from_secs(1)));
+            .close(1000, "done", Instant::now() + Duration::from_secs(1));
     }
 }
 
@@ -122,7 +122,7 @@ fn flood(test: &'static str, calls: usize) -> String {
     let (session, target) = external(&host, "flooder");
     let flooder = Flooder::connect(&host, &target);
     active(&session);
-    let idle = host.threads().count();
+    let idle = host.thread_count();
     let begun = Instant::now();
     // Eight are handled and 1,024 wait; there is room for no more until the gate opens.
     let room = 8 + 1024;
@@ -132,7 +132,7 @@ fn flood(test: &'static str, calls: usize) -> String {
         let own = longest_call(&session);
         let mut most = 0;
         while !flooding.is_finished() {
-            most = most.max(host.threads().count());
+            most = most.max(host.thread_count());
             std::thread::yield_now();
         }
         flooding.join().unwrap();
@@ -215,7 +215,7 @@ fn a_flood_that_gets_no_answers_is_counted_to_the_last() {
     let (session, target) = external(&host, "flooder");
     let mut peer = RawPeer::connect(host.address(), &target);
     active(&session);
-    let idle = host.threads().count();
+    let idle = host.thread_count();
     let messages = [
         text(r#"{"jsonrpc":"2.0","method":"get_config","params":{}}"#),
         text("no JSON-RPC"),
@@ -247,7 +247,7 @@ fn a_flood_that_gets_no_answers_is_counted_to_the_last() {
         ],
         [TIMES, TIMES, TIMES, TIMES, 1, 1]
     );
-    assert!(host.threads().count() <= idle + 3);
+    assert!(host.thread_count() <= idle + 3);
 }
 
 /// Connects a plugin that reads nothing. Over a Unix socket, which takes a fixed amount: over TCP the
@@ -255,7 +255,7 @@ fn a_flood_that_gets_no_answers_is_counted_to_the_last() {
 #[track_caller]
 fn connect_silent(session: &Session) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let socket = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
+    let socket = WebSocket::server(ours, Vec::new());
     session.connect(socket, &Peer::default()).unwrap();
     theirs
 }
@@ -277,14 +277,14 @@ fn who_asks_and_never_reads_is_closed_for_that() {
     let mut plugin = connect_silent(&session);
     let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     let mut events = host.events();
-    let idle = host.threads().count();
+    let idle = host.thread_count();
     let calls = text(r#"{"jsonrpc":"2.0","id":1,"method":"get_config"}"#).repeat(100);
     let change = std::thread::scope(|scope| {
         // Until the host reads no more.
         scope.spawn(move || while std::io::Write::write_all(&mut plugin, &calls).is_ok() {});
         events.until(session.id(), ReportedState::Connecting)
     });
-    assert!(host.threads().count() <= idle + 8 + 2);
+    assert!(host.thread_count() <= idle + 8 + 2);
     let cause = "the plugin asks faster than it reads the answers";
     assert_eq!(change.message.as_deref(), Some(cause));
     let error = waiting.wait().unwrap_err();

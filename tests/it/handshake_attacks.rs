@@ -433,7 +433,7 @@ fn thousands_of_connections_at_once_do_not_keep_a_plugin_out() {
     let host = TestHost::new("storm");
     let places = 64;
     let (session, good) = external(&host, "outside");
-    let idle = host.threads().count();
+    let idle = host.thread_count();
     let mut silent = Vec::with_capacity(storm);
     let mut most = 0;
     std::thread::scope(|scope| {
@@ -459,7 +459,7 @@ fn thousands_of_connections_at_once_do_not_keep_a_plugin_out() {
         };
         active(&session);
         while !connecting.is_finished() {
-            most = most.max(host.threads().count());
+            most = most.max(host.thread_count());
             std::thread::yield_now();
         }
         silent = connecting.join().unwrap();
@@ -543,7 +543,7 @@ mod alone {
     #[ignore = "counts what the process has; run by another test, in a process of its own"]
     fn connections_come_and_go() {
         let (host, session, good) = TestHost::with_external("come-and-go");
-        let (idle, threads) = (host.threads().count(), Holdings::now().threads);
+        let (idle, threads) = (host.thread_count(), Holdings::now().threads);
         let round = |number: usize| {
             let mut peer = RawPeer::connect(host.address(), &good);
             active(&session);

@@ -395,7 +395,7 @@ fn an_offence_of_one_plugin_is_not_noticed_by_another() {
     });
     let well = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
     let (session, target) = external(&host, "outside");
-    let threads = host.threads().count();
+    let threads = host.thread_count();
     for offence in breaches()
         .into_iter()
         .chain(texts_that_are_none())
@@ -408,7 +408,7 @@ fn an_offence_of_one_plugin_is_not_noticed_by_another() {
         assert!(peer.read_to_close().is_some(), "{}", offence.name);
         session.wait_for(ReportedState::Connecting, LONG).unwrap();
         // A handshake, a writer, and their predecessors on their way out.
-        let now = host.threads().count();
+        let now = host.thread_count();
         assert!(now <= threads + 8, "{now} threads, {threads} before");
     }
     assert_eq!(well.counters().connections, 1);

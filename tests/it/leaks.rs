@@ -74,7 +74,7 @@ mod alone {
         keepers: usize,
         mut act: impl FnMut(usize),
     ) {
-        let (idle, threads) = (host.threads().count(), Holdings::now().threads);
+        let (idle, threads) = (host.thread_count(), Holdings::now().threads);
         // Each is watched by a thread, from the first process on.
         let (idle, threads) = (idle + keepers, threads + keepers);
         act(warm_up);

@@ -216,11 +216,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use plugin_runner::duplex::{
-    Duplex, DuplexReader, DuplexSettings, Halves, Received, memory, websocket::WebSocket,
+    Duplex, DuplexReader, DuplexSettings, DuplexWriter, memory, websocket::WebSocket,
 };
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
@@ -464,20 +465,22 @@ fn a_transport_that_panics_costs_its_connection_and_no_more() {
 }
 
 /// A transport whose reader panics.
-struct Panicking(memory::Memory);
+struct Panicking<D>(D);
 
-impl Duplex for Panicking {
-    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
-        let mut halves = Box::new(self.0).split(settings)?;
-        halves.reader = Box::new(PanickingReader);
-        Ok(halves)
+impl<D: Duplex> Duplex for Panicking<D> {
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
+        let (_, writer) = Box::new(self.0).split(settings)?;
+        Ok((Box::new(PanickingReader), writer))
     }
 }
 
 struct PanickingReader;
 
 impl DuplexReader for PanickingReader {
-    fn receive(&mut self) -> std::result::Result<Received, Disconnect> {
+    fn receive(&mut self) -> std::result::Result<Option<Arc<str>>, Disconnect> {
         panic!("on purpose");
     }
 }

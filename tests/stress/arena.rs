@@ -243,10 +243,10 @@ impl Arena {
         });
         // If that one came first, so little time was all there was, and the rest ends later.
         let end = Instant::now() + LONG;
-        while host.threads().count() > 0 && Instant::now() < end {
+        while host.thread_count() > 0 && Instant::now() < end {
             std::thread::yield_now();
         }
-        if host.threads().count() > 0 {
+        if host.thread_count() > 0 {
             self.verdict
                 .violate(format!("shutdown left something: {report:?}"));
         }

@@ -6,11 +6,12 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use plugin_runner::fuzzing::thread_counter;
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::Record;
 use plugin_runner::{
     Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Supervised,
-    Threads, Timeouts,
+    Timeouts,
 };
 
 use super::events::Events;
@@ -105,7 +106,7 @@ impl Setup {
         let host = (self.configure)(builder).build().unwrap();
         let listener = self.listening.then(|| host.listen("127.0.0.1:0").unwrap());
         TestHost {
-            threads: host.threads().clone(),
+            threads: Box::new(thread_counter(&host)),
             host: Some(host),
             listener,
             output,
@@ -119,7 +120,7 @@ impl Setup {
 /// no process, no folder.
 pub(crate) struct TestHost {
     host: Option<Host>,
-    threads: Threads,
+    threads: Box<dyn Fn() -> usize + Send + Sync>,
     listener: Option<Listener>,
     pub(crate) output: Output,
     pub(crate) lifelines: Lifelines,
@@ -215,8 +216,9 @@ impl TestHost {
         self.host.take().unwrap()
     }
 
-    pub(crate) fn threads(&self) -> &Threads {
-        &self.threads
+    /// How many threads of the host live, also after it was taken out.
+    pub(crate) fn thread_count(&self) -> usize {
+        (self.threads)()
     }
 
     /// Waits until all of the host's threads have ended.
@@ -228,14 +230,14 @@ impl TestHost {
     /// How many threads the host has when nothing is loaded and its keeper is watched, which has not been
     /// started yet.
     pub(crate) fn threads_with_keeper(&self) -> usize {
-        self.threads.count() + 1
+        self.thread_count() + 1
     }
 
     /// Waits until so many of the host's threads are left.
     #[track_caller]
     pub(crate) fn expect_threads(&self, number: usize) {
         wait_until(&format!("{number} threads to be left"), || {
-            self.threads.count() == number
+            self.thread_count() == number
         });
     }
 }
@@ -266,7 +268,7 @@ impl Drop for TestHost {
         if let Some(report) = report {
             assert!(report.is_complete(), "{report:?}");
         }
-        assert_eq!(self.threads.count(), 0, "threads are left");
+        assert_eq!(self.thread_count(), 0, "threads are left");
         self.lifelines.expect_all_dead();
         let staging = fs::read_dir(self.folder.path().join("data"))
             .into_iter()

@@ -5,19 +5,18 @@ use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use parking_lot::Mutex;
-use plugin_runner::duplex::websocket::{Role, WebSocket};
-use plugin_runner::duplex::{Duplex, DuplexSettings, DuplexWriter, Interrupt, Received, memory};
+use plugin_runner::duplex::websocket::WebSocket;
+use plugin_runner::duplex::{Duplex, DuplexSettings, DuplexWriter, memory};
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::Record;
 use plugin_runner::{
-    ActiveState, Deadline, HostBuilder, Peer, PendingCall, PendingReply, ReportedState, Session,
-    Threads,
+    ActiveState, HostBuilder, Peer, PendingCall, PendingReply, ReportedState, Session,
 };
 use serde_json::{Value, json};
 
@@ -86,7 +85,7 @@ impl Bench {
     /// Connects the plugin over a WebSocket that the test does not read.
     pub(crate) fn connect_silent(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let socket = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
+        let socket = WebSocket::server(ours, Vec::new());
         self.session.connect(socket, &Peer::default()).unwrap();
         theirs
     }
@@ -150,7 +149,6 @@ pub(crate) fn result(value: Value) -> ResultObject {
 /// The plugin's end of a connection. Dropping it is losing the connection.
 pub(crate) struct Plugin {
     writer: Arc<dyn DuplexWriter>,
-    interrupt: Arc<dyn Interrupt>,
     incoming: Receiver<Result<String, Disconnect>>,
     /// Requests that arrived while something else was waited for.
     kept: Mutex<VecDeque<String>>,
@@ -168,15 +166,14 @@ pub(crate) struct Request {
 
 impl Plugin {
     pub(crate) fn over(duplex: impl Duplex) -> Self {
-        let settings = DuplexSettings::new("plugin", Threads::with_limit(4));
-        let halves = Box::new(duplex).split(&settings).unwrap();
-        let mut reader = halves.reader;
+        let settings = DuplexSettings::new("plugin");
+        let (mut reader, writer) = Box::new(duplex).split(&settings).unwrap();
         let (sender, incoming) = unbounded();
         thread::spawn(move || {
             loop {
                 let message = match reader.receive() {
-                    Ok(Received::Message(message)) => Ok(message.to_string()),
-                    Ok(_) => continue,
+                    Ok(Some(message)) => Ok(message.to_string()),
+                    Ok(None) => continue,
                     Err(cause) => Err(cause),
                 };
                 let is_last = message.is_err();
@@ -186,26 +183,25 @@ impl Plugin {
             }
         });
         Self {
-            writer: halves.writer,
-            interrupt: halves.interrupt,
+            writer,
             incoming,
             kept: Mutex::default(),
         }
     }
 
     pub(crate) fn over_socket(socket: UnixStream) -> Self {
-        Self::over(WebSocket::from_upgraded(socket, Role::Client, Vec::new()))
+        Self::over(WebSocket::client(socket, Vec::new()))
     }
 
     /// Sends a message as it is.
     #[track_caller]
     pub(crate) fn send(&self, text: &str) {
-        self.writer.send(text, Deadline::after(LONG)).unwrap();
+        assert!(self.writer.send(text, Instant::now() + LONG).unwrap());
     }
 
     /// Closes in an orderly way.
     pub(crate) fn close(&self, code: u16, reason: &str) {
-        self.writer.close(code, reason, Deadline::after(LONG));
+        self.writer.close(code, reason, Instant::now() + LONG);
     }
 
     /// The next message, as it came.
@@ -341,6 +337,6 @@ impl Plugin {
 
 impl Drop for Plugin {
     fn drop(&mut self) {
-        self.interrupt.interrupt();
+        self.writer.interrupt();
     }
 }

@@ -23,7 +23,7 @@ use self::batch::FrameBatch;
 use self::closing::Closing;
 use self::queue::{ControlQueue, FrameQueue};
 use self::writer::{TurnEnd, WriterTurn};
-use super::{DuplexSettings, Interrupt, SendError, Ticket, by_host, close_code};
+use super::{DuplexSettings, SendError, Ticket, by_host, close_code};
 use crate::deadline::Deadline;
 use crate::error::Disconnect;
 use crate::thread::Threads;
@@ -247,7 +247,7 @@ impl<S: Sink> Outgoing<S> {
         Ok(state.queue.push(frame))
     }
 
-    /// See [`DuplexWriter::withdraw`](super::DuplexWriter::withdraw).
+    /// See [`OwnWriter::withdraw`](super::halves::OwnWriter::withdraw).
     pub(super) fn withdraw(&self, ticket: Ticket) -> bool {
         let removed = self.shared.state.lock().queue.remove(ticket);
         if removed {
@@ -317,6 +317,11 @@ impl<S: Sink> Outgoing<S> {
         self.shared.progress.swap(false, Ordering::Relaxed)
     }
 
+    /// See [`DuplexWriter::interrupt`](super::DuplexWriter::interrupt).
+    pub(super) fn interrupt(&self) {
+        self.end(by_host(close_code::ABNORMAL, "interrupted"));
+    }
+
     /// Returns whether both directions are shut down.
     pub(super) fn is_shut_down(&self) -> bool {
         self.shared.is_shut_down()
@@ -384,12 +389,6 @@ impl<S: Sink> WriterShared<S> {
             Some(cause) if !turn.own_done() => Err(SendError::Closed(cause)),
             _ => Ok(ticket),
         }
-    }
-}
-
-impl<S: Sink> Interrupt for Outgoing<S> {
-    fn interrupt(&self) {
-        self.end(by_host(close_code::ABNORMAL, "interrupted"));
     }
 }
 

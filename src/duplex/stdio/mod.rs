@@ -10,10 +10,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use self::pipe::{Wake, WritePipe};
+use self::pipe::Wake;
+pub(super) use self::pipe::WritePipe;
 use super::framed::{FramedWriter, Framing};
 use super::outgoing::Outgoing;
-use super::{Duplex, DuplexSettings, Halves};
+use super::{Duplex, DuplexReader, DuplexSettings, DuplexWriter};
 use crate::error::{Error, Result};
 use crate::protocol::line_breaks;
 
@@ -25,10 +26,8 @@ mod tests;
 
 pub(super) use self::reader::StdioReader;
 
-/// Takes a line that is not a message: its bytes without the line feed, not necessarily UTF-8. One that is
-/// longer than the largest message comes in pieces of 64 KiB, each but the last marked as such
-/// (` [line continues]`). Called on the reading thread, so it must be quick.
-pub type OutputHook = Arc<dyn Fn(&[u8]) + Send + Sync>;
+/// Takes a line that is not a message.
+type OutputHook = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// A pair of pipes, not yet in use.
 pub struct Stdio {
@@ -75,16 +74,23 @@ impl Stdio {
         })
     }
 
-    /// Passes every line that is not a message to `output`. Without it such lines are dropped.
+    /// Passes every line that is not a message to `output`: its bytes without the line feed, not necessarily
+    /// UTF-8. One that is longer than the largest message comes in pieces of 64 KiB, each but the last marked
+    /// as such (` [line continues]`). Without a hook such lines are dropped.
+    ///
+    /// It is called on the reading thread, so it must be quick.
     #[must_use]
-    pub fn with_output(mut self, output: OutputHook) -> Self {
-        self.output = Some(output);
+    pub fn on_output(mut self, output: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.output = Some(Box::new(output));
         self
     }
 }
 
 impl Duplex for Stdio {
-    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
         let wake = Wake::new().map_err(|error| Error::io("create a wake pipe", error))?;
         let pipe = WritePipe::new(self.writer, self.shared_writer, wake)
             .map_err(|error| Error::io("prepare the pipe to the plugin", error))?;
@@ -101,14 +107,11 @@ impl Duplex for Stdio {
             settings.inbound_message,
             !self.shared_writer,
         );
-        Ok(Halves {
-            reader: Box::new(reader),
-            writer: Arc::new(FramedWriter {
-                framing: Lines,
-                outgoing: outgoing.clone(),
-            }),
-            interrupt: Arc::new(outgoing),
-        })
+        let writer = FramedWriter {
+            framing: Lines,
+            outgoing,
+        };
+        Ok((Box::new(reader), Arc::new(writer)))
     }
 }
 
@@ -122,7 +125,7 @@ impl fmt::Debug for Stdio {
 }
 
 /// Messages as lines. Nothing but the end of the stream says that it is closed.
-struct Lines;
+pub(super) struct Lines;
 
 impl Framing for Lines {
     fn message(&self, message: &str) -> Vec<u8> {

@@ -55,7 +55,7 @@ pub(super) enum Waited {
 }
 
 /// The pipe that is written to.
-pub(super) struct WritePipe {
+pub(in crate::duplex) struct WritePipe {
     /// `None` after the end. The writer holds the descriptor while it uses it, so it is not closed
     /// meanwhile.
     writer: Mutex<Option<Arc<OwnedFd>>>,

@@ -4,6 +4,7 @@ use std::hint;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -11,8 +12,9 @@ use rustix::io::Errno;
 use super::OutputHook;
 use super::pipe::{Waited, WritePipe};
 use crate::deadline::Deadline;
+use crate::duplex::halves::{OwnReader, beginning};
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{DuplexReader, Message, Received, TimedReader, WaitPolicy, beginning};
+use crate::duplex::{DuplexReader, Message, Received, WaitPolicy};
 use crate::error::Disconnect;
 use crate::line_splitter::LineSplitter;
 use crate::protocol::jsonrpc::Incoming;
@@ -269,7 +271,23 @@ fn begins_as_message(line: &[u8]) -> bool {
 }
 
 impl DuplexReader for StdioReader {
-    fn receive(&mut self) -> Result<Received, Disconnect> {
+    fn receive(&mut self) -> Result<Option<Arc<str>>, Disconnect> {
+        match self.receive_any()? {
+            Received::Message(message) => Ok(Some(message.into_text())),
+            Received::Line(line) if Incoming::parse_line(&line).is_ok() => {
+                Ok(Some(line.into_text()))
+            }
+            Received::Line(line) => {
+                self.output(line.as_bytes());
+                Ok(None)
+            }
+            Received::Output { .. } | Received::Binary { .. } | Received::Alive => Ok(None),
+        }
+    }
+}
+
+impl OwnReader for StdioReader {
+    fn receive_any(&mut self) -> Result<Received, Disconnect> {
         if let Some(range) = self.held.take() {
             return Ok(self.take_output(range));
         }
@@ -293,9 +311,7 @@ impl DuplexReader for StdioReader {
         self.output(message.as_bytes());
         true
     }
-}
 
-impl TimedReader for StdioReader {
     fn set_timed(&mut self, _: Option<Duration>) -> bool {
         self.timed
     }

@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use super::*;
 use crate::deadline::Deadline;
-use crate::duplex::{DuplexReader, DuplexWriter, Message, Received, SendError, WaitPolicy, timed};
+use crate::duplex::{Halves, Message, ReadingHalf, Received, SendError, WaitPolicy, WritingHalf};
 use crate::error::Disconnect;
 use crate::line_splitter::CONTINUES;
 use crate::protocol::jsonrpc::Incoming;
 use crate::testing::{LONG, assert_matches};
-use crate::thread::Threads;
 
 fn long() -> Deadline {
     Deadline::after(LONG)
 }
 
 fn settings() -> DuplexSettings {
-    DuplexSettings::new("test", Threads::with_limit(4))
+    DuplexSettings::new("test")
 }
 
 /// Our halves, the lines that went to the output hook, and the child's stdin and stdout.
@@ -33,18 +32,18 @@ fn setup(settings: &DuplexSettings) -> Setup {
     let (reader, stdout) = io::pipe().unwrap();
     let (stdin, writer) = io::pipe().unwrap();
     let (lines, output) = crossbeam_channel::unbounded();
-    let stdio = Stdio::new(reader, writer).with_output(Arc::new(move |line: &[u8]| {
+    let stdio = Stdio::new(reader, writer).on_output(move |line| {
         let _ = lines.send(line.to_vec());
-    }));
+    });
     Setup {
-        halves: Box::new(stdio).split(settings).unwrap(),
+        halves: Halves::of(stdio, settings).unwrap(),
         output,
         stdin,
         stdout,
     }
 }
 
-fn text(reader: &mut dyn DuplexReader) -> String {
+fn text(reader: &mut ReadingHalf) -> String {
     match reader.receive() {
         Ok(Received::Line(message)) => message.to_string(),
         other => panic!("{other:?}"),
@@ -52,7 +51,7 @@ fn text(reader: &mut dyn DuplexReader) -> String {
 }
 
 #[track_caller]
-fn printed(reader: &mut dyn DuplexReader, line: &[u8]) {
+fn printed(reader: &mut ReadingHalf, line: &[u8]) {
     match reader.receive() {
         Ok(Received::Output { beginning }) => assert_eq!(&*beginning, line),
         other => panic!("{other:?}"),
@@ -66,7 +65,7 @@ fn wait_for_threads(settings: &DuplexSettings) {
 #[test]
 fn lines_are_sorted_into_messages_and_output() {
     let mut setup = setup(&settings());
-    let reader = &mut *setup.halves.reader;
+    let reader = &mut setup.halves.reader;
     setup
         .stdout
         .write_all(
@@ -78,7 +77,7 @@ fn lines_are_sorted_into_messages_and_output() {
     assert_eq!(text(reader), " \t{\"b\":2}\r");
     printed(reader, b"[1]");
     printed(reader, b"{\"\xff\"}");
-    let message = Message::from(text(reader));
+    let message = Message::from(&*text(reader));
     assert!(reader.not_a_message(&message));
     for line in [&b"starting up"[..], b"[1]", b"{\"\xff\"}", b"{not json}"] {
         assert_eq!(setup.output.try_recv().unwrap(), line);
@@ -105,7 +104,7 @@ fn the_line_limit_is_exact() {
             let _ = setup.stdout.write_all(b"\n");
         });
         if over == 0 {
-            assert_eq!(text(&mut *setup.halves.reader).len(), 20_000);
+            assert_eq!(text(&mut setup.halves.reader).len(), 20_000);
         } else {
             let cause = setup.halves.reader.receive().unwrap_err();
             assert_matches!(cause, Disconnect::TooLarge { limit: 20_000 });
@@ -143,7 +142,7 @@ fn a_byte_order_mark_before_a_message_is_skipped() {
     let mut setup = setup(&settings());
     let line = "\u{feff} {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"}";
     writeln!(setup.stdout, "{line}").unwrap();
-    let line = text(&mut *setup.halves.reader);
+    let line = text(&mut setup.halves.reader);
     assert!(Incoming::parse_line(&line).is_ok(), "{line}");
 }
 
@@ -177,7 +176,7 @@ fn output_over_the_limit_comes_in_pieces_and_messages_go_on() {
         let all = format!("{line}\n{{\"id\":1}}\n{line}");
         let mut stdout = setup.stdout;
         let writing = thread::spawn(move || stdout.write_all(all.as_bytes()).unwrap());
-        let reader = &mut *setup.halves.reader;
+        let reader = &mut setup.halves.reader;
         assert_eq!(text(reader), "{\"id\":1}");
         assert!(pieces(&setup.output) == line.as_bytes(), "{begins}");
         assert_matches!(reader.receive(), Err(Disconnect::Lost));
@@ -223,7 +222,7 @@ fn many_writers_never_mix() {
     let setup = setup(&settings);
     let writers: Vec<_> = (0..4)
         .map(|number| {
-            let writer = Arc::clone(&setup.halves.writer);
+            let writer = setup.halves.writer.clone();
             thread::spawn(move || {
                 for message in 0..500 {
                     let filler = "f".repeat(message * 20);
@@ -254,7 +253,7 @@ fn many_writers_never_mix() {
 
 /// Sends what the pipe cannot take whole, until its time is over.
 #[track_caller]
-fn begin(writer: &dyn DuplexWriter, large: &str) {
+fn begin(writer: &WritingHalf, large: &str) {
     let late = loop {
         match writer.send(large, Deadline::after(Duration::from_millis(50))) {
             // So busy a machine that the time was over before it was begun.
@@ -270,7 +269,7 @@ fn a_callers_deadline_harms_nobody() {
     let settings = settings();
     let mut setup = setup(&settings);
     let large = "l".repeat(500_000);
-    begin(&*setup.halves.writer, &large);
+    begin(&setup.halves.writer, &large);
     let withdrawn = setup.halves.writer.send("withdrawn", long()).unwrap();
     setup.halves.writer.send("last", long()).unwrap();
     assert!(setup.halves.writer.withdraw(withdrawn));
@@ -324,12 +323,12 @@ fn an_interrupt_wakes_the_reader_and_the_writers() {
     let setup = setup(&settings);
     let mut reader = setup.halves.reader;
     let reading = thread::spawn(move || (reader.receive().unwrap_err(), reader));
-    let writer = Arc::clone(&setup.halves.writer);
+    let writer = setup.halves.writer.clone();
     let writing = thread::spawn(move || {
         let text = "w".repeat(10_000);
         while writer.send(&text, long()).is_ok() {}
     });
-    setup.halves.interrupt.interrupt();
+    setup.halves.writer.interrupt();
     let (_, mut reader) = reading.join().unwrap();
     assert!(reader.receive().is_err());
     writing.join().unwrap();
@@ -360,8 +359,8 @@ fn what_the_plugin_said_before_it_died_is_not_lost() {
     drop(setup.stdin);
     let error = setup.halves.writer.send("{}", long()).unwrap_err();
     assert_eq!(error.to_string(), "not connected: connection lost");
-    assert_eq!(text(&mut *setup.halves.reader), "{\"answer\":1}");
-    printed(&mut *setup.halves.reader, b"goodbye");
+    assert_eq!(text(&mut setup.halves.reader), "{\"answer\":1}");
+    printed(&mut setup.halves.reader, b"goodbye");
     assert_eq!(setup.output.recv().unwrap(), b"goodbye");
     // Its stdout is still open, but there is nobody to talk to.
     let cause = setup.halves.reader.receive().unwrap_err();
@@ -392,9 +391,9 @@ fn a_shared_descriptor_is_written_in_pieces_and_stays_blocking() {
     let mut stdio = Stdio::new(reader, writer);
     stdio.shared_writer = true;
     let settings = settings();
-    let halves = Box::new(stdio).split(&settings).unwrap();
+    let halves = Halves::of(stdio, &settings).unwrap();
     let large = "l".repeat(300_000);
-    begin(&*halves.writer, &large);
+    begin(&halves.writer, &large);
     let flags = rustix::fs::fcntl_getfl(&shared).unwrap();
     assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
     let mut all = vec![0; large.len() + 1];
@@ -409,7 +408,7 @@ fn receive_within(halves: &mut Halves, milliseconds: u64) -> Option<Received> {
         deadline: Deadline::after(Duration::from_millis(milliseconds)),
         is_coarse: false,
     };
-    timed(&mut *halves.reader).unwrap().receive_within(policy)
+    halves.reader.own().unwrap().receive_within(policy)
 }
 
 #[test]
@@ -422,7 +421,9 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
         stdin: _stdin,
     } = setup(&settings);
     assert!(
-        timed(&mut *halves.reader)
+        halves
+            .reader
+            .own()
             .unwrap()
             .set_timed(Some(Duration::from_millis(1)))
     );
@@ -436,9 +437,9 @@ fn a_timed_read_leaves_output_to_the_one_that_has_time() {
         assert!(receive_within(&mut halves, 30_000).is_none());
         assert!(output.is_empty(), "the hook was run");
     }
-    printed(&mut *halves.reader, b"printed");
+    printed(&mut halves.reader, b"printed");
     assert_eq!(output.recv_timeout(LONG).unwrap(), b"printed");
-    assert_eq!(text(&mut *halves.reader), "{\"next\":1}");
+    assert_eq!(text(&mut halves.reader), "{\"next\":1}");
     // Its last words, without a line end.
     stdout.write_all(b"fatal").unwrap();
     drop(stdout);

@@ -199,7 +199,7 @@ fn handshake(
     })?;
     check(&head[..length], &key).map_err(|cause| Error::Disconnected(Arc::new(cause)))?;
     let already_read = head.split_off(length);
-    Ok(WebSocket::from_upgraded(socket, Role::Client, already_read))
+    Ok(WebSocket::over(socket, Role::Client, already_read))
 }
 
 /// Reads to the end of the answer's head; returns what was read and where the head ends.

@@ -1,6 +1,6 @@
 //! WebSocket connections: over TCP or a Unix socket, in either role.
 //!
-//! What lives here: the connection type and its split into halves. Beside it: [`Socket`], the
+//! What lives here: the connection type and its split into halves. Beside it: the socket, the
 //! reading half, the writing half with the frame encoder, and the client's handshake. What does
 //! not: the server's handshake, which the listener does, and TLS, which is a proxy's job.
 //!
@@ -8,11 +8,12 @@
 //! message is one text frame, which is encoded here and written by the shared writer.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::framed::FramedWriter;
 use super::outgoing::Outgoing;
-use super::{Duplex, DuplexSettings, Halves};
+use super::{Duplex, DuplexReader, DuplexSettings, DuplexWriter};
 use crate::error::{Error, Result};
 
 mod client;
@@ -25,14 +26,12 @@ mod socket;
 mod tests;
 
 pub(super) use self::reader::WebSocketReader;
-pub use self::socket::Socket;
+pub(crate) use self::socket::Socket;
 
 /// Which side of the WebSocket protocol we are. The client masks its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// We accepted the connection.
+pub(in crate::duplex) enum Role {
     Server,
-    /// We made the connection.
     Client,
 }
 
@@ -44,13 +43,29 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Takes over a socket whose handshake has been done.
+    /// Takes over a stream that was accepted, as its server: a `TcpStream` or `UnixStream` after its handshake.
     ///
     /// `already_read` is what was read beyond the handshake; it is read first. Time limits and
-    /// the non-blocking mode set on the socket are undone when the connection is taken into use.
-    pub fn from_upgraded(socket: impl Into<Socket>, role: Role, already_read: Vec<u8>) -> Self {
+    /// the non-blocking mode set on the stream are undone when the connection is taken into use, which fails
+    /// with anything but a connected stream socket.
+    pub fn server(stream: impl Into<OwnedFd>, already_read: Vec<u8>) -> Self {
+        Self::over(Socket::of(stream.into()), Role::Server, already_read)
+    }
+
+    /// Takes over a stream after its handshake as the client; otherwise as [`server`](Self::server).
+    /// [`connect`](Self::connect) does the handshake too.
+    pub fn client(stream: impl Into<OwnedFd>, already_read: Vec<u8>) -> Self {
+        Self::over(Socket::of(stream.into()), Role::Client, already_read)
+    }
+
+    /// Takes over a socket that the listener has shaken hands on.
+    pub(crate) fn accepted(socket: Socket, already_read: Vec<u8>) -> Self {
+        Self::over(socket, Role::Server, already_read)
+    }
+
+    fn over(socket: Socket, role: Role, already_read: Vec<u8>) -> Self {
         Self {
-            socket: socket.into(),
+            socket,
             role,
             already_read,
         }
@@ -58,7 +73,10 @@ impl WebSocket {
 }
 
 impl Duplex for WebSocket {
-    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
         self.socket
             .prepare()
             .map_err(|error| Error::io("prepare the socket", error))?;
@@ -66,13 +84,9 @@ impl Duplex for WebSocket {
         let reader = WebSocketReader::new(outgoing.clone(), self.role, self.already_read, settings);
         let writer = FramedWriter {
             framing: self.role,
-            outgoing: outgoing.clone(),
+            outgoing,
         };
-        Ok(Halves {
-            reader: Box::new(reader),
-            writer: Arc::new(writer),
-            interrupt: Arc::new(outgoing),
-        })
+        Ok((Box::new(reader), Arc::new(writer)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! tungstenite decodes; it sees the socket through an [`ReadOnlyStream`], which reads and never writes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tungstenite::Message as Frame;
@@ -11,10 +12,9 @@ use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 
 use super::read_only_stream::ReadOnlyStream;
 use super::{Role, Socket, frame};
+use crate::duplex::halves::{OwnReader, beginning};
 use crate::duplex::outgoing::Outgoing;
-use crate::duplex::{
-    DuplexReader, DuplexSettings, Message, Received, TimedReader, WaitPolicy, beginning, close_code,
-};
+use crate::duplex::{DuplexReader, DuplexSettings, Message, Received, WaitPolicy, close_code};
 use crate::error::Disconnect;
 
 /// Bytes read from the socket at a time. Each connection owns such a buffer for as long as it
@@ -137,7 +137,16 @@ impl WebSocketReader {
 }
 
 impl DuplexReader for WebSocketReader {
-    fn receive(&mut self) -> Result<Received, Disconnect> {
+    fn receive(&mut self) -> Result<Option<Arc<str>>, Disconnect> {
+        Ok(match self.receive_any()? {
+            Received::Message(message) => Some(message.into_text()),
+            _ => None,
+        })
+    }
+}
+
+impl OwnReader for WebSocketReader {
+    fn receive_any(&mut self) -> Result<Received, Disconnect> {
         let frame = match self.left.take() {
             Some(frame) => frame,
             None => self.frames.read(),
@@ -160,9 +169,7 @@ impl DuplexReader for WebSocketReader {
             Err(error) => Err(self.ended(error)),
         }
     }
-}
 
-impl TimedReader for WebSocketReader {
     fn set_timed(&mut self, limit: Option<Duration>) -> bool {
         self.frames.get_mut().set_limit(limit)
     }

@@ -21,7 +21,7 @@ use crate::poll;
 
 /// A connected stream socket, TCP or Unix.
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     descriptor: OwnedFd,
     is_tcp: bool,
 }
@@ -45,6 +45,14 @@ impl From<UnixStream> for Socket {
 }
 
 impl Socket {
+    /// Takes over a socket of either kind.
+    pub(crate) fn of(descriptor: OwnedFd) -> Self {
+        // What is no socket has no name; `prepare` refuses it.
+        let name = rustix::net::getsockname(&descriptor);
+        let is_tcp = name.is_ok_and(|name| SocketAddr::try_from(name).is_ok());
+        Self { descriptor, is_tcp }
+    }
+
     /// Undoes what a handshake may have set, and switches Nagle's algorithm off: frames are
     /// gathered here already.
     pub(super) fn prepare(&self) -> io::Result<()> {

@@ -1,10 +1,7 @@
 //! Request heads of handshakes: judged as the protocol's table says, whatever pieces they come in.
 
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use plugin_runner::duplex::websocket::Socket;
 use plugin_runner::fuzzing::{HeadVerdict, judge_head};
 
 use super::Target;
@@ -171,7 +168,7 @@ fn check(input: &[u8]) -> bool {
     let (already, later) = bytes.split_at(bytes.len() * usize::from(cut % 4) / 3);
     let cut = Cut::from(cut);
     let (reader, _peer) = arrived(later, cut);
-    let found = judge_head(&socket(reader), already.to_vec(), LONG);
+    let found = judge_head(reader, already.to_vec(), LONG);
     assert_ne!(found, HeadVerdict::Timeout);
     if let HeadVerdict::Accepted { rest, .. } = &found {
         // What has not been read yet stays in the socket for whoever reads on.
@@ -180,10 +177,6 @@ fn check(input: &[u8]) -> bool {
     }
     assert_eq!(without_rest(found), expected, "cut {cut:?}");
     matches!(expected, HeadVerdict::Accepted { .. })
-}
-
-fn socket(descriptor: OwnedFd) -> Socket {
-    Socket::from(UnixStream::from(descriptor))
 }
 
 fn without_rest(mut verdict: HeadVerdict) -> HeadVerdict {

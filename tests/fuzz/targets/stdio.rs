@@ -6,11 +6,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use plugin_runner::Threads;
 use plugin_runner::duplex::stdio::Stdio;
-use plugin_runner::duplex::{Duplex as _, DuplexSettings, Halves, Received};
+use plugin_runner::duplex::{Duplex as _, DuplexSettings};
 use plugin_runner::error::Disconnect;
-use plugin_runner::fuzzing::Incoming;
+use plugin_runner::fuzzing::{Incoming, live_threads};
 
 use super::Target;
 use super::json::Json;
@@ -153,30 +152,20 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
     let output = lines.clone();
     let (stdout, _child) = arrived(bytes, cut);
     let (mut stdin, to_stdin) = std::io::pipe().expect("pipe");
-    let stdio =
-        Stdio::new(stdout, OwnedFd::from(to_stdin)).with_output(Arc::new(move |line: &[u8]| {
-            output.lock().push(Line::Output(line.to_vec()));
-        }));
-    let threads = Threads::with_limit(1);
-    let mut settings = DuplexSettings::new("fuzz", threads.clone());
+    let stdio = Stdio::new(stdout, OwnedFd::from(to_stdin)).on_output(move |line| {
+        output.lock().push(Line::Output(line.to_vec()));
+    });
+    let mut settings = DuplexSettings::new("fuzz");
     settings.inbound_message = limit;
-    let Halves {
-        mut reader,
-        writer,
-        interrupt,
-    } = Box::new(stdio).split(&settings).expect("split");
+    let (mut reader, writer) = Box::new(stdio).split(&settings).expect("split");
     let mut sent = Vec::new();
     let end = loop {
         match reader.receive() {
-            Ok(Received::Line(message)) => {
-                // As a session does with what is no JSON-RPC.
-                if Incoming::parse_line(&message).is_err() {
-                    assert!(reader.not_a_message(&message));
-                    continue;
-                }
+            Ok(Some(message)) => {
                 let text = message.to_string();
                 // What the pipe takes at once needs no other thread.
-                if sent.len() + text.len() < 4_000 && writer.try_send(&text).is_ok() {
+                if sent.len() + text.len() < 4_000 && writer.try_send(&text).is_ok_and(|sent| sent)
+                {
                     sent.extend(text.bytes().map(|byte| match byte {
                         b'\r' | b'\n' => b' ',
                         byte => byte,
@@ -185,7 +174,7 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
                 }
                 lines.lock().push(Line::Message(text));
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(Disconnect::Lost) => break End::Ended,
             Err(Disconnect::NoLineEnd) => break End::Unfinished,
             Err(Disconnect::TooLarge { limit: told }) => {
@@ -196,11 +185,11 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Line>, End) {
         }
     };
     assert!(reader.receive().is_err(), "it has ended");
-    drop((reader, writer, interrupt));
+    drop((reader, writer));
     let mut received = Vec::new();
     stdin.read_to_end(&mut received).expect("read");
     assert_eq!(received, sent);
-    assert_eq!(threads.count(), 0, "what fits needs no thread");
+    assert_eq!(live_threads(&settings), 0, "what fits needs no thread");
     let lines = std::mem::take(&mut *lines.lock());
     (lines, end)
 }

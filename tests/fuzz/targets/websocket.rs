@@ -4,9 +4,8 @@
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::net::UnixStream;
 
-use plugin_runner::Threads;
-use plugin_runner::duplex::websocket::{Role, WebSocket};
-use plugin_runner::duplex::{Duplex as _, DuplexSettings, Halves, Received};
+use plugin_runner::duplex::websocket::WebSocket;
+use plugin_runner::duplex::{Duplex as _, DuplexSettings};
 use plugin_runner::error::Disconnect;
 
 use super::Target;
@@ -259,22 +258,18 @@ impl Frame {
 
 fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Event>, End) {
     let (ours, theirs) = arrived(bytes, cut);
-    let mut settings = DuplexSettings::new("fuzz", Threads::with_limit(4));
+    let mut settings = DuplexSettings::new("fuzz");
     settings.inbound_message = limit;
-    let socket = WebSocket::from_upgraded(UnixStream::from(ours), Role::Server, Vec::new());
-    let Halves {
-        mut reader,
-        writer,
-        interrupt,
-    } = Box::new(socket).split(&settings).expect("split");
+    let socket = WebSocket::server(UnixStream::from(ours), Vec::new());
+    let (mut reader, writer) = Box::new(socket).split(&settings).expect("split");
     let mut events = Vec::new();
     let end = loop {
         match reader.receive() {
-            Ok(Received::Message(message)) => {
+            Ok(Some(message)) => {
                 assert!(message.len() <= limit);
                 events.push(Event::Message(message.to_string()));
             }
-            Ok(_) => events.push(Event::Alive),
+            Ok(None) => events.push(Event::Alive),
             Err(Disconnect::Lost) => break End::Lost,
             Err(Disconnect::ByPeer { .. }) => break End::ByPeer,
             Err(Disconnect::TooLarge { .. } | Disconnect::NotUtf8 | Disconnect::Violation(_)) => {
@@ -284,7 +279,7 @@ fn read(bytes: &[u8], cut: Cut, limit: usize) -> (Vec<Event>, End) {
         }
     };
     assert!(reader.receive().is_err(), "it has ended");
-    drop((reader, writer, interrupt));
+    drop((reader, writer));
     answers(&sent(UnixStream::from(theirs)), end);
     (events, end)
 }

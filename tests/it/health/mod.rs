@@ -12,7 +12,6 @@ use plugin_runner::error::RpcError;
 use plugin_runner::store::Record;
 use plugin_runner::{
     Error, Health, InboundCall, InstallationId, PendingReply, ReportedState, Services, Session,
-    Threads,
 };
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
@@ -269,14 +268,12 @@ fn with_pings_to_the_plugin_itself_those_of_its_library_do_not_count() {
 #[test]
 fn an_interval_of_zero_switches_health_checks_off() {
     let host = watched("off", Health::default().interval(Duration::ZERO));
-    let before = host.threads().count();
+    let before = host.thread_count();
     let (session, target) = external(&host, |record| record);
     let mut peer = Peer::connect(host.address(), &target);
     active(&session);
     // Its own thread, and no other.
-    wait_until("end of the handshake", || {
-        host.threads().count() == before + 1
-    });
+    wait_until("end of the handshake", || host.thread_count() == before + 1);
     several_intervals(&host);
     let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     let first = peer.socket.read().unwrap();
@@ -360,12 +357,12 @@ fn a_shutdown_does_not_wait_for_pings() {
 #[test]
 fn one_thread_watches_all_and_goes_with_the_last() {
     let host = watched("threads", frequent());
-    let settle = |threads: &Threads, count: usize| {
-        wait_until("right number of threads", || threads.count() == count);
+    let settle = |count: usize| {
+        wait_until("right number of threads", || host.thread_count() == count);
     };
-    let idle = host.threads().count();
+    let idle = host.thread_count();
     let plugins: Vec<_> = (0..4).map(|_| external(&host, |record| record)).collect();
-    settle(host.threads(), idle + 4);
+    settle(idle + 4);
     for _ in 0..2 {
         let mut peers: Vec<_> = plugins
             .iter()
@@ -374,9 +371,9 @@ fn one_thread_watches_all_and_goes_with_the_last() {
         for peer in &mut peers {
             peer.expect_ping();
         }
-        settle(host.threads(), idle + 4 + 1);
+        settle(idle + 4 + 1);
         drop(peers);
-        settle(host.threads(), idle + 4);
+        settle(idle + 4);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Health checks over transports that tests with real plugins do not have: in memory, and made by
 //! embedders.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use plugin_runner::duplex::memory::Memory;
-use plugin_runner::duplex::{
-    Duplex, DuplexSettings, DuplexWriter, Halves, SendError, Ticket, memory,
-};
-use plugin_runner::{Deadline, Health, Peer, ReportedState, Result};
+use plugin_runner::duplex::websocket::WebSocket;
+use plugin_runner::duplex::{Duplex, DuplexReader, DuplexSettings, DuplexWriter, memory};
+use plugin_runner::error::Disconnect;
+use plugin_runner::{Health, Peer, ReportedState, Result};
 use serde_json::json;
 
 use crate::support::plugin::With as _;
@@ -33,9 +33,9 @@ fn impatient() -> Health {
 #[test]
 fn a_transport_without_a_ping_is_watched_on_demand_alone() {
     let bench = Bench::with_host(|builder| builder.health(impatient()));
-    let before = bench.host.threads().count();
+    let before = bench.host.thread_count();
     let unwatched = bench.connect();
-    assert_eq!(bench.host.threads().count(), before);
+    assert_eq!(bench.host.thread_count(), before);
     let other = bench.load(|record| record.overrides(|own| own.health(impatient().rpc_ping(true))));
     let watched = connect(&other, "");
     let ping = watched.expect("ping");
@@ -82,29 +82,65 @@ fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
     assert_eq!(bench.session.counters().rpc.pings_sent, 1);
 }
 
-/// A transport whose ping panics.
-struct Panicking(Memory);
+#[test]
+fn a_transport_that_is_not_ours_shows_its_signs_of_life() {
+    let bench = Bench::with_host(|builder| builder.health(impatient()));
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let wrapped = Wrapped(WebSocket::server(ours, Vec::new()));
+    bench.session.connect(wrapped, &Peer::default()).unwrap();
+    let plugin = Plugin::over(WebSocket::client(theirs, Vec::new()));
+    // More than it may miss.
+    wait_until("pings", || bench.session.counters().rpc.pings_sent > 5);
+    assert_eq!(bench.session.reported_state(), ReportedState::Active);
+    bench.ping(&plugin);
+    plugin.close(1000, "done");
+    bench.wait_for(ReportedState::Connecting);
+    let message = bench.session.error_message().unwrap();
+    assert_eq!(message, "closed by the plugin (code 1000, done)");
+}
 
-impl Duplex for Panicking {
-    fn split(self: Box<Self>, settings: &DuplexSettings) -> Result<Halves> {
-        let mut halves = Box::new(self.0).split(settings)?;
-        halves.writer = Arc::new(PanickingWriter(halves.writer));
-        Ok(halves)
+/// A transport of an embedder's with a reader of its own.
+struct Wrapped(WebSocket);
+
+impl Duplex for Wrapped {
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
+        let (reader, writer) = Box::new(self.0).split(settings)?;
+        Ok((Box::new(WrappedReader(reader)), writer))
+    }
+}
+
+struct WrappedReader(Box<dyn DuplexReader>);
+
+impl DuplexReader for WrappedReader {
+    fn receive(&mut self) -> std::result::Result<Option<Arc<str>>, Disconnect> {
+        self.0.receive()
+    }
+}
+
+/// A transport whose ping panics.
+struct Panicking<D>(D);
+
+impl<D: Duplex> Duplex for Panicking<D> {
+    fn split(
+        self: Box<Self>,
+        settings: &DuplexSettings,
+    ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
+        let (reader, writer) = Box::new(self.0).split(settings)?;
+        Ok((reader, Arc::new(PanickingWriter(writer))))
     }
 }
 
 struct PanickingWriter(Arc<dyn DuplexWriter>);
 
 impl DuplexWriter for PanickingWriter {
-    fn send(&self, message: &str, deadline: Deadline) -> std::result::Result<Ticket, SendError> {
+    fn send(&self, message: &str, deadline: Instant) -> std::result::Result<bool, Disconnect> {
         self.0.send(message, deadline)
     }
 
-    fn try_send(&self, message: &str) -> std::result::Result<Ticket, SendError> {
-        self.0.try_send(message)
-    }
-
-    fn post(&self, message: &str) -> std::result::Result<(), SendError> {
+    fn post(&self, message: &str) -> std::result::Result<(), Disconnect> {
         self.0.post(message)
     }
 
@@ -116,7 +152,11 @@ impl DuplexWriter for PanickingWriter {
         true
     }
 
-    fn close(&self, code: u16, reason: &str, deadline: Deadline) {
+    fn close(&self, code: u16, reason: &str, deadline: Instant) {
         self.0.close(code, reason, deadline);
+    }
+
+    fn interrupt(&self) {
+        self.0.interrupt();
     }
 }

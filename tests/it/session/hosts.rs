@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
-use plugin_runner::duplex::memory;
+use plugin_runner::duplex::{Duplex, memory};
 use plugin_runner::error::{Disconnect, Phase};
 use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::method::Ping;
@@ -13,7 +13,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{
     ActiveState, Counters, Error, Host, HostBuilder, InboundCall, InstallationId, Params, Peer,
     PendingCall, PendingReply, PublishReport, Reply, ReportedState, Services, Session,
-    ShutdownReport, StateChange, Supervised, Threads, Timeouts,
+    ShutdownReport, StateChange, Supervised, Timeouts,
 };
 use serde_json::{Value, json};
 
@@ -29,7 +29,6 @@ fn handles_go_to_any_thread() {
     handle::<Host>();
     handle::<Session>();
     handle::<Supervised>();
-    handle::<Threads>();
     handle::<Reply>();
     handle::<Params>();
     handle::<Peer>();
@@ -43,7 +42,7 @@ fn handles_go_to_any_thread() {
     any_thread::<InboundCall>();
     any_thread::<Arc<dyn Services>>();
     may_move::<HostBuilder>();
-    may_move::<memory::Memory>();
+    may_move::<Box<dyn Duplex>>();
 }
 
 #[test]
@@ -156,8 +155,7 @@ fn unloading_leaves_no_thread() {
     record.manifest.events_consumed = vec!["EventPostLiked".to_owned()];
     let id = record.id;
     bench.host.store().put(record).unwrap();
-    let threads = bench.host.threads();
-    let before = threads.count();
+    let before = bench.host.thread_count();
     let session = bench.host.load(id).unwrap();
     let plugin = connect(&session, "");
     // A worker for calls and one for events; both would stay idle for long.
@@ -166,9 +164,11 @@ fn unloading_leaves_no_thread() {
     let event = plugin.expect("event");
     plugin.reply(&event, json!({"ok": true}));
     ping(&session, &plugin);
-    assert_eq!(threads.count(), before + 3);
+    assert_eq!(bench.host.thread_count(), before + 3);
     bench.host.unload(id).unwrap();
-    wait_until("end of the plugin's threads", || threads.count() == before);
+    wait_until("end of the plugin's threads", || {
+        bench.host.thread_count() == before
+    });
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn dropping_the_last_handle_shuts_the_host_down() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(bench.host.threads().count(), 0);
+    assert_eq!(bench.host.thread_count(), 0);
 }
 
 #[test]

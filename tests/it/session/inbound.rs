@@ -4,14 +4,15 @@
 use std::panic::panic_any;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use plugin_runner::duplex::websocket::{Role, WebSocket};
-use plugin_runner::duplex::{Duplex, DuplexSettings, Received};
+use plugin_runner::duplex::websocket::WebSocket;
+use plugin_runner::duplex::{Duplex, DuplexSettings};
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::method::Ping;
 use plugin_runner::protocol::{Method, ResultObject};
-use plugin_runner::{Deadline, InboundCall, Limits, Params, ReportedState, Services, Threads};
+use plugin_runner::{InboundCall, Limits, Params, ReportedState, Services};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -58,16 +59,16 @@ fn a_slow_handler_delays_neither_replies_nor_other_handlers() {
 #[test]
 fn a_slow_handler_does_not_keep_websocket_pings_from_being_answered() {
     let (bench, gate) = slow_bench(Limits::default());
-    let socket = WebSocket::from_upgraded(bench.connect_silent(), Role::Client, Vec::new());
-    let settings = DuplexSettings::new("plugin", Threads::with_limit(2));
-    let mut plugin = Box::new(socket).split(&settings).unwrap();
+    let socket = WebSocket::client(bench.connect_silent(), Vec::new());
+    let settings = DuplexSettings::new("plugin");
+    let (mut reader, writer) = Box::new(socket).split(&settings).unwrap();
     let request = r#"{"jsonrpc":"2.0","id":1,"method":"slow"}"#;
-    plugin.writer.send(request, Deadline::after(LONG)).unwrap();
+    assert!(writer.send(request, Instant::now() + LONG).unwrap());
     gate.begun.recv_timeout(LONG).expect("slow handler");
-    assert!(plugin.writer.ping());
-    assert_matches!(plugin.reader.receive(), Ok(Received::Alive));
+    assert!(writer.ping());
+    assert_matches!(reader.receive(), Ok(None));
     drop(gate.release);
-    assert_matches!(plugin.reader.receive(), Ok(Received::Message(_)));
+    assert_matches!(reader.receive(), Ok(Some(_)));
 }
 
 #[test]

@@ -125,5 +125,5 @@ fn the_defaults_and_a_policy_without_restarts_work() {
     let policy = RestartPolicy::default().max_restart_attempts(0);
     let bench = Bench::with_host(|builder| builder.restart_policy(policy));
     assert_eq!(bench.host.runtime_provider(), RuntimeProvider::Local);
-    assert!(bench.host.threads().limit() >= 16);
+    assert!(bench.host.thread_limit() >= 16);
 }

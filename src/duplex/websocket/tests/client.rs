@@ -52,8 +52,8 @@ fn a_client_connects_and_loses_nothing_sent_early() {
         assert_eq!(answer[..2], [0x81, 0x84]);
     });
     let socket = WebSocket::connect(&url, LONG).unwrap();
-    let mut halves = Box::new(socket).split(&settings()).unwrap();
-    assert_eq!(receive_text(&mut *halves.reader), "early");
+    let mut halves = Halves::of(socket, &settings()).unwrap();
+    assert_eq!(receive_text(&mut halves.reader), "early");
     halves.writer.send("pong", long()).unwrap();
     serving.join().unwrap();
     assert_matches!(halves.reader.receive(), Err(Disconnect::Lost));
@@ -71,8 +71,8 @@ fn a_client_connects_over_a_unix_socket() {
         stream.write_all(b"\x81\x02hi").unwrap();
     });
     let socket = WebSocket::connect_unix(&path, "ws://localhost/rpc", LONG).unwrap();
-    let mut halves = Box::new(socket).split(&settings()).unwrap();
-    assert_eq!(receive_text(&mut *halves.reader), "hi");
+    let mut halves = Halves::of(socket, &settings()).unwrap();
+    assert_eq!(receive_text(&mut halves.reader), "hi");
     serving.join().unwrap();
 }
 

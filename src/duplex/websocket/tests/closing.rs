@@ -12,7 +12,7 @@ fn a_close_reaches_a_peer_that_is_sending() {
         peer.send(TEXT, "u".repeat(50_000).as_bytes());
         peer.send(TEXT, "u".repeat(50_000).as_bytes());
         let closing = thread::spawn({
-            let writer = Arc::clone(&halves.writer);
+            let writer = halves.writer.clone();
             move || writer.close(1012, "package updated", long())
         });
         assert_eq!(peer.expect_close(), (1012, "package updated".to_owned()));
@@ -37,7 +37,7 @@ fn a_close_reaches_a_peer_that_is_sending() {
 fn a_close_ends_in_time_with_a_peer_that_neither_reads_nor_stops() {
     let settings = settings();
     let (halves, mut peer) = unix(&settings);
-    fill(&*halves.writer);
+    fill(&halves.writer);
     let reading = read_out(halves.reader);
     let flood = thread::spawn(move || {
         let frame = Peer::frame(TEXT, &[b'f'; 1000]);
@@ -68,11 +68,11 @@ fn a_close_ends_in_time_with_a_peer_that_neither_reads_nor_stops() {
 fn a_close_drops_what_is_queued_and_finishes_what_is_begun() {
     let settings = settings();
     let (halves, mut peer) = unix(&settings);
-    let begun = fill(&*halves.writer);
+    let begun = fill(&halves.writer);
     halves.writer.send("queued", long()).unwrap();
     let reading = read_out(halves.reader);
     let closing = thread::spawn({
-        let writer = Arc::clone(&halves.writer);
+        let writer = halves.writer.clone();
         move || writer.close(1000, "closed", long())
     });
     // Closing has begun when others are refused.
@@ -146,7 +146,7 @@ fn an_interrupt_wakes_the_reader_and_the_writers() {
         let (halves, _peer) = make(&settings);
         let reading = read_out(halves.reader);
         let sending = thread::spawn({
-            let writer = Arc::clone(&halves.writer);
+            let writer = halves.writer.clone();
             move || {
                 let text = "b".repeat(100_000);
                 loop {
@@ -156,11 +156,11 @@ fn an_interrupt_wakes_the_reader_and_the_writers() {
                 }
             }
         });
-        halves.interrupt.interrupt();
+        halves.writer.interrupt();
         let (_, mut reader) = reading.join().unwrap();
         assert!(reader.receive().is_err());
         assert_matches!(sending.join().unwrap(), SendError::Closed(_));
-        halves.interrupt.interrupt();
+        halves.writer.interrupt();
         wait_for_threads(&settings);
     }
 }
@@ -199,7 +199,7 @@ fn a_close_that_is_begun_reaches_its_peer_before_anybody_waits() {
 fn a_close_that_is_begun_ends_in_time_with_a_peer_that_reads_nothing() {
     let settings = settings();
     let (halves, peer) = unix(&settings);
-    fill(&*halves.writer);
+    fill(&halves.writer);
     halves.writer.begin_close(1000, "closed");
     let reading = read_out(halves.reader);
     let soon = Deadline::after(Duration::from_millis(1));

@@ -11,9 +11,9 @@ fn messages_go_both_ways_over_both_kinds_of_socket() {
         for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
             let text = "y".repeat(length);
             peer.send(TEXT, text.as_bytes());
-            assert!(receive_text(&mut *halves.reader) == text);
+            assert!(receive_text(&mut halves.reader) == text);
             let sent = thread::spawn({
-                let (writer, text) = (Arc::clone(&halves.writer), text.clone());
+                let (writer, text) = (halves.writer.clone(), text.clone());
                 move || writer.send(&text, long()).unwrap()
             });
             peer.expect_text(&text);
@@ -35,26 +35,31 @@ fn what_was_read_with_the_handshake_comes_first() {
     let early = Peer::frame(TEXT, b"early");
     let (part, rest) = early.split_at(4);
     theirs.write_all(rest).unwrap();
-    let socket = WebSocket::from_upgraded(ours, Role::Server, part.to_vec());
-    let mut halves = Box::new(socket).split(&settings()).unwrap();
-    assert_eq!(receive_text(&mut *halves.reader), "early");
+    let socket = WebSocket::server(ours, part.to_vec());
+    let mut halves = Halves::of(socket, &settings()).unwrap();
+    assert_eq!(receive_text(&mut halves.reader), "early");
+}
+
+#[test]
+fn what_is_no_socket_is_refused() {
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    let socket = WebSocket::server(pipe, Vec::new());
+    let refused = Halves::of(socket, &settings()).unwrap_err();
+    assert_matches!(refused, Error::Io { .. });
 }
 
 #[test]
 fn a_client_and_a_server_of_ours_understand_each_other() {
     let settings = settings();
     let (one, other) = UnixStream::pair().unwrap();
-    let split = |socket, role| {
-        Box::new(WebSocket::from_upgraded(socket, role, Vec::new()))
-            .split(&settings)
-            .unwrap()
-    };
-    let mut client = split(one, Role::Client);
-    let mut server = split(other, Role::Server);
+    let client = WebSocket::client(one, Vec::new());
+    let mut client = Halves::of(client, &settings).unwrap();
+    let server = WebSocket::server(other, Vec::new());
+    let mut server = Halves::of(server, &settings).unwrap();
     client.writer.send("from the client", long()).unwrap();
-    assert_eq!(receive_text(&mut *server.reader), "from the client");
+    assert_eq!(receive_text(&mut server.reader), "from the client");
     server.writer.send("from the server", long()).unwrap();
-    assert_eq!(receive_text(&mut *client.reader), "from the server");
+    assert_eq!(receive_text(&mut client.reader), "from the server");
     assert!(client.writer.ping());
     assert_matches!(server.reader.receive(), Ok(Received::Alive));
     assert_matches!(client.reader.receive(), Ok(Received::Alive));
@@ -79,7 +84,7 @@ fn every_message_arrives_as_its_sender_was_told() {
         let (halves, mut peer) = unix(&settings);
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
-                let writer = Arc::clone(&halves.writer);
+                let writer = halves.writer.clone();
                 thread::spawn(move || {
                     let mut expected = Vec::new();
                     let mut random = number as u64 + 1;
@@ -142,7 +147,7 @@ fn many_writers_never_mix_and_keep_their_order() {
         let (halves, mut peer) = make(&settings);
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
-                let writer = Arc::clone(&halves.writer);
+                let writer = halves.writer.clone();
                 thread::spawn(move || {
                     for message in 0..MESSAGES {
                         let length = match message % 97 {
@@ -210,10 +215,10 @@ fn the_read_limit_is_exact() {
     settings.inbound_message = 1000;
     let (mut halves, mut peer) = tcp(&settings);
     peer.send(TEXT, &[b'a'; 1000]);
-    assert_eq!(receive_text(&mut *halves.reader).len(), 1000);
+    assert_eq!(receive_text(&mut halves.reader).len(), 1000);
     peer.send(0x01, &[b'a'; 600]);
     peer.send(0x80, &[b'a'; 400]);
-    assert_eq!(receive_text(&mut *halves.reader).len(), 1000);
+    assert_eq!(receive_text(&mut halves.reader).len(), 1000);
 
     let one_over = Peer::frame(TEXT, &[b'a'; 1001]);
     let mut in_fragments = Peer::frame(0x01, &[b'a'; 600]);
@@ -263,7 +268,7 @@ fn breaches_of_the_protocol_are_refused() {
 fn an_offender_that_floods_and_never_reads_is_cut_off() {
     let settings = settings();
     let (halves, mut peer) = unix(&settings);
-    fill(&*halves.writer);
+    fill(&halves.writer);
     peer.send(TEXT, b"\xff");
     let flood = thread::spawn(move || {
         let frame = Peer::frame(TEXT, &[b'f'; 1000]);
@@ -289,7 +294,7 @@ fn fragments_are_joined_and_binary_is_skipped() {
     peer.send(0x00, b"two ");
     peer.send(0x80, b"three");
     assert_matches!(halves.reader.receive(), Ok(Received::Alive));
-    assert_eq!(receive_text(&mut *halves.reader), "one two three");
+    assert_eq!(receive_text(&mut halves.reader), "one two three");
     peer.send(PONG, b"unasked");
     assert_matches!(halves.reader.receive(), Ok(Received::Alive));
 }
@@ -327,8 +332,8 @@ fn the_descriptor_is_the_only_one_and_is_closed_with_the_last_part() {
             .count()
     };
     let settings = settings();
-    let ours = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
-    let mut halves = Box::new(ours).split(&settings).unwrap();
+    let ours = WebSocket::server(ours, Vec::new());
+    let mut halves = Halves::of(ours, &settings).unwrap();
     halves.writer.send("bye", long()).unwrap();
     let mut peer = Peer(Box::new(theirs));
     peer.expect_text("bye");
@@ -344,8 +349,8 @@ fn the_descriptor_is_the_only_one_and_is_closed_with_the_last_part() {
 fn what_is_queued_goes_out_together_and_not_before() {
     let settings = settings();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let socket = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
-    let halves = Box::new(socket).split(&settings).unwrap();
+    let socket = WebSocket::server(ours, Vec::new());
+    let halves = Halves::of(socket, &settings).unwrap();
     let both = b"\x81\x03one\x81\x03two";
     let mut read = [0; 100];
     for send in [true, false] {
@@ -371,7 +376,7 @@ fn what_is_queued_goes_out_together_and_not_before() {
 }
 
 fn receive_within(halves: &mut Halves, policy: WaitPolicy) -> Option<Received> {
-    timed(&mut *halves.reader).unwrap().receive_within(policy)
+    halves.reader.own().unwrap().receive_within(policy)
 }
 
 #[test]
@@ -389,7 +394,7 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
         for limit in [None, Some(Duration::from_millis(1))] {
             let settings = settings();
             let (mut halves, mut peer) = make(&settings);
-            assert!(timed(&mut *halves.reader).unwrap().set_timed(limit));
+            assert!(halves.reader.own().unwrap().set_timed(limit));
             assert!(receive_within(&mut halves, soon()).is_none());
             let text = "z".repeat(100_000);
             let frame = Peer::frame(TEXT, text.as_bytes());
@@ -409,7 +414,7 @@ fn a_timed_read_goes_on_where_the_one_before_gave_up() {
             peer.send(CLOSE, &1000_u16.to_be_bytes());
             drop(peer);
             wait_until("the end", || receive_within(&mut halves, soon()).is_none());
-            assert!(timed(&mut *halves.reader).unwrap().set_timed(None));
+            assert!(halves.reader.own().unwrap().set_timed(None));
             let end = halves.reader.receive().unwrap_err();
             assert_matches!(
                 end,
@@ -428,7 +433,9 @@ fn a_timed_read_ends_whatever_keeps_coming() {
     let settings = settings();
     let (mut halves, mut peer) = tcp(&settings);
     assert!(
-        timed(&mut *halves.reader)
+        halves
+            .reader
+            .own()
             .unwrap()
             .set_timed(Some(Duration::from_millis(1)))
     );
@@ -451,7 +458,7 @@ fn a_timed_read_ends_whatever_keeps_coming() {
     }
     drop(done);
     // What is still on its way must go somewhere.
-    timed(&mut *halves.reader).unwrap().set_timed(None);
+    halves.reader.own().unwrap().set_timed(None);
     let reading = thread::spawn(move || halves.reader.receive().unwrap_err());
     flooding.join().unwrap();
     reading.join().unwrap();
@@ -484,6 +491,6 @@ fn a_batch_larger_than_the_limit_goes_out_as_there_is_room() {
     reading.join().unwrap();
     let late = halves.writer.queue(&text, Deadline::after(Duration::ZERO));
     assert_matches!(late, Err(SendError::Timeout { withdrawn: true }));
-    halves.interrupt.interrupt();
+    halves.writer.interrupt();
     wait_for_threads(&settings);
 }

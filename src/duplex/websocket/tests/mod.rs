@@ -10,13 +10,12 @@ mod waiting;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::deadline::Deadline;
-use crate::duplex::{DuplexReader, DuplexWriter, Message, Received, SendError, WaitPolicy, timed};
+use crate::duplex::{Halves, Message, ReadingHalf, Received, SendError, WaitPolicy, WritingHalf};
 use crate::error::{Disconnect, Phase};
 use crate::testing::{LONG, wait_until};
 use crate::thread::Threads;
@@ -109,7 +108,7 @@ impl Peer {
 }
 
 fn settings() -> DuplexSettings {
-    DuplexSettings::new("test", Threads::with_limit(4))
+    DuplexSettings::new("test")
 }
 
 /// Wire sockets of both kinds, with our end wrapped.
@@ -117,8 +116,8 @@ fn unix(settings: &DuplexSettings) -> (Halves, Peer) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_read_timeout(Some(LONG)).unwrap();
     theirs.set_write_timeout(Some(LONG)).unwrap();
-    let socket = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
-    let halves = Box::new(socket).split(settings).unwrap();
+    let socket = WebSocket::server(ours, Vec::new());
+    let halves = Halves::of(socket, settings).unwrap();
     (halves, Peer(Box::new(theirs)))
 }
 
@@ -133,12 +132,12 @@ fn tcp_streams() -> (TcpStream, TcpStream) {
 
 fn tcp(settings: &DuplexSettings) -> (Halves, Peer) {
     let (ours, theirs) = tcp_streams();
-    let socket = WebSocket::from_upgraded(ours, Role::Server, Vec::new());
-    let halves = Box::new(socket).split(settings).unwrap();
+    let socket = WebSocket::server(ours, Vec::new());
+    let halves = Halves::of(socket, settings).unwrap();
     (halves, Peer(Box::new(theirs)))
 }
 
-fn receive_text(reader: &mut dyn DuplexReader) -> String {
+fn receive_text(reader: &mut ReadingHalf) -> String {
     loop {
         if let Received::Message(message) = reader.receive().expect("a message") {
             return message.to_string();
@@ -147,7 +146,7 @@ fn receive_text(reader: &mut dyn DuplexReader) -> String {
 }
 
 /// Reads until the connection ends; gives why, and the reader.
-fn read_out(mut reader: Box<dyn DuplexReader>) -> JoinHandle<(Disconnect, Box<dyn DuplexReader>)> {
+fn read_out(mut reader: ReadingHalf) -> JoinHandle<(Disconnect, ReadingHalf)> {
     thread::spawn(move || {
         loop {
             if let Err(cause) = reader.receive() {
@@ -164,7 +163,7 @@ fn wait_for_threads(settings: &DuplexSettings) {
 
 /// Sends until the peer's buffers are full and a call's own time runs out. Gives the texts that
 /// will arrive: all that were taken, and the begun one.
-fn fill(writer: &dyn DuplexWriter) -> Vec<String> {
+fn fill(writer: &WritingHalf) -> Vec<String> {
     let mut begun = Vec::new();
     loop {
         let text = format!("{:04}{}", begun.len(), "x".repeat(300_000));

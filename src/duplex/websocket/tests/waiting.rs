@@ -8,7 +8,7 @@ fn a_callers_deadline_harms_nobody() {
     for make in [tcp, unix] {
         let settings = settings();
         let (halves, mut peer) = make(&settings);
-        let mut expected = fill(&*halves.writer);
+        let mut expected = fill(&halves.writer);
         // The writer thread is at it now, so these are only queued.
         let later = halves.writer.send("later", long()).unwrap();
         let withdrawn = halves.writer.send("withdrawn", long()).unwrap();
@@ -33,7 +33,7 @@ fn a_caller_waits_for_room_only_until_its_deadline() {
     let mut settings = settings();
     settings.outbound_bytes = 1000;
     let (halves, mut peer) = unix(&settings);
-    let mut expected = fill(&*halves.writer);
+    let mut expected = fill(&halves.writer);
     let large = "l".repeat(900);
     halves.writer.send(&large, long()).unwrap();
     expected.push(large);
@@ -43,7 +43,7 @@ fn a_caller_waits_for_room_only_until_its_deadline() {
     assert_matches!(no_room, Err(SendError::Timeout { withdrawn: true }));
     // This one waits until the peer reads.
     let waiting = thread::spawn({
-        let writer = Arc::clone(&halves.writer);
+        let writer = halves.writer.clone();
         move || writer.send(&"w".repeat(2000), long())
     });
     expected.push("w".repeat(2000));
@@ -60,7 +60,7 @@ fn callers_in_line_for_room_are_all_served() {
     let (halves, mut peer) = tcp(&settings);
     let senders: Vec<_> = (0..6)
         .map(|_| {
-            let writer = Arc::clone(&halves.writer);
+            let writer = halves.writer.clone();
             thread::spawn(move || {
                 let text = "t".repeat(700);
                 for _ in 0..2000 {
@@ -86,7 +86,7 @@ fn a_peer_that_never_reads_is_given_up_for_everybody() {
     let reading = read_out(halves.reader);
     let senders: Vec<_> = (0..4)
         .map(|_| {
-            let writer = Arc::clone(&halves.writer);
+            let writer = halves.writer.clone();
             thread::spawn(move || {
                 let text = "s".repeat(100_000);
                 loop {
@@ -113,7 +113,7 @@ fn a_stall_is_noticed_when_all_callers_have_gone() {
     let mut settings = settings();
     settings.write_stall = Duration::from_millis(300);
     let (mut halves, _peer) = unix(&settings);
-    fill(&*halves.writer);
+    fill(&halves.writer);
     let cause = halves.reader.receive().unwrap_err();
     assert_matches!(cause, Disconnect::Stalled { .. });
     wait_for_threads(&settings);
@@ -126,7 +126,7 @@ fn a_slow_peer_is_not_a_stalled_one() {
     let (halves, mut peer) = unix(&settings);
     let text = "s".repeat(3_000_000);
     let sending = thread::spawn({
-        let (writer, text) = (Arc::clone(&halves.writer), text.clone());
+        let (writer, text) = (halves.writer.clone(), text.clone());
         move || writer.send(&text, long())
     });
     // Takes three times the stall timeout for it all, a little at a time.
@@ -147,7 +147,7 @@ fn nothing_is_lost_without_a_single_thread_to_be_had() {
     settings.threads = Threads::with_limit(0);
     settings.outbound_bytes = 1000;
     let (mut halves, mut peer) = unix(&settings);
-    let mut expected = fill(&*halves.writer);
+    let mut expected = fill(&halves.writer);
     peer.send(PING, b"patience");
     assert_matches!(halves.reader.receive(), Ok(Received::Alive));
     halves.writer.post("posted").unwrap();
@@ -157,7 +157,7 @@ fn nothing_is_lost_without_a_single_thread_to_be_had() {
         .send("late", Deadline::after(Duration::from_millis(50)));
     assert_matches!(late, Err(SendError::Timeout { withdrawn: true }));
     let sending = thread::spawn({
-        let writer = Arc::clone(&halves.writer);
+        let writer = halves.writer.clone();
         move || writer.send("last", long())
     });
     for text in expected.drain(..) {
@@ -175,7 +175,7 @@ fn a_stall_is_noticed_without_a_single_thread_to_be_had() {
     settings.threads = Threads::with_limit(0);
     settings.write_stall = Duration::from_millis(200);
     let (mut halves, _peer) = unix(&settings);
-    fill(&*halves.writer);
+    fill(&halves.writer);
     let stalled = halves.writer.send("next", long()).unwrap_err();
     assert_eq!(
         stalled.to_string(),
