@@ -17,7 +17,7 @@ use crate::id::InstallationId;
 use crate::session::{Delivery, DeliverySender};
 
 /// For how many plugins a published event was queued.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PublishReport {
     /// Number of plugins for which it was queued.
@@ -25,34 +25,6 @@ pub struct PublishReport {
     /// Number of plugins that consume it but whose queue was full, or for which no delivery thread was
     /// available.
     pub dropped: usize,
-}
-
-/// What became of an event that was waited for with [`Host::publish_and_wait`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeliveryReport {
-    plugins: BTreeMap<InstallationId, Delivery>,
-}
-
-impl DeliveryReport {
-    /// Returns what became of it at each plugin that was active and consumes it, ordered by id.
-    pub fn plugins(&self) -> impl ExactSizeIterator<Item = (InstallationId, Delivery)> {
-        self.plugins
-            .iter()
-            .map(|(plugin, delivery)| (*plugin, *delivery))
-    }
-
-    /// Returns what became of it at this plugin; `None` when it was not for it.
-    pub fn delivery(&self, plugin: InstallationId) -> Option<Delivery> {
-        self.plugins.get(&plugin).copied()
-    }
-
-    /// Returns at how many plugins this became of it.
-    pub fn count(&self, delivery: Delivery) -> usize {
-        self.plugins
-            .values()
-            .filter(|each| **each == delivery)
-            .count()
-    }
 }
 
 impl Host {
@@ -96,7 +68,8 @@ impl Host {
     }
 
     /// [`publish`](Self::publish)es an event, and waits until it is settled at every plugin that it was for:
-    /// the plugin has answered or failed to, or has lost it. For tests, and for callers who must know.
+    /// the plugin has answered or failed to, or has lost it. Returns what became of it at each plugin that
+    /// was active and consumes it. For tests, and for callers who must know.
     ///
     /// A handler of a call from a plugin may wait too; that plugin receives the event while its call waits for
     /// the answer. But a plugin that does one thing at a time, or that called from its own event handler,
@@ -112,11 +85,11 @@ impl Host {
     /// # fn main() -> plugin_runner::Result<()> {
     /// # let host = plugin_runner::Host::builder().build()?;
     /// let thread = json!({"id": "d5k2jq45o2dtjn9ct5rg"});
-    /// let report = host.publish_and_wait("EventThreadPublished", &thread, Duration::from_secs(10))?;
-    /// for (plugin, delivery) in report.plugins() {
+    /// let plugins = host.publish_and_wait("EventThreadPublished", &thread, Duration::from_secs(10))?;
+    /// for (plugin, delivery) in &plugins {
     ///     println!("{plugin}: {delivery:?}");
     /// }
-    /// assert_eq!(report.count(Delivery::Unanswered), 0);
+    /// assert!(plugins.values().all(|delivery| *delivery == Delivery::Delivered));
     /// # Ok(())
     /// # }
     /// ```
@@ -126,13 +99,13 @@ impl Host {
     /// timeout wake it. After the timeout the event still waits for the plugins that are unanswered.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish). A plugin that fails is no error, but in the report.
+    /// As [`publish`](Self::publish). A plugin that fails is no error, but in what is returned.
     pub fn publish_and_wait(
         &self,
         name: &str,
         payload: &impl Serialize,
         timeout: Duration,
-    ) -> Result<DeliveryReport> {
+    ) -> Result<BTreeMap<InstallationId, Delivery>> {
         let deadline = Deadline::after(timeout);
         // At most one message from each plugin.
         let (sender, settled) = unbounded();
@@ -145,7 +118,7 @@ impl Host {
         while let Ok((plugin, delivery)) = settled.recv_deadline(deadline.instant()) {
             plugins.insert(plugin, delivery);
         }
-        Ok(DeliveryReport { plugins })
+        Ok(plugins)
     }
 
     /// Queues an event at the plugins that consume it, and calls `queued` for each with whether there was

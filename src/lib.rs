@@ -129,7 +129,7 @@ mod thread;
 mod url;
 
 #[cfg(feature = "host")]
-pub use bus::{DeliveryReport, PublishReport};
+pub use bus::PublishReport;
 #[cfg(feature = "host")]
 pub use config::{Limits, Timeouts};
 pub use error::{Error, Result};
@@ -152,13 +152,13 @@ pub use process::{ExitReason, ProcessLimits};
 pub use reaper::policy::RestartPolicy;
 #[cfg(feature = "host")]
 pub use reaper::{EndCause, StopReport};
-pub use rpc::{Params, Reply, RpcCounters};
+pub use rpc::{Params, Reply};
 #[cfg(feature = "host")]
 pub use runtime::RuntimeProvider;
 #[cfg(feature = "host")]
 pub use session::{
-    Batch, CallDirection, CallEnd, CallEvent, Counters, Delivery, InboundCall, NoServices, Peer,
-    PendingCall, PendingReply, RestartDecision, RunEnd, Services, Session, StateChange, Supervised,
+    Batch, CallEvent, Counters, Delivery, InboundCall, Peer, PendingCall, RestartDecision, RunEnd,
+    Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use plugin_runner::Timeouts;
-use plugin_runner::protocol::method::Ping;
+use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::sdk;
 use plugin_runner::{
     ActiveState, Host, HostBuilder, InstallationId, Listener, Peer, ReportedState,
@@ -174,7 +174,8 @@ impl Plugin {
     pub(crate) fn pipeline(&self, in_flight: usize, calls: usize) -> Sample {
         let start = || self.session.start_call(&Ping {}, LONG).unwrap();
         let began = Instant::now();
-        let mut waiting: VecDeque<PendingCall<Ping>> = (0..in_flight).map(|_| start()).collect();
+        let mut waiting: VecDeque<PendingCall<PingReply>> =
+            (0..in_flight).map(|_| start()).collect();
         for done in 0..calls {
             let call = waiting.pop_front().unwrap();
             assert!(call.wait().unwrap().pong);
@@ -191,7 +192,7 @@ impl Plugin {
         let half = in_flight / 2;
         let mut batch = self.session.batch().unwrap();
         let mut waiting = VecDeque::new();
-        let mut send = |waiting: &mut VecDeque<PendingCall<Ping>>| {
+        let mut send = |waiting: &mut VecDeque<PendingCall<PingReply>>| {
             let added = (0..half).map(|_| batch.start_call(&Ping {}, LONG).unwrap());
             waiting.extend(added);
             batch.send();

@@ -74,7 +74,7 @@ impl Server for HostServer {
 
     fn pings(&self) -> u64 {
         let each = self.sessions.iter().map(Session::counters);
-        each.map(|counters| counters.rpc.pings_sent).sum()
+        each.map(|counters| counters.pings_sent).sum()
     }
 
     fn shut_down(self) {

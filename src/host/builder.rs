@@ -35,7 +35,7 @@ use crate::session::context::{
 };
 use crate::session::health::HealthMonitor;
 use crate::session::services::Methods;
-use crate::session::{CallEvent, CallHook, InboundCall, NoServices, Services, Subscribers};
+use crate::session::{CallEvent, CallHook, InboundCall, Services, Subscribers};
 use crate::store::{MemoryStore, Store};
 use crate::thread::Threads;
 
@@ -79,7 +79,7 @@ impl Default for HostBuilder {
             passed_variables: Vec::new(),
             process_limits: ProcessLimits::default(),
             rpc_base_url: None,
-            services: Arc::new(NoServices),
+            services: Arc::new(()),
             methods: Methods::default(),
             store: Arc::new(MemoryStore::default()),
             thread_limit: None,
@@ -160,14 +160,15 @@ impl HostBuilder {
     /// is logged the first time, and the call ends as it would have.
     ///
     /// ```
-    /// use plugin_runner::{CallEnd, Host};
+    /// use plugin_runner::Host;
     ///
     /// # fn main() -> plugin_runner::Result<()> {
     /// let host = Host::builder()
     ///     .on_call(|call| {
-    ///         if let CallEnd::Failed(error) = call.end() {
+    ///         if let Some(error) = call.error() {
+    ///             let from = if call.is_from_plugin() { "from" } else { "to" };
     ///             let (method, took) = (call.method(), call.duration());
-    ///             eprintln!("{:?} {method:?} failed after {took:?}: {error}", call.direction());
+    ///             eprintln!("call {from} {}: {method:?} failed after {took:?}: {error}", call.plugin());
     ///         }
     ///     })
     ///     .build()?;
@@ -201,7 +202,7 @@ impl HostBuilder {
         self
     }
 
-    /// Answers the protocol's calls from plugins. Default [`NoServices`].
+    /// Answers the protocol's calls from plugins. Default: none, `()`.
     pub fn services(mut self, services: impl Services + 'static) -> Self {
         self.services = Arc::new(services);
         self

@@ -149,7 +149,7 @@ impl AwaitedReply {
     }
 
     /// Waits for the answer, at most until the deadline that the call was started with.
-    pub(crate) fn wait(mut self) -> Result<Reply> {
+    pub(crate) fn wait(&mut self) -> Result<Reply> {
         if let Some(result) = self.try_wait() {
             return result;
         }

@@ -36,7 +36,6 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use calling::{AwaitedReply, Start};
 pub(crate) use counters::LiveRpcCounters;
-pub use counters::RpcCounters;
 pub(crate) use pending::CallOutcome;
 pub(crate) use rate::Rate;
 pub(crate) use spin::spin_limit;

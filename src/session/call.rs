@@ -1,7 +1,6 @@
 //! Calls to a plugin as its session offers them: typed or raw, waited for at once or later, and counted while
 //! they are in flight.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::shared::SharedSession;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
 use crate::protocol::method::{Method, decode_reply};
-use crate::rpc::{AwaitedReply, Connection, LiveRpcCounters, Reply, Start};
+use crate::rpc::{AwaitedReply, Connection, Reply, Start};
 
 impl Session {
     /// Calls a method of the plugin and waits for its answer.
@@ -72,7 +71,7 @@ impl Session {
         timeout: Duration,
     ) -> Result<M::Reply> {
         let raw = self.start_as(id, M::NAME, params, timeout, Start::Awaited)?;
-        PendingCall::<M>::new(raw).wait()
+        raw.reading::<M>().wait()
     }
 
     /// Sends a call and returns as soon as it is on its way, so that one thread can have many in
@@ -105,9 +104,13 @@ impl Session {
     ///
     /// # Errors
     /// As [`call`](Self::call), except those that come with the answer.
-    pub fn start_call<M: Method>(&self, params: &M, timeout: Duration) -> Result<PendingCall<M>> {
+    pub fn start_call<M: Method>(
+        &self,
+        params: &M,
+        timeout: Duration,
+    ) -> Result<PendingCall<M::Reply>> {
         self.start_call_raw(M::NAME, params, timeout)
-            .map(PendingCall::new)
+            .map(PendingCall::reading::<M>)
     }
 
     /// Begins a batch of calls, which go out together, in one write where they fit. With many small calls
@@ -155,7 +158,7 @@ impl Session {
         method: &str,
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
-    ) -> Result<PendingReply> {
+    ) -> Result<PendingCall> {
         self.start_as(RequestId::generate(), method, params, timeout, Start::Later)
     }
 
@@ -166,7 +169,7 @@ impl Session {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
         start: Start,
-    ) -> Result<PendingReply> {
+    ) -> Result<PendingCall> {
         let shared = self.shared();
         shared.start_call(method, || {
             let connection = shared.active_connection()?;
@@ -197,9 +200,9 @@ impl Batch {
         &mut self,
         params: &M,
         timeout: Duration,
-    ) -> Result<PendingCall<M>> {
+    ) -> Result<PendingCall<M::Reply>> {
         self.start_call_raw(M::NAME, params, timeout)
-            .map(PendingCall::new)
+            .map(PendingCall::reading::<M>)
     }
 
     /// [`start_call`](Self::start_call) for a method by name.
@@ -214,7 +217,7 @@ impl Batch {
         method: &str,
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
-    ) -> Result<PendingReply> {
+    ) -> Result<PendingCall> {
         let id = RequestId::generate();
         self.shared.start_call(method, || {
             let connection = &self.connection;
@@ -241,17 +244,18 @@ impl SharedSession {
         self: &Arc<Self>,
         method: &str,
         start: impl FnOnce() -> Result<AwaitedReply>,
-    ) -> Result<PendingReply> {
+    ) -> Result<PendingCall> {
         let hooked = HookedCall::begin(self, CallDirection::ToPlugin, method);
         let in_flight = InFlight::begin(self, |counters| &counters.calls_in_flight);
         let started = in_flight
             .ok_or(Error::ShutDown)
             .and_then(|in_flight| Ok((start()?, in_flight)));
         match started {
-            Ok((waiting, in_flight)) => Ok(PendingReply {
+            Ok((waiting, in_flight)) => Ok(PendingCall {
                 waiting,
+                read: Ok,
                 hooked,
-                _in_flight: in_flight,
+                in_flight,
             }),
             Err(error) => {
                 self.counters.rpc.count_failure(&error);
@@ -262,63 +266,29 @@ impl SharedSession {
     }
 }
 
-/// A call in flight. Dropping it gives the call up; a late answer is then dropped too.
+/// A call in flight, from [`Session::start_call`] and its like. Dropping it gives the call up; a late answer is
+/// then dropped too.
 #[must_use = "dropping it gives the call up"]
-pub struct PendingCall<M> {
-    raw: PendingReply,
-    method: PhantomData<fn() -> M>,
-}
-
-impl<M: Method> PendingCall<M> {
-    pub(super) fn new(raw: PendingReply) -> Self {
-        let method = PhantomData;
-        Self { raw, method }
-    }
-
-    /// Waits for the answer.
-    ///
-    /// # Blocking
-    /// At most until the end of the timeout that the call was started with. The answer and the end
-    /// of the connection wake it.
-    ///
-    /// # Errors
-    /// As [`Session::call`].
-    pub fn wait(self) -> Result<M::Reply> {
-        let connection = self.raw.waiting.connection().clone();
-        self.raw
-            .wait_as(|reply| Self::read(&reply, connection.counters()))
-    }
-
-    /// Returns the answer if it is there, or the error if the time is over; once. Never blocks.
-    ///
-    /// # Errors
-    /// As [`Session::call`].
-    pub fn try_wait(&mut self) -> Option<Result<M::Reply>> {
-        let connection = self.raw.waiting.connection().clone();
-        self.raw
-            .try_wait_as(|reply| Self::read(&reply, connection.counters()))
-    }
-
-    fn read(reply: &Reply, counters: &LiveRpcCounters) -> Result<M::Reply> {
-        decode_reply::<M>(reply.as_json()).inspect_err(|error| counters.count_failure(error))
-    }
-}
-
-impl<M: Method> std::fmt::Debug for PendingCall<M> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PendingCall({})", M::NAME)
-    }
-}
-
-/// A call by name in flight; see [`PendingCall`].
-#[must_use = "dropping it gives the call up"]
-pub struct PendingReply {
+pub struct PendingCall<T = Reply> {
     waiting: AwaitedReply,
+    read: fn(Reply) -> Result<T>,
     hooked: Option<HookedCall>,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
-impl PendingReply {
+impl PendingCall {
+    /// Decodes the answer to a call of this method.
+    pub(super) fn reading<M: Method>(self) -> PendingCall<M::Reply> {
+        PendingCall {
+            waiting: self.waiting,
+            read: |reply| decode_reply::<M>(reply.as_json()),
+            hooked: self.hooked,
+            in_flight: self.in_flight,
+        }
+    }
+}
+
+impl<T> PendingCall<T> {
     /// Waits for the answer.
     ///
     /// # Blocking
@@ -326,36 +296,34 @@ impl PendingReply {
     /// of the connection wake it.
     ///
     /// # Errors
-    /// As [`Session::call_raw`].
-    pub fn wait(self) -> Result<Reply> {
-        self.wait_as(Ok)
+    /// As [`Session::call`]; for a call by name, as [`Session::call_raw`].
+    pub fn wait(mut self) -> Result<T> {
+        let result = self.waiting.wait();
+        self.finish(result)
     }
 
     /// Returns the answer if it is there, or the error if the time is over; once. Never blocks.
     ///
     /// # Errors
-    /// As [`Session::call_raw`].
-    pub fn try_wait(&mut self) -> Option<Result<Reply>> {
-        self.try_wait_as(Ok)
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&mut self) -> Option<Result<T>> {
+        let result = self.waiting.try_wait()?;
+        Some(self.finish(result))
     }
 
-    /// Waits, and decodes the reply. A reply that cannot be decoded is a call that failed.
-    fn wait_as<T>(self, read: impl FnOnce(Reply) -> Result<T>) -> Result<T> {
-        let result = self.waiting.wait().and_then(read);
-        HookedCall::end(self.hooked, result.as_ref());
+    /// Decodes the reply. One that cannot be decoded is a call that failed.
+    fn finish(&mut self, result: Result<Reply>) -> Result<T> {
+        let result = result.and_then(|reply| {
+            let counters = self.waiting.connection().counters();
+            (self.read)(reply).inspect_err(|error| counters.count_failure(error))
+        });
+        HookedCall::end(self.hooked.take(), result.as_ref());
         result
     }
-
-    /// [`try_wait`](Self::try_wait), and decodes the reply.
-    fn try_wait_as<T>(&mut self, read: impl FnOnce(Reply) -> Result<T>) -> Option<Result<T>> {
-        let result = self.waiting.try_wait()?.and_then(read);
-        HookedCall::end(self.hooked.take(), result.as_ref());
-        Some(result)
-    }
 }
 
-impl std::fmt::Debug for PendingReply {
+impl<T> std::fmt::Debug for PendingCall<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PendingReply").finish_non_exhaustive()
+        f.debug_struct("PendingCall").finish_non_exhaustive()
     }
 }

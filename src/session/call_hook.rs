@@ -23,8 +23,8 @@ pub struct CallEvent<'a> {
 }
 
 /// Who called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallDirection {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CallDirection {
     /// The host called the plugin.
     ToPlugin,
     /// The plugin called the host.
@@ -33,13 +33,12 @@ pub enum CallDirection {
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum CallEnd<'a> {
+enum CallEnd<'a> {
     /// It was answered with a result.
     Answered,
-    /// It failed. An answer that is an error is [`Error::Rpc`], in either direction.
+    /// It failed.
     Failed(&'a Error),
-    /// Its caller dropped it before the answer was there. Only calls to a plugin end so.
+    /// Its caller dropped it before the answer was there.
     GivenUp,
 }
 
@@ -49,9 +48,9 @@ impl CallEvent<'_> {
         self.plugin
     }
 
-    /// Returns who called.
-    pub fn direction(&self) -> CallDirection {
-        self.direction
+    /// Returns whether the plugin called the host; if not, the host called the plugin.
+    pub fn is_from_plugin(&self) -> bool {
+        self.direction == CallDirection::FromPlugin
     }
 
     /// Returns the method. In a call from a plugin it is the plugin's text, of any length and content,
@@ -71,9 +70,18 @@ impl CallEvent<'_> {
         self.duration
     }
 
-    /// Returns how the call ended.
-    pub fn end(&self) -> CallEnd<'_> {
-        self.end
+    /// Returns the error that the call ended with, if it failed. An answer that is an error is
+    /// [`Error::Rpc`], in either direction.
+    pub fn error(&self) -> Option<&Error> {
+        match self.end {
+            CallEnd::Failed(error) => Some(error),
+            CallEnd::Answered | CallEnd::GivenUp => None,
+        }
+    }
+
+    /// Returns whether its caller dropped it before the answer was there. Only calls to a plugin end so.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.end, CallEnd::GivenUp)
     }
 }
 

@@ -4,9 +4,9 @@
 use std::sync::{Arc, Weak};
 
 use crossbeam_channel::Sender;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::call::PendingCall;
 use super::guards::HeldBytes;
 use super::shared::SharedSession;
 use crate::counters::count_by;
@@ -17,7 +17,8 @@ use crate::rpc::{Connection, Start};
 use crate::state::ReportedState;
 
 /// What became of an event at one plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Delivery {
     /// The plugin answered that it accepts it.
@@ -120,7 +121,7 @@ impl QueuedEvent {
         let pending = self.shared.start_call(Event::NAME, || {
             connection.start(id, Event::NAME, &*self.params, timeout, Start::Later)
         })?;
-        PendingCall::<Event>::new(pending).wait()
+        pending.reading::<Event>().wait()
     }
 }
 

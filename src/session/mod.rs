@@ -39,15 +39,15 @@ use serde_json::{Map, Value};
 
 pub use attach::Peer;
 pub(crate) use attach::{AdmitError, Credential, Reservation};
-pub use call::{Batch, PendingCall, PendingReply};
+pub use call::{Batch, PendingCall};
+pub use call_hook::CallEvent;
 pub(crate) use call_hook::CallHook;
-pub use call_hook::{CallDirection, CallEnd, CallEvent};
 pub use counters::Counters;
 pub use delivery::Delivery;
 pub(crate) use delivery::DeliverySender;
 pub use history::{RestartDecision, RunEnd};
 pub(crate) use refusals::RefusalReason;
-pub use services::{InboundCall, NoServices, Services};
+pub use services::{InboundCall, Services};
 pub use subscribers::StateChange;
 pub(crate) use subscribers::Subscribers;
 

@@ -134,10 +134,7 @@ pub trait Services: Send + Sync {
 }
 
 /// The services of a host that has none of its own.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoServices;
-
-impl Services for NoServices {}
+impl Services for () {}
 
 /// A handler of one method of the embedder's.
 pub(crate) type MethodHandler =

@@ -142,9 +142,9 @@ fn flood(test: &'static str, calls: usize) -> String {
     let took = begun.elapsed();
     let counters = session.counters();
     let all = [
-        counters.rpc.inbound_calls,
-        counters.rpc.inbound_refused,
-        counters.rpc.inbound_in_flight,
+        counters.inbound_calls,
+        counters.inbound_refused,
+        counters.inbound_in_flight,
     ];
     let expected = [calls, calls - room, room].map(|count| u64::try_from(count).unwrap());
     assert_eq!(all, expected);
@@ -203,9 +203,9 @@ fn over_the_limit_of_messages_a_second_a_flood_never_reaches_a_handler() {
     assert!(own < LONG / 3, "{own:?}");
     let refused = u64::try_from(flooder.answers(CALLS)).unwrap();
     let counters = session.counters();
-    assert_eq!(counters.rpc.inbound_limited, refused);
-    assert_eq!((counters.rpc.inbound_refused, counters.connections), (0, 1));
-    assert!(counters.rpc.inbound_calls - refused < 100, "{counters:?}");
+    assert_eq!(counters.inbound_limited, refused);
+    assert_eq!((counters.inbound_refused, counters.connections), (0, 1));
+    assert!(counters.inbound_calls - refused < 100, "{counters:?}");
 }
 
 #[test]
@@ -238,11 +238,11 @@ fn a_flood_that_gets_no_answers_is_counted_to_the_last() {
     let counters = session.counters();
     assert_eq!(
         [
-            counters.rpc.notifications,
-            counters.rpc.unreadable,
-            counters.rpc.stray_replies,
-            counters.rpc.binary,
-            counters.rpc.inbound_calls,
+            counters.notifications,
+            counters.unreadable,
+            counters.stray_replies,
+            counters.binary,
+            counters.inbound_calls,
             counters.connections
         ],
         [TIMES, TIMES, TIMES, TIMES, 1, 1]
@@ -290,10 +290,10 @@ fn who_asks_and_never_reads_is_closed_for_that() {
     let error = waiting.wait().unwrap_err();
     assert_eq!(error.to_string(), format!("not connected: {cause}"));
     let counters = session.counters();
-    assert_eq!((counters.rpc.overflows, counters.rpc.stalls), (1, 0));
+    assert_eq!((counters.overflows, counters.stalls), (1, 0));
     // What it asked is not kept.
     wait_until("its calls to be answered", || {
-        session.counters().rpc.inbound_in_flight == 0
+        session.counters().inbound_in_flight == 0
     });
 }
 
@@ -347,6 +347,6 @@ fn callers_of_a_plugin_that_never_reads_have_their_own_deadlines() {
     }
     let change = events.until(session.id(), ReportedState::Connecting);
     assert_eq!(change.message.as_deref(), Some(&*cause));
-    assert_eq!(session.counters().rpc.stalls, 1);
+    assert_eq!(session.counters().stalls, 1);
     drop(plugin);
 }

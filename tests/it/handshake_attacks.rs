@@ -323,7 +323,7 @@ fn a_second_request_behind_the_first_is_no_frame() {
     assert_eq!(answer.status, 101);
     assert_eq!(RawPeer(answer.stream).read_to_close(), Some(1002));
     session.wait_for(ReportedState::Connecting, LONG).unwrap();
-    assert_eq!(session.counters().rpc.violations, 1);
+    assert_eq!(session.counters().violations, 1);
     assert_eq!(host.handshake_counters().begun, 1);
 }
 

@@ -85,7 +85,7 @@ fn breaches() -> Vec<Offence> {
         bytes,
         code: Some(1002),
         cause: BREACH,
-        count: Some(|counters| counters.rpc.violations),
+        count: Some(|counters| counters.violations),
     };
     cases.into_iter().map(breach).collect()
 }
@@ -118,7 +118,7 @@ fn texts_that_are_none() -> Vec<Offence> {
         bytes,
         code: Some(1007),
         cause: NOT_UTF8,
-        count: Some(|counters| counters.rpc.not_utf8),
+        count: Some(|counters| counters.not_utf8),
     };
     cases.into_iter().map(no_text).collect()
 }
@@ -145,7 +145,7 @@ fn too_large() -> Vec<Offence> {
         bytes,
         code: Some(1009),
         cause: TOO_LARGE,
-        count: Some(|counters| counters.rpc.too_large),
+        count: Some(|counters| counters.too_large),
     };
     cases.into_iter().map(over).collect()
 }
@@ -225,11 +225,11 @@ fn every_offence_has_its_close_code_its_cause_and_its_count() {
 }
 
 fn faults(counters: &Counters) -> u64 {
-    counters.rpc.violations
-        + counters.rpc.not_utf8
-        + counters.rpc.too_large
-        + counters.rpc.stalls
-        + counters.rpc.overflows
+    counters.violations
+        + counters.not_utf8
+        + counters.too_large
+        + counters.stalls
+        + counters.overflows
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_message_that_stops_half_way_is_a_lost_connection() {
         assert_eq!(change.message.as_deref(), Some("connection lost"));
     }
     let counters = session.counters();
-    assert_eq!((counters.rpc.inbound_calls, faults(&counters)), (0, 0));
+    assert_eq!((counters.inbound_calls, faults(&counters)), (0, 0));
 }
 
 /// Calls the plugin and answers for it; whatever it was sent before is passed over.
@@ -286,9 +286,9 @@ fn odd_frames_are_counted_and_harm_nothing() {
             r#"{{"jsonrpc":"2.0","id":"deep","method":"get_config","params":{{"keys":{open}{close}}}}}"#
         )
     };
-    let unreadable: Count = |counters| counters.rpc.unreadable;
-    let binary: Count = |counters| counters.rpc.binary;
-    let calls: Count = |counters| counters.rpc.inbound_calls;
+    let unreadable: Count = |counters| counters.unreadable;
+    let binary: Count = |counters| counters.binary;
+    let calls: Count = |counters| counters.inbound_calls;
     let nothing: Count = |_| 0;
     let cases = [
         ("binary", frame(FINAL | BINARY, call.as_bytes()), binary, 1),
@@ -355,7 +355,7 @@ fn odd_frames_are_counted_and_harm_nothing() {
     }
     let counters = session.counters();
     assert_eq!((counters.connections, faults(&counters)), (1, 0));
-    assert_eq!((counters.rpc.unreadable, counters.rpc.binary), (7, 3));
+    assert_eq!((counters.unreadable, counters.binary), (7, 3));
 }
 
 #[test]

@@ -27,10 +27,10 @@ enum Fate {
     Answered,
 }
 
-const STRAY: Option<Count> = Some(|counters| counters.rpc.stray_replies);
-const CALL: Option<Count> = Some(|counters| counters.rpc.inbound_calls);
-const UNREADABLE: Option<Count> = Some(|counters| counters.rpc.unreadable);
-const NOTIFICATION: Option<Count> = Some(|counters| counters.rpc.notifications);
+const STRAY: Option<Count> = Some(|counters| counters.stray_replies);
+const CALL: Option<Count> = Some(|counters| counters.inbound_calls);
+const UNREADABLE: Option<Count> = Some(|counters| counters.unreadable);
+const NOTIFICATION: Option<Count> = Some(|counters| counters.notifications);
 
 fn connected(test: &'static str) -> (TestHost, Session, Peer) {
     let host = TestHost::new(test);
@@ -247,10 +247,10 @@ fn an_answer_that_is_none_never_reaches_a_caller() {
             assert_eq!(count(&after), count(&before) + 1, "{name}");
         }
         let odd = |counters: &Counters| {
-            counters.rpc.stray_replies
-                + counters.rpc.unreadable
-                + counters.rpc.notifications
-                + counters.rpc.inbound_calls
+            counters.stray_replies
+                + counters.unreadable
+                + counters.notifications
+                + counters.inbound_calls
         };
         assert_eq!(
             odd(&after) - odd(&before),
@@ -259,7 +259,7 @@ fn an_answer_that_is_none_never_reaches_a_caller() {
         );
     }
     let counters = session.counters();
-    assert_eq!((counters.connections, counters.rpc.calls_in_flight), (1, 0));
+    assert_eq!((counters.connections, counters.calls_in_flight), (1, 0));
 }
 
 type Map = serde_json::Map<String, Value>;
@@ -298,10 +298,7 @@ fn the_first_of_two_answers_counts_and_a_late_one_does_not() {
     marker.wait().unwrap();
     let strays = 99 + u64::from(late.is_some());
     let counters = session.counters();
-    assert_eq!(
-        (counters.rpc.stray_replies, counters.rpc.replies),
-        (strays, 2)
-    );
+    assert_eq!((counters.stray_replies, counters.replies), (strays, 2));
 }
 
 #[test]
@@ -320,8 +317,8 @@ fn a_plugin_cannot_answer_for_another() {
     first_peer.send(json!({"id": id, "result": {"from": "first"}}).to_string());
     let reply: Value = call.wait().unwrap().read().unwrap();
     assert_eq!(reply["from"], "first");
-    assert_eq!(second.counters().rpc.stray_replies, 1);
-    assert_eq!(first.counters().rpc.stray_replies, 0);
+    assert_eq!(second.counters().stray_replies, 1);
+    assert_eq!(first.counters().stray_replies, 0);
 }
 
 #[test]
@@ -348,7 +345,7 @@ fn calls_with_odd_ids_are_echoed_or_counted() {
         assert!(answer.contains(&format!("\"id\":{id},")), "{answer}");
     }
     let count = u64::try_from(echoed.len()).unwrap();
-    assert_eq!(session.counters().rpc.inbound_calls, count);
+    assert_eq!(session.counters().inbound_calls, count);
 
     let unanswered = [
         (r#"{"method":"get_config"}"#.to_owned(), NOTIFICATION),

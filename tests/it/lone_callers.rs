@@ -14,10 +14,10 @@ use crate::support::{LONG, wait_for, wait_until};
 
 /// Calls, one after the other, until callers read for themselves: right now, one would.
 fn warm_up(session: &Session) {
-    let before = session.counters().rpc.read_by_caller;
+    let before = session.counters().read_by_caller;
     let deadline = Instant::now() + LONG;
     let mut turn = 0;
-    while session.counters().rpc.read_by_caller < before + 3 {
+    while session.counters().read_by_caller < before + 3 {
         assert!(Instant::now() < deadline, "no caller ever read for itself");
         let params = json!({"turn": turn});
         assert_eq!(call(session, "echo", &params).unwrap()["echo"], params);
@@ -31,9 +31,9 @@ fn a_caller_that_waits_alone_reads_its_own_answers() {
         let (_host, session) = TestHost::running("lone", transport, &["behave"]);
         warm_up(&session);
         let counters = session.counters();
-        assert_eq!(counters.rpc.calls_in_flight, 0);
-        assert_eq!(counters.rpc.replies, counters.rpc.calls);
-        assert_eq!(counters.rpc.stray_replies, 0);
+        assert_eq!(counters.calls_in_flight, 0);
+        assert_eq!(counters.replies, counters.calls);
+        assert_eq!(counters.stray_replies, 0);
     }
 }
 
@@ -163,11 +163,11 @@ fn the_end_of_the_connection_reaches_a_caller_that_reads() {
         let (host, session) = TestHost::running("lone-end", transport, &["behave"]);
         let process = host.lifelines.next();
         warm_up(&session);
-        let sent = session.counters().rpc.bytes_sent;
+        let sent = session.counters().bytes_sent;
         std::thread::scope(|scope| {
             let sleeping = scope.spawn(|| call(&session, "sleep", &json!({"ms": 600_000})));
             wait_until("the call to be sent", || {
-                session.counters().rpc.bytes_sent > sent
+                session.counters().bytes_sent > sent
             });
             process.signal(Signal::KILL);
             let error = sleeping.join().unwrap().unwrap_err();

@@ -69,7 +69,7 @@ fn plugins_that_print_what_they_read_and_what_they_send_fail_no_call() {
             assert_eq!(answer["echo"]["number"], number, "{name}");
         }
         assert_eq!(
-            session.counters().rpc.inbound_calls,
+            session.counters().inbound_calls,
             0,
             "{name}: an echo is no call"
         );
@@ -153,8 +153,8 @@ fn log_lines_in_json_are_output_whatever_members_they_have() {
     });
     let printed = host.output.texts(session.id());
     assert_eq!(printed, lines, "each once, and nothing is answered");
-    assert_eq!(session.counters().rpc.inbound_calls, 0);
-    assert_eq!(session.counters().rpc.unreadable, 0);
+    assert_eq!(session.counters().inbound_calls, 0);
+    assert_eq!(session.counters().unreadable, 0);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_call_with_the_id_of_the_call_that_is_handled_is_no_echo() {
     let asks = r#"{"jsonrpc":"2.0","id":"ID","method":"get_config","params":{}}"#;
     say(&session, &json!([asks, ANSWER]), LONG).unwrap();
     assert_eq!(
-        session.counters().rpc.inbound_calls,
+        session.counters().inbound_calls,
         1,
         "{:?}",
         host.output.texts(session.id())

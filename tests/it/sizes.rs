@@ -72,7 +72,7 @@ fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
         });
         let session = host.run(fixture(&host, transport, &["behave"]));
         let received =
-            |session: &Session| usize::try_from(session.counters().rpc.bytes_received).unwrap();
+            |session: &Session| usize::try_from(session.counters().bytes_received).unwrap();
         let before = received(&session);
         call(&session, "big", &json!({"bytes": 1000})).unwrap();
         let envelope = received(&session) - before - 1000;

@@ -13,11 +13,9 @@ use plugin_runner::duplex::websocket::WebSocket;
 use plugin_runner::duplex::{Duplex, DuplexSettings, DuplexWriter, memory};
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::ResultObject;
-use plugin_runner::protocol::method::Ping;
+use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::store::Record;
-use plugin_runner::{
-    ActiveState, HostBuilder, Peer, PendingCall, PendingReply, ReportedState, Session,
-};
+use plugin_runner::{ActiveState, HostBuilder, Peer, PendingCall, ReportedState, Session};
 use serde_json::{Value, json};
 
 use super::host::TestHost;
@@ -131,13 +129,13 @@ pub(crate) fn ping(session: &Session, plugin: &Plugin) {
 
 /// A ping on its way.
 #[track_caller]
-pub(crate) fn start_ping(session: &Session) -> PendingCall<Ping> {
+pub(crate) fn start_ping(session: &Session) -> PendingCall<PingReply> {
     session.start_call(&Ping {}, LONG).unwrap()
 }
 
 /// A call by name on its way.
 #[track_caller]
-pub(crate) fn start_raw(session: &Session, method: &str, params: Value) -> PendingReply {
+pub(crate) fn start_raw(session: &Session, method: &str, params: Value) -> PendingCall {
     session.start_call_raw(method, &params, LONG).unwrap()
 }
 

@@ -17,14 +17,14 @@ fn a_plugin_that_is_busy_with_a_call_is_left_alone() {
 
 /// The plugin is inside a call until its gate is opened, and is not blamed for its silence.
 #[track_caller]
-fn expect_left_alone(host: &TestHost, session: &Session, busy: PendingReply, process: &Lifeline) {
-    let missed = session.counters().rpc.pings_missed;
+fn expect_left_alone(host: &TestHost, session: &Session, busy: PendingCall, process: &Lifeline) {
+    let missed = session.counters().pings_missed;
     several_intervals(host);
     assert_eq!(session.reported_state(), ReportedState::Active);
     process.open_gate();
     busy.wait().unwrap();
     let counters = session.counters();
-    assert_eq!(counters.rpc.pings_missed, missed, "{counters:?}");
+    assert_eq!(counters.pings_missed, missed, "{counters:?}");
     assert_eq!(counters.connections, 1);
 }
 
@@ -68,7 +68,7 @@ fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
     let change = events.until(late.id(), ReportedState::Active);
     assert_eq!(change.message, None);
     until_found(&mut events, late.id(), ReportedState::Connecting);
-    assert_eq!(late.counters().rpc.pings_missed, 3);
+    assert_eq!(late.counters().pings_missed, 3);
 }
 
 #[test]
@@ -162,8 +162,8 @@ fn a_large_message_on_a_slow_line_is_a_sign_of_life() {
     }
     assert_eq!(session.reported_state(), ReportedState::Active);
     let counters = session.counters();
-    assert!(counters.rpc.pings_sent >= 3, "{counters:?}");
-    assert_eq!(counters.rpc.pings_missed, 0, "{counters:?}");
+    assert!(counters.pings_sent >= 3, "{counters:?}");
+    assert_eq!(counters.pings_missed, 0, "{counters:?}");
 }
 
 /// Services whose `get_config` waits for the test.
@@ -192,11 +192,11 @@ fn a_plugin_that_waits_for_the_host_is_left_alone() {
     let given_up = session.call_raw("call_back", &json!({}), soon);
     assert!(given_up.is_err_and(|error| error.is_timeout()));
     wait_until("call from the plugin", || {
-        session.counters().rpc.inbound_calls == 1
+        session.counters().inbound_calls == 1
     });
-    let missed = session.counters().rpc.pings_missed;
+    let missed = session.counters().pings_missed;
     several_intervals(&host);
-    assert_eq!(session.counters().rpc.pings_missed, missed);
+    assert_eq!(session.counters().pings_missed, missed);
     open.send(()).unwrap();
     call(&session, "echo", &json!({})).unwrap();
     assert_eq!(session.counters().connections, 1);

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use plugin_runner::error::RpcError;
 use plugin_runner::store::Record;
 use plugin_runner::{
-    Error, Health, InboundCall, InstallationId, PendingReply, ReportedState, Services, Session,
+    Error, Health, InboundCall, InstallationId, PendingCall, ReportedState, Services, Session,
 };
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
@@ -121,7 +121,7 @@ fn a_frozen_plugin_is_found_killed_and_started_again() {
         assert_ne!(host.lifelines.next().pid, process.pid);
         assert_eq!(host.lifelines.most_at_once(), 1);
         call(&session, "echo", &json!({})).unwrap();
-        assert!(session.counters().rpc.pings_missed >= 3);
+        assert!(session.counters().pings_missed >= 3);
     }
 }
 
@@ -166,7 +166,7 @@ fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
     again.wait().unwrap();
     assert_eq!(silent.expect_close(), (1012, FOUND.to_owned()));
     let counters = session.counters();
-    assert_eq!(counters.rpc.pings_missed, 3, "{counters:?}");
+    assert_eq!(counters.pings_missed, 3, "{counters:?}");
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn a_peer_that_only_answers_pings_stays() {
     }
     assert_eq!(session.reported_state(), ReportedState::Active);
     let counters = session.counters();
-    assert!(counters.rpc.pings_sent >= 8, "{counters:?}");
-    assert_eq!(counters.rpc.pings_missed, 0, "{counters:?}");
+    assert!(counters.pings_sent >= 8, "{counters:?}");
+    assert_eq!(counters.pings_missed, 0, "{counters:?}");
     assert_eq!(counters.connections, 1);
 }
 
@@ -196,7 +196,7 @@ fn any_frame_is_as_good_as_a_pong() {
         silent.0.write_all(b"\x81\x82\0\0\0\0{}").unwrap();
     }
     assert_eq!(session.reported_state(), ReportedState::Active);
-    assert_eq!(session.counters().rpc.pings_missed, 0);
+    assert_eq!(session.counters().pings_missed, 0);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn as_many_misses_as_are_allowed_are_forgiven() {
         silent.expect_ping();
         let last = silent.expect_ping();
         silent.pong(&last);
-        assert_eq!(session.counters().rpc.pings_missed, round);
+        assert_eq!(session.counters().pings_missed, round);
     }
     let next = silent.expect_ping();
     silent.pong(&next);
@@ -238,14 +238,14 @@ fn pings_of_the_hosts_own_are_no_calls() {
         let refusal = json!({"code": -32601, "message": "unknown method"});
         let answer = json!({"jsonrpc": "2.0", "id": ping["id"], "error": refusal});
         peer.send(answer.to_string());
-        assert_eq!(session.counters().rpc.calls, round);
+        assert_eq!(session.counters().calls, round);
     }
     let ping = peer.receive();
     assert_eq!(ping["method"], "ping");
     let counters = session.counters();
-    assert_eq!(counters.rpc.pings_missed, 0, "{counters:?}");
-    assert_eq!((counters.rpc.stray_replies, counters.rpc.refusals), (0, 0));
-    assert!(counters.rpc.pings_sent >= 5, "{counters:?}");
+    assert_eq!(counters.pings_missed, 0, "{counters:?}");
+    assert_eq!((counters.stray_replies, counters.refusals), (0, 0));
+    assert!(counters.pings_sent >= 5, "{counters:?}");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn an_interval_of_zero_switches_health_checks_off() {
     let waiting = session.start_call_raw("echo", &json!({}), LONG).unwrap();
     let first = peer.socket.read().unwrap();
     assert!(first.is_text(), "{first:?}");
-    assert_eq!(session.counters().rpc.pings_sent, 0);
+    assert_eq!(session.counters().pings_sent, 0);
     drop(waiting);
 }
 
@@ -321,7 +321,7 @@ fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
     let (session, target) = external(&host, |record| record);
     let mut incumbent = connect(&host, &target);
     let mut pings = 0;
-    while session.counters().rpc.pings_sent < 20 {
+    while session.counters().pings_sent < 20 {
         assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
         let ping = incumbent.expect_ping();
         incumbent.pong(&ping);
@@ -329,7 +329,7 @@ fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
     }
     assert!(pings > 0);
     assert_eq!(session.reported_state(), ReportedState::Active);
-    assert_eq!(session.counters().rpc.pings_missed, 0);
+    assert_eq!(session.counters().pings_missed, 0);
     assert_eq!(session.counters().connections, 1);
 }
 
@@ -346,7 +346,7 @@ fn a_shutdown_does_not_wait_for_pings() {
     active(&outside);
     silent.expect_ping();
     wait_until("ping to the frozen one", || {
-        session.counters().rpc.pings_sent > 0
+        session.counters().pings_sent > 0
     });
     let report = host.shutdown(LONG);
     assert!(report.is_complete(), "{report:?}");

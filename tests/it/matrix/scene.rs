@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::fault::{self, Hold};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{PendingReply, ReportedState, Session, Supervised};
+use plugin_runner::{PendingCall, ReportedState, Session, Supervised};
 use serde_json::json;
 
 use super::*;
@@ -24,7 +24,7 @@ pub(super) struct Scene {
     began: Instant,
     hold: Option<Hold>,
     /// The call that it is in.
-    call: Option<PendingReply>,
+    call: Option<PendingCall>,
 }
 
 impl Scene {

@@ -35,8 +35,8 @@ where
     assert_eq!(answered.remove("method").unwrap(), M::NAME);
     assert_eq!(object(serde_json::to_value(&reply).unwrap()), answered);
     let counters = bench.session.counters();
-    assert_eq!((counters.rpc.calls, counters.rpc.replies), (1, 1));
-    assert_eq!(counters.rpc.calls_in_flight, 0);
+    assert_eq!((counters.calls, counters.replies), (1, 1));
+    assert_eq!(counters.calls_in_flight, 0);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn an_error_from_the_plugin_is_told_with_its_code() {
         }
     }
     let counters = bench.session.counters();
-    assert_eq!((counters.rpc.refusals, counters.rpc.replies), (6, 0));
+    assert_eq!((counters.refusals, counters.replies), (6, 0));
 }
 
 /// A shuffle that is the same every time.
@@ -176,7 +176,7 @@ fn one_thread_has_64_calls_in_flight_and_each_gets_its_own_answer() {
     let calls: Vec<_> = (0..64)
         .map(|number| start_raw(&bench.session, "echo", json!({"number": number})))
         .collect();
-    assert_eq!(bench.session.counters().rpc.calls_in_flight, 64);
+    assert_eq!(bench.session.counters().calls_in_flight, 64);
     let requests = (0..64).map(|_| plugin.expect("echo")).collect();
     for request in shuffled(requests) {
         let params = request.params.clone();
@@ -186,7 +186,7 @@ fn one_thread_has_64_calls_in_flight_and_each_gets_its_own_answer() {
         let reply: Value = call.wait().unwrap().read().unwrap();
         assert_eq!(reply["number"], number);
     }
-    assert_eq!(bench.session.counters().rpc.calls_in_flight, 0);
+    assert_eq!(bench.session.counters().calls_in_flight, 0);
 }
 
 fn two_hundred_callers(bench: &Bench, plugin: &Plugin) {
@@ -206,11 +206,8 @@ fn two_hundred_callers(bench: &Bench, plugin: &Plugin) {
         }
     });
     let counters = bench.session.counters();
-    assert_eq!((counters.rpc.calls, counters.rpc.replies), (200, 200));
-    assert_eq!(
-        (counters.rpc.calls_in_flight, counters.rpc.stray_replies),
-        (0, 0)
-    );
+    assert_eq!((counters.calls, counters.replies), (200, 200));
+    assert_eq!((counters.calls_in_flight, counters.stray_replies), (0, 0));
 }
 
 #[test]
@@ -244,7 +241,7 @@ fn an_answer_can_be_asked_for_without_waiting() {
         .unwrap();
     let reply = wait_for("the timeout", || call.try_wait());
     assert!(reply.unwrap_err().is_timeout());
-    assert_eq!(bench.session.counters().rpc.timeouts, 1);
+    assert_eq!(bench.session.counters().timeouts, 1);
 }
 
 #[test]
@@ -292,9 +289,9 @@ fn answers_to_nobody_are_dropped_and_counted() {
 
     bench.ping(&plugin);
     let counters = bench.session.counters();
-    assert_eq!(counters.rpc.stray_replies, 6);
-    assert_eq!((counters.rpc.replies, counters.rpc.timeouts), (2, 1));
-    assert_eq!(counters.rpc.calls_in_flight, 0);
+    assert_eq!(counters.stray_replies, 6);
+    assert_eq!((counters.replies, counters.timeouts), (2, 1));
+    assert_eq!(counters.calls_in_flight, 0);
 }
 
 #[test]
@@ -318,7 +315,22 @@ fn two_plugins_of_a_host_do_not_get_each_others_answers() {
     let request = plugin.expect("ping");
     other_plugin.reply(&request, json!({"pong": false}));
     ping(&other, &other_plugin);
-    assert_eq!(other.counters().rpc.stray_replies, 1);
+    assert_eq!(other.counters().stray_replies, 1);
     plugin.reply(&request, json!({"pong": true}));
     assert!(call.wait().unwrap().pong);
+}
+
+#[test]
+fn counters_are_one_flat_object() {
+    let bench = Bench::new();
+    let plugin = bench.connect();
+    bench.ping(&plugin);
+    let counters = serde_json::to_value(bench.session.counters()).unwrap();
+    assert_eq!(
+        (&counters["connections"], &counters["replies"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(object(counters).values().all(Value::is_u64));
+    let counters = serde_json::to_value(bench.host.handshake_counters()).unwrap();
+    assert!(object(counters).values().all(Value::is_u64));
 }

@@ -2,19 +2,19 @@
 //! sent again.
 
 use plugin_runner::error::Disconnect;
-use plugin_runner::{ActiveState, Error, Limits, PendingReply, ReportedState};
+use plugin_runner::{ActiveState, Error, Limits, PendingCall, ReportedState};
 use serde_json::json;
 
 use crate::support::session::{Bench, Plugin, start_raw};
 use crate::support::{LONG, assert_matches};
 
-fn three_calls(bench: &Bench) -> [PendingReply; 3] {
+fn three_calls(bench: &Bench) -> [PendingCall; 3] {
     [1, 2, 3].map(|number| start_raw(&bench.session, "work", json!({"number": number})))
 }
 
 /// All calls fail long before their own time is over, with a cause that is as expected.
 #[track_caller]
-fn assert_all_end(calls: [PendingReply; 3], expected: &str, is_it: fn(&Disconnect) -> bool) {
+fn assert_all_end(calls: [PendingCall; 3], expected: &str, is_it: fn(&Disconnect) -> bool) {
     for call in calls {
         match call.wait() {
             Err(Error::Disconnected(cause)) => {
@@ -39,10 +39,7 @@ fn assert_not_callable(bench: &Bench, state: ReportedState) {
         other => panic!("{other:?}"),
     }
     let counters = bench.session.counters();
-    assert_eq!(
-        (counters.rpc.calls_in_flight, counters.rpc.disconnects),
-        (0, 5)
-    );
+    assert_eq!((counters.calls_in_flight, counters.disconnects), (0, 5));
 }
 
 /// A plugin that is connected in memory, and one that is over a socket.

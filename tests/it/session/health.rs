@@ -46,7 +46,7 @@ fn a_transport_without_a_ping_is_watched_on_demand_alone() {
     assert_eq!(message, "unresponsive: no sign of life for 60ms");
     assert_eq!(bench.session.reported_state(), ReportedState::Active);
     assert!(unwatched.has_nothing_more());
-    assert_eq!(bench.session.counters().rpc.pings_sent, 0);
+    assert_eq!(bench.session.counters().pings_sent, 0);
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn a_late_answer_to_a_ping_of_the_hosts_own_harms_nothing() {
     plugin.reply(&request, json!({}));
     call.wait().unwrap();
     let counters = bench.session.counters();
-    assert_eq!((counters.rpc.stray_replies, counters.rpc.replies), (1, 1));
-    assert_eq!(counters.rpc.calls, 1);
+    assert_eq!((counters.stray_replies, counters.replies), (1, 1));
+    assert_eq!(counters.calls, 1);
 }
 
 #[test]
@@ -74,12 +74,12 @@ fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
         .connect(Panicking(ours), &Peer::default())
         .unwrap();
     let plugin = Plugin::over(theirs);
-    wait_until("ping", || bench.session.counters().rpc.pings_sent == 1);
+    wait_until("ping", || bench.session.counters().pings_sent == 1);
     // Another is watched all the same.
     let other = bench.load(|record| record.overrides(|own| own.health(patient().rpc_ping(true))));
     connect(&other, "").expect("ping");
     bench.ping(&plugin);
-    assert_eq!(bench.session.counters().rpc.pings_sent, 1);
+    assert_eq!(bench.session.counters().pings_sent, 1);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_transport_that_is_not_ours_shows_its_signs_of_life() {
     bench.session.connect(wrapped, &Peer::default()).unwrap();
     let plugin = Plugin::over(WebSocket::client(theirs, Vec::new()));
     // More than it may miss.
-    wait_until("pings", || bench.session.counters().rpc.pings_sent > 5);
+    wait_until("pings", || bench.session.counters().pings_sent > 5);
     assert_eq!(bench.session.reported_state(), ReportedState::Active);
     bench.ping(&plugin);
     plugin.close(1000, "done");

@@ -8,12 +8,12 @@ use crossbeam_channel::{bounded, unbounded};
 use plugin_runner::duplex::{Duplex, memory};
 use plugin_runner::error::{Disconnect, Phase};
 use plugin_runner::protocol::ResultObject;
-use plugin_runner::protocol::method::Ping;
+use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::store::Record;
 use plugin_runner::{
     ActiveState, Counters, Error, Host, HostBuilder, InboundCall, InstallationId, Params, Peer,
-    PendingCall, PendingReply, PublishReport, Reply, ReportedState, Services, Session,
-    ShutdownReport, StateChange, Supervised, Timeouts,
+    PendingCall, PublishReport, Reply, ReportedState, Services, Session, ShutdownReport,
+    StateChange, Supervised, Timeouts,
 };
 use serde_json::{Value, json};
 
@@ -37,8 +37,8 @@ fn handles_go_to_any_thread() {
     handle::<PublishReport>();
     handle::<ShutdownReport>();
     handle::<Error>();
-    any_thread::<PendingCall<Ping>>();
-    any_thread::<PendingReply>();
+    any_thread::<PendingCall<PingReply>>();
+    any_thread::<PendingCall>();
     any_thread::<InboundCall>();
     any_thread::<Arc<dyn Services>>();
     may_move::<HostBuilder>();

@@ -48,7 +48,7 @@ fn a_slow_handler_delays_neither_replies_nor_other_handlers() {
     let plugin = bench.connect();
     plugin.ask("1", "slow", "{}");
     gate.begun.recv_timeout(LONG).expect("slow handler");
-    assert_eq!(bench.session.counters().rpc.inbound_in_flight, 1);
+    assert_eq!(bench.session.counters().inbound_in_flight, 1);
     bench.ping(&plugin);
     let answer = plugin.call("2", "get_config", "{}");
     assert_eq!(answer["result"]["config"], json!({}));
@@ -192,11 +192,8 @@ fn over_the_cap_a_call_is_refused_and_the_session_lives() {
     );
     bench.ping(&plugin);
     let counters = bench.session.counters();
-    assert_eq!(
-        (counters.rpc.inbound_calls, counters.rpc.inbound_refused),
-        (4, 1)
-    );
-    assert_eq!(counters.rpc.inbound_in_flight, 3);
+    assert_eq!((counters.inbound_calls, counters.inbound_refused), (4, 1));
+    assert_eq!(counters.inbound_in_flight, 3);
     // Room comes back.
     drop(gate.release);
     let mut ids: Vec<i64> = (0..3)

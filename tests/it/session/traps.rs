@@ -146,8 +146,8 @@ fn a_request_without_an_id_is_counted_and_not_answered() {
     plugin.send(r#"{"jsonrpc":"2.0","id":null,"method":"get_config"}"#);
     bench.ping(&plugin);
     let counters = bench.session.counters();
-    assert_eq!(counters.rpc.notifications, 2);
-    assert_eq!(counters.rpc.inbound_calls, 0);
+    assert_eq!(counters.notifications, 2);
+    assert_eq!(counters.inbound_calls, 0);
     assert!(plugin.has_nothing_more());
 }
 
@@ -166,7 +166,7 @@ fn what_is_no_json_rpc_is_counted_and_harms_nothing() {
         plugin.send(text);
     }
     bench.ping(&plugin);
-    assert_eq!(bench.session.counters().rpc.unreadable, 6);
+    assert_eq!(bench.session.counters().unreadable, 6);
     assert!(plugin.has_nothing_more());
 }
 
@@ -226,10 +226,10 @@ fn check_message_limit(bench: &Bench, user_agent: &str, limit: usize) {
     assert!(!error.is_retryable());
     let counters = bench.session.counters();
     assert_eq!(
-        counters.rpc.bytes_sent, sent.rpc.bytes_sent,
+        counters.bytes_sent, sent.bytes_sent,
         "something was written"
     );
-    assert_eq!(counters.rpc.other_errors, sent.rpc.other_errors + 2);
+    assert_eq!(counters.other_errors, sent.other_errors + 2);
 
     // The connection is fine, and what fits exactly goes through.
     let pending = call(fits).unwrap();
