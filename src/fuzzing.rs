@@ -14,7 +14,7 @@ pub use crate::protocol::jsonrpc::{
 };
 
 use crate::duplex::DuplexSettings;
-use crate::error::PackageError;
+use crate::error::Result;
 use crate::host::Host;
 use crate::package::{self, MigrationLimits};
 
@@ -39,10 +39,11 @@ pub fn migrate_files(
     to: &Path,
     files: usize,
     cancel: &dyn Fn() -> bool,
-) -> Result<(), PackageError> {
+) -> Result<()> {
     let limits = MigrationLimits {
         bytes: u64::MAX,
         files,
     };
-    package::migrate_files(from, to, &limits, cancel).map(drop)
+    package::migrate_files(from, to, &limits, cancel)?;
+    Ok(())
 }

@@ -11,6 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::Error;
+
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 const TEXT_LENGTH: usize = 20;
 
@@ -81,10 +83,8 @@ fn nanoseconds() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl FromStr for Xid {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
+impl Xid {
+    fn parse(text: &str) -> Result<Self, IdError> {
         if text.len() != TEXT_LENGTH {
             return Err(IdError::Length { found: text.len() });
         }
@@ -105,6 +105,14 @@ impl FromStr for Xid {
         let mut id = [0; 12];
         id.copy_from_slice(&bytes[4..]);
         Ok(Self(id))
+    }
+}
+
+impl FromStr for Xid {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Ok(Self::parse(text)?)
     }
 }
 
@@ -138,8 +146,7 @@ impl<'de> Deserialize<'de> for Xid {
 
 /// Why a text is not an xid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum IdError {
+pub(crate) enum IdError {
     /// The text is not 20 bytes long.
     #[error("id has {found} bytes, expected 20 characters of 0-9 and a-v")]
     Length {
@@ -178,9 +185,9 @@ macro_rules! xid_newtype {
         }
 
         impl FromStr for $name {
-            type Err = IdError;
+            type Err = Error;
 
-            fn from_str(text: &str) -> Result<Self, IdError> {
+            fn from_str(text: &str) -> Result<Self, Error> {
                 text.parse().map(Self)
             }
         }

@@ -132,7 +132,7 @@ mod url;
 pub use bus::PublishReport;
 #[cfg(feature = "host")]
 pub use config::{Limits, Timeouts};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "host")]
 pub use health::Health;
 #[cfg(feature = "host")]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::text::Foreign;
 
 macro_rules! names {
@@ -31,12 +32,12 @@ macro_rules! names {
         }
 
         impl FromStr for $name {
-            type Err = UnknownName;
+            type Err = Error;
 
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
+            fn from_str(text: &str) -> Result<Self, Error> {
                 match text {
                     $($text => Ok(Self::$variant),)+
-                    _ => Err(UnknownName::new($what, text)),
+                    _ => Err(UnknownName::new($what, text).into()),
                 }
             }
         }
@@ -86,7 +87,7 @@ names! {
 /// A name that is not one of a fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what}: {:?}", Foreign::new(.name))]
-pub struct UnknownName {
+pub(crate) struct UnknownName {
     what: &'static str,
     name: Arc<str>,
 }
@@ -97,11 +98,6 @@ impl UnknownName {
             what,
             name: name.into(),
         }
-    }
-
-    /// Returns the unknown name.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 }
 
@@ -127,9 +123,18 @@ mod tests {
                 format!("\"{text}\"")
             );
         }
-        assert_eq!("supervised".parse(), Ok(PluginMode::Supervised));
-        assert_eq!("external".parse(), Ok(PluginMode::External));
-        assert_eq!("active".parse(), Ok(ActiveState::Active));
+        assert_eq!(
+            "supervised".parse::<PluginMode>().unwrap(),
+            PluginMode::Supervised
+        );
+        assert_eq!(
+            "external".parse::<PluginMode>().unwrap(),
+            PluginMode::External
+        );
+        assert_eq!(
+            "active".parse::<ActiveState>().unwrap(),
+            ActiveState::Active
+        );
         assert_eq!(
             "error".parse::<ReportedState>().unwrap_err().to_string(),
             "unknown reported state: \"error\""

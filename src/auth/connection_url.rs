@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(url.expose(), text);
         let query = text.strip_prefix("ws://127.0.0.1:4711/rpc?").unwrap();
         let request = ConnectionRequest::parse(query);
-        assert_eq!(request.installation, Ok(Some(id())));
+        assert_eq!(request.installation.unwrap(), Some(id()));
         let Some(Token::Sealed(token)) = request.token else {
             panic!("{query}");
         };

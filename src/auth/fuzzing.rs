@@ -3,7 +3,7 @@
 
 use super::secret::Secret;
 use super::{ConnectionRequest, Token, connection_url, rpc_query};
-use crate::error::{IdError, TokenError};
+use crate::error::{Result, TokenError};
 use crate::id::InstallationId;
 use crate::sdk::ConnectionUrl;
 use crate::url::{Authority, Url};
@@ -11,8 +11,8 @@ use crate::url::{Authority, Url};
 /// What a request to connect says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ReadRequest {
-    /// What `plugin_id` names.
-    pub installation: Result<Option<InstallationId>, IdError>,
+    /// What `plugin_id` names, or what is wrong with it.
+    pub installation: Result<Option<InstallationId>, String>,
     /// The token, if there is one.
     pub token: Option<String>,
 }
@@ -38,7 +38,7 @@ pub struct ReadUrl {
 ///
 /// # Errors
 /// Those of the connection URL.
-pub fn read_connection_url(text: &str) -> Result<ReadUrl, TokenError> {
+pub fn read_connection_url(text: &str) -> Result<ReadUrl> {
     let read = ConnectionUrl::parse(text)?;
     let url = Url::split(read.expose());
     let authority = Authority::parse(url.authority.unwrap_or_default());
@@ -67,8 +67,8 @@ pub fn build_connection_url(
     base: &str,
     installation: Option<InstallationId>,
     token: &str,
-) -> Result<String, TokenError> {
-    connection_url(base, installation, token)
+) -> Result<String> {
+    Ok(connection_url(base, installation, token)?)
 }
 
 /// Whether a text is taken for the token of an external plugin.
@@ -87,7 +87,7 @@ pub fn open_token(secret: &str, token: &str) -> Option<InstallationId> {
 impl From<ConnectionRequest> for ReadRequest {
     fn from(request: ConnectionRequest) -> Self {
         Self {
-            installation: request.installation,
+            installation: request.installation.map_err(|error| error.to_string()),
             token: request.token.map(|token| token.expose().to_owned()),
         }
     }

@@ -2,7 +2,7 @@
 //! it is read elsewhere.
 
 use super::token::Token;
-use crate::error::IdError;
+use crate::error::Error;
 use crate::id::InstallationId;
 use crate::protocol::connection::{RPC_PATH, parameter};
 use crate::url::Url;
@@ -12,7 +12,7 @@ use crate::url::Url;
 pub(crate) struct ConnectionRequest {
     /// The installation that `plugin_id` names; an error if that is not an xid, which is refused
     /// whatever the token is.
-    pub(crate) installation: Result<Option<InstallationId>, IdError>,
+    pub(crate) installation: Result<Option<InstallationId>, Error>,
     pub(crate) token: Option<Token>,
 }
 
@@ -53,23 +53,23 @@ mod tests {
     fn both_parameters_are_decoded() {
         let request = ConnectionRequest::parse("plugin_id=9m4e2mr0ui3e8a215n4g&token=a%2Db+c");
         let id = "9m4e2mr0ui3e8a215n4g".parse().unwrap();
-        assert_eq!(request.installation, Ok(Some(id)));
         assert_eq!(token(&request), Some("a-b c"));
         assert!(matches!(request.token, Some(Token::Sealed(_))));
+        assert_eq!(request.installation.unwrap(), Some(id));
     }
 
     #[test]
     fn an_external_token_needs_no_id() {
         let request = ConnectionRequest::parse(&format!("token={EXTERNAL}"));
         assert!(matches!(request.token, Some(Token::External(_))));
-        assert_eq!(request.installation, Ok(None));
+        assert_eq!(request.installation.unwrap(), None);
     }
 
     #[test]
     fn the_first_of_several_counts_even_if_it_is_empty() {
         let request = ConnectionRequest::parse("token=one&plugin_id=&token=two&plugin_id=x");
         assert_eq!(token(&request), Some("one"));
-        assert_eq!(request.installation, Ok(None));
+        assert_eq!(request.installation.unwrap(), None);
 
         let request = ConnectionRequest::parse("token=&token=two");
         assert!(request.token.is_none());
@@ -80,10 +80,11 @@ mod tests {
         for query in ["", "&&=&tokens=x&Token=y"] {
             let request = ConnectionRequest::parse(query);
             assert!(request.token.is_none(), "{query}");
-            assert_eq!(request.installation, Ok(None), "{query}");
+            assert_eq!(request.installation.unwrap(), None, "{query}");
         }
         let request = ConnectionRequest::parse(&format!("token={EXTERNAL}&plugin_id=nope"));
-        assert_eq!(request.installation, Err(IdError::Length { found: 4 }));
+        let error = request.installation.unwrap_err();
+        assert!(error.to_string().contains("4 bytes"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::connection_url::connection_url;
 use super::secret::{Secret, fill, random_text};
-use crate::error::TokenError;
+use crate::error::{Result, TokenError};
 use crate::id::InstallationId;
 use crate::protocol::connection::{EXTERNAL_PREFIX, is_external_token};
 
@@ -72,22 +72,22 @@ impl ExternalToken {
     /// Makes a new token with the system's cryptographic generator.
     ///
     /// # Errors
-    /// [`TokenError::Random`]: the system has no random bytes.
-    pub fn generate() -> Result<Self, TokenError> {
-        random_text(EXTERNAL_PREFIX).map(Self)
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the system has no random bytes.
+    pub fn generate() -> Result<Self> {
+        Ok(Self(random_text(EXTERNAL_PREFIX)?))
     }
 
     /// Reads a token.
     ///
     /// # Errors
-    /// - [`TokenError::Missing`]: the text is empty.
-    /// - [`TokenError::NotExternal`]: another prefix, length or character.
-    pub fn parse(text: &str) -> Result<Self, TokenError> {
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the text is empty, or has another prefix,
+    /// length or character.
+    pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
-            return Err(TokenError::Missing);
+            return Err(TokenError::Missing.into());
         }
         if !is_external_token(text) {
-            return Err(TokenError::NotExternal);
+            return Err(TokenError::NotExternal.into());
         }
         Ok(Self(text.to_owned().into()))
     }
@@ -118,9 +118,9 @@ impl ExternalToken {
     /// token; [`redact`](super::redact) takes it out for logs.
     ///
     /// # Errors
-    /// [`TokenError::Url`]: the base is not a URL with a host.
-    pub fn connection_url(&self, base: &str) -> Result<String, TokenError> {
-        connection_url(base, None, self.expose())
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the base is not a URL with a host.
+    pub fn connection_url(&self, base: &str) -> Result<String> {
+        Ok(connection_url(base, None, self.expose())?)
     }
 }
 

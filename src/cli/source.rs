@@ -7,7 +7,6 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use plugin_runner::error::{ManifestError, PackageError};
 use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{PluginKind, Record, Source};
@@ -155,10 +154,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
 }
 
 fn parse(json: &[u8]) -> Result<Manifest, CliError> {
-    Manifest::parse(json).map_err(|error| match error {
-        ManifestError::Invalid { .. } => format!("the manifest cannot be used: {error}").into(),
-        _ => error.to_string().into(),
-    })
+    Manifest::parse(json).map_err(|error| error.to_string().into())
 }
 
 /// Warns of what an installation would refuse or warn of. The plugin is run all the same: its author sees
@@ -169,8 +165,8 @@ fn tell(manifest: &Manifest, files: PluginFiles<'_>) {
     let problems = found
         .problems
         .iter()
-        .filter(|problem| !matches!(problem, PackageError::NoCommand))
-        .map(PackageError::to_string);
+        .filter(|_| !manifest.command.is_empty());
+    let problems = problems.map(ToString::to_string);
     let warnings = found.warnings.iter().map(PackageWarning::to_string);
     for text in problems.chain(warnings) {
         log::warn!("plugin {:.1024}: {text}", escape(&manifest.id));

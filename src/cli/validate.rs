@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use plugin_runner::error::{ManifestError, PackageError};
 use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::text::escape;
@@ -83,7 +82,7 @@ fn archive(path: &Path) -> Result<ValidationReport, CliError> {
     let mut findings = ValidationReport::default();
     let problems = Archive::problems(path, &limits);
     if !problems.is_empty() {
-        let problems = problems.iter().map(PackageError::to_string);
+        let problems = problems.iter().map(ToString::to_string);
         findings.problems.extend(problems);
         return Ok(findings);
     }
@@ -109,13 +108,12 @@ impl ValidationReport {
     fn manifest(&mut self, json: &[u8]) {
         match Manifest::parse(json) {
             Ok(manifest) => self.manifest = Some(manifest),
-            Err(ManifestError::Invalid { problems }) => {
-                let problems = problems
-                    .iter()
-                    .map(|problem| format!("{MANIFEST}: {problem}"));
+            Err(error) if error.problems().is_empty() => self.problems.push(error.to_string()),
+            Err(error) => {
+                let problems = error.problems().iter();
+                let problems = problems.map(|problem| format!("{MANIFEST}: {problem}"));
                 self.problems.extend(problems);
             }
-            Err(error) => self.problems.push(error.to_string()),
         }
     }
 
@@ -123,7 +121,7 @@ impl ValidationReport {
     fn review(&mut self, files: PluginFiles<'_>) {
         if let Some(manifest) = &self.manifest {
             let found = package::review(files, manifest);
-            let problems = found.problems.iter().map(PackageError::to_string);
+            let problems = found.problems.iter().map(ToString::to_string);
             self.problems.extend(problems);
             let warnings = found.warnings.iter().map(PackageWarning::to_string);
             self.warnings.extend(warnings);
@@ -134,8 +132,7 @@ impl ValidationReport {
         let mut text = String::new();
         let mut put = |kind: &str, what: &str| {
             // Writing to a string succeeds.
-            let what = what.replace('\n', " ");
-            let _ = writeln!(text, "{kind}: {:.SHOWN$}", escape(&what));
+            let _ = writeln!(text, "{kind}: {:.SHOWN$}", escape(what));
         };
         for problem in &self.problems {
             put("problem", problem);

@@ -5,20 +5,19 @@ use std::fmt;
 /// What is known about the processes that a plugin left behind in process groups or sessions of
 /// their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Descendants {
+pub(crate) struct Descendants {
     /// Processes that were found and are not known to be dead.
-    pub left: usize,
+    pub(crate) left: usize,
     /// Processes that were seen and ended before they could be stopped. Processes that they started
     /// meanwhile may still run.
-    pub escaped: usize,
+    pub(crate) escaped: usize,
     /// Whether every process of the system was examined. If not, there may be more.
-    pub finished: bool,
+    pub(crate) finished: bool,
 }
 
 impl Descendants {
     /// Whether it is certain that no process is left.
-    pub fn is_clear(&self) -> bool {
+    pub(crate) fn is_clear(&self) -> bool {
         self.left == 0 && self.escaped == 0 && self.finished
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::ErrorKind;
 use crate::text::Foreign;
 
 /// Why a package could not be fetched.
@@ -13,8 +14,7 @@ use crate::text::Foreign;
 /// was asked for, in lower case, with the port where it is not the scheme's own; after a redirect it
 /// is the host that was redirected to.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// The text is not a URL, or no request can be made from it.
     #[error("the URL cannot be used: {problem}")]
     Url {
@@ -171,8 +171,7 @@ pub enum FetchError {
 
 /// The steps of fetching a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FetchStep {
+pub(crate) enum FetchStep {
     /// Looking up the host's addresses.
     LookUp,
     /// Opening the connection.
@@ -186,21 +185,30 @@ pub enum FetchStep {
 }
 
 impl FetchError {
-    /// Whether a time limit was exceeded.
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Timeout { .. })
-    }
-
-    /// Whether fetching the same URL may succeed later without any change.
-    pub fn is_retryable(&self) -> bool {
+    pub(super) fn kind(&self) -> ErrorKind {
         match self {
+            Self::Url { .. } | Self::Scheme { .. } | Self::NoHost | Self::UserInfo { .. } => {
+                ErrorKind::InvalidInput
+            }
+            Self::PrivateAddress { .. } => ErrorKind::PrivateAddress,
             Self::LookUp { .. }
             | Self::Connect { .. }
             | Self::Broken { .. }
             | Self::EndedEarly { .. }
-            | Self::Timeout { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
-            _ => false,
+            | Self::Status {
+                status: 408 | 425 | 429 | 500..=599,
+                ..
+            } => ErrorKind::FetchFailed,
+            Self::Tls { .. }
+            | Self::TooManyRedirects { .. }
+            | Self::Redirect { .. }
+            | Self::Downgrade
+            | Self::NoLocation
+            | Self::Status { .. } => ErrorKind::FetchRefused,
+            Self::TooLarge { .. } => ErrorKind::PackageTooLarge,
+            Self::Digest { .. } => ErrorKind::DigestMismatch,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Cancelled { .. } => ErrorKind::Cancelled,
         }
     }
 }

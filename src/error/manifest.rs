@@ -1,11 +1,14 @@
 //! Errors of manifests: why one cannot be read, and what is wrong in one that can.
 
+use std::fmt;
+
+use serde::Serialize;
+
 use crate::text::{Foreign, cut};
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManifestError {
+pub(crate) enum ManifestError {
     /// The text is not one JSON value. Anything after the value lands here too.
     #[error("the manifest is not valid JSON: {0}")]
     Json(#[source] serde_json::Error),
@@ -15,17 +18,17 @@ pub enum ManifestError {
         /// What it is instead, such as `an array`.
         found: &'static str,
     },
-    /// The object is not a usable manifest. The message has one problem per line.
-    #[error("{}", super::lines(.problems))]
+    /// The object is not a usable manifest.
+    #[error("the manifest cannot be used: {}", super::listed(.problems))]
     Invalid {
-        /// Everything that is wrong, never empty, at most [`ManifestProblem::LIMIT`].
-        problems: Vec<ManifestProblem>,
+        /// Everything that is wrong, never empty, at most [`FieldProblem::LIMIT`].
+        problems: Vec<FieldProblem>,
     },
 }
 
 impl ManifestError {
     /// The problems found in the manifest's object; empty if the text is not an object.
-    pub fn problems(&self) -> &[ManifestProblem] {
+    pub(crate) fn problems(&self) -> &[FieldProblem] {
         match self {
             Self::Invalid { problems } => problems,
             Self::Json(_) | Self::NotAnObject { .. } => &[],
@@ -33,38 +36,44 @@ impl ManifestError {
     }
 }
 
-/// One thing wrong with a manifest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field `{}` {kind}", Foreign::new(.field))]
+/// What is wrong with one field of a manifest or of a proposed configuration. Displayed as
+/// "field `author` is missing or empty".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct ManifestProblem {
-    /// The field, as a path from the top of the manifest: `capabilities[0].tools[2].id`.
+pub struct FieldProblem {
+    /// The field: for a manifest as a path from its top, such as `capabilities[0].tools[2].id`. It may be
+    /// text from outside: show it as [`Foreign`] text.
     pub field: String,
-    /// What is wrong with it.
-    pub kind: ManifestProblemKind,
+    /// What is wrong with it, to be read after the field's name: `must be a number, found a string`.
+    pub message: String,
 }
 
-impl ManifestProblem {
+impl fmt::Display for FieldProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "field `{}` {}", Foreign::new(&self.field), self.message)
+    }
+}
+
+impl FieldProblem {
     /// How many problems of one manifest are reported at most.
-    pub const LIMIT: usize = 100;
+    pub(crate) const LIMIT: usize = 100;
 
     /// Cuts a piece of a manifest to 100 bytes, and notes how many are missing.
     pub(crate) fn piece(text: &str) -> String {
         cut(text, 100).into_owned()
     }
 
-    pub(crate) fn new(field: impl Into<String>, kind: ManifestProblemKind) -> Self {
+    pub(crate) fn new(field: impl Into<String>, kind: FieldProblemKind) -> Self {
         Self {
             field: field.into(),
-            kind,
+            message: kind.to_string(),
         }
     }
 }
 
-/// What is wrong with a field of a manifest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManifestProblemKind {
+/// What is wrong with a field.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FieldProblemKind {
     /// The field has the wrong JSON type.
     #[error("must be {expected}, found {found}")]
     Type {
@@ -125,10 +134,10 @@ mod tests {
     fn every_problem_has_a_line() {
         let error = ManifestError::Invalid {
             problems: vec![
-                ManifestProblem::new("id", ManifestProblemKind::Empty),
-                ManifestProblem::new(
+                FieldProblem::new("id", FieldProblemKind::Empty),
+                FieldProblem::new(
                     "args[1]",
-                    ManifestProblemKind::Type {
+                    FieldProblemKind::Type {
                         expected: "a string",
                         found: "a number",
                     },
@@ -137,15 +146,16 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "field `id` is missing or empty\nfield `args[1]` must be a string, found a number"
+            "the manifest cannot be used: field `id` is missing or empty; field `args[1]` must be a string, found a \
+             number"
         );
         assert_eq!(error.problems().len(), 2);
     }
 
     #[test]
     fn what_is_shown_of_a_manifest_is_short_and_on_one_line() {
-        let found = ManifestProblem::piece(&"ä\n".repeat(1_000));
-        let shown = ManifestProblemKind::Duplicate { found }.to_string();
+        let found = FieldProblem::piece(&"ä\n".repeat(1_000));
+        let shown = FieldProblemKind::Duplicate { found }.to_string();
         assert!(shown.len() < 300, "{}", shown.len());
         assert!(!shown.contains('\n'));
     }

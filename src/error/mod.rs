@@ -1,7 +1,8 @@
-//! The one error type of the crate, and the typed sub-enums it is made of.
+//! The one error type of the crate, and the kinds of errors.
 //!
-//! `Error` tells what failed: the caller's input, the plugin (it refused, or broke the protocol), the
-//! transport, or a timeout. Each sub-enum has a file of its own beside this one.
+//! An [`Error`] says what failed: the caller's input, the plugin (it refused, or broke the protocol), the
+//! transport, or a timeout. Callers match the variants, ask for the [`kind`](Error::kind), or show the text,
+//! which is one plain sentence.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -19,10 +20,68 @@
 //!     }
 //! }
 //! ```
+//!
+//! # Kinds
+//!
+//! The words are stable. The HTTP status is the one with which an HTTP API may answer. After an error that is
+//! worth a retry, the same operation may succeed without any change.
+//!
+//! | kind | word | HTTP | retry | when |
+//! | --- | --- | --- | --- | --- |
+//! | [`ErrorKind::Timeout`] | `timeout` | 504 | yes | Time ran out |
+//! | [`ErrorKind::DescendantsLeft`] | `descendants_left` | 504 | yes | Processes of the plugin that left its process group still run |
+//! | [`ErrorKind::Cancelled`] | `cancelled` | 409 | no | The operation was cancelled |
+//! | [`ErrorKind::ShutDown`] | `shut_down` | 503 | no | The host is shut down |
+//! | [`ErrorKind::Busy`] | `busy` | 409 | yes | Another operation on the same installation is in progress |
+//! | [`ErrorKind::Overloaded`] | `overloaded` | 503 | yes | A limit on threads or waiting calls is reached for the moment |
+//! | [`ErrorKind::InvalidInput`] | `invalid_input` | 400 | no | A text is not an id, a name of a fixed set, a token or a URL; or a value cannot be encoded or stored |
+//! | [`ErrorKind::InvalidSetting`] | `invalid_setting` | 400 | no | A setting has a value that it cannot have, or one is missing |
+//! | [`ErrorKind::Unsupported`] | `unsupported` | 501 | no | The operation is not possible with this kind of plugin, or not built in |
+//! | [`ErrorKind::Disabled`] | `disabled` | 403 | no | Supervised plugins are disabled |
+//! | [`ErrorKind::NotInstalled`] | `not_installed` | 404 | no | No plugin with this id is installed |
+//! | [`ErrorKind::NotLoaded`] | `not_loaded` | 404 | no | No plugin with this id is loaded |
+//! | [`ErrorKind::Disconnected`] | `disconnected` | 503 | yes | The plugin is not connected, or its connection ended |
+//! | [`ErrorKind::NotReady`] | `not_ready` | 503 | yes | The plugin is on its way to being active |
+//! | [`ErrorKind::WrongState`] | `wrong_state` | 409 | no | The plugin is in a state in which the operation is not possible |
+//! | [`ErrorKind::PluginFailed`] | `plugin_failed` | 502 | no | The plugin could not be started, or was given up |
+//! | [`ErrorKind::AlreadyConnected`] | `already_connected` | 409 | yes | The plugin already has a connection |
+//! | [`ErrorKind::Refused`] | `refused` | 403 | no | A connection was refused at its handshake |
+//! | [`ErrorKind::IdInUse`] | `id_in_use` | 409 | no | A call with the same id is in flight |
+//! | [`ErrorKind::MessageTooLarge`] | `message_too_large` | 413 | no | The message is larger than the plugin accepts |
+//! | [`ErrorKind::Rpc`] | `rpc` | 502 | no | The plugin answered with an error |
+//! | [`ErrorKind::InvalidReply`] | `invalid_reply` | 502 | no | The plugin's answer cannot be read |
+//! | [`ErrorKind::InvalidPackage`] | `invalid_package` | 422 | no | The archive is damaged, or its content cannot be a plugin |
+//! | [`ErrorKind::PackageTooLarge`] | `package_too_large` | 413 | no | The archive, a file of it or their number is over a limit |
+//! | [`ErrorKind::InvalidManifest`] | `invalid_manifest` | 422 | no | The manifest cannot be used |
+//! | [`ErrorKind::DigestMismatch`] | `digest_mismatch` | 422 | no | The SHA-256 is not the expected one |
+//! | [`ErrorKind::OtherPlugin`] | `other_plugin` | 409 | no | The package or manifest is another plugin's |
+//! | [`ErrorKind::InstallationLimit`] | `installation_limit` | 409 | no | The limit on installations, or on the bytes of their archives, is reached |
+//! | [`ErrorKind::MigrationTooLarge`] | `migration_too_large` | 409 | no | The plugin's own files are more than an update copies |
+//! | [`ErrorKind::RolledBack`] | `rolled_back` | 502 | no | The new version did not become active; the old one runs again as before |
+//! | [`ErrorKind::RollbackFailed`] | `rollback_failed` | 500 | no | The new version did not become active, and the old one does not run again either |
+//! | [`ErrorKind::PrivateAddress`] | `private_address` | 403 | no | The URL leads to a private or local address |
+//! | [`ErrorKind::FetchFailed`] | `fetch_failed` | 502 | yes | Fetching the package failed, and may succeed later |
+//! | [`ErrorKind::FetchRefused`] | `fetch_refused` | 502 | no | The package cannot be had at this URL |
+//! | [`ErrorKind::InvalidConfiguration`] | `invalid_configuration` | 422 | no | Members of the configuration do not have the type of their fields |
+//! | [`ErrorKind::ConfigurationRefused`] | `configuration_refused` | 422 | no | The plugin refused the configuration |
+//! | [`ErrorKind::ConfigurationUncertain`] | `configuration_uncertain` | 502 | no | Whether the plugin accepted the configuration is not known |
+//! | [`ErrorKind::ConfigurationNotStored`] | `configuration_not_stored` | 500 | no | The plugin accepted the configuration, but it could not be stored |
+//! | [`ErrorKind::StoreInUse`] | `store_in_use` | 503 | no | Another process, or another manager, uses the data directory |
+//! | [`ErrorKind::NewerSchema`] | `newer_schema` | 500 | no | A newer version wrote the store |
+//! | [`ErrorKind::StoreDamaged`] | `store_damaged` | 500 | no | The store is damaged, or another program's |
+//! | [`ErrorKind::RecordDamaged`] | `record_damaged` | 500 | no | The record or the archive of one plugin is missing or damaged; others are usable |
+//! | [`ErrorKind::ArchiveInUse`] | `archive_in_use` | 409 | no | An installed plugin needs the archive |
+//! | [`ErrorKind::StoreBusy`] | `store_busy` | 503 | yes | The store is locked by another program |
+//! | [`ErrorKind::StoreFailed`] | `store_failed` | 500 | no | The store failed in another way |
+//! | [`ErrorKind::StorageFull`] | `storage_full` | 507 | no | No space is left on the device |
+//! | [`ErrorKind::ReadOnly`] | `read_only` | 500 | no | A file or its file system may not be written to |
+//! | [`ErrorKind::Io`] | `io` | 500 | no | The operating system returned another error |
 
 mod descendants;
 mod disconnect;
+mod failure;
 mod fetch;
+mod kind;
 mod manifest;
 mod operation;
 mod package;
@@ -36,22 +95,26 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use descendants::Descendants;
+pub(crate) use descendants::Descendants;
 pub use disconnect::Disconnect;
-pub use fetch::{FetchError, FetchStep};
-pub use manifest::{ManifestError, ManifestProblem, ManifestProblemKind};
-pub use operation::{ConfigurationProblem, OperationError};
-pub use package::{CommandProblem, PackageError};
+pub use failure::Failure;
+pub(crate) use failure::FailureCause;
+pub(crate) use fetch::{FetchError, FetchStep};
+pub use kind::ErrorKind;
+pub use manifest::FieldProblem;
+pub(crate) use manifest::{FieldProblemKind, ManifestError};
+pub(crate) use operation::OperationError;
+pub(crate) use package::{CommandProblem, PackageError};
 pub use phase::Phase;
 pub use rpc::RpcError;
-pub use start::{SpawnError, StartError};
-pub use store::StoreError;
-pub use token::TokenError;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+pub(crate) use start::{SpawnError, StartError};
+pub(crate) use store::StoreError;
+pub(crate) use token::TokenError;
 
-pub use crate::id::IdError;
-use crate::id::{InstallationId, RequestId};
-use crate::state::ReportedState;
-pub use crate::state::UnknownName;
+use crate::id::{IdError, InstallationId, RequestId};
+use crate::state::{ReportedState, UnknownName};
 use crate::text::Foreign;
 
 /// The result of most fallible functions of this crate.
@@ -66,34 +129,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The text is not an id.
-    #[error(transparent)]
-    Id(#[from] IdError),
-    /// The name is not one of a fixed set, such as an unknown runtime provider.
-    #[error(transparent)]
-    UnknownName(#[from] UnknownName),
-    /// The manifest cannot be used.
-    #[error(transparent)]
-    Manifest(Arc<ManifestError>),
-    /// The token, secret or connection URL cannot be used.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The archive cannot be used.
-    #[error(transparent)]
-    Package(Arc<PackageError>),
-    /// The store cannot be opened, or failed to read or write.
-    #[error(transparent)]
-    Store(Arc<StoreError>),
-    /// An operation on an installation failed.
-    #[error(transparent)]
-    Operation(Arc<OperationError>),
-    /// The package could not be fetched by URL.
-    #[error(transparent)]
-    Fetch(Arc<FetchError>),
-    /// The plugin could not be started, and starting it again would fail in the same way.
-    #[error(transparent)]
-    Start(Arc<StartError>),
-
     /// Time ran out; `phase` says what was being waited for.
     #[error("{phase} timed out after {limit:?}{}", .problem.as_deref().map(problem_text).unwrap_or_default())]
     Timeout {
@@ -106,9 +141,6 @@ pub enum Error {
         /// answer.
         problem: Option<Arc<str>>,
     },
-    /// Processes of the plugin that left its process group still run; the host goes on looking for them.
-    #[error("the plugin is not all gone: {0}")]
-    DescendantsLeft(Descendants),
     /// There is no connection, or it ended while the call was in flight. Whether the plugin acted
     /// on a call in flight is unknown; nothing is sent again.
     #[error("not connected: {0}")]
@@ -209,12 +241,18 @@ pub enum Error {
         /// The system's error.
         source: Arc<io::Error>,
     },
+    /// Anything else. Its [`kind`](Error::kind) says what may be done about it.
+    #[error(transparent)]
+    Failed(Failure),
 }
 
-/// The problems, one to a line.
-fn lines<T: ToString>(problems: &[T]) -> String {
-    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    lines.join("\n")
+/// The first problems, as a part of a sentence.
+fn listed(problems: &[FieldProblem]) -> String {
+    const SHOWN: usize = 10;
+    let shown = problems.iter().take(SHOWN).map(ToString::to_string);
+    let more = problems.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    shown.chain(more).collect::<Vec<_>>().join("; ")
 }
 
 fn state_reason(reason: &str) -> String {
@@ -262,18 +300,76 @@ impl Error {
         }
     }
 
+    /// An error of this kind, with a text of the caller's; for what an embedder's own store or transport
+    /// reports. The text should say what to do about it, in one sentence without a full stop, and name no
+    /// secret.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let message = message.into().into();
+        FailureCause::Other { kind, message }.into()
+    }
+
+    /// Returns the kind of the error, which has a word that is stable and an HTTP status. The
+    /// [table](self#kinds) lists them all.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            // A 4xx is a refusal for good (PROTOCOL.md, "Refused or disconnected").
+            Self::Disconnected(cause) => match **cause {
+                Disconnect::Refused { status } if status < 500 => ErrorKind::Refused,
+                _ => ErrorKind::Disconnected,
+            },
+            Self::Rpc(_) => ErrorKind::Rpc,
+            Self::InvalidReply { .. } => ErrorKind::InvalidReply,
+            Self::Encode { .. } => ErrorKind::InvalidInput,
+            Self::MessageTooLarge { .. } => ErrorKind::MessageTooLarge,
+            Self::TooManyPending { .. } | Self::ThreadLimit { .. } => ErrorKind::Overloaded,
+            Self::IdInUse(_) => ErrorKind::IdInUse,
+            Self::State { state, .. } => match state {
+                ReportedState::Starting | ReportedState::Connecting | ReportedState::Restarting => {
+                    ErrorKind::NotReady
+                }
+                ReportedState::Errored => ErrorKind::PluginFailed,
+                _ => ErrorKind::WrongState,
+            },
+            Self::NotInstalled(_) => ErrorKind::NotInstalled,
+            Self::NotLoaded(_) => ErrorKind::NotLoaded,
+            Self::AlreadyConnected(_) => ErrorKind::AlreadyConnected,
+            Self::Refused { .. } => ErrorKind::Refused,
+            Self::Disabled => ErrorKind::Disabled,
+            Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Setting { .. } => ErrorKind::InvalidSetting,
+            Self::ShutDown => ErrorKind::ShutDown,
+            Self::Io { source, .. } => ErrorKind::of_io(source),
+            Self::Failed(failure) => failure.cause().kind(),
+        }
+    }
+
+    /// Returns what is wrong with each field of a manifest or of a proposed configuration; nothing for any
+    /// other error.
+    pub fn problems(&self) -> &[FieldProblem] {
+        match self.cause() {
+            Some(FailureCause::Manifest(error)) => error.problems(),
+            Some(FailureCause::Operation(OperationError::Configuration { problems })) => problems,
+            _ => &[],
+        }
+    }
+
+    /// Returns the error of a domain that this is.
+    pub(crate) fn cause(&self) -> Option<&FailureCause> {
+        match self {
+            Self::Failed(failure) => Some(failure.cause()),
+            _ => None,
+        }
+    }
+
     /// Whether a time limit was exceeded.
     pub fn is_timeout(&self) -> bool {
-        match self {
-            Self::Timeout { .. } | Self::DescendantsLeft(_) => true,
-            Self::Fetch(error) => error.is_timeout(),
-            _ => false,
-        }
+        matches!(self.kind(), ErrorKind::Timeout | ErrorKind::DescendantsLeft)
     }
 
     /// Whether there is no connection to the plugin, or it ended meanwhile.
     pub fn is_disconnected(&self) -> bool {
-        matches!(self, Self::Disconnected(_))
+        matches!(self, Self::Disconnected(_)) || self.kind() == ErrorKind::Disconnected
     }
 
     /// Whether the same operation may succeed later without any change.
@@ -281,62 +377,47 @@ impl Error {
     /// This says nothing about whether the plugin already acted: after a timeout or a lost
     /// connection it may have.
     pub fn is_retryable(&self) -> bool {
-        match self {
-            // A 4xx is a refusal for good (PROTOCOL.md, "Refused or disconnected").
-            Self::Disconnected(cause) => {
-                !matches!(**cause, Disconnect::Refused { status } if status < 500)
+        self.kind().is_retryable()
+    }
+}
+
+impl Serialize for Error {
+    /// Writes an object with the `kind` as its word and the text as `message`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Error", 2)?;
+        object.serialize_field("kind", &self.kind())?;
+        object.serialize_field("message", &self.to_string())?;
+        object.end()
+    }
+}
+
+impl From<FailureCause> for Error {
+    fn from(cause: FailureCause) -> Self {
+        Self::Failed(Failure::new(cause))
+    }
+}
+
+macro_rules! from_causes {
+    ($($variant:ident($error:ty),)+) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                FailureCause::$variant(error).into()
             }
-            Self::Operation(error) => matches!(**error, OperationError::Busy { .. }),
-            Self::Fetch(error) => error.is_retryable(),
-            Self::Store(error) => matches!(**error, StoreError::Busy { .. }),
-            Self::Timeout { .. }
-            | Self::DescendantsLeft(_)
-            | Self::TooManyPending { .. }
-            | Self::ThreadLimit { .. }
-            | Self::AlreadyConnected(_) => true,
-            Self::State { state, .. } => matches!(
-                state,
-                ReportedState::Starting | ReportedState::Connecting | ReportedState::Restarting
-            ),
-            _ => false,
-        }
-    }
+        })+
+    };
 }
 
-impl From<ManifestError> for Error {
-    fn from(error: ManifestError) -> Self {
-        Self::Manifest(Arc::new(error))
-    }
-}
-
-impl From<PackageError> for Error {
-    fn from(error: PackageError) -> Self {
-        Self::Package(Arc::new(error))
-    }
-}
-
-impl From<FetchError> for Error {
-    fn from(error: FetchError) -> Self {
-        Self::Fetch(Arc::new(error))
-    }
-}
-
-impl From<StartError> for Error {
-    fn from(error: StartError) -> Self {
-        Self::Start(Arc::new(error))
-    }
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        Self::Store(Arc::new(error))
-    }
-}
-
-impl From<OperationError> for Error {
-    fn from(error: OperationError) -> Self {
-        Self::Operation(Arc::new(error))
-    }
+from_causes! {
+    Id(IdError),
+    UnknownName(UnknownName),
+    Manifest(ManifestError),
+    Token(TokenError),
+    Package(PackageError),
+    Store(StoreError),
+    Operation(OperationError),
+    Fetch(FetchError),
+    Start(StartError),
+    DescendantsLeft(Descendants),
 }
 
 impl From<RpcError> for Error {
@@ -422,5 +503,57 @@ mod tests {
         assert!(io.source().is_some());
         assert!(!io.is_retryable());
         assert!(Error::Disconnected(Arc::new(Disconnect::Lost)).is_disconnected());
+    }
+
+    #[test]
+    fn an_error_of_an_embedders_own_has_the_kind_and_the_text_that_it_was_given() {
+        let busy = Error::new(ErrorKind::StoreBusy, "the table is locked");
+        assert_eq!(busy.kind(), ErrorKind::StoreBusy);
+        assert!(busy.is_retryable() && !busy.is_timeout());
+        assert_eq!(
+            serde_json::to_value(&busy).unwrap(),
+            serde_json::json!({"kind": "store_busy", "message": "the table is locked"})
+        );
+        let error = Error::new(ErrorKind::Timeout, "the database did not answer within 5s");
+        assert!(error.is_timeout() && error.is_retryable());
+    }
+
+    #[test]
+    fn many_problems_are_one_sentence_and_all_can_be_had() {
+        let problem =
+            |field: usize| FieldProblem::new(format!("args[{field}]"), FieldProblemKind::Empty);
+        let problems = (0..12).map(problem).collect();
+        let error = Error::from(ManifestError::Invalid { problems });
+        assert_eq!(error.problems().len(), 12);
+        let text = error.to_string();
+        assert!(text.starts_with("the manifest cannot be used: field `args[0]` is"));
+        assert!(
+            text.ends_with("`args[9]` is missing or empty; and 2 more"),
+            "{text}"
+        );
+        assert_eq!(Error::ShutDown.problems(), []);
+    }
+
+    #[test]
+    fn why_an_update_was_rolled_back_is_its_source() {
+        let rolled_back = |restored| {
+            Error::from(OperationError::RolledBack {
+                cause: Error::timeout(Phase::Connect, Duration::from_secs(30)),
+                problem: None,
+                restored,
+                gap: Duration::from_secs(31),
+            })
+        };
+        let error = rolled_back(None);
+        assert_eq!(error.kind(), ErrorKind::RolledBack);
+        let cause: &Error = error.source().unwrap().downcast_ref().unwrap();
+        assert_eq!(cause.kind(), ErrorKind::Timeout);
+        assert_eq!(
+            error.to_string(),
+            "the new version did not come up: waiting for the plugin to connect timed out after 30s; \
+             the one before was put back within 31s"
+        );
+        let error = rolled_back(Some(Error::ShutDown));
+        assert_eq!(error.kind(), ErrorKind::RollbackFailed);
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Error;
+use super::{Error, ErrorKind, FieldProblem};
 use crate::text::Foreign;
 
 /// Why an operation on an installation failed. Unless a variant says otherwise, nothing has
 /// changed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OperationError {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperationError {
     /// Another operation on the same installation did not finish in time.
     #[error(
         "{running} is in progress on this plugin and did not finish within {limit:?}; try again later"
@@ -60,12 +59,13 @@ pub enum OperationError {
     },
     /// The new version did not become active, and the previous one was put back.
     #[error(
-        "the new version did not come up: {cause}{}; the one before was put back{}",
+        "the new version did not come up: {cause}{}; the one before was put back within {gap:?}{}",
         .problem.as_deref().map(|problem| format!(" ({problem})")).unwrap_or_default(),
         .restored.as_ref().map(|error| format!(", but did not come up either: {error}")).unwrap_or_default()
     )]
     RolledBack {
         /// Why the new version did not become active.
+        #[source]
         cause: Error,
         /// What last went wrong with it, if known, and the last line that it printed.
         problem: Option<Arc<str>>,
@@ -75,10 +75,10 @@ pub enum OperationError {
         gap: Duration,
     },
     /// Members of the proposed configuration do not have their fields' types.
-    #[error("{}", super::lines(.problems))]
+    #[error("the configuration cannot be used: {}", super::listed(.problems))]
     Configuration {
         /// All of them.
-        problems: Vec<ConfigurationProblem>,
+        problems: Vec<FieldProblem>,
     },
     /// The plugin refused the configuration.
     #[error("the plugin did not take the configuration; its log may say why")]
@@ -90,6 +90,7 @@ pub enum OperationError {
     )]
     ConfigurationUncertain {
         /// What happened instead of an answer.
+        #[source]
         cause: Error,
     },
     /// The plugin accepted the configuration, but it could not be stored. The previous one stays stored
@@ -99,19 +100,26 @@ pub enum OperationError {
     )]
     ConfigurationNotStored {
         /// The store's error.
+        #[source]
         cause: Error,
     },
 }
 
-/// A member of a proposed configuration that does not have its field's type.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field {:?} must be {expected}, found {found}", Foreign::new(.field))]
-#[non_exhaustive]
-pub struct ConfigurationProblem {
-    /// The field.
-    pub field: String,
-    /// The expected type, such as `a number`.
-    pub expected: &'static str,
-    /// The type found.
-    pub found: &'static str,
+impl OperationError {
+    pub(super) const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::TooManyInstallations { .. } | Self::ArchivesTooLarge { .. } => {
+                ErrorKind::InstallationLimit
+            }
+            Self::OtherArchive { .. } => ErrorKind::DigestMismatch,
+            Self::OtherPlugin { .. } => ErrorKind::OtherPlugin,
+            Self::RolledBack { restored: None, .. } => ErrorKind::RolledBack,
+            Self::RolledBack { .. } => ErrorKind::RollbackFailed,
+            Self::Configuration { .. } => ErrorKind::InvalidConfiguration,
+            Self::ConfigurationRefused => ErrorKind::ConfigurationRefused,
+            Self::ConfigurationUncertain { .. } => ErrorKind::ConfigurationUncertain,
+            Self::ConfigurationNotStored { .. } => ErrorKind::ConfigurationNotStored,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::ErrorKind;
 use crate::text::Foreign;
 
 /// Why an archive cannot be used.
@@ -10,8 +11,7 @@ use crate::text::Foreign;
 /// Entry names come from the archive and may hold anything, so messages show them quoted and
 /// escaped.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PackageError {
+pub(crate) enum PackageError {
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", Foreign::new(&.path.to_string_lossy()))]
     Io {
@@ -347,8 +347,7 @@ fn or_write(meant: Option<&str>) -> String {
 
 /// Why the command of a package cannot be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommandProblem {
+pub(crate) enum CommandProblem {
     /// There is no such file in the archive.
     #[error(
         "is not in the archive{}", .meant.as_deref().map(|meant| format!(
@@ -401,10 +400,29 @@ pub enum CommandProblem {
 }
 
 impl PackageError {
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } | Self::Unreadable { source } => ErrorKind::of_io(source),
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::ArchiveTooLarge { .. }
+            | Self::TooManyEntries { .. }
+            | Self::DirectoryTooLarge { .. }
+            | Self::TooManyFiles { .. }
+            | Self::TooManyDirectories { .. }
+            | Self::FileTooLarge { .. }
+            | Self::TotalTooLarge { .. }
+            | Self::ManifestTooLarge { .. } => ErrorKind::PackageTooLarge,
+            Self::MigrationTooLarge { .. } | Self::MigrationPathsTooLarge { .. } => {
+                ErrorKind::MigrationTooLarge
+            }
+            _ => ErrorKind::InvalidPackage,
+        }
+    }
+
     /// Whether the same operation on the same archive can only fail the same way again. False when
     /// the system refused (a full disk may be emptied), when the plugin's own files are too large
     /// (it may remove some) and after a cancellation; true when the archive is missing.
-    pub fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
             Self::Unreadable { .. }

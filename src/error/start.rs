@@ -4,14 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Error, PackageError, StoreError};
+use super::{Error, ErrorKind, FailureCause, PackageError, StoreError};
 use crate::text::Foreign;
 
 /// Why no process was started. An error that can only occur again is permanent: the plugin becomes
 /// `errored` without retries.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The archive cannot be unpacked.
     #[error("could not unpack: {0}")]
     Unpack(#[source] Arc<PackageError>),
@@ -47,8 +46,7 @@ pub enum StartError {
 
 /// Why the system did not spawn a process.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpawnError {
+pub(crate) enum SpawnError {
     /// There is no such file.
     #[error("not found")]
     NotFound,
@@ -102,7 +100,7 @@ impl SpawnError {
     /// `not_a_file`, `not_executable`, `not_for_this_user`, `not_searchable`, `noexec`, `wrong_format`,
     /// `permission_denied`, `interpreter_not_found`, `loader_not_found`, `no_working_directory`,
     /// `too_long`, `busy` or `other`. They are stable across versions; new ones may be added.
-    pub const fn as_str(&self) -> &'static str {
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
             Self::NotOnPath => "not_on_path",
@@ -131,8 +129,15 @@ impl From<Error> for StartError {
 }
 
 impl StartError {
+    pub(super) const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Cancelled => ErrorKind::Cancelled,
+            _ => ErrorKind::PluginFailed,
+        }
+    }
+
     /// Whether starting again can only fail the same way.
-    pub fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::Unpack(error) => error.is_permanent(),
             Self::NoCommand | Self::NoAddress | Self::Limit { .. } => true,
@@ -143,11 +148,12 @@ impl StartError {
                 // A directory that does not exist.
                 Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
                 Error::Setting { .. } => true,
-                Error::Store(error) => matches!(
-                    **error,
-                    StoreError::DamagedRecord { .. } | StoreError::Archive { .. }
+                error => matches!(
+                    error.cause(),
+                    Some(FailureCause::Store(
+                        StoreError::DamagedRecord { .. } | StoreError::Archive { .. }
+                    ))
                 ),
-                _ => false,
             },
             Self::Cancelled => false,
         }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::ErrorKind;
 use crate::id::InstallationId;
 
 /// Why a store cannot be opened, or cannot do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// Another process uses the directory, or another store in this process. It is free again as soon as
     /// that one ends, however it ends.
     #[error(
@@ -113,4 +113,21 @@ pub enum StoreError {
         /// The database's error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl StoreError {
+    pub(super) const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InUse { .. } => ErrorKind::StoreInUse,
+            Self::NewerSchema { .. } => ErrorKind::NewerSchema,
+            Self::Foreign { .. } | Self::Damaged { .. } => ErrorKind::StoreDamaged,
+            Self::DamagedRecord { .. } | Self::Archive { .. } => ErrorKind::RecordDamaged,
+            Self::Full { .. } => ErrorKind::StorageFull,
+            Self::ReadOnly { .. } => ErrorKind::ReadOnly,
+            Self::ArchiveInUse { .. } => ErrorKind::ArchiveInUse,
+            Self::Unstorable { .. } => ErrorKind::InvalidInput,
+            Self::Busy { .. } => ErrorKind::StoreBusy,
+            Self::Database { .. } => ErrorKind::StoreFailed,
+        }
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::ErrorKind;
+
 /// Why a token or a connection URL cannot be made or used. No message has any part of either in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The system has no random bytes, so no secret can be made.
     #[error("the system has no random bytes: {reason}")]
     Random {
@@ -27,4 +28,13 @@ pub enum TokenError {
         /// What is wrong with it.
         problem: &'static str,
     },
+}
+
+impl TokenError {
+    pub(super) const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Random { .. } => ErrorKind::Io,
+            _ => ErrorKind::InvalidInput,
+        }
+    }
 }

@@ -90,7 +90,7 @@ impl Fetcher {
     /// true, which is called before each chunk and every 50 ms while waiting.
     ///
     /// # Errors
-    /// - [`Error::Fetch`](crate::Error::Fetch): see [`FetchError`].
+    /// - See [`FetchError`].
     /// - [`Error::ThreadLimit`](crate::Error::ThreadLimit) and [`Error::Io`](crate::Error::Io): no thread
     ///   can be started.
     /// - What `receive` returns.

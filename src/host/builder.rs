@@ -294,7 +294,8 @@ impl HostBuilder {
     /// another environment, overwrote its own or keeps it from being read, that runs as a user whose
     /// processes the host may not inspect, or that `/proc` does not show.
     ///
-    /// Descendants that are found and cannot be ended are reported as [`Error::DescendantsLeft`].
+    /// Descendants that are found and cannot be ended are reported as
+    /// [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft).
     pub fn find_descendants(mut self, yes: bool) -> Self {
         self.find_descendants = yes;
         self

@@ -23,7 +23,7 @@ pub use shutdown::ShutdownReport;
 
 use crate::deadline::Deadline;
 use crate::duplex::{Duplex, close_code};
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::id::InstallationId;
 use crate::keeper::Guarantees;
 use crate::runtime::{self, RuntimeProvider};
@@ -229,7 +229,7 @@ impl Host {
     ///
     /// # Errors
     /// - [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
-    /// - [`Error::DescendantsLeft`] when its process has ended and others that left its process group have
+    /// - [`ErrorKind::DescendantsLeft`] when its process has ended and others that left its process group have
     ///   not. The plugin is unloaded all the same, and the host goes on trying to end them.
     /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn unload(&self, id: InstallationId) -> Result<()> {
@@ -246,7 +246,7 @@ impl Host {
             Ok(_) => Ok(()),
             // Another thread was quicker.
             Err(Error::NotLoaded(_)) => return Ok(()),
-            Err(error @ Error::DescendantsLeft(_)) => Err(error),
+            Err(error) if error.kind() == ErrorKind::DescendantsLeft => Err(error),
             Err(error) => return Err(error),
         };
         let mut sessions = self.shared().sessions.write();

@@ -8,7 +8,6 @@ use crossbeam_channel::Receiver;
 use super::HostShared;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
-use crate::error::Descendants;
 use crate::id::InstallationId;
 use crate::reaper::Stopped;
 use crate::session::{Session, Stopping};
@@ -30,9 +29,9 @@ pub struct ShutdownReport {
     pub killed: Vec<InstallationId>,
     /// Plugins that have not ended entirely.
     pub unfinished: Vec<InstallationId>,
-    /// The descendants left by those of them whose own process has ended. The host goes on trying to end
+    /// In words, the descendants left by those of them whose own process has ended. The host goes on trying to end
     /// them until this process ends; then the keeper does.
-    pub descendants: Vec<(InstallationId, Descendants)>,
+    pub descendants: Vec<(InstallationId, String)>,
     /// Names of threads that had not ended, such as one that runs the embedder's handler.
     pub threads: Vec<String>,
     /// How long the shutdown took.
@@ -53,7 +52,8 @@ impl ShutdownReport {
             Some(Err(_)) | None => {
                 self.unfinished.push(id);
                 let left = session.descendants();
-                self.descendants.extend(left.map(|left| (id, left)));
+                self.descendants
+                    .extend(left.map(|left| (id, left.to_string())));
             }
         }
     }

@@ -24,17 +24,18 @@ impl Manager {
     /// # Errors
     /// After any error but the first four below and the store's, the plugin is wanted active.
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::Store`](crate::Error::Store): its record is damaged.
+    /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
     /// - [`Error::Unsupported`](crate::Error::Unsupported): the plugin is external, and so always wanted
     ///   active.
     /// - [`Error::Disabled`](crate::Error::Disabled) or [`Error::Unsupported`](crate::Error::Unsupported):
     ///   the runtime provider runs no plugins.
-    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is in progress.
-    /// - [`Error::State`](crate::Error::State) or [`Error::Start`](crate::Error::Start), with the reason: it
-    ///   has errored, or was stopped meanwhile. These are returned at once.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
+    /// - [`ErrorKind::PluginFailed`](crate::ErrorKind::PluginFailed), with the reason, or
+    ///   [`Error::State`](crate::Error::State): it has errored, or was stopped meanwhile. These are returned at
+    ///   once.
     /// - [`Error::Timeout`](crate::Error::Timeout), with the phase that it was in and what went wrong last, or
-    ///   [`Error::DescendantsLeft`](crate::Error::DescendantsLeft) if its start waits for processes of the
-    ///   previous run to end. The start continues.
+    ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft) if its start waits for processes of
+    ///   the previous run to end. The start continues.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn activate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         // The operation is over before the wait, so that a stop can come in between.
@@ -70,7 +71,7 @@ impl Manager {
     /// - [`Error::State`](crate::Error::State) with `inactive`: it is not wanted active, or was stopped
     ///   meanwhile.
     /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop), or
-    ///   [`Error::DescendantsLeft`](crate::Error::DescendantsLeft): it could not be stopped. The host goes on
+    ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): it could not be stopped. The host goes on
     ///   stopping it, and starts it after that.
     /// - Those of [`activate`](Self::activate), except that it is external.
     pub fn restart(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
@@ -103,10 +104,10 @@ impl Manager {
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
     /// - [`Error::Unsupported`](crate::Error::Unsupported): the plugin is external. Remove it, or replace its
     ///   token.
-    /// - [`Error::Operation`](crate::Error::Operation): another operation on it is in progress.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop): its process
-    ///   has not ended; [`Error::DescendantsLeft`](crate::Error::DescendantsLeft): others that left its process
-    ///   group have not. The plugin is wanted inactive all the same, and the host goes on stopping it.
+    ///   has not ended; [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): others that left its
+    ///   process group have not. The plugin is wanted inactive all the same, and the host goes on stopping it.
     /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         let inner = &self.inner;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Manager, ManagerInner, shown};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, StartError};
+use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::protocol::manifest::Transport;
 use crate::session::Session;
@@ -57,8 +57,7 @@ impl Manager {
     /// remaining plugins are started too, without waiting for any. State changes wake it.
     ///
     /// # Errors
-    /// - [`Error::Start`] with [`StartError::NoAddress`] : there are plugins that have nothing to
-    ///   connect to. None was started.
+    /// - [`Error::Setting`]: there are plugins that have nothing to connect to. None was started.
     /// - [`Error::ShutDown`], or the store's.
     pub fn boot(&self, timeout: Duration) -> Result<BootReport> {
         let began = Instant::now();
@@ -74,7 +73,10 @@ impl Manager {
                 && record.manifest.transport == Transport::WebSocket
         };
         if records.iter().any(connects) && inner.context().services.addresses.base_url().is_none() {
-            return Err(StartError::NoAddress.into());
+            return Err(Error::setting(
+                "rpc_base_url",
+                "it is not set, and no listener is there for plugins to connect to",
+            ));
         }
         let mut report = inner.boot_all(&records, deadline);
         report.took = began.elapsed();

@@ -63,13 +63,15 @@ impl Manager {
     /// # Errors
     /// After an error the stored configuration is unchanged.
     /// - [`Error::NotInstalled`].
-    /// - [`Error::Operation`] with
-    ///   - [`OperationError::Configuration`]: members have the wrong type; all of them are listed;
-    ///   - [`OperationError::ConfigurationRefused`]: the plugin refused it;
-    ///   - [`OperationError::ConfigurationUncertain`]: there was no answer, or none that can be read;
-    ///   - [`OperationError::ConfigurationNotStored`]: the plugin accepted it, but the store failed;
-    ///   - [`OperationError::Busy`].
-    /// - [`Error::Store`]: its record is damaged.
+    /// - [`ErrorKind::InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration): members
+    ///   have the wrong type; [`Error::problems`] lists them all.
+    /// - [`ErrorKind::ConfigurationRefused`](crate::ErrorKind::ConfigurationRefused): the plugin refused it.
+    /// - [`ErrorKind::ConfigurationUncertain`](crate::ErrorKind::ConfigurationUncertain): there was no
+    ///   answer, or none that can be read.
+    /// - [`ErrorKind::ConfigurationNotStored`](crate::ErrorKind::ConfigurationNotStored): the plugin
+    ///   accepted it, but the store failed.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
+    /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
     /// - [`Error::NotLoaded`], [`Error::State`], [`Error::Disconnected`]: the plugin is not active.
     /// - [`Error::Rpc`]: the plugin answered with an error.
     /// - Any other of [`Session::call`], or the store's: nothing was proposed to the plugin.

@@ -22,9 +22,9 @@ impl Manager {
     ///
     /// # Errors
     /// An error leaves nothing behind, unless the store also fails while undoing it, which is logged.
-    /// - [`Error::Manifest`] with all problems of the manifest.
-    /// - [`Error::Operation`]: the limit on installations is reached.
-    /// - [`Error::Token`]: the system returned no random bytes.
+    /// - [`ErrorKind::InvalidManifest`](crate::ErrorKind::InvalidManifest), with all problems of the manifest.
+    /// - [`ErrorKind::InstallationLimit`](crate::ErrorKind::InstallationLimit): the limit on installations is reached.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io): the system returned no random bytes.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
     pub fn install_external(&self, manifest: Manifest) -> Result<(Installation, ExternalToken)> {
         let inner = &self.inner;
@@ -63,8 +63,8 @@ impl Manager {
     /// An error changes nothing.
     /// - [`Error::NotInstalled`].
     /// - [`Error::Unsupported`]: the plugin is supervised, so that its manifest is in its package.
-    /// - [`Error::Manifest`] with all problems of the manifest.
-    /// - [`Error::Operation`]: another operation on it is in progress.
+    /// - [`ErrorKind::InvalidManifest`](crate::ErrorKind::InvalidManifest), with all problems of the manifest.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - The store's.
     pub fn update_manifest(&self, id: InstallationId, manifest: Manifest) -> Result<Installation> {
         let inner = &self.inner;
@@ -99,9 +99,9 @@ impl Manager {
     /// An error changes nothing.
     /// - [`Error::NotInstalled`].
     /// - [`Error::Unsupported`]: the plugin is supervised, and receives a new token at each start.
-    /// - [`Error::Store`]: its record is damaged.
-    /// - [`Error::Token`]: the system returned no random bytes.
-    /// - [`Error::Operation`]: another operation on it is in progress.
+    /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io): the system returned no random bytes.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - The store's.
     pub fn rotate_token(&self, id: InstallationId) -> Result<ExternalToken> {
         let inner = &self.inner;

@@ -21,18 +21,23 @@ impl Manager {
     ///
     /// # Errors
     /// An error leaves nothing behind.
-    /// - [`Error::Package`](crate::Error::Package): it is not a package, exceeds a limit of
-    ///   [`PackageLimits`](package::PackageLimits), or could never be started; see
-    ///   [`package::review`](package::review()).
-    /// - [`Error::Manifest`](crate::Error::Manifest), with all problems of the manifest.
-    /// - [`Error::Fetch`](crate::Error::Fetch): it could not be fetched.
+    /// - [`ErrorKind::InvalidPackage`](crate::ErrorKind::InvalidPackage): it is not a package, or could never be
+    ///   started; see [`package::review`](package::review()).
+    /// - [`ErrorKind::PackageTooLarge`](crate::ErrorKind::PackageTooLarge): it exceeds a limit of
+    ///   [`PackageLimits`](package::PackageLimits).
+    /// - [`ErrorKind::InvalidManifest`](crate::ErrorKind::InvalidManifest), with all problems of the manifest.
+    /// - [`ErrorKind::FetchFailed`](crate::ErrorKind::FetchFailed),
+    ///   [`FetchRefused`](crate::ErrorKind::FetchRefused), [`PrivateAddress`](crate::ErrorKind::PrivateAddress)
+    ///   or [`InvalidInput`](crate::ErrorKind::InvalidInput): it could not be fetched from its URL.
     /// - [`Error::Setting`](crate::Error::Setting): the expected SHA-256 is malformed.
-    /// - [`Error::Operation`](crate::Error::Operation): a limit of
-    ///   [`ManagerSettings`](super::ManagerSettings), or a SHA-256 other than the expected one.
+    /// - [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch): its SHA-256 is not the expected one.
+    /// - [`ErrorKind::InstallationLimit`](crate::ErrorKind::InstallationLimit): a limit of
+    ///   [`ManagerSettings`](super::ManagerSettings).
     /// - [`Error::Disabled`](crate::Error::Disabled), [`Error::Unsupported`](crate::Error::Unsupported):
     ///   the runtime provider cannot run packages.
     /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Install`](crate::error::Phase::Install).
-    /// - [`Error::Store`](crate::Error::Store): the source's labels, or who adds it, are out of bounds.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the source's labels, or who adds it, are
+    ///   out of bounds.
     /// - [`Error::Io`](crate::Error::Io), the store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn install(&self, source: PackageSource<'_>) -> Result<Installation> {
         let inner = &self.inner;
@@ -70,7 +75,7 @@ impl Manager {
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
     /// - [`Error::Unsupported`](crate::Error::Unsupported): it is external, or was not installed from a
     ///   package.
-    /// - [`Error::Store`](crate::Error::Store): the archive is missing.
+    /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): the archive is missing.
     /// - The store's.
     pub fn package(&self, id: crate::InstallationId) -> Result<ArchiveContent> {
         let inner = &self.inner;
@@ -95,7 +100,7 @@ impl ManagerInner {
     ) -> Result<()> {
         let id = record.id;
         fault::point(fault::RECEIVED, id);
-        self.unpack(record, archive, deadline, package::unpack)?;
+        self.unpack(record, archive, deadline, package::unpack_once)?;
         fault::point(fault::UNPACKED, id);
         self.store().put_archive(archive)?;
         fault::point(fault::ARCHIVED, id);

@@ -128,8 +128,8 @@ impl Manager {
     /// For the store and the disk.
     ///
     /// # Errors
-    /// - [`Error::Store`] with [`StoreError::InUse`]: the data directory already has a manager, of this host or
-    ///   another one.
+    /// - [`ErrorKind::StoreInUse`](crate::ErrorKind::StoreInUse): the data directory already has a manager, of
+    ///   this host or another one.
     /// - [`Error::Io`]: the data directory cannot be created or locked.
     /// - The store's.
     ///

@@ -26,8 +26,8 @@ impl Manager {
     /// An error changes nothing.
     /// - [`Error::Setting`] with the setting that is invalid.
     /// - [`Error::NotInstalled`].
-    /// - [`Error::Store`]: its record is damaged.
-    /// - [`Error::Operation`]: another operation on it is in progress.
+    /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - The store's, or [`Error::ShutDown`].
     pub fn set_overrides(&self, id: InstallationId, overrides: Overrides) -> Result<Installation> {
         check(&overrides)?;
@@ -42,8 +42,9 @@ impl Manager {
     /// As [`set_overrides`](Self::set_overrides).
     ///
     /// # Errors
-    /// Those of [`set_overrides`](Self::set_overrides); [`Error::Store`] also with the label that is too
-    /// long, or the number of labels.
+    /// Those of [`set_overrides`](Self::set_overrides);
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) also with the label that is too long, or the
+    /// number of labels.
     pub fn set_labels<K: Into<String>, V: Into<String>>(
         &self,
         id: InstallationId,
@@ -61,7 +62,8 @@ impl Manager {
     /// As [`set_overrides`](Self::set_overrides).
     ///
     /// # Errors
-    /// Those of [`set_overrides`](Self::set_overrides); [`Error::Store`] also if it is too long.
+    /// Those of [`set_overrides`](Self::set_overrides);
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) also if it is too long.
     pub fn set_added_by<'a>(
         &self,
         id: InstallationId,

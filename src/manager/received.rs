@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use super::ManagerInner;
 use super::source::{Origin, PackageSource};
 use crate::deadline::Deadline;
-use crate::error::{Error, OperationError, PackageError, Phase, Result};
+use crate::error::{Error, ErrorKind, OperationError, PackageError, Phase, Result};
 #[cfg(feature = "fetch")]
 use crate::fetch::FetchRequest;
 use crate::package::{self, Archive, ArchiveContent, PackageLimits, PluginFiles, Review, Spool};
@@ -59,7 +59,7 @@ impl ReceivedPackage {
         let files = PluginFiles::Archive(&self.archive);
         let Review { problems, warnings } = package::review(files, &self.manifest);
         if let Some(problem) = problems.into_iter().next() {
-            return Err(problem.into());
+            return Err(problem);
         }
         for warning in &warnings {
             let id = Foreign::new(&self.manifest.id);
@@ -145,7 +145,7 @@ impl ManagerInner {
     pub(super) fn cancelled(&self, error: impl Into<Error>) -> Error {
         match error.into() {
             _ if self.context().is_shut_down() => Error::ShutDown,
-            Error::Package(package) if matches!(*package, PackageError::Cancelled) => {
+            error if error.kind() == ErrorKind::Cancelled => {
                 Error::timeout(Phase::Install, self.settings.install_timeout)
             }
             other => other,

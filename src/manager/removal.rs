@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::intent::Intent;
 use super::{Manager, ManagerInner, shown};
 use crate::duplex::close_code;
-use crate::error::{Error, Result};
+use crate::error::{FailureCause, Result};
 use crate::fault;
 use crate::id::InstallationId;
 use crate::package;
@@ -42,10 +42,10 @@ impl Manager {
     ///
     /// # Errors
     /// After any of them the plugin is still installed.
-    /// - [`Error::NotInstalled`].
-    /// - [`Error::Timeout`]: its process could not be stopped in time.
-    /// - [`Error::Operation`]: another operation on it is in progress.
-    /// - The store's, or [`Error::ShutDown`].
+    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::Timeout`](crate::Error::Timeout): its process could not be stopped in time.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
+    /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn remove(&self, id: InstallationId) -> Result<RemoveReport> {
         self.inner.remove(id, false)
     }
@@ -74,10 +74,12 @@ impl ManagerInner {
         let was_loaded = host.session(id).is_some();
         let descendants = match unload() {
             Ok(()) => None,
-            Err(Error::DescendantsLeft(left)) => Some(left.to_string()),
             Err(error) => {
-                intent_file.done();
-                return Err(error);
+                let Some(FailureCause::DescendantsLeft(left)) = error.cause() else {
+                    intent_file.done();
+                    return Err(error);
+                };
+                Some(left.to_string())
             }
         };
         fault::point(fault::UNLOADED, id);

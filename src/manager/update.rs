@@ -88,13 +88,15 @@ impl Manager {
     /// - Those of [`install`](Self::install) that concern the package.
     /// - [`Error::NotInstalled`]; [`Error::Unsupported`] for an external plugin. A damaged record is not
     ///   an error: the update repairs it, except for a configuration that could not be read.
-    /// - [`Error::Operation`] with [`OperationError::OtherPlugin`], [`OperationError::RolledBack`] or
-    ///   [`OperationError::Busy`].
-    /// - [`Error::Package`] with [`MigrationTooLarge`](crate::error::PackageError::MigrationTooLarge) or
-    ///   [`MigrationPathsTooLarge`](crate::error::PackageError::MigrationPathsTooLarge); before the plugin
-    ///   is stopped, if its files exceed the limits by then.
-    /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or [`Error::DescendantsLeft`]: it
-    ///   could not be stopped.
+    /// - [`ErrorKind::OtherPlugin`](crate::ErrorKind::OtherPlugin): the package is another plugin's.
+    /// - [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack): the new version did not become active, and the
+    ///   previous one is as before; [`RollbackFailed`](crate::ErrorKind::RollbackFailed): it is back, but does
+    ///   not run. The [source](std::error::Error::source) is why the new one did not become active.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
+    /// - [`ErrorKind::MigrationTooLarge`](crate::ErrorKind::MigrationTooLarge); before the plugin is stopped, if
+    ///   its files exceed the limits by then.
+    /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or
+    ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): it could not be stopped.
     /// - The store's, [`Error::Io`], [`Error::ShutDown`].
     pub fn update_package(
         &self,
@@ -198,7 +200,7 @@ impl UpdateTransaction<'_> {
     fn repair(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<UpdateReport> {
         let (inner, archive) = (self.inner, &received.archive);
         inner.store().put_archive(archive)?;
-        inner.unpack(&self.candidate, archive, deadline, package::unpack)?;
+        inner.unpack(&self.candidate, archive, deadline, package::unpack_once)?;
         if self.record != self.candidate {
             inner.store().put(self.candidate.clone())?;
         }

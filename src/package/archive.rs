@@ -17,7 +17,7 @@ use super::entry::Entry;
 use super::layout::failed;
 use super::limits::PackageLimits;
 use super::open_dir::open_file;
-use crate::error::PackageError;
+use crate::error::{Error, PackageError, Result};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -60,10 +60,11 @@ impl Archive {
     /// For reading the file, up to the limit.
     ///
     /// # Errors
-    /// - [`PackageError::Io`]: the file cannot be read.
-    /// - Any other except [`PackageError::Cancelled`]: the first problem of the archive.
-    pub fn open(path: &Path, limits: &PackageLimits) -> Result<Self, PackageError> {
-        Self::open_unless(path, limits, NEVER)
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io): the file cannot be read.
+    /// - [`ErrorKind::PackageTooLarge`](crate::ErrorKind::PackageTooLarge): it is over a limit.
+    /// - [`ErrorKind::InvalidPackage`](crate::ErrorKind::InvalidPackage): the first problem of the archive.
+    pub fn open(path: &Path, limits: &PackageLimits) -> Result<Self> {
+        Ok(Self::open_unless(path, limits, NEVER)?)
     }
 
     /// Reads and checks an archive as [`open`](Self::open) does, until `cancel` returns true: it is called
@@ -90,12 +91,9 @@ impl Archive {
     /// the limits bound.
     ///
     /// # Errors
-    /// The first problem of the archive.
-    pub fn from_bytes(
-        bytes: impl Into<Arc<[u8]>>,
-        limits: &PackageLimits,
-    ) -> Result<Self, PackageError> {
-        check(bytes.into().into(), limits, NEVER).map_err(first)
+    /// The first problem of the archive, as in [`open`](Self::open).
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>, limits: &PackageLimits) -> Result<Self> {
+        Ok(Self::check(bytes.into().into(), limits, NEVER)?)
     }
 
     /// Checks an archive where it is: if it is in a file, only its central directory is read into memory,
@@ -109,10 +107,22 @@ impl Archive {
     /// For reading the file once, up to the limit. Ends soon after `cancel` returns true.
     ///
     /// # Errors
-    /// - [`PackageError::Cancelled`].
-    /// - [`PackageError::Unreadable`]: the file cannot be read.
-    /// - Any other except [`PackageError::Io`]: the first problem of the archive.
+    /// - [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io): the file cannot be read.
+    /// - Otherwise the first problem of the archive, as in [`open`](Self::open).
     pub fn from_content(
+        content: ArchiveContent,
+        limits: &PackageLimits,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Self> {
+        Ok(Self::check(content, limits, cancel)?)
+    }
+
+    /// Checks an archive as [`from_content`](Self::from_content) does, for those who match the error.
+    ///
+    /// # Errors
+    /// Any but [`PackageError::Io`].
+    pub(crate) fn check(
         content: ArchiveContent,
         limits: &PackageLimits,
         cancel: &dyn Fn() -> bool,
@@ -125,11 +135,12 @@ impl Archive {
     ///
     /// # Blocking
     /// For reading the file, up to the limit.
-    pub fn problems(path: &Path, limits: &PackageLimits) -> Vec<PackageError> {
+    pub fn problems(path: &Path, limits: &PackageLimits) -> Vec<Error> {
         let checked = read(path, limits, NEVER)
             .map_err(|error| vec![error])
             .and_then(|(bytes, _)| check(bytes.into(), limits, NEVER));
-        checked.err().unwrap_or_default()
+        let problems = checked.err().unwrap_or_default();
+        problems.into_iter().map(Error::from).collect()
     }
 
     /// Returns the archive, byte for byte, for storing it.

@@ -67,5 +67,5 @@ pub(crate) use releases::{keep_releases, remove_installation, remove_release};
 pub use review::{PluginFiles, Review, review};
 pub(crate) use spool::Spool;
 pub use unpack::unpack;
-pub(crate) use unpack::{find_release, unpack_afresh};
+pub(crate) use unpack::{find_release, unpack_afresh, unpack_once};
 pub use warning::PackageWarning;

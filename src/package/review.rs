@@ -14,7 +14,7 @@ use super::open_dir::open_file;
 use super::path::{command_path, inside};
 use super::permissions::executable;
 use super::warning::PackageWarning;
-use crate::error::{CommandProblem, PackageError};
+use crate::error::{CommandProblem, Error, PackageError};
 use crate::process::resolve;
 use crate::protocol::manifest::Manifest;
 use crate::text::BYTE_ORDER_MARK;
@@ -46,16 +46,17 @@ pub enum PluginFiles<'a> {
 #[non_exhaustive]
 pub struct Review {
     /// Why it can never be started; a package that has any is not installed.
-    pub problems: Vec<PackageError>,
+    pub problems: Vec<Error>,
     /// What its author may have overlooked, at most 100.
     pub warnings: Vec<PackageWarning>,
 }
 
 /// Checks whether a plugin can be started from its files as its manifest says.
 ///
-/// Problems are [`PackageError::NoCommand`], [`PackageError::Command`] and
-/// [`PackageError::DirectoryOnTop`]. The warnings are those of [`PackageWarning`], some of which are
-/// about this machine: its `PATH`, and a command that is an absolute path.
+/// Problems are a command that is missing or cannot be started, and a directory that everything in the archive
+/// is below; their kind is [`ErrorKind::InvalidPackage`](crate::ErrorKind::InvalidPackage). The warnings are
+/// those of [`PackageWarning`], some of which are about this machine: its `PATH`, and a command that is an
+/// absolute path.
 ///
 /// An archive has a directory on top if everything else is below it, including its manifest, and neither the
 /// command nor an argument names a file by its path from there. What macOS adds to archives does not count.
@@ -67,19 +68,19 @@ pub fn review(files: PluginFiles<'_>, manifest: &Manifest) -> Review {
     review.members(manifest);
     let directory_on_top = files.directory_on_top(manifest);
     if manifest.command.is_empty() {
-        review.problems.push(PackageError::NoCommand);
+        review.problems.push(PackageError::NoCommand.into());
     } else if let Some(directory) = directory_on_top {
         // It is the cause of whatever else is missing.
-        review.problems.push(PackageError::DirectoryOnTop {
+        let problem = PackageError::DirectoryOnTop {
             directory: directory.to_owned(),
             meant: command_path(&manifest.command).and_then(|path| files.meant(&path)),
-        });
+        };
+        review.problems.push(problem.into());
     } else {
         if let Some(problem) = review.command(files, &manifest.command) {
             let command = manifest.command.clone();
-            review
-                .problems
-                .push(PackageError::Command { command, problem });
+            let problem = PackageError::Command { command, problem };
+            review.problems.push(problem.into());
         }
         review.arguments(files, &manifest.args);
     }

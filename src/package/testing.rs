@@ -13,7 +13,7 @@ use super::archive::Archive;
 use super::layout::find_release_dir;
 use super::listing::Listing;
 use super::untracked::{UntrackedFile, UntrackedKind, list_untracked};
-use super::{MigratedFiles, MigrationLimits, PackageLimits, unpack};
+use super::{MigratedFiles, MigrationLimits, PackageLimits, unpack_once};
 use crate::error::PackageError;
 use crate::testing::TestDir;
 
@@ -282,7 +282,7 @@ fn deflate(content: &[u8]) -> Vec<u8> {
 /// Unpacks an archive, whose command is `./bin/main`.
 pub(super) fn unpacked(root: &Path, archive: &Archive) -> Result<PathBuf, PackageError> {
     let limits = PackageLimits::default();
-    unpack(archive, root, "./bin/main", &limits, NEVER)
+    unpack_once(archive, root, "./bin/main", &limits, NEVER)
 }
 
 /// The listing of a release directory, if that is whole.

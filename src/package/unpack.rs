@@ -14,7 +14,7 @@ use super::open_dir::{DirCache, OpenDir, PUBLIC};
 use super::path::command_path;
 use super::permissions::{executable, restrict};
 use super::staging::Staging;
-use crate::error::PackageError;
+use crate::error::{PackageError, Result};
 
 /// How often a release that others leave unfinished is moved out of the way.
 const PUBLISH_ATTEMPTS: usize = 10;
@@ -39,17 +39,32 @@ const PUBLISH_ATTEMPTS: usize = 10;
 ///
 /// # Blocking
 /// For as long as the disk needs. `cancel` is called between entries and after each MiB; once it returns
-/// true, unpacking ends with [`PackageError::Cancelled`].
+/// true, unpacking ends with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
 ///
 /// # Errors
 /// None of them leaves anything of the archive behind.
-/// - [`PackageError::Cancelled`].
-/// - [`PackageError::Io`]: the system refused, with the path.
-/// - [`PackageError::Content`], [`PackageError::SizeMismatch`]: the archive's headers are wrong.
-/// - [`PackageError::Collision`]: two names that are one on this file system.
-/// - [`PackageError::FileTooLarge`], [`PackageError::TotalTooLarge`]: over these limits, which may differ
+/// - [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+/// - [`ErrorKind::Io`](crate::ErrorKind::Io), [`StorageFull`](crate::ErrorKind::StorageFull) or
+///   [`ReadOnly`](crate::ErrorKind::ReadOnly): the system refused; the text names the path.
+/// - [`ErrorKind::InvalidPackage`](crate::ErrorKind::InvalidPackage): the archive's headers are wrong, or two
+///   names are one on this file system.
+/// - [`ErrorKind::PackageTooLarge`](crate::ErrorKind::PackageTooLarge): over these limits, which may differ
 ///   from those that the archive was opened with.
 pub fn unpack(
+    archive: &Archive,
+    root: &Path,
+    command: &str,
+    limits: &PackageLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<PathBuf> {
+    Ok(unpack_once(archive, root, command, limits, cancel)?)
+}
+
+/// Unpacks as [`unpack`] does, for those who match the error.
+///
+/// # Errors
+/// Those of [`unpack`].
+pub(crate) fn unpack_once(
     archive: &Archive,
     root: &Path,
     command: &str,

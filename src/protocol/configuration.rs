@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 
 use super::kind_of;
 use super::manifest::ManifestObject;
-use crate::error::{ConfigurationProblem, ManifestProblem};
+use crate::error::{FieldProblem, FieldProblemKind};
 
 const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
 
@@ -61,7 +61,7 @@ pub enum ConfigurationFieldKind {
 pub(super) fn problems(
     fields: &[ConfigurationField],
     proposal: &Configuration,
-) -> Vec<ConfigurationProblem> {
+) -> Vec<FieldProblem> {
     // Two fields with one id: the last counts.
     let fields: HashMap<&str, &ConfigurationField> = fields
         .iter()
@@ -72,10 +72,10 @@ pub(super) fn problems(
         .iter()
         .filter_map(|(name, value)| {
             let kind = &fields.get(name.as_str())?.kind;
-            (!kind.accepts(value)).then(|| ConfigurationProblem {
-                field: ManifestProblem::piece(name),
-                expected: kind.expected(),
-                found: kind_of(value),
+            (!kind.accepts(value)).then(|| {
+                let (expected, found) = (kind.expected(), kind_of(value));
+                let kind = FieldProblemKind::Type { expected, found };
+                FieldProblem::new(FieldProblem::piece(name), kind)
             })
         })
         .collect()
@@ -201,9 +201,9 @@ mod tests {
         assert_eq!(
             problems(&schema(), bad),
             [
-                "field \"channel\" must be a string, found a number",
-                "field \"limit\" must be a number, found a string",
-                "field \"loud\" must be a boolean, found null",
+                "field `channel` must be a string, found a number",
+                "field `limit` must be a number, found a string",
+                "field `loud` must be a boolean, found null",
             ]
         );
     }

@@ -84,7 +84,7 @@ impl LocalRuntime {
         }
         let limits = &self.package_limits;
         let archive = Archive::open_unless(path, limits, cancel)?;
-        let release = package::unpack(&archive, root, command, limits, cancel)?;
+        let release = package::unpack_once(&archive, root, command, limits, cancel)?;
         self.archive_cache.remember(path, &archive);
         Ok(release)
     }
@@ -114,11 +114,11 @@ impl LocalRuntime {
             .get_archive(sha256)?
             .ok_or_else(|| lacking("missing"))?;
         let limits = &self.package_limits;
-        let archive = Archive::from_content(content, limits, &cancel).map_err(unpack_failed)?;
+        let archive = Archive::check(content, limits, &cancel).map_err(unpack_failed)?;
         if archive.sha256() != sha256 {
             return Err(lacking("damaged").into());
         }
-        package::unpack(&archive, root, command, limits, &cancel).map_err(unpack_failed)
+        package::unpack_once(&archive, root, command, limits, &cancel).map_err(unpack_failed)
     }
 }
 

@@ -6,9 +6,10 @@ pub(crate) mod local;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result, StartError, UnknownName};
+use crate::error::{Error, Result, StartError};
 use crate::process::ProcessCommand;
 use crate::reaper::Cancel;
+use crate::state::UnknownName;
 use crate::store::{Record, Store};
 
 /// Where supervised plugins run ([State names](crate::protocol#state-names)).
@@ -42,15 +43,15 @@ impl fmt::Display for RuntimeProvider {
 }
 
 impl FromStr for RuntimeProvider {
-    type Err = UnknownName;
+    type Err = Error;
 
     /// Parses a name, ignoring case and surrounding space; an empty text is `local`.
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         match text.trim().to_lowercase().as_str() {
             "none" => Ok(Self::None),
             "" | "local" => Ok(Self::Local),
             "sprites" => Ok(Self::Sprites),
-            _ => Err(UnknownName::new("plugin runtime provider", text)),
+            _ => Err(UnknownName::new("plugin runtime provider", text).into()),
         }
     }
 }
@@ -91,10 +92,22 @@ mod tests {
 
     #[test]
     fn names_are_read_as_the_seed_reads_them() {
-        assert_eq!("".parse(), Ok(RuntimeProvider::Local));
-        assert_eq!("  Local ".parse(), Ok(RuntimeProvider::Local));
-        assert_eq!("NONE".parse(), Ok(RuntimeProvider::None));
-        assert_eq!("sprites".parse(), Ok(RuntimeProvider::Sprites));
+        assert_eq!(
+            "".parse::<RuntimeProvider>().unwrap(),
+            RuntimeProvider::Local
+        );
+        assert_eq!(
+            "  Local ".parse::<RuntimeProvider>().unwrap(),
+            RuntimeProvider::Local
+        );
+        assert_eq!(
+            "NONE".parse::<RuntimeProvider>().unwrap(),
+            RuntimeProvider::None
+        );
+        assert_eq!(
+            "sprites".parse::<RuntimeProvider>().unwrap(),
+            RuntimeProvider::Sprites
+        );
         assert_eq!(
             "docker".parse::<RuntimeProvider>().unwrap_err().to_string(),
             "unknown plugin runtime provider: \"docker\""

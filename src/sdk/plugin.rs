@@ -77,7 +77,7 @@ impl Plugin {
     /// [`run`](Self::run) connects.
     ///
     /// # Errors
-    /// [`Error::Token`](crate::Error::Token): the URL cannot be used.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the URL cannot be used.
     pub fn connect_to(url: &str) -> Result<Self> {
         let url = ConnectionUrl::parse(url)?;
         Ok(Self::new(Endpoint::Url(Box::new(url))))

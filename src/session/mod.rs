@@ -53,7 +53,7 @@ pub(crate) use subscribers::Subscribers;
 
 use crate::deadline::Deadline;
 use crate::duplex::{by_host, close_code};
-use crate::error::{Descendants, Error, Phase, Result};
+use crate::error::{Descendants, Error, ErrorKind, Phase, Result};
 use crate::id::InstallationId;
 use crate::plugin_log::Follower;
 use crate::protocol::manifest::Manifest;
@@ -199,7 +199,7 @@ impl Session {
     /// | key | what |
     /// | --- | --- |
     /// | `cause` | the word of an [`EndCause`](crate::EndCause), which lists them all |
-    /// | `spawn_error` | with `could_not_spawn`: the word of a [`SpawnError`](crate::error::SpawnError), or `no_command` |
+    /// | `spawn_error` | with `could_not_spawn`: `not_found`, `not_on_path`, `not_a_file`, `not_executable`, `not_for_this_user`, `not_searchable`, `noexec`, `wrong_format`, `permission_denied`, `interpreter_not_found`, `loader_not_found`, `no_working_directory`, `too_long`, `busy`, `no_command` or `other` |
     /// | `limit` | with `could_not_limit`: the one that could not be had, by its name in [`ProcessLimits`](crate::ProcessLimits) |
     /// | `limits` | the limits that were in force, by these names; `cpu_time` in seconds |
     /// | `exit_status` | how the process ended, in words, whatever the cause was |
@@ -243,16 +243,17 @@ impl Session {
     /// - [`Error::State`], at once, when the state can come only after another start: the plugin has
     ///   errored or is stopped.
     /// - [`Error::NotLoaded`] when it is unloaded.
-    /// - [`Error::Start`], at once, when it has errored because no process came to be.
+    /// - [`ErrorKind::PluginFailed`], at once, with the reason, when it has errored because no process came to
+    ///   be.
     /// - [`Error::Timeout`] with what it was still at: [`Phase::Spawn`], [`Phase::Connect`] or
     ///   [`Phase::State`]; and with what went wrong last, if something did since it was started.
-    /// - [`Error::DescendantsLeft`], also when time ran out: it waits for processes of the run before to be
+    /// - [`ErrorKind::DescendantsLeft`], also when time ran out: it waits for processes of the run before to be
     ///   gone.
     pub fn wait_for(&self, state: ReportedState, timeout: Duration) -> Result<()> {
         let shared = &self.shared;
         let waited = shared.state.wait_for(shared.id, state, timeout);
         waited.map_err(|error| match (&error, shared.tally.awaited()) {
-            (Error::Timeout { .. }, Some(left)) => Error::DescendantsLeft(left),
+            (Error::Timeout { .. }, Some(left)) => left.into(),
             _ => error,
         })
     }
@@ -374,9 +375,9 @@ impl Session {
         match self.request_stop(timeout, code, reason)? {
             Stopping::Process(report) => {
                 match report.recv_deadline(deadline.instant()) {
-                    Ok(stopped) => stopped.map_err(Error::DescendantsLeft),
+                    Ok(stopped) => stopped.map_err(Error::from),
                     Err(RecvTimeoutError::Timeout) => Err(match self.shared.tally.awaited() {
-                        Some(left) => Error::DescendantsLeft(left),
+                        Some(left) => left.into(),
                         None => Error::timeout(Phase::Stop, timeout),
                     }),
                     // The reaper has ended, and before that everything in its charge.
@@ -453,10 +454,11 @@ impl Session {
             state.unloading += 1;
         }
         let stopped = self.stop_with(timeout, code, reason);
-        if matches!(stopped, Ok(_) | Err(Error::DescendantsLeft(_))) {
-            self.discard();
-        } else {
-            shared.state.lock().unloading -= 1;
+        match &stopped {
+            Err(error) if error.kind() != ErrorKind::DescendantsLeft => {
+                shared.state.lock().unloading -= 1;
+            }
+            _ => self.discard(),
         }
         stopped
     }
@@ -549,7 +551,7 @@ impl Supervised {
     ///
     /// # Errors
     /// - [`Error::Timeout`] with [`Phase::Stop`] when its process is not gone in time, and
-    ///   [`Error::DescendantsLeft`] with how many when it is, and others that have left its process group
+    ///   [`ErrorKind::DescendantsLeft`] with how many when it is, and others that have left its process group
     ///   are not. The plugin stays `stopping`, and goes on being stopped; another stop waits again, a start
     ///   waits for what is left, for 30 seconds.
     /// - [`Error::NotLoaded`].

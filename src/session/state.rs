@@ -11,7 +11,7 @@ use super::history::RunHistory;
 use crate::auth::Secret;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
-use crate::error::{Error, Phase, Result, StartError};
+use crate::error::{Error, Phase, Result};
 use crate::id::InstallationId;
 use crate::process::ExitReason;
 use crate::reaper::{EndCause, RunId};
@@ -32,7 +32,7 @@ pub(crate) struct SessionState {
     pub(super) message: Option<Arc<str>>,
     pub(super) details: Arc<Map<String, Value>>,
     /// Why no process could be started, if that is why it is errored.
-    pub(super) start_error: Option<Arc<StartError>>,
+    pub(super) start_error: Option<Error>,
     /// How runs ended.
     pub(super) history: RunHistory,
     /// The run whose process may connect; 0 before the first.
@@ -88,7 +88,7 @@ impl SessionState {
     /// Returns why no further state can come.
     fn failure(&self) -> Error {
         match &self.start_error {
-            Some(error) if self.reported == ReportedState::Errored => Error::Start(error.clone()),
+            Some(error) if self.reported == ReportedState::Errored => error.clone(),
             _ => Error::State {
                 state: self.reported,
                 message: self.message.clone(),

@@ -320,7 +320,7 @@ impl SessionHooks {
         let mut state = shared.state.lock();
         self.remember(&mut state, &failure, message, decision);
         state.start_error = match failure.cause {
-            Cause::Start(error) => Some(Arc::new(error)),
+            Cause::Start(error) => Some(error.into()),
             _ => None,
         };
         shared.enter(&mut state, reported, Some(problem));

@@ -62,7 +62,7 @@ impl PluginKind {
     /// kept of it.
     ///
     /// # Errors
-    /// [`Error::Token`](crate::Error::Token): the text is not a digest.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the text is not a digest.
     pub fn external_by_digest(digest: &str) -> Result<Self> {
         let digest: TokenDigest = digest.parse()?;
         Ok(Self::known_by(digest))

@@ -36,8 +36,11 @@ use crate::package::{Archive, ArchiveContent};
 /// The manager stores an archive before the first record that names it, and removes it after the last
 /// one: a store need not count references.
 ///
-/// Implementations report their own errors as [`Error::Io`](crate::Error::Io), made with
-/// [`Error::io`](crate::Error::io).
+/// Implementations make their errors with [`Error::io`](crate::Error::io), and with
+/// [`Error::new`](crate::Error::new) of the [kind](crate::ErrorKind) that fits:
+/// [`StoreFailed`](crate::ErrorKind::StoreFailed), [`StoreBusy`](crate::ErrorKind::StoreBusy),
+/// [`StorageFull`](crate::ErrorKind::StorageFull), [`ReadOnly`](crate::ErrorKind::ReadOnly),
+/// [`ArchiveInUse`](crate::ErrorKind::ArchiveInUse), [`RecordDamaged`](crate::ErrorKind::RecordDamaged), ….
 pub trait Store: Send + Sync + fmt::Debug {
     /// Returns the record with this id. A record that cannot be read whole is returned with its
     /// [`damage`](Record::damage). May block for the store's own I/O.

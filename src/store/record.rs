@@ -85,7 +85,7 @@ impl Record {
     /// ([`external_token`](Self::external_token)); see [`PluginKind::external_by_digest`].
     ///
     /// # Errors
-    /// [`Error::Token`](crate::Error::Token) if the system returns no random bytes.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the system returns no random bytes.
     pub fn external(manifest: Manifest) -> Result<Self> {
         let id = InstallationId::generate();
         let kind = PluginKind::external(ExternalToken::generate()?);
@@ -120,7 +120,8 @@ impl Record {
     /// [`added_by`](Self::added_by) and [`labels`](Self::labels) that are longer or more than they may be.
     ///
     /// # Errors
-    /// [`Error::Store`](crate::Error::Store), which names what is wrong and its bound.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), which names what is wrong and its bound, or
+    /// [`RecordDamaged`](crate::ErrorKind::RecordDamaged).
     pub fn validate(&self) -> Result<()> {
         let id = self.id;
         if let Some(problem) = self.damage.clone() {
@@ -262,8 +263,7 @@ fn is_of_a_key(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
-    use crate::testing::assert_matches;
+    use crate::ErrorKind;
 
     fn record() -> Record {
         let manifest = Manifest::parse(br#"{"id":"p","author":"a","name":"P"}"#).unwrap();
@@ -273,7 +273,11 @@ mod tests {
     #[track_caller]
     fn refused(record: &Record) -> String {
         let error = record.validate().unwrap_err();
-        assert_matches!(&error, Error::Store(_));
+        let kind = error.kind();
+        assert!(
+            matches!(kind, ErrorKind::InvalidInput | ErrorKind::RecordDamaged),
+            "{kind}"
+        );
         let text = error.to_string();
         let prefix = format!("the record of plugin {} ", record.id);
         text.strip_prefix(&prefix).expect(&text).to_owned()

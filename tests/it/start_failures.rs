@@ -8,16 +8,16 @@ use std::time::Duration;
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting};
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{Error, Session};
+use plugin_runner::{ErrorKind, Session};
 use serde_json::{Value, json};
 
+use crate::support::LONG;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
     command, executable, manifest, package, printed_url, shell, target, url_printer,
 };
-use crate::support::{LONG, assert_matches};
 
 fn start(session: &Session) {
     session.supervised().unwrap().start().unwrap();
@@ -37,7 +37,7 @@ fn errored_at_once(host: &TestHost, record: Record) -> String {
     assert_eq!(change.message.as_deref(), Some(message.as_str()));
     assert_eq!(change.details["error"], message.as_str());
     let error = session.wait_for(Active, LONG).unwrap_err();
-    assert_matches!(error, Error::Start(_));
+    assert_eq!(error.kind(), ErrorKind::PluginFailed);
     assert_eq!(error.to_string(), message);
     message
 }

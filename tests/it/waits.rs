@@ -3,10 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use plugin_runner::error::Descendants;
-use plugin_runner::{EndCause, Error, ReportedState, Session, fault};
+use plugin_runner::{EndCause, ReportedState, Session, fault};
 
-use crate::support::attack::{Attack, Said, said};
+use crate::support::attack::{Attack, Said, Told, said};
 use crate::support::host::TestHost;
 use crate::support::{LONG, assert_matches, wait_until, wait_within};
 
@@ -34,7 +33,7 @@ fn run(host: &TestHost) -> (Session, Attack) {
 }
 
 #[track_caller]
-fn expect_all(told: Descendants) {
+fn expect_all(told: Told) {
     assert_eq!((told.left, told.escaped), (DESCENDANTS, 0), "{told:?}");
     assert!(told.finished, "{told:?}");
 }
@@ -123,8 +122,8 @@ fn an_unload_returns_in_time_and_says_how_many_descendants_it_leaves() {
     let unloaded = host.unload(session.id());
     expect_within(began, SHORT);
     match unloaded {
-        Err(Error::DescendantsLeft(told)) => expect_all(told),
-        other => panic!("{other:?}"),
+        Err(error) => expect_all(Told::read(&error.to_string())),
+        Ok(()) => panic!("all is gone"),
     }
     assert!(host.session(session.id()).is_none(), "it is loaded still");
     assert_eq!(attack.living().len(), DESCENDANTS);
@@ -147,8 +146,8 @@ fn what_an_unloaded_plugin_left_is_waited_for_when_it_is_loaded_again() {
     }
     supervised.start().unwrap();
     match again.wait_for(ReportedState::Active, SHORT) {
-        Err(Error::DescendantsLeft(told)) => expect_all(told),
-        other => panic!("{other:?}"),
+        Err(error) => expect_all(Told::read(&error.to_string())),
+        Ok(()) => panic!("it is active"),
     }
     attack.expect_one_run_at_a_time();
     drop(loss);
@@ -167,8 +166,8 @@ fn a_shutdown_returns_in_time_and_says_how_many_descendants_it_leaves() {
     let report = host.take().shutdown(SHORT);
     expect_within(began, SHORT);
     assert!(!report.is_complete(), "{report:?}");
-    match *report.descendants {
-        [(id, told)] if id == session.id() => expect_all(told),
+    match &*report.descendants {
+        [(id, told)] if *id == session.id() => expect_all(Told::read(told)),
         _ => panic!("{report:?}"),
     }
     assert_eq!(attack.living().len(), DESCENDANTS);

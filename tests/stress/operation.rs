@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::duplex::memory;
 use plugin_runner::duplex::websocket::WebSocket;
-use plugin_runner::{ActiveState, Error, Peer, ReportedState, Session, fault};
+use plugin_runner::{ActiveState, Error, ErrorKind, Peer, ReportedState, Session, fault};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -169,7 +169,7 @@ impl Operation {
                 self,
                 Self::Load | Self::Start | Self::Activate | Self::Neighbour
             ),
-            Error::Start(_) => matches!(self, Self::Wait),
+            error if error.kind() == ErrorKind::PluginFailed => matches!(self, Self::Wait),
             // A process may be frozen, or be one that never reads.
             Error::Timeout { .. } | Error::TooManyPending { .. } => matches!(
                 self,
@@ -182,7 +182,9 @@ impl Operation {
                     | Self::Wait
             ),
             // There was no time to look for all of it.
-            Error::DescendantsLeft(_) => matches!(self, Self::StopAtOnce | Self::Wait),
+            error if error.kind() == ErrorKind::DescendantsLeft => {
+                matches!(self, Self::StopAtOnce | Self::Wait)
+            }
             // External plugins know no other method than `echo`, and a plugin may lose its
             // connection while it calls.
             Error::Rpc(_) => matches!(self, Self::CallBack | Self::Exit | Self::Close),

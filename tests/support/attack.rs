@@ -6,9 +6,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use plugin_runner::error::Descendants;
 use plugin_runner::store::Record;
-use plugin_runner::{Error, Result, Session, StopReport};
+use plugin_runner::{ErrorKind, Result, Session, StopReport};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -242,13 +241,38 @@ impl Drop for Attack {
     }
 }
 
+/// What a host says of those that are left, read from its words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) left: usize,
+    pub(crate) escaped: usize,
+    pub(crate) finished: bool,
+}
+
+impl Told {
+    pub(crate) fn read(text: &str) -> Self {
+        let before = |words: &str| {
+            let (start, _) = text.split_once(words)?;
+            let number = start.rsplit(' ').nth(1)?;
+            Some(number.parse().expect("a number of processes"))
+        };
+        let read = Self {
+            left: before(" of it left").unwrap_or(0),
+            escaped: before(" got away").unwrap_or(0),
+            finished: !text.contains("not finished"),
+        };
+        assert!(read.left > 0 || text.contains("no process of it"), "{text}");
+        read
+    }
+}
+
 /// What a host says of descendants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     /// Nothing is left.
     Complete,
     /// By name, how many.
-    Left(Descendants),
+    Left(Told),
     /// Something else went wrong.
     Other(String),
 }
@@ -257,7 +281,9 @@ pub(crate) enum Said {
 pub(crate) fn said(stopped: &Result<StopReport>) -> Said {
     match stopped {
         Ok(_) => Said::Complete,
-        Err(Error::DescendantsLeft(left)) => Said::Left(*left),
+        Err(error) if error.kind() == ErrorKind::DescendantsLeft => {
+            Said::Left(Told::read(&error.to_string()))
+        }
         Err(error) => Said::Other(error.to_string()),
     }
 }

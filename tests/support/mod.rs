@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_runner::error::Phase;
-use plugin_runner::{Error, ReportedState};
+use plugin_runner::{Error, ErrorKind, ReportedState, Result};
 use serde_json::{Map, Value};
 
 pub(crate) use testing::{LONG, TestDir, assert_matches, wait_until, wait_within};
@@ -50,6 +50,16 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
+}
+
+/// The error of this kind with which something must have failed.
+#[track_caller]
+pub(crate) fn failed<T>(kind: ErrorKind, result: Result<T>) -> Error {
+    let Err(error) = result else {
+        panic!("it succeeded");
+    };
+    assert_eq!(error.kind(), kind, "{error}");
+    error
 }
 
 /// What ran out of time, and how much that was.

@@ -9,7 +9,7 @@ use crossbeam_channel::bounded;
 
 use super::server::{Server, wait_for_end, write};
 use super::{
-    FetchSettings, SHORT, assert_no_thread_is_left, failure, fetch, fetch_request, fetcher,
+    FetchSettings, SHORT, assert_no_thread_is_left, cause, failure, fetch, fetch_request, fetcher,
     read_all, request, settings, with_names,
 };
 use crate::deadline::Deadline;
@@ -113,7 +113,7 @@ fn a_look_up_that_hangs_is_given_up_in_time() {
     );
     let late = failure(names.fetch(&request("https://example.org/"), &|| false, read_all));
     assert_matches!(
-        *late,
+        cause(&late),
         FetchError::Timeout {
             step: FetchStep::LookUp,
             ..
@@ -140,7 +140,7 @@ fn a_wish_to_cancel_is_heard_in_the_middle() {
         read_all(reader)
     });
     let cancelled = failure(result);
-    assert_matches!(*cancelled, FetchError::Cancelled { .. });
+    assert_matches!(cause(&cancelled), FetchError::Cancelled { .. });
     assert_no_thread_is_left(&fetcher);
 
     let silent = Server::start(|_, stream| wait_for_end(stream));
@@ -148,7 +148,7 @@ fn a_wish_to_cancel_is_heard_in_the_middle() {
     let cancel = || asked.replace(asked.get() + 1) > 1;
     let fetcher = self::fetcher(settings(&[&silent]));
     let result = fetcher.fetch(&request(&silent.url("/")), &cancel, read_all);
-    assert_matches!(*failure(result), FetchError::Cancelled { .. });
+    assert_matches!(cause(&failure(result)), FetchError::Cancelled { .. });
     assert_no_thread_is_left(&fetcher);
 }
 
@@ -158,7 +158,7 @@ fn a_server_without_tls_is_named_so() {
     let fetcher = fetcher(settings(&[&server]));
     let url = format!("https://{}/?secret", server.host_port());
     let insecure = failure(fetch_request(&fetcher, &request(&url)));
-    assert_matches!(*insecure, FetchError::Tls { .. });
+    assert_matches!(cause(&insecure), FetchError::Tls { .. });
     let text = insecure.to_string();
     assert!(
         text.starts_with(&format!("no secure connection to {}", server.host_port())),
@@ -183,7 +183,7 @@ fn a_server_without_tls_is_named_so() {
     let fetcher = self::fetcher(settings(&[&closing]));
     let url = format!("https://{}/", closing.host_port());
     let closed = failure(fetch_request(&fetcher, &request(&url)));
-    assert_matches!(*closed, FetchError::Tls { .. });
+    assert_matches!(cause(&closed), FetchError::Tls { .. });
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn what_is_not_there_or_not_http_is_named_so() {
         &nobody,
         &request(&format!("http://{place}/")),
     ));
-    assert_matches!(*refused, FetchError::Connect { .. });
+    assert_matches!(cause(&refused), FetchError::Connect { .. });
     assert!(refused.is_retryable());
 
     for answer in [
@@ -213,7 +213,7 @@ fn what_is_not_there_or_not_http_is_named_so() {
         let server = Server::with(answer.clone());
         let broken = failure(fetch(&server, "/"));
         let start = &answer[..answer.len().min(60)];
-        assert_matches!(*broken, FetchError::Broken { .. }, "{start:?}");
+        assert_matches!(cause(&broken), FetchError::Broken { .. }, "{start:?}");
     }
 }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::server::{Server, write};
-use super::{FetchSettings, failure, fetch, fetch_request, fetcher, request, settings, with_names};
+use super::{
+    FetchSettings, cause, failure, fetch, fetch_request, fetcher, request, settings, with_names,
+};
 use crate::error::FetchError;
 use crate::testing::assert_matches;
 
@@ -72,7 +74,7 @@ fn a_name_with_a_private_address_is_refused() {
     }
     let names = with_names(settings(&[]), |_, _| Err(io::Error::other("no such name")));
     let unknown = failure(fetch_request(&names, &request("https://example.org/")));
-    assert_matches!(*unknown, FetchError::LookUp { .. });
+    assert_matches!(cause(&unknown), FetchError::LookUp { .. });
     assert!(unknown.to_string().contains("no such name"), "{unknown}");
 }
 
@@ -137,7 +139,10 @@ fn five_redirects_are_followed_and_six_are_not() {
     let server = chain(302);
     assert_eq!(fetch(&server, "/5").unwrap(), b"end");
     let failure = failure(fetch(&server, "/6"));
-    assert_matches!(*failure, FetchError::TooManyRedirects { limit: 5, .. });
+    assert_matches!(
+        cause(&failure),
+        FetchError::TooManyRedirects { limit: 5, .. }
+    );
     assert_eq!(server.heads().len(), 6 + 6);
 
     let none = fetcher(FetchSettings {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use self::server::Server;
 use super::{FetchRequest, FetchSettings, Fetcher};
 use crate::deadline::Deadline;
-use crate::error::{Error, FetchError, Result};
+use crate::error::{Error, FailureCause, FetchError, Result};
 use crate::testing::LONG;
 use crate::thread::Threads;
 
@@ -81,11 +81,18 @@ fn fetched(answer: &str) -> Vec<u8> {
 }
 
 #[track_caller]
-fn failure<T>(fetched: Result<T>) -> Arc<FetchError> {
+fn failure<T>(fetched: Result<T>) -> Error {
     match fetched {
-        Err(Error::Fetch(failure)) => failure,
-        Err(other) => panic!("failed otherwise: {other}"),
+        Err(error) => error,
         Ok(_) => panic!("did not fail"),
+    }
+}
+
+#[track_caller]
+fn cause(error: &Error) -> &FetchError {
+    match error.cause() {
+        Some(FailureCause::Fetch(cause)) => cause,
+        _ => panic!("failed otherwise: {error}"),
     }
 }
 

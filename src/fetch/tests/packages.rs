@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::server::{Server, wait_for_end, write};
 use super::{
-    LIMIT, assert_no_thread_is_left, failure, fetch, fetch_request, fetched, fetcher, read_all,
-    request, settings,
+    LIMIT, assert_no_thread_is_left, cause, failure, fetch, fetch_request, fetched, fetcher,
+    read_all, request, settings,
 };
 use crate::error::{Error, FetchError};
 use crate::fetch::FetchRequest;
@@ -102,7 +102,7 @@ fn a_wrong_length_is_noticed_or_ends_the_body() {
     let server = Server::with("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort");
     let early = failure(fetch(&server, "/"));
     assert_matches!(
-        *early,
+        cause(&early),
         FetchError::EndedEarly {
             received: 5,
             expected: Some(10),
@@ -118,7 +118,7 @@ fn a_wrong_length_is_noticed_or_ends_the_body() {
     let server = Server::with("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc");
     let early = failure(fetch(&server, "/"));
     assert_matches!(
-        *early,
+        cause(&early),
         FetchError::EndedEarly {
             received: 3,
             expected: None,
@@ -139,7 +139,7 @@ fn the_limit_holds_before_and_while_reading() {
         wait_for_end(stream);
     });
     let large = failure(fetch(&server, "/"));
-    assert_matches!(*large, FetchError::TooLarge { limit: LIMIT, .. });
+    assert_matches!(cause(&large), FetchError::TooLarge { limit: LIMIT, .. });
 
     for (head, chunk) in [
         ("HTTP/1.1 200 OK\r\n\r\n", [b'x'; 1024].to_vec()),
@@ -166,7 +166,7 @@ fn the_limit_holds_before_and_while_reading() {
             Ok(())
         });
         let large = failure(result);
-        assert_matches!(*large, FetchError::TooLarge { limit: LIMIT, .. });
+        assert_matches!(cause(&large), FetchError::TooLarge { limit: LIMIT, .. });
         assert!(received.get() <= LIMIT);
         assert_no_thread_is_left(&fetcher);
     }
@@ -219,7 +219,7 @@ fn the_digest_is_judged_before_the_end_is_given() {
             .map_err(|error| Error::io("read", error))
     });
     let wrong = failure(result);
-    assert_matches!(*wrong, FetchError::Digest { .. });
+    assert_matches!(cause(&wrong), FetchError::Digest { .. });
     assert_no_thread_is_left(&fetcher);
 }
 

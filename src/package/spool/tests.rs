@@ -59,7 +59,7 @@ fn an_archive_is_received_checked_and_forgotten() {
     assert_eq!(fs::read(path(&spool)).unwrap(), bytes);
 
     let limits = PackageLimits::default();
-    let archive = Archive::from_content(spool.content(), &limits, NEVER).unwrap();
+    let archive = Archive::check(spool.content(), &limits, NEVER).unwrap();
     let in_memory = Archive::from_bytes(&*bytes, &limits).unwrap();
     assert_eq!(archive.sha256(), in_memory.sha256());
     drop(spool);

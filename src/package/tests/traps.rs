@@ -339,7 +339,7 @@ fn while_changing(change: &dyn Fn(&Path, &Path)) -> u32 {
             change(root.path(), outside.path());
         });
         let limits = PackageLimits::default();
-        let result = unpack(&archive, root.path(), "./bin/main", &limits, &cancel);
+        let result = unpack_once(&archive, root.path(), "./bin/main", &limits, &cancel);
         let after = tree(outside.path());
         assert_eq!(after, before, "at moment {moment}: {result:?}");
         if !changed.get() {

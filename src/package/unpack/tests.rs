@@ -89,7 +89,7 @@ fn modes_lose_what_is_dangerous_and_the_command_gains_what_it_needs() {
     ] {
         let root = TestDir::new("package");
         let limits = PackageLimits::default();
-        let release = unpack(&archive, root.path(), command, &limits, NEVER).unwrap();
+        let release = unpack_once(&archive, root.path(), command, &limits, NEVER).unwrap();
         assert_eq!(mode(release.join(path)), expected, "{command}");
         for (name, _, expected) in modes.iter().filter(|(name, ..)| *name != path) {
             assert_eq!(mode(release.join(name)), *expected, "{name}");
@@ -108,7 +108,7 @@ fn a_complete_release_is_left_as_it_is() {
     // It would go through the entries.
     let cancel = || panic!("it was asked");
     let limits = PackageLimits::default();
-    let again = unpack(&archive, root.path(), "./bin/main", &limits, &cancel);
+    let again = unpack_once(&archive, root.path(), "./bin/main", &limits, &cancel);
     assert_eq!(again.unwrap(), release);
     assert_eq!(fs::read(release.join("state.db")).unwrap(), b"mine");
     assert_eq!(fs::read(release.join("lib/data")).unwrap(), b"changed");
@@ -119,7 +119,7 @@ fn the_command_of_a_complete_release_is_made_executable() {
     let root = TestDir::new("package");
     let archive = plugin().archive();
     let limits = PackageLimits::default();
-    let release = unpack(&archive, root.path(), "true", &limits, NEVER).unwrap();
+    let release = unpack_once(&archive, root.path(), "true", &limits, NEVER).unwrap();
     assert_eq!(mode(release.join("bin/main")), 0o644);
     unpacked(root.path(), &archive).unwrap();
     assert_eq!(mode(release.join("bin/main")), 0o755);
@@ -226,7 +226,7 @@ fn cancelling_at_any_moment_leaves_nothing() {
     let limits = PackageLimits::default();
     let root = TestDir::new("package");
     let (cancelled, release) = cancelled_at_each_moment(|cancel| {
-        let result = unpack(&archive, root.path(), "./a/b", &limits, cancel);
+        let result = unpack_once(&archive, root.path(), "./a/b", &limits, cancel);
         if result.is_err() {
             assert_nothing_left(root.path());
         }
@@ -284,7 +284,7 @@ fn names_that_are_one_on_this_file_system_are_refused_for_good() {
         let root = TestDir::new("package");
         let archive = Builder::plugin([Item::stored("a", b""), Item::stored("b/a", b"")]).archive();
         let made = Cell::new(false);
-        let error = unpack(
+        let error = unpack_once(
             &archive,
             root.path(),
             "",
@@ -321,7 +321,7 @@ fn limits_count_what_is_written() {
         ..PackageLimits::default()
     };
     let root = TestDir::new("package");
-    let error = unpack(&archive, root.path(), "", &limits, NEVER).unwrap_err();
+    let error = unpack_once(&archive, root.path(), "", &limits, NEVER).unwrap_err();
     assert_matches!(
         error,
         PackageError::FileTooLarge {
@@ -332,7 +332,7 @@ fn limits_count_what_is_written() {
     );
     limits.file_size = 5_000;
     limits.total_size = 5_011;
-    let error = unpack(&archive, root.path(), "", &limits, NEVER).unwrap_err();
+    let error = unpack_once(&archive, root.path(), "", &limits, NEVER).unwrap_err();
     assert_matches!(
         error,
         PackageError::TotalTooLarge {
@@ -343,7 +343,7 @@ fn limits_count_what_is_written() {
     );
     assert_nothing_left(root.path());
     limits.total_size = 5_012;
-    unpack(&archive, root.path(), "", &limits, NEVER).unwrap();
+    unpack_once(&archive, root.path(), "", &limits, NEVER).unwrap();
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn nested_packages_keep_their_paths() {
     ])
     .archive();
     let limits = PackageLimits::default();
-    let release = unpack(&archive, root.path(), "plugin/main", &limits, NEVER).unwrap();
+    let release = unpack_once(&archive, root.path(), "plugin/main", &limits, NEVER).unwrap();
     assert_eq!(mode(release.join("plugin/main")), 0o755);
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::decode::{ManifestObject, Problems};
 use super::is_default;
-use crate::error::{ManifestProblem, ManifestProblemKind};
+use crate::error::{FieldProblem, FieldProblemKind};
 
 const KNOWN_TYPES: &str = "\"robot.llm_provider\", \"robot.tool_provider\"";
 
@@ -177,7 +177,7 @@ impl Capability {
             }
         };
         if version.is_empty() {
-            problems.add(format!("{path}.version"), ManifestProblemKind::Empty);
+            problems.add(format!("{path}.version"), FieldProblemKind::Empty);
         }
     }
 }
@@ -243,7 +243,7 @@ fn check_tools(
         ] {
             if schema.is_some_and(|schema| !describes_object(schema)) {
                 let field = format!("{path}.{name}");
-                problems.add(field, ManifestProblemKind::NotAnObjectSchema);
+                problems.add(field, FieldProblemKind::NotAnObjectSchema);
             }
         }
     }
@@ -255,9 +255,9 @@ fn check_tools(
         }
         for (index, tool) in toolset.tools.iter().enumerate() {
             if !tool_ids.contains(tool.as_str()) {
-                let found = ManifestProblem::piece(tool);
+                let found = FieldProblem::piece(tool);
                 let field = format!("{path}.tools[{index}]");
-                problems.add(field, ManifestProblemKind::UnknownTool { found });
+                problems.add(field, FieldProblemKind::UnknownTool { found });
             }
         }
     }
@@ -289,8 +289,8 @@ fn first_and_rest(id: &str, also: fn(u8) -> bool) -> bool {
 fn duplicate(field: String, value: &str, problems: &mut Problems) {
     // An empty id has been reported already.
     if !value.is_empty() {
-        let found = ManifestProblem::piece(value);
-        problems.add(field, ManifestProblemKind::Duplicate { found });
+        let found = FieldProblem::piece(value);
+        problems.add(field, FieldProblemKind::Duplicate { found });
     }
 }
 

@@ -7,17 +7,17 @@
 
 use serde_json::{Map, Number, Value};
 
-use crate::error::{ManifestProblem, ManifestProblemKind};
+use crate::error::{FieldProblem, FieldProblemKind};
 use crate::protocol::kind_of;
 
-/// The problems found, up to [`ManifestProblem::LIMIT`].
+/// The problems found, up to [`FieldProblem::LIMIT`].
 #[derive(Default)]
-pub(super) struct Problems(Vec<ManifestProblem>);
+pub(super) struct Problems(Vec<FieldProblem>);
 
 impl Problems {
-    pub(super) fn add(&mut self, field: impl Into<String>, kind: ManifestProblemKind) {
-        if self.0.len() < ManifestProblem::LIMIT {
-            self.0.push(ManifestProblem::new(field, kind));
+    pub(super) fn add(&mut self, field: impl Into<String>, kind: FieldProblemKind) {
+        if self.0.len() < FieldProblem::LIMIT {
+            self.0.push(FieldProblem::new(field, kind));
         }
     }
 
@@ -30,14 +30,14 @@ impl Problems {
         allowed: &'static str,
     ) {
         if id.is_empty() {
-            self.add(field, ManifestProblemKind::Empty);
+            self.add(field, FieldProblemKind::Empty);
         } else if !matches(id) {
-            let found = ManifestProblem::piece(id);
-            self.add(field, ManifestProblemKind::Characters { allowed, found });
+            let found = FieldProblem::piece(id);
+            self.add(field, FieldProblemKind::Characters { allowed, found });
         }
     }
 
-    pub(super) fn into_vec(self) -> Vec<ManifestProblem> {
+    pub(super) fn into_vec(self) -> Vec<FieldProblem> {
         self.0
     }
 }
@@ -70,7 +70,7 @@ impl<'p> ManifestObject<'p> {
             Some(Value::String(name)) => Some(name),
             Some(other) => self.wrong("type", "a string", &other),
             None => {
-                self.problem("type", ManifestProblemKind::Empty);
+                self.problem("type", FieldProblemKind::Empty);
                 None
             }
         }
@@ -78,8 +78,8 @@ impl<'p> ManifestObject<'p> {
 
     /// Adds the problem that the member `name` has an unknown value.
     pub(crate) fn unknown(&mut self, name: &str, found: &str, known: &'static str) {
-        let found = ManifestProblem::piece(found);
-        self.problem(name, ManifestProblemKind::UnknownName { known, found });
+        let found = FieldProblem::piece(found);
+        self.problem(name, FieldProblemKind::UnknownName { known, found });
     }
 
     /// Takes a string; empty if missing.
@@ -208,7 +208,7 @@ impl<'p> ManifestObject<'p> {
         exact.or(other_spelling).filter(|value| !value.is_null())
     }
 
-    fn problem(&mut self, name: &str, kind: ManifestProblemKind) {
+    fn problem(&mut self, name: &str, kind: FieldProblemKind) {
         let field = self.path_to(name);
         self.problems.add(field, kind);
     }
@@ -227,8 +227,8 @@ impl<'p> ManifestObject<'p> {
     }
 }
 
-fn wrong_type(expected: &'static str, found: &Value) -> ManifestProblemKind {
-    ManifestProblemKind::Type {
+fn wrong_type(expected: &'static str, found: &Value) -> FieldProblemKind {
+    FieldProblemKind::Type {
         expected,
         found: kind_of(found),
     }

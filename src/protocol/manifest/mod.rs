@@ -25,7 +25,7 @@ use decode::Problems;
 use super::configuration::{self, Configuration, ConfigurationField};
 use super::event::is_storyden_event;
 use super::kind_of;
-use crate::error::{ConfigurationProblem, ManifestError, ManifestProblem, ManifestProblemKind};
+use crate::error::{FieldProblem, FieldProblemKind, ManifestError, Result};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const NAME_LIMIT: usize = 100;
@@ -117,18 +117,18 @@ impl Manifest {
     /// [`unknown_events`](Self::unknown_events).
     ///
     /// # Errors
-    /// - [`ManifestError::Json`], [`ManifestError::NotAnObject`]: the text is not a manifest.
-    /// - [`ManifestError::Invalid`] with all problems, not only the first. The rules for a member are
-    ///   only checked if everything in it has the right type.
-    pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
+    /// [`ErrorKind::InvalidManifest`](crate::ErrorKind::InvalidManifest): the text is not a JSON object; or
+    /// its [`problems`](crate::Error::problems) are all in the error, not only the first. The rules for a
+    /// member are only checked if everything in it has the right type.
+    pub fn parse(json: &[u8]) -> Result<Self> {
         let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
         let (manifest, mut problems) = match serde_json::from_slice(json) {
             Ok(Value::Object(members)) => Self::decode(members),
             Ok(other) => {
                 let found = kind_of(&other);
-                return Err(ManifestError::NotAnObject { found });
+                return Err(ManifestError::NotAnObject { found }.into());
             }
-            Err(error) => return Err(ManifestError::Json(error)),
+            Err(error) => return Err(ManifestError::Json(error).into()),
         };
         let undecoded: HashSet<String> = problems
             .iter()
@@ -140,17 +140,17 @@ impl Manifest {
                 .into_iter()
                 .filter(|problem| !undecoded.contains(top_level(&problem.field))),
         );
-        problems.truncate(ManifestProblem::LIMIT);
+        problems.truncate(FieldProblem::LIMIT);
         if problems.is_empty() {
             Ok(manifest)
         } else {
-            Err(ManifestError::Invalid { problems })
+            Err(ManifestError::Invalid { problems }.into())
         }
     }
 
-    /// Returns the problems of this manifest, at most [`ManifestProblem::LIMIT`]; empty if it can be
+    /// Returns the problems of this manifest, at most 100; empty if it can be
     /// used.
-    pub fn problems(&self) -> Vec<ManifestProblem> {
+    pub fn problems(&self) -> Vec<FieldProblem> {
         let mut problems = Problems::default();
         for (field, value) in [("id", &self.id), ("author", &self.author)] {
             problems.check_characters(
@@ -162,17 +162,14 @@ impl Manifest {
         }
         let found = self.name.len();
         if found == 0 {
-            problems.add("name", ManifestProblemKind::Empty);
+            problems.add("name", FieldProblemKind::Empty);
         } else if found > NAME_LIMIT {
             let limit = NAME_LIMIT;
-            problems.add("name", ManifestProblemKind::TooLong { limit, found });
+            problems.add("name", FieldProblemKind::TooLong { limit, found });
         }
         for (index, event) in self.events_consumed.iter().enumerate() {
             if event.is_empty() {
-                problems.add(
-                    format!("events_consumed[{index}]"),
-                    ManifestProblemKind::Empty,
-                );
+                problems.add(format!("events_consumed[{index}]"), FieldProblemKind::Empty);
             }
         }
         for (index, capability) in self.capabilities.iter().enumerate() {
@@ -218,7 +215,7 @@ impl Manifest {
     /// Only the types of members that a field of
     /// [`configuration_schema`](Self::configuration_schema) names are checked. Other members are allowed,
     /// none is required, and `null` has none of the types.
-    pub fn configuration_problems(&self, proposal: &Configuration) -> Vec<ConfigurationProblem> {
+    pub fn configuration_problems(&self, proposal: &Configuration) -> Vec<FieldProblem> {
         configuration::problems(self.configuration_fields(), proposal)
     }
 
@@ -232,7 +229,7 @@ impl Manifest {
         self.configuration_schema.as_deref().unwrap_or_default()
     }
 
-    fn decode(members: Map<String, Value>) -> (Self, Vec<ManifestProblem>) {
+    fn decode(members: Map<String, Value>) -> (Self, Vec<FieldProblem>) {
         let mut problems = Problems::default();
         let mut object = ManifestObject::new(members, &mut problems);
         let manifest = Self {

@@ -98,15 +98,14 @@ impl SqliteStore {
     /// `sqlite3` with an open transaction; so does each write. Dropping the store waits for the disk as well.
     ///
     /// # Errors
-    /// - [`StoreError::InUse`](crate::error::StoreError::InUse): the directory has an owner.
-    /// - [`StoreError::NewerSchema`](crate::error::StoreError::NewerSchema),
-    ///   [`StoreError::Foreign`](crate::error::StoreError::Foreign): it is another program's database.
-    /// - [`StoreError::Damaged`](crate::error::StoreError::Damaged): the database is damaged, or missing
-    ///   where there are archives. Nothing was changed.
-    /// - [`StoreError::Full`](crate::error::StoreError::Full),
-    ///   [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly): the directory cannot be written to.
-    /// - [`StoreError::Busy`](crate::error::StoreError::Busy): another program has locked the database.
-    /// - [`StoreError::Database`](crate::error::StoreError::Database), [`Error::Io`](crate::Error::Io).
+    /// - [`ErrorKind::StoreInUse`](crate::ErrorKind::StoreInUse): the directory has an owner.
+    /// - [`ErrorKind::NewerSchema`](crate::ErrorKind::NewerSchema): a newer version of this crate wrote it.
+    /// - [`ErrorKind::StoreDamaged`](crate::ErrorKind::StoreDamaged): the database is damaged, another
+    ///   program's, or missing where there are archives. Nothing was changed.
+    /// - [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull),
+    ///   [`ReadOnly`](crate::ErrorKind::ReadOnly): the directory cannot be written to.
+    /// - [`ErrorKind::StoreBusy`](crate::ErrorKind::StoreBusy): another program has locked the database.
+    /// - [`ErrorKind::StoreFailed`](crate::ErrorKind::StoreFailed), [`Error::Io`](crate::Error::Io).
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = StoreDir::make(dir.as_ref())?;
         let access = Access::Writer(Box::new(StoreWriter::open(dir)?));
@@ -115,7 +114,7 @@ impl SqliteStore {
 
     /// Opens the store in this directory for reading, whether it has an owner or not. Each question goes
     /// to the disk and is answered with what the owner has acknowledged by then. Writing fails with
-    /// [`StoreError::ReadOnly`](crate::error::StoreError::ReadOnly).
+    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly).
     ///
     /// Neither the database nor its log nor an archive is ever changed. After a crash of the owner, or
     /// next to a running one, SQLite registers readers in `plugins.sqlite-shm`.
@@ -127,11 +126,9 @@ impl SqliteStore {
     /// # Errors
     /// - [`Error::Io`](crate::Error::Io): the directory or the database in it is missing or cannot be
     ///   read.
-    /// - [`StoreError::NewerSchema`](crate::error::StoreError::NewerSchema),
-    ///   [`StoreError::Foreign`](crate::error::StoreError::Foreign),
-    ///   [`StoreError::Damaged`](crate::error::StoreError::Damaged),
-    ///   [`StoreError::Busy`](crate::error::StoreError::Busy),
-    ///   [`StoreError::Database`](crate::error::StoreError::Database).
+    /// - [`ErrorKind::NewerSchema`](crate::ErrorKind::NewerSchema),
+    ///   [`StoreDamaged`](crate::ErrorKind::StoreDamaged), [`StoreBusy`](crate::ErrorKind::StoreBusy),
+    ///   [`StoreFailed`](crate::ErrorKind::StoreFailed).
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = StoreDir::open(dir.as_ref())?;
         let access = Access::Reader(Box::new(StoreReader::open(dir)?));
@@ -152,7 +149,7 @@ impl SqliteStore {
     /// For the disk, and for a write in progress; writes wait for the check.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`](crate::error::StoreError::Damaged), or any other error of the database.
+    /// [`ErrorKind::StoreDamaged`](crate::ErrorKind::StoreDamaged), or any other error of the database.
     pub fn check_integrity(&self) -> Result<()> {
         match &self.access {
             Access::Writer(writer) => writer.check_integrity(),

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::archive_files::UnfinishedArchive;
 use super::dir::StoreDir;
 use super::{Access, SqliteStore};
-use crate::error::{Error, StoreError};
+use crate::error::{FailureCause, StoreError};
 use crate::package::{Archive, PackageLimits};
 use crate::protocol::manifest::Manifest;
 use crate::store::{Record, Source, Store};
@@ -31,9 +31,10 @@ fn record(name: &str) -> Record {
 
 #[track_caller]
 fn store_error(result: crate::Result<()>) -> StoreError {
-    match result {
-        Err(Error::Store(error)) => (*error).clone(),
-        other => panic!("{other:?}"),
+    let error = result.unwrap_err();
+    match error.cause() {
+        Some(FailureCause::Store(error)) => error.clone(),
+        _ => panic!("{error:?}"),
     }
 }
 

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use plugin_runner::error::{OperationError, StartError};
 use plugin_runner::store::MemoryStore;
-use plugin_runner::{ActiveState, Error, Host, InstallationId, Manager, ReportedState, fault};
+use plugin_runner::{ActiveState, ErrorKind, Host, InstallationId, Manager, ReportedState, fault};
 
 use super::store::FailingStore;
 use super::{Managed, settings, sha256};
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{With as _, manifest};
-use crate::support::{LONG, assert_matches};
+use crate::support::{LONG, failed};
 
 impl Managed {
     /// Installed and wanted active, and not started.
@@ -135,9 +134,11 @@ fn without_an_address_nothing_is_started() {
         &[],
     ));
     let changes = managed.host.subscribe();
-    let error = managed.boot(LONG).unwrap_err();
-    let error = assert_matches!(&error, Error::Start(error) => error);
-    assert_matches!(**error, StartError::NoAddress);
+    let error = failed(ErrorKind::InvalidSetting, managed.boot(LONG));
+    assert!(
+        error.to_string().starts_with("setting rpc_base_url:"),
+        "{error}"
+    );
     assert!(changes.try_recv().is_err(), "something was started");
     assert!(managed.host.sessions().is_empty());
     let _listener = managed.host.listen("127.0.0.1:0").unwrap();
@@ -181,11 +182,10 @@ fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
         });
         assert!(hold.reached(LONG), "it did not come so far");
         let report = managed.boot(LONG).unwrap();
-        let [(failed, Error::Operation(error))] = &report.failed[..] else {
+        let [(failed, error)] = &report.failed[..] else {
             panic!("{report:?}");
         };
-        assert_eq!(*failed, id);
-        assert_matches!(**error, OperationError::Busy { .. });
+        assert_eq!((*failed, error.kind()), (id, ErrorKind::Busy));
         assert!(managed.host.session(id).is_none());
         hold.release();
         update.join().unwrap().unwrap();

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use plugin_runner::error::OperationError;
 use plugin_runner::protocol::Configuration;
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::{Error, InstallationId, ReportedState, fault};
+use plugin_runner::{Error, ErrorKind, InstallationId, ReportedState, fault};
 use serde_json::{Value, json};
 
 use super::store::{FailingStore, Step};
-use super::{Managed, object, operation_error, settings};
+use super::{Managed, object, settings, source};
 use crate::support::host::active;
 use crate::support::peer::Peer;
 use crate::support::plugin::{With as _, call, manifest};
-use crate::support::{LONG, assert_matches, refusing_state, wait_until};
+use crate::support::{LONG, assert_matches, failed, refusing_state, wait_until};
 
 fn configurable(id: &str) -> Manifest {
     let mut text = serde_json::to_value(manifest(id)).unwrap();
@@ -138,11 +137,8 @@ fn all_that_has_the_wrong_type_is_said_together() {
         managed.configure(id, bad.clone()),
         managed.merge_configuration(id, bad),
     ] {
-        let error = operation_error(result);
-        let OperationError::Configuration { problems } = &*error else {
-            panic!("{error}");
-        };
-        assert_eq!(problems.len(), 3, "{error}");
+        let error = failed(ErrorKind::InvalidConfiguration, result);
+        assert_eq!(error.problems().len(), 3, "{error}");
         for word in ["channel", "limit", "loud"] {
             assert!(error.to_string().contains(word), "{error}");
         }
@@ -161,8 +157,10 @@ fn a_plugin_that_says_no_keeps_what_it_had() {
         .store
         .put(record.with(|record| record.configuration = object(old.clone())))
         .unwrap();
-    let error = operation_error(managed.replace(id, json!({"channel": "new"})));
-    assert_matches!(*error, OperationError::ConfigurationRefused);
+    failed(
+        ErrorKind::ConfigurationRefused,
+        managed.replace(id, json!({"channel": "new"})),
+    );
     assert_eq!(managed.stored(id), old);
     assert_eq!(managed.asked(id), old);
     assert!(managed.is_settled(id));
@@ -231,8 +229,10 @@ fn what_the_plugin_took_and_could_not_be_stored_is_taken_back_when_it_next_conne
     let error = managed.replace(id, new.clone()).unwrap_err();
     assert_matches!(error, Error::Io { .. });
     store.fail(Step::Put, 1);
-    let error = operation_error(managed.replace(id, new.clone()));
-    assert_matches!(*error, OperationError::ConfigurationNotStored { .. });
+    failed(
+        ErrorKind::ConfigurationNotStored,
+        managed.replace(id, new.clone()),
+    );
     managed.told(id, &new, 0);
     store.mend();
     assert_eq!(managed.stored(id), old);
@@ -254,9 +254,11 @@ fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
     let managed = Managed::with("no-answer", settings);
     let id = managed.configurable(&["hang-at", "configure", "gated"]);
     let new = json!({"channel": "new"});
-    let error = operation_error(managed.replace(id, new.clone()));
-    let cause = assert_matches!(&*error, OperationError::ConfigurationUncertain { cause } => cause);
-    assert!(cause.is_timeout(), "{error}");
+    let error = failed(
+        ErrorKind::ConfigurationUncertain,
+        managed.replace(id, new.clone()),
+    );
+    assert!(source(&error).is_timeout(), "{error}");
     managed.told(id, &new, 0);
     assert_eq!(managed.stored(id), json!({}));
     assert!(!managed.is_settled(id));
@@ -295,12 +297,10 @@ fn a_no_to_one_proposal_does_not_settle_the_one_before() {
         // An answer that cannot be read says nothing of what it has now.
         let first = scope.spawn(|| managed.replace(id, json!({"channel": "first"})));
         answer(&mut peer, json!({"method": "configure", "ok": "maybe"}));
-        let error = operation_error(first.join().unwrap());
-        assert_matches!(*error, OperationError::ConfigurationUncertain { .. });
+        failed(ErrorKind::ConfigurationUncertain, first.join().unwrap());
         let second = scope.spawn(|| managed.replace(id, json!({"channel": "second"})));
         answer(&mut peer, json!({"method": "configure", "ok": false}));
-        let error = operation_error(second.join().unwrap());
-        assert_matches!(*error, OperationError::ConfigurationRefused);
+        failed(ErrorKind::ConfigurationRefused, second.join().unwrap());
         assert!(!managed.is_settled(id), "it may have the first one");
         drop(peer);
         session.wait_for(ReportedState::Connecting, LONG).unwrap();
@@ -353,9 +353,11 @@ fn a_plugin_that_ends_at_each_configuration_comes_up_all_the_same() {
     let managed = Managed::new("ends-at-configure");
     let id = managed.configurable(&["exit-at", "configure", "0"]);
     let new = json!({"channel": "new"});
-    let error = operation_error(managed.replace(id, new.clone()));
-    let cause = assert_matches!(&*error, OperationError::ConfigurationUncertain { cause } => cause);
-    assert!(cause.is_disconnected(), "{error}");
+    let error = failed(
+        ErrorKind::ConfigurationUncertain,
+        managed.replace(id, new.clone()),
+    );
+    assert!(source(&error).is_disconnected(), "{error}");
     managed.told(id, &new, 0);
     managed.told(id, &json!({}), 0);
     managed.settled(id);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plugin_runner::error::{OperationError, StoreError};
+use plugin_runner::ErrorKind;
 use plugin_runner::store::SqliteStore;
 
 use super::*;
@@ -140,19 +140,12 @@ fn on(disk: &Path) -> Managed {
 fn expect_no_room<T>(result: &Result<T, Error>, disk: &Path, what: &str) {
     let error = match result {
         Ok(_) => panic!("{what}: it succeeded"),
-        Err(Error::Operation(error)) => match &**error {
-            OperationError::RolledBack { cause, .. } => cause.to_string(),
-            other => panic!("{what}: {other}"),
-        },
-        Err(error) => error.to_string(),
+        Err(error) if error.kind() == ErrorKind::RolledBack => source(error),
+        Err(error) => error,
     };
-    let is_store =
-        matches!(result, Err(Error::Store(error)) if matches!(**error, StoreError::Full { .. }));
-    let is_told = is_store || error.contains("No space left");
-    assert!(
-        is_told && error.contains(disk.to_str().unwrap()),
-        "{what}: {error}"
-    );
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{what}: {error}");
+    let text = error.to_string();
+    assert!(text.contains(disk.to_str().unwrap()), "{what}: {text}");
 }
 
 /// Everything on the disk but the database, which keeps the room that it once had, and logs.

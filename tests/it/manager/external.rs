@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting};
 use plugin_runner::auth::ExternalToken;
-use plugin_runner::{ActiveState, Error, InstallationId, fault};
+use plugin_runner::{ActiveState, Error, ErrorKind, InstallationId, fault};
 use tungstenite::Message;
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, settings};
+use crate::support::LONG;
 use crate::support::host::active;
 use crate::support::http::Request;
 use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
-use crate::support::{LONG, assert_matches};
 
 impl Managed {
     #[track_caller]
@@ -94,7 +94,7 @@ fn a_manifest_with_problems_changes_nothing() {
     let mut bad = manifest("");
     bad.author = String::new();
     let check = |error: Error| {
-        let error = assert_matches!(&error, Error::Manifest(error) => error);
+        assert_eq!(error.kind(), ErrorKind::InvalidManifest);
         let text = error.to_string();
         assert!(text.contains("id") && text.contains("author"), "{text}");
     };

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use plugin_runner::error::OperationError;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
-use plugin_runner::{ActiveState, Error, Manager, PackageSource, ReportedState, fault};
+use plugin_runner::{ActiveState, Error, ErrorKind, Manager, PackageSource, ReportedState, fault};
 
 use super::store::{Done, FailingStore, Step};
-use super::{Managed, names, operation_error, settings, sha256};
+use super::{Managed, names, settings, sha256};
 use crate::support::plugin::{With as _, manifest};
-use crate::support::{LONG, assert_matches};
+use crate::support::{LONG, assert_matches, failed};
 
 fn over(store: &Arc<FailingStore>, test: &'static str) -> Managed {
     Managed::over(store.clone(), test, settings())
@@ -108,9 +107,7 @@ fn what_was_not_installed_from_a_package_runs_on_after_a_failed_update() {
     managed.activate(id, LONG).unwrap();
     let releases = managed.releases(id);
     let failing = managed.package("2", &["exit-at", "start", "3"]);
-    let failed = managed.update(id, failing);
-    let failed = operation_error(failed);
-    assert_matches!(&*failed, OperationError::RolledBack { restored: None, .. });
+    failed(ErrorKind::RolledBack, managed.update(id, failing));
     assert_eq!(managed.answering_version(id), "1");
     let left = managed.releases(id);
     assert!(
@@ -148,10 +145,8 @@ fn a_stop_that_does_not_begin_does_not_end_an_update() {
     thread::scope(|scope| {
         let updating = scope.spawn(|| managed.update(id, new));
         assert!(held.reached(LONG), "the update did not come so far");
-        let busy = operation_error(managed.deactivate(id, LONG));
-        assert_matches!(&*busy, OperationError::Busy { .. });
-        let busy = operation_error(managed.remove(id));
-        assert_matches!(&*busy, OperationError::Busy { .. });
+        failed(ErrorKind::Busy, managed.deactivate(id, LONG));
+        failed(ErrorKind::Busy, managed.remove(id));
         held.release();
         updating.join().unwrap().unwrap();
     });
@@ -196,8 +191,7 @@ fn what_an_earlier_update_could_not_tidy_up_is_not_forgotten() {
     // Fails before it has put anything in place.
     managed.write_own_file(id, "own.txt", "too much");
     let new = managed.package("2", &[]);
-    let failed = managed.update(id, new);
-    assert_matches!(failed, Err(Error::Package(_)));
+    failed(ErrorKind::MigrationTooLarge, managed.update(id, new));
     assert_eq!(managed.releases(id), [current]);
     assert_eq!(names(&operations), [""; 0]);
 }

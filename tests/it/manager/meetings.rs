@@ -6,9 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plugin_runner::error::OperationError;
 use plugin_runner::store::{MemoryStore, Store};
-use plugin_runner::{ActiveState, Error, InstallationId, ReportedState};
+use plugin_runner::{ActiveState, Error, ErrorKind, InstallationId, ReportedState};
 use serde_json::{Value, json};
 
 use super::{Managed, object, settings};
@@ -31,11 +30,10 @@ fn is_expected(error: &Error) -> bool {
         // Stopped by another, not started, or seen while a new version was on trial.
         | Error::State { .. }
         | Error::Disconnected(_) => true,
-        Error::Operation(error) => matches!(
-            **error,
-            OperationError::RolledBack { .. } | OperationError::ConfigurationUncertain { .. }
+        error => matches!(
+            error.kind(),
+            ErrorKind::RolledBack | ErrorKind::RollbackFailed | ErrorKind::ConfigurationUncertain
         ),
-        _ => false,
     }
 }
 

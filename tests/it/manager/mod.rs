@@ -9,7 +9,6 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plugin_runner::error::OperationError;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::Store;
 use plugin_runner::{
@@ -250,14 +249,13 @@ fn settings() -> ManagerSettings {
         .configure_timeout(LONG)
 }
 
-/// The operation's own error.
+/// The error from which this one came.
 #[track_caller]
-fn operation_error<T>(result: Result<T, Error>) -> Arc<OperationError> {
-    match result {
-        Err(Error::Operation(error)) => error,
-        Err(error) => panic!("another error: {error}"),
-        Ok(_) => panic!("it succeeded"),
-    }
+fn source(error: &Error) -> &Error {
+    std::error::Error::source(error)
+        .unwrap()
+        .downcast_ref()
+        .unwrap()
 }
 
 /// The SHA-256 of an installation's package.

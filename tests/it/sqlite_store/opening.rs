@@ -1,7 +1,6 @@
 //! Opening a directory, again and for the first time.
 
 use super::*;
-use crate::support::assert_matches;
 use crate::support::plugin::With as _;
 
 #[test]
@@ -52,11 +51,7 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
     let dir = StoreDir::new();
     let first = dir.open();
     let error = dir.refused();
-    let StoreError::InUse { dir: named, owner } = &error else {
-        panic!("{error:?}");
-    };
-    assert_eq!(named, dir.path());
-    assert_eq!(*owner, Some(std::process::id()));
+    assert_eq!(error.kind(), ErrorKind::StoreInUse);
     let expected = format!(
         "the data directory {} is in use by process {}; stop that, or use another directory",
         dir.path().display(),
@@ -68,7 +63,7 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
     // Whatever somebody has written into it.
     fs::write(dir.path().join("owner.lock"), "nonsense\n\0\u{fffd}").unwrap();
     let _first = dir.open();
-    assert_matches!(dir.refused(), StoreError::InUse { .. });
+    assert_eq!(dir.refused().kind(), ErrorKind::StoreInUse);
 }
 
 #[test]
@@ -82,10 +77,12 @@ fn a_lock_that_outlives_its_owner_is_waited_for_and_the_owner_still_told() {
     let held = fs::File::open(&path).unwrap();
     held.lock().unwrap();
     fs::write(path, format!("{:010}\n", dead.id())).unwrap();
-    let StoreError::InUse { owner, .. } = dir.refused() else {
-        panic!("another error");
-    };
-    assert_eq!(owner, Some(dead.id()), "it is told after each attempt");
+    let told = dir.refused().to_string();
+    let owner = format!("in use by process {};", dead.id());
+    assert!(
+        told.contains(&owner),
+        "it is told after each attempt: {told}"
+    );
     drop(held);
     drop(dir.open());
 }
@@ -122,7 +119,7 @@ fn a_migration_that_fails_changes_nothing() {
     drop(dir.open());
     // The column that the second version adds is in the way.
     dir.execute("PRAGMA user_version = 1");
-    assert_matches!(dir.refused(), StoreError::Database { action: "open", .. });
+    assert_eq!(dir.refused().kind(), ErrorKind::StoreFailed);
     assert_eq!(dir.schema(), 1);
 }
 
@@ -133,14 +130,7 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
     dir.execute("PRAGMA user_version = 4711");
     let before = dir.content();
     let error = dir.refused();
-    assert_matches!(
-        error,
-        StoreError::NewerSchema {
-            found: 4711,
-            supported: 3,
-            ..
-        }
-    );
+    assert_eq!(error.kind(), ErrorKind::NewerSchema);
     assert_eq!(
         error.to_string(),
         format!(
@@ -150,15 +140,15 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
         )
     );
     let reading = dir.reader_refused();
-    assert_matches!(reading, StoreError::NewerSchema { .. });
+    assert_eq!(reading.kind(), ErrorKind::NewerSchema);
     assert_same(&before, &dir);
 
     let foreign = StoreDir::new();
     foreign.execute("CREATE TABLE mine (a); PRAGMA user_version = 1");
     let before = foreign.content();
-    assert_matches!(foreign.refused(), StoreError::Foreign { .. });
+    assert_eq!(foreign.refused().kind(), ErrorKind::StoreDamaged);
     let reading = foreign.reader_refused();
-    assert_matches!(reading, StoreError::Foreign { .. });
+    assert_eq!(reading.kind(), ErrorKind::StoreDamaged);
     assert_same(&before, &foreign);
 }
 

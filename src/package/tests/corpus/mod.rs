@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::PackageError;
 use crate::package::testing::{Builder, Item, NEVER, walk};
-use crate::package::{Archive, ArchiveContent, PackageLimits, unpack};
+use crate::package::{Archive, ArchiveContent, PackageLimits, unpack_once};
 use crate::protocol::Manifest;
 use crate::testing::TestDir;
 
@@ -80,8 +80,8 @@ fn corpus() -> Vec<Row> {
 
 fn try_it(content: ArchiveContent, root: &Path) -> Result<Archive, PackageError> {
     let limits = PackageLimits::default();
-    let archive = Archive::from_content(content, &limits, NEVER)?;
-    unpack(&archive, root, "./x", &limits, NEVER)?;
+    let archive = Archive::check(content, &limits, NEVER)?;
+    unpack_once(&archive, root, "./x", &limits, NEVER)?;
     Ok(archive)
 }
 
