@@ -15,7 +15,7 @@ use super::content::{ArchiveContent, Bytes, FileIdentity, unreadable};
 use super::end_record::EndRecord;
 use super::entry::Entry;
 use super::layout::failed;
-use super::limits::PackageLimits;
+use super::limits::{MANIFEST_SIZE, PackageLimits};
 use super::open_dir::open_file;
 use crate::error::{Error, PackageError, Result};
 
@@ -332,9 +332,7 @@ fn check(
     } = checker;
 
     let manifest = match find_manifest(&entries) {
-        Some(entry) => {
-            read_manifest(&mut zip, entry, limits).map(|bytes| (entry.path.clone(), bytes))
-        }
+        Some(entry) => read_manifest(&mut zip, entry).map(|bytes| (entry.path.clone(), bytes)),
         None => Err(PackageError::NoManifest),
     };
     match manifest {
@@ -365,16 +363,12 @@ fn find_manifest(entries: &[Entry]) -> Option<&Entry> {
         .min_by_key(|entry| entry.path.matches('/').count())
 }
 
-fn read_manifest(
-    zip: &mut Zip,
-    entry: &Entry,
-    limits: &PackageLimits,
-) -> Result<Vec<u8>, PackageError> {
-    if entry.size > limits.manifest_size {
+fn read_manifest(zip: &mut Zip, entry: &Entry) -> Result<Vec<u8>, PackageError> {
+    if entry.size > MANIFEST_SIZE {
         return Err(PackageError::ManifestTooLarge {
             entry: entry.path.clone(),
             size: entry.size,
-            limit: limits.manifest_size,
+            limit: MANIFEST_SIZE,
         });
     }
     let mut content = Vec::new();

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::central_directory::{CentralDirectory, CentralRecord, Content, Zip};
 use super::content::Bytes;
 use super::entry::{Entry, EntryKind, mode};
-use super::limits::PackageLimits;
+use super::limits::{DIRECTORIES, PackageLimits};
 use super::listing::MAX_FILES;
 use super::path::{EntryPath, shown};
 use super::tree::Tree;
@@ -51,7 +51,7 @@ impl<'a> Checker<'a> {
             numbers,
             problems: Vec::new(),
             entries: Vec::new(),
-            tree: Tree::new(limits.directories),
+            tree: Tree::new(DIRECTORIES),
             ranges: Vec::new(),
             files: 0,
             total: 0,

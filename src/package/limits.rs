@@ -5,38 +5,40 @@ use crate::settings::settings;
 
 const MIB: u64 = 1024 * 1024;
 
+/// Bytes of a manifest, unpacked.
+pub(super) const MANIFEST_SIZE: u64 = MIB;
+/// Directories of an archive, including those that only the paths of files imply.
+pub(super) const DIRECTORIES: usize = 4_096;
+
 /// Bytes of memory that the paths of untracked files may take, for each file that may be migrated, and the
 /// least number of files that this is allowed for.
 const MEMORY_PER_FILE: usize = 1_024;
 const MEMORY_FOR_FILES: usize = 1_024;
 
 settings! {
-    /// Limits on an archive; the defaults are the protocol's ([Archive](crate::protocol#archive)).
+    /// Limits on an archive; the defaults are the protocol's ([Archive](crate::protocol#archive)). Besides,
+    /// its manifest has at most 1 MiB, unpacked, and there are at most 4,096 directories, including those that
+    /// only the paths of files imply. Storyden's Go host has no such limit; without one, a small archive
+    /// creates millions of directories.
     pub struct PackageLimits {
         /// Bytes of the archive itself. Default 50 MiB.
         archive_size: u64 = 50 * MIB;
-        /// Bytes of the manifest, unpacked. Default 1 MiB.
-        manifest_size: u64 = MIB;
         /// Bytes of one file, unpacked. Default 50 MiB.
         file_size: u64 = 50 * MIB;
         /// Bytes of all files together, unpacked. Default 200 MiB.
         total_size: u64 = 200 * MIB;
         /// Number of files. Default 2,048; never more than 100,000.
-        files: usize = 2_048;
-        /// Number of directories, including those that only the paths of files imply. Default 4,096.
-        /// Storyden's Go host has no such limit; without one, a small archive creates millions of
-        /// directories.
         ///
         /// For each file and directory that it may have, the archive may have 1 KiB of central
         /// directory, which is held in memory; 6 MiB by default.
-        directories: usize = 4_096;
+        files: usize = 2_048;
     }
 }
 
 impl PackageLimits {
     /// Returns how many entries an archive may have.
     pub(super) const fn entries(&self) -> usize {
-        self.files.saturating_add(self.directories)
+        self.files.saturating_add(DIRECTORIES)
     }
 
     /// Adds the unpacked size of a file to the `total` of those before.

@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::thread::panic_text;
 
+/// Lines kept in memory for error details.
+const TAIL_LINES: usize = 20;
+
 /// The log of one plugin, shared between all that write to it and read from it.
 ///
 /// There must be no second one for the same directory at the same time, in this process or another: they would
@@ -90,7 +93,7 @@ impl PluginLog {
             files,
             generation: 0,
             removed: None,
-            tail: Tail::new(settings.tail_lines),
+            tail: Tail::new(TAIL_LINES),
         };
         Ok(Self {
             directory,
@@ -367,10 +370,10 @@ mod tests {
     #[test]
     fn without_files_the_tail_still_works() {
         let scratch = Scratch::new("disabled");
-        let settings = LogSettings::default().enabled(false).tail_lines(2);
+        let settings = LogSettings::default().enabled(false);
         let log = open(&scratch, settings);
         log.write_line(LogStream::Stdout, b"1\n2\n3");
-        assert_eq!(log.tail(), ["2", "3"]);
+        assert_eq!(log.tail(), ["1", "2", "3"]);
         assert_eq!(log.lost_lines(), 0);
         assert!(!scratch.logs().exists());
         log.clear_tail();

@@ -19,8 +19,6 @@ settings! {
         /// Length in bytes, without the line end, over which a line is cut into several; at least 64.
         /// Each piece but the last ends in [`CONTINUES`](super::CONTINUES). Default 64 KiB.
         max_line: usize = 64 * 1024;
-        /// Lines kept in memory for error details. Default 20.
-        tail_lines: usize = 20;
     }
 }
 

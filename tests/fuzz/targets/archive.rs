@@ -47,11 +47,9 @@ const MIB: u64 = 1024 * 1024;
 fn limits() -> PackageLimits {
     PackageLimits::default()
         .archive_size(24 * 1024)
-        .manifest_size(256)
         .file_size(4 * 1024)
         .total_size(12 * 1024)
         .files(8)
-        .directories(8)
 }
 
 /// One entry, with what its two headers say.

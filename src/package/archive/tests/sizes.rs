@@ -66,27 +66,31 @@ fn a_file_over_the_limit_is_refused_before_it_is_read() {
 
 #[test]
 fn too_many_entries_files_or_folders_are_refused() {
-    let mut limits = PackageLimits::default();
-    (limits.files, limits.directories) = (3, 2);
+    let limits = PackageLimits::default().files(3);
     let open = |builder: &Builder| open_bytes(builder.bytes(), &limits);
     let file = |name: &str| Item::stored(name, b"");
+    let directory = |number: usize| Item::dir(&format!("x{number}/"));
 
     assert!(open(&Builder::plugin([file("a"), file("x/y/b")])).is_ok());
+    assert!(open(&Builder::plugin((0..4_096).map(directory))).is_ok());
     assert_matches!(
         open(&Builder::plugin([file("a"), file("b"), file("c")])),
         Err(PackageError::TooManyFiles { found: 4, limit: 3 })
     );
     assert_matches!(
-        open(&Builder::plugin([file("x/y/z/b")])),
-        Err(PackageError::TooManyDirectories { limit: 2 })
+        open(&Builder::plugin((0..=4_096).map(directory))),
+        Err(PackageError::TooManyDirectories { limit: 4_096 })
     );
     // Judged by the count alone: there are not even that many records.
     let builder = Builder {
-        count: Some(6),
+        count: Some(4_100),
         ..Builder::plugin([])
     };
     assert_matches!(
         open(&builder),
-        Err(PackageError::TooManyEntries { found: 6, limit: 5 })
+        Err(PackageError::TooManyEntries {
+            found: 4_100,
+            limit: 4_099
+        })
     );
 }
