@@ -40,15 +40,6 @@ settings! {
         stop: Duration = Duration::from_secs(5);
         /// A connection that accepts no byte for this long is closed. Default 10 s.
         write_stall: Duration = Duration::from_secs(10);
-        /// How long an existing connection has to show a sign of life when a new one arrives. Default 5 s.
-        incumbent: Duration = Duration::from_secs(5);
-        /// How long an idle inbound or delivery worker lives. Default 1 s.
-        worker_idle: Duration = Duration::from_secs(1);
-        /// How long a caller polls for the answer before it sleeps, if no other caller waits and there is
-        /// more than one processor: waking up takes longer than many plugins need to answer. Callers stop
-        /// polling where it does not pay. Zero switches polling off; the maximum is a millisecond.
-        /// Default 50 µs.
-        spin: Duration = Duration::from_micros(50);
     }
 }
 
@@ -60,7 +51,6 @@ impl Timeouts {
             ("handshake", self.handshake),
             ("stop", self.stop),
             ("write_stall", self.write_stall),
-            ("incumbent", self.incumbent),
         ];
         for (name, value) in positive {
             require(!value.is_zero(), name, "must be longer than zero")?;
@@ -107,13 +97,6 @@ settings! {
         /// one whose request is incomplete is refused with 503, or the new one if there is none. For a
         /// moment there may be twice as many threads. Default 64.
         handshakes: usize = 64;
-        /// State changes that may wait for one subscriber. Default 1,024.
-        queued_state_changes: usize = 1024;
-        /// Ends of runs that each session's [`restart_history`](crate::Session::restart_history) keeps;
-        /// the oldest goes first. Default 32.
-        restart_history: usize = 32;
-        /// Stack of a session's thread, in bytes. Default 128 KiB.
-        session_stack: usize = 128 * 1024;
         /// Stack of the threads that run handlers, in bytes. Default 1 MiB.
         handler_stack: usize = 1024 * 1024;
     }
@@ -130,18 +113,15 @@ impl Limits {
             ("queued_events", self.queued_events),
             ("queued_event_bytes", self.queued_event_bytes),
             ("handshakes", self.handshakes),
-            ("queued_state_changes", self.queued_state_changes),
         ];
         for (name, value) in positive {
             require(value > 0, name, "must be at least one")?;
         }
-        for (name, value) in [
-            ("session_stack", self.session_stack),
-            ("handler_stack", self.handler_stack),
-        ] {
-            require(value >= 64 * 1024, name, "must be at least 64 KiB")?;
-        }
-        Ok(())
+        require(
+            self.handler_stack >= 64 * 1024,
+            "handler_stack",
+            "must be at least 64 KiB",
+        )
     }
 }
 

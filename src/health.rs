@@ -22,7 +22,7 @@ settings! {
     /// that timed out while the plugin sent nothing excuses nothing, and neither do calls after it. A
     /// plugin that is asked with the protocol's `ping` is not pinged while the host handles one of its
     /// own calls, however long that takes. An existing connection that a new one would replace is
-    /// checked without any excuse; see [`Timeouts::incumbent`](crate::Timeouts::incumbent).
+    /// checked without any excuse: it has five seconds to show a sign of life.
     ///
     /// Plugins are pinged in groups, so that the host does not wake up for each of many: up to a
     /// sixteenth of the interval (or of the timeout, if that is shorter) early, and their answers are

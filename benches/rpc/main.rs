@@ -44,21 +44,15 @@ fn one_in_flight<'a>(bench: &Bench) -> Vec<Case<'a>> {
             let mut limit = Wire::web_socket(Answers::Json, Spin::Brief);
             move || limit.ping(calls)
         }),
-        Case::new("call over websocket, parked", move || {
-            let plugin = Plugin::new(Way::WebSocket, Answers::Json, Spin::No);
-            move || plugin.ping(calls)
-        })
-        .against("ws+json, blocking", By::P50, Target::None),
         Case::new("call over websocket", move || {
-            let plugin = Plugin::new(Way::WebSocket, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::WebSocket, Answers::Json);
             move || plugin.ping(calls)
         })
         .against("ws+json, blocking", By::P50, Target::AtMost(0.60))
         .against("ws+json, blocking", By::P90, Target::AtMost(1.0))
-        .against("ws+json, spinning", By::P50, Target::AtMost(1.15))
-        .against("call over websocket, parked", By::Cpu, Target::AtMost(1.0)),
+        .against("ws+json, spinning", By::P50, Target::AtMost(1.15)),
         Case::new("call over websocket, with a hook", move || {
-            let plugin = Plugin::hooked(Way::WebSocket, Answers::Json, Spin::Brief);
+            let plugin = Plugin::hooked(Way::WebSocket, Answers::Json);
             move || plugin.ping(calls)
         })
         .against("call over websocket", By::P50, Target::None),
@@ -75,18 +69,12 @@ fn one_in_flight<'a>(bench: &Bench) -> Vec<Case<'a>> {
             let mut limit = Wire::pipes(Answers::Json, Spin::Brief);
             move || limit.ping(calls)
         }),
-        Case::new("call over stdio, parked", move || {
-            let plugin = Plugin::new(Way::Stdio, Answers::Json, Spin::No);
-            move || plugin.ping(calls)
-        })
-        .against("two pipes + json, blocking", By::P50, Target::None),
         Case::new("call over stdio", move || {
-            let plugin = Plugin::new(Way::Stdio, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::Stdio, Answers::Json);
             move || plugin.ping(calls)
         })
         .against("two pipes + json, blocking", By::P50, Target::AtMost(1.15))
-        .against("two pipes + json, spinning", By::P50, Target::AtMost(1.15))
-        .against("call over stdio, parked", By::Cpu, Target::None),
+        .against("two pipes + json, spinning", By::P50, Target::AtMost(1.15)),
         Case::new("two channels, two threads", move || {
             let mut limit = Wire::channels();
             move || limit.ping(calls)
@@ -107,7 +95,7 @@ fn one_pinned<'a>(bench: &Bench) -> Vec<Case<'a>> {
             move || limit.ping(calls)
         }),
         Case::new("call over websocket", move || {
-            let plugin = Plugin::new(Way::WebSocket, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::WebSocket, Answers::Json);
             move || plugin.ping(calls)
         })
         .against("ws+json, blocking", By::P50, Target::AtMost(1.15)),
@@ -116,7 +104,7 @@ fn one_pinned<'a>(bench: &Bench) -> Vec<Case<'a>> {
             move || limit.ping(calls)
         }),
         Case::new("call over stdio", move || {
-            let plugin = Plugin::new(Way::Stdio, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::Stdio, Answers::Json);
             move || plugin.ping(calls)
         })
         .against("two pipes + json, blocking", By::P50, Target::AtMost(1.15)),
@@ -139,14 +127,14 @@ fn many_in_flight<'a>(bench: &Bench) -> Vec<Case<'a>> {
             _ => Target::None,
         };
         let case = Case::new(format!("{threads} threads over websocket"), move || {
-            let plugin = Plugin::new(Way::WebSocket, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::WebSocket, Answers::Json);
             move || plugin.threads(threads, calls)
         });
         cases.push(case.unit(Unit::PerSecond).against(limit, By::P50, target));
     }
     cases.push(
         Case::new("64 in flight over websocket, one thread", move || {
-            let plugin = Plugin::new(Way::WebSocket, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::WebSocket, Answers::Json);
             move || plugin.pipeline(64, calls)
         })
         .unit(Unit::PerSecond)
@@ -154,7 +142,7 @@ fn many_in_flight<'a>(bench: &Bench) -> Vec<Case<'a>> {
     );
     cases.push(
         Case::new("64 in flight over websocket, in batches", move || {
-            let plugin = Plugin::new(Way::WebSocket, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::WebSocket, Answers::Json);
             move || plugin.batches(64, calls)
         })
         .unit(Unit::PerSecond)
@@ -170,7 +158,7 @@ fn many_in_flight<'a>(bench: &Bench) -> Vec<Case<'a>> {
     );
     cases.push(
         Case::new("64 threads over stdio", move || {
-            let plugin = Plugin::new(Way::Stdio, Answers::Json, Spin::Brief);
+            let plugin = Plugin::new(Way::Stdio, Answers::Json);
             move || plugin.threads(64, calls)
         })
         .unit(Unit::PerSecond)
@@ -201,7 +189,7 @@ fn large<'a>(bench: &Bench) -> Vec<Case<'a>> {
                 _ => Target::None,
             };
             let case = Case::new(format!("{name} {what} over websocket"), move || {
-                let plugin = Plugin::new(Way::WebSocket, Answers::Raw, Spin::Brief);
+                let plugin = Plugin::new(Way::WebSocket, Answers::Raw);
                 move || plugin.echo(bytes, params, calls)
             });
             cases.push(case.against(&limit, By::P50, target));

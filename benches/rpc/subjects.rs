@@ -5,7 +5,6 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use plugin_runner::Timeouts;
 use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::sdk;
 use plugin_runner::{
@@ -16,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::limits::{Caller, Params, Spin};
+use super::limits::{Caller, Params};
 use super::peer::{self, Answers};
 use super::support::plugins::{Folder, builder, fixture, install, install_external};
 use super::support::{LONG, Sample, latencies};
@@ -39,14 +38,14 @@ pub(crate) struct Plugin {
 
 impl Plugin {
     /// The peer as a plugin. Over a WebSocket it is an external one, over stdio a supervised one.
-    pub(crate) fn new(way: Way, answers: Answers, spin: Spin) -> Self {
-        Self::of_host(way, answers, spin, |builder| builder)
+    pub(crate) fn new(way: Way, answers: Answers) -> Self {
+        Self::of_host(way, answers, |builder| builder)
     }
 
     /// The peer as a plugin of a host with a hook on calls.
-    pub(crate) fn hooked(way: Way, answers: Answers, spin: Spin) -> Self {
+    pub(crate) fn hooked(way: Way, answers: Answers) -> Self {
         let took = AtomicU64::new(0);
-        Self::of_host(way, answers, spin, |builder| {
+        Self::of_host(way, answers, |builder| {
             builder.on_call(move |call| {
                 let nanos = call.duration().as_nanos();
                 took.fetch_add(u64::try_from(nanos).unwrap(), Ordering::Relaxed);
@@ -57,13 +56,10 @@ impl Plugin {
     fn of_host(
         way: Way,
         answers: Answers,
-        spin: Spin,
         configure: impl FnOnce(HostBuilder) -> HostBuilder,
     ) -> Self {
         let folder = folder();
-        let timeouts = Timeouts::default().spin(spin.duration());
-        let builder = configure(builder(&folder));
-        let host = builder.timeouts(timeouts).build().unwrap();
+        let host = configure(builder(&folder)).build().unwrap();
         let program = std::env::current_exe().unwrap();
         match way {
             Way::WebSocket => {

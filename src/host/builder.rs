@@ -341,7 +341,7 @@ impl HostBuilder {
             data_dir: self.data_dir,
             limits: self.limits,
             package_limits: self.package_limits,
-            spin: spin_limit(self.timeouts.spin),
+            spin: spin_limit(),
             timeouts: self.timeouts,
             policy: self.policy,
             log: self.log_settings,

@@ -33,6 +33,9 @@ use crate::state::{ActiveState, PluginMode};
 use crate::store::Store;
 use crate::thread::Threads;
 
+/// State changes that may wait for one subscriber.
+const QUEUED_STATE_CHANGES: usize = 1024;
+
 /// A plugin host. Clones are handles to the same host.
 ///
 /// When the last handle is dropped, everything that the host started is stopped, within the stop
@@ -284,8 +287,7 @@ impl Host {
     }
 
     /// Subscribes to every state change from now on. The receiver holds
-    /// [`Limits::queued_state_changes`](crate::Limits::queued_state_changes) (1,024) of them; when it is
-    /// full, the newest are dropped and the next one that fits says how many were. The receiver is
+    /// 1,024 of them; when it is full, the newest are dropped and the next one that fits says how many were. The receiver is
     /// disconnected when the last handle to the host and to its sessions is dropped.
     ///
     /// ```no_run
@@ -302,10 +304,7 @@ impl Host {
     /// ```
     pub fn subscribe(&self) -> Receiver<StateChange> {
         let context = self.context();
-        context
-            .services
-            .subscribers
-            .subscribe(context.settings.limits.queued_state_changes)
+        context.services.subscribers.subscribe(QUEUED_STATE_CHANGES)
     }
 
     /// What became of the handshakes of this host: those of its listeners, and those on streams that

@@ -36,6 +36,9 @@ pub struct BootReport {
     pub took: Duration,
 }
 
+/// How long a plugin that starts slowly keeps others from being started.
+const BOOT_WAIT: Duration = Duration::from_secs(30);
+
 enum BootOutcome {
     Active,
     Starting,
@@ -47,7 +50,7 @@ impl Manager {
     /// Starts every plugin that is wanted active, a few at once
     /// ([`boot_parallel`](super::ManagerSettings::boot_parallel)), and lets external ones connect. No
     /// plugin keeps another one from being started: one that fails is in the report, and one that takes
-    /// long makes room for the next ([`boot_wait`](super::ManagerSettings::boot_wait)).
+    /// longer than 30 s makes room for the next.
     ///
     /// Plugins need something to connect to: a [listener](crate::Host::listen), or
     /// [`rpc_base_url`](crate::HostBuilder::rpc_base_url).
@@ -168,7 +171,7 @@ impl ManagerInner {
         if mode == PluginMode::External {
             return BootOutcome::Awaited;
         }
-        let wait = self.settings.boot_wait.min(deadline.remaining());
+        let wait = BOOT_WAIT.min(deadline.remaining());
         match session.wait_for(ReportedState::Active, wait) {
             Ok(()) => BootOutcome::Active,
             Err(error) if error.is_timeout() => BootOutcome::Starting,

@@ -56,7 +56,7 @@ impl Manager {
     /// [`merge_configuration`](Self::merge_configuration). The plugin has to be [active](Self::activate).
     ///
     /// # Blocking
-    /// At most [`configure_timeout`](super::ManagerSettings::configure_timeout) for the plugin's answer,
+    /// At most [`Timeouts::call`](crate::Timeouts::call) for the plugin's answer,
     /// at most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it, and for
     /// the store.
     ///
@@ -160,7 +160,7 @@ enum ConfigureAnswer {
 
 impl ManagerInner {
     fn ask(&self, session: &Session, proposed: &Configuration) -> ConfigureAnswer {
-        let timeout = self.settings.configure_timeout;
+        let timeout = self.context().settings.timeouts.call;
         match session.call(&Configure(proposed.clone()), timeout) {
             Ok(Ack { ok: true }) => ConfigureAnswer::Accepted,
             Ok(Ack { ok: false }) => {

@@ -40,13 +40,9 @@ settings! {
         /// for the previous one. Default 5 min, because real plugins compile themselves at their first
         /// start.
         activate_timeout: Duration = Duration::from_secs(300);
-        /// Timeout for the plugin's answer to a proposed configuration. Default 30 s
-        /// ([Configuration](crate::protocol#configuration)).
-        configure_timeout: Duration = Duration::from_secs(30);
-        /// How many plugins are starting at once at [`boot`](crate::Manager::boot). Default 8.
+        /// How many plugins are starting at once at [`boot`](crate::Manager::boot); one that has been starting
+        /// for 30 s makes room for the next. Default 8.
         boot_parallel: usize = 8;
-        /// How long a plugin that starts slowly keeps others from being started at boot. Default 30 s.
-        boot_wait: Duration = Duration::from_secs(30);
         /// Keeps the tokens of external plugins themselves, so that they can be shown again, as Storyden's
         /// HTTP API does. Otherwise only their digests are kept, and each token is shown once, when it is
         /// created. Applies to tokens that are created from then on. Default false.
@@ -104,7 +100,6 @@ impl ManagerSettings {
         let positive = [
             ("install_timeout", self.install_timeout),
             ("activate_timeout", self.activate_timeout),
-            ("configure_timeout", self.configure_timeout),
         ];
         for (name, value) in positive {
             require(!value.is_zero(), name, "must be longer than zero")?;

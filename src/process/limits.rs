@@ -37,7 +37,8 @@ settings! {
     /// what it takes in that time. If a limit cannot be set, the process is killed and the start fails with
     /// [`StartError::Limit`].
     ///
-    /// The umask is not among them, because only a process itself can set it. A plugin inherits the host's.
+    /// The umask is not among them, because only a process itself can set it. A plugin inherits the host's,
+    /// and its limit on the size of core files.
     ///
     /// Except for `nice`, limits exist on Linux only; elsewhere a start with any other limit fails.
     #[derive(serde::Serialize, serde::Deserialize)]
@@ -55,8 +56,6 @@ settings! {
         processes: Option<u64> = None, optional u64;
         /// Open descriptors: one more than the highest descriptor number. Default none.
         open_files: Option<u64> = None, optional u64;
-        /// Size of a core file, in bytes; 0 writes none. Default none: inherited from the host.
-        core_size: Option<u64> = None, optional u64;
         /// Scheduling priority from -20, the highest, to 19, the lowest. Raising it above the host's needs
         /// privileges. Default none: inherited from the host.
         nice: Option<i32> = None, optional i32;
@@ -97,7 +96,6 @@ impl ProcessLimits {
                 .filter(|limit| *limit != Duration::MAX),
             processes: number(self.processes, defaults.processes),
             open_files: number(self.open_files, defaults.open_files),
-            core_size: number(self.core_size, defaults.core_size),
             nice: self.nice.or(defaults.nice),
         }
     }
@@ -123,7 +121,6 @@ impl ProcessLimits {
             ("cpu_time", self.cpu_time.map(whole_seconds)),
             ("processes", self.processes),
             ("open_files", self.open_files),
-            ("core_size", self.core_size),
         ];
         let numbers = numbers
             .into_iter()
@@ -167,7 +164,6 @@ mod system {
             ("memory", Resource::As, &mut limits.memory),
             ("processes", Resource::Nproc, &mut limits.processes),
             ("open_files", Resource::Nofile, &mut limits.open_files),
-            ("core_size", Resource::Core, &mut limits.core_size),
         ];
         for (name, resource, limit) in numbers {
             if let Some(limit) = limit {
@@ -217,7 +213,7 @@ mod system {
 
     pub(super) fn apply(_: Pid, limits: &mut ProcessLimits) -> Result<(), StartError> {
         let wanted = limits.to_json();
-        for name in ["memory", "cpu_time", "processes", "open_files", "core_size"] {
+        for name in ["memory", "cpu_time", "processes", "open_files"] {
             if wanted.contains_key(name) {
                 return Err(failed(name, io::ErrorKind::Unsupported.into()));
             }
@@ -249,7 +245,6 @@ mod tests {
             problem(none.clone().nice(20)),
             "setting nice: must be from -20 to 19"
         );
-        none.core_size(0).validate().unwrap();
     }
 
     #[test]
@@ -262,12 +257,11 @@ mod tests {
         let own = ProcessLimits::default()
             .memory(u64::MAX)
             .open_files(50)
-            .cpu_time(Duration::MAX)
-            .core_size(0);
+            .cpu_time(Duration::MAX);
         let both = own.or(&host);
         assert_eq!(
             Value::from(both.to_json()),
-            json!({"open_files": 50, "core_size": 0, "nice": 5})
+            json!({"open_files": 50, "nice": 5})
         );
         assert_eq!(ProcessLimits::default().or(&host), host);
     }

@@ -25,10 +25,6 @@ settings! {
         crash_backoff: Duration = Duration::from_secs(5);
         /// The wait after an exit by which the plugin asks to be restarted. Default 250 ms.
         requested_restart_delay: Duration = Duration::from_millis(250);
-        /// The greatest random reduction of each wait in per cent, so that plugins that failed together are
-        /// not restarted together. With 100 a wait is anything from zero to its full length. Default 0:
-        /// waits are exact.
-        jitter_percent: u8 = 0;
     }
 }
 
@@ -42,18 +38,7 @@ impl RestartPolicy {
         for (name, wait) in waits {
             require(wait <= DAY, name, "is longer than a day")?;
         }
-        require(
-            self.jitter_percent <= 100,
-            "jitter_percent",
-            "is more than 100",
-        )
-    }
-
-    /// Shortens a wait by its jitter. `chance` is a random number from 0 up to 1; values outside are
-    /// clamped.
-    pub(crate) fn jittered(&self, wait: Duration, chance: f64) -> Duration {
-        let most = f64::from(self.jitter_percent.min(100)) / 100.0;
-        wait.mul_f64(1.0 - most * chance.clamp(0.0, 1.0))
+        Ok(())
     }
 
     /// Returns the wait before restart number `restarts + 1` in a row.
@@ -282,32 +267,8 @@ mod tests {
     }
 
     #[test]
-    fn jitter_shortens_a_wait_by_no_more_than_its_share() {
-        let wait = Duration::from_secs(8);
-        let exact = RestartPolicy::default();
-        for chance in [0.0, 0.5, 1.0] {
-            assert_eq!(exact.jittered(wait, chance), wait);
-        }
-        let policy = exact.jitter_percent(25);
-        assert_eq!(policy.jittered(wait, 0.0), wait);
-        assert_eq!(policy.jittered(wait, 0.5), Duration::from_secs(7));
-        assert_eq!(policy.jittered(wait, 1.0), Duration::from_secs(6));
-        let full = policy.jitter_percent(100);
-        assert_eq!(full.jittered(wait, 1.0), Duration::ZERO);
-        // Whatever feeds it, a wait is never longer than without.
-        assert_eq!(full.jittered(wait, -3.0), wait);
-        assert_eq!(full.jittered(wait, 7.0), Duration::ZERO);
-        assert_eq!(full.jittered(Duration::ZERO, 0.5), Duration::ZERO);
-    }
-
-    #[test]
     fn what_no_wait_can_be_is_refused_by_name() {
         RestartPolicy::default().validate().unwrap();
-        let policy = RestartPolicy::default().jitter_percent(101);
-        assert_eq!(
-            policy.validate().unwrap_err().to_string(),
-            "setting jitter_percent: is more than 100"
-        );
         let policy = RestartPolicy::default().max_backoff(Duration::from_secs(24 * 60 * 60 + 1));
         assert_eq!(
             policy.validate().unwrap_err().to_string(),

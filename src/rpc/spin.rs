@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 
+/// How long a caller spins at most.
+const SPIN: Duration = Duration::from_micros(50);
 /// Of this many calls …
 const PERIOD: u32 = 128;
 /// … the first few do what is thought to be slower.
@@ -22,10 +24,11 @@ const TRIES: u32 = 16;
 /// Waits are taken for no longer than this, so that a slow call does not count for hundreds.
 const LONGEST: Duration = Duration::from_millis(1);
 
-/// Limits a wished spin time: to zero where this process has one processor, and to a millisecond.
-pub(crate) fn spin_limit(wish: Duration) -> Duration {
+/// How long a caller that waits alone spins for the answer before it sleeps, which takes longer than many
+/// plugins need to answer. Zero, for not at all, where this process has one processor.
+pub(crate) fn spin_limit() -> Duration {
     match thread::available_parallelism() {
-        Ok(processors) if processors.get() > 1 => wish.min(LONGEST),
+        Ok(processors) if processors.get() > 1 => SPIN,
         _ => Duration::ZERO,
     }
 }

@@ -46,8 +46,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For handlers still running at the end. A supervised plugin must be gone soon after its connection.
 const END_GRACE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(1);
-/// How long a caller that waits alone may spin for the host's answer before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
 
 /// A plugin: its handlers, and where its host is. See the [module](super) for an example.
 ///
@@ -322,7 +320,7 @@ impl Runner {
             access_shape: PeerKind::Other.access_shape(),
             message_limit: PeerKind::Other.message_limit(),
             rate: None,
-            spin: spin_limit(SPIN),
+            spin: spin_limit(),
         };
         let (connection, reader) = Connection::new(halves, settings, Arc::default());
         let link = self.host.link();

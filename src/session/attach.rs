@@ -27,6 +27,9 @@ use crate::rpc::{Connection, ConnectionSettings};
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::text::Foreign;
 
+/// How long an existing connection has to show a sign of life when a new one arrives.
+const INCUMBENT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The peer at the other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -154,7 +157,7 @@ impl LivenessProbe {
         let Some(connection) = shared.state.lock().connection.clone() else {
             return;
         };
-        let limit = shared.context.settings.timeouts.incumbent;
+        let limit = INCUMBENT_TIMEOUT;
         // A connection that ended by itself meanwhile has a cause of its own.
         if !connection.is_alive(Deadline::after(limit)) && !connection.has_ended() {
             log::warn!(

@@ -45,7 +45,7 @@ pub(crate) struct HostSettings {
     pub(crate) data_dir: PathBuf,
     pub(crate) limits: Limits,
     pub(crate) package_limits: PackageLimits,
-    /// [`Timeouts::spin`], where this process has processors enough for it.
+    /// How long a caller may spin; zero where this process has too few processors.
     pub(crate) spin: Duration,
     pub(crate) timeouts: Timeouts,
     pub(crate) policy: RestartPolicy,

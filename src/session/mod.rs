@@ -68,6 +68,11 @@ use shared::SharedSession;
 use state::StateCell;
 use supervision::SessionHooks;
 
+/// Stack of a session's thread, in bytes.
+const STACK: usize = 128 * 1024;
+/// How long an idle worker lives.
+const WORKER_IDLE: Duration = Duration::from_secs(1);
+
 /// A loaded plugin. A clone is another handle to the same session; handles may be used from any
 /// thread, and outlive the plugin's unloading (then they say [`Error::NotLoaded`]).
 #[derive(Clone)]
@@ -88,7 +93,7 @@ impl Session {
                 stack: limits.handler_stack,
                 cap,
                 queue,
-                idle: context.settings.timeouts.worker_idle,
+                idle: WORKER_IDLE,
             })
         };
         let workers = pool("call", limits.inbound_workers, limits.inbound_queue);
@@ -120,13 +125,9 @@ impl Session {
         shared.learn_token_of(&shared.record());
         let body = shared.clone();
         let name = format!("sess-{}", shared.name);
-        context.services.threads.spawn(
-            &name,
-            context.settings.limits.session_stack,
-            move || {
-                run::run(&body, &readings);
-            },
-        )?;
+        context.services.threads.spawn(&name, STACK, move || {
+            run::run(&body, &readings);
+        })?;
         Ok(Self { shared })
     }
 
@@ -217,9 +218,8 @@ impl Session {
         self.shared.state.lock().details.as_ref().clone()
     }
 
-    /// Returns how the plugin's runs ended since it was loaded, the newest last; the newest 32, unless
-    /// [`Limits::restart_history`](crate::Limits::restart_history) says otherwise. A run is in it before
-    /// its end shows in any state. Always empty for an external plugin.
+    /// Returns how the plugin's runs ended since it was loaded, the newest last; at most the
+    /// newest 32. A run is in it before its end shows in any state. Always empty for an external plugin.
     pub fn restart_history(&self) -> Vec<RunEnd> {
         self.shared.state.lock().history.ends()
     }

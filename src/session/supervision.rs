@@ -32,6 +32,9 @@ use crate::text::{Foreign, PluginName};
 /// The stack of a log pump's thread, in bytes.
 const PUMP_STACK: usize = 256 * 1024;
 
+/// Ends of runs that [`Session::restart_history`] keeps; the oldest goes first.
+const KEPT_ENDS: usize = 32;
+
 /// The hooks that the reaper holds for a session.
 pub(super) struct SessionHooks(pub(super) Arc<SharedSession>);
 
@@ -243,7 +246,7 @@ impl ChildHooks for SessionHooks {
                 state.secret = None;
                 if let Some(ended) = ended {
                     let message = ended.to_string().into();
-                    self.remember(&mut state, &ended, message, RestartDecision::Stay);
+                    Self::remember(&mut state, &ended, message, RestartDecision::Stay);
                 }
                 if state.reported != ReportedState::Inactive {
                     shared.enter(&mut state, ReportedState::Inactive, None);
@@ -252,7 +255,7 @@ impl ChildHooks for SessionHooks {
             Transition::Ended(ended) => {
                 let message = ended.to_string().into();
                 let mut state = shared.state.lock();
-                self.remember(&mut state, &ended, message, RestartDecision::Stay);
+                Self::remember(&mut state, &ended, message, RestartDecision::Stay);
             }
             Transition::Restarting(failure, after) => self.failed(failure, Some(after)),
             Transition::Errored(failure) => self.failed(failure, None),
@@ -318,7 +321,7 @@ impl SessionHooks {
             (ReportedState::Errored, RestartDecision::GiveUp)
         };
         let mut state = shared.state.lock();
-        self.remember(&mut state, &failure, message, decision);
+        Self::remember(&mut state, &failure, message, decision);
         state.start_error = match failure.cause {
             Cause::Start(error) => Some(error.into()),
             _ => None,
@@ -417,7 +420,6 @@ impl SessionHooks {
 
     /// Adds an ended run to the session's history.
     fn remember(
-        &self,
         state: &mut SessionState,
         failure: &EndedRun,
         message: Arc<str>,
@@ -434,8 +436,7 @@ impl SessionHooks {
             pid: failure.process.as_ref().map(|end| end.pid),
             decision,
         };
-        let limit = self.0.context.settings.limits.restart_history;
-        state.history.push(end, limit);
+        state.history.push(end, KEPT_ENDS);
     }
 }
 

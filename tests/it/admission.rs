@@ -300,7 +300,6 @@ fn an_admission_is_void_once_its_plugin_is_stopped() {
 fn a_refusal_has_an_incumbent_that_is_dead_make_room() {
     let host = TestHost::with("admission-incumbent", |setup| {
         setup.deaf();
-        setup.timeouts(|timeouts| timeouts.incumbent(Duration::from_millis(200)));
     });
     let (session, good) = external(&host, "outside");
     // Its socket is open, and it answers nothing.

@@ -12,23 +12,17 @@
 //! | `Limits::queued_events` | `over_the_length_of_the_queue_events_are_dropped_counted_and_reported` |
 //! | `Limits::queued_event_bytes` | `over_the_bytes_of_the_queue_events_are_dropped_too` |
 //! | `Limits::handshakes` | `over_the_cap_on_handshakes_a_connection_is_told_to_come_back` |
-//! | `Limits::queued_state_changes` | `a_subscriber_that_is_full_hears_how_many_it_missed` |
-//! | `Limits::restart_history` | `the_history_keeps_as_many_ends_as_its_limit_says` |
 //! | `PackageLimits::archive_size` | `declared_sizes_over_the_limits_are_refused` |
-//! | `PackageLimits::manifest_size` | `declared_sizes_over_the_limits_are_refused` |
 //! | `PackageLimits::file_size` | `limits_count_what_is_written` |
 //! | `PackageLimits::total_size` | `limits_count_what_is_written` |
 //! | `PackageLimits::files` | `too_many_entries_files_or_folders_are_refused` |
-//! | `PackageLimits::directories` | `too_many_entries_files_or_folders_are_refused` |
 //! | `LogSettings::max_file_size` | `files_hold_whole_lines_and_stay_within_their_size` |
 //! | `LogSettings::keep` | `exactly_the_newest_are_kept` |
 //! | `LogSettings::max_line` | `a_line_of_the_greatest_length_is_whole_and_a_longer_one_is_cut` |
-//! | `LogSettings::tail_lines` | `the_last_lines_stay` |
 //! | `ProcessLimits::memory` | `a_plugin_that_runs_into_its_memory_limit_fails_by_itself` |
 //! | `ProcessLimits::cpu_time` | `a_plugin_that_uses_up_its_processor_time_is_ended_for_that` |
 //! | `ProcessLimits::processes` | `a_plugin_that_starts_too_many_processes_fails_by_itself` |
 //! | `ProcessLimits::open_files` | `a_plugin_that_opens_too_many_files_fails_by_itself` |
-//! | `ProcessLimits::core_size` | `all_limits_are_put_upon_the_process_and_told_with_its_end` |
 //! | `HostBuilder::thread_limit` | `over_the_thread_budget_a_plugin_is_not_loaded_and_the_error_says_why` |
 //! | `Overrides::outbound_message` | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
 
@@ -37,8 +31,7 @@ use std::collections::BTreeSet;
 use crate::rules::{rows, test_names};
 
 /// Settings among the bounds over which nothing is refused or cut.
-const NO_BOUNDS: [&str; 4] = [
-    "Limits::session_stack",
+const NO_BOUNDS: [&str; 3] = [
     "Limits::handler_stack",
     "LogSettings::enabled",
     "ProcessLimits::nice",

@@ -257,8 +257,7 @@ fn the_history_tells_every_end_and_what_came_of_it() {
 #[test]
 fn the_history_keeps_as_many_ends_as_its_limit_says() {
     let host = TestHost::with("history-limit", |setup| {
-        setup.limits(|limits| limits.restart_history(3));
-        setup.policy(|policy| policy.max_restart_attempts(6));
+        setup.policy(|policy| policy.max_restart_attempts(33));
     });
     let session = host.install(shell(&host, "crasher", "exit 3"));
     errored(&host, &session);
@@ -267,7 +266,7 @@ fn the_history_keeps_as_many_ends_as_its_limit_says() {
         .iter()
         .map(|end| end.run)
         .collect();
-    assert_eq!(runs, [5, 6, 7]);
+    assert!(runs.into_iter().eq(3..=34));
 }
 
 #[test]
@@ -330,29 +329,6 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     start(&session);
     let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
     assert_eq!(change.details["attempts"], 2);
-}
-
-#[test]
-fn jitter_shortens_the_wait_before_a_restart() {
-    let host = TestHost::with("jitter", |setup| {
-        setup.policy(|policy| {
-            policy
-                .max_backoff(Duration::from_millis(200))
-                .max_restart_attempts(5)
-                .jitter_percent(50)
-        });
-    });
-    let session = host.install(shell(&host, "crasher", "exit 3"));
-    errored(&host, &session);
-    let mut waits = HashSet::new();
-    for end in session.restart_history() {
-        if let RestartDecision::Restart { after } = end.decision {
-            let bounds = Duration::from_millis(100)..=Duration::from_millis(200);
-            assert!(bounds.contains(&after), "{after:?}");
-            waits.insert(after);
-        }
-    }
-    assert!(waits.len() > 1, "all the same: {waits:?}");
 }
 
 #[test]

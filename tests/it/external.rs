@@ -78,9 +78,7 @@ fn deactivating_closes_with_1000_and_shutting_down_with_1012() {
 
 #[test]
 fn an_incumbent_that_is_alive_stays() {
-    let host = TestHost::with("incumbent-alive", |setup| {
-        setup.timeouts(|timeouts| timeouts.incumbent(LONG));
-    });
+    let host = TestHost::new("incumbent-alive");
     let (session, target) = external(&host, "outside");
     let mut incumbent = Peer::connect(host.address(), &target);
     active(&session);
@@ -94,9 +92,7 @@ fn an_incumbent_that_is_alive_stays() {
 
 #[test]
 fn an_incumbent_that_is_dead_makes_room() {
-    let host = TestHost::with("incumbent-dead", |setup| {
-        setup.timeouts(|timeouts| timeouts.incumbent(Duration::from_millis(200)));
-    });
+    let host = TestHost::new("incumbent-dead");
     let (session, target) = external(&host, "outside");
     // Its socket is open, as that of a machine that lost its power; it answers nothing.
     let dead = Peer::connect(host.address(), &target);
@@ -106,7 +102,7 @@ fn an_incumbent_that_is_dead_makes_room() {
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
     assert_eq!(
         change.message.as_deref(),
-        Some("unresponsive: no sign of life for 200ms")
+        Some("unresponsive: no sign of life for 5s")
     );
     let mut newcomer = Peer::connect(host.address(), &target);
     events.expect(session.id(), &[ReportedState::Active]);
@@ -116,9 +112,7 @@ fn an_incumbent_that_is_dead_makes_room() {
 
 #[test]
 fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
-    let host = TestHost::with("incumbent-ends", |setup| {
-        setup.timeouts(|timeouts| timeouts.incumbent(LONG));
-    });
+    let host = TestHost::new("incumbent-ends");
     let (session, target) = external(&host, "outside");
     let incumbent = Peer::connect(host.address(), &target);
     active(&session);

@@ -144,20 +144,6 @@ fn a_tap_that_takes_its_time_holds_up_no_caller() {
 }
 
 #[test]
-fn any_time_to_look_for_an_answer_will_do() {
-    for spin in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        let host = TestHost::with("lone-spin", |setup| {
-            setup.timeouts(|timeouts| timeouts.spin(spin));
-        });
-        let session = host.run(fixture(&host, Transport::WebSocket, &["behave"]));
-        warm_up(&session);
-        let sleep = json!({"ms": 600_000});
-        let error = session.call_raw("sleep", &sleep, Duration::from_millis(1));
-        assert!(error.unwrap_err().is_timeout());
-    }
-}
-
-#[test]
 fn the_end_of_the_connection_reaches_a_caller_that_reads() {
     for transport in TRANSPORTS {
         let (host, session) = TestHost::running("lone-end", transport, &["behave"]);

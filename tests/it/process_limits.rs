@@ -85,10 +85,9 @@ fn all_limits_are_put_upon_the_process_and_told_with_its_end() {
     let limits = ProcessLimits::default()
         .memory(1 << 30)
         .cpu_time(Duration::from_millis(8500))
-        .open_files(60)
-        .core_size(4096);
+        .open_files(60);
     let code = "import os, resource as r
-for name in 'AS', 'CPU', 'NOFILE', 'NPROC', 'CORE':
+for name in 'AS', 'CPU', 'NOFILE', 'NPROC':
     print(name, *r.getrlimit(getattr(r, 'RLIMIT_' + name)))
 print('nice', os.getpriority(os.PRIO_PROCESS, 0))
 exit(3)";
@@ -100,7 +99,7 @@ exit(3)";
         change.details["limits"],
         json!({
             "memory": memory, "cpu_time": 9, "open_files": 60, "processes": 4000,
-            "core_size": 4096, "nice": 7,
+            "nice": 7,
         })
     );
     assert_eq!(
@@ -110,7 +109,6 @@ exit(3)";
             "CPU 9 10",
             "NOFILE 60 60",
             "NPROC 4000 4000",
-            "CORE 4096 4096",
             "nice 7",
         ])
     );

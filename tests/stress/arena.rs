@@ -12,8 +12,8 @@ use parking_lot::{Mutex, RwLock};
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{MemoryStore, Record, Source, Store};
 use plugin_runner::{
-    ActiveState, Host, InstallationId, Limits, Listener, PluginMode, ReportedState, RestartPolicy,
-    Session, Timeouts,
+    ActiveState, Host, InstallationId, Listener, PluginMode, ReportedState, RestartPolicy, Session,
+    Timeouts,
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -329,9 +329,7 @@ fn begin(
         .disconnect_grace(Duration::from_millis(300))
         .stop_grace(GRACE)
         .stop(LONG)
-        .write_stall(Duration::from_secs(2))
-        .incumbent(Duration::from_millis(300))
-        .worker_idle(Duration::from_millis(100));
+        .write_stall(Duration::from_secs(2));
     let urls: HashMap<_, _> = plugins
         .iter()
         .map(|plugin| (plugin.id, plugin.urls.clone()))
@@ -341,8 +339,6 @@ fn begin(
         .store(store.clone())
         .restart_policy(policy.clone())
         .timeouts(timeouts)
-        // Nobody reads slower than so many changes.
-        .limits(Limits::default().queued_state_changes(1 << 14))
         .method_raw("double", |call, params| {
             // A handler may use the session that it was called from.
             let _ = call.session().reported_state();

@@ -247,7 +247,6 @@ impl Child {
         let policy = self.hooks.spec().policy;
         match self.restarts.decide(&policy, outcome, failure.active_for) {
             Decision::Restart(wait) => {
-                let wait = policy.jittered(wait, chance());
                 self.stage = Stage::BackingOff {
                     until: after(Instant::now(), wait),
                     at_once: wait.is_zero(),
@@ -310,9 +309,4 @@ impl Child {
             self.hooks.transition(Transition::Errored(failure));
         }
     }
-}
-
-/// Returns a random number from 0 up to, but not including, 1; 0 if the system has no random numbers.
-fn chance() -> f64 {
-    f64::from(getrandom::u32().unwrap_or_default()) / 2_f64.powi(32)
 }

@@ -295,9 +295,7 @@ fn settings_of_one_plugins_own_that_cannot_work_do_not_count() {
 
 #[test]
 fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
-    let host = watched_with("newcomer", frequent(), |setup| {
-        setup.timeouts(|timeouts| timeouts.incumbent(Duration::from_millis(200)));
-    });
+    let host = watched("newcomer", frequent());
     let (session, target) = external(&host, |record| record);
     let mut dead = connect(&host, &target);
     dead.expect_ping();
@@ -306,7 +304,7 @@ fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
     assert_eq!(
         change.message.as_deref(),
-        Some("unresponsive: no sign of life for 200ms")
+        Some("unresponsive: no sign of life for 5s")
     );
     let mut newcomer = connect(&host, &target);
     events.expect(session.id(), &[ReportedState::Active]);
@@ -315,9 +313,7 @@ fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
 
 #[test]
 fn two_who_look_at_one_connection_do_not_get_in_each_others_way() {
-    let host = watched_with("two-looks", frequent(), |setup| {
-        setup.timeouts(|timeouts| timeouts.incumbent(LONG));
-    });
+    let host = watched("two-looks", frequent());
     let (session, target) = external(&host, |record| record);
     let mut incumbent = connect(&host, &target);
     let mut pings = 0;

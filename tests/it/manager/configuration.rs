@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::store::{FailingStore, Step};
 use super::{Managed, object, settings, source};
-use crate::support::host::active;
+use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{With as _, call, manifest};
 use crate::support::{LONG, assert_matches, failed, refusing_state, wait_until};
@@ -250,8 +250,10 @@ fn what_the_plugin_took_and_could_not_be_stored_is_taken_back_when_it_next_conne
 
 #[test]
 fn without_an_answer_it_is_not_certain_and_settled_at_the_next_connect() {
-    let settings = settings().configure_timeout(Duration::from_secs(1));
-    let managed = Managed::with("no-answer", settings);
+    let host = TestHost::with("no-answer", |setup| {
+        setup.timeouts(|timeouts| timeouts.call(Duration::from_secs(1)));
+    });
+    let managed = Managed::of(host, settings());
     let id = managed.configurable(&["hang-at", "configure", "gated"]);
     let new = json!({"channel": "new"});
     let error = failed(

@@ -246,7 +246,6 @@ fn settings() -> ManagerSettings {
         .install_timeout(LONG)
         .busy_timeout(LONG)
         .activate_timeout(LONG)
-        .configure_timeout(LONG)
 }
 
 /// The error from which this one came.

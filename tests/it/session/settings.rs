@@ -73,8 +73,6 @@ fn limits_of_nothing_are_refused_by_name() {
         queued_events,
         queued_event_bytes,
         handshakes,
-        queued_state_changes,
-        session_stack,
         handler_stack
     );
 }
@@ -88,7 +86,7 @@ fn times_of_nothing_are_refused_by_name() {
             });
         )+};
     }
-    refused!(connect, call, handshake, stop, write_stall, incumbent);
+    refused!(connect, call, handshake, stop, write_stall);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use plugin_runner::error::Phase;
-use plugin_runner::{ActiveState, Error, Limits, PluginMode, ReportedState, StateChange};
+use plugin_runner::{ActiveState, Error, PluginMode, ReportedState, StateChange};
 
 use crate::support::plugin::With as _;
 use crate::support::session::{Bench, SHORT, connect};
@@ -172,18 +172,21 @@ fn subscribers_hear_of_every_change_of_every_plugin_without_gaps() {
 
 #[test]
 fn a_subscriber_that_is_full_hears_how_many_it_missed() {
-    let limits = Limits::default().queued_state_changes(2);
-    let bench = Bench::with_host(|builder| builder.limits(limits));
+    let bench = Bench::new();
     let changes = bench.host.subscribe();
-    for _ in 0..3 {
+    for _ in 0..514 {
         bench.set(ActiveState::Inactive);
         bench.set(ActiveState::Active);
     }
     let heard = |change: StateChange| (change.sequence, change.missed);
     let kept: Vec<_> = changes.try_iter().map(heard).collect();
-    assert_eq!(kept, [(2, 0), (3, 0)]);
+    let expected: Vec<_> = (2..=1025).map(|sequence| (sequence, 0)).collect();
+    assert_eq!(kept, expected);
     bench.set(ActiveState::Inactive);
-    assert_eq!(changes.try_iter().map(heard).collect::<Vec<_>>(), [(8, 4)]);
+    assert_eq!(
+        changes.try_iter().map(heard).collect::<Vec<_>>(),
+        [(1030, 4)]
+    );
 }
 
 #[test]
