@@ -38,7 +38,7 @@ pub enum AccessShape {
 ///
 /// Encodes in the form of [`AccessShape::Schema`]. A host answers in the form that suits the peer instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessGetReply(pub Result<AccessGrant, RpcError>);
+pub(crate) struct AccessGetReply(pub(crate) Result<AccessGrant, RpcError>);
 
 impl AccessGrant {
     /// Returns credentials with this key (Storyden's begin with `sdbak_`) for the API at this address.

@@ -14,7 +14,7 @@ use crate::error::{FieldProblem, FieldProblemKind};
 const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
 
 /// A configuration: an object with the members that the plugin understands.
-pub type Configuration = Map<String, Value>;
+pub(crate) type Configuration = Map<String, Value>;
 
 /// One field of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -23,8 +23,8 @@ pub(crate) mod peer;
 #[cfg(test)]
 mod tests;
 
-pub use access::{AccessGetReply, AccessGrant, AccessShape};
-pub use configuration::{Configuration, ConfigurationField, ConfigurationFieldKind};
+pub use access::{AccessGrant, AccessShape};
+pub use configuration::{ConfigurationField, ConfigurationFieldKind};
 pub use event::STORYDEN_EVENTS;
 pub use jsonrpc::ResultObject;
 pub use manifest::{Capability, Manifest, Transport};

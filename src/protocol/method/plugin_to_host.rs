@@ -9,10 +9,11 @@ use crate::protocol::configuration::Configuration;
 
 /// `access_get`: requests credentials for the host's HTTP API.
 ///
-/// A host does not answer with the typed reply, but in the form that suits the peer; see
-/// [`AccessShape`](crate::protocol::AccessShape).
+/// A host does not answer with the typed reply, but in the form that suits the peer. So this is not public:
+/// [`HostHandle::access_get`](crate::sdk::HostHandle::access_get) and
+/// [`Services::access_get`](crate::Services::access_get) have the credentials themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessGet {}
+pub(crate) struct AccessGet {}
 
 impl Method for AccessGet {
     const NAME: &'static str = "access_get";

@@ -348,7 +348,7 @@ fn bad_params_are_answered_with_the_code_for_it() {
 fn deep_params_are_refused_rather_than_followed() {
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let body = move || {
-        assert!(decode_params::<crate::protocol::Configuration>(&deep).is_err());
+        assert!(decode_params::<Configure>(&deep).is_err());
         assert!(decode_reply::<GetConfig>(&format!("{{\"config\":{deep}}}")).is_err());
         // Where it is not looked at, it does no harm.
         assert!(decode_params::<Ping>(&deep).is_ok());

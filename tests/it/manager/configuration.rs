@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use plugin_runner::protocol::Configuration;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::{Error, ErrorKind, InstallationId, ReportedState, fault};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::store::{FailingStore, Step};
 use super::{Managed, object, settings, source};
@@ -49,7 +48,7 @@ impl Managed {
         (id, peer)
     }
 
-    fn replace(&self, id: InstallationId, proposal: Value) -> Result<Configuration, Error> {
+    fn replace(&self, id: InstallationId, proposal: Value) -> Result<Map<String, Value>, Error> {
         self.configure(id, object(proposal))
     }
 
