@@ -19,7 +19,7 @@
 //! | start, stop and watch one plugin | [`Session`], [`Session::supervised`], [`Session::wait_for`] |
 //! | see state changes as they happen | [`Host::subscribe`], [`StateChange`] |
 //! | call a plugin | [`Session::call`], [`Session::call_raw`], [`Session::start_call`] |
-//! | answer calls from plugins | [`Services`] for the protocol's own, [`HostBuilder::method`] for mine |
+//! | answer calls from plugins | [`Services`] for the protocol's own, [`HostBuilder::method`] for mine; [`protocol::Method`] for types that both sides share |
 //! | publish events | [`Host::publish`], [`Host::publish_and_wait`] |
 //! | read what a plugin prints | [`Manager::follow_log`], [`Session::follow_log`], [`HostBuilder::on_output`] |
 //! | know why a plugin ended | [`Session::restart_history`], [`Session::error_details`] |

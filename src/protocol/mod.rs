@@ -1,6 +1,6 @@
 //! The messages between plugins and host, as types.
 //!
-//! What lives here: the manifest, the JSON-RPC envelope, the nine methods with their params and
+//! What lives here: the manifest, the JSON-RPC envelope, the methods and their
 //! replies, event names, configuration schemas, and how the SDKs differ. What does not: I/O, threads, waiting, request bookkeeping, and archives. Everything here
 //! is plain data and pure functions.
 //!

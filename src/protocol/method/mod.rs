@@ -41,13 +41,19 @@ pub use plugin_to_host::{
 use super::kind_of_text;
 use crate::error::{Error, Result, RpcError};
 
-/// A method, implemented by the type of its params: what one side calls and the other handles.
+/// A method, implemented by the type of its params, so that both sides can share it: a host calls it with
+/// [`Session::call`](crate::Session::call) and handles it with [`HostBuilder::on`](crate::HostBuilder::on), a
+/// plugin with [`HostHandle::call`](crate::sdk::HostHandle::call) and
+/// [`Plugin::on`](crate::sdk::Plugin::on). Where only one side is in Rust, a closure with types of its own
+/// does: [`HostBuilder::method`](crate::HostBuilder::method) and
+/// [`Plugin::method`](crate::sdk::Plugin::method).
 ///
 /// Params and reply must encode to JSON objects. The reply needs no member `method`: it is added
 /// when the reply is sent and ignored when one is read.
 ///
-/// ```
+/// ```no_run
 /// use plugin_runner::protocol::Method;
+/// use plugin_runner::sdk::Plugin;
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Serialize, Deserialize)]
@@ -64,7 +70,18 @@ use crate::error::{Error, Result, RpcError};
 ///     const NAME: &'static str = "greet";
 ///     type Reply = Greeting;
 /// }
+///
+/// # fn main() -> plugin_runner::Result<()> {
+/// Plugin::from_env()?
+///     .on(|_host, Greet { name }| {
+///         let text = format!("hello {name}");
+///         Ok(Greeting { text })
+///     })
+///     .run()
+/// # }
 /// ```
+///
+/// The host then calls it with `session.call(&Greet { name }, timeout)?.text`.
 pub trait Method: Serialize + DeserializeOwned {
     /// The name on the wire.
     const NAME: &'static str;
