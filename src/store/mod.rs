@@ -43,14 +43,14 @@ use crate::package::{Archive, ArchiveContent};
 /// [`ArchiveInUse`](crate::ErrorKind::ArchiveInUse), [`RecordDamaged`](crate::ErrorKind::RecordDamaged), ….
 pub trait Store: Send + Sync + fmt::Debug {
     /// Returns the record with this id. A record that cannot be read whole is returned with its
-    /// [`damage`](Record::damage). May block for the store's own I/O.
+    /// [`damage`](Record::damage), at least as [`Record::damaged`]. May block for the store's own I/O.
     ///
     /// # Errors
     /// What the store reports.
     fn get(&self, id: InstallationId) -> Result<Option<Record>>;
 
-    /// Returns all records, also damaged ones, in the order of their ids, which is oldest first. May
-    /// block for the store's own I/O.
+    /// Returns all records in the order of their ids, which is oldest first. One that is damaged is
+    /// among them and keeps no other from being read. May block for the store's own I/O.
     ///
     /// # Errors
     /// What the store reports.
@@ -67,7 +67,8 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Stores a record, replacing one with the same id. Implementations call [`Record::validate`] first: a
     /// record with [`damage`](Record::damage), for example, must not be stored as it is, since its stand-ins
-    /// would replace what may still be repaired. May block for the store's own I/O.
+    /// would replace what may still be repaired. It is replaced by a whole one, and can be deleted. May block
+    /// for the store's own I/O.
     ///
     /// # Errors
     /// Those of [`Record::validate`], and what the store reports; nothing has changed then.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -113,6 +114,21 @@ impl Record {
             added_by: None,
             labels: BTreeMap::new(),
             damage: None,
+        }
+    }
+
+    /// Makes the record of a plugin of which a store can read no more than the id, with the reason as its
+    /// [`damage`](Self::damage): so one bad record is shown, where an error would hide all the others.
+    ///
+    /// Every field is a stand-in, and may be set to what can still be read. An archive that the record named is
+    /// kept in any case. The reason is logged and shown: it must quote no token, environment or configuration.
+    pub fn damaged(id: InstallationId, why: impl Into<Arc<str>>) -> Self {
+        let nowhere = PluginKind::Supervised(Source::Directory(PathBuf::new()));
+        Self {
+            active_state_changed_at: SystemTime::UNIX_EPOCH,
+            added_at: SystemTime::UNIX_EPOCH,
+            damage: Some(why.into()),
+            ..Self::new(id, Manifest::default(), nowhere)
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use plugin_runner::package::{Archive, ArchiveContent, PackageLimits};
 use plugin_runner::store::conformance::{self, Persistent};
 use plugin_runner::store::{Record, Source, SqliteStore, Store};
-use plugin_runner::{Error, ErrorKind, Result};
+use plugin_runner::{Error, ErrorKind, InstallationId, Result};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -430,6 +430,14 @@ impl Persistent for Subject {
 
     fn reopen(&mut self) -> Arc<dyn Store> {
         Arc::new(self.0.as_ref().unwrap().open())
+    }
+
+    fn damage(&mut self, id: InstallationId) -> bool {
+        let dir = self.0.as_ref().unwrap();
+        dir.execute(&format!(
+            "UPDATE installation SET manifest = '{{' WHERE id = '{id}'"
+        ));
+        true
     }
 }
 

@@ -19,6 +19,7 @@
 //! use std::sync::Arc;
 //!
 //! use plugin_runner::store::conformance::{self, Persistent};
+//! use plugin_runner::InstallationId;
 //! use plugin_runner::store::{SqliteStore, Store};
 //!
 //! struct Subject {
@@ -35,6 +36,13 @@
 //!     fn reopen(&mut self) -> Arc<dyn Store> {
 //!         let dir = self.dir.join(self.opened.to_string());
 //!         Arc::new(SqliteStore::open(dir).unwrap())
+//!     }
+//!
+//!     fn damage(&mut self, id: InstallationId) -> bool {
+//!         let database = self.dir.join(format!("{}/plugins.sqlite", self.opened));
+//!         let sql = format!("UPDATE installation SET overrides = '{{' WHERE id = '{id}'");
+//!         rusqlite::Connection::open(database).unwrap().execute(&sql, []).unwrap();
+//!         true
 //!     }
 //! }
 //!
@@ -64,6 +72,7 @@ use std::sync::Arc;
 use probe::StoreProbe;
 
 use super::Store;
+use crate::id::InstallationId;
 
 /// A promise that a store does not keep.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +94,11 @@ pub trait Persistent {
     /// Opens the store of the last [`open_empty`](Self::open_empty) again. All handles to it have
     /// been dropped.
     fn reopen(&mut self) -> Arc<dyn Store>;
+
+    /// Makes the record with this id unreadable in the store of the last [`open_empty`](Self::open_empty),
+    /// which is not open: for example by writing half of a JSON text in its place. Returns false if single
+    /// records cannot be damaged there; what a store shows of one is not checked then.
+    fn damage(&mut self, id: InstallationId) -> bool;
 }
 
 /// The outcome of a check: what is wrong, in words or as an error of the store's.

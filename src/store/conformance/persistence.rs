@@ -4,13 +4,22 @@ use super::probe::StoreProbe;
 use super::samples;
 use super::{Outcome, Persistent, Reopening};
 use crate::auth::ExternalToken;
-use crate::store::PluginKind;
+use crate::id::InstallationId;
+use crate::store::{PluginKind, Record};
 
 pub(super) const CHECKS: &[Reopening] = &[
     ("records_survive_reopening", records_survive_reopening),
     ("deletions_survive_reopening", deletions_survive_reopening),
     ("tokens_survive_reopening", tokens_survive_reopening),
     ("archives_survive_reopening", archives_survive_reopening),
+    (
+        "a_damaged_record_is_shown_and_hides_no_other",
+        a_damaged_record_is_shown_and_hides_no_other,
+    ),
+    (
+        "a_damaged_record_can_be_replaced_and_deleted",
+        a_damaged_record_can_be_replaced_and_deleted,
+    ),
 ];
 
 fn records_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
@@ -104,4 +113,97 @@ fn archives_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
         store.expect(&record)?;
     }
     Ok(())
+}
+
+fn a_damaged_record_is_shown_and_hides_no_other(subject: &mut dyn Persistent) -> Outcome {
+    let token = ExternalToken::generate()?;
+    let mut records = [
+        samples::plain("before")?,
+        samples::plain("damaged")?,
+        samples::plain("after")?,
+    ];
+    // Ids are in this order, unless the clock was set back.
+    records.sort_by_key(|record| record.id);
+    records[2].kind = PluginKind::external(token.clone());
+    let [before, damaged, after] = &records;
+    if !stored_and_damaged(subject, &records, damaged.id)? {
+        return Ok(());
+    }
+    // What is asked and refused changes nothing.
+    for _ in 0..2 {
+        let store = subject.reopen();
+        let store = StoreProbe(&*store);
+        store.expect(before)?;
+        store.expect(after)?;
+        store.expect_found(&token, Some(after.id), "beside a damaged record")?;
+        let list = store.list()?;
+        let ids = |records: &[Record]| records.iter().map(|one| one.id).collect::<Vec<_>>();
+        let (found, expected) = (ids(&list), ids(&records));
+        if found != expected {
+            return Err(format!("list returns {found:?}, expected {expected:?}").into());
+        }
+        let count = store.count()?;
+        if count != records.len() {
+            return Err(
+                format!("of three records, one of them damaged, count returns {count}").into(),
+            );
+        }
+        for (asked, found) in [
+            ("list", list.into_iter().nth(1)),
+            ("get", store.get(damaged.id)?),
+        ] {
+            match found {
+                Some(found) if found.damage.is_some() => {
+                    if store.0.put(found).is_ok() {
+                        return Err("put stores a damaged record as it was read".into());
+                    }
+                }
+                Some(_) => return Err(format!("{asked} returns a damaged record as whole").into()),
+                None => return Err(format!("{asked} does not return a damaged record").into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn a_damaged_record_can_be_replaced_and_deleted(subject: &mut dyn Persistent) -> Outcome {
+    let records = [samples::plain("damaged")?, samples::plain("other")?];
+    let [damaged, other] = &records;
+    if !stored_and_damaged(subject, &records, damaged.id)? {
+        return Ok(());
+    }
+    {
+        let store = subject.reopen();
+        StoreProbe(&*store).put(damaged)?;
+        StoreProbe(&*store).expect(damaged)?;
+    }
+    {
+        let store = subject.reopen();
+        StoreProbe(&*store).expect(damaged)?;
+    }
+    subject.damage(damaged.id);
+    {
+        let store = subject.reopen();
+        store.delete(damaged.id)?;
+        StoreProbe(&*store).expect_none(damaged.id)?;
+    }
+    let store = subject.reopen();
+    StoreProbe(&*store).expect_none(damaged.id)?;
+    StoreProbe(&*store).expect(other)
+}
+
+/// Stores these records in a new store, which is closed then, and damages the one with this id. Returns
+/// whether that is possible.
+fn stored_and_damaged(
+    subject: &mut dyn Persistent,
+    records: &[Record],
+    id: InstallationId,
+) -> Outcome<bool> {
+    {
+        let store = subject.open_empty();
+        for record in records {
+            StoreProbe(&*store).put(record)?;
+        }
+    }
+    Ok(subject.damage(id))
 }
