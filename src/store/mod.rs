@@ -31,7 +31,8 @@ use crate::package::{Archive, ArchiveContent};
 /// a record whenever a plugin is loaded, is started, connects or calls, and each of these waits for the
 /// answer: an implementation on a remote database should cache the records.
 ///
-/// The feature `conformance` adds `store::conformance`, with which an implementation's tests check it.
+/// The feature `conformance` adds `store::conformance`, with which an implementation's tests check it. The
+/// example `tests/examples/json_store.rs` is a whole implementation in 200 lines.
 ///
 /// The manager stores an archive before the first record that names it, and removes it after the last
 /// one: a store need not count references.

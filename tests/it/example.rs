@@ -66,6 +66,30 @@ fn what_the_example_was_given_is_there_when_it_runs_again() {
     }
 }
 
+#[test]
+fn the_example_of_a_store_shows_what_it_cannot_read() {
+    let dir = TestDir::new("json-example");
+    let run = || {
+        let mut command = Command::new(program("json_store"));
+        let output = command.arg(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = run();
+    let (id, rest) = first.split_once(' ').unwrap();
+    assert_eq!(rest, "is connecting: as it should be\n");
+    assert_eq!(run(), first, "it is there again");
+    let file = dir.path().join(format!("{id}.json"));
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() - 2]).unwrap();
+    let damaged = run();
+    let expected =
+        format!("{id} is errored: its record is damaged: its file cannot be read: line ");
+    assert!(damaged.starts_with(&expected), "{damaged}");
+    fs::write(&file, whole).unwrap();
+    assert_eq!(run(), first, "it is whole again");
+}
+
 /// An example that is ended with the test, even if that fails.
 struct Server(Child);
 

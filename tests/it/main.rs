@@ -64,6 +64,8 @@ mod environment;
 // The examples.
 #[cfg(feature = "sqlite")]
 mod example;
+// A store of one's own, which is an example as well.
+mod json_store;
 // External plugins, and embedders that accept connections themselves.
 mod external;
 // What is known of handshakes that were refused.
