@@ -37,7 +37,7 @@ use crate::error::StartError;
 use crate::thread::Threads;
 
 /// What it takes to spawn a process.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct ProcessCommand {
     /// The absolute path of an executable file.
     pub(crate) program: PathBuf,

@@ -3,6 +3,7 @@
 //! [Configuration](crate::protocol#configuration)). Sending and storing configurations is not here.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
@@ -15,6 +16,15 @@ const KNOWN_TYPES: &str = "\"string\", \"number\", \"boolean\"";
 
 /// A configuration: an object with the members that the plugin understands.
 pub(crate) type Configuration = Map<String, Value>;
+
+/// A configuration as `Debug` shows it: by the names of its members, since values may be secrets.
+pub(crate) struct MemberNames<'a>(pub(crate) &'a Configuration);
+
+impl fmt::Debug for MemberNames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// One field of a configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]

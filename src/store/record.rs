@@ -14,7 +14,7 @@ use super::overrides::Overrides;
 use crate::auth::ExternalToken;
 use crate::error::{Result, StoreError};
 use crate::id::InstallationId;
-use crate::protocol::configuration::Configuration;
+use crate::protocol::configuration::{Configuration, MemberNames};
 use crate::protocol::manifest::Manifest;
 use crate::state::{ActiveState, PluginMode};
 use crate::text::Foreign;
@@ -249,10 +249,10 @@ impl fmt::Debug for Record {
             .field("kind", kind)
             .field("active_state", active_state)
             .field("active_state_changed_at", active_state_changed_at)
-            .field("configuration", &Names(configuration))
+            .field("configuration", &MemberNames(configuration))
             .field(
                 "pending_configuration",
-                &pending_configuration.as_ref().map(Names),
+                &pending_configuration.as_ref().map(MemberNames),
             )
             .field("added_at", added_at)
             .field("overrides", overrides)
@@ -260,15 +260,6 @@ impl fmt::Debug for Record {
             .field("labels", labels)
             .field("damage", damage)
             .finish()
-    }
-}
-
-/// A configuration, of which only the names of its members may be shown.
-struct Names<'a>(&'a Configuration);
-
-impl fmt::Debug for Names<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

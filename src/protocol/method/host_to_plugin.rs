@@ -1,5 +1,7 @@
 //! The methods that the host calls ([Host to plugin](crate::protocol#host-to-plugin)).
 
+use std::fmt;
+
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Method, failure, is_blank, null_is_empty};
 use crate::error::Result;
-use crate::protocol::configuration::Configuration;
+use crate::protocol::configuration::{Configuration, MemberNames};
 use crate::protocol::jsonrpc::to_object;
 
 /// `event`: an event that the plugin consumes. On the wire its name and its payload are in one object, whose
@@ -26,8 +28,8 @@ impl Method for Event {
 }
 
 /// `configure`: proposes a configuration, which is stored only if the plugin accepts it. A plugin
-/// that must restart to apply it exits with status 0.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// that must restart to apply it exits with status 0. `Debug` shows the names of its members alone.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Configure(
     /// The whole configuration.
@@ -37,6 +39,14 @@ pub struct Configure(
 impl Method for Configure {
     const NAME: &'static str = "configure";
     type Reply = Ack;
+}
+
+impl fmt::Debug for Configure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Configure")
+            .field(&MemberNames(&self.0))
+            .finish()
+    }
 }
 
 /// `ping`: checks that the plugin answers.

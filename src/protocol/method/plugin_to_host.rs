@@ -1,11 +1,13 @@
 //! The methods that plugins call ([Plugin to host](crate::protocol#plugin-to-host)).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Method, failure, is_blank, null_is_empty};
 use crate::id::Xid;
 use crate::protocol::access::AccessGetReply;
-use crate::protocol::configuration::Configuration;
+use crate::protocol::configuration::{Configuration, MemberNames};
 
 /// `access_get`: requests credentials for the host's HTTP API.
 ///
@@ -38,12 +40,21 @@ impl Method for GetConfig {
     type Reply = GetConfigReply;
 }
 
-/// The stored configuration: without defaults, and without requested members that do not exist.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The stored configuration: without defaults, and without requested members that do not exist. `Debug` shows
+/// the names of its members alone.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GetConfigReply {
     /// The members; none if the plugin was never configured.
     #[serde(deserialize_with = "null_is_empty")]
     pub config: Configuration,
+}
+
+impl fmt::Debug for GetConfigReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetConfigReply")
+            .field("config", &MemberNames(&self.config))
+            .finish()
+    }
 }
 
 impl GetConfig {

@@ -387,3 +387,19 @@ fn the_deepest_payload_that_is_followed_needs_half_a_mebibyte_of_stack() {
     let small = std::thread::Builder::new().stack_size(512 * 1024);
     small.spawn(body).unwrap().join().unwrap();
 }
+
+#[test]
+fn debug_shows_no_value_of_a_configuration() {
+    let configuration = map(json!({"city": "secret"}));
+    assert_eq!(
+        format!("{:?}", Configure(configuration.clone())),
+        r#"Configure({"city"})"#
+    );
+    let reply = GetConfigReply {
+        config: configuration,
+    };
+    assert_eq!(
+        format!("{reply:?}"),
+        r#"GetConfigReply { config: {"city"} }"#
+    );
+}
