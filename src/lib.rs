@@ -15,7 +15,7 @@
 //! | check a package before it is installed | [`package::review`], [`package::Archive`] |
 //! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept; [`Host::admit`] on the port of my HTTP server |
 //! | let plugins connect on the port of my own HTTP server | [`Host::admit`] |
-//! | let plugins connect in some other way | [`duplex::Duplex`] with [`Host::connect`] |
+//! | let plugins connect in some other way | [`Session::connect`], with a [`duplex`] of my own |
 //! | start, stop and watch one plugin | [`Session`], [`Session::supervised`], [`Session::wait_for`] |
 //! | see state changes as they happen | [`Host::subscribe`], [`StateChange`] |
 //! | call a plugin | [`Session::call`], [`Session::call_raw`], [`Session::start_call`] |
@@ -157,7 +157,7 @@ pub use rpc::{Params, Reply};
 pub use runtime::RuntimeProvider;
 #[cfg(feature = "host")]
 pub use session::{
-    Batch, CallEvent, Counters, Delivery, InboundCall, Peer, PendingCall, RestartDecision, RunEnd,
+    Batch, CallEvent, Counters, Delivery, InboundCall, PendingCall, RestartDecision, RunEnd,
     Services, Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};

@@ -7,9 +7,7 @@ use std::time::Instant;
 
 use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::sdk;
-use plugin_runner::{
-    ActiveState, Host, HostBuilder, InstallationId, Listener, Peer, ReportedState,
-};
+use plugin_runner::{ActiveState, Host, HostBuilder, InstallationId, Listener, ReportedState};
 use plugin_runner::{PendingCall, Session};
 use serde::Serialize;
 use serde_json::json;
@@ -103,7 +101,7 @@ impl Plugin {
         let session = host.load(install_external(&host, "bench")).unwrap();
         let (ours, theirs) = plugin_runner::duplex::memory::pair(64);
         let thread = std::thread::spawn(|| sdk::Plugin::over(theirs).run().unwrap());
-        session.connect(ours, &Peer::default()).unwrap();
+        session.connect(ours, "").unwrap();
         Self::active(folder, host, None, session, None, Some(thread))
     }
 

@@ -14,7 +14,7 @@
 //! use plugin_runner::protocol::method::Ping;
 //! use plugin_runner::sdk::Plugin;
 //! use plugin_runner::store::Record;
-//! use plugin_runner::{Host, Peer};
+//! use plugin_runner::Host;
 //!
 //! # fn main() -> plugin_runner::Result<()> {
 //! let host = Host::builder().build()?;
@@ -26,7 +26,7 @@
 //!
 //! let (ours, theirs) = memory::pair(16);
 //! let plugin = thread::spawn(|| Plugin::over(theirs).run());
-//! session.connect(ours, &Peer::new("inside"))?;
+//! session.connect(ours, "inside")?;
 //! let pong = session.call(&Ping {}, Duration::from_secs(10))?;
 //! assert!(pong.pong);
 //!

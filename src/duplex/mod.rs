@@ -26,7 +26,7 @@
 //! use plugin_runner::protocol::method::Ping;
 //! use plugin_runner::sdk::Plugin;
 //! use plugin_runner::store::Record;
-//! use plugin_runner::{Host, Peer};
+//! use plugin_runner::Host;
 //!
 //! /// A message, or the peer's close.
 //! type Packet = Result<Arc<str>, Disconnect>;
@@ -131,7 +131,7 @@
 //! host.store().put(record)?;
 //! let session = host.load(id)?;
 //! let plugin = thread::spawn(|| Plugin::over(theirs).run());
-//! session.connect(ours, &Peer::new("channels"))?;
+//! session.connect(ours, "channels")?;
 //! assert!(session.call(&Ping {}, Duration::from_secs(10))?.pong);
 //! host.unload(id)?;
 //! plugin.join().unwrap()?;
@@ -169,6 +169,11 @@ pub trait Duplex: Send + 'static {
         self: Box<Self>,
         settings: &DuplexSettings,
     ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)>;
+
+    /// Returns the peer's address for log lines; empty, as by default, where there is none.
+    fn peer_address(&self) -> String {
+        String::new()
+    }
 }
 
 impl Duplex for Box<dyn Duplex> {
@@ -177,6 +182,10 @@ impl Duplex for Box<dyn Duplex> {
         settings: &DuplexSettings,
     ) -> Result<(Box<dyn DuplexReader>, Arc<dyn DuplexWriter>)> {
         (*self).split(settings)
+    }
+
+    fn peer_address(&self) -> String {
+        (**self).peer_address()
     }
 }
 

@@ -28,7 +28,7 @@ use crate::id::InstallationId;
 use crate::keeper::Guarantees;
 use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
-use crate::session::{Peer, Session, StateChange};
+use crate::session::{Session, StateChange};
 use crate::state::{ActiveState, PluginMode};
 use crate::store::Store;
 use crate::thread::Threads;
@@ -280,10 +280,10 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::NotLoaded`], and those of [`Session::connect`].
-    pub fn connect(&self, id: InstallationId, duplex: impl Duplex, peer: &Peer) -> Result<()> {
+    pub fn connect(&self, id: InstallationId, duplex: impl Duplex, user_agent: &str) -> Result<()> {
         self.session(id)
             .ok_or(Error::NotLoaded(id))?
-            .connect(duplex, peer)
+            .connect(duplex, user_agent)
     }
 
     /// Subscribes to every state change from now on. The receiver holds

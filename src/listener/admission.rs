@@ -81,7 +81,7 @@ impl RequestHead {
     /// Sets the peer's address for log lines, such as the one that a proxy in front names. Without it, the
     /// address of the stream is used once there is a stream.
     #[must_use]
-    pub fn with_address(mut self, address: impl Into<String>) -> Self {
+    pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = address.into();
         self
     }
@@ -184,9 +184,6 @@ impl Admission {
                 settings.timeouts.handshake,
             ));
         }
-        if self.peer.address.is_empty() {
-            self.peer.address = socket.peer_address();
-        }
         let duplex = WebSocket::accepted(socket, already_read);
         reservation
             .attach(Box::new(duplex), &self.peer, false)
@@ -237,7 +234,10 @@ pub(super) fn judge(
                 reservation: Some(reservation),
                 deadline,
                 accept,
-                peer: Peer::new(user_agent).with_address(address),
+                peer: Peer {
+                    user_agent,
+                    address,
+                },
                 in_progress,
             })
         }

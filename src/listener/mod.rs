@@ -333,7 +333,7 @@ fn handshake(
         return Err(refused(in_progress, RefusalAnswer::BUSY));
     }
     // Now, because the end of the socket forgets it.
-    let head = RequestHead::judged(Head::parse(&head)).with_address(socket.peer_address());
+    let head = RequestHead::judged(Head::parse(&head)).address(socket.peer_address());
     let admission =
         judge(in_progress, head, deadline).map_err(|refusal| refuse(&socket, refusal, deadline))?;
     socket

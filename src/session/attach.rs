@@ -31,31 +31,13 @@ use crate::text::Foreign;
 const INCUMBENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The peer at the other end of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Peer {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
     /// Its `User-Agent`; decides the shape of `access_get` and the size of what it is sent. Empty
     /// when unknown.
-    pub user_agent: String,
-    /// Its address, for log lines. Empty when unknown.
-    pub address: String,
-}
-
-impl Peer {
-    /// Returns a peer with this user agent.
-    pub fn new(user_agent: impl Into<String>) -> Self {
-        Self {
-            user_agent: user_agent.into(),
-            address: String::new(),
-        }
-    }
-
-    /// Sets the address.
-    #[must_use]
-    pub fn with_address(mut self, address: impl Into<String>) -> Self {
-        self.address = address.into();
-        self
-    }
+    pub(crate) user_agent: String,
+    /// Its address for log lines, if it is another than the connection's.
+    pub(crate) address: String,
 }
 
 /// What a new connection shows to be admitted.
@@ -182,9 +164,9 @@ impl Drop for LivenessProbe {
 }
 
 /// Describes the peer for log lines by its address and user agent; empty for a pipe.
-fn described(peer: &Peer) -> String {
+fn described(address: &str, user_agent: &str) -> String {
     let mut text = String::new();
-    for part in [&*peer.address, &*peer.user_agent] {
+    for part in [address, user_agent] {
         if !part.is_empty() {
             text.push_str(if text.is_empty() { ", " } else { " " });
             text.push_str(&Foreign::new(part).to_string());
@@ -229,6 +211,12 @@ impl Reservation {
         settings.inbound_message = context.settings.limits.inbound_message;
         settings.outbound_bytes = context.settings.limits.outbound_bytes;
         settings.write_stall = context.settings.timeouts.write_stall;
+        // Now, because the end of a socket forgets it.
+        let address = if peer.address.is_empty() {
+            duplex.peer_address()
+        } else {
+            peer.address.clone()
+        };
         let halves = Halves::of(duplex, &settings)?;
         let kind = PeerKind::from_user_agent(&peer.user_agent);
         let message_limit = record
@@ -284,7 +272,11 @@ impl Reservation {
             return Err(error);
         }
         fault::point(fault::ATTACHED, shared.id);
-        log::info!("plugin {}: connected{}", shared.name, described(peer));
+        log::info!(
+            "plugin {}: connected{}",
+            shared.name,
+            described(&address, &peer.user_agent)
+        );
         if first_ping {
             self.ping_first(&connection)
         } else {
@@ -413,7 +405,8 @@ impl Session {
     /// [`memory::pair`](crate::duplex::memory::pair) or one that came through its own server.
     ///
     /// For an external plugin that is wanted active, or a supervised one whose process is waited
-    /// for.
+    /// for. `user_agent` is what the peer says it is, as in a handshake; it decides the shape of `access_get`
+    /// and the size of what the plugin is sent, and is empty when unknown.
     ///
     /// # Blocking
     /// While it reads an external plugin's record from the store; it never waits for the peer.
@@ -423,12 +416,16 @@ impl Session {
     /// - [`Error::State`]: it is not waiting for one. [`Error::NotLoaded`], [`Error::ShutDown`]
     ///   likewise.
     /// - [`Error::Io`]: the connection cannot be taken into use; or the store's own error.
-    pub fn connect(&self, duplex: impl Duplex, peer: &Peer) -> Result<()> {
+    pub fn connect(&self, duplex: impl Duplex, user_agent: &str) -> Result<()> {
         let shared = self.shared();
         let reservation = shared
             .reserve(&Credential::Trusted, Deadline::after(Duration::MAX))
             .map_err(|refused| shared.refusal(&refused))?;
-        reservation.attach(Box::new(duplex), peer, false)
+        let peer = Peer {
+            user_agent: user_agent.to_owned(),
+            ..Peer::default()
+        };
+        reservation.attach(Box::new(duplex), &peer, false)
     }
 }
 
@@ -516,7 +513,7 @@ mod tests {
         });
         assert_eq!(session.counters().connections, 1);
         let (ours, _theirs) = memory::pair(1);
-        session.connect(ours, &peer).unwrap();
+        session.connect(ours, "").unwrap();
         assert!(host.shutdown(LONG).is_complete());
     }
 
@@ -539,7 +536,7 @@ mod tests {
         assert!(halves.reader.receive().is_err(), "the refused end is open");
         // Nor does it stand in anybody's way.
         let (ours, _theirs) = memory::pair(1);
-        session.connect(ours, &peer).unwrap();
+        session.connect(ours, "").unwrap();
         assert!(host.shutdown(LONG).is_complete());
     }
 

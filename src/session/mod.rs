@@ -37,7 +37,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
 
-pub use attach::Peer;
+pub(crate) use attach::Peer;
 pub(crate) use attach::{AdmitError, Credential, Reservation};
 pub use call::{Batch, PendingCall};
 pub use call_hook::CallEvent;

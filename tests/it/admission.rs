@@ -319,7 +319,7 @@ fn a_refusal_is_in_the_plugins_log_with_the_address_that_the_server_names() {
     printed_url(&host, &session, 0);
     let forged = format!("/rpc?plugin_id={}&token={FORGED}", session.id());
     let head = parts(Request::upgrade(&forged).to_text().as_bytes()).unwrap();
-    let head = head.with_address("203.0.113.7:9");
+    let head = head.address("203.0.113.7:9");
     assert!(!format!("{head:?}").contains(FORGED), "{head:?}");
     drop(host.admit(head).unwrap_err());
     assert_eq!(session.counters().refused_wrong_token, 1);

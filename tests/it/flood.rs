@@ -10,7 +10,7 @@ use plugin_runner::duplex::websocket::WebSocket;
 use plugin_runner::duplex::{Duplex as _, DuplexSettings, DuplexWriter};
 use plugin_runner::error::{Disconnect, Phase};
 use plugin_runner::protocol::{ResultObject, Transport};
-use plugin_runner::{Error, Peer, ReportedState, Session};
+use plugin_runner::{Error, ReportedState, Session};
 use serde_json::{Value, json};
 
 use crate::support::frames::{BINARY, FINAL, RawPeer, frame, text};
@@ -256,7 +256,7 @@ fn a_flood_that_gets_no_answers_is_counted_to_the_last() {
 fn connect_silent(session: &Session) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let socket = WebSocket::server(ours, Vec::new());
-    session.connect(socket, &Peer::default()).unwrap();
+    session.connect(socket, "").unwrap();
     theirs
 }
 

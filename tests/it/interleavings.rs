@@ -185,9 +185,7 @@ fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
     events.until(session.id(), ReportedState::Active);
     events.expect(session.id(), &[ReportedState::Connecting]);
     let (ours, _theirs) = memory::pair(1);
-    session
-        .connect(ours, &plugin_runner::Peer::default())
-        .unwrap();
+    session.connect(ours, "").unwrap();
     events.expect(session.id(), &[ReportedState::Active]);
     let _gate = open_gate(&gate);
     let ended = events.until(session.id(), ReportedState::Restarting);

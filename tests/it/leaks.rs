@@ -29,9 +29,9 @@ mod alone {
     use std::fs;
     use std::time::{Duration, Instant};
 
+    use plugin_runner::ReportedState;
     use plugin_runner::duplex::memory;
     use plugin_runner::store::Record;
-    use plugin_runner::{Peer, ReportedState};
 
     use crate::support::LONG;
     use crate::support::alone::Holdings;
@@ -169,7 +169,7 @@ mod alone {
             for cycle in 0..cycles {
                 if cycle % 4 == 0 {
                     let (ours, theirs) = memory::pair(1);
-                    session.connect(ours, &Peer::default()).unwrap();
+                    session.connect(ours, "").unwrap();
                     events.expect(session.id(), &[ReportedState::Active]);
                     drop(theirs);
                 } else {

@@ -77,8 +77,7 @@ fn refusals_are_told_in_the_plugins_log_once_for_each_reason() {
     let line = told(&host, &session, "426");
     assert!(line.contains("a WebSocket handshake is expected"), "{line}");
     let (ours, _theirs) = memory::pair(16);
-    host.connect(session.id(), ours, &plugin_runner::Peer::default())
-        .unwrap();
+    host.connect(session.id(), ours, "").unwrap();
     refused(&host, &second, 503);
     let line = told(&host, &session, "503");
     assert!(

@@ -226,7 +226,7 @@ use plugin_runner::duplex::{
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Overrides, Record};
-use plugin_runner::{Peer, ReportedState, Result, Session};
+use plugin_runner::{ReportedState, Result, Session};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -451,15 +451,13 @@ fn a_transport_that_panics_costs_its_connection_and_no_more() {
     let host = TestHost::new("panicking-transport");
     let session = host.install(Record::external(manifest("outside")).unwrap());
     let (ours, _theirs) = memory::pair(1);
-    session
-        .connect(Panicking(ours), &Peer::new("tests"))
-        .unwrap();
+    session.connect(Panicking(ours), "tests").unwrap();
     session.wait_for(ReportedState::Connecting, LONG).unwrap();
     let message = session.error_message().unwrap();
     assert!(message.contains("on purpose"), "{message}");
 
     let (ours, theirs) = memory::pair(1);
-    session.connect(ours, &Peer::new("tests")).unwrap();
+    session.connect(ours, "tests").unwrap();
     active(&session);
     drop(theirs);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::duplex::memory;
 use plugin_runner::duplex::websocket::WebSocket;
-use plugin_runner::{ActiveState, Error, ErrorKind, Peer, ReportedState, Session, fault};
+use plugin_runner::{ActiveState, Error, ErrorKind, ReportedState, Session, fault};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -302,7 +302,7 @@ impl Operation {
                     return Ok(false);
                 }
                 let (ours, theirs) = memory::pair(16);
-                session.connect(ours, &Peer::new("stress"))?;
+                session.connect(ours, "stress")?;
                 world.peers.serve(theirs);
             }
             Self::ConnectSocket => {

@@ -15,7 +15,7 @@ use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::store::Record;
-use plugin_runner::{ActiveState, HostBuilder, Peer, PendingCall, ReportedState, Session};
+use plugin_runner::{ActiveState, HostBuilder, PendingCall, ReportedState, Session};
 use serde_json::{Value, json};
 
 use super::host::TestHost;
@@ -84,7 +84,7 @@ impl Bench {
     pub(crate) fn connect_silent(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let socket = WebSocket::server(ours, Vec::new());
-        self.session.connect(socket, &Peer::default()).unwrap();
+        self.session.connect(socket, "").unwrap();
         theirs
     }
 
@@ -114,7 +114,7 @@ pub(crate) fn load(host: &TestHost, record: impl FnOnce(Record) -> Record) -> Se
 /// Connects a session's plugin in memory.
 pub(crate) fn connect(session: &Session, user_agent: &str) -> Plugin {
     let (ours, theirs) = memory::pair(256);
-    session.connect(ours, &Peer::new(user_agent)).unwrap();
+    session.connect(ours, user_agent).unwrap();
     Plugin::over(theirs)
 }
 

@@ -88,6 +88,10 @@ impl Duplex for WebSocket {
         };
         Ok((Box::new(reader), Arc::new(writer)))
     }
+
+    fn peer_address(&self) -> String {
+        self.socket.peer_address()
+    }
 }
 
 impl fmt::Debug for WebSocket {

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use plugin_runner::duplex::memory;
-use plugin_runner::{ActiveState, Error, InstallationId, Peer, ReportedState};
+use plugin_runner::{ActiveState, Error, InstallationId, ReportedState};
 
 use crate::support::session::{Bench, GO, Plugin, connect};
 use crate::support::{LONG, assert_matches};
@@ -14,7 +14,7 @@ fn a_second_connection_is_refused_and_the_first_stays() {
     let bench = Bench::new();
     let first = bench.connect();
     let (ours, theirs) = memory::pair(1);
-    let refused = bench.session.connect(ours, &Peer::new(GO)).unwrap_err();
+    let refused = bench.session.connect(ours, GO).unwrap_err();
     let id = bench.session.id();
     assert_matches!(refused, Error::AlreadyConnected(found) if found == id);
     assert!(refused.is_retryable());
@@ -34,7 +34,7 @@ fn of_many_that_connect_at_once_one_gets_in() {
             .map(|_| {
                 scope.spawn(|| {
                     let (ours, theirs) = memory::pair(16);
-                    (bench.session.connect(ours, &Peer::default()), theirs)
+                    (bench.session.connect(ours, ""), theirs)
                 })
             })
             .collect();
@@ -105,7 +105,7 @@ fn a_deactivated_plugin_sees_close_1000_and_may_not_connect() {
         assert_eq!(bench.session.error_message(), None);
 
         let (ours, _theirs) = memory::pair(1);
-        let refused = bench.session.connect(ours, &Peer::default()).unwrap_err();
+        let refused = bench.session.connect(ours, "").unwrap_err();
         assert_eq!(refused.to_string(), "the plugin is inactive");
 
         bench.set(ActiveState::Active);
@@ -168,12 +168,11 @@ fn a_plugin_that_never_reads_does_not_hold_up_the_shutdown() {
 fn a_connection_is_made_through_the_host_by_id() {
     let bench = Bench::new();
     let (ours, theirs) = memory::pair(16);
-    let peer = Peer::new(GO).with_address("127.0.0.1:4711");
-    bench.host.connect(bench.session.id(), ours, &peer).unwrap();
+    bench.host.connect(bench.session.id(), ours, GO).unwrap();
     bench.ping(&Plugin::over(theirs));
 
     let unknown = InstallationId::generate();
     let (ours, _theirs) = memory::pair(1);
-    let refused = bench.host.connect(unknown, ours, &peer).unwrap_err();
+    let refused = bench.host.connect(unknown, ours, GO).unwrap_err();
     assert_matches!(refused, Error::NotLoaded(found) if found == unknown);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use plugin_runner::duplex::memory;
 use plugin_runner::error::{Disconnect, Phase};
 use plugin_runner::protocol::method::{Configure, Ping};
-use plugin_runner::{ActiveState, Error, Limits, Peer, ReportedState, Timeouts};
+use plugin_runner::{ActiveState, Error, Limits, ReportedState, Timeouts};
 use rustix::net::RecvFlags;
 use serde_json::json;
 
@@ -34,7 +34,7 @@ fn a_plugin_that_does_not_answer_times_out_in_the_phase_of_the_reply() {
 fn a_plugin_that_reads_nothing_times_out_in_the_phase_of_the_write() {
     let bench = Bench::new();
     let (ours, theirs) = memory::pair(1);
-    bench.session.connect(ours, &Peer::default()).unwrap();
+    bench.session.connect(ours, "").unwrap();
     let first = start_raw(&bench.session, "fills_the_channel", json!({}));
     let error = bench.session.call(&Ping {}, SHORT).unwrap_err();
     assert_eq!(timed_out(&error), (Phase::Write, SHORT));

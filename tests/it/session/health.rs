@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use plugin_runner::duplex::websocket::WebSocket;
 use plugin_runner::duplex::{Duplex, DuplexReader, DuplexSettings, DuplexWriter, memory};
 use plugin_runner::error::Disconnect;
-use plugin_runner::{Health, Peer, ReportedState, Result};
+use plugin_runner::{Health, ReportedState, Result};
 use serde_json::json;
 
 use crate::support::plugin::With as _;
@@ -69,10 +69,7 @@ fn a_late_answer_to_a_ping_of_the_hosts_own_harms_nothing() {
 fn a_transport_whose_ping_panics_loses_its_health_checks_and_no_more() {
     let bench = Bench::with_host(|builder| builder.health(patient()));
     let (ours, theirs) = memory::pair(16);
-    bench
-        .session
-        .connect(Panicking(ours), &Peer::default())
-        .unwrap();
+    bench.session.connect(Panicking(ours), "").unwrap();
     let plugin = Plugin::over(theirs);
     wait_until("ping", || bench.session.counters().pings_sent == 1);
     // Another is watched all the same.
@@ -87,7 +84,7 @@ fn a_transport_that_is_not_ours_shows_its_signs_of_life() {
     let bench = Bench::with_host(|builder| builder.health(impatient()));
     let (ours, theirs) = UnixStream::pair().unwrap();
     let wrapped = Wrapped(WebSocket::server(ours, Vec::new()));
-    bench.session.connect(wrapped, &Peer::default()).unwrap();
+    bench.session.connect(wrapped, "").unwrap();
     let plugin = Plugin::over(WebSocket::client(theirs, Vec::new()));
     // More than it may miss.
     wait_until("pings", || bench.session.counters().pings_sent > 5);

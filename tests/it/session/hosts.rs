@@ -11,7 +11,7 @@ use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::store::Record;
 use plugin_runner::{
-    ActiveState, Counters, Error, Host, HostBuilder, InboundCall, InstallationId, Params, Peer,
+    ActiveState, Counters, Error, Host, HostBuilder, InboundCall, InstallationId, Params,
     PendingCall, PublishReport, Reply, ReportedState, Services, Session, ShutdownReport,
     StateChange, Supervised,
 };
@@ -31,7 +31,6 @@ fn handles_go_to_any_thread() {
     handle::<Supervised>();
     handle::<Reply>();
     handle::<Params>();
-    handle::<Peer>();
     handle::<StateChange>();
     handle::<Counters>();
     handle::<PublishReport>();
@@ -116,14 +115,11 @@ fn after_unloading_handles_say_not_loaded() {
         session.call(&Ping {}, LONG).unwrap_err(),
         session.call_raw("any", &json!({}), LONG).unwrap_err(),
         session.start_call(&Ping {}, LONG).unwrap_err(),
-        session.connect(ours, &Peer::default()).unwrap_err(),
+        session.connect(ours, "").unwrap_err(),
         session.set_active_state(ActiveState::Active).unwrap_err(),
         session.set_active_state(ActiveState::Inactive).unwrap_err(),
         session.wait_for(ReportedState::Active, LONG).unwrap_err(),
-        bench
-            .host
-            .connect(id, through_host, &Peer::default())
-            .unwrap_err(),
+        bench.host.connect(id, through_host, "").unwrap_err(),
     ];
     for error in errors {
         assert_matches!(error, Error::NotLoaded(found) if found == id);
@@ -241,7 +237,7 @@ fn after_shutdown_everything_says_so() {
     let errors = [
         host.load(bench.session.id()).unwrap_err(),
         host.publish("any", &json!({})).unwrap_err(),
-        bench.session.connect(ours, &Peer::default()).unwrap_err(),
+        bench.session.connect(ours, "").unwrap_err(),
         bench.session.call(&Ping {}, LONG).unwrap_err(),
         bench
             .session

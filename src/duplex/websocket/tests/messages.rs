@@ -41,6 +41,16 @@ fn what_was_read_with_the_handshake_comes_first() {
 }
 
 #[test]
+fn the_kind_of_a_socket_is_found_out() {
+    let (ours, theirs) = tcp_streams();
+    let address = theirs.local_addr().unwrap().to_string();
+    assert_eq!(WebSocket::server(ours, Vec::new()).peer_address(), address);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let boxed: Box<dyn Duplex> = Box::new(WebSocket::server(ours, Vec::new()));
+    assert_eq!(boxed.peer_address(), "unix socket");
+}
+
+#[test]
 fn what_is_no_socket_is_refused() {
     let (pipe, _writer) = std::io::pipe().unwrap();
     let socket = WebSocket::server(pipe, Vec::new());
