@@ -368,3 +368,26 @@ pub trait DuplexWriter: Any + Send + Sync {
     /// blocks; may be called often and from any thread.
     fn interrupt(&self);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::testing::{LONG, assert_matches};
+
+    #[test]
+    fn a_transport_starts_threads_from_the_budget_that_it_was_given() {
+        let threads = Threads::with_limit(1);
+        let settings = DuplexSettings::with_threads("test", threads.clone());
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        let body = move || {
+            let _ = ended.recv();
+        };
+        settings.spawn("own", 64 * 1024, body).unwrap();
+        assert_eq!(threads.count(), 1);
+        let refused = settings.spawn("one-more", 64 * 1024, || ());
+        assert_matches!(refused, Err(Error::ThreadLimit { limit: 1, .. }));
+        drop(end);
+        assert_eq!(threads.join_all(crate::deadline::Deadline::after(LONG)), 0);
+    }
+}
