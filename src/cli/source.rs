@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
+use plugin_runner::package::{self, Archive, PackageLimits, Review};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{PluginKind, Record, Source};
 use plugin_runner::text::escape;
@@ -136,7 +136,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
         }
         let json = read_manifest(&file).map_err(|failure| failure.about(MANIFEST))?;
         let manifest = parse(&json)?;
-        tell(&manifest, PluginFiles::Directory(path));
+        tell(&manifest, &package::review_directory(path, &manifest));
         return Ok((manifest, Source::Directory(absolute)));
     }
     if is_manifest(path) {
@@ -149,7 +149,7 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
     let archive =
         Archive::open(&absolute, &PackageLimits::default()).map_err(|error| error.to_string())?;
     let manifest = parse(archive.manifest_bytes())?;
-    tell(&manifest, PluginFiles::Archive(&archive));
+    tell(&manifest, &package::review(&archive, &manifest));
     Ok((manifest, Source::Archive(absolute)))
 }
 
@@ -159,16 +159,14 @@ fn parse(json: &[u8]) -> Result<Manifest, CliError> {
 
 /// Warns of what an installation would refuse or warn of. The plugin is run all the same: its author sees
 /// what comes of it.
-fn tell(manifest: &Manifest, files: PluginFiles<'_>) {
-    let found = package::review(files, manifest);
-    // A missing command has an error of its own.
+fn tell(manifest: &Manifest, found: &Review) {
     let problems = found
         .problems
         .iter()
+        // A missing command has an error of its own.
         .filter(|_| !manifest.command.is_empty());
     let problems = problems.map(ToString::to_string);
-    let warnings = found.warnings.iter().map(PackageWarning::to_string);
-    for text in problems.chain(warnings) {
+    for text in problems.chain(found.warnings.iter().cloned()) {
         log::warn!("plugin {:.1024}: {text}", escape(&manifest.id));
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use plugin_runner::package::{self, Archive, PackageLimits, PackageWarning, PluginFiles};
+use plugin_runner::package::{self, Archive, PackageLimits, Review};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::text::escape;
 
@@ -73,7 +73,7 @@ fn directory(path: &Path) -> ValidationReport {
         Ok(json) => findings.manifest(&json),
         Err(failure) => findings.problems.push(failure.about(MANIFEST).to_string()),
     }
-    findings.review(PluginFiles::Directory(path));
+    findings.review(|manifest| package::review_directory(path, manifest));
     findings
 }
 
@@ -92,7 +92,7 @@ fn archive(path: &Path) -> Result<ValidationReport, CliError> {
         (files + 1, bytes + entry.size())
     }));
     findings.manifest(archive.manifest_bytes());
-    findings.review(PluginFiles::Archive(&archive));
+    findings.review(|manifest| package::review(&archive, manifest));
     let manifest = findings.manifest.as_ref();
     let command = manifest.map_or("", |manifest| &manifest.command);
     // Damage inside an entry shows only when it is unpacked.
@@ -118,13 +118,12 @@ impl ValidationReport {
     }
 
     /// Adds what an installation would find.
-    fn review(&mut self, files: PluginFiles<'_>) {
+    fn review(&mut self, review: impl FnOnce(&Manifest) -> Review) {
         if let Some(manifest) = &self.manifest {
-            let found = package::review(files, manifest);
+            let found = review(manifest);
             let problems = found.problems.iter().map(ToString::to_string);
             self.problems.extend(problems);
-            let warnings = found.warnings.iter().map(PackageWarning::to_string);
-            self.warnings.extend(warnings);
+            self.warnings.extend(found.warnings);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, OperationError, PackageError, Phase, Result};
 #[cfg(feature = "fetch")]
 use crate::fetch::FetchRequest;
-use crate::package::{self, Archive, ArchiveContent, PackageLimits, PluginFiles, Review, Spool};
+use crate::package::{self, Archive, ArchiveContent, PackageLimits, Review, Spool};
 use crate::protocol::manifest::Manifest;
 use crate::store::{Record, Source};
 use crate::text::Foreign;
@@ -56,8 +56,7 @@ impl ReceivedPackage {
     /// Refuses a package that could never be started; logs and returns what its author may not have meant. A
     /// package that is installed is never reviewed again: it may run somewhere, and rules may change.
     pub(super) fn review(&self) -> Result<Vec<String>> {
-        let files = PluginFiles::Archive(&self.archive);
-        let Review { problems, warnings } = package::review(files, &self.manifest);
+        let Review { problems, warnings } = package::review(&self.archive, &self.manifest);
         if let Some(problem) = problems.into_iter().next() {
             return Err(problem);
         }
@@ -65,7 +64,7 @@ impl ReceivedPackage {
             let id = Foreign::new(&self.manifest.id);
             log::warn!("plugin {id}: {warning}");
         }
-        Ok(warnings.iter().map(ToString::to_string).collect())
+        Ok(warnings)
     }
 }
 

@@ -8,6 +8,8 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use serde::{Serialize, Serializer};
+
 use super::archive::Archive;
 use super::entry::Entry;
 use super::open_dir::open_file;
@@ -32,9 +34,8 @@ const SCRIPTS: [&str; 15] = [
 const ADDED_BY_MACOS: &str = "__MACOSX";
 
 /// Where the files of a plugin are.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum PluginFiles<'a> {
+#[derive(Clone, Copy)]
+enum PluginFiles<'a> {
     /// In an archive, to be unpacked, which makes the file that `command` names executable.
     Archive(&'a Archive),
     /// In a directory, where it runs as it is.
@@ -42,53 +43,76 @@ pub enum PluginFiles<'a> {
 }
 
 /// The findings about a plugin.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Review {
-    /// Why it can never be started; a package that has any is not installed.
+    /// Why it can never be started; a package that has any is not installed. They are serialized as their texts.
+    #[serde(serialize_with = "texts")]
     pub problems: Vec<Error>,
-    /// What its author may have overlooked, at most 100.
-    pub warnings: Vec<PackageWarning>,
+    /// What its author may have overlooked, in a sentence each; at most 100. It can be installed all the same.
+    pub warnings: Vec<String>,
 }
 
-/// Checks whether a plugin can be started from its files as its manifest says.
+fn texts<S: Serializer>(errors: &[Error], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(ToString::to_string))
+}
+
+/// Checks whether a plugin can be started from the files in its archive as its manifest says. Installing and
+/// updating do that too.
 ///
 /// Problems are a command that is missing or cannot be started, and a directory that everything in the archive
-/// is below; their kind is [`ErrorKind::InvalidPackage`](crate::ErrorKind::InvalidPackage). The warnings are
-/// those of [`PackageWarning`], some of which are about this machine: its `PATH`, and a command that is an
-/// absolute path.
+/// is below; their kind is [`ErrorKind::InvalidPackage`](crate::ErrorKind::InvalidPackage). Warnings are about
+/// members and events of the manifest that are not known, empty fields, and commands and arguments that may not
+/// mean what they seem to; some are about this machine: its `PATH`, and a command that is an absolute path.
 ///
 /// An archive has a directory on top if everything else is below it, including its manifest, and neither the
 /// command nor an argument names a file by its path from there. What macOS adds to archives does not count.
 ///
 /// # Blocking
+/// For unpacking the beginning of the command's file.
+pub fn review(archive: &Archive, manifest: &Manifest) -> Review {
+    Review::of(PluginFiles::Archive(archive), manifest)
+}
+
+/// Checks whether a plugin can be started from a directory, where it runs as it is, as its manifest says: see
+/// [`review`].
+///
+/// # Blocking
 /// For reading the beginning of the command's file.
-pub fn review(files: PluginFiles<'_>, manifest: &Manifest) -> Review {
-    let mut review = Review::default();
-    review.members(manifest);
-    let directory_on_top = files.directory_on_top(manifest);
-    if manifest.command.is_empty() {
-        review.problems.push(PackageError::NoCommand.into());
-    } else if let Some(directory) = directory_on_top {
-        // It is the cause of whatever else is missing.
-        let problem = PackageError::DirectoryOnTop {
-            directory: directory.to_owned(),
-            meant: command_path(&manifest.command).and_then(|path| files.meant(&path)),
-        };
-        review.problems.push(problem.into());
-    } else {
-        if let Some(problem) = review.command(files, &manifest.command) {
-            let command = manifest.command.clone();
-            let problem = PackageError::Command { command, problem };
-            review.problems.push(problem.into());
-        }
-        review.arguments(files, &manifest.args);
-    }
-    review.warnings.truncate(WARNING_LIMIT);
-    review
+pub fn review_directory(directory: &Path, manifest: &Manifest) -> Review {
+    Review::of(PluginFiles::Directory(directory), manifest)
 }
 
 impl Review {
+    fn of(files: PluginFiles<'_>, manifest: &Manifest) -> Self {
+        let mut review = Self::default();
+        review.members(manifest);
+        let directory_on_top = files.directory_on_top(manifest);
+        if manifest.command.is_empty() {
+            review.problems.push(PackageError::NoCommand.into());
+        } else if let Some(directory) = directory_on_top {
+            // It is the cause of whatever else is missing.
+            let problem = PackageError::DirectoryOnTop {
+                directory: directory.to_owned(),
+                meant: command_path(&manifest.command).and_then(|path| files.meant(&path)),
+            };
+            review.problems.push(problem.into());
+        } else {
+            if let Some(problem) = review.command(files, &manifest.command) {
+                let command = manifest.command.clone();
+                let problem = PackageError::Command { command, problem };
+                review.problems.push(problem.into());
+            }
+            review.arguments(files, &manifest.args);
+        }
+        review.warnings.truncate(WARNING_LIMIT);
+        review
+    }
+
+    fn warn(&mut self, warning: PackageWarning) {
+        self.warnings.push(warning.to_string());
+    }
+
     /// Returns why the command cannot be started, if so.
     fn command(&mut self, files: PluginFiles<'_>, command: &str) -> Option<CommandProblem> {
         let line = || {
@@ -98,19 +122,16 @@ impl Review {
                 rest: rest.trim_start().to_owned(),
             })
         };
-        let own = || command.to_owned();
         if !command.contains('/') {
             let on_path = is_on_path(command);
             if !on_path && let Some(problem) = line() {
                 return Some(problem);
             }
             if files.has(command) {
-                self.warnings
-                    .push(PackageWarning::CommandIsNoPath { command: own() });
+                self.warn(PackageWarning::CommandIsNoPath { command });
             }
             if !on_path {
-                self.warnings
-                    .push(PackageWarning::CommandNotOnPath { command: own() });
+                self.warn(PackageWarning::CommandNotOnPath { command });
             }
             return None;
         }
@@ -123,8 +144,7 @@ impl Review {
                     {
                         return Some(problem);
                     }
-                    self.warnings
-                        .push(PackageWarning::CommandOutside { command: own() });
+                    self.warn(PackageWarning::CommandOutside { command });
                     return None;
                 };
                 let Some(entry) = archive.file(&path) else {
@@ -138,8 +158,7 @@ impl Review {
                     return Some(CommandProblem::NotMadeExecutable);
                 }
                 if entry.mode() & 0o111 == 0 {
-                    self.warnings
-                        .push(PackageWarning::CommandMadeExecutable { command: own() });
+                    self.warn(PackageWarning::CommandMadeExecutable { command });
                 }
                 first_line_problem(&archive.beginning(entry, LOOKED_AT))
             }
@@ -167,29 +186,23 @@ impl Review {
         if let Some(argument) = script
             && !files.has(argument)
         {
-            let argument = argument.clone();
-            self.warnings
-                .push(PackageWarning::ArgumentNotThere { argument });
+            self.warn(PackageWarning::ArgumentNotThere { argument });
         }
     }
 
     fn members(&mut self, manifest: &Manifest) {
-        let unknown = manifest.unknown_members().take(WARNING_LIMIT);
-        self.warnings.extend(unknown.map(|(member, meant)| {
-            let member = member.to_owned();
-            PackageWarning::UnknownMember { member, meant }
-        }));
-        let unknown = manifest.unknown_events().take(WARNING_LIMIT);
-        self.warnings.extend(unknown.map(|event| {
-            let event = event.to_owned();
-            PackageWarning::UnknownEvent { event }
-        }));
+        for (member, meant) in manifest.unknown_members().take(WARNING_LIMIT) {
+            self.warn(PackageWarning::UnknownMember { member, meant });
+        }
+        for event in manifest.unknown_events().take(WARNING_LIMIT) {
+            self.warn(PackageWarning::UnknownEvent { event });
+        }
         for (field, value) in [
             ("description", &manifest.description),
             ("version", &manifest.version),
         ] {
             if value.is_empty() {
-                self.warnings.push(PackageWarning::EmptyField { field });
+                self.warn(PackageWarning::EmptyField { field });
             }
         }
     }

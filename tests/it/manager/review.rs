@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Cursor, Write as _};
 
-use plugin_runner::package::{Archive, PackageLimits};
+use plugin_runner::package::{self, Archive, PackageLimits};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{ErrorKind, PackageSource};
@@ -13,7 +13,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::Managed;
-use crate::support::{LONG, failed};
+use crate::support::{LONG, TestDir, failed};
 
 const FIXTURE: &str = env!("CARGO_BIN_EXE_plugin-runner-fixture");
 
@@ -283,4 +283,32 @@ fn a_refusal_names_the_command_and_its_problem() {
         installed.warnings(),
         ["the command \"./main\" is not executable; it is made so when unpacked"]
     );
+}
+
+#[test]
+fn a_review_before_an_installation_is_shown_in_sentences() {
+    let json = manifest(json!({"command": "./main", "version": ""}));
+    let script = "#!/bin/sh\r\n";
+    let bytes = zip(&[("manifest.json", &json, 0o644), ("main", script, 0o644)]);
+    let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
+    let json = Manifest::parse(archive.manifest_bytes()).unwrap();
+    let found = package::review(&archive, &json);
+    let ended = "the command \"./main\" is a script whose first line ends with a carriage return, as on \
+                 Windows; save it with line feeds alone (dos2unix does that)";
+    let empty = "manifest.json: field `version` is missing or empty";
+    let made = "the command \"./main\" is not executable; it is made so when unpacked";
+    let shown = serde_json::to_value(&found).unwrap();
+    assert_eq!(
+        shown,
+        json!({"problems": [ended], "warnings": [empty, made]})
+    );
+
+    // In a directory nothing makes it executable.
+    let dir = TestDir::new("reviewed");
+    fs::write(dir.path().join("main"), "").unwrap();
+    let found = package::review_directory(dir.path(), &json);
+    assert_eq!(found.problems.len(), 1, "{found:?}");
+    let problem = found.problems[0].to_string();
+    assert!(problem.contains("not executable"), "{problem}");
+    assert_eq!(found.warnings, [empty]);
 }
