@@ -16,7 +16,7 @@ pub use crate::protocol::jsonrpc::{
 use crate::duplex::DuplexSettings;
 use crate::error::Result;
 use crate::host::Host;
-use crate::package::{self, MigrationLimits};
+use crate::package::{self, Archive, MigrationLimits};
 
 /// Returns how many threads of a host live, also after it was dropped.
 pub fn thread_counter(host: &Host) -> impl Fn() -> usize + Send + Sync + use<> {
@@ -46,4 +46,11 @@ pub fn migrate_files(
     };
     package::migrate_files(from, to, &limits, cancel)?;
     Ok(())
+}
+
+/// Returns the paths of all files and directories of an archive, with the permissions that files get less the
+/// umask, in the order of its central directory.
+pub fn archive_entries(archive: &Archive) -> impl Iterator<Item = (&str, u32)> {
+    let entries = archive.entries().iter();
+    entries.map(|entry| (entry.path(), entry.mode()))
 }

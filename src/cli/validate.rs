@@ -87,10 +87,11 @@ fn archive(path: &Path) -> Result<ValidationReport, CliError> {
         return Ok(findings);
     }
     let archive = Archive::open(path, &limits).map_err(|error| error.to_string())?;
-    let files = archive.entries().iter().filter(|entry| !entry.is_dir());
-    findings.size = Some(files.fold((0, 0), |(files, bytes), entry| {
-        (files + 1, bytes + entry.size())
-    }));
+    let (files, bytes) = (
+        archive.files().count(),
+        archive.files().map(|(_, size)| size),
+    );
+    findings.size = Some((files, bytes.sum()));
     findings.manifest(archive.manifest_bytes());
     findings.review(|manifest| package::review(&archive, manifest));
     let manifest = findings.manifest.as_ref();

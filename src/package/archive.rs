@@ -168,8 +168,15 @@ impl Archive {
         &self.manifest_path
     }
 
+    /// Returns the files of the archive in the order of its central directory: the path below the release
+    /// directory, in parts separated by `/` and never leading upward, and the unpacked size in bytes.
+    pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        let files = self.entries.iter().filter(|entry| !entry.is_dir);
+        files.map(|entry| (&*entry.path, entry.size))
+    }
+
     /// Returns the files and directories of the archive, in the order of its central directory.
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
@@ -313,7 +320,7 @@ fn check(
     let records = bytes.range(end.start, end.length).map_err(fatal)?;
     let records = records.unwrap_or_default();
     let directory = CentralDirectory::parse(&end, &records).map_err(fatal)?;
-    let mut zip = directory.open(content.reader()).map_err(fatal)?;
+    let mut zip = directory.open(content.open()).map_err(fatal)?;
 
     let mut checker = Checker::new(bytes, &directory, &zip, limits);
     for record in &directory.records {

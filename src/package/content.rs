@@ -47,7 +47,11 @@ impl ArchiveContent {
     }
 
     /// Returns a reader at the beginning. Each reader has a position of its own.
-    pub fn reader(&self) -> ArchiveReader {
+    pub fn reader(&self) -> impl Read + Seek + Send + use<> {
+        self.open()
+    }
+
+    pub(super) fn open(&self) -> ArchiveReader {
         ArchiveReader {
             content: self.clone(),
             position: 0,
@@ -77,7 +81,7 @@ impl From<File> for ArchiveContent {
 
 /// Reads an archive's bytes, from its own position. A clone starts at the same position.
 #[derive(Debug)]
-pub struct ArchiveReader {
+pub(super) struct ArchiveReader {
     content: ArchiveContent,
     position: u64,
     /// A part of the file, read ahead; empty until it is needed.
@@ -114,7 +118,7 @@ impl Clone for ArchiveReader {
     fn clone(&self) -> Self {
         Self {
             position: self.position,
-            ..self.content.reader()
+            ..self.content.open()
         }
     }
 }

@@ -12,7 +12,7 @@ const DOS_FOLDER: u32 = 0x10;
 
 /// One file or directory of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub(super) path: String,
     pub(super) is_dir: bool,
     pub(super) size: u64,
@@ -23,23 +23,23 @@ pub struct Entry {
 
 impl Entry {
     /// Returns its path below the release directory: parts separated by `/`, never leading upward.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Returns whether it is a directory; otherwise it is a regular file.
-    pub const fn is_dir(&self) -> bool {
+    pub(crate) const fn is_dir(&self) -> bool {
         self.is_dir
     }
 
     /// Returns its unpacked size in bytes, as its header says; unpacking fails if that is wrong.
-    pub const fn size(&self) -> u64 {
+    pub(crate) const fn size(&self) -> u64 {
         self.size
     }
 
     /// Returns the permissions that the file gets, less the umask: at most 0755. Unpacking also makes the
     /// file that the plugin's `command` names executable.
-    pub const fn mode(&self) -> u32 {
+    pub(crate) const fn mode(&self) -> u32 {
         self.mode
     }
 }

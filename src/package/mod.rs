@@ -55,8 +55,7 @@ mod warning;
 
 pub use archive::Archive;
 pub(crate) use archive_cache::ArchiveCache;
-pub use content::{ArchiveContent, ArchiveReader};
-pub use entry::Entry;
+pub use content::ArchiveContent;
 pub(crate) use layout::{data_dir, release_dir};
 pub(crate) use limits::MigrationLimits;
 pub use limits::PackageLimits;

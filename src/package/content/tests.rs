@@ -27,12 +27,12 @@ fn readers_have_their_own_positions() {
     let bytes = counting(3 * BUFFER + 5);
     for content in both(&dir, &bytes) {
         assert_eq!(content.size().unwrap(), bytes.len() as u64);
-        let mut one = content.reader();
+        let mut one = content.open();
         let mut start = [0; 10];
         one.read_exact(&mut start).unwrap();
         assert_eq!(start, bytes[..10]);
         let mut other = one.clone();
-        for reader in [&mut other, &mut one, &mut content.reader()] {
+        for reader in [&mut other, &mut one, &mut content.open()] {
             let skipped = usize::try_from(reader.stream_position().unwrap()).unwrap();
             let mut rest = Vec::new();
             reader.read_to_end(&mut rest).unwrap();
@@ -48,7 +48,7 @@ fn seeking_and_reading_in_all_sizes_gives_what_stands_there() {
     let bytes = counting(2 * BUFFER + 100);
     let length = bytes.len() as u64;
     for content in both(&dir, &bytes) {
-        let mut reader = content.reader();
+        let mut reader = content.open();
         let mut target = vec![0; BUFFER + 1];
         let mut state = 1_u64;
         for _ in 0..2_000 {
@@ -131,7 +131,7 @@ fn a_file_that_cannot_be_read_is_said_to_be_so() {
         assert_matches!(error, PackageError::Unreadable { .. });
         assert!(!error.is_permanent());
     }
-    assert!(content.reader().read(&mut [0]).is_err());
+    assert!(content.open().read(&mut [0]).is_err());
 }
 
 #[test]

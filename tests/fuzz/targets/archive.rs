@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use plugin_runner::fuzzing::archive_entries;
 use plugin_runner::package::{Archive, PackageLimits, unpack};
 use plugin_runner::{Error, ErrorKind};
 
@@ -393,21 +394,15 @@ fn accepted(archive: &Archive) {
     assert!(archive.size() <= 50 * MIB);
     assert!(archive.manifest_bytes().len() as u64 <= MIB);
     assert_eq!(archive.sha256().len(), 64);
-    let files: Vec<_> = archive
-        .entries()
-        .iter()
-        .filter(|entry| !entry.is_dir())
-        .collect();
+    let files: Vec<_> = archive.files().collect();
     assert!(files.len() <= 2_048);
-    let total: u64 = files.iter().map(|file| file.size()).sum();
+    let total: u64 = files.iter().map(|(_, size)| size).sum();
     assert!(total <= 200 * MIB);
     let mut paths = HashSet::new();
-    for entry in archive.entries() {
-        let path = entry.path();
-        assert!(entry.size() <= 50 * MIB);
+    for (path, mode) in archive_entries(archive) {
         // Nobody else may write to it, and nobody becomes another one by executing it.
-        assert_eq!(entry.mode() & !0o755, 0, "{path}");
-        assert_ne!(entry.mode(), 0, "{path}");
+        assert_eq!(mode & !0o755, 0, "{path}");
+        assert_ne!(mode, 0, "{path}");
         assert!(!path.contains(|character: char| character.is_control() || character == '\\'));
         assert!(path.len() <= 1_024 && !path.is_empty());
         for part in path.split('/') {
@@ -418,17 +413,15 @@ fn accepted(archive: &Archive) {
     }
     let manifest = files
         .iter()
-        .find(|file| file.path() == archive.manifest_path());
-    let manifest = manifest.expect("the manifest is one of the files");
-    assert_eq!(manifest.size(), archive.manifest_bytes().len() as u64);
+        .find(|(path, _)| *path == archive.manifest_path());
+    let (manifest, size) = manifest.expect("the manifest is one of the files");
+    assert_eq!(*size, archive.manifest_bytes().len() as u64);
     let depth = |path: &str| path.matches('/').count();
     let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
-    assert_eq!(name(manifest.path()).as_deref(), Some("manifest.json"));
-    for file in &files {
-        assert!(
-            name(file.path()).as_deref() != Some("manifest.json")
-                || depth(file.path()) >= depth(manifest.path())
-        );
+    assert_eq!(name(manifest).as_deref(), Some("manifest.json"));
+    for (path, size) in &files {
+        assert!(*size <= 50 * MIB);
+        assert!(name(path).as_deref() != Some("manifest.json") || depth(path) >= depth(manifest));
     }
 }
 
@@ -444,17 +437,18 @@ fn unpacked(archive: &Archive, limits: &PackageLimits) {
         Ok(path) => {
             assert_eq!(path, release);
             let mut expected = BTreeMap::new();
-            for file in archive.entries().iter().filter(|entry| !entry.is_dir()) {
-                let on_disk = release.join(file.path());
+            let modes: BTreeMap<_, _> = archive_entries(archive).collect();
+            for (path, size) in archive.files() {
+                let on_disk = release.join(path);
                 let mode = fs::metadata(&on_disk).unwrap().permissions().mode() & 0o7777;
-                let mut allowed = file.mode();
-                if file.path() == archive.manifest_path() {
+                let mut allowed = modes[path];
+                if path == archive.manifest_path() {
                     // The command, for all who may read it.
                     allowed |= (allowed & 0o444) >> 2;
                 }
                 // The umask may take more.
-                assert_eq!(mode & !allowed, 0, "{}: {mode:o}", file.path());
-                expected.insert(on_disk, Some(file.size()));
+                assert_eq!(mode & !allowed, 0, "{path}: {mode:o}");
+                expected.insert(on_disk, Some(size));
             }
             let marker = release.join(".complete");
             // Three lines come before the files.
