@@ -219,6 +219,7 @@ fn what_only_has_the_name_of_an_old_log_is_neither_read_nor_removed() {
     assert_eq!(names(&place.logs()), expected);
     write(&log, "end");
     assert_eq!(lines(log.follow()), [&*regular[1]]);
+    assert_eq!(lines(log.follow().last(9).unwrap()), [&*regular[1]]);
     assert_eq!(place.elsewhere(), before);
 }
 
@@ -236,6 +237,8 @@ fn an_old_log_that_becomes_something_else_is_a_gap_and_holds_nobody_up() {
         let before = place.elsewhere();
         write(&log, "end");
         assert_eq!(lines(follower), ["another"], "{kind}");
+        let last = log.follow().last(9).unwrap();
+        assert_eq!(lines(last), ["another"], "{kind}");
         assert_eq!(place.elsewhere(), before, "{kind}");
         assert_eq!(log.lost_lines(), 0, "{kind}");
     }
@@ -257,6 +260,8 @@ fn a_follower_reads_nothing_through_a_link_in_the_place_of_the_directory() {
     assert_matches!(follower.next(LONG), Ok(Followed::Line(line)) if line == "another");
     let nothing = follower.next(Duration::ZERO);
     assert!(nothing.is_err_and(|error| error.is_timeout()));
+    let last = log.follow().last(2).unwrap();
     write(&log, "end");
     assert_eq!(lines(follower), [""; 0]);
+    assert_eq!(lines(last), ["another"]);
 }
