@@ -144,7 +144,8 @@ pub use keeper::{Guarantees, Keeper};
 pub use listener::Listener;
 #[cfg(feature = "host")]
 pub use manager::{
-    BootReport, Installation, Manager, ManagerSettings, PackageSource, RemoveReport, UpdateReport,
+    BootReport, Installation, InstallationFilter, Manager, ManagerSettings, PackageSource,
+    RemoveReport, UpdateReport,
 };
 #[cfg(feature = "host")]
 pub use process::{ExitReason, ProcessLimits};

@@ -16,6 +16,7 @@
 //! | `configuration` | what is proposed to the plugin and what is stored |
 //! | `overrides` | a plugin's own settings; the embedder's labels |
 //! | `installation`, `shown` | what is shown of a plugin; how it is serialised |
+//! | `lookup` | finding plugins and sessions |
 //! | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
 //! | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
 //!
@@ -30,6 +31,7 @@ mod install;
 mod installation;
 mod intent;
 mod logs;
+mod lookup;
 mod operations;
 mod overrides;
 mod quota;
@@ -50,6 +52,7 @@ use parking_lot::Mutex;
 
 pub use boot::BootReport;
 pub use installation::Installation;
+pub use lookup::InstallationFilter;
 pub use removal::RemoveReport;
 pub use settings::ManagerSettings;
 pub use source::PackageSource;

@@ -42,6 +42,8 @@ mod fetch;
 mod install;
 // Following what a plugin prints.
 mod logs;
+// Finding plugins and their sessions.
+mod lookup;
 // Many operations at once.
 mod meetings;
 // What must not be removed, and what must not stay.
