@@ -98,6 +98,8 @@ kinds! {
     DigestMismatch = "digest_mismatch", 422;
     /// The package or manifest is another plugin's.
     OtherPlugin = "other_plugin", 409;
+    /// More than one installed plugin could be meant.
+    Ambiguous = "ambiguous", 409;
     /// The limit on installations, or on the bytes of their archives, is reached.
     InstallationLimit = "installation_limit", 409;
     /// The plugin's own files are more than an update copies.

@@ -55,6 +55,7 @@
 //! | [`ErrorKind::InvalidManifest`] | `invalid_manifest` | 422 | no | The manifest cannot be used |
 //! | [`ErrorKind::DigestMismatch`] | `digest_mismatch` | 422 | no | The SHA-256 is not the expected one |
 //! | [`ErrorKind::OtherPlugin`] | `other_plugin` | 409 | no | The package or manifest is another plugin's |
+//! | [`ErrorKind::Ambiguous`] | `ambiguous` | 409 | no | More than one installed plugin could be meant |
 //! | [`ErrorKind::InstallationLimit`] | `installation_limit` | 409 | no | The limit on installations, or on the bytes of their archives, is reached |
 //! | [`ErrorKind::MigrationTooLarge`] | `migration_too_large` | 409 | no | The plugin's own files are more than an update copies |
 //! | [`ErrorKind::RolledBack`] | `rolled_back` | 502 | no | The new version did not become active; the old one runs again as before |

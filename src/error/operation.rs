@@ -57,6 +57,17 @@ pub(crate) enum OperationError {
         /// The manifest id of the new one.
         found: Arc<str>,
     },
+    /// More than one plugin with the package's manifest id is installed.
+    #[error(
+        "{count} plugins with the id {:?} are installed; update one of them by its installation id",
+        Foreign::new(.manifest_id)
+    )]
+    Ambiguous {
+        /// The manifest id.
+        manifest_id: Arc<str>,
+        /// How many are installed.
+        count: usize,
+    },
     /// The new version did not become active, and the previous one was put back.
     #[error(
         "the new version did not come up: {cause}{}; the one before was put back within {gap:?}{}",
@@ -114,6 +125,7 @@ impl OperationError {
             }
             Self::OtherArchive { .. } => ErrorKind::DigestMismatch,
             Self::OtherPlugin { .. } => ErrorKind::OtherPlugin,
+            Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::RolledBack { restored: None, .. } => ErrorKind::RolledBack,
             Self::RolledBack { .. } => ErrorKind::RollbackFailed,
             Self::Configuration { .. } => ErrorKind::InvalidConfiguration,

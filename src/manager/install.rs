@@ -1,10 +1,12 @@
 //! Installing a plugin from a package. External plugins are in `external`.
 
 use super::intent::Intent;
+use super::received::ReceivedPackage;
 use super::source::PackageSource;
+use super::update::UpdateReport;
 use super::{Installation, Manager, ManagerInner};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result, StoreError};
+use crate::error::{Error, OperationError, Result, StoreError};
 use crate::fault;
 use crate::package::{self, Archive, ArchiveContent};
 use crate::store::Record;
@@ -44,25 +46,48 @@ impl Manager {
         inner.check_runtime()?;
         let deadline = Deadline::after(inner.settings.install_timeout);
         let received = inner.receive(source, deadline)?;
-        let warnings = received.review()?;
-        let archive = &received.archive;
-        let record = received.record()?;
-        let id = record.id;
-        let _operation = inner.begin(id, "install")?;
-        let room = inner.reserve_installation(id, Some(archive))?;
-        let intent_file = inner.write_intent(id, &Intent::Install)?;
-        let plugin = Foreign::new(&record.manifest.id);
-        if let Err(error) = inner.unpack_and_store(&record, archive, deadline) {
-            let removed = package::remove_installation(&inner.installation_dir(id), false);
-            intent_file.done_if(plugin, &removed);
-            // First, since its archive may go now.
-            drop(room);
-            inner.collect_archives();
-            return Err(error);
+        inner.install(&received, deadline)
+    }
+
+    /// Installs a plugin from a package as [`install`](Self::install) does, or updates it as
+    /// [`update_package`](Self::update_package) does if a plugin with the package's manifest id is installed.
+    /// Of calls at the same time with the same plugin only one installs it. A record so damaged that its
+    /// manifest is lost is not found by that id.
+    ///
+    /// # Blocking
+    /// As [`install`](Self::install) or [`update_package`](Self::update_package), and at most
+    /// [`busy_timeout`](super::ManagerSettings::busy_timeout) for other calls with the same plugin.
+    ///
+    /// # Errors
+    /// - Those of [`install`](Self::install) or [`update_package`](Self::update_package).
+    /// - [`ErrorKind::Ambiguous`](crate::ErrorKind::Ambiguous): more than one plugin with this manifest id is
+    ///   installed, so that one has to be [updated](Self::update_package) by its installation id.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another call with the same plugin is in progress.
+    pub fn install_or_update(&self, source: PackageSource<'_>) -> Result<UpdateReport> {
+        let inner = &self.inner;
+        inner.check_runtime()?;
+        let deadline = Deadline::after(inner.settings.install_timeout);
+        let received = inner.receive(source, deadline)?;
+        let manifest_id = &received.manifest.id;
+        let limit = inner.settings.busy_timeout;
+        let deployments = &inner.deployments;
+        let _deployment = deployments.begin(manifest_id.clone(), "install_or_update", limit)?;
+        let mut records = inner.store().list()?;
+        records.retain(|record| record.manifest.id == *manifest_id);
+        match &records[..] {
+            [] => {}
+            [record] => match inner.update(record.id, &received, deadline) {
+                // It was removed meanwhile.
+                Err(Error::NotInstalled(_)) => {}
+                updated => return updated,
+            },
+            [..] => {
+                let (manifest_id, count) = (manifest_id.as_str().into(), records.len());
+                return Err(OperationError::Ambiguous { manifest_id, count }.into());
+            }
         }
-        intent_file.done();
-        log::info!("plugin {plugin}: installed as {id}");
-        Ok(inner.view(record).warned(warnings))
+        let installed = inner.install(&received, deadline)?;
+        Ok(UpdateReport::of_new(installed))
     }
 
     /// Returns the package that a plugin was installed from, as it was stored. Only its size is checked again;
@@ -91,6 +116,29 @@ impl Manager {
 }
 
 impl ManagerInner {
+    /// Installs a plugin from a package that has been received.
+    fn install(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<Installation> {
+        let warnings = received.review()?;
+        let archive = &received.archive;
+        let record = received.record()?;
+        let id = record.id;
+        let _operation = self.begin(id, "install")?;
+        let room = self.reserve_installation(id, Some(archive))?;
+        let intent_file = self.write_intent(id, &Intent::Install)?;
+        let plugin = Foreign::new(&record.manifest.id);
+        if let Err(error) = self.unpack_and_store(&record, archive, deadline) {
+            let removed = package::remove_installation(&self.installation_dir(id), false);
+            intent_file.done_if(plugin, &removed);
+            // First, since its archive may go now.
+            drop(room);
+            self.collect_archives();
+            return Err(error);
+        }
+        intent_file.done();
+        log::info!("plugin {plugin}: installed as {id}");
+        Ok(self.view(record).warned(warnings))
+    }
+
     /// Unpacks the archive of a new plugin, and stores the archive and the record.
     fn unpack_and_store(
         &self,

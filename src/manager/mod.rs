@@ -20,7 +20,7 @@
 //! | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
 //! | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
 //!
-//! Locks: one for the operations in progress and one for what they will store, for an instant each. The second
+//! Locks: two for the operations in progress and one for what they will store, for an instant each. The last
 //! is held during I/O while archives that no record names are removed.
 
 mod activation;
@@ -113,6 +113,8 @@ struct ManagerInner {
     host: Host,
     settings: ManagerSettings,
     operations: Operations,
+    /// What is being installed or updated, by the manifest's id.
+    deployments: Operations<String>,
     quota: Quota,
     #[cfg(feature = "fetch")]
     fetcher: Fetcher,
@@ -158,6 +160,7 @@ impl Manager {
             host,
             settings,
             operations: Operations::default(),
+            deployments: Operations::default(),
             quota: Quota::default(),
             #[cfg(feature = "fetch")]
             fetcher,

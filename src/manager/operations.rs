@@ -2,6 +2,7 @@
 //! after the other; those on different installations do not wait for each other.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use crate::deadline::Deadline;
 use crate::error::{OperationError, Result};
 use crate::id::InstallationId;
 
-/// All operations that are in progress.
-#[derive(Debug, Default)]
-pub(super) struct Operations {
-    running: Mutex<HashMap<InstallationId, Arc<Running>>>,
+/// All operations that are in progress: on an installation each, or on whatever else `K` names.
+#[derive(Debug)]
+pub(super) struct Operations<K = InstallationId> {
+    running: Mutex<HashMap<K, Arc<Running>>>,
     ended: Condvar,
 }
 
@@ -44,23 +45,32 @@ pub(super) struct WaitCancel {
 
 /// The right to work on one installation. Dropping it lets the next operation begin.
 #[derive(Debug)]
-pub(super) struct Operation<'a> {
-    operations: &'a Operations,
-    id: InstallationId,
+pub(super) struct Operation<'a, K: Eq + Hash = InstallationId> {
+    operations: &'a Operations<K>,
+    id: K,
     running: Arc<Running>,
 }
 
-impl Operations {
+impl<K> Default for Operations<K> {
+    fn default() -> Self {
+        Self {
+            running: Mutex::default(),
+            ended: Condvar::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Operations<K> {
     /// Begins an operation when those before it have ended; waits at most `limit` for that.
     ///
     /// # Errors
     /// [`OperationError::Busy`].
     pub(super) fn begin(
         &self,
-        id: InstallationId,
+        id: K,
         name: &'static str,
         limit: Duration,
-    ) -> Result<Operation<'_>> {
+    ) -> Result<Operation<'_, K>> {
         let deadline = Deadline::after(limit);
         let mut running = self.running.lock();
         while let Some(other) = running.get(&id).map(|other| other.name) {
@@ -77,14 +87,16 @@ impl Operations {
             name,
             wait: Mutex::default(),
         });
-        running.insert(id, own.clone());
+        running.insert(id.clone(), own.clone());
         Ok(Operation {
             operations: self,
             id,
             running: own,
         })
     }
+}
 
+impl Operations {
     /// Keeps the operation in progress from waiting for its plugin, now or later.
     pub(super) fn cancel_wait(&self, id: InstallationId) -> WaitCancel {
         let running = self.running.lock().get(&id).cloned();
@@ -127,7 +139,7 @@ impl Operation<'_> {
     }
 }
 
-impl Drop for Operation<'_> {
+impl<K: Eq + Hash> Drop for Operation<'_, K> {
     fn drop(&mut self) {
         self.operations.running.lock().remove(&self.id);
         self.operations.ended.notify_all();

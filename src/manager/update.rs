@@ -37,6 +37,9 @@ const REASON: &str = "package updated";
 pub struct UpdateReport {
     /// The plugin as it is now.
     pub installation: Installation,
+    /// Whether it was not installed before, and nothing was updated:
+    /// [`install_or_update`](Manager::install_or_update) returns such a report.
+    pub newly_installed: bool,
     /// Whether the package was installed already. Then a running plugin was not restarted; but files that were
     /// missing on disk have been restored, and a plugin that had errored is started again.
     pub unchanged: bool,
@@ -58,6 +61,23 @@ pub struct UpdateReport {
     /// could not be migrated. The next update removes it.
     #[serde(serialize_with = "shown::optional_path")]
     pub previous: Option<PathBuf>,
+}
+
+impl UpdateReport {
+    /// The report on a plugin that has just been installed.
+    pub(super) fn of_new(installation: Installation) -> Self {
+        Self {
+            installation,
+            newly_installed: true,
+            unchanged: false,
+            gap: None,
+            migrated_files: 0,
+            migrated_bytes: 0,
+            left: Vec::new(),
+            left_count: 0,
+            previous: None,
+        }
+    }
 }
 
 impl Manager {
@@ -108,39 +128,51 @@ impl Manager {
         ManagerInner::supervised(inner.record(id)?)?;
         let deadline = Deadline::after(inner.settings.install_timeout);
         let received = inner.receive(source, deadline)?;
-        let operation = inner.begin(id, "update_package")?;
-        let record = ManagerInner::supervised(inner.record(id)?)?;
+        inner.update(id, &received, deadline)
+    }
+}
+
+impl ManagerInner {
+    /// Updates a plugin to a package that has been received.
+    pub(super) fn update(
+        &self,
+        id: InstallationId,
+        received: &ReceivedPackage,
+        deadline: Deadline,
+    ) -> Result<UpdateReport> {
+        let operation = self.begin(id, "update_package")?;
+        let record = ManagerInner::supervised(self.record(id)?)?;
         // If the record is damaged, its manifest may not be the plugin's: any package may replace it.
         if record.damage.is_none() && record.manifest.id != received.manifest.id {
             return Err(OperationError::OtherPlugin {
                 installed: record.manifest.id.into(),
-                found: received.manifest.id.into(),
+                found: received.manifest.id.as_str().into(),
             }
             .into());
         }
-        let _room = inner.reserve(id, Some(&received.archive))?;
+        let _room = self.reserve(id, Some(&received.archive))?;
         let new = received.archive.sha256().to_owned();
         let old = record.stored_archive().map(str::to_owned);
-        let root = inner.installation_dir(id);
+        let root = self.installation_dir(id);
         let transaction = UpdateTransaction {
-            inner,
+            inner: self,
             operation: &operation,
-            candidate: candidate(&record, &received),
+            candidate: candidate(&record, received),
             old: old.as_ref().map(|old| package::release_dir(&root, old)),
             new: package::release_dir(&root, &new),
             record,
             progress: Cell::new(UpdateProgress::Received),
         };
         if old.as_deref() == Some(&*new) {
-            return transaction.repair(&received, deadline);
+            return transaction.repair(received, deadline);
         }
         let warnings = received.review()?;
         let intent = Intent::Update {
             new: new.clone(),
             old: old.clone(),
         };
-        let intent_file = inner.write_intent(id, &intent)?;
-        let result = transaction.run(&received, deadline);
+        let intent_file = self.write_intent(id, &intent)?;
+        let result = transaction.run(received, deadline);
         let removed = match transaction.progress.get() {
             UpdateProgress::Received => Ok(()),
             // A release that never ran is of no use.
@@ -151,7 +183,7 @@ impl Manager {
             UpdateProgress::Used => keep_two_releases(&root, &new, old.as_deref()),
         };
         intent_file.done_if(Foreign::new(&transaction.record.manifest.id), &removed);
-        inner.collect_archives();
+        self.collect_archives();
         let mut update = result?;
         let manifest = &transaction.candidate.manifest;
         let (plugin, version) = (Foreign::new(&manifest.id), Foreign::new(&manifest.version));
@@ -361,6 +393,7 @@ impl UpdateTransaction<'_> {
     fn report(&self, gap: Option<Duration>, migrated: MigratedFiles) -> UpdateReport {
         UpdateReport {
             installation: self.inner.view(self.candidate.clone()),
+            newly_installed: false,
             unchanged: false,
             gap,
             migrated_files: migrated.files,

@@ -40,6 +40,8 @@ mod external;
 mod fetch;
 // Installing a plugin, completely or not at all.
 mod install;
+// One installation for each plugin.
+mod install_or_update;
 // Following what a plugin prints.
 mod logs;
 // Finding plugins and their sessions.
