@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | embed a host | [`Host::builder`], [`HostBuilder`] |
 //! | install, update, configure and remove plugins, and have them back after a restart | [`Manager`] |
+//! | find plugins, and show them in an admin API | [`Manager::list_matching`], [`Installation`] |
 //! | keep records in SQLite, in memory, or in a database of my own | [`store::SqliteStore`], [`store::MemoryStore`], [`store::Store`] |
 //! | check a package before it is installed | [`package::review`], [`package::Archive`] |
 //! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept; [`Host::admit`] on the port of my HTTP server |

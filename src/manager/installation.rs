@@ -33,7 +33,7 @@ use crate::store::{Overrides, PluginKind, Record, Source};
 /// | `warnings` | as the method returns them |
 /// | `configuration` | only after [`show_configuration`](Self::show_configuration) |
 ///
-/// Times are seconds since 1970. Tokens and the values of variables are in neither the serialised form nor
+/// Times are seconds since 1970. `details` quotes what the plugin printed last. Tokens and the values of variables are in neither the serialised form nor
 /// the `Debug` text; the configuration is in the former only where it was asked for.
 #[derive(Clone)]
 pub struct Installation {

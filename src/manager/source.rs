@@ -13,7 +13,7 @@ use std::sync::Arc;
 ///
 /// let from_a_file = PackageSource::file("fire-bot.zip");
 /// let from_memory = PackageSource::bytes(std::fs::read("fire-bot.zip")?);
-/// let checked = PackageSource::file("fire-bot.zip").with_sha256("9f86d081884c7d65…");
+/// let checked = PackageSource::file("fire-bot.zip").sha256("9f86d081884c7d65…");
 /// # std::io::Result::Ok(())
 /// ```
 #[must_use]
@@ -76,7 +76,7 @@ impl<'a> PackageSource<'a> {
     }
 
     /// Refuses the package unless it has this SHA-256, in hexadecimal.
-    pub fn with_sha256(mut self, sha256: impl AsRef<str>) -> Self {
+    pub fn sha256(mut self, sha256: impl AsRef<str>) -> Self {
         self.sha256 = Some(sha256.as_ref().trim().to_lowercase().into());
         self
     }

@@ -23,13 +23,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let up = manager.boot(Duration::from_secs(300))?;
     println!("up again: {}, failed: {}", up.active.len(), up.failed.len());
     if let Some(package) = arguments.next() {
-        let plugin = manager.install(PackageSource::file(package))?;
+        let source = PackageSource::file(package);
+        let plugin = manager.install_or_update(source)?.installation;
         manager.activate(plugin.id(), Duration::from_secs(300))?;
     }
     for plugin in manager.list()? {
         println!("{} is {}", plugin.manifest().name, plugin.state());
         if plugin.state() == ReportedState::Active {
-            let session = host.load(plugin.id())?;
+            let session = manager.session(plugin.id())?;
             let pong = session.call(&Ping {}, Duration::from_secs(10))?;
             println!("and says {:?}", pong.status);
         }

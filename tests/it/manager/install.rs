@@ -122,7 +122,7 @@ fn only_the_archive_that_was_expected_is_installed() {
         .unwrap();
     let right = sha256(&installed).to_owned();
     let wrong = "0".repeat(64);
-    let source = PackageSource::bytes(bytes.clone()).with_sha256(&wrong);
+    let source = PackageSource::bytes(bytes.clone()).sha256(&wrong);
     let error = failed(ErrorKind::DigestMismatch, managed.install(source));
     assert_eq!(
         error.to_string(),
@@ -131,7 +131,7 @@ fn only_the_archive_that_was_expected_is_installed() {
     assert_eq!(managed.list().unwrap().len(), 1);
     managed.expect_nothing_left_over();
     let shouted = format!(" {} ", right.to_uppercase());
-    let source = PackageSource::reader(Cursor::new(bytes)).with_sha256(shouted);
+    let source = PackageSource::reader(Cursor::new(bytes)).sha256(shouted);
     managed.install(source).unwrap();
 }
 
