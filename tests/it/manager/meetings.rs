@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plugin_runner::store::{MemoryStore, Store};
+use plugin_runner::store::{MemoryStore, Overrides, Store};
 use plugin_runner::{ActiveState, Error, ErrorKind, InstallationId, ReportedState};
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn is_expected(error: &Error) -> bool {
 }
 
 fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: &mut Random) {
-    let (what, result) = match random.below(7) {
+    let (what, result) = match random.below(9) {
         0 | 1 => ("activate", managed.activate(id, LONG).map(drop)),
         2 => ("request", managed.request_activation(id).map(drop)),
         3 => ("deactivate", managed.deactivate(id, LONG).map(drop)),
@@ -51,6 +51,13 @@ fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: 
             let proposal = object(json!({"number": random.below(1_000)}));
             let configured = managed.configure(id, proposal);
             ("configure", configured.map(drop))
+        }
+        6 => ("restart", managed.restart(id, LONG).map(drop)),
+        7 => {
+            let number = random.below(1_000).to_string();
+            let overrides = Overrides::default().environment([("NUMBER", number)]);
+            let set = managed.set_overrides(id, overrides);
+            ("set_overrides", set.map(drop))
         }
         _ => ("boot", managed.boot(LONG).map(drop)),
     };
@@ -132,6 +139,10 @@ fn operations_meet(store: Arc<dyn Store>) {
                 let asked = call(&session, "configuration", &json!({})).unwrap();
                 let stored = managed.configuration(id).unwrap();
                 assert_eq!(asked["configuration"], Value::from(stored));
+                // From its next start on.
+                managed.restart(id, LONG).unwrap();
+                let own = serde_json::to_value(&shown.record().overrides).unwrap();
+                assert_eq!(managed.variable(id, "NUMBER"), own["environment"][0][1]);
             }
         }
     }

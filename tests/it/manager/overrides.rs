@@ -21,7 +21,7 @@ use crate::support::plugin::{TRANSPORTS, call, manifest};
 impl Managed {
     /// What the process has of a variable.
     #[track_caller]
-    fn variable(&self, id: InstallationId, name: &str) -> Value {
+    pub(super) fn variable(&self, id: InstallationId, name: &str) -> Value {
         let described = call(&self.session(id), "describe", &json!({})).unwrap();
         described["environment"][name].clone()
     }
