@@ -47,6 +47,7 @@
 //! | 2 | `the_last_request_wins_between_a_reaping_and_what_follows` |
 //! | 2 | `the_last_request_wins_while_a_newcomer_is_let_in` |
 //! | 2 | `the_last_request_wins_before_a_handshake_is_answered` |
+//! | 2 | `a_stop_ends_a_restarts_wait_and_stays` |
 //! | 3, one live process per supervised plugin | `one_process_lives_at_a_time_through_every_kind_of_end` |
 //! | 3 | `a_killed_plugin_comes_back_and_its_callers_hear_at_once` |
 //! | 3 | `starts_and_stops_from_all_sides_end_with_the_last` |
@@ -57,6 +58,7 @@
 //! | 3 | `a_stop_of_what_cannot_be_killed_says_so_and_nothing_comes_beside_it` |
 //! | 3 | `a_restart_does_not_begin_beside_descendants_of_the_run_before` |
 //! | 3 | `a_restart_waits_for_descendants_and_gives_them_up_by_name` |
+//! | 3 | `a_restart_ends_one_process_and_starts_the_next` |
 //! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |
 //! | 4 | `unloading_leaves_no_thread` |
 //! | 4 | `a_thousand_connections_leave_nothing` |
@@ -168,6 +170,8 @@
 //! | 8 | `made_up_urls_are_read_as_they_were_built_and_never_shown` |
 //! | 8 | `made_up_tokens_do_not_open` |
 //! | 8 | `made_up_archives_unpack_inside_their_folder_or_are_refused` |
+//! | 8 | `an_installation_is_shown_with_what_an_admin_needs` |
+//! | 8 | `an_external_plugin_is_shown_without_its_token` |
 //! | 9, bounded everything | `a_message_over_the_read_limit_ends_the_connection_with_its_cause` |
 //! | 9 | `the_read_limit_is_exact` |
 //! | 9 | `odd_frames_are_counted_and_harm_nothing` |
