@@ -83,7 +83,8 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Returns the external plugin with this token; see [`Record::has_token`]. May block for the store's
     /// own I/O. Called at each handshake of an external plugin. The default implementation searches
-    /// [`list`](Self::list), which takes longer the more plugins there are.
+    /// [`list`](Self::list), which takes longer the more plugins there are; a database can have an index of the
+    /// digests of [`PluginKind::External`], and look for [`ExternalToken::digest`].
     ///
     /// # Errors
     /// What the store reports.
