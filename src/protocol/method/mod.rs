@@ -1,9 +1,8 @@
 //! The protocol's methods, each as the type of its params, and their replies
 //! ([Host to plugin](crate::protocol#host-to-plugin) and
-//! [Plugin to host](crate::protocol#plugin-to-host)). `access_get`, whose answer has several
-//! forms, is [`HostHandle::access_get`](crate::sdk::HostHandle::access_get) and
-//! [`Services::access_get`](crate::Services::access_get). An embedder adds methods of its own by implementing
-//! [`Method`].
+//! [Plugin to host](crate::protocol#plugin-to-host)). `access_get` and `get_config` are functions of
+//! [`HostHandle`](crate::sdk::HostHandle) and [`Services`](crate::Services) alone. An embedder adds methods of its
+//! own by implementing [`Method`].
 //!
 //! What one more method of the protocol takes: its types here, `check_method` in `protocol/tests.rs` and an
 //! example in `PROTOCOL.md`; if plugins call it, an arm in `session/inbound.rs`, a function of
@@ -32,10 +31,12 @@ pub use host_to_plugin::{
     GenerateToolCall, ListModelsReply, Model, Ping, PingReply, RobotModelProviderGenerate,
     RobotModelProviderListModels, RobotToolCall, ToolCallReply,
 };
-pub(crate) use plugin_to_host::AccessGet;
+#[cfg(test)]
+pub(crate) use plugin_to_host::GetConfigReply;
+pub(crate) use plugin_to_host::{AccessGet, GetConfig};
 pub use plugin_to_host::{
-    GetConfig, GetConfigReply, RobotRun, RobotRunAttention, RobotRunOutput, RobotRunReason,
-    RobotRunReply, RobotRunStatus, RobotRunWorkspace,
+    RobotRun, RobotRunAttention, RobotRunOutput, RobotRunReason, RobotRunReply, RobotRunStatus,
+    RobotRunWorkspace,
 };
 
 use super::kind_of_text;

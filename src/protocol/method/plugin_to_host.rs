@@ -25,14 +25,14 @@ impl Method for AccessGet {
 /// `get_config`: reads the plugin's configuration. During a `configure` call that is still the
 /// previous one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GetConfig {
+pub(crate) struct GetConfig {
     /// The names of the members; none means all.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"
     )]
-    pub keys: Vec<String>,
+    pub(crate) keys: Vec<String>,
 }
 
 impl Method for GetConfig {
@@ -43,10 +43,10 @@ impl Method for GetConfig {
 /// The stored configuration: without defaults, and without requested members that do not exist. `Debug` shows
 /// the names of its members alone.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct GetConfigReply {
+pub(crate) struct GetConfigReply {
     /// The members; none if the plugin was never configured.
     #[serde(deserialize_with = "null_is_empty")]
-    pub config: Configuration,
+    pub(crate) config: Configuration,
 }
 
 impl fmt::Debug for GetConfigReply {
@@ -59,7 +59,7 @@ impl fmt::Debug for GetConfigReply {
 
 impl GetConfig {
     /// Returns the requested part of this configuration.
-    pub fn select(&self, stored: &Configuration) -> Configuration {
+    pub(crate) fn select(&self, stored: &Configuration) -> Configuration {
         if self.keys.is_empty() {
             return stored.clone();
         }
