@@ -71,7 +71,7 @@ impl CallEvent<'_> {
     }
 
     /// Returns the error that the call ended with, if it failed. An answer that is an error is
-    /// [`Error::Rpc`], in either direction.
+    /// [`Error::Rpc`], in either direction. Its [`kind`](Error::kind) is a stable word, for the labels of metrics.
     pub fn error(&self) -> Option<&Error> {
         match self.end {
             CallEnd::Failed(error) => Some(error),
