@@ -23,7 +23,7 @@
 //! | answer calls from plugins | [`Services`] for the protocol's own, [`HostBuilder::method`] for mine; [`protocol::Method`] for types that both sides share |
 //! | publish events | [`Host::publish`], [`Host::publish_and_wait`] |
 //! | read what a plugin prints | [`Manager::follow_log`], [`Session::follow_log`], [`HostBuilder::on_output`] |
-//! | know why a plugin ended | [`Session::restart_history`], [`Session::error_details`] |
+//! | know why a plugin ended | [`Session::problem`], [`Session::restart_history`] |
 //! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
 //! | count and measure | [`Session::counters`], [`Host::handshake_counters`], [`HostBuilder::on_call`] |
 //! | end everything, and know that it has ended | [`Host::shutdown`] |
@@ -120,6 +120,8 @@ pub mod sdk;
 #[cfg(feature = "host")]
 mod session;
 mod settings;
+#[cfg(feature = "host")]
+mod shown;
 mod state;
 #[cfg(feature = "host")]
 pub mod store;
@@ -159,8 +161,8 @@ pub use rpc::{Params, Reply};
 pub use runtime::RuntimeProvider;
 #[cfg(feature = "host")]
 pub use session::{
-    Batch, CallEvent, Counters, Delivery, InboundCall, PendingCall, RestartDecision, RunEnd,
-    Services, Session, StateChange, Supervised,
+    Batch, CallEvent, Counters, Delivery, InboundCall, PendingCall, Problem, RunEnd, Services,
+    Session, StateChange, Supervised,
 };
 pub use state::{ActiveState, PluginMode, ReportedState};
 

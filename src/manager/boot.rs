@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde::Serialize;
 
-use super::{Manager, ManagerInner, shown};
+use super::{Manager, ManagerInner};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::protocol::manifest::Transport;
 use crate::session::Session;
+use crate::shown;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
 

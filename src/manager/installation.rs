@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::shown::unix_seconds;
 use super::{Manager, ManagerInner};
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::manifest::Manifest;
 use crate::session::Session;
+use crate::shown::unix_seconds;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::{Overrides, PluginKind, Record, Source};
 
@@ -244,8 +244,14 @@ impl ManagerInner {
             if let (ReportedState::Active, Some(since)) = (now.state, now.started_at) {
                 shown.since = since;
             }
-            shown.message = now.message.as_deref().map(str::to_owned);
-            shown.details.clone_from(&now.details);
+            shown.message = now
+                .problem
+                .as_ref()
+                .map(|problem| problem.message().to_owned());
+            shown.details = now
+                .problem
+                .map(|problem| problem.to_json())
+                .unwrap_or_default();
         } else if let Some(problem) = self.stored_problem(&shown.record) {
             shown.state = ReportedState::Errored;
             shown.message = Some(problem);

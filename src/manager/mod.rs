@@ -38,7 +38,6 @@ mod quota;
 mod received;
 mod removal;
 mod settings;
-mod shown;
 mod source;
 mod update;
 

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::intent::Intent;
-use super::{Manager, ManagerInner, shown};
+use super::{Manager, ManagerInner};
 use crate::duplex::close_code;
 use crate::error::{FailureCause, Result};
 use crate::fault;
 use crate::id::InstallationId;
 use crate::package;
+use crate::shown;
 use crate::text::Foreign;
 
 const REASON: &str = "removed";

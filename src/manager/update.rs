@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::intent::{Intent, keep_two_releases};
 use super::operations::Operation;
 use super::received::ReceivedPackage;
 use super::source::PackageSource;
-use super::{Installation, Manager, ManagerInner, shown};
+use super::{Installation, Manager, ManagerInner};
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::error::{Error, OperationError, PackageError, Result};
@@ -25,6 +24,7 @@ use crate::fault;
 use crate::id::InstallationId;
 use crate::package::{self, MigratedFiles, MigrationLimits};
 use crate::session::Session;
+use crate::shown;
 use crate::state::{ActiveState, ReportedState};
 use crate::store::{PluginKind, Record};
 use crate::text::Foreign;
@@ -409,14 +409,14 @@ impl UpdateTransaction<'_> {
 
 /// Returns what is wrong with the plugin, unless `cause` says that, and the last line that it printed.
 fn last_problem(session: &Session, cause: &Error) -> Option<Arc<str>> {
-    let now = session.snapshot();
-    let cause = cause.to_string();
-    let message = now.message.filter(|message| !cause.contains(&**message));
-    let output = now.details.get("output").and_then(Value::as_array);
-    let line = output.and_then(|lines| lines.last()?.as_str());
+    let problem = session.problem()?;
+    let message = problem.message();
+    let message = (!cause.to_string().contains(message)).then_some(message);
+    let line = problem.output().last();
     let line = line.map(|line| format!("its last output: {line}"));
     match (message, line) {
         (Some(message), Some(line)) => Some(format!("{message}; {line}").into()),
-        (message, line) => message.or_else(|| line.map(Into::into)),
+        (Some(message), None) => Some(message.into()),
+        (None, line) => line.map(Into::into),
     }
 }

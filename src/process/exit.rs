@@ -7,12 +7,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::thread::Threads;
 
-/// How a process ended. Shown in the protocol's words: `exit status 3`, `signal: killed`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a process ended. Shown in the protocol's words: `exit status 3`, `signal: killed`. Serialised as
+/// `{"code": 3}`, `{"signal": 9}` or `"unknown"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExitReason {
     /// The process exited with this status.

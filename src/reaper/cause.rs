@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Serialize, Serializer};
+
 use super::hooks::ChildSpec;
 use super::policy::Restarts;
 use crate::error::{Descendants, Disconnect, StartError};
@@ -78,6 +80,12 @@ impl EndCause {
             Self::Stopped => "stopped",
             Self::InternalError => "internal_error",
         }
+    }
+}
+
+impl Serialize for EndCause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -260,7 +260,7 @@ impl Reservation {
             } else {
                 let error = Error::State {
                     state: state.reported,
-                    message: state.message.clone(),
+                    message: state.message(),
                 };
                 Some((error, reading))
             }
@@ -459,7 +459,7 @@ impl SharedSession {
             _ if state.unloaded => Error::NotLoaded(self.id),
             AdmitError::NotWanted(reported) => Error::State {
                 state: *reported,
-                message: state.message.clone(),
+                message: state.message(),
             },
             AdmitError::BadToken => Error::State {
                 state: state.reported,

@@ -2,50 +2,32 @@
 //! `supervision` fills it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use crate::process::ExitReason;
-use crate::reaper::EndCause;
+use serde::Serialize;
+
+use super::problem::Problem;
+use crate::shown;
 
 /// How a run of a supervised plugin ended. A run begins with its preparation, and ends when nothing of it
-/// is left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// is left. Serialised with times in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RunEnd {
     /// The number of the run in this session, from 1.
     pub run: u64,
     /// When its preparation began.
+    #[serde(serialize_with = "shown::time")]
     pub started_at: SystemTime,
     /// When its process ended, or when it was known that there would be none.
+    #[serde(serialize_with = "shown::time")]
     pub ended_at: SystemTime,
-    /// The time from when it first became active until its process ended; `None` if it never was active.
-    pub active_for: Option<Duration>,
-    /// Why it ended.
-    pub cause: EndCause,
-    /// The same in words, as in [`Session::error_message`](crate::Session::error_message).
-    pub message: Arc<str>,
-    /// How its process ended; `None` if there never was one.
-    pub exit: Option<ExitReason>,
-    /// The id of its process, which may have been reused; `None` if there never was one.
-    pub pid: Option<u32>,
-    /// What was decided after it.
-    pub decision: RestartDecision,
-}
-
-/// What the restart policy decided after a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RestartDecision {
-    /// The plugin is restarted.
-    Restart {
-        /// The wait before that. A request to start or to stop may have cut it short.
-        after: Duration,
-    },
-    /// It is not restarted, because it failed too often or can only fail the same way again.
-    GiveUp,
-    /// It is not restarted, because a stop was requested.
-    Stay,
+    /// Why it ended, without its output. Its [cause](Problem::cause) is never `None`, and is
+    /// [`EndCause::Stopped`](crate::EndCause::Stopped) if nothing is wrong.
+    pub problem: Problem,
+    /// Whether the plugin is not started again because it failed too often or can only fail the same way. If
+    /// not, and there is no [wait for the next start](Problem::restart_after), a stop was requested.
+    pub given_up: bool,
 }
 
 /// The most recent runs, oldest first.
@@ -66,10 +48,6 @@ impl RunHistory {
         self.ends.drain(..excess);
     }
 
-    pub(super) fn last(&self) -> Option<&RunEnd> {
-        self.ends.back()
-    }
-
     pub(super) fn ends(&self) -> Vec<RunEnd> {
         self.ends.iter().cloned().collect()
     }
@@ -84,12 +62,8 @@ mod tests {
             run: 0,
             started_at: SystemTime::UNIX_EPOCH,
             ended_at: SystemTime::UNIX_EPOCH,
-            active_for: None,
-            cause: EndCause::Exited,
-            message: "exit status 3".into(),
-            exit: Some(ExitReason::Code(3)),
-            pid: Some(7),
-            decision: RestartDecision::GiveUp,
+            problem: Problem::lost("exit status 3"),
+            given_up: true,
         }
     }
 

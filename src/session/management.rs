@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::{Map, Value};
-
 use super::Session;
+use super::problem::Problem;
 use super::shared::SharedSession;
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -50,8 +49,7 @@ pub(crate) struct Snapshot {
     pub(crate) state: ReportedState,
     /// When the plugin last became active.
     pub(crate) started_at: Option<SystemTime>,
-    pub(crate) message: Option<Arc<str>>,
-    pub(crate) details: Arc<Map<String, Value>>,
+    pub(crate) problem: Option<Problem>,
 }
 
 impl Session {
@@ -60,8 +58,7 @@ impl Session {
         Snapshot {
             state: state.reported,
             started_at: state.started_at,
-            message: state.message.clone(),
-            details: state.details.clone(),
+            problem: state.problem.clone(),
         }
     }
 

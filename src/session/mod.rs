@@ -20,6 +20,7 @@ pub(crate) mod health;
 mod history;
 mod inbound;
 pub(crate) mod management;
+mod problem;
 mod refusals;
 mod run;
 pub(crate) mod services;
@@ -45,7 +46,8 @@ pub(crate) use call_hook::CallHook;
 pub use counters::Counters;
 pub use delivery::Delivery;
 pub(crate) use delivery::DeliverySender;
-pub use history::{RestartDecision, RunEnd};
+pub use history::RunEnd;
+pub use problem::Problem;
 pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, Services};
 pub use subscribers::StateChange;
@@ -173,18 +175,17 @@ impl Session {
     }
 
     /// Returns what is wrong, or went wrong last, until the plugin is active or stopped.
-    pub fn error_message(&self) -> Option<String> {
-        self.shared
-            .state
-            .lock()
-            .message
-            .as_deref()
-            .map(str::to_owned)
+    pub fn problem(&self) -> Option<Problem> {
+        self.shared.state.lock().problem.clone()
     }
 
-    /// Returns what is known about [`error_message`](Self::error_message). A key that does not apply is
-    /// absent; there are none for a lost connection whose process lives. State changes carry
-    /// the same.
+    /// Returns the message of the [`problem`](Self::problem), if there is one.
+    pub fn error_message(&self) -> Option<String> {
+        self.problem().map(|problem| problem.message().to_owned())
+    }
+
+    /// Returns the [`problem`](Self::problem) as [`Problem::to_json`] does. A key that does not apply is absent;
+    /// there are none for a lost connection whose process lives.
     ///
     /// The protocol's keys ([Supervised states](crate::protocol#supervised-states)):
     ///
@@ -215,7 +216,9 @@ impl Session {
     /// | `restarting_after_seconds` | the wait before the next start; not there when given up |
     /// | `output` | the last lines of its output, 20 unless [`LogSettings`](crate::plugin_log::LogSettings) say otherwise |
     pub fn error_details(&self) -> Map<String, Value> {
-        self.shared.state.lock().details.as_ref().clone()
+        self.problem()
+            .map(|problem| problem.to_json())
+            .unwrap_or_default()
     }
 
     /// Returns how the plugin's runs ended since it was loaded, the newest last; at most the
@@ -341,8 +344,7 @@ impl Session {
             PluginMode::Supervised => {
                 // Already here, so that a wait from now on does not see an old error.
                 if at_rest {
-                    state.message = None;
-                    state.details = Arc::default();
+                    state.problem = None;
                     shared.enter(&mut state, ReportedState::Starting, None);
                 }
                 // Under the lock, so that the reaper receives requests in the order of `wanted`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::inbound;
+use super::problem::Problem;
 use super::shared::SharedSession;
 use crate::duplex::ReadingHalf;
 use crate::error::Disconnect;
@@ -67,7 +68,7 @@ fn disconnected(
     if is_current {
         state.connection = None;
         if state.reported == ReportedState::Active && state.wanted == ActiveState::Active {
-            let problem = (cause.to_string().into(), serde_json::Map::new());
+            let problem = Problem::lost(cause.to_string());
             shared.enter(&mut state, ReportedState::Connecting, Some(problem));
         }
         shared.drop_events();

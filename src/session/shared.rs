@@ -7,11 +7,11 @@ use std::time::SystemTime;
 
 use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
-use serde_json::{Map, Value};
 
 use super::Session;
 use super::context::HostContext;
 use super::counters::LiveCounters;
+use super::problem::Problem;
 use super::refusals::Refusals;
 use super::run::NewConnection;
 use super::state::{SessionState, StateCell};
@@ -87,25 +87,18 @@ impl SharedSession {
         &self,
         state: &mut SessionState,
         to: ReportedState,
-        problem: Option<(Arc<str>, Map<String, Value>)>,
+        problem: Option<Problem>,
     ) {
-        let is_problem = problem.is_some();
-        let from = state.enter(to, problem);
-        self.state.notify();
         // A change carries its own reason alone. What went wrong before stays readable on the session.
-        let (message, details) = if is_problem {
-            (state.message.clone(), state.details.clone())
-        } else {
-            (None, Arc::default())
-        };
+        let from = state.enter(to, problem.clone());
+        self.state.notify();
         self.context.services.subscribers.publish(StateChange {
             sequence: 0,
             plugin: self.id,
             name: self.name.clone(),
             from,
             to,
-            message,
-            details,
+            problem,
             at: SystemTime::now(),
             missed: 0,
         });
@@ -123,7 +116,7 @@ impl SharedSession {
         if state.reported != ReportedState::Active {
             return Err(Error::State {
                 state: state.reported,
-                message: state.message.clone(),
+                message: state.message(),
             });
         }
         state

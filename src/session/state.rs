@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use serde_json::{Map, Value};
 
 use super::history::RunHistory;
+use super::problem::Problem;
 use crate::auth::Secret;
 use crate::deadline::Deadline;
 use crate::duplex::close_code;
 use crate::error::{Error, Phase, Result};
 use crate::id::InstallationId;
-use crate::process::ExitReason;
-use crate::reaper::{EndCause, RunId};
+use crate::reaper::RunId;
 use crate::rpc::Connection;
 use crate::state::{ActiveState, ReportedState};
 
@@ -29,8 +28,8 @@ pub(crate) struct SessionState {
     /// The close code and the reason of the last requested stop.
     pub(super) stop_reason: (u16, Arc<str>),
     pub(super) started_at: Option<SystemTime>,
-    pub(super) message: Option<Arc<str>>,
-    pub(super) details: Arc<Map<String, Value>>,
+    /// What is wrong, or went wrong last.
+    pub(super) problem: Option<Problem>,
     /// Why no process could be started, if that is why it is errored.
     pub(super) start_error: Option<Error>,
     /// How runs ended.
@@ -58,11 +57,7 @@ pub(crate) struct SessionState {
 
 impl SessionState {
     /// Goes to a state, with the problem if there is one. Returns the state it left.
-    pub(super) fn enter(
-        &mut self,
-        to: ReportedState,
-        problem: Option<(Arc<str>, Map<String, Value>)>,
-    ) -> ReportedState {
+    pub(super) fn enter(&mut self, to: ReportedState, problem: Option<Problem>) -> ReportedState {
         let from = self.reported;
         self.reported = to;
         self.transitions += 1;
@@ -71,18 +66,18 @@ impl SessionState {
             self.started_at = Some(SystemTime::now());
         }
         match problem {
-            Some((message, details)) => {
-                self.message = Some(message);
-                self.details = Arc::new(details);
-            }
+            Some(problem) => self.problem = Some(problem),
             // The last problem stays readable until the plugin is active or stopped.
             None if matches!(to, ReportedState::Active | ReportedState::Inactive) => {
-                self.message = None;
-                self.details = Arc::default();
+                self.problem = None;
             }
             None => {}
         }
         from
+    }
+
+    pub(super) fn message(&self) -> Option<Arc<str>> {
+        self.problem.as_ref().map(Problem::shared_message)
     }
 
     /// Returns why no further state can come.
@@ -91,7 +86,7 @@ impl SessionState {
             Some(error) if self.reported == ReportedState::Errored => error.clone(),
             _ => Error::State {
                 state: self.reported,
-                message: self.message.clone(),
+                message: self.message(),
             },
         }
     }
@@ -107,17 +102,14 @@ impl SessionState {
 
     /// Returns the last problem as a part of a sentence, if it still applies.
     fn last_problem(&self) -> Option<Arc<str>> {
-        let message = self.message.as_ref()?;
+        let problem = self.problem.as_ref()?;
+        let message = problem.message();
         let is_restarted = matches!(
             self.reported,
             ReportedState::Starting | ReportedState::Connecting | ReportedState::Restarting
         );
-        let ended = self.history.last().is_some_and(|end| {
-            let by_itself = matches!(end.cause, EndCause::Exited | EndCause::KilledBySignal);
-            // An exit with 0 has words that do not follow "ended with".
-            by_itself && end.message == *message && !end.exit.is_some_and(ExitReason::is_clean)
-        });
-        Some(if ended && is_restarted {
+        // An exit with 0 has words that do not follow "ended with".
+        Some(if problem.is_unclean_exit() && is_restarted {
             format!("it ended with {message} and is being restarted").into()
         } else {
             format!("what went wrong last: {message}").into()
@@ -145,8 +137,7 @@ impl StateCell {
             wanted: ActiveState::Inactive,
             stop_reason: (close_code::NORMAL, "closed".into()),
             started_at: None,
-            message: None,
-            details: Arc::default(),
+            problem: None,
             start_error: None,
             history: RunHistory::default(),
             run: 0,

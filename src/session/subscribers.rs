@@ -6,13 +6,16 @@ use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde::Serialize;
+
+use super::problem::Problem;
 
 use crate::id::InstallationId;
+use crate::shown;
 use crate::state::ReportedState;
 
-/// A plugin went from one state to another.
-#[derive(Clone, Debug)]
+/// A plugin went from one state to another. Serialised with the time in seconds since 1970.
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct StateChange {
     /// Numbers the changes of the whole host, from 1, without gaps.
@@ -21,19 +24,26 @@ pub struct StateChange {
     pub plugin: InstallationId,
     /// The manifest's id, [escaped](crate::text::escape) and cut to 256 characters: a record made by
     /// hand may have any.
+    #[serde(serialize_with = "shown::text")]
     pub name: Arc<str>,
     /// The state it left.
     pub from: ReportedState,
     /// The state it went to.
     pub to: ReportedState,
     /// What went wrong, if this change is about that; not an earlier problem.
-    pub message: Option<Arc<str>>,
-    /// What is known about that; empty when nothing is.
-    pub details: Arc<Map<String, Value>>,
+    pub problem: Option<Problem>,
     /// When it changed.
+    #[serde(serialize_with = "shown::time")]
     pub at: SystemTime,
     /// Changes that this subscriber missed right before this one, because its queue was full.
     pub missed: u64,
+}
+
+impl StateChange {
+    /// Returns the message of the problem, if this change is about one.
+    pub fn message(&self) -> Option<&str> {
+        self.problem.as_ref().map(Problem::message)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -101,8 +111,7 @@ mod tests {
             name: "p".into(),
             from: ReportedState::Inactive,
             to: ReportedState::Starting,
-            message: None,
-            details: Arc::default(),
+            problem: None,
             at: SystemTime::now(),
             missed: 0,
         }

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-
 use super::attach::{Credential, Peer};
-use super::history::{RestartDecision, RunEnd};
+use super::history::RunEnd;
+use super::problem::Problem;
 use super::shared::SharedSession;
 use super::state::SessionState;
 use crate::auth::{SealedToken, Secret};
@@ -245,17 +244,15 @@ impl ChildHooks for SessionHooks {
                 let mut state = shared.state.lock();
                 state.secret = None;
                 if let Some(ended) = ended {
-                    let message = ended.to_string().into();
-                    Self::remember(&mut state, &ended, message, RestartDecision::Stay);
+                    Self::remember(&mut state, &ended, &self.stopped(&ended), false);
                 }
                 if state.reported != ReportedState::Inactive {
                     shared.enter(&mut state, ReportedState::Inactive, None);
                 }
             }
             Transition::Ended(ended) => {
-                let message = ended.to_string().into();
                 let mut state = shared.state.lock();
-                Self::remember(&mut state, &ended, message, RestartDecision::Stay);
+                Self::remember(&mut state, &ended, &self.stopped(&ended), false);
             }
             Transition::Restarting(failure, after) => self.failed(failure, Some(after)),
             Transition::Errored(failure) => self.failed(failure, None),
@@ -309,19 +306,16 @@ impl SessionHooks {
     fn failed(&self, failure: EndedRun, restarting_after: Option<Duration>) {
         let shared = &self.0;
         let problem = self.problem(&failure, restarting_after);
-        let (name, message) = (&shared.name, problem.0.clone());
-        let (reported, decision) = if let Some(after) = restarting_after {
+        let (name, message) = (&shared.name, problem.message());
+        let reported = if let Some(after) = restarting_after {
             log::warn!("plugin {name}: {message}; starting again in {after:?}");
-            (
-                ReportedState::Restarting,
-                RestartDecision::Restart { after },
-            )
+            ReportedState::Restarting
         } else {
             log::error!("plugin {name}: {message}; giving up");
-            (ReportedState::Errored, RestartDecision::GiveUp)
+            ReportedState::Errored
         };
         let mut state = shared.state.lock();
-        Self::remember(&mut state, &failure, message, decision);
+        Self::remember(&mut state, &failure, &problem, restarting_after.is_none());
         state.start_error = match failure.cause {
             Cause::Start(error) => Some(error.into()),
             _ => None,
@@ -353,88 +347,29 @@ impl SessionHooks {
         Ok(url)
     }
 
-    /// Returns the message and the details of a failure: the keys of the
-    /// [Supervised states](crate::protocol#supervised-states), and more that helps to understand
-    /// it.
-    fn problem(
-        &self,
-        failure: &EndedRun,
-        restarting_after: Option<Duration>,
-    ) -> (Arc<str>, Map<String, Value>) {
+    /// Returns what is known about a failure.
+    fn problem(&self, failure: &EndedRun, restarting_after: Option<Duration>) -> Problem {
         let output = self.0.log.lock().as_ref().map(|log| log.tail());
         let output = output.unwrap_or_default();
         let message = failure.message(&self.spec(), restarting_after.is_none());
-        let mut details = Map::new();
-        let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
-        put(
-            "runtime_provider",
-            self.0.context.settings.provider.as_str().into(),
-        );
-        let stage = if let Cause::Start(error) = &failure.cause {
-            match error {
-                StartError::Spawn { source, .. } => put("spawn_error", source.as_str().into()),
-                StartError::NoCommand => put("spawn_error", "no_command".into()),
-                StartError::Limit { limit, .. } => put("limit", (*limit).into()),
-                _ => {}
-            }
-            "start"
-        } else {
-            "exit"
-        };
-        put("stage", stage.into());
-        put("error", message.as_str().into());
-        put("cause", failure.end_cause().as_str().into());
-        put("restarts", failure.restarts.count.into());
-        // The first start counts as an attempt.
-        put("attempts", (failure.restarts.count + 1).into());
-        if let Some(after) = restarting_after {
-            put("restarting_after_seconds", after.as_secs_f64().into());
-        }
-        if let Some(active_for) = failure.active_for {
-            put("active_seconds", active_for.as_secs_f64().into());
-        }
-        if let Some(end) = &failure.process {
-            put("exit_status", end.to_string().into());
-            if !end.exit.is_clean() {
-                put("exit_code", end.exit.code().into());
-            }
-            if let ExitReason::Signal(signal) = end.exit {
-                put("signal", signal.into());
-                if let Some(name) = end.exit.signal_name() {
-                    put("signal_name", name.into());
-                }
-            }
-            if end.core_dumped {
-                put("core_dumped", true.into());
-            }
-            put("pid", end.pid.into());
-            put("uptime_seconds", failure.uptime.as_secs_f64().into());
-            let limits = end.limits.to_json();
-            if !limits.is_empty() {
-                put("limits", limits.into());
-            }
-            put("output", json!(output));
-        }
-        (message.into(), details)
+        let provider = self.0.context.settings.provider;
+        Problem::of_run(failure, message, provider, restarting_after, output)
+    }
+
+    /// Returns what is known about the end of a run after a stop was requested.
+    fn stopped(&self, ended: &EndedRun) -> Problem {
+        let provider = self.0.context.settings.provider;
+        Problem::of_run(ended, ended.to_string(), provider, None, Vec::new())
     }
 
     /// Adds an ended run to the session's history.
-    fn remember(
-        state: &mut SessionState,
-        failure: &EndedRun,
-        message: Arc<str>,
-        decision: RestartDecision,
-    ) {
+    fn remember(state: &mut SessionState, ended: &EndedRun, problem: &Problem, given_up: bool) {
         let end = RunEnd {
             run: 0,
-            started_at: failure.started_at,
-            ended_at: failure.ended_at,
-            active_for: failure.active_for,
-            cause: failure.end_cause(),
-            message,
-            exit: failure.exit(),
-            pid: failure.process.as_ref().map(|end| end.pid),
-            decision,
+            started_at: ended.started_at,
+            ended_at: ended.ended_at,
+            problem: problem.without_output(),
+            given_up,
         };
         state.history.push(end, KEPT_ENDS);
     }

@@ -16,6 +16,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::support::alone::run_under;
+use crate::support::events::Details as _;
 use crate::support::host::TestHost;
 use crate::support::plugin::manifest;
 use crate::support::{LONG, TestDir};
@@ -161,9 +162,9 @@ fn hostile_archives_are_errored_at_once_and_leave_nothing() {
         fs::write(&path, bytes).unwrap();
         let session = host.start(Record::supervised(plugin_manifest(), Source::Archive(path)));
         let change = events.expect(session.id(), &[Starting, Errored]);
-        assert_eq!(change.details["cause"], "could_not_unpack", "{name}");
-        assert_eq!(change.details["attempts"], 1, "{name}");
-        let message = change.message.unwrap();
+        assert_eq!(change.details()["cause"], "could_not_unpack", "{name}");
+        assert_eq!(change.details()["attempts"], 1, "{name}");
+        let message = change.message().unwrap();
         assert!(
             message.starts_with("could not unpack: "),
             "{name}: {message}"

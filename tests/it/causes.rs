@@ -10,13 +10,12 @@ use std::time::{Duration, SystemTime};
 use plugin_runner::ReportedState::{Connecting, Errored, Restarting, Starting, Stopping};
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{
-    EndCause, ExitReason, RestartDecision, RunEnd, Session, StateChange, Timeouts, fault,
-};
+use plugin_runner::{EndCause, ExitReason, RunEnd, Session, StateChange, Timeouts, fault};
 use serde_json::json;
 
 use crate::support::LONG;
 use crate::support::alone::run_under;
+use crate::support::events::Details as _;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::plugin::{
     TRANSPORTS, call, command, executable, fixture, manifest, over_stdio, shell,
@@ -44,16 +43,17 @@ fn errored(host: &TestHost, session: &Session) -> StateChange {
     let mut events = host.events();
     start(session);
     let change = events.until(session.id(), Errored);
-    assert_eq!(session.error_details(), *change.details);
-    assert_eq!(
-        session.error_message().as_deref(),
-        change.message.as_deref()
-    );
-    assert_eq!(change.details["error"], change.message.as_deref().unwrap());
+    assert_eq!(session.error_details(), change.details());
+    assert_eq!(session.problem(), change.problem);
+    assert_eq!(session.error_message().as_deref(), change.message());
+    assert_eq!(change.details()["error"], change.message().unwrap());
     let last = last(session);
-    assert_eq!(change.details["cause"], last.cause.as_str());
-    assert_eq!(Some(&last.message), change.message.as_ref());
-    assert_eq!(last.decision, RestartDecision::GiveUp);
+    assert_eq!(
+        change.details()["cause"],
+        last.problem.cause().unwrap().as_str()
+    );
+    assert_eq!(Some(last.problem.message()), change.message());
+    assert!(last.given_up && last.problem.restart_after().is_none());
     change
 }
 
@@ -74,11 +74,8 @@ fn a_signal_from_elsewhere_is_told_with_its_number_and_name() {
         let script = format!("ulimit -c 0; echo last words; kill -{signal} $$");
         let session = host.install(shell(&host, name, &script));
         let change = errored(&host, &session);
-        let details = &change.details;
-        assert_eq!(
-            change.message.as_deref(),
-            Some(&*format!("signal: {words}"))
-        );
+        let details = &change.details();
+        assert_eq!(change.message(), Some(&*format!("signal: {words}")));
         assert_eq!(details["cause"], "killed_by_signal");
         assert_eq!(details["stage"], "exit");
         assert_eq!(details["signal"], signal);
@@ -91,9 +88,9 @@ fn a_signal_from_elsewhere_is_told_with_its_number_and_name() {
         assert_eq!(details.get("active_seconds"), None);
         assert_eq!(details.get("core_dumped"), None);
         let end = last(&session);
-        assert_eq!(end.cause, EndCause::KilledBySignal);
-        assert_eq!(end.exit, Some(ExitReason::Signal(signal)));
-        assert_eq!(details["pid"], end.pid.unwrap());
+        assert_eq!(end.problem.cause(), Some(EndCause::KilledBySignal));
+        assert_eq!(end.problem.exit(), Some(ExitReason::Signal(signal)));
+        assert_eq!(details["pid"], end.problem.pid().unwrap());
     }
 }
 
@@ -125,14 +122,21 @@ fn what_keeps_a_process_from_being_spawned_has_a_word() {
     for (record, word) in cases {
         let session = host.install(record);
         let change = errored(&host, &session);
-        assert_eq!(change.details["cause"], "could_not_spawn", "{word}");
-        assert_eq!(change.details["spawn_error"], word);
-        assert_eq!(change.details["stage"], "start");
+        assert_eq!(change.details()["cause"], "could_not_spawn", "{word}");
+        assert_eq!(change.details()["spawn_error"], word);
+        assert_eq!(change.details()["stage"], "start");
         for absent in ["exit_status", "exit_code", "pid", "output", "signal"] {
-            assert_eq!(change.details.get(absent), None, "{word}: {absent}");
+            assert_eq!(change.details().get(absent), None, "{word}: {absent}");
         }
         let end = last(&session);
-        assert_eq!((end.exit, end.pid, end.active_for), (None, None, None));
+        assert_eq!(
+            (
+                end.problem.exit(),
+                end.problem.pid(),
+                end.problem.active_for()
+            ),
+            (None, None, None)
+        );
     }
 }
 
@@ -143,13 +147,13 @@ fn what_cannot_be_unpacked_or_prepared_has_a_word_of_its_own() {
     let mut record = Record::supervised(manifest("archive"), missing);
     record.manifest.command = "./tool".to_owned();
     let change = errored(&host, &host.install(record));
-    assert_eq!(change.details["cause"], "could_not_unpack");
+    assert_eq!(change.details()["cause"], "could_not_unpack");
 
     let record = command(&host, "gone", "./tool", &[]);
     fs::remove_dir(host.folder().join("plugin-gone")).unwrap();
     let change = errored(&host, &host.install(record));
-    assert_eq!(change.details["cause"], "could_not_prepare");
-    assert_eq!(change.details["stage"], "start");
+    assert_eq!(change.details()["cause"], "could_not_prepare");
+    assert_eq!(change.details()["stage"], "start");
 }
 
 #[test]
@@ -168,8 +172,8 @@ fn a_plugin_that_reads_nothing_is_told_as_unresponsive() {
         waiting.push(call);
     }
     let change = events.until(session.id(), Errored);
-    assert_eq!(change.details["cause"], "unresponsive", "{change:?}");
-    let message = change.message.as_deref().unwrap();
+    assert_eq!(change.details()["cause"], "unresponsive", "{change:?}");
+    let message = change.message().unwrap();
     assert_eq!(message, "the plugin read nothing for 200ms");
 }
 
@@ -181,12 +185,12 @@ fn who_was_killed_by_the_host_is_told_why_with_all_that_is_known() {
     let script = "for line in $(seq 25); do echo line $line; done; exec sleep 1000";
     let session = host.install(shell(&host, "idler", script));
     let change = errored(&host, &session);
-    let details = &change.details;
+    let details = &change.details();
     assert_eq!(details["cause"], "never_connected");
     assert_eq!(details["signal_name"], "SIGKILL");
     assert!(details["uptime_seconds"].as_f64().unwrap() >= 0.3);
     assert_eq!(details["attempts"], 1);
-    assert_eq!(details["pid"], last(&session).pid.unwrap());
+    assert_eq!(details["pid"], last(&session).problem.pid().unwrap());
     let newest: Vec<String> = (6..=25).map(|line| format!("line {line}")).collect();
     assert_eq!(details["output"], json!(newest));
 }
@@ -217,7 +221,15 @@ fn the_history_tells_every_end_and_what_came_of_it() {
         let history = session.restart_history();
         let told: Vec<_> = history
             .iter()
-            .map(|end| (end.run, end.cause, &*end.message, end.decision))
+            .map(|end| {
+                (
+                    end.run,
+                    end.problem.cause(),
+                    end.problem.message(),
+                    end.problem.restart_after(),
+                    end.given_up,
+                )
+            })
             .collect();
         let after = Duration::from_millis(20);
         assert_eq!(
@@ -225,28 +237,24 @@ fn the_history_tells_every_end_and_what_came_of_it() {
             [
                 (
                     2,
-                    EndCause::Exited,
+                    Some(EndCause::Exited),
                     "exit status 7",
-                    RestartDecision::Restart { after }
+                    Some(after),
+                    false
                 ),
-                (
-                    3,
-                    EndCause::Exited,
-                    "exit status 7",
-                    RestartDecision::GiveUp
-                ),
+                (3, Some(EndCause::Exited), "exit status 7", None, true),
             ]
         );
-        let (run, cause, message, decision) = told[0];
-        assert_eq!((run, cause), (1, EndCause::Stopped));
-        assert_eq!(decision, RestartDecision::Stay);
+        let (run, cause, message, after, given_up) = told[0];
+        assert_eq!((run, cause), (1, Some(EndCause::Stopped)));
+        assert_eq!((after, given_up), (None, false));
         assert!(message.starts_with("stopped ("), "{message}");
-        assert_eq!(history[0].pid, Some(first.pid));
-        let pids: HashSet<_> = history.iter().map(|end| end.pid).collect();
+        assert_eq!(history[0].problem.pid(), Some(first.pid));
+        let pids: HashSet<_> = history.iter().map(|end| end.problem.pid()).collect();
         assert_eq!(pids.len(), 3, "{history:?}");
         let mut time = before;
         for end in &history {
-            assert!(end.active_for.is_some(), "{end:?}");
+            assert!(end.problem.active_for().is_some(), "{end:?}");
             assert!(time <= end.started_at, "{end:?}");
             assert!(end.started_at <= end.ended_at, "{end:?}");
             time = end.ended_at;
@@ -286,8 +294,11 @@ fn a_run_that_is_stopped_before_it_has_a_process_is_in_the_history() {
     let [end] = &session.restart_history()[..] else {
         panic!("{:?}", session.restart_history());
     };
-    assert_eq!((end.cause, end.pid), (EndCause::Stopped, None));
-    assert_eq!(end.decision, RestartDecision::Stay);
+    assert_eq!(
+        (end.problem.cause(), end.problem.pid()),
+        (Some(EndCause::Stopped), None)
+    );
+    assert!(!end.given_up && end.problem.restart_after().is_none());
     assert_eq!(session.error_message(), None);
 }
 
@@ -302,7 +313,7 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     let session = host.start(shell(&host, "counter", &script));
     for restarts in 0..3 {
         let change = events.until(session.id(), Restarting);
-        assert_eq!(change.details["restarts"], restarts);
+        assert_eq!(change.details()["restarts"], restarts);
     }
     fs::write(&flag, "").unwrap();
     events.until(session.id(), Connecting);
@@ -311,7 +322,7 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     let mut events = host.events();
     start(&session);
     let change = events.until(session.id(), Restarting);
-    assert_eq!(change.details["restarts"], 0, "the stop did not reset");
+    assert_eq!(change.details()["restarts"], 0, "the stop did not reset");
     stop(&session);
 
     let host = TestHost::with("counting-on", |setup| {
@@ -328,7 +339,7 @@ fn a_stop_starts_the_counting_over_and_a_start_while_backing_off_does_not() {
     events.until(session.id(), Restarting);
     start(&session);
     let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
-    assert_eq!(change.details["attempts"], 2);
+    assert_eq!(change.details()["attempts"], 2);
 }
 
 #[test]
@@ -400,14 +411,14 @@ mod alone {
             let host = unforgiving("kernel-kills", |timeouts| timeouts);
             let session = host.install(shell(&host, "greedy", script));
             let change = errored(&host, &session);
-            assert_eq!(change.details["cause"], "out_of_memory", "{change:?}");
-            let message = change.message.as_deref().unwrap();
+            assert_eq!(change.details()["cause"], "out_of_memory", "{change:?}");
+            let message = change.message().unwrap();
             let expected = "out of memory: killed by the kernel (";
             assert!(message.starts_with(expected), "{message}");
             // An end by somebody else's signal is not put down to that.
             let record = over_stdio(shell(&host, "bystander", "kill -9 $$"));
             let change = errored(&host, &host.install(record));
-            assert_eq!(change.details["cause"], "killed_by_signal", "{change:?}");
+            assert_eq!(change.details()["cause"], "killed_by_signal", "{change:?}");
         }
     }
 }
@@ -421,8 +432,8 @@ fn a_good_run_that_crashes_is_in_the_history_with_its_length() {
     let change = events.until(session.id(), Restarting);
     let end = last(&session);
     let after = Duration::from_secs(3600);
-    assert_eq!(end.decision, RestartDecision::Restart { after });
-    let active_for = end.active_for.unwrap();
-    assert_eq!(change.details["active_seconds"], active_for.as_secs_f64());
-    assert!(active_for.as_secs_f64() <= change.details["uptime_seconds"].as_f64().unwrap());
+    assert_eq!(end.problem.restart_after(), Some(after));
+    let active_for = end.problem.active_for().unwrap();
+    assert_eq!(change.details()["active_seconds"], active_for.as_secs_f64());
+    assert!(active_for.as_secs_f64() <= change.details()["uptime_seconds"].as_f64().unwrap());
 }

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::support::alone::run_under;
 use crate::support::disk::{self, run_on_a_disk};
+use crate::support::events::Details as _;
 use crate::support::host::{TestHost, active};
 use crate::support::output::OutputLine;
 use crate::support::plugin::{call, fixture, manifest, package};
@@ -55,7 +56,7 @@ fn what_is_in_the_way_of_a_folder_is_named_and_may_go() {
         let path = folder.join(name);
         fs::create_dir_all(&folder).unwrap();
         fs::write(&path, "in the way").unwrap();
-        let message = start_fails(&host, &session).message.unwrap();
+        let message = start_fails(&host, &session).problem.unwrap().to_string();
         assert!(message.contains(&*path.to_string_lossy()), "{message}");
         assert_nothing_half_done(&folder);
         fs::remove_file(&path).unwrap();
@@ -121,14 +122,18 @@ mod alone {
         for room in [ROOM, 0] {
             disk.fill(room);
             let change = start_fails(host, &session);
-            let message = change.message.unwrap();
+            let message = change.message().unwrap();
             let expected = format!(
                 "could not unpack: cannot write {}/staging/",
                 folder.display()
             );
             assert!(message.starts_with(&expected), "{message}");
-            assert_eq!(change.details["cause"], "could_not_unpack");
-            assert_eq!(change.details["attempts"], 4, "a full disk may be emptied");
+            assert_eq!(change.details()["cause"], "could_not_unpack");
+            assert_eq!(
+                change.details()["attempts"],
+                4,
+                "a full disk may be emptied"
+            );
             assert_nothing_half_done(&folder);
             disk.empty();
         }
@@ -199,7 +204,7 @@ mod alone {
         let known = host.load(known.id()).unwrap();
         remount("ro");
         for session in [&fresh, &known] {
-            let message = start_fails(&host, session).message.unwrap();
+            let message = start_fails(&host, session).problem.unwrap().to_string();
             assert!(message.contains("Read-only file system"), "{message}");
             let folder = disk.join("data").join(session.id().to_string());
             assert!(message.contains(&*folder.to_string_lossy()), "{message}");

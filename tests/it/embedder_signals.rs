@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::support::LONG;
 use crate::support::alone::{after_python, run_alone, run_under};
+use crate::support::events::Details as _;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture};
 
@@ -77,18 +78,18 @@ mod alone {
                 let process = host.lifelines.next();
                 call(&session, "exit", &json!({"code": code})).unwrap_err();
                 let change = events.until(session.id(), ReportedState::Restarting);
-                assert_eq!(change.message.as_deref(), Some("exit status unknown"));
-                assert_eq!(change.details["cause"], "exited");
-                assert_eq!(change.details["exit_code"], -1);
-                assert_eq!(change.details.get("signal"), None);
+                assert_eq!(change.message(), Some("exit status unknown"));
+                assert_eq!(change.details()["cause"], "exited");
+                assert_eq!(change.details()["exit_code"], -1);
+                assert_eq!(change.details().get("signal"), None);
                 process.expect_end();
                 active(&session);
             }
             let process = host.lifelines.next();
             process.signal(Signal::KILL);
             let change = events.until(session.id(), ReportedState::Errored);
-            assert_eq!(change.details["cause"], "exited");
-            assert_eq!(change.details["attempts"], 3);
+            assert_eq!(change.details()["cause"], "exited");
+            assert_eq!(change.details()["attempts"], 3);
             session.supervised().unwrap().start().unwrap();
             active(&session);
             let process = host.lifelines.next();
@@ -97,7 +98,7 @@ mod alone {
             assert!(!report.killed, "{report:?}");
             process.expect_end();
             let end = session.restart_history().pop().unwrap();
-            assert_eq!(end.cause, EndCause::Stopped);
+            assert_eq!(end.problem.cause(), Some(EndCause::Stopped));
             assert_eq!(host.lifelines.most_at_once(), 1);
         }
     }
@@ -156,7 +157,7 @@ mod alone {
                     // Exit 0 after a good run: it can go on for ever.
                     call(&crashing, "exit", &json!({"code": 7})).unwrap_err();
                     let change = events.until(crashing.id(), ReportedState::Restarting);
-                    assert_eq!(change.message.as_deref(), Some("exit status 7"));
+                    assert_eq!(change.message(), Some("exit status 7"));
                     events.until(crashing.id(), ReportedState::Active);
                     crashing.supervised().unwrap().stop(LONG).unwrap();
                     crashing.supervised().unwrap().start().unwrap();

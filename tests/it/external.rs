@@ -38,7 +38,7 @@ fn an_external_plugin_connects_is_called_and_comes_back_with_the_same_token() {
         echo(&session, &mut peer);
         drop(peer);
         let change = events.expect(session.id(), &[ReportedState::Connecting]);
-        assert_eq!(change.message.as_deref(), Some("connection lost"));
+        assert_eq!(change.message(), Some("connection lost"));
         let error = session.call_raw("echo", &json!({}), LONG).unwrap_err();
         assert_matches!(error, Error::State { .. });
     }
@@ -101,7 +101,7 @@ fn an_incumbent_that_is_dead_makes_room() {
     assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
     assert_eq!(
-        change.message.as_deref(),
+        change.message(),
         Some("unresponsive: no sign of life for 5s")
     );
     let mut newcomer = Peer::connect(host.address(), &target);
@@ -120,7 +120,7 @@ fn an_incumbent_that_ends_while_it_is_looked_at_has_its_own_cause() {
     assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
     drop(incumbent);
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
-    assert_eq!(change.message.as_deref(), Some("connection lost"));
+    assert_eq!(change.message(), Some("connection lost"));
 }
 
 #[test]

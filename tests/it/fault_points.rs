@@ -482,7 +482,7 @@ fn what_is_found_out_too_late_changes_nothing_that_was_decided() {
         session.wait_for(Active, LONG).unwrap();
         let ends = session.restart_history();
         assert_eq!(ends.len(), 1, "{ends:?}");
-        assert_eq!(ends[0].cause, EndCause::KilledBySignal);
+        assert_eq!(ends[0].problem.cause(), Some(EndCause::KilledBySignal));
     }
 }
 
@@ -501,5 +501,5 @@ fn a_plugin_that_connects_before_it_is_handed_over_has_been_active() {
     kill_process(Pid::from_raw(pid.unwrap()).unwrap(), Signal::KILL).unwrap();
     events.until(session.id(), Restarting);
     let ends = session.restart_history();
-    assert!(ends[0].active_for.is_some(), "{ends:?}");
+    assert!(ends[0].problem.active_for().is_some(), "{ends:?}");
 }

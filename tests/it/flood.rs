@@ -286,7 +286,7 @@ fn who_asks_and_never_reads_is_closed_for_that() {
     });
     assert!(host.thread_count() <= idle + 8 + 2);
     let cause = "the plugin asks faster than it reads the answers";
-    assert_eq!(change.message.as_deref(), Some(cause));
+    assert_eq!(change.message(), Some(cause));
     let error = waiting.wait().unwrap_err();
     assert_eq!(error.to_string(), format!("not connected: {cause}"));
     let counters = session.counters();
@@ -346,7 +346,7 @@ fn callers_of_a_plugin_that_never_reads_have_their_own_deadlines() {
         assert!(error.is_timeout() || error.is_disconnected(), "{error}");
     }
     let change = events.until(session.id(), ReportedState::Connecting);
-    assert_eq!(change.message.as_deref(), Some(&*cause));
+    assert_eq!(change.message(), Some(&*cause));
     assert_eq!(session.counters().stalls, 1);
     drop(plugin);
 }

@@ -206,7 +206,7 @@ fn every_offence_has_its_close_code_its_cause_and_its_count() {
         peer.send(&offence.bytes);
         assert_eq!(peer.read_to_close(), offence.code, "{name}");
         let change = events.until(session.id(), ReportedState::Connecting);
-        let cause = change.message.as_deref().unwrap();
+        let cause = change.message().unwrap();
         assert!(cause.starts_with(offence.cause), "{name}: {cause}");
         let error = waiting.wait().unwrap_err();
         assert_eq!(error.to_string(), format!("not connected: {cause}"));
@@ -243,7 +243,7 @@ fn a_message_that_stops_half_way_is_a_lost_connection() {
         peer.send(&whole[..length]);
         drop(peer);
         let change = events.until(session.id(), ReportedState::Connecting);
-        assert_eq!(change.message.as_deref(), Some("connection lost"));
+        assert_eq!(change.message(), Some("connection lost"));
     }
     let counters = session.counters();
     assert_eq!((counters.inbound_calls, faults(&counters)), (0, 0));

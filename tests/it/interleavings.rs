@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, json};
 
 use crate::support::LONG;
+use crate::support::events::Details as _;
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{With as _, connectable, manifest, over_stdio, shell};
@@ -163,8 +164,8 @@ fn a_start_of_a_plugin_that_is_about_to_be_killed_tells_how_it_ended() {
     session.supervised().unwrap().start().unwrap();
     let _gate = open_gate(&gate);
     let ended = events.expect(session.id(), &[ReportedState::Restarting]);
-    assert_eq!(ended.details["cause"], "protocol_violation", "{ended:?}");
-    assert_eq!(ended.details["restarting_after_seconds"], 0.0);
+    assert_eq!(ended.details()["cause"], "protocol_violation", "{ended:?}");
+    assert_eq!(ended.details()["restarting_after_seconds"], 0.0);
     events.expect(
         session.id(),
         &[
@@ -189,7 +190,7 @@ fn what_a_plugin_did_on_one_connection_is_not_held_against_it_on_the_next() {
     events.expect(session.id(), &[ReportedState::Active]);
     let _gate = open_gate(&gate);
     let ended = events.until(session.id(), ReportedState::Restarting);
-    assert_eq!(ended.details["cause"], "exited", "{ended:?}");
+    assert_eq!(ended.details()["cause"], "exited", "{ended:?}");
     active(&session);
 }
 

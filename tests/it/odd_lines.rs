@@ -200,7 +200,7 @@ fn no_plugin_becomes_active_by_dying() {
         let mut events = host.events();
         let session = host.start(over_stdio(shell(&host, "dying", dies)));
         let change = events.expect(session.id(), &[Starting, Connecting, Restarting]);
-        let message = change.message.unwrap_or_default();
+        let message = change.message().unwrap_or_default();
         assert!(message.contains("without a line end"), "{message}");
         assert_eq!(session.counters().connections, 1);
         host.unload(session.id()).unwrap();
@@ -240,8 +240,13 @@ fn what_an_active_plugin_says_last_does_not_hide_how_it_ended() {
         assert!(error.to_string().contains("without a line end"), "{error}");
         events.until(session.id(), Restarting);
         let end = session.restart_history().pop().unwrap();
-        assert_eq!(end.exit, Some(ExitReason::Code(status)));
-        assert_eq!(end.cause, EndCause::Exited, "{}", end.message);
+        assert_eq!(end.problem.exit(), Some(ExitReason::Code(status)));
+        assert_eq!(
+            end.problem.cause(),
+            Some(EndCause::Exited),
+            "{}",
+            end.problem
+        );
         host.unload(session.id()).unwrap();
     }
 }

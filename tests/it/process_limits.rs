@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
 use crate::support::alone::{after_python, run_under};
+use crate::support::events::Details as _;
 use crate::support::host::TestHost;
 use crate::support::plugin::{With as _, command, shell};
 use crate::support::{LONG, assert_matches};
@@ -41,10 +42,7 @@ fn run(host: &TestHost, record: Record) -> (Session, StateChange) {
     // Two seconds of processor time may be long in coming on a busy machine.
     session.wait_for(Errored, LONG * 10).unwrap();
     let change = events.until(session.id(), Errored);
-    assert_eq!(
-        session.error_message().as_deref(),
-        change.message.as_deref()
-    );
+    assert_eq!(session.error_message().as_deref(), change.message());
     (session, change)
 }
 
@@ -64,10 +62,11 @@ fn unforgiving(test: &'static str) -> TestHost {
 /// The program failed by itself because of this limit, and its output says how.
 #[track_caller]
 fn expect_failure(change: &StateChange, limit: &str, output: &str) {
-    assert_eq!(change.message.as_deref(), Some("exit status 1"));
-    assert_eq!(change.details["cause"], "exited", "{change:?}");
-    assert!(change.details["limits"][limit].is_u64(), "{change:?}");
-    let lines = change.details["output"].as_array().unwrap();
+    assert_eq!(change.message(), Some("exit status 1"));
+    assert_eq!(change.details()["cause"], "exited", "{change:?}");
+    assert!(change.details()["limits"][limit].is_u64(), "{change:?}");
+    let details = change.details();
+    let lines = details["output"].as_array().unwrap();
     let last = lines.last().unwrap().as_str().unwrap();
     assert!(last.contains(output), "{lines:?}");
 }
@@ -93,17 +92,17 @@ print('nice', os.getpriority(os.PRIO_PROCESS, 0))
 exit(3)";
     let record = python(&host, "limited", code).overrides(|own| own.process_limits(limits));
     let (_, change) = run(&host, record);
-    assert_eq!(change.message.as_deref(), Some("exit status 3"));
+    assert_eq!(change.message(), Some("exit status 3"));
     let memory = 1 << 30;
     assert_eq!(
-        change.details["limits"],
+        change.details()["limits"],
         json!({
             "memory": memory, "cpu_time": 9, "open_files": 60, "processes": 4000,
             "nice": 7,
         })
     );
     assert_eq!(
-        change.details["output"],
+        change.details()["output"],
         json!([
             format!("AS {memory} {memory}"),
             "CPU 9 10",
@@ -119,8 +118,8 @@ fn without_limits_nothing_is_said_of_them() {
     let host = unforgiving("no-limits");
     let code = "raise MemoryError('for a reason of its own')";
     let (_, change) = run(&host, python(&host, "free", code));
-    assert_eq!(change.message.as_deref(), Some("exit status 1"));
-    assert_eq!(change.details.get("limits"), None);
+    assert_eq!(change.message(), Some("exit status 1"));
+    assert_eq!(change.details().get("limits"), None);
 }
 
 #[test]
@@ -175,16 +174,12 @@ while True: pass";
         let (session, change) = run(&host, record);
         let expected = format!("used up its processor time of 1s ({status})");
         // A core may or may not be left.
-        let message = change
-            .message
-            .as_deref()
-            .unwrap()
-            .replace(" (core dumped)", "");
+        let message = change.message().unwrap().replace(" (core dumped)", "");
         assert_eq!(message, expected);
-        assert_eq!(change.details["cause"], "cpu_time");
-        assert_eq!(change.details["limits"], json!({"cpu_time": 1}));
+        assert_eq!(change.details()["cause"], "cpu_time");
+        assert_eq!(change.details()["limits"], json!({"cpu_time": 1}));
         let end = session.restart_history().pop().unwrap();
-        assert_eq!(end.cause, EndCause::CpuTime);
+        assert_eq!(end.problem.cause(), Some(EndCause::CpuTime));
     }
 }
 
@@ -202,7 +197,7 @@ fn limits_that_cannot_work_are_refused_before_anything_is_spawned() {
     let mut events = host.events();
     let session = host.start(record.overrides(|own| own.process_limits(limits)));
     let change = events.expect(session.id(), &[Starting, Errored]);
-    let message = change.message.as_deref().unwrap();
+    let message = change.message().unwrap();
     assert_eq!(message, format!("could not prepare: {problem}"));
     let data = host.installation_folder(&session).join("data");
     assert!(!data.join("spawned").exists());
@@ -234,11 +229,11 @@ mod alone {
         let mut events = host.events();
         let session = host.start(record);
         let change = events.expect(session.id(), &[Starting, Errored]);
-        let message = change.message.as_deref().unwrap();
+        let message = change.message().unwrap();
         assert!(message.starts_with("could not limit nice: "), "{message}");
-        assert_eq!(change.details["cause"], "could_not_limit");
-        assert_eq!(change.details["limit"], "nice");
-        assert_eq!(change.details["stage"], "start");
+        assert_eq!(change.details()["cause"], "could_not_limit");
+        assert_eq!(change.details()["limit"], "nice");
+        assert_eq!(change.details()["stage"], "start");
         let error = session.wait_for(Active, LONG).unwrap_err();
         assert_eq!(error.to_string(), message);
         // The process was there, and is gone, and with the host so is its keeper.

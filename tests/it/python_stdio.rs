@@ -7,6 +7,7 @@ use plugin_runner::protocol::method::Ping;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::support::events::Details as _;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::{With as _, call, python};
 use crate::support::{LONG, assert_matches};
@@ -64,8 +65,8 @@ fn python_that_is_killed_comes_back() {
     first.signal(Signal::KILL);
     first.expect_end();
     let change = events.until(session.id(), Restarting);
-    assert_eq!(change.message.as_deref(), Some("signal: killed"));
-    assert_eq!(change.details["exit_code"], -1);
+    assert_eq!(change.message(), Some("signal: killed"));
+    assert_eq!(change.details()["exit_code"], -1);
     let second = host.lifelines.next();
     assert_ne!(first.pid, second.pid);
     active(&session);

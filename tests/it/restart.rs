@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::LONG;
+use crate::support::events::Details as _;
 use crate::support::host::{TestHost, active};
 use crate::support::plugin::{TRANSPORTS, call, fixture, python};
 
@@ -32,8 +33,8 @@ fn a_killed_plugin_comes_back_and_its_callers_hear_at_once() {
         assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
 
         let change = events.until(session.id(), Restarting);
-        assert_eq!(change.message.as_deref(), Some("signal: killed"));
-        let details = &change.details;
+        assert_eq!(change.message(), Some("signal: killed"));
+        let details = &change.details();
         assert_eq!(details["runtime_provider"], "local");
         assert_eq!(details["stage"], "exit");
         assert_eq!(details["exit_code"], -1);
@@ -69,12 +70,8 @@ fn an_exit_at_any_point_is_told_with_its_status() {
             let session = host.start(fixture(&host, transport, &["exit-at", point, code]));
             let change = events.until(session.id(), Errored);
             let expected = format!("exit status {code}");
-            assert_eq!(
-                change.message.as_deref(),
-                Some(expected.as_str()),
-                "{point}"
-            );
-            assert_eq!(change.details["exit_code"], code.parse::<i32>().unwrap());
+            assert_eq!(change.message(), Some(expected.as_str()), "{point}");
+            assert_eq!(change.details()["exit_code"], code.parse::<i32>().unwrap());
             host.unload(session.id()).unwrap();
         }
         let session = host.run(fixture(&host, transport, &["exit-at", "first-call", "6"]));
@@ -82,8 +79,8 @@ fn an_exit_at_any_point_is_told_with_its_status() {
         let error = call(&session, "echo", &json!({})).unwrap_err();
         assert!(error.is_disconnected(), "{error}");
         let change = events.until(session.id(), Errored);
-        assert_eq!(change.message.as_deref(), Some("exit status 6"));
-        let output = change.details["output"].to_string();
+        assert_eq!(change.message(), Some("exit status 6"));
+        let output = change.details()["output"].to_string();
         assert!(output.contains("started"), "{output}");
         host.unload(session.id()).unwrap();
     }
@@ -104,10 +101,10 @@ fn exits_with_0_after_good_runs_do_not_count() {
         for _ in 0..4 {
             call(&session, "exit", &json!({"code": 0})).unwrap_err();
             let change = events.until(session.id(), Restarting);
-            assert_eq!(change.message.as_deref(), Some("process exited cleanly"));
-            assert_eq!(change.details["restarts"], 0);
-            assert_eq!(change.details["restarting_after_seconds"], 0.02);
-            assert_eq!(change.details.get("exit_code"), None);
+            assert_eq!(change.message(), Some("process exited cleanly"));
+            assert_eq!(change.details()["restarts"], 0);
+            assert_eq!(change.details()["restarting_after_seconds"], 0.02);
+            assert_eq!(change.details().get("exit_code"), None);
             events.until(session.id(), Active);
         }
         stop(&session);
@@ -128,18 +125,18 @@ fn exits_with_0_after_short_runs_count() {
     for restarts in 0..2 {
         call(&session, "exit", &json!({"code": 0})).unwrap_err();
         let change = events.until(session.id(), Restarting);
-        assert_eq!(change.details["restarts"], restarts);
+        assert_eq!(change.details()["restarts"], restarts);
         events.until(session.id(), Active);
     }
     call(&session, "exit", &json!({"code": 0})).unwrap_err();
     let change = events.until(session.id(), Errored);
     assert_eq!(
-        change.message.as_deref(),
+        change.message(),
         Some("asked to be started again 3 times, each within 3600s (exit status 0)")
     );
-    assert_eq!(change.details["cause"], "exited");
-    assert_eq!(change.details["exit_status"], "process exited cleanly");
-    assert_eq!(change.details["attempts"], 3);
+    assert_eq!(change.details()["cause"], "exited");
+    assert_eq!(change.details()["exit_status"], "process exited cleanly");
+    assert_eq!(change.details()["attempts"], 3);
 }
 
 #[test]
@@ -152,7 +149,7 @@ fn a_plugin_that_closes_its_connection_and_exits_is_started_again_soon() {
         let _ = call(&session, "close", &json!({}));
         first.expect_end();
         let change = events.until(session.id(), Restarting);
-        assert_eq!(change.message.as_deref(), Some("process exited cleanly"));
+        assert_eq!(change.message(), Some("process exited cleanly"));
         events.until(session.id(), Active);
     }
 }
@@ -172,10 +169,10 @@ fn a_plugin_that_lives_on_without_its_connection_is_killed_after_the_grace() {
         let _ = call(session, hang_up, &json!({}));
         events.expect(session.id(), &[Connecting]);
         let change = events.expect(session.id(), &[Errored]);
-        let message = change.message.unwrap();
+        let message = change.message().unwrap();
         let expected = "but the process did not end within 200ms and was killed";
         assert!(message.ends_with(expected), "{message}");
-        assert_eq!(change.details["cause"], "connection_lost");
+        assert_eq!(change.details()["cause"], "connection_lost");
         lifeline.expect_end();
     };
     let host = setup();
@@ -205,10 +202,10 @@ fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that() {
         let session = host.start(fixture(&host, transport, &["hang-at", point]));
         let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
         assert_eq!(
-            change.message.as_deref(),
+            change.message(),
             Some(format!("did not {missing} within 700ms and was killed").as_str())
         );
-        assert_eq!(change.details["cause"], "never_connected");
+        assert_eq!(change.details()["cause"], "never_connected");
     }
 }
 

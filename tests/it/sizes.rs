@@ -5,6 +5,7 @@ use plugin_runner::store::Record;
 use plugin_runner::{Error, ReportedState, Session};
 use serde_json::json;
 
+use crate::support::events::Details as _;
 use crate::support::host::{TestHost, active};
 use crate::support::peer::Peer;
 use crate::support::plugin::{TRANSPORTS, With as _, call, connectable, fixture, manifest};
@@ -93,8 +94,8 @@ fn a_message_over_the_read_limit_ends_the_connection_with_its_cause() {
         assert_eq!(error.to_string(), format!("not connected: {text}"));
         // Its own fault, whatever status it exits with.
         let change = events.until(session.id(), ReportedState::Errored);
-        assert_eq!(change.message.as_deref(), Some(text));
-        assert_eq!(change.details["cause"], "protocol_violation");
+        assert_eq!(change.message(), Some(text));
+        assert_eq!(change.details()["cause"], "protocol_violation");
     }
 }
 

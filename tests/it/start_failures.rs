@@ -12,6 +12,7 @@ use plugin_runner::{ErrorKind, Session};
 use serde_json::{Value, json};
 
 use crate::support::LONG;
+use crate::support::events::Details as _;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
 use crate::support::peer::Peer;
@@ -29,13 +30,13 @@ fn errored_at_once(host: &TestHost, record: Record) -> String {
     let mut events = host.events();
     let session = host.start(record);
     let change = events.expect(session.id(), &[Starting, Errored]);
-    assert_eq!(change.details["stage"], "start");
-    assert_eq!(change.details["runtime_provider"], "local");
-    assert_eq!(change.details["attempts"], 1);
-    assert_eq!(change.details.get("exit_code"), None);
+    assert_eq!(change.details()["stage"], "start");
+    assert_eq!(change.details()["runtime_provider"], "local");
+    assert_eq!(change.details()["attempts"], 1);
+    assert_eq!(change.details().get("exit_code"), None);
     let message = session.error_message().unwrap();
-    assert_eq!(change.message.as_deref(), Some(message.as_str()));
-    assert_eq!(change.details["error"], message.as_str());
+    assert_eq!(change.message(), Some(message.as_str()));
+    assert_eq!(change.details()["error"], message.as_str());
     let error = session.wait_for(Active, LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PluginFailed);
     assert_eq!(error.to_string(), message);
@@ -121,7 +122,7 @@ fn a_program_that_stays_open_for_writing_is_tried_again_later() {
     let host = TestHost::new("busy-for-long");
     let (session, writing, mut events) = start_while_written(&host);
     let change = events.until(session.id(), Restarting);
-    let message = change.message.unwrap_or_default();
+    let message = change.message().unwrap_or_default();
     assert!(message.contains("Text file busy"), "{message}");
     drop(writing);
     events.until(session.id(), Connecting);
@@ -209,14 +210,14 @@ fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
         start(&session);
         for restarts in 0..2 {
             let change = events.expect(session.id(), &[Starting, Connecting, Restarting]);
-            assert_eq!(change.message.as_deref(), Some("exit status 42"));
-            assert_eq!(change.details["restarts"], restarts);
-            assert_eq!(change.details["restarting_after_seconds"], 0.02);
+            assert_eq!(change.message(), Some("exit status 42"));
+            assert_eq!(change.details()["restarts"], restarts);
+            assert_eq!(change.details()["restarting_after_seconds"], 0.02);
         }
         let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
-        assert_eq!(change.message.as_deref(), Some("exit status 42"));
+        assert_eq!(change.message(), Some("exit status 42"));
         let details = session.error_details();
-        assert_eq!(details, *change.details);
+        assert_eq!(details, change.details());
         let known = |key: &str| details[key].clone();
         assert_eq!(known("runtime_provider"), "local");
         assert_eq!(known("stage"), "exit");
@@ -263,13 +264,13 @@ fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
         let session = host.start(record);
         for state in [Restarting, Errored] {
             let change = events.until(session.id(), state);
-            assert_eq!(change.message.as_deref(), Some(expected));
-            assert_eq!(change.details["error"], expected);
-            assert_eq!(change.details["cause"], "exited");
-            assert_eq!(change.details["exit_status"], "process exited cleanly");
-            assert_eq!(change.details.get("exit_code"), None);
+            assert_eq!(change.message(), Some(expected));
+            assert_eq!(change.details()["error"], expected);
+            assert_eq!(change.details()["cause"], "exited");
+            assert_eq!(change.details()["exit_status"], "process exited cleanly");
+            assert_eq!(change.details().get("exit_code"), None);
         }
-        assert_eq!(session.restart_history()[1].message.as_ref(), expected);
+        assert_eq!(session.restart_history()[1].problem.message(), expected);
     }
 }
 
@@ -332,13 +333,13 @@ fn a_plugin_that_never_connects_is_killed_for_that() {
     start(&session);
     let text = "did not connect within 1s and was killed";
     let change = events.until(session.id(), Restarting);
-    assert_eq!(change.message.as_deref(), Some(text));
+    assert_eq!(change.message(), Some(text));
     let change = events.until(session.id(), Errored);
-    assert_eq!(change.message.as_deref(), Some(text));
-    assert_eq!(change.details["cause"], "never_connected");
-    assert_eq!(change.details["exit_code"], -1);
-    assert_eq!(change.details["exit_status"], "signal: killed");
-    assert_eq!(change.details["output"], json!(["idling"]));
+    assert_eq!(change.message(), Some(text));
+    assert_eq!(change.details()["cause"], "never_connected");
+    assert_eq!(change.details()["exit_code"], -1);
+    assert_eq!(change.details()["exit_status"], "signal: killed");
+    assert_eq!(change.details()["output"], json!(["idling"]));
 }
 
 #[test]
@@ -354,12 +355,12 @@ fn a_process_that_outlives_its_connection_is_killed_after_the_grace() {
     events.until(session.id(), Active);
     drop(peer);
     let change = events.expect(session.id(), &[Connecting]);
-    assert_eq!(change.message.as_deref(), Some("connection lost"));
+    assert_eq!(change.message(), Some("connection lost"));
     let change = events.expect(session.id(), &[Errored]);
     assert_eq!(
-        change.message.as_deref(),
+        change.message(),
         Some("connection lost, but the process did not end within 200ms and was killed")
     );
-    assert_eq!(change.details["cause"], "connection_lost");
-    assert_eq!(change.details["exit_status"], "signal: killed");
+    assert_eq!(change.details()["cause"], "connection_lost");
+    assert_eq!(change.details()["exit_status"], "signal: killed");
 }

@@ -7,6 +7,7 @@ use plugin_runner::{InstallationId, ReportedState};
 use serde_json::json;
 
 use crate::support::LONG;
+use crate::support::events::Details as _;
 use crate::support::host::{Setup, TestHost};
 use crate::support::output::Output;
 use crate::support::plugin::{call, python};
@@ -104,7 +105,7 @@ fn the_last_words_of_a_plugin_are_in_its_error_details() {
         let _ = call(&session, "exit", &json!({"code": 3}));
         let change = events.until(session.id(), ReportedState::Restarting);
         let words: Vec<String> = (980..1000).map(|number| number.to_string()).collect();
-        assert_eq!(change.details["output"], json!(words), "{change:?}");
+        assert_eq!(change.details()["output"], json!(words), "{change:?}");
         host.unload(session.id()).unwrap();
     }
 }

@@ -11,6 +11,7 @@ use plugin_runner::store::{Record, Source};
 use plugin_runner::{ActiveState, Error, ExitReason, Session, StopReport};
 use serde_json::json;
 
+use crate::support::events::Details as _;
 use crate::support::host::{STOP_GRACE, Setup, TestHost, active, supervised};
 use crate::support::peer::Peer;
 use crate::support::plugin::{
@@ -116,8 +117,8 @@ fn a_stop_while_backing_off_ends_the_waiting() {
     let error = call(&session, "exit", &json!({"code": 3})).unwrap_err();
     assert!(error.is_disconnected(), "{error}");
     let change = events.until(session.id(), Restarting);
-    assert_eq!(change.message.as_deref(), Some("exit status 3"));
-    assert_eq!(change.details["restarting_after_seconds"], 3600.0);
+    assert_eq!(change.message(), Some("exit status 3"));
+    assert_eq!(change.details()["restarting_after_seconds"], 3600.0);
     let report = stop(&session);
     assert_eq!(report.exit, None);
     // By way of stopping, if what the run left is still being looked for.

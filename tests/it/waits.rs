@@ -100,7 +100,7 @@ fn a_restart_waits_for_descendants_and_gives_them_up_by_name() {
         let history = session.restart_history();
         history
             .iter()
-            .any(|end| end.cause == EndCause::DescendantsLeft)
+            .any(|end| end.problem.cause() == Some(EndCause::DescendantsLeft))
     });
     let took = began.elapsed();
     assert!(took >= START_WAITS, "after {took:?} alone");

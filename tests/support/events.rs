@@ -8,6 +8,18 @@ use plugin_runner::{Host, InstallationId, PluginMode, ReportedState, Session, St
 
 use super::LONG;
 
+/// What is known about the problem that a change is about, by the keys of error details.
+pub(crate) trait Details {
+    fn details(&self) -> serde_json::Map<String, serde_json::Value>;
+}
+
+impl Details for StateChange {
+    fn details(&self) -> serde_json::Map<String, serde_json::Value> {
+        let details = self.problem.as_ref().map(plugin_runner::Problem::to_json);
+        details.unwrap_or_default()
+    }
+}
+
 /// Hears every state change from its making on, and loses none.
 #[derive(Debug)]
 pub(crate) struct Events {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_runner::plugin_log::LogStream;
-use plugin_runner::{InstallationId, ReportedState, StateChange};
+use plugin_runner::{InstallationId, Problem, ReportedState, StateChange};
 use serde_json::{Map, Value};
 
 use super::Notice;
@@ -46,13 +46,11 @@ impl Human {
 
     pub(super) fn state(&self, change: &StateChange, to: &mut String) {
         let state = self.paint.state(change.to);
-        let message = change.message.as_deref().unwrap_or_default();
+        let message = change.message().unwrap_or_default();
         let message = harmless(message);
         let text = match change.to {
             ReportedState::Restarting => {
-                let after = change.details.get("restarting_after_seconds");
-                let after = after.and_then(Value::as_f64).and_then(seconds);
-                match after {
+                match change.problem.as_ref().and_then(Problem::restart_after) {
                     Some(Duration::ZERO) => format!("{state} at once: {message}"),
                     Some(after) => format!("{state} in {after:?}: {message}"),
                     None => format!("{state}: {message}"),
@@ -68,8 +66,10 @@ impl Human {
             _ => state,
         };
         self.put(change.plugin, "*", &text, to);
-        if change.to == ReportedState::Errored {
-            self.details(&change.details, to);
+        if change.to == ReportedState::Errored
+            && let Some(problem) = &change.problem
+        {
+            self.details(&problem.to_json(), to);
         }
     }
 
@@ -140,11 +140,6 @@ impl Human {
         let mark = self.paint.faint(mark);
         let _ = writeln!(to, "{name}  {mark} {text}");
     }
-}
-
-/// Returns a time from JSON; `None` if the number is not one.
-fn seconds(value: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(value).ok()
 }
 
 #[cfg(test)]

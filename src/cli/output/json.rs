@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::text::disturbs;
-use plugin_runner::{InstallationId, ReportedState, StateChange};
+use plugin_runner::{InstallationId, Problem, ReportedState, StateChange};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -56,14 +56,16 @@ impl Json {
     }
 
     pub(super) fn state(&self, change: &StateChange, to: &mut String) {
+        let details = change.problem.as_ref().map(Problem::to_json);
+        let details = details.unwrap_or_default();
         write(
             &JsonLine::State {
                 plugin: self.plugin(change.plugin),
                 installation: change.plugin,
                 from: change.from,
                 to: change.to,
-                message: change.message.as_deref(),
-                details: &change.details,
+                message: change.message(),
+                details: &details,
             },
             to,
         );

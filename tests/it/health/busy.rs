@@ -1,6 +1,7 @@
 //! Plugins that are silent because they are busy: a call excuses that, for a time.
 
 use super::*;
+use crate::support::events::Details as _;
 use crate::support::plugin::With as _;
 
 #[test]
@@ -56,7 +57,7 @@ fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
     let (idle, target) = external(&host, |record| record);
     let _half_open = connect_as_python(&host, &target);
     let change = events.until(idle.id(), ReportedState::Active);
-    assert_eq!(change.message, None);
+    assert_eq!(change.message(), None);
     until_found(&mut events, idle.id(), ReportedState::Connecting);
 
     let (late, target) = external(&host, |record| record);
@@ -66,7 +67,7 @@ fn a_python_plugin_without_a_call_within_its_time_is_no_exception() {
     let given_up = late.call_raw("echo", &json!({}), soon);
     assert!(given_up.is_err_and(|error| error.is_timeout()));
     let change = events.until(late.id(), ReportedState::Active);
-    assert_eq!(change.message, None);
+    assert_eq!(change.message(), None);
     until_found(&mut events, late.id(), ReportedState::Connecting);
     assert_eq!(late.counters().pings_missed, 3);
 }
@@ -84,7 +85,7 @@ fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
     events.until(outside.id(), ReportedState::Active);
     let change = events.until(outside.id(), ReportedState::Connecting);
     assert!(began.elapsed() > limit, "{:?}", began.elapsed());
-    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert_eq!(change.message(), Some(FOUND));
     assert!(call.unwrap().wait().unwrap_err().is_disconnected());
     assert_eq!(silent.expect_close(), (1012, FOUND.to_owned()));
 
@@ -95,7 +96,7 @@ fn a_call_excuses_silence_for_the_busy_limit_and_no_longer() {
     let call = inside.start_call_raw("echo", &json!({}), LONG * 10);
     let change = events.until(inside.id(), ReportedState::Restarting);
     assert!(began.elapsed() > limit, "{:?}", began.elapsed());
-    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert_eq!(change.message(), Some(FOUND));
     assert!(call.unwrap().wait().unwrap_err().is_disconnected());
     process.expect_end();
 }
@@ -111,7 +112,7 @@ fn a_newcomers_look_is_excused_by_no_call() {
     assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
     let found = "unresponsive: no sign of life for 5s";
-    assert_eq!(change.message.as_deref(), Some(found));
+    assert_eq!(change.message(), Some(found));
     assert!(call.unwrap().wait().unwrap_err().is_disconnected());
 }
 
@@ -133,7 +134,7 @@ fn a_hung_plugin_is_found_also_while_callers_keep_coming() {
         }
         events.until(session.id(), ReportedState::Restarting)
     });
-    assert_eq!(change.details["cause"], "unresponsive", "{change:?}");
+    assert_eq!(change.details()["cause"], "unresponsive", "{change:?}");
     process.expect_end();
 }
 

@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use tungstenite::{Bytes, Message};
 
+use crate::support::events::Details as _;
 use crate::support::events::Events;
 use crate::support::frames::RawPeer;
 use crate::support::host::{Setup, TestHost, active};
@@ -79,7 +80,7 @@ fn connect_as_python(host: &TestHost, target: &str) -> RawPeer {
 #[track_caller]
 fn until_found(events: &mut Events, plugin: InstallationId, state: ReportedState) {
     let change = events.until(plugin, state);
-    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert_eq!(change.message(), Some(FOUND));
 }
 
 /// Waits until a plugin that shows no sign of life was given up: by then all others that are watched
@@ -104,17 +105,17 @@ fn a_frozen_plugin_is_found_killed_and_started_again() {
         process.signal(Signal::STOP);
 
         let lost = events.expect(session.id(), &[ReportedState::Connecting]);
-        assert_eq!(lost.message.as_deref(), Some(FOUND), "{transport}");
+        assert_eq!(lost.message(), Some(FOUND), "{transport}");
         let began = Instant::now();
         let change = events.expect(session.id(), &[ReportedState::Restarting]);
         // Not after the grace for processes whose connection ended, which is as long as this.
         assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
-        assert_eq!(change.message.as_deref(), Some(FOUND));
-        assert_eq!(change.details["cause"], "unresponsive");
-        assert_eq!(change.details["error"], FOUND);
-        assert_eq!(change.details["stage"], "exit");
-        assert_eq!(change.details["exit_status"], "signal: killed");
-        assert_eq!(change.details["pid"], process.pid);
+        assert_eq!(change.message(), Some(FOUND));
+        assert_eq!(change.details()["cause"], "unresponsive");
+        assert_eq!(change.details()["error"], FOUND);
+        assert_eq!(change.details()["stage"], "exit");
+        assert_eq!(change.details()["exit_status"], "signal: killed");
+        assert_eq!(change.details()["pid"], process.pid);
         process.expect_end();
 
         events.until(session.id(), ReportedState::Active);
@@ -137,7 +138,7 @@ fn a_plugin_that_freezes_again_and_again_is_given_up() {
     host.lifelines.next().signal(Signal::STOP);
     let change = events.until(session.id(), ReportedState::Errored);
     let found = "unresponsive: no sign of life for 1.4s";
-    assert_eq!(change.message.as_deref(), Some(found));
+    assert_eq!(change.message(), Some(found));
     assert_eq!(session.error_message().as_deref(), Some(found));
     assert_eq!(session.error_details()["cause"], "unresponsive");
     assert_eq!(session.error_details()["restarts"], 1);
@@ -153,7 +154,7 @@ fn a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once() {
     let params = json!({});
     let waiting = session.start_call_raw("echo", &params, LONG).unwrap();
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
-    assert_eq!(change.message.as_deref(), Some(FOUND));
+    assert_eq!(change.message(), Some(FOUND));
     assert_eq!(session.error_message().as_deref(), Some(FOUND));
     let error = waiting.wait().unwrap_err();
     assert!(error.is_disconnected(), "{error}");
@@ -303,7 +304,7 @@ fn a_newcomer_gets_in_while_the_one_before_is_being_pinged() {
     assert_eq!(Request::upgrade(&target).send(host.address()).status, 503);
     let change = events.expect(session.id(), &[ReportedState::Connecting]);
     assert_eq!(
-        change.message.as_deref(),
+        change.message(),
         Some("unresponsive: no sign of life for 5s")
     );
     let mut newcomer = connect(&host, &target);

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::support::LONG;
 use crate::support::attack::Attack;
+use crate::support::events::Details as _;
 use crate::support::events::Events;
 use crate::support::lock::Lock;
 use crate::support::plugin::fixture;
@@ -130,7 +131,7 @@ impl Scene {
             };
         };
         let error = self.events.until(self.session.id(), ReportedState::Errored);
-        let cause = error.details["cause"].as_str().unwrap().to_owned();
+        let cause = error.details()["cause"].as_str().unwrap().to_owned();
         assert!(causes.contains(&&*cause), "{cause}: {error:?}");
         let took = self.began.elapsed();
         let mut bound = limit + PROMPT;

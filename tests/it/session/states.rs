@@ -153,10 +153,7 @@ fn subscribers_hear_of_every_change_of_every_plugin_without_gaps() {
             .iter()
             .all(|change| change.missed == 0 && &*change.name == "tested")
     );
-    let messages: Vec<_> = changes
-        .iter()
-        .map(|change| change.message.as_deref())
-        .collect();
+    let messages: Vec<_> = changes.iter().map(|change| change.message()).collect();
     assert_eq!(
         messages,
         [

@@ -11,18 +11,18 @@ use crate::error::Error;
 use crate::id::InstallationId;
 
 /// Returns the seconds since 1970.
-pub(super) fn unix_seconds(time: SystemTime) -> f64 {
+pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => since.as_secs_f64(),
         Err(before) => -before.duration().as_secs_f64(),
     }
 }
 
-pub(super) fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64(time.as_secs_f64())
 }
 
-pub(super) fn optional_seconds<S: Serializer>(
+pub(crate) fn optional_seconds<S: Serializer>(
     time: &Option<Duration>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
@@ -30,15 +30,24 @@ pub(super) fn optional_seconds<S: Serializer>(
 }
 
 /// What is no UTF-8 is replaced: a plugin may name its files as it likes, and that must not fail.
-pub(super) fn optional_path<S: Serializer>(
+pub(crate) fn optional_path<S: Serializer>(
     path: &Option<PathBuf>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
     path.as_deref().map(Path::to_string_lossy).serialize(to)
 }
 
+pub(crate) fn text<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
+/// Seconds since 1970.
+pub(crate) fn time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(unix_seconds(*time))
+}
+
 /// Files that were left behind, and why.
-pub(super) fn left<S: Serializer>(left: &[(PathBuf, String)], to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn left<S: Serializer>(left: &[(PathBuf, String)], to: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Left<'a> {
         path: std::borrow::Cow<'a, str>,
@@ -51,7 +60,7 @@ pub(super) fn left<S: Serializer>(left: &[(PathBuf, String)], to: S) -> Result<S
 }
 
 /// Plugins that failed, and why.
-pub(super) fn failed<S: Serializer>(
+pub(crate) fn failed<S: Serializer>(
     failed: &[(InstallationId, Error)],
     to: S,
 ) -> Result<S::Ok, S::Error> {
