@@ -19,9 +19,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plugin_runner::manager::PackageSource;
 use plugin_runner::package::{Archive, PackageLimits, unpack};
 use plugin_runner::store::{MemoryStore, SqliteStore, Store};
-use plugin_runner::{ActiveState, InstallationId, Manager, PackageSource, ReportedState};
+use plugin_runner::{ActiveState, InstallationId, Manager, ReportedState};
 use serde_json::json;
 use support::plugins::{Folder, builder, fixture};
 use support::{Bench, By, Case, LONG, Sample, Target, Unit, latencies};

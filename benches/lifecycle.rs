@@ -19,11 +19,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, unbounded};
+use plugin_runner::listener::Listener;
 use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{
-    ActiveState, Host, HostBuilder, InstallationId, Listener, ReportedState, RestartPolicy,
-    Session, StateChange,
+    ActiveState, Host, HostBuilder, InstallationId, ReportedState, RestartPolicy, Session,
+    StateChange,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

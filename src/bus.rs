@@ -79,7 +79,7 @@ impl Host {
     /// ```
     /// use std::time::Duration;
     ///
-    /// use plugin_runner::Delivery;
+    /// use plugin_runner::report::Delivery;
     /// use serde_json::json;
     ///
     /// # fn main() -> plugin_runner::Result<()> {

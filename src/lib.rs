@@ -11,10 +11,10 @@
 //! | --- | --- |
 //! | embed a host | [`Host::builder`], [`HostBuilder`] |
 //! | install, update, configure and remove plugins, and have them back after a restart | [`Manager`] |
-//! | find plugins, and show them in an admin API | [`Manager::list_matching`], [`Installation`] |
-//! | keep records in SQLite, in memory, or in a database of my own | [`store::SqliteStore`], [`store::MemoryStore`], [`store::Store`] |
+//! | find plugins, and show them in an admin API | [`Manager::list_matching`], [`manager::Installation`] |
+//! | keep records in SQLite, in memory, or in a database of my own | [`SqliteStore`], [`MemoryStore`], [`Store`] |
 //! | check a package before it is installed | [`package::review`], [`package::Archive`] |
-//! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept; [`Host::admit`] on the port of my HTTP server |
+//! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept |
 //! | let plugins connect on the port of my own HTTP server | [`Host::admit`] |
 //! | let plugins connect in some other way | [`Session::connect`], with a [`duplex`] of my own |
 //! | start, stop and watch one plugin | [`Session`], [`Session::supervised`], [`Session::wait_for`] |
@@ -41,7 +41,7 @@
 //! | `sdk` | yes | [`sdk`], for writing a plugin |
 //! | `cli` | yes | the `plugin-runner` program |
 //! | `fetch` | yes | installing a package from a URL |
-//! | `sqlite` | yes | [`store::SqliteStore`]; needs a C compiler |
+//! | `sqlite` | yes | [`SqliteStore`]; needs a C compiler |
 //! | `conformance` | no | `store::conformance`, which tests a store of one's own |
 //!
 //! A plugin in Rust takes `plugin-runner = { version = "0.1", default-features = false, features = ["sdk"] }`,
@@ -99,7 +99,7 @@ mod line_splitter;
 #[cfg(feature = "host")]
 pub mod listener;
 #[cfg(feature = "host")]
-mod manager;
+pub mod manager;
 #[cfg(feature = "host")]
 mod owner_lock;
 #[cfg(feature = "host")]
@@ -132,39 +132,51 @@ mod thread;
 mod url;
 
 #[cfg(feature = "host")]
-pub use bus::PublishReport;
-#[cfg(feature = "host")]
 pub use config::{Limits, Timeouts};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "host")]
 pub use health::Health;
 #[cfg(feature = "host")]
-pub use host::{HandshakeCounters, Host, HostBuilder, ShutdownReport, WeakHost};
+pub use host::{Host, HostBuilder, WeakHost};
 pub use id::{InstallationId, RequestId, Xid};
 #[cfg(feature = "host")]
-pub use keeper::{Guarantees, Keeper};
+pub use keeper::Keeper;
 #[cfg(feature = "host")]
-pub use listener::Listener;
+pub use manager::{Manager, ManagerSettings};
 #[cfg(feature = "host")]
-pub use manager::{
-    BootReport, Installation, InstallationFilter, Manager, ManagerSettings, PackageSource,
-    RemoveReport, UpdateReport,
-};
+pub use package::PackageLimits;
 #[cfg(feature = "host")]
-pub use process::{ExitReason, ProcessLimits};
+pub use plugin_log::LogSettings;
+#[cfg(feature = "host")]
+pub use process::ProcessLimits;
 #[cfg(feature = "host")]
 pub use reaper::policy::RestartPolicy;
 #[cfg(feature = "host")]
-pub use reaper::{EndCause, StopReport};
-pub use rpc::{Params, Reply};
-#[cfg(feature = "host")]
 pub use runtime::RuntimeProvider;
 #[cfg(feature = "host")]
-pub use session::{
-    Batch, CallEvent, Counters, Delivery, InboundCall, PendingCall, Problem, RunEnd, Services,
-    Session, StateChange, Supervised,
-};
+pub use session::{Problem, Services, Session, StateChange, Supervised};
 pub use state::{ActiveState, PluginMode, ReportedState};
+#[cfg(all(feature = "host", feature = "sqlite"))]
+pub use store::SqliteStore;
+#[cfg(feature = "host")]
+pub use store::{MemoryStore, Overrides, Record, Store};
+
+/// Calls in both directions: what goes into one, what comes out of it, and what a handler and a hook see of it.
+pub mod call {
+    pub use crate::rpc::{Params, Reply};
+    #[cfg(feature = "host")]
+    pub use crate::session::{Batch, CallEvent, InboundCall, PendingCall};
+}
+
+/// What happened, in numbers and reports: how runs ended, what was delivered, what a shutdown left.
+#[cfg(feature = "host")]
+pub mod report {
+    pub use crate::bus::PublishReport;
+    pub use crate::host::{HandshakeCounters, ShutdownReport};
+    pub use crate::process::ExitReason;
+    pub use crate::reaper::{EndCause, StopReport};
+    pub use crate::session::{Counters, Delivery, RunEnd};
+}
 
 #[cfg(test)]
 mod tests {

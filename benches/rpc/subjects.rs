@@ -5,10 +5,12 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use plugin_runner::Session;
+use plugin_runner::call::PendingCall;
+use plugin_runner::listener::Listener;
 use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::sdk;
-use plugin_runner::{ActiveState, Host, HostBuilder, InstallationId, Listener, ReportedState};
-use plugin_runner::{PendingCall, Session};
+use plugin_runner::{ActiveState, Host, HostBuilder, InstallationId, ReportedState};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use plugin_runner::listener::Listener;
 use plugin_runner::protocol::method::Ping;
-use plugin_runner::{Health, Host, Listener, ReportedState, Session};
+use plugin_runner::{Health, Host, ReportedState, Session};
 use serde_json::Value;
 use tungstenite::Message;
 use tungstenite::protocol::{WebSocket, WebSocketConfig};

@@ -12,10 +12,12 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
+use plugin_runner::listener::Listener;
+use plugin_runner::report::ShutdownReport;
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
-    ActiveState, Host, InstallationId, Keeper, Listener, PluginMode, ReportedState, RestartPolicy,
-    Session, ShutdownReport, StateChange, Timeouts,
+    ActiveState, Host, InstallationId, Keeper, PluginMode, ReportedState, RestartPolicy, Session,
+    StateChange, Timeouts,
 };
 
 use super::data_dir::DataDir;

@@ -23,17 +23,17 @@ impl Manager {
     ///
     /// # Errors
     /// After any error but the first four below and the store's, the plugin is wanted active.
-    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
+    /// - [`Error::NotInstalled`].
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
-    /// - [`Error::Unsupported`](crate::Error::Unsupported): the plugin is external, and so always wanted
+    /// - [`Error::Unsupported`]: the plugin is external, and so always wanted
     ///   active.
-    /// - [`Error::Disabled`](crate::Error::Disabled) or [`Error::Unsupported`](crate::Error::Unsupported):
+    /// - [`Error::Disabled`] or [`Error::Unsupported`]:
     ///   the runtime provider runs no plugins.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - [`ErrorKind::PluginFailed`](crate::ErrorKind::PluginFailed), with the reason, or
-    ///   [`Error::State`](crate::Error::State): it has errored, or was stopped meanwhile. These are returned at
+    ///   [`Error::State`]: it has errored, or was stopped meanwhile. These are returned at
     ///   once.
-    /// - [`Error::Timeout`](crate::Error::Timeout), with the phase that it was in and what went wrong last, or
+    /// - [`Error::Timeout`], with the phase that it was in and what went wrong last, or
     ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft) if its start waits for processes of
     ///   the previous run to end. The start continues.
     /// - Those of [`Host::load`](crate::Host::load), and the store's.
@@ -67,10 +67,10 @@ impl Manager {
     /// changes wake it. Deactivating or removing the plugin ends the wait for its start.
     ///
     /// # Errors
-    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::State`](crate::Error::State) with `inactive`: it is not wanted active, or was stopped
+    /// - [`Error::NotInstalled`].
+    /// - [`Error::State`] with `inactive`: it is not wanted active, or was stopped
     ///   meanwhile.
-    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop), or
+    /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or
     ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): it could not be stopped. The host goes on
     ///   stopping it, and starts it after that.
     /// - Those of [`activate`](Self::activate), except that it is external.
@@ -101,14 +101,14 @@ impl Manager {
     /// that is waiting for its new version is cancelled.
     ///
     /// # Errors
-    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::Unsupported`](crate::Error::Unsupported): the plugin is external. Remove it, or replace its
+    /// - [`Error::NotInstalled`].
+    /// - [`Error::Unsupported`]: the plugin is external. Remove it, or replace its
     ///   token.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
-    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop): its process
+    /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop): its process
     ///   has not ended; [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): others that left its
     ///   process group have not. The plugin is wanted inactive all the same, and the host goes on stopping it.
-    /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
+    /// - The store's, or [`Error::ShutDown`].
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         let inner = &self.inner;
         let _operation = inner.begin_stopping(id, "deactivate")?;

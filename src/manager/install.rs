@@ -31,16 +31,16 @@ impl Manager {
     /// - [`ErrorKind::FetchFailed`](crate::ErrorKind::FetchFailed),
     ///   [`FetchRefused`](crate::ErrorKind::FetchRefused), [`PrivateAddress`](crate::ErrorKind::PrivateAddress)
     ///   or [`InvalidInput`](crate::ErrorKind::InvalidInput): it could not be fetched from its URL.
-    /// - [`Error::Setting`](crate::Error::Setting): the expected SHA-256 is malformed.
+    /// - [`Error::Setting`]: the expected SHA-256 is malformed.
     /// - [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch): its SHA-256 is not the expected one.
     /// - [`ErrorKind::InstallationLimit`](crate::ErrorKind::InstallationLimit): a limit of
     ///   [`ManagerSettings`](super::ManagerSettings).
-    /// - [`Error::Disabled`](crate::Error::Disabled), [`Error::Unsupported`](crate::Error::Unsupported):
+    /// - [`Error::Disabled`], [`Error::Unsupported`]:
     ///   the runtime provider cannot run packages.
-    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Install`](crate::error::Phase::Install).
+    /// - [`Error::Timeout`] with [`Phase::Install`](crate::error::Phase::Install).
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the source's labels, or who adds it, are
     ///   out of bounds.
-    /// - [`Error::Io`](crate::Error::Io), the store's, or [`Error::ShutDown`](crate::Error::ShutDown).
+    /// - [`Error::Io`], the store's, or [`Error::ShutDown`].
     pub fn install(&self, source: PackageSource<'_>) -> Result<Installation> {
         let inner = &self.inner;
         inner.check_runtime()?;
@@ -97,8 +97,8 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::Unsupported`](crate::Error::Unsupported): it is external, or was not installed from a
+    /// - [`Error::NotInstalled`].
+    /// - [`Error::Unsupported`]: it is external, or was not installed from a
     ///   package.
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): the archive is missing.
     /// - The store's.

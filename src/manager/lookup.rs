@@ -11,7 +11,8 @@ use crate::store::Record;
 /// all plugins match.
 ///
 /// ```no_run
-/// use plugin_runner::{InstallationFilter, Manager, ReportedState};
+/// use plugin_runner::manager::InstallationFilter;
+/// use plugin_runner::{Manager, ReportedState};
 ///
 /// # fn errored(manager: &Manager) -> plugin_runner::Result<()> {
 /// let filter = InstallationFilter::default()

@@ -1,27 +1,26 @@
-//! The manager: operations on installations, on top of a host and its store. Each takes place completely or
-//! not at all, also if the process is killed in the middle.
+//! Installing, updating, configuring and removing plugins, and having them back after a restart: [`Manager`], on
+//! top of a host and its store, with what its operations take and return. Each takes place completely or not at
+//! all, also if the process is killed in the middle.
 //!
-//! This module installs, updates, activates, configures and removes plugins, starts them at boot, and cleans
-//! up after a crash. It does not run plugins (`session`, `reaper`), read or unpack archives (`package`), or
-//! keep records (`store`).
-//!
-//! | file | operations |
-//! | --- | --- |
-//! | `source`, `received` | where a package comes from, and receiving it |
-//! | `install`, `removal` | installing and removing a plugin |
-//! | `update` | replacing one version by another |
-//! | `external` | manifest and token of an external plugin |
-//! | `activation`, `boot` | starting and stopping |
-//! | `logs` | following what a plugin prints |
-//! | `configuration` | what is proposed to the plugin and what is stored |
-//! | `overrides` | a plugin's own settings; the embedder's labels |
-//! | `installation`, `shown` | what is shown of a plugin; how it is serialised |
-//! | `lookup` | finding plugins and sessions |
-//! | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
-//! | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
-//!
-//! Locks: two for the operations in progress and one for what they will store, for an instant each. The last
-//! is held during I/O while archives that no record names are removed.
+//! The manager does not run plugins (`session`, `reaper`), read or unpack archives (`package`), or keep records
+//! (`store`).
+
+// | file | operations |
+// | `source`, `received` | where a package comes from, and receiving it |
+// | `install`, `removal` | installing and removing a plugin |
+// | `update` | replacing one version by another |
+// | `external` | manifest and token of an external plugin |
+// | `activation`, `boot` | starting and stopping |
+// | `logs` | following what a plugin prints |
+// | `configuration` | what is proposed to the plugin and what is stored |
+// | `overrides` | a plugin's own settings; the embedder's labels |
+// | `installation`, `shown` | what is shown of a plugin; how it is serialised |
+// | `lookup` | finding plugins and sessions |
+// | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
+// | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
+//
+// Locks: two for the operations in progress and one for what they will store, for an instant each. The last
+// is held during I/O while archives that no record names are removed.
 
 mod activation;
 mod boot;
@@ -88,7 +87,8 @@ const LOCK: &str = "manager.lock";
 /// use std::time::Duration;
 ///
 /// use plugin_runner::store::SqliteStore;
-/// use plugin_runner::{Host, Manager, PackageSource};
+/// use plugin_runner::manager::PackageSource;
+/// use plugin_runner::{Host, Manager};
 ///
 /// # fn main() -> plugin_runner::Result<()> {
 /// let store = Arc::new(SqliteStore::open("data")?);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Where a package, a zip archive with a manifest, comes from.
 ///
 /// ```no_run
-/// use plugin_runner::PackageSource;
+/// use plugin_runner::manager::PackageSource;
 ///
 /// let from_a_file = PackageSource::file("fire-bot.zip");
 /// let from_memory = PackageSource::bytes(std::fs::read("fire-bot.zip")?);

@@ -49,7 +49,7 @@ settings! {
         memory: Option<u64> = None, optional u64;
         /// Processor time of all threads of the process together, rounded up to whole seconds. At the
         /// limit the process receives SIGXCPU, and a second later SIGKILL; the run then ends with
-        /// [`EndCause::CpuTime`](crate::EndCause::CpuTime). Default none.
+        /// [`EndCause::CpuTime`](crate::report::EndCause::CpuTime). Default none.
         cpu_time: Option<Duration> = None, optional Duration;
         /// Processes and threads of the user that the plugin runs as, including those that do not belong to
         /// the plugin. Over it, starting another fails. Root is exempt. Default none.

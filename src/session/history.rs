@@ -23,7 +23,7 @@ pub struct RunEnd {
     #[serde(serialize_with = "shown::time")]
     pub ended_at: SystemTime,
     /// Why it ended, without its output. Its [cause](Problem::cause) is never `None`, and is
-    /// [`EndCause::Stopped`](crate::EndCause::Stopped) if nothing is wrong.
+    /// [`EndCause::Stopped`](crate::report::EndCause::Stopped) if nothing is wrong.
     pub problem: Problem,
     /// Whether the plugin is not started again because it failed too often or can only fail the same way. If
     /// not, and there is no [wait for the next start](Problem::restart_after), a stop was requested.

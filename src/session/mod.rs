@@ -200,7 +200,7 @@ impl Session {
     ///
     /// | key | what |
     /// | --- | --- |
-    /// | `cause` | the word of an [`EndCause`](crate::EndCause), which lists them all |
+    /// | `cause` | the word of an [`EndCause`](crate::report::EndCause), which lists them all |
     /// | `spawn_error` | with `could_not_spawn`: `not_found`, `not_on_path`, `not_a_file`, `not_executable`, `not_for_this_user`, `not_searchable`, `noexec`, `wrong_format`, `permission_denied`, `interpreter_not_found`, `loader_not_found`, `no_working_directory`, `too_long`, `busy`, `no_command` or `other` |
     /// | `limit` | with `could_not_limit`: the one that could not be had, by its name in [`ProcessLimits`](crate::ProcessLimits) |
     /// | `limits` | the limits that were in force, by these names; `cpu_time` in seconds |

@@ -65,7 +65,8 @@ impl InboundCall {
 /// ```
 /// use plugin_runner::error::RpcError;
 /// use plugin_runner::protocol::AccessGrant;
-/// use plugin_runner::{Host, InboundCall, Services};
+/// use plugin_runner::call::InboundCall;
+/// use plugin_runner::{Host, Services};
 ///
 /// struct Forum {
 ///     access_key: String,

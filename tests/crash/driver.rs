@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
+use plugin_runner::manager::{Installation, PackageSource};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Overrides, SqliteStore};
-use plugin_runner::{
-    ActiveState, Host, Installation, InstallationId, Manager, PackageSource, PluginMode,
-    ReportedState, fault,
-};
+use plugin_runner::{ActiveState, Host, InstallationId, Manager, PluginMode, ReportedState, fault};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use zip::ZipWriter;

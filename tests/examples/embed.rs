@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plugin_runner::manager::PackageSource;
 use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::SqliteStore;
-use plugin_runner::{Host, Manager, PackageSource, ReportedState};
+use plugin_runner::{Host, Manager, ReportedState};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use plugin_runner::ReportedState::{Connecting, Errored, Restarting, Starting, Stopping};
 use plugin_runner::protocol::Transport;
+use plugin_runner::report::{EndCause, ExitReason, RunEnd};
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{EndCause, ExitReason, RunEnd, Session, StateChange, Timeouts, fault};
+use plugin_runner::{Session, StateChange, Timeouts, fault};
 use serde_json::json;
 
 use crate::support::LONG;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use plugin_runner::plugin_log::Followed;
 use plugin_runner::protocol::ResultObject;
-use plugin_runner::{EndCause, ExitReason, ReportedState, Session};
+use plugin_runner::report::{EndCause, ExitReason};
+use plugin_runner::{ReportedState, Session};
 use rustix::process::Signal;
 use serde_json::json;
 

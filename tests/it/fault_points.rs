@@ -8,7 +8,8 @@ use plugin_runner::ReportedState::{Active, Connecting, Inactive, Restarting, Sta
 use plugin_runner::error::Phase;
 use plugin_runner::fault::{self, Hold};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{EndCause, Error, Keeper, Session};
+use plugin_runner::report::EndCause;
+use plugin_runner::{Error, Keeper, Session};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

@@ -6,7 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use plugin_runner::protocol::Transport;
-use plugin_runner::{HandshakeCounters, Host, ReportedState};
+use plugin_runner::report::HandshakeCounters;
+use plugin_runner::{Host, ReportedState};
 use rustix::process::{Resource, Rlimit, getrlimit};
 use serde_json::json;
 

@@ -2,7 +2,8 @@
 //! plugin may connect again. And frames that are odd and harm nothing.
 
 use plugin_runner::protocol::Transport;
-use plugin_runner::{Counters, ReportedState, Session};
+use plugin_runner::report::Counters;
+use plugin_runner::{ReportedState, Session};
 use serde_json::{Value, json};
 
 use crate::support::frames::{

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use plugin_runner::{Counters, Error, Session};
+use plugin_runner::report::Counters;
+use plugin_runner::{Error, Session};
 use serde_json::{Value, json};
 
 use crate::support::host::{TestHost, active};

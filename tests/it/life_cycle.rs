@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use plugin_runner::ActiveState;
 use plugin_runner::ReportedState::{Active, Connecting, Inactive, Starting, Stopping};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::protocol::method::{Configure, Ping};
+use plugin_runner::report::ExitReason;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{ActiveState, ExitReason};
 use serde_json::{Map, Value, json};
 
 use crate::support::host::{TestHost, active};

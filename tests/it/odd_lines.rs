@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::ReportedState::{Active, Connecting, Restarting, Starting};
 use plugin_runner::plugin_log::LogStream;
+use plugin_runner::report::{EndCause, ExitReason};
 use plugin_runner::store::Record;
-use plugin_runner::{EndCause, Error, ExitReason, Session};
+use plugin_runner::{Error, Session};
 use serde_json::{Value, json};
 use tungstenite::Message;
 

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Starting};
+use plugin_runner::report::EndCause;
 use plugin_runner::store::Record;
-use plugin_runner::{EndCause, ProcessLimits, Session, StateChange};
+use plugin_runner::{ProcessLimits, Session, StateChange};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 

@@ -1,6 +1,7 @@
 //! A plugin in Python over a WebSocket that is as strict as Storyden's Python SDK, with another
 //! implementation's frames; see `tests/fixtures/websocket_plugin.py`.
 
+use plugin_runner::call::InboundCall;
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::AccessGrant;
 use plugin_runner::protocol::manifest::AccessRequest;
@@ -9,7 +10,7 @@ use plugin_runner::protocol::method::{
     RobotModelProviderGenerate, RobotModelProviderListModels, RobotToolCall,
 };
 use plugin_runner::store::Record;
-use plugin_runner::{Error, InboundCall, ReportedState, Services, Session};
+use plugin_runner::{Error, ReportedState, Services, Session};
 use serde_json::{Map, Value, json};
 
 use crate::support::host::TestHost;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
+use plugin_runner::call::InboundCall;
 use plugin_runner::duplex::memory;
 use plugin_runner::error::{Disconnect, RpcError};
 use plugin_runner::protocol::method::{
@@ -15,7 +16,7 @@ use plugin_runner::protocol::method::{
 use plugin_runner::protocol::{AccessGrant, Manifest, ResultObject};
 use plugin_runner::sdk::{HostHandle, Plugin};
 use plugin_runner::store::Record;
-use plugin_runner::{Error, HostBuilder, InboundCall, ReportedState, Result, Services};
+use plugin_runner::{Error, HostBuilder, ReportedState, Result, Services};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

@@ -7,8 +7,9 @@ use plugin_runner::ReportedState::{
     Active, Connecting, Errored, Inactive, Restarting, Starting, Stopping,
 };
 use plugin_runner::protocol::Manifest;
+use plugin_runner::report::{ExitReason, StopReport};
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{ActiveState, Error, ExitReason, Session, StopReport};
+use plugin_runner::{ActiveState, Error, Session};
 use serde_json::json;
 
 use crate::support::events::Details as _;

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use plugin_runner::protocol::method::Ping;
-use plugin_runner::{ExitReason, Health, ReportedState};
+use plugin_runner::report::ExitReason;
+use plugin_runner::{Health, ReportedState};
 use serde_json::json;
 
 use crate::support::host::TestHost;

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use plugin_runner::{EndCause, ReportedState, Session, fault};
+use plugin_runner::report::EndCause;
+use plugin_runner::{ReportedState, Session, fault};
 
 use crate::support::attack::{Attack, Said, Told, said};
 use crate::support::host::TestHost;

@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use plugin_runner::listener::Listener;
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{MemoryStore, Record, Source, Store};
 use plugin_runner::{
-    ActiveState, Host, InstallationId, Listener, PluginMode, ReportedState, RestartPolicy, Session,
-    Timeouts,
+    ActiveState, Host, InstallationId, PluginMode, ReportedState, RestartPolicy, Session, Timeouts,
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 

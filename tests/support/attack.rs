@@ -6,8 +6,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use plugin_runner::report::StopReport;
 use plugin_runner::store::Record;
-use plugin_runner::{ErrorKind, Result, Session, StopReport};
+use plugin_runner::{ErrorKind, Result, Session};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 

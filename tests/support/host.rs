@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plugin_runner::fuzzing::thread_counter;
+use plugin_runner::listener::Listener;
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::Record;
 use plugin_runner::{
-    Host, HostBuilder, Limits, Listener, ReportedState, RestartPolicy, Session, Supervised,
-    Timeouts,
+    Host, HostBuilder, Limits, ReportedState, RestartPolicy, Session, Supervised, Timeouts,
 };
 
 use super::events::Events;

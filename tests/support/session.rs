@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use parking_lot::Mutex;
+use plugin_runner::call::PendingCall;
 use plugin_runner::duplex::websocket::WebSocket;
 use plugin_runner::duplex::{Duplex, DuplexSettings, DuplexWriter, memory};
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::store::Record;
-use plugin_runner::{ActiveState, HostBuilder, PendingCall, ReportedState, Session};
+use plugin_runner::{ActiveState, HostBuilder, ReportedState, Session};
 use serde_json::{Value, json};
 
 use super::host::TestHost;

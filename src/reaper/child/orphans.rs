@@ -25,7 +25,7 @@ use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::{ChildCommand, Context};
 
 /// How long a start waits for the orphans of the previous run to be gone. After that the plugin is errored
-/// with [`EndCause::DescendantsLeft`](crate::EndCause::DescendantsLeft).
+/// with [`EndCause::DescendantsLeft`](crate::report::EndCause::DescendantsLeft).
 pub(super) const LEFT_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long one scan may take.

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
+use plugin_runner::call::{InboundCall, PendingCall};
 use plugin_runner::error::RpcError;
 use plugin_runner::store::Record;
-use plugin_runner::{
-    Error, Health, InboundCall, InstallationId, PendingCall, ReportedState, Services, Session,
-};
+use plugin_runner::{Error, Health, InstallationId, ReportedState, Services, Session};
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use tungstenite::{Bytes, Message};

@@ -4,10 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::Phase;
+use plugin_runner::manager::PackageSource;
 use plugin_runner::store::Overrides;
-use plugin_runner::{
-    ActiveState, Error, ErrorKind, InstallationId, PackageSource, ReportedState, fault,
-};
+use plugin_runner::{ActiveState, Error, ErrorKind, InstallationId, ReportedState, fault};
 
 use super::{Managed, settings};
 use crate::support::host::TestHost;

@@ -8,11 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::error::Phase;
+use plugin_runner::manager::{Installation, PackageSource};
 use plugin_runner::package::PackageLimits;
 use plugin_runner::protocol::Transport;
-use plugin_runner::{
-    Error, ErrorKind, Installation, Manager, PackageSource, ReportedState, RuntimeProvider,
-};
+use plugin_runner::{Error, ErrorKind, Manager, ReportedState, RuntimeProvider};
 use serde_json::json;
 
 use super::store::{Done, FailingStore, Step};

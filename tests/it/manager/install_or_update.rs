@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::thread;
 
 use plugin_runner::ReportedState::{Active, Inactive};
+use plugin_runner::manager::{PackageSource, UpdateReport};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{Error, ErrorKind, PackageSource, Result, UpdateReport, fault};
+use plugin_runner::{Error, ErrorKind, Result, fault};
 
 use super::store::{Done, FailingStore};
 use super::{Managed, settings};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use plugin_runner::manager::PackageSource;
 use plugin_runner::store::{PluginKind, Record, Source, Store as _};
-use plugin_runner::{ActiveState, Error, ErrorKind, Manager, PackageSource, ReportedState, fault};
+use plugin_runner::{ActiveState, Error, ErrorKind, Manager, ReportedState, fault};
 
 use super::store::{Done, FailingStore, Step};
 use super::{Managed, names, settings, sha256};

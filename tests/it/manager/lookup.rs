@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive};
-use plugin_runner::{
-    ActiveState, Error, Installation, InstallationFilter, InstallationId, PackageSource, PluginMode,
-};
+use plugin_runner::manager::{Installation, InstallationFilter, PackageSource};
+use plugin_runner::{ActiveState, Error, InstallationId, PluginMode};
 
 use super::store::FailingStore;
 use super::{Managed, settings};

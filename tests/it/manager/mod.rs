@@ -9,12 +9,10 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plugin_runner::manager::{Installation, PackageSource, UpdateReport};
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::Store;
-use plugin_runner::{
-    Error, Installation, InstallationId, Manager, ManagerSettings, PackageSource, Session,
-    UpdateReport,
-};
+use plugin_runner::{Error, InstallationId, Manager, ManagerSettings, Session};
 use serde_json::json;
 
 use crate::support::host::{Setup, TestHost};

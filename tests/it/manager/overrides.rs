@@ -7,8 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Inactive};
+use plugin_runner::manager::PackageSource;
 use plugin_runner::store::Overrides;
-use plugin_runner::{Health, InstallationId, PackageSource, ProcessLimits};
+use plugin_runner::{Health, InstallationId, ProcessLimits};
 use serde_json::{Value, json};
 
 use super::store::{FailingStore, Step};

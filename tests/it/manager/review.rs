@@ -4,10 +4,11 @@
 use std::fs;
 use std::io::{Cursor, Write as _};
 
+use plugin_runner::ErrorKind;
+use plugin_runner::manager::PackageSource;
 use plugin_runner::package::{self, Archive, PackageLimits};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{ErrorKind, PackageSource};
 use serde_json::{Value, json};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;

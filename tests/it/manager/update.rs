@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Starting, Stopping};
 use plugin_runner::error::Disconnect;
+use plugin_runner::manager::{PackageSource, UpdateReport};
 use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::{
-    ActiveState, Error, ErrorKind, InstallationId, PackageSource, UpdateReport, fault,
-};
+use plugin_runner::{ActiveState, Error, ErrorKind, InstallationId, fault};
 use serde_json::json;
 
 use super::store::{FailingStore, Step};

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use plugin_runner::Installation;
 use plugin_runner::ReportedState::{Active, Errored};
+use plugin_runner::manager::Installation;
 use plugin_runner::store::Overrides;
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use plugin_runner::call::PendingCall;
 use plugin_runner::fault::{self, Hold};
 use plugin_runner::protocol::Transport;
-use plugin_runner::{PendingCall, ReportedState, Session, Supervised};
+use plugin_runner::{ReportedState, Session, Supervised};
 use serde_json::json;
 
 use super::*;

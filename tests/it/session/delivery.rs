@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plugin_runner::error::RpcError;
+use plugin_runner::report::Delivery;
 use plugin_runner::store::Record;
-use plugin_runner::{Delivery, Error, InstallationId, Limits, WeakHost};
+use plugin_runner::{Error, InstallationId, Limits, WeakHost};
 use serde_json::json;
 
 use crate::support::assert_matches;

@@ -1,8 +1,9 @@
 //! When a connection ends, every call in flight fails at once and with the true cause; none is
 //! sent again.
 
+use plugin_runner::call::PendingCall;
 use plugin_runner::error::Disconnect;
-use plugin_runner::{ActiveState, Error, Limits, PendingCall, ReportedState};
+use plugin_runner::{ActiveState, Error, Limits, ReportedState};
 use serde_json::json;
 
 use crate::support::session::{Bench, Plugin, start_raw};

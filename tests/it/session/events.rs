@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use plugin_runner::report::PublishReport;
 use plugin_runner::store::Record;
-use plugin_runner::{ActiveState, Error, Limits, PublishReport, ReportedState, Timeouts};
+use plugin_runner::{ActiveState, Error, Limits, ReportedState, Timeouts};
 use serde_json::{Value, json};
 
 use crate::support::assert_matches;

@@ -5,14 +5,15 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
+use plugin_runner::call::{InboundCall, Params, PendingCall, Reply};
 use plugin_runner::duplex::{Duplex, memory};
 use plugin_runner::error::{Disconnect, Phase};
 use plugin_runner::protocol::ResultObject;
 use plugin_runner::protocol::method::{Ping, PingReply};
+use plugin_runner::report::{Counters, PublishReport, ShutdownReport};
 use plugin_runner::store::Record;
 use plugin_runner::{
-    ActiveState, Counters, Error, Host, HostBuilder, InboundCall, InstallationId, Params,
-    PendingCall, PublishReport, Reply, ReportedState, Services, Session, ShutdownReport,
+    ActiveState, Error, Host, HostBuilder, InstallationId, ReportedState, Services, Session,
     StateChange, Supervised,
 };
 use serde_json::{Value, json};

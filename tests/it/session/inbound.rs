@@ -7,12 +7,13 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use plugin_runner::call::{InboundCall, Params};
 use plugin_runner::duplex::websocket::WebSocket;
 use plugin_runner::duplex::{Duplex, DuplexSettings};
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::method::Ping;
 use plugin_runner::protocol::{Method, ResultObject};
-use plugin_runner::{InboundCall, Limits, Params, ReportedState, Services};
+use plugin_runner::{Limits, ReportedState, Services};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

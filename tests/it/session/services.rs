@@ -1,11 +1,12 @@
 //! The protocol's own calls from plugins (PROTOCOL.md, "Plugin to host"), with and without a service
 //! behind them.
 
+use plugin_runner::call::InboundCall;
 use plugin_runner::error::RpcError;
 use plugin_runner::protocol::method::{RobotRun, RobotRunOutput, RobotRunReply, RobotRunStatus};
 use plugin_runner::protocol::{AccessGrant, AccessShape, Manifest};
 use plugin_runner::store::Record;
-use plugin_runner::{InboundCall, Services, Xid};
+use plugin_runner::{Services, Xid};
 use serde_json::{Value, json};
 
 use crate::support::object;
