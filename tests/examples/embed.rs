@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,18 @@ use plugin_runner::protocol::method::Ping;
 use plugin_runner::store::SqliteStore;
 use plugin_runner::{Host, Manager, ReportedState};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // One sentence, where `main` would print what `Debug` shows.
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let data = arguments.next().ok_or("usage: embed DATA [PACKAGE]")?;
 
