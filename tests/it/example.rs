@@ -29,8 +29,8 @@ fn program(name: &str) -> PathBuf {
 }
 
 #[track_caller]
-fn run(arguments: &[&Path]) -> String {
-    let output = Command::new(program("embed"))
+fn run(example: &str, arguments: &[&Path]) -> String {
+    let output = Command::new(program(example))
         .args(arguments)
         .output()
         .unwrap();
@@ -56,13 +56,16 @@ fn what_the_example_was_given_is_there_when_it_runs_again() {
 
     let said = "Kept is active\nand says Some(\"healthy\")\neverything has ended: true\n";
     assert_eq!(
-        run(&[&data, &package]),
+        run("embed", &[&data, &package]),
         format!("up again: 0, failed: 0\n{said}")
     );
     // The package itself is not needed any more.
     fs::remove_file(&package).unwrap();
     for _ in 0..2 {
-        assert_eq!(run(&[&data]), format!("up again: 1, failed: 0\n{said}"));
+        assert_eq!(
+            run("embed", &[&data]),
+            format!("up again: 1, failed: 0\n{said}")
+        );
     }
 }
 
@@ -88,6 +91,33 @@ fn the_example_of_a_store_shows_what_it_cannot_read() {
     assert!(damaged.starts_with(&expected), "{damaged}");
     fs::write(&file, whole).unwrap();
     assert_eq!(run(), first, "it is whole again");
+}
+
+#[test]
+fn a_host_and_its_plugin_call_each_other_with_methods_of_their_own() {
+    let said = [
+        "the plugin says: good morning, Ada",
+        "the plugin hears that Ada has arrived",
+        "the event is Delivered",
+    ];
+    assert_eq!(run("own_methods", &[]), said.join("\n") + "\n");
+}
+
+#[test]
+fn an_external_plugin_connects_with_its_url_until_the_token_is_replaced() {
+    let dir = TestDir::new("external");
+    let said = run("external", &[dir.path()]);
+    let (url, rest) = said.split_once('\n').unwrap();
+    assert!(url.starts_with("connects with ws://127.0.0.1:"), "{url}");
+    let (_, token) = url.split_once("/rpc?token=").unwrap();
+    assert!(!rest.contains(token), "{rest}");
+    let expected = [
+        r#"answers {"method":"shout","text":"HELLO"}"#,
+        "with the old URL: not connected: the handshake was refused with HTTP status 401",
+        r#"answers {"method":"shout","text":"HELLO AGAIN"}"#,
+        "everything has ended: true",
+    ];
+    assert_eq!(rest, expected.join("\n") + "\n");
 }
 
 /// An example that is ended with the test, even if that fails.
