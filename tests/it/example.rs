@@ -1,19 +1,27 @@
 //! The examples, run as a reader would who tries them.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Cursor, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::bounded;
+use plugin_runner::protocol::Manifest;
 use plugin_runner::sdk::Plugin;
-use serde_json::json;
-use zip::ZipWriter;
-use zip::write::SimpleFileOptions;
+use plugin_runner::{Host, InstallationId, Manager, SqliteStore};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
+use rustix::io::write;
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
 
-use crate::support::http::Request;
-use crate::support::{LONG, TestDir, wait_until};
+use crate::support::alone::{Driver, Watched};
+use crate::support::http::{Answer, Request, connect, exchange};
+use crate::support::plugin::{manifest, package};
+use crate::support::{LONG, TestDir, wait_for, wait_until};
 
 /// An example's program, which every `cargo test` builds that is not told to build less.
 fn program(name: &str) -> PathBuf {
@@ -43,18 +51,10 @@ fn run(example: &str, arguments: &[&Path]) -> String {
 #[test]
 fn what_the_example_was_given_is_there_when_it_runs_again() {
     let folder = TestDir::new("example");
-    let (data, package) = (folder.path().join("data"), folder.path().join("plugin.zip"));
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    zip.start_file("manifest.json", SimpleFileOptions::default())
-        .unwrap();
-    let manifest = json!({
-        "id": "kept", "author": "test", "name": "Kept", "args": ["behave"],
-        "command": env!("CARGO_BIN_EXE_plugin-runner-fixture"),
-    });
-    zip.write_all(manifest.to_string().as_bytes()).unwrap();
-    fs::write(&package, zip.finish().unwrap().into_inner()).unwrap();
-
-    let said = "Kept is active\nand says Some(\"healthy\")\neverything has ended: true\n";
+    let (data, package) = (folder.path().join("data"), folder.path().join("kept.zip"));
+    kept(folder.path());
+    let said =
+        "Test plugin kept is active\nand says Some(\"healthy\")\neverything has ended: true\n";
     assert_eq!(
         run("embed", &[&data, &package]),
         format!("up again: 0, failed: 0\n{said}")
@@ -120,62 +120,233 @@ fn an_external_plugin_connects_with_its_url_until_the_token_is_replaced() {
     assert_eq!(rest, expected.join("\n") + "\n");
 }
 
-/// An example that is ended with the test, even if that fails.
-struct Server(Child);
+/// The server, and what it is asked over HTTP.
+struct Server {
+    driver: Driver,
+    address: SocketAddr,
+}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has ended already, unless the test failed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Server {
+    /// Starts it, and checks how many plugins it has started.
+    #[track_caller]
+    fn start(data: &Path, plugins: usize) -> Self {
+        let mut command = Command::new(program("server"));
+        let driver = Driver::start(command.arg(data).arg("127.0.0.1:0"));
+        let up = driver.wait_for("http://");
+        let (address, started) = up.split_once(" is up; plugins that run again: ").unwrap();
+        assert_eq!(started, plugins.to_string());
+        let address = address.parse().unwrap();
+        Self { driver, address }
+    }
+
+    fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let request = Request::get(path).method(method);
+        let request = request.with("Content-Length", &body.len().to_string());
+        let bytes = [request.to_text().as_bytes(), body].concat();
+        exchange(connect(self.address), &bytes)
+    }
+
+    #[track_caller]
+    fn expect(&self, status: u16, method: &str, path: &str, body: &[u8]) -> Value {
+        let answer = self.send(method, path, body);
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        assert_eq!(answer.header("Content-Type"), Some("application/json"));
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    #[track_caller]
+    fn get(&self, path: &str) -> Value {
+        self.expect(200, "GET", path, b"")
+    }
+
+    #[track_caller]
+    fn post(&self, path: &str, body: &[u8]) -> Value {
+        self.expect(200, "POST", path, body)
+    }
+
+    /// The states of all plugins, by their names.
+    #[track_caller]
+    fn states(&self) -> BTreeMap<String, String> {
+        let plugins = self.get("/plugins");
+        let plugins = plugins.as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        plugins
+            .map(|plugin| {
+                let name = text(&plugin["manifest"]["id"]);
+                (name, text(&plugin["reported_state"]))
+            })
+            .collect()
+    }
+
+    /// Asks it to end, with `last` to be done meanwhile, and checks that nothing of it is left.
+    #[track_caller]
+    fn end_after(mut self, last: impl FnOnce(&Self)) {
+        let children = self.driver.children();
+        let children: Vec<_> = children.into_iter().map(Watched::new).collect();
+        kill_process(self.driver.pid(), Signal::TERM).unwrap();
+        last(&self);
+        assert_eq!(self.driver.wait_for("everything has ended: "), "true");
+        self.driver.wait();
+        for child in children {
+            child.expect_end("a child of the server's");
+        }
+    }
+
+    #[track_caller]
+    fn end(self) {
+        self.end_after(|_| {});
     }
 }
 
-#[test]
-fn a_plugin_and_a_browser_use_one_port_of_the_example() {
-    let dir = TestDir::new("one-port");
-    let mut command = Command::new(program("one_port"));
-    command.arg(dir.path()).stdin(Stdio::piped());
-    let mut server = Server(command.stdout(Stdio::piped()).spawn().unwrap());
-    let mut output = BufReader::new(server.0.stdout.take().unwrap());
-    let mut line = || {
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+/// The package of a plugin that does what it is told.
+fn kept(folder: &Path) -> Vec<u8> {
+    let manifest = Manifest {
+        command: env!("CARGO_BIN_EXE_plugin-runner-fixture").to_owned(),
+        args: vec!["behave".to_owned()],
+        ..manifest("kept")
     };
-    let (health, url) = (line(), line());
-    let (_, address) = health.split_once("http://").unwrap();
-    let (address, path) = address.split_once('/').unwrap();
-    let address = address.parse().unwrap();
-    let get = |path: &str| Request::get(path).send(address);
-    let path = format!("/{path}");
-    let state = || get(&path).body;
-    assert!(state().ends_with(" is connecting\n"), "{}", state());
-    assert_eq!(get("/elsewhere").status, 404);
-    assert_eq!(
-        Request::upgrade("/rpc?token=sdprt_x").send(address).status,
-        400
-    );
+    fs::read(package(folder, "kept.zip", &manifest, &[])).unwrap()
+}
 
+#[test]
+fn the_server_has_everything_on_one_port_and_again_after_a_restart() {
+    let folder = TestDir::new("server");
+    let data = folder.path().join("data");
+    let server = Server::start(&data, 0);
+    assert_eq!(server.get("/plugins"), json!([]));
+    let zip = kept(folder.path());
+    let uploaded = server.post("/plugins", &zip);
+    assert_eq!(uploaded["newly_installed"], true);
+    assert_eq!(server.post("/plugins", &zip)["unchanged"], true);
+    assert_eq!(server.states()["kept"], "inactive");
+    let id = uploaded["installation"]["id"].as_str().unwrap();
+    let path = |rest: &str| format!("/plugins/{id}/{rest}");
+
+    let activated = server.post(&path("activate"), b"");
+    assert_eq!(activated["reported_state"], "active");
+    let reply = server.post(&path("call/echo"), br#"{"text": "hello"}"#);
+    assert_eq!(reply["echo"], json!({"text": "hello"}));
+
+    // The log: what is there, and what comes; until the client wants no more.
+    let request = Request::get(&path("log")).to_text();
+    let mut log = connect(server.address);
+    log.write_all(request.as_bytes()).unwrap();
+    let mut lines = BufReader::new(log.try_clone().unwrap()).lines();
+    let mut await_line = |wanted: &str| {
+        let found = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line == wanted);
+        assert!(found.is_some(), "the log ended before {wanted:?}");
+    };
+    await_line("connected");
+    server.post(&path("call/log"), br#"{"line": "from the plugin"}"#);
+    await_line("from the plugin");
+    log.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(lines.map(Result::unwrap).collect::<Vec<_>>(), [""; 0]);
+
+    assert_eq!(
+        server.post(&path("deactivate"), b"")["reported_state"],
+        "inactive"
+    );
+    assert_eq!(server.states()["kept"], "inactive");
+    server.post(&path("activate"), b"");
+    server.end();
+
+    let server = Server::start(&data, 1);
+    assert_eq!(server.states()["kept"], "active");
+    let reply = server.post(&path("call/echo"), b"{}");
+    assert_eq!(reply["echo"], json!({}));
+    server.end();
+}
+
+#[test]
+fn the_server_answers_errors_with_their_kind_and_status() {
+    let folder = TestDir::new("server-errors");
+    let server = Server::start(&folder.path().join("data"), 0);
+    let uploaded = server.post("/plugins", &kept(folder.path()));
+    let id = uploaded["installation"]["id"].as_str().unwrap();
+    let path = |rest: &str| format!("/plugins/{id}/{rest}");
+    let expect = |status, kind: &str, method: &str, path: &str, body: &[u8]| {
+        let error = server.expect(status, method, path, body);
+        assert_eq!(error["kind"], kind, "{error}");
+    };
+    let unknown = |rest: &str| format!("/plugins/{}/{rest}", InstallationId::generate());
+    expect(404, "not_installed", "POST", &unknown("activate"), b"");
+    expect(404, "not_installed", "POST", &unknown("call/echo"), b"{}");
+    expect(404, "not_installed", "GET", &unknown("log"), b"");
+    expect(400, "invalid_input", "POST", "/plugins/17/activate", b"");
+    expect(404, "not_loaded", "POST", &path("call/echo"), b"{}");
+    expect(422, "invalid_package", "POST", "/plugins", b"no zip");
+    expect(404, "no_such_page", "GET", "/elsewhere?/rpc", b"");
+    let refused = Request::upgrade("/rpc?token=sdprt_x").send(server.address);
+    assert_eq!(refused.status, 400);
+
+    server.post(&path("activate"), b"");
+    expect(502, "rpc", "POST", &path("call/nothing"), b"{}");
+    expect(400, "invalid_input", "POST", &path("call/echo"), b"no JSON");
+    server.end();
+}
+
+#[test]
+fn an_external_plugin_connects_through_the_port_of_the_server() {
+    let folder = TestDir::new("server-external");
+    let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
+    let host = Host::builder().data_dir(folder.path()).store(store);
+    let manager = Manager::new(host.build().unwrap()).unwrap();
+    let (_, token) = manager.install_external(manifest("outside")).unwrap();
+    drop(manager);
+
+    let server = Server::start(folder.path(), 0);
+    assert_eq!(server.states()["outside"], "connecting");
+    let url = token.connection_url(&format!("http://{}", server.address));
     let (connected, connects) = bounded(1);
-    let plugin = Plugin::connect_to(&url).unwrap().on_connect(move |host| {
-        let configuration = host.get_config(&[], LONG)?;
-        let _ = connected.try_send(configuration);
+    let plugin = Plugin::connect_to(&url.unwrap()).unwrap();
+    let plugin = plugin.on_connect(move |host| {
+        let _ = connected.try_send(host.get_config(&[], LONG)?);
         Ok(())
     });
     let handle = plugin.host();
     let running = thread::spawn(move || plugin.run());
-    // The plugin's call is answered, so frames go both ways.
+    // Its call is answered, so frames go both ways.
     connects.recv_timeout(LONG).unwrap();
     wait_until("the plugin to be active", || {
-        state().ends_with(" is active\n")
+        server.states()["outside"] == "active"
     });
     handle.close();
     running.join().unwrap().unwrap();
+    server.end();
+}
 
-    drop(server.0.stdin.take());
-    let mut rest = String::new();
-    output.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "everything has ended: true\n");
-    assert!(server.0.wait().unwrap().success());
+#[test]
+fn the_server_answers_the_calls_in_flight_before_it_ends() {
+    let folder = TestDir::new("server-drain");
+    let server = Server::start(&folder.path().join("data"), 0);
+    let uploaded = server.post("/plugins", &kept(folder.path()));
+    let id = uploaded["installation"]["id"].as_str().unwrap();
+    let path = |rest: &str| format!("/plugins/{id}/{rest}");
+    server.post(&path("activate"), b"");
+
+    // The plugin reads a pipe until its writer has closed it.
+    let pipe = folder.path().join("pipe");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let params = json!({"path": pipe}).to_string();
+    let mut call = connect(server.address);
+    let request = Request::get(&path("call/read")).method("POST");
+    let request = request.with("Content-Length", &params.len().to_string());
+    call.write_all((request.to_text() + &params).as_bytes())
+        .unwrap();
+    let writer = wait_for("the plugin to read the pipe", || {
+        open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).ok()
+    });
+    server.end_after(|server| {
+        wait_until("other calls to be refused", || {
+            server.send("POST", &path("call/echo"), b"{}").status == 503
+        });
+        write(&writer, b"in time").unwrap();
+        drop(writer);
+        let answer = Answer::read(call);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(answer.body.contains("in time"), "{}", answer.body);
+    });
 }
