@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::manifest::Manifest;
-use crate::session::Session;
+use crate::session::{Problem, Session};
 use crate::shown::unix_seconds;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::{Overrides, PluginKind, Record, Source};
@@ -25,7 +25,8 @@ use crate::store::{Overrides, PluginKind, Record, Source};
 /// | --- | --- |
 /// | `id`, `manifest`, `mode`, `added_at`, `added_by`, `labels` | of the [record](Self::record) |
 /// | `active_state` | the state that the administrator wants |
-/// | `reported_state`, `since`, `message`, `details` | as the methods return them |
+/// | `reported_state`, `since`, `message` | as the methods return them |
+/// | `details` | of the [problem](Self::problem), as [`Problem::to_json`] returns them |
 /// | `source` | `{"kind": "stored", "sha256": …, "size": …}` for a package, `archive` or `directory` for the embedder's own; `null` for an external plugin |
 /// | `environment` | the names of the variables that the record adds |
 /// | `overrides` | all other settings of its own |
@@ -41,7 +42,7 @@ pub struct Installation {
     state: ReportedState,
     since: SystemTime,
     message: Option<String>,
-    details: Map<String, Value>,
+    problem: Option<Problem>,
     warnings: Vec<String>,
     shows_configuration: bool,
 }
@@ -78,10 +79,10 @@ impl Installation {
         self.message.as_deref()
     }
 
-    /// Returns details of the [message](Self::message); see
-    /// [`Session::error_details`](crate::Session::error_details).
-    pub fn details(&self) -> &Map<String, Value> {
-        &self.details
+    /// Returns what the [message](Self::message) is about, unless that is a damaged record or why the plugin
+    /// could not be loaded.
+    pub fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref()
     }
 
     /// Returns what the author of the package may not have meant, each in a sentence.
@@ -115,7 +116,7 @@ struct Shown<'a> {
     reported_state: ReportedState,
     since: f64,
     message: Option<&'a str>,
-    details: &'a Map<String, Value>,
+    details: Map<String, Value>,
     added_at: f64,
     added_by: Option<&'a str>,
     labels: &'a BTreeMap<String, String>,
@@ -157,7 +158,9 @@ impl Serialize for Installation {
             reported_state: self.state,
             since: unix_seconds(self.since),
             message: self.message(),
-            details: &self.details,
+            details: (self.problem.as_ref())
+                .map(Problem::to_json)
+                .unwrap_or_default(),
             added_at: unix_seconds(record.added_at),
             added_by: record.added_by.as_deref(),
             labels: &record.labels,
@@ -234,7 +237,7 @@ impl ManagerInner {
             state: ReportedState::Inactive,
             since: record.active_state_changed_at,
             message: None,
-            details: Map::new(),
+            problem: None,
             warnings: Vec::new(),
             shows_configuration: false,
             record,
@@ -244,14 +247,9 @@ impl ManagerInner {
             if let (ReportedState::Active, Some(since)) = (now.state, now.started_at) {
                 shown.since = since;
             }
-            shown.message = now
-                .problem
-                .as_ref()
-                .map(|problem| problem.message().to_owned());
-            shown.details = now
-                .problem
-                .map(|problem| problem.to_json())
-                .unwrap_or_default();
+            let message = now.problem.as_ref().map(Problem::message);
+            shown.message = message.map(str::to_owned);
+            shown.problem = now.problem;
         } else if let Some(problem) = self.stored_problem(&shown.record) {
             shown.state = ReportedState::Errored;
             shown.message = Some(problem);

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use plugin_runner::error::Phase;
 use plugin_runner::manager::PackageSource;
+use plugin_runner::report::ExitReason;
 use plugin_runner::store::Overrides;
+
 use plugin_runner::{ActiveState, Error, ErrorKind, InstallationId, ReportedState, fault};
 
 use super::{Managed, settings};
@@ -68,7 +70,10 @@ fn a_plugin_that_crashes_at_every_start_is_errored_with_its_exit() {
     let error = managed.activate(id, LONG).unwrap_err();
     assert_eq!(refusing_state(&error), ReportedState::Errored);
     assert!(error.to_string().contains('7'), "{error}");
-    assert_eq!(managed.get(id).unwrap().details()["exit_code"], 7);
+    let shown = managed.get(id).unwrap();
+    let problem = shown.problem().unwrap();
+    assert_eq!(problem.exit(), Some(ExitReason::Code(7)));
+    assert_eq!(shown.message(), Some(problem.message()));
     let stopped = managed.deactivate(id, LONG).unwrap();
     assert_eq!(stopped.state(), ReportedState::Inactive);
     assert_eq!(stopped.message(), None);
