@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::id::InstallationId;
 
 /// Returns the seconds since 1970.
@@ -67,10 +67,12 @@ pub(crate) fn failed<S: Serializer>(
     #[derive(Serialize)]
     struct Failed {
         id: InstallationId,
+        kind: ErrorKind,
         error: String,
     }
     to.collect_seq(failed.iter().map(|(id, error)| Failed {
         id: *id,
+        kind: error.kind(),
         error: error.to_string(),
     }))
 }

@@ -129,10 +129,15 @@ fn reports_are_shown_whatever_a_plugin_names_its_files() {
     assert_eq!(json["left"], left);
     assert_eq!(json["previous"], release.to_str().unwrap());
 
+    let failing = managed.installed(managed.package("1", &["exit-at", "start", "7"]));
+    managed.activate(failing, LONG).unwrap_err();
     let booted = shown(&managed.boot(LONG).unwrap());
     assert_eq!(booted["active"], json!([id.to_string()]));
+    let failed = &booted["failed"][0];
+    assert_eq!(failed["id"], failing.to_string());
+    assert_eq!(failed["kind"], "plugin_failed");
     assert!(
-        booted["took"].is_f64() && booted["failed"] == json!([]),
+        booted["took"].is_f64() && failed["error"].is_string(),
         "{booted}"
     );
     let removed = shown(&managed.remove_keeping_data(id).unwrap());
