@@ -16,9 +16,10 @@ use std::thread;
 use std::time::Duration;
 
 use plugin_runner::listener::RequestHead;
+use plugin_runner::manager::PackageSource;
 use plugin_runner::plugin_log::Follower;
 use plugin_runner::store::SqliteStore;
-use plugin_runner::{Host, Manager, PackageSource, Result};
+use plugin_runner::{Host, Manager, Result};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
