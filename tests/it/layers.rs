@@ -46,7 +46,8 @@ fn files(below: &Path) -> Vec<PathBuf> {
 fn root_names() -> HashMap<String, String> {
     let root = include_str!("../../src/lib.rs");
     let mut names = HashMap::new();
-    for used in root.split("pub use ").skip(1) {
+    // Those inside its modules are indented.
+    for used in root.split("\npub use ").skip(1) {
         let used = used.split(';').next().unwrap_or_default();
         let mut words = used
             .split(|character: char| !character.is_alphanumeric() && character != '_')
