@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use serde::Serialize;
 
 use super::HostShared;
 use crate::deadline::Deadline;
@@ -11,6 +12,7 @@ use crate::duplex::close_code;
 use crate::id::InstallationId;
 use crate::reaper::Stopped;
 use crate::session::{Session, Stopping};
+use crate::shown;
 use crate::state::PluginMode;
 
 /// How long the peers of all connections have, at the same time, to end their sides.
@@ -21,8 +23,8 @@ const CLOSE_REASON: &str = "host is shutting down";
 /// Reserved at the end of a shutdown for threads to end, beyond the deadline if need be.
 const THREADS_GRACE: Duration = Duration::from_millis(250);
 
-/// The result of a shutdown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The result of a shutdown. Serialised with the time in seconds, and each of `descendants` as an array.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Plugins that had to be killed, because they did not end within the grace.
@@ -35,6 +37,7 @@ pub struct ShutdownReport {
     /// Names of threads that had not ended, such as one that runs the embedder's handler.
     pub threads: Vec<String>,
     /// How long the shutdown took.
+    #[serde(serialize_with = "shown::seconds")]
     pub took: Duration,
 }
 

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
+use serde::Serialize;
 
 pub use cause::EndCause;
 pub(crate) use cause::{Cause, EndedRun, how_to_connect};
@@ -39,11 +40,12 @@ use crate::keeper::link::KeeperLink;
 use crate::poll;
 use crate::process::orphans::{OrphanScanner, ScanResult};
 use crate::process::{ExitFindings, ExitReason, Pipes, Process};
+use crate::shown;
 use crate::thread::{Threads, panic_text};
 use child::Child;
 
-/// How a plugin was stopped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How a plugin was stopped. Serialised with the time in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StopReport {
     /// How the process ended; `None` if none was running, and for an external plugin.
@@ -51,6 +53,7 @@ pub struct StopReport {
     /// Whether it was killed because it did not end within the grace.
     pub killed: bool,
     /// The time from the request until nothing was left.
+    #[serde(serialize_with = "shown::seconds")]
     pub took: Duration,
 }
 

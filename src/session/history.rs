@@ -78,4 +78,12 @@ mod tests {
         history.push(end(), 0);
         assert_eq!(history.ends(), []);
     }
+
+    #[test]
+    fn an_end_serialises_with_its_times_in_seconds() {
+        let expected = serde_json::json!({
+            "run": 0, "started_at": 0.0, "ended_at": 0.0, "problem": {"error": "exit status 3"}, "given_up": true,
+        });
+        assert_eq!(serde_json::to_value(end()).unwrap(), expected);
+    }
 }

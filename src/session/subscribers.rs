@@ -142,4 +142,18 @@ mod tests {
         subscribers.publish(change());
         assert!(subscribers.inner.lock().subscribers.is_empty());
     }
+
+    #[test]
+    fn a_change_serialises_with_its_problem_and_the_time_in_seconds() {
+        let change = StateChange {
+            at: SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1500),
+            problem: Some(Problem::lost("connection lost")),
+            ..change()
+        };
+        let expected = serde_json::json!({
+            "sequence": 0, "plugin": change.plugin, "name": "p", "from": "inactive", "to": "starting",
+            "problem": {"error": "connection lost"}, "at": 1.5, "missed": 0,
+        });
+        assert_eq!(serde_json::to_value(&change).unwrap(), expected);
+    }
 }
