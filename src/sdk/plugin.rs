@@ -82,7 +82,8 @@ impl Plugin {
     }
 
     /// Returns a plugin of the host at the other end of this connection, such as one end of
-    /// [`memory::pair`](crate::duplex::memory::pair).
+    /// [`memory::pair`](crate::duplex::memory::pair). So handlers can be tested without a process:
+    /// `tests/examples/plugin_test.rs` shows how.
     pub fn over(duplex: impl Duplex) -> Self {
         Self::new(Endpoint::Duplex(Box::new(duplex)))
     }
