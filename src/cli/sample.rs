@@ -12,6 +12,7 @@ use plugin_runner::protocol::method::{Ping, PingReply};
 use plugin_runner::protocol::{Manifest, Method};
 use plugin_runner::sdk::{HandlerError, Plugin};
 use plugin_runner::{Error, Result};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// Where a plugin keeps its own files.
@@ -77,7 +78,7 @@ pub(crate) fn run() -> Result<()> {
             })
         })
         .on(|_, params: Greet| Ok(greet(&params)))
-        .on_event(EVENT, |_, _| {
+        .on_event(EVENT, |_, _: IgnoredAny| {
             say("heard that a thread was published");
             Ok(())
         })

@@ -18,7 +18,7 @@ use crate::text::Foreign;
 type RawHandler =
     Box<dyn Fn(&HostHandle, &Params) -> Result<ResultObject, HandlerError> + Send + Sync>;
 type EventHandler =
-    Box<dyn Fn(&HostHandle, &Map<String, Value>) -> Result<(), HandlerError> + Send + Sync>;
+    Box<dyn Fn(&HostHandle, Map<String, Value>) -> Result<(), HandlerError> + Send + Sync>;
 type ConnectHandler = Box<dyn Fn(&HostHandle) -> Result<(), HandlerError> + Send + Sync>;
 
 /// The handlers of a plugin, and the built-in ones.
@@ -88,9 +88,7 @@ impl Handlers {
     fn event(&self, host: &HostHandle, params: &Params) -> Result<ResultObject, HandlerError> {
         let event: Event = params.read()?;
         if let Some(handler) = self.events.get(&event.name) {
-            handler(host, &event.payload).map_err(|error| {
-                HandlerError::new(error.code(), format!("handler error: {}", error.message()))
-            })?;
+            handler(host, event.payload)?;
         } else {
             log::debug!("no handler for event {}", Foreign::new(&event.name));
         }

@@ -106,16 +106,26 @@ impl Plugin {
         self
     }
 
-    /// Handles an event; the payload is its fields without the name. Events without a handler are
-    /// answered as handled. A failure answers with an error that begins `handler error: `.
-    pub fn on_event(
+    /// Handles an event; the payload is its fields without the name, as a type of the handler's own: a
+    /// `Map<String, Value>` takes all of them, [`IgnoredAny`](serde::de::IgnoredAny) none. Events without a handler
+    /// are answered as handled. A failure answers with an error that begins `handler error: `, and a payload
+    /// that does not decode to a `P` with -32602.
+    pub fn on_event<P: DeserializeOwned>(
         mut self,
         name: impl Into<String>,
-        handler: impl Fn(&HostHandle, &Map<String, Value>) -> Result<(), HandlerError>
-        + Send
-        + Sync
-        + 'static,
+        handler: impl Fn(&HostHandle, P) -> Result<(), HandlerError> + Send + Sync + 'static,
     ) -> Self {
+        let handler = move |host: &HostHandle, payload: Map<String, Value>| {
+            let payload = P::deserialize(Value::Object(payload)).map_err(|error| {
+                HandlerError::new(
+                    RpcError::INVALID_PARAMS,
+                    format!("invalid payload: {error}"),
+                )
+            })?;
+            handler(host, payload).map_err(|error| {
+                HandlerError::new(error.code(), format!("handler error: {}", error.message()))
+            })
+        };
         self.handlers.events.insert(name.into(), Box::new(handler));
         self
     }

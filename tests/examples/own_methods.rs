@@ -60,8 +60,7 @@ fn plugin(connection: impl Duplex) -> plugin_runner::Result<()> {
             let text = format!("{greeting}, {name}");
             Ok(Greeting { text })
         })
-        .on_event("arrival", |_host, payload| {
-            let Arrival { name } = serde_json::from_value(payload.clone().into())?;
+        .on_event("arrival", |_host, Arrival { name }| {
             println!("the plugin hears that {name} has arrived");
             Ok(())
         })

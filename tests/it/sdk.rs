@@ -17,6 +17,7 @@ use plugin_runner::protocol::{AccessGrant, Manifest, ResultObject};
 use plugin_runner::sdk::{HostHandle, Plugin};
 use plugin_runner::store::Record;
 use plugin_runner::{Error, HostBuilder, ReportedState, Result, Services};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -83,14 +84,25 @@ impl Peer {
 
 #[test]
 fn an_event_reaches_its_handler_with_its_fields() {
+    #[derive(Deserialize)]
+    struct Reaction {
+        emoji: String,
+    }
+
     let (seen, events) = unbounded();
     let peer = run(|plugin| {
         plugin
-            .on_event("EventPostLiked", move |_, payload| {
-                seen.send(payload.clone()).unwrap();
+            .on_event("EventPostLiked", move |_, payload: Map<String, Value>| {
+                seen.send(payload).unwrap();
                 Ok(())
             })
-            .on_event("EventPostUnliked", |_, _| Err("out of love".into()))
+            .on_event("EventPostUnliked", |_, _: IgnoredAny| {
+                Err("out of love".into())
+            })
+            .on_event("EventPostReacted", |_, Reaction { emoji }| {
+                assert_eq!(emoji, "heart");
+                Ok(())
+            })
     });
     let liked = json!({"event": "EventPostLiked", "post_id": "d5k2jq45o2dtjn9ct5rg"});
     assert_eq!(
@@ -109,6 +121,14 @@ fn an_event_reaches_its_handler_with_its_fields() {
         RpcError::new(-32000, "handler error: out of love")
     );
     assert_eq!(peer.refusal("event", &json!({})).code, -32602);
+
+    let reacted = json!({"event": "EventPostReacted", "emoji": "heart"});
+    assert_eq!(peer.call("event", &reacted).unwrap()["ok"], true);
+    let other = json!({"event": "EventPostReacted"});
+    assert_eq!(
+        peer.refusal("event", &other),
+        RpcError::new(-32602, "invalid payload: missing field `emoji`")
+    );
     peer.end();
 }
 
@@ -442,8 +462,8 @@ fn a_plugin_and_a_real_host_talk_both_ways_until_the_host_stops_it() {
     let (seen, events): (_, Receiver<Map<String, Value>>) = unbounded();
     let (_, plugin) = start(&url(&bench, listener.address()), |plugin| {
         plugin
-            .on_event("EventPostLiked", move |_, payload| {
-                seen.send(payload.clone()).unwrap();
+            .on_event("EventPostLiked", move |_, payload: Map<String, Value>| {
+                seen.send(payload).unwrap();
                 Ok(())
             })
             .method_raw("configuration", |host, _| {
