@@ -22,6 +22,7 @@ pub mod method;
 pub(crate) mod peer;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unquoted;
 
 pub use access::{AccessGrant, AccessShape};
 pub use configuration::{ConfigurationField, ConfigurationFieldKind};

@@ -47,6 +47,7 @@ use crate::error::{Disconnect, Error, Result, RpcError};
 use crate::protocol::access::AccessShape;
 use crate::protocol::jsonrpc::{self, RemoteRequestId, ResultObject, ResultSpan};
 use crate::protocol::method::decode_params;
+use crate::protocol::unquoted::unquoted;
 use crate::text::Foreign;
 use hand_off::ReaderHandOff;
 use liveness::SignsOfLife;
@@ -134,7 +135,7 @@ impl Reply {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(self.as_json()).map_err(|source| Error::InvalidReply {
             method: self.method.clone(),
-            source: Arc::new(source),
+            source: Arc::new(unquoted(source)),
         })
     }
 }

@@ -40,6 +40,7 @@ pub use plugin_to_host::{
 };
 
 use super::kind_of_text;
+use super::unquoted::unquoted;
 use crate::error::{Error, Result, RpcError};
 
 /// A method, implemented by the type of its params, so that both sides can share it: a host calls it with
@@ -97,9 +98,10 @@ pub trait Method: Serialize + DeserializeOwned {
 pub(crate) fn decode_params<P: DeserializeOwned>(params: &str) -> Result<P, RpcError> {
     object_from_text(params).map_err(|error| {
         let member = find_member(params, &error).map_or_else(String::new, |m| format!(" {m:?}:"));
+        let problem = unquoted(error);
         RpcError::new(
             RpcError::INVALID_PARAMS,
-            format!("invalid params:{member} {error}"),
+            format!("invalid params:{member} {problem}"),
         )
     })
 }
@@ -127,7 +129,7 @@ fn find_member(object: &str, error: &serde_json::Error) -> Option<String> {
 pub(crate) fn decode_reply<M: Method>(result: &str) -> Result<M::Reply> {
     object_from_text(result).map_err(|error| Error::InvalidReply {
         method: M::NAME.into(),
-        source: Arc::new(error),
+        source: Arc::new(unquoted(error)),
     })
 }
 
