@@ -38,9 +38,11 @@ impl FetchSettings {
         )?;
         self.allowed_hosts
             .iter()
-            .map(|text| {
+            .zip(1..)
+            .map(|(text, number)| {
                 HostPort::parse(text).map_err(|problem| {
-                    let problem = format!("{text:?} is not a host:port: {problem}");
+                    // Not quoted: it may be a URL, with a secret in it.
+                    let problem = format!("number {number} is not a host:port: {problem}");
                     Error::setting("fetch_allowed_hosts", problem)
                 })
             })

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::decision::{Admitted, decide};
 use super::head::{HEAD_LIMIT, Head, end_of_head};
 use super::refusal::{Refusal, RefusalAnswer};
+use crate::auth::rpc_query;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::{Socket, WebSocket};
@@ -90,10 +91,10 @@ impl RequestHead {
 impl fmt::Debug for RequestHead {
     /// Leaves the query out, because it has the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.parsed.as_ref().ok();
-        let path = path.and_then(|head| head.target.split('?').next());
+        // Whatever else the target holds may be a secret.
+        let is_rpc = |head: &Head| rpc_query(&head.target).is_some();
         f.debug_struct("RequestHead")
-            .field("path", &path)
+            .field("is_rpc", &self.parsed.as_ref().is_ok_and(is_rpc))
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
