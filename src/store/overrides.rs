@@ -8,7 +8,8 @@ use crate::health::Health;
 use crate::process::ProcessLimits;
 use crate::protocol::access::AccessShape;
 
-/// Settings of one plugin that replace the host's. `Debug` shows only the names of variables.
+/// Settings of one plugin that replace the host's. `Debug` shows only the names of variables; serialised it holds
+/// their values, for a store.
 ///
 /// ```
 /// use plugin_runner::Health;

@@ -18,7 +18,7 @@ use crate::support::plugin::{external, printed_url, target, url_printer};
 use crate::support::{LONG, assert_matches, timed_out, wait_for, wait_until};
 
 /// The parts that a server's parser finds in a head, if it takes the whole for one.
-fn parts(head: &[u8]) -> Option<RequestHead> {
+pub(crate) fn parts(head: &[u8]) -> Option<RequestHead> {
     let mut headers = vec![httparse::EMPTY_HEADER; 2000];
     let mut request = httparse::Request::new(&mut headers);
     let parsed = request.parse(head).ok()?;

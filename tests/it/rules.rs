@@ -166,6 +166,7 @@
 //! | 8 | `a_token_is_spent_with_the_verdict` |
 //! | 8 | `equality_sees_every_character` |
 //! | 8 | `tokens_are_never_logged` |
+//! | 8 | `nothing_secret_is_shown` |
 //! | 8 | `neither_display_nor_debug_shows_the_token` |
 //! | 8 | `made_up_urls_are_read_as_they_were_built_and_never_shown` |
 //! | 8 | `made_up_tokens_do_not_open` |

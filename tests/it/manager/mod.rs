@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::support::host::{Setup, TestHost};
 use crate::support::lock::Lock;
 use crate::support::plugin::{call, manifest, package};
-use crate::support::{LONG, names, object};
+use crate::support::{LONG, TestDir, names, object};
 
 mod store;
 
@@ -48,6 +48,8 @@ mod lookup;
 mod meetings;
 // What must not be removed, and what must not stay.
 mod leftovers;
+// What nobody may see.
+mod secrets;
 // What authors may not have meant.
 mod review;
 // A plugin's own settings, and the embedder's labels.
