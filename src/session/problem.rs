@@ -185,8 +185,7 @@ impl Problem {
         self.0.run.as_ref()?.restart_after
     }
 
-    /// Returns the last lines of the plugin's output, 20 unless
-    /// [`LogSettings`](crate::plugin_log::LogSettings) say otherwise. A run in the history has none.
+    /// Returns the last lines of the plugin's output, at most 20. A run in the history has none.
     pub fn output(&self) -> &[String] {
         self.process().map_or(&[], |process| &process.output)
     }
