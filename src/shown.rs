@@ -76,3 +76,19 @@ pub(crate) fn failed<S: Serializer>(
         error: error.to_string(),
     }))
 }
+
+/// Plugins of which processes are left, and how many, in words.
+pub(crate) fn descendants<S: Serializer>(
+    left: &[(InstallationId, String)],
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Left<'a> {
+        id: InstallationId,
+        descendants: &'a str,
+    }
+    to.collect_seq(left.iter().map(|(id, descendants)| Left {
+        id: *id,
+        descendants,
+    }))
+}

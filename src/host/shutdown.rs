@@ -23,7 +23,7 @@ const CLOSE_REASON: &str = "host is shutting down";
 /// Reserved at the end of a shutdown for threads to end, beyond the deadline if need be.
 const THREADS_GRACE: Duration = Duration::from_millis(250);
 
-/// The result of a shutdown. Serialised with the time in seconds, and each of `descendants` as an array.
+/// The result of a shutdown. Serialised with the time in seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
@@ -33,6 +33,7 @@ pub struct ShutdownReport {
     pub unfinished: Vec<InstallationId>,
     /// In words, the descendants left by those of them whose own process has ended. The host goes on trying to end
     /// them until this process ends; then the keeper does.
+    #[serde(serialize_with = "shown::descendants")]
     pub descendants: Vec<(InstallationId, String)>,
     /// Names of threads that had not ended, such as one that runs the embedder's handler.
     pub threads: Vec<String>,
