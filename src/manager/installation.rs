@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 
 use super::{Manager, ManagerInner};
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::id::InstallationId;
+use crate::protocol::AccessShape;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::manifest::Manifest;
 use crate::session::{Problem, Session};
@@ -29,12 +31,12 @@ use crate::store::{Overrides, PluginKind, Record, Source};
 /// | `details` | of the [problem](Self::problem), as [`Problem::to_json`] returns them |
 /// | `source` | `{"kind": "stored", "sha256": …, "size": …}` for a package, `archive` or `directory` for the embedder's own; `null` for an external plugin |
 /// | `environment` | the names of the variables that the record adds |
-/// | `overrides` | all other settings of its own |
+/// | `overrides` | all other settings of its own, by the names of their setters |
 /// | `damage` | the parts of the record that could not be read, or `null` |
 /// | `warnings` | as the method returns them |
 /// | `configuration` | only after [`show_configuration`](Self::show_configuration) |
 ///
-/// Times are seconds since 1970. `details` quotes what the plugin printed last. Tokens and the values of variables are in neither the serialised form nor
+/// Times are seconds since 1970, and durations seconds. `details` quotes what the plugin printed last. Tokens and the values of variables are in neither the serialised form nor
 /// the `Debug` text; the configuration is in the former only where it was asked for.
 #[derive(Clone)]
 pub struct Installation {
@@ -122,7 +124,7 @@ struct Shown<'a> {
     labels: &'a BTreeMap<String, String>,
     source: Option<ShownSource<'a>>,
     environment: Vec<&'a str>,
-    overrides: Overrides,
+    overrides: ShownOverrides,
     damage: Option<&'a str>,
     warnings: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +137,71 @@ enum ShownSource<'a> {
     Archive,
     Directory,
     Stored { sha256: &'a str, size: u64 },
+}
+
+/// What a plugin has been given for itself, but for its environment. The form of the store has other names and
+/// other times.
+#[derive(Serialize)]
+struct ShownOverrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_shape: Option<AccessShape>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbound_message: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<ShownHealth>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbound_per_second: Option<u32>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    process_limits: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct ShownHealth {
+    interval: f64,
+    timeout: f64,
+    misses_allowed: u32,
+    rpc_ping: bool,
+    busy_limit: f64,
+}
+
+impl ShownOverrides {
+    fn of(overrides: &Overrides) -> Self {
+        // Destructured, so that a new setting cannot be forgotten here.
+        let Overrides {
+            environment: _,
+            access_shape,
+            outbound_message,
+            health,
+            inbound_per_second,
+            process_limits,
+        } = overrides;
+        Self {
+            access_shape: *access_shape,
+            outbound_message: *outbound_message,
+            health: health.as_ref().map(ShownHealth::of),
+            inbound_per_second: *inbound_per_second,
+            process_limits: process_limits.to_json(),
+        }
+    }
+}
+
+impl ShownHealth {
+    fn of(health: &Health) -> Self {
+        let Health {
+            interval,
+            timeout,
+            misses_allowed,
+            rpc_ping,
+            busy_limit,
+        } = health;
+        Self {
+            interval: interval.as_secs_f64(),
+            timeout: timeout.as_secs_f64(),
+            misses_allowed: *misses_allowed,
+            rpc_ping: *rpc_ping,
+            busy_limit: busy_limit.as_secs_f64(),
+        }
+    }
 }
 
 impl Serialize for Installation {
@@ -166,10 +233,7 @@ impl Serialize for Installation {
             labels: &record.labels,
             source,
             environment: environment.iter().map(|(name, _)| &**name).collect(),
-            overrides: Overrides {
-                environment: Vec::new(),
-                ..record.overrides.clone()
-            },
+            overrides: ShownOverrides::of(&record.overrides),
             damage: record.damage.as_deref(),
             warnings: &self.warnings,
             configuration: self.shows_configuration.then_some(&record.configuration),
