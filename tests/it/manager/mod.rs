@@ -65,6 +65,8 @@ mod tokens;
 mod traps;
 // What an admin API may show.
 mod view;
+// What an admin API may answer with.
+mod json;
 // Replacing one version by another.
 mod update;
 
