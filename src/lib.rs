@@ -59,7 +59,8 @@
 //! failed. `warn`: a plugin or the system misbehaves, and the host copes. `info`: refused connections and
 //! retries. `debug`: the rest. Tokens, access keys, the values of
 //! variables, configurations, payloads and the URLs of packages behind their host are logged at no level. But at
-//! `trace` the crates `tungstenite` and `ureq` log messages and URLs under their own targets.
+//! `trace` the crates `tungstenite` and `ureq` log messages and URLs under their own targets. What a plugin says of
+//! itself is shown: its errors, and the user agent of its handshake.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 // Docs of what a plugin has too link to what only a host has.

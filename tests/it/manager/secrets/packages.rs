@@ -71,6 +71,14 @@ fn without_an_answer(evidence: &Arc<Evidence>, package: &[u8]) {
         format!("http:///{URL}"),
         format!("http://h:99999/{URL}"),
         format!("http://h/{URL}\n"),
+        format!("http://me:{URL}/"),
+        format!("http://me:{URL}%40h/"),
+        format!("me:{URL}@h/"),
+        format!("http:me:{URL}@h/"),
+        format!("http//me:{URL}@h/"),
+        format!("http:\\\\h\\{URL}"),
+        format!("?{URL}"),
+        format!("#{URL}"),
         format!("/{URL}"),
         URL.to_owned(),
     ] {
@@ -115,6 +123,8 @@ fn other_settings(evidence: &Arc<Evidence>) {
             Ok(host) => evidence.debug(&host),
             Err(error) => evidence.error(&error),
         }
+        evidence.result(AccessGrant::new(ACCESS_KEY, &*url));
+        evidence.result(ExternalToken::parse(&url));
         let token = ExternalToken::generate().unwrap();
         evidence.hide_token("an external token", token.expose());
         if let Err(error) = token.connection_url(&url) {

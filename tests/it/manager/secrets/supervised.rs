@@ -5,6 +5,7 @@ use std::time::Duration;
 use plugin_runner::store::Overrides;
 
 use super::*;
+use crate::support::plugin::TRANSPORTS;
 
 fn secretive() -> Overrides {
     Overrides::default().environment([("API_PASSWORD", VARIABLE)])
@@ -38,20 +39,25 @@ impl Watched {
 }
 
 pub(super) fn run(evidence: &Arc<Evidence>) {
-    lives(evidence);
+    for transport in TRANSPORTS {
+        lives(evidence, transport);
+    }
     fails(evidence);
 }
 
 /// Plugins to which all goes well, or that are put back.
-fn lives(evidence: &Arc<Evidence>) {
+fn lives(evidence: &Arc<Evidence>, transport: Transport) {
     let watched = Watched::new(evidence, settings());
-    let id = watched.keeping_secrets(watched.package("1", &[]));
+    let package = |version, words: &[&str]| watched.package_of("lives", version, transport, words);
+    let id = watched.keeping_secrets(package("1", &[]));
     evidence.both(&watched.activate(id, LONG).unwrap());
     assert_eq!(watched.answering_version(id), "1");
     evidence.both(&watched.restart(id, LONG).unwrap());
+    let configuration = object(json!({ "password": CONFIGURED }));
+    watched.configure(id, configuration).unwrap();
     watched.look();
-    evidence.both(&watched.update(id, watched.package("2", &[])).unwrap());
-    let bad = watched.package("3", &["exit-at", "start", "7"]);
+    evidence.both(&watched.update(id, package("2", &[])).unwrap());
+    let bad = package("3", &["exit-at", "start", "7"]);
     evidence.failed(watched.update(id, bad));
     assert_eq!(watched.answering_version(id), "2");
     for bad in [
