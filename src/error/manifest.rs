@@ -42,7 +42,7 @@ impl ManifestError {
 #[non_exhaustive]
 pub struct FieldProblem {
     /// The field: for a manifest as a path from its top, such as `capabilities[0].tools[2].id`. It may be
-    /// text from outside: show it as [`Foreign`] text.
+    /// text from outside: show it with [`escape`](crate::text::escape).
     pub field: String,
     /// What is wrong with it, to be read after the field's name: `must be a number, found a string`.
     pub message: String,

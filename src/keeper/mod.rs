@@ -1,7 +1,7 @@
 //! The keeper: a small process beside the host that kills the host's plugins when the host is gone without
 //! having stopped them, even after SIGKILL.
 //!
-//! What lives here: which program is the keeper ([`Keeper`]), the host's end ([`link`]; `handle` is the
+//! What lives here: which program is the keeper ([`Keeper`]), the host's end (`link`; `handle` is the
 //! process), the keeper in POSIX `sh` (`keeper.sh`) and the one in Rust ([`serve()`]). What does not:
 //! ending plugins while the host is running (`reaper`), how orphans are found (`process`).
 //!

@@ -34,8 +34,8 @@ settings! {
     /// The kernel enforces the limits (`setrlimit`, `setpriority`) on each process of a plugin separately:
     /// children inherit them, and their use is counted from zero. The host applies them right after the
     /// spawn, so the process runs without them for a moment, usually well under a millisecond, and keeps
-    /// what it takes in that time. If a limit cannot be set, the process is killed and the start fails with
-    /// [`StartError::Limit`].
+    /// what it takes in that time. If a limit cannot be set, the process is killed and the run ends with
+    /// [`EndCause::CouldNotLimit`](crate::report::EndCause::CouldNotLimit).
     ///
     /// The umask is not among them, because only a process itself can set it. A plugin inherits the host's,
     /// and its limit on the size of core files.
