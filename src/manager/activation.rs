@@ -22,7 +22,7 @@ impl Manager {
     /// wake it.
     ///
     /// # Errors
-    /// After any error but the first four below and the store's, the plugin is wanted active.
+    /// After any error but the first five below and the store's, the plugin is wanted active.
     /// - [`Error::NotInstalled`].
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
     /// - [`Error::Unsupported`]: the plugin is external, and so always wanted
