@@ -9,7 +9,9 @@ const LEAST_MAX_LINE: usize = 64;
 settings! {
     /// Bounds of one plugin's log.
     pub struct LogSettings {
-        /// Whether lines are written to files. Without files the tail and the tap still work. Default true.
+        /// Whether lines are written to files. Without files, [`Problem::output`](crate::Problem::output) and
+        /// [`HostBuilder::on_output`](crate::HostBuilder::on_output) still work, and a
+        /// [`Follower`](super::Follower) waits in vain. Default true.
         enabled: bool = true;
         /// Greatest size of a file in bytes; at least 1. Only a single line that is larger than this is
         /// written to a larger file, with nothing else in it. Default 10 MiB.
