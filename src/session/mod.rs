@@ -214,7 +214,7 @@ impl Session {
     /// | `attempts` | starts in a row, this one included |
     /// | `restarts` | restarts in a row before this end |
     /// | `restarting_after_seconds` | the wait before the next start; not there when given up |
-    /// | `output` | the last lines of its output, 20 unless [`LogSettings`](crate::plugin_log::LogSettings) say otherwise |
+    /// | `output` | the last lines of its output, at most 20 |
     pub fn error_details(&self) -> Map<String, Value> {
         self.problem()
             .map(|problem| problem.to_json())
