@@ -38,7 +38,11 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Variables that are added to the process's environment, after those that were set before.
+    /// Variables that are added to the process's environment, after those that were set before. They replace
+    /// what the plugin would have from the host's environment, `NO_PROXY` as a whole: without `127.0.0.1` in it, a
+    /// plugin with a proxy may not reach its host. What the host itself sets for the plugin's transport comes
+    /// after them ([Environment](crate::protocol#environment)). Do not set `STORYDEN_RPC_URL` for a stdio plugin,
+    /// nor `PLUGIN_RUNNER_TRANSPORT` for any other: the host does not, and a plugin may go by it.
     #[must_use]
     pub fn environment<N: Into<String>, V: Into<String>>(
         mut self,
@@ -64,8 +68,9 @@ impl Overrides {
         self
     }
 
-    /// How the plugin's connection is checked for signs of life, if not by the host's settings. Invalid
-    /// settings are logged, and the host's apply.
+    /// How the plugin's connection is checked for signs of life, if not by the host's settings.
+    /// [`Manager::set_overrides`](crate::Manager::set_overrides) refuses invalid settings; in a record that was
+    /// stored without it they are logged, and the host's apply.
     #[must_use]
     pub fn health(mut self, health: Health) -> Self {
         self.health = Some(health);
