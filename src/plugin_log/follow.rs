@@ -25,6 +25,10 @@ const READ_SIZE: usize = 16 * 1024;
 /// Our writer cuts lines far below this; a file that came from elsewhere may hold anything.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
+/// Bytes that are searched for the last lines in any case: files from before the settings were changed may be
+/// larger than these say.
+const LEAST_SEARCHED: u64 = 64 * 1024 * 1024;
+
 /// Follows the log of one installation, across rotation, unloading and loading, without losing a line.
 ///
 /// Returned by [`Manager::follow_log`] and [`Session::follow_log`]. It begins with the oldest line that is kept,
@@ -123,8 +127,9 @@ impl Follower {
     /// there are not that many. What has been read before does not matter. A half-written line does not count,
     /// and comes as well once it is whole.
     ///
-    /// The files are read backward, in blocks of 16 KiB, as far as the lines reach. No line is held in memory for
-    /// this, so any number may be asked for.
+    /// The files are read backward, in blocks of 16 KiB, as far as the lines reach, but no further than through
+    /// as many bytes as [`LogSettings`](super::LogSettings) keep, or 64 MiB if that is more: the plugin may have
+    /// made its files larger. No line is held in memory for this, so any number may be asked for.
     ///
     /// # Blocking
     /// For reading these files.
@@ -167,33 +172,37 @@ impl Follower {
         let newest = newest.or_else(|| old.last().map(|(place, _)| *place));
         // Whatever else can be read, nothing is missing before what comes after these.
         self.place = newest.unwrap_or(self.place);
-        let mut wanted = lines;
+        let mut search = Search {
+            wanted: lines,
+            bytes: self.log.settings().kept_bytes().max(LEAST_SEARCHED),
+        };
         if let Some((_, file)) = current {
-            wanted -= self.begin_with(self.place, file, false, wanted)?;
+            self.begin_with(self.place, file, false, &mut search)?;
         }
         for (place, stamp) in old.into_iter().rev() {
-            if wanted == 0 {
+            if search.wanted == 0 || search.bytes == 0 {
                 break;
             }
             if let Some(file) = self.open_old(stamp)? {
-                wanted -= self.begin_with(place, file, true, wanted)?;
+                self.begin_with(place, file, true, &mut search)?;
             }
         }
         Ok(())
     }
 
-    /// Begins in this file, so that at most `wanted` of its lines are read. Returns how many will be.
+    /// Begins in this file, so that at most the lines that are still wanted are read.
     fn begin_with(
         &mut self,
         place: FilePosition,
         file: Arc<LogFile>,
         ended: bool,
-        wanted: usize,
-    ) -> io::Result<usize> {
-        let (position, count) = last_lines(&file, ended, wanted, &mut self.buffer)?;
+        search: &mut Search,
+    ) -> io::Result<()> {
+        let (position, count) = search.last_lines(&file, ended, &mut self.buffer)?;
+        search.wanted -= count;
         self.place = place;
         self.reading = Some(OpenFile { file, position });
-        Ok(count)
+        Ok(())
     }
 
     /// Opens an old file; returns `None` if it is gone.
@@ -322,36 +331,53 @@ impl Follower {
     }
 }
 
-/// Returns where the last `wanted` lines of a file begin, and how many there are. If the file has `ended`, what
-/// is behind its last line end is a line, and otherwise none yet.
-fn last_lines(
-    file: &LogFile,
-    ended: bool,
+/// What is still searched for, backward through the files.
+struct Search {
     wanted: usize,
-    buffer: &mut [u8],
-) -> io::Result<(u64, usize)> {
-    let mut start = file.length()?;
-    let mut found = 0;
-    if ended && file.is_torn()? {
-        if wanted == 0 {
-            return Ok((start, 0));
-        }
-        found = 1;
-    }
-    while start > 0 {
-        let length = start.min(buffer.len() as u64);
-        start -= length;
-        let block = &mut buffer[..usize::try_from(length).unwrap_or(usize::MAX)];
-        // Less if it is made shorter meanwhile, which is noticed when it is read.
-        let count = file.read_at(block, start)?;
-        for end in memchr::memrchr_iter(b'\n', &block[..count]) {
-            if found == wanted {
-                return Ok((start + end as u64 + 1, found));
+    /// How many bytes may still be read.
+    bytes: u64,
+}
+
+impl Search {
+    /// Returns where the last lines of a file begin that are wanted, and how many there are. If the file has
+    /// `ended`, what is behind its last line end is a line, and otherwise none yet.
+    fn last_lines(
+        &mut self,
+        file: &LogFile,
+        ended: bool,
+        buffer: &mut [u8],
+    ) -> io::Result<(u64, usize)> {
+        let mut start = file.length()?;
+        let mut found = 0;
+        if ended && file.is_torn()? {
+            if self.wanted == 0 {
+                return Ok((start, 0));
             }
-            found += 1;
+            found = 1;
         }
+        let mut earliest = None;
+        while start > 0 {
+            let length = start.min(buffer.len() as u64).min(self.bytes);
+            if length == 0 {
+                // The line before the earliest end may begin anywhere.
+                return Ok(earliest.map_or((start, found), |end| (end + 1, found - 1)));
+            }
+            self.bytes -= length;
+            start -= length;
+            let block = &mut buffer[..usize::try_from(length).unwrap_or(usize::MAX)];
+            // Less if it is made shorter meanwhile, which is noticed when it is read.
+            let count = file.read_at(block, start)?;
+            for end in memchr::memrchr_iter(b'\n', &block[..count]) {
+                let end = start + end as u64;
+                if found == self.wanted {
+                    return Ok((end + 1, found));
+                }
+                found += 1;
+                earliest = Some(end);
+            }
+        }
+        Ok((0, found))
     }
-    Ok((0, found))
 }
 
 fn text(line: &[u8]) -> String {

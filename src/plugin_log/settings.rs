@@ -25,6 +25,12 @@ settings! {
 }
 
 impl LogSettings {
+    /// Bytes of all files together, but for single lines that are larger than a file may be.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        let files = (self.keep as u64).saturating_add(1);
+        self.max_file_size.saturating_mul(files)
+    }
+
     /// Checks the values.
     ///
     /// # Errors

@@ -129,6 +129,41 @@ fn the_end_of_a_vast_file_is_found_at_once() {
 }
 
 #[test]
+fn a_vast_file_with_fewer_lines_than_wanted_is_not_searched_for_more() {
+    let scratch = Scratch::new("last-hole");
+    let log = open(scratch.path(), LogSettings::default());
+    write(&log, "before");
+    let file = File::options()
+        .write(true)
+        .open(scratch.path().join(CURRENT));
+    file.unwrap()
+        .write_all_at(b"\nlast but one\nlast\n", 1 << 42)
+        .unwrap();
+    let mut follower = log.follow().last(5).unwrap();
+    assert_eq!(lines(&mut follower), ["last but one", "last"]);
+}
+
+#[test]
+fn where_a_vast_line_has_no_end_it_is_begun_within_it_and_older_files_are_not_read() {
+    let scratch = Scratch::new("last-endless");
+    let log = open(scratch.path(), settings(7, 2));
+    write(&log, "older");
+    write(&log, "newer");
+    let file = File::options()
+        .write(true)
+        .open(scratch.path().join(CURRENT));
+    let file = file.unwrap();
+    file.set_len(1 << 42).unwrap();
+    let mut follower = log.follow().last(5).unwrap();
+    file.write_all_at(b"\nnext\n", 1 << 42).unwrap();
+    log.write_line(LogStream::Host, b"woken");
+    let lines = lines(&mut follower);
+    assert_eq!(lines.iter().map(String::len).max(), Some(MAX_LINE));
+    assert!(!lines.iter().any(|line| line == "older"));
+    assert!(lines.contains(&"next".to_owned()));
+}
+
+#[test]
 fn old_files_that_are_gone_are_passed_over() {
     let scratch = Scratch::new("last-gone");
     let log = open(scratch.logs(), settings(2, 10));
