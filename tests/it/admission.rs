@@ -1,8 +1,11 @@
 //! Plugins that an embedder's own HTTP server lets in: the host decides from the request head, the
 //! server answers, and hands the connection over.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 use plugin_runner::error::Phase;
@@ -251,6 +254,31 @@ fn an_admission_that_is_dropped_makes_room() {
         (counts.accepted, counts.hung_up, counts.in_progress),
         (1, 1, 0)
     );
+    let _peer = attach(admit(&host, &good).unwrap(), b"");
+    active(&session);
+}
+
+#[test]
+fn what_is_no_connected_stream_is_refused_before_the_plugin_counts_as_connected() {
+    let host = TestHost::with("admission-no-stream", Setup::deaf);
+    let (session, good) = external(&host, "outside");
+    let things: [(&str, OwnedFd); 6] = [
+        ("file", File::open("/dev/null").unwrap().into()),
+        ("pipe", std::io::pipe().unwrap().0.into()),
+        ("listener", TcpListener::bind("127.0.0.1:0").unwrap().into()),
+        ("listener", {
+            let path = host.folder().join("socket");
+            UnixListener::bind(path).unwrap().into()
+        }),
+        ("datagrams", UdpSocket::bind("127.0.0.1:0").unwrap().into()),
+        ("datagrams", UnixDatagram::pair().unwrap().0.into()),
+    ];
+    for (name, thing) in things {
+        let admission = admit(&host, &good).unwrap();
+        let refused = admission.attach(thing, Vec::new());
+        assert_matches!(refused, Err(Error::Io { .. }), "{name}");
+        assert_eq!(session.counters().connections, 0, "{name}");
+    }
     let _peer = attach(admit(&host, &good).unwrap(), b"");
     active(&session);
 }

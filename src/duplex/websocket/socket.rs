@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketType};
 
 use crate::deadline::Deadline;
 use crate::duplex::WaitPolicy;
@@ -47,7 +47,7 @@ impl From<UnixStream> for Socket {
 impl Socket {
     /// Takes over a socket of either kind.
     pub(crate) fn of(descriptor: OwnedFd) -> Self {
-        // What is no socket has no name; `prepare` refuses it.
+        // What is no stream is refused by `prepare`.
         let name = rustix::net::getsockname(&descriptor);
         let is_tcp = name.is_ok_and(|name| SocketAddr::try_from(name).is_ok());
         Self { descriptor, is_tcp }
@@ -55,7 +55,13 @@ impl Socket {
 
     /// Undoes what a handshake may have set, and switches Nagle's algorithm off: frames are
     /// gathered here already.
+    ///
+    /// # Errors
+    /// The system's, or that it is no stream.
     pub(super) fn prepare(&self) -> io::Result<()> {
+        if sockopt::socket_type(self)? != SocketType::STREAM || self.is_listening()? {
+            return Err(io::Error::other("not the stream of a connection"));
+        }
         rustix::io::ioctl_fionbio(self, false)?;
         self.set_read_timeout(None)?;
         sockopt::set_socket_timeout(self, Timeout::Send, None)?;
@@ -63,6 +69,17 @@ impl Socket {
             sockopt::set_tcp_nodelay(self, true)?;
         }
         Ok(())
+    }
+
+    #[cfg(not(target_vendor = "apple"))]
+    fn is_listening(&self) -> io::Result<bool> {
+        Ok(sockopt::socket_acceptconn(self)?)
+    }
+
+    /// Cannot be asked there: such a socket fails when it is read.
+    #[cfg(target_vendor = "apple")]
+    fn is_listening(&self) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Returns the address of the peer for log lines; empty when there is none.
