@@ -3,8 +3,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::framed::FramedWriter;
@@ -12,7 +14,8 @@ use super::stdio::{Lines, StdioReader, WritePipe};
 use super::websocket::{Role, Socket, WebSocketReader};
 use super::{Duplex, DuplexReader, DuplexSettings, DuplexWriter};
 use crate::deadline::Deadline;
-use crate::error::{Disconnect, Result};
+use crate::error::{Disconnect, Error, Result};
+use crate::thread::panic_text;
 
 /// The parts of a connection in use.
 #[derive(Debug)]
@@ -25,13 +28,33 @@ pub(crate) struct Halves {
 
 impl Halves {
     /// Takes a connection into use.
+    ///
+    /// # Errors
+    /// The transport's; [`Error::Io`] if it panics.
     pub(crate) fn of(duplex: impl Duplex, settings: &DuplexSettings) -> Result<Self> {
-        let (reader, writer) = Box::new(duplex).split(settings)?;
-        Ok(Self {
-            reader: ReadingHalf(reader),
-            writer: WritingHalf::of(writer),
-        })
+        let split = caught(|| Box::new(duplex).split(settings))
+            .map_err(|panic| Error::io("take the connection into use", io::Error::other(&*panic)));
+        let (reader, writer) = split.flatten()?;
+        let panicked = Arc::default();
+        let writer = WritingHalf::of(writer, &panicked);
+        let reader = ReadingHalf { reader, panicked };
+        Ok(Self { reader, writer })
     }
+}
+
+/// Returns the peer's address; empty also if the transport panics.
+pub(crate) fn peer_address(duplex: &dyn Duplex) -> String {
+    caught(|| duplex.peer_address()).unwrap_or_default()
+}
+
+/// Runs code of an embedder's transport. A panic is returned, as text.
+fn caught<T>(run: impl FnOnce() -> T) -> std::result::Result<T, Arc<str>> {
+    panic::catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = format!("the transport panicked: {}", panic_text(&*panic));
+        // Dropping what it carried may panic too.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(panic)));
+        text.into()
+    })
 }
 
 /// A reading half of one of our own transports. Callers can read from it for a limited time, as `rpc` has
@@ -145,16 +168,23 @@ impl fmt::Debug for Message {
 }
 
 /// The reading half of any transport.
-pub(crate) struct ReadingHalf(Box<dyn DuplexReader>);
+pub(crate) struct ReadingHalf {
+    reader: Box<dyn DuplexReader>,
+    /// Why the connection ended, if its writer panicked.
+    panicked: Arc<OnceLock<Disconnect>>,
+}
 
 impl ReadingHalf {
     /// Returns the next thing from the peer; see [`DuplexReader::receive`].
     pub(crate) fn receive(&mut self) -> std::result::Result<Received, Disconnect> {
-        if let Some(own) = self.own() {
-            return own.receive_any();
-        }
-        let text = self.0.receive()?;
-        Ok(text.map_or(Received::Alive, |text| Received::Message(text.into())))
+        let received = match self.own() {
+            Some(own) => own.receive_any(),
+            None => self.reader.receive().map(|text| match text {
+                Some(text) => Received::Message(text.into()),
+                None => Received::Alive,
+            }),
+        };
+        received.map_err(|cause| self.panicked.get().cloned().unwrap_or(cause))
     }
 
     /// See [`OwnReader::not_a_message`].
@@ -164,7 +194,7 @@ impl ReadingHalf {
 
     /// Returns the reader as one of our own, if it is.
     pub(crate) fn own(&mut self) -> Option<&mut dyn OwnReader> {
-        let reader: &mut dyn Any = &mut *self.0;
+        let reader: &mut dyn Any = &mut *self.reader;
         if reader.is::<WebSocketReader>() {
             let reader = reader.downcast_mut::<WebSocketReader>();
             return reader.map(|reader| reader as _);
@@ -240,20 +270,21 @@ pub(super) fn taken(
 pub(crate) enum WritingHalf {
     Own(Arc<dyn OwnWriter>),
     /// An embedder's, or one in memory.
-    Plain(Arc<dyn DuplexWriter>),
+    Plain(Arc<Guarded>),
 }
 
 impl WritingHalf {
-    fn of(writer: Arc<dyn DuplexWriter>) -> Self {
+    fn of(writer: Arc<dyn DuplexWriter>, panicked: &Arc<OnceLock<Disconnect>>) -> Self {
         let any: Arc<dyn Any + Send + Sync> = writer.clone();
         let any = match any.downcast::<FramedWriter<Role, Socket>>() {
             Ok(own) => return Self::Own(own),
             Err(any) => any,
         };
-        match any.downcast::<FramedWriter<Lines, WritePipe>>() {
-            Ok(own) => Self::Own(own),
-            Err(_) => Self::Plain(writer),
+        if let Ok(own) = any.downcast::<FramedWriter<Lines, WritePipe>>() {
+            return Self::Own(own);
         }
+        let panicked = panicked.clone();
+        Self::Plain(Arc::new(Guarded { writer, panicked }))
     }
 
     /// See [`DuplexWriter::send`].
@@ -311,6 +342,82 @@ impl Deref for WritingHalf {
             Self::Own(writer) => &**writer,
             Self::Plain(writer) => &**writer,
         }
+    }
+}
+
+/// The writing half of an embedder's transport. If that panics, the connection ends, and the caller, which may
+/// be about to stop other plugins, goes on.
+pub(crate) struct Guarded {
+    writer: Arc<dyn DuplexWriter>,
+    /// The first panic, for the reader.
+    panicked: Arc<OnceLock<Disconnect>>,
+}
+
+impl Guarded {
+    fn run<T>(
+        &self,
+        run: impl FnOnce(&dyn DuplexWriter) -> T,
+    ) -> std::result::Result<T, Disconnect> {
+        caught(|| run(&*self.writer)).map_err(|text| {
+            let cause = Disconnect::Violation(text);
+            let _ = self.panicked.set(cause.clone());
+            // If that panics too, nothing can be done: the reader ends with the peer.
+            let _ = caught(|| self.writer.interrupt());
+            cause
+        })
+    }
+}
+
+impl DuplexWriter for Guarded {
+    fn send(&self, message: &str, deadline: Instant) -> std::result::Result<bool, Disconnect> {
+        self.run(|writer| writer.send(message, deadline)).flatten()
+    }
+
+    fn try_send(&self, message: &str) -> std::result::Result<bool, Disconnect> {
+        self.run(|writer| writer.try_send(message)).flatten()
+    }
+
+    fn queue(&self, message: &str, deadline: Instant) -> std::result::Result<bool, Disconnect> {
+        self.run(|writer| writer.queue(message, deadline)).flatten()
+    }
+
+    fn flush(&self) {
+        let _ = self.run(DuplexWriter::flush);
+    }
+
+    fn post(&self, message: &str) -> std::result::Result<(), Disconnect> {
+        self.run(|writer| writer.post(message)).flatten()
+    }
+
+    /// Its panic is the health check's.
+    fn ping(&self) -> bool {
+        self.writer.ping()
+    }
+
+    fn has_ping(&self) -> bool {
+        self.run(DuplexWriter::has_ping).unwrap_or_default()
+    }
+
+    /// Its panic is the health check's.
+    fn take_progress(&self) -> bool {
+        self.writer.take_progress()
+    }
+
+    fn begin_close(&self, code: u16, reason: &str) -> bool {
+        self.run(|writer| writer.begin_close(code, reason))
+            .unwrap_or_default()
+    }
+
+    fn hang_up(&self, code: u16, reason: &str) {
+        let _ = self.run(|writer| writer.hang_up(code, reason));
+    }
+
+    fn close(&self, code: u16, reason: &str, deadline: Instant) {
+        let _ = self.run(|writer| writer.close(code, reason, deadline));
+    }
+
+    fn interrupt(&self) {
+        let _ = self.run(DuplexWriter::interrupt);
     }
 }
 

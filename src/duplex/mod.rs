@@ -147,6 +147,7 @@ use crate::error::{Disconnect, Result};
 use crate::thread::Threads;
 pub(crate) use halves::{
     Halves, Message, ReadingHalf, Received, SendError, Ticket, WaitPolicy, WritingHalf,
+    peer_address,
 };
 
 pub(crate) mod close_code;

@@ -16,7 +16,7 @@ use super::state::SessionState;
 use crate::auth::SealedToken;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
-use crate::duplex::{Duplex, DuplexSettings, Halves, close_code};
+use crate::duplex::{Duplex, DuplexSettings, Halves, close_code, peer_address};
 use crate::error::{Disconnect, Error, Result};
 use crate::fault;
 use crate::protocol::method::{Method, Ping};
@@ -213,7 +213,7 @@ impl Reservation {
         settings.write_stall = context.settings.timeouts.write_stall;
         // Now, because the end of a socket forgets it.
         let address = if peer.address.is_empty() {
-            duplex.peer_address()
+            peer_address(&*duplex)
         } else {
             peer.address.clone()
         };

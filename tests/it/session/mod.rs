@@ -16,6 +16,9 @@ mod endings;
 /// Calls from plugins.
 mod inbound;
 
+/// Transports of an embedder's that panic.
+mod transports;
+
 /// How many messages a plugin may send in a second.
 mod rates;
 
