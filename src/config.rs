@@ -64,8 +64,8 @@ impl Timeouts {
 }
 
 settings! {
-    /// Every bound of the host. What exceeds one is refused with an error that names it or, where no
-    /// caller waits for an answer, counted (see [`Counters`](crate::report::Counters)).
+    /// The bounds that the host keeps its plugins to. What exceeds one is refused with an error that names it
+    /// or, where no caller waits for an answer, counted (see [`Counters`](crate::report::Counters)).
     pub struct Limits {
         /// Largest message that is read from a plugin, in bytes; a larger one ends its connection.
         /// Default 4 MiB. The limit of messages to a plugin depends on its SDK.

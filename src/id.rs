@@ -111,6 +111,10 @@ impl Xid {
 impl FromStr for Xid {
     type Err = Error;
 
+    /// Reads the 20 characters of an xid.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the text is no xid.
     fn from_str(text: &str) -> Result<Self, Error> {
         Ok(Self::parse(text)?)
     }
@@ -187,6 +191,10 @@ macro_rules! xid_newtype {
         impl FromStr for $name {
             type Err = Error;
 
+            /// Reads the 20 characters of an xid.
+            ///
+            /// # Errors
+            /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the text is no xid.
             fn from_str(text: &str) -> Result<Self, Error> {
                 text.parse().map(Self)
             }

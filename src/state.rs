@@ -34,6 +34,10 @@ macro_rules! names {
         impl FromStr for $name {
             type Err = Error;
 
+            /// Reads the protocol's exact string.
+            ///
+            /// # Errors
+            /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the text is any other.
             fn from_str(text: &str) -> Result<Self, Error> {
                 match text {
                     $($text => Ok(Self::$variant),)+

@@ -3,8 +3,8 @@
 //!
 //! What does not live here: when a secret is replaced and which installation it belongs to
 //! (`session` and `store`), and the HTTP answers to a refused token (`listener`). The module does no I/O
-//! besides reading the system's random generator, and has no threads and no locks. `Debug` and `Display`
-//! never show a secret.
+//! besides reading the system's random generator, and has no threads and no locks.
+//! [`Debug`](std::fmt::Debug) and [`Display`](std::fmt::Display) never show a secret.
 //!
 //! Secrets and tokens are wiped from memory when they are dropped. Copies outside these types are not: the
 //! URL in the environment of a plugin's process, the request that a socket received, and what a store

@@ -31,7 +31,7 @@ pub(crate) enum Token {
 /// The static token of an external plugin: `sdprt_` and 32 random characters of `A-Z a-z 0-9`. It does
 /// not expire and works any number of times, until it is replaced.
 ///
-/// Comparing takes the same time wherever two tokens differ. `Debug` shows nothing of it.
+/// Comparing takes the same time wherever two tokens differ. [`Debug`](std::fmt::Debug) shows nothing of it.
 ///
 /// The token is wiped from memory when it is dropped, and so is each clone. What was made of it is
 /// not: the text that a caller copied, a connection URL, what a store or a socket holds.

@@ -13,8 +13,7 @@
 //! use plugin_runner::protocol::Manifest;
 //! use plugin_runner::protocol::method::Ping;
 //! use plugin_runner::sdk::Plugin;
-//! use plugin_runner::store::Record;
-//! use plugin_runner::Host;
+//! use plugin_runner::{Host, Record};
 //!
 //! # fn main() -> plugin_runner::Result<()> {
 //! let host = Host::builder().build()?;

@@ -25,8 +25,7 @@
 //! use plugin_runner::protocol::Manifest;
 //! use plugin_runner::protocol::method::Ping;
 //! use plugin_runner::sdk::Plugin;
-//! use plugin_runner::store::Record;
-//! use plugin_runner::Host;
+//! use plugin_runner::{Host, Record};
 //!
 //! /// A message, or the peer's close.
 //! type Packet = Result<Arc<str>, Disconnect>;

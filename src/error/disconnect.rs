@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::text::Foreign;
 
 /// Why there is no connection, or why it ended. The first cause wins, and every waiting call returns
-/// it. Text from the peer is displayed [escaped](crate::text::escape) and cut; the fields hold it as it was received.
+/// it. Text from the peer is displayed [escaped](crate::text::escape) and cut; the fields hold it as it was
+/// received.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Disconnect {
@@ -37,10 +38,10 @@ pub enum Disconnect {
     /// The system reported an error.
     #[error("connection failed: {}", Foreign::new(&.0.to_string()))]
     Io(Arc<io::Error>),
-    /// Nothing could be written for the write stall timeout.
+    /// The peer accepted no byte for too long.
     #[error("the plugin read nothing for {limit:?}")]
     Stalled {
-        /// The write stall timeout.
+        /// How long: [`Timeouts::write_stall`](crate::Timeouts::write_stall).
         limit: Duration,
     },
     /// The peer answered no ping in time.
@@ -52,7 +53,7 @@ pub enum Disconnect {
     /// The peer sent a message over the limit.
     #[error("the plugin sent a message over the limit of {limit} bytes")]
     TooLarge {
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
     /// The peer sent text that is not UTF-8.

@@ -123,7 +123,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Any error of this crate.
 ///
-/// Cheap to move (at most 40 bytes) and `Clone`, because one cause often ends many waits.
+/// Cheap to move (at most 40 bytes) and to clone, because one cause often ends many waits.
 ///
 /// The text of an error is fit for a log or a terminal: everything that comes from a plugin is in it
 /// [escaped](crate::text::escape) and cut. The fields hold it as it was received.
@@ -172,22 +172,22 @@ pub enum Error {
     MessageTooLarge {
         /// Bytes of the message.
         size: usize,
-        /// The limit for this peer.
+        /// The most bytes that this peer accepts.
         limit: usize,
     },
     /// Too many calls to this plugin are waiting for an answer.
     #[error("{limit} calls to this plugin are already waiting for an answer")]
     TooManyPending {
-        /// The limit.
+        /// How many may wait: [`Limits::pending_calls`](crate::Limits::pending_calls).
         limit: usize,
     },
     /// A call with this id is in flight to the same plugin; nothing was sent.
     #[error("a call with the id {0} is waiting for its answer already")]
     IdInUse(RequestId),
-    /// The host's thread budget is used up.
+    /// The host has as many threads as it may have: [`Host::thread_limit`](crate::Host::thread_limit).
     #[error("all {limit} threads of the host's budget are in use, none is left for {name}")]
     ThreadLimit {
-        /// The budget.
+        /// How many it may have.
         limit: usize,
         /// The thread that was wanted.
         name: Arc<str>,

@@ -40,8 +40,8 @@ counters! {
     refused_503,
     /// Handshakes over [`Limits::handshakes`](crate::Limits::handshakes), also with 503.
     over_limit,
-    /// Handshakes that took longer than the handshake timeout: until the whole request had come, without an
-    /// answer, or from [`Host::admit`](crate::Host::admit) to the stream.
+    /// Handshakes that took longer than [`Timeouts::handshake`](crate::Timeouts::handshake): until the whole
+    /// request had come, without an answer, or from [`Host::admit`](crate::Host::admit) to the stream.
     timed_out,
     /// Handshakes whose peer went away, whose listener stopped, or whose admission was dropped.
     hung_up,

@@ -38,8 +38,8 @@ const QUEUED_STATE_CHANGES: usize = 1024;
 
 /// A plugin host. Clones are handles to the same host.
 ///
-/// When the last handle is dropped, everything that the host started is stopped, within the stop
-/// timeout; [`Host::shutdown`] does the same and reports.
+/// When the last handle is dropped, everything that the host started is stopped, within
+/// [`Timeouts::stop`](crate::Timeouts::stop); [`Host::shutdown`] does the same and reports.
 ///
 /// # Signals
 /// The host installs no signal handlers and waits only for its own children; the embedder's handlers
@@ -170,7 +170,7 @@ impl Host {
     /// Only for the store's I/O; it never waits for the plugin.
     ///
     /// # Errors
-    /// - [`Error::NotInstalled`] when the store has no such record, or the store's own error.
+    /// - [`Error::NotInstalled`] when the store has no such record; or [the store's](Store#errors).
     /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
     /// - [`Error::ThreadLimit`] or [`Error::Io`] when no thread can be started for it.
     /// - [`Error::NotLoaded`] when another thread unloaded it meanwhile.
@@ -227,11 +227,11 @@ impl Host {
     /// Unloading an unknown plugin does nothing.
     ///
     /// # Blocking
-    /// As [`Supervised::stop`](crate::Supervised::stop), with the host's stop timeout. It does not wait
-    /// for the embedder's handlers of calls from this plugin.
+    /// As [`Supervised::stop`](crate::Supervised::stop), at most [`Timeouts::stop`](crate::Timeouts::stop).
+    /// It does not wait for the embedder's handlers of calls from this plugin.
     ///
     /// # Errors
-    /// - [`Error::Timeout`] when it could not be stopped in time; then it stays loaded.
+    /// - [`Error::Timeout`] with [`Phase::Stop`] when it could not be stopped in time; then it stays loaded.
     /// - [`ErrorKind::DescendantsLeft`] when its process has ended and others that left its process group have
     ///   not. The plugin is unloaded all the same, and the host goes on trying to end them.
     /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
@@ -286,9 +286,9 @@ impl Host {
             .connect(duplex, user_agent)
     }
 
-    /// Subscribes to every state change from now on. The receiver holds
-    /// 1,024 of them; when it is full, the newest are dropped and the next one that fits says how many were. The receiver is
-    /// disconnected when the last handle to the host and to its sessions is dropped.
+    /// Subscribes to every state change from now on. The receiver holds 1,024 of them; when it is full, the
+    /// newest are dropped and the next one that fits says how many were. The receiver is disconnected when the
+    /// last handle to the host and to its sessions is dropped.
     ///
     /// ```no_run
     /// # fn main() -> plugin_runner::Result<()> {

@@ -34,7 +34,7 @@ const LINE_LIMIT: usize = 256;
 /// five.
 ///
 /// # Errors
-/// If standard input cannot be read. What the host left is killed in this case too.
+/// The system's error if standard input cannot be read. What the host left is killed in this case too.
 pub fn serve() -> io::Result<()> {
     // Fails for the leader of a process group, which is not in the host's group anyway.
     let _ = rustix::process::setsid();

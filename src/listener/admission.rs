@@ -101,12 +101,12 @@ impl fmt::Debug for RequestHead {
 }
 
 /// A plugin that may connect. Its token is spent, and no other connection of the plugin is admitted for
-/// the handshake timeout ([`Timeouts::handshake`](crate::Timeouts::handshake)).
+/// [`Timeouts::handshake`](crate::Timeouts::handshake).
 ///
 /// The server sends the answer, [`to_bytes`](Self::to_bytes) or its parts, and then passes the stream to
 /// [`attach`](Self::attach). If it is dropped instead, or the stream does not follow in time, other
-/// connections may be admitted. A supervised plugin's token stays spent: the connect timeout ends that
-/// run, and the next run has a new token.
+/// connections may be admitted. A supervised plugin's token stays spent:
+/// [`Timeouts::connect`](crate::Timeouts::connect) ends that run, and the next run has a new token.
 #[must_use = "dropping it gives the plugin's reservation up"]
 pub struct Admission {
     session: Session,
@@ -152,8 +152,8 @@ impl Admission {
 
     /// Attaches the connection to its session, after the server has written the whole answer. From here on
     /// the host reads and writes frames. `already_read` are the bytes that the server has read behind the
-    /// head. The stream, a `TcpStream` or
-    /// `UnixStream`, may be non-blocking and have timeouts; both are reset.
+    /// head. The stream, a [`TcpStream`](std::net::TcpStream) or
+    /// [`UnixStream`](std::os::unix::net::UnixStream), may be non-blocking and have timeouts; both are reset.
     ///
     /// # Blocking
     /// For the store's I/O with an external plugin; it never waits for the peer.
@@ -163,7 +163,8 @@ impl Admission {
     /// - [`Error::Timeout`] with [`Phase::Handshake`]: the handshake timeout has passed since the verdict.
     /// - [`Error::State`] or [`Error::NotLoaded`]: the plugin was stopped or unloaded meanwhile, or its
     ///   token replaced.
-    /// - [`Error::Io`]: the connection cannot be taken into use; or the store's error.
+    /// - [`Error::Io`]: the connection cannot be taken into use.
+    /// - [The store's](crate::store::Store#errors), with an external plugin.
     pub fn attach(self, stream: impl Into<OwnedFd>, already_read: Vec<u8>) -> Result<Session> {
         self.attach_socket(Socket::of(stream.into()), already_read)
     }
@@ -280,7 +281,7 @@ impl Host {
     /// ```
     ///
     /// # Blocking
-    /// For the store's I/O.
+    /// For the store's I/O; it never waits for a peer.
     ///
     /// # Errors
     /// A [`Refusal`], which is the answer to send: with a 4xx for good, with a 5xx for the moment.

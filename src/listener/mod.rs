@@ -78,8 +78,9 @@ impl Drop for Listener {
 }
 
 impl Host {
-    /// Binds an address and accepts plugins on it. Unless the builder named an `rpc_base_url`, the
-    /// oldest listener that is bound is what supervised plugins are told to connect to.
+    /// Binds an address and accepts plugins on it. Unless the builder named an
+    /// [`rpc_base_url`](crate::HostBuilder::rpc_base_url), the oldest listener that is bound is what
+    /// supervised plugins are told to connect to.
     ///
     /// `address` is a literal such as `127.0.0.1:8000` or `[::1]:0`; port 0 takes a free one. Host names
     /// are not resolved, because resolving has no deadline. Does not block.
@@ -87,7 +88,8 @@ impl Host {
     /// # Errors
     /// - [`Error::Setting`] when `address` is not a literal address.
     /// - [`Error::Io`] when the address cannot be bound, or no thread can be started.
-    /// - [`Error::ThreadLimit`] when no thread is left. [`Error::ShutDown`].
+    /// - [`Error::ThreadLimit`] when no thread is left.
+    /// - [`Error::ShutDown`].
     pub fn listen(&self, address: &str) -> Result<Listener> {
         let address: SocketAddr = address.parse().map_err(|_| Error::Setting {
             name: "listen address",
@@ -132,9 +134,10 @@ impl Host {
         Ok(Listener { address, stop })
     }
 
-    /// Performs the handshake on a stream that the embedder accepted, a `TcpStream` or `UnixStream`, and
-    /// attaches the connection to its session. [`Limits::handshakes`](crate::Limits::handshakes) does not apply: the embedder limits how
-    /// many run at once.
+    /// Performs the handshake on a stream that the embedder accepted, a [`TcpStream`](std::net::TcpStream) or
+    /// [`UnixStream`](std::os::unix::net::UnixStream), and attaches the connection to its session.
+    /// [`Limits::handshakes`](crate::Limits::handshakes) does not apply: the embedder limits how many run at
+    /// once.
     ///
     /// ```no_run
     /// use std::net::TcpListener;
@@ -154,13 +157,14 @@ impl Host {
     /// ```
     ///
     /// # Blocking
-    /// At most the handshake timeout, and for the store's I/O. Data from the peer wakes it; a shutdown of
-    /// the host does not.
+    /// At most [`Timeouts::handshake`](crate::Timeouts::handshake), and for the store's I/O. Data from the
+    /// peer wakes it; a shutdown of the host does not.
     ///
     /// # Errors
     /// - [`Error::Refused`] with the status that the peer was sent.
     /// - [`Error::Timeout`] with [`Phase::Handshake`] when the peer was too slow.
-    /// - [`Error::Io`] when the peer went away; or the store's error.
+    /// - [`Error::Io`] when the peer went away, or the connection cannot be taken into use.
+    /// - [The store's](crate::store::Store#errors), with an external plugin.
     /// - [`Error::State`] or [`Error::NotLoaded`] when the plugin was stopped or unloaded just as it was
     ///   accepted.
     pub fn accept(&self, stream: impl Into<OwnedFd>) -> Result<Session> {

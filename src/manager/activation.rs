@@ -22,21 +22,19 @@ impl Manager {
     /// wake it.
     ///
     /// # Errors
-    /// After any error but the first five below and the store's, the plugin is wanted active.
+    /// After any error but the first five below, the store's and [`Error::ShutDown`], the plugin is wanted
+    /// active.
     /// - [`Error::NotInstalled`].
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
-    /// - [`Error::Unsupported`]: the plugin is external, and so always wanted
-    ///   active.
-    /// - [`Error::Disabled`] or [`Error::Unsupported`]:
-    ///   the runtime provider runs no plugins.
+    /// - [`Error::Unsupported`]: the plugin is external, and so always wanted active.
+    /// - [`Error::Disabled`] or [`Error::Unsupported`]: the runtime provider runs no plugins.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - [`ErrorKind::PluginFailed`](crate::ErrorKind::PluginFailed), with the reason, or
-    ///   [`Error::State`]: it has errored, or was stopped meanwhile. These are returned at
-    ///   once.
+    ///   [`Error::State`]: it has errored, or was stopped meanwhile. These are returned at once.
     /// - [`Error::Timeout`], with the phase that it was in and what went wrong last, or
     ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft) if its start waits for processes of
     ///   the previous run to end. The start continues.
-    /// - Those of [`Host::load`](crate::Host::load), and the store's.
+    /// - Those of [`Host::load`](crate::Host::load), and [the store's](crate::store::Store#errors).
     pub fn activate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         // The operation is over before the wait, so that a stop can come in between.
         let (_, session) = self.inner.start(id)?;
@@ -47,7 +45,8 @@ impl Manager {
     /// Starts a plugin as [`activate`](Self::activate) does, without waiting for it.
     ///
     /// # Blocking
-    /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it.
+    /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it, and for the
+    /// store.
     ///
     /// # Errors
     /// Those of [`activate`](Self::activate) that do not concern the wait.
@@ -68,8 +67,7 @@ impl Manager {
     ///
     /// # Errors
     /// - [`Error::NotInstalled`].
-    /// - [`Error::State`] with `inactive`: it is not wanted active, or was stopped
-    ///   meanwhile.
+    /// - [`Error::State`] with `inactive`: it is not wanted active, or was stopped meanwhile.
     /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or
     ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): it could not be stopped. The host goes on
     ///   stopping it, and starts it after that.
@@ -102,13 +100,13 @@ impl Manager {
     ///
     /// # Errors
     /// - [`Error::NotInstalled`].
-    /// - [`Error::Unsupported`]: the plugin is external. Remove it, or replace its
-    ///   token.
+    /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
+    /// - [`Error::Unsupported`]: the plugin is external. Remove it, or replace its token.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop): its process
     ///   has not ended; [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): others that left its
     ///   process group have not. The plugin is wanted inactive all the same, and the host goes on stopping it.
-    /// - The store's, or [`Error::ShutDown`].
+    /// - [The store's](crate::store::Store#errors), or [`Error::ShutDown`].
     pub fn deactivate(&self, id: InstallationId, timeout: Duration) -> Result<Installation> {
         let inner = &self.inner;
         let _operation = inner.begin_stopping(id, "deactivate")?;

@@ -62,7 +62,7 @@ impl Manager {
     ///
     /// # Errors
     /// - [`Error::Setting`]: there are plugins that have nothing to connect to. None was started.
-    /// - [`Error::ShutDown`], or the store's.
+    /// - [`Error::ShutDown`], or [the store's](crate::store::Store#errors).
     pub fn boot(&self, timeout: Duration) -> Result<BootReport> {
         let began = Instant::now();
         let deadline = Deadline::after(timeout);

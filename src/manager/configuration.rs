@@ -21,7 +21,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], or the store's.
+    /// [`Error::NotInstalled`], or [the store's](crate::store::Store#errors).
     pub fn configuration_schema(&self, id: InstallationId) -> Result<Vec<ConfigurationField>> {
         let manifest = self.inner.record(id)?.manifest;
         Ok(manifest.configuration_schema.unwrap_or_default())
@@ -33,7 +33,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], or the store's.
+    /// [`Error::NotInstalled`], or [the store's](crate::store::Store#errors).
     pub fn configuration(&self, id: InstallationId) -> Result<Configuration> {
         Ok(self.inner.record(id)?.configuration)
     }
@@ -45,7 +45,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], or the store's.
+    /// [`Error::NotInstalled`], or [the store's](crate::store::Store#errors).
     pub fn configuration_defaults(&self, id: InstallationId) -> Result<Configuration> {
         Ok(self.inner.record(id)?.manifest.configuration_defaults())
     }
@@ -74,7 +74,8 @@ impl Manager {
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
     /// - [`Error::NotLoaded`], [`Error::State`], [`Error::Disconnected`]: the plugin is not active.
     /// - [`Error::Rpc`]: the plugin answered with an error.
-    /// - Any other of [`Session::call`], or the store's: nothing was proposed to the plugin.
+    /// - Any other of [`Session::call`], or [the store's](crate::store::Store#errors): nothing was proposed
+    ///   to the plugin.
     pub fn configure(&self, id: InstallationId, proposal: Configuration) -> Result<Configuration> {
         self.inner.configure(id, |_| proposal)
     }

@@ -25,7 +25,7 @@ impl Manager {
     /// - [`ErrorKind::InvalidManifest`](crate::ErrorKind::InvalidManifest), with all problems of the manifest.
     /// - [`ErrorKind::InstallationLimit`](crate::ErrorKind::InstallationLimit): the limit on installations is reached.
     /// - [`ErrorKind::Io`](crate::ErrorKind::Io): the system returned no random bytes.
-    /// - Those of [`Host::load`](crate::Host::load), and the store's.
+    /// - Those of [`Host::load`](crate::Host::load), and [the store's](crate::store::Store#errors).
     pub fn install_external(&self, manifest: Manifest) -> Result<(Installation, ExternalToken)> {
         let inner = &self.inner;
         check(&manifest)?;
@@ -56,8 +56,8 @@ impl Manager {
     /// has to be [replaced](Self::rotate_token) then.
     ///
     /// # Blocking
-    /// For the store, for other operations on it, and until the connection is closed, at most the host's
-    /// stop timeout.
+    /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it; until the
+    /// connection is closed, at most [`Timeouts::stop`](crate::Timeouts::stop); and for the store.
     ///
     /// # Errors
     /// An error changes nothing.
@@ -65,7 +65,7 @@ impl Manager {
     /// - [`Error::Unsupported`]: the plugin is supervised, so that its manifest is in its package.
     /// - [`ErrorKind::InvalidManifest`](crate::ErrorKind::InvalidManifest), with all problems of the manifest.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
-    /// - The store's.
+    /// - [The store's](crate::store::Store#errors), or [`Error::ShutDown`].
     pub fn update_manifest(&self, id: InstallationId, manifest: Manifest) -> Result<Installation> {
         let inner = &self.inner;
         check(&manifest)?;
@@ -102,7 +102,7 @@ impl Manager {
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
     /// - [`ErrorKind::Io`](crate::ErrorKind::Io): the system returned no random bytes.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
-    /// - The store's.
+    /// - [The store's](crate::store::Store#errors), or [`Error::ShutDown`].
     pub fn rotate_token(&self, id: InstallationId) -> Result<ExternalToken> {
         let inner = &self.inner;
         let _operation = inner.begin(id, "rotate_token")?;

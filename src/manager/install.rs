@@ -35,12 +35,11 @@ impl Manager {
     /// - [`ErrorKind::DigestMismatch`](crate::ErrorKind::DigestMismatch): its SHA-256 is not the expected one.
     /// - [`ErrorKind::InstallationLimit`](crate::ErrorKind::InstallationLimit): a limit of
     ///   [`ManagerSettings`](super::ManagerSettings).
-    /// - [`Error::Disabled`], [`Error::Unsupported`]:
-    ///   the runtime provider cannot run packages.
+    /// - [`Error::Disabled`], [`Error::Unsupported`]: the runtime provider cannot run packages.
     /// - [`Error::Timeout`] with [`Phase::Install`](crate::error::Phase::Install).
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the source's labels, or who adds it, are
     ///   out of bounds.
-    /// - [`Error::Io`], the store's, or [`Error::ShutDown`].
+    /// - [`Error::Io`], [the store's](crate::store::Store#errors), or [`Error::ShutDown`].
     pub fn install(&self, source: PackageSource<'_>) -> Result<Installation> {
         let inner = &self.inner;
         inner.check_runtime()?;
@@ -98,10 +97,9 @@ impl Manager {
     ///
     /// # Errors
     /// - [`Error::NotInstalled`].
-    /// - [`Error::Unsupported`]: it is external, or was not installed from a
-    ///   package.
+    /// - [`Error::Unsupported`]: it is external, or was not installed from a package.
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): the archive is missing.
-    /// - The store's.
+    /// - [The store's](crate::store::Store#errors).
     pub fn package(&self, id: crate::InstallationId) -> Result<ArchiveContent> {
         let inner = &self.inner;
         let record = ManagerInner::supervised(inner.record(id)?)?;

@@ -36,8 +36,9 @@ use crate::store::{Overrides, PluginKind, Record, Source};
 /// | `warnings` | as the method returns them |
 /// | `configuration` | only after [`show_configuration`](Self::show_configuration) |
 ///
-/// Times are seconds since 1970, and durations seconds. `details` quotes what the plugin printed last. Tokens and the values of variables are in neither the serialised form nor
-/// the `Debug` text; the configuration is in the former only where it was asked for.
+/// Times are seconds since 1970, and durations seconds. `details` quotes what the plugin printed last. Tokens
+/// and the values of variables are in neither the serialised form nor the [`Debug`](std::fmt::Debug) text; the
+/// configuration is in the former only where it was asked for.
 #[derive(Clone)]
 pub struct Installation {
     record: Record,
@@ -262,7 +263,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], or the store's.
+    /// [`Error::NotInstalled`], or [the store's](crate::store::Store#errors).
     pub fn get(&self, id: InstallationId) -> Result<Installation> {
         self.inner.get(id)
     }
@@ -273,7 +274,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// The store's.
+    /// [The store's](crate::store::Store#errors).
     pub fn list(&self) -> Result<Vec<Installation>> {
         let records = self.inner.store().list()?;
         Ok(records

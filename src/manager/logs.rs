@@ -21,7 +21,7 @@ impl Manager {
     /// - [`Error::NotInstalled`].
     /// - [`Error::Unsupported`] for an external plugin, whose output the host does not see.
     /// - [`Error::Io`]: the log cannot be opened.
-    /// - The store's.
+    /// - [The store's](crate::store::Store#errors).
     pub fn follow_log(&self, id: InstallationId) -> Result<Follower> {
         let context = self.inner.context();
         // Taken before the record is read: a removal from then on ends the log of this slot.

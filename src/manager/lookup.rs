@@ -83,7 +83,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// The store's.
+    /// [The store's](crate::store::Store#errors).
     pub fn list_matching(&self, filter: &InstallationFilter) -> Result<Vec<Installation>> {
         let records = self.inner.store().list()?;
         Ok(records
@@ -101,7 +101,7 @@ impl Manager {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// The store's.
+    /// [The store's](crate::store::Store#errors).
     pub fn find(&self, manifest_id: &str) -> Result<Vec<Installation>> {
         self.list_matching(&InstallationFilter::default().manifest_id(manifest_id))
     }
@@ -116,7 +116,7 @@ impl Manager {
     /// - [`Error::NotInstalled`].
     /// - [`Error::NotLoaded`]: it is not wanted active and was not since the host was started, or it could not
     ///   be loaded.
-    /// - The store's.
+    /// - [The store's](crate::store::Store#errors).
     pub fn session(&self, id: InstallationId) -> Result<Session> {
         if let Some(session) = self.inner.host.session(id) {
             return Ok(session);

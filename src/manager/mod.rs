@@ -86,9 +86,8 @@ const LOCK: &str = "manager.lock";
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
-/// use plugin_runner::store::SqliteStore;
 /// use plugin_runner::manager::PackageSource;
-/// use plugin_runner::{Host, Manager};
+/// use plugin_runner::{Host, Manager, SqliteStore};
 ///
 /// # fn main() -> plugin_runner::Result<()> {
 /// let store = Arc::new(SqliteStore::open("data")?);
@@ -135,7 +134,7 @@ impl Manager {
     /// - [`ErrorKind::StoreInUse`](crate::ErrorKind::StoreInUse): the data directory already has a manager, of
     ///   this host or another one.
     /// - [`Error::Io`]: the data directory cannot be created or locked.
-    /// - The store's.
+    /// - [The store's](crate::store::Store#errors).
     ///
     /// What cannot be cleaned up is logged, and left for the next manager.
     pub fn new(host: Host) -> Result<Self> {

@@ -28,7 +28,7 @@ impl Manager {
     /// - [`Error::NotInstalled`].
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
-    /// - The store's, or [`Error::ShutDown`].
+    /// - [The store's](crate::store::Store#errors), or [`Error::ShutDown`].
     pub fn set_overrides(&self, id: InstallationId, overrides: Overrides) -> Result<Installation> {
         check(&overrides)?;
         self.inner.change(id, "set_overrides", |record| {

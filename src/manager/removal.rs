@@ -35,18 +35,19 @@ impl Manager {
     /// record, its archive and its files.
     ///
     /// # Blocking
-    /// For other operations on it, at most
-    /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for its stop, at most the host's stop
-    /// timeout; and for the disk, at most two minutes for each directory of the installation: what is not
-    /// removed by then is [left](RemoveReport::left). An update that is waiting for its new version is
-    /// cancelled.
+    /// For other operations on it, at most [`busy_timeout`](super::ManagerSettings::busy_timeout); for its
+    /// stop, at most [`Timeouts::stop`](crate::Timeouts::stop); and for the disk, at most two minutes for
+    /// each directory of the installation: what is not removed by then is [left](RemoveReport::left). An
+    /// update that is waiting for its new version is cancelled.
     ///
     /// # Errors
     /// After any of them the plugin is still installed.
     /// - [`Error::NotInstalled`](crate::Error::NotInstalled).
-    /// - [`Error::Timeout`](crate::Error::Timeout): its process could not be stopped in time.
+    /// - [`Error::Timeout`](crate::Error::Timeout) with [`Phase::Stop`](crate::error::Phase::Stop): its process
+    ///   could not be stopped in time.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
-    /// - The store's, or [`Error::ShutDown`](crate::Error::ShutDown).
+    /// - [`Error::Io`](crate::Error::Io): the data directory cannot be written to.
+    /// - [The store's](crate::store::Store#errors), or [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn remove(&self, id: InstallationId) -> Result<RemoveReport> {
         self.inner.remove(id, false)
     }

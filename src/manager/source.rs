@@ -42,7 +42,7 @@ impl<'a> PackageSource<'a> {
         }
     }
 
-    /// A package in memory. An `Arc` is not copied.
+    /// A package in memory. An [`Arc`](std::sync::Arc) is not copied.
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         Self::new(Origin::Bytes(bytes.into()))
     }

@@ -98,8 +98,8 @@ impl Manager {
     /// # Blocking
     /// For other operations on it, at most
     /// [`busy_timeout`](super::ManagerSettings::busy_timeout); for the package, at most
-    /// [`install_timeout`](super::ManagerSettings::install_timeout); for the stop, at most the host's stop
-    /// timeout; for the new version, and then for the previous one, at most
+    /// [`install_timeout`](super::ManagerSettings::install_timeout); for the stop, at most
+    /// [`Timeouts::stop`](crate::Timeouts::stop); for the new version, and then for the previous one, at most
     /// [`activate_timeout`](super::ManagerSettings::activate_timeout) each. Deactivating or removing the plugin ends
     /// the wait for it.
     ///
@@ -117,7 +117,7 @@ impl Manager {
     ///   its files exceed the limits by then.
     /// - [`Error::Timeout`] with [`Phase::Stop`](crate::error::Phase::Stop), or
     ///   [`ErrorKind::DescendantsLeft`](crate::ErrorKind::DescendantsLeft): it could not be stopped.
-    /// - The store's, [`Error::Io`], [`Error::ShutDown`].
+    /// - [The store's](crate::store::Store#errors), [`Error::Io`], [`Error::ShutDown`].
     pub fn update_package(
         &self,
         id: InstallationId,

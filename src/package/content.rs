@@ -35,10 +35,13 @@ pub enum ArchiveContent {
 }
 
 impl ArchiveContent {
-    /// Returns the number of bytes. Asks the file system if they are in a file.
+    /// Returns the number of bytes.
+    ///
+    /// # Blocking
+    /// For asking the file system, if they are in a file.
     ///
     /// # Errors
-    /// The error of the file system.
+    /// The system's error, if the file cannot be asked.
     pub fn size(&self) -> io::Result<u64> {
         match self {
             Self::Memory(bytes) => Ok(bytes.len() as u64),

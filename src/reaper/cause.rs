@@ -41,11 +41,11 @@ pub enum EndCause {
     OutOfMemory,
     /// `cpu_time`: the process had used up its limit of processor time.
     CpuTime,
-    /// `never_connected`: the process was not connected within the connect timeout, or over stdio had
-    /// not answered the first ping, and was killed.
+    /// `never_connected`: within [`Timeouts::connect`](crate::Timeouts::connect) the process was not
+    /// connected, or over stdio had not answered the first ping, and was killed.
     NeverConnected,
-    /// `connection_lost`: the connection ended, the process lived on past the disconnect grace, and was
-    /// killed.
+    /// `connection_lost`: the connection ended, the process lived on for longer than
+    /// [`Timeouts::disconnect_grace`](crate::Timeouts::disconnect_grace), and was killed.
     ConnectionLost,
     /// `unresponsive`: it gave no sign of life, or read nothing, for too long.
     Unresponsive,

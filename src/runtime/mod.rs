@@ -46,6 +46,9 @@ impl FromStr for RuntimeProvider {
     type Err = Error;
 
     /// Parses a name, ignoring case and surrounding space; an empty text is `local`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): there is no such provider.
     fn from_str(text: &str) -> Result<Self, Error> {
         match text.trim().to_lowercase().as_str() {
             "none" => Ok(Self::None),

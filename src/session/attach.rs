@@ -415,7 +415,8 @@ impl Session {
     /// - [`Error::AlreadyConnected`]: the plugin has a connection, which it keeps.
     /// - [`Error::State`]: it is not waiting for one. [`Error::NotLoaded`], [`Error::ShutDown`]
     ///   likewise.
-    /// - [`Error::Io`]: the connection cannot be taken into use; or the store's own error.
+    /// - [`Error::Io`]: the connection cannot be taken into use.
+    /// - [The store's](crate::store::Store#errors), with an external plugin.
     pub fn connect(&self, duplex: impl Duplex, user_agent: &str) -> Result<()> {
         let shared = self.shared();
         let reservation = shared

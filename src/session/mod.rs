@@ -214,7 +214,7 @@ impl Session {
     /// | `attempts` | starts in a row, this one included |
     /// | `restarts` | restarts in a row before this end |
     /// | `restarting_after_seconds` | the wait before the next start; not there when given up |
-    /// | `output` | the last lines of its output, at most 20 |
+    /// | `output` | the last lines of its output, at most 20, each cut to 1 KiB |
     pub fn error_details(&self) -> Map<String, Value> {
         self.problem()
             .map(|problem| problem.to_json())
@@ -264,9 +264,9 @@ impl Session {
     /// Starts or stops the plugin, and stores nothing.
     ///
     /// # Blocking
-    /// Starting does not wait for anything. Stopping takes as long as [`Supervised::stop`] with the
-    /// host's stop timeout; with an external plugin, until the close is written and the plugin has
-    /// ended its side, for which it is given a second.
+    /// Starting does not wait for anything. Stopping takes as long as [`Supervised::stop`], at most
+    /// [`Timeouts::stop`](crate::Timeouts::stop); with an external plugin, until the close is written and the
+    /// plugin has ended its side, for which it is given a second.
     ///
     /// # Errors
     /// As [`Supervised::start`] and [`Supervised::stop`].
@@ -556,7 +556,7 @@ impl Supervised {
     ///   [`ErrorKind::DescendantsLeft`] with how many when it is, and others that have left its process group
     ///   are not. The plugin stays `stopping`, and goes on being stopped; another stop waits again, a start
     ///   waits for what is left, for 30 seconds.
-    /// - [`Error::NotLoaded`].
+    /// - [`Error::NotLoaded`] when it is unloaded.
     /// - [`Error::ShutDown`] when the host ended meanwhile, and the plugin with it.
     pub fn stop(&self, timeout: Duration) -> Result<StopReport> {
         self.session.stop(timeout)

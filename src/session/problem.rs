@@ -15,9 +15,9 @@ use crate::runtime::RuntimeProvider;
 
 /// Why a plugin ended, does not start, or has lost its connection. Cheap to clone.
 ///
-/// `Display` shows it as one sentence for people. It serialises as [`to_json`](Self::to_json) returns it, always
-/// with `error`. What a plugin printed and said is in it as it was received: show it with
-/// [`escape`](crate::text::escape).
+/// [`Display`](std::fmt::Display) shows it as one sentence for people. It serialises as
+/// [`to_json`](Self::to_json) returns it, always with `error`. What a plugin printed and said is in it as it
+/// was received: show it with [`escape`](crate::text::escape).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Problem(Arc<ProblemFacts>);
 
@@ -185,7 +185,8 @@ impl Problem {
         self.0.run.as_ref()?.restart_after
     }
 
-    /// Returns the last lines of the plugin's output, at most 20. A run in the history has none.
+    /// Returns the last lines of the plugin's output, at most 20, each cut to 1 KiB. A run in the history has
+    /// none.
     pub fn output(&self) -> &[String] {
         self.process().map_or(&[], |process| &process.output)
     }

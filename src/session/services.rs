@@ -63,9 +63,9 @@ impl InboundCall {
 /// A handler that panics answers its caller with error -32603.
 ///
 /// ```
+/// use plugin_runner::call::InboundCall;
 /// use plugin_runner::error::RpcError;
 /// use plugin_runner::protocol::AccessGrant;
-/// use plugin_runner::call::InboundCall;
 /// use plugin_runner::{Host, Services};
 ///
 /// struct Forum {
@@ -128,6 +128,9 @@ pub trait Services: Send + Sync {
     }
 
     /// Answers any other method; `None` when there is no such method, which is answered with -32601.
+    ///
+    /// # Errors
+    /// An error that becomes the answer.
     fn call(&self, call: &InboundCall, params: &Params) -> Option<Result<ResultObject, RpcError>> {
         let _ = (call, params);
         None

@@ -37,57 +37,78 @@ use crate::package::{Archive, ArchiveContent};
 /// The manager stores an archive before the first record that names it, and removes it after the last
 /// one: a store need not count references.
 ///
+/// # Errors
 /// Implementations make their errors with [`Error::io`](crate::Error::io), and with
-/// [`Error::new`](crate::Error::new) of the [kind](crate::ErrorKind) that fits:
-/// [`StoreFailed`](crate::ErrorKind::StoreFailed), [`StoreBusy`](crate::ErrorKind::StoreBusy),
-/// [`StorageFull`](crate::ErrorKind::StorageFull), [`ReadOnly`](crate::ErrorKind::ReadOnly),
-/// [`ArchiveInUse`](crate::ErrorKind::ArchiveInUse), [`RecordDamaged`](crate::ErrorKind::RecordDamaged), ….
+/// [`Error::new`](crate::Error::new) of the kind that fits. The host and the manager return them unchanged.
+/// - [`ErrorKind::StoreBusy`](crate::ErrorKind::StoreBusy): another program has locked the store, or a remote
+///   one does not answer; it may work later.
+/// - [`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull), [`ReadOnly`](crate::ErrorKind::ReadOnly) or
+///   [`Io`](crate::ErrorKind::Io): the system refused.
+/// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): an archive is damaged.
+/// - [`ErrorKind::StoreDamaged`](crate::ErrorKind::StoreDamaged): more is.
+/// - [`ErrorKind::StoreFailed`](crate::ErrorKind::StoreFailed): anything else.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Returns the record with this id. A record that cannot be read whole is returned with its
-    /// [`damage`](Record::damage), at least as [`Record::damaged`]. May block for the store's own I/O.
+    /// [`damage`](Record::damage), at least as [`Record::damaged`].
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports.
+    /// [Those of every method](Store#errors).
     fn get(&self, id: InstallationId) -> Result<Option<Record>>;
 
     /// Returns all records in the order of their ids, which is oldest first. One that is damaged is
-    /// among them and keeps no other from being read. May block for the store's own I/O.
+    /// among them and keeps no other from being read.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports.
+    /// [Those of every method](Store#errors).
     fn list(&self) -> Result<Vec<Record>>;
 
-    /// Returns the number of records. May block for the store's own I/O. The default implementation
-    /// counts [`list`](Self::list).
+    /// Returns the number of records. The default implementation counts [`list`](Self::list).
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports.
+    /// [Those of every method](Store#errors).
     fn count(&self) -> Result<usize> {
         Ok(self.list()?.len())
     }
 
     /// Stores a record, replacing one with the same id. Implementations call [`Record::validate`] first: a
     /// record with [`damage`](Record::damage), for example, must not be stored as it is, since its stand-ins
-    /// would replace what may still be repaired. It is replaced by a whole one, and can be deleted. May block
-    /// for the store's own I/O.
+    /// would replace what may still be repaired. It is replaced by a whole one, and can be deleted.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// Those of [`Record::validate`], and what the store reports; nothing has changed then.
+    /// Those of [`Record::validate`] and [of every method](Store#errors). Nothing has changed then.
     fn put(&self, record: Record) -> Result<()>;
 
-    /// Removes a record, if it is there. May block for the store's own I/O.
+    /// Removes a record, if it is there.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports; nothing has changed then.
+    /// [Those of every method](Store#errors). Nothing has changed then.
     fn delete(&self, id: InstallationId) -> Result<()>;
 
-    /// Returns the external plugin with this token; see [`Record::has_token`]. May block for the store's
-    /// own I/O. Called at each handshake of an external plugin. The default implementation searches
-    /// [`list`](Self::list), which takes longer the more plugins there are; a database can have an index of the
-    /// digests of [`PluginKind::External`], and look for [`ExternalToken::digest`].
+    /// Returns the external plugin with this token; see [`Record::has_token`]. Called at each
+    /// handshake of an external plugin. The default implementation searches [`list`](Self::list), which takes
+    /// longer the more plugins there are; a database can have an index of the digests of
+    /// [`PluginKind::External`], and look for [`ExternalToken::digest`].
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports.
+    /// [Those of every method](Store#errors).
     fn find_external(&self, token: &ExternalToken) -> Result<Option<InstallationId>> {
         let mut found = None;
         for record in self.list()? {
@@ -99,30 +120,41 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 
     /// Stores this archive under its SHA-256. If the store has it, only content that is lost is
-    /// replaced. May block for the store's own I/O and for reading the archive, which need not be in
-    /// memory and need not be read into it.
+    /// replaced. The archive need not be in memory, and need not be read into it.
+    ///
+    /// # Blocking
+    /// For the store's own I/O, and for reading the archive.
     ///
     /// # Errors
-    /// What the store reports; nothing has changed then.
+    /// [Those of every method](Store#errors). Nothing has changed then.
     fn put_archive(&self, archive: &Archive) -> Result<()>;
 
     /// Returns the archive with this SHA-256. The content stays readable while it is held, also after
-    /// the archive is deleted. May block for the store's own I/O.
+    /// the archive is deleted.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports.
+    /// [Those of every method](Store#errors).
     fn get_archive(&self, sha256: &str) -> Result<Option<ArchiveContent>>;
 
-    /// Removes an archive, if it is there. May block for the store's own I/O.
+    /// Removes an archive, if it is there.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports, for example that a record names the archive; nothing has changed then.
+    /// [`ErrorKind::ArchiveInUse`](crate::ErrorKind::ArchiveInUse): a record names the archive; and
+    /// [those of every method](Store#errors). Nothing has changed then.
     fn delete_archive(&self, sha256: &str) -> Result<()>;
 
-    /// Returns the sizes in bytes of all archives, by their SHA-256 in lower-case hexadecimal. May block for the
-    /// store's own I/O.
+    /// Returns the sizes in bytes of all archives, by their SHA-256 in lower-case hexadecimal.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
     ///
     /// # Errors
-    /// What the store reports.
+    /// [Those of every method](Store#errors).
     fn list_archives(&self) -> Result<BTreeMap<String, u64>>;
 }

@@ -8,12 +8,11 @@ use crate::health::Health;
 use crate::process::ProcessLimits;
 use crate::protocol::access::AccessShape;
 
-/// Settings of one plugin that replace the host's. `Debug` shows only the names of variables; serialised it holds
-/// their values, for a store.
+/// Settings of one plugin that replace the host's. [`Debug`](std::fmt::Debug) shows only the names of
+/// variables; serialised it holds their values, for a store.
 ///
 /// ```
-/// use plugin_runner::Health;
-/// use plugin_runner::store::Overrides;
+/// use plugin_runner::{Health, Overrides};
 ///
 /// let overrides = Overrides::default()
 ///     .environment([("REGION", "eu")])

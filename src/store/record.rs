@@ -29,8 +29,8 @@ const TEXT_BYTES: usize = 256;
 /// One installed plugin.
 ///
 /// It serialises completely, so that a store may keep it whole, for example as JSON. The output contains
-/// the token of an external plugin if the record does. `Debug` shows no token, and of the configuration and
-/// the environment only names.
+/// the token of an external plugin if the record does. [`Debug`](std::fmt::Debug) shows no token, and of the
+/// configuration and the environment only names.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use plugin_runner::manager::PackageSource;
 use plugin_runner::protocol::method::Ping;
-use plugin_runner::store::SqliteStore;
-use plugin_runner::{Host, Manager, ReportedState};
+use plugin_runner::{Host, Manager, ReportedState, SqliteStore};
 
 fn main() -> ExitCode {
     match run() {

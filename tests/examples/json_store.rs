@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use plugin_runner::package::{Archive, ArchiveContent};
 use plugin_runner::protocol::Manifest;
-use plugin_runner::store::{Record, Store};
-use plugin_runner::{Error, Host, InstallationId, Manager, Result};
+use plugin_runner::{Error, Host, InstallationId, Manager, Record, Result, Store};
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args_os().nth(1).ok_or("usage: json_store DIR")?;

@@ -29,8 +29,11 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 impl WebSocket {
     /// Connects to a `ws://` URL and does the client's handshake.
     ///
-    /// Blocks at most for `timeout`, which covers looking the name up, connecting, and the
-    /// handshake; nothing wakes it earlier. Redirects are not followed.
+    /// Redirects are not followed.
+    ///
+    /// # Blocking
+    /// At most `timeout`, which covers looking the name up, connecting, and the handshake; nothing wakes it
+    /// earlier.
     ///
     /// # Errors
     /// - [`Error::Timeout`] with [`Phase::Handshake`]: the time ran out.
@@ -65,7 +68,8 @@ impl WebSocket {
     /// Connects to a Unix socket and does the client's handshake there. `url` has the host name
     /// and path for the request, as in `ws://localhost/rpc?token=…`.
     ///
-    /// Blocks at most for `timeout`.
+    /// # Blocking
+    /// At most `timeout`.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).

@@ -43,7 +43,8 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// Takes over a stream that was accepted, as its server: a `TcpStream` or `UnixStream` after its handshake.
+    /// Takes over a stream that was accepted, as its server: a [`TcpStream`](std::net::TcpStream) or
+    /// [`UnixStream`](std::os::unix::net::UnixStream) after its handshake.
     ///
     /// `already_read` is what was read beyond the handshake; it is read first. Time limits and
     /// the non-blocking mode set on the stream are undone when the connection is taken into use, which fails

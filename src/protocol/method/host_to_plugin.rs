@@ -28,7 +28,8 @@ impl Method for Event {
 }
 
 /// `configure`: proposes a configuration, which is stored only if the plugin accepts it. A plugin
-/// that must restart to apply it exits with status 0. `Debug` shows the names of its members alone.
+/// that must restart to apply it exits with status 0.
+/// [`Debug`](std::fmt::Debug) shows the names of its members alone.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Configure(

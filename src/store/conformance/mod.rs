@@ -5,7 +5,8 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use plugin_runner::store::{MemoryStore, Store, conformance};
+//! use plugin_runner::store::conformance;
+//! use plugin_runner::{MemoryStore, Store};
 //!
 //! let mut open = || Arc::new(MemoryStore::default()) as Arc<dyn Store>;
 //! conformance::check(&mut open).unwrap_or_else(|violation| panic!("{violation}"));
@@ -19,8 +20,7 @@
 //! use std::sync::Arc;
 //!
 //! use plugin_runner::store::conformance::{self, Persistent};
-//! use plugin_runner::InstallationId;
-//! use plugin_runner::store::{SqliteStore, Store};
+//! use plugin_runner::{InstallationId, SqliteStore, Store};
 //!
 //! struct Subject {
 //!     dir: PathBuf,

@@ -62,7 +62,8 @@ use crate::package::{Archive, ArchiveContent};
 ///
 /// ```
 /// use plugin_runner::protocol::Manifest;
-/// use plugin_runner::store::{Record, Source, SqliteStore, Store as _};
+/// use plugin_runner::store::Source;
+/// use plugin_runner::{Record, SqliteStore, Store as _};
 ///
 /// # fn main() -> plugin_runner::Result<()> {
 /// # let data = std::env::temp_dir().join(format!("sqlite-store-{}", std::process::id()));
@@ -149,7 +150,9 @@ impl SqliteStore {
     /// For the disk, and for a write in progress; writes wait for the check.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreDamaged`](crate::ErrorKind::StoreDamaged), or any other error of the database.
+    /// - [`ErrorKind::StoreDamaged`](crate::ErrorKind::StoreDamaged), with what was found.
+    /// - [`ErrorKind::StoreBusy`](crate::ErrorKind::StoreBusy),
+    ///   [`StoreFailed`](crate::ErrorKind::StoreFailed): the database could not be checked.
     pub fn check_integrity(&self) -> Result<()> {
         match &self.access {
             Access::Writer(writer) => writer.check_integrity(),
