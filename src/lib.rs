@@ -57,10 +57,10 @@
 //!
 //! `error`: an operator has to look: a plugin was given up, a handler panicked, the store or a listener
 //! failed. `warn`: a plugin or the system misbehaves, and the host copes. `info`: refused connections and
-//! retries. `debug`: the rest. Tokens, access keys, the values of
-//! variables, configurations, payloads and the URLs of packages behind their host are logged at no level. But at
-//! `trace` the crates `tungstenite` and `ureq` log messages and URLs under their own targets. What a plugin says of
-//! itself is shown: its errors, and the user agent of its handshake.
+//! retries. `debug`: the rest. Tokens, access keys, the values of variables, configurations, payloads and the
+//! URLs of packages behind their host are logged at no level. But at `trace` the crates `tungstenite` and `ureq`
+//! log messages and URLs under their own targets. What a plugin says of itself is shown: its errors, and the
+//! user agent of its handshake.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 // Docs of what a plugin has too link to what only a host has.

@@ -46,7 +46,8 @@ const QUEUED_STATE_CHANGES: usize = 1024;
 /// interrupt none of its waits. Plugins inherit which signals are ignored. An embedder that ignores SIGCHLD, or
 /// reaps children that are not its own, keeps the host from knowing how a plugin ended: its status is
 /// unknown, which counts as a crash. Where SIGINT is ignored, a stop ends plugins with SIGTERM, after half
-/// of the grace.
+/// of the grace. An embedder that restores the default action of SIGPIPE, which Rust programs start without,
+/// dies when a stdio plugin closes its input, or when the keeper is killed.
 #[derive(Clone)]
 pub struct Host {
     owner: Arc<Owner>,

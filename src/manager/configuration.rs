@@ -27,7 +27,8 @@ impl Manager {
         Ok(manifest.configuration_schema.unwrap_or_default())
     }
 
-    /// Returns the stored configuration; it is empty if none was ever stored. Numbers are kept as written.
+    /// Returns the stored configuration; it is empty if none was ever stored. Integers of 64 bits
+    /// and doubles are kept exactly.
     ///
     /// # Blocking
     /// For the store's own I/O.

@@ -14,7 +14,7 @@
 // | `logs` | following what a plugin prints |
 // | `configuration` | what is proposed to the plugin and what is stored |
 // | `overrides` | a plugin's own settings; the embedder's labels |
-// | `installation`, `shown` | what is shown of a plugin; how it is serialised |
+// | `installation` | what is shown of a plugin, and how that is serialised |
 // | `lookup` | finding plugins and sessions |
 // | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
 // | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |

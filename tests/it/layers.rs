@@ -1,11 +1,12 @@
 //! What `src/ARCHITECTURE.md` says of files is true: each is there, and a module uses none that stands below
-//! it in the list of layers.
+//! it in the list of layers. And the items that it and the README name are there.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const DOCUMENT: &str = include_str!("../../src/ARCHITECTURE.md");
+const README: &str = include_str!("../../README.md");
 
 /// The row of each top-level module in the table under "Layers", counted from the top.
 fn rows() -> HashMap<String, usize> {
@@ -58,6 +59,15 @@ fn root_names() -> HashMap<String, String> {
     names
 }
 
+/// What stands between backticks: every second piece.
+fn quoted(document: &str) -> impl Iterator<Item = &str> {
+    document.split('`').skip(1).step_by(2)
+}
+
+fn is_in_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
 /// Every `crate::…` in a line, up to the next `::` or whatever else comes.
 fn used(line: &str) -> impl Iterator<Item = &str> {
     line.split("crate::").skip(1).map(|rest| {
@@ -107,13 +117,7 @@ fn every_file_that_is_named_is_there() {
         let ends = [".rs", ".md", ".sh", "/"];
         text.chars().all(is_plain) && ends.iter().any(|end| text.ends_with(end))
     };
-    // Every second piece stands between backticks.
-    let named: HashSet<_> = DOCUMENT
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(is_path)
-        .collect();
+    let named: HashSet<_> = quoted(DOCUMENT).filter(is_path).collect();
     // What a host writes below its data directory is no file of ours.
     let on_disk = [
         "archives/",
@@ -135,4 +139,39 @@ fn every_file_that_is_named_is_there() {
         .collect();
     assert!(gone.is_empty(), "named, but gone: {gone:?}");
     assert!(named.len() > 80, "only {} files are named", named.len());
+}
+
+#[test]
+fn every_item_that_is_named_is_there() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut words = HashSet::new();
+    for path in files(&source) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            words.extend(
+                line.split(|character| !is_in_word(character))
+                    .map(str::to_owned),
+            );
+        }
+    }
+    // `Host::shutdown`, `keeper::serve` and `Session`, but not `PLUGIN_DATA_DIR`.
+    let is_item = |text: &&str| {
+        let mut parts = text.split("::");
+        let is_type = text.starts_with(char::is_uppercase) && text.contains(char::is_lowercase);
+        parts.all(|part| !part.is_empty() && part.chars().all(is_in_word))
+            && (is_type || text.contains("::"))
+    };
+    let documents = [DOCUMENT, README];
+    let named: HashSet<_> = documents
+        .into_iter()
+        .flat_map(quoted)
+        .filter(is_item)
+        .collect();
+    let is_gone = |item: &&&str| item.split("::").any(|part| !words.contains(part));
+    let gone: Vec<_> = named.iter().filter(is_gone).collect();
+    assert!(gone.is_empty(), "named, but gone: {gone:?}");
+    assert!(named.len() > 60, "only {} items are named", named.len());
 }
