@@ -8,6 +8,11 @@
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Deserialize)]
+//! struct ThreadPublished {
+//!     id: String,
+//! }
+//!
+//! #[derive(Deserialize)]
 //! struct Greet {
 //!     name: String,
 //! }
@@ -19,9 +24,9 @@
 //!
 //! fn main() -> plugin_runner::Result<()> {
 //!     Plugin::from_env()?
-//!         .on_event("EventThreadPublished", |host, payload| {
+//!         .on_event("EventThreadPublished", |host, thread: ThreadPublished| {
 //!             let configuration = host.get_config(&["channel"], Duration::from_secs(10))?;
-//!             eprintln!("{}: {payload:?}", configuration["channel"]);
+//!             eprintln!("{}: {}", configuration["channel"], thread.id);
 //!             Ok(())
 //!         })
 //!         .on_configure(|_host, configuration| Ok(configuration.contains_key("channel")))
