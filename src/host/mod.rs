@@ -297,7 +297,7 @@ impl Host {
     /// let changes = host.subscribe();
     /// std::thread::spawn(move || {
     ///     for change in changes {
-    ///         println!("{}: {} -> {}", change.name, change.from, change.to);
+    ///         println!("{}: {} -> {}", change.manifest_id, change.from, change.to);
     ///     }
     /// });
     /// # Ok(())

@@ -95,7 +95,7 @@ impl SharedSession {
         self.context.services.subscribers.publish(StateChange {
             sequence: 0,
             plugin: self.id,
-            name: self.name.clone(),
+            manifest_id: self.name.clone(),
             from,
             to,
             problem,

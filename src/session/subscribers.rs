@@ -25,7 +25,7 @@ pub struct StateChange {
     /// The manifest's id, [escaped](crate::text::escape) and cut to 256 characters: a record made by
     /// hand may have any.
     #[serde(serialize_with = "shown::text")]
-    pub name: Arc<str>,
+    pub manifest_id: Arc<str>,
     /// The state it left.
     pub from: ReportedState,
     /// The state it went to.
@@ -108,7 +108,7 @@ mod tests {
         StateChange {
             sequence: 0,
             plugin: InstallationId::generate(),
-            name: "p".into(),
+            manifest_id: "p".into(),
             from: ReportedState::Inactive,
             to: ReportedState::Starting,
             problem: None,
@@ -151,7 +151,8 @@ mod tests {
             ..change()
         };
         let expected = serde_json::json!({
-            "sequence": 0, "plugin": change.plugin, "name": "p", "from": "inactive", "to": "starting",
+            "sequence": 0, "plugin": change.plugin, "manifest_id": "p", "from": "inactive",
+            "to": "starting",
             "problem": {"error": "connection lost"}, "at": 1.5, "missed": 0,
         });
         assert_eq!(serde_json::to_value(&change).unwrap(), expected);

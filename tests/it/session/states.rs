@@ -151,7 +151,7 @@ fn subscribers_hear_of_every_change_of_every_plugin_without_gaps() {
     assert!(
         changes
             .iter()
-            .all(|change| change.missed == 0 && &*change.name == "tested")
+            .all(|change| change.missed == 0 && &*change.manifest_id == "tested")
     );
     let messages: Vec<_> = changes.iter().map(|change| change.message()).collect();
     assert_eq!(
