@@ -35,7 +35,7 @@ impl LogSettings {
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) names the first that is invalid.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         require(
             self.max_file_size > 0,
             "max_file_size",
