@@ -160,7 +160,7 @@ pub mod websocket;
 /// A connection that has not been taken into use. Embedders may implement it for transports of
 /// their own.
 pub trait Duplex: Send + 'static {
-    /// Splits the connection into its halves and starts using it.
+    /// Splits the connection into its halves and starts using it. Must not wait for the peer.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when the system refuses what the transport needs, such as a

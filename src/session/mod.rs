@@ -530,7 +530,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Asks for the plugin to run. Returns when the request is accepted; use
+    /// Asks for the plugin to run. Never blocks: it returns when the request is accepted; use
     /// [`Session::wait_for`] to wait for the outcome. Running already is fine; of a start and a stop
     /// the last wins. Leaves [`ReportedState::Errored`], and starts the counting of restarts over; but
     /// a start in [`ReportedState::Restarting`] only ends the wait, and the counting goes on.
