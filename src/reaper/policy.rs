@@ -9,8 +9,8 @@ use crate::settings::{require, settings};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 settings! {
-    /// Whether and when a supervised plugin is restarted after its run ended (names and defaults of the
-    /// [Restart](crate::protocol#restart)).
+    /// Whether and when a supervised plugin is restarted after its run ended: see
+    /// [Restart](crate::protocol#restart).
     pub struct RestartPolicy {
         /// Restarts in a row before giving up. Default 3: after the fourth end the plugin is `errored`. With
         /// 0 it is restarted only after a good run.
