@@ -196,7 +196,9 @@ impl HostBuilder {
     }
 
     /// The base URL that plugins connect to, for an embedder that listens itself, such as
-    /// `http://127.0.0.1:8000`. Default: that of the oldest bound listener.
+    /// `http://127.0.0.1:8000`. They connect with `wss` if its scheme is `https` or `wss`, else with `ws`, and to
+    /// `/rpc`, whatever its path is. Nothing checks that somebody listens there. Default: that of the oldest
+    /// bound listener.
     pub fn rpc_base_url(mut self, url: impl Into<String>) -> Self {
         self.rpc_base_url = Some(url.into());
         self
@@ -211,7 +213,9 @@ impl HostBuilder {
     /// Registers a method of the embedder's own for plugins to call, with types for params and reply. The
     /// reply must encode to a JSON object. Params that do not decode to a `P` are answered with -32602
     /// and the field that is at fault. Of a method without params, `P` is
-    /// an empty struct or [`IgnoredAny`](serde::de::IgnoredAny); `Map::new()` is an empty reply.
+    /// an empty struct or [`IgnoredAny`](serde::de::IgnoredAny); `Map::new()` is an empty reply. A handler fails
+    /// with an [`RpcError`], which is the answer:
+    /// `RpcError::new(RpcError::HANDLER_FAILED, error.to_string())`.
     ///
     /// Handlers follow the rules of [`Services`]. The protocol's three methods come first, then registered
     /// ones, then [`Services::call`]. Registering another handler for a name replaces the first.
