@@ -150,8 +150,9 @@ pub enum Error {
     #[error("the plugin answered with an error: {0}")]
     Rpc(Arc<RpcError>),
     /// The plugin's answer does not have the shape of the method's result, or is not a JSON-RPC message.
-    /// A message that cannot be read fails its call at once over WebSocket; over stdio, where
-    /// plugins print what they are about to send, a second later unless the answer comes after all.
+    /// A message that cannot be read fails its call at once over WebSocket. Over stdio, where plugins print what
+    /// they are about to send, only a line that holds the answer beside other text does, a second later unless the
+    /// answer comes after all; otherwise the call runs into its [`Timeout`](Self::Timeout), which quotes the line.
     #[error("the plugin's answer to {} cannot be read: {}", Foreign::new(.method), Foreign::new(&.source.to_string()))]
     InvalidReply {
         /// The method that was called.

@@ -123,7 +123,8 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Returns the JSON text of the `result`.
+    /// Returns the JSON text of the `result`: of an object, if the plugin keeps to the protocol; `null` if there
+    /// was none.
     pub fn as_json(&self) -> &str {
         self.span.of(&self.message)
     }

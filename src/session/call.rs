@@ -31,14 +31,16 @@ impl Session {
     ///   may have acted.
     /// - [`Error::Disconnected`] when the connection ended first. The plugin may have acted.
     /// - [`Error::Rpc`] when the plugin answered with an error.
-    /// - [`Error::InvalidReply`] when its answer cannot be read: at once, or over stdio up to a second after
-    ///   a line that seems to be the answer and is not a message.
+    /// - [`Error::InvalidReply`] when its answer cannot be read: at once, or over stdio a second after a line
+    ///   that holds the answer and is not a message, such as one with text in front of it. Any other line
+    ///   there is output: the call waits on, and [`Error::Timeout`] quotes one that looks like a message.
     pub fn call<M: Method>(&self, params: &M, timeout: Duration) -> Result<M::Reply> {
         self.send(RequestId::generate(), params, timeout)
     }
 
     /// Calls a method by name, with params and reply in raw form. `params` must
-    /// encode to a JSON object.
+    /// encode to a JSON object. Only [`Reply::read`] looks at the result, so an answer without one, or with
+    /// something else than an object, is `Ok` until it is read.
     ///
     /// # Blocking
     /// As [`call`](Self::call).
