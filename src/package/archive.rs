@@ -87,8 +87,10 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Checks an archive that is in memory, as [`open`](Self::open) does. Blocks only for the work itself, which
-    /// the limits bound.
+    /// Checks an archive that is in memory, as [`open`](Self::open) does.
+    ///
+    /// # Blocking
+    /// Only for the work itself, which the limits bound.
     ///
     /// # Errors
     /// The first problem of the archive, as in [`open`](Self::open).

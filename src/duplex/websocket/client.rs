@@ -27,9 +27,7 @@ const MOST_HEADERS: usize = 64;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 impl WebSocket {
-    /// Connects to a `ws://` URL and does the client's handshake.
-    ///
-    /// Redirects are not followed.
+    /// Connects to a `ws://` URL and does the client's handshake. Redirects are not followed.
     ///
     /// # Blocking
     /// At most `timeout`, which covers looking the name up, connecting, and the handshake; nothing wakes it
