@@ -11,7 +11,8 @@
 //! | --- | --- |
 //! | embed a host | [`Host::builder`], [`HostBuilder`] |
 //! | install, update, configure and remove plugins, and have them back after a restart | [`Manager`] |
-//! | find plugins, and show them in an admin API | [`Manager::list_matching`], [`manager::Installation`] |
+//! | find plugins, and show them in an admin API | [`Manager::list_matching`], [`manager::Installation`], which serialises |
+//! | give one plugin its own environment, limits or labels | [`Manager::set_overrides`], [`Manager::set_labels`] |
 //! | keep records in SQLite, in memory, or in a database of my own | [`SqliteStore`], [`MemoryStore`], [`Store`] |
 //! | check a package before it is installed | [`package::review`], [`package::Archive`] |
 //! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept |
@@ -27,7 +28,7 @@
 //! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
 //! | count and measure | [`Session::counters`], [`Host::handshake_counters`], [`HostBuilder::on_call`] |
 //! | end everything, and know that it has ended | [`Host::shutdown`] |
-//! | write a plugin in Rust | [`sdk::Plugin`] |
+//! | write a plugin in Rust, pack and test it | [`sdk`] |
 //!
 //! Handles ([`Host`], [`Session`], [`Manager`], …) are cheap to clone and may be used from any thread. Every
 //! call that can block takes a timeout or has one in the host's settings; its error, an [`Error`], says which

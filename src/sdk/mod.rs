@@ -51,6 +51,14 @@
 //! there, and log to stderr on every transport; hosts keep stderr as the plugin's log. This module
 //! itself only uses the `log` crate.
 //!
+//! # Package and tests
+//!
+//! A package is a zip of `manifest.json` and the program, neither in a directory; `command` is `./` and the
+//! program's name, which the host makes executable ([Archive](crate::protocol#archive)). Take a release build: with
+//! its debug information, a program may well be over the 50 MiB that one file may have. Tests need no process:
+//! they give [`Plugin::over`] one end of [`memory::pair`](crate::duplex::memory::pair), and a host the other
+//! (`tests/examples/plugin_test.rs`).
+//!
 //! # Threads
 //!
 //! [`Plugin::run`] reads on the thread that calls it, and nothing else happens there. Handlers run on
