@@ -41,7 +41,7 @@
 //! | `host` | yes | everything that runs plugins |
 //! | `sdk` | yes | [`sdk`], for writing a plugin |
 //! | `cli` | yes | the `plugin-runner` program |
-//! | `fetch` | yes | installing a package from a URL |
+//! | `fetch` | yes | installing a package from a URL; needs a C compiler |
 //! | `sqlite` | yes | [`SqliteStore`]; needs a C compiler |
 //! | `conformance` | no | `store::conformance`, which tests a store of one's own |
 //!
