@@ -57,7 +57,7 @@ settings! {
         /// 1 MiB. The names of directories that have not been listed yet may take 16 MiB.
         migrated_files: usize = 10_000;
         /// Time for fetching a package by URL, from the look-up of the host to the last byte, redirects
-        /// included. Default 30 s.
+        /// included. Default 30 s. Needs the feature `fetch`.
         #[cfg(feature = "fetch")]
         fetch_timeout: Duration = Duration::from_secs(30);
         #[cfg(feature = "fetch")]
@@ -69,6 +69,7 @@ impl ManagerSettings {
     /// Hosts that may be fetched from although their address is private or local, each as `host:port`,
     /// such as `packages.internal:443` or `[::1]:8080`. This is for a server of packages inside your own
     /// network. Everyone who may name the URL of a package can then reach these hosts. Default none.
+    /// Needs the feature `fetch`.
     #[cfg(feature = "fetch")]
     #[must_use]
     pub fn fetch_allowed_hosts<Host: Into<String>>(

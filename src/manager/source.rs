@@ -69,7 +69,8 @@ impl<'a> PackageSource<'a> {
     /// which are compiled in; the system's own are not read.
     ///
     /// [`fetch_timeout`](crate::ManagerSettings::fetch_timeout) limits the time, and
-    /// [`fetch_allowed_hosts`](crate::ManagerSettings::fetch_allowed_hosts) allows private addresses.
+    /// [`fetch_allowed_hosts`](crate::ManagerSettings::fetch_allowed_hosts) allows private addresses. All three need
+    /// the feature `fetch`.
     #[cfg(feature = "fetch")]
     pub fn url(url: impl Into<String>) -> Self {
         Self::new(Origin::Url(url.into()))

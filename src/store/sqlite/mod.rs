@@ -30,7 +30,7 @@ use crate::error::Result;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 
-/// A [`Store`] in a directory: records in an SQLite database, archives in files.
+/// A [`Store`] in a directory: records in an SQLite database, archives in files. Needs the feature `sqlite`.
 ///
 /// | in the directory | what it is |
 /// | --- | --- |
