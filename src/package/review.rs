@@ -244,18 +244,21 @@ impl PluginFiles<'_> {
             let path = entry.path();
             is_below(path) || path.split('/').next() == Some(ADDED_BY_MACOS) || path == ".DS_Store"
         });
-        let named = command_path(&manifest.command)
-            .into_iter()
-            .chain(manifest.args.iter().filter_map(|argument| inside(argument)));
         let paths: HashSet<&str> = archive
             .entries()
             .iter()
             .map(Entry::path)
             .chain(archive.dirs.iter().map(String::as_str))
             .collect();
-        let known = named
-            .into_iter()
+        // The directory may have the command's name, which is a file's.
+        let command = command_path(&manifest.command)
+            .is_some_and(|path| is_below(&path) && archive.file(&path).is_some());
+        let argument = manifest
+            .args
+            .iter()
+            .filter_map(|argument| inside(argument))
             .any(|path| is_below(&path) && paths.contains(&*path));
+        let known = command || argument;
         (all && !known).then_some(top)
     }
 }

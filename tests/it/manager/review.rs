@@ -107,6 +107,18 @@ fn hopeless() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "cd \"my plugin\" && zip -r ../plugin.zip .",
         ),
         (
+            "a directory on top, called as the command",
+            zip(&[
+                (
+                    "main.sh/manifest.json",
+                    &manifest(json!({"command": "./main.sh"})),
+                    0o644,
+                ),
+                ("main.sh/main.sh", "", 0o755),
+            ]),
+            "zip from inside the directory: cd \"main.sh\"",
+        ),
+        (
             "a directory on top, by macOS",
             zip(&[
                 ("x/manifest.json", &python, 0o644),
