@@ -36,6 +36,7 @@ use crate::session::context::{
 use crate::session::health::HealthMonitor;
 use crate::session::services::Methods;
 use crate::session::{CallEvent, CallHook, InboundCall, Services, Subscribers};
+use crate::settings::require;
 use crate::store::{MemoryStore, Store};
 use crate::thread::Threads;
 
@@ -326,6 +327,11 @@ impl HostBuilder {
                 problem: error.to_string().into(),
             })?;
         }
+        require(
+            self.thread_limit != Some(0),
+            "thread_limit",
+            "must be at least one",
+        )?;
         let threads = Threads::with_limit(self.thread_limit.unwrap_or_else(Threads::default_limit));
         let runtime: Option<Arc<dyn Runtime>> = match self.provider {
             RuntimeProvider::Local => Some(Arc::new(LocalRuntime::new(

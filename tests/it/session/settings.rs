@@ -101,6 +101,11 @@ fn a_stop_grace_that_leaves_no_time_for_the_kill_is_refused() {
 }
 
 #[test]
+fn a_host_without_any_thread_is_refused() {
+    assert_refused("thread_limit", |builder| builder.thread_limit(0));
+}
+
+#[test]
 fn an_address_for_plugins_must_be_a_url() {
     assert_refused("rpc_base_url", |builder| builder.rpc_base_url("no url"));
     assert_refused("rpc_base_url", |builder| builder.rpc_base_url(""));
