@@ -6,6 +6,8 @@ use super::{Installation, Manager, ManagerInner};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::id::InstallationId;
+use crate::process::orphans::VARIABLE as COOKIE_VARIABLE;
+use crate::protocol::environment::{DATA_VARIABLE, TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::settings::require;
 use crate::store::{Overrides, Record};
 use crate::text::Foreign;
@@ -103,6 +105,14 @@ impl ManagerInner {
     }
 }
 
+/// Variables of the connection between host and plugin.
+const SET_BY_HOST: [&str; 4] = [
+    URL_VARIABLE,
+    TRANSPORT_VARIABLE,
+    DATA_VARIABLE,
+    COOKIE_VARIABLE,
+];
+
 /// Checks settings that could never apply.
 fn check(overrides: &Overrides) -> Result<()> {
     for (name, value) in &overrides.environment {
@@ -113,6 +123,9 @@ fn check(overrides: &Overrides) -> Result<()> {
         };
         if name.is_empty() || name.contains(['=', '\0']) {
             return invalid("cannot be the name of a variable");
+        }
+        if SET_BY_HOST.contains(&&**name) {
+            return invalid("is set by the host");
         }
         if value.contains('\0') {
             return invalid("has a value with a zero byte");

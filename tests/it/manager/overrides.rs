@@ -82,6 +82,8 @@ fn settings_that_cannot_work_are_refused_by_name_and_change_nothing() {
         (variable("A=B", "hush"), "environment"),
         (variable("A\0", "hush"), "environment"),
         (variable("A", "hush\0"), "environment"),
+        (variable("STORYDEN_RPC_URL", "hush"), "environment"),
+        (variable("PLUGIN_DATA_DIR", "hush"), "environment"),
         (Overrides::default().outbound_message(0), "outbound_message"),
         (Overrides::default().health(health), "health.timeout"),
         (
