@@ -41,7 +41,7 @@ macro_rules! names {
             fn from_str(text: &str) -> Result<Self, Error> {
                 match text {
                     $($text => Ok(Self::$variant),)+
-                    _ => Err(UnknownName::new($what, text).into()),
+                    _ => Err(UnknownName::new($what, text, &[$($text,)+]).into()),
                 }
             }
         }
@@ -90,18 +90,28 @@ names! {
 
 /// A name that is not one of a fixed set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown {what}: {:?}", Foreign::new(.name))]
+#[error("unknown {what}: {:?}{}", Foreign::new(.name), one_of(.known))]
 pub(crate) struct UnknownName {
     what: &'static str,
     name: Arc<str>,
+    known: &'static [&'static str],
 }
 
 impl UnknownName {
-    pub(crate) fn new(what: &'static str, name: &str) -> Self {
+    /// `known` are the names to be shown, if any.
+    pub(crate) fn new(what: &'static str, name: &str, known: &'static [&'static str]) -> Self {
         Self {
             what,
             name: name.into(),
+            known,
         }
+    }
+}
+
+fn one_of(known: &[&str]) -> String {
+    match known {
+        [] => String::new(),
+        known => format!("; it is one of {}", known.join(", ")),
     }
 }
 
@@ -141,7 +151,8 @@ mod tests {
         );
         assert_eq!(
             "error".parse::<ReportedState>().unwrap_err().to_string(),
-            "unknown reported state: \"error\""
+            "unknown reported state: \"error\"; it is one of inactive, starting, connecting, active, stopping, errored, \
+             restarting"
         );
     }
 }

@@ -236,7 +236,7 @@ pub enum Error {
     #[error("the host is shut down")]
     ShutDown,
     /// The operating system returned an error.
-    #[error("{context}: {source}")]
+    #[error("cannot {context}: {source}")]
     Io {
         /// What was being done, and to what.
         context: Arc<str>,
@@ -272,7 +272,7 @@ fn shown(reason: &str) -> Foreign<'_> {
 
 impl Error {
     /// An [`Error::Io`]; for what an embedder's own store or transport reports. `context` says what
-    /// was being done, and to what.
+    /// was being done and to what, in the form that follows "cannot": `open log`.
     pub fn io(context: impl Into<Arc<str>>, source: impl Into<io::Error>) -> Self {
         Self::Io {
             context: context.into(),
@@ -475,7 +475,7 @@ mod tests {
                 method: shared.clone(),
                 source: Arc::new(json),
             },
-            Error::from(UnknownName::new("thing", &hostile)),
+            Error::from(UnknownName::new("thing", &hostile, &[])),
             Error::from(StartError::Spawn {
                 command: hostile.as_str().into(),
                 source: SpawnError::NoInterpreter(hostile.clone()),

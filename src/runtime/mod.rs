@@ -54,7 +54,7 @@ impl FromStr for RuntimeProvider {
             "none" => Ok(Self::None),
             "" | "local" => Ok(Self::Local),
             "sprites" => Ok(Self::Sprites),
-            _ => Err(UnknownName::new("plugin runtime provider", text).into()),
+            _ => Err(UnknownName::new("plugin runtime provider", text, &[]).into()),
         }
     }
 }
