@@ -13,8 +13,7 @@ pub(crate) enum StoreError {
     /// that one ends, however it ends.
     #[error(
         "the data directory {} is in use by {}; stop that, or use another directory",
-        .dir.display(),
-        .owner.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+        .dir.display(), owner_text(*.owner)
     )]
     InUse {
         /// The directory.
@@ -113,6 +112,16 @@ pub(crate) enum StoreError {
         /// The database's error.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+}
+
+fn owner_text(owner: Option<u32>) -> String {
+    match owner {
+        None => "another process".to_owned(),
+        Some(pid) if pid == std::process::id() => {
+            "another store or manager of this process".to_owned()
+        }
+        Some(pid) => format!("process {pid}"),
+    }
 }
 
 impl StoreError {

@@ -53,9 +53,9 @@ fn a_second_owner_is_refused_until_the_first_is_gone() {
     let error = dir.refused();
     assert_eq!(error.kind(), ErrorKind::StoreInUse);
     let expected = format!(
-        "the data directory {} is in use by process {}; stop that, or use another directory",
-        dir.path().display(),
-        std::process::id()
+        "the data directory {} is in use by another store or manager of this process; stop that, or use another \
+         directory",
+        dir.path().display()
     );
     assert_eq!(error.to_string(), expected);
     drop(first);
