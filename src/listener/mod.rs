@@ -100,7 +100,15 @@ impl Host {
         if shared.context.is_shut_down() {
             return Err(Error::ShutDown);
         }
-        let failed = |error: io::Error| Error::io("bind the listener", error);
+        let failed = |error: io::Error| {
+            let way_out = match error.kind() {
+                io::ErrorKind::AddrInUse => "take another port, or 0 for a free one",
+                io::ErrorKind::AddrNotAvailable => "it is no address of this machine",
+                _ => return Error::io(format!("listen on {address}"), error),
+            };
+            let error = io::Error::new(error.kind(), format!("{error}; {way_out}"));
+            Error::io(format!("listen on {address}"), error)
+        };
         let listener = TcpListener::bind(address).map_err(failed)?;
         // The standard library's backlog is short, and a peer that the system drops from it waits a
         // second or more before it tries again.
@@ -311,7 +319,7 @@ fn handshake(
     let in_progress = HandshakeInProgress::begin(host.clone());
     let limit = host.context.settings.timeouts.handshake;
     let deadline = Deadline::after(limit);
-    let gone = || Error::io("handshake", io::ErrorKind::ConnectionAborted);
+    let gone = || Error::io("do the handshake", io::ErrorKind::ConnectionAborted);
     let refused = |in_progress, answer| {
         let refusal = Refusal::from(answer).counted(in_progress, String::new());
         refuse(&socket, refusal, deadline)

@@ -385,7 +385,7 @@ mod tests {
         let scratch = Scratch::new("unopened");
         fs::write(scratch.logs(), "in the way").unwrap();
         let error = PluginLog::open(scratch.logs(), LogSettings::default(), None).unwrap_err();
-        let expected = format!("open log {}/output.log: ", scratch.logs().display());
+        let expected = format!("cannot open log {}/output.log: ", scratch.logs().display());
         assert!(error.to_string().starts_with(&expected), "{error}");
         let settings = LogSettings::default().max_line(0);
         assert_matches!(

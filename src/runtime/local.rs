@@ -185,7 +185,7 @@ impl Runtime for LocalRuntime {
 /// [`Error::Io`]: it cannot be created, or is a link or another kind of file.
 pub(crate) fn installation_dir(data: &Path, id: InstallationId) -> Result<PathBuf> {
     let dir = std::path::absolute(data)
-        .map_err(|error| Error::io(format!("data directory {}", data.display()), error))?
+        .map_err(|error| Error::io(format!("use the data directory {}", data.display()), error))?
         .join(id.to_string());
     package::open_or_create_dir(&dir, package::PUBLIC)
         .map_err(|error| Error::io(format!("create {}", dir.display()), error))?;

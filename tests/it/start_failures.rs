@@ -135,7 +135,7 @@ fn a_missing_folder_is_errored_at_once() {
     fs::remove_dir(host.folder().join("plugin-gone")).unwrap();
     let message = errored_at_once(&host, record);
     assert!(
-        message.starts_with("could not prepare: open plugin directory /"),
+        message.starts_with("could not prepare: cannot open plugin directory /"),
         "{message}"
     );
 }

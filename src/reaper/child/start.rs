@@ -76,7 +76,7 @@ impl Child {
             let result = std::panic::catch_unwind(prepare).unwrap_or_else(|panic| {
                 let text = crate::thread::panic_text(&*panic);
                 let error = std::io::Error::other(format!("panicked: {text}"));
-                Err(Error::io("prepare", error).into())
+                Err(Error::io("prepare the start", error).into())
             });
             let memory = result.as_ref().ok().map(|spawned| spawned.0.memory());
             reaper.tell(child, ChildCommand::Prepared(run, result));

@@ -37,7 +37,7 @@ pub(super) fn reading<'a>(
     action: &'static str,
     path: &'a Path,
 ) -> impl Fn(io::Error) -> Error + 'a {
-    move |error| Error::io(format!("cannot {action} {}", path.display()), error)
+    move |error| Error::io(format!("{action} {}", path.display()), error)
 }
 
 pub(super) fn damaged(path: &Path, problem: impl Into<Arc<str>>) -> Error {

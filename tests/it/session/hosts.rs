@@ -166,6 +166,23 @@ fn unloading_leaves_no_thread() {
 }
 
 #[test]
+fn an_address_that_is_taken_is_named_with_the_way_out() {
+    let host = Host::builder().build().unwrap();
+    let listener = host.listen("127.0.0.1:0").unwrap();
+    let address = listener.address().to_string();
+    let taken = host.listen(&address).unwrap_err().to_string();
+    assert!(
+        taken.starts_with(&format!("cannot listen on {address}: ")),
+        "{taken}"
+    );
+    assert!(taken.contains("take another port"), "{taken}");
+    // The address of a network for documentation.
+    let foreign = host.listen("192.0.2.1:0").unwrap_err().to_string();
+    assert!(foreign.contains("no address of this machine"), "{foreign}");
+    host.shutdown(LONG);
+}
+
+#[test]
 fn draining_refuses_new_calls_and_waits_for_those_in_flight() {
     let bench = Bench::new();
     let plugin = bench.connect();

@@ -116,7 +116,7 @@ fn what_cannot_be_connected_to_says_why() {
     let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
-    assert!(error(&format!("ws://{address}/rpc")).starts_with("connect to 127.0.0.1:"));
+    assert!(error(&format!("ws://{address}/rpc")).starts_with("cannot connect to 127.0.0.1:"));
     let (url, serving) = serve(|mut stream| {
         head(&mut stream);
     });
