@@ -212,10 +212,10 @@ impl HostBuilder {
     }
 
     /// Registers a method of the embedder's own for plugins to call, with types for params and reply. The
-    /// reply must encode to a JSON object. Params that do not decode to a `P` are answered with -32602
-    /// and the field that is at fault. Of a method without params, `P` is
-    /// an empty struct or [`IgnoredAny`](serde::de::IgnoredAny); `Map::new()` is an empty reply. A handler fails
-    /// with an [`RpcError`], which is the answer:
+    /// reply must encode to a JSON object. Params that do not decode to a `P` are answered with -32602 and
+    /// the field that is at fault. Of a method without params, `P` is an empty struct or
+    /// [`IgnoredAny`](serde::de::IgnoredAny); [`Map::new()`](serde_json::Map::new) is an empty reply. A handler
+    /// fails with an [`RpcError`], which is the answer:
     /// `RpcError::new(RpcError::HANDLER_FAILED, error.to_string())`.
     ///
     /// Handlers follow the rules of [`Services`]. The protocol's three methods come first, then registered

@@ -16,7 +16,7 @@ settings! {
     /// inherited from the host's process.
     /// [`HostBuilder::process_limits`](crate::HostBuilder::process_limits) sets the limits of all plugins,
     /// and [`Overrides`](crate::store::Overrides) those of one plugin, where the greatest possible value
-    /// (`u64::MAX`, `Duration::MAX`) lifts the host's limit. A limit on the host's own process is never
+    /// ([`u64::MAX`], [`Duration::MAX`]) lifts the host's limit. A limit on the host's own process is never
     /// exceeded.
     ///
     /// ```

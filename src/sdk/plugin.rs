@@ -159,8 +159,9 @@ impl Plugin {
 
     /// Handles a method by name, with params and reply of the handler's own types; otherwise as
     /// [`on`](Self::on). The reply must encode to a JSON object. Params that do not decode to a `P` are
-    /// answered with -32602 and the field that is at fault. Of a method without params, `P`
-    /// is an empty struct or [`IgnoredAny`](serde::de::IgnoredAny); `Map::new()` is an empty reply.
+    /// answered with -32602 and the field that is at fault. Of a method without params, `P` is an empty
+    /// struct or [`IgnoredAny`](serde::de::IgnoredAny); [`Map::new()`](serde_json::Map::new) is an empty
+    /// reply.
     ///
     /// ```no_run
     /// use plugin_runner::sdk::Plugin;
