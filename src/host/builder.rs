@@ -198,7 +198,7 @@ impl HostBuilder {
 
     /// The base URL that plugins connect to, for an embedder that listens itself, such as
     /// `http://127.0.0.1:8000`. They connect with `wss` if its scheme is `https` or `wss`, else with `ws`, and to
-    /// `/rpc`, whatever its path is. Nothing checks that somebody listens there. Default: that of the oldest
+    /// `/rpc`, whatever its path is. Nothing checks that there is a listener. Default: that of the oldest
     /// bound listener.
     pub fn rpc_base_url(mut self, url: impl Into<String>) -> Self {
         self.rpc_base_url = Some(url.into());

@@ -46,7 +46,8 @@ enum PluginFiles<'a> {
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Review {
-    /// Why it can never be started; a package that has any is not installed. They are serialized as their texts.
+    /// Why it can never be started; a package that has any is not installed. They are serialised as their
+    /// texts.
     #[serde(serialize_with = "texts")]
     pub problems: Vec<Error>,
     /// What its author may have overlooked, in a sentence each; at most 100. It can be installed all the same.
