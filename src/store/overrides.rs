@@ -37,7 +37,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Variables that are added to the process's environment, after those that were set before. They replace
+    /// Variables that are added to the process's environment, in place of earlier ones of the same name. They replace
     /// what the plugin would have from the host's environment, `NO_PROXY` as a whole: without `127.0.0.1` in it, a
     /// plugin with a proxy may not reach its host. What the host itself sets for the plugin's transport comes
     /// after them ([Environment](crate::protocol#environment)). Do not set `STORYDEN_RPC_URL` for a stdio plugin,
@@ -47,8 +47,12 @@ impl Overrides {
         mut self,
         variables: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
-        let variables = variables.into_iter();
-        (self.environment).extend(variables.map(|(name, value)| (name.into(), value.into())));
+        for (name, value) in variables {
+            let name = name.into();
+            // Or settings that are changed again and again would grow without end.
+            self.environment.retain(|(other, _)| *other != name);
+            self.environment.push((name, value.into()));
+        }
         self
     }
 
@@ -150,6 +154,16 @@ mod tests {
         };
         let text = serde_json::to_string(&overrides).unwrap();
         assert_eq!(serde_json::from_str::<Overrides>(&text).unwrap(), overrides);
+    }
+
+    #[test]
+    fn a_variable_that_is_set_again_has_its_new_value_alone() {
+        let mut overrides = Overrides::default().environment([("A", "0"), ("B", "0"), ("A", "1")]);
+        for value in ["2", "3"] {
+            overrides = overrides.environment([("A", value)]);
+        }
+        let stored = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(overrides.environment, [stored("B", "0"), stored("A", "3")]);
     }
 
     #[test]
