@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// Defines a struct of plain settings with `Default` and, for each field, a setter of its name and with its
 /// docs. Of a field that is `optional` the setter takes the value itself; one that is to be set `by_hand` has
-/// its setter beside the table.
+/// its setter beside the table, if it has one.
 macro_rules! settings {
     ($(#[$doc:meta])* pub struct $name:ident {
         $(

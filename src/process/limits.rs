@@ -56,6 +56,8 @@ settings! {
         processes: Option<u64> = None, optional u64;
         /// Open descriptors: one more than the highest descriptor number. Default none.
         open_files: Option<u64> = None, optional u64;
+        /// Size of a core file, in bytes. Earlier versions could set it, and it holds where it is stored.
+        core_size: Option<u64> = None, by_hand;
         /// Scheduling priority from -20, the highest, to 19, the lowest. Raising it above the host's needs
         /// privileges. Default none: inherited from the host.
         nice: Option<i32> = None, optional i32;
@@ -96,6 +98,7 @@ impl ProcessLimits {
                 .filter(|limit| *limit != Duration::MAX),
             processes: number(self.processes, defaults.processes),
             open_files: number(self.open_files, defaults.open_files),
+            core_size: number(self.core_size, defaults.core_size),
             nice: self.nice.or(defaults.nice),
         }
     }
@@ -121,6 +124,7 @@ impl ProcessLimits {
             ("cpu_time", self.cpu_time.map(whole_seconds)),
             ("processes", self.processes),
             ("open_files", self.open_files),
+            ("core_size", self.core_size),
         ];
         let numbers = numbers
             .into_iter()
@@ -164,6 +168,7 @@ mod system {
             ("memory", Resource::As, &mut limits.memory),
             ("processes", Resource::Nproc, &mut limits.processes),
             ("open_files", Resource::Nofile, &mut limits.open_files),
+            ("core_size", Resource::Core, &mut limits.core_size),
         ];
         for (name, resource, limit) in numbers {
             if let Some(limit) = limit {
@@ -213,7 +218,7 @@ mod system {
 
     pub(super) fn apply(_: Pid, limits: &mut ProcessLimits) -> Result<(), StartError> {
         let wanted = limits.to_json();
-        for name in ["memory", "cpu_time", "processes", "open_files"] {
+        for name in ["memory", "cpu_time", "processes", "open_files", "core_size"] {
             if wanted.contains_key(name) {
                 return Err(failed(name, io::ErrorKind::Unsupported.into()));
             }

@@ -115,6 +115,20 @@ exit(3)";
 }
 
 #[test]
+fn a_limit_on_core_files_that_an_earlier_version_stored_still_holds() {
+    let host = unforgiving("stored-core-limit");
+    let code = "import resource as r; print(*r.getrlimit(r.RLIMIT_CORE)); exit(3)";
+    let mut stored = serde_json::to_value(python(&host, "limited", code)).unwrap();
+    stored["overrides"] = json!({"process_limits": {"core_size": 0}});
+    let record: Record = serde_json::from_value(stored.clone()).unwrap();
+    let kept = serde_json::to_value(&record).unwrap();
+    assert_eq!(kept["overrides"]["process_limits"]["core_size"], 0);
+    let (_, change) = run(&host, record);
+    assert_eq!(change.details()["limits"], json!({"core_size": 0}));
+    assert_eq!(change.details()["output"], json!(["0 0"]));
+}
+
+#[test]
 fn without_limits_nothing_is_said_of_them() {
     let host = unforgiving("no-limits");
     let code = "raise MemoryError('for a reason of its own')";
