@@ -12,6 +12,7 @@ use plugin_runner::error::Phase;
 use plugin_runner::listener::{Admission, Refusal, RequestHead};
 use plugin_runner::{ActiveState, Error, Host, InstallationId, ReportedState};
 use serde_json::{Value, json};
+use tungstenite::Message;
 
 use crate::handshake_attacks::{attack, attacks, refused_with};
 use crate::support::host::{Setup, TestHost, active};
@@ -281,6 +282,38 @@ fn what_is_no_connected_stream_is_refused_before_the_plugin_counts_as_connected(
     }
     let _peer = attach(admit(&host, &good).unwrap(), b"");
     active(&session);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stream_that_the_server_makes_non_blocking_later_is_read_without_spinning() {
+    let host = TestHost::with("admission-non-blocking", Setup::deaf);
+    let (session, good) = external(&host, "kept-clone");
+    let admission = admit(&host, &good).unwrap();
+    let (mut ours, theirs) = connection();
+    let clone = ours.try_clone().unwrap();
+    ours.write_all(&admission.to_bytes()).unwrap();
+    admission.attach(ours, Vec::new()).unwrap();
+    let mut peer = Peer::upgraded(Answer::read(theirs));
+    active(&session);
+    // Both are handles to one socket.
+    clone.set_nonblocking(true).unwrap();
+    peer.socket.send(Message::Ping(Vec::new().into())).unwrap();
+    assert!(peer.socket.read().unwrap().is_pong());
+    wait_until("the reader to sleep", || {
+        thread_state("sess-kept-clone") == Some('S')
+    });
+}
+
+/// The state of a thread of this process, as the kernel tells it.
+#[cfg(target_os = "linux")]
+fn thread_state(name: &str) -> Option<char> {
+    let mut threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    threads.find_map(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+        let (_, state) = stat.split_once(&format!(" ({name}) "))?;
+        state.chars().next()
+    })
 }
 
 #[test]

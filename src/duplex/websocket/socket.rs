@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketType};
@@ -187,6 +188,11 @@ impl Socket {
     /// Waits until there is something to read; false at the deadline.
     pub(super) fn wait_readable(&self, deadline: Deadline) -> io::Result<bool> {
         poll::readable(self.as_fd(), deadline)
+    }
+
+    /// Waits until there is something to read, or the socket is shut down.
+    pub(super) fn await_readable(&self) -> io::Result<()> {
+        poll::wait(&mut [PollFd::new(self, PollFlags::IN)], None).map(drop)
     }
 
     fn shutdown(&self, how: Shutdown) {
