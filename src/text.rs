@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use crate::id::InstallationId;
 
 /// Returns text from outside as it can be shown on one line of a log or a terminal: every character is escaped
-/// that would not be seen as itself (see [`disturbs`]). The work is done when it is shown.
+/// that would not be seen as itself (see [`needs_escape`]). The work is done when it is shown.
 ///
 /// [`Display`](fmt::Display) shows the text alone, [`Debug`](fmt::Debug) in quotes, with quotes and
 /// backslashes escaped as well. A precision is the most characters that are shown, where an escaped character
@@ -76,7 +76,7 @@ impl<'a> Foreign<'a> {
 
 impl fmt::Display for Foreign<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, disturbs)
+        self.write(f, needs_escape)
     }
 }
 
@@ -84,7 +84,7 @@ impl fmt::Debug for Foreign<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         self.write(f, |character| {
-            disturbs(character) || matches!(character, '"' | '\\')
+            needs_escape(character) || matches!(character, '"' | '\\')
         })?;
         f.write_char('"')
     }
@@ -96,7 +96,7 @@ pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// Returns whether a character does something else than being seen: control characters (line feeds and
 /// escapes among them), separators of lines and paragraphs, and characters that change the direction
 /// of text or are invisible.
-pub const fn disturbs(character: char) -> bool {
+pub const fn needs_escape(character: char) -> bool {
     matches!(
         character,
         '\0'..='\u{1f}'
@@ -170,15 +170,15 @@ mod tests {
         }
         let all: String = ('\0'..=char::MAX).collect();
         let shown = Foreign::new(&all).limited_to(usize::MAX).to_string();
-        assert!(!shown.contains(disturbs) && !shown.contains(char::is_control));
+        assert!(!shown.contains(needs_escape) && !shown.contains(char::is_control));
     }
 
     /// Several errors show short names that way.
     #[test]
     fn the_standard_way_to_quote_leaves_nothing_else_either() {
-        for character in ('\0'..=char::MAX).filter(|character| disturbs(*character)) {
+        for character in ('\0'..=char::MAX).filter(|character| needs_escape(*character)) {
             let quoted = format!("{:?}", character.to_string());
-            assert!(!quoted.contains(disturbs), "{character:?}");
+            assert!(!quoted.contains(needs_escape), "{character:?}");
         }
     }
 

@@ -487,7 +487,7 @@ mod tests {
         ] {
             let shown = error.to_string();
             assert!(shown.contains("evil\\n\\u{1b}[2J\\u{202e}"), "{shown}");
-            assert!(!shown.contains(crate::text::disturbs), "{shown:?}");
+            assert!(!shown.contains(crate::text::needs_escape), "{shown:?}");
             assert!(shown.len() < 5000, "{} bytes", shown.len());
         }
     }

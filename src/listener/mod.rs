@@ -92,7 +92,7 @@ impl Host {
     /// - [`Error::ShutDown`].
     pub fn listen(&self, address: &str) -> Result<Listener> {
         let address: SocketAddr = address.parse().map_err(|_| Error::Setting {
-            name: "listen address",
+            name: "address",
             problem: format!("{address:?} is not an address with a port, such as 127.0.0.1:8000")
                 .into(),
         })?;

@@ -67,7 +67,7 @@ impl Installation {
     }
 
     /// Returns the plugin's state: `inactive` if it is not loaded, `errored` if its record is damaged.
-    pub fn state(&self) -> ReportedState {
+    pub fn reported_state(&self) -> ReportedState {
         self.state
     }
 

@@ -36,13 +36,13 @@ pub struct InstallationFilter {
 
 impl InstallationFilter {
     /// Those in this state.
-    pub fn state(mut self, state: ReportedState) -> Self {
+    pub fn reported_state(mut self, state: ReportedState) -> Self {
         self.state = Some(state);
         self
     }
 
     /// Those that are wanted in this state.
-    pub fn wanted(mut self, state: ActiveState) -> Self {
+    pub fn active_state(mut self, state: ActiveState) -> Self {
         self.wanted = Some(state);
         self
     }
@@ -90,7 +90,11 @@ impl Manager {
             .into_iter()
             .filter(|record| filter.fits(record))
             .map(|record| self.inner.view(record))
-            .filter(|plugin| filter.state.is_none_or(|state| state == plugin.state()))
+            .filter(|plugin| {
+                filter
+                    .state
+                    .is_none_or(|state| state == plugin.reported_state())
+            })
             .collect())
     }
 

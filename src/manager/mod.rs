@@ -98,7 +98,7 @@ const LOCK: &str = "manager.lock";
 ///
 /// let plugin = manager.install(PackageSource::file("fire-bot.zip"))?;
 /// let plugin = manager.activate(plugin.id(), Duration::from_secs(60))?;
-/// println!("{} is {}", plugin.manifest().name, plugin.state());
+/// println!("{} is {}", plugin.manifest().name, plugin.reported_state());
 /// # Ok(())
 /// # }
 /// ```

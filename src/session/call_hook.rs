@@ -80,7 +80,7 @@ impl CallEvent<'_> {
     }
 
     /// Returns whether its caller dropped it before the answer was there. Only calls to a plugin end so.
-    pub fn is_given_up(&self) -> bool {
+    pub fn is_abandoned(&self) -> bool {
         matches!(self.end, CallEnd::GivenUp)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use plugin_runner::text::disturbs;
+use plugin_runner::text::needs_escape;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::program::{
@@ -119,7 +119,7 @@ fn nothing_that_a_plugin_says_steers_the_terminal_or_forges_a_line() {
         let output = scratch.output(&arguments);
         assert_eq!(output.status.code(), Some(1));
         for shown in [text(&output.stdout), text(&output.stderr)] {
-            let disturbing = shown.lines().find(|line| line.contains(disturbs));
+            let disturbing = shown.lines().find(|line| line.contains(needs_escape));
             assert_eq!(disturbing, None, "{shown:?}");
             assert!(shown.contains("evil"), "{shown}");
             assert!(
@@ -139,6 +139,6 @@ fn nothing_that_a_plugin_says_steers_the_terminal_or_forges_a_line() {
         }
         let output = scratch.output("validate bad");
         let shown = text(&output.stdout);
-        assert!(!shown.trim_end().contains(disturbs), "{shown:?}");
+        assert!(!shown.trim_end().contains(needs_escape), "{shown:?}");
     }
 }

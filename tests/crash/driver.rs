@@ -213,7 +213,7 @@ impl Worker<'_> {
                 _ => Operation::Rotate { id },
             };
         }
-        let is_active = plugin.state() == ReportedState::Active;
+        let is_active = plugin.reported_state() == ReportedState::Active;
         match self.random.below(10) {
             0..=2 => Operation::Update {
                 id,

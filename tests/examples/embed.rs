@@ -40,8 +40,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         manager.activate(plugin.id(), Duration::from_secs(300))?;
     }
     for plugin in manager.list()? {
-        println!("{} is {}", plugin.manifest().name, plugin.state());
-        if plugin.state() == ReportedState::Active {
+        println!("{} is {}", plugin.manifest().name, plugin.reported_state());
+        if plugin.reported_state() == ReportedState::Active {
             let session = manager.session(plugin.id())?;
             let pong = session.call(&Ping {}, Duration::from_secs(10))?;
             println!("and says {:?}", pong.status);

@@ -29,7 +29,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     }
     for plugin in manager.list()? {
         let why = plugin.message().unwrap_or("as it should be");
-        println!("{} is {}: {why}", plugin.id(), plugin.state());
+        println!("{} is {}: {why}", plugin.id(), plugin.reported_state());
     }
     host.shutdown(Duration::from_secs(10));
     Ok(())

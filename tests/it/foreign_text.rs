@@ -12,7 +12,7 @@ mod alone {
     use plugin_runner::error::RpcError;
     use plugin_runner::protocol::Manifest;
     use plugin_runner::store::Record;
-    use plugin_runner::text::disturbs;
+    use plugin_runner::text::needs_escape;
     use plugin_runner::{ReportedState, Session};
     use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ mod alone {
 
     #[track_caller]
     fn assert_harmless(text: &str) {
-        assert!(!text.contains(disturbs), "{text:?}");
+        assert!(!text.contains(needs_escape), "{text:?}");
         assert!(text.len() < 5000, "{} bytes: {}", text.len(), &text[..200]);
     }
 

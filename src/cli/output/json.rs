@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use plugin_runner::plugin_log::LogStream;
-use plugin_runner::text::disturbs;
+use plugin_runner::text::needs_escape;
 use plugin_runner::{InstallationId, Problem, ReportedState, StateChange};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -120,7 +120,7 @@ fn write(object: &JsonLine<'_>, to: &mut String) {
 /// strings, where an escape means the same.
 fn push_escaped(json: &str, to: &mut String) {
     for character in json.chars() {
-        if disturbs(character) {
+        if needs_escape(character) {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
                 // Writing to a string succeeds.

@@ -74,8 +74,8 @@ impl Paint {
 /// Returns text from a plugin as it can be shown: its colours are dropped, and whatever else a terminal would
 /// obey instead of showing it is escaped, except for the tab. It is not cut, being what people want to read.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
-    let disturbs = |character: char| text::disturbs(character) && character != '\t';
-    if !text.contains(disturbs) {
+    let needs_escape = |character: char| text::needs_escape(character) && character != '\t';
+    if !text.contains(needs_escape) {
         return Cow::Borrowed(text);
     }
     let mut clean = String::with_capacity(text.len());
@@ -85,7 +85,7 @@ pub(super) fn harmless(text: &str) -> Cow<'_, str> {
             rest = after;
             continue;
         }
-        if disturbs(character) {
+        if needs_escape(character) {
             clean.extend(character.escape_default());
         } else {
             clean.push(character);

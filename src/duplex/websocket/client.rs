@@ -12,7 +12,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{Role, Socket, WebSocket};
 use crate::deadline::Deadline;
-use crate::error::{Disconnect, Error, Phase, Result};
+use crate::error::{Disconnect, Error, Phase, Result, TokenError};
 use crate::thread::Threads;
 use crate::url::{Authority, Url};
 
@@ -39,7 +39,7 @@ impl WebSocket {
     ///   status), answered with something else than WebSocket ([`Disconnect::Violation`]), or hung
     ///   up ([`Disconnect::Lost`]).
     /// - [`Error::Unsupported`]: a `wss://` URL; TLS is not built in.
-    /// - [`Error::Setting`]: not a WebSocket URL.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): not a WebSocket URL.
     /// - [`Error::Io`]: the name is not known, no server listens, or the system starts no thread for
     ///   looking the name up.
     pub fn connect(url: &str, timeout: Duration) -> Result<Self> {
@@ -97,7 +97,7 @@ struct ServerUrl {
 impl ServerUrl {
     /// Errors do not repeat the URL: it holds a token.
     fn parse(url: &str) -> Result<Self> {
-        let problem = |text: &str| Error::setting("url", text);
+        let problem = |problem| Error::from(TokenError::Url { problem });
         let url = Url::parse(url).map_err(problem)?;
         match url.scheme {
             Some("ws") => {}

@@ -314,7 +314,7 @@ impl ScanProgress {
         }
     }
 
-    pub(crate) fn is_given_up(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         self.at.lock().given_up
     }
 }

@@ -172,7 +172,7 @@ impl OrphanScan<'_> {
                 passes = 0;
                 quiet_since = None;
             }
-            if self.deadline.has_passed() || self.progress.is_given_up() {
+            if self.deadline.has_passed() || self.progress.is_abandoned() {
                 return false;
             }
             if passes < required && required > 1 && self.chase() {
@@ -217,7 +217,7 @@ impl OrphanScan<'_> {
                 Inspection::Unreadable => drop(self.unreadable.insert(pid)),
             }
             // The first pass is always completed: the time may be enough for one only.
-            if self.progress.is_given_up() || (self.pass > 1 && self.deadline.has_passed()) {
+            if self.progress.is_abandoned() || (self.pass > 1 && self.deadline.has_passed()) {
                 return Ok(None);
             }
         }

@@ -158,10 +158,10 @@ fn a_process_that_a_read_does_not_come_back_from_is_passed_over() {
     assert!(!progress.give_up(LONG), "it has its time");
     assert!(progress.give_up(Duration::ZERO));
     let next = scanner.begin(&tally, false).unwrap();
-    assert!(next.is_stuck(7) && !next.is_given_up());
+    assert!(next.is_stuck(7) && !next.is_abandoned());
     // It does come back.
     progress.end_reading(7);
-    assert!(!next.is_stuck(7) && progress.is_given_up());
+    assert!(!next.is_stuck(7) && progress.is_abandoned());
     let stuck: Vec<_> = (0..STUCK_LIMIT)
         .map(|number| {
             let progress = scanner.begin(&tally, false).unwrap();

@@ -23,7 +23,7 @@ fn activating_waits_until_the_plugin_is_active() {
     let id = managed.installed(managed.package("1", &[]));
     let before = managed.get(id).unwrap().record().active_state_changed_at;
     let active = managed.activate(id, LONG).unwrap();
-    assert_eq!(active.state(), ReportedState::Active);
+    assert_eq!(active.reported_state(), ReportedState::Active);
     assert_eq!(active.record().active_state, ActiveState::Active);
     assert!(active.record().active_state_changed_at >= before);
     assert_eq!(managed.answering_version(id), "1");
@@ -34,7 +34,7 @@ fn activating_waits_until_the_plugin_is_active() {
     assert_eq!(again.since(), active.since());
     assert!(first.is_alive());
     let stopped = managed.deactivate(id, LONG).unwrap();
-    assert_eq!(stopped.state(), ReportedState::Inactive);
+    assert_eq!(stopped.reported_state(), ReportedState::Inactive);
     assert_eq!(stopped.record().active_state, ActiveState::Inactive);
     assert_eq!(stopped.since(), stopped.record().active_state_changed_at);
     assert!(!first.is_alive());
@@ -54,12 +54,12 @@ fn a_plugin_that_cannot_start_says_why_at_once_and_an_old_error_does_not_count()
     let error = managed.activate(id, LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PluginFailed);
     let shown = managed.get(id).unwrap();
-    assert_eq!(shown.state(), ReportedState::Errored);
+    assert_eq!(shown.reported_state(), ReportedState::Errored);
     assert_eq!(shown.record().active_state, ActiveState::Active);
     assert_eq!(shown.message(), Some(&*error.to_string()));
     std::fs::rename(release.join("moved"), release.join("run")).unwrap();
     let active = managed.activate(id, LONG).unwrap();
-    assert_eq!(active.state(), ReportedState::Active);
+    assert_eq!(active.reported_state(), ReportedState::Active);
     assert_eq!(active.message(), None);
 }
 
@@ -75,7 +75,7 @@ fn a_plugin_that_crashes_at_every_start_is_errored_with_its_exit() {
     assert_eq!(problem.exit(), Some(ExitReason::Code(7)));
     assert_eq!(shown.message(), Some(problem.message()));
     let stopped = managed.deactivate(id, LONG).unwrap();
-    assert_eq!(stopped.state(), ReportedState::Inactive);
+    assert_eq!(stopped.reported_state(), ReportedState::Inactive);
     assert_eq!(stopped.message(), None);
 }
 
@@ -87,12 +87,15 @@ fn activating_may_return_at_once_or_be_given_up_and_it_goes_on() {
     let mut events = managed.host.events();
     let requested = managed.request_activation(id).unwrap();
     assert_eq!(requested.record().active_state, ActiveState::Active);
-    assert_ne!(requested.state(), ReportedState::Active);
+    assert_ne!(requested.reported_state(), ReportedState::Active);
     let error = managed.activate(id, SHORT).unwrap_err();
     assert!(error.is_timeout(), "{error}");
     managed.host.lifelines.next().open_gate();
     events.until(id, ReportedState::Active);
-    assert_eq!(managed.get(id).unwrap().state(), ReportedState::Active);
+    assert_eq!(
+        managed.get(id).unwrap().reported_state(),
+        ReportedState::Active
+    );
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn a_stop_that_takes_too_long_goes_on() {
     assert_eq!(timed_out(&error).0, Phase::Stop);
     let shown = managed.get(id).unwrap();
     assert_eq!(shown.record().active_state, ActiveState::Inactive);
-    assert_eq!(shown.state(), ReportedState::Stopping);
+    assert_eq!(shown.reported_state(), ReportedState::Stopping);
     drop(loss);
     // As what no signal reaches may end by itself some day.
     managed.host.lifelines.next().cut();

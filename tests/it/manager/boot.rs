@@ -82,7 +82,7 @@ fn a_broken_plugin_is_reported_and_holds_up_no_other() {
     fs::remove_dir_all(managed.folder(missing)).unwrap();
 
     let shown = managed.get(damaged).unwrap();
-    assert_eq!(shown.state(), ReportedState::Errored);
+    assert_eq!(shown.reported_state(), ReportedState::Errored);
     let report = managed.boot(LONG).unwrap();
     let mut expected = good.to_vec();
     expected.sort_unstable();
@@ -102,7 +102,7 @@ fn a_broken_plugin_is_reported_and_holds_up_no_other() {
         let listed = managed.list().unwrap();
         let listed = listed.iter().find(|shown| shown.id() == *id).unwrap();
         for shown in [&managed.get(*id).unwrap(), listed] {
-            assert_eq!(shown.state(), ReportedState::Errored);
+            assert_eq!(shown.reported_state(), ReportedState::Errored);
             let message = shown.message().unwrap();
             assert!(message.contains(reason), "{message}");
         }

@@ -74,7 +74,7 @@ fn a_token_is_shown_once_unless_it_is_to_be_kept() {
             };
             let shown = managed.get(id).unwrap();
             assert_eq!(shown.record().active_state, ActiveState::Active);
-            assert_eq!(shown.state(), Connecting);
+            assert_eq!(shown.reported_state(), Connecting);
             assert_eq!(shown.record().external_token(), keeps.then_some(&token));
             let stored = serde_json::to_string(&shown.record()).unwrap();
             assert_eq!(stored.contains(token.expose()), keeps, "{stored}");
@@ -131,7 +131,7 @@ fn a_new_manifest_has_the_plugin_come_back() {
             (1012, "manifest updated".to_owned())
         );
         assert_eq!(updated.manifest().clone(), new);
-        assert_eq!(updated.state(), Connecting);
+        assert_eq!(updated.reported_state(), Connecting);
         let session = managed.session(id);
         let peer = managed.connect(&token);
         session.wait_for(Active, LONG).unwrap();
@@ -160,7 +160,7 @@ fn a_rotated_token_counts_no_more() {
     let new = managed.rotate_token(id).unwrap();
     assert_eq!(managed.knock(&newer), 401);
     assert_eq!(session.counters().refused_spent_token, 3);
-    assert_eq!(managed.get(id).unwrap().state(), Connecting);
+    assert_eq!(managed.get(id).unwrap().reported_state(), Connecting);
     let _peer = managed.connect(&new);
     session.wait_for(Active, LONG).unwrap();
 }

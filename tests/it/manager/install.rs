@@ -34,7 +34,7 @@ fn a_package_is_installed_from_memory_a_reader_and_a_file() {
     let mut all = Vec::new();
     for source in sources {
         let installed = managed.install(source).unwrap();
-        assert_eq!(installed.state(), ReportedState::Inactive);
+        assert_eq!(installed.reported_state(), ReportedState::Inactive);
         assert_eq!(installed.message(), None);
         assert_eq!(installed.manifest().version, "1");
         let id = installed.id();
@@ -62,7 +62,7 @@ fn a_package_is_installed_from_memory_a_reader_and_a_file() {
     // All of them run at once, each from its own folder.
     for id in ids {
         let active = managed.activate(id, LONG).unwrap();
-        assert_eq!(active.state(), ReportedState::Active);
+        assert_eq!(active.reported_state(), ReportedState::Active);
         let described = call(&managed.session(id), "describe", &json!({})).unwrap();
         let directory = described["directory"].as_str().unwrap();
         assert!(directory.starts_with(managed.folder(id).to_str().unwrap()));
@@ -425,6 +425,6 @@ fn a_host_has_one_manager_at_a_time() {
     // The plugin does not mind.
     let next = Manager::new((*host).clone()).unwrap();
     let found = next.get(id).unwrap();
-    assert_eq!(found.state(), ReportedState::Active);
+    assert_eq!(found.reported_state(), ReportedState::Active);
     drop(next);
 }

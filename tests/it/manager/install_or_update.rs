@@ -25,14 +25,14 @@ fn what_is_new_is_installed_and_what_is_not_is_updated() {
     let managed = Managed::new("deploy");
     let first = managed.deploy(managed.package("1", &["alone"])).unwrap();
     assert!(first.newly_installed && !first.unchanged && first.gap.is_none());
-    assert_eq!(first.installation.state(), Inactive);
+    assert_eq!(first.installation.reported_state(), Inactive);
     let id = first.installation.id();
     managed.activate(id, LONG).unwrap();
     managed.write_own_file(id, "own.txt", "kept");
     let second = managed.deploy(managed.package("2", &["alone"])).unwrap();
     assert!(!second.newly_installed && !second.unchanged && second.gap.is_some());
     assert_eq!(second.installation.id(), id);
-    assert_eq!(second.installation.state(), Active);
+    assert_eq!(second.installation.reported_state(), Active);
     assert_eq!(second.migrated_files, 1);
     assert_eq!(managed.answering_version(id), "2");
     assert_eq!(managed.own_file(id, "own.txt").as_deref(), Some("kept"));

@@ -153,7 +153,7 @@ fn a_stop_that_does_not_begin_does_not_end_an_update() {
     });
     let shown = managed.get(id).unwrap();
     assert_eq!(shown.record().active_state, ActiveState::Active);
-    assert_eq!(shown.state(), ReportedState::Active);
+    assert_eq!(shown.reported_state(), ReportedState::Active);
     assert_eq!(managed.answering_version(id), "2");
 }
 
@@ -283,10 +283,14 @@ fn a_new_manifest_lets_an_external_plugin_with_a_damaged_record_connect_again() 
         .with(|record| record.set_active_state(ActiveState::Inactive));
     store.damage(damaged, "its wanted state cannot be read");
     let hidden = managed.get(id).unwrap();
-    assert_eq!(hidden.state(), ReportedState::Errored, "{hidden:?}");
+    assert_eq!(
+        hidden.reported_state(),
+        ReportedState::Errored,
+        "{hidden:?}"
+    );
     assert!(hidden.message().unwrap().contains("cannot be read"));
     managed.host.unload(id).unwrap();
     let shown = managed.update_manifest(id, manifest("outside")).unwrap();
     assert_eq!(shown.record().damage, None);
-    assert_eq!(shown.state(), ReportedState::Connecting);
+    assert_eq!(shown.reported_state(), ReportedState::Connecting);
 }

@@ -76,7 +76,7 @@ fn a_plugin_that_has_never_run_is_waited_for_and_not_started() {
     nothing(&mut follower);
     assert!(managed.host.session(id).is_none());
     let installed = managed.get(id).unwrap();
-    assert_eq!(installed.state(), ReportedState::Inactive);
+    assert_eq!(installed.reported_state(), ReportedState::Inactive);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| line(&mut follower));
         managed.run_printing(id, 1..=1);

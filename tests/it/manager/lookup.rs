@@ -58,14 +58,17 @@ fn plugins_are_found_by_what_they_are() {
     assert_eq!(ids(any()), [one, two, outside, three]);
     assert_eq!(ids(any().manifest_id("scripted")), [one, two, three]);
     assert_eq!(ids(any().mode(PluginMode::External)), [outside]);
-    assert_eq!(ids(any().state(Active)), [two]);
-    assert_eq!(ids(any().state(Errored)), [three]);
-    assert_eq!(ids(any().state(Connecting)), [outside]);
-    assert_eq!(ids(any().wanted(ActiveState::Active)), [two, outside]);
+    assert_eq!(ids(any().reported_state(Active)), [two]);
+    assert_eq!(ids(any().reported_state(Errored)), [three]);
+    assert_eq!(ids(any().reported_state(Connecting)), [outside]);
+    assert_eq!(ids(any().active_state(ActiveState::Active)), [two, outside]);
     assert_eq!(ids(any().label("team", "red")), [one]);
     assert_eq!(ids(any().label("x", "y").label("team", "blue")), [two]);
     assert_eq!(ids(any().label("team", "y")), []);
     // All of it has to be so.
-    assert_eq!(ids(any().state(Active).mode(PluginMode::External)), []);
+    assert_eq!(
+        ids(any().reported_state(Active).mode(PluginMode::External)),
+        []
+    );
     assert!(managed.host.session(one).is_none(), "it was loaded");
 }

@@ -124,7 +124,7 @@ fn operations_meet(store: Arc<dyn Store>) {
         match shown.record().active_state {
             ActiveState::Inactive => {
                 assert!(!managed.lock(id).is_held(), "it runs, and is not wanted");
-                assert_eq!(shown.state(), ReportedState::Inactive);
+                assert_eq!(shown.reported_state(), ReportedState::Inactive);
             }
             // Put in place while it was stopped, when nothing is tried.
             ActiveState::Active if shown.manifest().version == "4" => {

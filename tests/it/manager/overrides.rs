@@ -49,7 +49,10 @@ fn a_running_plugin_has_its_new_settings_at_its_next_start() {
             .process_limits(limits)
             .outbound_message(2_000);
         let shown = managed.set_overrides(id, own.clone()).unwrap();
-        assert_eq!((shown.state(), &shown.record().overrides), (Active, &own));
+        assert_eq!(
+            (shown.reported_state(), &shown.record().overrides),
+            (Active, &own)
+        );
         assert_eq!(managed.variable(id, "OWN_NAME"), Value::Null, "too soon");
         managed.restart(id, LONG).unwrap();
         assert_eq!(managed.variable(id, "OWN_NAME"), "first");
@@ -61,7 +64,7 @@ fn a_running_plugin_has_its_new_settings_at_its_next_start() {
         // Whole: what is not named again is gone, and inactive it is fine as well.
         managed.deactivate(id, LONG).unwrap();
         let shown = managed.set_overrides(id, named("second")).unwrap();
-        assert_eq!(shown.state(), Inactive);
+        assert_eq!(shown.reported_state(), Inactive);
         managed.activate(id, LONG).unwrap();
         assert_eq!(managed.variable(id, "OWN_NAME"), "second");
         call(&session, "log", &large).unwrap();

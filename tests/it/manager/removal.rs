@@ -157,7 +157,7 @@ fn a_plugin_that_cannot_be_stopped_stays_installed() {
     let error = managed.remove(id).unwrap_err();
     assert_eq!(timed_out(&error).0, Phase::Stop);
     let shown = managed.get(id).unwrap();
-    assert_eq!(shown.state(), Stopping);
+    assert_eq!(shown.reported_state(), Stopping);
     assert!(managed.folder(id).join("data").is_dir());
     managed.expect_nothing_left_over();
     drop(loss);

@@ -28,7 +28,7 @@ fn a_restart_ends_one_process_and_starts_the_next() {
         let call = session.start_call_raw("sleep", &sleep, FOREVER).unwrap();
         let mut events = managed.host.events();
         let after = managed.restart(id, LONG).unwrap();
-        assert_eq!(after.state(), Active);
+        assert_eq!(after.reported_state(), Active);
         assert_eq!(
             after.record(),
             before.record(),
@@ -59,7 +59,7 @@ fn one_that_is_down_or_was_never_loaded_is_started() {
     // Wanted active, and another part of the program has unloaded it.
     let id = managed.running(managed.package("2", &[]));
     managed.host.unload(id).unwrap();
-    assert_eq!(managed.restart(id, LONG).unwrap().state(), Active);
+    assert_eq!(managed.restart(id, LONG).unwrap().reported_state(), Active);
     assert_eq!(managed.answering_version(id), "2");
 }
 
@@ -72,7 +72,7 @@ fn an_inactive_plugin_is_not_restarted() {
         let error = managed.restart(id, LONG).unwrap_err();
         assert_eq!(refusing_state(&error), Inactive);
         assert!(error.to_string().contains("not wanted active"), "{error}");
-        assert_eq!(managed.get(id).unwrap().state(), Inactive);
+        assert_eq!(managed.get(id).unwrap().reported_state(), Inactive);
         assert!(events.try_recv().is_err(), "something was started");
         // The same once it is loaded.
         drop(managed.host.load(id).unwrap());
@@ -96,7 +96,7 @@ fn an_external_plugin_is_told_to_come_back_and_waited_for() {
         assert_eq!(peer.read_to_close(), Some(1012));
         let _back = connect();
         let back = restarting.join().unwrap().unwrap();
-        assert_eq!(back.state(), Active);
+        assert_eq!(back.reported_state(), Active);
         assert_eq!(back.record().active_state, ActiveState::Active);
     });
     // One that does not come back.
@@ -104,7 +104,7 @@ fn an_external_plugin_is_told_to_come_back_and_waited_for() {
     let limit = Duration::from_millis(50);
     let error = managed.restart(id, limit).unwrap_err();
     assert_matches!(error, Error::Timeout { limit: told, .. } if told == limit);
-    assert_eq!(managed.get(id).unwrap().state(), Connecting);
+    assert_eq!(managed.get(id).unwrap().reported_state(), Connecting);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_stop_ends_a_restarts_wait_and_stays() {
         let error = restarting.join().unwrap().unwrap_err();
         assert_eq!(refusing_state(&error), Inactive);
     });
-    assert_eq!(managed.get(id).unwrap().state(), Inactive);
+    assert_eq!(managed.get(id).unwrap().reported_state(), Inactive);
     managed.host.lifelines.expect_all_dead();
     managed.lock(id).expect_one_at_a_time();
 }

@@ -37,7 +37,7 @@ impl Managed {
     fn expect_as_before(&self, id: InstallationId, text: &str) {
         let shown = self.get(id).unwrap();
         assert_eq!(shown.manifest().version, "1");
-        assert_eq!(shown.state(), Active);
+        assert_eq!(shown.reported_state(), Active);
         assert_eq!(self.answering_version(id), "1");
         assert_eq!(self.own_file(id, "own.txt").as_deref(), Some(text));
         self.lock(id).expect_one_at_a_time();
@@ -64,7 +64,7 @@ fn a_running_plugin_is_replaced_with_its_files() {
         let update = managed.updated(id, package("2"));
         let gap = update.gap.unwrap();
         assert!(!update.unchanged && gap <= began.elapsed() && !gap.is_zero());
-        assert_eq!(update.installation.state(), Active);
+        assert_eq!(update.installation.reported_state(), Active);
         assert_eq!(update.installation.manifest().version, "2");
         assert_eq!(update.migrated_files, 1);
         assert_eq!(update.left_count, 0);
@@ -99,7 +99,7 @@ fn an_inactive_plugin_is_replaced_and_not_started() {
     let update = managed.updated(id, managed.package("2", &[]));
     assert_eq!(update.gap, None);
     assert_eq!(update.migrated_files, 1);
-    assert_eq!(update.installation.state(), Inactive);
+    assert_eq!(update.installation.reported_state(), Inactive);
     assert!(events.try_recv().is_err(), "something was started");
     managed.activate(id, LONG).unwrap();
     assert_eq!(managed.answering_version(id), "2");
@@ -359,7 +359,7 @@ fn one_that_has_errored_is_replaced_as_a_running_one_is() {
     let managed = Managed::new("update-errored");
     let id = managed.installed(managed.package("1", &["exit-at", "start", "1"]));
     managed.activate(id, LONG).unwrap_err();
-    assert_eq!(managed.get(id).unwrap().state(), Errored);
+    assert_eq!(managed.get(id).unwrap().reported_state(), Errored);
     let releases = managed.folder(id).join("releases");
     let [release] = &managed.releases(id)[..] else {
         panic!("more than one release");
@@ -415,7 +415,7 @@ fn a_stop_or_a_removal_ends_the_start_of_a_new_version() {
                 let shown = managed.get(id).unwrap();
                 assert_eq!(shown.manifest().version, "1");
                 assert_eq!(shown.record().active_state, ActiveState::Inactive);
-                assert_eq!(shown.state(), Inactive);
+                assert_eq!(shown.reported_state(), Inactive);
                 managed.lock(id).expect_one_at_a_time();
                 let changes = events.heard(&managed.session(id));
                 let came_up = |change: &&plugin_runner::StateChange| change.to == Active;

@@ -43,7 +43,7 @@ fn an_installation_is_shown_with_what_an_admin_needs() {
     managed.store.put(record).unwrap();
     managed.activate(id, LONG).unwrap_err();
     let plugin = managed.get(id).unwrap();
-    assert_eq!(plugin.state(), Errored);
+    assert_eq!(plugin.reported_state(), Errored);
     let text = format!("{plugin:?} {}", shown(&plugin));
     assert!(!text.contains(SECRET), "{text}");
     let json = shown(&plugin);

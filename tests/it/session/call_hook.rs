@@ -40,7 +40,7 @@ fn hooked(settings: impl FnOnce(HostBuilder) -> HostBuilder + 'static) -> (Bench
                     duration: call.duration(),
                     end: match call.error() {
                         Some(error) => Some(Err(error.clone())),
-                        None if call.is_given_up() => None,
+                        None if call.is_abandoned() => None,
                         None => Some(Ok(())),
                     },
                     thread: thread::current().id(),
