@@ -329,6 +329,8 @@ fn an_admission_without_its_stream_makes_room_after_the_handshake_timeout() {
     assert_eq!(host.thread_count(), threads, "a thread waits for it");
     let newcomer = wait_for("room", || admit(&host, &good).ok());
     let (ours, theirs) = connection();
+    // A server may keep a handle of its own.
+    let _kept = ours.try_clone().unwrap();
     let error = late.attach(ours, Vec::new()).unwrap_err();
     assert_eq!(timed_out(&error), (Phase::Handshake, limit));
     assert_closed(theirs);

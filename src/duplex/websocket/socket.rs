@@ -203,6 +203,13 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    /// The peer sees the end even if somebody has kept another handle to the socket.
+    fn drop(&mut self) {
+        self.shutdown(Shutdown::Both);
+    }
+}
+
 impl Sink for Socket {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         #[cfg(not(target_vendor = "apple"))]
