@@ -179,10 +179,9 @@ impl ReadingHalf {
     pub(crate) fn receive(&mut self) -> std::result::Result<Received, Disconnect> {
         let received = match self.own() {
             Some(own) => own.receive_any(),
-            None => self.reader.receive().map(|text| match text {
-                Some(text) => Received::Message(text.into()),
-                None => Received::Alive,
-            }),
+            None => caught(|| self.reader.receive())
+                .unwrap_or_else(|text| Err(Disconnect::Violation(text)))
+                .map(|text| text.map_or(Received::Alive, |text| Received::Message(text.into()))),
         };
         received.map_err(|cause| self.panicked.get().cloned().unwrap_or(cause))
     }

@@ -206,6 +206,9 @@
 //! | 9 | `too_many_entries_files_or_folders_are_refused` |
 //! | 11, no panic crosses the API | `a_panicking_handler_is_answered_with_32603_and_the_session_lives` |
 //! | 11 | `a_transport_that_panics_costs_its_connection_and_no_more` |
+//! | 11 | `a_transport_that_panics_when_it_sends_fails_the_call_and_ends_the_connection` |
+//! | 11 | `a_transport_that_panics_when_it_is_closed_keeps_nothing_from_ending` |
+//! | 11 | `a_plugin_whose_transport_panics_ends_as_if_it_had_lost_its_connection` |
 //! | 11 | `a_panicking_tap_is_not_called_again_and_nothing_else_suffers` |
 //! | 11 | `a_transport_whose_ping_panics_loses_its_health_checks_and_no_more` |
 //! | 11 | `a_panicking_job_costs_nothing_but_itself` |

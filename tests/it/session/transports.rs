@@ -7,7 +7,7 @@ use plugin_runner::duplex::{Duplex, DuplexReader, DuplexSettings, DuplexWriter, 
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
 use plugin_runner::protocol::method::Ping;
-use plugin_runner::{ActiveState, ErrorKind, ReportedState, Result, Session};
+use plugin_runner::{ActiveState, ErrorKind, ReportedState, Result, Session, sdk};
 
 use crate::support::LONG;
 use crate::support::plugin::fixture;
@@ -27,12 +27,28 @@ impl Duplex for Panicking {
         trip(self.place, "split");
         let (reader, writer) = self.inner.split(settings)?;
         let place = self.place;
-        Ok((reader, Arc::new(PanickingWriter { writer, place })))
+        let reader = PanickingReader { reader, place };
+        Ok((
+            Box::new(reader),
+            Arc::new(PanickingWriter { writer, place }),
+        ))
     }
 
     fn peer_address(&self) -> String {
         trip(self.place, "peer_address");
         String::new()
+    }
+}
+
+struct PanickingReader {
+    reader: Box<dyn DuplexReader>,
+    place: &'static str,
+}
+
+impl DuplexReader for PanickingReader {
+    fn receive(&mut self) -> std::result::Result<Option<Arc<str>>, Disconnect> {
+        trip(self.place, "receive");
+        self.reader.receive()
     }
 }
 
@@ -166,5 +182,19 @@ fn a_transport_that_panics_when_it_is_closed_keeps_nothing_from_ending() {
         bench.host.unload(unloaded.id()).unwrap();
         let program = fixture(&bench.host, Transport::Stdio, &[]);
         bench.host.run(program);
+    }
+}
+
+#[test]
+fn a_plugin_whose_transport_panics_ends_as_if_it_had_lost_its_connection() {
+    for place in ["split", "receive", "send"] {
+        let (ours, theirs) = memory::pair(16);
+        let inner = Box::new(ours);
+        let theirs = Plugin::over(theirs);
+        if place == "send" {
+            theirs.send(r#"{"jsonrpc":"2.0","id":"1","method":"ping"}"#);
+        }
+        let ran = sdk::Plugin::over(Panicking { inner, place }).run();
+        assert_eq!(ran.is_err(), place == "split", "{place}: {ran:?}");
     }
 }
