@@ -23,6 +23,7 @@
 //! | `ProcessLimits::cpu_time` | `a_plugin_that_uses_up_its_processor_time_is_ended_for_that` |
 //! | `ProcessLimits::processes` | `a_plugin_that_starts_too_many_processes_fails_by_itself` |
 //! | `ProcessLimits::open_files` | `a_plugin_that_opens_too_many_files_fails_by_itself` |
+//! | `ProcessLimits::core_size` | `a_limit_on_core_files_that_an_earlier_version_stored_still_holds` |
 //! | `HostBuilder::thread_limit` | `over_the_thread_budget_a_plugin_is_not_loaded_and_the_error_says_why` |
 //! | `Overrides::outbound_message` | `what_is_over_the_plugins_limit_is_not_sent_and_harms_nothing` |
 
