@@ -142,7 +142,7 @@ fn a_plugin_that_failed_and_what_is_known_of_its_end() {
     let changes: Vec<_> = changes.try_iter().collect();
     let change = |sequence: u64, from: &str, to: &str, problem: &Value| {
         json!({
-            "sequence": sequence, "plugin": "id", "name": "shown", "from": from, "to": to,
+            "sequence": sequence, "plugin": "id", "manifest_id": "shown", "from": from, "to": to,
             "problem": problem, "at": "s", "missed": 0,
         })
     };
