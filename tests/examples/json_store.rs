@@ -193,6 +193,6 @@ impl Store for JsonStore {
 }
 
 fn failed<E: Into<io::Error>>(what: &str, path: &Path) -> impl Fn(E) -> Error {
-    let context = format!("cannot {what} {}", path.display());
+    let context = format!("{what} {}", path.display());
     move |error| Error::io(context.as_str(), error)
 }

@@ -78,3 +78,13 @@ fn a_bad_file_is_shown_and_every_other_is_read() {
     ];
     assert_eq!(store.list().unwrap(), expected);
 }
+
+#[test]
+fn what_the_disk_refuses_is_one_sentence() {
+    let dir = TestDir::new("json-refused");
+    let file = dir.path().join("file");
+    fs::write(&file, "in the way").unwrap();
+    let error = JsonStore::open(&file).unwrap_err().to_string();
+    let expected = format!("cannot create {}/archives: ", file.display());
+    assert!(error.starts_with(&expected), "{error}");
+}
