@@ -270,6 +270,9 @@ pub(crate) fn by_host(code: u16, reason: &str) -> Disconnect {
 }
 
 /// The writing half, shared by all threads that send. Messages are written whole, never mixed.
+///
+/// A method that panics ends the connection, and is as if it had failed. One that does not return by its deadline
+/// keeps its caller waiting, and with it a stop or a shutdown.
 pub trait DuplexWriter: Any + Send + Sync {
     /// Sends one message: writes it, or hands it to the thread that is writing already. Returns false when
     /// the deadline passed first and the peer sees nothing of the message.
