@@ -44,7 +44,7 @@ impl ReceivedPackage {
     /// Makes the record of a plugin that is installed from this.
     ///
     /// # Errors
-    /// [`Error::Store`]: what the embedder wants to keep with it is out of bounds.
+    /// [`ErrorKind::InvalidInput`]: what the embedder wants to keep with it is out of bounds.
     pub(super) fn record(&self) -> Result<Record> {
         let mut record = Record::supervised(self.manifest.clone(), self.source());
         record.added_by.clone_from(&self.added_by);

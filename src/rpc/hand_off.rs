@@ -20,7 +20,7 @@
 //!    since the last check, it takes it back. So what the peer sends between two calls may lie unread for
 //!    twice that long, and an idle connection wakes no thread.
 //!
-//! Only transports with timed reads take part ([`duplex::timed`](crate::duplex::timed)); from any other
+//! Only transports with timed reads take part (`duplex/halves.rs`); from any other
 //! the reading thread always reads itself.
 
 use std::panic::{self, AssertUnwindSafe};

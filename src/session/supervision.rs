@@ -31,7 +31,7 @@ use crate::text::{Foreign, PluginName};
 /// The stack of a log pump's thread, in bytes.
 const PUMP_STACK: usize = 256 * 1024;
 
-/// Ends of runs that [`Session::restart_history`] keeps; the oldest goes first.
+/// Ends of runs that [`Session::restart_history`](super::Session::restart_history) keeps; the oldest goes first.
 const KEPT_ENDS: usize = 32;
 
 /// The hooks that the reaper holds for a session.
