@@ -16,7 +16,7 @@ use crate::store::Record;
 ///
 /// # fn errored(manager: &Manager) -> plugin_runner::Result<()> {
 /// let filter = InstallationFilter::default()
-///     .state(ReportedState::Errored)
+///     .reported_state(ReportedState::Errored)
 ///     .label("team", "red");
 /// for plugin in manager.list_matching(&filter)? {
 ///     println!("{}: {}", plugin.manifest().name, plugin.message().unwrap_or_default());

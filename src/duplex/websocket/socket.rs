@@ -60,7 +60,10 @@ impl Socket {
     /// # Errors
     /// The system's, or that it is no stream.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        if sockopt::socket_type(self)? != SocketType::STREAM || self.is_listening()? {
+        let kind = sockopt::socket_type(self)?;
+        // Sequenced packets come from one connection and in order, which is all that is needed.
+        let is_connected = matches!(kind, SocketType::STREAM | SocketType::SEQPACKET);
+        if !is_connected || self.is_listening()? {
             return Err(io::Error::other("not the stream of a connection"));
         }
         rustix::io::ioctl_fionbio(self, false)?;
