@@ -35,9 +35,11 @@ macro_rules! counters {
         impl $live {
             pub(crate) fn snapshot(&self) -> $name {
                 use ::std::sync::atomic::Ordering;
+                // Destructured, so that none of the part's can be forgotten.
+                $(let $part_live { $($part_field,)+ } = &*self.$part;)?
                 $name {
                     $($field: self.$field.load(Ordering::Relaxed),)+
-                    $($($part_field: self.$part.$part_field.load(Ordering::Relaxed),)+)?
+                    $($($part_field: $part_field.load(Ordering::Relaxed),)+)?
                 }
             }
         }
