@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::id::InstallationId;
 
 /// Returns the seconds since 1970.
@@ -65,16 +65,12 @@ pub(crate) fn failed<S: Serializer>(
     to: S,
 ) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
-    struct Failed {
+    struct Failed<'a> {
         id: InstallationId,
-        kind: ErrorKind,
-        error: String,
+        #[serde(flatten)]
+        error: &'a Error,
     }
-    to.collect_seq(failed.iter().map(|(id, error)| Failed {
-        id: *id,
-        kind: error.kind(),
-        error: error.to_string(),
-    }))
+    to.collect_seq(failed.iter().map(|(id, error)| Failed { id: *id, error }))
 }
 
 /// Plugins of which processes are left, and how many, in words.

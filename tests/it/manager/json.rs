@@ -156,7 +156,7 @@ fn a_plugin_that_failed_and_what_is_known_of_its_end() {
     let expected = json!({
         "active": [], "starting": [], "awaited": [],
         "failed": [{
-            "id": "id", "kind": "plugin_failed", "error": "the plugin is errored: exit status 7",
+            "id": "id", "kind": "plugin_failed", "message": "the plugin is errored: exit status 7",
         }],
         "took": "s",
     });

@@ -137,7 +137,7 @@ fn reports_are_shown_whatever_a_plugin_names_its_files() {
     assert_eq!(failed["id"], failing.to_string());
     assert_eq!(failed["kind"], "plugin_failed");
     assert!(
-        booted["took"].is_f64() && failed["error"].is_string(),
+        booted["took"].is_f64() && failed["message"].is_string(),
         "{booted}"
     );
     let removed = shown(&managed.remove_keeping_data(id).unwrap());
