@@ -350,7 +350,7 @@ fn handshake(
         judge(in_progress, head, deadline).map_err(|refusal| refuse(&socket, refusal, deadline))?;
     socket
         .write_within(&admission.to_bytes(), deadline)
-        .map_err(|error| Error::io("handshake", error))?;
+        .map_err(|error| Error::io("answer the handshake", error))?;
     // The handshake slots held the other handle, and have dropped it.
     let socket = Arc::into_inner(socket).ok_or_else(gone)?;
     admission.attach_socket(socket, rest)

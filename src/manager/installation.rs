@@ -249,8 +249,8 @@ impl fmt::Debug for Installation {
             .field("id", &self.id())
             .field("name", &self.record.manifest.id)
             .field("version", &self.record.manifest.version)
-            .field("wanted", &self.record.active_state)
-            .field("state", &self.state)
+            .field("active_state", &self.record.active_state)
+            .field("reported_state", &self.state)
             .field("message", &self.message)
             .finish_non_exhaustive()
     }

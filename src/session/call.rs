@@ -268,8 +268,8 @@ impl SharedSession {
     }
 }
 
-/// A call in flight, from [`Session::start_call`] and its like. Dropping it gives the call up; a late answer is
-/// then dropped too.
+/// A call in flight, as [`Session::start_call`] and [`Batch::start_call`] return it. Dropping it gives the call
+/// up; a late answer is then dropped too.
 #[must_use = "dropping it gives the call up"]
 pub struct PendingCall<T = Reply> {
     waiting: AwaitedReply,

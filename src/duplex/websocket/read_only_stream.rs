@@ -58,7 +58,7 @@ impl ReadOnlyStream {
         let read = match self.policy {
             None => loop {
                 match socket.read(buffer) {
-                    // A limit that could not be taken off; or somebody has kept a handle to the socket, and made
+                    // A limit that could not be taken off; or the embedder has kept a handle to the socket, and made
                     // it non-blocking.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         socket.await_readable()?;

@@ -207,7 +207,7 @@ impl Socket {
 }
 
 impl Drop for Socket {
-    /// The peer sees the end even if somebody has kept another handle to the socket.
+    /// The peer sees the end even if the embedder has kept another handle to the socket.
     fn drop(&mut self) {
         self.shutdown(Shutdown::Both);
     }
