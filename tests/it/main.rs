@@ -8,6 +8,15 @@
 #[path = "../support/random.rs"]
 #[allow(dead_code, reason = "shared with the fuzz tests, which use all of it")]
 mod random;
+// A service that runs plugins elsewhere, played on this machine.
+#[cfg(target_os = "linux")]
+#[path = "../support/sprites/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "has every switch, whichever are used"
+)]
+mod sprites;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -51,6 +60,9 @@ mod python_stdio;
 mod python_websocket;
 // Clients and servers that other people wrote.
 mod third_party;
+// The fake of the Sprites service, by the tables of its protocol and by its faults.
+#[cfg(target_os = "linux")]
+mod fake_sprites;
 // Sessions, with plugins that the tests play themselves, message by message.
 mod session;
 // The SDK, over memory and over real sockets.
