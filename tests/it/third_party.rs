@@ -26,7 +26,7 @@ const STOPS: RangeInclusive<usize> = 5..=20;
 
 /// The virtual environment of this name. `None`, and said, without any; where all tests are required
 /// to run, that is a failure.
-fn venv(test: &str, name: &str) -> Option<PathBuf> {
+pub(crate) fn venv(test: &str, name: &str) -> Option<PathBuf> {
     let Some(all) = std::env::var_os("PLUGIN_RUNNER_VENVS") else {
         skipped(test, "PLUGIN_RUNNER_VENVS is not set, `.ci/run` sets it");
         return None;

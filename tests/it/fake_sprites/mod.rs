@@ -4,6 +4,7 @@ mod faults;
 mod sockets;
 #[cfg(feature = "fetch")]
 mod tls;
+mod walk;
 
 use serde_json::{Value, json};
 
