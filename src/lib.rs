@@ -42,6 +42,7 @@
 //! | `sdk` | yes | [`sdk`], for writing a plugin |
 //! | `cli` | yes | the `plugin-runner` program |
 //! | `fetch` | yes | installing a package from a URL; needs a C compiler |
+//! | `sprites` | yes | the client of Sprites, a service with remote sandboxes; no plugin runs there yet |
 //! | `sqlite` | yes | [`SqliteStore`]; needs a C compiler |
 //! | `conformance` | no | `store::conformance`, which tests a store of one's own |
 //!

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    Descendants, ErrorKind, FetchError, ManifestError, OperationError, PackageError, StartError,
-    StoreError, TokenError,
+    Descendants, ErrorKind, FetchError, ManifestError, OperationError, PackageError, SpritesError,
+    StartError, StoreError, TokenError,
 };
 use crate::id::IdError;
 use crate::state::UnknownName;
@@ -36,6 +36,8 @@ pub(crate) enum FailureCause {
     Fetch(FetchError),
     #[error(transparent)]
     Start(StartError),
+    #[error(transparent)]
+    Sprites(SpritesError),
     #[error("the plugin is not all gone: {0}")]
     DescendantsLeft(Descendants),
     /// From outside the crate.
@@ -64,6 +66,7 @@ impl FailureCause {
             Self::Operation(error) => error.kind(),
             Self::Fetch(error) => error.kind(),
             Self::Start(error) => error.kind(),
+            Self::Sprites(error) => error.kind(),
             Self::DescendantsLeft(_) => ErrorKind::DescendantsLeft,
             Self::Other { kind, .. } => *kind,
         }

@@ -114,6 +114,12 @@ kinds! {
     FetchFailed = "fetch_failed", 502, retryable;
     /// The package cannot be had at this URL.
     FetchRefused = "fetch_refused", 502;
+    /// The service that runs plugins asks for fewer requests, or runs as many plugins as it may.
+    RateLimited = "rate_limited", 429, retryable;
+    /// The service that runs plugins cannot be reached, or fails for the moment.
+    RuntimeUnavailable = "runtime_unavailable", 503, retryable;
+    /// The service that runs plugins refused, or its answer cannot be used.
+    RuntimeRefused = "runtime_refused", 502;
 
     /// Members of the configuration do not have the type of their fields.
     InvalidConfiguration = "invalid_configuration", 422;

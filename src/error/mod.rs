@@ -63,6 +63,9 @@
 //! | [`ErrorKind::PrivateAddress`] | `private_address` | 403 | no | The URL leads to a private or local address |
 //! | [`ErrorKind::FetchFailed`] | `fetch_failed` | 502 | yes | Fetching the package failed, and may succeed later |
 //! | [`ErrorKind::FetchRefused`] | `fetch_refused` | 502 | no | The package cannot be had at this URL |
+//! | [`ErrorKind::RateLimited`] | `rate_limited` | 429 | yes | The service that runs plugins asks for fewer requests, or runs as many plugins as it may |
+//! | [`ErrorKind::RuntimeUnavailable`] | `runtime_unavailable` | 503 | yes | The service that runs plugins cannot be reached, or fails for the moment |
+//! | [`ErrorKind::RuntimeRefused`] | `runtime_refused` | 502 | no | The service that runs plugins refused, or its answer cannot be used |
 //! | [`ErrorKind::InvalidConfiguration`] | `invalid_configuration` | 422 | no | Members of the configuration do not have the type of their fields |
 //! | [`ErrorKind::ConfigurationRefused`] | `configuration_refused` | 422 | no | The plugin refused the configuration |
 //! | [`ErrorKind::ConfigurationUncertain`] | `configuration_uncertain` | 502 | no | Whether the plugin accepted the configuration is not known |
@@ -88,6 +91,8 @@ mod operation;
 mod package;
 mod phase;
 mod rpc;
+#[cfg_attr(not(feature = "sprites"), allow(dead_code))]
+mod sprites;
 mod start;
 mod store;
 mod token;
@@ -110,6 +115,9 @@ pub use phase::Phase;
 pub use rpc::RpcError;
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
+pub(crate) use sprites::SpritesError;
+#[cfg(feature = "sprites")]
+pub(crate) use sprites::SpritesProblem;
 pub(crate) use start::{SpawnError, StartError};
 pub(crate) use store::StoreError;
 pub(crate) use token::TokenError;
@@ -419,6 +427,7 @@ from_causes! {
     Operation(OperationError),
     Fetch(FetchError),
     Start(StartError),
+    Sprites(SpritesError),
     DescendantsLeft(Descendants),
 }
 

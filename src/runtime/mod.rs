@@ -2,6 +2,9 @@
 //! Supervision (restarting, stopping) is in `reaper`.
 
 pub(crate) mod local;
+#[cfg(feature = "sprites")]
+#[allow(dead_code, unused_imports, reason = "no run uses the client yet")]
+pub(crate) mod sprites;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,33 @@
+//! The client of Sprites, a service that runs programs in remote sandboxes: a small blocking one, for what
+//! plugins need of it.
+//!
+//! Every call is bounded by a [`Within`]: it ends at a deadline, or soon after its [`Interrupt`] is
+//! cancelled from another thread. It blocks the calling thread alone, which polls the connection together with
+//! the interrupt; only the look-up of the service's name runs on a thread of its own, since nothing ends that.
+//! What the service decides the size of is read with a bound. Redirects are not followed. The token is in the
+//! `Authorization` header and nowhere else, and no error has a part of it or of a file's content.
+//!
+//! Calls that may be made twice are: see `retry`. A failure of the service or of the network is never a
+//! failure of a plugin.
+//!
+//! `endpoint` reads the base URL, `link` is one connection, `transport` puts it under the HTTP client,
+//! `client` makes requests, `answer` judges what comes back, `sprite` and `files` are the calls, and
+//! `interrupt` ends them.
+
+mod answer;
+mod client;
+mod endpoint;
+mod files;
+mod interrupt;
+mod link;
+mod retry;
+mod sprite;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub(crate) use client::{Client, ClientSettings};
+pub(crate) use files::{FILE_LIMIT, FileEntry};
+pub(crate) use interrupt::{Interrupt, Within};
+pub(crate) use retry::is_passing;
+pub(crate) use sprite::{Creation, Sprite};
