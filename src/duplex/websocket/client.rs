@@ -229,7 +229,7 @@ fn read_head(socket: &Socket, deadline: Deadline) -> io::Result<(Vec<u8>, usize)
 }
 
 /// Checks the server's answer (RFC 6455, section 4.1).
-fn check(head: &[u8], key: &str) -> std::result::Result<(), Disconnect> {
+pub(crate) fn check(head: &[u8], key: &str) -> std::result::Result<(), Disconnect> {
     let violation = |text: &str| Disconnect::Violation(text.into());
     if head.is_empty() {
         return Err(Disconnect::Lost);

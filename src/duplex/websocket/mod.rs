@@ -25,6 +25,8 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "sprites")]
+pub(crate) use self::client::check as check_upgrade;
 pub(super) use self::reader::WebSocketReader;
 pub(crate) use self::socket::Socket;
 

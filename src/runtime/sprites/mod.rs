@@ -11,12 +11,13 @@
 //! failure of a plugin.
 //!
 //! `endpoint` reads the base URL, `link` is one connection, `transport` puts it under the HTTP client,
-//! `client` makes requests, `answer` judges what comes back, `sprite` and `files` are the calls, and
+//! `client` makes requests, `answer` judges what comes back, `sprite`, `files` and `exec` are the calls, and
 //! `interrupt` ends them.
 
 mod answer;
 mod client;
 mod endpoint;
+mod exec;
 mod files;
 mod interrupt;
 mod link;
@@ -27,6 +28,7 @@ mod tests;
 mod transport;
 
 pub(crate) use client::{Client, ClientSettings};
+pub(crate) use exec::{ExecCommand, ExecEvent, ExecReader, ExecSession, ExecWriter, KillReport};
 pub(crate) use files::{FILE_LIMIT, FileEntry};
 pub(crate) use interrupt::{Interrupt, Within};
 pub(crate) use retry::is_passing;

@@ -1,5 +1,6 @@
 //! The client with a server that misbehaves as each test says. What needs no connection is tested beside it.
 
+mod exec;
 mod http;
 mod server;
 
