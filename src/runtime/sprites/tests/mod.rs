@@ -1,8 +1,10 @@
 //! The client with a server that misbehaves as each test says. What needs no connection is tested beside it.
 
+mod certificate;
 mod exec;
 mod http;
 mod server;
+mod tls;
 
 use std::time::Duration;
 
