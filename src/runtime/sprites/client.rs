@@ -20,7 +20,7 @@ use super::endpoint::{self, Endpoint};
 use super::interrupt::Within;
 use super::link::Link;
 use super::retry;
-use super::transport::{CallSlot, LinkConnector, NoResolver};
+use super::transport::{CallSlot, LinkConnector, NoResolver, TOKEN_PLACE};
 use crate::error::{Error, Result, SpritesError, SpritesProblem};
 use crate::thread::Threads;
 
@@ -63,7 +63,7 @@ pub(crate) struct Client {
 
 struct ClientShared {
     endpoint: Endpoint,
-    token: Zeroizing<String>,
+    token: Arc<Zeroizing<String>>,
     tls: Arc<ClientConfig>,
     threads: Threads,
     /// Agents that nobody uses, each with at most one idle connection.
@@ -138,7 +138,7 @@ impl Client {
             .map_err(|problem| Error::setting("SPRITES_API_URL", problem))?;
         let shared = ClientShared {
             endpoint,
-            token,
+            token: Arc::new(token),
             tls: Arc::new(tls_config(settings.roots)?),
             threads,
             lanes: Mutex::default(),
@@ -194,7 +194,7 @@ impl Client {
         let built = ureq::http::Request::builder()
             .method(request.method.clone())
             .uri(shared.endpoint.url(&target))
-            .header(AUTHORIZATION, self.authorization()?);
+            .header(AUTHORIZATION, TOKEN_PLACE);
         let input = |_| SpritesProblem::Input("no request can be made of it");
         let sent = match &request.body {
             RequestBody::None if request.method == Method::POST => {
@@ -247,15 +247,6 @@ impl Client {
     pub(super) fn token(&self) -> &str {
         &self.shared.token
     }
-
-    fn authorization(&self) -> Result<HeaderValue, SpritesProblem> {
-        let value = Zeroizing::new(format!("Bearer {}", self.token()));
-        let mut value = HeaderValue::from_str(&value)
-            .map_err(|_| SpritesProblem::Input("the token cannot stand in a header"))?;
-        // So that nobody shows it.
-        value.set_sensitive(true);
-        Ok(value)
-    }
 }
 
 impl ClientShared {
@@ -276,6 +267,7 @@ impl ClientShared {
         let connector = LinkConnector {
             endpoint: self.endpoint.clone(),
             tls: self.tls.clone(),
+            token: self.token.clone(),
             threads: self.threads.clone(),
             slot: slot.clone(),
         };
@@ -323,7 +315,7 @@ impl Reply<'_> {
     /// Reads what can be had of the body of a failure. That it cannot be had changes nothing.
     fn failure(&mut self, within: Within<'_>) -> Vec<u8> {
         if let Some(lane) = &self.lane {
-            lane.slot.begin(within.at_most(FAILURE_TIME));
+            lane.slot.set_bounds(within.at_most(FAILURE_TIME));
         }
         let mut body = vec![0; FAILURE_LIMIT];
         let mut length = 0;

@@ -13,6 +13,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
+use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
 use super::interrupt::{Interrupt, Within};
@@ -24,6 +25,10 @@ use crate::thread::Threads;
 /// Bytes of the buffers of a connection in use.
 const BUFFER: usize = 64 * 1024;
 
+/// Stands in the `Authorization` header for the HTTP client, which logs what it writes at trace; on the
+/// way out the token takes its place. No path and no query has a space, so it is found nowhere before.
+pub(super) const TOKEN_PLACE: &str = "Bearer <the token>";
+
 /// What the connections of one agent share with the call that uses them; there is one call at a time.
 #[derive(Clone, Default)]
 pub(super) struct CallSlot(Arc<Mutex<Slot>>);
@@ -31,13 +36,21 @@ pub(super) struct CallSlot(Arc<Mutex<Slot>>);
 #[derive(Default)]
 struct Slot {
     bounds: Option<(Deadline, std::time::Duration, Interrupt)>,
+    /// Whether the head of the request, in which the token belongs, is not written yet.
+    has_head: bool,
     /// Why the connection failed; the HTTP client's own error cannot hold it.
     problem: Option<SpritesProblem>,
 }
 
 impl CallSlot {
-    /// Begins a call, or changes its bounds.
+    /// Begins a call.
     pub(super) fn begin(&self, within: Within<'_>) {
+        self.set_bounds(within);
+        self.0.lock().has_head = true;
+    }
+
+    /// Changes the bounds of the call.
+    pub(super) fn set_bounds(&self, within: Within<'_>) {
         let mut slot = self.0.lock();
         slot.bounds = Some((within.deadline, within.limit, within.interrupt.clone()));
         slot.problem = None;
@@ -87,6 +100,7 @@ impl fmt::Debug for CallSlot {
 pub(super) struct LinkConnector {
     pub(super) endpoint: Endpoint,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) token: Arc<Zeroizing<String>>,
     pub(super) threads: Threads,
     pub(super) slot: CallSlot,
 }
@@ -104,6 +118,7 @@ impl Connector for LinkConnector {
         Ok(Some(LinkTransport {
             link: self.slot.step(connect)?,
             secure: self.endpoint.secure,
+            token: self.token.clone(),
             buffers: LazyBuffers::new(BUFFER, BUFFER),
             slot: self.slot.clone(),
         }))
@@ -119,6 +134,7 @@ impl fmt::Debug for LinkConnector {
 pub(super) struct LinkTransport {
     link: Link,
     secure: bool,
+    token: Arc<Zeroizing<String>>,
     buffers: LazyBuffers,
     slot: CallSlot,
 }
@@ -133,9 +149,25 @@ impl Transport for LinkTransport {
             link,
             buffers,
             slot,
+            token,
             ..
         } = self;
-        slot.step(|within| link.write_within(&buffers.output()[..amount], within))
+        let output = &buffers.output()[..amount];
+        if !std::mem::take(&mut slot.0.lock().has_head) {
+            return slot.step(|within| link.write_within(output, within));
+        }
+        slot.step(|within| {
+            let place = memchr::memmem::find(output, TOKEN_PLACE.as_bytes()).ok_or(
+                SpritesProblem::Input("the request has no place for the token"),
+            )?;
+            let (before, rest) = output.split_at(place);
+            let mut head = Zeroizing::new(Vec::with_capacity(output.len() + token.len()));
+            head.extend_from_slice(before);
+            head.extend_from_slice(b"Bearer ");
+            head.extend_from_slice(token.as_bytes());
+            head.extend_from_slice(&rest[TOKEN_PLACE.len()..]);
+            link.write_within(&head, within)
+        })
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
