@@ -375,6 +375,7 @@ fn a_writer_whose_program_reads_nothing_waits_until_its_deadline_and_can_be_woke
     let setup = Setup::of(&server);
     let (mut reader, writer) = start(&setup).unwrap();
     let vast = vec![0; 64 * 1024 * 1024];
+    let begun = Instant::now();
     let late = problem(writer.write(&vast, setup.within(SHORT)));
     assert_matches!(late, SpritesProblem::Timeout { .. });
     std::thread::scope(|scope| {
@@ -384,6 +385,8 @@ fn a_writer_whose_program_reads_nothing_waits_until_its_deadline_and_can_be_woke
         assert_matches!(reading.join().unwrap(), SpritesProblem::Cancelled);
         assert_matches!(writing.join().unwrap(), SpritesProblem::Cancelled);
     });
+    // Not because the server gave up.
+    assert!(begun.elapsed() < LONG / 2);
     drop(release);
 }
 
@@ -392,6 +395,7 @@ fn what_a_writer_left_goes_out_while_the_reader_waits() {
     // The server reads when the writer has given up.
     let (given_up, wait) = mpsc::channel::<usize>();
     let server = serving(move |socket| {
+        socket.send(binary(b"\x01x")).unwrap();
         let expected = wait.recv_timeout(LONG).unwrap();
         let mut received = 0;
         while received < expected {
@@ -402,8 +406,17 @@ fn what_a_writer_left_goes_out_while_the_reader_waits() {
     });
     let setup = Setup::of(&server);
     let (mut reader, writer) = start(&setup).unwrap();
+    // Or a ping would wake it.
+    reader.hurry(LONG * 2, LONG * 4);
     std::thread::scope(|scope| {
-        let reading = scope.spawn(|| next(&mut reader));
+        let (begin, begun) = mpsc::channel();
+        let reading = scope.spawn(move || {
+            assert_matches!(next(&mut reader), ExecEvent::Stdout(_));
+            begin.send(()).unwrap();
+            next(&mut reader)
+        });
+        // It waits before there is anything to be written.
+        begun.recv_timeout(LONG).unwrap();
         let piece = vec![0; 64 * 1024];
         let mut taken = 0;
         while let Ok(count) = writer.try_write(&piece) {

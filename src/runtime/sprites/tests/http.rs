@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Instant;
 
-use super::server::{Server, Then, answer, header, json, wait_for_end, write};
+use super::server::{Server, Then, answer, header, json, kept, wait_for_end, write};
 use super::{SHORT, Setup, TOKEN, problem};
 use crate::error::{Error, SpritesProblem};
 use crate::runtime::sprites::{Client, ClientSettings, Creation, FILE_LIMIT};
@@ -58,7 +58,7 @@ fn a_setting_that_cannot_be_used_is_named_and_not_repeated() {
 #[test]
 fn requests_in_a_row_share_a_connection() {
     let server = Server::start(|_, _, peer| {
-        write(peer, sprite("pr-a").as_bytes());
+        write(peer, kept(&sprite("pr-a")).as_bytes());
         Then::Keep
     });
     let setup = Setup::of(&server);
@@ -72,7 +72,7 @@ fn requests_in_a_row_share_a_connection() {
 
 #[test]
 fn a_connection_that_the_server_has_closed_is_not_used_again() {
-    let server = Server::with([sprite("pr-a")]);
+    let server = Server::with([kept(&sprite("pr-a"))]);
     let setup = Setup::of(&server);
     for _ in 0..5 {
         setup.client.sprite("pr-a", setup.long()).unwrap();

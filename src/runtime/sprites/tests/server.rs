@@ -186,14 +186,21 @@ pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.trim())
 }
 
-/// An answer with a body of this length.
+/// An answer after which the connection is closed.
 pub(super) fn answer(status: u16, headers: &str, body: &str) -> String {
     let length = body.len();
-    format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+    format!(
+        "HTTP/1.1 {status} X\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 pub(super) fn json(status: u16, body: &str) -> String {
     answer(status, "Content-Type: application/json\r\n", body)
+}
+
+/// The same answer, without a word on what becomes of the connection.
+pub(super) fn kept(answer: &str) -> String {
+    answer.replace("Connection: close\r\n", "")
 }
 
 /// The answer that upgrades the request to WebSocket.

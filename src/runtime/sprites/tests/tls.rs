@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::certificate::{Authority, Certificate};
 use super::exec::{echo, upgrade, write_and_read_back};
-use super::server::{Server, Then, json, write};
+use super::server::{Server, Then, json, kept, write};
 use super::{Setup, problem};
 use crate::error::SpritesProblem;
 use crate::testing::{LONG, assert_matches};
@@ -28,7 +28,7 @@ fn secure(certificate: Certificate) -> Server {
         if seen.target.contains("/exec") {
             return upgrade(seen, peer, echo);
         }
-        write(peer, json(200, r#"{"name":"pr-a"}"#).as_bytes());
+        write(peer, kept(&json(200, r#"{"name":"pr-a"}"#)).as_bytes());
         Then::Keep
     })
 }
