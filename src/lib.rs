@@ -119,7 +119,7 @@ pub mod protocol;
 mod reaper;
 mod rpc;
 #[cfg(feature = "host")]
-mod runtime;
+pub mod runtime;
 #[cfg(feature = "sdk")]
 pub mod sdk;
 #[cfg(feature = "host")]

@@ -106,6 +106,18 @@ impl SpritesError {
         matches!(self.problem, SpritesProblem::NotFound)
     }
 
+    /// Whether asking again can only fail the same way.
+    pub(super) const fn is_permanent(&self) -> bool {
+        matches!(
+            self.problem,
+            SpritesProblem::Refused { .. }
+                | SpritesProblem::Redirect { .. }
+                | SpritesProblem::Insecure(_)
+                | SpritesProblem::FileTooLarge { .. }
+                | SpritesProblem::Input(_)
+        )
+    }
+
     pub(super) fn kind(&self) -> ErrorKind {
         match &self.problem {
             SpritesProblem::RateLimited { .. } => ErrorKind::RateLimited,

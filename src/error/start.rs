@@ -122,9 +122,13 @@ impl SpawnError {
 }
 
 impl From<Error> for StartError {
-    /// What goes wrong on the way to a start keeps it from being prepared.
+    /// What goes wrong on the way to a start keeps it from being prepared, unless it says more.
     fn from(error: Error) -> Self {
-        Self::Prepare(Box::new(error))
+        match error.cause() {
+            Some(FailureCause::Start(start)) => start.clone(),
+            _ if error.kind() == ErrorKind::Cancelled => Self::Cancelled,
+            _ => Self::Prepare(Box::new(error)),
+        }
     }
 }
 
@@ -147,16 +151,32 @@ impl StartError {
             Self::Prepare(error) => match &**error {
                 // A directory that does not exist.
                 Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-                Error::Setting { .. } => true,
-                error => matches!(
-                    error.cause(),
-                    Some(FailureCause::Store(
+                Error::Setting { .. } | Error::Unsupported(_) => true,
+                error => match error.cause() {
+                    Some(FailureCause::Store(error)) => matches!(
+                        error,
                         StoreError::DamagedRecord { .. } | StoreError::Archive { .. }
-                    ))
-                ),
+                    ),
+                    Some(FailureCause::Sprites(error)) => error.is_permanent(),
+                    _ => matches!(
+                        error.kind(),
+                        ErrorKind::RuntimeRefused | ErrorKind::Unsupported
+                    ),
+                },
             },
             Self::Cancelled => false,
         }
+    }
+
+    /// Whether the place where plugins run failed, and not the plugin.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Self::Prepare(error) = self else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            ErrorKind::RateLimited | ErrorKind::RuntimeUnavailable | ErrorKind::Timeout
+        )
     }
 
     /// Whether the program's file was open for writing. While a package is unpacked, another

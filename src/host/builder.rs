@@ -17,7 +17,7 @@ use crate::health::Health;
 use crate::id::InstallationId;
 use crate::keeper::Keeper;
 use crate::keeper::link::KeeperLink;
-use crate::package::PackageLimits;
+use crate::package::{ArchiveCache, PackageLimits};
 use crate::plugin_log::{LogLine, LogSettings, Logs};
 use crate::process::ProcessLimits;
 use crate::process::orphans::{self, Cookie, OrphanScanner};
@@ -28,7 +28,7 @@ use crate::reaper::policy::RestartPolicy;
 use crate::rpc::Params;
 use crate::rpc::handling::typed;
 use crate::rpc::spin_limit;
-use crate::runtime::local::LocalRuntime;
+use crate::runtime::local::{Local, LocalPlugins};
 use crate::runtime::{Runtime, RuntimeProvider};
 use crate::session::context::{
     Addresses, Drain, HostContext, HostServices, HostSettings, OutputTap,
@@ -45,6 +45,8 @@ use crate::thread::Threads;
 pub struct HostBuilder {
     data_dir: PathBuf,
     provider: RuntimeProvider,
+    /// Counts instead of the provider.
+    runtime: Option<Arc<dyn Runtime>>,
     limits: Limits,
     timeouts: Timeouts,
     policy: RestartPolicy,
@@ -69,6 +71,7 @@ impl Default for HostBuilder {
         Self {
             data_dir: PathBuf::from("./data/plugins"),
             provider: RuntimeProvider::default(),
+            runtime: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             policy: RestartPolicy::default(),
@@ -100,6 +103,13 @@ impl HostBuilder {
     /// Where supervised plugins run. Default [`RuntimeProvider::Local`].
     pub fn runtime_provider(mut self, provider: RuntimeProvider) -> Self {
         self.provider = provider;
+        self
+    }
+
+    /// Runs supervised plugins in a place of the embedder's own, instead of one that
+    /// [`runtime_provider`](Self::runtime_provider) names.
+    pub fn runtime(mut self, runtime: impl Runtime + 'static) -> Self {
+        self.runtime = Some(Arc::new(runtime));
         self
     }
 
@@ -333,20 +343,30 @@ impl HostBuilder {
             "must be at least one",
         )?;
         let threads = Threads::with_limit(self.thread_limit.unwrap_or_else(Threads::default_limit));
-        let runtime: Option<Arc<dyn Runtime>> = match self.provider {
-            RuntimeProvider::Local => Some(Arc::new(LocalRuntime::new(
-                self.data_dir.clone(),
-                self.package_limits.clone(),
-                self.passed_variables,
-                self.process_limits,
-            ))),
-            RuntimeProvider::None | RuntimeProvider::Sprites => None,
+        let runtime: Option<Arc<dyn Runtime>> = match (self.runtime, self.provider) {
+            (Some(runtime), _) => Some(runtime),
+            (None, RuntimeProvider::Local) => Some(Arc::new(Local)),
+            (None, RuntimeProvider::None) => None,
+            (None, RuntimeProvider::Sprites) => {
+                let problem = "is needed for the runtime provider 'sprites'";
+                return Err(Error::setting("SPRITES_API_KEY", problem));
+            }
         };
         let cookie = (self.find_descendants && orphans::ARE_FOUND)
             .then(Cookie::generate)
             .transpose()?;
         let scanner = cookie.clone().map(OrphanScanner::new);
         let keeper = KeeperLink::new(self.keeper, cookie, threads.clone());
+        let local = LocalPlugins {
+            data: self.data_dir.clone(),
+            package_limits: self.package_limits.clone(),
+            passed_variables: self.passed_variables,
+            process_limits: self.process_limits,
+            archive_cache: ArchiveCache::default(),
+            keeper: keeper.clone(),
+            scanner: scanner.clone(),
+            threads: threads.clone(),
+        };
         let settings = HostSettings {
             data_dir: self.data_dir,
             limits: self.limits,
@@ -358,16 +378,14 @@ impl HostBuilder {
             output_tap: self.output_tap,
             on_call: self.on_call,
             health: self.health,
-            provider: self.provider,
         };
         let services = HostServices {
-            reaper: Reaper::start(&threads, keeper.clone(), scanner.clone())?,
+            reaper: Reaper::start(&threads, keeper, scanner)?,
             health: HealthMonitor::new(threads.clone()),
             threads,
             store: self.store,
             runtime,
-            keeper,
-            scanner,
+            local,
             logs: Logs::default(),
             subscribers: Subscribers::default(),
             addresses: Addresses::new(self.rpc_base_url),

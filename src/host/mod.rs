@@ -26,7 +26,6 @@ use crate::duplex::{Duplex, close_code};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::id::InstallationId;
 use crate::keeper::Guarantees;
-use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
 use crate::session::{Session, StateChange};
 use crate::state::{ActiveState, PluginMode};
@@ -137,17 +136,24 @@ impl Host {
         &self.context().services.store
     }
 
-    /// Where supervised plugins run.
-    pub fn runtime_provider(&self) -> RuntimeProvider {
-        self.context().settings.provider
+    /// Returns the [name](crate::runtime::Runtime::name) of where supervised plugins run; `none` where they are
+    /// disabled.
+    pub fn runtime_name(&self) -> &'static str {
+        self.context().services.runtime_name()
     }
 
     /// What this host can promise about the processes that it starts, as things are now.
     ///
     /// A missing keeper may go unnoticed until the first supervised plugin starts.
     pub fn guarantees(&self) -> Guarantees {
-        let context = self.context();
-        Guarantees::of(&context.services.keeper, context.services.scanner.as_ref())
+        let services = &self.context().services;
+        let runtime = services.runtime.as_ref();
+        let outlives_host = runtime.and_then(|runtime| runtime.outlives_host());
+        Guarantees::of(
+            &services.local.keeper,
+            services.local.scanner.as_ref(),
+            outlives_host,
+        )
     }
 
     /// Returns how many threads the host has now, those of its plugins included.
@@ -172,7 +178,8 @@ impl Host {
     ///
     /// # Errors
     /// - [`Error::NotInstalled`] when the store has no such record; or [the store's](Store#errors).
-    /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
+    /// - [`Error::Disabled`] when supervised plugins are disabled; and what the
+    ///   [runtime refuses](crate::runtime::Runtime::accept).
     /// - [`Error::ThreadLimit`] or [`Error::Io`] when no thread can be started for it.
     /// - [`Error::NotLoaded`] when another thread unloaded it meanwhile.
     /// - [`Error::ShutDown`].
@@ -190,8 +197,9 @@ impl Host {
             .store
             .get(id)?
             .ok_or(Error::NotInstalled(id))?;
-        if record.mode() == PluginMode::Supervised && context.services.runtime.is_none() {
-            return Err(runtime::unavailable(context.settings.provider));
+        if record.mode() == PluginMode::Supervised {
+            let runtime = context.services.runtime()?;
+            runtime.accept(&record, &*context.services.store)?;
         }
         let session = Session::load(context.clone(), record)?;
         {
@@ -220,6 +228,8 @@ impl Host {
         };
         if wanted == ActiveState::Active {
             session.set_active_state(ActiveState::Active)?;
+        } else {
+            session.clear();
         }
         Ok(session)
     }

@@ -76,10 +76,17 @@ pub struct Guarantees {
 }
 
 impl Guarantees {
-    pub(crate) fn of(keeper: &KeeperLink, scanner: Option<&OrphanScanner>) -> Self {
+    /// `outlives_host` says why runs in another place than this machine go on when the host is killed.
+    pub(crate) fn of(
+        keeper: &KeeperLink,
+        scanner: Option<&OrphanScanner>,
+        outlives_host: Option<&str>,
+    ) -> Self {
         let descendants_are_found = scanner.is_some();
         let escaped = scanner.map_or(0, OrphanScanner::escaped);
-        let problem = keeper.problem();
+        let problem = outlives_host
+            .map(str::to_owned)
+            .or_else(|| keeper.problem());
         let plugins_end_with_host = problem.is_none();
         let mut limitations: Vec<String> = problem
             .map(|problem| format!("plugins may outlive a host that is killed: {problem}"))

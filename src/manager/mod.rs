@@ -62,7 +62,6 @@ use crate::fetch::Fetcher;
 use crate::host::Host;
 use crate::id::InstallationId;
 use crate::owner_lock::OwnerLock;
-use crate::runtime::{self, RuntimeProvider};
 use crate::session::context::HostContext;
 use crate::state::PluginMode;
 use crate::store::{Record, Store};
@@ -250,10 +249,7 @@ impl ManagerInner {
 
     /// Checks that this host runs plugins from packages.
     fn check_runtime(&self) -> Result<()> {
-        match self.context().settings.provider {
-            RuntimeProvider::Local => Ok(()),
-            provider => Err(runtime::unavailable(provider)),
-        }
+        self.context().services.runtime().map(drop)
     }
 
     /// Returns the directory of an installation, which need not exist.

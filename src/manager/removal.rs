@@ -12,6 +12,7 @@ use crate::fault;
 use crate::id::InstallationId;
 use crate::package;
 use crate::shown;
+use crate::state::PluginMode;
 use crate::text::Foreign;
 
 const REASON: &str = "removed";
@@ -85,7 +86,14 @@ impl ManagerInner {
             }
         };
         fault::point(fault::UNLOADED, id);
-        if let Err(error) = self.store().delete(id) {
+        let runtime = self.context().services.runtime.as_ref();
+        let runtime = runtime.filter(|_| record.mode() == PluginMode::Supervised);
+        let told = runtime.map_or(Ok(()), |runtime| runtime.removing(id, keep_data));
+        let deleted = told.and_then(|()| self.store().delete(id));
+        if let Some(runtime) = runtime {
+            runtime.removed(id, deleted.is_ok());
+        }
+        if let Err(error) = deleted {
             intent_file.done();
             if was_loaded {
                 // Back to how it was: it runs again if that is wanted, or may connect.

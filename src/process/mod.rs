@@ -19,6 +19,7 @@ mod stat;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
@@ -36,18 +37,19 @@ pub(crate) use out_of_memory::OutOfMemoryWatch;
 use crate::error::StartError;
 use crate::thread::Threads;
 
-/// What it takes to spawn a process.
+/// A plugin's program with all that it is started with. A [`Runtime`](crate::runtime::Runtime) may change it
+/// before it starts it.
 #[derive(Clone)]
-pub(crate) struct ProcessCommand {
+#[non_exhaustive]
+pub struct PluginCommand {
     /// The absolute path of an executable file.
-    pub(crate) program: PathBuf,
-    pub(crate) args: Vec<String>,
-    pub(crate) working_directory: PathBuf,
-    /// The complete environment; no variable is inherited.
-    pub(crate) environment: BTreeMap<OsString, OsString>,
-    /// Whether stdin is a pipe from the host; otherwise it is `/dev/null`.
-    pub(crate) stdin: bool,
-    pub(crate) limits: ProcessLimits,
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// The working directory, in which the plugin's files are.
+    pub directory: PathBuf,
+    /// The complete environment; no variable is inherited. It holds secrets of the plugin.
+    pub environment: BTreeMap<OsString, OsString>,
 }
 
 /// The host's ends of a child's pipes.
@@ -72,20 +74,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Spawns the process. Without a `pre_exec` hook, because a hook would force a fork, which in a large
+    /// Spawns the process; `stdin` says whether that is a pipe from the host, or else `/dev/null`. Without a `pre_exec` hook, because a hook would force a fork, which in a large
     /// host costs a hundred times as much. Touches the file system.
     pub(crate) fn spawn(
-        command: &ProcessCommand,
+        command: &PluginCommand,
+        stdin: bool,
+        limits: &ProcessLimits,
         threads: &Threads,
     ) -> Result<(Self, Pipes), StartError> {
-        let stdin = if command.stdin {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
+        let stdin = if stdin { Stdio::piped() } else { Stdio::null() };
         let mut child = Command::new(&command.program)
             .args(&command.args)
-            .current_dir(&command.working_directory)
+            .current_dir(&command.directory)
             .env_clear()
             .envs(&command.environment)
             .stdin(stdin)
@@ -93,7 +93,7 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|error| spawn_error(&command.program, &command.working_directory, error))?;
+            .map_err(|error| spawn_error(&command.program, &command.directory, error))?;
         let pipes = Pipes {
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
@@ -115,7 +115,7 @@ impl Process {
         };
         // The limits come a moment late: see `ProcessLimits`. On failure `process` is dropped, which kills
         // it.
-        process.limits = command.limits.apply(pid)?;
+        process.limits = limits.apply(pid)?;
         Ok((process, pipes))
     }
 
@@ -187,6 +187,19 @@ impl Process {
             std::mem::take(&mut self.limits),
             findings,
         )
+    }
+}
+
+impl fmt::Debug for PluginCommand {
+    /// Without the environment's values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables: Vec<_> = self.environment.keys().collect();
+        f.debug_struct("PluginCommand")
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .field("directory", &self.directory)
+            .field("environment", &variables)
+            .finish()
     }
 }
 

@@ -10,9 +10,11 @@ use serde::{Serialize, Serializer};
 use super::hooks::ChildSpec;
 use super::policy::Restarts;
 use crate::error::{Descendants, Disconnect, StartError};
-use crate::process::{ExitReason, ProcessEnd};
+use crate::process::ExitReason;
 use crate::protocol::Transport;
 use crate::protocol::environment::URL_VARIABLE;
+use crate::runtime::RunExit;
+use crate::text::Foreign;
 
 /// Why a run of a supervised plugin ended, or could not start. The first cause wins: if the host closed
 /// the connection, gave up or killed the process, that is the cause, whatever the exit status.
@@ -45,7 +47,8 @@ pub enum EndCause {
     /// connected, or over stdio had not answered the first ping, and was killed.
     NeverConnected,
     /// `connection_lost`: the connection ended, the process lived on for longer than
-    /// [`Timeouts::disconnect_grace`](crate::Timeouts::disconnect_grace), and was killed.
+    /// [`Timeouts::disconnect_grace`](crate::Timeouts::disconnect_grace), and was killed; or the host has lost
+    /// the connection to the place where it ran.
     ConnectionLost,
     /// `unresponsive`: it gave no sign of life, or read nothing, for too long.
     Unresponsive,
@@ -99,9 +102,9 @@ impl fmt::Display for EndCause {
 #[derive(Clone, Debug)]
 pub(crate) struct EndedRun {
     pub(crate) cause: Cause,
-    /// `None` if there never was a process.
-    pub(crate) process: Option<ProcessEnd>,
-    /// How long the process had been running.
+    /// How it ended; `None` if it was never started.
+    pub(crate) exit: Option<RunExit>,
+    /// How long it had been running.
     pub(crate) uptime: Duration,
     /// When the preparation of the run began.
     pub(crate) started_at: SystemTime,
@@ -139,6 +142,8 @@ pub(crate) enum Cause {
     Violation(Arc<Disconnect>),
     /// Orphans of the previous run could not be killed.
     DescendantsLeft(Descendants),
+    /// The host has lost the run, for this reason, and the plugin is not to blame.
+    Lost(Arc<str>),
     /// A stop was requested.
     Stopped,
     /// The supervision panicked, with this message.
@@ -168,15 +173,16 @@ impl Cause {
 }
 
 impl EndedRun {
-    pub(crate) fn exit(&self) -> Option<ExitReason> {
-        self.process.as_ref().map(|end| end.exit)
+    pub(crate) fn reason(&self) -> Option<ExitReason> {
+        self.exit.as_ref().map(|exit| exit.reason)
     }
 
     /// Returns the text of `error_message` for a plugin that is restarted or given up.
     ///
     /// An exit with status 0 gets more than the protocol's words, which sound as if nothing were wrong.
     pub(crate) fn message(&self, spec: &ChildSpec, given_up: bool) -> String {
-        if !matches!(self.cause, Cause::Exited) || !self.exit().is_some_and(ExitReason::is_clean) {
+        if !matches!(self.cause, Cause::Exited) || !self.reason().is_some_and(ExitReason::is_clean)
+        {
             return self.to_string();
         }
         if self.active_for.is_some() {
@@ -198,7 +204,9 @@ impl EndedRun {
 
     /// Describes requests to be restarted by runs that were all active for less than `threshold`.
     fn asked_too_often(&self, threshold: Duration) -> String {
-        let Restarts { count, requested } = self.restarts;
+        let Restarts {
+            count, requested, ..
+        } = self.restarts;
         // This exit is a request too.
         let often = match requested {
             0 => String::new(),
@@ -221,14 +229,14 @@ impl EndedRun {
             }
             Cause::Start(StartError::Limit { .. }) => EndCause::CouldNotLimit,
             Cause::Start(_) => EndCause::CouldNotPrepare,
-            Cause::Exited => match self.exit() {
+            Cause::Exited => match self.reason() {
                 Some(ExitReason::Signal(_)) => EndCause::KilledBySignal,
                 _ => EndCause::Exited,
             },
             Cause::OutOfMemory => EndCause::OutOfMemory,
             Cause::CpuTime => EndCause::CpuTime,
             Cause::NeverConnected { .. } => EndCause::NeverConnected,
-            Cause::ConnectionLost { .. } => EndCause::ConnectionLost,
+            Cause::ConnectionLost { .. } | Cause::Lost(_) => EndCause::ConnectionLost,
             Cause::Unresponsive(_) => EndCause::Unresponsive,
             Cause::Violation(_) => EndCause::ProtocolViolation,
             Cause::DescendantsLeft(_) => EndCause::DescendantsLeft,
@@ -256,7 +264,7 @@ impl fmt::Display for EndedRun {
     /// Describes the end; for an exit, in the words of Storyden's Go host
     /// ([Supervised states](crate::protocol#supervised-states)).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.cause, &self.process) {
+        match (&self.cause, &self.exit) {
             (Cause::Start(error), _) => write!(f, "{error}"),
             (Cause::Exited, Some(end)) => write!(f, "{end}"),
             (Cause::OutOfMemory, Some(end)) => {
@@ -287,6 +295,7 @@ impl fmt::Display for EndedRun {
                 )
             }
             (Cause::Stopped, Some(end)) => write!(f, "stopped ({end})"),
+            (Cause::Lost(why), _) => write!(f, "{}", Foreign::new(why)),
             (Cause::Stopped, None) => f.write_str("stopped before there was a process"),
             (Cause::Panicked(text), _) => write!(f, "the supervision panicked: {text}"),
         }
@@ -302,12 +311,16 @@ mod tests {
         let text = |count, requested| {
             let failure = EndedRun {
                 cause: Cause::Exited,
-                process: None,
+                exit: None,
                 uptime: Duration::ZERO,
                 started_at: SystemTime::UNIX_EPOCH,
                 ended_at: SystemTime::UNIX_EPOCH,
                 active_for: Some(Duration::ZERO),
-                restarts: Restarts { count, requested },
+                restarts: Restarts {
+                    count,
+                    requested,
+                    passing: 0,
+                },
             };
             failure.asked_too_often(Duration::from_secs(30))
         };

@@ -3,16 +3,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::cause::EndedRun;
 use super::policy::RestartPolicy;
 use crate::error::StartError;
 use crate::id::InstallationId;
+use crate::process::ExitReason;
 use crate::process::orphans::Tally;
-use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::Transport;
+use crate::runtime::interrupt::Interrupt;
+use crate::runtime::{Run, RunPipes};
 use crate::text::PluginName;
 
 /// Identifies a run among those of all plugins of a host. A late event of one run is never taken for the
@@ -26,7 +27,7 @@ pub(crate) struct ChildId(pub(super) u64);
 
 /// What the reaper calls for one plugin.
 ///
-/// All methods but `prepare` are called on the reaper's thread, which serves every plugin: they must not
+/// All methods but `start_run` and `clear` are called on the reaper's thread, which serves every plugin: they must not
 /// block.
 pub(crate) trait ChildHooks: Send + Sync {
     fn child_id(&self) -> ChildId;
@@ -44,19 +45,23 @@ pub(crate) trait ChildHooks: Send + Sync {
     /// Returns the count of orphans that callers waiting for the plugin can see.
     fn tally(&self) -> &Arc<Tally>;
 
-    /// Prepares a run. Called on a short-lived thread, because it may unpack an archive; returns soon after
-    /// `cancel` is set.
-    fn prepare(&self, run: RunId, cancel: &Cancel) -> Result<ProcessCommand, StartError>;
+    /// Prepares and starts a run. Called on a short-lived thread, because it may unpack an archive; returns
+    /// soon after it is interrupted.
+    fn start_run(&self, run: RunId, interrupt: &Interrupt) -> Result<Run, StartError>;
 
-    /// Takes over the pipes of the run's process. Dropping the returned end of a pipe makes the log pump
+    /// Ends what earlier hosts have left of the plugin. Called on a short-lived thread; returns soon after it is
+    /// interrupted.
+    fn clear(&self, interrupt: &Interrupt) -> crate::Result<()>;
+
+    /// Takes over the pipes of the run. Dropping the returned end of a pipe makes the log pump
     /// finish and call [`Reaper::drained`](super::Reaper::drained).
-    fn spawned(&self, run: RunId, pipes: Pipes) -> crate::Result<io::PipeWriter>;
+    fn spawned(&self, run: RunId, pipes: RunPipes) -> crate::Result<io::PipeWriter>;
 
-    /// Called when the run's process has not connected, or over stdio not answered, for `time`: writes a
+    /// Called when the run has not connected, or over stdio not answered, for `time`: writes a
     /// hint to its log.
     fn waited(&self, run: RunId, time: Duration);
 
-    /// Called when the run's process has ended and all of its output is in the log.
+    /// Called when the run has ended and all of its output is in the log.
     fn ended(&self, run: RunId, exit: ExitReason);
 
     fn transition(&self, transition: Transition);
@@ -71,27 +76,14 @@ pub(crate) struct ChildSpec {
     pub(crate) disconnect_grace: Duration,
 }
 
-/// Asks a preparation to stop early. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    pub(crate) fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// A change of a plugin's state.
 #[derive(Clone, Debug)]
 pub(crate) enum Transition {
     Starting(RunId),
     Connecting {
         run: RunId,
-        pid: u32,
+        /// What it is, for log lines.
+        what: String,
     },
     Stopping,
     /// No process is running. With the run that was stopped, if there was one.

@@ -32,14 +32,15 @@ use serde::Serialize;
 
 pub use cause::EndCause;
 pub(crate) use cause::{Cause, EndedRun, how_to_connect};
-pub(crate) use hooks::{Cancel, ChildHooks, ChildId, ChildSpec, RunId, Transition};
+pub(crate) use hooks::{ChildHooks, ChildId, ChildSpec, RunId, Transition};
 
 use crate::deadline::Deadline;
 use crate::error::{Descendants, Disconnect, Error, Result, StartError};
 use crate::keeper::link::KeeperLink;
 use crate::poll;
+use crate::process::ExitReason;
 use crate::process::orphans::{OrphanScanner, ScanResult};
-use crate::process::{ExitFindings, ExitReason, Pipes, Process};
+use crate::runtime::Run;
 use crate::shown;
 use crate::thread::{Threads, panic_text};
 use child::Child;
@@ -72,6 +73,7 @@ pub(crate) struct Reaper {
 
 enum ReaperCommand {
     Start(Arc<dyn ChildHooks>),
+    Clear(Arc<dyn ChildHooks>),
     Stop {
         hooks: Arc<dyn ChildHooks>,
         grace: Duration,
@@ -84,13 +86,15 @@ enum ReaperCommand {
 
 enum ChildCommand {
     Forget,
-    /// The result of preparing and spawning.
-    Prepared(RunId, Result<Box<(Process, Pipes)>, StartError>),
+    /// The result of preparing and starting.
+    Prepared(RunId, Result<Box<Run>, StartError>),
+    /// What earlier hosts have left is gone, as far as can be known.
+    Cleared,
     Connected(RunId),
     Disconnected(RunId, Arc<Disconnect>),
     Drained(RunId),
-    /// The result of the post-mortem of this run.
-    Examined(RunId, ExitFindings),
+    /// It was found out how this run ended.
+    Examined(RunId),
     /// The result of a scan for orphans of these runs.
     Scanned {
         number: u64,
@@ -163,6 +167,11 @@ impl Reaper {
     /// Requests a run. The last request wins, also over a stop under way.
     pub(crate) fn request_start(&self, hooks: Arc<dyn ChildHooks>) {
         self.send(ReaperCommand::Start(hooks));
+    }
+
+    /// Requests that what earlier hosts have left of the plugin is ended.
+    pub(crate) fn request_clear(&self, hooks: Arc<dyn ChildHooks>) {
+        self.send(ReaperCommand::Clear(hooks));
     }
 
     /// Requests a stop: SIGINT now, or for a stdio plugin the end of its input now and SIGINT after a third
@@ -285,7 +294,7 @@ impl ReaperThread {
         descriptors.extend(
             watches
                 .iter()
-                .map(|(_, watch)| PollFd::new(*watch, PollFlags::IN)),
+                .map(|(_, watch)| PollFd::from_borrowed_fd(*watch, PollFlags::IN)),
         );
         if let Err(error) = poll::wait(&mut descriptors, due.map(Deadline::at)) {
             // For example out of memory: pauses before the next attempt.
@@ -313,6 +322,10 @@ impl ReaperThread {
                 self.ensure_child(&hooks);
                 self.with(id, Child::start);
                 hooks.start_handled();
+            }
+            ReaperCommand::Clear(hooks) => {
+                self.ensure_child(&hooks);
+                self.with(hooks.child_id(), Child::clear);
             }
             ReaperCommand::Stop {
                 hooks,

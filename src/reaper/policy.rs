@@ -55,6 +55,8 @@ pub(crate) enum RunOutcome {
     Requested,
     /// Any other end that was not requested.
     Crash,
+    /// The place where plugins run failed, and the plugin did not.
+    Passing,
 }
 
 /// What to do after a run.
@@ -72,6 +74,8 @@ pub(crate) struct Restarts {
     pub(crate) count: u32,
     /// How many of the most recent of them the plugin had asked for, without a crash in between.
     pub(crate) requested: u32,
+    /// How many failures in a row were passing ones. They are not among `count`.
+    pub(crate) passing: u32,
 }
 
 impl Restarts {
@@ -85,25 +89,37 @@ impl Restarts {
         // A run that never became active does not reset the count, however long it took.
         if active_for.is_some_and(|active_for| active_for >= policy.crash_threshold) {
             *self = Self::default();
-            return Decision::Restart(match outcome {
-                RunOutcome::Requested => policy.requested_restart_delay,
-                RunOutcome::Crash => policy.crash_backoff,
-            });
+            match outcome {
+                RunOutcome::Requested => {
+                    return Decision::Restart(policy.requested_restart_delay);
+                }
+                RunOutcome::Crash => return Decision::Restart(policy.crash_backoff),
+                RunOutcome::Passing => {}
+            }
         }
-        let Self { count, requested } = *self;
+        let Self {
+            count,
+            requested,
+            passing,
+        } = *self;
+        if outcome == RunOutcome::Passing {
+            self.passing = passing.saturating_add(1);
+            return Decision::Restart(policy.backoff(passing));
+        }
         if count >= policy.max_restart_attempts {
             return Decision::GiveUp;
         }
         let wait = match outcome {
             RunOutcome::Requested if requested == 0 => policy.requested_restart_delay,
-            RunOutcome::Requested | RunOutcome::Crash => policy.backoff(count),
+            _ => policy.backoff(count),
         };
         *self = Self {
             count: count + 1,
             requested: match outcome {
                 RunOutcome::Requested => requested + 1,
-                RunOutcome::Crash => 0,
+                _ => 0,
             },
+            passing: 0,
         };
         Decision::Restart(wait)
     }
@@ -159,7 +175,7 @@ mod tests {
         );
         let mut restarts = Restarts {
             count: 200,
-            requested: 0,
+            ..Restarts::default()
         };
         assert_eq!(
             restarts.decide(
@@ -239,10 +255,36 @@ mod tests {
             (RunOutcome::Requested, 4, 2),
         ] {
             restarts.decide(&policy, end, SHORT);
-            assert_eq!(restarts, Restarts { count, requested });
+            assert_eq!((restarts.count, restarts.requested), (count, requested));
         }
         restarts.decide(&policy, RunOutcome::Requested, LONG);
         assert_eq!(restarts, Restarts::default());
+    }
+
+    #[test]
+    fn passing_failures_use_up_no_restarts_and_have_a_ladder_of_their_own() {
+        let crash = (RunOutcome::Crash, None);
+        let passing = |seconds| (RunOutcome::Passing, None, restart(seconds));
+        check(
+            &RestartPolicy::default(),
+            &[
+                (crash.0, crash.1, restart(1.0)),
+                passing(1.0),
+                passing(2.0),
+                passing(4.0),
+                passing(8.0),
+                passing(16.0),
+                passing(32.0),
+                passing(60.0),
+                passing(60.0),
+                (crash.0, crash.1, restart(2.0)),
+                passing(1.0),
+                (crash.0, crash.1, restart(4.0)),
+                (RunOutcome::Passing, LONG, restart(1.0)),
+                // That run was a good one.
+                (crash.0, crash.1, restart(1.0)),
+            ],
+        );
     }
 
     #[test]

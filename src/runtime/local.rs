@@ -1,53 +1,68 @@
-//! The local runtime: unpacks a plugin's archive below the data directory, or uses its directory as it is,
-//! and runs its command as a child process of the host.
+//! `LocalPlugins`: what it takes to run plugins on this machine. Unpacks a plugin's archive below the data
+//! directory, or uses its directory as it is, and starts its command as a child process of the host; and
+//! [`Local`], the runtime that does just that.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Preparation, Runtime};
+use super::launch::Launch;
+use super::run::Run;
+use super::{Runtime, process_run};
+use crate::deadline::Deadline;
 use crate::error::{Error, PackageError, Result, StartError, StoreError};
+use crate::fault;
 use crate::id::InstallationId;
+use crate::keeper::link::KeeperLink;
 use crate::package::{self, Archive, ArchiveCache, PackageLimits};
-use crate::process::{Environment, ProcessCommand, ProcessLimits, orphans, resolve};
+use crate::poll;
+use crate::process::orphans::{self, OrphanScanner};
+use crate::process::{Environment, PluginCommand, Process, ProcessLimits, resolve};
 use crate::protocol::environment::{DATA_VARIABLE, TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::protocol::manifest::Transport;
 use crate::store::{PluginKind, Source};
+use crate::thread::Threads;
 
+/// How long a spawn is retried while the program's file is open for writing.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+/// The pause between these retries.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+
+/// The runtime `local`: plugins are child processes of the host.
 #[derive(Debug)]
-pub(crate) struct LocalRuntime {
-    data: PathBuf,
-    package_limits: PackageLimits,
-    /// Names of host variables that plugins get in addition to the allowlist.
-    passed_variables: Vec<String>,
-    /// The limits of plugins whose records set no others.
-    process_limits: ProcessLimits,
-    /// Spares all starts but the first from reading the archive.
-    archive_cache: ArchiveCache,
-}
+pub(crate) struct Local;
 
-impl LocalRuntime {
-    pub(crate) fn new(
-        data: PathBuf,
-        package_limits: PackageLimits,
-        passed_variables: Vec<String>,
-        process_limits: ProcessLimits,
-    ) -> Self {
-        Self {
-            data,
-            package_limits,
-            passed_variables,
-            process_limits,
-            archive_cache: ArchiveCache::default(),
-        }
+impl Runtime for Local {
+    fn name(&self) -> &'static str {
+        "local"
     }
 
-    fn working_directory(
-        &self,
-        preparation: &Preparation<'_>,
-        root: &Path,
-    ) -> Result<PathBuf, StartError> {
-        let record = preparation.record;
+    fn start(&self, launch: &Launch<'_>) -> Result<Run> {
+        launch.spawn(launch.command()?)
+    }
+}
+
+/// What all runs on this machine need of their host.
+pub(crate) struct LocalPlugins {
+    pub(crate) data: PathBuf,
+    pub(crate) package_limits: PackageLimits,
+    /// Names of host variables that plugins get in addition to the allowlist.
+    pub(crate) passed_variables: Vec<String>,
+    /// The limits of plugins whose records set no others.
+    pub(crate) process_limits: ProcessLimits,
+    /// Spares all starts but the first from reading the archive.
+    pub(crate) archive_cache: ArchiveCache,
+    pub(crate) keeper: KeeperLink,
+    /// With the cookie that all processes carry; `None` when descendants are not searched for.
+    pub(crate) scanner: Option<OrphanScanner>,
+    pub(crate) threads: Threads,
+}
+
+impl LocalPlugins {
+    fn working_directory(&self, launch: &Launch<'_>, root: &Path) -> Result<PathBuf, StartError> {
+        let record = launch.record();
         match &record.kind {
             PluginKind::Supervised(Source::Directory(dir)) => {
                 let opened = dir.canonicalize().map_err(|error| {
@@ -56,12 +71,12 @@ impl LocalRuntime {
                 Ok(opened?)
             }
             PluginKind::Supervised(Source::Archive(path)) => {
-                let cancel = || preparation.cancel.is_cancelled();
+                let cancel = || launch.is_cancelled();
                 let release = self.release(path, root, &record.manifest.command, &cancel);
                 release.map_err(|error| unpack_failed(error, &cancel))
             }
             PluginKind::Supervised(Source::Stored { sha256, .. }) => {
-                self.stored_release(preparation, sha256, root)
+                self.stored_release(launch, sha256, root)
             }
             PluginKind::External { .. } => {
                 Err(Error::Unsupported("an external plugin is not started by the host").into())
@@ -93,13 +108,13 @@ impl LocalRuntime {
     /// if the directory has been damaged or removed since.
     fn stored_release(
         &self,
-        preparation: &Preparation<'_>,
+        launch: &Launch<'_>,
         sha256: &str,
         root: &Path,
     ) -> Result<PathBuf, StartError> {
-        let cancel = || preparation.cancel.is_cancelled();
+        let cancel = || launch.is_cancelled();
         let unpack_failed = |error| unpack_failed(error, &cancel);
-        let command = &preparation.record.manifest.command;
+        let command = &launch.record().manifest.command;
         if let Some(release) =
             package::find_release(root, sha256, command, &cancel).map_err(unpack_failed)?
         {
@@ -109,8 +124,8 @@ impl LocalRuntime {
             let sha256 = sha256.into();
             Error::from(StoreError::Archive { sha256, problem })
         };
-        let content = preparation
-            .store
+        let content = launch
+            .store()
             .get_archive(sha256)?
             .ok_or_else(|| lacking("missing"))?;
         let limits = &self.package_limits;
@@ -120,30 +135,13 @@ impl LocalRuntime {
         }
         package::unpack_once(&archive, root, command, limits, &cancel).map_err(unpack_failed)
     }
-}
 
-fn unpack_failed(error: PackageError, cancel: &dyn Fn() -> bool) -> StartError {
-    if cancel() {
-        StartError::Cancelled
-    } else {
-        StartError::Unpack(Arc::new(error))
-    }
-}
-
-impl Runtime for LocalRuntime {
-    fn prepare(&self, preparation: &Preparation<'_>) -> Result<ProcessCommand, StartError> {
-        let record = preparation.record;
-        if let Some(problem) = &record.damage {
-            let (id, problem) = (record.id, problem.clone());
-            return Err(Error::from(StoreError::DamagedRecord { id, problem }).into());
-        }
-        if record.manifest.command.is_empty() {
-            return Err(StartError::NoCommand);
-        }
-        let own_limits = &record.overrides.process_limits;
-        own_limits.validate()?;
+    /// Unpacks the plugin if needed, and returns what to run.
+    pub(super) fn command(&self, launch: &Launch<'_>) -> Result<PluginCommand, StartError> {
+        let record = launch.record();
+        check(launch)?;
         let root = installation_dir(&self.data, record.id)?;
-        let working_directory = self.working_directory(preparation, &root)?;
+        let directory = self.working_directory(launch, &root)?;
         let data = package::data_dir(&root).map_err(Error::from)?;
 
         let mut environment = Environment::allowed(
@@ -154,28 +152,87 @@ impl Runtime for LocalRuntime {
             environment.set(name, value);
         }
         environment.set(DATA_VARIABLE, data);
-        match (record.manifest.transport, preparation.connection_url) {
+        match (record.manifest.transport, launch.connection_url()) {
             (Transport::Stdio, _) => environment.set(TRANSPORT_VARIABLE, "stdio"),
             (Transport::WebSocket, Some(url)) => environment.set(URL_VARIABLE, url),
             (Transport::WebSocket, None) => return Err(StartError::NoAddress),
         }
-        // Set last, so that no record can replace it.
-        if let Some(cookie) = &preparation.cookie {
-            environment.set(orphans::VARIABLE, cookie);
-        }
         let path = environment.get("PATH").map(OsString::from);
-        Ok(ProcessCommand {
-            program: resolve(
-                &record.manifest.command,
-                &working_directory,
-                path.as_deref(),
-            )?,
-            args: record.manifest.args.clone(),
-            working_directory,
+        let program = resolve(&record.manifest.command, &directory, path.as_deref())?;
+        Ok(PluginCommand {
+            program,
+            args: record.manifest.args.iter().map(OsString::from).collect(),
+            directory,
             environment: environment.into_variables(),
-            stdin: record.manifest.transport == Transport::Stdio,
-            limits: own_limits.or(&self.process_limits),
         })
+    }
+
+    /// Spawns the process, which is announced to the keeper at once.
+    pub(super) fn spawn(
+        &self,
+        launch: &Launch<'_>,
+        mut command: PluginCommand,
+    ) -> Result<Run, StartError> {
+        let record = launch.record();
+        let own_limits = &record.overrides.process_limits;
+        own_limits.validate()?;
+        let limits = own_limits.or(&self.process_limits);
+        let stdin = record.manifest.transport == Transport::Stdio;
+        // Set last, so that nothing can replace it.
+        if let Some(scanner) = &self.scanner {
+            let cookie = scanner.cookie.of_run(launch.run());
+            let name = orphans::VARIABLE.into();
+            command.environment.insert(name, cookie.into());
+        }
+        let give_up_at = Deadline::after(BUSY_LIMIT);
+        loop {
+            if launch.is_cancelled() {
+                return Err(StartError::Cancelled);
+            }
+            self.keeper.ensure_started();
+            match Process::spawn(&command, stdin, &limits, &self.threads) {
+                Ok(spawned) => {
+                    let run = process_run::run(spawned, self.keeper.clone(), record.id);
+                    fault::point(fault::SPAWNED, record.id);
+                    return Ok(run);
+                }
+                // The program's file is open for writing, most likely inherited by a child of another plugin
+                // that has been forked and has not executed yet.
+                Err(error) if error.is_busy() && !give_up_at.has_passed() => {
+                    let _ = poll::wait(&mut [], Some(Deadline::after(BUSY_WAIT)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LocalPlugins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalPlugins")
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks that the record is whole, and that there is something to start.
+pub(super) fn check(launch: &Launch<'_>) -> Result<(), StartError> {
+    let record = launch.record();
+    if let Some(problem) = &record.damage {
+        let (id, problem) = (record.id, problem.clone());
+        return Err(Error::from(StoreError::DamagedRecord { id, problem }).into());
+    }
+    if record.manifest.command.is_empty() {
+        return Err(StartError::NoCommand);
+    }
+    Ok(())
+}
+
+fn unpack_failed(error: PackageError, cancel: &dyn Fn() -> bool) -> StartError {
+    if cancel() {
+        StartError::Cancelled
+    } else {
+        StartError::Unpack(Arc::new(error))
     }
 }
 
@@ -203,6 +260,7 @@ mod tests {
     use zip::write::SimpleFileOptions;
 
     use super::*;
+    use crate::keeper::Keeper;
     use crate::testing::TestDir;
 
     fn write_archive(path: &Path, content: &[u8]) {
@@ -243,12 +301,17 @@ mod tests {
             dir.path().join("plugin.zip"),
             dir.path().join("installation"),
         );
-        let runtime = LocalRuntime::new(
-            dir.path().to_owned(),
-            PackageLimits::default(),
-            Vec::new(),
-            ProcessLimits::default(),
-        );
+        let threads = Threads::with_limit(4);
+        let runtime = LocalPlugins {
+            data: dir.path().to_owned(),
+            package_limits: PackageLimits::default(),
+            passed_variables: Vec::new(),
+            process_limits: ProcessLimits::default(),
+            archive_cache: ArchiveCache::default(),
+            keeper: KeeperLink::new(Keeper::None, None, threads.clone()),
+            scanner: None,
+            threads,
+        };
         // Whoever reads or hashes asks whether to stop.
         let asked = Cell::new(0);
         let release = || {

@@ -1,7 +1,18 @@
-//! Where supervised plugins run: the provider's name, and the trait by which a provider prepares a run.
-//! Supervision (restarting, stopping) is in `reaper`.
+//! Where supervised plugins run: the provider's name, and [`Runtime`], the trait by which plugins are started
+//! somewhere.
+//!
+//! What lives here: starting a run, and what can be done to it while it lasts ([`RunHandle`]). What does not:
+//! when that happens. Restarts, stops, states, causes and logs are the same for all runtimes; the host's
+//! reaper sees to them.
+//!
+//! `local` runs plugins as child processes of the host, of which `process_run` is one; `sprites` in remote
+//! sandboxes. `launch` is what a runtime is given for a start, `run` what it returns, and `interrupt` ends it.
 
+pub(crate) mod interrupt;
+mod launch;
 pub(crate) mod local;
+mod process_run;
+mod run;
 #[cfg(feature = "sprites")]
 #[allow(dead_code, unused_imports, reason = "no run uses the client yet")]
 pub(crate) mod sprites;
@@ -9,9 +20,13 @@ pub(crate) mod sprites;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result, StartError};
-use crate::process::ProcessCommand;
-use crate::reaper::Cancel;
+pub use launch::Launch;
+pub(crate) use run::ExitFinding;
+pub use run::{Run, RunExit, RunHandle, RunPipes, StopSignal};
+
+use crate::error::{Error, Result};
+use crate::id::InstallationId;
+pub use crate::process::PluginCommand;
 use crate::state::UnknownName;
 use crate::store::{Record, Store};
 
@@ -23,8 +38,8 @@ pub enum RuntimeProvider {
     /// As child processes of the host.
     #[default]
     Local,
-    /// In remote sandboxes. Not implemented yet: loading a supervised plugin fails with
-    /// [`Error::Unsupported`].
+    /// In the remote sandboxes of [Sprites](https://sprites.dev), for which
+    /// [`HostBuilder::sprites`](crate::HostBuilder::sprites) has the settings.
     Sprites,
 }
 
@@ -62,34 +77,122 @@ impl FromStr for RuntimeProvider {
     }
 }
 
-/// The input of [`Runtime::prepare`].
-pub(crate) struct Preparation<'a> {
-    pub(crate) record: &'a Record,
-    /// The store that may hold its archive.
-    pub(crate) store: &'a dyn Store,
-    /// The URL that the plugin connects to; `None` for stdio.
-    pub(crate) connection_url: Option<&'a str>,
-    /// Identifies the process and its descendants; `None` if orphans are not searched for.
-    pub(crate) cookie: Option<String>,
-    pub(crate) cancel: &'a Cancel,
-}
+/// A place where supervised plugins run. An embedder who has machines, containers or sandboxes of its own
+/// implements it, and hands it to [`HostBuilder::runtime`](crate::HostBuilder::runtime); the host does the rest.
+///
+/// The feature `conformance` adds `runtime::conformance`, with which an implementation's tests check what is
+/// asked for here. The example `tests/examples/wrapped.rs` is a whole implementation for programs that are
+/// started through a command, such as `nice` or `docker run`.
+///
+/// ```
+/// use plugin_runner::runtime::{Launch, Run, Runtime};
+///
+/// /// Starts every plugin through `nice`.
+/// #[derive(Debug)]
+/// struct Nice;
+///
+/// impl Runtime for Nice {
+///     fn name(&self) -> &'static str {
+///         "nice"
+///     }
+///
+///     fn start(&self, launch: &Launch<'_>) -> plugin_runner::Result<Run> {
+///         let mut command = launch.command()?;
+///         let program = std::mem::replace(&mut command.program, "/usr/bin/nice".into());
+///         command.args.insert(0, program.into());
+///         launch.spawn(command)
+///     }
+/// }
+///
+/// # fn main() -> plugin_runner::Result<()> {
+/// let host = plugin_runner::Host::builder().runtime(Nice).build()?;
+/// # Ok(())
+/// # }
+/// ```
+pub trait Runtime: fmt::Debug + Send + Sync {
+    /// Returns its name, in lower case, for error details (`runtime_provider`) and log lines.
+    fn name(&self) -> &'static str;
 
-/// Prepares runs of supervised plugins.
-pub(crate) trait Runtime: Send + Sync + fmt::Debug {
-    /// Unpacks the plugin if needed and returns the command to run. Called on a short-lived thread; may take
-    /// long, but returns soon after `cancel` is set.
-    fn prepare(&self, preparation: &Preparation<'_>) -> Result<ProcessCommand, StartError>;
-}
-
-/// Returns the error of starting a supervised plugin with a provider that cannot run it.
-pub(crate) fn unavailable(provider: RuntimeProvider) -> Error {
-    match provider {
-        RuntimeProvider::None => Error::Disabled,
-        RuntimeProvider::Local => Error::Unsupported("the local runtime is not available"),
-        RuntimeProvider::Sprites => {
-            Error::Unsupported("the runtime provider 'sprites' is not built in yet; use 'local'")
-        }
+    /// Checks whether this plugin can run here at all. Called when a plugin is loaded; what it refuses is not
+    /// loaded. The default implementation accepts every one.
+    ///
+    /// # Blocking
+    /// It may read the plugin's package.
+    ///
+    /// # Errors
+    /// Say what is wrong with the plugin; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) fits.
+    fn accept(&self, record: &Record, store: &dyn Store) -> Result<()> {
+        let _ = (record, store);
+        Ok(())
     }
+
+    /// Starts one run of a plugin. When it returns one, the plugin's program is running, or about to.
+    ///
+    /// The host never has two runs of a plugin: it starts none before the last one has
+    /// [ended](RunHandle::ended). Where a run may [outlive the host](Self::outlives_host), this method first ends
+    /// those of hosts before.
+    ///
+    /// # Blocking
+    /// On a thread of its own. It may take as long as it must, but returns soon after
+    /// [`Launch::cancelled`], and then has started nothing, or ended it.
+    ///
+    /// # Errors
+    /// - Those of [`Launch::command`] and [`Launch::spawn`], unchanged.
+    /// - [`ErrorKind::RuntimeUnavailable`](crate::ErrorKind::RuntimeUnavailable),
+    ///   [`RateLimited`](crate::ErrorKind::RateLimited) or [`Timeout`](crate::ErrorKind::Timeout): it may work
+    ///   later. The host tries again, after 1, 2, 4 … s up to [`max_backoff`](crate::RestartPolicy::max_backoff),
+    ///   for as long as the plugin is wanted.
+    /// - [`ErrorKind::RuntimeRefused`](crate::ErrorKind::RuntimeRefused) or
+    ///   [`Unsupported`](crate::ErrorKind::Unsupported): trying again cannot help. The plugin is `errored`.
+    /// - [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): it was cancelled.
+    /// - Any other counts as a crash.
+    ///
+    /// [`Error::new`] makes one of any kind.
+    fn start(&self, launch: &Launch<'_>) -> Result<Run>;
+
+    /// Returns why runs may go on when the host is killed, as one sentence for
+    /// [`Guarantees::limitations`](crate::keeper::Guarantees::limitations); `None`, the default, if they end
+    /// with it.
+    fn outlives_host(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Ends what earlier hosts have left of this plugin; returns once nothing is. Called when a plugin is loaded
+    /// and not started at once, if runs may [outlive the host](Self::outlives_host).
+    ///
+    /// # Blocking
+    /// On a thread of its own; returns soon after [`Launch::cancelled`].
+    ///
+    /// # Errors
+    /// Are logged.
+    fn clear(&self, launch: &Launch<'_>) -> Result<()> {
+        let _ = launch;
+        Ok(())
+    }
+
+    /// Called when a plugin is being removed for good, before its record is deleted: what the runtime keeps of
+    /// it elsewhere is to be deleted once the record is, and has to be remembered until then, or for as long as
+    /// that fails. With `keep_data` the plugin's own data has to stay. May be called again for the same removal.
+    ///
+    /// # Blocking
+    /// For I/O of this machine's.
+    ///
+    /// # Errors
+    /// Keep the plugin from being removed.
+    fn removing(&self, id: InstallationId, keep_data: bool) -> Result<()> {
+        let _ = (id, keep_data);
+        Ok(())
+    }
+
+    /// Called when the record is deleted, after [`removing`](Self::removing); or with `false` when that failed
+    /// and the plugin stays. It must not block.
+    fn removed(&self, id: InstallationId, is_gone: bool) {
+        let _ = (id, is_gone);
+    }
+
+    /// Called when the host has shut down, and every run has ended or was dropped. It must not block; work that
+    /// is under way on threads has to end by itself.
+    fn shut_down(&self) {}
 }
 
 #[cfg(test)]

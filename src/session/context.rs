@@ -14,14 +14,13 @@ use super::services::{Methods, Services};
 use super::subscribers::Subscribers;
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::health::Health;
-use crate::keeper::link::KeeperLink;
 use crate::package::PackageLimits;
 use crate::plugin_log::{LogLine, LogSettings, LogSlot, LogTap, Logs, PluginLog};
-use crate::process::orphans::OrphanScanner;
 use crate::reaper::Reaper;
 use crate::reaper::policy::RestartPolicy;
+use crate::runtime::local::LocalPlugins;
 use crate::runtime::{self, Runtime, RuntimeProvider};
 use crate::store::{Record, Store};
 use crate::text::Foreign;
@@ -53,20 +52,16 @@ pub(crate) struct HostSettings {
     pub(crate) output_tap: Option<OutputTap>,
     pub(crate) on_call: Option<CallHook>,
     pub(crate) health: Health,
-    pub(crate) provider: RuntimeProvider,
 }
 
 /// What all sessions use: the parts of the host that run, and what the embedder provides.
 pub(crate) struct HostServices {
     pub(crate) threads: Threads,
     pub(crate) store: Arc<dyn Store>,
-    /// `None` where supervised plugins cannot run.
+    /// `None` where supervised plugins are disabled.
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
+    pub(crate) local: LocalPlugins,
     pub(crate) reaper: Reaper,
-    pub(crate) keeper: KeeperLink,
-    /// With the cookie that all processes carry which the host starts; `None` when descendants are not
-    /// searched for.
-    pub(crate) scanner: Option<OrphanScanner>,
     pub(crate) health: HealthMonitor,
     pub(crate) logs: Logs,
     pub(crate) subscribers: Subscribers,
@@ -78,6 +73,21 @@ pub(crate) struct HostServices {
     /// The manager's, called when a plugin has connected whose configuration is unsettled. Runs on a
     /// worker of the session, and may block within a deadline of its own.
     pub(crate) on_reconnect: RwLock<Option<OnReconnect>>,
+}
+
+impl HostServices {
+    /// Returns where supervised plugins run.
+    ///
+    /// # Errors
+    /// [`Error::Disabled`].
+    pub(crate) fn runtime(&self) -> Result<&Arc<dyn Runtime>> {
+        self.runtime.as_ref().ok_or(Error::Disabled)
+    }
+
+    pub(crate) fn runtime_name(&self) -> &'static str {
+        let runtime = self.runtime.as_ref();
+        runtime.map_or(RuntimeProvider::None.as_str(), |runtime| runtime.name())
+    }
 }
 
 pub(crate) type OnReconnect = Arc<dyn Fn(crate::InstallationId) + Send + Sync>;

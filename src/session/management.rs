@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use super::Session;
 use super::problem::Problem;
 use super::shared::SharedSession;
+use super::supervision::SessionHooks;
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::state::ReportedState;
+use crate::state::{PluginMode, ReportedState};
 use crate::store::Record;
 
 impl SharedSession {
@@ -68,6 +69,18 @@ impl Session {
     /// Those of a call.
     pub(crate) fn check_active(&self) -> Result<()> {
         self.shared().active_connection().map(drop)
+    }
+
+    /// Ends, in the background, what earlier hosts have left of the plugin, where something may be left.
+    pub(crate) fn clear(&self) {
+        let shared = self.shared();
+        let services = &shared.context.services;
+        let runtime = services.runtime.as_ref();
+        let is_needed = runtime.is_some_and(|runtime| runtime.outlives_host().is_some());
+        if shared.mode == PluginMode::Supervised && is_needed {
+            let hooks = Arc::new(SessionHooks(shared.clone()));
+            services.reaper.request_clear(hooks);
+        }
     }
 
     /// Makes the plugin run with this record from its next start on, whatever is stored; `None` goes back

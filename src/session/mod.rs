@@ -61,7 +61,6 @@ use crate::plugin_log::Follower;
 use crate::protocol::manifest::Manifest;
 use crate::reaper::{StopReport, StopWaiter, Stopped};
 use crate::rpc::workers::{WorkerSettings, Workers};
-use crate::runtime;
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use crate::store::Record;
 use context::{HostContext, grace_within};
@@ -191,7 +190,7 @@ impl Session {
     ///
     /// | key | what |
     /// | --- | --- |
-    /// | `runtime_provider` | where it runs: `local` |
+    /// | `runtime_provider` | where it runs: its name, such as `local` or `sprites` |
     /// | `stage` | `start`: it could not be started; `exit`: it ended |
     /// | `error` | the message |
     /// | `exit_code` | of a process that ended otherwise than with 0; -1 if a signal ended it, or the status is unknown |
@@ -324,8 +323,8 @@ impl Session {
     fn start(&self) -> Result<()> {
         let shared = &self.shared;
         let context = &shared.context;
-        if shared.mode == PluginMode::Supervised && context.services.runtime.is_none() {
-            return Err(runtime::unavailable(context.settings.provider));
+        if shared.mode == PluginMode::Supervised {
+            context.services.runtime()?;
         }
         let mut state = shared.state.lock();
         // Checked under the lock: shutdown sets it first and stops everything second.
@@ -536,7 +535,7 @@ impl Supervised {
     /// a start in [`ReportedState::Restarting`] only ends the wait, and the counting goes on.
     ///
     /// # Errors
-    /// - [`Error::Disabled`] or [`Error::Unsupported`] when the runtime provider cannot run it.
+    /// - [`Error::Disabled`] when supervised plugins are disabled.
     /// - [`Error::NotLoaded`], [`Error::ShutDown`].
     pub fn start(&self) -> Result<()> {
         self.session.start()

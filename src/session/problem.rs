@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 use crate::error::StartError;
 use crate::process::{ExitReason, ProcessLimits};
 use crate::reaper::{Cause, EndCause, EndedRun};
-use crate::runtime::RuntimeProvider;
 
 /// Why a plugin ended, does not start, or has lost its connection. Cheap to clone.
 ///
@@ -30,7 +29,8 @@ struct ProblemFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RunFacts {
-    provider: RuntimeProvider,
+    /// The runtime's name.
+    provider: &'static str,
     cause: EndCause,
     /// Whether it is why nothing was started.
     at_start: bool,
@@ -44,7 +44,8 @@ struct RunFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ProcessFacts {
-    pid: u32,
+    /// `None` if it was no process of this machine.
+    pid: Option<u32>,
     exit: ExitReason,
     /// The same in words.
     exit_status: String,
@@ -65,7 +66,7 @@ impl Problem {
     pub(super) fn of_run(
         ended: &EndedRun,
         message: String,
-        provider: RuntimeProvider,
+        provider: &'static str,
         restart_after: Option<Duration>,
         output: Vec<String>,
     ) -> Self {
@@ -76,9 +77,9 @@ impl Problem {
             Cause::Start(_) => (true, None, None),
             _ => (false, None, None),
         };
-        let process = ended.process.as_ref().map(|end| ProcessFacts {
+        let process = ended.exit.as_ref().map(|end| ProcessFacts {
             pid: end.pid,
-            exit: end.exit,
+            exit: end.reason,
             exit_status: end.to_string(),
             core_dumped: end.core_dumped,
             uptime: ended.uptime,
@@ -149,9 +150,10 @@ impl Problem {
         Some(self.process()?.exit)
     }
 
-    /// Returns the id of the process, which may have been reused.
+    /// Returns the id of the process, which may have been reused; `None` if there was none, and where it ran
+    /// elsewhere.
     pub fn pid(&self) -> Option<u32> {
-        Some(self.process()?.pid)
+        self.process()?.pid
     }
 
     /// Returns how long the process lived.
@@ -199,7 +201,7 @@ impl Problem {
             return details;
         };
         let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
-        put("runtime_provider", run.provider.as_str().into());
+        put("runtime_provider", run.provider.into());
         if let Some(word) = run.spawn_error {
             put("spawn_error", word.into());
         }
@@ -232,7 +234,9 @@ impl Problem {
             if process.core_dumped {
                 put("core_dumped", true.into());
             }
-            put("pid", process.pid.into());
+            if let Some(pid) = process.pid {
+                put("pid", pid.into());
+            }
             put("uptime_seconds", process.uptime.as_secs_f64().into());
             let limits = process.limits.to_json();
             if !limits.is_empty() {
@@ -285,7 +289,7 @@ mod tests {
         Problem(Arc::new(ProblemFacts {
             message: exit_status.into(),
             run: Some(RunFacts {
-                provider: RuntimeProvider::Local,
+                provider: "local",
                 cause: EndCause::Exited,
                 at_start: false,
                 spawn_error: None,
@@ -294,7 +298,7 @@ mod tests {
                 restart_after: Some(Duration::from_millis(1500)),
                 active_for: None,
                 process: Some(ProcessFacts {
-                    pid: 7,
+                    pid: Some(7),
                     exit,
                     exit_status: exit_status.to_owned(),
                     core_dumped: false,

@@ -1,4 +1,4 @@
-//! `SessionHooks`: what a session does for the reaper. Prepares runs, takes over the pipes of processes,
+//! `SessionHooks`: what a session does for the reaper. Starts runs, takes over their pipes,
 //! and turns the reaper's transitions into states, messages and details.
 
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::id::InstallationId;
 use crate::plugin_log::pump::{Outputs, pump};
 use crate::plugin_log::queue::{LineFeed, LogQueue};
 use crate::plugin_log::{LogStream, PluginLog};
+use crate::process::ExitReason;
 use crate::process::orphans::Tally;
-use crate::process::{ExitReason, Pipes, ProcessCommand};
 use crate::protocol::manifest::Transport;
 use crate::reaper::{
-    Cancel, Cause, ChildHooks, ChildId, ChildSpec, EndedRun, Reaper, RunId, Transition,
-    how_to_connect,
+    Cause, ChildHooks, ChildId, ChildSpec, EndedRun, Reaper, RunId, Transition, how_to_connect,
 };
-use crate::runtime::{self, Preparation};
+use crate::runtime::interrupt::Interrupt;
+use crate::runtime::{Launch, Run, RunPipes};
 use crate::state::ReportedState;
 use crate::text::{Foreign, PluginName};
 
@@ -86,7 +86,7 @@ impl ChildHooks for SessionHooks {
         &self.0.tally
     }
 
-    fn prepare(&self, run: RunId, cancel: &Cancel) -> Result<ProcessCommand, StartError> {
+    fn start_run(&self, run: RunId, interrupt: &Interrupt) -> Result<Run, StartError> {
         let shared = &self.0;
         let context = &shared.context;
         // The log is opened before the spawn, because the reaper must not wait for the disk.
@@ -94,29 +94,38 @@ impl ChildHooks for SessionHooks {
         // Error details show the output of this run only.
         log.clear_tail();
         let record = shared.refreshed_record()?;
-        let runtime = context
-            .services
-            .runtime
-            .as_ref()
-            .ok_or_else(|| runtime::unavailable(context.settings.provider))?;
+        let runtime = context.services.runtime()?;
         let url = match record.manifest.transport {
             Transport::Stdio => None,
             Transport::WebSocket => Some(self.seal_url(run)?),
         };
-        runtime.prepare(&Preparation {
+        let started = runtime.start(&Launch {
             record: &record,
             store: &*context.services.store,
             connection_url: url.as_deref(),
-            cookie: context
-                .services
-                .scanner
-                .as_ref()
-                .map(|scanner| scanner.cookie.of_run(run)),
-            cancel,
+            run,
+            interrupt,
+            log: &log,
+            local: &context.services.local,
+        })?;
+        Ok(started)
+    }
+
+    fn clear(&self, interrupt: &Interrupt) -> Result<()> {
+        let shared = &self.0;
+        let services = &shared.context.services;
+        services.runtime()?.clear(&Launch {
+            record: &shared.record(),
+            store: &*services.store,
+            connection_url: None,
+            run: 0,
+            interrupt,
+            log: &shared.open_log()?,
+            local: &services.local,
         })
     }
 
-    fn spawned(&self, run: RunId, pipes: Pipes) -> Result<std::io::PipeWriter> {
+    fn spawned(&self, run: RunId, pipes: RunPipes) -> Result<std::io::PipeWriter> {
         let shared = &self.0;
         let context = &shared.context;
         // The log was opened by `prepare`; it is gone only if the plugin is being unloaded.
@@ -127,7 +136,7 @@ impl ChildHooks for SessionHooks {
             .ok_or(Error::NotLoaded(shared.id))?;
         let (stop, guard) =
             std::io::pipe().map_err(|error| Error::io("create the log pump's stop pipe", error))?;
-        let Pipes {
+        let RunPipes {
             stdin,
             stdout,
             stderr,
@@ -136,16 +145,21 @@ impl ChildHooks for SessionHooks {
             LogQueue::new().map_err(|error| Error::io("create a queue to the log", error))?;
         let mut outputs = Outputs {
             stdout: None,
-            stderr: stderr.map(Into::into),
+            stderr,
             queue: queue.clone(),
         };
         let mut stdio = None;
-        match (stdin, stdout) {
-            (Some(stdin), Some(stdout)) => {
+        match (self.spec().transport, stdin, stdout) {
+            (Transport::Stdio, Some(stdin), Some(stdout)) => {
                 let feed = LineFeed::new(log.clone(), queue, LogStream::Stdout);
                 stdio = Some((stdin, stdout, feed));
             }
-            (_, stdout) => outputs.stdout = stdout.map(Into::into),
+            (Transport::Stdio, ..) => {
+                return Err(Error::Unsupported(
+                    "the runtime has no standard input and output for a stdio plugin",
+                ));
+            }
+            (Transport::WebSocket, _, stdout) => outputs.stdout = stdout,
         }
         let drained = Arc::new(Drained {
             reaper: context.services.reaper.clone(),
@@ -227,8 +241,8 @@ impl ChildHooks for SessionHooks {
 
     fn transition(&self, transition: Transition) {
         let shared = &self.0;
-        if let Transition::Connecting { pid, .. } = transition {
-            log::info!("plugin {}: started, process {pid}", shared.name);
+        if let Transition::Connecting { what, .. } = &transition {
+            log::info!("plugin {}: started, {what}", shared.name);
         }
         match transition {
             Transition::Starting(run) => self.starting(run),
@@ -352,13 +366,13 @@ impl SessionHooks {
         let output = self.0.log.lock().as_ref().map(|log| log.tail());
         let output = output.unwrap_or_default();
         let message = failure.message(&self.spec(), restarting_after.is_none());
-        let provider = self.0.context.settings.provider;
+        let provider = self.0.context.services.runtime_name();
         Problem::of_run(failure, message, provider, restarting_after, output)
     }
 
     /// Returns what is known about the end of a run after a stop was requested.
     fn stopped(&self, ended: &EndedRun) -> Problem {
-        let provider = self.0.context.settings.provider;
+        let provider = self.0.context.services.runtime_name();
         Problem::of_run(ended, ended.to_string(), provider, None, Vec::new())
     }
 

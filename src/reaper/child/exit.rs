@@ -1,20 +1,19 @@
-//! How a run ends: its connection, its output and its process; and what follows.
+//! How a run ends: its connection, its output and the run itself; and what follows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::Signal;
-
 use super::{Child, RunningChild, Stage, after};
 use crate::error::Disconnect;
 use crate::fault;
-use crate::process::{ExitFindings, ExitReason, PostMortem, Process, ProcessEnd};
+use crate::process::ExitReason;
 use crate::reaper::cause::{Cause, EndedRun};
 use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::policy::{Decision, RunOutcome};
 use crate::reaper::{ChildCommand, Context, StopReport};
+use crate::runtime::{ExitFinding, RunExit, RunHandle, StopSignal};
 
-/// How long the last output and messages of an ended process are awaited.
+/// How long the last output and messages of an ended run are awaited.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same while the plugin is being stopped.
 pub(super) const DRAIN_TIMEOUT_AT_STOP: Duration = Duration::from_millis(150);
@@ -22,15 +21,15 @@ pub(super) const DRAIN_TIMEOUT_AT_STOP: Duration = Duration::from_millis(150);
 /// The stack of the thread that runs a post-mortem, in bytes.
 const POST_MORTEM_STACK: usize = 64 * 1024;
 
-/// A process that has ended, and what is still awaited from it.
+/// A run that has ended, and what is still awaited from it.
 pub(super) struct EndedChild {
     output_pending: bool,
     /// Its last messages are still being read.
     pub(super) connection_pending: bool,
-    /// `None` once it is reaped. Until then a post-mortem is under way.
-    process: Option<Process>,
-    /// Set once it is reaped.
-    end: Option<ProcessEnd>,
+    /// `None` once it is finished. Until then it is being found out how it ended.
+    run: Option<Box<dyn RunHandle>>,
+    /// Set once it is finished.
+    exit: Option<RunExit>,
     uptime: Duration,
     at: SystemTime,
     pub(super) active_for: Option<Duration>,
@@ -90,40 +89,30 @@ impl Child {
         let Stage::Ending(ended, _) = &self.stage else {
             return;
         };
-        if ended.end.is_some() && !ended.output_pending && !ended.connection_pending {
+        if ended.exit.is_some() && !ended.output_pending && !ended.connection_pending {
             self.ended(context);
         }
     }
 
-    /// Handles the result of the post-mortem.
-    pub(super) fn examined(&mut self, context: &Context, run: RunId, findings: ExitFindings) {
-        // A late result changes nothing: the process is reaped by then.
+    /// Handles the end of the examination.
+    pub(super) fn examined(&mut self, context: &Context, run: RunId) {
+        // A late one changes nothing: the run is finished by then.
         if run == self.run {
-            self.reap(context, findings);
+            self.finish();
             self.end_if_complete(context);
         }
     }
 
-    /// Tells the keeper that the group has been killed, before its id can be reused.
-    fn forget_group(group: &mut Option<u32>, context: &Context) {
-        if let Some(group) = group.take() {
-            context.keeper.forget_group(group);
-        }
-    }
-
-    /// Reaps the process of the ending run, unless that is done.
-    fn reap(&mut self, context: &Context, findings: ExitFindings) {
+    /// Finishes the run, unless that is done.
+    fn finish(&mut self) {
         if let Stage::Ending(ended, _) = &mut self.stage
-            && let Some(process) = ended.process.take()
+            && let Some(run) = ended.run.take()
         {
-            let group = &mut self.group;
-            let end = process.finish(|| Self::forget_group(group, context), findings);
-            fault::point(fault::REAPED, self.hooks.id());
-            ended.end = Some(end);
+            ended.exit = Some(run.finish());
         }
     }
 
-    /// Handles the exit of the process: kills its group, reaps it, and waits for the rest of its output.
+    /// Handles the end of the run: ends what is left of it, and waits for the rest of its output.
     pub(in crate::reaper) fn exited(&mut self, context: &Context) {
         let now = Instant::now();
         let running = match std::mem::replace(&mut self.stage, Stage::Idle) {
@@ -138,15 +127,15 @@ impl Child {
         let cause = running
             .cause
             .or_else(|| self.stop.is_some().then_some(Cause::Stopped));
-        let process = running.process;
+        let run = running.run;
         // If the host ended it, there is nothing to find out.
         let is_awaited = cause.is_none()
-            && process
-                .post_mortem()
-                .is_some_and(|post_mortem| self.start_post_mortem(context, post_mortem));
+            && run
+                .examine()
+                .is_some_and(|examine| self.start_examination(context, examine));
         if is_awaited {
-            // While its leader is a zombie, no other group can have the same id.
-            process.signal_group(Signal::KILL);
+            // What is left of it does not outlive it until that is found out.
+            run.signal(StopSignal::Kill, Duration::ZERO);
         }
         let drain_timeout = if self.stop.is_some() {
             DRAIN_TIMEOUT_AT_STOP
@@ -161,29 +150,28 @@ impl Child {
             active_for: running
                 .active_since
                 .map(|since| now.saturating_duration_since(since)),
-            process: Some(process),
-            end: None,
+            run: Some(run),
+            exit: None,
             cause,
         };
         self.stage = Stage::Ending(ended, now + drain_timeout);
         if !is_awaited {
-            self.reap(context, ExitFindings::default());
+            self.finish();
         }
         // Tells the log pump to read what is there and to end, even if another process holds the pipe open.
         drop(running.output);
         self.end_if_complete(context);
     }
 
-    /// Starts a post-mortem on a separate thread; returns whether its result will follow.
-    fn start_post_mortem(&self, context: &Context, post_mortem: PostMortem) -> bool {
+    /// Finds out on a separate thread how the run ended; returns whether the result will follow.
+    fn start_examination(&self, context: &Context, examine: Box<dyn FnOnce() + Send>) -> bool {
         let (child, run, reaper) = (self.hooks.child_id(), self.run, context.reaper.clone());
         let id = self.hooks.id();
         let started = context
             .threads
             .spawn("post-mortem", POST_MORTEM_STACK, move || {
-                fault::point(fault::INQUEST, id);
-                let findings = post_mortem.run();
-                reaper.tell(child, ChildCommand::Examined(run, findings));
+                examine();
+                reaper.tell(child, ChildCommand::Examined(run));
             });
         if let Err(error) = &started {
             log::debug!("plugin {id}: cannot find out why it was killed: {error}");
@@ -193,36 +181,21 @@ impl Child {
 
     /// Handles the complete end of the run: decides what follows.
     pub(super) fn ended(&mut self, context: &Context) {
-        // Unless the drain timeout has passed before the post-mortem was done, it is reaped already.
-        self.reap(context, ExitFindings::default());
+        // Unless the drain timeout has passed before it was found out how it ended, it is finished already.
+        self.finish();
         let Stage::Ending(ended, _) = std::mem::replace(&mut self.stage, Stage::Idle) else {
             return;
         };
-        let Some(end) = ended.end else { return };
-        let exit = end.exit;
+        let Some(exit) = ended.exit else { return };
         if let Some(stop) = &mut self.stop {
-            stop.report.exit = Some(exit);
+            stop.report.exit = Some(exit.reason);
+            stop.report.killed |= exit.was_killed;
         }
-        self.hooks.ended(self.run, exit);
-        let requested = ended.cause.is_none() && exit.is_clean() && ended.active_for.is_some();
-        let outcome = if requested {
-            RunOutcome::Requested
-        } else {
-            RunOutcome::Crash
-        };
-        let by_itself = || {
-            if end.was_out_of_cpu_time() {
-                Cause::CpuTime
-            } else if end.was_out_of_memory() {
-                Cause::OutOfMemory
-            } else {
-                Cause::Exited
-            }
-        };
-        let cause = ended.cause.unwrap_or_else(by_itself);
+        self.hooks.ended(self.run, exit.reason);
+        let (cause, outcome) = judge(ended.cause, &exit, ended.active_for.is_some());
         let failure = EndedRun {
             cause,
-            process: Some(end),
+            exit: Some(exit),
             uptime: ended.uptime,
             started_at: self.started_at,
             ended_at: ended.at,
@@ -276,29 +249,16 @@ impl Child {
         }
     }
 
-    /// Cleans up after a panic in the supervision: kills the process and reports the end, so that no caller
+    /// Cleans up after a panic in the supervision: ends the run and reports the end, so that no caller
     /// waits in vain.
     pub(in crate::reaper) fn give_up(&mut self, context: &Context, panic: &str) {
-        let group = &mut self.group;
         match std::mem::replace(&mut self.stage, Stage::Idle) {
-            // `finish` kills the group and waits for the process.
-            Stage::Running(RunningChild { process, .. })
-            | Stage::Ending(
-                EndedChild {
-                    process: Some(process),
-                    ..
-                },
-                _,
-            ) => drop(process.finish(
-                || Self::forget_group(group, context),
-                ExitFindings::default(),
-            )),
-            Stage::Preparing { cancel, .. } => cancel.cancel(),
+            Stage::Running(RunningChild { run, .. })
+            | Stage::Ending(EndedChild { run: Some(run), .. }, _) => drop(run.finish()),
+            Stage::Clearing(interrupt) | Stage::Preparing { interrupt, .. } => interrupt.cancel(),
             Stage::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
             _ => {}
         }
-        // Needed if the panic itself dropped the process.
-        Self::forget_group(&mut self.group, context);
         self.plan_scan(context);
         self.start_again = false;
         self.hooks.ended(self.run, ExitReason::Unknown);
@@ -308,5 +268,21 @@ impl Child {
         } else {
             self.hooks.transition(Transition::Errored(failure));
         }
+    }
+}
+
+/// Returns why a run ended, and what that means. `cause` is the first thing that the host did to end it.
+fn judge(cause: Option<Cause>, exit: &RunExit, was_active: bool) -> (Cause, RunOutcome) {
+    match (cause, &exit.finding) {
+        // A plugin that the host has lost cannot be connected either.
+        (
+            None | Some(Cause::ConnectionLost { .. } | Cause::NeverConnected { .. }),
+            Some(ExitFinding::Lost(why)),
+        ) => (Cause::Lost(why.clone()), RunOutcome::Passing),
+        (Some(cause), _) => (cause, RunOutcome::Crash),
+        (None, Some(ExitFinding::CpuTime)) => (Cause::CpuTime, RunOutcome::Crash),
+        (None, Some(ExitFinding::OutOfMemory)) => (Cause::OutOfMemory, RunOutcome::Crash),
+        (None, _) if was_active && exit.reason.is_clean() => (Cause::Exited, RunOutcome::Requested),
+        (None, _) => (Cause::Exited, RunOutcome::Crash),
     }
 }

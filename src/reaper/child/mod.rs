@@ -1,5 +1,5 @@
 //! The supervision of one plugin: a state machine that the reaper's thread drives with commands, exits
-//! and timers. Only this state machine holds the plugin's process, so there is at most one.
+//! and timers. Only this state machine holds the plugin's run, so there is at most one.
 //!
 //! What lives here: the stages, commands and timers. `start` is the beginning of a run, `exit` its end and
 //! what follows, `orphans` the scans for what it left outside of its process group.
@@ -9,21 +9,20 @@ mod orphans;
 mod start;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::Signal;
-
 use super::cause::Cause;
 use super::cause::EndedRun;
-use super::hooks::{Cancel, ChildHooks, RunId, Transition};
+use super::hooks::{ChildHooks, RunId, Transition};
 use super::policy::Restarts;
 use super::{ChildCommand, Context, StopReport, StopWaiter};
 use crate::error::Disconnect;
-use crate::fault;
 use crate::id::InstallationId;
-use crate::process::{ExitWatch, Process};
 use crate::protocol::Transport;
+use crate::runtime::interrupt::Interrupt;
+use crate::runtime::{RunHandle, StopSignal};
 use exit::{DRAIN_TIMEOUT_AT_STOP, EndedChild};
 use orphans::{LEFT_LIMIT, ScanSchedule};
 
@@ -34,8 +33,6 @@ pub(super) struct Child {
     started_at: SystemTime,
     restarts: Restarts,
     stage: Stage,
-    /// The process group that was announced to the keeper.
-    group: Option<u32>,
     /// The scans for orphans of ended runs.
     scans: ScanSchedule,
     /// A stop under way, whatever the stage.
@@ -48,13 +45,15 @@ pub(super) struct Child {
 
 enum Stage {
     Idle,
-    /// A thread prepares the run and spawns its process. No other is started before it has reported.
+    /// A thread ends what earlier hosts have left. No run is started before it has reported.
+    Clearing(Interrupt),
+    /// A thread prepares and starts the run. No other is started before it has reported.
     Preparing {
-        cancel: Cancel,
+        interrupt: Interrupt,
         early: EarlyEvents,
     },
     Running(RunningChild),
-    /// The process has ended. Its last output and messages are awaited until the given time.
+    /// The run has ended. Its last output and messages are awaited until the given time.
     Ending(EndedChild, Instant),
     /// Only scans for orphans are awaited; then a stop is reported or, without one, a run started.
     AwaitingScan {
@@ -71,7 +70,7 @@ enum Stage {
     },
 }
 
-/// Events of a process that arrived before the thread that spawned it handed it over.
+/// Events of a run that arrived before the thread that started it handed it over.
 #[derive(Default)]
 struct EarlyEvents {
     active_since: Option<Instant>,
@@ -80,17 +79,17 @@ struct EarlyEvents {
 }
 
 struct RunningChild {
-    process: Process,
+    run: Box<dyn RunHandle>,
     spawned_at: Instant,
     /// When the plugin first became active.
     active_since: Option<Instant>,
-    /// When the process is killed, for this cause, unless it has connected or ended.
+    /// When it is killed, for this cause, unless it has connected or ended.
     deadline: Option<(Instant, Cause)>,
     /// When its log gets a hint what the plugin has to do to become active.
     hint_at: Option<Instant>,
     /// The first thing that the host did to end the run, which is then the cause of its end.
     cause: Option<Cause>,
-    /// Held until the process ends; `None` once all of its output is in the log.
+    /// Held until the run ends; `None` once all of its output is in the log.
     output: Option<io::PipeWriter>,
     /// Whether it has a connection.
     connected: bool,
@@ -99,7 +98,7 @@ struct RunningChild {
 struct StopRequest {
     since: Instant,
     /// The signals still to be sent and when, the earliest last.
-    signals: Vec<(Instant, Signal)>,
+    signals: Vec<(Instant, StopSignal)>,
     waiters: Vec<StopWaiter>,
     report: StopReport,
 }
@@ -112,7 +111,6 @@ impl Child {
             started_at: SystemTime::UNIX_EPOCH,
             restarts: Restarts::default(),
             stage: Stage::Idle,
-            group: None,
             scans: ScanSchedule::default(),
             stop: None,
             start_again: false,
@@ -140,7 +138,7 @@ impl Child {
         self.end();
     }
 
-    /// Kills a running process without any grace.
+    /// Kills a run without any grace.
     pub(super) fn end(&mut self) {
         if !self.is_idle() {
             self.stop(Duration::ZERO, None);
@@ -150,7 +148,7 @@ impl Child {
     /// Returns when [`tick`](Self::tick) has to be called next.
     pub(super) fn due(&self) -> Option<Instant> {
         let of_stage = match &self.stage {
-            Stage::Idle | Stage::Preparing { .. } => None,
+            Stage::Idle | Stage::Clearing(_) | Stage::Preparing { .. } => None,
             // A stop waits for orphans without a limit; its callers have their own timeouts.
             Stage::AwaitingScan { .. } if self.stop.is_some() && !self.start_again => None,
             Stage::Ending(_, until)
@@ -169,10 +167,10 @@ impl Child {
         of_stage.into_iter().chain(self.scans.due()).min()
     }
 
-    /// Returns the descriptor that is readable once the process has ended.
-    pub(super) fn watch(&self) -> Option<&ExitWatch> {
+    /// Returns the descriptor that is readable once the run has ended.
+    pub(super) fn watch(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
-            Stage::Running(running) => Some(running.process.watch()),
+            Stage::Running(running) => Some(running.run.ended()),
             _ => None,
         }
     }
@@ -181,10 +179,11 @@ impl Child {
         match command {
             ChildCommand::Forget => self.forget(),
             ChildCommand::Prepared(run, result) => self.prepared(context, run, result),
+            ChildCommand::Cleared => self.cleared(context),
             ChildCommand::Connected(run) => self.connected(run),
             ChildCommand::Disconnected(run, cause) => self.disconnected(context, run, cause),
             ChildCommand::Drained(run) => self.drained(context, run),
-            ChildCommand::Examined(run, findings) => self.examined(context, run, findings),
+            ChildCommand::Examined(run) => self.examined(context, run),
             ChildCommand::Scanned {
                 number,
                 runs,
@@ -201,8 +200,11 @@ impl Child {
             // A run is under way already, and nothing is about to end it.
             Stage::Preparing { .. } | Stage::AwaitingScan { .. } if self.stop.is_none() => {}
             Stage::Running(running) if self.stop.is_none() && running.cause.is_none() => {}
-            // The run is ending, or about to.
-            Stage::Preparing { .. } | Stage::Running(_) | Stage::Ending(..) => {
+            // The run is ending, or about to; or something before it is.
+            Stage::Clearing(_)
+            | Stage::Preparing { .. }
+            | Stage::Running(_)
+            | Stage::Ending(..) => {
                 self.start_again = true;
             }
             Stage::AwaitingScan { .. } => {
@@ -223,8 +225,11 @@ impl Child {
         let stop = self.stop.get_or_insert_with(|| StopRequest {
             since: now,
             signals: vec![
-                (after(now, wait_for(Signal::KILL, grace)), Signal::KILL),
-                (after(now, wait_for(Signal::TERM, grace)), Signal::TERM),
+                (after(now, grace), StopSignal::Kill),
+                (
+                    after(now, wait_for(StopSignal::Terminate, grace)),
+                    StopSignal::Terminate,
+                ),
             ],
             waiters: Vec::new(),
             report: StopReport::default(),
@@ -247,9 +252,9 @@ impl Child {
                     self.hooks.transition(Transition::Stopping);
                 }
             }
-            // If the process is spawned all the same, it is killed on arrival.
-            Stage::Preparing { cancel, .. } => {
-                cancel.cancel();
+            // If the run is started all the same, it is killed on arrival.
+            Stage::Clearing(interrupt) | Stage::Preparing { interrupt, .. } => {
+                interrupt.cancel();
                 self.hooks.transition(Transition::Stopping);
             }
             Stage::Running(running) => {
@@ -260,12 +265,10 @@ impl Child {
                 self.hooks.transition(Transition::Stopping);
                 match self.hooks.spec().transport {
                     Transport::Stdio => {
-                        let at = after(now, wait_for(Signal::INT, grace));
-                        stop.signals.push((at, Signal::INT));
+                        let at = after(now, wait_for(StopSignal::Interrupt, grace));
+                        stop.signals.push((at, StopSignal::Interrupt));
                     }
-                    Transport::WebSocket => {
-                        signal(&*self.hooks, &running.process, Signal::INT);
-                    }
+                    Transport::WebSocket => running.run.signal(StopSignal::Interrupt, grace),
                 }
             }
             Stage::Ending(_, until) => {
@@ -296,7 +299,7 @@ impl Child {
             Stage::Running(running) => {
                 if let Some((_, cause)) = running.deadline.take_if(|(until, _)| *until <= now) {
                     running.cause.get_or_insert(cause);
-                    signal(&*self.hooks, &running.process, Signal::KILL);
+                    running.run.signal(StopSignal::Kill, Duration::ZERO);
                 }
                 if running.hint_at.take_if(|at| *at <= now).is_some() {
                     self.hooks.waited(self.run, HINT_AFTER);
@@ -309,8 +312,10 @@ impl Child {
                 // SIGTERM follows SIGINT because plugins of a host started in the background may have
                 // inherited an ignored SIGINT.
                 while let Some((_, due)) = stop.signals.pop_if(|(at, _)| *at <= now) {
-                    stop.report.killed |= due == Signal::KILL;
-                    signal(&*self.hooks, &running.process, due);
+                    stop.report.killed |= due == StopSignal::Kill;
+                    let kill_at = stop.signals.first().map_or(now, |(at, _)| *at);
+                    let kill_in = kill_at.saturating_duration_since(now);
+                    running.run.signal(due, kill_in);
                 }
             }
             _ => {}
@@ -318,7 +323,7 @@ impl Child {
     }
 }
 
-/// How long a process may take to connect before its log gets a hint.
+/// How long a run may take to connect before its log gets a hint.
 pub(super) const HINT_AFTER: Duration = Duration::from_secs(5);
 
 /// Returns `now + wait`. A wait over a year counts as a year, so that no setting can overflow.
@@ -326,19 +331,12 @@ fn after(now: Instant, wait: Duration) -> Instant {
     now + wait.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
-/// Signals the process's group. Fault injection in tests can drop the signal.
-fn signal(hooks: &dyn ChildHooks, process: &Process, signal: Signal) {
-    if !fault::is_lost(fault::SIGNALLING, hooks.id()) {
-        process.signal_group(signal);
-    }
-}
-
 /// How long after the beginning of a stop this signal is sent. Of a stdio plugin's signals alone SIGINT
 /// waits too, since the end of its standard input asks it first.
-fn wait_for(signal: Signal, grace: Duration) -> Duration {
+fn wait_for(signal: StopSignal, grace: Duration) -> Duration {
     match signal {
-        Signal::INT => grace / 3,
-        Signal::TERM => grace / 2,
-        _ => grace,
+        StopSignal::Interrupt => grace / 3,
+        StopSignal::Terminate => grace / 2,
+        StopSignal::Kill => grace,
     }
 }

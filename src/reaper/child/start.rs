@@ -1,27 +1,21 @@
-//! How a run begins: its process is prepared and spawned on a separate thread, handed over, and connects.
+//! How a run begins: it is prepared and started on a separate thread, handed over, and connects. And what
+//! precedes the first of them, where runs may outlive their host: what earlier hosts have left is ended.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::Signal;
-
-use super::{Child, EarlyEvents, HINT_AFTER, RunningChild, Stage, after, signal};
-use crate::deadline::Deadline;
+use super::{Child, EarlyEvents, HINT_AFTER, RunningChild, Stage, after};
 use crate::error::{Error, StartError};
 use crate::fault;
-use crate::keeper::link::KeeperLink;
-use crate::poll;
-use crate::process::{ExitFindings, Pipes, Process};
 use crate::protocol::Transport;
 use crate::reaper::cause::{Cause, EndedRun};
-use crate::reaper::hooks::{Cancel, ChildHooks, RunId, Transition};
+use crate::reaper::hooks::{RunId, Transition};
 use crate::reaper::policy::{Restarts, RunOutcome};
 use crate::reaper::{ChildCommand, Context};
-use crate::thread::Threads;
+use crate::runtime::interrupt::Interrupt;
+use crate::runtime::{Run, StopSignal};
 
-/// How long a spawn is retried while the program's file is open for writing.
-const BUSY_LIMIT: Duration = Duration::from_secs(2);
-/// The pause between these retries.
-const BUSY_WAIT: Duration = Duration::from_millis(5);
+/// The stack of the thread that prepares a run, in bytes.
+const PREPARE_STACK: usize = 512 * 1024;
 
 impl Child {
     /// Starts a run after a stop, an explicit start or giving up, with the count of restarts at zero.
@@ -41,7 +35,50 @@ impl Child {
         }
     }
 
-    /// Starts a run: prepares and spawns it on a separate thread.
+    /// Ends what earlier hosts have left, on a separate thread, unless something is under way already.
+    pub(in crate::reaper) fn clear(&mut self, context: &Context) {
+        if !matches!(self.stage, Stage::Idle) || context.shutting_down || self.forgotten {
+            return;
+        }
+        // Without a thread or a descriptor for it, the next start does it.
+        let Ok(interrupt) = Interrupt::new() else {
+            return;
+        };
+        let (child, hooks, reaper) = (
+            self.hooks.child_id(),
+            self.hooks.clone(),
+            context.reaper.clone(),
+        );
+        let cleared = interrupt.clone();
+        let started = context.threads.spawn("clear", PREPARE_STACK, move || {
+            let clear = std::panic::AssertUnwindSafe(|| {
+                if let Err(error) = hooks.clear(&cleared) {
+                    let plugin = hooks.name();
+                    log::warn!("{plugin}: what earlier hosts left of it may be running: {error}");
+                }
+            });
+            // A panic has been logged, and whatever has happened, something has to follow.
+            let _ = std::panic::catch_unwind(clear);
+            reaper.tell(child, ChildCommand::Cleared);
+        });
+        if started.is_ok() {
+            self.stage = Stage::Clearing(interrupt);
+        }
+    }
+
+    pub(super) fn cleared(&mut self, context: &Context) {
+        if !matches!(self.stage, Stage::Clearing(_)) {
+            return;
+        }
+        self.stage = Stage::Idle;
+        if self.stop.is_some() {
+            self.finish_after_scan(context, None);
+        } else if self.start_again {
+            self.start_fresh(context);
+        }
+    }
+
+    /// Starts a run: prepares and starts it on a separate thread.
     pub(super) fn start_run(&mut self, context: &Context) {
         if context.shutting_down || self.forgotten {
             let ended = self.leave_awaiting_scan();
@@ -60,29 +97,34 @@ impl Child {
         self.started_at = SystemTime::now();
         let (child, run) = (self.hooks.child_id(), self.run);
         self.hooks.transition(Transition::Starting(run));
-        let cancel = Cancel::default();
+        let interrupt = match Interrupt::new() {
+            Ok(interrupt) => interrupt,
+            Err(error) => {
+                let error = Error::io("create a pipe to cancel the start", error);
+                return self.could_not_start(error.into());
+            }
+        };
         self.stage = Stage::Preparing {
-            cancel: cancel.clone(),
+            interrupt: interrupt.clone(),
             early: EarlyEvents::default(),
         };
         let (hooks, reaper) = (self.hooks.clone(), context.reaper.clone());
-        let (keeper, threads) = (context.keeper.clone(), context.threads.clone());
-        let started = context.threads.spawn("prepare", 512 * 1024, move || {
+        let started = context.threads.spawn("prepare", PREPARE_STACK, move || {
             // A preparation that panics must be reported too, or the plugin would wait for it forever.
             let prepare = std::panic::AssertUnwindSafe(|| {
                 fault::point(fault::PREPARING, hooks.id());
-                prepare_and_spawn(&*hooks, run, &cancel, &keeper, &threads)
+                hooks.start_run(run, &interrupt)
             });
             let result = std::panic::catch_unwind(prepare).unwrap_or_else(|panic| {
                 let text = crate::thread::panic_text(&*panic);
                 let error = std::io::Error::other(format!("panicked: {text}"));
                 Err(Error::io("prepare the start", error).into())
             });
-            let memory = result.as_ref().ok().map(|spawned| spawned.0.memory());
+            let mut result = result.map(Box::new);
+            let afterwards = result.as_mut().ok().and_then(|run| run.take_afterwards());
             reaper.tell(child, ChildCommand::Prepared(run, result));
-            // Last, because no part of the start waits for it.
-            if let Some((memory, pid)) = memory {
-                memory.begin(pid);
+            if let Some(work) = afterwards {
+                work();
             }
         });
         if let Err(error) = started {
@@ -90,28 +132,20 @@ impl Child {
         }
     }
 
-    /// Handles the result of preparing and spawning.
+    /// Handles the result of preparing and starting.
     pub(super) fn prepared(
         &mut self,
         context: &Context,
         run: RunId,
-        result: Result<Box<(Process, Pipes)>, StartError>,
+        result: Result<Box<Run>, StartError>,
     ) {
         let early = match &mut self.stage {
             Stage::Preparing { early, .. } if run == self.run => std::mem::take(early),
-            _ => {
-                // The supervision panicked meanwhile and gave this run up.
-                if let Ok(spawned) = result {
-                    let (process, _) = *spawned;
-                    let pid = process.pid();
-                    let forget = || context.keeper.forget_group(pid);
-                    process.finish(forget, ExitFindings::default());
-                }
-                return;
-            }
+            // The supervision panicked meanwhile and gave this run up; dropping it ends it.
+            _ => return,
         };
         match result {
-            Ok(spawned) => self.spawned(context, *spawned, early),
+            Ok(started) => self.spawned(context, *started, early),
             Err(_) if self.stop.is_some() => {
                 self.finish_after_scan(context, Some(self.unstarted(Cause::Stopped)));
             }
@@ -119,17 +153,12 @@ impl Child {
         }
     }
 
-    fn spawned(
-        &mut self,
-        context: &Context,
-        (process, pipes): (Process, Pipes),
-        early: EarlyEvents,
-    ) {
-        let (run, pid) = (self.run, process.pid());
-        self.group = Some(pid);
+    fn spawned(&mut self, context: &Context, started: Run, early: EarlyEvents) {
+        let run = self.run;
+        let Run { handle, pipes, .. } = started;
         let now = Instant::now();
         let mut running = RunningChild {
-            process,
+            run: handle,
             spawned_at: now,
             active_since: early.active_since,
             deadline: None,
@@ -140,7 +169,7 @@ impl Child {
         };
         if self.stop.is_some() {
             // The stop was requested while it was being prepared.
-            signal(&*self.hooks, &running.process, Signal::KILL);
+            running.run.signal(StopSignal::Kill, Duration::ZERO);
             self.stage = Stage::Running(running);
             return;
         }
@@ -151,7 +180,8 @@ impl Child {
             running.deadline = Some((after(now, limit), never_connected));
             running.hint_at = Some(now + HINT_AFTER);
         }
-        self.hooks.transition(Transition::Connecting { run, pid });
+        let what = running.run.describe();
+        self.hooks.transition(Transition::Connecting { run, what });
         match self.hooks.spawned(run, pipes) {
             Ok(output) => {
                 running.output = Some(output);
@@ -161,7 +191,7 @@ impl Child {
             Err(error) => {
                 running.cause = Some(Cause::Start(error.into()));
                 running.deadline = None;
-                signal(&*self.hooks, &running.process, Signal::KILL);
+                running.run.signal(StopSignal::Kill, Duration::ZERO);
             }
         }
         self.stage = Stage::Running(running);
@@ -199,57 +229,28 @@ impl Child {
     }
 
     pub(super) fn could_not_start(&mut self, error: StartError) {
-        let permanent = error.is_permanent();
+        let (is_permanent, is_passing) = (error.is_permanent(), error.is_passing());
         let failure = self.unstarted(Cause::Start(error));
-        if permanent {
+        if is_permanent {
             self.stage = Stage::Idle;
             self.hooks.transition(Transition::Errored(failure));
+        } else if is_passing {
+            self.decide(RunOutcome::Passing, failure);
         } else {
             self.decide(RunOutcome::Crash, failure);
         }
     }
 
-    /// Returns the record of a run that never had a process.
+    /// Returns the record of a run that was never started.
     pub(super) fn unstarted(&self, cause: Cause) -> EndedRun {
         EndedRun {
             cause,
-            process: None,
+            exit: None,
             uptime: Duration::ZERO,
             started_at: self.started_at,
             ended_at: SystemTime::now(),
             active_for: None,
             restarts: self.restarts,
-        }
-    }
-}
-
-/// Prepares a run and spawns its process, which is announced to the keeper at once. Waits for the disk.
-fn prepare_and_spawn(
-    hooks: &dyn ChildHooks,
-    run: RunId,
-    cancel: &Cancel,
-    keeper: &KeeperLink,
-    threads: &Threads,
-) -> Result<Box<(Process, Pipes)>, StartError> {
-    let command = hooks.prepare(run, cancel)?;
-    let give_up_at = Deadline::after(BUSY_LIMIT);
-    loop {
-        if cancel.is_cancelled() {
-            return Err(StartError::Cancelled);
-        }
-        keeper.ensure_started();
-        match Process::spawn(&command, threads) {
-            Ok(spawned) => {
-                keeper.watch_group(spawned.0.pid());
-                fault::point(fault::SPAWNED, hooks.id());
-                return Ok(Box::new(spawned));
-            }
-            // The program's file is open for writing, most likely inherited by a child of another plugin that
-            // has been forked and has not executed yet.
-            Err(error) if error.is_busy() && !give_up_at.has_passed() => {
-                let _ = poll::wait(&mut [], Some(Deadline::after(BUSY_WAIT)));
-            }
-            Err(error) => return Err(error),
         }
     }
 }

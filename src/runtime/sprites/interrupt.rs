@@ -1,27 +1,14 @@
-//! `Interrupt`: ends waits of other threads, through a descriptor that they poll.
+//! `Within`: how long a call may take, and what cancels it.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::deadline::Deadline;
 use crate::error::SpritesProblem;
 use crate::poll;
-
-/// Cancels calls. A clone cancels the same calls.
-#[derive(Clone, Debug)]
-pub(crate) struct Interrupt(Arc<Pipe>);
-
-#[derive(Debug)]
-struct Pipe {
-    reader: io::PipeReader,
-    /// Closed to cancel: from then on the other end is always readable, for any number of waits.
-    writer: Mutex<Option<io::PipeWriter>>,
-}
+pub(crate) use crate::runtime::interrupt::Interrupt;
 
 /// How long a call may take, and what cancels it.
 #[derive(Clone, Copy, Debug)]
@@ -30,31 +17,6 @@ pub(crate) struct Within<'a> {
     /// The time allowed, to be named in errors.
     pub(super) limit: Duration,
     pub(super) interrupt: &'a Interrupt,
-}
-
-impl Interrupt {
-    /// # Errors
-    /// The process has no descriptors left.
-    pub(crate) fn new() -> io::Result<Self> {
-        let (reader, writer) = io::pipe()?;
-        let writer = Mutex::new(Some(writer));
-        Ok(Self(Arc::new(Pipe { reader, writer })))
-    }
-
-    /// Ends every call that has this interrupt, now and later. Never blocks.
-    pub(crate) fn cancel(&self) {
-        self.0.writer.lock().take();
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.writer.lock().is_none()
-    }
-}
-
-impl AsFd for Interrupt {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.reader.as_fd()
-    }
 }
 
 impl<'a> Within<'a> {

@@ -15,7 +15,7 @@ use crate::support::{TestDir, assert_matches};
 /// Loads a supervised plugin on a host with this provider, on which external ones work.
 fn load_supervised(provider: RuntimeProvider) -> Error {
     let bench = Bench::with_host(move |builder| builder.runtime_provider(provider));
-    assert_eq!(bench.host.runtime_provider(), provider);
+    assert_eq!(bench.host.runtime_name(), provider.as_str());
     bench.ping(&bench.connect());
     let source = Source::Directory("nowhere".into());
     let record = Record::supervised(manifest("tested"), source)
@@ -38,13 +38,10 @@ fn without_a_runtime_supervised_plugins_are_disabled() {
 }
 
 #[test]
-fn sprites_say_that_they_are_not_built_in_yet() {
-    let error = load_supervised(RuntimeProvider::Sprites);
-    assert_matches!(error, Error::Unsupported(_));
-    assert_eq!(
-        error.to_string(),
-        "the runtime provider 'sprites' is not built in yet; use 'local'"
-    );
+fn sprites_without_a_key_are_refused_when_the_host_is_built() {
+    assert_refused("SPRITES_API_KEY", |builder| {
+        builder.runtime_provider(RuntimeProvider::Sprites)
+    });
 }
 
 #[track_caller]
@@ -127,6 +124,6 @@ fn an_address_for_plugins_must_be_a_url() {
 fn the_defaults_and_a_policy_without_restarts_work() {
     let policy = RestartPolicy::default().max_restart_attempts(0);
     let bench = Bench::with_host(|builder| builder.restart_policy(policy));
-    assert_eq!(bench.host.runtime_provider(), RuntimeProvider::Local);
+    assert_eq!(bench.host.runtime_name(), "local");
     assert!(bench.host.thread_limit() >= 16);
 }

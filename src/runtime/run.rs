@@ -1,0 +1,195 @@
+//! `Run`: one run of a plugin, as a runtime returns it and the reaper holds it, from its start until nothing of
+//! it is left; and [`RunExit`]: how it ended.
+
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::process::{ExitReason, ProcessEnd, ProcessLimits};
+
+/// A run that has begun.
+#[derive(Debug)]
+pub struct Run {
+    pub(crate) handle: Box<dyn RunHandle>,
+    pub(crate) pipes: RunPipes,
+    /// What is left to be done on the thread that started it, once it is under way.
+    pub(super) afterwards: Option<Afterwards>,
+}
+
+/// What a plugin reads and prints: the host's ends of pipes, or other descriptors that can be polled.
+#[derive(Debug, Default)]
+pub struct RunPipes {
+    /// What is written here the plugin reads on its standard input. Needed for a stdio plugin; with any other
+    /// it is closed at once.
+    pub stdin: Option<OwnedFd>,
+    /// What the plugin prints on its standard output. Needed for a stdio plugin.
+    pub stdout: Option<OwnedFd>,
+    /// What it prints on its standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What the host can do to a run, and learn of it. It belongs to the host's reaper, a single thread that
+/// serves all plugins: no method may block, nor wait for a lock that is held during I/O.
+///
+/// A run whose connection to the place where it runs is lost connects to it again by itself, or ends. Until
+/// it has [`ended`](Self::ended), the host starts no other run of the plugin. Dropping the handle ends what
+/// is left of the run, without waiting for it.
+pub trait RunHandle: fmt::Debug + Send {
+    /// Returns what it is, for log lines, such as `process 4711`.
+    fn describe(&self) -> String;
+
+    /// Returns its process's id, if it is a process of this machine.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    /// Returns a descriptor that is readable, or closed at its other end, once the run has ended and nothing of
+    /// it is left. It is polled, never read.
+    fn ended(&self) -> BorrowedFd<'_>;
+
+    /// Asks the run to end, or with [`StopSignal::Kill`] makes it. Stronger signals follow while it has not
+    /// ended, the kill after `kill_in`: a runtime that can have both done where the plugin runs need not wait
+    /// for them. A signal to a run that has ended ends what is left of it, if anything can be.
+    fn signal(&self, signal: StopSignal, kill_in: Duration);
+
+    /// Returns what finds out how the run ended, if that takes longer than [`finish`](Self::finish) may.
+    /// Called once it has ended by itself; what is returned runs on a thread of its own, which `finish` waits for
+    /// at most a second.
+    fn examine(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        None
+    }
+
+    /// Returns how the run ended, and releases what it held. Called once it has ended; or, after a panic of the
+    /// host's, before: then the run has to be ended.
+    fn finish(self: Box<Self>) -> RunExit;
+}
+
+/// What a run is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopSignal {
+    /// SIGINT: to end.
+    Interrupt,
+    /// SIGTERM: the same, for programs that ignore SIGINT, as those started in the background may.
+    Terminate,
+    /// SIGKILL: ended at once.
+    Kill,
+}
+
+/// How a run has ended. Shown in the protocol's words, such as `exit status 3`.
+#[derive(Clone, Debug)]
+pub struct RunExit {
+    pub(crate) reason: ExitReason,
+    pub(crate) pid: Option<u32>,
+    /// Whether it left a core file, or handed one to a crash handler.
+    pub(crate) core_dumped: bool,
+    /// The limits in force when it ended.
+    pub(crate) limits: ProcessLimits,
+    /// Whether it was killed, because it did not end within the grace, by other means than a signal of the
+    /// host's.
+    pub(crate) was_killed: bool,
+    pub(crate) finding: Option<ExitFinding>,
+}
+
+/// Why a run ended that the host did not end, where its status does not say.
+#[derive(Clone, Debug)]
+pub(crate) enum ExitFinding {
+    OutOfMemory,
+    CpuTime,
+    /// The host has lost the run, for this reason; the plugin is not to blame.
+    Lost(Arc<str>),
+}
+
+/// The work of a run's last moment.
+pub(super) struct Afterwards(pub(super) Box<dyn FnOnce() + Send>);
+
+impl Run {
+    /// Returns a run that is in other hands than the host's.
+    /// [`Launch::spawn`](super::Launch::spawn) makes one of a process on this machine.
+    pub fn new(handle: impl RunHandle + 'static, pipes: RunPipes) -> Self {
+        Self {
+            handle: Box::new(handle),
+            pipes,
+            afterwards: None,
+        }
+    }
+
+    /// Takes what the thread that started the run has still to do when it has been handed over.
+    pub(crate) fn take_afterwards(&mut self) -> Option<impl FnOnce() + use<>> {
+        self.afterwards.take().map(|Afterwards(work)| work)
+    }
+}
+
+impl RunExit {
+    /// Returns the end with this status. A status of 128 and a signal's number, which shells and containers
+    /// return for a program that a signal ended, is not taken apart.
+    pub fn new(reason: ExitReason) -> Self {
+        Self {
+            reason,
+            pid: None,
+            core_dumped: false,
+            limits: ProcessLimits::default(),
+            was_killed: false,
+            finding: None,
+        }
+    }
+
+    /// Says that it was killed for lack of memory.
+    #[must_use]
+    pub fn out_of_memory(mut self) -> Self {
+        self.finding = Some(ExitFinding::OutOfMemory);
+        self
+    }
+
+    /// Says that it did not end within the grace of a signal and was killed where it ran.
+    #[must_use]
+    pub fn killed(mut self) -> Self {
+        self.was_killed = true;
+        self
+    }
+
+    /// Says that the host has lost the run, and why: not the plugin's fault, and so none of the
+    /// [attempts](crate::RestartPolicy::max_restart_attempts) at restarting it is used up.
+    #[must_use]
+    pub fn lost(mut self, why: impl Into<String>) -> Self {
+        self.finding = Some(ExitFinding::Lost(why.into().into()));
+        self
+    }
+}
+
+impl From<ProcessEnd> for RunExit {
+    fn from(end: ProcessEnd) -> Self {
+        let finding = if end.was_out_of_cpu_time() {
+            Some(ExitFinding::CpuTime)
+        } else if end.was_out_of_memory() {
+            Some(ExitFinding::OutOfMemory)
+        } else {
+            None
+        };
+        Self {
+            reason: end.exit,
+            pid: Some(end.pid),
+            core_dumped: end.core_dumped,
+            limits: end.limits,
+            was_killed: false,
+            finding,
+        }
+    }
+}
+
+impl fmt::Display for RunExit {
+    /// In the protocol's words; the core is mentioned as Storyden's Go host does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        if self.core_dumped {
+            f.write_str(" (core dumped)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Afterwards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Afterwards")
+    }
+}
