@@ -58,7 +58,7 @@ kinds! {
     InvalidInput = "invalid_input", 400;
     /// A setting has a value that it cannot have, or one is missing.
     InvalidSetting = "invalid_setting", 400;
-    /// The operation is not possible with this kind of plugin, or not built in.
+    /// The operation is not possible with this kind of plugin or store, or not built in.
     Unsupported = "unsupported", 501;
     /// Supervised plugins are disabled.
     Disabled = "disabled", 403;

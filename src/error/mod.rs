@@ -36,7 +36,7 @@
 //! | [`ErrorKind::Overloaded`] | `overloaded` | 503 | yes | A limit on threads or waiting calls is reached for the moment |
 //! | [`ErrorKind::InvalidInput`] | `invalid_input` | 400 | no | A text is not an id, a name of a fixed set, a token or a URL; or a value cannot be encoded or stored |
 //! | [`ErrorKind::InvalidSetting`] | `invalid_setting` | 400 | no | A setting has a value that it cannot have, or one is missing |
-//! | [`ErrorKind::Unsupported`] | `unsupported` | 501 | no | The operation is not possible with this kind of plugin, or not built in |
+//! | [`ErrorKind::Unsupported`] | `unsupported` | 501 | no | The operation is not possible with this kind of plugin or store, or not built in |
 //! | [`ErrorKind::Disabled`] | `disabled` | 403 | no | Supervised plugins are disabled |
 //! | [`ErrorKind::NotInstalled`] | `not_installed` | 404 | no | No plugin with this id is installed |
 //! | [`ErrorKind::NotLoaded`] | `not_loaded` | 404 | no | No plugin with this id is loaded |

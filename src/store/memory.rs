@@ -1,4 +1,4 @@
-//! `MemoryStore`: records and archives in memory, lost when the process ends.
+//! `MemoryStore`: records, archives and notes in memory, lost when the process ends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
@@ -7,18 +7,19 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::index::RecordIndex;
-use super::{Record, Store};
+use super::{Record, Store, note, validate_note};
 use crate::auth::ExternalToken;
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 
-/// A [`Store`] that keeps records and archives in memory. It fails only for a record that no store keeps
-/// ([`Record::validate`]), and fails and blocks where an archive to be stored has to be read from a file.
+/// A [`Store`] that keeps records, archives and notes in memory. It fails only for a record or a note that no
+/// store keeps ([`Record::validate`], [`validate_note`]), and fails and blocks where an archive to be stored has to be read from a file.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     records: RwLock<RecordIndex>,
     archives: RwLock<HashMap<String, Arc<[u8]>>>,
+    notes: RwLock<BTreeMap<String, String>>,
 }
 
 impl Store for MemoryStore {
@@ -83,5 +84,15 @@ impl Store for MemoryStore {
         let archives = self.archives.read();
         let stored = |(sha256, bytes): (&String, &Arc<[u8]>)| (sha256.clone(), bytes.len() as u64);
         Ok(archives.iter().map(stored).collect())
+    }
+
+    fn notes(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        Ok(note::below(&self.notes.read(), prefix))
+    }
+
+    fn set_note(&self, key: &str, value: Option<&str>) -> Result<()> {
+        validate_note(key, value)?;
+        note::set(&mut self.notes.write(), key, value);
+        Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! The store: a record of each installed plugin, the archives, and the trait for keeping them. Nothing
+//! The store: a record of each installed plugin, the archives, short notes of the host's own, and the trait
+//! for keeping them. Nothing
 //! here starts or stops a plugin; the manager and the session give records their meaning.
 
 #[cfg(feature = "conformance")]
@@ -6,6 +7,7 @@ pub mod conformance;
 mod index;
 mod kind;
 mod memory;
+mod note;
 mod overrides;
 mod record;
 #[cfg(feature = "sqlite")]
@@ -16,13 +18,14 @@ use std::fmt;
 
 pub use kind::{PluginKind, Source};
 pub use memory::MemoryStore;
+pub use note::validate_note;
 pub use overrides::Overrides;
 pub use record::Record;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
 use crate::auth::ExternalToken;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 
@@ -32,10 +35,16 @@ use crate::package::{Archive, ArchiveContent};
 /// answer: an implementation on a remote database should cache the records.
 ///
 /// The feature `conformance` adds `store::conformance`, with which an implementation's tests check it. The
-/// example `tests/examples/json_store.rs` is a whole implementation in 200 lines.
+/// example `tests/examples/json_store.rs` is a whole implementation in 250 lines.
 ///
 /// The manager stores an archive before the first record that names it, and removes it after the last
 /// one: a store need not count references.
+///
+/// # Notes
+/// A store can also keep notes: short texts by key, for what the host itself has to remember, with the
+/// bounds of [`validate_note`]. They are as durable as records, hold no secret, and belong to no plugin:
+/// deleting a record removes none. Only plugins on sprites need them: an id of the store, which is made once
+/// (`store_id`), and a note for each sprite that has to be deleted and is not yet (`sprites/delete/<name>`).
 ///
 /// # Errors
 /// Implementations make their errors with [`Error::io`](crate::Error::io), and with
@@ -157,4 +166,35 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [Those of every method](Store#errors).
     fn list_archives(&self) -> Result<BTreeMap<String, u64>>;
+
+    /// Returns the [notes](Store#notes) whose keys begin with `prefix`, by their keys; all notes if it is empty.
+    /// The default implementation says that the store keeps none.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the store keeps no notes, whatever the prefix;
+    /// and [those of every method](Store#errors).
+    fn notes(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        let _ = prefix;
+        Err(NO_NOTES)
+    }
+
+    /// Keeps a [note](Store#notes), replacing one with the same key; `None` removes it, if it is there.
+    /// Implementations call [`validate_note`] first. The default implementation says that the store keeps none.
+    ///
+    /// # Blocking
+    /// For the store's own I/O.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the store keeps no notes; those of
+    /// [`validate_note`]; and [those of every method](Store#errors). Nothing has changed then.
+    fn set_note(&self, key: &str, value: Option<&str>) -> Result<()> {
+        let _ = (key, value);
+        Err(NO_NOTES)
+    }
 }
+
+/// What a store that keeps no notes says when it is asked.
+const NO_NOTES: Error = Error::Unsupported("this store keeps no notes of the host's");

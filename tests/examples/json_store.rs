@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use plugin_runner::package::{Archive, ArchiveContent};
 use plugin_runner::protocol::Manifest;
+use plugin_runner::store::validate_note;
 use plugin_runner::{Error, Host, InstallationId, Manager, Record, Result, Store};
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -35,7 +36,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Records as `<id>.json`, archives as `archives/<sha256>.zip`.
+/// Records as `<id>.json`, archives as `archives/<sha256>.zip`, notes together as `notes.json`.
 #[derive(Debug)]
 pub(crate) struct JsonStore {
     dir: PathBuf,
@@ -43,6 +44,8 @@ pub(crate) struct JsonStore {
     writing: Mutex<()>,
     /// Held while a name appears, changes or goes, so that a list misses none.
     names: RwLock<()>,
+    /// Held while the notes are read and written back.
+    noting: Mutex<()>,
 }
 
 impl JsonStore {
@@ -57,6 +60,7 @@ impl JsonStore {
             dir,
             writing: Mutex::default(),
             names: RwLock::default(),
+            noting: Mutex::default(),
         })
     }
 
@@ -189,6 +193,31 @@ impl Store for JsonStore {
             }
         }
         Ok(sizes)
+    }
+
+    fn notes(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        let path = self.dir.join("notes.json");
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            read => read.map_err(failed("read", &path))?,
+        };
+        let mut notes: BTreeMap<String, String> =
+            serde_json::from_slice(&text).map_err(failed("read", &path))?;
+        notes.retain(|key, _| key.starts_with(prefix));
+        Ok(notes)
+    }
+
+    fn set_note(&self, key: &str, value: Option<&str>) -> Result<()> {
+        validate_note(key, value)?;
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes("")?;
+        match value {
+            Some(value) => notes.insert(key.to_owned(), value.to_owned()),
+            None => notes.remove(key),
+        };
+        let path = self.dir.join("notes.json");
+        let text = serde_json::to_vec_pretty(&notes).map_err(failed("write", &path))?;
+        self.write(&path, &mut text.as_slice())
     }
 }
 

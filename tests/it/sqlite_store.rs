@@ -64,6 +64,9 @@ fn a_killed_owner_gives_the_folder_up_though_its_children_live() {
 
         owner.kill();
         assert_eq!(ids(&reader), acknowledged, "round {round}");
+        let notes: Vec<_> = reader.notes("put/").unwrap().into_keys().collect();
+        let expected: Vec<_> = acknowledged.iter().map(|id| format!("put/{id}")).collect();
+        assert_eq!(notes, expected, "round {round}");
         // One of us, and then the next in another process.
         let store = SqliteStore::open(dir.path()).unwrap();
         assert_eq!(ids(&store), acknowledged, "round {round}");
@@ -118,6 +121,8 @@ mod alone {
         println!("child {}", child.id());
         let record = record("kept");
         store.put(record.clone()).unwrap();
+        let key = format!("put/{}", record.id);
+        store.set_note(&key, Some("")).unwrap();
         println!("put {}", record.id);
         // Until it is killed.
         let _ = std::io::stdin().read_line(&mut String::new());

@@ -54,10 +54,13 @@
 //! # }
 //! ```
 //!
+//! A store that keeps no [notes](Store#notes) is checked for saying so.
+//!
 //! Each promise is a check with a name, which a [`Violation`] has. No check sleeps; how long all of them
 //! take depends on the store, which is called some two thousand times.
 
 mod archives;
+mod notes;
 mod persistence;
 mod probe;
 mod records;
@@ -118,7 +121,13 @@ type Reopening = (&'static str, fn(&mut dyn Persistent) -> Outcome);
 /// # Errors
 /// The first promise that is not kept.
 pub fn check(open: &mut dyn FnMut() -> Arc<dyn Store>) -> Result<(), Violation> {
-    for (name, check) in [records::CHECKS, archives::CHECKS, threads::CHECKS].concat() {
+    let checks = [
+        records::CHECKS,
+        archives::CHECKS,
+        notes::CHECKS,
+        threads::CHECKS,
+    ];
+    for (name, check) in checks.concat() {
         let store = open();
         judge(name, check(StoreProbe(&*store)))?;
     }

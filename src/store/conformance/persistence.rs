@@ -1,5 +1,6 @@
 //! What a persistent store promises beyond that: to have its content when it is opened again.
 
+use super::notes;
 use super::probe::StoreProbe;
 use super::samples;
 use super::{Outcome, Persistent, Reopening};
@@ -12,6 +13,7 @@ pub(super) const CHECKS: &[Reopening] = &[
     ("deletions_survive_reopening", deletions_survive_reopening),
     ("tokens_survive_reopening", tokens_survive_reopening),
     ("archives_survive_reopening", archives_survive_reopening),
+    ("notes_survive_reopening", notes_survive_reopening),
     (
         "a_damaged_record_is_shown_and_hides_no_other",
         a_damaged_record_is_shown_and_hides_no_other,
@@ -111,6 +113,26 @@ fn archives_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
         store.expect_archive(&named)?;
         store.expect_archive(&unnamed)?;
         store.expect(&record)?;
+    }
+    Ok(())
+}
+
+fn notes_survive_reopening(subject: &mut dyn Persistent) -> Outcome {
+    {
+        let store = subject.open_empty();
+        if !notes::are_kept(&*store)? {
+            return Ok(());
+        }
+        for key in ["kept", "replaced", "removed"] {
+            store.set_note(key, Some("first"))?;
+        }
+        store.set_note("replaced", Some(""))?;
+        store.set_note("removed", None)?;
+    }
+    for _ in 0..2 {
+        let store = subject.reopen();
+        let expected = [("kept", "first"), ("replaced", "")];
+        notes::expect(&*store, "", &expected)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use serde_json::{Value, json};
 
+use super::notes;
 use super::probe::StoreProbe;
 use super::samples;
 use super::{Check, Outcome};
@@ -24,6 +25,10 @@ pub(super) const CHECKS: &[Check] = &[
     (
         "writers_do_not_undo_each_other",
         writers_do_not_undo_each_other,
+    ),
+    (
+        "notes_of_several_threads_are_all_kept",
+        notes_of_several_threads_are_all_kept,
     ),
 ];
 
@@ -108,6 +113,33 @@ fn a_reader_sees_what_was_acknowledged(store: StoreProbe<'_>) -> Outcome {
         }
         Ok(())
     })
+}
+
+fn notes_of_several_threads_are_all_kept(store: StoreProbe<'_>) -> Outcome {
+    if !notes::are_kept(&*store)? {
+        return Ok(());
+    }
+    let write = |writer: u64| -> Outcome {
+        let (kept, gone) = (format!("kept/{writer}"), format!("gone/{writer}"));
+        for round in 1..=ROUNDS / 10 {
+            store.set_note(&kept, Some(&round.to_string()))?;
+            store.set_note(&gone, Some(""))?;
+            store.set_note(&gone, None)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..WRITERS)
+            .map(|writer| spawn(scope, move || write(writer)))
+            .collect();
+        joined(threads)
+    })?;
+    let keys: Vec<_> = (0..WRITERS)
+        .map(|writer| format!("kept/{writer}"))
+        .collect();
+    let last = (ROUNDS / 10).to_string();
+    let expected: Vec<_> = keys.iter().map(|key| (&**key, &*last)).collect();
+    notes::expect(&*store, "", &expected)
 }
 
 fn writers_do_not_undo_each_other(store: StoreProbe<'_>) -> Outcome {

@@ -1,4 +1,4 @@
-//! `SqliteStore`: records in an SQLite database, archives in files next to it.
+//! `SqliteStore`: records and notes in an SQLite database, archives in files next to it.
 //!
 //! What lives here: the directory (`dir`), the database and its schema (`database`, `schema`), records as
 //! rows (`row`), the files of archives (`archive_files`), and the two ways to use a store (`writer`,
@@ -30,7 +30,7 @@ use crate::error::Result;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
 
-/// A [`Store`] in a directory: records in an SQLite database, archives in files. Needs the feature `sqlite`.
+/// A [`Store`] in a directory: records and notes in an SQLite database, archives in files. Needs the feature `sqlite`.
 ///
 /// | in the directory | what it is |
 /// | --- | --- |
@@ -216,6 +216,14 @@ impl Store for SqliteStore {
 
     fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         self.store().list_archives()
+    }
+
+    fn notes(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        self.store().notes(prefix)
+    }
+
+    fn set_note(&self, key: &str, value: Option<&str>) -> Result<()> {
+        self.store().set_note(key, value)
     }
 }
 

@@ -9,12 +9,13 @@ use super::database;
 use super::dir::StoreDir;
 use super::failure;
 use super::row;
+use super::schema::WITH_NOTES;
 use super::writer;
 use crate::auth::ExternalToken;
 use crate::error::Result;
 use crate::id::InstallationId;
 use crate::package::{Archive, ArchiveContent};
-use crate::store::{Record, Store};
+use crate::store::{Record, Store, note};
 
 /// Opens the database anew for each question: in between it holds no lock that an owner would wait for,
 /// and it always reads the database that is there now.
@@ -106,6 +107,17 @@ impl Store for StoreReader {
         })
     }
 
+    fn notes(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        let path = self.dir.database();
+        let notes = self.read(|connection| {
+            if database::expect_known(connection, &path)? < WITH_NOTES {
+                return Ok(BTreeMap::new());
+            }
+            writer::notes(connection).map_err(failure::database("read", &path))
+        })?;
+        Ok(note::below(&notes, prefix))
+    }
+
     fn put(&self, _: Record) -> Result<()> {
         self.read_only()
     }
@@ -119,6 +131,10 @@ impl Store for StoreReader {
     }
 
     fn delete_archive(&self, _: &str) -> Result<()> {
+        self.read_only()
+    }
+
+    fn set_note(&self, _: &str, _: Option<&str>) -> Result<()> {
         self.read_only()
     }
 }

@@ -8,7 +8,7 @@ pub(super) const APPLICATION: u32 = 0x7052_756e;
 /// Each step makes the schema of its position, counted from one, out of the one before. A released step
 /// is never changed; new ones are added. What a new column needs besides is in `row`: `COLUMNS`, `since`,
 /// `encode` and `decode`.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // Times are nanoseconds since 1970, which `datetime(added_at / 1000000000, 'unixepoch')` shows. Paths
     // need not be UTF-8. A record that names an archive has the archive's size as well.
     "CREATE TABLE archive (
@@ -38,7 +38,14 @@ const MIGRATIONS: [&str; 3] = [
     // The labels are an object of JSON; `labels ->> 'tenant'` shows one.
     "ALTER TABLE installation ADD COLUMN added_by TEXT;
     ALTER TABLE installation ADD COLUMN labels TEXT;",
+    "CREATE TABLE note (
+        key TEXT NOT NULL PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT;",
 ];
+
+/// The first schema that has notes.
+pub(super) const WITH_NOTES: u32 = 4;
 
 /// The newest known schema.
 #[expect(clippy::cast_possible_truncation, reason = "there are few")]

@@ -119,11 +119,13 @@ fn an_archive_whose_row_cannot_be_written_is_not_there() {
     let bytes = zip.finish().unwrap().into_inner();
     let archive = Archive::from_bytes(bytes, &PackageLimits::default()).unwrap();
     set(&store, "query_only", 1);
-    for written in [store.put_archive(&archive), store.put(record("a"))] {
+    let noted = store.set_note("a", Some(""));
+    for written in [store.put_archive(&archive), store.put(record("a")), noted] {
         let error = store_error(written);
         assert_matches!(error, StoreError::ReadOnly { .. });
     }
     assert!(store.list_archives().unwrap().is_empty());
+    assert!(store.notes("").unwrap().is_empty());
     assert_eq!(archives(&dir), 0);
     set(&store, "query_only", 0);
     store.put_archive(&archive).unwrap();
@@ -141,9 +143,11 @@ fn a_database_that_somebody_else_has_locked_is_waited_for_and_named() {
     // Not closed before the store, whose locks it would take with it if it were not SQLite's.
     let other = Connection::open(dir.path().join("plugins.sqlite")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for written in [store.put(record("more")), store.delete(kept.id)] {
+    let noted = store.set_note("a", Some(""));
+    for written in [store.put(record("more")), store.delete(kept.id), noted] {
         let error = store_error(written);
         assert_matches!(error, StoreError::Busy { .. });
+        assert!(store.notes("").unwrap().is_empty());
         assert_eq!(store.list().unwrap(), std::slice::from_ref(&kept));
     }
     other.execute_batch("ROLLBACK").unwrap();

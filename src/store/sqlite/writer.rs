@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::archive_files::{self, UnfinishedArchive, archive_error};
@@ -19,7 +20,7 @@ use crate::id::InstallationId;
 use crate::owner_lock::OwnerLock;
 use crate::package::{Archive, ArchiveContent};
 use crate::store::index::RecordIndex;
-use crate::store::{Record, Store};
+use crate::store::{Record, Store, note, validate_note};
 
 #[derive(Debug)]
 pub(super) struct StoreWriter {
@@ -41,6 +42,7 @@ struct Cache {
     records: RecordIndex,
     /// Sizes in bytes, by digest.
     archives: BTreeMap<String, u64>,
+    notes: BTreeMap<String, String>,
 }
 
 impl StoreWriter {
@@ -227,6 +229,25 @@ impl Store for StoreWriter {
     fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         Ok(self.cache.read().archives.clone())
     }
+
+    fn notes(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        Ok(note::below(&self.cache.read().notes, prefix))
+    }
+
+    fn set_note(&self, key: &str, value: Option<&str>) -> Result<()> {
+        validate_note(key, value)?;
+        let connection = self.to_write()?;
+        let written = match value {
+            Some(value) => connection.execute(
+                "INSERT OR REPLACE INTO note (key, value) VALUES (?1, ?2)",
+                [key, value],
+            ),
+            None => connection.execute("DELETE FROM note WHERE key = ?1", [key]),
+        };
+        written.map_err(self.db_err("write to"))?;
+        note::set(&mut self.cache.write().notes, key, value);
+        Ok(())
+    }
 }
 
 impl Drop for StoreWriter {
@@ -257,6 +278,7 @@ fn load(connection: &Connection) -> rusqlite::Result<(Cache, usize)> {
         cache.records.put(record);
     }
     cache.archives = archives(connection)?;
+    cache.notes = notes(connection)?;
     Ok((cache, skipped))
 }
 
@@ -284,6 +306,24 @@ pub(super) fn archives(connection: &Connection) -> rusqlite::Result<BTreeMap<Str
         }
     }
     Ok(archives)
+}
+
+/// Returns all notes. What is damaged in one is shown as such: whoever made it knows what it can be.
+///
+/// # Errors
+/// What the database reports.
+pub(super) fn notes(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut statement = connection.prepare("SELECT key, value FROM note")?;
+    let mut rows = statement.query([])?;
+    let mut notes = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let text = |column| match row.get_ref(column) {
+            Ok(ValueRef::Text(text)) => Ok(String::from_utf8_lossy(text).into_owned()),
+            other => other.map(|_| String::new()),
+        };
+        notes.insert(text(0)?, text(1)?);
+    }
+    Ok(notes)
 }
 
 /// Nanoseconds since 1970.

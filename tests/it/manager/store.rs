@@ -191,4 +191,12 @@ impl Store for FailingStore {
     fn list_archives(&self) -> Result<BTreeMap<String, u64>> {
         self.inner.list_archives()
     }
+
+    fn notes(&self, prefix: &str) -> Result<BTreeMap<String, String>> {
+        self.inner.notes(prefix)
+    }
+
+    fn set_note(&self, key: &str, value: Option<&str>) -> Result<()> {
+        self.inner.set_note(key, value)
+    }
 }

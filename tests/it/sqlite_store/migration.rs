@@ -5,8 +5,8 @@ use plugin_runner::auth::ExternalToken;
 
 use super::*;
 
-/// The commits, oldest first. Both have the second schema, in a database of another SQLite each.
-const MADE_BY: [&str; 2] = ["6d9ccf2", "3465ae0"];
+/// The commits, oldest first, and the schema that they have. The first two are of another SQLite each.
+const MADE_BY: [(&str, u32); 3] = [("6d9ccf2", 2), ("3465ae0", 2), ("f70bf43", 3)];
 
 /// A copy of what that version made, and its records, of which the damaged one is the last.
 fn made_by(commit: &str) -> (StoreDir, Vec<Record>) {
@@ -58,27 +58,34 @@ fn assert_all_is_there(store: &SqliteStore, known: &[Record]) {
 }
 
 #[test]
-fn what_earlier_versions_made_is_kept_whole_and_takes_labels() {
-    for commit in MADE_BY {
+fn what_earlier_versions_made_is_kept_whole_and_takes_labels_and_notes() {
+    for (commit, schema) in MADE_BY {
         let (dir, mut known) = made_by(commit);
         assert_eq!(known.len(), 6, "{commit}");
-        assert_eq!(dir.schema(), 2, "{commit}");
+        assert_eq!(dir.schema(), schema, "{commit}");
         assert_all_is_there(&dir.reader(), &known);
-        assert_eq!(dir.schema(), 2, "reading changes nothing");
+        assert!(dir.reader().notes("").unwrap().is_empty());
+        assert_eq!(dir.schema(), schema, "reading changes nothing");
 
         let store = dir.open();
         assert_all_is_there(&store, &known);
         store.check_integrity().unwrap();
+        let labelled = known.iter().filter(|record| !record.labels.is_empty());
+        assert_eq!(labelled.count(), if schema < 3 { 0 } else { 2 }, "{commit}");
+        assert!(store.notes("").unwrap().is_empty());
+        store.set_note("store_id", Some("first")).unwrap();
         for record in &mut known[..5] {
-            assert_eq!((&record.added_by, record.labels.len()), (&None, 0));
             record.added_by = Some(String::new());
             record.labels.insert("team".to_owned(), "ops".to_owned());
             store.put(record.clone()).unwrap();
         }
         drop(store);
-        assert_eq!(dir.schema(), 3, "{commit}");
+        assert_eq!(dir.schema(), 4, "{commit}");
         let store = dir.open();
         assert_all_is_there(&store, &known);
+        for store in [&store, &dir.reader()] {
+            assert_eq!(store.notes("store_id").unwrap()["store_id"], "first");
+        }
         // The damaged one can be replaced, and nothing is damaged then.
         store.put(known[5].clone()).unwrap();
         drop(store);
@@ -88,14 +95,14 @@ fn what_earlier_versions_made_is_kept_whole_and_takes_labels() {
 
 #[test]
 fn what_a_newer_version_made_is_refused_by_name_and_left_alone() {
-    for commit in MADE_BY {
+    for (commit, _) in MADE_BY {
         let (dir, _) = made_by(commit);
         drop(dir.open());
-        dir.execute("PRAGMA user_version = 4");
+        dir.execute("PRAGMA user_version = 5");
         let before = fs::read(dir.database()).unwrap();
         let name = dir.database();
         let expected = format!(
-            "{} was written by a newer version (schema 4, this version knows up to 3); update this \
+            "{} was written by a newer version (schema 5, this version knows up to 4); update this \
              program",
             name.display()
         );
@@ -109,7 +116,7 @@ fn what_a_newer_version_made_is_refused_by_name_and_left_alone() {
 
 #[test]
 fn an_operator_can_ask_for_labels() {
-    let (dir, known) = made_by(MADE_BY[0]);
+    let (dir, known) = made_by(MADE_BY[0].0);
     let mut labelled = known[1].clone();
     labelled.added_by = Some("anna".to_owned());
     labelled.labels.insert("team".to_owned(), "ops".to_owned());

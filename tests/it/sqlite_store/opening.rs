@@ -94,12 +94,14 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     dir.open().put(known.clone()).unwrap();
     // As the first version made it.
     dir.execute(
-        "ALTER TABLE installation DROP COLUMN labels;
+        "DROP TABLE note;
+        ALTER TABLE installation DROP COLUMN labels;
         ALTER TABLE installation DROP COLUMN added_by;
         ALTER TABLE installation DROP COLUMN unsettled_configuration;
         PRAGMA user_version = 1",
     );
     assert_eq!(dir.reader().list().unwrap(), std::slice::from_ref(&known));
+    assert!(dir.reader().notes("").unwrap().is_empty());
     assert_eq!(dir.schema(), 1, "reading changes nothing");
 
     let store = dir.open();
@@ -109,7 +111,7 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     changed.labels.insert("team".to_owned(), "ops".to_owned());
     store.put(changed.clone()).unwrap();
     drop(store);
-    assert_eq!(dir.schema(), 3);
+    assert_eq!(dir.schema(), 4);
     assert_eq!(dir.open().list().unwrap(), [changed]);
 }
 
@@ -134,7 +136,7 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{} was written by a newer version (schema 4711, this version knows up to 3); update \
+            "{} was written by a newer version (schema 4711, this version knows up to 4); update \
              this program",
             dir.database().display()
         )
