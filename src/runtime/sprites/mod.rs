@@ -12,9 +12,10 @@
 //!
 //! `endpoint` reads the base URL, `link` is one connection, `transport` puts it under the HTTP client,
 //! `client` makes requests, `answer` judges what comes back, `sprite`, `files` and `exec` are the calls, and
-//! `interrupt` ends them.
+//! `interrupt` ends them. `cleanup` deletes the sprites that nobody needs any more.
 
 mod answer;
+mod cleanup;
 mod client;
 mod endpoint;
 mod exec;
@@ -27,6 +28,7 @@ mod sprite;
 mod tests;
 mod transport;
 
+pub(crate) use cleanup::Cleanup;
 pub(crate) use client::{Client, ClientSettings};
 pub(crate) use exec::{ExecCommand, ExecEvent, ExecReader, ExecSession, ExecWriter, KillReport};
 pub(crate) use files::{FILE_LIMIT, FileEntry};

@@ -2,6 +2,14 @@
 
 mod certificate;
 mod exec;
+#[cfg(target_os = "linux")]
+#[path = "../../../../tests/support/sprites/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "has every switch, whichever are used"
+)]
+pub(super) mod fake;
 mod http;
 mod server;
 mod tls;
