@@ -261,6 +261,29 @@ pub(crate) enum PackageError {
         source: io::Error,
     },
 
+    /// Something in a plugin's directory that cannot be taken to where the plugin runs.
+    #[cfg_attr(not(test), allow(dead_code, reason = "no run uses it yet"))]
+    #[error("cannot take {} to where the plugin runs: {problem}", Foreign::new(&.path.to_string_lossy()))]
+    NotPortable {
+        /// Its path.
+        path: PathBuf,
+        /// Why not, and what to do about it.
+        problem: &'static str,
+    },
+    /// One file is larger than the service takes that runs the plugin.
+    #[error(
+        "{} has {size} bytes, and the service that runs the plugin takes files of up to {limit}; split it, or \
+         have the plugin fetch it into PLUGIN_DATA_DIR", Foreign::new(.entry)
+    )]
+    TooLargeForService {
+        /// The file.
+        entry: String,
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+
     /// The plugin wrote more next to its program than an update migrates.
     #[error(
         "the plugin's own files in {} are at least {files} with {bytes} bytes, over the limit of \
@@ -411,6 +434,7 @@ impl PackageError {
             | Self::TooManyDirectories { .. }
             | Self::FileTooLarge { .. }
             | Self::TotalTooLarge { .. }
+            | Self::TooLargeForService { .. }
             | Self::ManifestTooLarge { .. } => ErrorKind::PackageTooLarge,
             Self::MigrationTooLarge { .. } | Self::MigrationPathsTooLarge { .. } => {
                 ErrorKind::MigrationTooLarge

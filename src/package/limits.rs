@@ -83,7 +83,7 @@ pub(crate) struct MigrationLimits {
 
 impl MigrationLimits {
     /// Returns how many bytes of memory the paths may take.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.files
             .max(MEMORY_FOR_FILES)
             .saturating_mul(MEMORY_PER_FILE)

@@ -31,6 +31,9 @@ mod check;
 mod content;
 mod end_record;
 mod entry;
+#[cfg(feature = "sprites")]
+#[allow(dead_code, reason = "no run uses it yet")]
+mod files;
 mod layout;
 mod limits;
 mod listing;
@@ -56,6 +59,9 @@ mod warning;
 pub use archive::Archive;
 pub(crate) use archive_cache::ArchiveCache;
 pub use content::ArchiveContent;
+#[cfg(feature = "sprites")]
+#[allow(unused_imports, reason = "no run uses it yet")]
+pub(crate) use files::PackageFiles;
 pub(crate) use layout::{data_dir, release_dir};
 pub(crate) use limits::MigrationLimits;
 pub use limits::PackageLimits;

@@ -11,7 +11,7 @@ use crate::text;
 /// The limit on one part of a path, as on common file systems.
 const PART_LIMIT: usize = 255;
 /// Leaves room for the release directory's own path below the system's limit of 4,096.
-const PATH_LIMIT: usize = 1_024;
+pub(super) const PATH_LIMIT: usize = 1_024;
 /// The marker that completes a release; the archive must not bring its own.
 pub(super) const MARKER: &str = ".complete";
 
