@@ -23,7 +23,7 @@ use super::frame::{self, ExecEvent};
 use crate::deadline::Deadline;
 use crate::error::{SpritesError, SpritesProblem};
 use crate::poll;
-use crate::runtime::sprites::interrupt::Within;
+use crate::runtime::sprites::interrupt::{Interrupt, Within};
 use crate::runtime::sprites::link::Link;
 
 /// The most bytes of a message from the service. It splits what a program prints as it likes.
@@ -113,8 +113,29 @@ impl ExecReader {
         &mut self,
         deadline: Option<Deadline>,
     ) -> Result<Option<ExecEvent>, SpritesError> {
-        let next = self.wait_next(deadline);
+        let next = self.wait_next(deadline, None);
         if matches!(next, Err(_) | Ok(Some(ExecEvent::Exit(_)))) {
+            self.has_ended = true;
+            self.shared.close();
+        }
+        next.map_err(error)
+    }
+
+    /// Waits as [`next`](Self::next) does, until something came or the time is over.
+    ///
+    /// # Errors
+    /// Those of [`next`](Self::next), and of what bounds it, after which the connection is closed too.
+    pub(crate) fn next_within(&mut self, within: Within<'_>) -> Result<ExecEvent, SpritesError> {
+        let next = self.wait_next(Some(within.deadline), Some(within.interrupt));
+        let next = next.and_then(|next| match (within.check(), next) {
+            (_, Some(event)) => Ok(event),
+            (Err(problem), None) => Err(problem),
+            // The deadline has passed, or it would have waited on.
+            (Ok(()), None) => Err(SpritesProblem::Timeout {
+                limit: within.limit,
+            }),
+        });
+        if matches!(next, Err(_) | Ok(ExecEvent::Exit(_))) {
             self.has_ended = true;
             self.shared.close();
         }
@@ -132,6 +153,7 @@ impl ExecReader {
     fn wait_next(
         &mut self,
         deadline: Option<Deadline>,
+        interrupt: Option<&Interrupt>,
     ) -> Result<Option<ExecEvent>, SpritesProblem> {
         loop {
             if self.has_ended {
@@ -147,7 +169,8 @@ impl ExecReader {
             if self.shared.has_closed.load(Ordering::Acquire) {
                 return Err(SpritesProblem::Cancelled);
             }
-            if deadline.is_some_and(Deadline::has_passed) {
+            let is_cancelled = interrupt.is_some_and(Interrupt::is_cancelled);
+            if is_cancelled || deadline.is_some_and(Deadline::has_passed) {
                 return Ok(None);
             }
             let silent_at = self.heard + self.silence;
@@ -166,9 +189,12 @@ impl ExecReader {
             } else {
                 PollFlags::IN
             };
+            // Without an interrupt, the second stands there twice.
+            let interrupt = interrupt.map_or(self.woken.as_fd(), AsFd::as_fd);
             let mut descriptors = [
                 PollFd::from_borrowed_fd(self.shared.socket.as_fd(), flags),
                 PollFd::from_borrowed_fd(self.woken.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(interrupt, PollFlags::IN),
             ];
             poll::wait(&mut descriptors, Some(until)).map_err(SpritesProblem::Broken)?;
             let woken = !descriptors[1].revents().is_empty();
