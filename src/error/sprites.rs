@@ -83,6 +83,17 @@ pub(crate) enum SpritesProblem {
     /// What the service sends is not what the request asks for.
     #[error("the service's answer cannot be used: {}", Foreign::new(.0))]
     Protocol(Box<str>),
+    /// Files that were uploaded are not as they were sent.
+    #[error("files arrived damaged; they are sent again at the next attempt")]
+    Damaged,
+    /// A script of ours failed on the sprite.
+    #[error("the script ended with {}{}", exit_text(*.code), said(.message))]
+    Script {
+        /// Its exit code; `None` if it was not started.
+        code: Option<i32>,
+        /// What it, or the service, says about it; may be empty.
+        message: Box<str>,
+    },
     /// What is asked cannot be written as a request.
     #[error("{0}")]
     Input(&'static str),
@@ -123,13 +134,15 @@ impl SpritesError {
             SpritesProblem::RateLimited { .. } => ErrorKind::RateLimited,
             SpritesProblem::Unavailable { .. }
             | SpritesProblem::Unreachable(_)
-            | SpritesProblem::Broken(_) => ErrorKind::RuntimeUnavailable,
+            | SpritesProblem::Broken(_)
+            | SpritesProblem::Damaged => ErrorKind::RuntimeUnavailable,
             SpritesProblem::NotFound
             | SpritesProblem::Refused { .. }
             | SpritesProblem::Redirect { .. }
             | SpritesProblem::Insecure(_)
             | SpritesProblem::TooLarge { .. }
-            | SpritesProblem::Protocol(_) => ErrorKind::RuntimeRefused,
+            | SpritesProblem::Protocol(_)
+            | SpritesProblem::Script { .. } => ErrorKind::RuntimeRefused,
             SpritesProblem::FileTooLarge { .. } => ErrorKind::PackageTooLarge,
             SpritesProblem::Input(_) => ErrorKind::InvalidInput,
             SpritesProblem::Thread(error) => error.kind(),
@@ -148,6 +161,13 @@ fn said(message: &str) -> String {
 
 fn wait_text(wait: Option<Duration>) -> String {
     wait.map_or_else(String::new, |wait| format!(" for the next {wait:?}"))
+}
+
+fn exit_text(code: Option<i32>) -> String {
+    code.map_or_else(
+        || "no exit code".to_owned(),
+        |code| format!("exit code {code}"),
+    )
 }
 
 const fn hint(status: u16) -> &'static str {

@@ -60,7 +60,6 @@ pub use archive::Archive;
 pub(crate) use archive_cache::ArchiveCache;
 pub use content::ArchiveContent;
 #[cfg(feature = "sprites")]
-#[allow(unused_imports, reason = "no run uses it yet")]
 pub(crate) use files::PackageFiles;
 pub(crate) use layout::{data_dir, release_dir};
 pub(crate) use limits::MigrationLimits;

@@ -247,6 +247,10 @@ impl Client {
     pub(super) fn token(&self) -> &str {
         &self.shared.token
     }
+
+    pub(super) fn threads(&self) -> &Threads {
+        &self.shared.threads
+    }
 }
 
 impl ClientShared {

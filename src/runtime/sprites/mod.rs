@@ -12,26 +12,34 @@
 //!
 //! `endpoint` reads the base URL, `link` is one connection, `transport` puts it under the HTTP client,
 //! `client` makes requests, `answer` judges what comes back, `sprite`, `files` and `exec` are the calls, and
-//! `interrupt` ends them. `cleanup` deletes the sprites that nobody needs any more.
+//! `interrupt` ends them. `release` is what a plugin's files are on a sprite; `deploy` brings them there, with
+//! `upload`, `lanes`, `script` and `deploy.sh`. `cleanup` deletes the sprites that nobody needs any more.
 
 mod answer;
 mod cleanup;
 mod client;
+mod deploy;
 mod endpoint;
 mod exec;
 mod files;
 mod interrupt;
+mod lanes;
 mod link;
+mod release;
 mod retry;
+mod script;
 mod sprite;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod upload;
 
 pub(crate) use cleanup::Cleanup;
 pub(crate) use client::{Client, ClientSettings};
+pub(crate) use deploy::{DeployError, deploy};
 pub(crate) use exec::{ExecCommand, ExecEvent, ExecReader, ExecSession, ExecWriter, KillReport};
 pub(crate) use files::{FILE_LIMIT, FileEntry};
 pub(crate) use interrupt::{Interrupt, Within};
+pub(crate) use release::{BASE, Release};
 pub(crate) use retry::is_passing;
 pub(crate) use sprite::{Creation, Sprite};

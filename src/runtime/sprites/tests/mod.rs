@@ -1,6 +1,8 @@
 //! The client with a server that misbehaves as each test says. What needs no connection is tested beside it.
 
 mod certificate;
+#[cfg(target_os = "linux")]
+mod deploy;
 mod exec;
 #[cfg(target_os = "linux")]
 #[path = "../../../../tests/support/sprites/mod.rs"]
@@ -41,12 +43,16 @@ impl Setup {
     }
 
     fn at(base_url: String, roots: Vec<rustls::pki_types::CertificateDer<'static>>) -> Self {
-        let threads = Threads::with_limit(1);
         let settings = ClientSettings {
             base_url,
             token: TOKEN.to_owned(),
             roots,
         };
+        Self::with(settings, 1)
+    }
+
+    fn with(settings: ClientSettings, threads: usize) -> Self {
+        let threads = Threads::with_limit(threads);
         Self {
             client: Client::new(settings, threads.clone()).unwrap(),
             interrupt: Interrupt::new().unwrap(),
