@@ -54,6 +54,8 @@ pub(crate) struct ExecReader {
     /// Bytes received when the service was last heard, and when that was.
     received: u64,
     heard: Instant,
+    /// When the caller was last told something: time that it takes itself is no silence.
+    left: Instant,
     ping_at: Instant,
     ping: Duration,
     silence: Duration,
@@ -92,6 +94,7 @@ pub(super) fn open(link: Link, already_read: Vec<u8>) -> io::Result<(ExecReader,
         woken,
         received: 0,
         heard: now,
+        left: now,
         ping_at: now + PING,
         ping: PING,
         silence: SILENCE,
@@ -113,7 +116,9 @@ impl ExecReader {
         &mut self,
         deadline: Option<Deadline>,
     ) -> Result<Option<ExecEvent>, SpritesError> {
+        self.heard += self.left.elapsed();
         let next = self.wait_next(deadline, None);
+        self.left = Instant::now();
         if matches!(next, Err(_) | Ok(Some(ExecEvent::Exit(_)))) {
             self.has_ended = true;
             self.shared.close();

@@ -469,6 +469,23 @@ fn an_idle_socket_costs_nothing() {
 }
 
 #[test]
+fn time_that_the_caller_takes_is_no_silence() {
+    let server = serving(|socket| {
+        socket.send(binary(b"\x01x")).unwrap();
+        while socket.read().is_ok() {}
+        Then::Close
+    });
+    let setup = Setup::of(&server);
+    let (mut reader, _writer) = start(&setup).unwrap();
+    reader.hurry(SHORT / 10, SHORT);
+    assert_matches!(next(&mut reader), ExecEvent::Stdout(_));
+    // Its output is being written where there is no room.
+    setup.long().pause(SHORT * 2).unwrap();
+    let soon = Some(Deadline::after(SHORT / 2));
+    assert_eq!(reader.next(soon).unwrap(), None);
+}
+
+#[test]
 fn silence_is_noticed_and_a_pong_is_a_sign_of_life() {
     // The frozen program of a sprite that sleeps.
     let server = serving(|socket| {
