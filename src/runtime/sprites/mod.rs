@@ -10,6 +10,8 @@
 //! Calls that may be made twice are: see `retry`. A failure of the service or of the network is never a
 //! failure of a plugin.
 //!
+//! `program` is how a plugin is started.
+//!
 //! `endpoint` reads the base URL, `link` is one connection, `transport` puts it under the HTTP client,
 //! `client` makes requests, `answer` judges what comes back, `sprite`, `files` and `exec` are the calls, and
 //! `interrupt` ends them. `release` is what a plugin's files are on a sprite; `deploy` brings them there, with
@@ -25,6 +27,7 @@ mod files;
 mod interrupt;
 mod lanes;
 mod link;
+mod program;
 mod release;
 mod retry;
 mod script;
@@ -40,6 +43,7 @@ pub(crate) use deploy::{DeployError, deploy};
 pub(crate) use exec::{ExecCommand, ExecEvent, ExecReader, ExecSession, ExecWriter, KillReport};
 pub(crate) use files::{FILE_LIMIT, FileEntry};
 pub(crate) use interrupt::{Interrupt, Within};
+pub(crate) use program::{Program, ProgramParts};
 pub(crate) use release::{BASE, Release};
 pub(crate) use retry::is_passing;
 pub(crate) use sprite::{Creation, Sprite};

@@ -13,6 +13,7 @@ mod exec;
 )]
 pub(super) mod fake;
 mod http;
+mod program;
 mod server;
 mod tls;
 
