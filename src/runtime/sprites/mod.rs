@@ -10,7 +10,7 @@
 //! Calls that may be made twice are: see `retry`. A failure of the service or of the network is never a
 //! failure of a plugin.
 //!
-//! `program` is how a plugin is started.
+//! `program` is how a plugin is started, and `run` follows it to its end.
 //!
 //! `endpoint` reads the base URL, `link` is one connection, `transport` puts it under the HTTP client,
 //! `client` makes requests, `answer` judges what comes back, `sprite`, `files` and `exec` are the calls, and
@@ -30,6 +30,7 @@ mod link;
 mod program;
 mod release;
 mod retry;
+mod run;
 mod script;
 mod sprite;
 #[cfg(test)]
@@ -46,4 +47,7 @@ pub(crate) use interrupt::{Interrupt, Within};
 pub(crate) use program::{Program, ProgramParts};
 pub(crate) use release::{BASE, Release};
 pub(crate) use retry::is_passing;
+pub(crate) use run::{
+    Loss, Note, RunLimits, RunPipes, RunSetup, Signal, SpriteEnd, SpriteExit, SpriteRun, begin,
+};
 pub(crate) use sprite::{Creation, Sprite};

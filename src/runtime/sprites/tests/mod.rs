@@ -1,4 +1,4 @@
-//! The client with a server that misbehaves as each test says. What needs no connection is tested beside it.
+//! The client with a server that misbehaves as each test says, and runs with the fake of the service. What needs no connection is tested beside it.
 
 mod certificate;
 #[cfg(target_os = "linux")]
@@ -14,6 +14,7 @@ mod exec;
 pub(super) mod fake;
 mod http;
 mod program;
+mod run;
 mod server;
 mod tls;
 
