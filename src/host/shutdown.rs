@@ -1,5 +1,6 @@
 //! Shuts a host down, in order, within a deadline, and reports.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::reaper::Stopped;
 use crate::session::{Session, Stopping};
 use crate::shown;
 use crate::state::PluginMode;
+use crate::thread::panic_text;
 
 /// How long the peers of all connections have, at the same time, to end their sides.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -96,6 +98,14 @@ impl HostShared {
         let until = deadline.instant().max(Instant::now() + THREADS_GRACE);
         if threads.join_all(Deadline::at(until)) > 0 {
             report.threads = threads.names();
+        }
+        if let Some(runtime) = &self.context.services.runtime {
+            // Its panic must not keep the report from the caller.
+            let told = panic::catch_unwind(AssertUnwindSafe(|| runtime.shut_down()));
+            if let Err(panic) = told {
+                let text = panic_text(&*panic);
+                log::error!("the runtime panicked at the end of the host: {text}");
+            }
         }
         // Discarding the sessions killed what was left of their plugins; it has had time to end.
         for (session, stopped) in late {
