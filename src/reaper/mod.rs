@@ -288,8 +288,19 @@ impl ReaperThread {
     /// Sleeps until a command, an exit or a timer; returns the children whose process has ended.
     fn sleep(&mut self) -> Vec<ChildId> {
         let due = self.children.values().filter_map(Child::due).min();
-        let watched = |(id, child): (&ChildId, _)| Some((*id, Child::watch(child)?));
-        let watches: Vec<_> = self.children.iter().filter_map(watched).collect();
+        let mut watches = Vec::new();
+        let mut panicked = None;
+        for (id, child) in &self.children {
+            match panic::catch_unwind(AssertUnwindSafe(|| child.watch())) {
+                Ok(watch) => watches.extend(watch.map(|watch| (*id, watch))),
+                Err(panic) => panicked = Some((*id, panic)),
+            }
+        }
+        if let Some((id, panic)) = panicked {
+            // The others are watched at the next call, which follows at once.
+            self.with(id, |_, _| panic::resume_unwind(panic));
+            return Vec::new();
+        }
         let mut descriptors = vec![PollFd::new(&self.wake, PollFlags::IN)];
         descriptors.extend(
             watches

@@ -1,5 +1,6 @@
 //! How a run ends: its connection, its output and the run itself; and what follows.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -254,7 +255,10 @@ impl Child {
     pub(in crate::reaper) fn give_up(&mut self, context: &Context, panic: &str) {
         match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Running(RunningChild { run, .. })
-            | Stage::Ending(EndedChild { run: Some(run), .. }, _) => drop(run.finish()),
+            | Stage::Ending(EndedChild { run: Some(run), .. }, _) => {
+                // A second panic must not keep the end from being reported.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(run.finish())));
+            }
             Stage::Clearing(interrupt) | Stage::Preparing { interrupt, .. } => interrupt.cancel(),
             Stage::AwaitingScan { .. } => self.hooks.tally().set_awaited(false),
             _ => {}
