@@ -109,7 +109,12 @@ impl Child {
         if let Stage::Ending(ended, _) = &mut self.stage
             && let Some(run) = ended.run.take()
         {
-            ended.exit = Some(run.finish());
+            let pid = run.pid();
+            let exit = run.finish();
+            ended.exit = Some(RunExit {
+                pid: exit.pid.or(pid),
+                ..exit
+            });
         }
     }
 
