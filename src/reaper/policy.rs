@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Result, StartError};
 use crate::settings::{require, settings};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -57,6 +57,21 @@ pub(crate) enum RunOutcome {
     Crash,
     /// The place where plugins run failed, and the plugin did not.
     Passing,
+    /// The next run can only end in the same way.
+    Permanent,
+}
+
+impl RunOutcome {
+    /// Returns what a start means that has failed with this error.
+    pub(super) fn of_start(error: &StartError) -> Self {
+        if error.is_permanent() {
+            Self::Permanent
+        } else if error.is_passing() {
+            Self::Passing
+        } else {
+            Self::Crash
+        }
+    }
 }
 
 /// What to do after a run.
@@ -86,6 +101,9 @@ impl Restarts {
         outcome: RunOutcome,
         active_for: Option<Duration>,
     ) -> Decision {
+        if outcome == RunOutcome::Permanent {
+            return Decision::GiveUp;
+        }
         // A run that never became active does not reset the count, however long it took.
         if active_for.is_some_and(|active_for| active_for >= policy.crash_threshold) {
             *self = Self::default();
@@ -94,7 +112,7 @@ impl Restarts {
                     return Decision::Restart(policy.requested_restart_delay);
                 }
                 RunOutcome::Crash => return Decision::Restart(policy.crash_backoff),
-                RunOutcome::Passing => {}
+                RunOutcome::Passing | RunOutcome::Permanent => {}
             }
         }
         let Self {
@@ -201,6 +219,15 @@ mod tests {
                 (RunOutcome::Crash, None, Decision::GiveUp),
             ],
         );
+    }
+
+    #[test]
+    fn what_cannot_get_better_is_given_up_at_once_whatever_was_before() {
+        for active_for in [None, SHORT, LONG] {
+            let policy = RestartPolicy::default();
+            let permanent = (RunOutcome::Permanent, active_for, Decision::GiveUp);
+            check(&policy, &[permanent]);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::state::SessionState;
 use crate::auth::{SealedToken, Secret};
 use crate::deadline::Deadline;
 use crate::duplex::stdio::Stdio;
-use crate::error::{Disconnect, Error, Result, StartError};
+use crate::error::{Disconnect, Error, ErrorKind, Result, StartError};
 use crate::id::InstallationId;
 use crate::plugin_log::pump::{Outputs, pump};
 use crate::plugin_log::queue::{LineFeed, LogQueue};
@@ -155,8 +155,12 @@ impl ChildHooks for SessionHooks {
                 stdio = Some((stdin, stdout, feed));
             }
             (Transport::Stdio, ..) => {
-                return Err(Error::Unsupported(
-                    "the runtime has no standard input and output for a stdio plugin",
+                let name = context.services.runtime_name();
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "the runtime {name} has no standard input and output for a stdio plugin"
+                    ),
                 ));
             }
             (Transport::WebSocket, _, stdout) => outputs.stdout = stdout,

@@ -288,6 +288,10 @@ fn judge(cause: Option<Cause>, exit: &RunExit, was_active: bool) -> (Cause, RunO
             None | Some(Cause::ConnectionLost { .. } | Cause::NeverConnected { .. }),
             Some(ExitFinding::Lost(why)),
         ) => (Cause::Lost(why.clone()), RunOutcome::Passing),
+        (Some(Cause::Start(error)), _) => {
+            let outcome = RunOutcome::of_start(&error);
+            (Cause::Start(error), outcome)
+        }
         (Some(cause), _) => (cause, RunOutcome::Crash),
         (None, Some(ExitFinding::CpuTime)) => (Cause::CpuTime, RunOutcome::Crash),
         (None, Some(ExitFinding::OutOfMemory)) => (Cause::OutOfMemory, RunOutcome::Crash),

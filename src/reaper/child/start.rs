@@ -229,16 +229,9 @@ impl Child {
     }
 
     pub(super) fn could_not_start(&mut self, error: StartError) {
-        let (is_permanent, is_passing) = (error.is_permanent(), error.is_passing());
+        let outcome = RunOutcome::of_start(&error);
         let failure = self.unstarted(Cause::Start(error));
-        if is_permanent {
-            self.stage = Stage::Idle;
-            self.hooks.transition(Transition::Errored(failure));
-        } else if is_passing {
-            self.decide(RunOutcome::Passing, failure);
-        } else {
-            self.decide(RunOutcome::Crash, failure);
-        }
+        self.decide(outcome, failure);
     }
 
     /// Returns the record of a run that was never started.
