@@ -283,9 +283,14 @@ impl Child {
 /// Returns why a run ended, and what that means. `cause` is the first thing that the host did to end it.
 fn judge(cause: Option<Cause>, exit: &RunExit, was_active: bool) -> (Cause, RunOutcome) {
     match (cause, &exit.finding) {
-        // A plugin that the host has lost cannot be connected either.
+        // A plugin that the host has lost can neither connect nor answer.
         (
-            None | Some(Cause::ConnectionLost { .. } | Cause::NeverConnected { .. }),
+            None
+            | Some(
+                Cause::ConnectionLost { .. }
+                | Cause::NeverConnected { .. }
+                | Cause::Unresponsive(_),
+            ),
             Some(ExitFinding::Lost(why)),
         ) => (Cause::Lost(why.clone()), RunOutcome::Passing),
         (Some(Cause::Start(error)), _) => {
