@@ -90,6 +90,8 @@ mod start_failures;
 mod health;
 // Plugins that end by themselves, or are ended for their own good.
 mod restart;
+// Places of the embedder's own in which plugins run.
+mod runtime;
 // Ending a host.
 mod shutdown;
 // Hosts that are killed, and what keeps their plugins from outliving them.

@@ -22,6 +22,8 @@
 //! | 1 | `signals_at_every_thread_disturb_nothing` |
 //! | 1 | `a_stop_that_leaves_descendants_says_how_many_and_goes_on` |
 //! | 1 | `a_shutdown_returns_in_time_and_says_how_many_descendants_it_leaves` |
+//! | 1 | `a_run_that_never_ends_is_told_by_name_and_no_second_one_comes` |
+//! | 1 | `an_examination_without_end_holds_nothing_up` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `an_embedder_that_ignores_sigint_gets_its_plugins_stopped_by_sigterm` |
@@ -48,6 +50,10 @@
 //! | 2 | `the_last_request_wins_while_a_newcomer_is_let_in` |
 //! | 2 | `the_last_request_wins_before_a_handshake_is_answered` |
 //! | 2 | `a_stop_ends_a_restarts_wait_and_stays` |
+//! | 2 | `a_start_that_hangs_is_cancelled_by_a_stop_and_by_a_shutdown` |
+//! | 2 | `a_stop_ends_the_waiting_for_a_runtime_that_fails` |
+//! | 2 | `a_stop_while_it_is_cleared_ends_that` |
+//! | 2 | `a_stop_of_a_run_that_panics_at_every_turn_returns` |
 //! | 3, one live process per supervised plugin | `one_process_lives_at_a_time_through_every_kind_of_end` |
 //! | 3 | `a_killed_plugin_comes_back_and_its_callers_hear_at_once` |
 //! | 3 | `starts_and_stops_from_all_sides_end_with_the_last` |
@@ -59,6 +65,8 @@
 //! | 3 | `a_restart_does_not_begin_beside_descendants_of_the_run_before` |
 //! | 3 | `a_restart_waits_for_descendants_and_gives_them_up_by_name` |
 //! | 3 | `a_restart_ends_one_process_and_starts_the_next` |
+//! | 3 | `a_run_that_never_ends_is_told_by_name_and_no_second_one_comes` |
+//! | 3 | `a_start_waits_until_all_is_cleared` |
 //! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |
 //! | 4 | `unloading_leaves_no_thread` |
 //! | 4 | `a_thousand_connections_leave_nothing` |
@@ -89,6 +97,7 @@
 //! | 4 | `a_shutdown_at_any_point_leaves_nothing` |
 //! | 4 | `a_shutdown_names_what_cannot_be_killed` |
 //! | 4 | `descendants_live_until_the_end_of_their_leader_is_acted_upon_and_no_longer` |
+//! | 4 | `a_run_that_is_started_all_the_same_is_killed_on_arrival` |
 //! | 5, handlers never run on a reading thread | `a_slow_handler_delays_neither_replies_nor_other_handlers` |
 //! | 5 | `a_slow_handler_does_not_keep_websocket_pings_from_being_answered` |
 //! | 5 | `a_handler_may_call_the_plugin_back` |
@@ -96,7 +105,8 @@
 //! | 5 | `a_handler_may_call_the_plugin_that_calls_it` |
 //! | 5 | `a_slow_handler_delays_no_reply` |
 //! | 5 | `a_handler_may_call_the_host` |
-//! | 6, a sick plugin hurts only itself | `a_plugin_that_floods_or_never_reads_hurts_only_itself` |
+//! | 6, a sick plugin hurts only itself | `a_handle_that_panics_while_it_is_watched_costs_its_run_alone` |
+//! | 6 | `a_plugin_that_floods_or_never_reads_hurts_only_itself` |
 //! | 6 | `one_plugins_slow_handlers_do_not_delay_another_plugin` |
 //! | 6 | `a_frozen_plugin_is_found_killed_and_started_again` |
 //! | 6 | `a_silent_external_plugin_sees_close_1012_and_may_come_back_at_once` |
