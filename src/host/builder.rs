@@ -29,6 +29,8 @@ use crate::rpc::Params;
 use crate::rpc::handling::typed;
 use crate::rpc::spin_limit;
 use crate::runtime::local::{Local, LocalPlugins};
+#[cfg(feature = "sprites")]
+use crate::runtime::sprites::{Sprites, SpritesHost, SpritesSettings};
 use crate::runtime::{Runtime, RuntimeProvider};
 use crate::session::context::{
     Addresses, Drain, HostContext, HostServices, HostSettings, OutputTap,
@@ -45,6 +47,8 @@ use crate::thread::Threads;
 pub struct HostBuilder {
     data_dir: PathBuf,
     provider: RuntimeProvider,
+    #[cfg(feature = "sprites")]
+    sprites: Option<SpritesSettings>,
     /// Counts instead of the provider.
     runtime: Option<Arc<dyn Runtime>>,
     limits: Limits,
@@ -71,6 +75,8 @@ impl Default for HostBuilder {
         Self {
             data_dir: PathBuf::from("./data/plugins"),
             provider: RuntimeProvider::default(),
+            #[cfg(feature = "sprites")]
+            sprites: None,
             runtime: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -104,6 +110,15 @@ impl HostBuilder {
     pub fn runtime_provider(mut self, provider: RuntimeProvider) -> Self {
         self.provider = provider;
         self
+    }
+
+    /// Runs supervised plugins on sprites, the remote sandboxes of this account, each plugin on one of its own; sets
+    /// the provider to [`RuntimeProvider::Sprites`]. Needs [`rpc_base_url`](Self::rpc_base_url), an address at which
+    /// they reach this host, and a [store](Self::store) that keeps [notes](Store#notes). Needs the feature `sprites`.
+    #[cfg(feature = "sprites")]
+    pub fn sprites(mut self, settings: SpritesSettings) -> Self {
+        self.sprites = Some(settings);
+        self.runtime_provider(RuntimeProvider::Sprites)
     }
 
     /// Runs supervised plugins in a place of the embedder's own, instead of one that
@@ -316,10 +331,15 @@ impl HostBuilder {
         self
     }
 
-    /// Checks the settings and starts the host's reaper thread. Does not block.
+    /// Checks the settings and starts the host's reaper thread.
+    ///
+    /// # Blocking
+    /// Not at all; with [`sprites`](Self::sprites) for the store's I/O.
     ///
     /// # Errors
-    /// - [`Error::Setting`] names an invalid setting.
+    /// - [`Error::Setting`] names an invalid setting, or one that is missing.
+    /// - [`Error::Unsupported`]: the feature that the runtime provider needs is not built in.
+    /// - With [`sprites`](Self::sprites), [the store's](Store#errors).
     /// - [`Error::ThreadLimit`] or [`Error::Io`] when the thread cannot be started.
     ///
     /// Whether the data directory can be written to is checked when a plugin starts, not here.
@@ -343,16 +363,29 @@ impl HostBuilder {
             "must be at least one",
         )?;
         let threads = Threads::with_limit(self.thread_limit.unwrap_or_else(Threads::default_limit));
+        // Then no process of a plugin is on this machine.
+        let is_elsewhere = self.runtime.is_none() && self.provider == RuntimeProvider::Sprites;
         let runtime: Option<Arc<dyn Runtime>> = match (self.runtime, self.provider) {
             (Some(runtime), _) => Some(runtime),
             (None, RuntimeProvider::Local) => Some(Arc::new(Local)),
             (None, RuntimeProvider::None) => None,
+            #[cfg(feature = "sprites")]
+            (None, RuntimeProvider::Sprites) => Some(Arc::new(Sprites::new(SpritesHost {
+                settings: self.sprites.unwrap_or_default(),
+                store: &self.store,
+                threads: &threads,
+                package_limits: &self.package_limits,
+                process_limits: &self.process_limits,
+                rpc_base_url: self.rpc_base_url.as_deref(),
+            })?)),
+            #[cfg(not(feature = "sprites"))]
             (None, RuntimeProvider::Sprites) => {
-                let problem = "is needed for the runtime provider 'sprites'";
-                return Err(Error::setting("SPRITES_API_KEY", problem));
+                return Err(Error::Unsupported(
+                    "this program was built without the feature 'sprites'",
+                ));
             }
         };
-        let cookie = (self.find_descendants && orphans::ARE_FOUND)
+        let cookie = (!is_elsewhere && self.find_descendants && orphans::ARE_FOUND)
             .then(Cookie::generate)
             .transpose()?;
         let scanner = cookie.clone().map(OrphanScanner::new);

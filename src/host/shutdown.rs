@@ -94,11 +94,6 @@ impl HostShared {
         let mut report = ShutdownReport::default();
         let late = self.stop_all(timeout, deadline, &mut report);
         self.context.services.reaper.shut_down();
-        let threads = &self.context.services.threads;
-        let until = deadline.instant().max(Instant::now() + THREADS_GRACE);
-        if threads.join_all(Deadline::at(until)) > 0 {
-            report.threads = threads.names();
-        }
         if let Some(runtime) = &self.context.services.runtime {
             // Its panic must not keep the report from the caller.
             let told = panic::catch_unwind(AssertUnwindSafe(|| runtime.shut_down()));
@@ -106,6 +101,11 @@ impl HostShared {
                 let text = panic_text(&*panic);
                 log::error!("the runtime panicked at the end of the host: {text}");
             }
+        }
+        let threads = &self.context.services.threads;
+        let until = deadline.instant().max(Instant::now() + THREADS_GRACE);
+        if threads.join_all(Deadline::at(until)) > 0 {
+            report.threads = threads.names();
         }
         // Discarding the sessions killed what was left of their plugins; it has had time to end.
         for (session, stopped) in late {

@@ -24,7 +24,8 @@ pub struct RemoveReport {
     /// The directory with the data that was kept, if there is any.
     #[serde(serialize_with = "shown::optional_path")]
     pub kept: Option<PathBuf>,
-    /// Why some files could not be removed; the next manager removes them when it is created.
+    /// Why some files could not be removed, which the next manager does when it is created; or else what the
+    /// runtime could not delete yet, which the host goes on to do.
     pub left: Option<String>,
     /// How many of the plugin's processes are left, in words, if any that left its process group could not
     /// be ended in time. The host goes on trying to end them.
@@ -90,10 +91,10 @@ impl ManagerInner {
         let runtime = runtime.filter(|_| record.mode() == PluginMode::Supervised);
         let told = runtime.map_or(Ok(()), |runtime| runtime.removing(id, keep_data));
         let deleted = told.and_then(|()| self.store().delete(id));
-        if let Some(runtime) = runtime {
-            runtime.removed(id, deleted.is_ok());
-        }
         if let Err(error) = deleted {
+            if let Some(runtime) = runtime {
+                runtime.removed(id, false);
+            }
             intent_file.done();
             if was_loaded {
                 // Back to how it was: it runs again if that is wanted, or may connect.
@@ -112,10 +113,14 @@ impl ManagerInner {
         let removed = package::remove_installation(&root, keep_data);
         self.collect_archives();
         intent_file.done_if(plugin, &removed);
+        let left_elsewhere = runtime.and_then(|runtime| runtime.removed(id, true));
         log::info!("plugin {plugin}: removed ({id})");
         Ok(RemoveReport {
             kept: (keep_data && root.is_dir()).then_some(root),
-            left: removed.err().map(|error| error.to_string()),
+            left: removed
+                .err()
+                .map(|error| error.to_string())
+                .or(left_elsewhere),
             descendants,
         })
     }

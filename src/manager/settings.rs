@@ -49,13 +49,13 @@ settings! {
         keep_external_tokens: bool = false;
         /// Bytes of the files beside its program that a plugin wrote and that an update migrates to the new
         /// version, all together. With more, the update fails. Default 256 MiB.
-        migrated_bytes: u64 = 256 * MIB;
+        migrated_bytes: u64 = MigrationLimits::default().bytes;
         /// The number of those files, of links and directories, and of sockets and the like. With more, the
         /// update fails. Default 10,000.
         ///
         /// For each of them, their paths may take 1 KiB of memory: 10 MiB by default, and never less than
         /// 1 MiB. The names of directories that have not been listed yet may take 16 MiB.
-        migrated_files: usize = 10_000;
+        migrated_files: usize = MigrationLimits::default().files;
         /// Time for fetching a package by URL, from the look-up of the host to the last byte, redirects
         /// included. Default 30 s. Needs the feature `fetch`.
         #[cfg(feature = "fetch")]

@@ -81,6 +81,15 @@ pub(crate) struct MigrationLimits {
     pub(crate) files: usize,
 }
 
+impl Default for MigrationLimits {
+    fn default() -> Self {
+        Self {
+            bytes: 256 << 20,
+            files: 10_000,
+        }
+    }
+}
+
 impl MigrationLimits {
     /// Returns how many bytes of memory the paths may take.
     pub(crate) fn memory(&self) -> usize {

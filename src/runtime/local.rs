@@ -228,7 +228,7 @@ pub(super) fn check(launch: &Launch<'_>) -> Result<(), StartError> {
     Ok(())
 }
 
-fn unpack_failed(error: PackageError, cancel: &dyn Fn() -> bool) -> StartError {
+pub(super) fn unpack_failed(error: PackageError, cancel: &dyn Fn() -> bool) -> StartError {
     if cancel() {
         StartError::Cancelled
     } else {

@@ -14,7 +14,6 @@ pub(crate) mod local;
 mod process_run;
 mod run;
 #[cfg(feature = "sprites")]
-#[allow(dead_code, unused_imports, reason = "no run uses the client yet")]
 pub(crate) mod sprites;
 
 use std::fmt;
@@ -23,6 +22,8 @@ use std::str::FromStr;
 pub use launch::Launch;
 pub(crate) use run::ExitFinding;
 pub use run::{Run, RunExit, RunHandle, RunPipes, StopSignal};
+#[cfg(feature = "sprites")]
+pub use sprites::SpritesSettings;
 
 use crate::error::{Error, Result};
 use crate::id::InstallationId;
@@ -185,13 +186,18 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     }
 
     /// Called when the record is deleted, after [`removing`](Self::removing); or with `false` when that failed
-    /// and the plugin stays. It must not block.
-    fn removed(&self, id: InstallationId, is_gone: bool) {
+    /// and the plugin stays. Returns what could not be deleted yet, in words, for
+    /// [`RemoveReport::left`](crate::manager::RemoveReport::left).
+    ///
+    /// # Blocking
+    /// A removal waits for it, and so it should not take longer than some seconds.
+    fn removed(&self, id: InstallationId, is_gone: bool) -> Option<String> {
         let _ = (id, is_gone);
+        None
     }
 
-    /// Called when the host has shut down, and every run has ended or was dropped. It must not block; work that
-    /// is under way on threads has to end by itself.
+    /// Called once, when the host shuts down: nothing is started any more, and what could not be stopped in time
+    /// is about to be dropped. It must not block; work of the runtime's own on threads has to end soon.
     fn shut_down(&self) {}
 }
 

@@ -244,6 +244,24 @@ impl Client {
         &self.shared.endpoint
     }
 
+    /// Lets this time pass.
+    ///
+    /// # Errors
+    /// The time is over, or the call was cancelled.
+    pub(super) fn pause(
+        action: &'static str,
+        time: Duration,
+        within: Within<'_>,
+    ) -> Result<(), SpritesError> {
+        let paused = within.pause(time);
+        paused.map_err(|problem| SpritesError { action, problem })
+    }
+
+    /// Whether the service is a program on this machine.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        endpoint::is_loopback(&self.endpoint().host)
+    }
+
     pub(super) fn token(&self) -> &str {
         &self.shared.token
     }

@@ -15,7 +15,6 @@ use data_encoding::HEXLOWER;
 use super::client::Client;
 use super::interrupt::Within;
 use super::release::{BASE, Release};
-use super::retry::is_passing;
 use super::script::{self, ScriptEnd};
 use super::upload::upload;
 use crate::error::{Error, PackageError, SpritesError, SpritesProblem, StartError};
@@ -35,16 +34,6 @@ pub(crate) enum DeployError {
     /// The package, or the plugin's own files.
     #[error(transparent)]
     Package(#[from] PackageError),
-}
-
-impl DeployError {
-    /// Whether the same attempt may succeed later, although nothing was changed here or on the sprite.
-    pub(crate) fn is_passing(&self) -> bool {
-        match self {
-            Self::Service(error) => is_passing(&error.problem),
-            Self::Package(_) => false,
-        }
-    }
 }
 
 impl From<DeployError> for StartError {

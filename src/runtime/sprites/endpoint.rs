@@ -77,7 +77,12 @@ impl Endpoint {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a URL names the machine that uses it.
+pub(super) fn leads_to_this_machine(url: &str) -> bool {
+    Url::parse_absolute(url.trim()).is_ok_and(|(_, authority)| is_loopback(authority.bare_host()))
+}
+
+pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host
             .parse::<IpAddr>()

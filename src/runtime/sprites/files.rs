@@ -1,4 +1,4 @@
-//! Files on a sprite: read, write, delete, list. Paths are absolute.
+//! Files on a sprite: read, write, list. Paths are absolute.
 
 use serde::Deserialize;
 use ureq::http::Method;
@@ -85,27 +85,6 @@ impl Client {
             return Err(SpritesError { action, problem });
         }
         self.ask(&write, within).map(drop)
-    }
-
-    /// Deletes a file or, with all that is in it, a directory; returns whether there was one.
-    pub(crate) fn delete_files(
-        &self,
-        sprite: &str,
-        path: &str,
-        within: Within<'_>,
-    ) -> Result<bool, SpritesError> {
-        let segments = ["sprites", sprite, "fs", "delete"];
-        let query = [("path", path), ROOT, ("recursive", "true")];
-        let delete = Request {
-            query: &query,
-            attempt: LONG_ATTEMPT,
-            ..Request::new("delete files on the sprite", Method::DELETE, &segments)
-        };
-        match self.ask(&delete, within) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Returns what is in a directory; for a file, the file alone.

@@ -31,23 +31,16 @@ mod program;
 mod release;
 mod retry;
 mod run;
+mod runtime;
 mod script;
+mod settings;
 mod sprite;
 #[cfg(test)]
 mod tests;
 mod transport;
 mod upload;
 
-pub(crate) use cleanup::Cleanup;
 pub(crate) use client::{Client, ClientSettings};
-pub(crate) use deploy::{DeployError, deploy};
-pub(crate) use exec::{ExecCommand, ExecEvent, ExecReader, ExecSession, ExecWriter, KillReport};
-pub(crate) use files::{FILE_LIMIT, FileEntry};
-pub(crate) use interrupt::{Interrupt, Within};
-pub(crate) use program::{Program, ProgramParts};
-pub(crate) use release::{BASE, Release};
-pub(crate) use retry::is_passing;
-pub(crate) use run::{
-    Loss, Note, RunLimits, RunPipes, RunSetup, Signal, SpriteEnd, SpriteExit, SpriteRun, begin,
-};
-pub(crate) use sprite::{Creation, Sprite};
+pub(crate) use interrupt::Within;
+pub(crate) use runtime::{Sprites, SpritesHost};
+pub use settings::SpritesSettings;

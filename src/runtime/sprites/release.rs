@@ -64,6 +64,11 @@ impl Release {
         format!("{BASE}/releases/{}", self.sha256())
     }
 
+    /// Whether there is a file with this path.
+    pub(super) fn has_file(&self, path: &str) -> bool {
+        self.files.files().iter().any(|file| file.path == path)
+    }
+
     /// Returns the directory that its files are uploaded to.
     pub(super) fn staging(&self) -> String {
         format!("{BASE}/staging-{}", self.sha256())

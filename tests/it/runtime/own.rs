@@ -194,9 +194,10 @@ impl Runtime for Own {
         (self.removing)(id, keep_data)
     }
 
-    fn removed(&self, id: InstallationId, is_gone: bool) {
+    fn removed(&self, id: InstallationId, is_gone: bool) -> Option<String> {
         self.calls.lock().push("removed");
         (self.removed)(id, is_gone);
+        None
     }
 
     fn shut_down(&self) {

@@ -33,6 +33,12 @@ use crate::thread::Threads;
 /// Names a note of a sprite that has to be deleted; its name follows.
 const TO_DELETE: &str = "sprites/delete/";
 
+/// Names a note of a sprite that is kept for its data, although its plugin was removed; its name follows.
+const KEPT: &str = "sprites/kept/";
+
+/// How long a removal waits for its sprite to be deleted.
+const REMOVAL_TIME: Duration = Duration::from_secs(10);
+
 /// The time between the attempts to delete a sprite; the last one holds from then on.
 const LADDER: [u64; 5] = [1, 5, 30, 120, 600];
 
@@ -145,17 +151,56 @@ impl Cleanup {
         self.shared.names.of_installation(id)
     }
 
-    /// Notes that the sprite of this installation has to be deleted. To be called before the record is deleted:
-    /// it has no meaning as long as there is one.
+    /// Notes that the sprite of this installation has to be deleted, or with `keep_data` that no sweep may delete
+    /// it. To be called before the record is deleted: it has no meaning as long as there is one.
     ///
     /// # Blocking
     /// For the store's I/O.
     ///
     /// # Errors
     /// [The store's](Store#errors).
-    pub(crate) fn note_removal(&self, id: InstallationId) -> Result<()> {
-        let key = self.shared.key(id);
-        self.shared.store.set_note(&key, Some(""))
+    pub(crate) fn note_removal(&self, id: InstallationId, keep_data: bool) -> Result<()> {
+        let shared = &self.shared;
+        let key = if keep_data {
+            shared.kept_key(id)
+        } else {
+            shared.key(id)
+        };
+        shared.store.set_note(&key, Some(""))
+    }
+
+    /// Has the sprite of this installation, whose record is deleted, deleted, if that was noted; or, if the record
+    /// is not deleted after all, forgets the note. Returns what is left to be done.
+    ///
+    /// # Blocking
+    /// For the store's I/O, and up to 10 s for the service.
+    pub(crate) fn removed(&self, id: InstallationId, is_gone: bool) -> Option<String> {
+        let shared = &self.shared;
+        if !is_gone {
+            for key in [shared.key(id), shared.kept_key(id)] {
+                if let Err(error) = shared.store.set_note(&key, None) {
+                    log::warn!("cannot forget that sprite {}: {error}", self.name_of(id));
+                }
+            }
+            return None;
+        }
+        if matches!(shared.has_note(&shared.key(id)), Ok(false)) {
+            return None;
+        }
+        self.remove(id);
+        let until = Instant::now() + REMOVAL_TIME;
+        let mut state = shared.state.lock();
+        while state
+            .pending
+            .get(&id)
+            .is_some_and(|retry| retry.failed == 0)
+            && !shared.changed.wait_until(&mut state, until).timed_out()
+        {}
+        let is_left = state.pending.contains_key(&id);
+        is_left.then(|| {
+            let name = self.name_of(id);
+            format!("the sprite {name} could not be deleted yet, which is tried again and again")
+        })
     }
 
     /// Has the sprite of this installation, whose record is deleted, deleted soon. Never blocks. After
@@ -241,6 +286,7 @@ impl CleanupShared {
     fn delete(&self, id: InstallationId) {
         let Err(delay) = self.try_to_delete(id) else {
             self.state.lock().pending.remove(&id);
+            self.changed.notify_all();
             return;
         };
         let wait = {
@@ -251,6 +297,7 @@ impl CleanupShared {
             let wait = wait(retry.failed, delay.asked());
             retry.failed += 1;
             retry.due = Instant::now() + wait;
+            self.changed.notify_all();
             wait
         };
         if !self.interrupt.is_cancelled() {
@@ -290,7 +337,7 @@ impl CleanupShared {
         let records = self.store.list()?;
         let installed = records.iter().map(|record| record.id).collect();
         for id in sightings.look(&listed, &installed, now) {
-            if self.store.get(id)?.is_some() {
+            if self.store.get(id)?.is_some() || self.has_note(&self.kept_key(id))? {
                 continue;
             }
             let name = self.names.of_installation(id);
@@ -306,6 +353,14 @@ impl CleanupShared {
 
     fn key(&self, id: InstallationId) -> String {
         format!("{TO_DELETE}{}", self.names.of_installation(id))
+    }
+
+    fn has_note(&self, key: &str) -> Result<bool> {
+        Ok(self.store.notes(key)?.contains_key(key))
+    }
+
+    fn kept_key(&self, id: InstallationId) -> String {
+        format!("{KEPT}{}", self.names.of_installation(id))
     }
 }
 

@@ -152,7 +152,7 @@ impl<'a> Setup<'a> {
     }
 
     fn remove(&self, cleanup: &Cleanup, id: InstallationId) {
-        cleanup.note_removal(id).unwrap();
+        cleanup.note_removal(id, false).unwrap();
         self.store.delete(id).unwrap();
         cleanup.remove(id);
     }
@@ -228,7 +228,7 @@ fn what_fails_is_kept_noted_and_tried_again() {
 
     // The service has done it, and the store does not take that in at first.
     let id = setup.install(&cleanup);
-    cleanup.note_removal(id).unwrap();
+    cleanup.note_removal(id, false).unwrap();
     setup.store.delete(id).unwrap();
     setup.store.fail("set_note");
     cleanup.remove(id);
@@ -247,7 +247,7 @@ fn a_store_that_fails_lets_nothing_be_deleted() {
     let setup = Setup::on(&fake);
     let cleanup = setup.host();
     let id = setup.install(&cleanup);
-    cleanup.note_removal(id).unwrap();
+    cleanup.note_removal(id, false).unwrap();
     setup.store.delete(id).unwrap();
     setup.store.fail("get");
     cleanup.remove(id);
@@ -294,8 +294,8 @@ fn a_removal_that_was_cut_short_before_the_record_went_keeps_the_sprite() {
     let setup = Setup::on(&fake);
     let before = setup.host();
     let [begun, done] = [setup.install(&before), setup.install(&before)];
-    before.note_removal(begun).unwrap();
-    before.note_removal(done).unwrap();
+    before.note_removal(begun, false).unwrap();
+    before.note_removal(done, false).unwrap();
     setup.store.delete(done).unwrap();
     let foreign = format!("{TO_DELETE}pr-abcdefgh-{begun}");
     setup.store.set_note(&foreign, Some("")).unwrap();
@@ -324,7 +324,7 @@ fn a_sprite_whose_plugin_is_installed_is_never_deleted() {
     let setup = Setup::on(&fake);
     let cleanup = setup.host();
     let id = setup.install(&cleanup);
-    cleanup.note_removal(id).unwrap();
+    cleanup.note_removal(id, false).unwrap();
     cleanup.remove(id);
     setup.wait_for_the_thread();
     assert_eq!((setup.deletions(), setup.store.noted().len()), (0, 1));

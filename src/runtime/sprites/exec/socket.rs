@@ -281,12 +281,6 @@ impl ExecWriter {
         Ok(piece.len())
     }
 
-    /// Waits until [`try_write`](Self::try_write) is worth trying, at most until the deadline; false when
-    /// that passed. [`close`](Self::close) ends the wait.
-    pub(crate) fn wait_writable(&self, deadline: Deadline) -> io::Result<bool> {
-        poll::writable(self.shared.socket.as_fd(), deadline)
-    }
-
     /// Writes all of it to the program's standard input. After a failure some of it may have been written,
     /// or may still be.
     pub(crate) fn write(&self, mut bytes: &[u8], within: Within<'_>) -> Result<(), SpritesError> {

@@ -4,11 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::kill::Signal;
 use super::pipes::OutputPipe;
 use super::{Loss, RunShared, SpriteEnd, exit_reason};
 use crate::error::{SpritesError, SpritesProblem};
-use crate::process::ExitReason;
+use crate::runtime::StopSignal;
 use crate::runtime::sprites::exec::{ExecEvent, ExecReader};
 use crate::runtime::sprites::interrupt::Within;
 use crate::runtime::sprites::program::NOT_STARTED;
@@ -229,9 +228,9 @@ impl Follower {
     /// Ends the program, which is of no use any more.
     fn kill(&self, lost: Instant, loss: Loss) -> Regained {
         let shared = &self.shared;
-        shared.state.lock().kill = Some(Signal::Kill);
+        shared.state.lock().kill = Some(StopSignal::Kill);
         let within = shared.within(shared.limits.last(lost));
-        let report = shared.kill_until_certain(Signal::Kill, Duration::ZERO, within);
+        let report = shared.kill_until_certain(StopSignal::Kill, Duration::ZERO, within);
         shared.state.lock().kill = None;
         match report {
             _ if shared.over.is_cancelled() => Regained::Over,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Loss, RunShared, STACK, SpriteEnd, SpriteRun, exit_reason};
 use crate::deadline::Deadline;
 use crate::error::SpritesError;
+use crate::runtime::StopSignal;
 use crate::runtime::sprites::exec::KillReport;
 use crate::runtime::sprites::interrupt::{Interrupt, Within};
 
@@ -15,35 +16,26 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// How often it is asked for the id of a session that it has not listed yet.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How a program is asked to end; a later one is stronger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Signal {
-    Interrupt,
-    Terminate,
-    Kill,
-}
-
-impl Signal {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Interrupt => "INT",
-            Self::Terminate => "TERM",
-            Self::Kill => "KILL",
-        }
+/// Returns the service's name of a signal.
+const fn name(signal: StopSignal) -> &'static str {
+    match signal {
+        StopSignal::Interrupt => "INT",
+        StopSignal::Terminate => "TERM",
+        StopSignal::Kill => "KILL",
     }
 }
 
 impl SpriteRun {
     /// Has the program end: it is sent the signal, and SIGKILL if it has not ended after `kill_in`. The service
     /// does both, in one call that is made until it is certain. Only the first signal counts, and a later
-    /// [`Kill`](Signal::Kill). Never blocks.
-    pub(crate) fn signal(&self, signal: Signal, kill_in: Duration) {
+    /// [`Kill`](StopSignal::Kill). Never blocks.
+    pub(super) fn ask(&self, signal: StopSignal, kill_in: Duration) {
         let shared = &self.shared;
         {
             let mut state = shared.state.lock();
             let counts = match state.kill {
                 None => true,
-                Some(asked) => signal == Signal::Kill && asked != Signal::Kill,
+                Some(asked) => signal == StopSignal::Kill && asked != StopSignal::Kill,
             };
             if !counts || shared.over.is_cancelled() {
                 return;
@@ -77,7 +69,7 @@ pub(super) fn kill_last(shared: &Arc<RunShared>) {
                 return;
             };
             let within = Within::new(shared.limits.exit, &interrupt);
-            if let Err(error) = shared.kill(Signal::Kill, Duration::ZERO, within) {
+            if let Err(error) = shared.kill(StopSignal::Kill, Duration::ZERO, within) {
                 log::warn!("a plugin runs on for a while: {error}");
             }
         }
@@ -89,7 +81,7 @@ pub(super) fn kill_last(shared: &Arc<RunShared>) {
 
 impl RunShared {
     /// Ends the program, and the run with what the service says of it if the socket does not say it first.
-    pub(super) fn kill_and_conclude(&self, signal: Signal, grace: Duration) {
+    pub(super) fn kill_and_conclude(&self, signal: StopSignal, grace: Duration) {
         let Some(report) = self.kill_until_certain(signal, grace, self.always()) else {
             return;
         };
@@ -108,7 +100,7 @@ impl RunShared {
     /// run is.
     pub(super) fn kill_until_certain(
         &self,
-        signal: Signal,
+        signal: StopSignal,
         grace: Duration,
         within: Within<'_>,
     ) -> Option<KillReport> {
@@ -129,14 +121,14 @@ impl RunShared {
 
     fn kill(
         &self,
-        signal: Signal,
+        signal: StopSignal,
         grace: Duration,
         within: Within<'_>,
     ) -> Result<KillReport, SpritesError> {
         let mut all = KillReport::default();
         for id in self.sessions(within)? {
             let (client, sprite) = (&self.client, &self.sprite);
-            let report = client.kill(sprite, &id, signal.name(), grace, within)?;
+            let report = client.kill(sprite, &id, name(signal), grace, within)?;
             all.was_there |= report.was_there;
             all.was_forced |= report.was_forced;
             all.exit_code = report.exit_code.or(all.exit_code);

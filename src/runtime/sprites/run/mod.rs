@@ -14,13 +14,11 @@ mod pipes;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-
-pub(crate) use self::kill::Signal;
 
 use self::follow::Follower;
 use super::client::Client;
@@ -29,6 +27,7 @@ use super::interrupt::{Interrupt, Within};
 use super::program::Program;
 use crate::error::{SpritesError, SpritesProblem};
 use crate::process::ExitReason;
+use crate::runtime::{RunExit, RunHandle, RunPipes, StopSignal};
 use crate::text::Foreign;
 use crate::thread::Threads;
 
@@ -64,16 +63,6 @@ pub(crate) struct RunLimits {
     /// How often the service is asked for a sign of life, and how long it may be without one.
     #[cfg(test)]
     pub(in crate::runtime::sprites) silence: Option<(Duration, Duration)>,
-}
-
-/// The host's ends of the program's pipes. Those of the output are to be read: what is not holds the program
-/// up.
-#[derive(Debug)]
-pub(crate) struct RunPipes {
-    /// There is one if the program reads standard input.
-    pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
 }
 
 /// A program on a sprite. Dropping it before its end closes the socket and attempts one kill on a thread,
@@ -141,9 +130,9 @@ struct RunState {
     /// The socket in use; none while it is lost.
     writer: Option<ExecWriter>,
     /// What was asked for last.
-    kill: Option<Signal>,
+    kill: Option<StopSignal>,
     /// A kill for which there was no thread.
-    left_kill: Option<(Signal, Duration)>,
+    left_kill: Option<(StopSignal, Duration)>,
     was_forced: bool,
     end: Option<SpriteEnd>,
 }
@@ -187,10 +176,13 @@ pub(crate) fn begin(
         shared: shared.clone(),
         ended,
     };
+    if program.has_stdin() {
+        pipes::prefer_room(&stderr);
+    }
     let mut pipes = RunPipes {
         stdin: None,
-        stdout,
-        stderr,
+        stdout: Some(stdout),
+        stderr: Some(stderr),
     };
     // The threads come first: a program that nobody could follow must not be started. They end if what they
     // wait for does not come.
@@ -214,7 +206,6 @@ pub(crate) fn begin(
         .spawn("sprite-output", STACK, body)
         .map_err(no_thread)?;
     if program.has_stdin() {
-        pipes::prefer_room(&pipes.stderr);
         let (copied, stdin) = io::pipe().map_err(system)?;
         pipes.stdin = Some(stdin.into());
         let shared = shared.clone();
@@ -266,6 +257,31 @@ impl SpriteRun {
 impl AsFd for SpriteRun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
+    }
+}
+
+impl RunHandle for SpriteRun {
+    fn describe(&self) -> String {
+        format!("on sprite {}", self.shared.sprite)
+    }
+
+    fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
+    fn signal(&self, signal: StopSignal, kill_in: Duration) {
+        self.ask(signal, kill_in);
+    }
+
+    fn finish(self: Box<Self>) -> RunExit {
+        let Some(SpriteExit { end, was_forced }) = self.exit() else {
+            return RunExit::new(ExitReason::Unknown).lost("it was given up");
+        };
+        let exit = match end {
+            SpriteEnd::Exited(reason) => RunExit::new(reason),
+            SpriteEnd::Lost(loss) => RunExit::new(ExitReason::Unknown).lost(loss.to_string()),
+        };
+        if was_forced { exit.killed() } else { exit }
     }
 }
 

@@ -10,7 +10,7 @@ use super::server::{Peer, Seen, Server, Then, answer, json, upgraded, wait_for_e
 use super::{SHORT, Setup, problem};
 use crate::deadline::Deadline;
 use crate::error::{SpritesError, SpritesProblem};
-use crate::runtime::sprites::{ExecCommand, ExecEvent, ExecReader, ExecWriter, KillReport};
+use crate::runtime::sprites::exec::{ExecCommand, ExecEvent, ExecReader, ExecWriter, KillReport};
 use crate::testing::{LONG, assert_matches};
 
 const COMMAND: ExecCommand<'static> = ExecCommand {

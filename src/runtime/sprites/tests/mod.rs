@@ -21,7 +21,8 @@ mod tls;
 use std::time::Duration;
 
 use self::server::Server;
-use super::{Client, ClientSettings, Interrupt, Within};
+use super::interrupt::Interrupt;
+use super::{Client, ClientSettings, Within};
 use crate::deadline::Deadline;
 use crate::error::{SpritesError, SpritesProblem};
 use crate::testing::LONG;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::protocol::environment::DATA_VARIABLE;
-use crate::runtime::sprites::{Program, ProgramParts};
+use crate::runtime::sprites::program::{Program, ProgramParts};
 use crate::testing::TestDir;
 
 type Variables = BTreeMap<OsString, OsString>;

@@ -19,10 +19,13 @@ use crate::deadline::Deadline;
 use crate::error::SpritesError;
 use crate::poll;
 use crate::process::ExitReason;
-use crate::runtime::sprites::{
-    Client, ClientSettings, Interrupt, Loss, Program, ProgramParts, RunLimits, RunPipes, RunSetup,
-    Signal, SpriteEnd, SpriteExit, SpriteRun, Within, begin,
+use crate::runtime::sprites::interrupt::Interrupt;
+use crate::runtime::sprites::program::{Program, ProgramParts};
+use crate::runtime::sprites::run::{
+    Loss, RunLimits, RunSetup, SpriteEnd, SpriteExit, SpriteRun, begin,
 };
+use crate::runtime::sprites::{Client, ClientSettings, Within};
+use crate::runtime::{RunHandle as _, RunPipes, StopSignal};
 use crate::testing::{LONG, wait_until};
 use crate::thread::Threads;
 
@@ -110,8 +113,8 @@ impl Setup {
         Ok(Run {
             handle,
             stdin: stdin.map(File::from),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
+            stdout: stdout.unwrap().into(),
+            stderr: stderr.unwrap().into(),
         })
     }
 
@@ -162,7 +165,7 @@ impl Setup {
 }
 
 impl Run {
-    fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: StopSignal) {
         self.handle.signal(signal, LONG);
     }
 

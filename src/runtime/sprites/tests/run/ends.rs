@@ -131,7 +131,7 @@ fn a_run_without_a_session_id_or_with_a_number_is_the_same() {
         setup.start("exit 6").ends(code(6));
         let mut run = setup.start("echo up; exec sleep 60");
         run.read_to("up\n");
-        run.signal(Signal::Terminate);
+        run.signal(StopSignal::Terminate);
         run.ends(signal(15));
     }
     setup.finish();

@@ -24,10 +24,14 @@ fn up(setup: &Setup, script: &str) -> Run {
 fn a_program_that_obeys_is_not_forced_and_its_last_words_are_there() {
     let setup = Setup::new();
     let script = "trap 'echo bye; exit 7' INT; echo up; while :; do sleep 0.01; done";
-    for signal in [Signal::Interrupt, Signal::Terminate, Signal::Terminate] {
+    for signal in [
+        StopSignal::Interrupt,
+        StopSignal::Terminate,
+        StopSignal::Terminate,
+    ] {
         // Only the first counts.
         let run = up(&setup, script);
-        run.signal(Signal::Interrupt);
+        run.signal(StopSignal::Interrupt);
         run.signal(signal);
         let (exit, stdout, _) = run.end();
         assert_eq!((exit.end, exit.was_forced), (code(7), false));
@@ -43,7 +47,7 @@ fn a_program_that_resists_is_forced() {
     let setup = Setup::new();
     let run = up(&setup, RESISTS);
     run.handle
-        .signal(Signal::Terminate, Duration::from_millis(1));
+        .signal(StopSignal::Terminate, Duration::from_millis(1));
     let exit = run.wait();
     assert_eq!((exit.end, exit.was_forced), (signal(9), true));
     assert_eq!(kills(&setup), [("TERM".to_owned(), "1s".to_owned())]);
@@ -56,10 +60,10 @@ fn a_kill_does_not_wait_for_the_grace_of_the_signal_before_it() {
     let setup = Setup::new();
     let run = up(&setup, RESISTS);
     run.handle
-        .signal(Signal::Interrupt, Duration::from_secs(3_600));
+        .signal(StopSignal::Interrupt, Duration::from_secs(3_600));
     setup.wait_for_calls(1, "POST */kill");
-    run.signal(Signal::Kill);
-    run.signal(Signal::Kill);
+    run.signal(StopSignal::Kill);
+    run.signal(StopSignal::Kill);
     let exit = run.wait();
     assert_eq!((exit.end, exit.was_forced), (signal(9), true));
     let signals: Vec<_> = kills(&setup).into_iter().map(|kill| kill.0).collect();
@@ -87,7 +91,7 @@ fn a_kill_needs_no_id_and_no_socket() {
             setup.fake.cut("one");
             setup.wait_for_calls(1, "GET */exec/*");
         }
-        run.signal(Signal::Terminate);
+        run.signal(StopSignal::Terminate);
         let exit = run.wait();
         assert_eq!(
             (exit.end, exit.was_forced),
@@ -112,7 +116,7 @@ fn a_program_that_has_ended_already_is_a_success() {
             "POST */kill",
             Fault::Done(Answer::error(status, "gone", "gone")),
         );
-        run.signal(Signal::Terminate);
+        run.signal(StopSignal::Terminate);
         run.ends(signal(15));
         let run = up(&setup, "echo up; exec sleep 60");
         setup.next(
@@ -120,7 +124,7 @@ fn a_program_that_has_ended_already_is_a_success() {
             "POST */kill",
             Fault::Answer(Answer::error(status, "gone", "gone")),
         );
-        run.signal(Signal::Terminate);
+        run.signal(StopSignal::Terminate);
         // The socket says nothing, so it is given up in the end; the fake's sleep is ended by hand.
         let exit = run.wait();
         assert_eq!(exit.end, SpriteEnd::Lost(Loss::EndedMeanwhile));
@@ -136,7 +140,7 @@ fn the_kills_own_answer_says_how_a_program_ended_when_the_socket_does_not() {
     let run = up(&setup, RESISTS);
     setup.fake.set(|switches| switches.silence = true);
     run.handle
-        .signal(Signal::Terminate, Duration::from_millis(1));
+        .signal(StopSignal::Terminate, Duration::from_millis(1));
     let exit = run.wait();
     assert_eq!((exit.end, exit.was_forced), (signal(9), true));
     drop(run);
@@ -151,7 +155,7 @@ fn a_kill_is_asked_for_until_it_is_certain() {
     let failed = Answer::error(500, "internal", "not now");
     setup.next(2, "POST */kill", Fault::Answer(failed));
     setup.next(1, "POST */kill", Fault::Drop);
-    run.signal(Signal::Terminate);
+    run.signal(StopSignal::Terminate);
     run.ends(signal(15));
     assert_eq!(kills(&setup).len(), 4);
     setup.finish();
@@ -163,7 +167,7 @@ fn a_kill_outlasts_refusals_and_says_so_once() {
     let run = up(&setup, "echo up; exec sleep 60");
     let failed = Answer::error(403, "forbidden", "not now");
     setup.next(2, "POST */kill", Fault::Answer(failed));
-    run.signal(Signal::Terminate);
+    run.signal(StopSignal::Terminate);
     run.ends(signal(15));
     assert_eq!(kills(&setup).len(), 3);
     let notes = setup.notes();
@@ -176,7 +180,7 @@ fn a_kill_for_which_there_is_no_thread_is_made_all_the_same() {
     let mut setup = Setup::new();
     setup.threads = Threads::with_limit(1);
     let run = up(&setup, "echo up; exec sleep 60");
-    run.signal(Signal::Terminate);
+    run.signal(StopSignal::Terminate);
     run.ends(signal(15));
     setup.finish();
 }
@@ -191,7 +195,7 @@ fn a_run_that_is_dropped_leaves_no_program() {
             let mut run = setup.try_start(&program).unwrap();
             run.read_to("up\n");
             if has_stdin {
-                run.signal(Signal::Interrupt);
+                run.signal(StopSignal::Interrupt);
                 setup.wait_for_calls(1, "POST */kill");
             }
             drop(run);

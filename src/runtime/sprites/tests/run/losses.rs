@@ -209,7 +209,7 @@ fn a_stop_while_the_service_is_away_is_bounded() {
     let mut run = setup.start("echo up; exec sleep 60");
     run.read_to("up\n");
     setup.fake.set(|switches| switches.away = true);
-    run.signal(Signal::Terminate);
+    run.signal(StopSignal::Terminate);
     run.ends(SpriteEnd::Lost(Loss::Unknown));
     setup.fake.set(|switches| switches.away = false);
     setup.finish();
