@@ -16,6 +16,8 @@ use super::error::CliError;
 const LOCK: &str = ".plugin-runner.lock";
 /// Followed by the installation's id.
 const TOKEN: &str = ".plugin-runner.token-";
+/// The id of the host's store, by which the sprites of its plugins are named.
+const STORE_ID: &str = ".plugin-runner.store-id";
 /// More than any token has.
 const TOKEN_SIZE: u64 = 256;
 
@@ -128,6 +130,38 @@ impl DataDir {
             .map_err(&failed)?;
         ExternalToken::parse(text.trim_end())
             .map_err(|_| unusable("this is no token; without the file there is a new one"))
+    }
+
+    /// Returns the id that the store had in earlier runs with this directory.
+    ///
+    /// # Errors
+    /// [`CliError`] when the file cannot be read.
+    pub(crate) fn store_id(&self) -> Result<Option<String>, CliError> {
+        let path = self.path.join(STORE_ID);
+        let failed = cannot("read the store's id in", &path);
+        let file = match open_own(&path, OpenOptions::new().read(true)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut text = String::new();
+        file.take(TOKEN_SIZE)
+            .read_to_string(&mut text)
+            .map_err(&failed)?;
+        Ok(Some(text.trim_end().to_owned()))
+    }
+
+    /// Keeps the store's id for later runs.
+    ///
+    /// # Errors
+    /// [`CliError`] when the file cannot be written.
+    pub(crate) fn set_store_id(&self, id: &str) -> Result<(), CliError> {
+        let path = self.path.join(STORE_ID);
+        let failed = cannot("write the store's id into", &path);
+        let mut options = OpenOptions::new();
+        let mut file =
+            open_own(&path, options.write(true).create_new(true).mode(0o600)).map_err(&failed)?;
+        file.write_all(id.as_bytes()).map_err(failed)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -14,6 +14,8 @@ mod run;
 mod sample;
 mod signals;
 mod source;
+#[cfg(feature = "sprites")]
+mod sprites;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -25,6 +27,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
+use plugin_runner::RuntimeProvider;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode};
 
@@ -88,6 +91,14 @@ struct RunArguments {
     /// Address on which plugins connect; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
     listen: String,
+    /// Where plugins run: local, as child processes; or sprites, in remote sandboxes, with SPRITES_API_KEY and
+    /// perhaps SPRITES_API_URL in the environment. Without --data the sprites are deleted at the end.
+    #[arg(long, value_name = "NAME", default_value = "local", value_parser = runtime)]
+    runtime: RuntimeProvider,
+    /// URL at which plugins reach the address of --listen, such as wss://plugins.example.com
+    /// [default: that address].
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
     /// Manifest file of an external plugin: prints the URL that it must connect with. Repeatable.
     #[arg(long, value_name = "MANIFEST")]
     external: Vec<PathBuf>,
@@ -247,6 +258,13 @@ fn log_to_standard_error(verbosity: u8) {
     };
     // Fails only if there is a logger already.
     let _ = TermLogger::init(level, config.build(), TerminalMode::Stderr, colour);
+}
+
+fn runtime(text: &str) -> Result<RuntimeProvider, String> {
+    match text.parse() {
+        Ok(RuntimeProvider::None) | Err(_) => Err("write local or sprites".to_owned()),
+        Ok(provider) => Ok(provider),
+    }
 }
 
 fn attempts(text: &str) -> Result<u32, String> {

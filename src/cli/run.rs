@@ -16,8 +16,8 @@ use plugin_runner::listener::Listener;
 use plugin_runner::report::ShutdownReport;
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
-    ActiveState, Host, InstallationId, Keeper, PluginMode, ReportedState, RestartPolicy, Session,
-    StateChange, Timeouts,
+    ActiveState, Host, InstallationId, Keeper, PluginMode, ReportedState, RestartPolicy,
+    RuntimeProvider, Session, StateChange, Timeouts,
 };
 
 use super::data_dir::DataDir;
@@ -28,6 +28,8 @@ use super::pings::Pings;
 use super::printer::{Printer, notify};
 use super::signals::Signals;
 use super::source::{self, NamedPlugin};
+#[cfg(feature = "sprites")]
+use super::sprites;
 use super::{RunArguments, Variable, duration, sample};
 
 /// Time for what comes after the stop grace: the kill, and taking the output that is left.
@@ -71,7 +73,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     };
     if sampling {
         say("no plugin given, so this runs the built-in sample; Ctrl-C ends it");
-        records.push(sample_record(&data)?);
+        records.push(sample_record(&data, arguments.runtime)?);
     }
     if data.is_kept() {
         for record in &mut records {
@@ -109,7 +111,17 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
         asked = matches!(ending, Ending::Asked);
         judge(ending, &plugins)
     });
-    let ended = shut_down(&host, arguments.stop_grace, &signals, asked, &plugins);
+    // Sprites go the way of the temporary directory.
+    let is_elsewhere = arguments.runtime != RuntimeProvider::Local;
+    let removed = (is_elsewhere && !data.is_kept()).then_some(&*plugins);
+    let ended = shut_down(
+        &host,
+        arguments.stop_grace,
+        &signals,
+        asked,
+        &plugins,
+        removed.unwrap_or_default(),
+    );
     drop(pings);
     printer.finish(LAST_WORDS);
     // The first error counts.
@@ -140,18 +152,21 @@ fn records(arguments: &RunArguments) -> Result<Vec<Record>, CliError> {
     Ok(records)
 }
 
-/// Returns the record of the sample: this very program, in a directory of its own.
-fn sample_record(data: &DataDir) -> Result<Record, CliError> {
-    let program = std::env::current_exe().map_err(CliError::cannot("find this program's file"))?;
+/// Returns the record of the sample, in a directory of its own: this very program, or a script where this
+/// program is not.
+fn sample_record(data: &DataDir, runtime: RuntimeProvider) -> Result<Record, CliError> {
     let dir = data.path().join("sample");
     std::fs::create_dir_all(&dir).map_err(CliError::cannot(format!(
         "create the directory {}",
         dir.display()
     )))?;
-    Ok(Record::supervised(
-        sample::manifest(&program),
-        Source::Directory(dir),
-    ))
+    let manifest = if runtime == RuntimeProvider::Local {
+        let program = std::env::current_exe();
+        sample::manifest(&program.map_err(CliError::cannot("find this program's file"))?)
+    } else {
+        sample::script(&dir).map_err(CliError::cannot("write the sample's script"))?
+    };
+    Ok(Record::supervised(manifest, Source::Directory(dir)))
 }
 
 fn host(
@@ -160,7 +175,7 @@ fn host(
     plugins: &[NamedPlugin],
     lines: Arc<LineQueue>,
 ) -> Result<Host, CliError> {
-    let store = MemoryStore::default();
+    let store = Arc::new(MemoryStore::default());
     for plugin in plugins {
         let mut record = plugin.record.clone();
         if record.mode() == PluginMode::Supervised {
@@ -182,7 +197,6 @@ fn host(
         .crash_backoff(arguments.crash_backoff);
     let mut builder = Host::builder()
         .data_dir(data.path())
-        .store(Arc::new(store))
         .timeouts(timeouts)
         .restart_policy(policy)
         .on_output(move |id, _, line| lines.push(id, line.stream, &line.text));
@@ -198,7 +212,20 @@ fn host(
             builder = builder.pass_variable(name);
         }
     }
-    Ok(builder.build()?)
+    if let Some(url) = &arguments.public_url {
+        builder = builder.rpc_base_url(url);
+    }
+    match arguments.runtime {
+        #[cfg(feature = "sprites")]
+        RuntimeProvider::Sprites => {
+            builder = builder.sprites(sprites::settings(arguments)?);
+            sprites::recall_store_id(&*store, data)?;
+            let host = builder.store(store.clone()).build()?;
+            sprites::remember_store_id(&*store, data)?;
+            Ok(host)
+        }
+        runtime => Ok(builder.store(store).runtime_provider(runtime).build()?),
+    }
 }
 
 fn stop_timeout(grace: Duration) -> Duration {
@@ -275,7 +302,7 @@ fn judge(ending: Ending, plugins: &[NamedPlugin]) -> Result<(), CliError> {
     }
 }
 
-/// Stops everything in order. A signal meanwhile kills what is left, unless it is the first: its sender does
+/// Stops everything in order, and deletes the sprites of the plugins that are `removed`. A signal meanwhile kills what is left, unless it is the first: its sender does
 /// not know that the end has begun.
 fn shut_down(
     host: &Host,
@@ -283,6 +310,7 @@ fn shut_down(
     signals: &Signals,
     mut asked: bool,
     plugins: &[NamedPlugin],
+    removed: &[NamedPlugin],
 ) -> Result<(), CliError> {
     // A shutdown takes the sessions out of the host.
     let sessions = host.sessions();
@@ -290,7 +318,13 @@ fn shut_down(
     let mut impatient = false;
     let report = thread::scope(|scope| {
         let (sender, done) = bounded(1);
-        let body = move || drop(sender.send(host.shutdown(timeout)));
+        let body = move || {
+            #[cfg(feature = "sprites")]
+            for problem in sprites::delete(host, removed) {
+                say(&problem);
+            }
+            drop(sender.send(host.shutdown(timeout)));
+        };
         if thread::Builder::new()
             .name("shutdown".to_owned())
             .spawn_scoped(scope, body)

@@ -1,15 +1,16 @@
 //! The built-in sample plugin, built on the SDK: it says hello, answers, and crashes once, so that a
 //! first run of the program shows a plugin's whole life.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use plugin_runner::protocol::method::{Ping, PingReply};
-use plugin_runner::protocol::{Manifest, Method};
+use plugin_runner::protocol::{Manifest, Method, Transport};
 use plugin_runner::sdk::{HandlerError, Plugin};
 use plugin_runner::{Error, Result};
 use serde::de::IgnoredAny;
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 const DATA_VARIABLE: &str = "PLUGIN_DATA_DIR";
 /// The file that says that the crash has happened.
 const CRASHED_ONCE: &str = "crashed-once";
+/// The file of the sample as a script.
+const SCRIPT: &str = "sample.sh";
 /// The time from being connected to the crash.
 const CRASH_AFTER: Duration = Duration::from_secs(2);
 /// An event of Storyden's, for hosts that publish it.
@@ -54,6 +57,23 @@ pub(crate) fn manifest(program: &Path) -> Manifest {
         events_consumed: vec![EVENT.to_owned()],
         ..Manifest::default()
     }
+}
+
+/// Writes the sample as a script into this directory, for places where this program is not; returns its
+/// manifest.
+pub(crate) fn script(dir: &Path) -> io::Result<Manifest> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o755);
+    options
+        .open(dir.join(SCRIPT))?
+        .write_all(include_bytes!("sample.sh"))?;
+    Ok(Manifest {
+        command: format!("./{SCRIPT}"),
+        args: Vec::new(),
+        events_consumed: Vec::new(),
+        transport: Transport::Stdio,
+        ..manifest(Path::new(SCRIPT))
+    })
 }
 
 /// Runs the sample until its connection ends.
