@@ -30,6 +30,12 @@ fn text(role: Role, message: &str) -> Vec<u8> {
     encode(role, OpCode::Data(Data::Text), message.as_bytes())
 }
 
+/// Returns a whole binary message of a client as one frame.
+#[cfg(feature = "sprites")]
+pub(crate) fn client_binary(message: &[u8]) -> Vec<u8> {
+    encode(Role::Client, OpCode::Data(Data::Binary), message)
+}
+
 fn ping(role: Role, payload: &[u8]) -> Vec<u8> {
     encode(role, OpCode::Control(Control::Ping), payload)
 }

@@ -27,6 +27,8 @@ mod tests;
 
 #[cfg(feature = "sprites")]
 pub(crate) use self::client::check as check_upgrade;
+#[cfg(feature = "sprites")]
+pub(crate) use self::frame::client_binary;
 pub(super) use self::reader::WebSocketReader;
 pub(crate) use self::socket::Socket;
 

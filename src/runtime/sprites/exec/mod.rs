@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::Method;
+use zeroize::Zeroizing;
 
 pub(crate) use self::frame::ExecEvent;
 pub(crate) use self::kill::KillReport;
@@ -22,10 +23,14 @@ use super::client::{ATTEMPT, Client, Request, repeat, repeat_after};
 use super::endpoint;
 use super::interrupt::Within;
 use super::retry::is_without_effect;
+use crate::duplex::websocket::client_binary;
 use crate::error::{SpritesError, SpritesProblem};
 
 /// The time for one attempt at opening a socket. A sprite that has slept for long takes a while to wake.
 const OPEN_ATTEMPT: Duration = Duration::from_secs(60);
+
+/// The most bytes of standard input in one message while a socket is opened.
+const INPUT_PIECE: usize = 64 * 1024;
 
 /// A program to start. All of it is in the URL of the request, so none of it may be secret.
 #[derive(Clone, Copy, Debug)]
@@ -70,17 +75,29 @@ impl Client {
         command: &ExecCommand<'_>,
         within: Within<'_>,
     ) -> Result<(ExecReader, ExecWriter), SpritesError> {
-        let segments = ["sprites", sprite, "exec"];
-        let query = start_query(command);
-        let query: Vec<_> = query.iter().map(|(key, value)| (*key, &**value)).collect();
-        let action = "start a program on the sprite";
-        let (reader, writer) = repeat_after(is_without_effect, action, within, |within| {
-            self.open_socket(&segments, &query, within)
-        })?;
+        let (reader, writer) = self.start_with(sprite, command, &[], within)?;
         if !command.has_stdin {
             writer.end_stdin(within)?;
         }
         Ok((reader, writer))
+    }
+
+    /// Starts a program and writes what its standard input begins with, which is in no log. If the connection
+    /// ends meanwhile, the reading half tells what the service has said.
+    pub(crate) fn start_with(
+        &self,
+        sprite: &str,
+        command: &ExecCommand<'_>,
+        input: &[u8],
+        within: Within<'_>,
+    ) -> Result<(ExecReader, ExecWriter), SpritesError> {
+        let segments = ["sprites", sprite, "exec"];
+        let query = start_query(command);
+        let query: Vec<_> = query.iter().map(|(key, value)| (*key, &**value)).collect();
+        let action = "start a program on the sprite";
+        repeat_after(is_without_effect, action, within, |within| {
+            self.open_socket(&segments, &query, input, within)
+        })
     }
 
     /// Connects to a program that runs. What it printed while nobody was connected may be missing. Fails
@@ -95,7 +112,7 @@ impl Client {
         let segments = ["sprites", sprite, "exec", session];
         let stdin = if has_stdin { "true" } else { "false" };
         repeat("attach to a program on the sprite", within, |within| {
-            self.open_socket(&segments, &[("stdin", stdin)], within)
+            self.open_socket(&segments, &[("stdin", stdin)], &[], within)
         })
     }
 
@@ -156,6 +173,7 @@ impl Client {
         &self,
         segments: &[&str],
         query: &[(&str, &str)],
+        input: &[u8],
         within: Within<'_>,
     ) -> Result<(ExecReader, ExecWriter), SpritesProblem> {
         if !segments.iter().all(|segment| endpoint::is_segment(segment)) {
@@ -164,7 +182,18 @@ impl Client {
             ));
         }
         let target = self.endpoint().target(segments, query);
-        let (link, already_read) = upgrade::upgrade(self, &target, within.at_most(OPEN_ATTEMPT))?;
+        let within = within.at_most(OPEN_ATTEMPT);
+        let (mut link, already_read) = upgrade::upgrade(self, &target, within)?;
+        // Before tungstenite has the connection: it logs what it writes.
+        for piece in input.chunks(INPUT_PIECE) {
+            let frame = Zeroizing::new(client_binary(&Zeroizing::new(frame::stdin(piece))));
+            match link.write_within(&frame, within) {
+                Ok(()) => {}
+                // What has come before the end is yet to be read.
+                Err(SpritesProblem::Broken(_)) => break,
+                Err(problem) => return Err(problem),
+            }
+        }
         socket::open(link, already_read).map_err(SpritesProblem::Unreachable)
     }
 }

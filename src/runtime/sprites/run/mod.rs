@@ -141,8 +141,8 @@ struct RunState {
 ///
 /// # Errors
 /// The program cannot be started: the service's errors, those of threads and descriptors, and
-/// [`Cancelled`](SpritesProblem::Cancelled). After those of a connection it may have been started, but it has no
-/// environment and so does nothing, or it was killed.
+/// [`Cancelled`](SpritesProblem::Cancelled). It may have been started all the same. Then nobody is connected to it,
+/// and the service ends it after [`RunLimits::detached`] if the next start does not do so before.
 ///
 /// # Blocking
 /// Until the service has started the program and has taken its environment; bounded by `within`.
@@ -220,18 +220,17 @@ pub(crate) fn begin(
     }
 
     let (mut reader, writer) = program.with_command(shared.limits.detached, |command| {
-        shared.client.start(&shared.sprite, command, within)
+        let (client, sprite) = (&shared.client, &shared.sprite);
+        client.start_with(sprite, command, program.preamble(), within)
     })?;
     shared.state.lock().has_started = true;
     shared.connect(&mut reader, &writer);
-    let mut sent = writer.write(program.preamble(), within);
     if !program.has_stdin() {
-        sent = sent.and_then(|()| writer.end_stdin(within));
-    }
-    match sent {
-        // What the service has said before the connection ended is yet to be read, and says more.
-        Err(error) if !matches!(error.problem, SpritesProblem::Broken(_)) => return Err(error),
-        _ => {}
+        match writer.end_stdin(within) {
+            // What the service has said before the connection ended is yet to be read, and says more.
+            Err(error) if !matches!(error.problem, SpritesProblem::Broken(_)) => return Err(error),
+            _ => {}
+        }
     }
     // Their threads take them, or are over.
     let _ = give_writer.send(writer);
@@ -315,11 +314,13 @@ impl RunShared {
             reader.hurry(ping, silence);
         }
         let _ = reader;
-        let mut state = self.state.lock();
-        state.writer = Some(writer.clone());
-        drop(state);
+        let is_left = {
+            let mut state = self.state.lock();
+            state.writer = Some(writer.clone());
+            state.left_kill.is_some()
+        };
         // Asked last: who ends the run does so before it closes the socket.
-        if self.over.is_cancelled() {
+        if is_left || self.over.is_cancelled() {
             writer.close();
         }
     }

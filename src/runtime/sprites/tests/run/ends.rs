@@ -199,3 +199,57 @@ fn a_run_that_cannot_have_its_threads_starts_nothing() {
     assert_eq!(setup.fake.calls().count("* /v1/sprites/one/exec*"), 0);
     setup.finish();
 }
+
+#[test]
+fn the_environment_is_never_logged() {
+    let alone = "runtime::sprites::tests::run::ends::no_log_line_has_the_environment";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", alone])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[test]
+#[ignore = "takes the process's logger; run by another test, in a process of its own"]
+fn no_log_line_has_the_environment() {
+    static LINES: Lines = Lines(Mutex::new(Vec::new()));
+    log::set_logger(&LINES).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let setup = Setup::new();
+    let (exit, stdout, _) = setup.start("printf %s \"$KEY\" | wc -c").end();
+    assert_eq!((exit.end, stdout), (code(0), format!("{}\n", SECRET.len())));
+    let hexadecimal = data_encoding::HEXLOWER.encode(SECRET.as_bytes());
+    let token = setup.fake.token().to_owned();
+    setup.finish();
+    let lines = LINES.0.lock();
+    let line = |text: &str| lines.iter().find(|line| line.contains(text));
+    assert!(line("received frame").is_some(), "nothing was logged");
+    for secret in [SECRET, &hexadecimal, &token] {
+        assert_eq!(line(secret), None);
+    }
+}
+
+/// A logger that keeps every line but the service's.
+struct Lines(Mutex<Vec<String>>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        // The fake reads the environment with the same library.
+        if std::thread::current().name() == Some("fake-sprites") {
+            return;
+        }
+        let line = format!("{} {}", record.target(), record.args());
+        self.0.lock().push(line);
+    }
+
+    fn flush(&self) {}
+}
