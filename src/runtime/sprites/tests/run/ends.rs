@@ -91,7 +91,7 @@ fn much_output_in_one_go_arrives_whole_before_the_end() {
 #[test]
 fn output_that_nobody_reads_for_a_while_waits_and_is_no_silence() {
     let mut setup = Setup::new();
-    setup.limits.silence = Some((Duration::from_millis(20), Duration::from_millis(200)));
+    setup.limits.silence = Some((Duration::from_millis(50), Duration::from_secs(1)));
     // What the pipe takes, and one message that waits, after which the service has nothing to say.
     let mut run = setup.start("head -c 65536 /dev/zero; sleep 0.1; echo; exec sleep 60");
     wait_until("a full pipe", || {
@@ -158,7 +158,8 @@ fn a_program_that_is_missing_is_said_to_be() {
 #[test]
 fn a_service_that_starts_no_program_is_blamed() {
     for has_stdin in [false, true] {
-        let setup = Setup::new();
+        let mut setup = Setup::new();
+        setup.limits.early = LONG;
         // Without its directory no program can be started by the fake.
         setup
             .fake

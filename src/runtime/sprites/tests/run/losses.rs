@@ -46,13 +46,15 @@ fn a_cut_before_the_environment_was_there_starts_nothing_twice() {
     for received in 0..=2 {
         let setup = Setup::new();
         setup.socket(SocketFault::CutAfterReceived(received));
-        let run = setup.start("sleep 0.05; echo ran; exit 3");
-        let exit = run.wait();
-        match received {
-            0 => assert_eq!(exit.end, SpriteEnd::Lost(Loss::NotStarted(None))),
-            _ => assert_eq!(exit.end, code(3)),
+        let run = setup.start("while [ ! -e go ]; do sleep 0.01; done; exit 3");
+        if received > 0 {
+            wait_until("the note", || !setup.notes().is_empty());
+            std::fs::write(setup.fake.path("one", RELEASE).unwrap().join("go"), "").unwrap();
         }
-        drop(run);
+        run.ends(match received {
+            0 => SpriteEnd::Lost(Loss::NotStarted(None)),
+            _ => code(3),
+        });
         setup.finish();
     }
 }
@@ -123,7 +125,8 @@ fn frames_that_are_wrong_end_the_socket_and_not_the_run() {
 #[test]
 fn a_program_that_ends_while_the_connection_is_lost_is_not_known_to_have_failed() {
     for exit in [Exit::Close, Exit::Drop] {
-        let setup = Setup::new();
+        let mut setup = Setup::new();
+        setup.limits.early = LONG;
         setup.fake.set(|switches| switches.exit = exit);
         let run = setup.start("echo up; exit 1");
         run.ends(SpriteEnd::Lost(Loss::EndedMeanwhile));
