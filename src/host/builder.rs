@@ -68,7 +68,13 @@ pub struct HostBuilder {
     thread_limit: Option<usize>,
     keeper: Keeper,
     find_descendants: bool,
+    #[cfg(feature = "conformance")]
+    runtime_wrapper: Option<RuntimeWrapper>,
 }
+
+/// What a runtime is replaced by that is to be checked.
+#[cfg(feature = "conformance")]
+type RuntimeWrapper = Box<dyn FnOnce(Arc<dyn Runtime>) -> Arc<dyn Runtime> + Send + Sync>;
 
 impl Default for HostBuilder {
     fn default() -> Self {
@@ -95,6 +101,8 @@ impl Default for HostBuilder {
             thread_limit: None,
             keeper: Keeper::default(),
             find_descendants: true,
+            #[cfg(feature = "conformance")]
+            runtime_wrapper: None,
         }
     }
 }
@@ -125,6 +133,16 @@ impl HostBuilder {
     /// [`runtime_provider`](Self::runtime_provider) names.
     pub fn runtime(mut self, runtime: impl Runtime + 'static) -> Self {
         self.runtime = Some(Arc::new(runtime));
+        self
+    }
+
+    /// Puts another runtime in front of the one that runs the plugins, whichever that is.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn wrap_runtime(
+        mut self,
+        wrapper: impl FnOnce(Arc<dyn Runtime>) -> Arc<dyn Runtime> + Send + Sync + 'static,
+    ) -> Self {
+        self.runtime_wrapper = Some(Box::new(wrapper));
         self
     }
 
@@ -384,6 +402,11 @@ impl HostBuilder {
                     "this program was built without the feature 'sprites'",
                 ));
             }
+        };
+        #[cfg(feature = "conformance")]
+        let runtime = match self.runtime_wrapper {
+            Some(wrapper) => runtime.map(wrapper),
+            None => runtime,
         };
         let cookie = (!is_elsewhere && self.find_descendants && orphans::ARE_FOUND)
             .then(Cookie::generate)

@@ -8,6 +8,8 @@
 //! `local` runs plugins as child processes of the host, of which `process_run` is one; `sprites` in remote
 //! sandboxes. `launch` is what a runtime is given for a start, `run` what it returns, and `interrupt` ends it.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub(crate) mod interrupt;
 mod launch;
 pub(crate) mod local;

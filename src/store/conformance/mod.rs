@@ -77,9 +77,9 @@ use probe::StoreProbe;
 use super::Store;
 use crate::id::InstallationId;
 
-/// A promise that a store does not keep.
+/// A promise that is not kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the store fails the check {check}: {found}")]
+#[error("the check {check} fails: {found}")]
 #[non_exhaustive]
 pub struct Violation {
     /// The name of the check, which says what is promised.

@@ -443,7 +443,7 @@ fn what_was_found_is_told_without_tokens() {
     let violation = caught(Fault::LosesPendingConfiguration);
     let text = violation.to_string();
     assert!(
-        text.starts_with("the store fails the check a_record_comes_back_whole: get returns ")
+        text.starts_with("the check a_record_comes_back_whole fails: get returns ")
             && text.contains(" with another pending_configuration: expected {"),
         "{text}"
     );
