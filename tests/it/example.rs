@@ -104,6 +104,26 @@ fn a_host_and_its_plugin_call_each_other_with_methods_of_their_own() {
 }
 
 #[test]
+fn a_plugin_lives_as_any_other_when_it_is_started_through_a_command() {
+    let dir = TestDir::new("wrapped");
+    let said = |niceness: i32| {
+        let said = [
+            "it is active in wrapped",
+            &format!("its niceness is {niceness}"),
+            "it is inactive, killed: false",
+            "it was starting, connecting, active, stopping, inactive",
+            "everything has ended: true",
+        ];
+        said.join("\n") + "\n"
+    };
+    let own = rustix::process::nice(0).unwrap();
+    assert_eq!(run("wrapped", &[dir.path()]), said(own));
+    let command = ["nice", "-n", "1"].map(Path::new);
+    let arguments = [&[dir.path()], &command[..]].concat();
+    assert_eq!(run("wrapped", &arguments), said(own + 1));
+}
+
+#[test]
 fn an_external_plugin_connects_with_its_url_until_the_token_is_replaced() {
     let dir = TestDir::new("external");
     let said = run("external", &[dir.path()]);

@@ -92,6 +92,8 @@ mod health;
 mod restart;
 // Places of the embedder's own in which plugins run.
 mod runtime;
+// A runtime of one's own, which is an example as well.
+mod wrapped;
 // Ending a host.
 mod shutdown;
 // Hosts that are killed, and what keeps their plugins from outliving them.
