@@ -21,7 +21,7 @@ use crate::error::{Error, PackageError, SpritesError, SpritesProblem, StartError
 use crate::package::MigrationLimits;
 use crate::text::Foreign;
 
-const SCRIPT: &str = include_str!("deploy.sh");
+pub(super) const SCRIPT: &str = include_str!("deploy.sh");
 
 const COMPLETE: &str = "complete the plugin's release on the sprite";
 
@@ -75,13 +75,28 @@ pub(crate) fn deploy(
     own_files: &MigrationLimits,
     within: Within<'_>,
 ) -> Result<String, DeployError> {
+    deploy_by(SCRIPT, client, sprite, release, own_files, within)
+}
+
+/// Deploys with another script: tests end it in the middle.
+pub(super) fn deploy_by(
+    script: &str,
+    client: &Client,
+    sprite: &str,
+    release: &Arc<Release>,
+    own_files: &MigrationLimits,
+    within: Within<'_>,
+) -> Result<String, DeployError> {
     release.check()?;
     let dir = release.dir();
     if is_deployed(client, sprite, release, within)? {
         return Ok(dir);
     }
     let sums = upload(client, sprite, release, within)?;
-    complete(client, sprite, release, &sums, own_files, within)?;
+    let (arguments, input) = given(release, &sums, own_files);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let end = script::run(client, sprite, script, &arguments, &input, within)?;
+    judge(&end, own_files)?;
     Ok(dir)
 }
 
@@ -104,14 +119,12 @@ fn is_deployed(
     }
 }
 
-fn complete(
-    client: &Client,
-    sprite: &str,
+/// Returns the arguments of the script and its standard input.
+fn given(
     release: &Release,
     sums: &[[u8; 32]],
     own_files: &MigrationLimits,
-    within: Within<'_>,
-) -> Result<(), DeployError> {
+) -> (Vec<String>, Vec<u8>) {
     let mut expected = String::new();
     for (file, sum) in release.files.files().iter().zip(sums) {
         // As `sha256sum -z` prints it. Writing to a string succeeds.
@@ -126,11 +139,10 @@ fn complete(
     ]
     // More than the shell can count to is no limit.
     .map(|number| number.min(i64::MAX as u64).to_string());
-    let mut arguments = vec![BASE, release.sha256()];
-    arguments.extend(numbers.iter().map(String::as_str));
+    let mut arguments = vec![BASE.to_owned(), release.sha256().to_owned()];
+    arguments.extend(numbers);
     let input = [&release.listing, expected.as_bytes()].concat();
-    let end = script::run(client, sprite, SCRIPT, &arguments, &input, within)?;
-    judge(&end, own_files)
+    (arguments, input)
 }
 
 /// Returns what the end of the script means.

@@ -9,7 +9,7 @@
 shift
 set -euo pipefail
 # The last command of a pipeline runs in this shell: bash now and then loses the status of what is read through
-# `< <(…)`, so that `wait $!` fails for nothing.
+# `< <(command)`, so that `wait $!` fails for nothing.
 shopt -s nullglob dotglob lastpipe
 export LC_ALL=C
 umask 022

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::super::fake::{Answer, Fault, SocketFault, Switches};
 use super::{LIMITS, SPRITE, Sprite, of_many, release, tree};
 use crate::error::{ErrorKind, PackageError, SpritesError, SpritesProblem, StartError};
-use crate::runtime::sprites::deploy::{DeployError, deploy};
+use crate::runtime::sprites::deploy::{DeployError, deploy, deploy_by};
 use crate::runtime::sprites::interrupt::Interrupt;
 use crate::runtime::sprites::interrupt::Within;
 use crate::runtime::sprites::{retry, script};
@@ -333,4 +333,67 @@ fn a_script_has_its_input_and_what_it_prints_is_bounded() {
     assert_eq!(end.stdout.len(), 64 * 1024);
     assert!(end.stderr.ends_with(b"49999\n50000\n"));
     assert_eq!(end.stderr.len(), 2 * 1024);
+}
+
+/// At one command in 5 with `PLUGIN_RUNNER_LONG=1`, else at one in 37.
+#[test]
+fn a_script_that_is_killed_anywhere_leaves_nothing_half_done_and_is_gone_on_from() {
+    let step = match std::env::var_os("PLUGIN_RUNNER_LONG") {
+        Some(_) => 5,
+        None => 37,
+    };
+    let one = release(&[("lib/code", "one", 0o644)]);
+    let two = release(&[("lib/code", "two", 0o644), ("empty/", "", 0)]);
+    let mut killed = [0, 0];
+    for (at, replaced) in (1_usize..)
+        .step_by(step)
+        .flat_map(|at| [(at, false), (at, true)])
+    {
+        let sprite = Sprite::new();
+        sprite.deploy(&one).unwrap();
+        fs::create_dir(sprite.of(&one, "lib/own")).unwrap();
+        fs::write(sprite.of(&one, "lib/own/file"), "kept").unwrap();
+        fs::write(sprite.path("data/state"), "kept").unwrap();
+        // An update, or a release in its own place.
+        let next = if replaced { &one } else { &two };
+        if replaced {
+            fs::write(sprite.of(&one, ".complete"), "").unwrap();
+        }
+        let script = format!(
+            "set -T; n=0; trap '((++n == {at})) && kill -KILL $$' DEBUG\n{}",
+            crate::runtime::sprites::deploy::SCRIPT
+        );
+        let (client, within) = (&sprite.setup.client, sprite.setup.long());
+        let is_whole =
+            || fs::read(sprite.of(next, ".complete")).is_ok_and(|text| text == next.listing);
+        let assert_whole = |when: &str| {
+            let read = |path: &str| fs::read(sprite.of(next, path)).unwrap();
+            assert_eq!(read("lib/own/file"), b"kept", "{when} at {at}");
+            let code = if replaced { b"one" } else { b"two" };
+            assert_eq!(read("lib/code"), code, "{when} at {at}");
+            assert!(
+                replaced || sprite.of(next, "empty").is_dir(),
+                "{when} at {at}"
+            );
+            let state = fs::read(sprite.path("data/state")).unwrap();
+            assert_eq!(state, b"kept", "{when} at {at}");
+        };
+        match deploy_by(&script, client, SPRITE, next, &LIMITS, within) {
+            Ok(_) => {
+                assert!(killed.iter().all(|&count| count > 0), "never killed");
+                break;
+            }
+            Err(error) => assert!(error.to_string().contains("exit code 137"), "{error}"),
+        }
+        killed[usize::from(replaced)] += 1;
+        if is_whole() {
+            assert_whole("left");
+        }
+        sprite.deploy(next).unwrap();
+        assert_whole("deployed again");
+        if !replaced {
+            let old = fs::read(sprite.of(&one, "lib/own/file")).unwrap();
+            assert_eq!(old, b"kept", "the old release at {at}");
+        }
+    }
 }

@@ -48,6 +48,12 @@ fn own_files_are_copied_at_an_update_and_left_for_going_back() {
     assert_eq!(fs::read(sprite.of(&one, "run")).unwrap(), b"edited");
     fs::write(sprite.path("current"), one.sha256()).unwrap();
 
+    // A damaged one is made anew, and what was used before it is still there for going back.
+    fs::remove_file(sprite.of(&one, ".complete")).unwrap();
+    sprite.deploy(&one).unwrap();
+    assert_eq!(fs::read(sprite.of(&one, "lib/state")).unwrap(), b"1");
+    assert_eq!(sprite.names("releases"), both);
+
     // On from there: from the release that was used last, which is the one that stays.
     sprite.deploy(&three).unwrap();
     assert_eq!(fs::read(sprite.of(&three, "lib/state")).unwrap(), b"1");
