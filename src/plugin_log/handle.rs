@@ -11,8 +11,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::file::CURRENT;
 use super::follow::Follower;
-use super::line::{LineBatch, LogTap};
-use super::queue::LogQueue;
+use super::line::{LineBatch, LogStream, LogTap};
+use super::queue::{LogQueue, marked};
 use super::rotate::{Files, RotatingFile};
 use super::settings::LogSettings;
 use super::tail::Tail;
@@ -141,6 +141,15 @@ impl PluginLog {
     pub(crate) fn note(&self, note: &str) -> bool {
         let queue = self.notes.lock().upgrade();
         queue.is_some_and(|queue| queue.put_note(note))
+    }
+
+    /// Logs a line of the host's own, marked as such, also while no run's output is being logged. Waits as
+    /// [`write`](Self::write) does.
+    pub(crate) fn write_note(&self, note: &str) {
+        let mut batch = LineBatch::default();
+        let line = marked(note);
+        batch.push_cut(LogStream::Host, line.as_bytes(), self.settings.max_line);
+        self.write(&mut batch);
     }
 
     /// Sends notes to this queue from now on.

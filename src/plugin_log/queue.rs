@@ -72,10 +72,7 @@ impl LogQueue {
 
     /// As [`PluginLog::note`].
     pub(super) fn put_note(&self, note: &str) -> bool {
-        self.put(
-            LogStream::Host,
-            format!("[plugin-runner] {note}").as_bytes(),
-        )
+        self.put(LogStream::Host, marked(note).as_bytes())
     }
 
     fn wake(&self, waiting: &mut QueuedLines) {
@@ -122,6 +119,11 @@ impl LogQueue {
         }
         fed
     }
+}
+
+/// Returns a line of the host's own as it is logged.
+pub(super) fn marked(note: &str) -> String {
+    format!("[plugin-runner] {note}")
 }
 
 impl QueuedLines {

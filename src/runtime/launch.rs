@@ -49,9 +49,13 @@ impl Launch<'_> {
         self.interrupt.as_fd()
     }
 
-    /// Writes a line of the host's own into the plugin's log, marked as such. Does not block.
+    /// Writes a line of the host's own into the plugin's log, marked as such, as what is going on if a start takes
+    /// long.
+    ///
+    /// # Blocking
+    /// For the disk.
     pub fn note(&self, text: &str) {
-        self.log.note(text);
+        self.log.write_note(text);
     }
 
     /// Unpacks the plugin on this machine, if it is not, and returns what to run and how: the program in its
