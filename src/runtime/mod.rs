@@ -136,7 +136,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// those of hosts before.
     ///
     /// # Blocking
-    /// On a thread of its own. It may take as long as it must, but returns soon after
+    /// On a thread of its own, with a stack of 512 KiB. It may take as long as it must, but returns soon after
     /// [`Launch::cancelled`], and then has started nothing, or ended it.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// - [`ErrorKind::RuntimeRefused`](crate::ErrorKind::RuntimeRefused) or
     ///   [`Unsupported`](crate::ErrorKind::Unsupported): trying again cannot help. The plugin is `errored`.
     /// - [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): it was cancelled.
-    /// - Any other counts as a crash.
+    /// - Any other counts as a crash, and so does a panic.
     ///
     /// [`Error::new`] makes one of any kind.
     fn start(&self, launch: &Launch<'_>) -> Result<Run>;
@@ -164,10 +164,11 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// and not started at once, if runs may [outlive the host](Self::outlives_host).
     ///
     /// # Blocking
-    /// On a thread of its own; returns soon after [`Launch::cancelled`].
+    /// On a thread of its own, with a stack of 512 KiB; returns soon after [`Launch::cancelled`]. A start of the
+    /// plugin waits for it.
     ///
     /// # Errors
-    /// Are logged.
+    /// Are logged. The plugin is started all the same.
     fn clear(&self, launch: &Launch<'_>) -> Result<()> {
         let _ = launch;
         Ok(())

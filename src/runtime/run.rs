@@ -17,7 +17,8 @@ pub struct Run {
     pub(super) afterwards: Option<Afterwards>,
 }
 
-/// What a plugin reads and prints: the host's ends of pipes, or other descriptors that can be polled.
+/// What a plugin reads and prints: the host's ends of pipes, or of stream sockets. The host switches them to
+/// non-blocking mode.
 #[derive(Debug, Default)]
 pub struct RunPipes {
     /// What is written here the plugin reads on its standard input. Needed for a stdio plugin; with any other
@@ -34,12 +35,12 @@ pub struct RunPipes {
 ///
 /// A run whose connection to the place where it runs is lost connects to it again by itself, or ends. Until
 /// it has [`ended`](Self::ended), the host starts no other run of the plugin. Dropping the handle ends what
-/// is left of the run, without waiting for it.
+/// is left of the run, without waiting for it. A panic of a method's ends the run, and the plugin is `errored`.
 pub trait RunHandle: fmt::Debug + Send {
     /// Returns what it is, for log lines, such as `process 4711`.
     fn describe(&self) -> String;
 
-    /// Returns its process's id, if it is a process of this machine.
+    /// Returns its process's id for error details, if it is a process of this machine.
     fn pid(&self) -> Option<u32> {
         None
     }
@@ -54,8 +55,8 @@ pub trait RunHandle: fmt::Debug + Send {
     fn signal(&self, signal: StopSignal, kill_in: Duration);
 
     /// Returns what finds out how the run ended, if that takes longer than [`finish`](Self::finish) may.
-    /// Called once it has ended by itself; what is returned runs on a thread of its own, which `finish` waits for
-    /// at most a second.
+    /// Called once it has ended by itself; what is returned runs on a thread of its own, with a stack of 512 KiB,
+    /// which `finish` waits for at most a second.
     fn examine(&self) -> Option<Box<dyn FnOnce() + Send>> {
         None
     }

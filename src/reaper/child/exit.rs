@@ -19,8 +19,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same while the plugin is being stopped.
 pub(super) const DRAIN_TIMEOUT_AT_STOP: Duration = Duration::from_millis(150);
 
-/// The stack of the thread that runs a post-mortem, in bytes.
-const POST_MORTEM_STACK: usize = 64 * 1024;
+/// The stack of the thread that runs an examination, which may be an embedder's, in bytes.
+const EXAMINATION_STACK: usize = 512 * 1024;
 
 /// A run that has ended, and what is still awaited from it.
 pub(super) struct EndedChild {
@@ -175,7 +175,7 @@ impl Child {
         let id = self.hooks.id();
         let started = context
             .threads
-            .spawn("post-mortem", POST_MORTEM_STACK, move || {
+            .spawn("post-mortem", EXAMINATION_STACK, move || {
                 examine();
                 reaper.tell(child, ChildCommand::Examined(run));
             });

@@ -224,6 +224,33 @@ fn a_run_that_ends_late_is_a_stop_that_goes_on() {
     events.until(session.id(), Inactive);
 }
 
+/// What the examination keeps on its stack, which debug builds copy more than once.
+const STACK: usize = 96 * 1024;
+
+#[allow(clippy::large_stack_arrays, reason = "that is what is being tested")]
+fn examine_with_a_large_stack() {
+    let buffer = std::hint::black_box([1_u8; STACK]);
+    assert_eq!(
+        buffer.iter().map(|byte| usize::from(*byte)).sum::<usize>(),
+        STACK
+    );
+}
+
+#[test]
+fn an_examination_has_a_stack_to_work_with() {
+    let own = Own::behaving(Behaviour {
+        examine: Some(examine_with_a_large_stack),
+        ..Behaviour::default()
+    });
+    let host = own.host("large-examination");
+    let mut events = host.events();
+    let session = host.start(plugin(&host, "examined"));
+    events.until(session.id(), Active);
+    own.run(0).end(RunExit::new(ExitReason::Code(5)));
+    let change = events.until(session.id(), Restarting);
+    assert_eq!(change.message(), Some("exit status 5"));
+}
+
 static GATE: AtomicBool = AtomicBool::new(false);
 
 fn examine_until_let_go() {
