@@ -55,9 +55,9 @@ fn its_own_files_are_kept_over_a_restart_and_an_update(bench: &mut Bench) -> Out
 
 fn a_plugin_can_be_removed(bench: &mut Bench) -> Outcome {
     bench.start()?;
-    bench.manager.remove(bench.id)?;
-    match bench.blocked() {
-        Some(found) => Err(found.into()),
+    let report = bench.manager.remove(bench.id)?;
+    match report.left.or(report.descendants) {
+        Some(left) => Err(format!("a removal leaves something: {left}").into()),
         None => Ok(()),
     }
 }

@@ -52,6 +52,7 @@ enum Fault {
     CallsCancellationFailure,
     FailsToClear,
     FailsToRemove,
+    LeavesThings,
     StartsTwice,
     LosesStatus,
     LosesSignals,
@@ -245,6 +246,10 @@ impl Runtime for Broken {
             Fault::FailsToRemove => Err(HostError::Unsupported("nothing is removed here")),
             _ => Ok(()),
         }
+    }
+
+    fn removed(&self, _id: InstallationId, _is_gone: bool) -> Option<String> {
+        (self.fault == Fault::LeavesThings).then(|| "all of it is still there".to_owned())
     }
 }
 
@@ -463,6 +468,11 @@ fn each_broken_promise_is_caught_by_its_check() {
             FailsToRemove,
             "a_plugin_can_be_removed",
             "nothing is removed here",
+        ),
+        (
+            LeavesThings,
+            "a_plugin_can_be_removed",
+            "all of it is still there",
         ),
         (
             LosesStatus,
