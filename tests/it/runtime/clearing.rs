@@ -145,6 +145,7 @@ fn a_removal_is_told_before_the_record_goes_and_after() {
                 after
                     .lock()
                     .push(format!("removed: {is_gone}, record: {there}"));
+                is_gone.then(|| "its files are still there".to_owned())
             },
         )
     };
@@ -168,7 +169,8 @@ fn a_removal_is_told_before_the_record_goes_and_after() {
     assert_eq!(std::mem::take(&mut *told.lock()), expected);
 
     *may_remove.lock() = true;
-    manager.remove_keeping_data(id).unwrap();
+    let report = manager.remove_keeping_data(id).unwrap();
+    assert_eq!(report.left.as_deref(), Some("its files are still there"));
     let expected = [
         "removing, keeping data: true, record: true",
         "removed: true, record: false",

@@ -1,6 +1,7 @@
 //! Plugins in places of the embedder's own: runtimes by hand, whose runs are no processes of this machine.
 
 mod clearing;
+mod connections;
 mod ends;
 mod failures;
 mod own;

@@ -1,7 +1,7 @@
 //! A runtime of the tests' own: what starts returns, and how runs behave, is each test's to say.
 
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{command, over_stdio};
-use crate::support::wait_for;
+use crate::support::{LONG, wait_for};
 
 pub(super) const NAME: &str = "own";
 
@@ -29,7 +29,7 @@ type Starting = dyn Fn(&Launch<'_>) -> Result<Run> + Send + Sync;
 type Clearing = dyn Fn(&Launch<'_>) -> Result<()> + Send + Sync;
 type Accepting = dyn Fn(&Record) -> Result<()> + Send + Sync;
 type Removing = dyn Fn(InstallationId, bool) -> Result<()> + Send + Sync;
-type Removed = dyn Fn(InstallationId, bool) + Send + Sync;
+type Removed = dyn Fn(InstallationId, bool) -> Option<String> + Send + Sync;
 
 /// A runtime that does what it was told, and `start`s nothing else. A clone is the same.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Own {
             clear: Arc::new(|_| Ok(())),
             accept: Arc::new(|_| Ok(())),
             removing: Arc::new(|_, _| Ok(())),
-            removed: Arc::new(|_, _| {}),
+            removed: Arc::new(|_, _| None),
             outlives_host: None,
             calls: Arc::default(),
             runs,
@@ -103,7 +103,7 @@ impl Own {
     pub(super) fn on_removal(
         mut self,
         removing: impl Fn(InstallationId, bool) -> Result<()> + Send + Sync + 'static,
-        removed: impl Fn(InstallationId, bool) + Send + Sync + 'static,
+        removed: impl Fn(InstallationId, bool) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         (self.removing, self.removed) = (Arc::new(removing), Arc::new(removed));
         self
@@ -196,8 +196,7 @@ impl Runtime for Own {
 
     fn removed(&self, id: InstallationId, is_gone: bool) -> Option<String> {
         self.calls.lock().push("removed");
-        (self.removed)(id, is_gone);
-        None
+        (self.removed)(id, is_gone)
     }
 
     fn shut_down(&self) {
@@ -216,6 +215,8 @@ pub(super) struct Behaviour {
     pub(super) examine: Option<fn()>,
     /// It has no pipes.
     pub(super) is_mute: bool,
+    /// It reads nothing from its standard input.
+    pub(super) is_deaf: bool,
     pub(super) pid: Option<u32>,
 }
 
@@ -264,6 +265,9 @@ fn begin(runs: &Mutex<Vec<Remote>>, behaviour: Behaviour) -> Run {
     let heeds_end = !behaviour.ignores.contains(&StopSignal::Interrupt);
     // Ends when the run does, which closes its pipes.
     thread::spawn(move || {
+        if behaviour.is_deaf {
+            return;
+        }
         it.answer(&input, &output);
         // Most plugins end with their standard input, if only that has ended.
         if heeds_end {
@@ -329,6 +333,16 @@ impl Remote {
     /// What it prints on its standard error.
     pub(super) fn print(&self, text: &str) {
         writeln!(&self.0.pipes[2], "{text}").unwrap();
+    }
+
+    /// Waits for the end of its standard input.
+    #[track_caller]
+    pub(super) fn expect_end_of_input(&self) {
+        let mut input = &self.0.pipes[0];
+        input.set_read_timeout(Some(LONG)).unwrap();
+        let mut rest = Vec::new();
+        input.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"");
     }
 
     pub(super) fn signals(&self) -> Vec<StopSignal> {
