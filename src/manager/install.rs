@@ -28,6 +28,7 @@ impl Manager {
     /// - [`ErrorKind::PackageTooLarge`](crate::ErrorKind::PackageTooLarge): it exceeds a limit of
     ///   [`PackageLimits`](package::PackageLimits).
     /// - [`ErrorKind::InvalidManifest`](crate::ErrorKind::InvalidManifest), with all problems of the manifest.
+    /// - What the [runtime refuses](crate::runtime::Runtime::accept).
     /// - [`ErrorKind::FetchFailed`](crate::ErrorKind::FetchFailed),
     ///   [`FetchRefused`](crate::ErrorKind::FetchRefused), [`PrivateAddress`](crate::ErrorKind::PrivateAddress)
     ///   or [`InvalidInput`](crate::ErrorKind::InvalidInput): it could not be fetched from its URL.
@@ -150,6 +151,7 @@ impl ManagerInner {
         fault::point(fault::UNPACKED, id);
         self.store().put_archive(archive)?;
         fault::point(fault::ARCHIVED, id);
+        self.check_accepted(record)?;
         self.store().put(record.clone())?;
         fault::point(fault::RECORDED, id);
         Ok(())

@@ -252,6 +252,15 @@ impl ManagerInner {
         self.context().services.runtime().map(drop)
     }
 
+    /// Checks that a plugin whose archive is in the store can run where this host runs plugins.
+    ///
+    /// # Errors
+    /// What the [runtime refuses](crate::runtime::Runtime::accept).
+    fn check_accepted(&self, record: &Record) -> Result<()> {
+        let services = &self.context().services;
+        services.runtime()?.accept(record, &*services.store)
+    }
+
     /// Returns the directory of an installation, which need not exist.
     fn installation_dir(&self, id: InstallationId) -> PathBuf {
         self.context().settings.data_dir.join(id.to_string())

@@ -262,6 +262,7 @@ impl UpdateTransaction<'_> {
         fault::point(fault::UNPACKED, id);
         inner.store().put_archive(&received.archive)?;
         fault::point(fault::ARCHIVED, id);
+        inner.check_accepted(&self.candidate)?;
         let session = inner.host.session(id);
         if let Some(session) = session
             && self.record.active_state == ActiveState::Active

@@ -116,8 +116,8 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Returns its name, in lower case, for error details (`runtime_provider`) and log lines.
     fn name(&self) -> &'static str;
 
-    /// Checks whether this plugin can run here at all. Called when a plugin is loaded; what it refuses is not
-    /// loaded. The default implementation accepts every one.
+    /// Checks whether this plugin can run here at all. Called when a plugin is installed, updated or loaded, which
+    /// what it refuses is not. The default implementation accepts every one.
     ///
     /// # Blocking
     /// It may read the plugin's package.
