@@ -4,5 +4,7 @@ mod clearing;
 mod connections;
 mod ends;
 mod failures;
+#[cfg(all(feature = "sprites", target_os = "linux"))]
+mod on_sprites;
 mod own;
 mod panics;
