@@ -104,6 +104,9 @@ mod escapes;
 // Hosts that are killed while their plugins are at their worst.
 #[cfg(target_os = "linux")]
 mod kills;
+// Hosts that are killed while their plugins run on sprites.
+#[cfg(all(target_os = "linux", feature = "sprites", feature = "sqlite"))]
+mod sprites_kills;
 // Descendants that no look can end.
 #[cfg(target_os = "linux")]
 mod waits;
