@@ -56,6 +56,9 @@ impl Manager {
     /// Plugins need something to connect to: a [listener](crate::Host::listen), or
     /// [`rpc_base_url`](crate::HostBuilder::rpc_base_url).
     ///
+    /// Where runs may outlive a host that was killed, what such a host has left of plugins that are not wanted
+    /// active is ended as well, which is not waited for.
+    ///
     /// # Blocking
     /// Until each plugin has come up or failed, at most `timeout`, and for the store. After `timeout` the
     /// remaining plugins are started too, without waiting for any. State changes wake it.
@@ -70,8 +73,9 @@ impl Manager {
         if inner.context().is_shut_down() {
             return Err(Error::ShutDown);
         }
-        let mut records = inner.store().list()?;
-        records.retain(|record| record.active_state == ActiveState::Active);
+        let is_wanted = |record: &Record| record.active_state == ActiveState::Active;
+        let (records, others): (Vec<_>, Vec<_>) =
+            inner.store().list()?.into_iter().partition(is_wanted);
         let connects = |record: &Record| {
             record.mode() == PluginMode::Supervised
                 && record.manifest.transport == Transport::WebSocket
@@ -82,6 +86,7 @@ impl Manager {
                 "it is not set, and no listener is there for plugins to connect to",
             ));
         }
+        inner.end_left_over(&others, deadline);
         let mut report = inner.boot_all(&records, deadline);
         report.took = began.elapsed();
         Ok(report)
@@ -128,6 +133,24 @@ impl ManagerInner {
             }
         }
         report
+    }
+
+    /// Ends what an earlier host may have left of plugins that are not to be started: one that was killed
+    /// while it stopped them. Loading them does it.
+    fn end_left_over(&self, records: &[Record], deadline: Deadline) {
+        let runtime = self.context().services.runtime.as_ref();
+        if runtime.is_none_or(|runtime| runtime.outlives_host().is_none()) {
+            return;
+        }
+        let supervised = records
+            .iter()
+            .filter(|record| record.mode() == PluginMode::Supervised);
+        for record in supervised {
+            if let Err(error) = self.load_for_boot(record.id, deadline) {
+                let plugin = self.display_name(record.id);
+                log::warn!("{plugin}: what earlier hosts left of it may be running: {error}");
+            }
+        }
     }
 
     /// Starts plugins of the queue until it is empty.
