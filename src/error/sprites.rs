@@ -21,6 +21,9 @@ pub(crate) enum SpritesProblem {
     /// Status 404 or 410, or a file system's way of saying so.
     #[error("the service has no such sprite, file or session")]
     NotFound,
+    /// The same of a sprite that was there, or was made, before.
+    #[error("the sprite is gone, or not there yet; it is looked for again at the next attempt")]
+    Gone,
     /// Status 429.
     #[error("the service limits requests or sprites{}{}", wait_text(*.wait), said(.message))]
     RateLimited {
@@ -135,6 +138,7 @@ impl SpritesError {
             SpritesProblem::Unavailable { .. }
             | SpritesProblem::Unreachable(_)
             | SpritesProblem::Broken(_)
+            | SpritesProblem::Gone
             | SpritesProblem::Damaged => ErrorKind::RuntimeUnavailable,
             SpritesProblem::NotFound
             | SpritesProblem::Refused { .. }

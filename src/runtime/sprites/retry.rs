@@ -49,6 +49,7 @@ pub(crate) fn is_passing(problem: &SpritesProblem) -> bool {
             | SpritesProblem::Unreachable(_)
             | SpritesProblem::Broken(_)
             | SpritesProblem::Timeout { .. }
+            | SpritesProblem::Gone
             | SpritesProblem::Damaged
     )
 }

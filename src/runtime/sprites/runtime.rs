@@ -16,12 +16,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::cleanup::Cleanup;
-use super::deploy::deploy;
+use super::deploy::{DeployError, deploy};
 use super::program::{Program, ProgramParts};
 use super::release::{BASE, Release};
 use super::run::{RunLimits, RunSetup, begin};
 use super::{Client, ClientSettings, SpritesSettings, Within, endpoint};
-use crate::error::{Error, Result, SpawnError, StartError, StoreError};
+use crate::error::{
+    Error, Result, SpawnError, SpritesError, SpritesProblem, StartError, StoreError,
+};
 use crate::id::InstallationId;
 use crate::package::{Archive, MigrationLimits, PackageFiles, PackageLimits};
 use crate::process::ProcessLimits;
@@ -243,6 +245,10 @@ impl Runtime for Sprites {
             &MigrationLimits::default(),
             within,
         )
+        .map_err(|error| match error {
+            DeployError::Service(error) => DeployError::Service(gone(error)),
+            error @ DeployError::Package(_) => error,
+        })
         .map_err(StartError::from)?;
         let log = launch.log.clone();
         let setup = RunSetup {
@@ -254,7 +260,7 @@ impl Runtime for Sprites {
             }),
             limits: RunLimits::default(),
         };
-        let (run, pipes) = begin(setup, &program, within)?;
+        let (run, pipes) = begin(setup, &program, within).map_err(gone)?;
         Ok(Run::new(run, pipes))
     }
 
@@ -285,6 +291,18 @@ impl Runtime for Sprites {
 
     fn shut_down(&self) {
         self.cleanup.stop();
+    }
+}
+
+/// A sprite that was found or made, and then is not there, was deleted meanwhile, or the service does not know of
+/// it everywhere yet: the next attempt finds it or makes it, and the plugin is not to blame.
+fn gone(error: SpritesError) -> SpritesError {
+    match error.problem {
+        SpritesProblem::NotFound => SpritesError {
+            problem: SpritesProblem::Gone,
+            ..error
+        },
+        _ => error,
     }
 }
 
