@@ -107,6 +107,9 @@ mod kills;
 // Hosts that are killed while their plugins run on sprites.
 #[cfg(all(target_os = "linux", feature = "sprites", feature = "sqlite"))]
 mod sprites_kills;
+// What is lost of a sprite, or of the way to it.
+#[cfg(all(target_os = "linux", feature = "sprites"))]
+mod sprites_losses;
 // Descendants that no look can end.
 #[cfg(target_os = "linux")]
 mod waits;

@@ -14,7 +14,7 @@ use crate::support::peer::Peer;
 
 /// One request, over a connection of its own.
 #[track_caller]
-fn call(fake: &Fake, method: &str, target: &str, body: &str) -> Answer {
+pub(crate) fn call(fake: &Fake, method: &str, target: &str, body: &str) -> Answer {
     exchange(
         connect(fake.address()),
         request(fake, method, target, body).as_bytes(),
@@ -32,7 +32,7 @@ fn request(fake: &Fake, method: &str, target: &str, body: &str) -> String {
 
 /// Makes a sprite.
 #[track_caller]
-fn create(fake: &Fake, name: &str) -> Answer {
+pub(crate) fn create(fake: &Fake, name: &str) -> Answer {
     call(
         fake,
         "POST",

@@ -1,8 +1,6 @@
 //! The host that is killed: a process of its own, which does what it is told.
 
 use std::io::{BufRead as _, Cursor, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +17,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::operation::Operation;
+use crate::sprites_losses::reserve;
 use crate::support::LONG;
 use crate::support::alone;
 use crate::support::plugin::manifest;
@@ -99,19 +98,6 @@ impl Driver {
 fn heard(line: &str) -> Option<Said> {
     let (_, text) = line.split_once(MARK)?;
     serde_json::from_str(text).ok()
-}
-
-/// A port on which nothing else listens while the socket is there. It may be bound once more by whoever
-/// names it, as listeners of the standard library are, and is given to nobody who takes any.
-pub(super) fn reserve() -> (OwnedFd, SocketAddr) {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname};
-    use rustix::net::{socket_with, sockopt};
-    let flags = SocketFlags::CLOEXEC;
-    let reserved = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-    sockopt::set_socket_reuseaddr(&reserved, true).unwrap();
-    bind(&reserved, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-    let address = SocketAddr::try_from(getsockname(&reserved).unwrap()).unwrap();
-    (reserved, address)
 }
 
 #[test]

@@ -175,18 +175,19 @@ fn choose(scene: &mut Scene, random: &mut Random) -> Operation {
     match random.below(8) {
         0 => Operation::Remove { id },
         1..=3 => scene.update(&id, random.one_in(2)),
-        4 => Operation::Boot,
+        4 | 5 => Operation::Boot,
         _ if is_wanted => Operation::Deactivate { id },
         _ => Operation::Activate { id },
     }
 }
 
 fn moment(random: &mut Random) -> Moment {
-    match random.below(6) {
-        0 => Moment::Asked(random.below(12)),
-        1 => Moment::Answered(random.below(12)),
-        2 => Moment::Begun,
-        _ => Moment::After(Duration::from_micros(random.next() % 600_000)),
+    match random.below(8) {
+        0 | 1 => Moment::Asked(random.below(8)),
+        2 | 3 => Moment::Answered(random.below(8)),
+        4 => Moment::Begun,
+        // No operation takes longer on a machine that is not busy.
+        _ => Moment::After(Duration::from_micros(random.next() % 120_000)),
     }
 }
 

@@ -5,10 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::driver::{Driver, Said, Settings, Shown};
 use super::operation::{Moment, Operation};
+use crate::fake_sprites;
 use crate::sprites::{Fake, Fault, Switches};
 use crate::support::{LONG, TestDir, wait_until};
 
@@ -55,7 +54,7 @@ impl Scene {
     pub(super) fn new(test: &str) -> Self {
         let (fake, folder) = (Fake::start(), TestDir::new(test));
         for name in FOREIGN {
-            create(&fake, name);
+            assert_eq!(fake_sprites::create(&fake, name).status, 201);
         }
         let settings = Settings {
             folder: folder.path().join("data"),
@@ -423,20 +422,4 @@ impl Scene {
         self.fake.finish();
         drop(self.folder);
     }
-}
-
-/// Makes a sprite of somebody else's.
-fn create(fake: &Fake, name: &str) {
-    use crate::support::http::{Request, connect, exchange};
-    let body = json!({ "name": name }).to_string();
-    let request = Request::get("/v1/sprites")
-        .method("POST")
-        .with("Authorization", &format!("Bearer {}", fake.token()))
-        .with("Connection", "close")
-        .with("Content-Length", &body.len().to_string());
-    let answer = exchange(
-        connect(fake.address()),
-        (request.to_text() + &body).as_bytes(),
-    );
-    assert_eq!(answer.status, 201, "{name}");
 }
