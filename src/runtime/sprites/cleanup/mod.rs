@@ -36,8 +36,10 @@ const TO_DELETE: &str = "sprites/delete/";
 /// Names a note of a sprite that is kept for its data, although its plugin was removed; its name follows.
 const KEPT: &str = "sprites/kept/";
 
-/// How long a removal waits for its sprite to be deleted.
+/// How long a removal waits for its sprite to be deleted; and the time for the first attempt, so that the removal
+/// can say why it failed.
 const REMOVAL_TIME: Duration = Duration::from_secs(10);
+const FIRST_TIME: Duration = Duration::from_secs(9);
 
 /// The time between the attempts to delete a sprite; the last one holds from then on.
 const LADDER: [u64; 5] = [1, 5, 30, 120, 600];
@@ -80,8 +82,9 @@ struct State {
 }
 
 struct Retry {
-    /// How many attempts have failed.
+    /// How many attempts have failed, and why the last one.
     failed: usize,
+    why: Option<String>,
     due: Instant,
 }
 
@@ -187,29 +190,35 @@ impl Cleanup {
         if matches!(shared.has_note(&shared.key(id)), Ok(false)) {
             return None;
         }
-        self.remove(id);
+        let name = self.name_of(id);
+        if !self.remove(id) {
+            return Some(format!(
+                "the sprite {name} is not deleted yet: the host is shut down"
+            ));
+        }
         let until = Instant::now() + REMOVAL_TIME;
         let mut state = shared.state.lock();
         while state
             .pending
             .get(&id)
             .is_some_and(|retry| retry.failed == 0)
+            && !shared.interrupt.is_cancelled()
             && !shared.changed.wait_until(&mut state, until).timed_out()
         {}
-        let is_left = state.pending.contains_key(&id);
-        is_left.then(|| {
-            let name = self.name_of(id);
-            format!("the sprite {name} could not be deleted yet, which is tried again and again")
-        })
+        let left = state.pending.get(&id)?;
+        let why = left.why.as_deref();
+        let why = why.unwrap_or("the service has not been asked, or has not answered");
+        Some(format!("the sprite {name} is not deleted yet: {why}"))
     }
 
     /// Has the sprite of this installation, whose record is deleted, deleted soon. Never blocks. After
-    /// [`stop`](Self::stop), or where there is no thread for it, that is left to the next removal or host.
-    pub(crate) fn remove(&self, id: InstallationId) {
+    /// [`stop`](Self::stop), for which it returns false, or where there is no thread for it, that is left to the
+    /// next removal or host.
+    pub(crate) fn remove(&self, id: InstallationId) -> bool {
         let is_running = {
             let mut state = self.shared.state.lock();
             if self.shared.interrupt.is_cancelled() {
-                return;
+                return false;
             }
             state.pending.insert(id, Retry::now());
             self.shared.changed.notify_all();
@@ -221,6 +230,7 @@ impl Cleanup {
                 "{error}; the sprite {name} is deleted with the next one, or by the next host"
             );
         }
+        true
     }
 
     /// Ends the thread at once. What is not deleted yet is left to the next host. Never blocks.
@@ -296,6 +306,7 @@ impl CleanupShared {
             };
             let wait = wait(retry.failed, delay.asked());
             retry.failed += 1;
+            retry.why = Some(delay.to_string());
             retry.due = Instant::now() + wait;
             self.changed.notify_all();
             wait
@@ -315,7 +326,13 @@ impl CleanupShared {
             log::warn!("the sprite {name} is kept, since its plugin is installed");
             return Ok(());
         }
-        let within = Within::new(DELETE_TIME, &self.interrupt);
+        let is_first = |retry: &Retry| retry.failed == 0;
+        let time = if self.state.lock().pending.get(&id).is_some_and(is_first) {
+            FIRST_TIME
+        } else {
+            DELETE_TIME
+        };
+        let within = Within::new(time, &self.interrupt);
         let deleted = self.client.delete_sprite(&name, within);
         if deleted.map_err(Delay::Service)? {
             log::debug!("deleted the sprite {name} of a removed plugin");
@@ -379,6 +396,7 @@ impl Retry {
     fn now() -> Self {
         Self {
             failed: 0,
+            why: None,
             due: Instant::now(),
         }
     }

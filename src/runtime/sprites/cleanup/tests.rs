@@ -154,7 +154,7 @@ impl<'a> Setup<'a> {
     fn remove(&self, cleanup: &Cleanup, id: InstallationId) {
         cleanup.note_removal(id, false).unwrap();
         self.store.delete(id).unwrap();
-        cleanup.remove(id);
+        assert!(cleanup.remove(id));
     }
 
     #[track_caller]
@@ -351,6 +351,49 @@ fn a_stop_ends_it_at_once_whatever_it_waits_for() {
     sweeping.stop();
     setup.wait_for_the_thread();
     assert_eq!(fake.calls().count(LIST), 1, "the next look is far away");
+    drop(setup);
+    fake.finish();
+}
+
+#[test]
+fn a_removal_says_why_its_sprite_is_left_and_a_stop_ends_its_wait() {
+    let fake = Fake::start();
+    let setup = Setup::on(&fake);
+    let cleanup = setup.host();
+    let removed = |id| {
+        cleanup.note_removal(id, false).unwrap();
+        setup.store.delete(id).unwrap();
+        cleanup.removed(id, true)
+    };
+    assert_eq!(removed(setup.install(&cleanup)), None);
+    let refused = setup.install(&cleanup);
+    fake.set(|switches| switches.next(1, DELETE, Fault::Answer(self::refused())));
+    let left = removed(refused).unwrap();
+    let name = cleanup.name_of(refused);
+    assert!(
+        left.starts_with(&format!("the sprite {name} is not deleted yet: ")),
+        "{left}"
+    );
+    assert!(left.contains("status 403"), "{left}");
+
+    let [first, second, late] = [(); 3].map(|()| setup.install(&cleanup));
+    fake.set(|switches| switches.next(1, DELETE, Fault::Hang));
+    let before = setup.deletions();
+    setup.remove(&cleanup, first);
+    wait_until("its attempt", || setup.deletions() > before);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| removed(second));
+        wait_until("the next one", || {
+            cleanup.shared.state.lock().pending.contains_key(&second)
+        });
+        let began = Instant::now();
+        cleanup.stop();
+        let left = waiting.join().unwrap().unwrap();
+        assert!(left.contains(&cleanup.name_of(second)), "{left}");
+        assert!(began.elapsed() < REMOVAL_TIME / 2, "{:?}", began.elapsed());
+    });
+    let left = removed(late).unwrap();
+    assert!(left.contains("the host is shut down"), "{left}");
     drop(setup);
     fake.finish();
 }
