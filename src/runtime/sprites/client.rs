@@ -43,6 +43,9 @@ const FAILURE_TIME: Duration = Duration::from_secs(5);
 const IDLE_LANES: usize = 4;
 const IDLE_TIME: Duration = Duration::from_secs(15);
 
+/// A failure that lasts for so many attempts is logged as a warning.
+const LASTING: u32 = 2;
+
 const LONGEST_TOKEN: usize = 4096;
 
 /// Where the service is and who asks.
@@ -405,7 +408,13 @@ pub(super) fn repeat_after<T>(
             let call = is_late.then(|| within.check().err()).flatten();
             return Err(error(call.unwrap_or(problem)));
         };
-        log::debug!("cannot {action}: {problem}; again in {wait:?}");
+        // One failure passes; of those that last, the caller hears much later.
+        let level = if attempts == LASTING {
+            log::Level::Warn
+        } else {
+            log::Level::Debug
+        };
+        log::log!(level, "cannot {action}: {problem}; again in {wait:.1?}");
         match within.pause(wait) {
             Ok(()) => {}
             // It ran out between attempts: what was wrong is worth more than that.
