@@ -1,5 +1,6 @@
 //! `Endpoint`: where the service is, from its base URL.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use percent_encoding::{AsciiSet, utf8_percent_encode};
@@ -79,7 +80,19 @@ impl Endpoint {
 
 /// Whether a URL names the machine that uses it.
 pub(super) fn leads_to_this_machine(url: &str) -> bool {
-    Url::parse_absolute(url.trim()).is_ok_and(|(_, authority)| is_loopback(authority.bare_host()))
+    let leads_here = |host: &str| {
+        // Connecting to 0.0.0.0 is connecting to oneself.
+        let address = host.parse::<IpAddr>();
+        is_loopback(host) || address.is_ok_and(|address| address.is_unspecified())
+    };
+    let url = url.trim();
+    let url = if url.contains(['/', '?', '#']) {
+        Cow::from(url)
+    } else {
+        // A host alone, or host and port, as `connection_url` takes them.
+        format!("ws://{url}").into()
+    };
+    Url::parse_absolute(&url).is_ok_and(|(_, authority)| leads_here(authority.bare_host()))
 }
 
 pub(super) fn is_loopback(host: &str) -> bool {
@@ -139,6 +152,29 @@ mod tests {
         }
         for url in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]"] {
             assert!(Endpoint::parse(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_that_lead_back_to_the_machine_that_asks_are_known() {
+        for url in [
+            "ws://127.0.0.1:8000",
+            " ws://localhost ",
+            "wss://[::1]:1/x",
+            "ws://0.0.0.0:8000",
+            "ws://[::]:8000",
+            "localhost:8000",
+            "127.0.0.1",
+        ] {
+            assert!(leads_to_this_machine(url), "{url}");
+        }
+        for url in [
+            "wss://plugins.example.com",
+            "ws://10.0.0.1",
+            "",
+            "plugins.example.com:8000",
+        ] {
+            assert!(!leads_to_this_machine(url), "{url}");
         }
     }
 
