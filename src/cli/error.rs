@@ -56,6 +56,10 @@ impl From<Error> for CliError {
     fn from(error: Error) -> Self {
         match error {
             // The host checks settings that came from arguments.
+            Error::Setting {
+                name: "rpc_base_url",
+                problem,
+            } => Self::usage(format!("--public-url {problem}")),
             Error::Setting { .. } => Self::usage(error.to_string()),
             _ => error.to_string().into(),
         }

@@ -91,8 +91,9 @@ struct RunArguments {
     /// Address on which plugins connect; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
     listen: String,
-    /// Where plugins run: local, as child processes; or sprites, in remote sandboxes, with SPRITES_API_KEY and
-    /// perhaps SPRITES_API_URL in the environment. Without --data the sprites are deleted at the end.
+    /// Where plugins run: local, as child processes; or sprites, in remote sandboxes, to which they are
+    /// uploaded. That needs --public-url, SPRITES_API_KEY in the environment, and SPRITES_API_URL if the service
+    /// is not at https://api.sprites.dev. Without --data the sprites are deleted at the end.
     #[arg(long, value_name = "NAME", default_value = "local", value_parser = runtime)]
     runtime: RuntimeProvider,
     /// URL at which plugins reach the address of --listen, such as wss://plugins.example.com
@@ -249,7 +250,9 @@ fn log_to_standard_error(verbosity: u8) {
             .set_time_level(LevelFilter::Off)
             .set_target_level(LevelFilter::Off)
             .set_thread_level(LevelFilter::Off)
-            .add_filter_ignore_str("plugin_runner::session::supervision");
+            .add_filter_ignore_str("plugin_runner::session::supervision")
+            // The end of a run says what could not be deleted.
+            .add_filter_ignore_str("plugin_runner::runtime::sprites::cleanup");
     }
     let colour = if Paint::for_stream(&io::stderr()).is_coloured() {
         ColorChoice::Always

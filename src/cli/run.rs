@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, after, bounded, never, select};
 use plugin_runner::listener::Listener;
 use plugin_runner::report::ShutdownReport;
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
@@ -34,6 +34,8 @@ use super::{RunArguments, Variable, duration, sample};
 
 /// Time for what comes after the stop grace: the kill, and taking the output that is left.
 const AFTER_GRACE: Duration = Duration::from_secs(2);
+/// How long sprites may still be deleted after a second signal.
+const LAST_DELETIONS: Duration = Duration::from_secs(1);
 /// How long the reader of standard output may take for the rest.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -153,7 +155,7 @@ fn records(arguments: &RunArguments) -> Result<Vec<Record>, CliError> {
 }
 
 /// Returns the record of the sample, in a directory of its own: this very program, or a script where this
-/// program is not.
+/// program is not. In a directory that is kept it is the same plugin in every run.
 fn sample_record(data: &DataDir, runtime: RuntimeProvider) -> Result<Record, CliError> {
     let dir = data.path().join("sample");
     std::fs::create_dir_all(&dir).map_err(CliError::cannot(format!(
@@ -166,7 +168,12 @@ fn sample_record(data: &DataDir, runtime: RuntimeProvider) -> Result<Record, Cli
     } else {
         sample::script(&dir).map_err(CliError::cannot("write the sample's script"))?
     };
-    Ok(Record::supervised(manifest, Source::Directory(dir)))
+    let mut record = Record::supervised(manifest, Source::Directory(dir.clone()));
+    if data.is_kept() {
+        let path = dir.canonicalize().unwrap_or(dir);
+        record.id = source::lasting_id(&record, &path, 0);
+    }
+    Ok(record)
 }
 
 fn host(
@@ -302,8 +309,8 @@ fn judge(ending: Ending, plugins: &[NamedPlugin]) -> Result<(), CliError> {
     }
 }
 
-/// Stops everything in order, and deletes the sprites of the plugins that are `removed`. A signal meanwhile kills what is left, unless it is the first: its sender does
-/// not know that the end has begun.
+/// Stops everything in order, and deletes the sprites of the plugins that are `removed`. A signal meanwhile
+/// kills what is left, unless it is the first: its sender does not know that the end has begun.
 fn shut_down(
     host: &Host,
     grace: Duration,
@@ -320,10 +327,15 @@ fn shut_down(
         let (sender, done) = bounded(1);
         let body = move || {
             #[cfg(feature = "sprites")]
-            for problem in sprites::delete(host, removed) {
-                say(&problem);
+            let deleted = sprites::delete(host, removed, timeout);
+            #[cfg_attr(not(feature = "sprites"), expect(unused_mut))]
+            let mut report = host.shutdown(timeout);
+            #[cfg(feature = "sprites")]
+            {
+                report.killed.extend(deleted.killed);
+                deleted.problems.iter().for_each(|problem| say(problem));
             }
-            drop(sender.send(host.shutdown(timeout)));
+            drop(sender.send(report));
         };
         if thread::Builder::new()
             .name("shutdown".to_owned())
@@ -332,6 +344,7 @@ fn shut_down(
         {
             return host.shutdown(timeout);
         }
+        let mut leave = never();
         loop {
             select! {
                 recv(done) -> report => return report.unwrap_or_default(),
@@ -345,6 +358,13 @@ fn shut_down(
                         // Only a request: the shutdown under way waits for the end.
                         let _ = supervised.stop(Duration::ZERO);
                     }
+                    if !removed.is_empty() {
+                        leave = after(LAST_DELETIONS);
+                    }
+                }
+                recv(leave) -> _ => {
+                    // This ends the wait for sprites that are being deleted.
+                    host.shutdown(timeout);
                 }
             }
         }
@@ -389,7 +409,7 @@ fn tell(
 }
 
 /// Prints a message to standard error.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     // Without standard error there is no other way.
     let _ = writeln!(io::stderr(), "plugin-runner: {text}");
 }

@@ -1,18 +1,25 @@
 //! Plugins on sprites: the account from the environment, the name of the store that a kept data directory
 //! remembers, and deleting the sprites of a run whose directory is temporary.
 
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use plugin_runner::runtime::SpritesSettings;
-use plugin_runner::{Host, Manager, PluginMode, Store};
+use plugin_runner::{Host, InstallationId, Manager, PluginMode, Session, Store};
 
 use super::RunArguments;
 use super::data_dir::DataDir;
 use super::error::CliError;
+use super::run::say;
 use super::source::NamedPlugin;
 
 const KEY: &str = "SPRITES_API_KEY";
 const URL: &str = "SPRITES_API_URL";
 /// The host's note that distinguishes the sprites of this store from those of others.
 const STORE_ID: &str = "store_id";
+/// Deleting sprites for longer than this is said.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Returns the account that the environment names.
 ///
@@ -22,12 +29,13 @@ pub(crate) fn settings(arguments: &RunArguments) -> Result<SpritesSettings, CliE
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let Some(key) = variable(KEY) else {
         return Err(CliError::usage(format!(
-            "--runtime sprites needs the account's key in the environment variable {KEY}"
+            "--runtime sprites needs the key of an account at sprites.dev in the environment variable {KEY}"
         )));
     };
     if arguments.public_url.is_none() {
         return Err(CliError::usage(format!(
-            "--runtime sprites needs --public-url URL, at which sprites reach --listen {}",
+            "--runtime sprites needs --public-url URL, such as wss://plugins.example.com, at which sprites reach \
+             --listen {}",
             arguments.listen
         )));
     }
@@ -63,24 +71,76 @@ pub(crate) fn remember_store_id(store: &dyn Store, data: &DataDir) -> Result<(),
     Ok(())
 }
 
-/// Stops these plugins and deletes their sprites; returns what could not be done.
-pub(crate) fn delete(host: &Host, plugins: &[NamedPlugin]) -> Vec<String> {
+/// What came of deleting sprites.
+#[derive(Debug, Default)]
+pub(crate) struct Deleted {
+    /// Plugins that had to be killed, because they did not end within the grace.
+    pub(crate) killed: Vec<InstallationId>,
+    /// What could not be deleted, and why.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Stops these plugins, all at once, and deletes their sprites.
+pub(crate) fn delete(host: &Host, plugins: &[NamedPlugin], stop: Duration) -> Deleted {
     let supervised = |plugin: &&NamedPlugin| plugin.record.mode() == PluginMode::Supervised;
     let plugins: Vec<_> = plugins.iter().filter(supervised).collect();
+    let mut deleted = Deleted::default();
     if plugins.is_empty() {
-        return Vec::new();
+        return deleted;
     }
     let manager = match Manager::new(host.clone()) {
         Ok(manager) => manager,
-        Err(error) => return vec![format!("the sprites are not deleted: {error}")],
+        Err(error) => {
+            let problem = format!("the sprites are not deleted: {error}");
+            deleted.problems.push(problem);
+            return deleted;
+        }
     };
-    let remove = |plugin: &NamedPlugin| match manager.remove(plugin.record.id) {
-        Ok(report) => report.left,
-        Err(error) => Some(error.to_string()),
-    };
-    let problems = plugins.into_iter().filter_map(|plugin| {
-        let problem = remove(plugin)?;
-        Some(format!("plugin {}: {problem}", plugin.name))
+    thread::scope(|scope| {
+        let stop = |plugin: &&NamedPlugin| {
+            let id = plugin.record.id;
+            let stop = move || stop_one(host, id, stop).then_some(id);
+            let builder = thread::Builder::new().name("stop".to_owned());
+            // Without a thread of its own its removal stops it.
+            builder.spawn_scoped(scope, stop).ok()
+        };
+        let stops: Vec<_> = plugins.iter().filter_map(stop).collect();
+        let stopped = stops.into_iter().filter_map(|stop| stop.join().ok());
+        deleted.killed.extend(stopped.flatten());
+
+        // Nothing is ever sent: it is closed at the end.
+        let (deleting, ended) = bounded::<()>(0);
+        let tell = move || {
+            if ended.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
+                say("deleting the sprites; once more to leave them");
+            }
+        };
+        let _ = thread::Builder::new().spawn_scoped(scope, tell);
+        // One after another, as the host deletes them: each has its own time.
+        for plugin in plugins {
+            deleted.problems.extend(remove_one(&manager, plugin));
+        }
+        drop(deleting);
     });
-    problems.collect()
+    deleted
+}
+
+/// Returns whether it had to be killed. What goes wrong, its removal says.
+fn stop_one(host: &Host, id: InstallationId, stop: Duration) -> bool {
+    let session = host.session(id);
+    let supervised = session.as_ref().and_then(Session::supervised);
+    let report = supervised.and_then(|supervised| supervised.stop(stop).ok());
+    report.is_some_and(|report| report.killed)
+}
+
+/// Returns what is left of it.
+fn remove_one(manager: &Manager, plugin: &NamedPlugin) -> Option<String> {
+    let problem = match manager.remove(plugin.record.id) {
+        Ok(report) => report.left?,
+        Err(error) => format!("its sprite is left: {error}"),
+    };
+    let name = &plugin.name;
+    Some(format!(
+        "plugin {name}: {problem}; nothing tries again, so delete it by hand if it is there"
+    ))
 }

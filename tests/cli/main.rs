@@ -13,6 +13,16 @@ mod program;
 #[path = "../support/mod.rs"]
 mod support;
 
+// A service that runs plugins elsewhere, played on this machine.
+#[cfg(all(target_os = "linux", feature = "sprites"))]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "shared with other tests, which use all of it"
+)]
+#[path = "../support/sprites/mod.rs"]
+mod fake;
+
 // What the program's parent left open.
 #[cfg(target_os = "linux")]
 mod descriptors;
@@ -27,6 +37,9 @@ mod permissions;
 mod sample;
 // Arguments that set things: data, variables, external plugins.
 mod settings;
+// Plugins that run on sprites.
+#[cfg(all(target_os = "linux", feature = "sprites"))]
+mod sprites;
 // Arguments that cannot work.
 mod usage;
 // `validate`.

@@ -1,7 +1,7 @@
 //! The program, with its output read line by line, in a directory of its own with plugins to run.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -132,6 +132,7 @@ pub(crate) fn manifest(id: &str) -> Value {
 pub(crate) struct Program {
     child: Child,
     lines: Receiver<String>,
+    error_lines: Receiver<String>,
     errors: Option<JoinHandle<String>>,
     /// All lines so far, to show when something fails.
     seen: Vec<String>,
@@ -155,15 +156,22 @@ impl Program {
                 }
             }
         });
-        let mut errors = child.stderr.take().unwrap();
+        let errors = child.stderr.take().unwrap();
+        let (sender, error_lines) = unbounded();
         let errors = thread::spawn(move || {
-            let mut text = String::new();
-            errors.read_to_string(&mut text).unwrap();
-            text
+            let (mut text, mut errors) = (String::new(), BufReader::new(errors));
+            loop {
+                let before = text.len();
+                if errors.read_line(&mut text).unwrap() == 0 {
+                    return text;
+                }
+                let _ = sender.send(text[before..].to_owned());
+            }
         });
         Self {
             child,
             lines,
+            error_lines,
             errors: Some(errors),
             seen: Vec::new(),
         }
@@ -199,6 +207,17 @@ impl Program {
             assert!(Instant::now() < deadline, "no {part:?} in {:#?}", self.seen);
         }
         panic!("ended without {part:?} after {:#?}", self.seen);
+    }
+
+    /// The first line of its standard error from here on that is wanted.
+    pub(crate) fn error_with(&self, part: &str) -> String {
+        let deadline = Instant::now() + LONG;
+        while let Ok(line) = self.error_lines.recv_deadline(deadline) {
+            if line.contains(part) {
+                return line;
+            }
+        }
+        panic!("no {part:?} on standard error; {:#?}", self.seen);
     }
 
     /// Sends the signal again and again until a line has this in it, and gives that line.
