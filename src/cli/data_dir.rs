@@ -17,6 +17,7 @@ const LOCK: &str = ".plugin-runner.lock";
 /// Followed by the installation's id.
 const TOKEN: &str = ".plugin-runner.token-";
 /// The id of the host's store, by which the sprites of its plugins are named.
+#[cfg(feature = "sprites")]
 const STORE_ID: &str = ".plugin-runner.store-id";
 /// More than any token has.
 const TOKEN_SIZE: u64 = 256;
@@ -136,6 +137,7 @@ impl DataDir {
     ///
     /// # Errors
     /// [`CliError`] when the file cannot be read.
+    #[cfg(feature = "sprites")]
     pub(crate) fn store_id(&self) -> Result<Option<String>, CliError> {
         let path = self.path.join(STORE_ID);
         let failed = cannot("read the store's id in", &path);
@@ -155,6 +157,7 @@ impl DataDir {
     ///
     /// # Errors
     /// [`CliError`] when the file cannot be written.
+    #[cfg(feature = "sprites")]
     pub(crate) fn set_store_id(&self, id: &str) -> Result<(), CliError> {
         let path = self.path.join(STORE_ID);
         let failed = cannot("write the store's id into", &path);

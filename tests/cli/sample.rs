@@ -32,3 +32,17 @@ fn without_a_path_the_sample_shows_a_whole_life() {
     );
     scratch.assert_nothing_left();
 }
+
+#[test]
+fn with_a_data_directory_the_sample_crashes_in_the_first_run_only() {
+    let scratch = Scratch::new();
+    let mut program = scratch.start("run --data kept --max-backoff 10ms");
+    program.line_with("I crash now, once");
+    program.line_with("I crashed once already");
+    program.stop();
+    let mut program = scratch.start("run --data kept --max-backoff 10ms");
+    let line = program.line_with("I crash");
+    assert!(line.contains("I crashed once already"), "{line}");
+    program.stop();
+    scratch.assert_nothing_left();
+}
