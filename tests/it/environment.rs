@@ -3,20 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
+use plugin_runner::Session;
 use plugin_runner::plugin_log::LogStream;
-use plugin_runner::protocol::{Manifest, Transport};
-use plugin_runner::store::{Record, Source};
-use plugin_runner::{ReportedState, Session};
+use plugin_runner::store::Record;
 
 use crate::support::host::TestHost;
-use crate::support::plugin::{With as _, manifest, package, shell};
-use crate::support::{LONG, assert_matches};
+use crate::support::plugin::{With as _, shell};
 
 /// Starts a script that prints, then `done`, and waits; gives what it printed.
 #[track_caller]
-fn printed(host: &TestHost, record: Record) -> (Session, Vec<String>) {
+pub(super) fn printed(host: &TestHost, record: Record) -> (Session, Vec<String>) {
     let session = host.install(record);
     let id = session.id();
     session.supervised().unwrap().start().unwrap();
@@ -28,7 +25,7 @@ fn printed(host: &TestHost, record: Record) -> (Session, Vec<String>) {
     (session, texts)
 }
 
-fn environment(host: &TestHost, record: Record) -> BTreeMap<String, String> {
+pub(super) fn environment(host: &TestHost, record: Record) -> BTreeMap<String, String> {
     let (_, lines) = printed(host, record);
     lines
         .iter()
@@ -37,7 +34,7 @@ fn environment(host: &TestHost, record: Record) -> BTreeMap<String, String> {
         .collect()
 }
 
-const PRINT_ENVIRONMENT: &str = "/usr/bin/env; echo done; exec sleep 1000";
+pub(super) const PRINT_ENVIRONMENT: &str = "/usr/bin/env; echo done; exec sleep 1000";
 
 #[test]
 fn the_environment_is_the_allowlist_and_what_is_added() {
@@ -107,16 +104,6 @@ fn the_environment_is_the_allowlist_and_what_is_added() {
 }
 
 #[test]
-fn a_stdio_plugin_is_told_so_and_gets_no_url() {
-    let host = TestHost::new("environment-stdio");
-    let mut record = shell(&host, "stdio", PRINT_ENVIRONMENT);
-    record.manifest.transport = Transport::Stdio;
-    let found = environment(&host, record);
-    assert_eq!(found["PLUGIN_RUNNER_TRANSPORT"], "stdio");
-    assert!(!found.contains_key("STORYDEN_RPC_URL"));
-}
-
-#[test]
 fn a_url_that_the_embedder_names_is_passed_on() {
     let host = TestHost::with("rpc-base-url", |setup| {
         setup.deaf();
@@ -170,67 +157,4 @@ fn output_can_be_reopened_by_its_name() {
                 .then_some(())
         });
     }
-}
-
-#[test]
-fn an_archive_runs_in_its_release_folder_and_keeps_its_data_apart() {
-    let host = TestHost::new("release");
-    let manifest = Manifest {
-        command: "./bin/tool".to_owned(),
-        args: vec!["an argument".to_owned()],
-        ..manifest("packed")
-    };
-    let script = br#"#!/bin/sh
-pwd
-cat asset.txt
-echo "$1"
-echo start >> "$PLUGIN_DATA_DIR/starts"
-wc -l < "$PLUGIN_DATA_DIR/starts"
-echo done
-exec sleep 1000
-"#;
-    // As archives from Python have it: not executable.
-    let files: [(&str, &[u8], u32); 2] = [
-        ("bin/tool", script, 0o600),
-        ("asset.txt", b"asset\n", 0o644),
-    ];
-    let archive = package(host.folder(), "packed.zip", &manifest, &files);
-    let record = Record::supervised(manifest, Source::Archive(archive));
-    let (session, lines) = printed(&host, record);
-
-    let root = host.installation_folder(&session);
-    let releases: Vec<_> = fs::read_dir(root.join("releases"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    let release = assert_matches!(releases.as_slice(), [release] => release);
-    assert_eq!(release.file_name().unwrap().len(), 64, "{release:?}");
-    assert_eq!(lines[0], release.display().to_string());
-    assert_eq!(lines[1..], ["asset", "an argument", "1"].map(String::from));
-    assert!(release.join(".complete").is_file());
-    assert!(release.join("manifest.json").is_file());
-    let mode = fs::metadata(release.join("bin/tool"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o111, 0o100, "{mode:o}");
-
-    // The release is kept, and so is the data.
-    let unpacked_at = fs::metadata(release.join("asset.txt"))
-        .unwrap()
-        .modified()
-        .unwrap();
-    session.supervised().unwrap().stop(LONG).unwrap();
-    session.supervised().unwrap().start().unwrap();
-    host.output.wait_for_nth("'done' again", 1, |line| {
-        (line.text == "done").then_some(())
-    });
-    let lines = host.output.texts(session.id());
-    assert_eq!(lines[lines.len() - 2], "2", "{lines:?}");
-    let modified = fs::metadata(release.join("asset.txt"))
-        .unwrap()
-        .modified()
-        .unwrap();
-    assert_eq!(modified, unpacked_at);
-    assert_eq!(session.reported_state(), ReportedState::Connecting);
 }

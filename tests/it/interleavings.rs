@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plugin_runner::duplex::memory;
 use plugin_runner::store::Record;
-use plugin_runner::{ActiveState, Error, ErrorKind, Host, ReportedState, Session, fault};
+use plugin_runner::{ActiveState, Host, ReportedState, Session, fault};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, json};
 
@@ -24,102 +24,9 @@ const ANSWERING: &str = r#"while read -r line; do
     printf '{"jsonrpc":"2.0","id":"%s","error":{"code":-32601,"message":"no"}}\n' "$id"
 done"#;
 
-fn answering(host: &TestHost, id: &str, before: &str) -> Record {
+pub(super) fn answering(host: &TestHost, id: &str, before: &str) -> Record {
     over_stdio(shell(host, id, &format!("{before}\n{ANSWERING}")))
         .with(|record| record.set_active_state(ActiveState::Active))
-}
-
-#[test]
-fn a_plugin_that_is_unloaded_and_loaded_at_once_starts_anew() {
-    let host = TestHost::new("unload-load");
-    let record = answering(&host, "again", "");
-    let id = record.id;
-    active(&host.install(record));
-    for _ in 0..40 {
-        host.unload(id).unwrap();
-        active(&host.load(id).unwrap());
-    }
-}
-
-#[test]
-fn a_load_meets_an_unload_and_one_of_them_wins() {
-    let host = TestHost::new("load-against-unload");
-    for round in 0..40 {
-        let record = answering(&host, &format!("met-{round}"), "");
-        let id = record.id;
-        host.store().put(record).unwrap();
-        let loaded = host.load(id).unwrap();
-        active(&loaded);
-        let session = std::thread::scope(|scope| {
-            scope.spawn(|| host.unload(id).unwrap());
-            loop {
-                let session = host.load(id).unwrap();
-                match session.supervised().unwrap().start() {
-                    Ok(()) => break session,
-                    // It was on its way out when it was found.
-                    Err(Error::NotLoaded(_)) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        });
-        // Whichever it was: what was found is told the truth, and the plugin can be had again.
-        match session.wait_for(ReportedState::Active, LONG) {
-            Ok(()) | Err(Error::NotLoaded(_) | Error::State { .. }) => {}
-            Err(error) if error.kind() == ErrorKind::PluginFailed => {}
-            Err(error) => panic!("round {round}: {error}"),
-        }
-        active(&host.load(id).unwrap());
-        host.unload(id).unwrap();
-    }
-}
-
-#[test]
-fn many_loads_at_once_are_one_and_its_stop_is_real() {
-    let host = TestHost::with("loads-at-once", |setup| {
-        setup.policy(|policy| policy.max_restart_attempts(0));
-    });
-    for round in 0..20 {
-        let record = over_stdio(shell(&host, &format!("failing-{round}"), "exit 3"))
-            .with(|record| record.set_active_state(ActiveState::Active));
-        let id = record.id;
-        host.store().put(record).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| host.load(id).unwrap());
-            }
-        });
-        let session = host.session(id).unwrap();
-        while session.reported_state() != ReportedState::Errored {
-            // Waiting fails at once when it has errored already.
-            let _ = session.wait_for(ReportedState::Errored, LONG);
-        }
-        session.supervised().unwrap().stop(LONG).unwrap();
-        assert_eq!(session.reported_state(), ReportedState::Inactive);
-    }
-}
-
-#[test]
-fn a_start_is_never_answered_with_the_error_before_it() {
-    let host = TestHost::with("start-while-failing", |setup| {
-        setup.policy(|policy| policy.max_restart_attempts(0));
-    });
-    let flag = host.folder().join("ok");
-    let before = format!("[ -e '{}' ] || exit 3", flag.display());
-    let session = host.install(answering(&host, "flaky", &before));
-    let supervised = session.supervised().unwrap();
-    let mut events = host.events();
-    for _ in 0..40 {
-        let _ = std::fs::remove_file(&flag);
-        supervised.start().unwrap();
-        // In the moment in which it errs: the reaper is not done with it yet.
-        events.until(session.id(), ReportedState::Errored);
-        std::fs::write(&flag, "").unwrap();
-        supervised.start().unwrap();
-        session
-            .wait_for(ReportedState::Active, LONG)
-            .unwrap_or_else(|error| panic!("{error}; {:?}", session.error_details()));
-        supervised.stop(LONG).unwrap();
-    }
 }
 
 /// Writes into the gate of a [`breaking`] plugin. Open both ways, which never waits for a reader; what

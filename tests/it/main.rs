@@ -42,8 +42,8 @@ mod hostile_replies;
 mod foreign_text;
 // Which module may use which.
 mod layers;
-// The whole life of a plugin.
-mod life_cycle;
+// How plugins live, in every runtime.
+mod runtimes;
 // The output of plugins.
 mod logs;
 // What a plugin's process may use of the machine.
@@ -130,9 +130,6 @@ mod fault_points;
 // A thousand times the same, and nothing more than before.
 #[cfg(target_os = "linux")]
 mod leaks;
-// Every fault at every moment, as a table.
-#[cfg(target_os = "linux")]
-mod matrix;
 // Requests that meet each other.
 mod interleavings;
 // Operations on installations.

@@ -235,7 +235,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use plugin_runner::duplex::{
@@ -244,15 +243,13 @@ use plugin_runner::duplex::{
 use plugin_runner::error::Disconnect;
 use plugin_runner::protocol::Transport;
 use plugin_runner::store::{Overrides, Record};
-use plugin_runner::{ReportedState, Result, Session};
-use rustix::process::Signal;
+use plugin_runner::{ReportedState, Result};
 use serde_json::{Value, json};
 
 use crate::support::LONG;
 use crate::support::alone::{Holdings, expect_no_children, run_alone};
-use crate::support::host::{TestHost, active, supervised};
+use crate::support::host::{TestHost, active};
 use crate::support::http::Request;
-use crate::support::lifeline::Lifeline;
 use crate::support::plugin::{TRANSPORTS, call, fixture, manifest};
 
 #[test]
@@ -301,64 +298,23 @@ fn collect_tests(folder: &Path, tests: &mut HashSet<String>) {
             let mut is_test = false;
             for line in fs::read_to_string(&path).unwrap().lines() {
                 let line = line.trim();
+                // A case of every runtime is in the list of them, or it would be dead code.
+                let case = line.strip_prefix("pub(super) fn ");
+                let case = case
+                    .and_then(|rest| rest.split_once('('))
+                    .filter(|(_, parameters)| ["", "place: &Place) {"].contains(parameters))
+                    .map(|(name, _)| name);
                 let name = line
                     .strip_prefix("fn ")
                     .and_then(|rest| rest.split('(').next());
-                match name {
-                    Some(name) if is_test => drop(tests.insert(name.to_owned())),
+                match case.or(name) {
+                    Some(name) if is_test || case.is_some() => drop(tests.insert(name.to_owned())),
                     _ => {}
                 }
                 // Other attributes may stand between it and the function.
                 is_test = line == "#[test]" || is_test && line.starts_with("#[");
             }
         }
-    }
-}
-
-/// Ends the process and sees to it that another comes.
-type End = fn(&TestHost, &mut Session, &Lifeline);
-
-#[test]
-fn one_process_lives_at_a_time_through_every_kind_of_end() {
-    let ends: [(&str, End); 6] = [
-        ("a crash", |_, session, _| {
-            call(session, "exit", &json!({"code": 3})).unwrap_err();
-        }),
-        ("a wish to be started again", |_, session, _| {
-            call(session, "exit", &json!({"code": 0})).unwrap_err();
-        }),
-        ("a signal from elsewhere", |_, _, process| {
-            process.signal(Signal::KILL);
-        }),
-        ("the end of the connection", |_, session, _| {
-            // Answered or not: the connection may be gone first.
-            let _ = call(session, "close", &json!({}));
-        }),
-        ("a stop and a start", |_, session, _| {
-            supervised(session).stop(LONG).unwrap();
-            supervised(session).start().unwrap();
-        }),
-        ("an unload and a load", |host, session, _| {
-            host.unload(session.id()).unwrap();
-            *session = host.load(session.id()).unwrap();
-            supervised(session).start().unwrap();
-        }),
-    ];
-    for transport in TRANSPORTS {
-        let host = TestHost::with("one-process", |setup| {
-            setup.policy(|policy| policy.crash_threshold(Duration::ZERO));
-        });
-        let mut session = host.run(fixture(&host, transport, &["behave"]));
-        let mut process = host.lifelines.next();
-        for (what, end) in ends {
-            end(&host, &mut session, &process);
-            let next = host.lifelines.next();
-            process.expect_end();
-            assert_ne!(process.pid, next.pid, "after {what}");
-            active(&session);
-            process = next;
-        }
-        assert_eq!(host.lifelines.most_at_once(), 1);
     }
 }
 

@@ -6,21 +6,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting};
-use plugin_runner::protocol::{Manifest, Transport};
+use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{ErrorKind, Session};
-use serde_json::{Value, json};
 
 use crate::support::LONG;
 use crate::support::events::Details as _;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
-use crate::support::peer::Peer;
-use crate::support::plugin::{
-    command, executable, manifest, package, printed_url, shell, target, url_printer,
-};
+use crate::support::plugin::{command, executable, manifest, package, shell};
 
-fn start(session: &Session) {
+pub(super) fn start(session: &Session) {
     session.supervised().unwrap().start().unwrap();
 }
 
@@ -197,84 +193,6 @@ fn without_an_address_a_websocket_plugin_is_errored_before_it_is_spawned() {
 }
 
 #[test]
-fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts() {
-    let host = TestHost::with("exit-42", |setup| {
-        setup.policy(|policy| policy.max_restart_attempts(2));
-    });
-    let script = r#"echo start >> "$PLUGIN_DATA_DIR/starts"; echo hello; echo boom >&2; exit 42"#;
-    let session = host.install(shell(&host, "crasher", script));
-    let starts = host.installation_folder(&session).join("data/starts");
-    let mut events = host.events();
-    // Leaving errored by a start begins the counting anew, so both rounds look the same.
-    for round in 1..=2 {
-        start(&session);
-        for restarts in 0..2 {
-            let change = events.expect(session.id(), &[Starting, Connecting, Restarting]);
-            assert_eq!(change.message(), Some("exit status 42"));
-            assert_eq!(change.details()["restarts"], restarts);
-            assert_eq!(change.details()["restarting_after_seconds"], 0.02);
-        }
-        let change = events.expect(session.id(), &[Starting, Connecting, Errored]);
-        assert_eq!(change.message(), Some("exit status 42"));
-        let details = session.error_details();
-        assert_eq!(details, change.details());
-        let known = |key: &str| details[key].clone();
-        assert_eq!(known("runtime_provider"), "local");
-        assert_eq!(known("stage"), "exit");
-        assert_eq!(known("error"), "exit status 42");
-        assert_eq!(known("exit_status"), "exit status 42");
-        assert_eq!(known("exit_code"), 42);
-        assert_eq!(known("cause"), "exited");
-        assert_eq!(known("attempts"), 3);
-        let mut output = known("output").as_array().unwrap().clone();
-        // Two pipes: the order between them is not known.
-        output.sort_by_key(Value::to_string);
-        assert_eq!(Value::from(output), json!(["boom", "hello"]));
-        let lines = fs::read_to_string(&starts).unwrap().lines().count();
-        assert_eq!(lines, 3 * round);
-    }
-}
-
-#[test]
-fn an_exit_with_0_before_it_was_ever_active_is_a_crash() {
-    let host = TestHost::with("exit-0", |setup| {
-        setup.policy(|policy| {
-            policy
-                .max_restart_attempts(1)
-                .max_backoff(Duration::from_millis(20))
-        });
-    });
-    for (transport, expected) in [
-        (
-            Transport::WebSocket,
-            "ended (exit status 0) before it connected; it must connect to the URL in \
-             STORYDEN_RPC_URL, or have \"transport\": \"stdio\" in its manifest and answer on its \
-             standard output",
-        ),
-        (
-            Transport::Stdio,
-            "ended (exit status 0) before it answered its first ping; it must read requests from its \
-             standard input until that ends; each answer must be one JSON object on a line of its own on \
-             standard output, and be flushed",
-        ),
-    ] {
-        let mut record = shell(&host, &format!("quitter-{transport}"), "exit 0");
-        record.manifest.transport = transport;
-        let mut events = host.events();
-        let session = host.start(record);
-        for state in [Restarting, Errored] {
-            let change = events.until(session.id(), state);
-            assert_eq!(change.message(), Some(expected));
-            assert_eq!(change.details()["error"], expected);
-            assert_eq!(change.details()["cause"], "exited");
-            assert_eq!(change.details()["exit_status"], "process exited cleanly");
-            assert_eq!(change.details().get("exit_code"), None);
-        }
-        assert_eq!(session.restart_history()[1].problem.message(), expected);
-    }
-}
-
-#[test]
 fn what_is_too_long_for_the_system_is_said_at_once() {
     let host = TestHost::new("too-long");
     let long = "x".repeat(4 << 20);
@@ -286,81 +204,4 @@ fn what_is_too_long_for_the_system_is_said_at_once() {
         message,
         "could not start /bin/sh: its arguments and environment are too long for the system"
     );
-}
-
-#[test]
-fn a_wait_that_runs_out_says_what_went_wrong_last() {
-    let host = TestHost::with("wait-problem", |setup| {
-        setup.policy(|policy| policy.max_backoff(Duration::from_secs(3600)));
-    });
-    let mut events = host.events();
-    let session = host.start(shell(&host, "failing", "exit 1"));
-    events.until(session.id(), Restarting);
-    let error = session
-        .wait_for(Active, Duration::from_millis(100))
-        .unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
-    // Also if it is just being started again.
-    let text = error.to_string();
-    assert!(
-        text.ends_with(
-            " timed out after 100ms; it ended with exit status 1 and is being restarted"
-        ),
-        "{text}"
-    );
-    session.supervised().unwrap().stop(LONG).unwrap();
-    // What was wrong before a stop does not count.
-    let idler = host.install(shell(&host, "idler", "exec sleep 1000"));
-    start(&idler);
-    idler.wait_for(Connecting, LONG).unwrap();
-    let error = idler
-        .wait_for(Active, Duration::from_millis(100))
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "waiting for the plugin to connect timed out after 100ms"
-    );
-}
-
-#[test]
-fn a_plugin_that_never_connects_is_killed_for_that() {
-    let host = TestHost::with("never-connects", |setup| {
-        setup.timeouts(|timeouts| timeouts.connect(Duration::from_secs(1)));
-        setup.policy(|policy| policy.max_restart_attempts(1));
-    });
-    let session = host.install(shell(&host, "idler", "echo idling; exec sleep 1000"));
-    let mut events = host.events();
-    start(&session);
-    let text = "did not connect within 1s and was killed";
-    let change = events.until(session.id(), Restarting);
-    assert_eq!(change.message(), Some(text));
-    let change = events.until(session.id(), Errored);
-    assert_eq!(change.message(), Some(text));
-    assert_eq!(change.details()["cause"], "never_connected");
-    assert_eq!(change.details()["exit_code"], -1);
-    assert_eq!(change.details()["exit_status"], "signal: killed");
-    assert_eq!(change.details()["output"], json!(["idling"]));
-}
-
-#[test]
-fn a_process_that_outlives_its_connection_is_killed_after_the_grace() {
-    let host = TestHost::with("connection-lost", |setup| {
-        setup.timeouts(|timeouts| timeouts.disconnect_grace(Duration::from_millis(200)));
-        setup.policy(|policy| policy.max_restart_attempts(0));
-    });
-    let mut events = host.events();
-    let session = host.start(url_printer(&host, "survivor"));
-    let url = printed_url(&host, &session, 0);
-    let peer = Peer::connect(host.address(), &target(&url));
-    events.until(session.id(), Active);
-    drop(peer);
-    let change = events.expect(session.id(), &[Connecting]);
-    assert_eq!(change.message(), Some("connection lost"));
-    let change = events.expect(session.id(), &[Errored]);
-    assert_eq!(
-        change.message(),
-        Some("connection lost, but the process did not end within 200ms and was killed")
-    );
-    assert_eq!(change.details()["cause"], "connection_lost");
-    assert_eq!(change.details()["exit_status"], "signal: killed");
 }

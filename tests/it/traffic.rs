@@ -107,32 +107,6 @@ fn a_plugin_that_says_no_or_panics_goes_on() {
 }
 
 #[test]
-fn a_plugin_that_floods_its_output_still_answers_and_stops() {
-    for transport in TRANSPORTS {
-        let host = TestHost::with("flood-output", |setup| {
-            setup.configure(|builder| {
-                let settings = plugin_runner::plugin_log::LogSettings::default();
-                builder.log_settings(settings.max_file_size(256 * 1024).keep(1))
-            });
-        });
-        let session = host.run(fixture(&host, transport, &["flood-output"]));
-        for _ in 0..20 {
-            call(&session, "echo", &json!({})).unwrap();
-        }
-        host.output.wait_for("of the flood", |line| {
-            line.text.starts_with("flood 5000 ").then_some(())
-        });
-        session.supervised().unwrap().stop(LONG).unwrap();
-        let logs = host.installation_folder(&session).join("logs");
-        let bytes: u64 = std::fs::read_dir(logs)
-            .unwrap()
-            .map(|entry| entry.unwrap().metadata().unwrap().len())
-            .sum();
-        assert!(bytes <= 3 * 256 * 1024, "{bytes} bytes of logs");
-    }
-}
-
-#[test]
 fn a_plugin_that_floods_or_never_reads_hurts_only_itself() {
     for args in [
         &["flood-socket"][..],

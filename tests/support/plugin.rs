@@ -166,12 +166,18 @@ pub(crate) const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::
 pub(crate) fn fixture(host: &TestHost, transport: Transport, args: &[&str]) -> Record {
     let id = format!("fixture-{transport}");
     let program = env!("CARGO_BIN_EXE_plugin-runner-fixture");
-    let mut record =
-        command(host, &id, program, args).variable("FIXTURE_LIFELINE", host.lifelines.address());
-    if args.contains(&"attack") {
-        let attacker = super::attacker::attacker().to_str().unwrap();
-        record = record.variable("FIXTURE_ATTACKER", attacker);
-    }
+    let mut record = in_touch(host, command(host, &id, program, args));
     record.manifest.transport = transport;
     record
+}
+
+/// Adds what the scripted plugin has to know of its test.
+pub(crate) fn in_touch(host: &TestHost, record: Record) -> Record {
+    let is_attack = record.manifest.args.iter().any(|arg| arg == "attack");
+    let record = record.variable("FIXTURE_LIFELINE", host.lifelines.address());
+    if !is_attack {
+        return record;
+    }
+    let attacker = super::attacker::attacker().to_str().unwrap();
+    record.variable("FIXTURE_ATTACKER", attacker)
 }

@@ -16,27 +16,24 @@ use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use tungstenite::{Bytes, Message};
 
-use crate::support::events::Details as _;
 use crate::support::events::Events;
 use crate::support::frames::RawPeer;
 use crate::support::host::{Setup, TestHost, active};
 use crate::support::http::Request;
 use crate::support::lifeline::Lifeline;
 use crate::support::peer::Peer;
-use crate::support::plugin::{
-    TRANSPORTS, With as _, call, command, connectable, fixture, manifest, python,
-};
+use crate::support::plugin::{With as _, call, command, connectable, manifest, python};
 use crate::support::{LONG, assert_matches, wait_until};
 
 /// Found after two seconds, which nobody who lives stays silent for, on however busy a machine.
-fn quick() -> Health {
+pub(super) fn quick() -> Health {
     Health::default()
         .interval(Duration::from_millis(100))
         .timeout(Duration::from_millis(700))
         .misses_allowed(2)
 }
 
-const FOUND: &str = "unresponsive: no sign of life for 2.1s";
+pub(super) const FOUND: &str = "unresponsive: no sign of life for 2.1s";
 
 /// For tests that want to see many pings and answer them: nobody is given up for being slow.
 fn frequent() -> Health {
@@ -92,55 +89,6 @@ fn several_intervals(host: &TestHost) {
     session.wait_for(ReportedState::Connecting, LONG).unwrap();
     assert_eq!(session.error_message().as_deref(), Some(FOUND));
     host.unload(session.id()).unwrap();
-}
-
-#[test]
-fn a_frozen_plugin_is_found_killed_and_started_again() {
-    for transport in TRANSPORTS {
-        let host = watched("frozen", quick());
-        let session = host.run(fixture(&host, transport, &["behave"]));
-        let process = host.lifelines.next();
-        let mut events = host.events();
-        process.signal(Signal::STOP);
-
-        let lost = events.expect(session.id(), &[ReportedState::Connecting]);
-        assert_eq!(lost.message(), Some(FOUND), "{transport}");
-        let began = Instant::now();
-        let change = events.expect(session.id(), &[ReportedState::Restarting]);
-        // Not after the grace for processes whose connection ended, which is as long as this.
-        assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
-        assert_eq!(change.message(), Some(FOUND));
-        assert_eq!(change.details()["cause"], "unresponsive");
-        assert_eq!(change.details()["error"], FOUND);
-        assert_eq!(change.details()["stage"], "exit");
-        assert_eq!(change.details()["exit_status"], "signal: killed");
-        assert_eq!(change.details()["pid"], process.pid);
-        process.expect_end();
-
-        events.until(session.id(), ReportedState::Active);
-        assert_ne!(host.lifelines.next().pid, process.pid);
-        assert_eq!(host.lifelines.most_at_once(), 1);
-        call(&session, "echo", &json!({})).unwrap();
-        assert!(session.counters().pings_missed >= 3);
-    }
-}
-
-#[test]
-fn a_plugin_that_freezes_again_and_again_is_given_up() {
-    let host = watched_with("freezes", quick().misses_allowed(1), |setup| {
-        setup.policy(|policy| policy.max_restart_attempts(1));
-    });
-    let session = host.run(python(&host, "freezes"));
-    let mut events = host.events();
-    host.lifelines.next().signal(Signal::STOP);
-    events.until(session.id(), ReportedState::Active);
-    host.lifelines.next().signal(Signal::STOP);
-    let change = events.until(session.id(), ReportedState::Errored);
-    let found = "unresponsive: no sign of life for 1.4s";
-    assert_eq!(change.message(), Some(found));
-    assert_eq!(session.error_message().as_deref(), Some(found));
-    assert_eq!(session.error_details()["cause"], "unresponsive");
-    assert_eq!(session.error_details()["restarts"], 1);
 }
 
 #[test]

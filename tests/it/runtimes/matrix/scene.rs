@@ -13,14 +13,12 @@ use crate::support::LONG;
 use crate::support::attack::Attack;
 use crate::support::events::Details as _;
 use crate::support::events::Events;
-use crate::support::lock::Lock;
-use crate::support::plugin::fixture;
 
 /// A plugin at its moment.
-pub(super) struct Scene {
+pub(super) struct Scene<'a> {
+    place: &'a Place,
     host: TestHost,
     session: Session,
-    lock: Lock,
     events: Events,
     legal: Events,
     began: Instant,
@@ -29,18 +27,17 @@ pub(super) struct Scene {
     call: Option<PendingCall>,
 }
 
-impl Scene {
-    pub(super) fn set(row: &Row) -> Self {
-        let host = row.host();
-        let session = host.install(fixture(&host, row.transport, &row.args()));
-        let lock = Lock::of(&host, &session);
+impl<'a> Scene<'a> {
+    pub(super) fn set(place: &'a Place, row: &Row) -> Self {
+        let host = row.host(place);
+        let session = host.install(packed(&host, row.transport, &row.args()));
         let hold = (row.moment == Moment::BeforeSpawn)
             .then(|| fault::hold(fault::PREPARING, session.id()));
         let (events, legal) = (host.events(), host.events());
         let mut scene = Self {
+            place,
             host,
             session,
-            lock,
             events,
             legal,
             began: Instant::now(),
@@ -270,13 +267,14 @@ impl Scene {
         if row.end == End::Itself && self.session.reported_state() == ReportedState::Active {
             self.supervised().stop(LONG).unwrap();
         }
-        assert!(!self.lock.is_held(), "its process is there");
+        let lock = self.place.lock(&self.host, &self.session);
+        assert!(!lock.is_held(), "its process is there");
         // After a crash nobody waits for them.
         let is_waited_for = row.end == End::Itself;
         let patience = if is_waited_for { LONG } else { Duration::ZERO };
-        let data = self.host.installation_folder(&self.session).join("data");
+        let data = self.place.data(&self.host, &self.session);
         Attack::new(data).expect_all_dead(patience);
-        self.lock.expect_one_at_a_time();
+        lock.expect_one_at_a_time();
         self.legal.heard(&self.session);
         for process in self.host.lifelines.living() {
             // What was told to die may still be about to.

@@ -2,7 +2,7 @@
 //! transports: what becomes of it by itself, what a stop makes of it, and what a shutdown of its host
 //! does. Nothing may be left of it, and nothing may take longer than it should.
 //!
-//! `cargo test --test it matrix -- --nocapture` prints the table. Stops and shutdowns should take no
+//! `cargo test --test it every_fault -- --nocapture` prints the table. Stops and shutdowns should take no
 //! more than the stop grace where the plugin has to be killed, and [`PROMPT`] besides: how many did
 //! not is printed. What is asserted adds [`NOISE`], since the machine may be busy with other things.
 
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use plugin_runner::ReportedState;
 use plugin_runner::protocol::Transport;
 
+use super::place::{Place, packed};
 use crate::support::LONG;
 use crate::support::host::TestHost;
 use crate::support::plugin::TRANSPORTS;
@@ -49,6 +50,12 @@ struct Behaviour {
     /// Something of it moves to a session of its own.
     detaches: bool,
     transports: &'static [Transport],
+}
+
+impl Behaviour {
+    fn leaves_its_group(&self) -> bool {
+        self.detaches || matches!(self.does, Does::Always(["attack", ..]))
+    }
 }
 
 enum Does {
@@ -225,9 +232,8 @@ struct Outcome {
     bound: Duration,
 }
 
-#[test]
-fn every_fault_at_every_moment_ends_as_it_should() {
-    let rows = rows();
+pub(super) fn every_fault_at_every_moment_ends_as_it_should(place: &Place) {
+    let rows = rows(place);
     let began = Instant::now();
     let (give, take) = unbounded();
     for numbered in rows.iter().enumerate() {
@@ -241,7 +247,7 @@ fn every_fault_at_every_moment_ends_as_it_should() {
             let (take, outcomes) = (take.clone(), &outcomes);
             scope.spawn(move || {
                 for (number, row) in take {
-                    let outcome = catch_unwind(AssertUnwindSafe(|| row.play()));
+                    let outcome = catch_unwind(AssertUnwindSafe(|| row.play(place)));
                     let outcome = outcome.map_err(|panic| {
                         let text = panic.downcast_ref::<String>().cloned();
                         text.unwrap_or_else(|| "panicked".to_owned())
@@ -284,9 +290,12 @@ fn every_fault_at_every_moment_ends_as_it_should() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-fn rows() -> Vec<Row> {
+fn rows(place: &Place) -> Vec<Row> {
     let mut rows = Vec::new();
     for behaviour in &BEHAVIOURS {
+        if behaviour.leaves_its_group() && !place.finds_descendants() {
+            continue;
+        }
         for moment in MOMENTS {
             for &transport in behaviour.transports {
                 for end in [End::Itself, End::Stop, End::Shutdown] {
@@ -392,11 +401,11 @@ impl Row {
         args
     }
 
-    fn host(&self) -> TestHost {
+    fn host(&self, place: &Place) -> TestHost {
         let is_waited_for = self.end == End::Itself;
         let is_deaf = self.is_deaf();
         let after_good_run = matches!(self.moment, Moment::Active | Moment::InCall);
-        TestHost::with("matrix", |setup| {
+        place.host_with(|setup| {
             // Who listens is not killed, however busy the machine is.
             let grace = if is_deaf {
                 GRACE
@@ -419,8 +428,8 @@ impl Row {
         })
     }
 
-    fn play(&self) -> Outcome {
-        let mut scene = Scene::set(self);
+    fn play(&self, place: &Place) -> Outcome {
+        let mut scene = Scene::set(place, self);
         let outcome = match self.end {
             End::Itself => scene.left_alone(self),
             End::Stop => scene.stopped(self),

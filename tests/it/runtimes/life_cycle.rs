@@ -4,39 +4,24 @@ use std::fs;
 
 use plugin_runner::ActiveState;
 use plugin_runner::ReportedState::{Active, Connecting, Inactive, Starting, Stopping};
-use plugin_runner::protocol::Manifest;
 use plugin_runner::protocol::method::{Configure, Ping};
 use plugin_runner::report::ExitReason;
-use plugin_runner::store::{Record, Source};
 use serde_json::{Map, Value, json};
 
-use crate::support::host::{TestHost, active};
-use crate::support::plugin::{TRANSPORTS, With as _, call, fixture, manifest, package};
+use super::place::{Place, packed, packed_as};
+use crate::support::host::active;
+use crate::support::plugin::{TRANSPORTS, With as _, call};
 use crate::support::{LONG, assert_matches};
 
-#[test]
-fn a_plugin_lives_from_its_archive_to_its_stop() {
+pub(super) fn a_plugin_lives_from_its_archive_to_its_stop(place: &Place) {
     for transport in TRANSPORTS {
-        let host = TestHost::new("life-cycle");
-        let manifest = Manifest {
-            command: "./run".to_owned(),
-            args: vec!["write-file".to_owned(), "starts".to_owned()],
-            transport,
-            ..manifest("alive")
-        };
-        let program = env!("CARGO_BIN_EXE_plugin-runner-fixture");
-        let script = format!("#!/bin/sh\nexec '{program}' \"$@\"\n");
-        let files: [(&str, &[u8], u32); 1] = [("run", script.as_bytes(), 0o755)];
-        let archive = package(host.folder(), "alive.zip", &manifest, &files);
-        let record = Record::supervised(manifest, Source::Archive(archive))
-            .variable("FIXTURE_LIFELINE", host.lifelines.address());
-
+        let host = place.host();
+        let record = packed_as(&host, "alive", transport, &["write-file", "starts"]);
         let mut events = host.events();
         let session = host.install(record);
         let id = session.id();
         assert_eq!(session.reported_state(), Inactive);
         assert_eq!(session.started_at(), None);
-        let starts = host.installation_folder(&session).join("data/starts");
         for round in 1..=2 {
             session.supervised().unwrap().start().unwrap();
             active(&session);
@@ -52,7 +37,7 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
             let found = call(&session, "describe", &json!({})).unwrap();
             assert_eq!(found["pid"], lifeline.pid);
             let directory = found["directory"].as_str().unwrap();
-            let releases = host.installation_folder(&session).join("releases");
+            let releases = place.releases(&host, &session);
             assert!(
                 directory.starts_with(&*releases.to_string_lossy()),
                 "{directory}"
@@ -68,17 +53,17 @@ fn a_plugin_lives_from_its_archive_to_its_stop() {
             events.expect(id, &[Stopping, Inactive]);
             lifeline.expect_end();
             // Its data is still there, from both rounds.
+            let starts = place.data(&host, &session).join("starts");
             let lines = fs::read_to_string(&starts).unwrap().lines().count();
             assert_eq!(lines, round);
         }
     }
 }
 
-#[test]
-fn a_record_that_is_wanted_active_starts_at_load() {
-    let host = TestHost::new("start-at-load");
+pub(super) fn a_record_that_is_wanted_active_starts_at_load(place: &Place) {
+    let host = place.host();
     for transport in TRANSPORTS {
-        let record = fixture(&host, transport, &["behave"])
+        let record = packed(&host, transport, &["behave"])
             .with(|record| record.set_active_state(ActiveState::Active));
         let session = host.install(record);
         active(&session);
@@ -87,15 +72,16 @@ fn a_record_that_is_wanted_active_starts_at_load() {
     assert_eq!(host.sessions().len(), 2);
 }
 
-#[test]
-fn a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored() {
+pub(super) fn a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored(
+    place: &Place,
+) {
     for transport in TRANSPORTS {
-        let host = TestHost::new("conversation");
-        let mut record = fixture(&host, transport, &["behave"]);
+        let host = place.host();
+        let mut record = packed(&host, transport, &["behave"]);
         record.manifest.events_consumed = vec!["EventThreadPublished".to_owned()];
         let mut stored = Map::new();
         stored.insert("channel".to_owned(), "news".into());
-        let session = host.run(record.with(|record| record.configuration = stored.clone()));
+        let session = host.run(record.with(|record| record.configuration.clone_from(&stored)));
         assert!(session.call(&Configure(stored.clone()), LONG).unwrap().ok);
         let asked = call(&session, "configuration", &json!({})).unwrap();
         assert_eq!(asked["configuration"], Value::from(stored));
