@@ -71,9 +71,9 @@ mod json;
 mod update;
 
 /// A manager under test, over a host of its own.
-struct Managed {
+pub(super) struct Managed {
     manager: Manager,
-    host: TestHost,
+    pub(super) host: TestHost,
     store: Arc<dyn Store>,
 }
 
@@ -100,7 +100,7 @@ impl Managed {
         Self::of(TestHost::with(test, over), settings)
     }
 
-    fn of(host: TestHost, settings: ManagerSettings) -> Self {
+    pub(super) fn of(host: TestHost, settings: ManagerSettings) -> Self {
         let manager = Manager::with_settings((*host).clone(), settings).unwrap();
         let store = host.store().clone();
         Self {
@@ -119,7 +119,7 @@ impl Managed {
         self.data().join(id.to_string())
     }
 
-    fn session(&self, id: InstallationId) -> Session {
+    pub(super) fn session(&self, id: InstallationId) -> Session {
         self.host.session(id).expect("it is loaded")
     }
 
@@ -128,7 +128,7 @@ impl Managed {
         self.package_of("scripted", version, Transport::WebSocket, arguments)
     }
 
-    fn package_of(
+    pub(super) fn package_of(
         &self,
         id: &str,
         version: &str,
@@ -163,7 +163,11 @@ impl Managed {
     }
 
     /// Updates it with the usual options.
-    fn update(&self, id: InstallationId, package: Vec<u8>) -> Result<UpdateReport, Error> {
+    pub(super) fn update(
+        &self,
+        id: InstallationId,
+        package: Vec<u8>,
+    ) -> Result<UpdateReport, Error> {
         self.update_package(id, PackageSource::bytes(package))
     }
 
@@ -174,7 +178,7 @@ impl Managed {
 
     /// Installed, and active.
     #[track_caller]
-    fn running(&self, package: Vec<u8>) -> InstallationId {
+    pub(super) fn running(&self, package: Vec<u8>) -> InstallationId {
         let id = self.installed(package);
         self.activate(id, LONG).unwrap();
         id
@@ -182,20 +186,20 @@ impl Managed {
 
     /// The version of the process that answers.
     #[track_caller]
-    fn answering_version(&self, id: InstallationId) -> String {
+    pub(super) fn answering_version(&self, id: InstallationId) -> String {
         let described = call(&self.session(id), "describe", &json!({})).unwrap();
         described["arguments"][1].as_str().unwrap().to_owned()
     }
 
     /// The plugin's own file beside its program.
     #[track_caller]
-    fn own_file(&self, id: InstallationId, path: &str) -> Option<String> {
+    pub(super) fn own_file(&self, id: InstallationId, path: &str) -> Option<String> {
         let read = call(&self.session(id), "read", &json!({ "path": path })).unwrap();
         read["text"].as_str().map(str::to_owned)
     }
 
     #[track_caller]
-    fn write_own_file(&self, id: InstallationId, path: &str, text: &str) {
+    pub(super) fn write_own_file(&self, id: InstallationId, path: &str, text: &str) {
         let params = json!({"path": path, "text": text});
         call(&self.session(id), "write", &params).unwrap();
     }
@@ -247,7 +251,7 @@ impl Managed {
 }
 
 /// Settings with long timeouts where a test waits for success.
-fn settings() -> ManagerSettings {
+pub(super) fn settings() -> ManagerSettings {
     ManagerSettings::default()
         .install_timeout(LONG)
         .busy_timeout(LONG)

@@ -22,7 +22,7 @@ use crate::support::plugin::{TRANSPORTS, call, manifest};
 impl Managed {
     /// What the process has of a variable.
     #[track_caller]
-    pub(super) fn variable(&self, id: InstallationId, name: &str) -> Value {
+    pub(crate) fn variable(&self, id: InstallationId, name: &str) -> Value {
         let described = call(&self.session(id), "describe", &json!({})).unwrap();
         described["environment"][name].clone()
     }

@@ -21,7 +21,7 @@ pub(super) fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts(pl
     });
     let script = r#"echo start >> "$PLUGIN_DATA_DIR/starts"; echo hello; echo boom >&2; exit 42"#;
     let session = host.install(shell(&host, "crasher", script));
-    let starts = place.data(&host, &session).join("starts");
+    let starts = place.data(&host, session.id()).join("starts");
     let mut events = host.events();
     // Leaving errored by a start begins the counting anew, so both rounds look the same.
     for round in 1..=2 {

@@ -46,7 +46,7 @@ exec sleep 1000
     let record = Record::supervised(manifest, Source::Archive(archive));
     let (session, lines) = printed(&host, record);
 
-    let releases: Vec<_> = fs::read_dir(place.releases(&host, &session))
+    let releases: Vec<_> = fs::read_dir(place.releases(&host, session.id()))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();

@@ -37,7 +37,7 @@ pub(super) fn a_plugin_lives_from_its_archive_to_its_stop(place: &Place) {
             let found = call(&session, "describe", &json!({})).unwrap();
             assert_eq!(found["pid"], lifeline.pid);
             let directory = found["directory"].as_str().unwrap();
-            let releases = place.releases(&host, &session);
+            let releases = place.releases(&host, session.id());
             assert!(
                 directory.starts_with(&*releases.to_string_lossy()),
                 "{directory}"
@@ -53,7 +53,7 @@ pub(super) fn a_plugin_lives_from_its_archive_to_its_stop(place: &Place) {
             events.expect(id, &[Stopping, Inactive]);
             lifeline.expect_end();
             // Its data is still there, from both rounds.
-            let starts = place.data(&host, &session).join("starts");
+            let starts = place.data(&host, session.id()).join("starts");
             let lines = fs::read_to_string(&starts).unwrap().lines().count();
             assert_eq!(lines, round);
         }

@@ -5,7 +5,7 @@
 //! runs belongs elsewhere. What only one runtime has is tested where that is: limits of processes, descendants that
 //! have left their group and keepers of `local` in files of their own, a service that fails in `outages`.
 
-mod place;
+pub(crate) mod place;
 
 // Why a run ended, and the history of runs.
 mod causes;
@@ -15,6 +15,8 @@ mod crash_loop;
 mod files;
 // Plugins that show no sign of life.
 mod health;
+// Installing, updating, configuring and removing.
+mod installations;
 // The whole life of a plugin.
 mod life_cycle;
 // Every fault at every moment, as a table.
@@ -23,6 +25,8 @@ mod matrix;
 mod one_process;
 // What plugins print.
 mod output;
+// Races at points where the host is held on purpose.
+pub(crate) mod races;
 // Plugins that end by themselves, or are ended for their own good.
 mod restart;
 // Ending a host.
@@ -54,6 +58,10 @@ cases! {
         a_plugin_lives_from_its_archive_to_its_stop,
         a_record_that_is_wanted_active_starts_at_load,
         a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored;
+    installations:
+        what_a_plugin_has_is_kept_through_restarts_and_updates,
+        a_version_that_fails_gives_way_to_the_one_before,
+        a_removed_plugin_goes_with_all_it_had;
     restart:
         a_killed_plugin_comes_back_and_its_callers_hear_at_once,
         an_exit_at_any_point_is_told_with_its_status,
@@ -104,6 +112,15 @@ cases! {
         a_load_meets_an_unload_and_one_of_them_wins,
         many_loads_at_once_are_one_and_its_stop_is_real,
         a_start_is_never_answered_with_the_error_before_it;
+    races:
+        the_last_request_wins_while_a_run_is_prepared,
+        the_last_request_wins_between_an_exit_and_its_reaping,
+        the_last_request_wins_while_a_newcomer_is_let_in,
+        the_last_request_wins_before_a_handshake_is_answered,
+        an_unload_at_any_point_leaves_nothing,
+        a_shutdown_at_any_point_leaves_nothing,
+        a_token_is_spent_from_the_moment_in_which_its_bearer_is_let_in,
+        a_connection_that_was_let_in_by_an_earlier_run_never_becomes_the_next_ones;
     causes:
         a_signal_from_elsewhere_is_told_with_its_number_and_name,
         a_plugin_that_reads_nothing_is_told_as_unresponsive,

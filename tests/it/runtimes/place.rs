@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{RuntimeProvider, Session};
+use plugin_runner::{InstallationId, RuntimeProvider, Session};
 
 use crate::support::host::{Setup, TestHost};
 use crate::support::lock::Lock;
 use crate::support::plugin::{in_touch, manifest, package};
 
 /// The place of one test. It outlives the test's hosts.
-pub(super) struct Place {
+pub(crate) struct Place {
     test: &'static str,
     kind: Kind,
 }
@@ -22,33 +22,40 @@ enum Kind {
 }
 
 impl Place {
-    pub(super) fn local(test: &'static str) -> Self {
+    pub(crate) fn local(test: &'static str) -> Self {
         Self {
             test,
             kind: Kind::Local,
         }
     }
 
-    pub(super) fn provider(&self) -> RuntimeProvider {
+    pub(crate) fn provider(&self) -> RuntimeProvider {
         match self.kind {
             Kind::Local => RuntimeProvider::Local,
         }
     }
 
+    /// Whether plugins are children of this process.
+    pub(crate) fn has_children(&self) -> bool {
+        match self.kind {
+            Kind::Local => true,
+        }
+    }
+
     /// Whether what a plugin leaves behind outside of its process group is found and killed.
-    pub(super) fn finds_descendants(&self) -> bool {
+    pub(crate) fn finds_descendants(&self) -> bool {
         match self.kind {
             Kind::Local => true,
         }
     }
 
     /// A host whose plugins run here, with the usual settings.
-    pub(super) fn host(&self) -> TestHost {
+    pub(crate) fn host(&self) -> TestHost {
         self.host_with(|_| {})
     }
 
     /// The same with some settings changed.
-    pub(super) fn host_with(&self, change: impl FnOnce(&mut Setup)) -> TestHost {
+    pub(crate) fn host_with(&self, change: impl FnOnce(&mut Setup)) -> TestHost {
         TestHost::with(self.test, |setup| {
             change(setup);
             match self.kind {
@@ -59,7 +66,7 @@ impl Place {
 
     /// A host with the usual settings, and a fixture that runs these actions on it and is active.
     #[track_caller]
-    pub(super) fn running(&self, transport: Transport, actions: &[&str]) -> (TestHost, Session) {
+    pub(crate) fn running(&self, transport: Transport, actions: &[&str]) -> (TestHost, Session) {
         let host = self.host();
         let session = host.run(packed(&host, transport, actions));
         (host, session)
@@ -67,29 +74,29 @@ impl Place {
 
     /// `PLUGIN_DATA_DIR` of a plugin that has been started, as this machine sees it.
     #[track_caller]
-    pub(super) fn data(&self, host: &TestHost, session: &Session) -> PathBuf {
+    pub(crate) fn data(&self, host: &TestHost, id: InstallationId) -> PathBuf {
         match self.kind {
-            Kind::Local => host.installation_folder(session).join("data"),
+            Kind::Local => local_directory(host, id).join("data"),
         }
     }
 
     /// The directory of a plugin's releases, likewise.
     #[track_caller]
-    pub(super) fn releases(&self, host: &TestHost, session: &Session) -> PathBuf {
+    pub(crate) fn releases(&self, host: &TestHost, id: InstallationId) -> PathBuf {
         match self.kind {
-            Kind::Local => host.installation_folder(session).join("releases"),
+            Kind::Local => local_directory(host, id).join("releases"),
         }
     }
 
     /// The lock of a fixture that is `alone`.
     #[track_caller]
-    pub(super) fn lock(&self, host: &TestHost, session: &Session) -> Lock {
-        Lock::in_folder(self.data(host, session))
+    pub(crate) fn lock(&self, host: &TestHost, id: InstallationId) -> Lock {
+        Lock::in_folder(self.data(host, id))
     }
 
     /// Asserts that the plugins of the host, of which it has only one, have lived one at a time.
     #[track_caller]
-    pub(super) fn expect_one_at_a_time(&self, host: &TestHost) {
+    pub(crate) fn expect_one_at_a_time(&self, host: &TestHost) {
         match self.kind {
             // None, if each had ended by the time it was counted.
             Kind::Local => assert!(host.lifelines.most_at_once() <= 1, "two lived at once"),
@@ -97,21 +104,25 @@ impl Place {
     }
 
     /// Ends it, after its hosts: nothing may be left.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         match self.kind {
             Kind::Local => {}
         }
     }
 }
 
+fn local_directory(host: &TestHost, id: InstallationId) -> PathBuf {
+    host.folder().join("data").join(id.to_string())
+}
+
 /// The scripted plugin in Rust, in an archive; see `tests/fixtures/plugin` for what it can do. What is packed is a
 /// script that becomes it: the program itself is larger than every service takes.
-pub(super) fn packed(host: &TestHost, transport: Transport, args: &[&str]) -> Record {
+pub(crate) fn packed(host: &TestHost, transport: Transport, args: &[&str]) -> Record {
     packed_as(host, &format!("fixture-{transport}"), transport, args)
 }
 
 /// The same with an id of its own.
-pub(super) fn packed_as(host: &TestHost, id: &str, transport: Transport, args: &[&str]) -> Record {
+pub(crate) fn packed_as(host: &TestHost, id: &str, transport: Transport, args: &[&str]) -> Record {
     let manifest = Manifest {
         command: "./run".to_owned(),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),

@@ -267,12 +267,12 @@ impl<'a> Scene<'a> {
         if row.end == End::Itself && self.session.reported_state() == ReportedState::Active {
             self.supervised().stop(LONG).unwrap();
         }
-        let lock = self.place.lock(&self.host, &self.session);
+        let lock = self.place.lock(&self.host, self.session.id());
         assert!(!lock.is_held(), "its process is there");
         // After a crash nobody waits for them.
         let is_waited_for = row.end == End::Itself;
         let patience = if is_waited_for { LONG } else { Duration::ZERO };
-        let data = self.place.data(&self.host, &self.session);
+        let data = self.place.data(&self.host, self.session.id());
         Attack::new(data).expect_all_dead(patience);
         lock.expect_one_at_a_time();
         self.legal.heard(&self.session);
