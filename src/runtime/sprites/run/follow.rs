@@ -162,6 +162,9 @@ impl Follower {
                 return self.leave_to_kill(lost);
             }
             if self.has_stdin {
+                // The stream has lost its place. Callers learn of it now, not when the program is known to be
+                // gone, for which the service may have to come back first.
+                self.stdout.close();
                 return self.kill(lost, Loss::Stream);
             }
             let within = shared.within(limit.saturating_sub(lost.elapsed()));

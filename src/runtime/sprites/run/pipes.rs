@@ -50,6 +50,11 @@ impl OutputPipe {
         }
         true
     }
+
+    /// Ends the stream.
+    pub(super) fn close(&mut self) {
+        self.0 = None;
+    }
 }
 
 /// Copies what the host writes to the program's standard input, until its end, that of the run or that of the

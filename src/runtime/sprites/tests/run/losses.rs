@@ -254,6 +254,22 @@ fn a_program_with_input_is_killed_and_never_attached_to() {
 }
 
 #[test]
+fn the_output_of_a_program_with_input_ends_with_its_socket_and_not_with_its_kill() {
+    let setup = Setup::new();
+    let mut run = setup.start_with_stdin("echo up; exec cat");
+    run.read_to("up\n");
+    setup.fake.set(|switches| switches.away = true);
+    // Nothing can be learned of it, and nobody who waits for an answer has to wait for that.
+    let readable = poll::readable(run.stdout.as_fd(), Deadline::after(LONG)).unwrap();
+    assert!(readable, "the output goes on");
+    assert_eq!(run.stdout.read(&mut [0]).unwrap(), 0);
+    assert_eq!(run.handle.exit(), None);
+    setup.fake.set(|switches| switches.away = false);
+    run.ends(SpriteEnd::Lost(Loss::Stream));
+    setup.finish();
+}
+
+#[test]
 fn sockets_that_are_cut_at_once_are_not_opened_without_a_pause() {
     let mut setup = Setup::new();
     setup.limits.attach = Duration::from_secs(2);
