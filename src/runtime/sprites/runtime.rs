@@ -117,7 +117,10 @@ impl Sprites {
         let (limits, command) = (&self.package_limits, &*record.manifest.command);
         let files = match &record.kind {
             PluginKind::Supervised(Source::Directory(dir)) => {
-                PackageFiles::of_directory(dir, limits, cancel).map_err(failed)?
+                let dir = dir.canonicalize().map_err(|error| {
+                    Error::io(format!("open plugin directory {}", dir.display()), error)
+                })?;
+                PackageFiles::of_directory(&dir, limits, cancel).map_err(failed)?
             }
             PluginKind::Supervised(Source::Archive(path)) => {
                 let archive = Archive::open_unless(path, limits, cancel).map_err(failed)?;
